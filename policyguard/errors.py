@@ -1,0 +1,110 @@
+"""Every error policyguard raises, one family for each person who can act on it.
+
+    PolicyGuardError
+      PolicyError          the policy author     .span; a load raises PolicyErrors, all findings at once
+      RequestError         the requester         .path, a JSON path into what was sent
+      ConfigurationError   the operator          options, paths, configuration files
+      EvidenceError        the operator          a collector could not see
+      AccessDenied         the job's owner       .signed, with the explanation
+      SigningError         the operator          keys; nothing left the house
+      AuditError           the operator          the log cannot be written or does not add up
+      VerificationError    the worker, auditor   .step, "V1" to "V11"
+
+Wording: place first, lower case, no full stop, no line break, input in backticks, what was found and what was expected.
+Help is a second sentence in its own attribute. A caller's mistake in Python is a plain `ValueError` or `TypeError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from policyguard.model.policy import Span
+
+
+class PolicyGuardError(Exception):
+    """The root: catching it catches everything this package raises on bad data, and nothing else."""
+
+    def __init__(self, message: str, *, help: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PolicyError(PolicyGuardError):
+    """One mistake in a policy document, at one place."""
+
+    def __init__(self, message: str, *, span: Span | None = None, code: str = "PG000", help: str | None = None) -> None:
+        super().__init__(message, help=help)
+        self.span = span
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.span}: {self.message}" if self.span is not None else self.message
+
+
+class PolicyErrors(PolicyGuardError):
+    """Every mistake of one load, ordered by file, line and column. Never empty."""
+
+    def __init__(self, errors: Sequence[PolicyError]) -> None:
+        if not errors:
+            raise ValueError("errors: none given, expected at least one")
+        self.errors = tuple(errors)
+        super().__init__(f"{len(self.errors)} error{'s' if len(self.errors) > 1 else ''} in the policies")
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.errors)
+
+
+class RequestError(PolicyGuardError):
+    """A request, job file or hook input is malformed. `path` is a JSON path, `$.resource.properties.gpus`."""
+
+    def __init__(self, message: str, *, path: str = "$", help: str | None = None) -> None:
+        super().__init__(message, help=help)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class ConfigurationError(PolicyGuardError):
+    """Options, configuration files or the files they name do not make a working guard."""
+
+
+class EvidenceError(PolicyGuardError):
+    """A collector could not see what it was asked to look at; the fact is absent."""
+
+
+class SigningError(PolicyGuardError):
+    """A key cannot be read, unwrapped or used; no signature was made."""
+
+
+class AuditError(PolicyGuardError):
+    """The decision log cannot be read or written, or does not add up. `entry` is a leaf index where one is known."""
+
+    def __init__(self, message: str, *, entry: int | None = None, help: str | None = None) -> None:
+        super().__init__(message, help=help)
+        self.entry = entry
+
+
+class VerificationError(PolicyGuardError):
+    """A signed decision does not hold here and now. `step` is one of "V1" to "V11"."""
+
+    def __init__(self, step: str, message: str, *, help: str | None = None) -> None:
+        super().__init__(message, help=help)
+        self.step = step
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.message}"
+
+
+class AccessDenied(PolicyGuardError):
+    """The decision is deny. `signed` is the signed, logged decision; its explanation says what would change it."""
+
+    def __init__(self, message: str, *, signed: Any) -> None:
+        super().__init__(message)
+        self.signed = signed

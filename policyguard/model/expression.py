@@ -1,0 +1,102 @@
+"""A condition after the checker: typed nodes of the CEL profile, immutable, with one canonical spelling.
+
+Macros stand as one node (`Quantifier`), not as the comprehension the checker expands them to. Offsets are code points
+into the condition's text and take no part in equality: two conditions of one meaning are equal wherever they stand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+TypeName: TypeAlias = str
+"""`bool`, `int`, `string`, `bytes`, `timestamp`, `duration`, `list(T)`, `map(string, T)`, or a record's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A literal. Timestamps and durations are integers of nanoseconds, with their own type."""
+
+    value: bool | int | str | bytes
+    type: TypeName
+    offset: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """`subject`, `resource`, `context`, `action`, `now`, or a name bound by a quantifier."""
+
+    name: str
+    type: TypeName
+    offset: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """`operand.field`; an absent field is an error."""
+
+    operand: Expression
+    field: str
+    type: TypeName
+    offset: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """`has(operand.field)`: true if the field is present, an empty list included."""
+
+    operand: Expression
+    field: str
+    offset: int = field(default=0, compare=False)
+    type: TypeName = "bool"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator or function by its overload id (`less_equals_int64`, `logical_and`, `equals`, `glob_string_string`).
+
+    A method's receiver is the first argument.
+    """
+
+    function: str
+    arguments: tuple[Expression, ...]
+    type: TypeName
+    offset: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """`[a, b, c]`."""
+
+    elements: tuple[Expression, ...]
+    type: TypeName
+    offset: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf:
+    """`{"a": x}` with text keys."""
+
+    entries: tuple[tuple[Expression, Expression], ...]
+    type: TypeName
+    offset: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantifier:
+    """A macro over a list or a map's keys: `range.all(variable, body)` and its kin.
+
+    `transform` is the second argument of `map` with a filter, else None. For `map`, `body` is the mapped expression and
+    `condition` the optional filter; for `filter`, `exists`, `exists_one` and `all`, `body` is the predicate.
+    """
+
+    kind: Literal["all", "exists", "exists_one", "filter", "map"]
+    variable: str
+    range: Expression
+    body: Expression
+    type: TypeName
+    condition: Expression | None = None
+    offset: int = field(default=0, compare=False)
+
+
+Expression: TypeAlias = Constant | Variable | Select | Has | Call | ListOf | MapOf | Quantifier

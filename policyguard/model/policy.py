@@ -1,0 +1,226 @@
+"""A policy set after loading: every name resolved, every condition checked, every noun with its place in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from policyguard.model.expression import Expression
+from policyguard.model.facts import Assurance
+from policyguard.values import EMPTY_MAP, FrozenMap, Instant
+
+Effect = Literal["allow", "deny", "require"]
+EFFECTS: tuple[Effect, ...] = ("allow", "deny", "require")
+
+ANY_DOMAIN = "*"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A place in a policy file; line and column start at one and count code points."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+NO_SPAN = Span("<memory>", 1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueType:
+    """The type of an attribute.
+
+    `kind` is one of bool int string timestamp duration list map record. `element` is that of a list's items or a map's
+    values; `record` names an entry of `Schema.records`.
+    """
+
+    kind: Literal["bool", "int", "string", "timestamp", "duration", "list", "map", "record"]
+    element: ValueType | None = None
+    record: str | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "list":
+            return f"list({self.element})"
+        if self.kind == "map":
+            return f"map(string, {self.element})"
+        return self.record if self.record is not None else self.kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """One attribute of an entity type, of the context or of a record.
+
+    `assurance` is the least that counts and `max_age_s` the greatest age; both hold for top-level attributes only
+    (a record is seen as a whole). `enum` lists the only texts allowed, empty for any.
+    """
+
+    name: str
+    type: ValueType
+    optional: bool = False
+    unit: str | None = None
+    enum: tuple[str, ...] = ()
+    assurance: Assurance = Assurance.CLAIMED
+    max_age_s: int | None = None
+    sensitive: bool = False
+    description: str | None = None
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityType:
+    """A type of subject or of resource.
+
+    `id_pattern` (resources) is the pattern every id of the type matches; its `{team}` segment, if any, is the domain
+    the resource belongs to. `actions` are full `type:verb` names that may be asked for on this type; none on subjects.
+    """
+
+    name: str
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    actions: tuple[str, ...] = ()
+    id_pattern: str | None = None
+    description: str | None = None
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What exists: types of subjects and resources, attributes of the context, and named records."""
+
+    subjects: Mapping[str, EntityType]
+    resources: Mapping[str, EntityType]
+    context: Mapping[str, Attribute] = field(default_factory=dict)
+    records: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)
+    span: Span = field(default=NO_SPAN, compare=False)
+
+    @property
+    def actions(self) -> frozenset[str]:
+        return frozenset(action for resource in self.resources.values() for action in resource.actions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """A role; it holds everything the roles it inherits hold."""
+
+    name: str
+    inherits: tuple[str, ...] = ()
+    description: str | None = None
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """Static separation of duty: nobody may hold more than `limit` - 1 of these roles in one domain."""
+
+    name: str
+    roles: tuple[str, ...]
+    limit: int = 2
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A subject holds a role in a domain (`*` is every domain), from `not_before` until just before `expires`."""
+
+    subject: str
+    role: str
+    domain: str
+    not_before: Instant | None = None
+    expires: Instant | None = None
+    reason: str | None = None
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """One human and every account and key that is theirs."""
+
+    id: str
+    accounts: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    emails: tuple[str, ...] = ()
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approvers:
+    """So many distinct persons who hold one of these roles in the resource's domain, or in `domain` if it is given."""
+
+    count: int
+    roles: tuple[str, ...]
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quorum:
+    """Approvals that must be there; one person fills one place. Contributors and the requester never count."""
+
+    id: str
+    approvers: tuple[Approvers, ...]
+    max_age_s: int | None = None
+    assurance: Assurance = Assurance.ATTESTED
+    description: str | None = None
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A checked CEL condition: its text, where its first character stands in the file, and its typed tree."""
+
+    text: str
+    expression: Expression
+    span: Span = field(default=NO_SPAN, compare=False)
+    positions: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """For each line of `text`, (line, column) of its first character in the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule, names resolved.
+
+    `actions` and `resource_types` are never empty: a star is expanded against the schema. `any_action` and `any_type`
+    remember that the author wrote a star. `id_pattern` None means every id. `roles` empty and `subjects` empty means
+    everyone. `scope` confines the rule to resources of one domain.
+    """
+
+    id: str
+    effect: Effect
+    actions: tuple[str, ...]
+    resource_types: tuple[str, ...]
+    roles: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
+    id_pattern: str | None = None
+    when: Condition | None = None
+    quorum: str | None = None
+    scope: str | None = None
+    reason: str | None = None
+    remedy: str | None = None
+    contact: str | None = None
+    obligations: tuple[str, ...] = ()
+    not_before: Instant | None = None
+    expires: Instant | None = None
+    any_action: bool = False
+    any_type: bool = False
+    owner: str | None = None
+    description: str | None = None
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySet:
+    """Everything one load produced, in file order. `trace_roles` are the roles that may see a full trace."""
+
+    schema: Schema
+    roles: tuple[Role, ...] = ()
+    exclusions: tuple[Exclusion, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    persons: tuple[Person, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    quorums: tuple[Quorum, ...] = ()
+    trace_roles: tuple[str, ...] = ()
+    epoch: int = 1
+    metadata: FrozenMap = EMPTY_MAP

@@ -1,0 +1,219 @@
+"""Who asks to do what to what: the AuthZEN 1.0 request, parsed once and frozen.
+
+Everything in a request is a claim. What was really seen arrives as `Facts`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from policyguard.errors import RequestError
+from policyguard.values import EMPTY_MAP, FrozenMap, Value, ValueProblem, digest, freeze, name_of
+
+MAX_REQUEST_BYTES = 1_048_576
+"""Larger requests are refused before they are parsed."""
+
+_TYPE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+_ACTION = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", re.ASCII)
+_ID = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}")
+
+
+class Entity(msgspec.Struct, frozen=True):
+    """A subject or a resource: `type`, `id`, and the properties its sender claims."""
+
+    type: str
+    id: str
+    properties: FrozenMap = EMPTY_MAP
+
+    @property
+    def ref(self) -> str:
+        """The one spelling used everywhere: `user:alice`, `job:team/vision/run-17`."""
+        return f"{self.type}:{self.id}"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One question: may this subject do this action to this resource, in this context?
+
+    `action` is `type:verb` text such as `job:submit`. All properties are claims.
+    """
+
+    subject: Entity
+    action: str
+    resource: Entity
+    context: FrozenMap = EMPTY_MAP
+
+    @classmethod
+    def of(
+        cls, subject: str, action: str, resource: str, *, context: Mapping[str, Any] | None = None, **properties: Any
+    ) -> Request:
+        """Return a request from `type:id` texts; keyword arguments are the resource's claimed properties.
+
+        >>> Request.of("user:alice", "job:submit", "job:team/vision/run-17", gpus=8).resource.properties["gpus"]
+        8
+
+        Raises:
+            RequestError: an id, a name or a property is malformed; `.path` says which.
+        """
+        subject_type, subject_id = _split(subject, "$.subject")
+        resource_type, resource_id = _split(resource, "$.resource")
+        return cls(
+            _entity(subject_type, subject_id, {}, "$.subject"),
+            _action(action),
+            _entity(resource_type, resource_id, properties, "$.resource"),
+            _map(context or {}, "$.context"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Request:
+        """Return the request this AuthZEN JSON text spells. Duplicate keys, floats, nulls and NaN are refused.
+
+        Raises:
+            RequestError: with the JSON path of the first problem.
+        """
+        if len(text) > MAX_REQUEST_BYTES:
+            raise RequestError(f"request is {len(text)} bytes, expected at most {MAX_REQUEST_BYTES}")
+        return cls.from_data(parse_json(text))
+
+    @classmethod
+    def from_data(cls, data: object) -> Request:
+        """Return the request that this decoded AuthZEN object spells, else raise `RequestError` with the path."""
+        top = _object(data, "$", required=("subject", "action", "resource"), optional=("context",))
+        action = _object(top["action"], "$.action", required=("name",), optional=("properties",))
+        if action.get("properties"):
+            raise RequestError("found properties of an action, expected none; put them on the resource or the context",
+                               path="$.action.properties")  # fmt: skip
+        return cls(
+            _entity_of(top["subject"], "$.subject"),
+            _action(action["name"]),
+            _entity_of(top["resource"], "$.resource"),
+            _map(top.get("context", {}), "$.context"),
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the AuthZEN object; `from_data(to_data(r)) == r`."""
+        return {
+            "subject": _entity_data(self.subject),
+            "action": {"name": self.action},
+            "resource": _entity_data(self.resource),
+            **({"context": self.context} if self.context else {}),
+        }
+
+
+def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> str:
+    """Return the SHA-256 over the canonical bytes of the request and of everything measured that it is bound to.
+
+    `bound` maps attribute paths (`resource.code`) to measured values. The worker measures the same paths again and
+    must arrive at the same digest (step V7). Empty values and absent ones are different digests.
+    """
+    return digest({"request": request.to_data(), "bound": bound})
+
+
+def parse_json(text: str | bytes) -> object:
+    """Return the data of a JSON text: duplicate keys, NaN, bad UTF-8 and absurd nesting raise `RequestError`."""
+    try:
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except RecursionError:
+        raise RequestError("found JSON nested too deeply to be a request") from None
+    except UnicodeDecodeError as problem:
+        raise RequestError(f"found a byte that is not UTF-8 at offset {problem.start}") from None
+    except json.JSONDecodeError as problem:
+        raise RequestError(f"not JSON: {problem.msg.lower()} at line {problem.lineno} column {problem.colno}") from None
+    except ValueError as problem:
+        # Integers of more than 4300 digits end here: the interpreter refuses to convert them.
+        raise RequestError(f"not JSON we read: {str(problem).lower().split(';')[0]}") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise RequestError(f"found the key `{again}` twice in one object")
+    return members
+
+
+def _no_constant(name: str) -> object:
+    raise RequestError(f"found `{name}`, expected a JSON value")
+
+
+def _split(ref: object, path: str) -> tuple[str, str]:
+    if type(ref) is not str:
+        raise RequestError(f"found {name_of(ref)}, expected `type:id` text", path=path)
+    kind, colon, identifier = ref.partition(":")
+    if not colon:
+        raise RequestError(f"found `{ref}`, expected `type:id` such as `user:alice`", path=path)
+    return kind, identifier
+
+
+def _entity_of(data: object, path: str) -> Entity:
+    members = _object(data, path, required=("type", "id"), optional=("properties",))
+    return _entity(members["type"], members["id"], members.get("properties", {}), path)
+
+
+def _entity(kind: object, identifier: object, properties: object, path: str) -> Entity:
+    if type(kind) is not str or not _TYPE.fullmatch(kind):
+        raise RequestError(f"found {_shown(kind)}, expected a type name such as `user`", path=f"{path}.type")
+    if type(identifier) is not str or not _ID.fullmatch(identifier):
+        raise RequestError(
+            f"found {_shown(identifier)}, expected an id of 1 to 512 characters, no spaces, no control characters",
+            path=f"{path}.id",
+        )
+    _unicode(identifier, f"{path}.id")
+    return Entity(kind, identifier, _map(properties, f"{path}.properties"))
+
+
+def _action(name: object) -> str:
+    if type(name) is not str or not _ACTION.fullmatch(name):
+        raise RequestError(f"found {_shown(name)}, expected `type:verb` such as `job:submit`", path="$.action.name")
+    return name
+
+
+def _map(data: object, path: str) -> FrozenMap:
+    if not isinstance(data, Mapping):
+        raise RequestError(f"found {name_of(data)}, expected a map", path=path)
+    try:
+        return freeze(data, path)  # type: ignore[return-value]
+    except ValueProblem as problem:
+        raise RequestError(problem.message, path=problem.path) from None
+
+
+def _unicode(text: str, path: str) -> None:
+    try:
+        freeze(text, path)
+    except ValueProblem as problem:
+        raise RequestError(problem.message, path=path) from None
+
+
+def _object(data: object, path: str, *, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise RequestError(f"found {name_of(data)}, expected an object with {_listed(required)}", path=path)
+    for name in required:
+        if name not in data:
+            raise RequestError(f"`{name}` is missing, expected an object with {_listed(required)}", path=path)
+    for name in data:
+        if name not in required and name not in optional:
+            raise RequestError(f"unknown field `{name}`, expected {_listed((*required, *optional))}", path=path)
+    return data
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _shown(data: object) -> str:
+    if type(data) is not str:
+        return name_of(data)
+    shown = data if len(data) <= 60 else data[:57] + "..."
+    return f"`{shown.encode('unicode_escape').decode()}`" if data else "empty text"
+
+
+def _entity_data(entity: Entity) -> dict[str, Any]:
+    data: dict[str, Any] = {"type": entity.type, "id": entity.id}
+    if entity.properties:
+        data["properties"] = entity.properties
+    return data

@@ -1,0 +1,188 @@
+"""What a value is: frozen data with one spelling as bytes.
+
+A value is a bool, an integer within 2^53 - 1 of zero, text, a tuple of values, or a `FrozenMap` from text to values.
+No floats and no nulls, so that RFC 8785 bytes need no caveats. This module opens nothing and reads no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn, TypeAlias
+
+MAX_INTEGER = 2**53 - 1
+"""The largest magnitude that survives every JSON reader (RFC 8785 section 3.2.2.3, RFC 7493 section 2.2)."""
+
+MAX_DEPTH = 32
+"""How deep lists and maps may nest; far above any fact we know, far below the interpreter's recursion limit."""
+
+Instant: TypeAlias = int
+"""A point in time: nanoseconds since 1970-01-01T00:00:00Z, the unit of CEL timestamps inside the engine."""
+
+NANOSECONDS_PER_S = 1_000_000_000
+
+
+class FrozenMap(dict[str, "Value"]):
+    """The one immutable mapping. A `dict` underneath, so reading it is as fast and every encoder knows it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a FrozenMap cannot be changed; build a new one")
+
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = setdefault = clear = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type[FrozenMap], tuple[dict[str, Value]]]:
+        return (FrozenMap, (dict(self),))
+
+    def __copy__(self) -> FrozenMap:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FrozenMap:
+        return self
+
+
+Value: TypeAlias = "bool | int | str | tuple[Value, ...] | FrozenMap"
+
+EMPTY_MAP = FrozenMap()
+
+
+class ValueProblem(ValueError):
+    """Data that is no value: `path` leads to it, the text says what was found and what was expected."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+        self.message = message
+
+
+def freeze(data: object, path: str = "$", *, depth: int = MAX_DEPTH) -> Value:
+    """Return `data` (as JSON or Python spells it) as a frozen value, else raise `ValueProblem` with the JSON path."""
+    kind = type(data)
+    if kind is bool:
+        return data  # type: ignore[return-value]
+    if kind is str:
+        return _text(data, path)  # type: ignore[arg-type]
+    if kind is int:
+        if -MAX_INTEGER <= data <= MAX_INTEGER:  # type: ignore[operator]
+            return data  # type: ignore[return-value]
+        raise ValueProblem(path, f"found an integer beyond 2^53 - 1, expected one within, or text: `{data}`")
+    if depth <= 0:
+        raise ValueProblem(path, f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(data, Mapping):
+        return FrozenMap(_members(data, path, depth))
+    if isinstance(data, list | tuple):
+        return tuple(freeze(item, f"{path}[{i}]", depth=depth - 1) for i, item in enumerate(data))
+    raise ValueProblem(path, f"found {name_of(data)}, expected text, integer, bool, list or map")
+
+
+def _members(data: Mapping[Any, Any], path: str, depth: int) -> Iterator[tuple[str, Value]]:
+    for key, item in data.items():
+        if type(key) is not str:
+            raise ValueProblem(path, f"found {name_of(key)} as a key, expected text")
+        _text(key, path)
+        yield key, freeze(item, f"{path}.{key}", depth=depth - 1)
+
+
+def _text(data: str, path: str) -> str:
+    if not data.isascii():
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            raise ValueProblem(path, "found a lone surrogate, expected Unicode text") from None
+    return data
+
+
+_NAMES = {
+    bool: "a bool", int: "an integer", float: "a float", str: "text", list: "a list", tuple: "a list", dict: "a map",
+    FrozenMap: "a map", type(None): "null", bytes: "bytes",
+}  # fmt: skip
+
+
+def name_of(data: object) -> str:
+    """Return what a user calls this kind of data: "an integer", "a list", never a Python type name we know better."""
+    return _NAMES.get(type(data), "something else")
+
+
+def canonical(value: object) -> bytes:
+    """Return the RFC 8785 bytes of a frozen value (or of lists and dicts of such): sorted keys, no spaces, UTF-8.
+
+    Equal to RFC 8785 because values hold no floats, no nulls and no integer beyond 2^53 - 1; keys are sorted by UTF-16
+    code units as section 3.2.3 asks, which differs from code-point order beyond the basic plane.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if text.isascii() or max(text) <= "\ud7ff":
+        return text.encode()
+    return json.dumps(_sorted(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _sorted(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {k: _sorted(value[k]) for k in sorted(value, key=lambda key: key.encode("utf-16-be"))}
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def sha256_digest(data: bytes) -> str:
+    """Return the SHA-256 of these bytes in lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256, lower-case hex, of the canonical bytes of a value."""
+    return sha256_digest(canonical(value))
+
+
+_INSTANT = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})[Tt](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d{1,9}))?(?P<zone>[Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_instant(text: str) -> Instant:
+    """Return the instant an RFC 3339 date-time names; a zone is required. Raises `ValueError` on anything else."""
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"found `{text}`, expected an RFC 3339 time with a zone such as `2026-03-01T09:00:00Z`")
+    zone = match["zone"].upper().replace("Z", "+00:00")
+    try:
+        moment = datetime.fromisoformat(f"{match['date']}T{match['time']}{zone}")
+    except ValueError as problem:
+        raise ValueError(f"found `{text}`, expected an RFC 3339 time: {problem}") from None
+    whole_s = (moment - _EPOCH) // timedelta(seconds=1)
+    return whole_s * NANOSECONDS_PER_S + int((match["fraction"] or "0").ljust(9, "0"))
+
+
+def format_instant(instant: Instant) -> str:
+    """Return the RFC 3339 spelling in UTC, with as many fraction digits (0, 3, 6 or 9) as the instant needs."""
+    whole_s, nanoseconds = divmod(instant, NANOSECONDS_PER_S)
+    text = (_EPOCH + timedelta(seconds=whole_s)).strftime("%Y-%m-%dT%H:%M:%S")
+    text = text.rjust(19, "0")
+    if nanoseconds:
+        digits = f"{nanoseconds:09d}"
+        digits = next(digits[:n] for n in (3, 6, 9) if not digits[n:].strip("0"))
+        text += f".{digits}"
+    return text + "Z"
+
+
+_DURATION = re.compile(r"(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s)?", re.ASCII)
+
+
+def parse_duration_s(text: str) -> int:
+    """Return the whole seconds of a duration such as `15m`, `72h` or `1d12h`. Raises `ValueError` on anything else.
+
+    duration = [ n "d" ] [ n "h" ] [ n "m" ] [ n "s" ], at least one part
+    """
+    match = _DURATION.fullmatch(text)
+    if not text or match is None or len(text) > 20:
+        raise ValueError(f"found `{text}`, expected a duration such as `15m`, `72h` or `1d12h`")
+    factors = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    return sum(int(match[unit] or 0) * factor for unit, factor in factors.items())
