@@ -33,20 +33,20 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """`operand.field`; an absent field is an error."""
+    """`operand.name`; an absent field is an error."""
 
     operand: Expression
-    field: str
+    name: str
     type: TypeName
     offset: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """`has(operand.field)`: true if the field is present, an empty list included."""
+    """`has(operand.name)`: true if the field is present, an empty list included."""
 
     operand: Expression
-    field: str
+    name: str
     offset: int = field(default=0, compare=False)
     type: TypeName = "bool"
 
