@@ -17,10 +17,9 @@ Help is a second sentence in its own attribute. A caller's mistake in Python is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from policyguard.model.policy import Span
+from policyguard.values import Span
 
 
 class PolicyGuardError(Exception):

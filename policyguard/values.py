@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeAlias
 
@@ -138,6 +139,21 @@ def sha256_digest(data: bytes) -> str:
 def digest(value: object) -> str:
     """Return the SHA-256, lower-case hex, of the canonical bytes of a value."""
     return sha256_digest(canonical(value))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A place in a policy file; line and column start at one and count code points."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+NO_SPAN = Span("<memory>", 1, 1)
 
 
 _INSTANT = re.compile(

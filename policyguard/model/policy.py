@@ -8,27 +8,12 @@ from typing import Literal
 
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Assurance
-from policyguard.values import EMPTY_MAP, FrozenMap, Instant
+from policyguard.values import EMPTY_MAP, NO_SPAN, FrozenMap, Instant, Span
 
 Effect = Literal["allow", "deny", "require"]
 EFFECTS: tuple[Effect, ...] = ("allow", "deny", "require")
 
 ANY_DOMAIN = "*"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Span:
-    """A place in a policy file; line and column start at one and count code points."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
-
-
-NO_SPAN = Span("<memory>", 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
