@@ -1,4 +1,4 @@
-"""The generated lab as `policyguard/v1` documents and its questions as requests: what a user of this package would write.
+"""The generated lab as `policyguard/v1` documents and its questions as requests: what a user here would write.
 
 One file for the schema, one for roles, one for bindings, one a team, one for the rules of the whole lab.
 """

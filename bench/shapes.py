@@ -1,7 +1,8 @@
 """The conditions of the generated lab: one row a shape, with its CEL text and the same thing in plain Python.
 
-The Python side is the meaning that every engine is held to. No shape errs on a generated request: an optional attribute
-is either tested (`has`, positive in allow, negative in deny) or read behind a conjunct that is false where it is absent.
+The Python side is the meaning that every engine is held to. No shape errs on a generated request: an optional
+attribute is either tested (`has`, positive in allow, negative in deny) or read behind a conjunct that is false where it
+is absent.
 """
 
 from __future__ import annotations
@@ -88,8 +89,7 @@ DENYING = (
     Shape(
         name="foreign_pickle",
         cel=(
-            "resource.gpus >= {0} && "
-            'resource.checkpoints.exists(c, c.format == "pickle" && c.producer != subject.id)'
+            'resource.gpus >= {0} && resource.checkpoints.exists(c, c.format == "pickle" && c.producer != subject.id)'
         ),
         holds=_foreign_pickle,
     ),

@@ -14,7 +14,7 @@
 
 At least one of each, so at 10 rules every class is there. Twenty rules make a team, four people a team, two operators
 hold their role everywhere, one team in four has a role of its own. One request in seven is about a checkpoint, the rest
-about jobs. Requests are half allowed, half denied, and the denied half explicit and by default; `Workload.build` counts.
+about jobs. Requests are half allowed, half denied, and the denied half explicit and by default.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.workload import Workload
 
-NAMES = ("pycasbin", "pycasbin_functions", "cedar", "regorus", "vakt")
+NAMES = ("pycasbin", "pycasbin_functions", "cedar", "regorus", "regorus_by_value", "vakt")
 
 
 @dataclass(frozen=True, slots=True)

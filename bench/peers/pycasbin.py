@@ -71,7 +71,7 @@ def build(lab: Workload, matcher: str, condition: Callable[[Rule], str]) -> Any:
 
 def request(question: Question) -> tuple[Any, ...]:
     """Return the question as the values of casbin's request definition."""
-    attributes = {"reservation": "", "ticket": "", "dirty": False} | dict(question.attributes)
+    attributes: dict[str, Any] = {"reservation": "", "ticket": "", "dirty": False} | dict(question.attributes)
     if "code" in attributes:
         attributes["dirty"] = attributes["code"]["dirty"]
     return question.subject, question.team, question.path, question.action, SimpleNamespace(**attributes)
