@@ -84,12 +84,12 @@ def _tables(lab: Workload, *, by_value: bool) -> dict[tuple[str, ...], Any]:
         key = (effect, rule.shape, "one" if rule.team else "any", "one" if rule.role else "any")
         row = {"p": f"{rule.area}/" if rule.area else "", "c": list(rule.constants)}
         for path in _paths(rule, heirs):
-            value = [rule.constants[0]] if by_value and rule.shape in EQUALITIES else []
-            *above, last = [*path, *value]
+            value: list[Any] = [rule.constants[0]] if by_value and rule.shape in EQUALITIES else []
+            keys = path + value
             table = tables.setdefault(key, {})
-            for name in above:
+            for name in keys[:-1]:
                 table = table.setdefault(name, {})
-            table.setdefault(last, []).append(row)
+            table.setdefault(keys[-1], []).append(row)
     return tables
 
 
