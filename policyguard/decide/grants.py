@@ -18,6 +18,8 @@ Row: TypeAlias = tuple[str, str, str, Instant, Instant]
 """subject, role, domain, not before, expires: the subject holds the role from the first instant until just before the
 second."""
 
+Shape: TypeAlias = tuple[tuple[str, str], ...]
+
 Held: TypeAlias = Mapping[str | None, tuple[str, ...]]
 """For each domain the sorted closed roles held there; `*` is every domain that has no entry of its own."""
 
@@ -37,41 +39,53 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """Every binding of one snapshot with role inheritance already followed. Build with `of`, never by hand."""
+    """Every binding of one snapshot with role inheritance already followed. Build with `of`, never by hand.
+
+    A *shape* is what one subject is bound to without a time: sorted pairs of domain and role. Few shapes serve many
+    subjects, and each has one `Held`.
+    """
 
     closed: Mapping[str, tuple[str, ...]]
-    rows_by_role: Mapping[str, tuple[Row, ...]]
+    _shapes: tuple[Shape, ...]
+    _held: tuple[Held, ...]
     _steady: Mapping[str, Held]
     _timed: Mapping[str, tuple[Held, tuple[Row, ...]]]
 
     @classmethod
     def of(cls, closed: Mapping[str, tuple[str, ...]], rows: Iterable[Row]) -> Grants:
-        """Return the grants of these rows; `closed` maps every role to itself and all it inherits, sorted.
-
-        Equal sets of roles, and subjects that hold the same roles in the same domains, share one object.
-        """
-        by_subject: dict[str, list[Row]] = {}
-        by_role: dict[str, list[Row]] = {}
+        """Return the grants of these rows; `closed` maps every role to itself and all it inherits, sorted."""
+        pairs: dict[str, set[tuple[str, str]]] = {}
+        timed: dict[str, set[Row]] = {}
         for row in rows:
-            by_subject.setdefault(row[0], []).append(row)
-            by_role.setdefault(row[1], []).append(row)
-        sharing = _Sharing(closed)
-        steady: dict[str, Held] = {}
-        timed: dict[str, tuple[Held, tuple[Row, ...]]] = {}
-        for subject, own in by_subject.items():
-            boxed = tuple(row for row in own if row[3] != ALWAYS or row[4] != NEVER)
-            held = sharing.held(row for row in own if row[3] == ALWAYS and row[4] == NEVER)
-            if boxed:
-                timed[subject] = (held, boxed)
+            subject, role, domain, since, until = row
+            own = pairs.setdefault(subject, set())
+            if since == ALWAYS and until == NEVER:
+                own.add((domain, role))
             else:
-                steady[subject] = held
-        return cls(closed, {role: tuple(sorted(own)) for role, own in by_role.items()}, steady, timed)
+                timed.setdefault(subject, set()).add(row)
+        shape_of = {subject: tuple(sorted(own)) for subject, own in pairs.items()}
+        return cls._assembled(closed, sorted(set(shape_of.values())), shape_of, timed)
+
+    @classmethod
+    def _assembled(
+        cls,
+        closed: Mapping[str, tuple[str, ...]],
+        shapes: Iterable[Shape],
+        shape_of: Mapping[str, Shape],
+        timed: Mapping[str, Iterable[Row]],
+    ) -> Grants:
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {own: own for own in closed.values()}
+        held = {shape: _close(shape, closed, shared) for shape in shapes}
+        steady = {subject: held[shape] for subject, shape in shape_of.items() if subject not in timed}
+        boxed = {subject: (held[shape_of[subject]], tuple(sorted(timed[subject]))) for subject in sorted(timed)}
+        return cls(closed, tuple(held), tuple(held.values()), steady, boxed)
 
     def roles_at(self, subject_ref: str, domain: str | None, now: Instant) -> tuple[str, ...]:
         """Return the sorted roles, inherited ones included, that the subject holds in the domain or in `*` at `now`.
 
         Without a domain only roles held in every domain count. Someone unknown holds nothing.
         """
+        # INVARIANT I62: asking about someone unknown changes nothing.
         held = self._steady.get(subject_ref)
         if held is None:
             return self._roles_of_timed(subject_ref, domain, now) if subject_ref in self._timed else ()
@@ -88,8 +102,10 @@ class Grants:
 
     def holders(self, role: str, domain: str | None, now: Instant) -> tuple[str, ...]:
         """Return the sorted subjects who hold the role, also by inheritance, in the domain or in `*` at `now`."""
-        sources = (rows for bound, rows in self.rows_by_role.items() if role in self.closed[bound])
-        return tuple(sorted({row[0] for rows in sources for row in rows if _counts(row, domain, now)}))
+        fitting = {id(held) for held in self._held if role in held.get(domain, held[ANY_DOMAIN])}
+        steady = (subject for subject, held in self._steady.items() if id(held) in fitting)
+        timed = (subject for subject in self._timed if role in self._roles_of_timed(subject, domain, now))
+        return tuple(sorted((*steady, *timed)))
 
     @property
     def subjects(self) -> frozenset[str]:
@@ -97,24 +113,35 @@ class Grants:
         return frozenset(self._steady) | frozenset(self._timed)
 
     def rows(self) -> Iterator[Row]:
-        """Yield every binding, ordered by role and then by subject."""
-        for role in sorted(self.rows_by_role):
-            yield from self.rows_by_role[role]
+        """Yield every binding once, ordered by subject."""
+        shape_of = self._shape_of()
+        for subject in sorted(shape_of):
+            yield from ((subject, role, domain, ALWAYS, NEVER) for domain, role in shape_of[subject])
+            yield from self._timed[subject][1] if subject in self._timed else ()
+
+    def _shape_of(self) -> dict[str, Shape]:
+        shapes = {id(held): shape for held, shape in zip(self._held, self._shapes, strict=True)}
+        return {
+            **{subject: shapes[id(held)] for subject, held in self._steady.items()},
+            **{subject: shapes[id(held)] for subject, (held, _) in self._timed.items()},
+        }
 
     def to_data(self) -> dict[str, Any]:
         """Return lists and maps of text and integers that `from_data` turns into equal grants; the same every time."""
         names = sorted(self.closed)
         number = {name: n for n, name in enumerate(names)}
-        domains = sorted({row[2] for row in self.rows()})
-        place = {domain: n for n, domain in enumerate(domains)}
+        place = {shape: n for n, shape in enumerate(self._shapes)}
+        shape_of = self._shape_of()
         return {
             "format": FORMAT,
             "roles": names,
             "closed": [[number[role] for role in self.closed[name]] for name in names],
-            "domains": domains,
-            "bindings": [
-                [subject, number[role], place[domain], *(() if (since, until) == (ALWAYS, NEVER) else (since, until))]
-                for subject, role, domain, since, until in self.rows()
+            "shapes": [[[domain, number[role]] for domain, role in shape] for shape in self._shapes],
+            "subjects": {subject: place[shape_of[subject]] for subject in sorted(shape_of)},
+            "timed": [
+                [subject, number[role], domain, since, until]
+                for subject, (_, boxed) in self._timed.items()
+                for _, role, domain, since, until in boxed
             ],
         }
 
@@ -127,43 +154,34 @@ class Grants:
         """
         if data.get("format") != FORMAT:
             raise ValueError(f"grants have format `{data.get('format')}`, expected `{FORMAT}`")
-        names, domains = data["roles"], data["domains"]
+        names = data["roles"]
         try:
-            closed = {name: tuple(names[n] for n in own) for name, own in zip(names, data["closed"], strict=True)}
-            rows = [(row[0], names[row[1]], domains[row[2]], *(row[3:] or (ALWAYS, NEVER))) for row in data["bindings"]]
+            closed = {name: tuple([names[n] for n in own]) for name, own in zip(names, data["closed"], strict=True)}
+            shapes = [tuple([(domain, names[n]) for domain, n in shape]) for shape in data["shapes"]]
+            shape_of = {subject: shapes[n] for subject, n in data["subjects"].items()}
+            timed: dict[str, list[Row]] = {}
+            for subject, n, domain, since, until in data["timed"]:
+                timed.setdefault(subject, []).append((subject, names[n], domain, since, until))
         except IndexError:
-            raise ValueError("grants name a role or a domain that is not listed") from None
-        return cls.of(closed, rows)
+            raise ValueError("grants name a role or a shape that is not listed") from None
+        return cls._assembled(closed, shapes, shape_of, timed)
+
+
+def _close(shape: Shape, closed: Mapping[str, tuple[str, ...]], shared: dict[tuple[str, ...], tuple[str, ...]]) -> Held:
+    """Return what this shape holds in each domain; equal sets of roles become one object."""
+    if len(shape) == 1:
+        domain, role = shape[0]
+        return {ANY_DOMAIN: () if domain != ANY_DOMAIN else closed[role], domain: closed[role]}
+    direct: dict[str, set[str]] = {ANY_DOMAIN: set()}
+    for domain, role in shape:
+        direct.setdefault(domain, set()).update(closed[role])
+    everywhere = direct[ANY_DOMAIN]
+    full = {domain: tuple(sorted(roles | everywhere)) for domain, roles in direct.items()}
+    return {domain: shared.setdefault(roles, roles) for domain, roles in full.items()}
 
 
 def _counts(row: Row, domain: str | None, now: Instant) -> bool:
     return (row[2] == domain or row[2] == ANY_DOMAIN) and row[3] <= now < row[4]
-
-
-class _Sharing:
-    """Makes one object of equal ones while grants are built: 100,000 subjects hold few distinct sets of roles."""
-
-    def __init__(self, closed: Mapping[str, tuple[str, ...]]) -> None:
-        self._closed = closed
-        self._held: dict[tuple[tuple[str, str], ...], Held] = {}
-        self._roles: dict[tuple[str, ...], tuple[str, ...]] = {own: own for own in closed.values()}
-
-    def held(self, rows: Iterable[Row]) -> Held:
-        signature = tuple(sorted({(row[2], row[1]) for row in rows}))
-        held = self._held.get(signature)
-        if held is None:
-            held = self._held[signature] = self._close(signature)
-        return held
-
-    def _close(self, signature: tuple[tuple[str, str], ...]) -> Held:
-        direct: dict[str | None, set[str]] = {ANY_DOMAIN: set()}
-        for domain, role in signature:
-            direct.setdefault(domain, set()).update(self._closed[role])
-        everywhere = direct[ANY_DOMAIN]
-        return {domain: self._share(tuple(sorted(roles | everywhere))) for domain, roles in direct.items()}
-
-    def _share(self, roles: tuple[str, ...]) -> tuple[str, ...]:
-        return self._roles.setdefault(roles, roles)
 
 
 def shown(text: str) -> str:

@@ -279,8 +279,8 @@ def test_from_data_refuses_what_it_did_not_write() -> None:
     """Another format, an index out of range."""
     with pytest.raises(ValueError, match="grants have format `2`, expected `1`"):
         Grants.from_data({"format": 2})
-    broken = {"format": 1, "roles": ["a"], "closed": [[0]], "domains": ["d"], "bindings": [["user:a", 1, 0]]}
-    with pytest.raises(ValueError, match="name a role or a domain that is not listed"):
+    broken = {"format": 1, "roles": ["a"], "closed": [[0]], "shapes": [[["d", 0]]], "subjects": {"user:a": 1}}
+    with pytest.raises(ValueError, match="name a role or a shape that is not listed"):
         Grants.from_data(broken)
 
 
