@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from policyguard.model.policy import ANY_DOMAIN
-from policyguard.values import Instant
+from policyguard.values import Instant, format_instant, parse_instant
 
 Row: TypeAlias = tuple[str, str, str, Instant, Instant]
 """subject, role, domain, not before, expires: the subject holds the role from the first instant until just before the
@@ -139,7 +139,7 @@ class Grants:
             "shapes": [[[domain, number[role]] for domain, role in shape] for shape in self._shapes],
             "subjects": {subject: place[shape_of[subject]] for subject in sorted(shape_of)},
             "timed": [
-                [subject, number[role], domain, since, until]
+                [subject, number[role], domain, _spelled(since), _spelled(until)]
                 for subject, (_, boxed) in self._timed.items()
                 for _, role, domain, since, until in boxed
             ],
@@ -161,7 +161,8 @@ class Grants:
             shape_of = {subject: shapes[n] for subject, n in data["subjects"].items()}
             timed: dict[str, list[Row]] = {}
             for subject, n, domain, since, until in data["timed"]:
-                timed.setdefault(subject, []).append((subject, names[n], domain, since, until))
+                row = (subject, names[n], domain, _read(since, ALWAYS), _read(until, NEVER))
+                timed.setdefault(subject, []).append(row)
         except IndexError:
             raise ValueError("grants name a role or a shape that is not listed") from None
         return cls._assembled(closed, shapes, shape_of, timed)
@@ -182,6 +183,14 @@ def _close(shape: Shape, closed: Mapping[str, tuple[str, ...]], shared: dict[tup
 
 def _counts(row: Row, domain: str | None, now: Instant) -> bool:
     return (row[2] == domain or row[2] == ANY_DOMAIN) and row[3] <= now < row[4]
+
+
+def _spelled(instant: Instant) -> str:
+    return "" if instant in (ALWAYS, NEVER) else format_instant(instant)
+
+
+def _read(text: str, otherwise: Instant) -> Instant:
+    return parse_instant(text) if text else otherwise
 
 
 def shown(text: str) -> str:
