@@ -1,8 +1,8 @@
 """The seam of evidence: what a collector is, and how what they saw becomes `Facts`.
 
-A collector is a guest: it may be slow, broken or wrong. `gather` gives each its own thread and all one time limit, takes
-only declared paths and frozen values, and turns every failure into an absent fact with a reason. It never raises on what
-a collector does. Deciding what the facts mean is `decide`'s.
+A collector is a guest: it may be slow, broken or wrong. `gather` gives each a thread and all one time limit, takes only
+declared paths and frozen values, and turns every failure into an absent fact with a reason. It never raises on what a
+collector does. Deciding what the facts mean is `decide`'s.
 """
 
 from __future__ import annotations

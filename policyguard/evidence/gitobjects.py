@@ -32,8 +32,8 @@ _MODES = frozenset({GITLINK, SYMLINK, EXECUTABLE, 0o100644, 0o100664, _TREE})
 _HARD = (
     "--no-replace-objects", "--no-optional-locks", "--no-pager",
     "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.pager=cat",
-    "-c", "protocol.allow=never", "-c", "core.attributesFile=/dev/null", "-c", "core.excludesFile=/dev/null", "-c", "diff.external=",
-    "-c", "core.quotePath=false", "-c", "credential.helper=", "-c", "core.sshCommand=false",
+    "-c", "protocol.allow=never", "-c", "core.attributesFile=/dev/null", "-c", "core.excludesFile=/dev/null",
+    "-c", "diff.external=", "-c", "core.quotePath=false", "-c", "credential.helper=", "-c", "core.sshCommand=false",
 )  # fmt: skip
 
 
