@@ -65,6 +65,19 @@ class Scalar:
             return self.source.span(origins[-1] + 1)
         return self.source.span(origins[max(offset, 0)])
 
+    def stretches(self) -> tuple[tuple[int, int, int], ...]:
+        """Return (offset, line, column) for each run of `text` that stands unbroken in the file, in order."""
+        if self.style == "plain" and self.end - self.index == len(self.text):
+            return ((0, self.line, self.column),)
+        found: list[tuple[int, int, int]] = []
+        before = -2
+        for offset, origin in enumerate(self.origins()):
+            if origin != before + 1 or self.source.text[before] == "\n":
+                span = self.source.span(origin)
+                found.append((offset, span.line, span.column))
+            before = origin
+        return tuple(found)
+
     def origins(self) -> list[int]:
         """Return, for each character of `text`, the offset in the source of the character it came from.
 
