@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -299,22 +299,12 @@ def nested(table: Table) -> Kind:
     return read
 
 
-def claim(name_: str, node: Node, taken: dict[str, tuple[str, Span]], what: str, problems: Problems) -> bool:
-    """Take an id for this node; False, with the error reported, if it is taken (also after case and NFC folding)."""
-    folded = fold(name_)
-    first = taken.get(folded)
-    if first is None:
-        taken[folded] = (name_, node.span)
+def claim(name_: str, place: Node | Span, taken: dict[str, tuple[str, Span]], what: str, problems: Problems) -> bool:
+    """Take an id; False, with the error reported, if it is taken already (also after case and NFC folding)."""
+    span = place if isinstance(place, Span) else place.span
+    first = taken.setdefault(fold(name_), (name_, span))
+    if first[1] is span:
         return True
-    other, span = first
-    like = "" if other == name_ else f" (reads like `{shown(other)}`)"
-    problems.add(node, "PG006", f"duplicate {what} `{shown(name_)}`{like}, first at {span}")
-    return False
-
-
-def known(found: str, node: Node | Span, names: Collection[str], code: str, what: str, problems: Problems) -> bool:
-    """Return whether this name is declared; report it if not."""
-    if found in names:
-        return True
-    problems.unknown(node, code, what, found, names)
+    like = "" if first[0] == name_ else f" (reads like `{shown(first[0])}`)"
+    problems.add(span, "PG006", f"duplicate {what} `{shown(name_)}`{like}, first at {first[1]}")
     return False
