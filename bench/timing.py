@@ -85,24 +85,35 @@ class Threaded:
     rate_per_s: float
     p50_us: float
     p99_us: float
+    failure: str | None = None
+    """The name of what a call raised; then the numbers are zero."""
 
 
-def threaded(callers: Sequence[Call], inputs: Sequence[Any], *, budget_s: float) -> Threaded:
-    """Return what the callers, a thread each, did in about `budget_s`."""
-    lanes = [Contestant(call, inputs) for call in callers]
-    barrier = threading.Barrier(len(lanes) + 1)
+def threaded(prepare: Callable[[], Call], inputs: Sequence[Any], *, threads: int, budget_s: float) -> Threaded:
+    """Return what so many threads did in about `budget_s`; each prepares its own call first, in itself."""
+    finished: list[list[int]] = []
+    failures: list[str] = []
+    barrier = threading.Barrier(threads + 1)
 
-    def work(lane: Contestant) -> None:
-        barrier.wait()
-        lane.rounds.append(_round(lane, budget_s, passes=1_000_000))
+    def work() -> None:
+        try:
+            lane = Contestant(prepare(), inputs)
+        finally:
+            barrier.wait()
+        try:
+            finished.append(_round(lane, budget_s, passes=1_000_000))
+        except Exception as problem:  # noqa: BLE001 - some engines cannot be shared by threads; that is a result
+            failures.append(type(problem).__name__)
 
-    threads = [threading.Thread(target=work, args=(lane,)) for lane in lanes]
-    for thread in threads:
-        thread.start()
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
     barrier.wait()
     begun = time.perf_counter()
-    for thread in threads:
-        thread.join()
+    for worker in workers:
+        worker.join()
     elapsed_s = time.perf_counter() - begun
-    together = Contestant(lanes[0].call, inputs, [lane.rounds[0] for lane in lanes])
-    return Threaded(len(lanes), together.calls / elapsed_s, together.p50_us, together.p99_us)
+    if failures:
+        return Threaded(threads, 0, 0, 0, failures[0])
+    together = Contestant(len, inputs, finished)
+    return Threaded(threads, together.calls / elapsed_s, together.p50_us, together.p99_us)

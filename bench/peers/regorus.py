@@ -59,9 +59,12 @@ def prepare(lab: Workload, *, by_value: bool = False) -> Prepared:
     """Return a VM with the program and the rules loaded."""
     tables = _tables(lab, by_value=by_value)
     data = json.dumps({"_".join(key): table for key, table in tables.items()})
-    program = Program.compile_from_modules(data, [("lab.rego", _module(tables, by_value=by_value))], [ENTRY])
+    module = _module(tables, by_value=by_value)
+    compiled = Program.compile_from_modules(data, [("lab.rego", module)], [ENTRY]).serialize_binary()
 
     def fork() -> Callable[[str], bool]:
+        # Neither a program nor a VM may cross threads.
+        program, _ = Program.deserialize_binary(compiled)
         rvm = Rvm()
         rvm.load_program(program)
         rvm.set_data_json(data)
