@@ -1,4 +1,4 @@
-"""A real repository for attacks: one commit of a small training job, and a program whose only effect is a marker file."""
+"""A real repository for attacks: one commit of a small job, and a program whose only effect is a marker file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUEST = Request.of("user:mallory", "job:submit", "job:team/vision/run-17")
 
 
 def git(folder: Path, *arguments: str, stdin: bytes = b"", **variables: str) -> str:
-    """Run real git as a victim would, with an identity and without this machine's configuration; return what it says."""
+    """Run real git with an identity and without this machine's configuration; return what it says."""
     environment = {
         "PATH": os.environ["PATH"], "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@lab", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@lab",

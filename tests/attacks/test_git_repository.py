@@ -25,7 +25,11 @@ def lab(tmp_path: Path) -> Lab:
 
 def configure(key: str) -> Callable[[Lab], None]:
     """Return an attack that points a configuration key at the marker program."""
-    return lambda lab: git(lab.root, "config", key, str(lab.program)) and None  # type: ignore[return-value]
+
+    def attack(lab: Lab) -> None:
+        lab.git("config", key, str(lab.program))
+
+    return attack
 
 
 def clean_filter(lab: Lab) -> None:
@@ -57,6 +61,18 @@ def elsewhere(lab: Lab) -> None:
     lab.git("config", "core.worktree", str(other))
 
 
+def other_hooks(lab: Lab) -> None:
+    hooks(lab)
+    (lab.root / ".git" / "hooks").rename(lab.root.parent / "hooks")
+    lab.git("config", "core.hooksPath", str(lab.root.parent / "hooks"))
+
+
+def promisor(lab: Lab) -> None:
+    lab.git("config", "remote.origin.url", f"ext::{lab.program} %S")
+    lab.git("config", "remote.origin.promisor", "true")
+    lab.git("config", "protocol.ext.allow", "always")
+
+
 def aliased(lab: Lab) -> None:
     for name in ("rev-parse", "cat-file", "check-ignore", "config"):
         lab.git("config", f"alias.{name}", f"!{lab.program}")
@@ -69,7 +85,7 @@ HOSTILE_CONFIGURATION: dict[str, Callable[[Lab], None]] = {
     "core.sshCommand": configure("core.sshCommand"),
     "core.gitProxy": configure("core.gitProxy"),
     "core.alternateRefsCommand": configure("core.alternateRefsCommand"),
-    "core.hooksPath": lambda lab: (hooks(lab), configure("core.hooksPath")(lab)) and None,
+    "core.hooksPath": other_hooks,
     "diff.external": configure("diff.external"),
     "gpg.program": configure("gpg.program"),
     "credential.helper": configure("credential.helper"),
@@ -79,10 +95,8 @@ HOSTILE_CONFIGURATION: dict[str, Callable[[Lab], None]] = {
     "core.worktree": elsewhere,
     "alias": aliased,
     "uploadpack.packObjectsHook": configure("uploadpack.packObjectsHook"),
-    "a promisor remote": lambda lab: git(
-        lab.root, "config", "remote.origin.url", f"ext::{lab.program} %S", "--replace-all"
-    ) and git(lab.root, "config", "remote.origin.promisor", "true") and None,
-}  # fmt: skip
+    "a promisor remote": promisor,
+}
 
 
 @pytest.mark.parametrize("attack", HOSTILE_CONFIGURATION.values(), ids=HOSTILE_CONFIGURATION.keys())
@@ -105,12 +119,25 @@ def test_the_attacks_would_work_on_git_status(lab: Lab) -> None:
 
 
 HOSTILE_VARIABLES = {
-    "GIT_DIR": "/nonexistent", "GIT_WORK_TREE": "/", "GIT_INDEX_FILE": "/dev/null", "GIT_OBJECT_DIRECTORY": "/nonexistent",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES": "/nonexistent", "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsmonitor",
-    "GIT_CONFIG_VALUE_0": "PROGRAM", "GIT_EXTERNAL_DIFF": "PROGRAM", "GIT_SSH_COMMAND": "PROGRAM", "GIT_PAGER": "PROGRAM",
-    "GIT_EXEC_PATH": "/nonexistent", "GIT_TRACE": "/TRACE", "GIT_CONFIG_PARAMETERS": "'core.fsmonitor=PROGRAM'",
-    "GIT_REPLACE_REF_BASE": "refs/heads/", "GIT_NAMESPACE": "x", "GIT_CONFIG": "/nonexistent", "GIT_TEMPLATE_DIR": "PROGRAM",
-}  # fmt: skip
+    "GIT_DIR": "/nonexistent",
+    "GIT_WORK_TREE": "/",
+    "GIT_INDEX_FILE": "/dev/null",
+    "GIT_OBJECT_DIRECTORY": "/nonexistent",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES": "/nonexistent",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.fsmonitor",
+    "GIT_CONFIG_VALUE_0": "PROGRAM",
+    "GIT_CONFIG_PARAMETERS": "'core.fsmonitor=PROGRAM'",
+    "GIT_CONFIG": "/nonexistent",
+    "GIT_EXTERNAL_DIFF": "PROGRAM",
+    "GIT_SSH_COMMAND": "PROGRAM",
+    "GIT_PAGER": "PROGRAM",
+    "GIT_EXEC_PATH": "/nonexistent",
+    "GIT_TEMPLATE_DIR": "PROGRAM",
+    "GIT_TRACE": "/TRACE",
+    "GIT_REPLACE_REF_BASE": "refs/heads/",
+    "GIT_NAMESPACE": "x",
+}
 
 
 def test_git_variables_of_the_launcher_are_not_passed_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
