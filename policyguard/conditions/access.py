@@ -15,10 +15,10 @@ _INDEXED = frozenset({"bool", "int", "string"})
 
 
 def necessary_equalities(expression: Expression) -> list[Necessary]:
-    """Return (path, values) such that the condition is FALSE wherever the path is present and holds none of the values.
+    """Return (path, values) such that the condition is FALSE where the path is present and holds none of the values.
 
-    Taken from the top-level conjuncts `path == constant`, `path in [constants]`, `path` and `!path`. An absent path says
-    nothing: the condition may then be an error, which makes a deny fire. Values of one path are of one type.
+    Taken from the top-level conjuncts `path == constant`, `path in [constants]`, `path` and `!path`. An absent path
+    says nothing: the condition may then be an error, which makes a deny fire. Values of one path are of one type.
     """
     return [found for conjunct in _conjuncts(expression) for found in _demand(conjunct)]
 

@@ -180,7 +180,7 @@ def _begins(path: Path, other: Path) -> bool:
 def _read(node: Expression, bound: Mapping[str, Path | None], found: set[Path]) -> Path | None:
     path: Path | None = None
     if isinstance(node, Variable):
-        path = bound[node.name] if node.name in bound else (node.name,)
+        path = bound.get(node.name, (node.name,))
     elif isinstance(node, Select | Has):
         above = _read(node.operand, bound, found)
         path = (*above, node.name) if above is not None else None

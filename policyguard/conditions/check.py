@@ -1,4 +1,4 @@
-"""The door to the CEL checker: schema types in, typed and profiled conditions out. Used when policies load, never later.
+"""The door to the CEL checker: schema types in, typed conditions out. Used when policies load, never later.
 
 The checker is given message types built from the schema, so that `has()` keeps its meaning and the fields of records
 inside lists are checked. Conditions that differ in literals alone are checked once.
@@ -14,8 +14,9 @@ from cel_expr_python import cel
 from google.protobuf import descriptor_pb2, duration_pb2, timestamp_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from policyguard.conditions.ast import decode_checked, folded
+from policyguard.conditions.ast import folded
 from policyguard.conditions.complaints import Names, complaints
+from policyguard.conditions.decoding import decode_checked
 from policyguard.conditions.entities import members, merged, schema_errors
 from policyguard.conditions.lexing import Tokens, spelled_for_checker, tokens
 from policyguard.conditions.literals import literal_errors
@@ -171,9 +172,7 @@ def _texts(*names: str) -> dict[str, Attribute]:
     return {name: Attribute(name=name, type=ValueType(kind="string")) for name in names}
 
 
-def _add_message(
-    file: descriptor_pb2.FileDescriptorProto, name: str, attributes: Mapping[str, Attribute]
-) -> None:
+def _add_message(file: descriptor_pb2.FileDescriptorProto, name: str, attributes: Mapping[str, Attribute]) -> None:
     message = file.message_type.add(name=name)
     message.options.deprecated_legacy_json_field_conflicts = True
     for number, (attribute, declared) in enumerate(attributes.items(), start=1):

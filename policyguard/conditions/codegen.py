@@ -1,8 +1,8 @@
 """Turns the shape of a condition into a Python function, built from syntax nodes and never from text.
 
 The function is optimistic: what it returns is the CEL result; where it cannot tell, it raises, and the caller asks
-`exact.evaluate`. CEL's `&&`, `||`, `all` and `exists` absorb errors on either side and Python's do not, so every error is
-such a case. It counts on values being of the types that the schema declares; whoever passes facts in has checked that.
+`exact.evaluate`. CEL's `&&`, `||`, `all` and `exists` absorb errors on either side and Python's do not, so every error
+is such a case. It counts on values being of the types that the schema declares; whoever passes facts in checks that.
 
 Types are known, so guarded code stands only where Python differs from CEL: integer overflow where the ranges allow it,
 division toward zero, indices below zero, equality of lists and maps, timestamps out of range.
@@ -38,7 +38,15 @@ Run: TypeAlias = Callable[
 
 PARAMETERS = ("subject", "resource", "context", "action", "now", "constants")
 
-_GLOBALS: dict[str, Any] = {"__builtins__": {}, "any": any, "all": all, "sum": sum, "tuple": tuple, "len": len, **FUNCTIONS}
+_GLOBALS: dict[str, Any] = {
+    "__builtins__": {},
+    "any": any,
+    "all": all,
+    "sum": sum,
+    "tuple": tuple,
+    "len": len,
+    **FUNCTIONS,
+}
 """All a condition can reach: no builtins but these, no import, no attribute that leads out."""
 
 _COMPARISONS: dict[str, type[ast.cmpop]] = {

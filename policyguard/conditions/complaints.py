@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -16,7 +16,12 @@ _COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*?)(?=\n \||\nERROR: <in
 _FIELD = re.compile(r"undefined field '(?P<name>.*)' not found in struct 'policyguard\.(?P<kind>.*)'")
 _NAME = re.compile(r"undeclared reference to '(?P<name>.*)' \(in container ''\)")
 _OVERLOAD = re.compile(r"found no matching overload for '(?P<name>.*)' applied to '(?P<types>.*)'")
-_UNEXPECTED = re.compile(r"(?:mismatched input|extraneous input|no viable alternative at input|token recognition error at:) ?'(?P<found>.*?)'(?: expecting|$)", re.DOTALL)  # fmt: skip
+_UNEXPECTED = re.compile(
+    r"(?:mismatched input|extraneous input|no viable alternative at input|token recognition error at:) ?"
+    r"'(?P<found>.*?)'(?: expecting|$)",
+    re.DOTALL,
+)
+_RANGE = re.compile(r"expression of type '(?P<type>.*)' cannot be the range of a comprehension.*", re.DOTALL)
 _MISSING = re.compile(r"missing '(?P<missing>.*?)' at '(?P<found>.*)'", re.DOTALL)
 
 _WORDS = {
@@ -85,7 +90,7 @@ def _line_starts(text: str) -> list[int]:
 
 
 def _translated(text: str, offset: int, message: str, names: Names) -> ConditionError | None:
-    for pattern, translate in ((_FIELD, _field), (_NAME, _name), (_OVERLOAD, _overload)):
+    for pattern, translate in _TRANSLATIONS:
         match = pattern.fullmatch(message)
         if match is not None:
             return translate(text, offset, match, names)
@@ -123,6 +128,9 @@ def _function(text: str, offset: int, name: str) -> ConditionError:
     start = _start_of_call(text, offset, name)
     if name in MACROS:
         return ConditionError(start, f"`{name}` takes a variable and a condition on it", code="PG110")
+    if name in FUNCTION_NAMES:
+        expected = f", expected {_SIGNATURES[name]}" if name in _SIGNATURES else ""
+        return ConditionError(start, f"`{name}` does not take so many arguments{expected}", None, "PG110")
     if name in ("bind", "optMap", "sortBy", "transformList", "transformMap"):
         return ConditionError(start, f"the macro `{name}` is outside the profile", code="PG110")
     return ConditionError(start, f"unknown function `{name}`, expected {_one_of(FUNCTION_NAMES)}",
@@ -167,6 +175,17 @@ def _type_help(kinds: list[str]) -> str | None:
     if "a duration" in kinds and "text" in kinds:
         return 'spell a duration as `duration("1h30m")`'
     return None
+
+
+def _range(_text: str, offset: int, match: re.Match[str], names: Names) -> ConditionError:
+    kind = names.words(match["type"])
+    return ConditionError(offset, f"a macro runs over a list or a map, found {kind}", None, "PG104")
+
+
+_Translation = Callable[[str, int, "re.Match[str]", Names], "ConditionError | None"]
+_TRANSLATIONS: tuple[tuple[re.Pattern[str], _Translation], ...] = (
+    (_FIELD, _field), (_NAME, _name), (_OVERLOAD, _overload), (_RANGE, _range),
+)  # fmt: skip
 
 
 def _syntax(text: str, offset: int, message: str) -> ConditionError:

@@ -62,12 +62,12 @@ def _open(serialized: bytes, variables: frozenset[str]) -> tuple[_Decoder, bytes
     envelope = _Message(serialized)
     if envelope.text(1) != "type.googleapis.com/cel.expr.CheckedExpr":
         raise ProfileError("malformed expression: not a checked expression")
-    checked = _Message(envelope.bytes(2))
-    source = _Message(checked.bytes(5))
+    checked = _Message(envelope.data(2))
+    source = _Message(checked.data(5))
     positions = {key: value.integer(2) for key, value in source.entries(4)}
-    references = {key: value.bytes(2) for key, value in checked.entries(2)}
-    types = {key: value.bytes(2) for key, value in checked.entries(3)}
-    return _Decoder(references, types, positions, variables), checked.bytes(4)
+    references = {key: value.data(2) for key, value in checked.entries(2)}
+    types = {key: value.data(2) for key, value in checked.entries(3)}
+    return _Decoder(references, types, positions, variables), checked.data(4)
 
 
 def _refuse_residue(expression: Expression) -> None:
@@ -93,14 +93,14 @@ class _Message:
             return value
         raise ProfileError(f"malformed expression: field {number} is no integer")
 
-    def bytes(self, number: int) -> bytes:
+    def data(self, number: int) -> bytes:
         value = self.fields.get(number, (b"",))[-1]
         if isinstance(value, bytes):
             return value
         raise ProfileError(f"malformed expression: field {number} is an integer")
 
     def text(self, number: int) -> str:
-        return _utf8(self.bytes(number))
+        return _utf8(self.data(number))
 
     def repeated(self, number: int) -> list[bytes]:
         values = self.fields.get(number, [])
@@ -140,11 +140,9 @@ class _Decoder:
         kinds = [kind for kind in node.fields if kind != 2]
         if len(kinds) != 1 or kinds[0] not in _KINDS:
             raise ProfileError("malformed expression: a node of unknown kind", offset)
-        return _KINDS[kinds[0]](self, node.bytes(kinds[0]), identifier, offset, bound, depth - 1)
+        return _KINDS[kinds[0]](self, node.data(kinds[0]), identifier, offset, bound, depth - 1)
 
-    def constant(
-        self, data: bytes, _identifier: int, offset: int, _bound: frozenset[str], _depth: int
-    ) -> Expression:
+    def constant(self, data: bytes, _identifier: int, offset: int, _bound: frozenset[str], _depth: int) -> Expression:
         values = wire.fields(data)
         if len(values) != 1:
             raise ProfileError("malformed expression: a literal without one value", offset)
@@ -159,9 +157,7 @@ class _Decoder:
             return Constant(_utf8(value), "string", offset)
         raise ProfileError("malformed expression: a literal of unknown kind", offset)
 
-    def identifier(
-        self, data: bytes, identifier: int, offset: int, bound: frozenset[str], _depth: int
-    ) -> Expression:
+    def identifier(self, data: bytes, identifier: int, offset: int, bound: frozenset[str], _depth: int) -> Expression:
         kind = self.type_of(identifier, offset)
         name = _Message(data).text(1)
         if name not in bound and name not in self.variables:
@@ -170,7 +166,7 @@ class _Decoder:
 
     def select(self, data: bytes, identifier: int, offset: int, bound: frozenset[str], depth: int) -> Expression:
         message = _Message(data)
-        operand = self.expression(message.bytes(1), bound, depth)
+        operand = self.expression(message.data(1), bound, depth)
         name = message.text(2)
         if not name:
             raise ProfileError("malformed expression: a selection without a name", offset)
@@ -225,19 +221,15 @@ class _Decoder:
         kind = self.type_of(identifier, offset, empty=not entries)
         return MapOf(entries, kind, offset)
 
-    def entry(
-        self, message: _Message, offset: int, bound: frozenset[str], depth: int
-    ) -> tuple[Expression, Expression]:
+    def entry(self, message: _Message, offset: int, bound: frozenset[str], depth: int) -> tuple[Expression, Expression]:
         if 2 in message.fields or message.integer(5):
             raise ProfileError("optional entries are outside the profile", offset, name="optional")
-        key = self.value(message.bytes(3), bound, depth)
+        key = self.value(message.data(3), bound, depth)
         if key.type != "string":
             raise ProfileError("a key of a map is text, nothing else", key.offset, name="map-key")
-        return key, self.value(message.bytes(4), bound, depth)
+        return key, self.value(message.data(4), bound, depth)
 
-    def comprehension(
-        self, data: bytes, identifier: int, offset: int, bound: frozenset[str], depth: int
-    ) -> Expression:
+    def comprehension(self, data: bytes, identifier: int, offset: int, bound: frozenset[str], depth: int) -> Expression:
         message = _Message(data)
         variable, accumulator = message.text(1), message.text(3)
         if message.text(8):
@@ -246,10 +238,10 @@ class _Decoder:
             raise ProfileError(f"`{variable}` is taken, expected another name", offset, name="shadowing")
         if not variable.isidentifier() or accumulator != _RESULT:
             raise ProfileError("malformed expression: a macro of unknown kind", offset)
-        source = self.value(message.bytes(2), bound, depth)
+        source = self.value(message.data(2), bound, depth)
         inner = bound | {variable, accumulator}
         initial, condition, step, result = (
-            self.expression(message.bytes(number), inner, depth) for number in (4, 5, 6, 7)
+            self.expression(message.data(number), inner, depth) for number in (4, 5, 6, 7)
         )
         kind = self.type_of(identifier, offset)
         return _folded_macro(variable, source, (initial, condition, step, result), kind, offset)
@@ -289,10 +281,10 @@ def _type_name(data: bytes, depth: int) -> TypeName:
     if 5 in message.fields:
         return _WELL_KNOWN.get(message.integer(5), "other")
     if 6 in message.fields:
-        return f"list({_type_name(_Message(message.bytes(6)).bytes(1), depth - 1)})"
+        return f"list({_type_name(_Message(message.data(6)).data(1), depth - 1)})"
     if 7 in message.fields:
-        pair = _Message(message.bytes(7))
-        return f"map({_type_name(pair.bytes(1), depth - 1)}, {_type_name(pair.bytes(2), depth - 1)})"
+        pair = _Message(message.data(7))
+        return f"map({_type_name(pair.data(1), depth - 1)}, {_type_name(pair.data(2), depth - 1)})"
     if 9 in message.fields:
         return _record_name(message.text(9))
     return next((_REFUSED_KINDS[kind] for kind in message.fields if kind in _REFUSED_KINDS), "other")

@@ -1,4 +1,4 @@
-"""What the schema says about names in conditions: the attributes of each entity and record, and what stands in the way."""
+"""What the schema says about names in conditions: the attributes of entities and records, and what cannot be one."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ _CONSTANTS = "@constants"
 def _outcome(expression: Expression, names: _Names) -> Outcome:
     value = _value(expression, names)
     if value is True or value is False or isinstance(value, EvalError):
-        return value  # type: ignore[no-any-return]
+        return value
     # INVARIANT I12: a result that is no bool is an error.
     return EvalError(f"the condition is {name_of(value)}, expected a bool", expression.offset)
 
@@ -184,7 +184,7 @@ _WORDS = {
 
 
 def _checked(value: Any, kind: TypeName, node: Expression) -> Any:
-    """Return the value if it is of the declared type at its outermost level, else an error; elements when they are read."""
+    """Return the value if it is outermost of the declared type, else an error; elements follow when read."""
     check = _CHECKS.get(kind)
     if check is None:
         fine = isinstance(value, (list, tuple)) if kind.startswith("list(") else isinstance(value, Mapping)
@@ -255,7 +255,7 @@ def _absorbing(deciding: bool) -> Callable[[Call, _Names], Any]:
 def _truth(node: Expression, names: _Names) -> Outcome:
     value = _value(node, names)
     if value is True or value is False or isinstance(value, EvalError):
-        return value  # type: ignore[no-any-return]
+        return value
     return EvalError(f"`{render(node)}` is {name_of(value)}, expected a bool", node.offset)
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from policyguard.conditions import times
 from policyguard.conditions.addresses import ip_in
 from policyguard.conditions.failure import Failure
+from policyguard.values import NANOSECONDS_PER_S
 
 __all__ = ["FUNCTIONS", "Failure", "glob", "ip_in", "matches", "same", "under"]
 
@@ -119,7 +120,7 @@ def _regex(pattern: str) -> Callable[[str], object]:
 
 
 def same(left: object, right: object) -> bool:
-    """Return CEL equality of two values of one type: a list of any kind equals a list, and no bool equals an integer."""
+    """Return CEL equality of two values: a list is a list, tuple or not, and no bool equals an integer."""
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, Mapping) and isinstance(right, Mapping):
@@ -190,7 +191,7 @@ def _spans(unit: int) -> Callable[[int], int]:
 
 
 def _timestamp_of(whole_s: int) -> int:
-    return times.in_timestamp_range(whole_s * times.NANOSECONDS_PER_S)
+    return times.in_timestamp_range(whole_s * NANOSECONDS_PER_S)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -231,7 +232,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "int64_to_timestamp": _timestamp_of,
     "int64_to_string": str,
     "bool_to_string": lambda value: "true" if value else "false",
-    "timestamp_to_int64": lambda instant: instant // times.NANOSECONDS_PER_S,
+    "timestamp_to_int64": lambda instant: instant // NANOSECONDS_PER_S,
     "timestamp_to_string": times.format_timestamp,
     "duration_to_string": times.format_span,
     "duration_to_hours": _spans(3600 * 10**9),

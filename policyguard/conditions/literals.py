@@ -38,7 +38,8 @@ def _constant_errors(node: Expression, found: list[ConditionError]) -> bool:
         return True
     if isinstance(node, Variable):
         return False
-    constant = all([_constant_errors(part, found) for part in parts(node)])
+    below = [_constant_errors(part, found) for part in parts(node)]
+    constant = all(below)
     if isinstance(node, Call):
         problem = _outcome_problem(node) if constant else _argument_problem(node)
         if problem is not None:
@@ -63,6 +64,10 @@ def _not_negative(index: int) -> None:
         raise Failure(f"index {index} is below zero")
 
 
+def _zone(name: Any) -> object:
+    return times.parse_offset(name)
+
+
 _PROBES: dict[str, Callable[[Any], object]] = {
     "matches": lambda pattern: matches("", pattern),
     "ip_in_string_string": parse_prefix,
@@ -75,7 +80,7 @@ _PROBES: dict[str, Callable[[Any], object]] = {
 
 
 def _argument_problem(node: Call) -> str | None:
-    probe = times.parse_offset if node.function.endswith("_with_tz") else _PROBES.get(node.function)
+    probe = _zone if node.function.endswith("_with_tz") else _PROBES.get(node.function)
     last = node.arguments[-1]
     if probe is None or not isinstance(last, Constant):
         return None

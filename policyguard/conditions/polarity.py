@@ -1,7 +1,8 @@
 """Where `has()` may stand, so that an absent fact never grants.
 
-`has(x)` turns absence into FALSE, and `!has(x)` into TRUE. In an `allow` that TRUE could grant, in a `deny` or `require`
-that FALSE could release; so in an `allow` it stands only where FALSE cannot help, and the other way round in the rest.
+`has(x)` turns absence into FALSE, and `!has(x)` into TRUE. In an `allow` that TRUE could grant, in a `deny` or
+`require` that FALSE could release; so in an `allow` it stands only where FALSE cannot help, and the other way round in
+the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CEL timestamps and durations as integers of nanoseconds: parsing, printing, arithmetic in range, accessors.
 
-Accessors count in UTC or at a fixed offset such as `+02:00`. Names of zones are outside the profile: their rules live in
-files that differ from host to host, and one decision must not. This module opens nothing and reads no clock.
+Accessors count in UTC or at a fixed offset such as `+02:00`. Names of zones are outside the profile: their rules live
+in files that differ from host to host, and one decision must not. This module opens nothing and reads no clock.
 Source: cel-spec `doc/langdef.md`, "Timezones" and "Abstract types".
 """
 
@@ -70,7 +70,8 @@ def parse_span(text: str) -> int:
 def _part(match: re.Match[str]) -> int:
     fraction = match["fraction"] or ""
     unit = _UNITS[match["unit"]]
-    return int(match["whole"] or 0) * unit + (int(fraction or 0) * unit) // 10 ** len(fraction)
+    scale: int = 10 ** len(fraction)
+    return int(match["whole"] or 0) * unit + int(fraction or 0) * unit // scale
 
 
 def format_span(duration: int) -> str:
@@ -90,7 +91,7 @@ def format_timestamp(instant: int) -> str:
 
 
 def parse_offset(zone: str) -> timedelta:
-    """Return the offset from UTC that `UTC`, `+02:00` or `-08:00` names, else fail; zone names are outside the profile."""
+    """Return the offset from UTC that `UTC`, `+02:00` or `-08:00` names, else fail."""
     if zone in ("UTC", "Z"):
         return timedelta()
     match = _OFFSET.fullmatch(zone)
@@ -108,8 +109,11 @@ def _moment(instant: int, zone: str) -> datetime:
         raise Failure("the timestamp is outside the years 0001 to 9999 in that zone") from None
 
 
-def _accessor(read: Callable[[datetime], int]) -> Callable[[int, str], int]:
-    return lambda instant, zone="UTC": read(_moment(instant, zone))
+def _accessor(read: Callable[[datetime], int]) -> Callable[..., int]:
+    def accessor(instant: int, zone: str = "UTC") -> int:
+        return read(_moment(instant, zone))
+
+    return accessor
 
 
 full_year = _accessor(lambda moment: moment.year)
