@@ -88,7 +88,7 @@ class Guard:
             return load_snapshot(Path(policies), trusted)
 
         snapshot = load()
-        store = SqliteStore.open(log, origin=origin or log_origin(private.public))
+        store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
         return cls(
             snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
             collectors=collectors, advisory=advisory, reload=load, close=store.close,
