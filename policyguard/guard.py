@@ -16,6 +16,7 @@ from typing import Self
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
@@ -98,6 +99,16 @@ class Guard:
     def snapshot(self) -> Snapshot:
         """The policies that the next decision is made by."""
         return self._snapshot
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The key whose signature the decisions carry."""
+        return self._key.public
+
+    @property
+    def log_key(self) -> NoteKey:
+        """The key, with the log's name, whose signature the checkpoints carry."""
+        return self._log.verifier
 
     def reload(self) -> str:
         """Load the policies again and return their digest; on any error the last good ones stay and the error rises.
