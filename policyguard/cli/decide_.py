@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def command(request: str, out: Path | None, as_json: bool, **given: Any) -> int:
         replace_file(out, signed.to_json() + b"\n")
     decision = signed.decision
     if as_json:
-        say_json({**decision_data(decision), "signed": signed.to_data()})
+        say_json({**decision_data(decision), "signed": json.loads(signed.to_json())})
     else:
         say_explanation(decision.explain())
     return decision_exit_code(decision)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-_COLOURS = {
+_COLOURS: dict[str, dict[str, Any]] = {
     "ALLOW": {"fg": "green", "bold": True},
     "DENY": {"fg": "red", "bold": True},
     "reason": {"fg": "cyan"}, "because": {"fg": "cyan"}, "missing": {"fg": "cyan"}, "remedy": {"fg": "yellow"},

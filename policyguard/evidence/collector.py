@@ -122,7 +122,7 @@ class _Look(threading.Thread):
         except PolicyGuardError as problem:
             self._problem = str(problem)
         # INVARIANT I80: a collector that fails in any way makes its facts absent, with the reason, and nothing else.
-        except Exception as problem:  # noqa: BLE001 - a guest's code may do anything; this is the one place
+        except (Exception, SystemExit) as problem:  # noqa: BLE001 - a guest's code may do anything; this is the one place
             self._problem = f"the collector failed: {problem}"
 
     def report(self, deadline: float, timeout_s: float) -> _Report:

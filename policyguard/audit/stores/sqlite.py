@@ -85,12 +85,19 @@ class SqliteStore:
         return cls(target, connection, origin)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, origin: str | None = None, read_only: bool = False) -> SqliteStore:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        origin: str | None = None,
+        create_as: str | None = None,
+        read_only: bool = False,
+    ) -> SqliteStore:
         """Return the store in this file.
 
         Args:
-            origin: the log's expected name; another name in the file is refused. With a name and no file, or an empty
-                one (a crash during creation), the log is created.
+            origin: the log's expected name; another name in the file is refused.
+            create_as: make the log under this name if there is no file, or an empty one (a crash during creation).
             read_only: for auditors; works on a read-only medium too.
 
         Raises:
@@ -98,8 +105,8 @@ class SqliteStore:
         """
         target = Path(path)
         size = _size_of(target)
-        if not size and origin is not None and not read_only:
-            return cls.create(target, origin) if size is None else cls._start(target, origin)
+        if not size and create_as is not None:
+            return cls.create(target, create_as) if size is None else cls._start(target, create_as)
         if not size:
             raise AuditError(f"log `{target}` " + ("does not exist" if size is None else "is empty"))
         try:
