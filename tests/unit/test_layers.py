@@ -17,7 +17,7 @@ LAYERS = (
     {"conditions"},
     {"decide", "policy", "attest"},
     {"evidence", "audit", "lint"},
-    {"guard", "verify", "keyfiles", "config"},
+    {"guard", "verify", "keyfiles", "config", "snapshots", "sources"},
     {"server", "hooks", "testing", "analysis"},
     {"cli"},
 )
