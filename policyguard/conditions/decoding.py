@@ -7,6 +7,7 @@ Hostile bytes cost at most their own length: only `ProfileError` escapes. Field 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 80
 """How deep nodes may nest; the checker itself stops an author at 32 levels of parentheses."""
 MAX_NODES = 20_000
+
+_OFFSET = re.compile(r"UTC|[+-]?([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 _RESULT = "@result"
 _STEP = "not_strictly_false"
@@ -190,6 +193,8 @@ class _Decoder:
             raise ProfileError(f"`{message.text(2)}` is outside the profile", offset, name="function")
         if function in ("equals", "not_equals", "in_list"):
             _refuse_records(arguments, offset)
+        if function.endswith("_with_tz"):
+            _refuse_zone_names(arguments[-1])
         if function in ("logical_and", "logical_or"):
             arguments = _flattened(function, arguments)
         return Call(function, arguments, self.type_of(identifier, offset), offset)
@@ -315,6 +320,15 @@ def _refuse_records(arguments: tuple[Expression, ...], offset: int) -> None:
                 f"records (`{innermost}`) cannot be compared", offset, name="record-equality",
                 help="compare the fields that matter",
             )  # fmt: skip
+
+
+def _refuse_zone_names(zone: Expression) -> None:
+    if isinstance(zone, Constant) and _OFFSET.fullmatch(str(zone.value)):
+        return
+    raise ProfileError(
+        "a time zone is `UTC` or an offset such as `+02:00`, written out", zone.offset, name="zone",
+        help="the rules of named zones differ from host to host",
+    )  # fmt: skip
 
 
 def _flattened(function: str, arguments: tuple[Expression, ...]) -> tuple[Expression, ...]:

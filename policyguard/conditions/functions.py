@@ -223,7 +223,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add_duration_timestamp": lambda left, right: times.in_timestamp_range(left + right),
     "add_duration_duration": lambda left, right: times.in_duration_range(left + right),
     "subtract_timestamp_duration": lambda left, right: times.in_timestamp_range(left - right),
-    "subtract_timestamp_timestamp": lambda left, right: times.in_duration_range(left - right),
+    "subtract_timestamp_timestamp": lambda left, right: int64(left - right),
     "subtract_duration_duration": lambda left, right: times.in_duration_range(left - right),
     "string_to_timestamp": times.parse_timestamp,
     "string_to_duration": times.parse_span,

@@ -92,7 +92,7 @@ def format_timestamp(instant: int) -> str:
 
 def parse_offset(zone: str) -> timedelta:
     """Return the offset from UTC that `UTC`, `+02:00` or `-08:00` names, else fail."""
-    if zone in ("UTC", "Z"):
+    if zone == "UTC":
         return timedelta()
     match = _OFFSET.fullmatch(zone)
     if match is None or int(match["hours"]) > 23 or int(match["minutes"]) > 59:
