@@ -1,7 +1,7 @@
 """The guard issues decisions: request -> facts -> decision -> statement -> envelope -> log -> SignedDecision.
 
-The way of one request is design section 6, steps 1 to 6. Nothing leaves before it is signed and durable in the log; a
-denial takes the same way. The guard is where the clock, randomness and files come in; any number of threads may use one.
+Nothing leaves before it is signed and durable in the log; a denial takes the same way. The guard is where the clock,
+randomness and files come in. Any number of threads may use one guard.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Self
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AccessDenied, ConfigurationError
 from policyguard.evidence.collector import Collector, JobInputs, gather
@@ -42,6 +44,7 @@ class Guard:
         self, snapshot: Snapshot, key: PrivateKey, log: Log, *, audience: str = DEFAULT_AUDIENCE,
         lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Sequence[Collector] = (), advisory: bool = False,
         clock: Callable[[], Instant] = time.time_ns, reload: Callable[[], Snapshot] | None = None,
+        close: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         if lifetime_s <= 0:
             raise ValueError(f"lifetime_s: found {lifetime_s}, expected more than 0")
@@ -54,13 +57,14 @@ class Guard:
         self._advisory = advisory
         self._clock = clock
         self._load = reload
+        self._close = close
         self._reloading = threading.Lock()
 
     @classmethod
     def open(
         cls, policies: str | Path, *, key: str | Path, log: str | Path, audience: str = DEFAULT_AUDIENCE,
         lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Sequence[Collector] = (), advisory: bool = False,
-        policy_keys: Sequence[PublicKey] = (), passphrase: bytes | None = None,
+        policy_keys: Sequence[PublicKey] = (), passphrase: bytes | None = None, origin: str | None = None,
     ) -> Guard:  # fmt: skip
         """Return a guard over these policies, ready to decide.
 
@@ -73,6 +77,7 @@ class Guard:
             collectors: what looks at the job itself; without any, everything is only claimed.
             advisory: the guard cannot stop the job; decisions say so.
             policy_keys: who may sign a compiled snapshot; this guard's own key if none are given.
+            origin: the log's name in its checkpoints; `policyguard/` and the start of the key id if not given.
 
         Raises:
             PolicyErrors: every mistake in the policies. ConfigurationError, SigningError, AuditError: which file, why.
@@ -83,15 +88,27 @@ class Guard:
         def load() -> Snapshot:
             return load_snapshot(Path(policies), trusted)
 
+        snapshot = load()
+        store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
         return cls(
-            load(), private, Log.open(Path(log), private, create=True), audience=audience, lifetime_s=lifetime_s,
-            collectors=collectors, advisory=advisory, reload=load,
+            snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
+            collectors=collectors, advisory=advisory, reload=load, close=store.close,
         )  # fmt: skip
 
     @property
     def snapshot(self) -> Snapshot:
         """The policies that the next decision is made by."""
         return self._snapshot
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The key whose signature the decisions carry."""
+        return self._key.public
+
+    @property
+    def log_key(self) -> NoteKey:
+        """The key, with the log's name, whose signature the checkpoints carry."""
+        return self._log.verifier
 
     def reload(self) -> str:
         """Load the policies again and return their digest; on any error the last good ones stay and the error rises.
@@ -163,11 +180,19 @@ class Guard:
         return decision, payload
 
     def close(self) -> None:
-        """Close the log. Everything acknowledged is durable already."""
-        self._log.close()
+        """Close the log that `open` opened. Everything acknowledged is durable already."""
+        if self._close is not None:
+            self._close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
+
+
+def log_origin(key: PublicKey) -> str:
+    """Return the name of the log that this key signs, where nobody gave it one."""
+    return f"policyguard/{key.keyid[:16]}"

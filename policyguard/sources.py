@@ -1,9 +1,10 @@
-"""From a folder of policy files to a snapshot: the one path that loads yaml, casbin and the CEL checker. Reads files."""
+"""From a folder of policy files to a snapshot: the path that loads yaml, casbin and the CEL checker. Reads files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from policyguard.decide.grants import Grants
 from policyguard.decide.roles import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.policy import PolicySet
@@ -22,4 +23,9 @@ def policy_set_of_folder(path: Path) -> PolicySet:
 def snapshot_of_folder(path: Path) -> Snapshot:
     """Return the snapshot of a folder of policies."""
     policy_set = policy_set_of_folder(path)
-    return Snapshot.of(policy_set, build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions))
+    return Snapshot.of(policy_set, grants_of(policy_set))
+
+
+def grants_of(policy_set: PolicySet) -> Grants:
+    """Return the closed roles of a policy set, separation of duty checked."""
+    return build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)

@@ -63,10 +63,10 @@ class FactRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
-    observed_at: str
-    source: str
     digest: str | msgspec.UnsetType = msgspec.UNSET
     masked: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    observed_at: str = ""
+    source: str = ""
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -128,6 +128,7 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     subject: tuple[Subject]
 
 
+_UNSET = msgspec.UNSET
 _ENCODER = msgspec.json.Encoder()
 _SORTING = msgspec.json.Encoder(order="sorted")
 _DECODER = msgspec.json.Decoder(Statement)
@@ -231,20 +232,25 @@ def _second_text(whole_s: int) -> str:
     return format_instant(whole_s * NANOSECONDS_PER_S)[:-1]
 
 
-_WORDS = {assurance: assurance.word for assurance in Assurance}
+_WORDS = ("", *(assurance.word for assurance in Assurance))
+_SHORT = 40
+"""Text of up to this many characters never exceeds `MAX_INLINE_BYTES`, however it is escaped."""
 
 
 def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
-    head = (_WORDS[fact.assurance], instant_text(fact.observed_at), fact.source)
+    word, observed_at, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.value
     # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
-        return FactRecord(*head, masked=True)
-    encoded = _SORTING.encode(fact.value)
+        return FactRecord(word, _UNSET, True, observed_at, fact.source)
+    kind = type(value)
+    if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, value)  # type: ignore[arg-type]
+    encoded = _SORTING.encode(value)
     if not encoded.isascii():
-        encoded = canonical(fact.value)
+        encoded = canonical(value)
     if len(encoded) <= MAX_INLINE_BYTES:
-        return FactRecord(*head, value=msgspec.Raw(encoded))
-    return FactRecord(*head, digest=sha256_digest(encoded))
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, msgspec.Raw(encoded))
+    return FactRecord(word, sha256_digest(encoded), _UNSET, observed_at, fact.source)
 
 
 def _approval(each: Approval) -> ApprovalRecord:

@@ -7,6 +7,7 @@ is read again under the store's lock and must carry our own checkpoint.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusio
 from policyguard.audit.proofs import subtree_in
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, VerificationError
 
 MAX_GROUP = 4096
@@ -46,6 +48,7 @@ class Log:
 
     def __init__(self, store: Store, key: PrivateKey, origin: str) -> None:
         self._store = store
+        self._opened: SqliteStore | None = None
         self._key = key
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
@@ -55,18 +58,54 @@ class Log:
         self._commit_lock = threading.Lock()
 
     @classmethod
-    def open(cls, store: Store, key: PrivateKey, origin: str) -> Log:
-        """Return the log in this store, its last checkpoint verified with our own key.
+    def open(
+        cls,
+        where: Store | str | os.PathLike[str],
+        key: PrivateKey,
+        origin: str | None = None,
+        *,
+        create: bool = False,
+    ) -> Log:
+        """Return the log in this store, or SQLite file, its last checkpoint verified with our own key.
+
+        Args:
+            origin: the log's name; None takes the name in the file, or for a new one `policyguard/` and the key id.
+            create: make the file if it is not there.
 
         Raises:
-            AuditError: the store is of another origin, or its last entries do not add up to a tree that we signed.
+            AuditError: the store is of another origin, its last entries do not add up to a tree that we signed, or
+                the file cannot be opened for writing.
             ConfigurationError: `origin` cannot name a log.
         """
-        if store.origin != origin:
-            raise AuditError(f"log is of origin `{store.origin}`, expected `{origin}`")
-        log = cls(store, key, origin)
-        log._follow(store.last())
+        if isinstance(where, str | os.PathLike):
+            name = origin or f"policyguard/{key.keyid[:16]}"
+            NoteKey(name, key.public)
+            store = SqliteStore.open(where, origin=origin, create_as=name if create else None)
+            try:
+                log = cls.open(store, key, origin or store.origin)
+            except BaseException:
+                store.close()
+                raise
+            log._opened = store
+            return log
+        origin = origin or where.origin
+        if where.origin != origin:
+            raise AuditError(f"log is of origin `{where.origin}`, expected `{origin}`")
+        log = cls(where, key, origin)
+        log._follow(where.last())
         return log
+
+    def close(self) -> None:
+        """Close the file, if `open` was given one. Everything acknowledged is durable already."""
+        with self._commit_lock:
+            if self._opened is not None:
+                self._opened.close()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def size(self) -> int:

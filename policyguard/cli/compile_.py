@@ -16,10 +16,9 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say, say_json
 from policyguard.decide.compile import compile_policy, policy_digest
-from policyguard.decide.roles import build_grants
 from policyguard.keyfiles import read_private_key
 from policyguard.policy.bundle import seal
-from policyguard.sources import policy_set_of_folder
+from policyguard.sources import grants_of, policy_set_of_folder
 
 
 @click.command("compile")
@@ -32,7 +31,7 @@ def command(folder: Path | None, out: Path, key: Path | None, as_json: bool) -> 
     config = settings(policies=folder, key=key)
     signer = read_private_key(needed(config, "key"), passphrase=passphrase())
     policy_set = policy_set_of_folder(needed(config, "policies"))
-    compiled = compile_policy(policy_set, build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions))
+    compiled = compile_policy(policy_set, grants_of(policy_set))
     data = seal(compiled, [signer])
     replace_file(out, data)
     digest = policy_digest(compiled)

@@ -92,8 +92,8 @@ def run(words: Sequence[str]) -> int:
         complain(_first_lower(problem.format_message()), _usage_help(problem))
         return codes.USAGE
     except PolicyErrors as problems:
-        for problem in problems.errors:
-            complain(str(problem), problem.help, prefix="")
+        for each in problems.errors:
+            complain(str(each), each.help, prefix="")
         return codes.BAD_DATA
     except PolicyGuardError as problem:
         complain(str(problem), problem.help)

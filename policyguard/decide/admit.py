@@ -18,7 +18,7 @@ from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, p
 Converter = Callable[[Any], Any]
 
 
-class Malformed(Exception):  # noqa: N818
+class Malformed(Exception):
     """The request does not fit the schema; `path` leads to what does not. Caught where the decision is made."""
 
     def __init__(self, path: str, message: str) -> None:

@@ -1,6 +1,6 @@
 """What any casbin adapter holds, read as bindings: every row counted, each one checked, none skipped.
 
-casbin's own loader drops a row whose kind its model does not have (engines.md H2) and splits texts at brackets and
+casbin's own loader drops a row whose kind its model does not have (hazard H2) and splits texts at brackets and
 commas (H8). Here the adapter fills a model that takes everything, and what is not a binding is refused by name.
 """
 
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from casbin import Model
 from casbin.model import Assertion
 from casbin.persist import Adapter
+from casbin.persist.adapters import FileAdapter
 
 from policyguard.decide.grants import NAME, REF, ROLE_PREFIX, shown
-from policyguard.errors import PolicyError, PolicyErrors
+from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
 from policyguard.model.policy import Binding
 from policyguard.values import Instant, Span, parse_instant
 
@@ -54,6 +55,23 @@ def bindings_from_adapter(adapter: Adapter, source: str = "<adapter>") -> tuple[
     if errors:
         raise PolicyErrors(errors)
     return tuple(bindings)
+
+
+def adapter_for(kind: Literal["csv", "sqlalchemy"], location: str) -> Adapter:
+    """Return the adapter that a `Bindings` document names: a CSV file's path, or the URL of a database.
+
+    Raises:
+        ConfigurationError: the extra `db` is not installed.
+    """
+    if kind == "csv":
+        return FileAdapter(location)
+    try:
+        from policyguard.decide.casbin_sqlalchemy import SQLAlchemyAdapter
+    except ImportError as problem:
+        raise ConfigurationError(
+            "bindings from a database need SQLAlchemy", help="install `policyguard-engine[db]`"
+        ) from problem
+    return SQLAlchemyAdapter(location)
 
 
 class _Everything(defaultdict[str, Any]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from policyguard.conditions.ast import paths_read
 from policyguard.conditions.exact import EvalError, trace
-from policyguard.conditions.render import render
+from policyguard.conditions.rendering import render
 from policyguard.decide.admit import Admitted, Gate, Malformed
 from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
 from policyguard.model.decision import Decision, Gap

@@ -1,7 +1,7 @@
 """Who holds which role where and when, as data: closed into sets, ready to be asked millions of times.
 
 Nothing here imports casbin; `roles.py` builds a `Grants` from bindings, `from_data` from a compiled snapshot. Asking
-changes nothing: an unknown subject leaves no trace (engines.md H14).
+changes nothing: an unknown subject leaves no trace (hazard H14).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAME = re.compile(_CHARACTERS)
 REF = re.compile(r"[a-z][a-z0-9_]{0,62}:" + _CHARACTERS)
 
 ROLE_PREFIX = "role:"
-"""Roles are written `role:name` beside `user:alice`, so nobody can be named like a role (engines.md H12)."""
+"""Roles are written `role:name` beside `user:alice`, so nobody can be named like a role (hazard H12)."""
 
 FORMAT = 1
 

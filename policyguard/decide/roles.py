@@ -1,9 +1,9 @@
 """The door to casbin: bindings from anywhere become rows of a `casbin.Model`, and its rows become `Grants`.
 
 casbin carries the relation `g = _, _, _` and the seam to every adapter its users have. Its role manager is never asked:
-it looks ten links deep, grows with each unknown name and races with reloads (engines.md H11, H14, H21). The closure is
-computed here, once per snapshot, over the rows that the model holds. Nothing here keeps state: a failed build raises
-and whoever holds the last good grants still has them.
+it looks ten links deep, grows with each unknown name and races with reloads (hazards H11, H14 and H21, see
+`docs/casbin.md`). The closure is computed here, once per snapshot, over the rows that the model holds. Nothing here
+keeps state: a failed build raises, and whoever holds the last good grants still has them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from casbin import Model
 
-from policyguard.decide.casbin_intake import bindings_from_adapter
+from policyguard.decide.casbin_intake import adapter_for, bindings_from_adapter
 from policyguard.decide.grants import ALWAYS, NAME, NEVER, REF, ROLE_PREFIX, Grants, Row, shown
 from policyguard.decide.separation import exclusion_errors
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
 from policyguard.values import NO_SPAN, Span
 
-__all__ = ["bindings_from_adapter", "build_grants"]
+__all__ = ["adapter_for", "bindings_from_adapter", "build_grants"]
 
 ROLE_DEFINITION = "_, _, _"
 """subject, role, domain: casbin's RBAC with domains."""
@@ -45,6 +45,7 @@ def build_grants(
         PolicyErrors: PG006 a role twice, PG010 too many, PG501 a cycle, PG502 too deep, PG503 an unknown role,
             PG506 separation of duty, PG510 a subject that is a role or no `type:id`.
     """
+    # INVARIANT I69: a pure function; what it raises leaves the grants that were built before as they are.
     _raise_any([*_role_errors(roles), *_binding_errors(roles, bindings)])
     model = _filled(roles, bindings)
     closed = _closed(model, roles)

@@ -27,8 +27,8 @@ from policyguard.decide.pattern import DOMAIN, Matcher, domain_index, literal_do
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
-from policyguard.model.request import Request
 from policyguard.model.policy import PolicySet, Quorum, Schema
+from policyguard.model.request import Request
 from policyguard.values import Instant, Span, parse_instant
 
 ALLOW, DENY, REQUIRE = range(3)
@@ -132,7 +132,8 @@ class Snapshot:
     """An immutable, compiled policy set. Build with `of` or `from_compiled`."""
 
     __slots__ = (
-        "_all_sensitive", "by_id", "epoch", "gates", "grants", "persons", "policy_digest", "quorums", "roots", "rules", "schema", "trace_roles",
+        "_all_sensitive", "by_id", "epoch", "gates", "grants", "persons", "policy_digest", "quorums", "roots", "rules",
+        "schema", "trace_roles",
     )  # fmt: skip
 
     def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
@@ -171,7 +172,9 @@ class Snapshot:
             ValueError: another format.
         """
         if compiled.get("format") != FORMAT:
-            raise ValueError(f"found format `{compiled.get('format')}`, expected `{FORMAT}`; compile the policies again")
+            raise ValueError(
+                f"found format `{compiled.get('format')}`, expected `{FORMAT}`, compile the policies again"
+            )
         return cls(compiled, digest)
 
     def decide(self, facts: Facts, now: Instant) -> Decision:

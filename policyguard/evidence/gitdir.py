@@ -159,4 +159,7 @@ def _has_content(path: str) -> bool:
 
 
 def _line(path: str) -> bytes:
-    return read_small(path, MAX_SMALL_FILE_BYTES).strip()
+    content = read_small(path, MAX_SMALL_FILE_BYTES).strip()
+    if b"\0" in content:
+        raise EvidenceError(f"`{shown(path)}`: found a NUL byte, expected a line of text")
+    return content

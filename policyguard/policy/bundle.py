@@ -19,6 +19,8 @@ from policyguard.values import canonical
 
 PAYLOAD_TYPE = "application/vnd.policyguard.compiled.v1+json"
 
+_AGAIN = "compile the policies again"
+
 MAX_BUNDLE_BYTES = 268_435_456
 """Larger files are refused before they are parsed; 10,000 rules take about 5 MB."""
 
@@ -41,7 +43,7 @@ def open_sealed(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> t
         # INVARIANT I7: a compiled snapshot decides nothing before a pinned key has signed just these bytes.
         check_signatures(envelope, pae(PAYLOAD_TYPE, envelope.payload), keys, threshold)
     except VerificationError as problem:
-        raise ConfigurationError(f"compiled snapshot: {problem.message}", help="compile the policies again") from problem
+        raise ConfigurationError(f"compiled snapshot: {problem.message}", help=_AGAIN) from problem
     return _compiled(envelope.payload)
 
 
@@ -49,9 +51,7 @@ def _compiled(payload: bytes) -> tuple[dict[str, Any], str]:
     try:
         compiled = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise ConfigurationError("compiled snapshot: holds no JSON", help="compile the policies again") from problem
+        raise ConfigurationError("compiled snapshot: holds no JSON", help=_AGAIN) from problem
     if not isinstance(compiled, dict) or compiled.get("format") != FORMAT:
-        raise ConfigurationError(
-            f"compiled snapshot: has another format, expected `{FORMAT}`", help="compile the policies again"
-        )
+        raise ConfigurationError(f"compiled snapshot: has another format, expected `{FORMAT}`", help=_AGAIN)
     return compiled, policy_digest(compiled)

@@ -6,7 +6,7 @@ Pure: texts in, nouns out. `files.py` reads folders.
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from policyguard.errors import PolicyError, PolicyErrors
@@ -15,16 +15,9 @@ from policyguard.policy import people
 from policyguard.policy.binder import Problems, claim
 from policyguard.policy.conditions import check_conditions
 from policyguard.policy.documents import Document, Kind, bind_document
-from policyguard.policy.nodes import Mapping, Node
+from policyguard.policy.nodes import Mapping, walk
 from policyguard.policy.reader import parse
-from policyguard.policy.references import (
-    Places,
-    check_persons,
-    check_references,
-    check_roles,
-    check_separation,
-    check_subject_types,
-)
+from policyguard.policy.references import check_persons, check_references, check_roles, check_separation
 from policyguard.policy.rules import Draft, bind_rule
 from policyguard.policy.schema import bind_schema
 from policyguard.values import FrozenMap, Span
@@ -48,7 +41,8 @@ class Analysis:
 
     def node_at(self, span: Span) -> Mapping | None:
         """Return the map that begins here: the node of a rule, binding, role or quorum, from its span."""
-        return Places([document.node for document in self.documents], Problems()).node(span)
+        nodes = (node for document in self.documents if document.file == span.file for node in walk(document.node))
+        return next((node for node in nodes if isinstance(node, Mapping) and node.span == span), None)
 
 
 def load(sources: MappingOf[str, bytes]) -> PolicySet:
@@ -67,9 +61,7 @@ def analyse(sources: MappingOf[str, bytes]) -> Analysis:
     documents = [document for node in trees if (document := bind_document(node, problems)) is not None]
     # A file that could not be read to its end may declare what looks undeclared: then references are not judged.
     complete = not errors and len(documents) == len(trees)
-    draft = _Load(
-        documents, trees, problems, complete, {error.span.file for error in errors if error.span}
-    ).policy_set()
+    draft = _Load(documents, problems, complete, {error.span.file for error in errors if error.span}).policy_set()
     if not sources:
         problems.add(Span("policies", 1, 1), "PG003", "found no files, expected at least a `Schema` and a `Policy`")
     found = _ordered([*errors, *problems.errors])
@@ -90,15 +82,12 @@ def _ordered(errors: list[PolicyError]) -> tuple[PolicyError, ...]:
 class _Load:
     """One load: documents of each kind in turn, later kinds seeing what earlier ones declared."""
 
-    def __init__(
-        self, documents: list[Document], trees: list[Node], problems: Problems, complete: bool, unread: set[str]
-    ) -> None:
+    def __init__(self, documents: list[Document], problems: Problems, complete: bool, unread: set[str]) -> None:
         self.documents = documents
         self.problems = problems
         self.complete = complete
         self.unread = unread
         """The files in which the reader found an error."""
-        self.places = Places(trees, problems)
 
     def policy_set(self) -> PolicySet | None:
         """Return the nouns that could be read; None without a schema, for nothing has a meaning then."""
@@ -122,11 +111,13 @@ class _Load:
             persons=tuple(persons),
             rules=tuple(rules),
             quorums=tuple(quorums),
-            trace_roles=self.trace_roles(roles),
+            trace_roles=tuple(
+                sorted({name for document in self.of("Roles") for name, _ in document.fields.get("trace", ())})
+            ),
             binding_sources=tuple(self.sources()),
             **self.about(),
         )
-        self.across(replace(found, rules=tuple(draft.rule for draft in drafts)), roles)
+        self.across(found, roles)
         return found
 
     def of(self, kind: Kind) -> list[Document]:
@@ -201,13 +192,6 @@ class _Load:
                 self.problems.add(document.node, "PG003", "found neither `bindings` nor `source`, expected one")
         return found
 
-    def trace_roles(self, roles: MappingOf[str, Role]) -> tuple[str, ...]:
-        found = [pair for document in self.of("Roles") for pair in document.fields.get("trace", ())]
-        for name, node in found:
-            if name not in roles and self.complete:
-                self.problems.unknown(node, "PG503", "role", name, roles)
-        return tuple(sorted({name for name, _ in found}))
-
     def about(self) -> dict[str, Any]:
         first = self.of("Schema")[0]
         known = {"name": first.name, "owner": first.owner, "description": first.description}
@@ -219,7 +203,7 @@ class _Load:
         person_of = check_persons(draft.persons, self.problems)
         if not self.complete:
             return
-        closed = check_roles(roles, self.places)
-        check_references(draft, roles, {quorum.id for quorum in draft.quorums}, self.places)
-        check_subject_types(draft, self.places)
+        closed = check_roles(roles, self.problems)
+        quorums = {quorum.id for quorum in draft.quorums}
+        check_references(self.documents, roles, quorums, draft.schema.subjects, self.problems)
         check_separation(draft.exclusions, draft.bindings, closed, person_of, roles, self.problems)

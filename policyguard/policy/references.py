@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Mapping as MappingOf
 
-from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, PolicySet, Role
+from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
 from policyguard.policy.binder import Problems
-from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, walk
-from policyguard.values import Instant, Span
+from policyguard.policy.documents import Document
+from policyguard.policy.nodes import Node
+from policyguard.values import Instant
 
 MAX_ROLE_DEPTH = 64
 """Longer chains of inheritance are refused; casbin's own role manager silently stops at ten."""
 
 
-def check_roles(roles: MappingOf[str, Role], places: Places) -> dict[str, frozenset[str]]:
-    """Return each role with everything it holds, itself included; report unknown, cyclic and endless inheritance."""
-    for role in roles.values():
-        for parent in role.inherits:
-            if parent not in roles:
-                places.unknown(role.span, "inherits", "PG503", "role", parent, roles)
+def check_roles(roles: MappingOf[str, Role], problems: Problems) -> dict[str, frozenset[str]]:
+    """Return each role with everything it holds, itself included; report cyclic and endless inheritance."""
     closed: dict[str, frozenset[str]] = {}
     depth: dict[str, int] = {}
     for name in roles:
-        _close(name, roles, closed, depth, places.problems)
+        _close(name, roles, closed, depth, problems)
     return closed
 
 
@@ -56,65 +53,36 @@ def _close(
         on_path.discard(path.pop())
 
 
-def check_references(draft: PolicySet, roles: Collection[str], quorums: Collection[str], places: Places) -> None:
-    """Report every reference to a role or quorum that no document declares."""
-    named = [(rule.span, "roles", rule.roles) for rule in draft.rules if rule.roles]
-    named += [(binding.span, "role", (binding.role,)) for binding in draft.bindings if binding.role not in roles]
-    named += [(quorum.span, "roles", group.roles) for quorum in draft.quorums for group in quorum.approvers]
-    named += [(exclusion.span, "roles", exclusion.roles) for exclusion in draft.exclusions]
-    for span, field, names in named:
-        for name in names:
-            if name not in roles:
-                places.unknown(span, field, "PG503", "role", name, roles)
-    for rule in draft.rules:
-        if rule.quorum is not None and rule.quorum not in quorums:
-            places.unknown(rule.span, "quorum", "PG503", "quorum", rule.quorum, quorums)
+def check_references(documents: Iterable[Document], roles: Collection[str], quorums: Collection[str],
+                     subject_types: Collection[str] | None, problems: Problems) -> None:  # fmt: skip
+    """Report every role, quorum and subject type that is named and that no document declares."""
+    declared = {"role": ("PG503", roles), "quorum": ("PG503", quorums), "subject type": ("PG102", subject_types)}
+    for document in documents:
+        for what, name, node in _references(document):
+            code, names = declared[what]
+            if names is not None and name not in names:
+                problems.unknown(node, code, what, name, names)
 
 
-def check_subject_types(draft: PolicySet, places: Places) -> None:
-    """Report every account whose type the schema does not declare."""
-    accounts = [(rule.span, "subjects", ref) for rule in draft.rules for ref in rule.subjects]
-    accounts += [(binding.span, "subject", binding.subject) for binding in draft.bindings]
-    accounts += [(person.span, "accounts", ref) for person in draft.persons for ref in person.accounts]
-    types = draft.schema.subjects
-    for span, field, ref in accounts:
-        if ref[: ref.index(":")] not in types:
-            places.unknown(span, field, "PG102", "subject type", ref.partition(":")[0], types, starts=ref)
-
-
-class Places:
-    """Where inside a noun a name stands; the index is built when the first error asks."""
-
-    def __init__(self, documents: Iterable[Node], problems: Problems) -> None:
-        self.documents = documents
-        self.problems = problems
-        self._by_span: dict[Span, Mapping] | None = None
-
-    def node(self, span: Span) -> Mapping | None:
-        """Return the map that begins here."""
-        if self._by_span is None:
-            every = [node for document in self.documents for node in walk(document) if isinstance(node, Mapping)]
-            # A map in braces and the first map in it never begin at one place; a block map's first key is no map.
-            self._by_span = {node.span: node for node in every}
-        return self._by_span.get(span)
-
-    def find(self, span: Span, field: str, name: str) -> Span:
-        """Return the place of this text below this field of the noun, or of the noun itself."""
-        noun = self.node(span)
-        below = [noun] if noun is not None else []
-        for node in (item for mapping in below for item in walk(mapping) if isinstance(item, Mapping)):
-            under = node.get(field)
-            scalars = under.items if isinstance(under, Sequence) else [under]
-            for scalar in scalars:
-                if isinstance(scalar, Scalar) and scalar.text == name:
-                    return scalar.span
-        return span
-
-    def unknown(
-        self, span: Span, field: str, code: str, what: str, name: str, known: Collection[str], *, starts: str = ""
-    ) -> None:
-        """Report an unknown name where it stands; `starts` is the whole text that holds it."""
-        self.problems.unknown(self.find(span, field, starts or name), code, what, name, known)
+def _references(document: Document) -> Iterator[tuple[str, str, Node]]:
+    """Yield what a document names: (what, name, where); also in nouns that have other errors."""
+    for (body, node), _ in (*document.fields.get("rules", ()), *document.fields.get("bindings", ())):
+        for field, what in (("role", "role"), ("quorum", "quorum")):
+            if field in body:
+                yield what, body[field], node.get(field)
+        if "subject" in body:
+            yield "subject type", body["subject"].partition(":")[0], node.get("subject")
+        yield from (("role", name, place) for name, place in body.get("roles", ()))
+        yield from (("subject type", ref.partition(":")[0], place) for ref, place in body.get("subjects", ()))
+    for (body, _), _ in document.fields.get("persons", ()):
+        yield from (("subject type", ref.partition(":")[0], place) for ref, place in body.get("accounts", ()))
+    for (body, _), _ in document.fields.get("quorums", ()):
+        for (group, _), _ in body.get("approvers", ()):
+            yield from (("role", name, place) for name, place in group.get("roles", ()))
+    if document.kind == "Roles":
+        yield from (("role", name, place) for name, place in document.fields.get("trace", ()))
+        for (body, _), _ in (*document.fields.get("roles", ()), *document.fields.get("exclusive", ())):
+            yield from (("role", name, place) for field in ("inherits", "roles") for name, place in body.get(field, ()))
 
 
 def check_persons(persons: Iterable[Person], problems: Problems) -> dict[str, str]:

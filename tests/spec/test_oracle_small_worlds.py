@@ -156,8 +156,8 @@ def test_places_are_filled_whichever_way_fits() -> None:
     """Bob fits both places, Carol only one: Bob takes the other."""
     quorum = {"places": [{"count": 1, "roles": ["lead"], "domain": None}, {"count": 1, "roles": ["x"], "domain": "*"}],
               "max_age": None, "assurance": 4}  # fmt: skip
-    world = policy(rule("a", "allow"), rule("q", "require"), quorums={"two": quorum},
-                   bindings=[bind("user:bob", "lead"), bind("user:bob", "x", "*"), bind("user:carol", "lead")])  # fmt: skip
+    held = [bind("user:bob", "lead"), bind("user:bob", "x", "*"), bind("user:carol", "lead")]
+    world = policy(rule("a", "allow"), rule("q", "require"), quorums={"two": quorum}, bindings=held)
     assert decide(world, facts("bob", "carol"), NOW)["allowed"]
     assert not decide(world, facts("carol"), NOW)["allowed"]
 

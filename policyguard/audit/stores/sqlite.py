@@ -27,7 +27,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import quote
 
 from policyguard.audit.stores import Row
 from policyguard.errors import AuditError
@@ -85,12 +84,19 @@ class SqliteStore:
         return cls(target, connection, origin)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, origin: str | None = None, read_only: bool = False) -> SqliteStore:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        origin: str | None = None,
+        create_as: str | None = None,
+        read_only: bool = False,
+    ) -> SqliteStore:
         """Return the store in this file.
 
         Args:
-            origin: the log's expected name; another name in the file is refused. With a name and no file, or an empty
-                one (a crash during creation), the log is created.
+            origin: the log's expected name; another name in the file is refused.
+            create_as: make the log under this name if there is no file, or an empty one (a crash during creation).
             read_only: for auditors; works on a read-only medium too.
 
         Raises:
@@ -98,8 +104,8 @@ class SqliteStore:
         """
         target = Path(path)
         size = _size_of(target)
-        if not size and origin is not None and not read_only:
-            return cls.create(target, origin) if size is None else cls._start(target, origin)
+        if not size and create_as is not None:
+            return cls.create(target, create_as) if size is None else cls._start(target, create_as)
         if not size:
             raise AuditError(f"log `{target}` " + ("does not exist" if size is None else "is empty"))
         try:
@@ -170,7 +176,10 @@ class SqliteStore:
 
 
 def _connect(target: Path, mode: str) -> sqlite3.Connection:
-    name = f"file:{quote(str(target.absolute()))}?{mode if '=' in mode else 'mode=' + mode}"
+    name = str(target.absolute())
+    for character in "%?#":
+        name = name.replace(character, f"%{ord(character):02x}")
+    name = f"file:{name}?{mode if '=' in mode else 'mode=' + mode}"
     connection = sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
     connection.execute("PRAGMA trusted_schema=OFF")
     # INVARIANT I42: COMMIT returns after the WAL is synced; nothing is acknowledged before.
