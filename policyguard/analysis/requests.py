@@ -6,7 +6,7 @@ Half of the requests aim at one rule, so that rules are reached at all; the rest
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from policyguard.model.expression import Call, Constant, Expression, Has, ListOf, MapOf, Quantifier, Select
@@ -17,6 +17,8 @@ from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, for
 
 START: Instant = 1_750_000_000 * NANOSECONDS_PER_S
 """Around when requests happen, where the policies name no time. Any fixed instant would do."""
+
+DRAWS = 12
 
 STRANGER = "user:nobody-knows-me"
 
@@ -32,16 +34,26 @@ class Requests:
         self._domains = _domains(policy_set)
         self._subjects = _subjects(policy_set)
         self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
+        self.reached: set[str] = set()
+        """Rules that took part in a decision so far; the caller adds to it, and the others are aimed at more often."""
         self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
 
-    def take(self, count: int) -> Iterator[tuple[Facts, Instant]]:
-        """Yield so many facts, each with the instant to decide at."""
-        for _ in range(count):
-            yield self._one()
+    def take(self, count: int, rare: Callable[[Facts, Instant], bool] | None = None) -> Iterator[tuple[Facts, Instant]]:
+        """Yield so many facts, each with the instant to decide at.
+
+        Every other request is drawn again, up to twelve times, until `rare` says yes: most random requests are denied.
+        """
+        for number in range(count):
+            facts, now = self._one()
+            for _ in range(DRAWS if rare is not None and number % 2 else 0):
+                if rare is None or rare(facts, now):
+                    break
+                facts, now = self._one()
+            yield facts, now
 
     def _one(self) -> tuple[Facts, Instant]:
-        aim = self._pick(self._policies.rules) if self._policies.rules and self._chance(0.6) else None
-        now = self._pick(self._instants)
+        aim = self._aim()
+        now = self._now(aim)
         resource = self._resource(aim)
         subject = self._subject(aim)
         action = self._action(aim, resource)
@@ -51,6 +63,19 @@ class Requests:
             request=request, entries=entries, approvals=tuple(self._approvals(now)), contributors=self._contributors()
         )
         return facts, now
+
+    def _aim(self) -> Rule | None:
+        if not self._policies.rules or self._chance(0.3):
+            return None
+        neglected = [rule for rule in self._policies.rules if rule.id not in self.reached]
+        return self._pick(neglected if neglected and self._chance(0.5) else self._policies.rules)  # type: ignore[no-any-return]
+
+    def _now(self, aim: Rule | None) -> Instant:
+        inside = [
+            instant for instant in self._instants
+            if aim is not None and (aim.not_before or instant) <= instant < (aim.expires or instant + 1)
+        ]  # fmt: skip
+        return int(self._pick(inside if inside and self._chance(0.7) else self._instants))
 
     def _pick(self, choices: Sequence[Any]) -> Any:
         return choices[self._random.randrange(len(choices))]
@@ -152,9 +177,9 @@ class Requests:
             return format_instant(int(self._pick(self._instants)))
         if kind == "duration":
             return str(self._pick(["0s", "1s", "15m", "72h"]))
-        texts = [*self._constants.get("string", ()), "", "x", self._pick(self._subjects), self._pick(self._domains)]
-        text = str(self._pick(texts))
-        return text if self._chance(0.9) else text + "x"
+        constants = self._constants.get("string", ())
+        text = str(self._pick([*constants, *constants, "x", "", self._pick(self._subjects), self._pick(self._domains)]))
+        return text if self._chance(0.4) else str(self._pick(_near(text)))
 
     def _approvals(self, now: Instant) -> Iterator[Approval]:
         for account in [*self._accounts, STRANGER]:
@@ -200,6 +225,14 @@ def _walk(node: Expression) -> Iterator[Constant]:
             yield from _walk(node.body)
             if node.condition is not None:
                 yield from _walk(node.condition)
+
+
+def _near(text: str) -> list[str]:
+    """Return texts that a comparison with this one, as text, prefix, pattern or network, may tell apart from it."""
+    return [
+        text + "x", text + "/x", text.rstrip("/"), text.partition("/")[0], text.rpartition("/")[0],
+        "/".join("x" if part == "**" else part.replace("*", "x") for part in text.split("/")),
+    ]  # fmt: skip
 
 
 def _domains(policies: PolicySet) -> list[str]:
