@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
+from policyguard.lint.stars import allows_everything
 from policyguard.model.policy import Attribute, Binding, Condition, EntityType, PolicySet, Rule, Schema
 from policyguard.policy.loader import Analysis
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, walk
@@ -35,7 +36,8 @@ class Context:
 
     @cached_property
     def allows(self) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self.rules if rule.effect == "allow")
+        """The allows, less those of everything: PG204 is the one finding about them."""
+        return tuple(rule for rule in self.rules if rule.effect == "allow" and not allows_everything(rule))
 
     def conditions(self, *effects: str) -> Iterator[tuple[Rule, Condition]]:
         """Yield the rules with these effects (all, if none is named) that have a condition, with it."""
