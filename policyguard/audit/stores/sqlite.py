@@ -27,7 +27,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import quote
 
 from policyguard.audit.stores import Row
 from policyguard.errors import AuditError
@@ -177,7 +176,10 @@ class SqliteStore:
 
 
 def _connect(target: Path, mode: str) -> sqlite3.Connection:
-    name = f"file:{quote(str(target.absolute()))}?{mode if '=' in mode else 'mode=' + mode}"
+    name = str(target.absolute())
+    for character in "%?#":
+        name = name.replace(character, f"%{ord(character):02x}")
+    name = f"file:{name}?{mode if '=' in mode else 'mode=' + mode}"
     connection = sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
     connection.execute("PRAGMA trusted_schema=OFF")
     # INVARIANT I42: COMMIT returns after the WAL is synced; nothing is acknowledged before.
