@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 from policyguard.model.expression import (
@@ -73,6 +74,7 @@ def is_call(node: Expression, function: str) -> bool:
     return isinstance(node, Call) and base_name(node.function) == function
 
 
+@lru_cache(maxsize=1024)
 def base_name(overload: str) -> str:
     """Return the operator of an overload id: `less_equals_int64` is `less_equals`, `list_size` is `size`.
 
