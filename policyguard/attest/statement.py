@@ -63,10 +63,10 @@ class FactRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
-    observed_at: str
-    source: str
     digest: str | msgspec.UnsetType = msgspec.UNSET
     masked: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    observed_at: str = ""
+    source: str = ""
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -241,16 +241,16 @@ def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
     word, observed_at, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.value
     # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
-        return FactRecord(word, observed_at, fact.source, masked=True)
+        return FactRecord(word, _UNSET, True, observed_at, fact.source)
     kind = type(value)
     if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
-        return FactRecord(word, observed_at, fact.source, _UNSET, _UNSET, value)  # type: ignore[arg-type]
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, value)  # type: ignore[arg-type]
     encoded = _SORTING.encode(value)
     if not encoded.isascii():
         encoded = canonical(value)
     if len(encoded) <= MAX_INLINE_BYTES:
-        return FactRecord(word, observed_at, fact.source, value=msgspec.Raw(encoded))
-    return FactRecord(word, observed_at, fact.source, digest=sha256_digest(encoded))
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, msgspec.Raw(encoded))
+    return FactRecord(word, sha256_digest(encoded), _UNSET, observed_at, fact.source)
 
 
 def _approval(each: Approval) -> ApprovalRecord:
