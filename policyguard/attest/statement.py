@@ -59,14 +59,14 @@ class ApprovalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
-class FactRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FactRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
     digest: str | msgspec.UnsetType = msgspec.UNSET
     masked: Literal[True] | msgspec.UnsetType = msgspec.UNSET
-    observed_at: str
-    source: str
+    observed_at: str = ""
+    source: str = ""
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -128,6 +128,7 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     subject: tuple[Subject]
 
 
+_UNSET = msgspec.UNSET
 _ENCODER = msgspec.json.Encoder()
 _SORTING = msgspec.json.Encoder(order="sorted")
 _DECODER = msgspec.json.Decoder(Statement)
@@ -240,16 +241,16 @@ def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
     word, observed_at, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.value
     # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
-        return FactRecord(assurance=word, masked=True, observed_at=observed_at, source=fact.source)
+        return FactRecord(word, _UNSET, True, observed_at, fact.source)
     kind = type(value)
     if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
-        return FactRecord(assurance=word, observed_at=observed_at, source=fact.source, value=value)  # type: ignore[arg-type]
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, value)  # type: ignore[arg-type]
     encoded = _SORTING.encode(value)
     if not encoded.isascii():
         encoded = canonical(value)
     if len(encoded) <= MAX_INLINE_BYTES:
-        return FactRecord(assurance=word, observed_at=observed_at, source=fact.source, value=msgspec.Raw(encoded))
-    return FactRecord(assurance=word, digest=sha256_digest(encoded), observed_at=observed_at, source=fact.source)
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, msgspec.Raw(encoded))
+    return FactRecord(word, sha256_digest(encoded), _UNSET, observed_at, fact.source)
 
 
 def _approval(each: Approval) -> ApprovalRecord:
