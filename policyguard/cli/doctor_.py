@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -58,8 +57,8 @@ def command(as_json: bool) -> int:
     for title, problems in found.items():
         say(f"{'ILL ' if problems else 'ok  '}  ", nl=False, fg="red" if problems else "green", bold=True)
         say(title)
-        for problem in problems:
-            say(f"      {problem}")
+        for line in problems:
+            say(f"      {line}")
     return FINDINGS if ill else OK
 
 
@@ -74,8 +73,7 @@ def _packages(_: Config) -> Iterator[str]:
             yield f"{name} is {found}, expected {'.'.join(map(str, least))} or newer"
     owners = set(packages_distributions().get("casbin", ()))
     if {"casbin", "pycasbin"} <= owners:
-        yield "the distributions `casbin` and `pycasbin` are both installed and overwrite each other; remove both, then " \
-              "install `pycasbin` again"  # fmt: skip
+        yield "`casbin` and `pycasbin` are both installed and overwrite each other; remove both, install `pycasbin`"
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -84,8 +82,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _platform(_: Config) -> Iterator[str]:
-    if sys.version_info < (3, 11):
-        yield f"Python is {sys.version.split()[0]}, expected 3.11 or newer"
     if sqlite3.sqlite_version_info < (3, 35):
         yield f"SQLite is {sqlite3.sqlite_version}, expected 3.35 or newer"
     if which("git") is None:
