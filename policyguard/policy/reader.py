@@ -176,6 +176,8 @@ class _Composer:
             self.report("PG001", Span(self.source.file, 1, 1), f"not YAML: {_plain_words(str(problem))}")
         except RecursionError:  # the pure Python scanner never needs it; kept for one that does
             self.report("PG010", Span(self.source.file, 1, 1), "found nesting deeper than the parser can follow")
+        if self.stack:
+            self.documents.pop()
         return self.documents
 
     def take(self, event: Any) -> bool:
