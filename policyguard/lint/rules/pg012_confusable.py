@@ -16,8 +16,10 @@ SEVERITY = "warning"
 HELP = "rename one of them"
 
 _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")
-_LOOKS = (("rn", "m"), ("vv", "w"), ("cl", "d"), ("0", "o"), ("1", "l"), ("I", "l"), ("|", "l"), ("_", "-"))
-"""Characters that common fonts draw alike. Source: Unicode Technical Standard 39, confusables, the Basic Latin part."""
+_LETTERS = (("0", "o"), ("1", "l"), ("I", "l"), ("|", "l"), ("_", "-"))
+_PAIRS = (("rn", "m"), ("vv", "w"))
+"""Characters that common fonts draw alike. Source: Unicode Technical Standard 39, confusables, the Basic Latin part.
+Pairs of letters count only in names that policies choose: people called Arnie and Amie keep theirs."""
 
 
 def check(context: Context) -> Iterator[Hit]:
@@ -29,7 +31,7 @@ def check(context: Context) -> Iterator[Hit]:
             if len(scripts) > 1:
                 mixed = " and ".join(script.title() for script in scripts)
                 yield Hit(span, f"{kind} `{name}` mixes {mixed} letters")
-            other = seen.setdefault(_look(name), name)
+            other = seen.setdefault(_look(name, _LETTERS if kind == "subject" else (*_PAIRS, *_LETTERS)), name)
             if other != name:
                 yield Hit(span, f"{kind} `{name}` looks like `{other}`")
 
@@ -43,11 +45,11 @@ def _names(context: Context) -> Iterator[tuple[str, Iterable[tuple[str, Span]]]]
     yield "domain", [(binding.domain, binding.span) for binding in policies.bindings]
 
 
-def _look(name: str) -> str:
+def _look(name: str, alike: tuple[tuple[str, str], ...]) -> str:
     """Return what the name looks like; names of one look are told apart only by luck."""
     if re.search(r"(?:^|[^0-9])[01](?:[^0-9]|$)", name) is None:
         name = re.sub(r"[01]", lambda match: f"#{match[0]}", name)  # Digits among digits are read as digits.
-    for character, like in _LOOKS:
+    for character, like in alike:
         name = re.sub(rf"(?<!#){re.escape(character)}", like, name)
     return name.lower()
 
