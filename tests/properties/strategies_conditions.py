@@ -69,11 +69,13 @@ def _value(kind: ValueType) -> st.SearchStrategy[Any]:
     return _VALUES[kind.kind]
 
 
-@st.composite
-def entity(draw: st.DrawFn, members: Mapping[str, Attribute], **fixed: str) -> dict[str, Any]:
+def entity(members: Mapping[str, Attribute], **fixed: str) -> st.SearchStrategy[dict[str, Any]]:
     """A mapping of the attributes, of which a few are absent."""
-    absent = draw(st.frozensets(st.sampled_from(sorted(members)), max_size=2))
-    return {**fixed, **{name: draw(_value(each.type)) for name, each in members.items() if name not in absent}}
+    absent = st.frozensets(st.sampled_from(sorted(members)), max_size=2)
+    present = st.fixed_dictionaries({name: _value(each.type) for name, each in members.items()})
+    return st.tuples(present, absent).map(
+        lambda drawn: {**fixed, **{name: value for name, value in drawn[0].items() if name not in drawn[1]}}
+    )
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Removing a fact never turns a deny into an allow: the theorem at the level of one condition, and the rule behind it."""
+"""Removing a fact never turns a deny into an allow: the theorem for one condition, and the rule behind it."""
 
 from __future__ import annotations
 
