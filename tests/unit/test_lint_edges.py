@@ -45,7 +45,7 @@ def deny(when: str) -> list[str]:
 
 CONDITIONS = {
     "all over a list that is asked for": ('resource.labels != [] && resource.labels.all(l, l == "a")', []),
-    "all over a list of which one is asked": ('resource.labels.exists(l, l > "b") && resource.labels.all(l, l > "a")', []),
+    "all beside an exists": ('resource.labels.exists(l, l > "b") && resource.labels.all(l, l > "a")', []),
     "all beside a size": ('resource.labels.size() > 0 || resource.labels.all(l, l == "a")', ["PG313"]),
     "all over a literal list": ('["a", "b"].all(l, l in resource.labels)', []),
     "exists is never vacuous": ('resource.labels.exists(l, l == "a")', []),
