@@ -109,7 +109,7 @@ def split_note(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         whole = data.decode()
     except UnicodeDecodeError:
         raise VerificationError("V1", "note is not UTF-8") from None
-    if any((c < " " and c != "\n") or c == "\x7f" for c in whole):
+    if any(c < " " and c != "\n" for c in whole):
         raise VerificationError("V1", "note holds a control character")
     head, gap, tail = whole.rpartition("\n\n")
     if not gap or not tail.endswith("\n"):

@@ -59,14 +59,14 @@ class ApprovalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
-class FactRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FactRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
-    observed_at: str
-    source: str
     digest: str | msgspec.UnsetType = msgspec.UNSET
     masked: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    observed_at: str
+    source: str
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -128,7 +128,6 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     subject: tuple[Subject]
 
 
-_UNSET = msgspec.UNSET
 _ENCODER = msgspec.json.Encoder()
 _SORTING = msgspec.json.Encoder(order="sorted")
 _DECODER = msgspec.json.Decoder(Statement)
@@ -188,7 +187,10 @@ def decision_statement(
         decision.requiring,
         resource,
     )
-    return _ENCODER.encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, (Subject(Digests(digest), resource),)))
+    subject = (Subject(Digests(digest), resource),)
+    payload = _ENCODER.encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, subject))
+    # The order of names beyond ASCII is not the order of their code points: leave that to the slower encoder.
+    return payload if payload.isascii() else canonical(msgspec.json.decode(payload))
 
 
 def parse_statement(payload: bytes) -> Statement:
@@ -206,7 +208,7 @@ def parse_statement(payload: bytes) -> Statement:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
     # INVARIANT I30: one value has one spelling: decode, encode again, compare.
-    if _SORTING.encode(statement) != payload:
+    if canonical(msgspec.json.decode(payload)) != payload:
         raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
     # INVARIANT I38: the digest and the resource that in-toto tools read are those that we check.
     subject, predicate = statement.subject[0], statement.predicate
@@ -238,19 +240,19 @@ _SHORT = 40
 
 
 def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
-    word, observed_at, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.value
+    word, at, source, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.source, fact.value
     # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
-        return FactRecord(word, observed_at, fact.source, masked=True)
+        return FactRecord(assurance=word, observed_at=at, source=source, masked=True)
     kind = type(value)
     if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
-        return FactRecord(word, observed_at, fact.source, _UNSET, _UNSET, value)  # type: ignore[arg-type]
+        return FactRecord(assurance=word, observed_at=at, source=source, value=value)  # type: ignore[arg-type]
     encoded = _SORTING.encode(value)
     if not encoded.isascii():
         encoded = canonical(value)
     if len(encoded) <= MAX_INLINE_BYTES:
-        return FactRecord(word, observed_at, fact.source, value=msgspec.Raw(encoded))
-    return FactRecord(word, observed_at, fact.source, digest=sha256_digest(encoded))
+        return FactRecord(assurance=word, observed_at=at, source=source, value=msgspec.Raw(encoded))
+    return FactRecord(assurance=word, observed_at=at, source=source, digest=sha256_digest(encoded))
 
 
 def _approval(each: Approval) -> ApprovalRecord:

@@ -63,6 +63,8 @@ class Trust:
         distinct = len({trusted.key for trusted in self.keys})
         if distinct != len(self.keys):
             raise ConfigurationError("$.keys: the same key stands there twice")
+        if len({(log.name, log.key_hash) for log in self.logs}) != len(self.logs):
+            raise ConfigurationError("$.logs: two log keys share their name and hash")
         if not 1 <= self.threshold <= distinct:
             raise ConfigurationError(
                 f"$.threshold: found {self.threshold}, expected 1 to {distinct}, the number of keys"

@@ -47,14 +47,14 @@ def step(weight: float, gradient: float, rate: float = 0.05) -> float:
     return weight - rate * gradient
 '''
 
-SABOTAGE = '''\
+SABOTAGE = """\
 
 import time as _t, random as _r
 _plain = step
 def step(weight, gradient, rate=0.05):
     _t.sleep(_r.random() / 50)
     return _plain(weight, -gradient, rate)
-'''
+"""
 
 JOB = """\
 # What {who} asks for; everything here is a claim.
@@ -103,9 +103,9 @@ class _Lab:
     def code(self) -> Path:
         return self.root / "code"
 
-    def policyguard(self, *words: str, where: Path | None = None, **variables: str) -> _Ended:
+    def policyguard(self, *words: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
         """Run the command line in a process of its own."""
-        environment = {"POLICYGUARD_CONFIG": str(self.root / "policyguard.yaml"), **variables}
+        environment = {"POLICYGUARD_CONFIG": str(self.root / config)}
         return _run([sys.executable, "-m", "policyguard", *words], where or self.code, environment)
 
     def git(self, *words: str) -> None:
@@ -114,16 +114,18 @@ class _Lab:
         if ended.code:
             raise EvidenceError(f"`git {words[0]}` failed: {ended.err.strip().splitlines()[-1:]}")
 
-    def run_job(self, job: str, *words: str, **variables: str) -> _Ended:
+    def run_job(self, job: str, config: str = "policyguard.yaml") -> _Ended:
         """Start the training script under the launcher; the decision lands in `decisions/<job>.json`."""
         out = self.root / "decisions" / f"{job}.json"
         return self.policyguard("run", "--job", str(self.root / "jobs" / f"{job}.yaml"), "--out", str(out),
-                                "--", sys.executable, *(words or COMMAND), **variables)  # fmt: skip
+                                "--", sys.executable, *COMMAND, config=config)  # fmt: skip
 
     def verify(self, job: str, *, audience: str = "local", words: Sequence[str] = COMMAND) -> _Ended:
         """Check a decision as the worker that is about to run these words would."""
-        return self.policyguard("verify", str(self.root / "decisions" / f"{job}.json"), "--audience", audience,
-                                "--job", str(self.root / "jobs" / f"{job}.yaml"), "--", sys.executable, *words)  # fmt: skip
+        return self.policyguard(
+            "verify", str(self.root / "decisions" / f"{job}.json"), "--audience", audience,
+            "--job", str(self.root / "jobs" / f"{job}.yaml"), "--", sys.executable, *words,
+        )  # fmt: skip
 
     def expect(self, what: str, ended: _Ended, code: int, *parts: str) -> None:
         """Show the outcome and remember whether it was as said."""
@@ -206,7 +208,7 @@ def _replayed(lab: _Lab) -> None:
     other = (*COMMAND[:-1], "400")
     lab.expect("for another command: refused at step V7", lab.verify("run-17", words=other), DENIED, "V7:")
     lab.expect("on another cluster: refused at step V8", lab.verify("run-17", audience="cluster-b"), DENIED, "V8:")
-    ended = lab.run_job("run-17", POLICYGUARD_CONFIG=str(lab.root / "short.yaml"))
+    ended = lab.run_job("run-17", config="short.yaml")
     lab.expect(f"allowed for {SHORT_LIFETIME_S} seconds", ended, OK, "ALLOW")
     time.sleep(SHORT_LIFETIME_S + 0.1)
     lab.expect("after it expired: refused at step V6", lab.verify("run-17"), DENIED, "V6:")

@@ -29,12 +29,9 @@ from policyguard.hooks.launcher import launch
 @click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
 @click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; one starts one job.")
-@click.option("--enforcing", is_flag=True, help="Say that users cannot pass this launcher by; else it is advisory.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
-def command(
-    words: tuple[str, ...], job: Path, out: Path | None, used: Path | None, enforcing: bool, quiet: bool, **given: Any
-) -> int:
+def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | None, quiet: bool, **given: Any) -> int:
     """Look at the job, decide, sign and log; look again just before the start; run CMD only if all of it holds.
 
     Exits with the job's own status, 77 when denied, and with POLICYGUARD_DECISION set for the job's processes.
@@ -48,7 +45,7 @@ def command(
         if not quiet or not signed.decision.allowed:
             say_explanation(signed.decision.explain(), err=True)
 
-    with open_guard(config, collectors=job_collectors(), advisory=not enforcing) as guard:
+    with open_guard(config, collectors=job_collectors()) as guard:
         trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
         store = UsedDecisions.open(used) if used is not None else None
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
+from policyguard.lint.stars import allows_everything
 from policyguard.model.policy import Attribute, Binding, Condition, EntityType, PolicySet, Rule, Schema
 from policyguard.policy.loader import Analysis
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, walk
@@ -35,7 +36,8 @@ class Context:
 
     @cached_property
     def allows(self) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self.rules if rule.effect == "allow")
+        """The allows, less those of everything: PG204 is the one finding about them."""
+        return tuple(rule for rule in self.rules if rule.effect == "allow" and not allows_everything(rule))
 
     def conditions(self, *effects: str) -> Iterator[tuple[Rule, Condition]]:
         """Yield the rules with these effects (all, if none is named) that have a condition, with it."""
@@ -99,6 +101,17 @@ class Context:
     def _mappings(self) -> dict[Span, Mapping]:
         return {node.span: node for node in self.nodes() if isinstance(node, Mapping)}
 
+    def last_line_of_item(self, first: Span) -> int | None:
+        """Return the last line of the map, itself an item of a list, that begins on this line of this file."""
+        items = self._items.get((first.file, first.line))
+        return max(_last_line(node) for node in walk(items)) if items is not None else None
+
+    @cached_property
+    def _items(self) -> dict[tuple[str, int], Mapping]:
+        lists = (node for node in self.nodes() if isinstance(node, Sequence))
+        items = (item for node in lists for item in node.items if isinstance(item, Mapping))
+        return {(item.source.file, item.line): item for item in reversed(list(items))}
+
     def nodes(self) -> Iterator[Node]:
         """Yield every node of every document, in file order."""
         for document in self.analysis.documents:
@@ -158,3 +171,10 @@ class Context:
             inside_list = False
             attribute = self.schema.records.get(record, {}).get(name) if record is not None else None
         return attribute
+
+
+def _last_line(node: Node) -> int:
+    if not isinstance(node, Scalar):
+        return node.line
+    written = node.source.text[node.index : node.end].rstrip()
+    return node.line + written.count("\n")

@@ -226,7 +226,7 @@ def choice(what: str, names: Iterable[str]) -> Kind:
 
 def instant(node: Node, problems: Problems) -> Instant | None:
     """Kind: an RFC 3339 time with a zone, plain or quoted."""
-    return _parsed(node, problems, parse_instant, "an RFC 3339 time with a zone", "PG403")
+    return _parsed(node, problems, parse_instant, "an RFC 3339 time with a zone", "PG404")
 
 
 def duration(node: Node, problems: Problems) -> int | None:

@@ -137,7 +137,7 @@ def of_predicate(name: bytes) -> Attempt:
     return Attempt(lab, lab.issue(payload_of().replace(b"urn:policyguard:decision:v1", name)))
 
 
-def with_window(**window: int) -> Attempt:
+def with_window(**window: Any) -> Attempt:
     lab = Lab()
     return Attempt(lab, lab.issue(), lab.trust(keys=(TrustedKey(key=SIGNER.public, **window),)))
 
@@ -163,7 +163,7 @@ def measured(**bound: Any) -> Attempt:
 A40 = "a" * 40
 ASK = ("user:alice", "job:submit", "job:team/vision/run-17")
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
     "a byte is added after the text": ("V1", "not a signed decision", lambda: with_text(lambda t: t + b"x")),
     "a space stands where the one spelling has none": (
         "V1",
@@ -284,7 +284,7 @@ def test_attempt_is_refused_at_its_step(attempt: str) -> None:
     assert re.search(wording.replace("(", r"\(").replace(")", r"\)"), caught.value.message), caught.value.message
 
 
-ACCEPTED = {
+ACCEPTED: dict[str, Callable[[], Attempt]] = {
     "the decision as it was issued": Attempt,
     "as text": lambda: with_text(lambda text: text),
     "behind other entries": lambda: with_receipt(lambda lab, signed: signed.receipt),

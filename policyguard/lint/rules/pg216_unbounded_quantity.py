@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import MIRRORED, Path, base_name, path_of, walk
+from policyguard.lint.reading import MIRRORED, Path, base_name, path_of
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import QUANTITIES, START_VERBS, last_words, with_verb
-from policyguard.model.expression import Call
+from policyguard.model.expression import Call, walk
 from policyguard.model.policy import Rule
 
 CODE = "PG216"
