@@ -149,7 +149,7 @@ def issued(**changes: Any) -> Attempt:
 
 def under_policy(explainer: StubExplainer, **trust: Any) -> Attempt:
     lab = Lab()
-    return Attempt(lab, lab.issue(payload_of(decision_of(explainer=explainer))), lab.trust(**trust))
+    return Attempt(lab, lab.issue(payload_of(decision_of(explainer=explainer))), lab.trust(**trust) if trust else None)
 
 
 def asking(*parts: str, **properties: Any) -> Attempt:
@@ -325,7 +325,7 @@ def test_decision_is_used_once(tmp_path: Path) -> None:
     signed = lab.issue()
     with UsedDecisions.open(tmp_path / "used.db", clock=lambda: NOW) as used:
         Attempt(lab, signed, options={"used": used}).run()
-        with pytest.raises(VerificationError, match="decision `d-1` was used already, expected a fresh one") as caught:
+        with pytest.raises(VerificationError, match="decision `d-1` was used already, expected another") as caught:
             Attempt(lab, signed, options={"used": used}).run()
     assert caught.value.step == "V11"
     with (
