@@ -156,13 +156,14 @@ def decision_statement(
         sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
     """
     facts = decision.facts
-    digest = request_digest(request, facts.bound)
+    bound = facts.bound
+    digest = request_digest(request, bound)
     resource = request.resource.ref
     predicate = Predicate(
         request.action,
         tuple([_approval(each) for each in (facts.approvals if approvals is None else approvals)]),
         audience,
-        tuple(sorted([path for path, fact in facts.entries.items() if fact.bound])),
+        tuple(sorted(bound)),
         "allow" if decision.allowed else "deny",
         decision_id,
         decision.determining,
