@@ -79,14 +79,17 @@ def sign(payload: bytes, payload_type: str, keys: Sequence[PrivateKey]) -> Envel
     return Envelope(payload, payload_type, tuple([Signature(key.keyid, key.sign(message)) for key in keys]))
 
 
-def parse(data: bytes) -> Envelope:
+def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
     """Return the envelope these bytes spell; the input is not changed.
+
+    Args:
+        limit: more bytes are refused before they are parsed.
 
     Raises:
         VerificationError: step V1; too large, not an envelope, or not its one spelling.
     """
-    if len(data) > MAX_ENVELOPE_BYTES:
-        raise VerificationError("V1", f"envelope is {len(data)} bytes, expected at most {MAX_ENVELOPE_BYTES}")
+    if len(data) > limit:
+        raise VerificationError("V1", f"envelope is {len(data)} bytes, expected at most {limit}")
     try:
         wire = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

@@ -170,6 +170,9 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
             path=f"{path}.id",
         )
     _unicode(identifier, f"{path}.id")
+    # INVARIANT I2: an id has one spelling, so that `team/vision/../llm/x` never passes for one of team vision.
+    if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
+        raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
     return Entity(kind, identifier, _map(properties, f"{path}.properties"))
 
 
