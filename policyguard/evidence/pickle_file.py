@@ -6,11 +6,9 @@ must be harmless (INVARIANT I104).
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 from policyguard.evidence.archive_source import Cursor, Source, Truncated
 from policyguard.evidence.checkpoint_report import Exhausted, Findings
@@ -25,7 +23,6 @@ LEGACY_PROTOCOL = 1001
 Nested = Callable[[Source], None]
 _WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
 _ALIGNMENT = 16
-_PROBED_OPCODES = 100_000
 
 
 def read_one(cursor: Cursor, findings: Findings, dialect: Dialect) -> tuple[Machine, Abstract]:
@@ -90,8 +87,8 @@ _DIFFERENT = frozenset(f"ckpt.pickle_{what}" for what in ("global", "extension",
 def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bool:
     """Return whether a plain reading of a joblib file does harm that joblib's own reading does not.
 
-    A plain reader takes a pickled object array for the end of the file, with memo numbers of its own; so names get mixed
-    up. An unlisted import made of parts that the proper reading imports too is such a mix and no module anywhere.
+    A plain reader takes a pickled object array for the end of the file, with memo numbers of its own; so names get
+    mixed up. An unlisted import made of parts that the proper reading imports too is such a mix and no module anywhere.
     """
     trial = _read_plainly(source, findings, nested).findings
     parts = {part for name in findings.globals for part in name.split(".")}
@@ -103,11 +100,15 @@ def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bo
 
 
 def _read_plainly(source: Source, findings: Findings, nested: Nested | None) -> Machine:
-    limits = replace(findings.limits, opcodes=_PROBED_OPCODES)
-    trial = Findings(limits=limits, extra_globals=findings.extra_globals, clock=findings.clock)
+    trial = Findings(limits=findings.limits, extra_globals=findings.extra_globals, clock=findings.clock)
     machine = Machine(Cursor(source), trial, Dialect(nested=nested))
-    with contextlib.suppress(Broken, Truncated, Exhausted):
+    try:
         machine.run()
+    except Exhausted as limit:
+        # A reading that does not end within limits has not been shown to be harmless.
+        findings.add(limit.code, "in a second reading")
+    except (Broken, Truncated):
+        pass
     return machine
 
 
