@@ -26,7 +26,7 @@ _HOMES = {
     "PolicyGuardError": "policyguard.errors",
     "Request": "policyguard.model.request",
     "RequestError": "policyguard.errors",
-    "SignedDecision": "policyguard.attest.statement",
+    "SignedDecision": "policyguard.audit.receipt",
     "SigningError": "policyguard.errors",
     "Trust": "policyguard.attest.trust",
     "VerificationError": "policyguard.errors",

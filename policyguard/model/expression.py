@@ -6,6 +6,7 @@ into the condition's text and take no part in equality: two conditions of one me
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -99,4 +100,36 @@ class Quantifier:
     offset: int = field(default=0, compare=False)
 
 
-Expression: TypeAlias = Constant | Variable | Select | Has | Call | ListOf | MapOf | Quantifier
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Where a constant was before its expression became a shape: `constants[index]`, of this type."""
+
+    index: int
+    type: TypeName
+    offset: int = field(default=0, compare=False)
+
+
+Expression: TypeAlias = Constant | Variable | Select | Has | Call | ListOf | MapOf | Quantifier | Hole
+
+
+def parts(node: Expression) -> tuple[Expression, ...]:
+    """Return the nodes directly below this one, in source order."""
+    if isinstance(node, Call):
+        return node.arguments
+    if isinstance(node, Select | Has):
+        return (node.operand,)
+    if isinstance(node, ListOf):
+        return node.elements
+    if isinstance(node, MapOf):
+        return tuple(part for entry in node.entries for part in entry)
+    if isinstance(node, Quantifier):
+        inner = (node.condition, node.body) if node.condition is not None else (node.body,)
+        return (node.range, *inner)
+    return ()
+
+
+def walk(expression: Expression) -> Iterator[Expression]:
+    """Yield every node, a parent before its parts."""
+    yield expression
+    for part in parts(expression):
+        yield from walk(part)

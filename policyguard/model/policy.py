@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -121,6 +122,18 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BindingSource:
+    """Bindings that stand in a casbin adapter's store instead of in YAML; read when a guard opens, not here.
+
+    `adapter` is `csv`, then `location` is a path relative to the policy folder, or `sqlalchemy`, then it is a URL.
+    """
+
+    adapter: Literal["csv", "sqlalchemy"]
+    location: str
+    span: Span = field(default=NO_SPAN, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """One human and every account and key that is theirs."""
 
@@ -159,8 +172,16 @@ class Condition:
     text: str
     expression: Expression
     span: Span = field(default=NO_SPAN, compare=False)
-    positions: tuple[tuple[int, int], ...] = field(default=(), compare=False)
-    """For each line of `text`, (line, column) of its first character in the file."""
+    positions: tuple[tuple[int, int, int], ...] = field(default=(), compare=False)
+    """(offset, line, column) for each stretch of `text` that stands unbroken in the file, ordered."""
+
+    def at(self, offset: int) -> Span:
+        """Return the place in the file of the character at this offset of `text`."""
+        place = bisect_right(self.positions, offset, key=lambda stretch: stretch[0]) - 1
+        if place < 0:
+            return self.span
+        start, line, column = self.positions[place]
+        return Span(self.span.file, line, column + offset - start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,5 +228,6 @@ class PolicySet:
     rules: tuple[Rule, ...] = ()
     quorums: tuple[Quorum, ...] = ()
     trace_roles: tuple[str, ...] = ()
+    binding_sources: tuple[BindingSource, ...] = ()
     epoch: int = 1
     metadata: FrozenMap = EMPTY_MAP

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import RequestError
-from policyguard.values import EMPTY_MAP, FrozenMap, Value, ValueProblem, digest, freeze, name_of
+from policyguard.values import EMPTY_MAP, FrozenMap, Value, ValueProblem, canonical, freeze, name_of, sha256_digest
 
 MAX_REQUEST_BYTES = 1_048_576
 """Larger requests are refused before they are parsed."""
@@ -110,7 +110,13 @@ def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> 
     `bound` maps attribute paths (`resource.code`) to measured values. The worker measures the same paths again and
     must arrive at the same digest (step V7). Empty values and absent ones are different digests.
     """
-    return digest({"request": request.to_data(), "bound": bound})
+    data = {"bound": bound, "request": request.to_data()}
+    encoded = _ENCODER.encode(data)
+    # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
+    return sha256_digest(encoded if encoded.isascii() else canonical(data))
+
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def parse_json(text: str | bytes) -> object:
@@ -164,6 +170,9 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
             path=f"{path}.id",
         )
     _unicode(identifier, f"{path}.id")
+    # INVARIANT I2: an id has one spelling, so that `team/vision/../llm/x` never passes for one of team vision.
+    if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
+        raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
     return Entity(kind, identifier, _map(properties, f"{path}.properties"))
 
 

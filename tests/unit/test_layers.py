@@ -17,9 +17,9 @@ LAYERS = (
     {"conditions"},
     {"decide", "policy", "attest"},
     {"evidence", "audit", "lint"},
-    {"guard", "verify", "keyfiles", "config"},
+    {"guard", "verify", "keyfiles", "config", "snapshots", "sources"},
     {"server", "hooks", "testing", "analysis"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -1,0 +1,145 @@
+"""`check-engine`: one question, three answers. The engine, a stock casbin enforcer and the naive oracle must agree.
+
+A difference with casbin is explained when casbin's documented limit accounts for it, shown by removing the limit and
+asking again. Anything else is a failure and is reported with the request that shows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from policyguard.analysis import oracle
+from policyguard.analysis.oracle_cel import Unsupported
+from policyguard.analysis.plain import plain_facts, plain_policy
+from policyguard.analysis.requests import Requests
+from policyguard.decide.casbin_lower import SecondOpinion
+from policyguard.decide.roles import build_grants
+from policyguard.decide.snapshot import Snapshot
+from policyguard.model.facts import Facts
+from policyguard.model.policy import PolicySet
+from policyguard.values import Instant, format_instant
+
+KNOWN = {
+    "H11": "casbin follows nine links of a chain of roles; with the same roles held directly it agrees",
+}
+"""Hazards of casbin that account for a difference, by their number in `docs/casbin.md`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One request on which the answers differ; `hazard` names casbin's limit that explains it, None for a failure."""
+
+    facts: Facts
+    now: Instant
+    engine: bool
+    casbin: bool
+    oracle: bool | None
+    what: str
+    hazard: str | None = None
+
+    def __str__(self) -> str:
+        request = self.facts.request
+        said = f"engine {_word(self.engine)}, casbin {_word(self.casbin)}, oracle {_word(self.oracle)}"
+        cause = f" ({self.hazard}: {KNOWN[self.hazard]})" if self.hazard else ""
+        asked = f"{request.subject.ref} {request.action} {request.resource.ref} at {format_instant(self.now)}"
+        return f"{asked}: {self.what}: {said}{cause}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run found. `unjudged` requests used a function that the oracle does not know."""
+
+    requests: int
+    allowed: int
+    unjudged: int
+    reached: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every difference is explained."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[Difference, ...]:
+        return tuple(difference for difference in self.differences if difference.hazard is None)
+
+    def to_text(self) -> str:
+        """Return the report for a terminal, the failures first, at most ten of them."""
+        known = Counter(difference.hazard for difference in self.differences if difference.hazard)
+        lines = [f"{self.requests} requests, {self.allowed} allowed, {len(self.reached)} rules took part"]
+        lines += [
+            f"{count} differences explained by {hazard}: {KNOWN[hazard]}" for hazard, count in sorted(known.items())
+        ]
+        lines += (
+            [f"{self.unjudged} requests without the oracle, which lacks a function they use"] if self.unjudged else []
+        )
+        lines += [f"DIFFERENT {difference}" for difference in self.failures[:10]]
+        lines.append("engine, casbin and oracle agree" if self.ok else f"{len(self.failures)} unexplained differences")
+        return "\n".join(lines)
+
+
+def check_engine(policy_set: PolicySet, *, requests: int = 1000, seed: int = 0) -> Report:
+    """Return how three engines answer random and boundary requests made from the policies' own constants."""
+    grants = build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
+    jury = _Jury(policy_set, Snapshot.of(policy_set, grants), SecondOpinion(policy_set, grants),
+                 SecondOpinion(policy_set, grants, flat=True))  # fmt: skip
+    found: list[Difference] = []
+    for facts, now in Requests(policy_set, seed).take(requests):
+        found += jury.differences(facts, now)
+    return Report(
+        requests=requests, allowed=jury.allowed, unjudged=jury.unjudged, reached=tuple(sorted(jury.reached)),
+        differences=tuple(found),
+    )  # fmt: skip
+
+
+class _Jury:
+    def __init__(self, policy_set: PolicySet, snapshot: Snapshot, casbin: SecondOpinion, flat: SecondOpinion) -> None:
+        self.plain = plain_policy(policy_set)
+        self.snapshot = snapshot
+        self.casbin = casbin
+        self.flat = flat
+        self.allowed = 0
+        self.unjudged = 0
+        self.reached: set[str] = set()
+
+    def differences(self, facts: Facts, now: Instant) -> list[Difference]:
+        decision = self.snapshot.decide(facts, now)
+        ours, casbins = decision.allowed, self.casbin.allows(facts, now)
+        judged = self._judged(facts, now)
+        self.allowed += ours
+        self.reached |= {*decision.determining, *decision.errored, *decision.requiring}
+        oracles = None if judged is None else bool(judged["allowed"])
+
+        def difference(what: str, hazard: str | None = None) -> Difference:
+            return Difference(
+                facts=facts, now=now, engine=ours, casbin=casbins, oracle=oracles, what=what, hazard=hazard
+            )
+
+        found = []
+        if casbins != ours:
+            found.append(difference("casbin", "H11" if self.flat.allows(facts, now) == ours else None))
+        if judged is not None:
+            said = {
+                "allowed": ours, "determining": list(decision.determining), "errored": list(decision.errored),
+                "requiring": list(decision.requiring), "unmet": sorted({gap.quorum for gap in decision.gaps}),
+            }  # fmt: skip
+            found += [
+                difference(f"oracle on `{name}`: {judged[name]}, engine: {value}")
+                for name, value in said.items()
+                if judged[name] != value
+            ]
+        return found
+
+    def _judged(self, facts: Facts, now: Instant) -> dict[str, Any] | None:
+        try:
+            return oracle.decide(self.plain, plain_facts(facts), now)
+        except Unsupported:
+            self.unjudged += 1
+            return None
+
+
+def _word(allowed: bool | None) -> str:
+    return "silent" if allowed is None else "allows" if allowed else "denies"

@@ -1,0 +1,224 @@
+"""Requests that a policy set's own texts suggest: each compared constant and its neighbours, boundaries, strangers.
+
+Half of the requests aim at one rule, so that rules are reached at all; the rest mix freely. Same seed, same requests.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from policyguard.model.expression import Call, Constant, Expression, Has, ListOf, MapOf, Quantifier, Select
+from policyguard.model.facts import Approval, Assurance, Fact, Facts
+from policyguard.model.policy import Attribute, Binding, EntityType, PolicySet, Rule, ValueType
+from policyguard.model.request import Entity, Request
+from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, format_instant
+
+START: Instant = 1_750_000_000 * NANOSECONDS_PER_S
+"""Around when requests happen, where the policies name no time. Any fixed instant would do."""
+
+STRANGER = "user:nobody-knows-me"
+
+
+class Requests:
+    """A stream of (facts, now), derived from the policies and a seed."""
+
+    def __init__(self, policy_set: PolicySet, seed: int = 0) -> None:
+        self._policies = policy_set
+        self._random = random.Random(seed)
+        conditions = [rule.when.expression for rule in policy_set.rules if rule.when is not None]
+        self._constants = _constants(conditions)
+        self._domains = _domains(policy_set)
+        self._subjects = _subjects(policy_set)
+        self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
+        self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
+
+    def take(self, count: int) -> Iterator[tuple[Facts, Instant]]:
+        """Yield so many facts, each with the instant to decide at."""
+        for _ in range(count):
+            yield self._one()
+
+    def _one(self) -> tuple[Facts, Instant]:
+        aim = self._pick(self._policies.rules) if self._policies.rules and self._chance(0.6) else None
+        now = self._pick(self._instants)
+        resource = self._resource(aim)
+        subject = self._subject(aim)
+        action = self._action(aim, resource)
+        request = Request(subject, action, resource)
+        entries = dict(self._entries(request, now))
+        facts = Facts(
+            request=request, entries=entries, approvals=tuple(self._approvals(now)), contributors=self._contributors()
+        )
+        return facts, now
+
+    def _pick(self, choices: Sequence[Any]) -> Any:
+        return choices[self._random.randrange(len(choices))]
+
+    def _chance(self, probability: float) -> bool:
+        return self._random.random() < probability
+
+    def _subject(self, aim: Rule | None) -> Entity:
+        wanted = self._subjects
+        if aim is not None and aim.subjects and self._chance(0.8):
+            wanted = list(aim.subjects)
+        if aim is not None and aim.roles and self._chance(0.8):
+            wanted = [b.subject for b in self._policies.bindings if b.role in aim.roles] or wanted
+        type_, _, identifier = str(self._pick(wanted)).partition(":")
+        return Entity(type_, identifier)
+
+    def _action(self, aim: Rule | None, resource: Entity) -> str:
+        if aim is not None and self._chance(0.95):
+            return str(self._pick(aim.actions))
+        known = self._policies.schema.resources.get(resource.type)
+        every = sorted(self._policies.schema.actions)
+        return str(self._pick([*(known.actions if known else ()), *every, "nothing:known"]))
+
+    def _resource(self, aim: Rule | None) -> Entity:
+        types = list(aim.resource_types) if aim is not None else [*self._policies.schema.resources, "unknown_type"]
+        type_ = str(self._pick(types))
+        known = self._policies.schema.resources.get(type_)
+        patterns = [known.id_pattern if known else None, aim.id_pattern if aim is not None else None]
+        pattern = str(self._pick([p for p in patterns if p] or ["**"]))
+        domain = aim.scope if aim is not None and aim.scope is not None and self._chance(0.8) else None
+        return Entity(type_, self._identifier(pattern, domain or str(self._pick(self._domains))))
+
+    def _identifier(self, pattern: str, domain: str) -> str:
+        """Return an id that matches the pattern, or one that misses it by a segment, a letter or a slash."""
+        segments: list[str] = []
+        for segment in pattern.split("/"):
+            if segment == "**":
+                segments += self._pick([[], ["run-1"], ["a", "b"], ["run-1"]])
+            elif segment == "{team}":
+                segments.append(domain)
+            else:
+                segments.append(segment.replace("*", str(self._pick(["", "x", "run-1"]))))
+        text = "/".join(segments) or "x"
+        if self._chance(0.9):
+            return text
+        near = [text + "/", "/" + text, text + "x", text.upper(), text.rpartition("/")[0] or "y", text + "/..",
+                text.replace("/", "//", 1), "*", text + "_secret"]  # fmt: skip
+        return str(self._pick(near))
+
+    def _entries(self, request: Request, now: Instant) -> Iterator[tuple[str, Fact]]:
+        schema = self._policies.schema
+        nothing = EntityType(name="none")
+        groups: tuple[tuple[str, Mapping[str, Attribute]], ...] = (
+            ("subject", schema.subjects.get(request.subject.type, nothing).attributes),
+            ("resource", schema.resources.get(request.resource.type, nothing).attributes),
+            ("context", schema.context),
+        )
+        sloppy = self._chance(0.3)
+        for entity, attributes in groups:
+            for name, attribute in attributes.items():
+                if sloppy and self._chance(0.2):
+                    continue
+                value = self._value(attribute.type, attribute.enum)
+                if sloppy and self._chance(0.03):
+                    value = self._pick([True, 0, "text", ()])
+                assurance = attribute.assurance if not sloppy or self._chance(0.8) else self._pick(list(Assurance))
+                yield f"{entity}.{name}", Fact(value, assurance, "generated", now - self._age_ns(attribute, sloppy))
+        if self._chance(0.02):
+            yield "resource.nobody_declared_this", Fact(1, self._pick(list(Assurance)), "generated", now)
+
+    def _age_ns(self, attribute: Attribute, sloppy: bool) -> int:
+        if attribute.max_age_s is None or not sloppy:
+            return 0
+        bound = attribute.max_age_s * NANOSECONDS_PER_S
+        return int(self._pick([0, -1, bound - 1, bound, bound + 1]))
+
+    def _value(self, kind: ValueType, enum: Sequence[str] = (), depth: int = 0) -> Value:
+        if enum and kind.kind == "string" and self._chance(0.98):
+            return str(self._pick(enum))
+        if kind.kind == "list" and kind.element is not None:
+            count = self._random.randrange(3 if depth < 2 else 1)
+            return tuple(self._value(kind.element, enum, depth + 1) for _ in range(count))
+        if kind.kind == "map" and kind.element is not None:
+            keys = self._pick([(), ("a",), tuple(self._constants.get("string", ("a",))[:2])])
+            return FrozenMap({key: self._value(kind.element, (), depth + 1) for key in keys})
+        if kind.kind == "record":
+            fields = self._policies.schema.records.get(kind.record or "", {})
+            kept = {n: a for n, a in fields.items() if not self._chance(0.1)} if depth < 4 else {}
+            return FrozenMap({n: self._value(a.type, a.enum, depth + 1) for n, a in kept.items()})
+        return self._scalar(kind.kind)
+
+    def _scalar(self, kind: str) -> Value:
+        if kind == "bool":
+            return self._chance(0.5)
+        if kind == "int":
+            base = int(self._pick(self._constants.get("int", (0, 1))))
+            return base + int(self._pick([-1, 0, 0, 1]))
+        if kind == "timestamp":
+            return format_instant(int(self._pick(self._instants)))
+        if kind == "duration":
+            return str(self._pick(["0s", "1s", "15m", "72h"]))
+        texts = [*self._constants.get("string", ()), "", "x", self._pick(self._subjects), self._pick(self._domains)]
+        text = str(self._pick(texts))
+        return text if self._chance(0.9) else text + "x"
+
+    def _approvals(self, now: Instant) -> Iterator[Approval]:
+        for account in [*self._accounts, STRANGER]:
+            if self._chance(0.4):
+                early, late = self._pick([(-1, 1), (-1, 1), (-1, 1), (0, 0), (0, 1), (1, 2), (-(10**15), 1)])
+                strength = Assurance.ATTESTED if self._chance(0.85) else self._pick(list(Assurance))
+                yield Approval(account, strength, "generated", now + early, now + late, "0" * 64)
+
+    def _contributors(self) -> tuple[str, ...] | None:
+        if self._chance(0.15):
+            return None
+        count = self._random.randrange(3)
+        people = self._accounts if self._accounts and self._chance(0.9) else [STRANGER]
+        return tuple(str(self._pick(people)) for _ in range(count))
+
+
+def _constants(expressions: Sequence[Expression]) -> dict[str, tuple[Any, ...]]:
+    found: dict[str, set[Any]] = {}
+    for expression in expressions:
+        for constant in _walk(expression):
+            found.setdefault(constant.type, set()).add(constant.value)
+    return {kind: tuple(sorted(values)) for kind, values in found.items()}
+
+
+def _walk(node: Expression) -> Iterator[Constant]:
+    match node:
+        case Constant():
+            yield node
+        case Select() | Has():
+            yield from _walk(node.operand)
+        case Call():
+            for argument in node.arguments:
+                yield from _walk(argument)
+        case ListOf():
+            for element in node.elements:
+                yield from _walk(element)
+        case MapOf():
+            for key, value in node.entries:
+                yield from _walk(key)
+                yield from _walk(value)
+        case Quantifier():
+            yield from _walk(node.range)
+            yield from _walk(node.body)
+            if node.condition is not None:
+                yield from _walk(node.condition)
+
+
+def _domains(policies: PolicySet) -> list[str]:
+    found = {binding.domain for binding in policies.bindings} | {rule.scope for rule in policies.rules if rule.scope}
+    for rule in policies.rules:
+        found |= {segment for segment in (rule.id_pattern or "").split("/") if segment and "*" not in segment}
+    return sorted({domain for domain in found if "{" not in domain} | {"unknown-domain", "*"})
+
+
+def _subjects(policies: PolicySet) -> list[str]:
+    bound = {binding.subject for binding in policies.bindings}
+    named = {subject for rule in policies.rules for subject in rule.subjects}
+    accounts = {account for person in policies.persons for account in person.accounts}
+    strangers = {f"{type_}:nobody-knows-me" for type_ in policies.schema.subjects} | {"unknown_type:x", "role:x"}
+    like_roles = {f"{type_}:{role.name}" for role in policies.roles for type_ in policies.schema.subjects}
+    return sorted(bound | named | accounts | strangers | like_roles)
+
+
+def _instants(policies: PolicySet, constants: Sequence[int]) -> list[Instant]:
+    windows: list[Binding | Rule] = [*policies.bindings, *policies.rules]
+    edges = {edge for one in windows for edge in (one.not_before, one.expires) if edge is not None} | set(constants)
+    return sorted({START} | {edge + step for edge in edges for step in (-1, 0, 1)})

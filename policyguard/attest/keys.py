@@ -1,0 +1,294 @@
+"""Ed25519 keys and their text forms: the only door to `cryptography`.
+
+Parses and prints key *texts*; `keyfiles.py` opens the files. Randomness comes in as arguments. Key ids are computed as
+securesystemslib computes them, so other DSSE tools find our keys; a key id is a hint, never a decision.
+`cryptography` is imported at first use: a process that only reads a log does not pay for it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from policyguard.errors import ConfigurationError, SigningError
+from policyguard.values import canonical
+
+SEED_BYTES = 32
+SIGNATURE_BYTES = 64
+PUBLIC_BYTES = 32
+SALT_BYTES = 16
+NONCE_BYTES = 12
+
+MAX_KEY_TEXT_BYTES = 4096
+"""A key text is about 120 bytes, a wrapped one about 500; longer ones are refused before they are parsed."""
+
+_PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
+"""RFC 8410 section 7: everything before the 32 seed bytes in the one DER spelling of an Ed25519 private key."""
+
+_SPKI = bytes.fromhex("302a300506032b6570032100")
+"""RFC 8410 section 4: everything before the 32 bytes of an Ed25519 public key."""
+
+_PRIVATE, _PUBLIC, _WRAPPED = "PRIVATE KEY", "PUBLIC KEY", "POLICYGUARD WRAPPED KEY"
+
+_DEFAULT_COST = (1, 65_536, 3)
+"""Argon2id lanes, memory in KiB and passes of a new wrap: RFC 9106 section 4, second recommendation, in one lane."""
+
+_MAX_MEMORY_KIB = 1_048_576
+_MAX_PASSES = 16
+
+
+class PublicKey:
+    """An Ed25519 public key. Equal by its 32 bytes; `keyid` is what securesystemslib prints for it."""
+
+    __slots__ = ("_key", "_keyid", "raw")
+
+    raw: bytes
+
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) != PUBLIC_BYTES:
+            raise ConfigurationError(f"public key is {len(raw)} bytes, expected {PUBLIC_BYTES}")
+        self.raw = bytes(raw)
+        self._key: Any = None
+        self._keyid: str | None = None
+
+    @property
+    def keyid(self) -> str:
+        """SHA-256 over the canonical key, lower-case hex (securesystemslib `Signer._get_keyid`)."""
+        if self._keyid is None:
+            data = {"keytype": "ed25519", "keyval": {"public": self.raw.hex()}, "scheme": "ed25519"}
+            self._keyid = hashlib.sha256(canonical(data)).hexdigest()
+        return self._keyid
+
+    @property
+    def text(self) -> str:
+        """The one-line spelling of trust files: `ed25519:` and the base64 of the 32 bytes."""
+        return "ed25519:" + encode_base64(self.raw).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> PublicKey:
+        """Return the key that `ed25519:<base64>` spells, else raise `ConfigurationError`."""
+        scheme, _, encoded = text.partition(":")
+        raw = decode_base64(encoded.encode()) if encoded.isascii() else None
+        if scheme != "ed25519" or raw is None or len(raw) != PUBLIC_BYTES:
+            raise ConfigurationError("found no public key, expected `ed25519:` and the base64 of 32 bytes")
+        return cls(raw)
+
+    @classmethod
+    def from_pem(cls, data: bytes) -> PublicKey:
+        """Return the key of a `PUBLIC KEY` PEM text (RFC 8410), else raise `ConfigurationError`."""
+        der = _unarmour(data, _PUBLIC)
+        if der is None or not der.startswith(_SPKI) or len(der) != len(_SPKI) + PUBLIC_BYTES:
+            raise ConfigurationError("found no Ed25519 public key, expected one `PUBLIC KEY` PEM block")
+        return cls(der[len(_SPKI) :])
+
+    def to_pem(self) -> bytes:
+        """Return the `PUBLIC KEY` PEM text that openssl reads; `from_pem(to_pem(k)) == k`."""
+        return _armour(_SPKI + self.raw, _PUBLIC)
+
+    def verify(self, signature: bytes, data: bytes) -> bool:
+        """Return whether `signature` is this key's over exactly these bytes. The caller must look at the answer."""
+        from cryptography.exceptions import InvalidSignature
+
+        if self._key is None:
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+            self._key = Ed25519PublicKey.from_public_bytes(self.raw)
+        try:
+            self._key.verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and other.raw == self.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"PublicKey({self.text})"
+
+
+class PrivateKey:
+    """An Ed25519 private key. Its seed never shows in `repr`, and it can be neither pickled nor copied."""
+
+    __slots__ = ("_seed", "public", "sign")
+
+    public: PublicKey
+
+    def __init__(self, seed: bytes) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        if len(seed) != SEED_BYTES:
+            raise SigningError(f"private key is {len(seed)} bytes, expected {SEED_BYTES}")
+        key = Ed25519PrivateKey.from_private_bytes(seed)
+        self._seed = bytes(seed)
+        self.public = PublicKey(key.public_key().public_bytes_raw())
+        self.sign = key.sign
+        """Return the 64-byte signature over these bytes (RFC 8032)."""
+
+    @classmethod
+    def generate(cls, seed: bytes) -> PrivateKey:
+        """Return the key of 32 bytes of randomness, which the caller takes from the operating system."""
+        return cls(seed)
+
+    @property
+    def keyid(self) -> str:
+        return self.public.keyid
+
+    @classmethod
+    def from_pem(cls, data: bytes) -> PrivateKey:
+        """Return the key of an unencrypted `PRIVATE KEY` PEM text (PKCS #8, RFC 8410), else raise `SigningError`."""
+        der = _unarmour(data, _PRIVATE)
+        if der is None or not der.startswith(_PKCS8) or len(der) != len(_PKCS8) + SEED_BYTES:
+            raise SigningError("found no Ed25519 private key, expected one unencrypted `PRIVATE KEY` PEM block")
+        return cls(der[len(_PKCS8) :])
+
+    def to_pem(self) -> bytes:
+        """Return the unencrypted `PRIVATE KEY` PEM text; keep it in a file of mode 0600."""
+        return _armour(_PKCS8 + self._seed, _PRIVATE)
+
+    def wrap(self, passphrase: bytes, *, salt: bytes, nonce: bytes) -> bytes:
+        """Return the key text locked with a passphrase: Argon2id, then ChaCha20-Poly1305. Salt and nonce are fresh."""
+        if not passphrase:
+            raise SigningError("passphrase is empty, expected at least one character")
+        if len(salt) != SALT_BYTES or len(nonce) != NONCE_BYTES:
+            raise ValueError(f"salt and nonce are {len(salt)} and {len(nonce)} bytes, expected 16 and 12")
+        lanes, memory_kib, passes = _DEFAULT_COST
+        header = _Wrapped(
+            lanes=lanes,
+            memory_kib=memory_kib,
+            passes=passes,
+            nonce=encode_base64(nonce).decode(),
+            public=self.public.text,
+            salt=encode_base64(salt).decode(),
+        )
+        sealed = _cipher(passphrase, header).encrypt(nonce, self._seed, header.associated())
+        header = msgspec.structs.replace(header, ciphertext=encode_base64(sealed).decode())
+        return _armour(msgspec.json.encode(header), _WRAPPED)
+
+    @classmethod
+    def unwrap(cls, data: bytes, passphrase: bytes) -> PrivateKey:
+        """Return the key of a wrapped key text, else raise `SigningError`.
+
+        A wrong passphrase and an altered file cannot be told apart: the cipher authenticates both. Memory and passes
+        are read from the file within limits, so a hostile file cannot ask for the whole machine.
+        """
+        from cryptography.exceptions import InvalidTag
+
+        header, nonce, sealed = _read_wrapped(data)
+        try:
+            seed = _cipher(passphrase, header).decrypt(nonce, sealed, header.associated())
+        except InvalidTag:
+            raise SigningError("wrapped key does not open: wrong passphrase, or the file was altered") from None
+        key = cls(seed)
+        if key.public.text != header.public:
+            raise SigningError("wrapped key names another public key than the one inside")
+        return key
+
+    def __repr__(self) -> str:
+        return f"PrivateKey(public={self.public.text})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a PrivateKey is neither pickled nor copied")
+
+
+def is_wrapped(data: bytes) -> bool:
+    """Return whether this key text needs a passphrase."""
+    return data.startswith(f"-----BEGIN {_WRAPPED}-----\n".encode())
+
+
+class _Wrapped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The JSON inside a wrapped key; everything but the ciphertext is authenticated as associated data."""
+
+    cipher: Literal["chacha20-poly1305"] = "chacha20-poly1305"
+    ciphertext: str = ""
+    kdf: Literal["argon2id"] = "argon2id"
+    lanes: int
+    memory_kib: int
+    nonce: str
+    passes: int
+    public: str
+    salt: str
+
+    def associated(self) -> bytes:
+        return b"policyguard wrapped key v1\n" + msgspec.json.encode(msgspec.structs.replace(self, ciphertext=""))
+
+
+def _read_wrapped(data: bytes) -> tuple[_Wrapped, bytes, bytes]:
+    inner = _unarmour(data, _WRAPPED)
+    try:
+        header = msgspec.json.decode(inner or b"", type=_Wrapped)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise SigningError("found no wrapped key, expected one `POLICYGUARD WRAPPED KEY` block") from None
+    nonce, salt, sealed = (
+        decode_base64(text.encode("ascii", "replace")) for text in (header.nonce, header.salt, header.ciphertext)
+    )
+    if (
+        nonce is None or salt is None or sealed is None
+        or (len(nonce), len(salt), len(sealed)) != (NONCE_BYTES, SALT_BYTES, SEED_BYTES + 16)
+        or msgspec.json.encode(header) != inner
+    ):  # fmt: skip
+        raise SigningError("wrapped key is not in the one spelling we write")
+    # INVARIANT I31: a key file cannot ask for more than 1 GiB of memory, 16 passes or 16 lanes.
+    if not (
+        8 * header.lanes <= header.memory_kib <= _MAX_MEMORY_KIB
+        and 1 <= header.passes <= _MAX_PASSES
+        and 1 <= header.lanes <= 16
+    ):
+        raise SigningError(
+            f"wrapped key asks for {header.memory_kib} KiB, {header.passes} passes and {header.lanes} lanes, expected "
+            f"at most {_MAX_MEMORY_KIB}, {_MAX_PASSES} and 16"
+        )
+    return header, nonce, sealed
+
+
+def _cipher(passphrase: bytes, header: _Wrapped) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+    salt = decode_base64(header.salt.encode())
+    if salt is None:
+        raise SigningError("wrapped key has no salt")
+    try:
+        kdf = Argon2id(
+            salt=salt, length=32, iterations=header.passes, lanes=header.lanes, memory_cost=header.memory_kib
+        )
+        return ChaCha20Poly1305(kdf.derive(passphrase))
+    except UnsupportedAlgorithm:
+        raise SigningError(
+            "wrapped keys need Argon2id, which this OpenSSL does not have; expected OpenSSL 3.2 or newer"
+        ) from None
+
+
+def encode_base64(data: bytes) -> bytes:
+    """Return the base64 of these bytes: standard alphabet, padded, one line (RFC 4648 section 4)."""
+    return binascii.b2a_base64(data, newline=False)
+
+
+def decode_base64(text: bytes) -> bytes | None:
+    """Return the bytes this base64 spells, or None unless it is their one canonical spelling."""
+    try:
+        data = binascii.a2b_base64(text)
+    except (binascii.Error, ValueError):
+        return None
+    # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+    return data if binascii.b2a_base64(data, newline=False) == text else None
+
+
+def _armour(der: bytes, label: str) -> bytes:
+    text = encode_base64(der)
+    lines = b"\n".join(text[at : at + 64] for at in range(0, len(text), 64))
+    return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (label.encode(), lines, label.encode())
+
+
+def _unarmour(data: bytes, label: str) -> bytes | None:
+    if len(data) > MAX_KEY_TEXT_BYTES:
+        return None
+    lines = data.split(b"\n")
+    der = decode_base64(b"".join(lines[1:-2]))
+    return der if der is not None and _armour(der, label) == data else None

@@ -1,0 +1,300 @@
+"""The in-toto Statement that says what was decided, and the SignedDecision that carries it to the worker.
+
+A statement has one spelling: RFC 8785 JSON. The fields of every struct below stand in sorted order, so encoding needs
+no sorting; the parser encodes again and compares. Opens nothing and reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Literal, NoReturn
+
+import msgspec
+
+from policyguard.attest.dsse import reason
+from policyguard.errors import VerificationError
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Approval, Assurance, Fact
+from policyguard.model.request import Request, request_digest
+from policyguard.values import (
+    MAX_INTEGER,
+    NANOSECONDS_PER_S,
+    Instant,
+    ValueProblem,
+    canonical,
+    format_instant,
+    freeze,
+    parse_instant,
+    sha256_digest,
+)
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "urn:policyguard:decision:v1"
+ENGINE_VERSION = "0.1.0"
+
+MAX_STATEMENT_BYTES = 524_288
+MAX_INLINE_BYTES = 256
+"""A fact's value up to this many canonical bytes stands in the statement, a longer one as its digest."""
+
+
+class Digests(msgspec.Struct, frozen=True):
+    sha256: str
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """in-toto ResourceDescriptor: the resource, and the digest of the whole request with what it is bound to."""
+
+    digest: Digests
+    name: str
+
+
+class ApprovalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    account: str
+    approved_at: str
+    assurance: str
+    digest: str
+    expires: str
+    source: str
+
+
+class FactRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
+
+    assurance: str
+    digest: str | msgspec.UnsetType = msgspec.UNSET
+    masked: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    observed_at: str = ""
+    source: str = ""
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class GapRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    because: tuple[str, ...]
+    domain: str
+    needed: int
+    quorum: str
+    roles: tuple[str, ...]
+    rule: str
+
+
+class PolicyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    digest: str
+    epoch: int
+
+
+class Predicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a worker checks and an auditor asks about one decision. Times are RFC 3339 in UTC."""
+
+    action: str
+    approvals: tuple[ApprovalRecord, ...]
+    audience: str
+    bound: tuple[str, ...]
+    decision: Literal["allow", "deny"]
+    decision_id: str
+    determining: tuple[str, ...]
+    engine_version: str
+    errored: tuple[str, ...]
+    expires: str
+    facts: dict[str, FactRecord]
+    gaps: tuple[GapRecord, ...]
+    issued_at: str
+    missing: dict[str, str]
+    mode: Literal["advisory", "enforcing"]
+    not_before: str
+    obligations: tuple[str, ...]
+    policy: PolicyRecord
+    reason_codes: tuple[str, ...]
+    request_digest: str
+    requester: str
+    requiring: tuple[str, ...]
+    resource: str
+
+    @property
+    def allowed(self) -> bool:
+        return self.decision == "allow"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a Predicate is not a truth value, use `.allowed`")
+
+
+class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"type": "_type"}):
+    """in-toto Statement v1 with our predicate."""
+
+    type: str
+    predicate: Predicate
+    predicate_type: str = msgspec.field(name="predicateType")
+    subject: tuple[Subject]
+
+
+_UNSET = msgspec.UNSET
+_ENCODER = msgspec.json.Encoder()
+_SORTING = msgspec.json.Encoder(order="sorted")
+_DECODER = msgspec.json.Decoder(Statement)
+_HEAD = msgspec.json.Decoder(msgspec.defstruct("Head", [("_type", str), ("predicateType", str)]))
+
+
+def decision_statement(
+    decision: Decision,
+    request: Request,
+    *,
+    decision_id: str,
+    audience: str,
+    issued_at: Instant,
+    not_before: Instant,
+    expires: Instant,
+    advisory: bool = False,
+    mattered: Collection[str] | None = None,
+    approvals: tuple[Approval, ...] | None = None,
+    sensitive: frozenset[str] = frozenset(),
+) -> bytes:
+    """Return the canonical bytes of the statement about this decision.
+
+    Args:
+        mattered: paths of the facts to record; None records all that were collected.
+        approvals: those that a quorum counted; None records all that were collected.
+        sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
+    """
+    facts = decision.facts
+    digest = request_digest(request, facts.bound)
+    resource = request.resource.ref
+    predicate = Predicate(
+        request.action,
+        tuple([_approval(each) for each in (facts.approvals if approvals is None else approvals)]),
+        audience,
+        tuple(sorted([path for path, fact in facts.entries.items() if fact.bound])),
+        "allow" if decision.allowed else "deny",
+        decision_id,
+        decision.determining,
+        ENGINE_VERSION,
+        decision.errored,
+        instant_text(expires),
+        {
+            path: _fact(facts.entries[path], path in sensitive)
+            for path in sorted(facts.entries)
+            if mattered is None or path in mattered
+        },
+        tuple([GapRecord(g.because, g.domain, g.needed, g.quorum, g.roles, g.rule) for g in decision.gaps]),
+        instant_text(issued_at),
+        {path: str(facts.missing[path]) for path in sorted(facts.missing)},
+        "advisory" if advisory else "enforcing",
+        instant_text(not_before),
+        decision.obligations,
+        PolicyRecord(decision.policy_digest, decision.epoch),
+        decision.reason_codes,
+        digest,
+        request.subject.ref,
+        decision.requiring,
+        resource,
+    )
+    return _ENCODER.encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, (Subject(Digests(digest), resource),)))
+
+
+def parse_statement(payload: bytes) -> Statement:
+    """Return the statement these bytes spell.
+
+    Raises:
+        VerificationError: step V1, too large, not JSON or not its one spelling; step V5, another type of statement.
+    """
+    if len(payload) > MAX_STATEMENT_BYTES:
+        raise VerificationError("V1", f"statement is {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}")
+    _check_types(payload)
+    try:
+        statement = _DECODER.decode(payload)
+        _check_values(statement.predicate)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
+        raise VerificationError("V1", f"statement: {reason(problem)}") from None
+    # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+    if _SORTING.encode(statement) != payload:
+        raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
+    # INVARIANT I38: the digest and the resource that in-toto tools read are those that we check.
+    subject, predicate = statement.subject[0], statement.predicate
+    if (subject.digest.sha256, subject.name) != (predicate.request_digest, predicate.resource):
+        raise VerificationError("V1", "statement subject differs from the predicate's resource and request digest")
+    return statement
+
+
+@lru_cache(maxsize=1024)
+def instant_text(instant: Instant) -> str:
+    """Return the RFC 3339 text of an instant; a decision's facts share few instants, so they are remembered."""
+    whole_s, nanoseconds = divmod(instant, NANOSECONDS_PER_S)
+    if not nanoseconds:
+        return _second_text(whole_s) + "Z"
+    digits = f"{nanoseconds:09d}"
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    return f"{_second_text(whole_s)}.{digits}Z"
+
+
+@lru_cache(maxsize=256)
+def _second_text(whole_s: int) -> str:
+    return format_instant(whole_s * NANOSECONDS_PER_S)[:-1]
+
+
+_WORDS = ("", *(assurance.word for assurance in Assurance))
+_SHORT = 40
+"""Text of up to this many characters never exceeds `MAX_INLINE_BYTES`, however it is escaped."""
+
+
+def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
+    word, observed_at, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.value
+    # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
+    if is_sensitive:
+        return FactRecord(word, _UNSET, True, observed_at, fact.source)
+    kind = type(value)
+    if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, value)  # type: ignore[arg-type]
+    encoded = _SORTING.encode(value)
+    if not encoded.isascii():
+        encoded = canonical(value)
+    if len(encoded) <= MAX_INLINE_BYTES:
+        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, msgspec.Raw(encoded))
+    return FactRecord(word, sha256_digest(encoded), _UNSET, observed_at, fact.source)
+
+
+def _approval(each: Approval) -> ApprovalRecord:
+    return ApprovalRecord(
+        each.account, instant_text(each.approved_at), _WORDS[each.assurance], each.approval_digest,
+        instant_text(each.expires), each.source,
+    )  # fmt: skip
+
+
+def _check_types(payload: bytes) -> None:
+    """Raise unless this is a Statement v1 with our predicate type, before the predicate itself is read."""
+    try:
+        head = _HEAD.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise VerificationError("V1", f"statement: {reason(problem)}") from None
+    found = (head._type, head.predicateType)  # type: ignore[attr-defined]
+    if found != (STATEMENT_TYPE, PREDICATE_TYPE):
+        raise VerificationError(
+            "V5", f"statement is `{found[0][:80]}` with predicate `{found[1][:80]}`, expected `{PREDICATE_TYPE}`"
+        )
+
+
+def _check_values(predicate: Predicate) -> None:
+    times = [predicate.issued_at, predicate.not_before, predicate.expires]
+    times += [text for each in predicate.approvals for text in (each.approved_at, each.expires)]
+    times += [fact.observed_at for fact in predicate.facts.values()]
+    for text in times:
+        if instant_text(parse_instant(text)) != text:
+            raise ValueError(f"found `{text[:40]}`, expected the one spelling of a UTC time")
+    if not 0 <= predicate.policy.epoch <= MAX_INTEGER:
+        raise ValueError(f"policy.epoch: found {predicate.policy.epoch}, expected 0 to 2^53 - 1")
+    for path, fact in predicate.facts.items():
+        _check_fact(fact, f"facts.{path}")
+
+
+def _check_fact(fact: FactRecord, where: str) -> None:
+    given = [fact.value, fact.digest, fact.masked]
+    if sum(each is not msgspec.UNSET for each in given) != 1:
+        raise ValueError(f"{where}: expected exactly one of `value`, `digest` and `masked`")
+    if isinstance(fact.value, msgspec.Raw):
+        data = bytes(fact.value)
+        try:
+            value = freeze(msgspec.json.decode(data), where)
+        except ValueProblem as problem:
+            raise ValueError(str(problem)) from None
+        if canonical(value) != data:
+            raise ValueError(f"{where}: value is not in its one spelling")

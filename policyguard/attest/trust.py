@@ -1,0 +1,193 @@
+"""Trust: whose signatures count, from when to when, for whom, and under which policies.
+
+A verifier is *given* its trust; nothing in an envelope adds to it. `parse_trust` takes decoded data (the YAML or JSON
+is read at the edge) and names the JSON path of the first problem.
+
+    apiVersion: policyguard/v1
+    kind: Trust
+    keys: [{key: "ed25519:BASE64", name: TEXT?, notBefore: TIME?, expires: TIME?}]
+    threshold: 1?                       ; default 1
+    logs: ["name+hash+base64"]          ; C2SP verifier keys
+    audiences: [TEXT]
+    policies: {digests: [HEX]?, minEpoch: N?}     ; at least one of the two
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from policyguard.attest.keys import PublicKey
+from policyguard.attest.note import NoteKey
+from policyguard.errors import ConfigurationError
+from policyguard.values import MAX_INTEGER, Instant, format_instant, name_of, parse_instant
+
+MAX_KEYS = 64
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedKey:
+    """A key and its validity window: it signs from `not_before` until just before `expires`."""
+
+    key: PublicKey
+    name: str = ""
+    not_before: Instant | None = None
+    expires: Instant | None = None
+
+    def is_valid(self, instant: Instant) -> bool:
+        return (self.not_before is None or self.not_before <= instant) and (
+            self.expires is None or instant < self.expires
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What a verifier pins. No list is empty, the threshold can be met, and policies are pinned in some way."""
+
+    keys: tuple[TrustedKey, ...]
+    logs: tuple[NoteKey, ...]
+    audiences: frozenset[str]
+    threshold: int = 1
+    policy_digests: frozenset[str] = frozenset()
+    min_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        # INVARIANT I45: trust that holds nothing, or less than its threshold, cannot be made.
+        for name in ("keys", "logs", "audiences"):
+            if not getattr(self, name):
+                raise ConfigurationError(f"$.{name}: found none, expected at least one")
+        distinct = len({trusted.key for trusted in self.keys})
+        if distinct != len(self.keys):
+            raise ConfigurationError("$.keys: the same key stands there twice")
+        if len({(log.name, log.key_hash) for log in self.logs}) != len(self.logs):
+            raise ConfigurationError("$.logs: two log keys share their name and hash")
+        if not 1 <= self.threshold <= distinct:
+            raise ConfigurationError(
+                f"$.threshold: found {self.threshold}, expected 1 to {distinct}, the number of keys"
+            )
+        if not self.policy_digests and self.min_epoch is None:
+            raise ConfigurationError("$.policies: found neither `digests` nor `minEpoch`, expected at least one")
+
+
+def parse_trust(data: object) -> Trust:
+    """Return the trust that this decoded `Trust` document spells, else raise `ConfigurationError` with the path."""
+    top = _object(data, "$", ("apiVersion", "kind", "keys", "logs", "audiences", "policies"), ("threshold",))
+    if (top["apiVersion"], top["kind"]) != ("policyguard/v1", "Trust"):
+        raise ConfigurationError("$: expected `apiVersion: policyguard/v1` and `kind: Trust`")
+    policies = _object(top["policies"], "$.policies", (), ("digests", "minEpoch"))
+    digests = _list(policies["digests"], "$.policies.digests", _digest) if "digests" in policies else ()
+    return Trust(
+        keys=_list(top["keys"], "$.keys", _key),
+        logs=_list(top["logs"], "$.logs", _log),
+        audiences=frozenset(_list(top["audiences"], "$.audiences", _text)),
+        threshold=_integer(top.get("threshold", 1), "$.threshold", 1),
+        policy_digests=frozenset(digests),
+        min_epoch=_integer(policies["minEpoch"], "$.policies.minEpoch", 0) if "minEpoch" in policies else None,
+    )
+
+
+def trust_data(trust: Trust) -> dict[str, Any]:
+    """Return the document of this trust; `parse_trust(trust_data(t)) == t`."""
+    policies: dict[str, Any] = {"digests": sorted(trust.policy_digests)} if trust.policy_digests else {}
+    if trust.min_epoch is not None:
+        policies["minEpoch"] = trust.min_epoch
+    return {
+        "apiVersion": "policyguard/v1",
+        "kind": "Trust",
+        "keys": [_key_data(trusted) for trusted in trust.keys],
+        "threshold": trust.threshold,
+        "logs": [log.text for log in trust.logs],
+        "audiences": sorted(trust.audiences),
+        "policies": policies,
+    }
+
+
+def _key_data(trusted: TrustedKey) -> dict[str, str]:
+    data = {"key": trusted.key.text}
+    if trusted.name:
+        data["name"] = trusted.name
+    for field, instant in (("notBefore", trusted.not_before), ("expires", trusted.expires)):
+        if instant is not None:
+            data[field] = format_instant(instant)
+    return data
+
+
+def _key(data: object, path: str) -> TrustedKey:
+    members = _object(data, path, ("key",), ("name", "notBefore", "expires"))
+    not_before = _instant(members["notBefore"], f"{path}.notBefore") if "notBefore" in members else None
+    expires = _instant(members["expires"], f"{path}.expires") if "expires" in members else None
+    if not_before is not None and expires is not None and expires <= not_before:
+        _refuse(f"{path}.expires", f"found `{members['expires']}`, expected a time after `{members['notBefore']}`")
+    return TrustedKey(
+        key=_converted(PublicKey.from_text, members["key"], f"{path}.key"),
+        name=_text(members["name"], f"{path}.name") if "name" in members else "",
+        not_before=not_before,
+        expires=expires,
+    )
+
+
+def _log(data: object, path: str) -> NoteKey:
+    return _converted(NoteKey.from_text, data, path)
+
+
+def _instant(data: object, path: str) -> Instant:
+    return _converted(parse_instant, data, path)
+
+
+def _converted(convert: Callable[[str], _T], data: object, path: str) -> _T:
+    try:
+        return convert(_text(data, path))
+    except ConfigurationError as problem:
+        if problem.message.startswith("$"):
+            raise
+        _refuse(path, problem.message)
+    except ValueError as problem:
+        _refuse(path, str(problem))
+
+
+def _text(data: object, path: str) -> str:
+    if type(data) is not str or not data:
+        _refuse(path, f"found {name_of(data) if data != '' else 'empty text'}, expected text")
+    return data
+
+
+def _digest(data: object, path: str) -> str:
+    text = _text(data, path)
+    if not _DIGEST.fullmatch(text):
+        _refuse(path, f"found `{text[:80]}`, expected 64 lower-case hex digits")
+    return text
+
+
+def _integer(data: object, path: str, least: int) -> int:
+    if type(data) is not int or not least <= data <= MAX_INTEGER:
+        _refuse(path, f"found {data if type(data) is int else name_of(data)}, expected an integer of at least {least}")
+    return data
+
+
+def _list(data: object, path: str, item: Callable[[object, str], _T]) -> tuple[_T, ...]:
+    if not isinstance(data, list | tuple):
+        _refuse(path, f"found {name_of(data)}, expected a list")
+    if not 1 <= len(data) <= MAX_KEYS:
+        _refuse(path, f"found {len(data) or 'none'}, expected 1 to {MAX_KEYS}")
+    return tuple([item(each, f"{path}[{i}]") for i, each in enumerate(data)])
+
+
+def _object(data: object, path: str, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:
+    names = ", ".join(f"`{name}`" for name in (*required, *optional))
+    if not isinstance(data, Mapping):
+        _refuse(path, f"found {name_of(data)}, expected a map with {names}")
+    for name in required:
+        if name not in data:
+            _refuse(path, f"`{name}` is missing, expected {names}")
+    for name in data:
+        if name not in required and name not in optional:
+            _refuse(path, f"unknown field `{name}`, expected {names}")
+    return data
+
+
+def _refuse(path: str, message: str) -> NoReturn:
+    raise ConfigurationError(f"{path}: {message}")

@@ -1,0 +1,62 @@
+"""Many payloads under one signature: the keys sign the root of a Merkle tree over them, each carries its proof.
+
+A batched envelope holds its payload, its place in the batch and the signatures over the root; it verifies alone, with
+t of n keys as ever. What is signed is DSSE's message for a payload type of its own, so no batch can pass for a
+decision or the other way round:
+
+    leaf    = pae(payload type, payload)
+    message = pae("application/vnd.policyguard.batch.v1", root size-as-8-bytes)
+
+Opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from policyguard.attest.dsse import BatchProof, Envelope, Signature, pae
+from policyguard.attest.keys import PrivateKey
+from policyguard.audit.merkle import ProofError, Range, Subtree, inclusion_paths, leaf_hash, root_from_inclusion
+from policyguard.errors import VerificationError
+
+BATCH_TYPE = "application/vnd.policyguard.batch.v1"
+
+
+def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[PrivateKey]) -> tuple[Envelope, ...]:
+    """Return one envelope for each payload, in order; every key signs once for all of them."""
+    if not keys:
+        raise ValueError("keys: none given, expected at least one")
+    if not payloads:
+        return ()
+    tree = Range()
+    completed = [tree.append(leaf_hash(pae(payload_type, payload))) for payload in payloads]
+    message = _message(tree.root(), tree.size)
+    signatures = tuple([Signature(key.keyid, key.sign(message)) for key in keys])
+    paths = inclusion_paths(0, tree.size, _subtree_of(completed))
+    return tuple(
+        [
+            Envelope(payload, payload_type, signatures, BatchProof(index, tree.size, path))
+            for index, (payload, path) in enumerate(zip(payloads, paths, strict=True))
+        ]
+    )
+
+
+def signed_message(envelope: Envelope) -> bytes:
+    """Return the bytes that this envelope's signatures must cover, else raise `VerificationError` V4."""
+    message = pae(envelope.payload_type, envelope.payload)
+    batch = envelope.batch
+    if batch is None:
+        return message
+    try:
+        # INVARIANT I46: the size of a batch is signed with its root.
+        return _message(root_from_inclusion(leaf_hash(message), batch.index, batch.size, batch.path), batch.size)
+    except ProofError as problem:
+        raise VerificationError("V4", f"batch proof: {problem}") from None
+
+
+def _message(root: bytes, size: int) -> bytes:
+    return pae(BATCH_TYPE, root + size.to_bytes(8, "big"))
+
+
+def _subtree_of(completed: Sequence[Sequence[bytes]]) -> Subtree:
+    return lambda level, index: completed[((index + 1) << level) - 1][level]

@@ -1,0 +1,131 @@
+"""Check a whole log without trusting who kept it: recompute everything, name the first entry that does not add up.
+
+Entries are read in order, in constant memory. What each kind of damage looks like:
+
+    bytes of an entry changed             leaf hash differs from the stored one
+    bytes and hashes changed alike        root differs from the one the log signed after that entry
+    entry deleted, or moved               a number is missing, or the root differs
+    entries cut off at the end            only a checkpoint kept elsewhere can tell: pass it in `kept`
+    history rewritten with the log's key  likewise: another root at the kept size (a split view)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from policyguard.attest.note import NoteKey
+from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
+from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash
+from policyguard.audit.stores import Row, Store
+from policyguard.errors import AuditError, VerificationError
+
+_PAGE = 512
+
+
+class LogSummary(msgspec.Struct, frozen=True):
+    """A log that adds up: its newest checkpoint, and how many signed checkpoints stand in it."""
+
+    checkpoint: Checkpoint
+    note: bytes
+    checkpoints: int
+
+
+def check_log(store: Store, logs: Sequence[NoteKey] | None, kept: Sequence[bytes] = ()) -> LogSummary:
+    """Return what the log holds if every entry, hash and checkpoint adds up, else raise.
+
+    Args:
+        logs: trusted log keys; every checkpoint must be signed by one. None checks that the log agrees with itself, and
+            not who signed it.
+        kept: checkpoints (signed notes) that were seen earlier; the log must still contain each of those trees.
+
+    Raises:
+        AuditError: `.entry` is the first entry that does not add up, where one can be named.
+    """
+    wanted = _kept_roots(logs, kept)
+    tree = Range()
+    newest: Checkpoint | None = None
+    note, count, covered = b"", 0, 0
+    for row in _rows(store):
+        _check_row(row, tree)
+        if tree.size in wanted:
+            _check_kept(wanted.pop(tree.size), tree)
+        if row.checkpoint is not None:
+            newest, note = _check_checkpoint(row.checkpoint, tree, logs, covered), row.checkpoint
+            count, covered = count + 1, tree.size
+    if newest is None and not tree.size:
+        raise AuditError("log is empty, expected at least one entry")
+    if newest is None or covered != tree.size:
+        raise AuditError(f"entries {covered} to {tree.size - 1} are under no signed checkpoint", entry=covered)
+    if wanted:
+        size = min(wanted)
+        raise AuditError(f"log has {tree.size} entries, a kept checkpoint says {size}: the end was cut off",
+                         entry=tree.size)  # fmt: skip
+    return LogSummary(newest, note, count)
+
+
+def _rows(store: Store) -> Iterator[Row]:
+    """Yield every row there was when we began, page by page, so that a writer is never held up for long."""
+    start = 0
+    last = store.last()
+    while last is not None and start <= last.entry:
+        yield from store.read(start, start + _PAGE)
+        start += _PAGE
+
+
+def _check_row(row: Row, tree: Range) -> None:
+    """Add the row to the tree, or raise `AuditError` naming it."""
+    entry = tree.size
+    if row.entry != entry:
+        raise AuditError(f"entry {entry} is missing, found entry {row.entry} in its place", entry=entry)
+    computed = leaf_hash(row.leaf)
+    if row.hashes[:HASH_BYTES] != computed:
+        raise AuditError(
+            f"entry {entry}: leaf hash is `{computed.hex()[:16]}`, expected `{row.hashes.hex()[:16]}`; "
+            "its bytes or its stored hash were changed",
+            entry=entry,
+        )
+    if b"".join(tree.append(computed)) != row.hashes:
+        raise AuditError(f"entry {entry}: the stored subtree hashes do not follow from the entries up to it",
+                         entry=entry)  # fmt: skip
+
+
+def _check_checkpoint(note: bytes, tree: Range, logs: Sequence[NoteKey] | None, covered: int) -> Checkpoint:
+    """Return the checkpoint after a row if it is signed and names this very tree; else name the entries it covers."""
+    entry = tree.size - 1
+    try:
+        checkpoint = read_checkpoint(note)
+        if (checkpoint.size, checkpoint.root) == (tree.size, tree.root()):
+            return checkpoint if logs is None else open_checkpoint(note, logs)
+    except VerificationError as problem:
+        raise AuditError(f"entry {entry}: its checkpoint does not hold: {problem.message}", entry=entry) from None
+    where = f"entry {covered}" if covered == entry else f"one of entries {covered} to {entry}"
+    raise AuditError(
+        f"{where} was changed, moved, added or removed: the tree of {tree.size} entries has root "
+        f"`{tree.root().hex()[:16]}`, the log signed `{checkpoint.root.hex()[:16]}` for {checkpoint.size}",
+        entry=covered,
+    )
+
+
+def _kept_roots(logs: Sequence[NoteKey] | None, kept: Sequence[bytes]) -> dict[int, Checkpoint]:
+    wanted: dict[int, Checkpoint] = {}
+    for note in kept:
+        try:
+            checkpoint = read_checkpoint(note) if logs is None else open_checkpoint(note, logs)
+        except VerificationError as problem:
+            raise AuditError(f"kept checkpoint: {problem.message}") from None
+        other = wanted.setdefault(checkpoint.size, checkpoint)
+        if other.root != checkpoint.root:
+            raise AuditError(f"two kept checkpoints of {checkpoint.size} entries have different roots: a split view")
+    wanted.pop(0, None)
+    return wanted
+
+
+def _check_kept(checkpoint: Checkpoint, tree: Range) -> None:
+    # INVARIANT I53: a log that differs from a checkpoint kept elsewhere does not add up, whoever signed it.
+    if checkpoint.root != tree.root():
+        raise AuditError(
+            f"the first {tree.size} entries have root `{tree.root().hex()[:16]}`, a kept checkpoint says "
+            f"`{checkpoint.root.hex()[:16]}`: history was rewritten or shown differently (a split view)"
+        )

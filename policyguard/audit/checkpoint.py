@@ -1,0 +1,78 @@
+"""Checkpoints: a log's name, its size and its root, signed by the log (C2SP tlog-checkpoint over signed-note).
+
+    checkpoint = origin LF size LF base64(root) LF *(extension LF)      ; size in decimal, no leading zero
+
+Opens nothing. The text has one spelling: it is written again and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from policyguard.attest.keys import PrivateKey, decode_base64, encode_base64
+from policyguard.attest.note import NoteKey, open_note, sign_note, split_note
+from policyguard.audit.merkle import HASH_BYTES
+from policyguard.errors import VerificationError
+
+MAX_TREE_SIZE = 2**62
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A tree head: so many leaves, this root, in the log of this origin. Signed extensions are kept, not read."""
+
+    origin: str
+    size: int
+    root: bytes
+    extensions: tuple[str, ...] = ()
+
+    def to_text(self) -> bytes:
+        """Return the text that is signed."""
+        extensions = "".join(f"{line}\n" for line in self.extensions)
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root).decode()}\n{extensions}".encode()
+
+
+def parse_checkpoint(text: bytes) -> Checkpoint:
+    """Return the checkpoint this note text spells, else raise `VerificationError` V1."""
+    try:
+        lines = text.decode().split("\n")
+    except UnicodeDecodeError:
+        raise VerificationError("V1", "checkpoint is not UTF-8") from None
+    if len(lines) < 4 or lines[-1]:
+        raise VerificationError("V1", f"checkpoint has {len(lines) - 1} lines, expected origin, size and root")
+    origin, size, root_text, *extensions = lines[:-1]
+    root = decode_base64(root_text.encode())
+    if not (size.isascii() and size.isdigit() and len(size) <= 19 and int(size) <= MAX_TREE_SIZE):
+        raise VerificationError("V1", f"checkpoint has the size `{size[:30]}`, expected a decimal number")
+    if root is None or len(root) != HASH_BYTES:
+        raise VerificationError("V1", "checkpoint has a malformed root, expected the base64 of 32 bytes")
+    checkpoint = Checkpoint(origin, int(size), root, tuple(extensions))
+    # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+    if checkpoint.to_text() != text or not origin or not all(extensions):
+        raise VerificationError("V1", "checkpoint is not in its one spelling")
+    return checkpoint
+
+
+def sign_checkpoint(checkpoint: Checkpoint, note_key: NoteKey, key: PrivateKey) -> bytes:
+    """Return the signed note of a checkpoint. The same tree gives the same bytes: Ed25519 is deterministic."""
+    return sign_note(checkpoint.to_text(), note_key, key)
+
+
+def open_checkpoint(note: bytes, logs: Sequence[NoteKey]) -> Checkpoint:
+    """Return the checkpoint in this note, signed by the trusted log that it names.
+
+    Raises:
+        VerificationError: step V1, malformed; step V2, not signed by a trusted log, or by one about another log.
+    """
+    text, key = open_note(note, logs)
+    checkpoint = parse_checkpoint(text)
+    # INVARIANT I36: a log vouches for its own name only.
+    if checkpoint.origin != key.name:
+        raise VerificationError("V2", f"checkpoint is of log `{checkpoint.origin}`, signed by `{key.name}`")
+    return checkpoint
+
+
+def read_checkpoint(note: bytes) -> Checkpoint:
+    """Return the checkpoint in this note *without* checking who signed it; for showing and for one's own store."""
+    return parse_checkpoint(split_note(note)[0])

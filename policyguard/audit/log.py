@@ -1,0 +1,245 @@
+"""The decision log: an append-only Merkle tree over envelopes, with a signed checkpoint after every transaction.
+
+A receipt is returned only after its entry, and the checkpoint that covers it, are durable in the store. Threads that
+arrive while a transaction is under way share the next one. Other processes may append to the same store: the last row
+is read again under the store's lock and must carry our own checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.note import NoteKey
+from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
+from policyguard.audit.proofs import subtree_in
+from policyguard.audit.receipt import Receipt
+from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.errors import AuditError, VerificationError
+
+MAX_GROUP = 4096
+"""Entries of one transaction at most; more arrivals wait for the next."""
+
+
+class _Tail(NamedTuple):
+    """What the log remembers of the tree it last saw: the note identifies it."""
+
+    note: bytes | None
+    size: int
+    nodes: tuple[bytes, ...]
+
+
+class _Waiter:
+    __slots__ = ("leaves", "problem", "receipts")
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self.leaves = leaves
+        self.receipts: tuple[Receipt, ...] | None = None
+        self.problem: BaseException | None = None
+
+
+class Log:
+    """An open log. Any number of threads may append."""
+
+    def __init__(self, store: Store, key: PrivateKey, origin: str) -> None:
+        self._store = store
+        self._opened: SqliteStore | None = None
+        self._key = key
+        self.verifier = NoteKey(origin, key.public)
+        """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
+        self._tail = _Tail(None, 0, ())
+        self._queue: list[_Waiter] = []
+        self._queue_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        where: Store | str | os.PathLike[str],
+        key: PrivateKey,
+        origin: str | None = None,
+        *,
+        create: bool = False,
+    ) -> Log:
+        """Return the log in this store, or SQLite file, its last checkpoint verified with our own key.
+
+        Args:
+            origin: the log's name; None takes the name in the file, or for a new one `policyguard/` and the key id.
+            create: make the file if it is not there.
+
+        Raises:
+            AuditError: the store is of another origin, its last entries do not add up to a tree that we signed, or
+                the file cannot be opened for writing.
+            ConfigurationError: `origin` cannot name a log.
+        """
+        if isinstance(where, str | os.PathLike):
+            name = origin or f"policyguard/{key.keyid[:16]}"
+            NoteKey(name, key.public)
+            store = SqliteStore.open(where, origin=origin, create_as=name if create else None)
+            try:
+                log = cls.open(store, key, origin or store.origin)
+            except BaseException:
+                store.close()
+                raise
+            log._opened = store
+            return log
+        origin = origin or where.origin
+        if where.origin != origin:
+            raise AuditError(f"log is of origin `{where.origin}`, expected `{origin}`")
+        log = cls(where, key, origin)
+        log._follow(where.last())
+        return log
+
+    def close(self) -> None:
+        """Close the file, if `open` was given one. Everything acknowledged is durable already."""
+        with self._commit_lock:
+            if self._opened is not None:
+                self._opened.close()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def size(self) -> int:
+        """How many entries this process last saw."""
+        return self._tail.size
+
+    def append(self, leaf: bytes) -> Receipt:
+        """Return the receipt of this leaf, once it is durable. Raises `AuditError`, and then it is not in the log."""
+        return self.append_many((leaf,))[0]
+
+    def append_many(self, leaves: Sequence[bytes]) -> tuple[Receipt, ...]:
+        """Return one receipt for each leaf, in order, all under one checkpoint, once all are durable.
+
+        All or nothing: on `AuditError` none of them is in the log.
+        """
+        if not leaves:
+            return ()
+        waiter = _Waiter(leaves)
+        with self._queue_lock:
+            self._queue.append(waiter)
+        with self._commit_lock:
+            while waiter.receipts is None and waiter.problem is None:
+                self._lead()
+        if waiter.receipts is None:
+            raise AuditError(f"{waiter.problem}", entry=getattr(waiter.problem, "entry", None)) from waiter.problem
+        return waiter.receipts
+
+    def _lead(self) -> None:
+        """Commit what is waiting in one transaction and hand each waiter its receipts or the problem."""
+        with self._queue_lock:
+            group = _first_group(self._queue)
+            del self._queue[: len(group)]
+        try:
+            leaves = [leaf for waiter in group for leaf in waiter.leaves]
+            receipts = self._commit(leaves)
+        except BaseException as problem:
+            for waiter in group:
+                waiter.problem = problem
+            if not isinstance(problem, AuditError):
+                raise
+            return
+        at = 0
+        for waiter in group:
+            waiter.receipts = receipts[at : at + len(waiter.leaves)]
+            at += len(waiter.leaves)
+
+    def _commit(self, leaves: Sequence[bytes]) -> tuple[Receipt, ...]:
+        grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
+
+        def grow(last: Row | None) -> Sequence[Row]:
+            tail = self._follow(last)
+            rows, after, paths = _grow(tail, leaves, self._sign)
+            note = after.note or b""
+            grown.append(
+                (after, tuple([Receipt(note, row.entry, path) for row, path in zip(rows, paths, strict=True)]))
+            )
+            return rows
+
+        self._store.append(grow)
+        # INVARIANT I42: nothing is acknowledged before it is durable: the store has returned.
+        self._tail, receipts = grown[0]
+        return receipts
+
+    def _sign(self, size: int, root: bytes) -> bytes:
+        return sign_checkpoint(Checkpoint(self.verifier.name, size, root), self.verifier, self._key)
+
+    def _follow(self, last: Row | None) -> _Tail:
+        """Return the tail of the store, re-read if another process has appended; `AuditError` if it does not add up."""
+        tail = self._tail
+        if last is not None and last.checkpoint == tail.note and last.entry + 1 == tail.size:
+            return tail
+        size = 0 if last is None else last.entry + 1
+        if size <= tail.size and (size or tail.size):
+            raise AuditError(f"log shrank or changed: it has {size} entries, expected {tail.size} that we have seen")
+        if last is not None:
+            self._tail = self._reload(last, size)
+        return self._tail
+
+    def _reload(self, last: Row, size: int) -> _Tail:
+        # INVARIANT I44: we sign on top of a tree only if our own signature under exactly that tree is in the store.
+        if last.checkpoint is None:
+            raise AuditError(f"entry {last.entry} carries no checkpoint, expected one after the last entry",
+                             entry=last.entry)  # fmt: skip
+        try:
+            checkpoint = open_checkpoint(last.checkpoint, (self.verifier,))
+        except VerificationError as problem:
+            raise AuditError(f"entry {last.entry}: {problem.message}", entry=last.entry) from None
+        tree = range_of(size, subtree_in(self._store))
+        if (checkpoint.size, checkpoint.root) != (size, tree.root()):
+            raise AuditError(
+                f"the last {size} entries do not add up to the tree of {checkpoint.size} that the log signed",
+                entry=last.entry,
+            )
+        return _Tail(last.checkpoint, size, tuple(tree.nodes))
+
+
+def _grow(
+    tail: _Tail, leaves: Sequence[bytes], sign: Callable[[int, bytes], bytes]
+) -> tuple[list[Row], _Tail, list[tuple[bytes, ...]]]:
+    """Return the rows that add these leaves to the tree, the tail after them, and an inclusion path for each."""
+    tree = Range(tail.size, tail.nodes)
+    hashes = [tree.append(leaf_hash(leaf)) for leaf in leaves]
+    size = tree.size
+    note = sign(size, tree.root())
+    if len(leaves) == 1:
+        # The newest leaf's siblings are the complete subtrees that were there before, smallest first.
+        paths = [tail.nodes[::-1]]
+    else:
+        paths = inclusion_paths(tail.size, size, _subtree_of(tail, hashes))
+    rows = [
+        Row(index, leaf, b"".join(completed), None)
+        for index, leaf, completed in zip(range(tail.size, size), leaves, hashes, strict=True)
+    ]
+    rows[-1] = rows[-1]._replace(checkpoint=note)
+    return rows, _Tail(note, size, tuple(tree.nodes)), paths
+
+
+def _subtree_of(tail: _Tail, hashes: Sequence[Sequence[bytes]]) -> Subtree:
+    """Return the subtrees that new leaves' proofs need: those complete before, and those completed since."""
+    known = dict(zip(complete_subtrees(0, tail.size), tail.nodes, strict=True))
+
+    def subtree(level: int, index: int) -> bytes:
+        last = ((index + 1) << level) - 1
+        return hashes[last - tail.size][level] if last >= tail.size else known[level, index]
+
+    return subtree
+
+
+def _first_group(queue: Sequence[_Waiter]) -> list[_Waiter]:
+    group: list[_Waiter] = []
+    count = 0
+    for waiter in queue:
+        count += len(waiter.leaves)
+        if group and count > MAX_GROUP:
+            break
+        group.append(waiter)
+    return group

@@ -1,0 +1,67 @@
+"""Proofs over a stored log, for auditors: they need the store and no key.
+
+A store keeps with each leaf the hashes of the complete subtrees it closes, so a proof reads a handful of rows.
+"""
+
+from __future__ import annotations
+
+from policyguard.audit.checkpoint import read_checkpoint
+from policyguard.audit.merkle import HASH_BYTES, Subtree, consistency_path, inclusion_path
+from policyguard.audit.receipt import Receipt
+from policyguard.audit.stores import Row, Store
+from policyguard.errors import AuditError, VerificationError
+
+
+def subtree_in(store: Store) -> Subtree:
+    """Return the function from (level, index) to the hash of that complete subtree, as the store has it."""
+
+    def subtree(level: int, index: int) -> bytes:
+        last = ((index + 1) << level) - 1
+        found = row_at(store, last).hashes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
+        if len(found) != HASH_BYTES:
+            raise AuditError(f"entry {last} lacks the hash of the subtree it closes", entry=last)
+        return found
+
+    return subtree
+
+
+def row_at(store: Store, index: int) -> Row:
+    """Return the row at this index, else raise `AuditError`."""
+    for row in store.read(index, index + 1):
+        return row
+    raise AuditError(f"entry {index} is missing", entry=index)
+
+
+def latest_note(store: Store) -> bytes:
+    """Return the newest signed checkpoint, else raise `AuditError`: the log is empty or ends without one."""
+    last = store.last()
+    if last is None:
+        raise AuditError("log is empty, expected at least one entry")
+    if last.checkpoint is None:
+        raise AuditError(f"entry {last.entry} carries no checkpoint, expected one after the last entry",
+                         entry=last.entry)  # fmt: skip
+    return last.checkpoint
+
+
+def prove_inclusion(store: Store, index: int, note: bytes | None = None) -> Receipt:
+    """Return a receipt for the entry at `index` under this checkpoint, or under the newest one."""
+    note = latest_note(store) if note is None else note
+    size = _size_of(note)
+    if not 0 <= index < size:
+        raise AuditError(f"entry {index} is not in the log, expected 0 to {size - 1}")
+    return Receipt(note, index, inclusion_path(index, size, subtree_in(store)))
+
+
+def prove_consistency(store: Store, old: int, new: int | None = None) -> tuple[bytes, ...]:
+    """Return the hashes that show the tree of `new` entries (or of all) to begin with that of `old`."""
+    size = _size_of(latest_note(store)) if new is None else new
+    if not 0 <= old <= size:
+        raise AuditError(f"log has {size} entries, expected at least {old}")
+    return consistency_path(old, size, subtree_in(store))
+
+
+def _size_of(note: bytes) -> int:
+    try:
+        return read_checkpoint(note).size
+    except VerificationError as problem:
+        raise AuditError(problem.message) from None

@@ -1,0 +1,133 @@
+"""Receipts: that an envelope is in the log, at which index, under which checkpoint.
+
+A SignedDecision is an envelope and its receipt; one JSON text carries both:
+
+    {"envelope":{...},"receipt":{"checkpoint":"...","index":0,"path":["..."]}}
+
+Opens nothing. One spelling: RFC 8785 JSON; the parser encodes again and compares.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import msgspec
+
+from policyguard.attest.dsse import MAX_ENVELOPE_BYTES, Envelope, WireEnvelope, from_wire, hashes_of, reason
+from policyguard.attest.keys import encode_base64
+from policyguard.audit.checkpoint import Checkpoint
+from policyguard.audit.merkle import ProofError, leaf_hash, root_from_inclusion
+from policyguard.errors import VerificationError
+from policyguard.model.decision import Decision
+from policyguard.values import canonical
+
+MAX_SIGNED_BYTES = MAX_ENVELOPE_BYTES + 131_072
+"""Larger signed decisions are refused before they are parsed: one envelope, one note, one path."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The leaf's index, the sibling hashes up to the root, and the signed checkpoint (a note) with that root."""
+
+    checkpoint: bytes
+    index: int
+    path: tuple[bytes, ...]
+
+
+class SignedDecision(msgspec.Struct, frozen=True):
+    """What travels to the worker: the signed envelope and the receipt of the log.
+
+    `decision` is the Decision where it was made, and None once the text has travelled: then `verify` gives the
+    answer. It has no truth value.
+    """
+
+    envelope: Envelope
+    receipt: Receipt
+    made_here: Decision | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """The decision, where it was made; elsewhere `ValueError`: an unverified text decides nothing."""
+        if self.made_here is None:
+            raise ValueError("this signed decision was read from text; `policyguard.verify.verify` says what it holds")
+        return self.made_here
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a SignedDecision is not a truth value, use `.decision.allowed` or `verify`")
+
+    def to_json(self) -> bytes:
+        """Return the one spelling; `from_json(signed.to_json())` equals it but for `decision`."""
+        path = b",".join([b'"%b"' % encode_base64(node) for node in self.receipt.path])
+        return b'{"envelope":%b,"receipt":{"checkpoint":%b,"index":%d,"path":[%b]}}' % (
+            self.envelope.to_bytes(),
+            canonical(self.receipt.checkpoint.decode()),
+            self.receipt.index,
+            path,
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> SignedDecision:
+        """Return the signed decision these bytes spell; nothing in it is verified yet.
+
+        Raises:
+            VerificationError: step V1; too large, not a signed decision, or not its one spelling.
+        """
+        if len(data) > MAX_SIGNED_BYTES:
+            raise VerificationError("V1", f"signed decision is {len(data)} bytes, expected at most {MAX_SIGNED_BYTES}")
+        try:
+            wire = _DECODER.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            raise VerificationError("V1", f"not a signed decision: {reason(problem)}") from None
+        receipt = wire.receipt
+        signed = cls(
+            from_wire(wire.envelope),
+            Receipt(receipt.checkpoint.encode(), receipt.index, hashes_of(receipt.path, "receipt.path")),
+        )
+        # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+        if signed.to_json() != data:
+            raise VerificationError(
+                "V1", "signed decision is not in its one spelling, expected sorted fields, no spaces"
+            )
+        return signed
+
+
+def check_inclusion(hash_of_leaf: bytes, receipt: Receipt, checkpoint: Checkpoint) -> None:
+    """Return if the leaf is at the receipt's index of the tree that the checkpoint names, else raise.
+
+    The size and the root are taken from the checkpoint, never from the receipt: the receipt is unsigned.
+
+    Args:
+        checkpoint: already verified against the log's key.
+
+    Raises:
+        VerificationError: step V3; the path has the wrong length or leads to another root.
+
+    Source: RFC 9162, section 2.1.3.2.
+    """
+    # INVARIANT I37: size and root come from the verified checkpoint only.
+    try:
+        root = root_from_inclusion(hash_of_leaf, receipt.index, checkpoint.size, receipt.path)
+    except ProofError as problem:
+        raise VerificationError("V3", f"inclusion proof: {problem}") from None
+    if root != checkpoint.root:
+        raise VerificationError(
+            "V3", f"inclusion proof leads to root `{root.hex()[:16]}`, expected `{checkpoint.root.hex()[:16]}`"
+        )
+
+
+def leaf_hash_of(envelope: Envelope) -> bytes:
+    """Return the hash of the envelope as the log's leaf."""
+    return leaf_hash(envelope.to_bytes())
+
+
+class _WireReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    checkpoint: str
+    index: int
+    path: list[str]
+
+
+class _WireSigned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    envelope: WireEnvelope
+    receipt: _WireReceipt
+
+
+_DECODER = msgspec.json.Decoder(_WireSigned)

@@ -1,0 +1,255 @@
+"""A log store in one SQLite file, durable and shared by processes.
+
+Crash story, in the order of the writes:
+
+1. Creation. The file is made (mode 0600, never over another), the schema and the header are written in one
+   transaction, then the directory is synced. A crash before the end leaves an empty file or none; the next open
+   starts again. No entry can have been acknowledged yet.
+2. Appending. `BEGIN IMMEDIATE` takes the one write lock, so no other process can append between reading the last row
+   and adding to it. The rows and the checkpoint that signs the tree with them go into one transaction. `COMMIT` in
+   WAL mode with `synchronous=FULL` writes the frames, each under a running checksum, and syncs the WAL before it
+   returns. Only then is a receipt released. A crash before the sync leaves frames without a valid commit frame:
+   SQLite drops them at the next open, and nothing had been acknowledged. A crash after it leaves the rows and their
+   checkpoint complete; if the receipt had not yet been released, the log holds one entry that nobody was told of.
+3. Moving the WAL into the file. SQLite syncs the WAL first, then the file, and only then reuses the WAL. A crash
+   between leaves both; the next open replays.
+4. A commit that fails (disk full, I/O error) is rolled back. The checkpoint signed for it was never released; the
+   next append signs another tree of that size, which only a reader of dead WAL frames could set beside it.
+
+The schema is compared text for text: a trigger or a view that someone added is refused, not run.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from policyguard.audit.stores import Row
+from policyguard.errors import AuditError
+
+APPLICATION_ID = 0x70676C67
+"""`pglg`, in the SQLite header at offset 68: `file` and we can tell a log from another database."""
+
+FORMAT = "policyguard log v1"
+BUSY_TIMEOUT_S = 10.0
+
+_SCHEMA = (
+    "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), format TEXT NOT NULL, origin TEXT NOT NULL)",
+    "CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, hashes BLOB NOT NULL, checkpoint BLOB)",
+)
+_INSERT = "INSERT INTO entries (idx, leaf, hashes, checkpoint) VALUES (?, ?, ?, ?)"
+_LAST = "SELECT idx, x'', hashes, checkpoint FROM entries ORDER BY idx DESC LIMIT 1"
+_READ = "SELECT idx, leaf, hashes, checkpoint FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
+
+
+class SqliteStore:
+    """An open log file. Close it, or use it in a `with` block."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, origin: str) -> None:
+        self._path = path
+        self._connection = connection
+        self._execute = connection.execute
+        self._origin = origin
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], origin: str) -> SqliteStore:
+        """Return the store in a new file of mode 0600; an existing file is `AuditError`, never overwritten."""
+        target = Path(path)
+        try:
+            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise AuditError(f"log `{target}` exists already, expected a new path") from None
+        except OSError as problem:
+            raise AuditError(f"log `{target}` cannot be created: {_why(problem)}") from None
+        return cls._start(target, origin)
+
+    @classmethod
+    def _start(cls, target: Path, origin: str) -> SqliteStore:
+        try:
+            connection = _connect(target, "rw")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute("INSERT INTO header (id, format, origin) VALUES (1, ?, ?)", (FORMAT, origin))
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute("COMMIT")
+            _sync_directory(target.parent)
+        except (sqlite3.Error, OSError) as problem:
+            _refuse(target, problem)
+        return cls(target, connection, origin)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        origin: str | None = None,
+        create_as: str | None = None,
+        read_only: bool = False,
+    ) -> SqliteStore:
+        """Return the store in this file.
+
+        Args:
+            origin: the log's expected name; another name in the file is refused.
+            create_as: make the log under this name if there is no file, or an empty one (a crash during creation).
+            read_only: for auditors; works on a read-only medium too.
+
+        Raises:
+            AuditError: no such file, not a regular file, not our log, damaged, locked, or not writable.
+        """
+        target = Path(path)
+        size = _size_of(target)
+        if not size and create_as is not None:
+            return cls.create(target, create_as) if size is None else cls._start(target, create_as)
+        if not size:
+            raise AuditError(f"log `{target}` " + ("does not exist" if size is None else "is empty"))
+        try:
+            connection = _connect_reader(target) if read_only else _connect(target, "rw")
+            found = _read_header(target, connection)
+            if not read_only:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as problem:
+            _refuse(target, problem)
+        if origin is not None and found != origin:
+            connection.close()
+            raise AuditError(f"log `{target}` is of origin `{found}`, expected `{origin}`")
+        return cls(target, connection, found)
+
+    @property
+    def origin(self) -> str:
+        return self._origin
+
+    def append(self, grow: Callable[[Row | None], Sequence[Row]]) -> None:
+        execute = self._execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            rows = grow(self.last())
+            if len(rows) == 1:
+                execute(_INSERT, rows[0])
+            else:
+                self._connection.executemany(_INSERT, rows)
+            execute("COMMIT")
+        except sqlite3.Error as problem:
+            self._roll_back()
+            _refuse(self._path, problem)
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # A rollback that fails leaves a dead transaction; closing the file drops it, and the next use says so.
+            self._connection.close()
+
+    def read(self, start: int, stop: int) -> Iterator[Row]:
+        try:
+            for row in self._execute(_READ, (start, stop)):
+                yield _row(self._path, row)
+        except sqlite3.Error as problem:
+            _refuse(self._path, problem)
+
+    def last(self) -> Row | None:
+        try:
+            row = self._execute(_LAST).fetchone()
+        except sqlite3.Error as problem:
+            _refuse(self._path, problem)
+        return None if row is None else _row(self._path, row)
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        self._connection.close()
+
+    def __enter__(self) -> SqliteStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _connect(target: Path, mode: str) -> sqlite3.Connection:
+    name = str(target.absolute())
+    for character in "%?#":
+        name = name.replace(character, f"%{ord(character):02x}")
+    name = f"file:{name}?{mode if '=' in mode else 'mode=' + mode}"
+    connection = sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
+    connection.execute("PRAGMA trusted_schema=OFF")
+    # INVARIANT I42: COMMIT returns after the WAL is synced; nothing is acknowledged before.
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def _connect_reader(target: Path) -> sqlite3.Connection:
+    connection = _connect(target, "ro")
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if _size_of(target.with_name(target.name + "-wal")):
+            raise
+        # A read-only medium without a WAL: nobody can write, so reading without locks is sound.
+        return _connect(target, "mode=ro&immutable=1")
+    return connection
+
+
+def _read_header(target: Path, connection: sqlite3.Connection) -> str:
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id != APPLICATION_ID:
+        raise AuditError(f"log `{target}` is another kind of SQLite database")
+    # INVARIANT I43: a schema that is not ours to the letter is refused: triggers and views could rewrite entries.
+    schema = tuple(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
+    header = connection.execute("SELECT format, origin FROM header").fetchall() if schema == _SCHEMA else []
+    if len(header) != 1 or header[0][0] != FORMAT or not isinstance(header[0][1], str):
+        raise AuditError(f"log `{target}` has another schema or header than `{FORMAT}`")
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        raise AuditError(f"log `{target}` is not in WAL mode, expected the mode it was created with")
+    return str(header[0][1])
+
+
+def _row(path: Path, row: tuple[object, ...]) -> Row:
+    index, leaf, hashes, checkpoint = row
+    if not (
+        type(index) is int and type(leaf) is bytes and type(hashes) is bytes
+        and (checkpoint is None or type(checkpoint) is bytes) and len(hashes) % 32 == 0 and hashes
+    ):  # fmt: skip
+        entry = index if type(index) is int else None
+        raise AuditError(f"log `{path}`: entry {entry} has malformed columns", entry=entry)
+    return Row(index, leaf, hashes, checkpoint)
+
+
+def _size_of(target: Path) -> int | None:
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise AuditError(f"log `{target}` cannot be read: {_why(problem)}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise AuditError(f"log `{target}` is not a regular file")
+    return status.st_size
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _why(problem: Exception) -> str:
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    return (str(problem).splitlines() or ["unknown error"])[0].lower()
+
+
+def _refuse(path: Path, problem: Exception) -> NoReturn:
+    raise AuditError(f"log `{path}`: {_why(problem)}; nothing was added") from problem

@@ -1,0 +1,87 @@
+"""Which decisions were used: a decision id is accepted once, by all processes that share the file.
+
+Crash story: the id is durable before `use` returns True, so a worker that dies before it starts the job has used the
+decision up and must ask for another; the other order could start two.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from policyguard.errors import AuditError
+from policyguard.values import Instant
+
+_SCHEMA = "CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID"
+_APPLICATION_ID = 0x70677573
+
+
+class UsedDecisions:
+    """A single-use store in one SQLite file; close it, or use it in a `with` block."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, clock: Callable[[], Instant]) -> None:
+        self._path = path
+        self._connection = connection
+        self._clock = clock
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], Instant] = time.time_ns) -> UsedDecisions:
+        """Return the store in this file, made with mode 0600 if it is not there, else raise `AuditError`."""
+        target = Path(path)
+        try:
+            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
+            connection = sqlite3.connect(target, isolation_level=None, timeout=10.0, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            tables = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")]
+            if not tables:
+                connection.execute(_SCHEMA)
+                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            elif tables != [_SCHEMA]:
+                connection.close()
+                raise AuditError(f"single-use store `{target}` has another schema than ours")
+            connection.execute("COMMIT")
+            _sync(target.parent)
+        except (sqlite3.Error, OSError) as problem:
+            raise AuditError(f"single-use store `{target}`: {str(problem).lower()}") from problem
+        return cls(target, connection, clock)
+
+    def use(self, decision_id: str, expires: Instant) -> bool:
+        """Return True the first time this id is given, durable before returning, and False ever after.
+
+        Ids are forgotten a day after their decision expired: V6 refuses it by then.
+        """
+        execute = self._connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            execute("DELETE FROM used WHERE expires < ?", (self._clock() - 86_400_000_000_000,))
+            # INVARIANT I54: the id is kept, durable, before anybody is told that it was free.
+            added = execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (decision_id, expires)).rowcount
+            execute("COMMIT")
+        except sqlite3.Error as problem:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise AuditError(f"single-use store `{self._path}`: {str(problem).lower()}; nothing was used") from problem
+        return added == 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> UsedDecisions:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,37 @@
+"""`policyguard decide REQUEST`: decide, sign, log, explain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.cli.options import guard_options, json_option, open_guard, read_request, replace_file, settings
+from policyguard.cli.output import say_explanation, say_json
+from policyguard.hooks.answer import decision_code, decision_data
+
+
+@click.command("decide")
+@guard_options
+@click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
+@json_option
+@click.argument("request")
+def command(request: str, out: Path | None, as_json: bool, **given: Any) -> int:
+    """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
+
+    Exits with 0 when allowed, 77 when denied, 65 when the request does not fit the schema (a denial is signed and
+    logged all the same).
+    """
+    asked = read_request(request)
+    with open_guard(settings(**given)) as guard:
+        signed = guard.decide(asked)
+    if out is not None:
+        replace_file(out, signed.to_json() + b"\n")
+    decision = signed.decision
+    if as_json:
+        say_json({**decision_data(decision), "signed": json.loads(signed.to_json())})
+    else:
+        say_explanation(decision.explain())
+    return decision_code(decision)

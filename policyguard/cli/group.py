@@ -1,0 +1,126 @@
+"""The group of verbs, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from policyguard import __version__
+from policyguard.cli import main as codes
+from policyguard.errors import (
+    AccessDenied,
+    AuditError,
+    ConfigurationError,
+    EvidenceError,
+    PolicyError,
+    PolicyErrors,
+    PolicyGuardError,
+    RequestError,
+    SigningError,
+    VerificationError,
+)
+
+VERBS = {
+    "init": "Lay down example policies, a key, trust and a configuration.",
+    "demo": "Run the main job on a small lab of its own, with real processes.",
+    "compile": "Compile a folder of policies into one signed snapshot.",
+    "lint": "Find mistakes and dangers in policies.",
+    "decide": "Decide a request; sign, log and explain the decision.",
+    "explain": "Explain how a request would be decided, without signing or logging.",
+    "run": "Decide about a job, and start it only if it is allowed.",
+    "hook": "Answer a JSON request on standard input; for other programs.",
+    "verify": "Check a signed decision against trust, request and audience.",
+    "keys": "Make keys and show their ids.",
+    "audit": "Verify, show, prove or follow the decision log.",
+    "import": "Translate a casbin model and policy.",
+    "check-engine": "Compare the engine with a second opinion on your policies.",
+    "doctor": "Check that this installation can do its work.",
+}
+"""Verb to its one line of help; `cli/<verb>.py` holds the command."""
+
+EXIT_CODES: tuple[tuple[type[PolicyGuardError], int], ...] = (
+    (RequestError, codes.BAD_DATA),
+    (PolicyError, codes.BAD_DATA),
+    (PolicyErrors, codes.BAD_DATA),
+    (ConfigurationError, codes.CONFIGURATION),
+    (SigningError, codes.CONFIGURATION),
+    (EvidenceError, codes.UNAVAILABLE),
+    (AuditError, codes.UNAVAILABLE),
+    (AccessDenied, codes.DENIED),
+    (VerificationError, codes.DENIED),
+)
+
+
+class VerbGroup(click.Group):
+    """Knows every verb by name and loads only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f"policyguard.cli.{cmd_name.replace('-', '_')}_")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="policyguard")
+def group() -> None:
+    """Signed allow/deny decisions for training jobs and shared repositories."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command these words spell and return its exit code; errors become one line on standard error."""
+    try:
+        result = group.main(list(words), prog_name="policyguard", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.Abort:
+        complain("stopped")
+        return 130
+    except click.ClickException as problem:
+        complain(_first_lower(problem.format_message()), _usage_help(problem))
+        return codes.USAGE
+    except PolicyErrors as problems:
+        for each in problems.errors:
+            complain(str(each), each.help, prefix="")
+        return codes.BAD_DATA
+    except PolicyGuardError as problem:
+        complain(str(problem), problem.help)
+        return exit_code(problem)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return codes.UNAVAILABLE
+    return result if isinstance(result, int) else codes.OK
+
+
+def exit_code(problem: PolicyGuardError) -> int:
+    """Return the exit code of an error, by family."""
+    return next((code for family, code in EXIT_CODES if isinstance(problem, family)), codes.UNAVAILABLE)
+
+
+def complain(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
+    """Write one line to standard error, and a second one with help where there is some."""
+    click.echo(f"{prefix}{message}", err=True)
+    if help:
+        click.echo(f"  help: {help}", err=True)
+
+
+def _usage_help(problem: click.ClickException) -> str | None:
+    context = getattr(problem, "ctx", None)
+    return f"see `{context.command_path} --help`" if context is not None else None
+
+
+def _first_lower(message: str) -> str:
+    flat = " ".join(message.split()).rstrip(".")
+    return flat[:1].lower() + flat[1:]

@@ -1,0 +1,49 @@
+"""`policyguard keys new|show`: key files of mode 0600, or wrapped with a passphrase."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.cli.options import PASSPHRASE_VARIABLE, json_option, passphrase
+from policyguard.cli.output import say, say_json
+from policyguard.errors import ConfigurationError
+from policyguard.keyfiles import read_private_key, write_private_key, write_public_key
+
+
+@click.group("keys")
+def command() -> None:
+    """Make keys and show their ids."""
+
+
+@command.command("new")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--wrap", is_flag=True, help=f"Lock the key with the passphrase in {PASSPHRASE_VARIABLE}.")
+@json_option
+def new(path: Path, wrap: bool, as_json: bool) -> None:
+    """Make a new private key at PATH and its public key at PATH.pub; never overwrites."""
+    secret = passphrase()
+    if wrap and secret is None:
+        raise ConfigurationError(f"--wrap needs a passphrase, expected it in {PASSPHRASE_VARIABLE}")
+    key = PrivateKey.generate(os.urandom(32))
+    write_private_key(path, key, passphrase=secret if wrap else None)
+    write_public_key(path.with_name(path.name + ".pub"), key.public)
+    _show(path, key, as_json)
+
+
+@command.command("show")
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+def show(path: Path, as_json: bool) -> None:
+    """Show the public key and the key id of the private key at PATH."""
+    _show(path, read_private_key(path, passphrase=passphrase()), as_json)
+
+
+def _show(path: Path, key: PrivateKey, as_json: bool) -> None:
+    if as_json:
+        say_json({"path": str(path), "public": key.public.text, "keyid": key.keyid})
+    else:
+        say(f"{path}\n  public  {key.public.text}\n  keyid   {key.keyid}")

@@ -1,0 +1,24 @@
+"""The command line: one file a verb, loaded when it is called.
+
+Exit codes are sysexits': 0 fine, 1 findings or failed tests, 64 usage, 65 bad data, 69 something needed is unavailable,
+77 denied, 78 configuration. `hook` never comes through click: its start-up time is a feature.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+OK, FINDINGS, USAGE, BAD_DATA, UNAVAILABLE, DENIED, CONFIGURATION = 0, 1, 64, 65, 69, 77, 78
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["hook"] and "--help" not in words:
+        from policyguard.hooks.stdio import main as hook
+
+        sys.exit(hook(words[1:]))
+    from policyguard.cli.group import run
+
+    sys.exit(run(words))

@@ -1,0 +1,106 @@
+"""Options that verbs share, completed from `policyguard.yaml`, and the guard they describe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from policyguard.config import DEFAULT_AUDIENCE, VARIABLE, Config, find_config
+from policyguard.errors import ConfigurationError
+from policyguard.evidence.collector import Collector
+from policyguard.guard import Guard
+from policyguard.model.request import MAX_REQUEST_BYTES, Request
+from policyguard.snapshots import read_bounded
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
+_FILE = click.Path(path_type=Path)
+
+policies_option = click.option("--policies", type=_FILE, help="Policy folder or compiled snapshot.")
+key_option = click.option("--key", type=_FILE, help="Private key file that signs.")
+log_option = click.option("--log", type=_FILE, help="Decision log, an SQLite file.")
+trust_option = click.option("--trust", type=_FILE, help="What a verifier accepts, trust.yaml.")
+audience_option = click.option("--audience", help="Whom decisions are for.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
+
+
+def guard_options(command: F) -> F:
+    """Add the options that describe a guard."""
+    for option in (audience_option, log_option, key_option, policies_option):
+        command = option(command)
+    return command
+
+
+def settings(**given: Any) -> Config:
+    """Return the configuration with the options given on the command line in place of its own."""
+    config = find_config(Path(), os.environ.get(VARIABLE))
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
+
+
+def needed(config: Config, name: str) -> Path:
+    """Return a path that must be given, else raise `ConfigurationError` naming the option."""
+    path: Path | None = getattr(config, name)
+    if path is None:
+        raise ConfigurationError(
+            f"--{name} is missing, expected a path", help=f"give --{name}, or `{name}:` in a policyguard.yaml"
+        )
+    return path
+
+
+def open_guard(config: Config, *, collectors: Sequence[Collector] = (), advisory: bool = False) -> Guard:
+    """Return the guard these settings describe."""
+    return Guard.open(
+        needed(config, "policies"), key=needed(config, "key"), log=needed(config, "log"),
+        audience=config.audience or DEFAULT_AUDIENCE, lifetime_s=config.lifetime_s, collectors=collectors,
+        advisory=advisory, passphrase=passphrase(),
+    )  # fmt: skip
+
+
+def passphrase() -> bytes | None:
+    """Return the passphrase of wrapped keys from the environment, if there is one."""
+    found = os.environ.get(PASSPHRASE_VARIABLE)
+    return found.encode() if found else None
+
+
+def read_request(source: str) -> Request:
+    """Return the request in this file, or on standard input for `-`."""
+    if source == "-":
+        return Request.from_json(sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1))
+    return Request.from_json(read_bounded(Path(source), MAX_REQUEST_BYTES + 1))
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all; an existing one is never overwritten."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        raise ConfigurationError(f"{path}: exists already, expected a new path") from None
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: cannot be written: {(problem.strerror or '').lower()}") from problem
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        path.unlink(missing_ok=True)
+        raise ConfigurationError(f"{path}: cannot be written: {(problem.strerror or '').lower()}") from problem
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put `data` in place of the file, whole or not at all: written beside it, made durable, then renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    write_new(beside, data, mode=mode)
+    try:
+        beside.replace(path)
+    except OSError as problem:
+        beside.unlink(missing_ok=True)
+        raise ConfigurationError(f"{path}: cannot be written: {(problem.strerror or '').lower()}") from problem

@@ -1,0 +1,37 @@
+"""How the command line speaks: plain text, colour on a terminal, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import click
+
+_COLOURS: dict[str, dict[str, Any]] = {
+    "ALLOW": {"fg": "green", "bold": True},
+    "DENY": {"fg": "red", "bold": True},
+    "reason": {"fg": "cyan"}, "because": {"fg": "cyan"}, "missing": {"fg": "cyan"}, "remedy": {"fg": "yellow"},
+    "ask": {"fg": "yellow"}, "policy": {"dim": True}, "trace": {"fg": "cyan"},
+}  # fmt: skip
+_FIRST_WORD = re.compile(r"(\w+)(?=\s|$)")
+
+
+def say(text: str = "", *, err: bool = False, **style: Any) -> None:
+    """Print one text; colour is dropped where the stream is no terminal or NO_COLOR is set."""
+    click.secho(text, err=err, **style)
+
+
+def say_explanation(text: str, *, err: bool = False) -> None:
+    """Print an explanation with its leading words coloured."""
+    for line in text.splitlines():
+        match = _FIRST_WORD.match(line)
+        style = _COLOURS.get(match[1]) if match else None
+        if match and style:
+            line = click.style(match[1], **style) + line[match.end() :]
+        click.echo(line, err=err)
+
+
+def say_json(data: Any) -> None:
+    """Print one JSON object on one line."""
+    click.echo(json.dumps(data, ensure_ascii=False, separators=(", ", ": ")))

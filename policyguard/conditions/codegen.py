@@ -1,0 +1,265 @@
+"""Turns the shape of a condition into a Python function, built from syntax nodes and never from text.
+
+The function is optimistic: what it returns is the CEL result; where it cannot tell, it raises, and the caller asks
+`exact.evaluate`. CEL's `&&`, `||`, `all` and `exists` absorb errors on either side and Python's do not, so every error
+is such a case. It counts on values being of the types that the schema declares; whoever passes facts in checks that.
+
+Types are known, so guarded code stands only where Python differs from CEL: integer overflow where the ranges allow it,
+division toward zero, indices below zero, equality of lists and maps, timestamps out of range.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import CodeType, FunctionType
+from typing import Any, TypeAlias, cast
+
+from policyguard.conditions.functions import FUNCTIONS, MAX_INT64
+from policyguard.model.expression import (
+    Call,
+    Constant,
+    Expression,
+    Has,
+    Hole,
+    ListOf,
+    MapOf,
+    Quantifier,
+    Select,
+    Variable,
+)
+from policyguard.values import MAX_INTEGER
+
+Run: TypeAlias = Callable[
+    [Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], str, int, tuple[Any, ...]],
+    bool,
+]
+
+PARAMETERS = ("subject", "resource", "context", "action", "now", "constants")
+
+_GLOBALS: dict[str, Any] = {
+    "__builtins__": {},
+    "any": any,
+    "all": all,
+    "sum": sum,
+    "tuple": tuple,
+    "len": len,
+    **FUNCTIONS,
+}
+"""All a condition can reach: no builtins but these, no import, no attribute that leads out."""
+
+_COMPARISONS: dict[str, type[ast.cmpop]] = {
+    "less": ast.Lt, "less_equals": ast.LtE, "greater": ast.Gt, "greater_equals": ast.GtE,
+}  # fmt: skip
+_ARITHMETIC: dict[str, type[ast.operator]] = {
+    "add_int64": ast.Add, "subtract_int64": ast.Sub, "multiply_int64": ast.Mult, "add_string": ast.Add,
+}  # fmt: skip
+_TEXT_METHODS = {"starts_with_string": "startswith", "ends_with_string": "endswith"}
+_SCALARS = frozenset({"int", "string", "timestamp", "duration"})
+
+
+def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETERS[:5]) -> Run:
+    """Return `run(subject, resource, context, action, now, constants)` for a condition, with holes or without.
+
+    It returns True or False only when that is the exact result, else it raises.
+    """
+    builder = _Builder({name: name for name in variables})
+    parameters = [ast.arg(name) for name in (*variables, "constants")]
+    arguments = ast.arguments([], parameters, None, [], [], None, [])
+    function = ast.FunctionDef("condition", arguments, builder.statements(expression), [], None)
+    function.type_params = []  # type: ignore[attr-defined,unused-ignore]
+    module = ast.fix_missing_locations(ast.Module([function], []))
+    outer = compile(module, "<condition>", "exec")
+    inner = next(constant for constant in outer.co_consts if isinstance(constant, CodeType))
+    return cast(Run, FunctionType(inner, _GLOBALS))
+
+
+@dataclass(slots=True)
+class _Builder:
+    names: dict[str, str]
+    count: int = 0
+    bounds: dict[str, int] = field(default_factory=dict)
+
+    def statements(self, expression: Expression) -> list[ast.stmt]:
+        """Return the body: quantifiers among the top-level conjuncts become loops, the rest short-circuits."""
+        found: list[ast.stmt] = []
+        waiting: list[ast.expr] = []
+        for conjunct in _conjuncts(expression):
+            if isinstance(conjunct, Quantifier) and conjunct.kind in ("all", "exists"):
+                found += [_unless(waiting)] if waiting else []
+                waiting = []
+                found.append(self.loop(conjunct))
+            else:
+                waiting.append(self.value(conjunct))
+        result = _joined(ast.And(), waiting) if waiting else ast.Constant(True)
+        return [*found, ast.Return(result)]
+
+    def loop(self, node: Quantifier) -> ast.stmt:
+        source = self.value(node.range)
+        name = self.bind(node.variable)
+        body = self.within(node.variable, name, node.body)
+        refuse = ast.Return(ast.Constant(False))
+        if node.kind == "all":
+            inside: ast.stmt = ast.If(ast.UnaryOp(ast.Not(), body), [refuse], [])
+            return ast.For(_store(name), source, [inside], [], None)
+        inside = ast.If(body, [ast.Break()], [])
+        return ast.For(_store(name), source, [inside], [refuse], None)
+
+    def value(self, node: Expression) -> ast.expr:
+        return _VALUES[type(node)](self, node)
+
+    def constant(self, node: Constant) -> ast.expr:
+        return ast.Constant(node.value)
+
+    def hole(self, node: Hole) -> ast.expr:
+        return ast.Subscript(_load("constants"), ast.Constant(node.index), ast.Load())
+
+    def variable(self, node: Variable) -> ast.expr:
+        return _load(self.names[node.name])
+
+    def select(self, node: Select) -> ast.expr:
+        return ast.Subscript(self.value(node.operand), ast.Constant(node.name), ast.Load())
+
+    def has(self, node: Has) -> ast.expr:
+        return ast.Compare(ast.Constant(node.name), [ast.In()], [self.value(node.operand)])
+
+    def list_of(self, node: ListOf) -> ast.expr:
+        return ast.Tuple([self.value(element) for element in node.elements], ast.Load())
+
+    def map_of(self, node: MapOf) -> ast.expr:
+        keys: list[ast.expr | None] = [self.value(key) for key, _ in node.entries]
+        built = ast.Dict(keys, [self.value(value) for _, value in node.entries])
+        return _called("distinct", built, ast.Constant(len(node.entries))) if node.entries else built
+
+    def quantifier(self, node: Quantifier) -> ast.expr:
+        source = self.value(node.range)
+        name = self.bind(node.variable)
+        conditions = [] if node.condition is None else [self.within(node.variable, name, node.condition)]
+        body = self.within(node.variable, name, node.body)
+        if node.kind in ("filter", "exists_one"):
+            conditions, body = [body], _load(name) if node.kind == "filter" else ast.Constant(1)
+        each = ast.comprehension(_store(name), source, conditions, 0)
+        generator = ast.GeneratorExp(body, [each])
+        if node.kind == "exists_one":
+            return ast.Compare(_called("sum", generator), [ast.Eq()], [ast.Constant(1)])
+        return _called({"exists": "any", "all": "all"}.get(node.kind, "tuple"), generator)
+
+    def bind(self, _variable: str) -> str:
+        self.count += 1
+        return f"v{self.count}"
+
+    def within(self, variable: str, name: str, node: Expression) -> ast.expr:
+        outer = self.names
+        self.names = {**outer, variable: name}
+        try:
+            return self.value(node)
+        finally:
+            self.names = outer
+
+    def call(self, node: Call) -> ast.expr:
+        function, arguments = node.function, [self.value(argument) for argument in node.arguments]
+        if function in ("logical_and", "logical_or"):
+            return _joined(ast.And() if function == "logical_and" else ast.Or(), arguments)
+        if function == "logical_not":
+            return ast.UnaryOp(ast.Not(), arguments[0])
+        if function == "conditional":
+            return ast.IfExp(*arguments)
+        if function in ("equals", "not_equals"):
+            return _equality(node, arguments)
+        if function in ("in_list", "in_map"):
+            return _membership(node, arguments)
+        if function.rpartition("_")[0] in _COMPARISONS:
+            operation = _COMPARISONS[function.rpartition("_")[0]]
+            return ast.Compare(arguments[0], [operation()], [arguments[1]])
+        return _direct(node, arguments) or _called(function, *arguments)
+
+
+_VALUES: dict[type, Callable[[_Builder, Any], ast.expr]] = {
+    Constant: _Builder.constant, Hole: _Builder.hole, Variable: _Builder.variable, Select: _Builder.select,
+    Has: _Builder.has, ListOf: _Builder.list_of, MapOf: _Builder.map_of, Quantifier: _Builder.quantifier,
+    Call: _Builder.call,
+}  # fmt: skip
+
+
+def _distinct(built: dict[str, Any], count: int) -> dict[str, Any]:
+    if len(built) != count:
+        raise ValueError("a key stands twice")
+    return built
+
+
+_GLOBALS["distinct"] = _distinct
+
+
+def _direct(node: Call, arguments: list[ast.expr]) -> ast.expr | None:
+    """Return the Python operator that equals the CEL function for all values of these types, if there is one."""
+    function = node.function
+    if function in _ARITHMETIC and (node.type == "string" or _bound(node) <= MAX_INT64):
+        return ast.BinOp(arguments[0], _ARITHMETIC[function](), arguments[1])
+    if function == "index_map":
+        return ast.Subscript(arguments[0], arguments[1], ast.Load())
+    if function == "contains_string":
+        return ast.Compare(arguments[1], [ast.In()], [arguments[0]])
+    if function in _TEXT_METHODS:
+        return ast.Call(ast.Attribute(arguments[0], _TEXT_METHODS[function], ast.Load()), [arguments[1]], [])
+    if function.startswith("size_"):
+        return _called("len", *arguments)
+    return None
+
+
+def _bound(node: Expression) -> int:
+    """Return a number no smaller than the magnitude of an integer expression; facts and holes are within 2^53 - 1."""
+    if isinstance(node, Constant):
+        return abs(cast(int, node.value))
+    if isinstance(node, Variable | Select | Hole):
+        return MAX_INTEGER
+    if isinstance(node, Call):
+        if node.function in ("add_int64", "subtract_int64"):
+            return _bound(node.arguments[0]) + _bound(node.arguments[1])
+        if node.function == "multiply_int64":
+            return _bound(node.arguments[0]) * _bound(node.arguments[1])
+        if node.function.startswith(("size_", "duration_to_", "timestamp_to_")):
+            return MAX_INTEGER
+    return MAX_INT64 + 1
+
+
+def _equality(node: Call, arguments: list[ast.expr]) -> ast.expr:
+    kind, negative = node.arguments[0].type, node.function == "not_equals"
+    if kind == "bool":
+        return ast.Compare(arguments[0], [ast.IsNot() if negative else ast.Is()], [arguments[1]])
+    if kind in _SCALARS:
+        return ast.Compare(arguments[0], [ast.NotEq() if negative else ast.Eq()], [arguments[1]])
+    return _called(node.function, *arguments)
+
+
+def _membership(node: Call, arguments: list[ast.expr]) -> ast.expr:
+    if node.function == "in_map" or node.arguments[0].type in _SCALARS:
+        return ast.Compare(arguments[0], [ast.In()], [arguments[1]])
+    return _called("in_list", *arguments)
+
+
+def _conjuncts(expression: Expression) -> tuple[Expression, ...]:
+    if isinstance(expression, Call) and expression.function == "logical_and":
+        return expression.arguments
+    return (expression,)
+
+
+def _unless(conditions: list[ast.expr]) -> ast.stmt:
+    refused = ast.UnaryOp(ast.Not(), _joined(ast.And(), conditions))
+    return ast.If(refused, [ast.Return(ast.Constant(False))], [])
+
+
+def _joined(operation: ast.boolop, values: list[ast.expr]) -> ast.expr:
+    return values[0] if len(values) == 1 else ast.BoolOp(operation, values)
+
+
+def _load(name: str) -> ast.expr:
+    return ast.Name(name, ast.Load())
+
+
+def _store(name: str) -> ast.expr:
+    return ast.Name(name, ast.Store())
+
+
+def _called(name: str, *arguments: ast.expr) -> ast.expr:
+    return ast.Call(_load(name), list(arguments), [])

@@ -1,0 +1,346 @@
+"""The exact evaluator: every condition is TRUE, FALSE or an error with its place and reason.
+
+`&&` and `||` absorb an error on either side, `all` and `exists` one of any element, as CEL's specification says;
+everything else passes errors on. Values are checked against the types of the schema where they are read. Slow beside
+`codegen`, and the meaning that `codegen` is held to. Opens nothing, reads no clock.
+Source: cel-spec `doc/langdef.md`, "Logical Operators", "Macros", "Evaluation errors".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+from policyguard.conditions.ast import ConstantValue, atoms, folded
+from policyguard.conditions.functions import FUNCTIONS, Failure
+from policyguard.conditions.rendering import render
+from policyguard.model.expression import (
+    Call,
+    Constant,
+    Expression,
+    Has,
+    Hole,
+    ListOf,
+    MapOf,
+    Quantifier,
+    Select,
+    TypeName,
+    Variable,
+    parts,
+)
+from policyguard.values import name_of
+
+__all__ = ["AtomValue", "EvalError", "Outcome", "evaluate", "folded", "render", "trace", "value_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalError:
+    """Why an expression has no value, and where in the condition's text. Not a truth value."""
+
+    message: str
+    offset: int = 0
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("an evaluation error is not a truth value, compare with `is True`")
+
+
+Outcome: TypeAlias = "bool | EvalError"
+
+_Names: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AtomValue:
+    """One atom of a condition, what it came to, and the values read: (`resource.gpus`, 128), absent ones as errors."""
+
+    expression: Expression
+    outcome: Outcome
+    values: tuple[tuple[str, Any], ...]
+
+    @property
+    def offset(self) -> int:
+        return self.expression.offset
+
+
+def evaluate(
+    expression: Expression,
+    subject: Mapping[str, Any],
+    resource: Mapping[str, Any],
+    context: Mapping[str, Any],
+    action: str,
+    now: int,
+    constants: tuple[ConstantValue, ...] = (),
+) -> Outcome:
+    """Return True, False, or the error that the condition evaluates to. Never raises on data."""
+    names = _names(subject, resource, context, action, now, constants)
+    return _outcome(expression, names)
+
+
+def trace(
+    expression: Expression,
+    subject: Mapping[str, Any],
+    resource: Mapping[str, Any],
+    context: Mapping[str, Any],
+    action: str,
+    now: int,
+    constants: tuple[ConstantValue, ...] = (),
+) -> tuple[AtomValue, ...]:
+    """Return every atom of the condition with its own outcome, in source order, whether or not it decided."""
+    names = _names(subject, resource, context, action, now, constants)
+    return tuple(AtomValue(atom, _outcome(atom, names), _reads(atom, names)) for atom in atoms(expression))
+
+
+def value_of(expression: Expression, names: Mapping[str, Any]) -> Any:
+    """Return the value of any expression under these names, or an `EvalError`."""
+    return _value(expression, names)
+
+
+def _names(subject: Any, resource: Any, context: Any, action: str, now: int, constants: Any) -> _Names:
+    return {
+        "subject": subject, "resource": resource, "context": context, "action": action, "now": now,
+        _CONSTANTS: constants,
+    }  # fmt: skip
+
+
+_CONSTANTS = "@constants"
+
+
+def _outcome(expression: Expression, names: _Names) -> Outcome:
+    value = _value(expression, names)
+    if value is True or value is False or isinstance(value, EvalError):
+        return value
+    # INVARIANT I12: a result that is no bool is an error.
+    return EvalError(f"the condition is {name_of(value)}, expected a bool", expression.offset)
+
+
+def _reads(expression: Expression, names: _Names) -> tuple[tuple[str, Any], ...]:
+    found: dict[str, Any] = {}
+
+    def visit(node: Expression, bound: frozenset[str]) -> None:
+        if isinstance(node, Quantifier):
+            visit(node.range, bound)
+            return
+        if isinstance(node, Select) or (isinstance(node, Variable) and node.name in ("action", "now")):
+            found.setdefault(render(node), _value(node, names))
+            return
+        for part in parts(node):
+            visit(part, bound)
+
+    visit(expression, frozenset())
+    return tuple(found.items())
+
+
+def _value(node: Expression, names: _Names) -> Any:
+    return _EVALUATORS[type(node)](node, names)
+
+
+def _constant(node: Constant, _names: _Names) -> Any:
+    return node.value
+
+
+def _hole(node: Hole, names: _Names) -> Any:
+    return names[_CONSTANTS][node.index]
+
+
+def _variable(node: Variable, names: _Names) -> Any:
+    if node.name not in names:
+        return EvalError(f"unknown name `{node.name}`", node.offset)
+    return _checked(names[node.name], node.type, node)
+
+
+def _select(node: Select, names: _Names) -> Any:
+    operand = _value(node.operand, names)
+    if isinstance(operand, EvalError):
+        return operand
+    if not isinstance(operand, Mapping):
+        return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
+    # INVARIANT I13: an absent attribute is an error, never a default.
+    if node.name not in operand:
+        return EvalError(f"`{render(node)}` is absent", node.offset)
+    return _checked(operand[node.name], node.type, node)
+
+
+def _has(node: Has, names: _Names) -> Any:
+    operand = _value(node.operand, names)
+    if isinstance(operand, EvalError):
+        return operand
+    if not isinstance(operand, Mapping):
+        return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
+    return node.name in operand
+
+
+_CHECKS: dict[TypeName, Callable[[Any], bool]] = {
+    "bool": lambda value: type(value) is bool,
+    "int": lambda value: type(value) is int,
+    "string": lambda value: isinstance(value, str),
+    "timestamp": lambda value: type(value) is int,
+    "duration": lambda value: type(value) is int,
+}
+_WORDS = {
+    "bool": "a bool", "int": "an integer", "string": "text", "timestamp": "a timestamp", "duration": "a duration",
+    "list": "a list", "map": "a map",
+}  # fmt: skip
+
+
+def _checked(value: Any, kind: TypeName, node: Expression) -> Any:
+    """Return the value if it is outermost of the declared type, else an error; elements follow when read."""
+    check = _CHECKS.get(kind)
+    if check is None:
+        fine = isinstance(value, (list, tuple)) if kind.startswith("list(") else isinstance(value, Mapping)
+    else:
+        fine = check(value)
+    if fine:
+        return value
+    expected = _WORDS.get(kind.partition("(")[0], "a record")
+    return EvalError(f"`{render(node)}` is {name_of(value)}, expected {expected}", node.offset)
+
+
+def _list_of(node: ListOf, names: _Names) -> Any:
+    values = []
+    for element in node.elements:
+        value = _value(element, names)
+        if isinstance(value, EvalError):
+            return value
+        values.append(value)
+    return tuple(values)
+
+
+def _map_of(node: MapOf, names: _Names) -> Any:
+    found: dict[str, Any] = {}
+    for key_node, value_node in node.entries:
+        key, value = _value(key_node, names), _value(value_node, names)
+        for part in (key, value):
+            if isinstance(part, EvalError):
+                return part
+        if key in found:
+            return EvalError(f"the key `{key}` stands twice", key_node.offset)
+        found[key] = value
+    return found
+
+
+def _call(node: Call, names: _Names) -> Any:
+    if node.function in _LOGIC:
+        return _LOGIC[node.function](node, names)
+    arguments = []
+    for argument in node.arguments:
+        value = _value(argument, names)
+        if isinstance(value, EvalError):
+            return value
+        arguments.append(value)
+    try:
+        return FUNCTIONS[node.function](*arguments)
+    except Failure as problem:
+        return EvalError(str(problem), node.offset)
+    except (ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError):
+        return EvalError(f"`{render(node)}` cannot be computed", node.offset)
+
+
+def _absorbing(deciding: bool) -> Callable[[Call, _Names], Any]:
+    """Return `&&` (False decides) or `||` (True decides): a deciding operand wins over errors, errors over the rest."""
+
+    def logic(node: Call, names: _Names) -> Any:
+        error: EvalError | None = None
+        for argument in node.arguments:
+            value = _truth(argument, names)
+            if value is deciding:
+                return deciding
+            if isinstance(value, EvalError) and error is None:
+                error = value
+        return error if error is not None else not deciding
+
+    return logic
+
+
+def _truth(node: Expression, names: _Names) -> Outcome:
+    value = _value(node, names)
+    if value is True or value is False or isinstance(value, EvalError):
+        return value
+    return EvalError(f"`{render(node)}` is {name_of(value)}, expected a bool", node.offset)
+
+
+def _not(node: Call, names: _Names) -> Any:
+    value = _truth(node.arguments[0], names)
+    return value if isinstance(value, EvalError) else not value
+
+
+def _conditional(node: Call, names: _Names) -> Any:
+    value = _truth(node.arguments[0], names)
+    if isinstance(value, EvalError):
+        return value
+    return _value(node.arguments[1] if value else node.arguments[2], names)
+
+
+_LOGIC: dict[str, Callable[[Call, _Names], Any]] = {
+    "logical_and": _absorbing(False), "logical_or": _absorbing(True), "logical_not": _not, "conditional": _conditional,
+}  # fmt: skip
+
+
+def _quantifier(node: Quantifier, names: _Names) -> Any:
+    source = _value(node.range, names)
+    if isinstance(source, EvalError):
+        return source
+    if not isinstance(source, (list, tuple, Mapping)):
+        return EvalError(f"`{render(node.range)}` is {name_of(source)}, expected a list or a map", node.offset)
+    elements = [{**names, node.variable: element} for element in source]
+    return _MACROS[node.kind](node, elements)
+
+
+def _absorbing_macro(deciding: bool) -> Callable[[Quantifier, list[dict[str, Any]]], Any]:
+    def macro(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+        error: EvalError | None = None
+        for names in elements:
+            value = _truth(node.body, names)
+            if value is deciding:
+                return deciding
+            if isinstance(value, EvalError):
+                error = value if error is None else error
+        return error if error is not None else not deciding
+
+    return macro
+
+
+def _exists_one(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+    count = 0
+    for names in elements:
+        value = _truth(node.body, names)
+        if isinstance(value, EvalError):
+            return value
+        count += value
+    return count == 1
+
+
+def _filter(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+    kept = []
+    for names in elements:
+        value = _truth(node.body, names)
+        if isinstance(value, EvalError):
+            return value
+        if value:
+            kept.append(names[node.variable])
+    return tuple(kept)
+
+
+def _map(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+    mapped = []
+    for names in elements:
+        wanted = _truth(node.condition, names) if node.condition is not None else True
+        if isinstance(wanted, EvalError):
+            return wanted
+        if wanted:
+            value = _value(node.body, names)
+            if isinstance(value, EvalError):
+                return value
+            mapped.append(value)
+    return tuple(mapped)
+
+
+_MACROS: dict[str, Callable[[Quantifier, list[dict[str, Any]]], Any]] = {
+    "all": _absorbing_macro(False), "exists": _absorbing_macro(True), "exists_one": _exists_one, "filter": _filter,
+    "map": _map,
+}  # fmt: skip
+
+_EVALUATORS: dict[type, Callable[[Any, _Names], Any]] = {
+    Constant: _constant, Hole: _hole, Variable: _variable, Select: _select, Has: _has, ListOf: _list_of,
+    MapOf: _map_of, Quantifier: _quantifier, Call: _call,
+}  # fmt: skip

@@ -1,0 +1,257 @@
+"""What the functions and guarded operators of the profile compute, on plain Python values. The door to re2.
+
+Every function either returns the CEL result or raises `Failure`. Integers are int64, text is counted in code points.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from policyguard.conditions import times
+from policyguard.conditions.addresses import ip_in
+from policyguard.conditions.failure import Failure
+from policyguard.values import NANOSECONDS_PER_S
+
+__all__ = ["FUNCTIONS", "Failure", "glob", "ip_in", "matches", "same", "under"]
+
+MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
+
+Segment: TypeAlias = "str | tuple[str, tuple[str, ...], str]"
+Block: TypeAlias = tuple[Segment, ...]
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
+_BOOLS = {"1": True, "t": True, "true": True, "TRUE": True, "True": True,
+          "0": False, "f": False, "false": False, "FALSE": False, "False": False}  # fmt: skip
+
+
+def glob(path: str, pattern: str) -> bool:
+    """Return whether the whole path matches the pattern, segment by segment.
+
+    pattern = segment *( "/" segment ); segment = "**" / *( "*" / character )
+
+    `*` is any run of characters inside one segment, `**` any number of whole segments, none included; all else is
+    itself. Never backtracks: the time is at most proportional to the length of the path times that of the pattern.
+    """
+    blocks = _blocks(pattern)
+    segments = path.split("/")
+    first = blocks[0]
+    if len(blocks) == 1:
+        return len(first) == len(segments) and _fits(segments, 0, first)
+    last = blocks[-1]
+    end = len(segments) - len(last)
+    if len(first) > end or not _fits(segments, 0, first) or not _fits(segments, end, last):
+        return False
+    position = len(first)
+    for block in blocks[1:-1]:
+        while position + len(block) <= end and not _fits(segments, position, block):
+            position += 1
+        position += len(block)
+        if position > end:
+            return False
+    return True
+
+
+def _fits(segments: list[str], start: int, block: Block) -> bool:
+    return all(_fit(segments[start + index], segment) for index, segment in enumerate(block))
+
+
+def _fit(text: str, segment: Segment) -> bool:
+    if isinstance(segment, str):
+        return text == segment
+    prefix, middles, suffix = segment
+    end = len(text) - len(suffix)
+    if len(prefix) > end or not text.startswith(prefix) or not text.endswith(suffix):
+        return False
+    position = len(prefix)
+    for middle in middles:
+        found = text.find(middle, position, end)
+        if found < 0:
+            return False
+        position = found + len(middle)
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _blocks(pattern: str) -> tuple[Block, ...]:
+    blocks: list[list[Segment]] = [[]]
+    for segment in pattern.split("/"):
+        if segment == "**":
+            blocks.append([])
+        elif "*" in segment:
+            prefix, *middles, suffix = segment.split("*")
+            blocks[-1].append((prefix, tuple(middle for middle in middles if middle), suffix))
+        else:
+            blocks[-1].append(segment)
+    return tuple(tuple(block) for block in blocks)
+
+
+def under(path: str, prefix: str) -> bool:
+    """Return whether the path is the prefix or lies below it; fails on an empty prefix and on `.` or `..` segments."""
+    if not prefix:
+        raise Failure("the prefix of `under` is empty")
+    # INVARIANT I18: a path that climbs is never under anything.
+    for text in (path, prefix):
+        if "." in text and not {".", ".."}.isdisjoint(text.split("/")):
+            raise Failure(f"`{text}` holds a `.` or `..` segment")
+    stem = prefix.removesuffix("/")
+    return path == stem or path.startswith(stem + "/")
+
+
+def matches(text: str, pattern: str) -> bool:
+    """Return whether RE2 finds the pattern anywhere in the text; fails on a pattern outside RE2."""
+    return _regex(pattern)(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _regex(pattern: str) -> Callable[[str], object]:
+    import re2  # Here, so that only policies that match pay for the import.
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = 1 << 20
+    try:
+        return re2.compile(pattern, options).search  # type: ignore[no-any-return]
+    except re2.error as problem:
+        detail = problem.args[0].decode(errors="replace") if isinstance(problem.args[0], bytes) else problem.args[0]
+        raise Failure(f"`{pattern}` is no regular expression of RE2: {str(detail).lower()}") from None
+
+
+def same(left: object, right: object) -> bool:
+    """Return CEL equality of two values: a list is a list, tuple or not, and no bool equals an integer."""
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
+    return (type(left) is bool) == (type(right) is bool) and left == right
+
+
+def int64(value: int) -> int:
+    """Return the integer if it is an int64, else fail."""
+    if MIN_INT64 <= value <= MAX_INT64:
+        return value
+    raise Failure("the integer is beyond 64 bits")
+
+
+def divide(left: int, right: int) -> int:
+    """Return the quotient, rounded toward zero; fails on zero and on overflow."""
+    if right == 0:
+        raise Failure("division by zero")
+    quotient = abs(left) // abs(right)
+    return int64(quotient if (left < 0) == (right < 0) else -quotient)
+
+
+def modulo(left: int, right: int) -> int:
+    """Return the remainder with the sign of the dividend; fails on zero and where the quotient overflows."""
+    if right == 0:
+        raise Failure("modulus by zero")
+    divide(left, right)
+    remainder = abs(left) % abs(right)
+    return -remainder if left < 0 else remainder
+
+
+def item(values: tuple[Any, ...], index: int) -> Any:
+    """Return the element at a zero-based index; fails outside the list, and below zero."""
+    if 0 <= index < len(values):
+        return values[index]
+    raise Failure(f"index {index} is outside a list of {len(values)}")
+
+
+def entry(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value under a key; fails if there is none."""
+    try:
+        return values[key]
+    except KeyError:
+        raise Failure(f"there is no key `{key}`") from None
+
+
+def contains(values: tuple[Any, ...], value: object) -> bool:
+    """Return whether the list holds a value equal to this one."""
+    return any(same(value, candidate) for candidate in values)
+
+
+def to_integer(text: str) -> int:
+    """Return the integer that a decimal text spells, else fail."""
+    if _INTEGER.fullmatch(text):
+        return int64(int(text))
+    raise Failure(f"`{text}` is no integer")
+
+
+def to_bool(text: str) -> bool:
+    """Return the bool that a text spells, else fail."""
+    if text in _BOOLS:
+        return _BOOLS[text]
+    raise Failure(f"`{text}` is no bool")
+
+
+def _spans(unit: int) -> Callable[[int], int]:
+    return lambda duration: times.truncated(duration, unit)
+
+
+def _timestamp_of(whole_s: int) -> int:
+    return times.in_timestamp_range(whole_s * NANOSECONDS_PER_S)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "glob_string_string": glob,
+    "under_string_string": under,
+    "ip_in_string_string": ip_in,
+    "matches": matches,
+    "contains_string": lambda text, part: part in text,
+    "starts_with_string": lambda text, part: text.startswith(part),
+    "ends_with_string": lambda text, part: text.endswith(part),
+    "size_string": len,
+    "size_list": len,
+    "size_map": len,
+    "equals": same,
+    "not_equals": lambda left, right: not same(left, right),
+    "in_list": lambda value, values: contains(values, value),
+    "in_map": lambda key, values: key in values,
+    "index_list": item,
+    "index_map": entry,
+    "add_int64": lambda left, right: int64(left + right),
+    "subtract_int64": lambda left, right: int64(left - right),
+    "multiply_int64": lambda left, right: int64(left * right),
+    "divide_int64": divide,
+    "modulo_int64": modulo,
+    "negate_int64": lambda value: int64(-value),
+    "add_string": lambda left, right: left + right,
+    "add_list": lambda left, right: (*left, *right),
+    "add_timestamp_duration": lambda left, right: times.in_timestamp_range(left + right),
+    "add_duration_timestamp": lambda left, right: times.in_timestamp_range(left + right),
+    "add_duration_duration": lambda left, right: times.in_duration_range(left + right),
+    "subtract_timestamp_duration": lambda left, right: times.in_timestamp_range(left - right),
+    "subtract_timestamp_timestamp": lambda left, right: int64(left - right),
+    "subtract_duration_duration": lambda left, right: times.in_duration_range(left - right),
+    "string_to_timestamp": times.parse_timestamp,
+    "string_to_duration": times.parse_span,
+    "string_to_int64": to_integer,
+    "string_to_bool": to_bool,
+    "int64_to_timestamp": _timestamp_of,
+    "int64_to_string": str,
+    "bool_to_string": lambda value: "true" if value else "false",
+    "timestamp_to_int64": lambda instant: instant // NANOSECONDS_PER_S,
+    "timestamp_to_string": times.format_timestamp,
+    "duration_to_string": times.format_span,
+    "duration_to_hours": _spans(3600 * 10**9),
+    "duration_to_minutes": _spans(60 * 10**9),
+    "duration_to_seconds": _spans(10**9),
+    "duration_to_milliseconds": times.span_milliseconds,
+    "timestamp_to_seconds_with_tz": times.seconds,
+}  # fmt: skip
+"""Overload id to implementation, of everything that is neither logic nor a macro."""
+
+for _name, _read in {
+    "year": times.full_year, "month": times.month, "day_of_year": times.day_of_year,
+    "day_of_month": times.day_of_month, "day_of_month_1_based": times.date, "day_of_week": times.day_of_week,
+    "hours": times.hours, "minutes": times.minutes, "seconds": times.seconds, "milliseconds": times.milliseconds,
+}.items():  # fmt: skip
+    FUNCTIONS[f"timestamp_to_{_name}"] = FUNCTIONS[f"timestamp_to_{_name}_with_tz"] = _read
+
+for _kind in ("bool", "int64", "string", "timestamp", "duration"):
+    FUNCTIONS[f"less_{_kind}"] = lambda left, right: left < right
+    FUNCTIONS[f"less_equals_{_kind}"] = lambda left, right: left <= right
+    FUNCTIONS[f"greater_{_kind}"] = lambda left, right: left > right
+    FUNCTIONS[f"greater_equals_{_kind}"] = lambda left, right: left >= right

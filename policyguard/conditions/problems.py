@@ -1,0 +1,40 @@
+"""What can be wrong with a condition, as data. Imports no checker, so that lint and loaders can name these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policyguard.errors import PolicyGuardError
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionError:
+    """One mistake in a condition: a code-point offset into its text, what is wrong, help, and the catalogue's code."""
+
+    offset: int
+    message: str
+    help: str | None = None
+    code: str = "PG104"
+
+
+class ConditionErrors(PolicyGuardError):
+    """Every mistake of one condition, ordered by offset. Never empty."""
+
+    def __init__(self, errors: Sequence[ConditionError]) -> None:
+        if not errors:
+            raise ValueError("errors: none given, expected at least one")
+        self.errors = tuple(sorted(errors, key=lambda error: (error.offset, error.message)))
+        super().__init__("; ".join(error.message for error in self.errors))
+
+
+class ProfileError(PolicyGuardError):
+    """A construct is outside the profile of `docs/conditions.md`, or bytes are no checked expression.
+
+    `name` is the construct's name on that page (`float`, `null`, `bytes`), `offset` a code-point offset into the text.
+    """
+
+    def __init__(self, message: str, offset: int = 0, *, name: str = "malformed", help: str | None = None) -> None:
+        super().__init__(message, help=help)
+        self.offset = offset
+        self.name = name

@@ -1,0 +1,102 @@
+"""One checked condition as a template for all that differ from it in integers and texts alone.
+
+Literals of one kind have one type, so the checker's answer is the same for all of them; only values and offsets move.
+Anything unusual makes no template, and the condition goes the long way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from policyguard.conditions.ast import rebuilt
+from policyguard.conditions.lexing import Tokens
+from policyguard.model.expression import (
+    Call,
+    Constant,
+    Expression,
+    Has,
+    ListOf,
+    MapOf,
+    Quantifier,
+    Select,
+    Variable,
+    walk,
+)
+from policyguard.values import MAX_INTEGER
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """`expression` has, for an offset, the index of the token that stands there."""
+
+    expression: Expression
+    literals: frozenset[int]
+
+    def filled(self, split: Tokens) -> Expression | None:
+        """Return the expression of another text of this shape, or None if a literal needs the checker's eye."""
+        values: dict[int, int | str] = {}
+        for index in self.literals:
+            value = literal(split, index)
+            if value is None or (isinstance(value, int) and abs(value) > MAX_INTEGER):
+                return None
+            values[index] = value
+        return rebuilt_at(self.expression, split.starts, values)
+
+
+def literal(split: Tokens, index: int) -> int | str | None:
+    """Return the value of the literal that begins at this token; a sign before an integer belongs to it."""
+    text = split.texts[index]
+    if split.kinds[index] == "text":
+        return text[1:-1]
+    if split.kinds[index] == "integer":
+        return int(text) if len(text) <= 16 else None
+    if text == "-" and index + 1 < len(split.kinds) and split.kinds[index + 1] == "integer":
+        return -int(split.texts[index + 1]) if len(split.texts[index + 1]) <= 16 else None
+    return None
+
+
+def template_of(expression: Expression, split: Tokens) -> Template | None:
+    """Return the template, or None if tokens and nodes cannot be matched one to one."""
+    places = {start: index for index, start in enumerate(split.starts)}
+    literals: set[int] = set()
+    for node in walk(expression):
+        index = places.get(node.offset)
+        if index is None:
+            return None
+        if isinstance(node, Constant) and node.type in ("int", "string"):
+            if index in literals or literal(split, index) != node.value:
+                return None
+            literals.add(index)
+    if len(literals) != sum(kind in ("text", "integer") for kind in split.kinds):
+        return None
+    return Template(rebuilt(expression, lambda node: _placed(node, places)), frozenset(literals))
+
+
+def _placed(node: Expression, places: dict[int, int]) -> Expression:
+    return replace(node, offset=places[node.offset])
+
+
+def rebuilt_at(node: Expression, starts: tuple[int, ...], values: dict[int, int | str]) -> Expression:
+    """Return the template with token indices turned into offsets and literals replaced; one pass, it is hot at load."""
+    offset = starts[node.offset]
+    if isinstance(node, Constant):
+        return Constant(values.get(node.offset, node.value), node.type, offset)
+    if isinstance(node, Variable):
+        return Variable(node.name, node.type, offset)
+    if isinstance(node, Select):
+        return Select(rebuilt_at(node.operand, starts, values), node.name, node.type, offset)
+    if isinstance(node, Call):
+        arguments = tuple([rebuilt_at(part, starts, values) for part in node.arguments])
+        return Call(node.function, arguments, node.type, offset)
+    if isinstance(node, Has):
+        return Has(rebuilt_at(node.operand, starts, values), node.name, offset)
+    if isinstance(node, ListOf):
+        return ListOf(tuple([rebuilt_at(part, starts, values) for part in node.elements]), node.type, offset)
+    if isinstance(node, MapOf):
+        entries = [(rebuilt_at(key, starts, values), rebuilt_at(each, starts, values)) for key, each in node.entries]
+        return MapOf(tuple(entries), node.type, offset)
+    if isinstance(node, Quantifier):
+        source, body = rebuilt_at(node.range, starts, values), rebuilt_at(node.body, starts, values)
+        condition = rebuilt_at(node.condition, starts, values) if node.condition is not None else None
+        return Quantifier(node.kind, node.variable, source, body, node.type, condition, offset)
+    return node

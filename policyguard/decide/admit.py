@@ -1,0 +1,272 @@
+"""From facts to what a condition may read: typed, strong enough, fresh enough, or absent with the reason.
+
+A fact that is weaker than the schema asks, or older, is treated as absent: it can only take access away.
+Pure; `now` is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from policyguard.conditions.times import parse_span
+from policyguard.decide.pattern import DOMAIN, compiled, domain_index
+from policyguard.model.facts import Assurance, Facts
+from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
+from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, parse_instant
+
+Converter = Callable[[Any], Any]
+
+
+class Malformed(Exception):
+    """The request does not fit the schema; `path` leads to what does not. Caught where the decision is made."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+        self.message = message
+
+
+class AttributeRule:
+    """How one attribute is admitted."""
+
+    __slots__ = ("assurance", "convert", "entity", "enum", "kind", "max_age_ns", "name", "sensitive", "type_name")
+
+    def __init__(self, entity: int, attribute: Attribute, schema: Schema) -> None:
+        self.entity = entity
+        self.name = attribute.name
+        self.kind, self.convert = _converter(attribute.type, schema)
+        self.enum = frozenset(attribute.enum) if attribute.enum else None
+        self.assurance = int(attribute.assurance)
+        self.max_age_ns = None if attribute.max_age_s is None else attribute.max_age_s * NANOSECONDS_PER_S
+        self.sensitive = attribute.sensitive
+        self.type_name = str(attribute.type)
+
+
+class Admitted:
+    """What conditions read: plain maps of present attributes. `weak` says why a supplied fact does not count."""
+
+    __slots__ = ("context", "domain", "resource", "subject", "weak")
+
+    def __init__(
+        self,
+        subject: dict[str, Any],
+        resource: dict[str, Any],
+        context: dict[str, Any],
+        domain: str | None,
+        weak: dict[str, str] | None,
+    ) -> None:
+        self.subject = subject
+        self.resource = resource
+        self.context = context
+        self.domain = domain
+        self.weak = weak
+
+
+class Gate:
+    """Admits the facts of one (subject type, resource type)."""
+
+    __slots__ = ("domain_at", "fits", "id_pattern", "rules", "sensitive")
+
+    def __init__(self, schema: Schema, subject: EntityType, resource: EntityType) -> None:
+        self.rules: dict[str, AttributeRule] = {}
+        groups = (("subject", subject.attributes), ("resource", resource.attributes), ("context", schema.context))
+        for entity, (prefix, attributes) in enumerate(groups):
+            for name, attribute in attributes.items():
+                self.rules[f"{prefix}.{name}"] = AttributeRule(entity, attribute, schema)
+        self.sensitive = frozenset(path for path, rule in self.rules.items() if rule.sensitive)
+        self.id_pattern = resource.id_pattern
+        self.domain_at = domain_index(resource.id_pattern)
+        self.fits = compiled((resource.id_pattern or "**").replace(DOMAIN, "*"))
+
+    def domain_of(self, identifier: str) -> str | None:
+        """Return the domain this id belongs to, None for a type without one; raise if the id does not fit its type."""
+        if not self.fits(identifier):
+            raise Malformed("$.resource.id", f"found `{identifier}`, expected an id that fits `{self.id_pattern}`")
+        if self.domain_at is None:
+            return None
+        return identifier.split("/", self.domain_at + 1)[self.domain_at]
+
+    def admit(self, facts: Facts, now: Instant) -> Admitted:
+        """Return what counts of these facts, else raise `Malformed`."""
+        request = facts.request
+        subject, resource = request.subject, request.resource
+        domain = self.domain_of(resource.id)
+        seen: dict[str, Any] = {"id": resource.id, "type": resource.type}
+        if domain is not None:
+            seen["domain"] = domain
+        admitted: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = (
+            {"id": f"{subject.type}:{subject.id}", "type": subject.type}, seen, {},
+        )  # fmt: skip
+        weak: dict[str, str] | None = None
+        rules = self.rules
+        for path, fact in facts.entries.items():
+            rule = rules.get(path)
+            if rule is None:
+                if fact.assurance == 1:
+                    raise Malformed(*_unknown(path, rules))
+                continue
+            value = fact.value
+            if type(value) is not rule.kind or rule.convert is not None:
+                value = _fit(rule, value, path)
+            if rule.enum is not None and value not in rule.enum:
+                raise Malformed(_json_path(path), f"found `{value}`, expected one of {_listed(rule.enum)}")
+            # INVARIANT I1: a claim is not a fact; what is weaker or older than the schema asks is absent.
+            if fact.assurance < rule.assurance or rule.max_age_ns is not None:
+                reason = _weakness(rule, fact.assurance, fact.observed_at, now)
+                if reason is not None:
+                    weak = {} if weak is None else weak
+                    weak[path] = reason
+                    continue
+            admitted[rule.entity][rule.name] = value
+        return Admitted(*admitted, domain, weak)
+
+
+def gates(schema: Schema) -> dict[tuple[str, str], Gate]:
+    """Return one gate for each pair of subject type and resource type."""
+    return {
+        (subject.name, resource.name): Gate(schema, subject, resource)
+        for subject in schema.subjects.values()
+        for resource in schema.resources.values()
+    }
+
+
+def _weakness(rule: AttributeRule, assurance: int, observed_at: Instant, now: Instant) -> str | None:
+    if assurance < rule.assurance:
+        return f"present but only {Assurance(assurance).word}, {Assurance(rule.assurance).word} counts"
+    if rule.max_age_ns is not None and not 0 <= now - observed_at <= rule.max_age_ns:
+        age_s = (now - observed_at) // NANOSECONDS_PER_S
+        if age_s < 0:
+            return f"observed {-age_s} s in the future"
+        return f"{age_s} s old, at most {rule.max_age_ns // NANOSECONDS_PER_S} s counts"
+    return None
+
+
+def _fit(rule: AttributeRule, value: Any, path: str) -> Any:
+    if type(value) is not rule.kind:
+        raise Malformed(_json_path(path), f"found {name_of(value)}, expected {_article(rule.type_name)}")
+    if rule.convert is None:
+        return value
+    try:
+        return rule.convert(value)
+    except Malformed as problem:
+        raise Malformed(_json_path(path) + problem.path, problem.message) from None
+
+
+def _converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]:
+    """Return the Python type a value of this kind has at the edge, and what turns it into what conditions read."""
+    match kind.kind:
+        case "bool":
+            return bool, None
+        case "int":
+            return int, None
+        case "string":
+            return str, None
+        case "timestamp":
+            return str, _timestamp
+        case "duration":
+            return str, _duration
+        case "list":
+            return tuple, _each(kind.element, schema)
+        case "map":
+            return FrozenMap, _entries(kind.element, schema)
+        case "record":
+            return FrozenMap, _fields(schema.records[kind.record or ""], schema)
+
+
+def _timestamp(text: str) -> Instant:
+    try:
+        return parse_instant(text)
+    except ValueError as problem:
+        raise Malformed("", str(problem)) from None
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_span(text)
+    except ValueError as problem:
+        raise Malformed("", str(problem)) from None
+
+
+def _one(element: ValueType, schema: Schema) -> Converter:
+    kind, convert = _converter(element, schema)
+
+    def check(value: Any) -> Any:
+        if type(value) is not kind:
+            raise Malformed("", f"found {name_of(value)}, expected {_article(str(element))}")
+        return value if convert is None else convert(value)
+
+    return check
+
+
+def _each(element: ValueType | None, schema: Schema) -> Converter:
+    if element is None:
+        raise ValueError("a list type names its element")
+    check = _one(element, schema)
+
+    def convert(items: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(_at(f"[{i}]", check, item) for i, item in enumerate(items))
+
+    return convert
+
+
+def _entries(element: ValueType | None, schema: Schema) -> Converter:
+    if element is None:
+        raise ValueError("a map type names the type of its values")
+    check = _one(element, schema)
+
+    def convert(members: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: _at(f".{key}", check, item) for key, item in members.items()}
+
+    return convert
+
+
+def _fields(attributes: Mapping[str, Attribute], schema: Schema) -> Converter:
+    checks: dict[str, Converter] = {}
+    enums = {name: frozenset(a.enum) for name, a in attributes.items() if a.enum}
+
+    def convert(members: Mapping[str, Any]) -> dict[str, Any]:
+        if not checks:
+            # Filled at first use, so that a record may name itself.
+            checks.update({name: _one(attribute.type, schema) for name, attribute in attributes.items()})
+        fields: dict[str, Any] = {}
+        for key, item in members.items():
+            check = checks.get(key)
+            if check is None:
+                raise Malformed(f".{key}", f"unknown attribute `{key}`, expected one of {_listed(attributes)}")
+            fields[key] = _at(f".{key}", check, item)
+            if key in enums and item not in enums[key]:
+                raise Malformed(f".{key}", f"found `{item}`, expected one of {_listed(enums[key])}")
+        return fields
+
+    return convert
+
+
+def _at(step: str, check: Converter, item: Any) -> Any:
+    try:
+        return check(item)
+    except Malformed as problem:
+        raise Malformed(step + problem.path, problem.message) from None
+
+
+def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:
+    entity, _, name = path.partition(".")
+    known = sorted(rule.removeprefix(f"{entity}.") for rule in rules if rule.startswith(f"{entity}."))
+    return _json_path(path), f"unknown attribute `{name}`, expected {'one of ' + _listed(known) if known else 'none'}"
+
+
+def _json_path(path: str) -> str:
+    entity, _, name = path.partition(".")
+    return f"$.context.{name}" if entity == "context" else f"$.{entity}.properties.{name}"
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+_ARTICLES = {"int": "an integer", "string": "text", "bool": "a bool", "timestamp": "an RFC 3339 time as text",
+             "duration": "a duration as text"}  # fmt: skip
+
+
+def _article(type_name: str) -> str:
+    return _ARTICLES.get(type_name, type_name)

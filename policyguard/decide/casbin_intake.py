@@ -1,0 +1,132 @@
+"""What any casbin adapter holds, read as bindings: every row counted, each one checked, none skipped.
+
+casbin's own loader drops a row whose kind its model does not have (hazard H2) and splits texts at brackets and
+commas (H8). Here the adapter fills a model that takes everything, and what is not a binding is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from casbin import Model
+from casbin.model import Assertion
+from casbin.persist import Adapter
+from casbin.persist.adapters import FileAdapter
+
+from policyguard.decide.grants import NAME, REF, ROLE_PREFIX, shown
+from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
+from policyguard.model.policy import Binding
+from policyguard.values import Instant, Span, parse_instant
+
+_WIDTHS = (3, 5)
+_NO_TIME = ("", "_")
+
+
+def bindings_from_adapter(adapter: Adapter, source: str = "<adapter>") -> tuple[Binding, ...]:
+    """Return the bindings that any casbin adapter holds, every row read or the whole refused.
+
+    row = "g", "type:id", "role:name", domain [ "," not-before "," expires ]    times RFC 3339, `_` or empty for none
+
+    `source` names the adapter in errors; the line is the row's number in the order the adapter gives.
+
+    Raises:
+        PolicyErrors: PG010 for each row of another kind or width, PG510 for each name that is not as above; also when
+            the adapter itself fails. Nothing of a source that is wrong anywhere is used.
+    """
+    intake = _Intake()
+    try:
+        adapter.load_policy(intake)
+    except Exception as problem:
+        # An adapter is a guest: what it raises has no common root.
+        # INVARIANT I61: a source that cannot be read whole gives nothing.
+        text = " ".join(str(problem).split()) or type(problem).__name__
+        raise PolicyErrors(
+            [PolicyError(f"the adapter failed: {text}", span=Span(source, 1, 1), code="PG010")]
+        ) from problem
+    bindings: list[Binding] = []
+    errors: list[PolicyError] = []
+    for number, (kind, row) in enumerate(intake.taken(), start=1):
+        try:
+            bindings.append(_binding(kind, row, Span(source, number, 1)))
+        except PolicyError as error:
+            errors.append(error)
+    if errors:
+        raise PolicyErrors(errors)
+    return tuple(bindings)
+
+
+def adapter_for(kind: Literal["csv", "sqlalchemy"], location: str) -> Adapter:
+    """Return the adapter that a `Bindings` document names: a CSV file's path, or the URL of a database.
+
+    Raises:
+        ConfigurationError: the extra `db` is not installed.
+    """
+    if kind == "csv":
+        return FileAdapter(location)
+    try:
+        from policyguard.decide.casbin_sqlalchemy import SQLAlchemyAdapter
+    except ImportError as problem:
+        raise ConfigurationError(
+            "bindings from a database need SQLAlchemy", help="install `policyguard-engine[db]`"
+        ) from problem
+    return SQLAlchemyAdapter(location)
+
+
+class _Everything(defaultdict[str, Any]):
+    """A map that claims to have whatever it is asked for, so that no row is dropped for its kind (H2)."""
+
+    def keys(self) -> Any:
+        return self
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def get(self, key: str, default: object = None) -> Any:  # noqa: ARG002
+        return self[key]
+
+
+class _Intake(Model):  # type: ignore[misc]
+    """A casbin model that takes rows of every kind, so that they can be counted and refused by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = _Everything(lambda: _Everything(Assertion))
+
+    def taken(self) -> Iterator[tuple[str, Sequence[object]]]:
+        """Yield (kind, row) of everything an adapter put in, section by section."""
+        for kinds in self.model.values():
+            for kind, assertion in kinds.items():
+                for row in assertion.policy:
+                    yield kind, row
+
+
+def _binding(kind: str, row: Sequence[object], span: Span) -> Binding:
+    if kind != "g":
+        raise PolicyError(f"found a `{shown(kind)}` row, expected only `g` rows: subject, role, domain", span=span,
+                          code="PG010", help="translate rules with `policyguard import casbin`")  # fmt: skip
+    if len(row) not in _WIDTHS or not all(type(column) is str for column in row):
+        raise PolicyError(f"found a row of {len(row)} columns, expected text in 3 or 5: subject, role, domain, not "
+                          "before, expires", span=span, code="PG010")  # fmt: skip
+    subject, role, domain, *times = (str(column) for column in row)
+    # INVARIANT I63: subjects and roles live in namespaces of their own; nobody is named like a role.
+    if not REF.fullmatch(subject) or subject.startswith(ROLE_PREFIX):
+        raise PolicyError(f"found the subject `{shown(subject)}`, expected `type:id` such as `user:alice`", span=span,
+                          code="PG510")  # fmt: skip
+    if not REF.fullmatch(role) or not role.startswith(ROLE_PREFIX):
+        raise PolicyError(f"found the role `{shown(role)}`, expected `role:` and a name", span=span, code="PG510")
+    if not NAME.fullmatch(domain):
+        raise PolicyError(f"found the domain `{shown(domain)}`, expected a name or `*`", span=span, code="PG011")
+    since, until = (_time(text, span) for text in times) if times else (None, None)
+    return Binding(subject=subject, role=role.removeprefix(ROLE_PREFIX), domain=domain, not_before=since, expires=until,
+                   span=span)  # fmt: skip
+
+
+def _time(text: str, span: Span) -> Instant | None:
+    if text in _NO_TIME:
+        return None
+    try:
+        return parse_instant(text)
+    except ValueError as problem:
+        raise PolicyError(str(problem), span=span, code="PG404") from None

@@ -1,0 +1,198 @@
+"""A policy set as a casbin PERM model and its rows, for the second opinion of a stock `casbin.Enforcer`.
+
+Never decides anything: `check-engine` and the tests compare it with the engine. The matcher is one constant text; every
+value of a policy travels in a row, so nothing an author writes is ever read as code (INVARIANT I67, hazards H6, H7).
+What casbin cannot express goes through two registered functions: `covers` (id patterns) and `cond` (conditions, time
+windows, quorums). `cond` answers true for an error in deny rows and false in allow rows; `require` becomes deny rows
+that fire while their quorum is unmet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+from casbin import Enforcer
+
+from policyguard.conditions.exact import EvalError, evaluate
+from policyguard.conditions.functions import glob
+from policyguard.decide.admit import Admitted, Malformed, gates
+from policyguard.decide.grants import ROLE_PREFIX, Grants
+from policyguard.decide.quorum import gaps
+from policyguard.model.facts import Facts
+from policyguard.model.policy import ANY_DOMAIN, PolicySet, Rule
+from policyguard.values import Instant
+
+MODEL = """\
+[request_definition]
+r = sub, dom, obj, act, ctx
+[policy_definition]
+p = id, sub, dom, obj, act, cond, eft
+[role_definition]
+g = _, _, _
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+[matchers]
+m = r.act == p.act && (p.sub == "*" || r.sub == p.sub || g(r.sub, p.sub, r.dom) || g(r.sub, p.sub, "*")) && \
+(p.dom == "*" || r.dom == p.dom) && covers(r.obj, p.obj) && cond(r.ctx, p.cond)
+"""
+"""Deny-override that denies by default; casbin's own "deny-override" effect allows what nothing matches (H5)."""
+
+ANYONE = "*"
+NOWHERE = ""
+"""The domain of a resource that belongs to none; no binding can name it."""
+
+
+class SecondOpinion:
+    """A policy set lowered to casbin. Each decision is one stock `enforce` over the lowered rows."""
+
+    def __init__(self, policy_set: PolicySet, grants: Grants, *, flat: bool = False) -> None:
+        """`flat` gives each subject every inherited role directly, which removes casbin's depth limit (H11)."""
+        self._policy_set = policy_set
+        self._grants = grants
+        self._flat = flat
+        self._gates = gates(policy_set.schema)
+        self._rules = {rule.id: rule for rule in policy_set.rules}
+        self._quorums = {quorum.id: quorum for quorum in policy_set.quorums}
+        self._persons = {account: person.id for person in policy_set.persons for account in person.accounts}
+        self._rows = list(policy_rows(policy_set))
+        self._enforcers: dict[tuple[int, ...], Enforcer] = {}
+
+    def allows(self, facts: Facts, now: Instant) -> bool:
+        """Return what casbin says. A request that no rule can be asked about (step 1 of a decision) is denied."""
+        request = facts.request
+        gate = self._gates.get((request.subject.type, request.resource.type))
+        if gate is None or not self._rows:
+            return False
+        try:
+            admitted = gate.admit(facts, now)
+        except Malformed:
+            return False
+        domain = NOWHERE if admitted.domain is None else admitted.domain
+        context = _Context(facts, admitted, now)
+        allowed: bool = self._enforcer(now).enforce(
+            request.subject.ref, domain, request.resource.ref, request.action, context
+        )
+        return allowed
+
+    def _enforcer(self, now: Instant) -> Enforcer:
+        """Return an enforcer with the bindings in force at `now`; casbin's own clock is never asked (H20)."""
+        force = [i for i, row in enumerate(self._grants.rows()) if row[3] <= now < row[4]]
+        found = self._enforcers.get(tuple(force))
+        if found is None:
+            rows = list(self._grants.rows())
+            groups = self._group_rows([rows[i][:3] for i in force])
+            found = self._enforcers[tuple(force)] = stock_enforcer(MODEL, self._rows, groups)
+            found.add_function("covers", covers)
+            found.add_function("cond", self._holds)
+        return found
+
+    def _group_rows(self, bindings: Sequence[tuple[str, str, str]]) -> list[list[str]]:
+        if self._flat:
+            return [[subject, ROLE_PREFIX + held, domain]
+                    for subject, role, domain in bindings for held in self._grants.closed[role]]  # fmt: skip
+        domains = sorted({domain for _, _, domain in bindings})
+        inherited = [
+            [ROLE_PREFIX + role.name, ROLE_PREFIX + parent, domain]
+            for domain in domains
+            for role in self._policy_set.roles
+            for parent in role.inherits
+        ]
+        return [*inherited, *([subject, ROLE_PREFIX + role, domain] for subject, role, domain in bindings)]
+
+    def _holds(self, context: _Context, rule_id: str) -> bool:
+        rule = self._rules[rule_id]
+        now, admitted = context.now, context.admitted
+        if (rule.not_before is not None and now < rule.not_before) or (
+            rule.expires is not None and now >= rule.expires
+        ):
+            return False
+        if rule.roles and rule.subjects and context.facts.request.subject.ref not in rule.subjects:
+            return False
+        outcome = self._outcome(rule, context)
+        if isinstance(outcome, EvalError):
+            outcome = rule.effect != "allow"
+        if rule.effect != "require" or not outcome:
+            return outcome
+        quorum = self._quorums[rule.quorum or ""]
+        return bool(gaps(quorum, rule.id, context.facts, admitted.domain, now, self._persons, self._grants.roles_at))
+
+    def _outcome(self, rule: Rule, context: _Context) -> bool | EvalError:
+        if rule.when is None:
+            return True
+        admitted = context.admitted
+        return evaluate(
+            rule.when.expression, admitted.subject, admitted.resource, admitted.context, context.facts.request.action,
+            context.now,
+        )  # fmt: skip
+
+
+class _Context:
+    """What `r.ctx` carries through casbin; opaque to it, and without a method it could be made to call (H7)."""
+
+    __slots__ = ("admitted", "facts", "now")
+
+    def __init__(self, facts: Facts, admitted: Admitted, now: Instant) -> None:
+        self.facts = facts
+        self.admitted = admitted
+        self.now = now
+
+
+def policy_rows(policy_set: PolicySet) -> Iterator[list[str]]:
+    """Yield the lowered rows of every rule: one for each holder, type and action it names.
+
+    row = id, subject or role or `*`, scope or `*`, type ":" pattern, action, id, effect
+    """
+    for rule in policy_set.rules:
+        holders = [*(ROLE_PREFIX + role for role in rule.roles), *([] if rule.roles else rule.subjects)] or [ANYONE]
+        # Casbin knows no third effect, and drops rows with one it does not know (H1).
+        effect = "allow" if rule.effect == "allow" else "deny"
+        for holder, type_, action in product(holders, rule.resource_types, rule.actions):
+            if action in policy_set.schema.resources[type_].actions:
+                pattern = f"{type_}:{rule.id_pattern or '**'}"
+                yield [rule.id, holder, rule.scope or ANY_DOMAIN, pattern, action, rule.id, effect]
+
+
+def covers(ref: str, pattern: str) -> bool:
+    """Return whether a `type:id` is of the pattern's type and its id matches. Total, unlike casbin's own (H17-H19)."""
+    type_, _, identifier = ref.partition(":")
+    wanted, _, id_pattern = pattern.partition(":")
+    return type_ == wanted and glob(identifier, id_pattern.replace("{team}", "*"))
+
+
+def stock_enforcer(model_text: str, policies: Sequence[list[str]], groups: Sequence[list[str]]) -> Enforcer:
+    """Return a plain `casbin.Enforcer` over these rows, every one of them, with all loggers left as they were."""
+    model = Enforcer.new_model(text=model_text)
+    model["p"]["p"].policy.extend(policies)
+    if groups:
+        model["g"]["g"].policy.extend(groups)
+    with _loggers_kept():
+        enforcer = Enforcer(model)
+    # Casbin logs each denial as a warning, which Python prints where nobody configured logging.
+    enforcer.logger = logging.Logger("policyguard.second_opinion", logging.CRITICAL)
+    enforcer.build_role_links()
+    return enforcer
+
+
+@contextmanager
+def _loggers_kept() -> Iterator[None]:
+    """Undo what casbin's constructor does to loggers of the whole process (H28)."""
+    names = ("casbin", "casbin.policy", "casbin.enforcer", "casbin.role")
+    before = {name: logging.getLogger(name).disabled for name in names}
+    try:
+        yield
+    finally:
+        for name, disabled in before.items():
+            logging.getLogger(name).disabled = disabled
+
+
+def lowered_text(policy_set: PolicySet) -> tuple[str, list[list[Any]]]:
+    """Return the PERM model text and the rows, for a reader: `("p", ...)` then `("g", ...)`, bindings of all times."""
+    rows: list[list[Any]] = [["p", *row] for row in policy_rows(policy_set)]
+    rows += [["g", ROLE_PREFIX + role.name, ROLE_PREFIX + parent, ANY_DOMAIN]
+             for role in policy_set.roles for parent in role.inherits]  # fmt: skip
+    rows += [["g", b.subject, ROLE_PREFIX + b.role, b.domain] for b in policy_set.bindings]
+    return MODEL, rows

@@ -1,0 +1,142 @@
+"""From a policy set to the compiled form: plain data, the same bytes every time, with the policy digest over them.
+
+The compiled form is all that a host needs to decide; it holds no YAML and needs neither casbin nor a CEL library.
+Places in files and texts of conditions ride along for explanations and take part in the digest of the bundle's
+envelope, not in the policy digest, so that a comment or a moved line does not change what a worker accepts. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from policyguard.conditions.ast import canonical_form, shape
+from policyguard.decide.grants import Grants
+from policyguard.model.expression import Expression, Hole, walk
+from policyguard.model.policy import PolicySet, Rule, Schema
+from policyguard.values import canonical, format_instant, sha256_digest
+
+FORMAT = "policyguard/compiled/v1"
+
+EFFECT_CODES = {"allow": 0, "deny": 1, "require": 2}
+
+
+def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
+    """Return the compiled form of a policy set and its closed roles.
+
+    `["policy"]` is what decides and what the policy digest covers; `["places"]` says where each rule stands and how its
+    condition reads.
+    """
+    shapes = _Shapes()
+    rules = [_rule(rule, shapes) for rule in policy_set.rules]
+    return {
+        "format": FORMAT,
+        "policy": {
+            "epoch": policy_set.epoch,
+            "schema": schema_data(policy_set.schema),
+            "shapes": shapes.forms,
+            "rules": rules,
+            "grants": grants.to_data(),
+            "persons": [[person.id, list(person.accounts), list(person.keys), list(person.emails)]
+                        for person in policy_set.persons],
+            "quorums": [_without_span(quorum) for quorum in policy_set.quorums],
+            "trace_roles": list(policy_set.trace_roles),
+        },
+        "places": [
+            [rule.span.file, rule.span.line, rule.span.column, rule.when.text if rule.when else None, rule.owner]
+            for rule in policy_set.rules
+        ],
+    }  # fmt: skip
+
+
+def policy_digest(compiled: dict[str, Any]) -> str:
+    """Return the digest that names these policies: SHA-256 over the canonical bytes of what decides."""
+    return sha256_digest(canonical(compiled["policy"]))
+
+
+def schema_data(schema: Schema) -> Any:
+    """Return a schema as plain data, without places; `schema_of` reads it back."""
+    return _strip(msgspec.to_builtins(schema))
+
+
+def schema_of(data: Any) -> Schema:
+    """Return the schema this data spells."""
+    return msgspec.convert(data, Schema)
+
+
+def hole_types(form: Expression) -> tuple[str, ...]:
+    """Return the type of each hole of a shape, in the order of their numbers."""
+    holes = {node.index: node.type for node in walk(form) if isinstance(node, Hole)}
+    return tuple(holes[index] for index in range(len(holes)))
+
+
+_LARGE = frozenset({"timestamp", "duration", "list(timestamp)", "list(duration)"})
+"""Types whose constants pass 2^53; JSON spells them as text."""
+
+
+def encode_constant(value: Any, type_name: str) -> Any:
+    """Return a constant as JSON spells it."""
+    if type_name in _LARGE:
+        return [str(each) for each in value] if isinstance(value, tuple) else str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def decode_constant(value: Any, type_name: str) -> Any:
+    """Return the constant that `encode_constant` spelled."""
+    if type_name in _LARGE:
+        return tuple(map(int, value)) if isinstance(value, list) else int(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _Shapes:
+    """Conditions that differ in constants only share one shape, compiled once."""
+
+    def __init__(self) -> None:
+        self.forms: list[Any] = []
+        self._numbers: dict[Expression, tuple[int, tuple[str, ...]]] = {}
+
+    def number(self, expression: Expression) -> tuple[int, list[Any]]:
+        form, constants = shape(expression)
+        known = self._numbers.get(form)
+        if known is None:
+            known = self._numbers[form] = (len(self.forms), hole_types(form))
+            self.forms.append(canonical_form(form))
+        number, types = known
+        return number, [encode_constant(value, kind) for value, kind in zip(constants, types, strict=True)]
+
+
+def _rule(rule: Rule, shapes: _Shapes) -> list[Any]:
+    number, constants = (-1, []) if rule.when is None else shapes.number(rule.when.expression)
+    return [
+        rule.id,
+        EFFECT_CODES[rule.effect],
+        list(rule.actions),
+        list(rule.resource_types),
+        list(rule.roles),
+        list(rule.subjects),
+        rule.id_pattern,
+        rule.scope,
+        number,
+        constants,
+        rule.quorum,
+        rule.reason,
+        rule.remedy,
+        rule.contact,
+        list(rule.obligations),
+        None if rule.not_before is None else format_instant(rule.not_before),
+        None if rule.expires is None else format_instant(rule.expires),
+    ]
+
+
+def _without_span(noun: Any) -> Any:
+    return _strip(msgspec.to_builtins(noun))
+
+
+def _strip(data: Any) -> Any:
+    """Return the data without spans and without members at their empty default."""
+    if isinstance(data, dict):
+        return {k: _strip(v) for k, v in data.items() if k != "span" and v is not None and v != [] and v != ()}
+    if isinstance(data, list):
+        return [_strip(item) for item in data]
+    return data

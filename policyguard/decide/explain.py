@@ -1,0 +1,243 @@
+"""A decision in words: what, why, which fact with which assurance, what would change it, whom to ask.
+
+Works from the decision's own facts and instant, by the exact evaluator, so it says what was decided and not what would
+be decided now. Sensitive values are hidden. Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from policyguard.conditions.ast import paths_read
+from policyguard.conditions.exact import EvalError, trace
+from policyguard.conditions.rendering import render
+from policyguard.decide.admit import Admitted, Gate, Malformed
+from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
+from policyguard.model.decision import Decision, Gap
+from policyguard.model.facts import Facts
+from policyguard.values import format_instant
+
+if TYPE_CHECKING:
+    from policyguard.decide.snapshot import CompiledRule, Snapshot
+
+MOST_RULES = 5
+"""How many rules that almost allowed are shown; the nearest first."""
+
+MOST_NAMES = 6
+_VERBS = {ALLOW: "allows", DENY: "denies", REQUIRE: "asks for approval"}
+_WIDTH = 46
+_LONGEST_VALUE = 160
+
+
+def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False) -> str:
+    """Return the explanation, several lines of plain text."""
+    request = decision.facts.request
+    head = "ALLOW" if decision.allowed else "DENY"
+    lines = [f"{head}  {request.subject.ref}  {request.action}  {request.resource.ref}"]
+    lines.append(f"reason   {', '.join(decision.reason_codes)}")
+    story = _Story(snapshot, decision)
+    lines += story.lines(full=full)
+    lines.append(
+        f"policy   {decision.policy_digest[:16]} epoch {decision.epoch}, decided at {format_instant(decision.now)}"
+    )
+    return "\n".join(lines)
+
+
+class _Story:
+    """One decision with what conditions could read of it; None where the request never reached the rules."""
+
+    def __init__(self, snapshot: Snapshot, decision: Decision) -> None:
+        self.snapshot = snapshot
+        self.decision = decision
+        self.facts: Facts = decision.facts
+        self.request = decision.facts.request
+        self.gate: Gate | None = snapshot.gates.get((self.request.subject.type, self.request.resource.type))
+        self.admitted: Admitted | None = None
+        self.malformed: Malformed | None = None
+        if self.gate is not None:
+            try:
+                self.admitted = self.gate.admit(decision.facts, decision.now)
+            except Malformed as problem:
+                self.malformed = problem
+
+    def lines(self, *, full: bool) -> Iterator[str]:
+        known = (self.request.action, self.request.resource.type) in self.snapshot.roots
+        if self.malformed is not None and known:
+            yield f"because  the request does not fit the schema: {self.malformed}"
+            return
+        if self.admitted is None or not known or not self.snapshot.rules:
+            yield f"because  {self._refusal()}"
+            return
+        determining = [self.snapshot.by_id[rule_id] for rule_id in self.decision.determining]
+        for rule in determining:
+            yield from self._rule(rule, self.admitted)
+        if not self.decision.allowed and not determining:
+            yield from self._nearly(self.admitted)
+        for rule_id in self.decision.errored:
+            if rule_id not in self.decision.determining:
+                yield from self._rule(self.snapshot.by_id[rule_id], self.admitted)
+        for gap in self.decision.gaps:
+            yield from self._gap(gap)
+        yield from self._help(determining)
+        if full:
+            yield from self._trace(self.admitted)
+
+    def _refusal(self) -> str:
+        reason = unknown(self.snapshot, self.facts)
+        schema = self.snapshot.schema
+        if reason == "engine.no_rules":
+            return "no rules are loaded"
+        if reason == "engine.unknown_action":
+            names = [*schema.resources[self.request.resource.type].actions]
+            return f"unknown action `{self.request.action}` on a {self.request.resource.type}" + _near(
+                self.request.action, names
+            )
+        if self.request.resource.type not in schema.resources:
+            found = self.request.resource.type
+            return f"unknown resource type `{found}`" + _near(found, list(schema.resources))
+        found = self.request.subject.type
+        return f"unknown subject type `{found}`" + _near(found, list(schema.subjects))
+
+    def _rule(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
+        failed = rule.id in self.decision.errored
+        verb = "could not be evaluated" if failed else _VERBS[rule.effect]
+        effect = ", and a deny that cannot be evaluated denies" if failed and rule.effect == DENY else ""
+        yield f"because  rule `{rule.id}` {verb}{effect}  ({rule.span})"
+        yield from self._atoms(rule, admitted)
+
+    def _atoms(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
+        condition = rule.condition
+        if condition is None:
+            return
+        atoms = trace(
+            condition, admitted.subject, admitted.resource, admitted.context, self.request.action, self.decision.now
+        )
+        for atom in atoms:
+            outcome = "error" if isinstance(atom.outcome, EvalError) else "true" if atom.outcome else "false"
+            seen = self._read(sorted(paths_read(atom.expression)), admitted)
+            yield f"           {render(atom.expression):<{_WIDTH}}  {outcome:<5}  {seen}".rstrip()
+            if isinstance(atom.outcome, EvalError):
+                yield f"             {atom.outcome.message}"
+
+    def _read(self, paths: Sequence[tuple[str, ...]], admitted: Admitted) -> str:
+        return "; ".join(filter(None, (self._fact(path, admitted) for path in paths if len(path) > 1)))
+
+    def _fact(self, path: tuple[str, ...], admitted: Admitted) -> str:
+        entity, name = path[0], path[1]
+        dotted = f"{entity}.{name}"
+        if name in {"id", "type", "domain"} and entity != "context":
+            return f"{dotted} = {getattr(admitted, entity).get(name, 'none')}"
+        fact = self.facts.entries.get(dotted)
+        if admitted.weak and dotted in admitted.weak:
+            return f"{dotted} {admitted.weak[dotted]}"
+        if fact is None:
+            why = self.facts.missing.get(dotted)
+            return f"{dotted} is missing" + (f": {why}" if why else "")
+        rule = self.gate.rules.get(dotted) if self.gate is not None else None
+        if rule is not None and rule.sensitive:
+            return f"{dotted} is hidden ({fact.assurance.word}, {fact.source})"
+        value: Any = fact.value
+        for step in path[2:]:
+            value = value.get(step, "missing") if isinstance(value, dict) else value
+        return f"{'.'.join(path)} = {_shown(value)} ({fact.assurance.word}, {fact.source})"
+
+    def _nearly(self, admitted: Admitted) -> Iterator[str]:
+        """Say for the rules that might have allowed what kept each from it."""
+        candidates = [
+            rule
+            for rule in self.snapshot.rules
+            if rule.effect == ALLOW
+            and self.request.action in rule.actions
+            and self.request.resource.type in rule.resource_types
+        ]
+        yield f"because  no rule allows it; {len(candidates)} could have"
+        obstacles = [(self._obstacles(rule, admitted), rule) for rule in candidates]
+        obstacles.sort(key=lambda item: (len(item[0]), item[1].id))
+        for reasons, rule in obstacles[:MOST_RULES]:
+            yield f"         rule `{rule.id}`  ({rule.span})"
+            for reason in reasons:
+                yield f"           {reason}"
+            if not reasons:
+                yield from self._atoms(rule, admitted)
+        if len(obstacles) > MOST_RULES:
+            yield f"         and {len(obstacles) - MOST_RULES} more"
+
+    def _obstacles(self, rule: CompiledRule, admitted: Admitted) -> list[str]:
+        subject = self.request.subject.ref
+        found: list[str] = []
+        held = self.snapshot.grants.roles_at(subject, admitted.domain, self.decision.now)
+        if rule.roles and set(rule.roles).isdisjoint(held):
+            where = f"in `{admitted.domain}`" if admitted.domain else "everywhere"
+            have = f"holds {', '.join(f'`{role}`' for role in held)} there" if held else "holds no role there"
+            found.append(f"needs role {_or(rule.roles)} {where}; `{subject}` {have}")
+        if rule.subjects and subject not in rule.subjects:
+            found.append(f"is for {_or(rule.subjects)} only")
+        if rule.scope is not None and rule.scope != admitted.domain:
+            found.append(f"is confined to `{rule.scope}`")
+        if rule.test is not None and not rule.test(self.request.resource.id):
+            found.append(f"is for ids like `{rule.id_pattern}`")
+        if rule.not_before is not None and self.decision.now < rule.not_before:
+            found.append(f"starts at {format_instant(rule.not_before)}")
+        if rule.expires is not None and self.decision.now >= rule.expires:
+            found.append(f"expired at {format_instant(rule.expires)}")
+        return found
+
+    def _gap(self, gap: Gap) -> Iterator[str]:
+        people = "more person" if gap.needed == 1 else "more persons"
+        yield f"missing  {gap.needed} {people} with role {_or(gap.roles)} in `{gap.domain}` (quorum `{gap.quorum}`)"
+        for reason in gap.because:
+            yield f"           {reason}"
+        domain = None if gap.domain == "*" else gap.domain
+        able = sorted(
+            {who for role in gap.roles for who in self.snapshot.grants.holders(role, domain, self.decision.now)}
+            - {self.request.subject.ref}
+        )
+        if able:
+            yield f"ask      {_and(able)}"
+
+    def _help(self, determining: Sequence[CompiledRule]) -> Iterator[str]:
+        if self.decision.allowed:
+            return
+        yield from dict.fromkeys(f"remedy   {rule.remedy}" for rule in determining if rule.remedy)
+        yield from dict.fromkeys(f"ask      {rule.contact}" for rule in determining if rule.contact)
+
+    def _trace(self, admitted: Admitted) -> Iterator[str]:
+        yield "trace"
+        for rule in self.snapshot.rules:
+            if self.request.action not in rule.actions or self.request.resource.type not in rule.resource_types:
+                continue
+            obstacles = self._obstacles(rule, admitted)
+            yield f"         rule `{rule.id}` {_VERBS[rule.effect]}  ({rule.span})"
+            yield from (f"           {reason}" for reason in obstacles)
+            if not obstacles:
+                yield from self._atoms(rule, admitted)
+
+
+def _near(found: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(found, names, n=1)
+    return f", did you mean `{close[0]}`" if close else f", expected {_or(sorted(names))}" if names else ""
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names[:MOST_NAMES]) + (" or others" if len(names) > MOST_NAMES else "")
+
+
+def _and(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a person reads it, on one line, of bounded length."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        text = "[" + ", ".join(map(_shown, value)) + "]"
+    elif isinstance(value, dict):
+        text = "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+    else:
+        text = str(value)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

@@ -1,0 +1,198 @@
+"""Who holds which role where and when, as data: closed into sets, ready to be asked millions of times.
+
+Nothing here imports casbin; `roles.py` builds a `Grants` from bindings, `from_data` from a compiled snapshot. Asking
+changes nothing: an unknown subject leaves no trace (hazard H14).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from policyguard.model.policy import ANY_DOMAIN
+from policyguard.values import Instant, format_instant, parse_instant
+
+Row: TypeAlias = tuple[str, str, str, Instant, Instant]
+"""subject, role, domain, not before, expires: the subject holds the role from the first instant until just before the
+second."""
+
+Shape: TypeAlias = tuple[tuple[str, str], ...]
+
+Held: TypeAlias = Mapping[str | None, tuple[str, ...]]
+"""For each domain the sorted closed roles held there; `*` is every domain that has no entry of its own."""
+
+ALWAYS: Instant = -(2**63)
+NEVER: Instant = 2**63 - 1
+"""The bounds of a binding without a time: before and after every instant we can spell."""
+
+_CHARACTERS = r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}"
+NAME = re.compile(_CHARACTERS)
+REF = re.compile(r"[a-z][a-z0-9_]{0,62}:" + _CHARACTERS)
+
+ROLE_PREFIX = "role:"
+"""Roles are written `role:name` beside `user:alice`, so nobody can be named like a role (hazard H12)."""
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Every binding of one snapshot with role inheritance already followed. Build with `of`, never by hand.
+
+    A *shape* is what one subject is bound to without a time: sorted pairs of domain and role. Few shapes serve many
+    subjects, and each has one `Held`.
+    """
+
+    closed: Mapping[str, tuple[str, ...]]
+    _shapes: tuple[Shape, ...]
+    _held: tuple[Held, ...]
+    _steady: Mapping[str, Held]
+    _timed: Mapping[str, tuple[Held, tuple[Row, ...]]]
+
+    @classmethod
+    def of(cls, closed: Mapping[str, tuple[str, ...]], rows: Iterable[Row]) -> Grants:
+        """Return the grants of these rows; `closed` maps every role to itself and all it inherits, sorted."""
+        pairs: dict[str, set[tuple[str, str]]] = {}
+        timed: dict[str, set[Row]] = {}
+        for row in rows:
+            subject, role, domain, since, until = row
+            own = pairs.setdefault(subject, set())
+            if since == ALWAYS and until == NEVER:
+                own.add((domain, role))
+            else:
+                timed.setdefault(subject, set()).add(row)
+        shape_of = {subject: tuple(sorted(own)) for subject, own in pairs.items()}
+        return cls._assembled(closed, sorted(set(shape_of.values())), shape_of, timed)
+
+    @classmethod
+    def _assembled(
+        cls,
+        closed: Mapping[str, tuple[str, ...]],
+        shapes: Iterable[Shape],
+        shape_of: Mapping[str, Shape],
+        timed: Mapping[str, Iterable[Row]],
+    ) -> Grants:
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {own: own for own in closed.values()}
+        held = {shape: _close(shape, closed, shared) for shape in shapes}
+        steady = {subject: held[shape] for subject, shape in shape_of.items() if subject not in timed}
+        boxed = {subject: (held[shape_of[subject]], tuple(sorted(timed[subject]))) for subject in sorted(timed)}
+        return cls(closed, tuple(held), tuple(held.values()), steady, boxed)
+
+    def roles_at(self, subject_ref: str, domain: str | None, now: Instant) -> tuple[str, ...]:
+        """Return the sorted roles, inherited ones included, that the subject holds in the domain or in `*` at `now`.
+
+        Without a domain only roles held in every domain count. Someone unknown holds nothing.
+        """
+        # INVARIANT I62: asking about someone unknown changes nothing.
+        held = self._steady.get(subject_ref)
+        if held is None:
+            return self._roles_of_timed(subject_ref, domain, now) if subject_ref in self._timed else ()
+        roles = held.get(domain)
+        return held[ANY_DOMAIN] if roles is None else roles
+
+    def _roles_of_timed(self, subject_ref: str, domain: str | None, now: Instant) -> tuple[str, ...]:
+        held, boxed = self._timed[subject_ref]
+        roles = set(held.get(domain, held[ANY_DOMAIN]))
+        for row in boxed:
+            if _counts(row, domain, now):
+                roles.update(self.closed[row[1]])
+        return tuple(sorted(roles))
+
+    def holders(self, role: str, domain: str | None, now: Instant) -> tuple[str, ...]:
+        """Return the sorted subjects who hold the role, also by inheritance, in the domain or in `*` at `now`."""
+        fitting = {id(held) for held in self._held if role in held.get(domain, held[ANY_DOMAIN])}
+        steady = (subject for subject, held in self._steady.items() if id(held) in fitting)
+        timed = (subject for subject in self._timed if role in self._roles_of_timed(subject, domain, now))
+        return tuple(sorted((*steady, *timed)))
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        """Every subject with a binding, also one whose time is over."""
+        return frozenset(self._steady) | frozenset(self._timed)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every binding once, ordered by subject."""
+        shape_of = self._shape_of()
+        for subject in sorted(shape_of):
+            yield from ((subject, role, domain, ALWAYS, NEVER) for domain, role in shape_of[subject])
+            yield from self._timed[subject][1] if subject in self._timed else ()
+
+    def _shape_of(self) -> dict[str, Shape]:
+        shapes = {id(held): shape for held, shape in zip(self._held, self._shapes, strict=True)}
+        return {
+            **{subject: shapes[id(held)] for subject, held in self._steady.items()},
+            **{subject: shapes[id(held)] for subject, (held, _) in self._timed.items()},
+        }
+
+    def to_data(self) -> dict[str, Any]:
+        """Return lists and maps of text and integers that `from_data` turns into equal grants; the same every time."""
+        names = sorted(self.closed)
+        number = {name: n for n, name in enumerate(names)}
+        place = {shape: n for n, shape in enumerate(self._shapes)}
+        shape_of = self._shape_of()
+        return {
+            "format": FORMAT,
+            "roles": names,
+            "closed": [[number[role] for role in self.closed[name]] for name in names],
+            "shapes": [[[domain, number[role]] for domain, role in shape] for shape in self._shapes],
+            "subjects": {subject: place[shape_of[subject]] for subject in sorted(shape_of)},
+            "timed": [
+                [subject, number[role], domain, _spelled(since), _spelled(until)]
+                for subject, (_, boxed) in self._timed.items()
+                for _, role, domain, since, until in boxed
+            ],
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Grants:
+        """Return the grants that `to_data` wrote. The data is trusted: a snapshot's digest is checked before.
+
+        Raises:
+            ValueError: another format number, or an index that names nothing.
+        """
+        if data.get("format") != FORMAT:
+            raise ValueError(f"grants have format `{data.get('format')}`, expected `{FORMAT}`")
+        names = data["roles"]
+        try:
+            closed = {name: tuple([names[n] for n in own]) for name, own in zip(names, data["closed"], strict=True)}
+            shapes = [tuple([(domain, names[n]) for domain, n in shape]) for shape in data["shapes"]]
+            shape_of = {subject: shapes[n] for subject, n in data["subjects"].items()}
+            timed: dict[str, list[Row]] = {}
+            for subject, n, domain, since, until in data["timed"]:
+                row = (subject, names[n], domain, _read(since, ALWAYS), _read(until, NEVER))
+                timed.setdefault(subject, []).append(row)
+        except IndexError:
+            raise ValueError("grants name a role or a shape that is not listed") from None
+        return cls._assembled(closed, shapes, shape_of, timed)
+
+
+def _close(shape: Shape, closed: Mapping[str, tuple[str, ...]], shared: dict[tuple[str, ...], tuple[str, ...]]) -> Held:
+    """Return what this shape holds in each domain; equal sets of roles become one object."""
+    if len(shape) == 1:
+        domain, role = shape[0]
+        return {ANY_DOMAIN: () if domain != ANY_DOMAIN else closed[role], domain: closed[role]}
+    direct: dict[str, set[str]] = {ANY_DOMAIN: set()}
+    for domain, role in shape:
+        direct.setdefault(domain, set()).update(closed[role])
+    everywhere = direct[ANY_DOMAIN]
+    full = {domain: tuple(sorted(roles | everywhere)) for domain, roles in direct.items()}
+    return {domain: shared.setdefault(roles, roles) for domain, roles in full.items()}
+
+
+def _counts(row: Row, domain: str | None, now: Instant) -> bool:
+    return (row[2] == domain or row[2] == ANY_DOMAIN) and row[3] <= now < row[4]
+
+
+def _spelled(instant: Instant) -> str:
+    return "" if instant in (ALWAYS, NEVER) else format_instant(instant)
+
+
+def _read(text: str, otherwise: Instant) -> Instant:
+    return parse_instant(text) if text else otherwise
+
+
+def shown(text: str) -> str:
+    """Return the text as an error may show it: escaped, at most 80 characters."""
+    return text.encode("unicode_escape").decode()[:80]

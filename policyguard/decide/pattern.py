@@ -1,0 +1,122 @@
+"""Patterns of resource ids: `team/{team}/**`.
+
+    pattern = segment *( "/" segment )
+    segment = "**" / "{team}" / text with "*" for any part of one segment
+
+`{team}` stands for the resource's domain. A pattern is taken apart when the policies load; matching an id is a
+comparison, a prefix test, or one linear walk. Opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from policyguard.conditions.functions import glob
+
+DOMAIN = "{team}"
+
+Matcher = Callable[[str], bool]
+
+
+def domain_index(id_pattern: str | None) -> int | None:
+    """Return which segment of an id names its domain, or None where the type has no domain."""
+    segments = (id_pattern or "").split("/")
+    return segments.index(DOMAIN) if DOMAIN in segments else None
+
+
+def literal_domain(pattern: str | None, index: int | None) -> str | None:
+    """Return the one domain a rule's pattern can match, or None if it can match several."""
+    if pattern is None or index is None:
+        return None
+    segments = pattern.split("/")
+    if "**" in segments[: index + 1] or len(segments) <= index:
+        return None
+    segment = segments[index]
+    return None if segment == DOMAIN or "*" in segment else segment
+
+
+def literal_prefix(pattern: str | None) -> tuple[str, ...]:
+    """Return the leading segments that every matching id spells just so."""
+    prefix: list[str] = []
+    for segment in (pattern or "**").split("/"):
+        if segment == DOMAIN or "*" in segment:
+            break
+        prefix.append(segment)
+    return tuple(prefix)
+
+
+def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
+    """Return a test for ids that already match their type's pattern, or None if every such id matches.
+
+    A `{team}` where the type's own pattern has it is the domain by construction; elsewhere it is refused at load.
+    """
+    if pattern is None:
+        return None
+    wild = pattern.replace(DOMAIN, "*")
+    if type_pattern is not None and wild == type_pattern.replace(DOMAIN, "*"):
+        return None
+    if wild == "**":
+        return None
+    return compiled(wild)
+
+
+def compiled(wild: str) -> Matcher:
+    """Return the cheapest exact test for a pattern without `{team}`."""
+    if "*" not in wild:
+        return _Exactly(wild).matches
+    head, _, tail = wild.rpartition("/")
+    if tail == "**" and head and "*" not in head:
+        return _Under(head).matches
+    segments = wild.split("/")
+    if tail == "**" and all(segment == "*" or "*" not in segment for segment in segments[:-1]):
+        return _Below(segments[:-1]).matches
+    return _Glob(wild).matches
+
+
+class _Exactly:
+    __slots__ = ("identifier",)
+
+    def __init__(self, identifier: str) -> None:
+        self.identifier = identifier
+
+    def matches(self, identifier: str) -> bool:
+        return identifier == self.identifier
+
+
+class _Glob:
+    __slots__ = ("pattern",)
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+
+    def matches(self, identifier: str) -> bool:
+        return glob(identifier, self.pattern)
+
+
+class _Below:
+    """Leading segments, each a literal or one whole `*`, then `**`: `team/*/**`."""
+
+    __slots__ = ("count", "literals")
+
+    def __init__(self, segments: list[str]) -> None:
+        self.count = len(segments)
+        self.literals = tuple((i, segment) for i, segment in enumerate(segments) if segment != "*")
+
+    def matches(self, identifier: str) -> bool:
+        parts = identifier.split("/", self.count)
+        if len(parts) < self.count:
+            return False
+        return all(parts[i] == literal for i, literal in self.literals)
+
+
+class _Under:
+    """`head/**`: the id is `head` or lies below it."""
+
+    __slots__ = ("below", "head")
+
+    def __init__(self, head: str) -> None:
+        self.head = head
+        self.below = head + "/"
+
+    def matches(self, identifier: str) -> bool:
+        return identifier.startswith(self.below) or identifier == self.head

@@ -1,0 +1,119 @@
+"""Whether enough distinct persons approved: one person fills one place, contributors and the requester none.
+
+Pure. An account that no `Persons` entry knows is a conflict: it might be anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from policyguard.model.decision import Gap
+from policyguard.model.facts import Approval, Facts
+from policyguard.model.policy import ANY_DOMAIN, Quorum
+from policyguard.values import NANOSECONDS_PER_S, Instant
+
+RolesAt = Callable[[str, str | None, Instant], Sequence[str]]
+
+
+def gaps(
+    quorum: Quorum, rule_id: str, facts: Facts, domain: str | None, now: Instant, persons: Mapping[str, str],
+    roles_at: RolesAt,
+) -> tuple[Gap, ...]:  # fmt: skip
+    """Return what is still missing, empty when the quorum is met.
+
+    Args:
+        persons: account (`user:alice`) to person.
+        roles_at: (account, domain, now) to the roles held there, inherited ones included.
+    """
+    eligible, because = _eligible(quorum, facts, now, persons)
+    places = [
+        (index, approvers.roles, approvers.domain or domain)
+        for index, approvers in enumerate(quorum.approvers)
+        for _ in range(approvers.count)
+    ]
+    candidates = {
+        person: [
+            place
+            for place, (_, roles, where) in enumerate(places)
+            if any(not set(roles).isdisjoint(roles_at(account, _domain(where), now)) for account in accounts)
+        ]
+        for person, accounts in eligible.items()
+    }
+    because += [f"{person} holds none of the roles asked for" for person, open_to in candidates.items() if not open_to]
+    filled = _assign(candidates, len(places))
+    missing: dict[int, int] = {}
+    for place, (index, _, _) in enumerate(places):
+        if place not in filled:
+            missing[index] = missing.get(index, 0) + 1
+    return tuple(
+        Gap(
+            quorum.id, rule_id, count, quorum.approvers[index].roles,
+            quorum.approvers[index].domain or domain or ANY_DOMAIN, tuple(sorted(set(because))),
+        )
+        for index, count in sorted(missing.items())
+    )  # fmt: skip
+
+
+def _domain(where: str | None) -> str | None:
+    return None if where == ANY_DOMAIN else where
+
+
+def _eligible(
+    quorum: Quorum, facts: Facts, now: Instant, persons: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the persons whose approval counts, with the accounts they used, and why others do not."""
+    # INVARIANT I3: without the fact `contributors` no approver counts, nor with a contributor nobody knows.
+    if facts.contributors is None:
+        return {}, ["who contributed is not known, so nobody can be shown to be independent"]
+    conflicted: set[str] = set()
+    for account in (*facts.contributors, facts.request.subject.ref):
+        person = persons.get(account)
+        if person is None:
+            return {}, [f"`{account}` belongs to no known person, so any approver might be the same human"]
+        conflicted.add(person)
+    eligible: dict[str, list[str]] = {}
+    because: list[str] = []
+    for approval in facts.approvals:
+        reason = _unusable(approval, quorum, now)
+        person = persons.get(approval.account)
+        if reason is None and person is None:
+            reason = "belongs to no known person"
+        elif reason is None and person in conflicted:
+            reason = "contributed to what is to be approved, or asks for it"
+        if reason is not None or person is None:
+            because.append(f"`{approval.account}` {reason}")
+        else:
+            # INVARIANT I4: a second account of one person adds no approver.
+            eligible.setdefault(person, []).append(approval.account)
+    return eligible, because
+
+
+def _unusable(approval: Approval, quorum: Quorum, now: Instant) -> str | None:
+    if approval.assurance < quorum.assurance:
+        return f"approval is only {approval.assurance.word}, {quorum.assurance.word} counts"
+    if not approval.approved_at <= now:
+        return "approved in the future"
+    if not now < approval.expires:
+        return "approval has expired"
+    if quorum.max_age_s is not None and now - approval.approved_at > quorum.max_age_s * NANOSECONDS_PER_S:
+        return f"approved more than {quorum.max_age_s} s ago"
+    return None
+
+
+def _assign(candidates: Mapping[str, list[int]], places: int) -> dict[int, str]:
+    """Return place -> person, as many places filled as can be (augmenting paths; places are few)."""
+    filled: dict[int, str] = {}
+
+    def seat(person: str, seen: set[int]) -> bool:
+        for place in candidates[person]:
+            if place not in seen:
+                seen.add(place)
+                if place not in filled or seat(filled[place], seen):
+                    filled[place] = person
+                    return True
+        return False
+
+    for person in sorted(candidates):
+        if len(filled) < places:
+            seat(person, set())
+    return filled

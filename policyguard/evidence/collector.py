@@ -1,0 +1,205 @@
+"""The seam of evidence: what a collector is, and how what they saw becomes `Facts`.
+
+A collector is a guest: it may be slow, broken or wrong. `gather` gives each a thread and all one time limit, takes only
+declared paths and frozen values, and turns every failure into an absent fact with a reason. It never raises on what a
+collector does. Deciding what the facts mean is `decide`'s.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from policyguard.errors import PolicyGuardError
+from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
+from policyguard.model.request import Request
+from policyguard.values import EMPTY_MAP, FrozenMap, Instant, ValueProblem, canonical, freeze
+
+DEFAULT_TIMEOUT_S = 20.0
+"""How long all collectors together may look; far above a cold repository of some thousand files."""
+
+_PATH = re.compile(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
+_REASON_LENGTH = 300
+
+
+class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What is about to run: the command, where, with which environment, and the files the job names.
+
+    `directory` is absolute. `files` are names relative to it, or absolute. `environment` is what the child will get.
+    """
+
+    argv: tuple[str, ...] = ()
+    directory: str = "/"
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What one collector saw: facts by path, and for each declared path it could not supply, why.
+
+    `contributors` None means that it did not look for them.
+    """
+
+    entries: Mapping[str, Fact] = msgspec.field(default_factory=dict)
+    missing: Mapping[str, str] = msgspec.field(default_factory=dict)
+    approvals: tuple[Approval, ...] = ()
+    contributors: tuple[str, ...] | None = None
+
+
+class Collector(Protocol):
+    """One way of looking. `declares` lists every path it may ever supply; nothing else is accepted from it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def declares(self) -> tuple[str, ...]: ...
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
+        """Return what is seen now. May raise `EvidenceError`: then all it declares is missing, for that reason."""
+        ...
+
+
+def gather(
+    request: Request,
+    collectors: Sequence[Collector],
+    inputs: JobInputs,
+    now_source: Callable[[], Instant],
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> Facts:
+    """Return the request with everything that is known about it, the stronger assurance winning.
+
+    Facts are dated at the start of the look, so that their age is never understated. A path that a collector declares
+    and did not supply is absent even if the request claims it. Collectors run side by side; one that outlasts
+    `timeout_s` is abandoned and what it finds later is not used.
+    """
+    now = now_source()
+    looks = [_Look(collector, request, inputs, now) for collector in collectors]
+    for look in looks:
+        look.start()
+    deadline = time.monotonic() + timeout_s
+    reports = [look.report(deadline, timeout_s) for look in looks]
+    entries, missing = _merge(claims(request, now), reports)
+    seen = [report.collected.contributors for report in reports]
+    looked = [accounts for accounts in seen if accounts is not None]
+    return Facts(
+        request=request,
+        entries=entries,
+        missing=FrozenMap(missing) if missing else EMPTY_MAP,
+        approvals=tuple(approval for report in reports for approval in report.collected.approvals),
+        contributors=tuple(sorted({account for accounts in looked for account in accounts})) if looked else None,
+    )
+
+
+class _Report(msgspec.Struct, frozen=True, kw_only=True):
+    declares: tuple[str, ...]
+    collected: Collected
+
+
+class _Look(threading.Thread):
+    """One collector at work. A daemon thread, so that a hanging collector cannot keep the process alive."""
+
+    def __init__(self, collector: Collector, request: Request, inputs: JobInputs, now: Instant) -> None:
+        super().__init__(name="policyguard-collector", daemon=True)
+        self._collector, self._request, self._inputs, self._now = collector, request, inputs, now
+        self._name = "collector"
+        self._declares: tuple[str, ...] = ()
+        self._found: object = None
+        self._problem = "the collector ended without an answer"
+
+    def run(self) -> None:
+        try:
+            self._name = str(self._collector.name)
+            self._declares = tuple(str(path) for path in self._collector.declares)
+            self._found = self._collector.collect(self._request, self._inputs, self._now)
+        except PolicyGuardError as problem:
+            self._problem = str(problem)
+        # INVARIANT I80: a collector that fails in any way makes its facts absent, with the reason, and nothing else.
+        except (Exception, SystemExit) as problem:  # noqa: BLE001 - a guest's code may do anything; this is the one place
+            self._problem = f"the collector failed: {problem}"
+
+    def report(self, deadline: float, timeout_s: float) -> _Report:
+        self.join(max(0.0, deadline - time.monotonic()))
+        found, problem = self._found, self._problem
+        if self.is_alive():
+            found, problem = None, f"the collector took longer than {timeout_s:g} s"
+        if not isinstance(found, Collected):
+            reason = _one_line(f"{self._name}: {problem}")
+            return _Report(declares=self._declares, collected=Collected(missing=dict.fromkeys(self._declares, reason)))
+        return _Report(declares=self._declares, collected=_accepted(self._name, self._declares, found))
+
+
+def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collected:
+    """Return only what may be believed of an answer: declared paths, frozen values, a reason for each other path."""
+    entries: dict[str, Fact] = {}
+    missing: dict[str, str] = {}
+    for path, fact in found.entries.items():
+        problem = _fact_problem(path, fact, declares)
+        if problem is None:
+            entries[path] = fact
+        else:
+            missing[str(path)] = _one_line(f"{name}: {problem}")
+    for path in declares:
+        if path not in entries and path not in missing:
+            missing[path] = _one_line(f"{name}: {found.missing.get(path, 'not seen')}")
+    contributors = found.contributors if found.contributors is None else tuple(found.contributors)
+    return Collected(entries=entries, missing=missing, approvals=tuple(found.approvals), contributors=contributors)
+
+
+def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str | None:
+    # INVARIANT I81: a collector can only supply the paths it declares.
+    if path not in declares:
+        return f"supplied `{path}`, which it does not declare"
+    if type(path) is not str or not _PATH.fullmatch(path):
+        return f"supplied `{path}`, expected `subject.x`, `resource.x` or `context.x`"
+    if not isinstance(fact, Fact) or not isinstance(fact.assurance, Assurance):
+        return f"supplied `{path}` without an assurance"
+    try:
+        freeze(fact.value)
+    except ValueProblem as problem:
+        return f"supplied `{path}` with {problem.message} at {problem.path}"
+    return None
+
+
+def _merge(claimed: Mapping[str, Fact], reports: Iterable[_Report]) -> tuple[dict[str, Fact], dict[str, str]]:
+    found: dict[str, list[Fact]] = {}
+    reasons: dict[str, str] = {}
+    for report in reports:
+        for path, reason in report.collected.missing.items():
+            reasons.setdefault(path, reason)
+        for path, fact in report.collected.entries.items():
+            found.setdefault(path, []).append(fact)
+    entries: dict[str, Fact] = {}
+    missing: dict[str, str] = {}
+    for path in {*claimed, *found, *reasons}:
+        candidates = [*found.get(path, ()), *([claimed[path]] if path in claimed else ())]
+        if path in reasons and path not in found:
+            # INVARIANT I82: a claim never stands in for a look that failed, else breaking a collector would grant.
+            missing[path] = reasons[path] + ("; the request's own claim does not count" if candidates else "")
+        elif (best := _strongest(candidates)) is not None:
+            entries[path] = best
+        else:
+            # INVARIANT I83: two equally strong facts that differ are no fact.
+            missing[path] = f"{' and '.join(sorted({f.source for f in candidates}))} disagree with equal assurance"
+    return entries, missing
+
+
+def _strongest(candidates: Sequence[Fact]) -> Fact | None:
+    """Return the fact of the highest assurance; None if several of that assurance hold different values."""
+    best = max(candidate.assurance for candidate in candidates)
+    top = [candidate for candidate in candidates if candidate.assurance == best]
+    if len({canonical(candidate.value) for candidate in top}) > 1:
+        return None
+    return next((candidate for candidate in top if candidate.bound), top[0])
+
+
+def _one_line(text: str) -> str:
+    """Return the text without line breaks, control characters or unpaired surrogates, of bounded length."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    flat = "".join(character if character.isprintable() else " " for character in plain)
+    return flat if len(flat) <= _REASON_LENGTH else flat[: _REASON_LENGTH - 3] + "..."

@@ -1,0 +1,145 @@
+"""Opening what an attacker may have placed: regular files only, no link followed unseen, no change while reading.
+
+A path is first resolved, then walked again component by component with links refused, so that what was checked is what
+is opened. FIFOs and devices are never read: the open does not block and anything but a regular file is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+
+from policyguard.errors import EvidenceError
+from policyguard.values import FrozenMap
+
+CHUNK_BYTES = 1 << 20
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"), (stat.S_ISBLK, "a device"), (stat.S_ISCHR, "a device"),
+)  # fmt: skip
+
+
+def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, os.stat_result]:
+    """Return a descriptor of a regular file and its status; the last component of `name` is not followed if a link.
+
+    Raises:
+        EvidenceError: the name is missing, unreadable, a link, a folder, a FIFO, a socket or a device.
+    """
+    try:
+        fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+    except OSError as problem:
+        raise EvidenceError(f"`{shown(name)}`: {_reason(name, dir_fd, problem)}") from problem
+    status = os.fstat(fd)
+    # INVARIANT I85: only regular files are read.
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise EvidenceError(f"`{shown(name)}`: found {kind_of(status.st_mode)}, expected a regular file")
+    return fd, status
+
+
+def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
+    """Return descriptor, status and resolved path of a regular file, links resolved once and refused from then on."""
+    resolved = os.path.realpath(path)
+    folder = os.open("/", _FOLDER_FLAGS)
+    try:
+        *folders, last = [part for part in resolved.split("/") if part] or [""]
+        for part in folders:
+            try:
+                deeper = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
+            except OSError as problem:
+                raise EvidenceError(f"`{shown(path)}`: {_words(problem)}") from problem
+            os.close(folder)
+            folder = deeper
+        fd, status = open_regular(last or "/", dir_fd=folder)
+    finally:
+        os.close(folder)
+    return fd, status, resolved
+
+
+def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[[memoryview], object]) -> None:
+    """Feed every byte of an open regular file to `sink`, and raise `EvidenceError` if the file changed meanwhile."""
+    buffer = bytearray(min(CHUNK_BYTES, before.st_size + 1))
+    view = memoryview(buffer)
+    total = 0
+    while count := os.readv(fd, [buffer]):
+        total += count
+        if total > before.st_size:
+            break
+        sink(view[:count])
+    # INVARIANT I86: a file that changes while it is read has no digest.
+    if total != before.st_size or _version(os.fstat(fd)) != _version(before):
+        raise EvidenceError(f"`{shown(name)}`: changed while it was read")
+
+
+def read_small(path: str, limit_bytes: int) -> bytes:
+    """Return the bytes of a regular file that is no link itself, at most `limit_bytes` long."""
+    fd, status = open_regular(path)
+    try:
+        if status.st_size > limit_bytes:
+            raise EvidenceError(f"`{shown(path)}`: found {status.st_size} bytes, expected at most {limit_bytes}")
+        content = bytearray()
+        read_all(fd, status, path, content.extend)
+        return bytes(content)
+    finally:
+        os.close(fd)
+
+
+def file_record(path: str, shown_as: str) -> FrozenMap:
+    """Return `{path, digest, size}` of a file, its links resolved; the digest is SHA-256 over its bytes."""
+    fd, status, _ = open_resolved(path)
+    try:
+        hasher = hashlib.sha256()
+        read_all(fd, status, path, hasher.update)
+    finally:
+        os.close(fd)
+    return FrozenMap(path=shown_as, digest=hasher.hexdigest(), size=status.st_size)
+
+
+def shown(name: str | bytes) -> str:
+    r"""Return a file name as one line of text that no other name has.
+
+    Bytes that are no UTF-8 are written as `\xff`, line breaks as `\n`, a backslash as two.
+
+    >>> shown(b"a\nb\xff")
+    'a\\nb\\xff'
+    """
+    raw = os.fsencode(name) if isinstance(name, str) else name
+    text = raw.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def kind_of(mode: int) -> str:
+    """Return what a user calls this kind of file: `a FIFO`, `a symbolic link`."""
+    return next((word for is_kind, word in _KINDS if is_kind(mode)), "something else")
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if character == "\\":
+        return "\\\\"
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _reason(name: str | bytes, dir_fd: int | None, problem: OSError) -> str:
+    try:
+        mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+    except OSError:
+        return _words(problem)
+    return _words(problem) if stat.S_ISREG(mode) else f"found {kind_of(mode)}, expected a regular file"
+
+
+def _words(problem: OSError) -> str:
+    return (problem.strerror or "cannot be opened").lower()

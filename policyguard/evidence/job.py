@@ -1,0 +1,168 @@
+"""What is about to be started: the command, the program file, the doors in the environment, the files the job names.
+
+Everything here is measured and bound: the worker measures the same again and must find the same (step V7).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+
+from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.files import file_record, shown
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant, Value
+
+ARGV, DIRECTORY, EXECUTABLE = "resource.argv", "resource.directory", "resource.executable"
+DOORS, FILES = "resource.env_doors", "resource.files"
+
+MAX_FILES = 1_000
+"""More named files than this are no job file but a data set."""
+
+ENVIRONMENT_DOORS: Mapping[str, str] = {
+    "BASH_ENV": "a file that every non-interactive bash runs first",
+    "BASH_FUNC_": "a function that replaces a command in every bash below (prefix)",
+    "ENV": "a file that an interactive POSIX shell runs first",
+    "SHELLOPTS": "options, xtrace among them, of every bash below",
+    "PS4": "text that bash expands, commands in it too, when xtrace is on",
+    "LD_PRELOAD": "a library loaded into every process before its own",
+    "LD_AUDIT": "a library the dynamic linker calls for every symbol",
+    "LD_LIBRARY_PATH": "where libraries are looked for first",
+    "GCONV_PATH": "where the C library finds character converters, which are code",
+    "DYLD_": "the same doors on macOS (prefix)",
+    "PYTHONPATH": "folders whose modules come before the installed ones",
+    "PYTHONHOME": "another standard library",
+    "PYTHONSTARTUP": "a file that an interactive interpreter runs first",
+    "PYTHONINSPECT": "an interactive prompt when the program ends",
+    "PYTHONUSERBASE": "another user site, with its own .pth files",
+    "PYTHONEXECUTABLE": "what the interpreter believes it is, and so its prefix (macOS)",
+    "PYTHONPLATLIBDIR": "another folder for the standard library's extensions",
+    "PYTHONBREAKPOINT": "a function called at every `breakpoint()`",
+    "PYTHONWARNINGS": "may import a module named as a category",
+    "PYTHONPYCACHEPREFIX": "where byte code is taken from instead of from beside its source",
+    "PYTHON_EXEC": "the interpreter that torchrun starts for every worker",
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "torch.load unpickles again, code in a checkpoint runs",
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "torch.load of weights only, whatever the program asked",
+    "TORCH_DEVICE_BACKEND_AUTOLOAD": "whether `import torch` imports back ends from installed packages",
+    "TORCHINDUCTOR_CACHE_DIR": "where compiled kernels are taken from",
+    "TRITON_CACHE_DIR": "where compiled kernels are taken from",
+    "TORCH_EXTENSIONS_DIR": "where built C++ extensions are taken from",
+    "HF_MODULES_CACHE": "where remote model code is imported from",
+    "NCCL_NET_PLUGIN": "a library NCCL loads for its network",
+    "NCCL_TUNER_PLUGIN": "a library NCCL loads for tuning",
+    "NCCL_PROFILER_PLUGIN": "a library NCCL loads for profiling",
+    "NCCL_CONF_FILE": "a file that sets all of NCCL's variables, plug-ins among them",
+    "CUDA_INJECTION64_PATH": "a library every CUDA process loads",
+    "NVTX_INJECTION64_PATH": "a library every process that uses NVTX loads",
+}
+"""Variables that make a program run other code, or load data as code, and how. A name ending in `_` is a prefix."""
+
+_PROGRAM_TEXT = re.compile(r".\.(?:py|pyw|pyc|pyz|sh|bash|pl|rb|lua|jl|R)\Z")
+
+
+class JobCollector:
+    """Supplies argv, working directory, executable, environment doors and the digests of the job's files."""
+
+    name = "job"
+    declares = (ARGV, DIRECTORY, EXECUTABLE, DOORS, FILES)
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return what can be measured of the job; each part that cannot is missing on its own, with its reason."""
+        measures: Mapping[str, Callable[[JobInputs], Value]] = {
+            ARGV: _argv, DIRECTORY: _directory, EXECUTABLE: _executable, DOORS: _doors, FILES: _files,
+        }  # fmt: skip
+        entries, missing = {}, {}
+        for path, measure in measures.items():
+            try:
+                entries[path] = Fact(measure(inputs), Assurance.MEASURED, self.name, now, bound=True)
+            except EvidenceError as problem:
+                missing[path] = str(problem)
+        return Collected(entries=entries, missing=missing)
+
+
+def environment_doors(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `ENVIRONMENT_DOORS` that are set and not empty, with their values shown as text."""
+    prefixes = tuple(name for name in ENVIRONMENT_DOORS if name.endswith("_"))
+    return {
+        shown(name): shown(value)
+        for name, value in environment.items()
+        # INVARIANT I87: every known door that is set is seen; an empty one opens nothing.
+        if value and (name in ENVIRONMENT_DOORS or name.startswith(prefixes))
+    }
+
+
+def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mapping[str, str]) -> str:
+    """Return the absolute path that starting `argv` in `directory` with this environment's PATH would run.
+
+    Relative entries of PATH, and the empty one, mean the working directory, as execvp takes them.
+
+    Raises:
+        EvidenceError: there is no command, or nothing executable by that name.
+    """
+    if not argv or not argv[0]:
+        raise EvidenceError("no command is given, expected a program and its arguments")
+    command = argv[0]
+    if "/" in command:
+        found = shutil.which(os.path.join(directory, command))
+    else:
+        folders = environment.get("PATH", os.defpath).split(os.pathsep)
+        found = shutil.which(command, path=os.pathsep.join(os.path.join(directory, folder) for folder in folders))
+    if found is None:
+        raise EvidenceError(f"`{shown(command)}`: found no executable program by this name")
+    return os.path.abspath(found)
+
+
+def program_files(inputs: JobInputs) -> tuple[str, ...]:
+    """Return the arguments that name an existing file of program text, such as `train.py`, in order."""
+    return tuple(
+        argument
+        for argument in inputs.argv[1:]
+        if _PROGRAM_TEXT.search(argument) and os.path.lexists(os.path.join(inputs.directory, argument))
+    )
+
+
+def _argv(inputs: JobInputs) -> Value:
+    if not inputs.argv:
+        raise EvidenceError("no command is given, expected a program and its arguments")
+    return tuple(shown(argument) for argument in inputs.argv)
+
+
+def _directory(inputs: JobInputs) -> Value:
+    resolved = os.path.realpath(inputs.directory)
+    if not os.path.isabs(inputs.directory) or not os.path.isdir(resolved):
+        raise EvidenceError(f"`{shown(inputs.directory)}`: found no such folder, expected an absolute path to one")
+    return shown(resolved)
+
+
+def _executable(inputs: JobInputs) -> Value:
+    path = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+    return file_record(path, shown(path))
+
+
+def _doors(inputs: JobInputs) -> Value:
+    return FrozenMap(environment_doors(inputs.environment))
+
+
+def _files(inputs: JobInputs) -> Value:
+    root = os.path.realpath(inputs.directory)
+    names = {_location(root, name) for name in (*inputs.files, *program_files(inputs))}
+    if len(names) > MAX_FILES:
+        raise EvidenceError(f"the job names {len(names)} files, expected at most {MAX_FILES}")
+    return tuple(file_record(os.path.join(root, name), shown(name)) for name in sorted(names))
+
+
+def _location(root: str, name: str) -> str:
+    """Return the name as it is recorded: relative if it lies in the job's folder, else absolute and resolved."""
+    if not name or "\0" in name:
+        raise EvidenceError(f"`{shown(name)}`: found no file name")
+    resolved = os.path.realpath(os.path.join(root, name))
+    if resolved.startswith(root.rstrip("/") + "/"):
+        return os.path.relpath(resolved, root)
+    # INVARIANT I88: a relative name that leads out of the job's folder is refused, an absolute one stays visible.
+    if not os.path.isabs(name):
+        raise EvidenceError(f"`{shown(name)}`: leads to `{shown(resolved)}`, expected a file inside the job's folder")
+    return resolved

@@ -1,0 +1,113 @@
+"""Which commit the code of a job is, and in what it differs: measured by hashing, in spite of what the repository says.
+
+Assumption that is stated rather than made: git's SHA-1 ids. Git refuses colliding files when they are committed; who
+needs more uses a SHA-256 repository, which is measured just the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Collection, Iterable
+from urllib.parse import urlsplit, urlunsplit
+
+from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.files import shown
+from policyguard.evidence.gitdir import GitDir, config_text, find_gitdir, head, history_doors
+from policyguard.evidence.gitobjects import config_values
+from policyguard.evidence.worktree import Findings, compare
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant, Value
+
+CODE = "resource.code"
+
+MAX_LISTED = 1_000
+"""More differing files than this are named by nobody; the fact is absent and says so."""
+
+_REMOTE_KEY = re.compile(r"remote\.(?P<name>.+)\.url")
+
+
+class RepositoryCollector:
+    """Supplies `resource.code`: the commit and tree of the job's folder and every file that differs from them.
+
+    `owners` are the uids whose repositories may be measured; the process's own and root if not given.
+    """
+
+    name = "repository"
+    declares = (CODE,)
+
+    def __init__(self, *, timeout_s: float = 15.0, owners: Collection[int] | None = None) -> None:
+        self._timeout_s = timeout_s
+        self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the code record of the repository that the job's folder lies in.
+
+        The repository is found from the folder the job runs in and is never named by the job: a clean repository
+        elsewhere says nothing about this code.
+        """
+        record = code_record(inputs.directory, self._owners, time.monotonic() + self._timeout_s)
+        return Collected(entries={CODE: Fact(record, Assurance.MEASURED, self.name, now, bound=True)})
+
+
+def code_record(directory: str, owners: Collection[int], deadline: float) -> FrozenMap:
+    """Return what `resource.code` holds, see docs/facts.md.
+
+    Raises:
+        EvidenceError: there is no repository, it belongs to somebody else, is damaged, or changes while it is read.
+    """
+    git = find_gitdir(directory, owners)
+    commit, branch = head(git)
+    tree, found = compare(git, commit, owners, deadline)
+    if head(git)[0] != commit:
+        raise EvidenceError(f"`{shown(git.root)}`: HEAD moved while the working tree was compared")
+    members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(found), "history": history_doors(git)}
+    # INVARIANT I94: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.
+    members["dirty"] = bool(found.changed or found.untracked)
+    remote = _remote(git)
+    return FrozenMap(members | ({"branch": branch} if branch else {}) | ({"remote": remote} if remote else {}))
+
+
+def _listed(found: Findings) -> dict[str, Value]:
+    return {
+        "dirty_files": _names(found.changed, "changed files"),
+        "untracked_files": _names(found.untracked, "untracked files"),
+        "ignored_code_files": _names(found.ignored_code, "ignored files that can carry code"),
+        "environments": _names(found.environments, "virtual environments"),
+        "outside_links": _names(found.outside_links, "links that lead out of the repository"),
+        "submodules": _names(found.submodules, "submodules"),
+    }
+
+
+def _names(paths: Iterable[bytes], what: str) -> tuple[str, ...]:
+    names = tuple(sorted({shown(path) for path in paths}))
+    if len(names) > MAX_LISTED:
+        raise EvidenceError(f"found {len(names)} {what}, expected at most {MAX_LISTED}; the first is `{names[0]}`")
+    return names
+
+
+def _remote(git: GitDir) -> str | None:
+    """Return the URL of `origin`, else of the first remote by name; without user name, password and query."""
+    found: dict[str, str] = {}
+    for key, value in config_values(config_text(git)):
+        match = _REMOTE_KEY.fullmatch(key)
+        if match is not None:
+            found.setdefault(match["name"], value)
+    if not found:
+        return None
+    return shown(_without_secrets(found.get("origin") or found[min(found)]))
+
+
+def _without_secrets(url: str) -> str:
+    # INVARIANT I95: what a URL may hide, a password or a token, never becomes part of a fact.
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(unreadable)"
+    if not parts.scheme or not parts.netloc:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))

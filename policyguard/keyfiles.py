@@ -1,0 +1,133 @@
+"""Key files: the only place that opens them. A private key is readable by its owner alone, and never overwritten.
+
+What stands in a file is checked on the *opened* file, so it cannot be exchanged between the check and the reading.
+Formats are those of `attest/keys.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from policyguard.attest.keys import MAX_KEY_TEXT_BYTES, NONCE_BYTES, SALT_BYTES, PrivateKey, PublicKey, is_wrapped
+from policyguard.errors import ConfigurationError, PolicyGuardError, SigningError
+
+
+def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None = None) -> PrivateKey:
+    """Return the private key in this file.
+
+    Raises:
+        SigningError: missing, a symbolic link or no regular file, owned by another user, readable by others, not a key,
+            wrapped and no passphrase given, or the passphrase is wrong.
+    """
+    data = _read(Path(path), "private key", SigningError, is_private=True)
+    try:
+        if not is_wrapped(data):
+            return PrivateKey.from_pem(data)
+        if passphrase is None:
+            raise SigningError("key is wrapped, expected a passphrase")
+        return PrivateKey.unwrap(data, passphrase)
+    except SigningError as problem:
+        raise SigningError(f"private key `{path}`: {problem.message}", help=problem.help) from None
+
+
+def read_public_key(path: str | os.PathLike[str]) -> PublicKey:
+    """Return the public key in this file, a `PUBLIC KEY` PEM block, else raise `ConfigurationError`."""
+    data = _read(Path(path), "public key", ConfigurationError, is_private=False)
+    try:
+        return PublicKey.from_pem(data)
+    except ConfigurationError as problem:
+        raise ConfigurationError(f"public key `{path}`: {problem.message}") from None
+
+
+def write_private_key(path: str | os.PathLike[str], key: PrivateKey, *, passphrase: bytes | None = None) -> None:
+    """Write the key to a new file of mode 0600, wrapped if a passphrase is given; never over an existing file."""
+    if passphrase is None:
+        data = key.to_pem()
+    else:
+        data = key.wrap(passphrase, salt=os.urandom(SALT_BYTES), nonce=os.urandom(NONCE_BYTES))
+    _write(Path(path), data, 0o600, "private key", SigningError)
+
+
+def write_public_key(path: str | os.PathLike[str], key: PublicKey) -> None:
+    """Write the key to a new file of mode 0644; an existing file is `ConfigurationError`."""
+    _write(Path(path), key.to_pem(), 0o644, "public key", ConfigurationError)
+
+
+def _read(path: Path, what: str, family: type[PolicyGuardError], *, is_private: bool) -> bytes:
+    # O_NONBLOCK: a FIFO opens at once and is then refused; a regular file is not affected.
+    # INVARIANT I51: a private key is never read through a symbolic link, from a FIFO or a device.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (os.O_NOFOLLOW if is_private else 0)
+    try:
+        handle = os.open(path, flags)
+    except OSError as problem:
+        if is_private and path.is_symlink():
+            raise family(f"{what} `{path}` is a symbolic link, expected a regular file") from None
+        raise family(f"{what} `{path}` cannot be read: {_why(problem)}") from None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise family(f"{what} `{path}` is not a regular file")
+        if is_private:
+            _check_owner(path, status)
+        return _read_all(file.read, path, what, family)
+
+
+def _read_all(read: Callable[[int], bytes], path: Path, what: str, family: type[PolicyGuardError]) -> bytes:
+    try:
+        data = read(MAX_KEY_TEXT_BYTES + 1)
+    except OSError as problem:
+        raise family(f"{what} `{path}` cannot be read: {_why(problem)}") from None
+    if len(data) > MAX_KEY_TEXT_BYTES:
+        raise family(f"{what} `{path}` is larger than {MAX_KEY_TEXT_BYTES} bytes, expected a key")
+    return data
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    # INVARIANT I50: a private key that others may read, or that another user owns, signs nothing.
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        raise SigningError(
+            f"private key `{path}` has mode {mode:04o}, expected 0600: others may read or change it",
+            help=f"chmod 600 {path}, and replace the key if others could read it",
+        )
+    if status.st_uid != os.geteuid():
+        raise SigningError(f"private key `{path}` belongs to uid {status.st_uid}, expected {os.geteuid()}")
+
+
+def _write(path: Path, data: bytes, mode: int, what: str, family: type[PolicyGuardError]) -> None:
+    """Write a whole new file or none: a private name first, synced, then linked to its name, which must be free.
+
+    A crash leaves at most a file `.NAME.<random>.part` of the same mode; the name itself is whole or absent.
+    """
+    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
+    try:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(handle)
+            # INVARIANT I52: a key file is never overwritten; `link` fails where `rename` would replace.
+            os.link(part, path)
+        finally:
+            os.unlink(part)
+        _sync_directory(path.parent)
+    except FileExistsError:
+        raise family(f"{what} `{path}` exists already, expected a new path") from None
+    except OSError as problem:
+        raise family(f"{what} `{path}` cannot be written: {_why(problem)}") from None
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _why(problem: OSError) -> str:
+    return (problem.strerror or str(problem)).lower()

@@ -1,0 +1,110 @@
+"""What every document has in common: `apiVersion`, `kind`, `metadata`; and which fields each kind adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from policyguard.policy import people, rules, schema, tests
+from policyguard.policy.binder import Field, Problems, Table, bind, integer, nested, prose, raw, text
+from policyguard.policy.nodes import Mapping, Node, Scalar
+from policyguard.policy.scalars import shown
+from policyguard.values import Span
+
+API_VERSION = "policyguard/v1"
+
+Kind = Literal["Schema", "Roles", "Bindings", "Persons", "Policy", "Quorums", "Tests", "Invariants"]
+
+_METADATA = Table(
+    "the metadata",
+    Field("name", people.IDENTIFIER, required=True),
+    Field("owner", prose),
+    Field("description", prose),
+    Field("epoch", integer(1)),
+)
+_EXTRA: dict[Kind, tuple[Field, ...]] = {
+    "Schema": schema.FIELDS,
+    "Roles": people.ROLES_FIELDS,
+    "Bindings": people.BINDINGS_FIELDS,
+    "Persons": people.PERSONS_FIELDS,
+    "Policy": rules.POLICY_FIELDS,
+    "Quorums": people.QUORUMS_FIELDS,
+    "Tests": tests.TESTS_FIELDS,
+    "Invariants": tests.INVARIANTS_FIELDS,
+}
+TABLES: dict[Kind, Table] = {
+    kind: Table(
+        f"kind `{kind}`",
+        Field("apiVersion", raw),
+        Field("kind", raw),
+        Field("metadata", nested(_METADATA)),
+        *extra,
+    )
+    for kind, extra in _EXTRA.items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One YAML document of a known kind: its syntax tree, and its fields as far as they could be read."""
+
+    kind: Kind
+    file: str
+    node: Mapping
+    name: str | None = None
+    owner: str | None = None
+    description: str | None = None
+    epoch: int | None = None
+    fields: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def span(self) -> Span:
+        return self.node.span
+
+
+def bind_document(node: Node, problems: Problems) -> Document | None:
+    """Return the document, or None when its kind or version cannot be told."""
+    if not isinstance(node, Mapping):
+        what = "an empty document" if isinstance(node, Scalar) and not node.text else "no map"
+        problems.add(node, "PG003", f"found {what}, expected a map with `apiVersion` and `kind`")
+        return None
+    _version(node, problems)
+    kind = _kind(node, problems)
+    if kind is None:
+        return None
+    fields = bind(node, TABLES[kind], problems) or {}
+    metadata, place = fields.get("metadata", ({}, node))
+    if "epoch" in metadata and kind != "Schema":
+        problems.add(place.key("epoch"), "PG003", "found `epoch`, expected it only in the metadata of the `Schema`")
+    return Document(
+        kind=kind,
+        file=node.source.file,
+        node=node,
+        name=metadata.get("name"),
+        owner=metadata.get("owner"),
+        description=metadata.get("description"),
+        epoch=metadata.get("epoch"),
+        fields=fields,
+    )
+
+
+def _version(node: Mapping, problems: Problems) -> None:
+    found = node.get("apiVersion")
+    if found is None:
+        problems.add(node, "PG007", f"`apiVersion` is missing, expected `apiVersion: {API_VERSION}`")
+    elif not isinstance(found, Scalar):
+        problems.add(found, "PG007", f"found no text as `apiVersion`, expected `{API_VERSION}`")
+    elif found.text != API_VERSION:
+        problems.add(found, "PG007", f"unknown version `{shown(found.text)}`, expected `{API_VERSION}`")
+
+
+def _kind(node: Mapping, problems: Problems) -> Kind | None:
+    found = node.get("kind")
+    if found is None:
+        problems.add(node, "PG003", "`kind` is missing, expected one of " + ", ".join(f"`{kind}`" for kind in TABLES))
+        return None
+    spelt = text(found, problems)
+    kind = next((kind for kind in TABLES if kind == spelt), None)
+    if kind is None and spelt is not None and isinstance(found, Scalar):
+        problems.unknown(found, "PG004", "kind", spelt, TABLES)
+    return kind

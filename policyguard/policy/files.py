@@ -1,0 +1,165 @@
+"""Policy folders: every `*.yaml` and `*.yml` below one folder, read so that what is loaded is what stood there at once.
+
+The folder is listed, read and listed again; anything that moved in between is an error, never half a policy. Links may
+point within the folder (Kubernetes mounts ConfigMaps so), hidden names are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+
+from policyguard.errors import ConfigurationError
+from policyguard.model.policy import PolicySet
+from policyguard.policy.loader import load
+from policyguard.policy.reader import MAX_FILE_BYTES
+from policyguard.policy.scalars import shown
+
+SUFFIXES = (".yaml", ".yml")
+MAX_FILES = 1_000
+MAX_TOTAL_BYTES = 64 * 1024 * 1024
+MAX_FOLDER_DEPTH = 16
+
+_AGAIN = "read it again when it is at rest"
+
+Version = tuple[int, ...]
+"""What the file system says of one state of a file: device, inode, kind, size, and both times."""
+
+
+def load_folder(path: str | os.PathLike[str]) -> PolicySet:
+    """Return the policy set in this folder.
+
+    Raises:
+        ConfigurationError: the folder or a file in it cannot be read as it stands.
+        PolicyErrors: what is written there is wrong; every error at once.
+    """
+    return load(read_folder(path))
+
+
+def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    """Return the bytes of every policy file below a folder, by the path an error message shows, sorted.
+
+    Raises:
+        ConfigurationError: no folder, nothing in it, too much, a link that leads out, no plain file, not readable, or
+            anything in it changed while it was read.
+    """
+    folder = os.fspath(path)
+    try:
+        before = _listing(folder)
+        sources = _read_all(folder, before)
+        after = _listing(folder)
+    except OSError as problem:
+        at = problem.filename if isinstance(problem.filename, str) else folder
+        raise ConfigurationError(f"{_name(at)}: {_reason(problem)}") from problem
+    # INVARIANT I27: what is loaded stood in the folder at one time; a listing that moved is an error.
+    if before != after:
+        moved = sorted(set(before.items()) ^ set(after.items()))[0][0]
+        raise ConfigurationError(
+            f"{_name(moved)}: changed while the folder was read", help="read it again when it is at rest"
+        )
+    if not sources:
+        raise ConfigurationError(f"{_name(folder)}: found no policy file, expected `*.yaml` or `*.yml`")
+    return sources
+
+
+def _listing(folder: str) -> dict[str, Version]:
+    """Return every visible folder and policy file below, with its version; links are judged, not followed, here."""
+    if not stat.S_ISDIR(os.stat(folder).st_mode):
+        raise ConfigurationError(f"{_name(folder)}: found no folder, expected one with policy files")
+    found = {folder: _version(os.stat(folder))}
+    for path in _walk(folder, MAX_FOLDER_DEPTH):
+        found[path] = _version(os.stat(path))
+        if len(found) > 4 * MAX_FILES:
+            raise ConfigurationError(f"{_name(folder)}: found more than {4 * MAX_FILES} files and folders")
+    return found
+
+
+def _walk(folder: str, depth: int) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if depth == 0:
+                raise ConfigurationError(f"{_name(entry.path)}: found folders deeper than {MAX_FOLDER_DEPTH}")
+            yield entry.path
+            yield from _walk(entry.path, depth - 1)
+        elif entry.name.endswith(SUFFIXES) or (entry.is_symlink() and entry.is_dir()):
+            yield entry.path
+
+
+def _read_all(folder: str, listing: Mapping[str, Version]) -> dict[str, bytes]:
+    root = os.path.realpath(folder)
+    sources: dict[str, bytes] = {}
+    total = 0
+    for path, version in sorted(listing.items()):
+        if stat.S_ISDIR(version[2]) and not os.path.islink(path):
+            continue
+        _utf8(path)
+        data = _read(path, root, version)
+        total += len(data)
+        if total > MAX_TOTAL_BYTES or len(sources) == MAX_FILES:
+            limit = f"{MAX_FILES} files and {MAX_TOTAL_BYTES} bytes"
+            raise ConfigurationError(f"{_name(folder)}: found more than {limit} of policies")
+        sources[path] = data
+    return sources
+
+
+def _read(path: str, root: str, version: Version) -> bytes:
+    """Return a file's bytes if it is a plain file inside the root, and still the one that was listed."""
+    real = os.path.realpath(path)
+    # INVARIANT I28: no link leads out of the policy folder.
+    if os.path.commonpath([root, real]) != root:
+        raise ConfigurationError(f"{_name(path)}: found a link to `{_name(real)}`, expected one within the folder")
+    if stat.S_ISDIR(version[2]):
+        raise ConfigurationError(f"{_name(path)}: found a link to a folder, expected a file")
+    if not stat.S_ISREG(version[2]):
+        raise ConfigurationError(f"{_name(path)}: found {_kind(version[2])}, expected a plain file")
+    if version[3] > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{_name(path)}: found {version[3]} bytes, expected at most {MAX_FILE_BYTES}")
+    # Non-blocking, so that a FIFO put in its place cannot hold us; no link at the end, so that none is put there.
+    descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        first = _version(os.fstat(file.fileno()))
+        data = file.read(MAX_FILE_BYTES + 1) if first == version else b""
+        if first != version or _version(os.fstat(file.fileno())) != version or len(data) != version[3]:
+            raise ConfigurationError(
+                f"{_name(path)}: changed while it was read", help="read it again when it is at rest"
+            )
+    return data
+
+
+def _version(status: os.stat_result) -> Version:
+    return (status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _utf8(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{_name(path)}: found a file name that is no UTF-8") from None
+
+
+def _name(path: str) -> str:
+    return shown(os.fsencode(path).decode(errors="backslashreplace"), 200)
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for is_kind, name in kinds if is_kind(mode)), "no plain file")
+
+
+def _reason(problem: OSError) -> str:
+    reasons = {
+        FileNotFoundError: "found nothing there, expected policy files",
+        NotADirectoryError: "found no folder, expected one with policy files",
+        PermissionError: "may not be read by this process",
+    }
+    return reasons.get(type(problem), (problem.strerror or "cannot be read").lower())

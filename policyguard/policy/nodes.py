@@ -1,0 +1,228 @@
+"""The syntax tree of a YAML file: scalars, mappings and sequences, each with its place, and scalars by YAML 1.2 rules.
+
+A scalar keeps where it stands in the source text, so that an offset inside its value (a column inside a condition)
+leads back to the line and column that the author sees. This module opens nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from policyguard.values import Span
+
+Style = Literal["plain", "single", "double", "literal", "folded", "refused"]
+"""How a scalar is written. `refused` stands for an alias: already reported, and of no kind at all."""
+
+
+class Source:
+    """A file's name and text; turns offsets into places."""
+
+    __slots__ = ("_starts", "file", "text")
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.text = text
+        self._starts: list[int] = []
+
+    def span(self, index: int) -> Span:
+        """Return the place of this offset (code points from the start of the text)."""
+        if not self._starts:
+            self._starts = [0, *(match.end() for match in re.finditer("\n", self.text))]
+        line = bisect_right(self._starts, index)
+        return Span(self.file, line, index - self._starts[line - 1] + 1)
+
+
+class Scalar:
+    """Text as the file spells it after quotes, escapes and folding are undone; `index` to `end` is its source."""
+
+    __slots__ = ("column", "end", "index", "line", "source", "style", "text")
+
+    def __init__(self, source: Source, line: int, column: int, text: str, style: Style, index: int, end: int) -> None:
+        self.source = source
+        self.line = line
+        self.column = column
+        self.text = text
+        self.style = style
+        self.index = index
+        self.end = end
+
+    def __repr__(self) -> str:
+        return f"Scalar({self.text!r}, {self.span})"
+
+    @property
+    def span(self) -> Span:
+        return Span(self.source.file, self.line, self.column)
+
+    def at(self, offset: int) -> Span:
+        """Return the place in the file of the character at this offset of `text`; beyond the end, just after it."""
+        origins = self.origins()
+        if not origins:
+            return self.span
+        if offset >= len(origins):
+            return self.source.span(origins[-1] + 1)
+        return self.source.span(origins[max(offset, 0)])
+
+    def stretches(self) -> tuple[tuple[int, int, int], ...]:
+        """Return (offset, line, column) for each run of `text` that stands unbroken in the file, in order."""
+        if self.style == "plain" and self.end - self.index == len(self.text):
+            return ((0, self.line, self.column),)
+        found: list[tuple[int, int, int]] = []
+        before = -2
+        for offset, origin in enumerate(self.origins()):
+            if origin != before + 1 or self.source.text[before] == "\n":
+                span = self.source.span(origin)
+                found.append((offset, span.line, span.column))
+            before = origin
+        return tuple(found)
+
+    def origins(self) -> list[int]:
+        """Return, for each character of `text`, the offset in the source of the character it came from.
+
+        Exact for every character that is not white space. White space that comes from folding points at the break.
+        """
+        if self.style == "plain" and self.end - self.index == len(self.text):
+            return list(range(self.index, self.end))
+        raw = self.source.text[self.index : self.end]
+        return [self.index + place for place in _align(self.text, raw, self.style)]
+
+
+class Mapping:
+    """Keys and values in file order; every key is a scalar and stands once."""
+
+    __slots__ = ("_by_name", "column", "entries", "index", "line", "source")
+
+    def __init__(self, source: Source, line: int, column: int, index: int) -> None:
+        self.source = source
+        self.line = line
+        self.column = column
+        self.index = index
+        self.entries: list[tuple[Scalar, Node]] = []
+        self._by_name: dict[str, Node] = {}
+
+    def __repr__(self) -> str:
+        return f"Mapping({[key.text for key, _ in self.entries]!r}, {self.span})"
+
+    @property
+    def span(self) -> Span:
+        return Span(self.source.file, self.line, self.column)
+
+    def add(self, key: Scalar, node: Node) -> bool:
+        """Return False, and change nothing, if the key is already there."""
+        if key.text in self._by_name:
+            return False
+        self._by_name[key.text] = node
+        self.entries.append((key, node))
+        return True
+
+    def get(self, name: str) -> Node | None:
+        """Return the node under this key, or None."""
+        return self._by_name.get(name)
+
+    def key(self, name: str) -> Scalar | None:
+        """Return the scalar that spells this key, or None."""
+        return next((key for key, _ in self.entries if key.text == name), None)
+
+
+class Sequence:
+    """Items in file order."""
+
+    __slots__ = ("column", "index", "items", "line", "source")
+
+    def __init__(self, source: Source, line: int, column: int, index: int) -> None:
+        self.source = source
+        self.line = line
+        self.column = column
+        self.index = index
+        self.items: list[Node] = []
+
+    def __repr__(self) -> str:
+        return f"Sequence({len(self.items)} items, {self.span})"
+
+    @property
+    def span(self) -> Span:
+        return Span(self.source.file, self.line, self.column)
+
+
+Node: TypeAlias = Scalar | Mapping | Sequence
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield this node and everything below it, keys included, in file order."""
+    stack: list[Node] = [node]
+    while stack:
+        here = stack.pop()
+        yield here
+        if isinstance(here, Mapping):
+            for key, value in reversed(here.entries):
+                stack += (value, key)
+        elif isinstance(here, Sequence):
+            stack.extend(reversed(here.items))
+
+
+_SPACE = " \t\r\n"
+_ESCAPES = {
+    "0": "\0", "a": "\a", "b": "\b", "t": "\t", "\t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "e": "\x1b",
+    " ": " ", '"': '"', "/": "/", "\\": "\\", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
+}  # fmt: skip
+_HEX = {"x": 2, "u": 4, "U": 8}
+
+
+def _align(text: str, raw: str, style: Style) -> list[int]:
+    """Return for each character of `text` its offset in `raw`, which is how the file spells it.
+
+    Both hold the same characters in the same order save white space, quotes and escapes, so one walk pairs them.
+    """
+    place = _start(raw, style)
+    pairs: list[int] = []
+    for character in text:
+        if character in _SPACE:
+            if style == "double" and raw.startswith("\\", place) and _unescape(raw, place)[0] == character:
+                pairs.append(place)
+                place = _unescape(raw, place)[1]
+                continue
+            pairs.append(min(place, len(raw) - 1))
+            if raw.startswith(character, place) or raw.startswith("\r\n", place):
+                place += 2 if raw.startswith("\r\n", place) else 1
+            continue
+        place = _seek(character, raw, place, style)
+        pairs.append(min(place, len(raw) - 1))
+        place = _step(raw, place, style)
+    return pairs
+
+
+def _start(raw: str, style: Style) -> int:
+    if style in ("literal", "folded"):
+        return raw.find("\n") + 1 or len(raw)
+    return 1 if style in ("single", "double") else 0
+
+
+def _seek(character: str, raw: str, place: int, style: Style) -> int:
+    """Return the next place that spells `character`, passing over white space and escapes that spell white space."""
+    while place < len(raw):
+        if raw[place] in _SPACE:
+            place += 1
+        elif style == "double" and raw[place] == "\\" and _unescape(raw, place)[0] != character:
+            place = _unescape(raw, place)[1]
+        else:
+            return place
+    return place
+
+
+def _step(raw: str, place: int, style: Style) -> int:
+    if style == "double" and raw.startswith("\\", place):
+        return _unescape(raw, place)[1]
+    if style == "single" and raw.startswith("''", place):
+        return place + 2
+    return place + 1
+
+
+def _unescape(raw: str, place: int) -> tuple[str, int]:
+    """Return what the escape at this backslash spells ("" for an escaped line break) and where it ends."""
+    letter = raw[place + 1 : place + 2]
+    width = _HEX.get(letter)
+    if width is None:
+        return _ESCAPES.get(letter, ""), place + (3 if raw.startswith("\r\n", place + 1) else 2)
+    return chr(int(raw[place + 2 : place + 2 + width], 16)), place + 2 + width

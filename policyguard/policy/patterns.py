@@ -1,0 +1,86 @@
+"""Id patterns: how they are written, and whether two of them can match one id.
+
+pattern = segment *( "/" segment )
+segment = "**" / "{team}" / part, where a part is literal text in which "*" stands for any run of characters
+
+`**` is any number of whole segments, `{team}` is one segment and names the domain. Matching of ids is
+`conditions/functions.glob`; here only patterns meet patterns, when policies load.
+"""
+
+from __future__ import annotations
+
+import re
+
+DOMAIN = "{team}"
+
+_PART = re.compile(r"[^\s/{}\[\]?\\]+")
+
+
+def pattern_problem(pattern: str) -> str | None:
+    """Return what is wrong with a pattern, or None."""
+    segments = pattern.split("/")
+    if len(pattern) > 512 or len(segments) > 32:
+        return "is longer than 512 characters or 32 segments"
+    for segment in segments:
+        if segment in ("**", DOMAIN):
+            continue
+        if not segment:
+            return "has an empty segment"
+        if "**" in segment:
+            return "has `**` inside a segment, where it must be one by itself"
+        if not _PART.fullmatch(segment):
+            return f"has the segment `{segment}`, where only `*`, `**` and `{DOMAIN}` are special"
+    if segments.count(DOMAIN) > 1:
+        return f"has `{DOMAIN}` twice"
+    if DOMAIN in segments and "**" in segments[: segments.index(DOMAIN)]:
+        return f"has `**` before `{DOMAIN}`, so that no one segment is the domain"
+    return None
+
+
+def domain_index(pattern: str | None) -> int | None:
+    """Return which segment names the domain, or None."""
+    segments = pattern.split("/") if pattern else []
+    return segments.index(DOMAIN) if DOMAIN in segments else None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether some id matches both patterns; never False when there is one."""
+    left, right = one.split("/"), other.split("/")
+    reach = {(0, 0)}
+    seen = set(reach)
+    while reach:
+        i, j = reach.pop()
+        if i == len(left) and j == len(right):
+            return True
+        for step in _steps(left, i, right, j):
+            if step not in seen:
+                seen.add(step)
+                reach.add(step)
+    return False
+
+
+def _steps(left: list[str], i: int, right: list[str], j: int) -> list[tuple[int, int]]:
+    """Return where both can stand after one more segment of a common id, or after a `**` that takes none."""
+    steps = []
+    if i < len(left) and left[i] == "**":
+        steps.append((i + 1, j))
+    if j < len(right) and right[j] == "**":
+        steps.append((i, j + 1))
+    if i < len(left) and j < len(right) and segments_overlap(left[i], right[j]):
+        steps.append((i if left[i] == "**" else i + 1, j if right[j] == "**" else j + 1))
+    return steps
+
+
+def segments_overlap(one: str, other: str) -> bool:
+    """Return whether one segment can match both; the middle of two parts with stars is not searched."""
+    if one in ("**", DOMAIN) or other in ("**", DOMAIN):
+        return True
+    if "*" not in one and "*" not in other:
+        return one == other
+    head, head_ = one.partition("*")[0], other.partition("*")[0]
+    tail, tail_ = one.rpartition("*")[2], other.rpartition("*")[2]
+    if "*" not in one:
+        return one.startswith(head_) and one.endswith(tail_) and len(one) >= len(head_) + len(tail_)
+    if "*" not in other:
+        return other.startswith(head) and other.endswith(tail) and len(other) >= len(head) + len(tail)
+    return (head.startswith(head_) or head_.startswith(head)) and (tail.endswith(tail_) or tail_.endswith(tail))

@@ -1,0 +1,210 @@
+"""`kind: Roles`, `Bindings`, `Persons`, `Quorums` to nouns; references are checked in `references.py`."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from policyguard.model.facts import Assurance
+from policyguard.model.policy import (
+    Approvers,
+    Binding,
+    BindingSource,
+    Exclusion,
+    Person,
+    Quorum,
+    Role,
+)
+from policyguard.policy.binder import (
+    Field,
+    Problems,
+    Table,
+    choice,
+    distinct,
+    duration,
+    instant,
+    integer,
+    listing,
+    name,
+    nested,
+    prose,
+    text,
+)
+from policyguard.policy.nodes import Mapping, Node
+from policyguard.policy.scalars import shown
+from policyguard.policy.schema import ASSURANCES
+
+IDENTIFIER = name("a name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "team-lead")
+_SEGMENT = name("a domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*", "vision` or `*")
+
+
+def domain(node: Node, problems: Problems) -> str | None:
+    """Kind: one domain (a team), or `"*"` for every one."""
+    return _SEGMENT(node, problems)  # type: ignore[no-any-return]
+
+
+_REF = name("a subject", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "user:alice")
+
+
+def subject_ref(node: Node, problems: Problems) -> str | None:
+    """Kind: `type:id` of a subject, in Unicode's composed form so that two spellings cannot be two subjects."""
+    found = _REF(node, problems)
+    if found is not None and not unicodedata.is_normalized("NFC", found):
+        problems.add(node, "PG006", f"subject `{shown(found)}` is not in composed form (NFC), expected one spelling")
+        return None
+    return found  # type: ignore[no-any-return]
+
+
+_ROLE = Table(
+    "a role",
+    Field("name", IDENTIFIER, required=True),
+    Field("inherits", listing(IDENTIFIER, least=0)),
+    Field("description", prose),
+)
+_EXCLUSION = Table(
+    "an exclusion",
+    Field("name", IDENTIFIER, required=True),
+    Field("roles", listing(IDENTIFIER, least=2), required=True),
+    Field("limit", integer(2, 1000)),
+    Field("description", prose),
+)
+ROLES_FIELDS = (
+    Field("roles", listing(nested(_ROLE)), required=True),
+    Field("exclusive", listing(nested(_EXCLUSION), least=0)),
+    Field("trace", listing(IDENTIFIER, least=0)),
+)
+
+_BINDING = Table(
+    "a binding",
+    Field("subject", subject_ref, required=True),
+    Field("role", IDENTIFIER, required=True),
+    Field("domain", domain, required=True),
+    Field("notBefore", instant),
+    Field("expires", instant),
+    Field("reason", prose),
+)
+_SOURCE = Table(
+    "a binding source",
+    Field("adapter", choice("adapter", ("csv", "sqlalchemy")), required=True),
+    Field("path", text),
+    Field("url", text),
+)
+BINDINGS_FIELDS = (Field("bindings", listing(nested(_BINDING), least=0)), Field("source", nested(_SOURCE)))
+
+_PERSON = Table(
+    "a person",
+    Field("id", IDENTIFIER, required=True),
+    Field("accounts", listing(subject_ref), required=True),
+    Field("keys", listing(text, least=0)),
+    Field("emails", listing(name("an e-mail address", r"[^\s@]+@[^\s@]+", "alice@lab.example"), least=0)),
+    Field("description", prose),
+)
+PERSONS_FIELDS = (Field("persons", listing(nested(_PERSON)), required=True),)
+
+_APPROVERS = Table(
+    "approvers",
+    Field("count", integer(1, 100), required=True),
+    Field("roles", listing(IDENTIFIER), required=True),
+    Field("domain", domain),
+)
+_QUORUM = Table(
+    "a quorum",
+    Field("id", IDENTIFIER, required=True),
+    Field("approvers", listing(nested(_APPROVERS)), required=True),
+    Field("maxAge", duration),
+    Field("assurance", choice("assurance", ASSURANCES)),
+    Field("description", prose),
+)
+QUORUMS_FIELDS = (Field("quorums", listing(nested(_QUORUM)), required=True),)
+
+
+def bind_role(body: dict[str, Any], node: Node, problems: Problems) -> Role | None:
+    """Return the role, or None if it has no name."""
+    if "name" not in body:
+        return None
+    inherits = distinct(body.get("inherits"), "role", problems)
+    return Role(name=body["name"], inherits=inherits, description=body.get("description"), span=node.span)
+
+
+def bind_exclusion(body: dict[str, Any], node: Node, problems: Problems) -> Exclusion | None:
+    """Return the exclusion, or None if a field it needs is wrong."""
+    if not {"name", "roles"} <= body.keys():
+        return None
+    roles, limit = distinct(body["roles"], "role", problems), body.get("limit", 2)
+    if limit > len(roles):
+        problems.add(node, "PG003", f"`limit` is {limit} of {len(roles)} roles, which nobody can break")
+    return Exclusion(name=body["name"], roles=roles, limit=limit, span=node.span)
+
+
+def bind_binding(body: dict[str, Any], node: Node, problems: Problems) -> Binding | None:
+    """Return the binding, or None if a field it needs is wrong."""
+    if not {"subject", "role", "domain"} <= body.keys() or not window(body, node, problems):
+        return None
+    return Binding(
+        subject=body["subject"],
+        role=body["role"],
+        domain=body["domain"],
+        not_before=body.get("notBefore"),
+        expires=body.get("expires"),
+        reason=body.get("reason"),
+        span=node.span,
+    )
+
+
+def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
+    """Return whether `notBefore` comes before `expires`, where both are given; report it if not."""
+    start, end = body.get("notBefore"), body.get("expires")
+    if start is None or end is None or start < end:
+        return True
+    place = node.key("expires") if isinstance(node, Mapping) else None
+    problems.add(place or node, "PG601", "`expires` is not after `notBefore`, so this is never in force")
+    return False
+
+
+def bind_source(body: dict[str, Any], node: Node, problems: Problems) -> BindingSource | None:
+    """Return where the bindings stand; a `csv` adapter has a relative `path`, `sqlalchemy` a `url`."""
+    if "adapter" not in body:
+        return None
+    needed, other = ("path", "url") if body["adapter"] == "csv" else ("url", "path")
+    if other in body or needed not in body:
+        problems.add(node, "PG003", f"adapter `{body['adapter']}` takes `{needed}`, and nothing else")
+        return None
+    location = body[needed]
+    if needed == "path" and (location.startswith(("/", "\\")) or ".." in location.replace("\\", "/").split("/")):
+        problems.add(node, "PG003", f"found the path `{shown(location)}`, expected one inside the policy folder")
+        return None
+    return BindingSource(adapter=body["adapter"], location=location, span=node.span)
+
+
+def bind_person(body: dict[str, Any], node: Node, problems: Problems) -> Person | None:
+    """Return the person, or None if a field it needs is wrong."""
+    if not {"id", "accounts"} <= body.keys():
+        return None
+    return Person(
+        id=body["id"],
+        accounts=distinct(body["accounts"], "account", problems),
+        keys=distinct(body.get("keys"), "key", problems),
+        emails=distinct(body.get("emails"), "e-mail address", problems),
+        span=node.span,
+    )
+
+
+def bind_quorum(body: dict[str, Any], node: Node, problems: Problems) -> Quorum | None:
+    """Return the quorum, or None if a field it needs is wrong."""
+    if not {"id", "approvers"} <= body.keys():
+        return None
+    groups = [_approvers(group, problems) for (group, _), _ in body["approvers"]]
+    return Quorum(
+        id=body["id"],
+        approvers=tuple(group for group in groups if group is not None),
+        max_age_s=body.get("maxAge"),
+        assurance=ASSURANCES[body.get("assurance", Assurance.ATTESTED.word)],
+        description=body.get("description"),
+        span=node.span,
+    )
+
+
+def _approvers(body: dict[str, Any], problems: Problems) -> Approvers | None:
+    if not {"count", "roles"} <= body.keys():
+        return None
+    return Approvers(count=body["count"], roles=distinct(body["roles"], "role", problems), domain=body.get("domain"))

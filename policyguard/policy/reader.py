@@ -1,0 +1,290 @@
+"""The only door to PyYAML: its event stream under our own composer, which keeps line and column on every node.
+
+Refused while reading, never after: duplicate keys, anchors, aliases, merge keys, tags, directives, bytes that are not
+UTF-8, control, bidi and zero-width characters, tabs as indentation, and whatever is too large, too long or too deep.
+`yaml.load` and `yaml.compose` are never called: the C composer recurses and dies on 50,000 brackets, and merge keys
+let 235 bytes cost minutes. Scalars are text here; `scalars.py` says what they are. This module opens no file.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import yaml
+
+from policyguard.errors import PolicyError, PolicyErrors
+from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, Source, Style, walk
+from policyguard.policy.scalars import MAX_DIGITS, kind_of, said, shown
+from policyguard.values import MAX_INTEGER, FrozenMap, Span, Value
+
+__all__ = ["Mapping", "Node", "Scalar", "Sequence", "Source", "parse", "read", "read_value", "to_value", "walk"]
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_NODES = 2_000_000
+MAX_DEPTH = 64
+MAX_TEXT = 65_536
+MAX_ERRORS = 100
+"""After so many errors in one file the rest of it is not read."""
+
+_REFUSED_CHARACTER = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff"
+    "\ud800-\udfff\U000e0000-\U000e0fff]|\r(?!\n)"
+)
+_TAB_INDENT = re.compile("^ *\t", re.MULTILINE)
+_DIRECTIVE = re.compile("^%", re.MULTILINE)
+_STYLES: dict[str | None, Style] = {
+    None: "plain", "": "plain", "'": "single", '"': "double", "|": "literal", ">": "folded",
+}  # fmt: skip
+
+
+def read(data: bytes | str, file: str) -> list[Node]:
+    """Return the documents of one YAML file, or raise `PolicyErrors` with every error in it."""
+    errors: list[PolicyError] = []
+    documents = parse(data, file, errors)
+    if errors:
+        raise PolicyErrors(errors)
+    return documents
+
+
+def read_value(data: bytes | str, file: str) -> Value:
+    """Return the one document of a YAML file as a frozen value (configuration, trust, job files), else raise.
+
+    Raises:
+        PolicyErrors: not the YAML we read, no document, more than one, or a scalar that is no value.
+    """
+    documents = read(data, file)
+    if len(documents) != 1:
+        raise PolicyErrors([PolicyError(f"found {len(documents)} documents, expected one", span=Span(file, 1, 1))])
+    errors: list[PolicyError] = []
+    value = to_value(documents[0], errors)
+    if value is None:
+        raise PolicyErrors(errors)
+    return value
+
+
+def to_value(node: Node, errors: list[PolicyError]) -> Value | None:
+    """Return the value this node spells, or None with what is wrong added to `errors`."""
+    before = len(errors)
+    value = _value(node, errors)
+    return value if len(errors) == before else None
+
+
+def _value(node: Node, errors: list[PolicyError]) -> Value:
+    if isinstance(node, Mapping):
+        return FrozenMap({key.text: _value(item, errors) for key, item in node.entries})
+    if isinstance(node, Sequence):
+        return tuple(_value(item, errors) for item in node.items)
+    kind = kind_of(node)
+    if kind == "text":
+        return node.text
+    if kind == "bool":
+        return node.text == "true"
+    if kind == "integer" and len(node.text) <= MAX_DIGITS and abs(int(node.text)) <= MAX_INTEGER:
+        return int(node.text)
+    if kind == "integer":
+        _report(errors, "PG005", node.span, f"found {said(node)}, expected one within 2^53 - 1, or text in quotes")
+    elif kind != "refused":
+        code = "PG405" if kind == "float" else "PG005"
+        _report(errors, code, node.span, f"found {said(node)}, expected a bool, an integer, or text in quotes")
+    return ""
+
+
+def parse(data: bytes | str, file: str, errors: list[PolicyError]) -> list[Node]:
+    """Return the documents that could be read, and add every error to `errors`; never raises on data.
+
+    A document in which the syntax broke is left out; one with a duplicate key, an alias or a tag is returned without
+    what was refused.
+    """
+    text = _text(data, file, errors)
+    if text is None:
+        return []
+    source = Source(file, text)
+    if not _characters(source, errors):
+        return []
+    return _Composer(source, errors).compose()
+
+
+def _text(data: bytes | str, file: str, errors: list[PolicyError]) -> str | None:
+    # INVARIANT I20: size is checked before a byte is decoded or parsed.
+    if len(data) > MAX_FILE_BYTES:
+        _report(errors, "PG010", Span(file, 1, 1), f"found {len(data)} bytes, expected at most {MAX_FILE_BYTES}")
+        return None
+    if isinstance(data, str):
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError as problem:
+        before = data[: problem.start].decode()
+        span = Source(file, before).span(len(before))
+        _report(errors, "PG001", span, f"found the byte 0x{data[problem.start]:02x}, expected UTF-8 text")
+        return None
+
+
+def _characters(source: Source, errors: list[PolicyError]) -> bool:
+    """Return whether the text may go to the parser; every refused character is reported."""
+    before = len(errors)
+    for match in _REFUSED_CHARACTER.finditer(source.text):
+        if len(errors) - before >= MAX_ERRORS:
+            return False
+        code, name = _character(match[0], match.start())
+        _report(errors, code, source.span(match.start()), f"found {name}, expected printable text")
+    for match in _TAB_INDENT.finditer(source.text):
+        if len(errors) - before >= MAX_ERRORS:
+            return False
+        _report(errors, "PG001", source.span(match.end() - 1), "found a tab as indentation, expected spaces")
+    # The parser compares each %TAG with all before it, ahead of the first event: refused here, not there.
+    directive = _DIRECTIVE.search(source.text)
+    if directive is not None:
+        _report(errors, "PG001", source.span(directive.start()), "found a `%` directive, expected none")
+    return len(errors) == before
+
+
+def _character(character: str, index: int) -> tuple[str, str]:
+    if character == "\ufeff" and index == 0:
+        return "PG001", "a byte order mark"
+    if character == "\r":
+        return "PG001", "a carriage return without a line feed"
+    kind = "control character" if character < "\xa0" else "invisible or direction-changing character"
+    return "PG011", f"the {kind} U+{ord(character):04X}"
+
+
+class _Composer:
+    """Events to nodes with an explicit stack: depth costs memory that is counted, never the interpreter's stack."""
+
+    def __init__(self, source: Source, errors: list[PolicyError]) -> None:
+        self.source = source
+        self.errors = errors
+        self.first_error = len(errors)
+        self.nodes = 0
+        self.documents: list[Node] = []
+        self.stack: list[Mapping | Sequence] = []
+        self.keys: list[Scalar | None] = []
+        """For each mapping on the stack, the key that waits for its value."""
+
+    def compose(self) -> list[Node]:
+        parser = _parser(self.source.text)
+        try:
+            while self.take(parser.get_event()):
+                pass
+        except yaml.MarkedYAMLError as problem:
+            mark = problem.problem_mark or problem.context_mark
+            span = Span(self.source.file, mark.line + 1, mark.column + 1) if mark else Span(self.source.file, 1, 1)
+            words = " ".join(part for part in (problem.context, problem.problem) if part)
+            self.report("PG001", span, f"not YAML: {_plain_words(words)}")
+        except yaml.YAMLError as problem:
+            self.report("PG001", Span(self.source.file, 1, 1), f"not YAML: {_plain_words(str(problem))}")
+        except RecursionError:  # the pure Python scanner never needs it; kept for one that does
+            self.report("PG010", Span(self.source.file, 1, 1), "found nesting deeper than the parser can follow")
+        return self.documents
+
+    def take(self, event: Any) -> bool:
+        """Return False once nothing more is to be read."""
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            return self.scalar(event)
+        if kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            return self.open(event, Mapping if kind is yaml.MappingStartEvent else Sequence)
+        if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            if isinstance(self.stack.pop(), Mapping):
+                self.keys.pop()
+            return True
+        if kind is yaml.AliasEvent:
+            return self.alias(event)
+        return kind is not yaml.StreamEndEvent
+
+    def scalar(self, event: Any) -> bool:
+        start, text = event.start_mark, event.value
+        style = _STYLES[event.style]
+        node = Scalar(self.source, start.line + 1, start.column + 1, text, style, start.index, event.end_mark.index)
+        if event.anchor is not None or event.tag is not None:
+            self.refuse_properties(event, node)
+        if len(text) > MAX_TEXT:
+            self.report("PG010", node.span, f"found text of {len(text)} characters, expected at most {MAX_TEXT}")
+        elif style == "double" and (match := _REFUSED_CHARACTER.search(text)):
+            _, name = _character(match[0], 1)
+            self.report("PG011", node.at(match.start()), f"found an escape for {name}, expected printable text")
+        return self.place(node)
+
+    def open(self, event: Any, kind: type[Mapping] | type[Sequence]) -> bool:
+        start = event.start_mark
+        node = kind(self.source, start.line + 1, start.column + 1, start.index)
+        if event.anchor is not None or event.tag is not None:
+            self.refuse_properties(event, node)
+        # INVARIANT I20: depth and number are counted at each event, before the next one is asked for.
+        if len(self.stack) >= MAX_DEPTH:
+            self.report("PG010", node.span, f"found nesting deeper than {MAX_DEPTH} levels")
+            return False
+        if not self.place(node):
+            return False
+        self.stack.append(node)
+        if kind is Mapping:
+            self.keys.append(None)
+        return True
+
+    def alias(self, event: Any) -> bool:
+        start = event.start_mark
+        # INVARIANT I21: an alias is never followed, so no text is larger in memory than in the file.
+        node = Scalar(self.source, start.line + 1, start.column + 1, "", "refused", start.index, start.index)
+        self.report("PG001", node.span, f"found the alias `*{shown(event.anchor)}`, expected the text itself")
+        return self.place(node)
+
+    def refuse_properties(self, event: Any, node: Node) -> None:
+        if event.anchor is not None:
+            self.report("PG001", node.span, f"found the anchor `&{shown(event.anchor)}`, expected none")
+        if event.tag is not None:
+            self.report("PG001", node.span, f"found the tag `{shown(event.tag)}`, expected none")
+
+    def place(self, node: Node) -> bool:
+        """Put the node where the parser stands; return False when a limit is reached."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            self.report("PG010", node.span, f"found more than {MAX_NODES} values in one file")
+            return False
+        if not self.stack:
+            self.documents.append(node)
+        elif type(parent := self.stack[-1]) is Sequence:
+            parent.items.append(node)
+        elif (key := self.keys[-1]) is None:
+            self.keys[-1] = self.key(node)
+        else:
+            self.keys[-1] = None
+            self.entry(cast(Mapping, parent), key, node)
+        return len(self.errors) - self.first_error < MAX_ERRORS
+
+    def key(self, node: Node) -> Scalar:
+        if isinstance(node, Scalar):
+            return node
+        found = "a map" if isinstance(node, Mapping) else "a list"
+        self.report("PG001", node.span, f"found {found} as a key, expected text")
+        return Scalar(self.source, node.line, node.column, "", "refused", node.index, node.index)
+
+    def entry(self, parent: Mapping, key: Scalar, node: Node) -> None:
+        if key.style == "refused":
+            return
+        if key.text == "<<" and key.style == "plain":
+            self.report("PG001", key.span, "found the merge key `<<`, expected the fields themselves")
+        # INVARIANT I22: a key stands once; a second block cannot erase the first in silence.
+        elif not parent.add(key, node):
+            first = next(other for other, _ in parent.entries if other.text == key.text)
+            name = shown(key.text)
+            self.report("PG002", key.span, f"duplicate key `{name}`, first at line {first.line} column {first.column}")
+
+    def report(self, code: str, span: Span, message: str) -> None:
+        _report(self.errors, code, span, message)
+
+
+def _parser(text: str) -> Any:
+    """Return libyaml's event parser, or PyYAML's own where the C library was not built in."""
+    if yaml.__with_libyaml__:
+        return yaml.CSafeLoader(text)
+    return yaml.SafeLoader(text)
+
+
+def _plain_words(text: str) -> str:
+    words = " ".join(text.replace("`", "'").split()).lower()
+    return shown(re.sub(r"'([^']*)'", r"`\1`", words), 160)
+
+
+def _report(errors: list[PolicyError], code: str, span: Span, message: str, help: str | None = None) -> None:
+    errors.append(PolicyError(message, span=span, code=code, help=help))

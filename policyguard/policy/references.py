@@ -1,0 +1,157 @@
+"""What names mean across documents: roles form a finite graph, duties stay apart, every reference is declared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Mapping as MappingOf
+
+from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
+from policyguard.policy.binder import Problems
+from policyguard.policy.documents import Document
+from policyguard.policy.nodes import Node
+from policyguard.values import Instant
+
+MAX_ROLE_DEPTH = 64
+"""Longer chains of inheritance are refused; casbin's own role manager silently stops at ten."""
+
+
+def check_roles(roles: MappingOf[str, Role], problems: Problems) -> dict[str, frozenset[str]]:
+    """Return each role with everything it holds, itself included; report cyclic and endless inheritance."""
+    closed: dict[str, frozenset[str]] = {}
+    depth: dict[str, int] = {}
+    for name in roles:
+        _close(name, roles, closed, depth, problems)
+    return closed
+
+
+def _close(
+    start: str, roles: MappingOf[str, Role], closed: dict[str, frozenset[str]], depth: dict[str, int],
+    problems: Problems,
+) -> None:  # fmt: skip
+    """Close one role over inheritance, depth first with an explicit path, so that no chain is too long to judge."""
+    path: list[str] = [start] if start not in closed else []
+    on_path = set(path)
+    while path:
+        here = path[-1]
+        parents = [parent for parent in roles[here].inherits if parent in roles]
+        waiting = next((parent for parent in parents if parent not in closed and parent not in on_path), None)
+        if waiting is not None:
+            path.append(waiting)
+            on_path.add(waiting)
+            continue
+        for parent in parents:
+            if parent in on_path:
+                # INVARIANT I24: a cycle of roles is refused, never cut somewhere in silence.
+                cycle = " -> ".join(f"`{name}`" for name in (*path[path.index(parent) :][:8], parent))
+                problems.add(roles[here].span, "PG501", f"role `{here}` inherits itself: {cycle}")
+        known = [parent for parent in parents if parent in closed]
+        closed[here] = frozenset({here}).union(*(closed[parent] for parent in known))
+        depth[here] = 1 + max((depth[parent] for parent in known), default=0)
+        if depth[here] == MAX_ROLE_DEPTH + 1:
+            problems.add(roles[here].span, "PG502", f"role `{here}` inherits over more than {MAX_ROLE_DEPTH} levels")
+        on_path.discard(path.pop())
+
+
+def check_references(documents: Iterable[Document], roles: Collection[str], quorums: Collection[str],
+                     subject_types: Collection[str] | None, problems: Problems) -> None:  # fmt: skip
+    """Report every role, quorum and subject type that is named and that no document declares."""
+    declared = {"role": ("PG503", roles), "quorum": ("PG503", quorums), "subject type": ("PG102", subject_types)}
+    for document in documents:
+        for what, name, node in _references(document):
+            code, names = declared[what]
+            if names is not None and name not in names:
+                problems.unknown(node, code, what, name, names)
+
+
+def _references(document: Document) -> Iterator[tuple[str, str, Node]]:
+    """Yield what a document names: (what, name, where); also in nouns that have other errors."""
+    for (body, node), _ in (*document.fields.get("rules", ()), *document.fields.get("bindings", ())):
+        for field, what in (("role", "role"), ("quorum", "quorum")):
+            if field in body:
+                yield what, body[field], node.get(field)
+        if "subject" in body:
+            yield "subject type", body["subject"].partition(":")[0], node.get("subject")
+        yield from (("role", name, place) for name, place in body.get("roles", ()))
+        yield from (("subject type", ref.partition(":")[0], place) for ref, place in body.get("subjects", ()))
+    for (body, _), _ in document.fields.get("persons", ()):
+        yield from (("subject type", ref.partition(":")[0], place) for ref, place in body.get("accounts", ()))
+    for (body, _), _ in document.fields.get("quorums", ()):
+        for (group, _), _ in body.get("approvers", ()):
+            yield from (("role", name, place) for name, place in group.get("roles", ()))
+    if document.kind == "Roles":
+        yield from (("role", name, place) for name, place in document.fields.get("trace", ()))
+        for (body, _), _ in (*document.fields.get("roles", ()), *document.fields.get("exclusive", ())):
+            yield from (("role", name, place) for field in ("inherits", "roles") for name, place in body.get(field, ()))
+
+
+def check_persons(persons: Iterable[Person], problems: Problems) -> dict[str, str]:
+    """Return the person of each account; report an account, key or address that two persons share."""
+    owner: dict[tuple[str, str], str] = {}
+    for person in persons:
+        marks = (("account", person.accounts), ("key", person.keys), ("e-mail address", person.emails))
+        for what, things in marks:
+            for thing in things:
+                other = owner.setdefault((what, thing), person.id)
+                if other != person.id:
+                    problems.add(person.span, "PG510", f"{what} `{thing}` belongs to `{other}` and to `{person.id}`, "
+                                 "expected one person")  # fmt: skip
+    return {thing: person for (what, thing), person in owner.items() if what == "account"}
+
+
+def check_separation(
+    exclusions: Iterable[Exclusion], bindings: Iterable[Binding], closed: MappingOf[str, frozenset[str]],
+    person_of: MappingOf[str, str], roles: MappingOf[str, Role], problems: Problems,
+) -> None:  # fmt: skip
+    """Report whoever may hold, at one time and in one domain, roles that exclude each other.
+
+    This is static separation of duty (NIST RBAC). Accounts of one person count together, and a binding to every domain
+    counts in each.
+    """
+    bindings = tuple(bindings)
+    for exclusion in exclusions:
+        excluded = frozenset(exclusion.roles)
+        brings = {name: held & excluded for name, held in closed.items() if held & excluded}
+        for name, held in brings.items():
+            if len(held) >= exclusion.limit:
+                words = f"role `{name}` holds {_listed(held)}, which `{exclusion.name}` keeps apart"
+                problems.add(roles[name].span, "PG506", words)
+        holders: dict[str, list[Binding]] = defaultdict(list)
+        for binding in bindings:
+            if binding.role in brings:
+                holders[person_of.get(binding.subject, binding.subject)].append(binding)
+        for holder, held_by in holders.items():
+            _separate(holder, held_by, exclusion, brings, problems)
+
+
+def _separate(
+    holder: str, bindings: list[Binding], exclusion: Exclusion, brings: MappingOf[str, frozenset[str]],
+    problems: Problems,
+) -> None:  # fmt: skip
+    """Report the first binding that completes a forbidden set: sets only grow where a window opens."""
+    if len(bindings) < 2:
+        return
+    domains = {binding.domain for binding in bindings if binding.domain != ANY_DOMAIN} or {ANY_DOMAIN}
+    for domain in sorted(domains):
+        here = [binding for binding in bindings if binding.domain in (domain, ANY_DOMAIN)]
+        for binding in here:
+            at = binding.not_before
+            held = frozenset[str]().union(*(brings[other.role] for other in here if _in_force(other, at)))
+            if len(held) >= exclusion.limit and not any(len(brings[b.role]) >= exclusion.limit for b in here):
+                where = "every domain" if domain == ANY_DOMAIN else f"domain `{domain}`"
+                problems.add(binding.span, "PG506", f"`{holder}` would hold {_listed(held)} in {where}, which "
+                             f"`{exclusion.name}` keeps apart")  # fmt: skip
+                return
+
+
+def _in_force(binding: Binding, at: Instant | None) -> bool:
+    """Return whether the binding is in force at this instant; None is the beginning of time."""
+    if at is None:
+        return binding.not_before is None
+    return (binding.not_before is None or binding.not_before <= at) and (
+        binding.expires is None or at < binding.expires
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))

@@ -1,0 +1,220 @@
+"""`kind: Policy` to rules: stars expanded against the schema, patterns compared with it, conditions left to check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from policyguard.model.policy import EFFECTS, Rule, Schema
+from policyguard.policy.binder import (
+    Field,
+    Problems,
+    Table,
+    choice,
+    distinct,
+    instant,
+    listing,
+    name,
+    nested,
+    prose,
+    raw,
+    text,
+    values,
+)
+from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
+from policyguard.policy.patterns import DOMAIN, domain_index, overlap
+from policyguard.policy.people import IDENTIFIER, domain, subject_ref, window
+from policyguard.policy.scalars import shown
+from policyguard.policy.schema import id_pattern
+
+STAR = "*"
+
+
+def one_or_more(node: Node, problems: Problems) -> list[tuple[str, Node]] | None:
+    """Kind: one text, or a list of texts."""
+    if isinstance(node, Sequence):
+        return _TEXTS(node, problems)  # type: ignore[no-any-return]
+    found = text(node, problems)
+    return None if found is None else [(found, node)]
+
+
+_TEXTS = listing(text)
+_RESOURCES = Table("`resources`", Field("type", one_or_more), Field("id", id_pattern))
+_REASON = name("a reason code", r"[a-z][a-z0-9_]{0,62}(?:\.[a-z0-9_]{1,63}){0,7}", "quota.role_ceiling")
+_OBLIGATION = name("an obligation", r"[a-z][a-z0-9_.-]{0,126}", "notify.owner")
+_RULE = Table(
+    "a rule",
+    Field("id", IDENTIFIER, required=True),
+    Field("effect", choice("effect", EFFECTS), required=True),
+    Field("roles", listing(IDENTIFIER)),
+    Field("subjects", listing(subject_ref)),
+    Field("actions", listing(text), required=True),
+    Field("resources", nested(_RESOURCES)),
+    Field("when", raw),
+    Field("quorum", IDENTIFIER),
+    Field("reason", _REASON),
+    Field("remedy", prose),
+    Field("contact", prose),
+    Field("obligations", listing(_OBLIGATION)),
+    Field("notBefore", instant),
+    Field("expires", instant),
+    Field("description", prose),
+)
+POLICY_FIELDS = (Field("scope", domain), Field("rules", listing(nested(_RULE)), required=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A rule whose condition is not checked yet, and the node it came from."""
+
+    rule: Rule
+    node: Mapping
+    when: Scalar | None
+
+
+def bind_rule(
+    body: dict[str, Any], node: Mapping, scope: str | None, owner: str | None, schema: Schema | None, problems: Problems
+) -> Draft | None:
+    """Return the draft of a rule, or None if a field it needs is wrong; without a schema names stay unresolved."""
+    sound = _together(body, node, problems) and window(body, node, problems)
+    resources, _ = body.get("resources", ({}, node))
+    types = resources.get("type", [(STAR, node)])
+    resolved = _resolve(body.get("actions", []), types, resources.get("id"), scope, node, schema, problems)
+    if not sound or resolved is None or not {"id", "effect", "actions"} <= body.keys():
+        return None
+    rule = Rule(
+        id=body["id"],
+        effect=body["effect"],
+        actions=resolved[0],
+        resource_types=resolved[1],
+        roles=distinct(body.get("roles"), "role", problems),
+        subjects=distinct(body.get("subjects"), "subject", problems),
+        id_pattern=resources.get("id"),
+        quorum=body.get("quorum"),
+        scope=scope,
+        reason=body.get("reason"),
+        remedy=body.get("remedy"),
+        contact=body.get("contact"),
+        obligations=values(body.get("obligations")),
+        not_before=body.get("notBefore"),
+        expires=body.get("expires"),
+        any_action=STAR in values(body["actions"]),
+        any_type=STAR in values(types),
+        owner=owner,
+        description=body.get("description"),
+        span=node.span,
+    )
+    return Draft(rule, node, _condition(node, problems))
+
+
+def _together(body: dict[str, Any], node: Mapping, problems: Problems) -> bool:
+    """Return whether the fields of a rule go together; report each pair that does not."""
+    before = len(problems.errors)
+    effect = body.get("effect")
+    if effect == "require" and node.get("quorum") is None:
+        problems.add(node, "PG003", "`quorum` is missing, expected in a rule with effect `require`")
+    if effect in ("allow", "deny") and (key := node.key("quorum")) is not None:
+        problems.add(key, "PG003", f"found `quorum` in a rule with effect `{effect}`, expected only with `require`")
+    if (key := node.key("subjects")) is not None and node.get("roles") is not None:
+        problems.add(key, "PG003", "found `roles` and `subjects` in one rule, expected one of them", "write two rules")
+    if (reason := body.get("reason")) is not None and reason.split(".")[0] in ("engine", "rule", "needs_approval"):
+        problems.add(node.get("reason") or node, "PG003",
+                     f"reason `{reason}` starts like the engine's own, expected another word first")  # fmt: skip
+    return len(problems.errors) == before
+
+
+def _condition(node: Mapping, problems: Problems) -> Scalar | None:
+    when = node.get("when")
+    if when is None or text(when, problems) is None:
+        return None
+    return when if isinstance(when, Scalar) else None
+
+
+def _resolve(
+    actions: list[tuple[str, Node]], types: list[tuple[str, Node]], pattern: str | None, scope: str | None,
+    node: Mapping, schema: Schema | None, problems: Problems,
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:  # fmt: skip
+    """Return the actions and the resource types that are meant, sorted; None when a name is not declared."""
+    if schema is None:
+        return (), ()
+    before = len(problems.errors)
+    for name_, place in types:
+        if name_ != STAR and name_ not in schema.resources:
+            problems.unknown(place, "PG102", "resource type", name_, schema.resources)
+    everywhere = schema.actions
+    for name_, place in actions:
+        if name_ != STAR and name_ not in everywhere:
+            problems.unknown(place, "PG101", "action", name_, everywhere)
+    if len(problems.errors) > before:
+        return None
+    any_type, any_action = STAR in values(types), STAR in values(actions)
+    chosen = tuple(sorted(schema.resources if any_type else set(values(types))))
+    offered = {action for name_ in chosen for action in schema.resources[name_].actions}
+    wanted = offered if any_action else set(values(actions))
+    _applicable(actions, types, offered, wanted, schema, problems)
+    if any_type:
+        chosen = tuple(name_ for name_ in chosen if wanted.intersection(schema.resources[name_].actions))
+    _pattern_fits(pattern, scope, chosen, any_type, node, schema, problems)
+    return (tuple(sorted(wanted)), chosen) if len(problems.errors) == before else None
+
+
+def _applicable(
+    actions: list[tuple[str, Node]], types: list[tuple[str, Node]], offered: set[str], wanted: set[str],
+    schema: Schema, problems: Problems,
+) -> None:  # fmt: skip
+    """Report an action that none of the types offers, and a type that offers none of the actions."""
+    for action, place in actions:
+        if action != STAR and action not in offered:
+            problems.add(place, "PG108", f"action `{action}` cannot be done to {_listed(values(types))}")
+    for name_, place in types:
+        if name_ != STAR and not wanted.intersection(schema.resources[name_].actions):
+            problems.add(place, "PG108", f"none of the rule's actions can be done to `{name_}`")
+
+
+def _pattern_fits(
+    pattern: str | None, scope: str | None, types: tuple[str, ...], any_type: bool, node: Mapping, schema: Schema,
+    problems: Problems,
+) -> None:  # fmt: skip
+    """Report a pattern that no id of a type can match, and a scope over a type that belongs to no domain."""
+    resources = node.get("resources")
+    place = resources.get("id") if isinstance(resources, Mapping) else None
+    fitting = 0
+    for name_ in types:
+        declared = schema.resources[name_].id_pattern
+        where = domain_index(declared)
+        problem = _misfit(pattern, declared, where, name_)
+        fitting += problem is None
+        if problem is not None and place is not None and not any_type:
+            problems.add(place, "PG102", problem)
+        if scope not in (None, STAR) and where is None and not any_type:
+            problems.add(node, "PG508", f"resource type `{name_}` belongs to no domain, expected no rule about it in a "
+                         f"document with scope `{scope}`")  # fmt: skip
+        if problem is None and pattern is not None and where is not None and scope not in (None, STAR):
+            _own_domain(pattern.split("/"), where, str(scope), place, problems)
+    if any_type and not fitting and place is not None:
+        problems.add(place, "PG102", f"pattern `{shown(pattern or '')}` matches no id of any resource type")
+
+
+def _misfit(pattern: str | None, declared: str | None, where: int | None, type_: str) -> str | None:
+    """Return why no id of the type matches the pattern as its author means it, or None."""
+    if pattern is None:
+        return None
+    mine = domain_index(pattern)
+    if mine is not None and mine != where:
+        expected = f"`{shown(declared)}`" if where is not None and declared else f"no `{DOMAIN}`"
+        return f"pattern `{shown(pattern)}` has `{DOMAIN}` where ids of `{type_}` do not, expected {expected}"
+    if declared is not None and not overlap(pattern, declared):
+        return f"pattern `{shown(pattern)}` matches no id of `{type_}`, expected within `{shown(declared)}`"
+    return None
+
+
+def _own_domain(segments: list[str], where: int, scope: str, place: Node | None, problems: Problems) -> None:
+    if "**" in segments[: where + 1] or len(segments) <= where or place is None:
+        return
+    found = segments[where]
+    if found != DOMAIN and "*" not in found and found != scope:
+        problems.add(place, "PG208", f"pattern names the domain `{found}`, expected `{scope}`, the document's scope")
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name_}`" for name_ in names)

@@ -1,0 +1,75 @@
+"""What a plain scalar is: YAML 1.2 core rules, and a list of the spellings that other YAML readers take otherwise.
+
+PyYAML's own resolver is never asked: it reads `no` as false, `0777` as 511 and `12:30:45` as 45045 (YAML 1.1). Where
+the two versions differ, and where a number is no integer, the spelling is refused and the author is asked for quotes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from policyguard.policy.nodes import Scalar
+
+Kind = Literal["text", "bool", "integer", "float", "null", "ambiguous", "refused"]
+
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)", re.ASCII)
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", re.ASCII
+)
+_AMBIGUOUS = re.compile(
+    r"""(?: yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF|y|Y|n|N      # YAML 1.1 bools
+      | TRUE|True|FALSE|False | NULL|Null                           # other spellings of true, false, null
+      | [-+]?0[0-9_]+ | [-+]?0o[0-7]+ | [-+]?0b[01_]+ | [-+]?0x[0-9a-fA-F_]+
+      | [-+]?[0-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?                     # 1_000
+      | [-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?            # 12:30:45 in base 60
+      | [0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}.*)?
+      | = )""",
+    re.ASCII | re.VERBOSE,
+)  # fmt: skip
+_MAY_BE_OTHER = re.compile(r"[-+.=~0-9]|[tTfFnNyYoO]", re.ASCII)
+
+MAX_DIGITS = 17
+"""Longer integers are beyond 2^53 - 1 whatever their digits, and are not converted."""
+
+
+def kind_of(scalar: Scalar) -> Kind:
+    """Return what this scalar is by YAML 1.2 core rules, `ambiguous` where YAML 1.1 or a human reads it otherwise."""
+    if scalar.style != "plain":
+        return "refused" if scalar.style == "refused" else "text"
+    text = scalar.text
+    if text and not _MAY_BE_OTHER.match(text):
+        return "text"
+    if text in ("", "~", "null"):
+        return "null"
+    if text in ("true", "false"):
+        return "bool"
+    if _INTEGER.fullmatch(text):
+        return "integer"
+    if _AMBIGUOUS.fullmatch(text):
+        return "ambiguous"
+    return "float" if _FLOAT.fullmatch(text) else "text"
+
+
+_SAID = {
+    "bool": "the bool `{}`",
+    "integer": "the integer `{}`",
+    "float": "the float `{}`",
+    "ambiguous": "`{}`, which YAML readers take for different things",
+}
+
+
+def said(scalar: Scalar) -> str:
+    """Return how an error names what was found: "the float `1.5`", "text `abc`", "nothing"."""
+    kind = kind_of(scalar)
+    if kind == "null":
+        return f"nothing (`{scalar.text}`)" if scalar.text else "nothing"
+    return _SAID.get(kind, "text `{}`").format(shown(scalar.text))
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """Return text fit for one line of an error: escaped, and cut after `limit` characters."""
+    cut = text if len(text) <= limit else text[: limit - 3] + "..."
+    if cut.isascii() and cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)

@@ -1,0 +1,268 @@
+"""`kind: Schema` to `model.policy.Schema`: what exists, of which type, in which unit, and how well it must be known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingOf
+from typing import Any
+
+from policyguard.model.facts import Assurance
+from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
+from policyguard.policy.binder import (
+    Field,
+    Problems,
+    Table,
+    boolean,
+    choice,
+    distinct,
+    duration,
+    listing,
+    name,
+    nested,
+    prose,
+    table_of,
+    text,
+)
+from policyguard.policy.nodes import Node, Scalar
+from policyguard.policy.patterns import pattern_problem
+from policyguard.policy.scalars import shown
+
+ASSURANCES = {assurance.word: assurance for assurance in Assurance}
+
+_NAME = r"[a-z][a-z0-9_]{0,62}"
+_VERB = r"[a-z][a-z0-9_-]{0,62}"
+_SIMPLE = ("bool", "int", "string", "timestamp", "duration")
+_RESERVED = frozenset((
+    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
+    "namespace", "null", "package", "return", "true", "var", "void", "while", "id", "type", "domain",
+))  # fmt: skip
+"""The reserved words of the CEL specification (section Syntax) and the built-in attributes."""
+
+MAX_TYPE_DEPTH = 4
+
+
+def id_pattern(node: Node, problems: Problems) -> str | None:
+    """Kind: a pattern of ids, as `patterns.py` spells it."""
+    found = text(node, problems)
+    problem = pattern_problem(found) if found is not None else None
+    if found is None or problem is None:
+        return found
+    problems.add(node, "PG206", f"pattern `{shown(found)}` {problem}, expected one such as `team/{{team}}/**`")
+    return None
+
+
+_ATTRIBUTE = Table(
+    "an attribute",
+    Field("type", text, required=True),
+    Field("optional", boolean),
+    Field("unit", name("a unit", r"[A-Za-z%][A-Za-z0-9_/%.-]{0,31}", "gpu")),
+    Field("enum", listing(text)),
+    Field("assurance", choice("assurance", ASSURANCES)),
+    Field("maxAge", duration),
+    Field("sensitive", boolean),
+    Field("description", prose),
+)
+_TYPE_NAME = name("a type name", _NAME, "checkpoint")
+_ATTRIBUTES = table_of(name("an attribute name", _NAME, "image_digest"), nested(_ATTRIBUTE), "a map of attributes")
+_SUBJECT = Table("a subject type", Field("attributes", _ATTRIBUTES), Field("description", prose))
+_RECORD = Table("a record", Field("attributes", _ATTRIBUTES, required=True), Field("description", prose))
+_CONTEXT = Table("the context", Field("attributes", _ATTRIBUTES))
+_ACTION = name("an action", rf"(?:{_NAME}:)?{_VERB}", "submit` or `checkpoint:load")
+_RESOURCE = Table(
+    "a resource type",
+    Field("id", id_pattern),
+    Field("actions", listing(_ACTION), required=True),
+    Field("attributes", _ATTRIBUTES),
+    Field("description", prose),
+)
+
+FIELDS = (
+    Field("subjects", table_of(_TYPE_NAME, nested(_SUBJECT), "a map of subject types"), required=True),
+    Field("resources", table_of(_TYPE_NAME, nested(_RESOURCE), "a map of resource types"), required=True),
+    Field("context", nested(_CONTEXT)),
+    Field("records", table_of(_TYPE_NAME, nested(_RECORD), "a map of records")),
+)
+
+
+def bind_schema(fields: dict[str, Any], node: Node, problems: Problems) -> Schema:
+    """Return the schema these fields spell; what is wrong is reported and left out."""
+    records_ = fields.get("records", [])
+    names = {name for name, _, _ in records_}
+    records = {}
+    for name_, key, (body, _) in records_:
+        if name_ in _SIMPLE or name_ in ("list", "map", "subject", "resource", "context"):
+            problems.add(key, "PG510", f"record `{name_}` has the name of a built-in type, expected another")
+        records[name_] = _attributes(body.get("attributes"), names, problems, record=True)
+    _no_endless_records(records, problems)
+    subjects = {name_: _subject(name_, key, body, names, problems)
+                for name_, key, (body, _) in fields.get("subjects", [])}  # fmt: skip
+    resources = {name_: _resource(name_, key, body, names, problems)
+                 for name_, key, (body, _) in fields.get("resources", [])}  # fmt: skip
+    _something(fields, subjects, resources, node, problems)
+    _declared_verbs(fields, resources, problems)
+    _subjects_agree(subjects, problems)
+    context = fields.get("context", ({}, None))[0].get("attributes")
+    return Schema(
+        subjects=subjects,
+        resources=resources,
+        context=_attributes(context, names, problems),
+        records=records,
+        span=node.span,
+    )
+
+
+def _subject(name_: str, key: Node, body: dict[str, Any], records: set[str], problems: Problems) -> EntityType:
+    if name_ == "role":
+        problems.add(key, "PG510", "subject type `role` lets a subject be named like a role, expected another name")
+    return EntityType(
+        name=name_,
+        attributes=_attributes(body.get("attributes"), records, problems),
+        description=body.get("description"),
+        span=key.span,
+    )
+
+
+def _resource(name_: str, key: Node, body: dict[str, Any], records: set[str], problems: Problems) -> EntityType:
+    full = [(action if ":" in action else f"{name_}:{action}", node) for action, node in body.get("actions", [])]
+    return EntityType(
+        name=name_,
+        attributes=_attributes(body.get("attributes"), records, problems),
+        actions=distinct(full, "action", problems),
+        id_pattern=body.get("id"),
+        description=body.get("description"),
+        span=key.span,
+    )
+
+
+def _attributes(
+    found: list[tuple[str, Scalar, Any]] | None, records: set[str], problems: Problems, *, record: bool = False
+) -> dict[str, Attribute]:
+    attributes = {}
+    for name_, key, (body, node) in found or ():
+        if name_ in _RESERVED:
+            problems.add(key, "PG003", f"attribute `{name_}` has a name that conditions use, expected another")
+            continue
+        attribute = _attribute(name_, key, body, node, records, problems)
+        if record:
+            for field in ("assurance", "maxAge"):
+                if field in body:
+                    words = "expected it at the attribute that holds the record"
+                    problems.add(node.key(field), "PG003", f"found `{field}` inside a record, {words}")
+        if attribute is not None:
+            attributes[name_] = attribute
+    return attributes
+
+
+def _attribute(
+    name_: str, key: Scalar, body: dict[str, Any], node: Any, records: set[str], problems: Problems
+) -> Attribute | None:
+    if "type" not in body:
+        return None
+    try:
+        type_ = parse_type(body["type"], records)
+    except ValueError as problem:
+        place = node.get("type")
+        words = problem.args
+        if len(words) > 1:
+            problems.unknown(place, "PG104", "type", words[1], (*_SIMPLE, "list(string)", "map(string, int)", *records))
+        else:
+            problems.add(place, "PG104", words[0])
+        return None
+    if "enum" in body and str(type_) != "string":
+        problems.add(node.key("enum"), "PG104", f"found `enum` on type `{type_}`, expected `string`")
+    if "unit" in body and str(type_) not in ("int", "list(int)", "map(string, int)"):
+        problems.add(node.key("unit"), "PG104", f"found `unit` on type `{type_}`, expected `int`")
+    return Attribute(
+        name=name_,
+        type=type_,
+        optional=body.get("optional", False),
+        unit=body.get("unit"),
+        enum=distinct(body.get("enum"), "text", problems),
+        assurance=ASSURANCES[body.get("assurance", "claimed")],
+        max_age_s=body.get("maxAge"),
+        sensitive=body.get("sensitive", False),
+        description=body.get("description"),
+        span=key.span,
+    )
+
+
+_LIST = re.compile(r"list\((.*)\)", re.ASCII)
+_MAP = re.compile(r"map\(\s*([^,()]*?)\s*,(.*)\)", re.ASCII)
+
+
+def parse_type(spelt: str, records: Iterable[str], depth: int = MAX_TYPE_DEPTH) -> ValueType:
+    """Return the type a text spells, else raise `ValueError`; its second argument is then the unknown name.
+
+    type = "bool" / "int" / "string" / "timestamp" / "duration" / "list(" type ")" / "map(string," type ")" / record
+    """
+    spelt = spelt.strip()
+    if depth <= 0:
+        raise ValueError(f"type is nested deeper than {MAX_TYPE_DEPTH} levels")
+    if spelt in _SIMPLE:
+        return ValueType(kind=spelt)  # type: ignore[arg-type]
+    if match := _LIST.fullmatch(spelt):
+        return ValueType(kind="list", element=parse_type(match[1], records, depth - 1))
+    if match := _MAP.fullmatch(spelt):
+        if match[1] != "string":
+            raise ValueError(f"found map keys of type `{shown(match[1])}`, expected `string`")
+        return ValueType(kind="map", element=parse_type(match[2], records, depth - 1))
+    if spelt in records:
+        return ValueType(kind="record", record=spelt)
+    if spelt in ("float", "double", "number", "null", "dyn", "any"):
+        raise ValueError(f"type `{spelt}` is none that facts have, expected `int` in a smaller unit, or `string`")
+    raise ValueError("unknown type", spelt)
+
+
+def _no_endless_records(records: MappingOf[str, MappingOf[str, Attribute]], problems: Problems) -> None:
+    """Report records that contain themselves: their values would have no end."""
+    inside = {
+        name_: {leaf for attribute in attributes.values() if (leaf := _record_in(attribute.type))}
+        for name_, attributes in records.items()
+    }
+    for name_, attributes in records.items():
+        reached: set[str] = set()
+        waiting = list(inside[name_])
+        while waiting:
+            here = waiting.pop()
+            if here not in reached:
+                reached.add(here)
+                waiting += inside.get(here, ())
+        if name_ in reached:
+            place = next(iter(attributes.values())).span
+            problems.add(place, "PG104", f"record `{name_}` contains itself, expected an end")
+
+
+def _record_in(type_: ValueType) -> str | None:
+    while type_.element is not None:
+        type_ = type_.element
+    return type_.record
+
+
+def _something(
+    fields: dict[str, Any], subjects: dict[str, EntityType], resources: dict[str, EntityType], node: Node,
+    problems: Problems,
+) -> None:  # fmt: skip
+    for what, found in (("subjects", subjects), ("resources", resources)):
+        if fields.get(what) == [] and not found:
+            problems.add(node, "PG003", f"`{what}` is empty, expected at least one type")
+
+
+def _declared_verbs(fields: dict[str, Any], resources: dict[str, EntityType], problems: Problems) -> None:
+    """Report actions that borrow from a resource type nobody declared."""
+    for _, _, (body, _) in fields.get("resources", []):
+        for action, node in body.get("actions", []):
+            prefix = action.partition(":")[0] if ":" in action else None
+            if prefix is not None and prefix not in resources:
+                problems.unknown(node, "PG102", "resource type", prefix, resources)
+
+
+def _subjects_agree(subjects: dict[str, EntityType], problems: Problems) -> None:
+    """Report attributes that two subject types give different types: a condition sees `subject` as one."""
+    first: dict[str, tuple[str, Attribute]] = {}
+    for subject in subjects.values():
+        for attribute in subject.attributes.values():
+            other, earlier = first.setdefault(attribute.name, (subject.name, attribute))
+            if earlier.type != attribute.type:
+                problems.add(attribute.span, "PG104", f"attribute `{attribute.name}` has type `{attribute.type}`, "
+                             f"expected `{earlier.type}` as in subject type `{other}`")  # fmt: skip

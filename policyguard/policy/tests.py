@@ -1,0 +1,72 @@
+"""`kind: Tests` and `kind: Invariants`: their shape. What they mean, `testing/` and `analysis/` know.
+
+A decision table is a list of cases, or a matrix in which every action that is not listed is expected to be denied.
+"""
+
+from __future__ import annotations
+
+from policyguard.policy.binder import (
+    Field,
+    Table,
+    choice,
+    instant,
+    listing,
+    name,
+    nested,
+    prose,
+    raw,
+    table_of,
+    text,
+)
+from policyguard.policy.people import IDENTIFIER, subject_ref
+
+EXPECTATIONS = ("allow", "deny", "needs-approval")
+
+_ACTION = name("an action", r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", "job:submit")
+_RESOURCE = name("a resource", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "job:team/vision/run-17")
+_FACTS = table_of(
+    name("a fact's path", r"(?:subject|resource|context)\.[a-z][a-z0-9_]{0,62}", "resource.gpus"), raw, "a map of facts"
+)
+_REQUEST = Table(
+    "a request",
+    Field("subject", subject_ref, required=True),
+    Field("action", _ACTION, required=True),
+    Field("resource", _RESOURCE, required=True),
+)
+_CASE = Table(
+    "a case",
+    Field("name", prose, required=True),
+    Field("request", nested(_REQUEST), required=True),
+    Field("use", listing(IDENTIFIER)),
+    Field("facts", _FACTS),
+    Field("approvals", listing(subject_ref, least=0)),
+    Field("contributors", listing(subject_ref, least=0)),
+    Field("now", instant),
+    Field("expect", choice("expectation", EXPECTATIONS), required=True),
+    Field("reason", text),
+    Field("skip", prose),
+)
+_CELL = Table(
+    "a row of the matrix",
+    Field("subject", subject_ref, required=True),
+    Field("resource", _RESOURCE, required=True),
+    Field("use", listing(IDENTIFIER)),
+    Field("facts", _FACTS),
+    Field("allow", listing(_ACTION, least=0), required=True),
+    Field("skip", prose),
+)
+TESTS_FIELDS = (
+    Field("now", instant),
+    Field("facts", table_of(IDENTIFIER, _FACTS, "a map of named facts")),
+    Field("cases", listing(nested(_CASE))),
+    Field("matrix", listing(nested(_CELL))),
+)
+
+_INVARIANT = Table(
+    "an invariant",
+    Field("id", IDENTIFIER, required=True),
+    Field("never", raw),
+    Field("always", raw),
+    Field("description", prose),
+)
+INVARIANTS_FIELDS = (Field("invariants", listing(nested(_INVARIANT)), required=True),)

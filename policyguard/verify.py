@@ -1,0 +1,202 @@
+"""Check, where a job starts, that a signed decision covers exactly what is about to run. Pure: opens nothing.
+
+The steps, with the same numbers in the design, in errors and in tests; each trusts only what the ones before it
+checked:
+
+    V1   parse within size limits, one spelling
+    V2   the log's checkpoint is signed by a trusted log key
+    V3   the envelope is included in the log; size and root come from the checkpoint only
+    V4   the envelope is signed by t of n trusted keys; the bytes checked are the bytes used
+    V5   payload type and predicate type are ours
+    V6   not_before <= now < expires, and the keys were valid when it was issued and are valid now
+    V7   the request digest equals that of what this worker is about to run, computed by the worker
+    V8   the audience is me
+    V9   the policy's digest and epoch are accepted ones
+    V10  the decision is allow, and enforcing
+    V11  not already used, where a single-use store is set
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hmac import compare_digest
+from typing import Protocol
+
+import msgspec
+
+from policyguard.attest.dsse import check_signatures
+from policyguard.attest.keys import PublicKey
+from policyguard.attest.statement import PAYLOAD_TYPE, Predicate, parse_statement
+from policyguard.attest.trust import Trust
+from policyguard.audit.batch import signed_message
+from policyguard.audit.checkpoint import Checkpoint, open_checkpoint
+from policyguard.audit.merkle import leaf_hash
+from policyguard.audit.receipt import SignedDecision, check_inclusion
+from policyguard.errors import VerificationError
+from policyguard.model.request import Request, request_digest
+from policyguard.values import EMPTY_MAP, Instant, Value, format_instant, parse_instant
+
+
+class UsedStore(Protocol):
+    """Remembers which decisions were used. `audit/stores/used.py` has one in SQLite."""
+
+    def use(self, decision_id: str, expires: Instant) -> bool:
+        """Return True the first time this id is given, durable before returning, and False ever after."""
+
+
+class VerifiedDecision(msgspec.Struct, frozen=True):
+    """A decision that held here and now: `predicate` is what was signed, `checkpoint` and `index` the log's place."""
+
+    predicate: Predicate
+    checkpoint: Checkpoint
+    index: int
+    signers: tuple[PublicKey, ...]
+
+    @property
+    def decision_id(self) -> str:
+        return self.predicate.decision_id
+
+    @property
+    def obligations(self) -> tuple[str, ...]:
+        return self.predicate.obligations
+
+
+def verify(
+    signed: SignedDecision | bytes,
+    trust: Trust,
+    request: Request,
+    *,
+    audience: str,
+    now: Instant,
+    bound: Mapping[str, Value] = EMPTY_MAP,
+    used: UsedStore | None = None,
+) -> VerifiedDecision:
+    """Return what was decided, if it allows exactly this request here and now, else raise.
+
+    Args:
+        request: what this worker is about to run, built by the worker, never taken from `signed`.
+        audience: this worker's own name.
+        bound: what this worker measured itself, by attribute path: the same paths as at the decision.
+        used: with it, a decision starts one job only.
+
+    Raises:
+        VerificationError: `.step` is the first step that failed.
+    """
+    # INVARIANT I47: trust, request, audience and time come from the caller, never from what is verified.
+    verified = verify_origin(signed, trust)
+    predicate = verified.predicate
+    _check_now(predicate, now)
+    _check_keys_now(verified, trust, now)
+    _check_request(predicate, request, bound)
+    _check_audience(predicate, trust, audience)
+    _check_policy(predicate, trust)
+    _check_allowed(predicate)
+    _check_unused(predicate, used)
+    return verified
+
+
+def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecision:
+    """Return what was decided and logged, allow or deny, whenever that was: steps V1 to V5, for auditors.
+
+    Keys are judged at the time the decision was issued. A worker that starts a job calls `verify`.
+    """
+    # V1: parse within size limits; a SignedDecision was parsed, or made here.
+    if not isinstance(signed, SignedDecision):
+        signed = SignedDecision.from_json(signed)
+    envelope, receipt = signed.envelope, signed.receipt
+    # V2: the checkpoint is signed by a trusted log.
+    checkpoint = open_checkpoint(receipt.checkpoint, trust.logs)
+    # V3: these very bytes are a leaf of it.
+    check_inclusion(leaf_hash(envelope.to_bytes()), receipt, checkpoint)
+    # V4: t of n trusted keys signed the payload that is read below.
+    signers = check_signatures(
+        envelope, signed_message(envelope), tuple([trusted.key for trusted in trust.keys]), trust.threshold
+    )
+    # V5: payload type, then statement and predicate type.
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise VerificationError("V5", f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
+    predicate = parse_statement(envelope.payload).predicate
+    _check_keys_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
+    return VerifiedDecision(predicate, checkpoint, receipt.index, signers)
+
+
+def _check_now(predicate: Predicate, now: Instant) -> None:
+    # V6: not_before <= now < expires.
+    if now < parse_instant(predicate.not_before):
+        raise VerificationError("V6", f"not valid before `{predicate.not_before}`, now is `{format_instant(now)}`")
+    if now >= parse_instant(predicate.expires):
+        raise VerificationError("V6", f"expired at `{predicate.expires}`, now is `{format_instant(now)}`")
+
+
+def _check_keys_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
+    # INVARIANT I48: a key counts only if it was valid when the decision was issued and is valid now.
+    _check_keys_at(verified.signers, trust, now, "V6", "of this check")
+
+
+def _check_keys_at(signers: tuple[PublicKey, ...], trust: Trust, instant: Instant, step: str, when: str) -> None:
+    valid = {trusted.key for trusted in trust.keys if trusted.is_valid(instant)}
+    count = sum(signer in valid for signer in signers)
+    if count < trust.threshold:
+        raise VerificationError(
+            step,
+            f"{count} of the signing keys were valid at the time {when}, `{format_instant(instant)}`, "
+            f"expected at least {trust.threshold}",
+        )
+
+
+def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, Value]) -> None:
+    # V7: the digest of what is about to run, computed here.
+    paths = tuple(sorted(bound))
+    if paths != predicate.bound:
+        raise VerificationError(
+            "V7", f"measured here {_listed(paths)}, expected {_listed(predicate.bound)} as at the decision"
+        )
+    here = request_digest(request, bound)
+    if not compare_digest(here, predicate.request_digest):
+        raise VerificationError(
+            "V7",
+            f"request digest is `{predicate.request_digest[:16]}`, expected `{here[:16]}`; "
+            "this decision was issued for another request",
+        )
+    # INVARIANT I49: the names shown to people are those of the request that was digested.
+    shown = (predicate.requester, predicate.action, predicate.resource)
+    if shown != (request.subject.ref, request.action, request.resource.ref):
+        raise VerificationError("V7", "requester, action or resource differ from the request that was digested")
+
+
+def _check_audience(predicate: Predicate, trust: Trust, audience: str) -> None:
+    # V8: the audience is me, byte for byte, and I am one that this trust is for.
+    if audience not in trust.audiences:
+        raise VerificationError(
+            "V8", f"this worker is `{audience}`, expected one of {_listed(sorted(trust.audiences))}"
+        )
+    if predicate.audience != audience:
+        raise VerificationError("V8", f"audience is `{predicate.audience}`, expected `{audience}`")
+
+
+def _check_policy(predicate: Predicate, trust: Trust) -> None:
+    # V9: policy digest and epoch are accepted ones.
+    policy = predicate.policy
+    if trust.policy_digests and policy.digest not in trust.policy_digests:
+        raise VerificationError("V9", f"policy digest is `{policy.digest[:16]}`, expected one of the accepted ones")
+    if trust.min_epoch is not None and policy.epoch < trust.min_epoch:
+        raise VerificationError("V9", f"policy epoch is {policy.epoch}, expected at least {trust.min_epoch}")
+
+
+def _check_allowed(predicate: Predicate) -> None:
+    # V10: the decision is allow, and was made to be enforced.
+    if not predicate.allowed:
+        codes = ", ".join(f"`{code}`" for code in predicate.reason_codes)
+        raise VerificationError("V10", f"decision is deny ({codes}), expected allow")
+    if predicate.mode != "enforcing":
+        raise VerificationError("V10", f"decision is {predicate.mode}, expected enforcing")
+
+
+def _check_unused(predicate: Predicate, used: UsedStore | None) -> None:
+    # V11: last, so that a decision refused for another reason is not used up.
+    if used is not None and not used.use(predicate.decision_id, parse_instant(predicate.expires)):
+        raise VerificationError("V11", f"decision `{predicate.decision_id}` was used already, expected a fresh one")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing"

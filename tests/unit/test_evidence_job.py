@@ -1,0 +1,115 @@
+"""The job collector sees the command, the program text, the doors and the files, and binds them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.files import shown
+from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector, environment_doors, resolve_executable
+from policyguard.model.facts import Assurance
+from policyguard.model.request import Request, request_digest
+from policyguard.values import FrozenMap
+
+REQUEST = Request.of("user:alice", "job:submit", "job:team/vision/run-17")
+
+
+def collect(folder: Path, *argv: str, files: tuple[str, ...] = (), **environment: str) -> Collected:
+    inputs = JobInputs(argv=argv, directory=str(folder), files=files, environment=environment)
+    return JobCollector().collect(REQUEST, inputs, 1)
+
+
+def value(found: Collected, path: str) -> object:
+    return found.entries[path].value
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text("print('step')\n")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "vision.yaml").write_text("lr: 1\n")
+    return tmp_path
+
+
+def test_everything_is_measured_and_bound(folder: Path) -> None:
+    """All five facts enter the request digest."""
+    found = collect(folder, sys.executable, "train.py")
+    assert not found.missing
+    assert set(JobCollector.declares) == set(found.entries)
+    assert {(Assurance.MEASURED, True)} == {(fact.assurance, fact.bound) for fact in found.entries.values()}
+
+
+def test_the_program_text_is_measured_without_being_named(folder: Path) -> None:
+    """A script among the arguments is a file of the job whether the job file says so or not."""
+    files = value(collect(folder, sys.executable, "-u", "train.py", "--steps", "3"), "resource.files")
+    digest = hashlib.sha256(b"print('step')\n").hexdigest()
+    assert (FrozenMap(path="train.py", digest=digest, size=14),) == files
+
+
+def test_named_files_are_measured_once_under_one_name(folder: Path) -> None:
+    """Spellings of one file are one record, sorted by path."""
+    names = ("configs/vision.yaml", "./configs/../configs/vision.yaml", str(folder / "train.py"))
+    files = value(collect(folder, "sh", "train.py", files=names, PATH=os.environ["PATH"]), "resource.files")
+    assert [record["path"] for record in files] == ["configs/vision.yaml", "train.py"]  # type: ignore[attr-defined]
+
+
+def test_a_changed_file_changes_the_request_digest(folder: Path) -> None:
+    """What the worker runs must be what was decided on."""
+
+    def digest() -> str:
+        entries = collect(folder, sys.executable, "train.py").entries
+        return request_digest(REQUEST, {path: fact.value for path, fact in entries.items()})
+
+    before = digest()
+    assert digest() == before
+    (folder / "train.py").write_text("print('sabo')\n")
+    assert digest() != before
+
+
+def test_the_executable_is_found_as_execvp_would_find_it(folder: Path) -> None:
+    """A relative PATH entry means the job's folder; a path with a slash is taken from there, too."""
+    tool = folder / "bin" / "tool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    assert str(tool) == resolve_executable(("tool",), str(folder), {"PATH": "/nowhere:bin"})
+    assert str(tool) == resolve_executable(("bin/tool",), str(folder), {})
+    record = value(collect(folder, "tool", PATH="bin"), "resource.executable")
+    assert record == FrozenMap(path=str(tool), digest=hashlib.sha256(b"#!/bin/sh\n").hexdigest(), size=10)
+
+
+def test_a_command_that_does_not_exist_is_a_missing_fact(folder: Path) -> None:
+    """The other facts are there all the same."""
+    found = collect(folder, "no-such-program", PATH="/usr/bin:/bin")
+    assert "found no executable program" in found.missing["resource.executable"]
+    assert "resource.argv" in found.entries
+
+
+@pytest.mark.parametrize("name", [n for n in ENVIRONMENT_DOORS if not n.endswith("_")])
+def test_every_door_is_seen(name: str) -> None:
+    """I87: a door that is set is listed with its value."""
+    assert {name: "/tmp/x"} == environment_doors({name: "/tmp/x", "HOME": "/root", "PATH": "/bin"})
+
+
+@pytest.mark.parametrize("name", ["BASH_FUNC_python%%", "DYLD_INSERT_LIBRARIES"])
+def test_doors_by_prefix_are_seen(name: str) -> None:
+    """I87: exported shell functions and the macOS linker's variables are families."""
+    assert {name: "() { evil; }"} == environment_doors({name: "() { evil; }"})
+
+
+def test_an_empty_door_opens_nothing() -> None:
+    """I87, the twin: variables that are empty or unknown are not listed."""
+    assert environment_doors({"LD_PRELOAD": "", "PYTHONUNBUFFERED": "1", "ldpreload": "x"}) == {}
+
+
+def test_names_that_are_no_text_have_one_spelling_each() -> None:
+    """Different names never look the same in a fact."""
+    names = [b"a\nb", b"a\\nb", b"\xff", b"\\xff", "ÿ".encode(), "a\u202eb".encode(), b"plain"]
+    assert len({shown(name) for name in names}) == len(names)
+    assert all(shown(name).isprintable() for name in names)
+    assert shown(b"plain") == "plain"

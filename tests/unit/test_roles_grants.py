@@ -1,0 +1,328 @@
+"""Roles and bindings become grants: closed, timed, bound to domains, refused when they do not add up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyguard.decide.grants import Grants
+from policyguard.decide.roles import MAX_INHERITANCE, build_grants
+from policyguard.errors import PolicyErrors
+from policyguard.model.policy import Binding, Exclusion, Person, Role
+
+NOW = 1_000
+
+
+def role(name: str, *inherits: str) -> Role:
+    return Role(name=name, inherits=inherits)
+
+
+def bind(
+    subject: str, name: str, domain: str = "vision", since: int | None = None, until: int | None = None
+) -> Binding:
+    return Binding(subject=subject, role=name, domain=domain, not_before=since, expires=until)
+
+
+def refused(
+    roles: Sequence[Role],
+    bindings: Sequence[Binding] = (),
+    exclusions: Sequence[Exclusion] = (),
+    persons: Sequence[Person] = (),
+) -> list[tuple[str, str]]:
+    with pytest.raises(PolicyErrors) as caught:
+        build_grants(roles, bindings, exclusions, persons)
+    return [(error.code, error.message) for error in caught.value.errors]
+
+
+LAB = (role("researcher"), role("lead", "researcher"), role("admin", "lead"), role("auditor"))
+
+
+def test_a_role_is_held_with_everything_it_inherits() -> None:
+    """The closure is sorted, and holds the role itself."""
+    grants = build_grants(LAB, [bind("user:alice", "admin")])
+    assert grants.roles_at("user:alice", "vision", NOW) == ("admin", "lead", "researcher")
+
+
+def test_a_role_is_held_in_its_domain_only() -> None:
+    """Another domain, and no domain at all, see nothing."""
+    grants = build_grants(LAB, [bind("user:alice", "lead")])
+    assert grants.roles_at("user:alice", "speech", NOW) == ()
+    assert grants.roles_at("user:alice", None, NOW) == ()
+
+
+def test_a_star_binding_holds_in_every_domain() -> None:
+    """Roles of `*` join those of the domain; asking for `*` or for no domain gives those of `*` only."""
+    grants = build_grants(LAB, [bind("user:alice", "auditor", "*"), bind("user:alice", "lead")])
+    assert grants.roles_at("user:alice", "vision", NOW) == ("auditor", "lead", "researcher")
+    for domain in ("speech", "*", None):
+        assert grants.roles_at("user:alice", domain, NOW) == ("auditor",)
+
+
+def test_a_binding_holds_from_not_before_until_just_before_expires() -> None:
+    """The first instant counts, the last does not."""
+    grants = build_grants(LAB, [bind("user:alice", "lead", since=10, until=20), bind("user:alice", "auditor")])
+    held = {now: grants.roles_at("user:alice", "vision", now) for now in (9, 10, 19, 20)}
+    assert held == {
+        9: ("auditor",),
+        10: ("auditor", "lead", "researcher"),
+        19: ("auditor", "lead", "researcher"),
+        20: ("auditor",),
+    }
+
+
+def test_half_open_bindings_hold_on_their_open_side() -> None:
+    """A binding with one bound has no other."""
+    grants = build_grants(LAB, [bind("user:a", "lead", since=10), bind("user:b", "auditor", until=10)])
+    assert [grants.roles_at("user:a", "vision", now) for now in (9, 10)] == [(), ("lead", "researcher")]
+    assert [grants.roles_at("user:b", "vision", now) for now in (-(10**18), 9, 10)] == [("auditor",), ("auditor",), ()]
+
+
+def test_i62_asking_about_strangers_leaves_no_trace() -> None:
+    """I62: 5,000 unknown subjects hold nothing and change nothing."""
+    grants = build_grants(LAB, [bind("user:alice", "lead")])
+    before = json.dumps(grants.to_data())
+    assert all(grants.roles_at(f"user:stranger-{n}", "vision", NOW) == () for n in range(5_000))
+    assert json.dumps(grants.to_data()) == before
+    assert grants.subjects == {"user:alice"}
+
+
+@pytest.mark.parametrize("links", [9, 10, 11, MAX_INHERITANCE])
+def test_i60_inheritance_is_followed_to_its_end(links: int) -> None:
+    """I60: casbin's own check stops after nine links; the closure does not."""
+    chain = [role(f"r{n}", f"r{n + 1}") for n in range(links)] + [role(f"r{links}")]
+    grants = build_grants(chain, [bind("user:alice", "r0")])
+    assert f"r{links}" in grants.roles_at("user:alice", "vision", NOW)
+    assert len(grants.roles_at("user:alice", "vision", NOW)) == links + 1
+
+
+def test_i60_one_link_too_many_stops_the_load() -> None:
+    """I60: deeper than the limit is an error, never a shorter answer."""
+    chain = [role(f"r{n}", f"r{n + 1}") for n in range(65)] + [role("r65")]
+    assert refused(chain) == [("PG502", "role `r0` inherits over 65 links, expected at most 64")]
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        ([role("a", "a")], "roles inherit each other in a circle: `a` > `a`"),
+        ([role("b", "a"), role("a", "b")], "roles inherit each other in a circle: `a` > `b` > `a`"),
+        ([role("z", "c"), role("c", "b"), role("b", "a"), role("a", "c")],
+         "roles inherit each other in a circle: `a` > `c` > `b` > `a`"),
+    ],
+    ids=["a role that inherits itself", "two roles", "three roles and one that leads in"],
+)  # fmt: skip
+def test_i64_a_circle_of_roles_stops_the_load(roles: list[Role], message: str) -> None:
+    """I64: PG501 names the circle, smallest role first."""
+    assert refused(roles) == [("PG501", message)]
+
+
+def test_a_diamond_of_roles_is_no_circle() -> None:
+    """Twin of PG501: two ways to one role are fine."""
+    roles = [role("top", "left", "right"), role("left", "base"), role("right", "base"), role("base")]
+    assert build_grants(roles, [bind("user:a", "top")]).roles_at("user:a", "vision", 0) == (
+        "base", "left", "right", "top",
+    )  # fmt: skip
+
+
+def test_unknown_roles_are_refused_wherever_they_stand() -> None:
+    """PG503 for a parent and for a binding, all at once."""
+    codes = refused([role("a", "ghost")], [bind("user:alice", "phantom")])
+    assert codes == [
+        ("PG503", "role `a` inherits the unknown role `ghost`"),
+        ("PG503", "found the unknown role `phantom`, expected one that `Roles` defines"),
+    ]
+
+
+def test_a_role_defined_twice_is_refused() -> None:
+    """The second definition would replace what the first one inherits."""
+    assert refused([role("a"), role("a", "b"), role("b")]) == [("PG006", "role `a` is defined twice")]
+
+
+@pytest.mark.parametrize("subject", ["alice", "role:lead", "", "user:", "user:a b", "user:a\n", "User:a"])
+def test_i63_a_subject_is_a_type_and_an_id_and_no_role(subject: str) -> None:
+    """I63: bare words, roles, empty ids and control characters are no subjects."""
+    assert [code for code, _ in refused(LAB, [bind(subject, "lead")])] == ["PG510"]
+
+
+def test_i63_a_user_named_like_a_role_gains_nothing() -> None:
+    """I63: `user:admin` is not `role:admin`."""
+    grants = build_grants(LAB, [bind("user:alice", "lead")])
+    for name in ("admin", "user:admin", "role:admin", "role:lead"):
+        assert grants.roles_at(name, "vision", NOW) == ()
+
+
+APART = (Exclusion(name="four-eyes", roles=("lead", "auditor")),)
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        [bind("user:alice", "lead"), bind("user:alice", "auditor")],
+        [bind("user:alice", "admin"), bind("user:alice", "auditor", "*")],
+        [bind("user:alice", "lead", "*"), bind("user:alice", "auditor")],
+        [bind("user:alice", "lead", "*"), bind("user:alice", "auditor", "*")],
+        [bind("user:alice", "lead", until=11), bind("user:alice", "auditor", since=10)],
+        [bind("user:alice", "lead", since=5), bind("user:alice", "auditor", until=20)],
+    ],
+    ids=[
+        "two bindings in one domain", "one of them inherited, one everywhere", "the wide one first",
+        "both everywhere", "one instant of overlap", "half-open times overlap",
+    ],
+)  # fmt: skip
+def test_i65_roles_that_exclude_each_other_are_not_held_together(bindings: list[Binding]) -> None:
+    """I65: PG506 over the closure, in one domain, at any moment."""
+    found = refused(LAB, bindings, APART)
+    assert [code for code, _ in found] == ["PG506"]
+    assert "`auditor`, `lead`, expected at most 1 of them (`four-eyes`)" in found[0][1]
+
+
+@pytest.mark.parametrize(
+    "bindings",
+    [
+        [bind("user:alice", "lead"), bind("user:alice", "auditor", "speech")],
+        [bind("user:alice", "lead"), bind("user:bob", "auditor")],
+        [bind("user:alice", "lead", until=10), bind("user:alice", "auditor", since=10)],
+        [bind("user:alice", "lead"), bind("user:alice", "admin")],
+    ],
+    ids=["two domains", "two persons", "one ends as the other begins", "twice the same role"],
+)
+def test_i65_roles_that_do_not_meet_are_fine(bindings: list[Binding]) -> None:
+    """I65, the twin: no moment, no domain, no holder in common."""
+    assert build_grants(LAB, bindings, APART).subjects
+
+
+def test_i65_two_accounts_of_one_person_are_one_holder() -> None:
+    """I65: a second account does not separate duties."""
+    bindings = [bind("user:alice", "lead"), bind("user:alice-admin", "auditor")]
+    person = Person(id="alice", accounts=("user:alice", "user:alice-admin"))
+    assert [code for code, _ in refused(LAB, bindings, APART, [person])] == ["PG506"]
+    assert build_grants(LAB, bindings, APART).subjects == {"user:alice", "user:alice-admin"}
+
+
+def test_i65_a_role_that_contains_both_is_refused_by_itself() -> None:
+    """I65: nobody could ever hold it."""
+    roles = (*LAB, role("boss", "lead", "auditor"))
+    assert refused(roles, [bind("user:alice", "boss")], APART) == [
+        ("PG506", "role `boss` contains `auditor`, `lead`, expected at most 1 of them (`four-eyes`)")
+    ]
+
+
+def test_i65_a_limit_of_three_allows_two() -> None:
+    """The limit is the first number that is too many."""
+    roles = [role("a"), role("b"), role("c")]
+    three = (Exclusion(name="x", roles=("a", "b", "c"), limit=3),)
+    two = [bind("user:u", "a"), bind("user:u", "b")]
+    assert build_grants(roles, two, three).roles_at("user:u", "vision", 0) == ("a", "b")
+    assert [code for code, _ in refused(roles, [*two, bind("user:u", "c")], three)] == ["PG506"]
+
+
+def test_holders_are_those_who_can_help() -> None:
+    """Direct and inherited, in the domain or everywhere, at that moment."""
+    grants = build_grants(
+        LAB,
+        [bind("user:a", "lead"), bind("user:b", "admin", "*"), bind("user:c", "lead", "speech"),
+         bind("user:d", "lead", until=NOW), bind("user:e", "researcher")],
+    )  # fmt: skip
+    assert grants.holders("lead", "vision", NOW) == ("user:a", "user:b")
+    assert grants.holders("lead", None, NOW) == ("user:b",)
+    assert grants.holders("ghost", "vision", NOW) == ()
+
+
+ROLES = st.sampled_from(["researcher", "lead", "admin", "auditor"])
+DOMAINS = st.sampled_from(["vision", "speech", "*"])
+TIMES = st.none() | st.integers(-5, 5)
+BINDINGS = st.builds(bind, st.sampled_from(["user:a", "user:b", "job:c"]), ROLES, DOMAINS, TIMES, TIMES)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(BINDINGS, max_size=8), st.data())
+def test_what_is_written_is_what_is_read(bindings: list[Binding], data: st.DataObject) -> None:
+    """`from_data(to_data(g))` answers alike, over JSON, and writes the same bytes again."""
+    grants = build_grants(LAB, bindings)
+    text = json.dumps(grants.to_data())
+    again = Grants.from_data(json.loads(text))
+    assert json.dumps(again.to_data()) == text
+    subject = data.draw(st.sampled_from(["user:a", "user:b", "job:c", "user:z"]))
+    domain = data.draw(st.sampled_from(["vision", "speech", "other", "*", None]))
+    now = data.draw(st.integers(-6, 6))
+    assert again.roles_at(subject, domain, now) == grants.roles_at(subject, domain, now)
+    shuffled = data.draw(st.permutations(bindings))
+    assert build_grants(LAB, [*shuffled, *bindings]).roles_at(subject, domain, now) == grants.roles_at(
+        subject, domain, now
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(BINDINGS, max_size=8), st.sampled_from(["vision", "speech", "other", "*", None]), st.integers(-6, 6))
+def test_roles_at_agrees_with_the_sentence(bindings: list[Binding], domain: str | None, now: int) -> None:
+    """A role is held if some binding counts here and now and leads to it."""
+    inherits = {"researcher": {"researcher"}, "lead": {"lead", "researcher"}, "auditor": {"auditor"},
+                "admin": {"admin", "lead", "researcher"}}  # fmt: skip
+    expected: set[str] = set()
+    for one in bindings:
+        begun = one.not_before is None or one.not_before <= now
+        over = one.expires is not None and one.expires <= now
+        if one.subject == "user:a" and one.domain in (domain, "*") and begun and not over:
+            expected |= inherits[one.role]
+    assert build_grants(LAB, bindings).roles_at("user:a", domain, now) == tuple(sorted(expected))
+
+
+def test_from_data_refuses_what_it_did_not_write() -> None:
+    """Another format, an index out of range."""
+    with pytest.raises(ValueError, match="grants have format `2`, expected `1`"):
+        Grants.from_data({"format": 2})
+    broken = {"format": 1, "roles": ["a"], "closed": [[0]], "shapes": [[["d", 0]]], "subjects": {"user:a": 1}}
+    with pytest.raises(ValueError, match="name a role or a shape that is not listed"):
+        Grants.from_data(broken)
+
+
+def test_equal_sets_of_roles_are_one_object() -> None:
+    """A hundred thousand subjects hold a handful of tuples."""
+    grants = build_grants(LAB, [bind(f"user:{n}", "lead", f"team-{n % 2}") for n in range(10)])
+    held = {id(grants.roles_at(f"user:{n}", f"team-{n % 2}", 0)) for n in range(10)}
+    assert len(held) == 1
+
+
+def test_reading_grants_never_imports_casbin() -> None:
+    """The compiled path pays nothing for casbin."""
+    code = "import sys, policyguard.decide.grants; sys.exit('casbin' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_thousand_bindings_load_quickly() -> None:
+    """The compiled form is read in well under ten milliseconds (two, on a quiet machine)."""
+    data = build_grants(LAB, [bind(f"user:{n}", "lead", f"team-{n % 20}") for n in range(1_000)]).to_data()
+    text = json.dumps(data)
+    best = min(_timed(text) for _ in range(5))
+    assert best < 0.020
+
+
+def _timed(text: str) -> float:
+    loaded = json.loads(text)
+    started = time.perf_counter()
+    Grants.from_data(loaded)
+    return time.perf_counter() - started
+
+
+def test_building_leaves_every_logger_as_it_was() -> None:
+    """Casbin's constructors switch loggers off for the whole process (H28); ours never runs them."""
+    names = ("casbin", "casbin.enforcer", "casbin.policy", "casbin.role", "root")
+    before = {name: (logging.getLogger(name).disabled, logging.getLogger(name).level) for name in names}
+    build_grants(LAB, [bind("user:alice", "lead")])
+    assert {name: (logging.getLogger(name).disabled, logging.getLogger(name).level) for name in names} == before
+
+
+def test_i69_a_failed_build_leaves_the_last_grants_untouched() -> None:
+    """I69: building is a function of its arguments; what it built before stays as it was."""
+    good = build_grants(LAB, [bind("user:alice", "lead")])
+    before = json.dumps(good.to_data())
+    assert refused([role("a", "a")], [bind("user:alice", "a")])
+    assert json.dumps(good.to_data()) == before
