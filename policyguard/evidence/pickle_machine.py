@@ -364,10 +364,20 @@ def _build(m: Machine, _: str) -> None:
         m.findings.add("ckpt.pickle_state", f"a state given to {kind_of(target)}")
     else:
         target.state = state
+        if _points_elsewhere(target, state):
+            m.findings.add("ckpt.archive_path", "a shard of a sharded checkpoint")
         if _renames(state):
             m.findings.add("ckpt.pickle_build", f"a special attribute of {kind_of(target)}")
     if m.dialect.built and isinstance(target, Made):
         m.dialect.built(m.cursor, target)
+
+
+def _points_elsewhere(target: Made, state: Abstract) -> bool:
+    """A sharded checkpoint names its files: one outside its folder would be read without having been scanned."""
+    if target.of != Import("torch.distributed.checkpoint.filesystem", "_StorageInfo") or not isinstance(state, Items):
+        return False
+    name = state.entry("relative_path")
+    return type(name) is not str or name.startswith("..") or "/" in name or "\\" in name
 
 
 def _renames(state: Abstract) -> bool:
