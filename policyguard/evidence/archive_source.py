@@ -132,7 +132,7 @@ class Cursor:
         return start
 
     def line(self, limit: int = 8192) -> bytes:
-        """Return the bytes up to the next newline, without it."""
+        """Return the bytes up to the next newline, without it; an unended last one loses its last byte (CPython)."""
         start = self.position
         inside = start - self._base
         end = self._buffer.find(b"\n", inside, inside + limit + 1) if 0 <= inside < len(self._buffer) else -1
@@ -142,6 +142,9 @@ class Cursor:
         data = self.source.read(start, limit + 1)
         end = data.find(b"\n")
         if end < 0:
-            raise Truncated
+            if len(data) > limit:
+                raise Truncated
+            self.position = start + len(data)
+            return data[:-1]
         self.position = start + end + 1
         return data[:end]

@@ -88,9 +88,11 @@ class DigestCache:
             return cache
         except OSError as problem:
             raise ConfigurationError(f"digest cache `{path}`: {problem.strerror}") from None
-        with open(fd, "rb") as file:
+        try:
             _check_file(path, os.fstat(fd))
-            cache.entries = _parse(file.read())
+            cache.entries = _parse(_all_of(fd))
+        finally:
+            os.close(fd)
         return cache
 
     def find(self, status: os.stat_result, path: Path) -> str | None:
@@ -156,6 +158,13 @@ def _check_file(path: Path, status: os.stat_result) -> None:
             f"digest cache `{path}` is not a file of mode 0600 that belongs to this account",
             help="remove it; it is built again",
         )
+
+
+def _all_of(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, BLOCK):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _parse(data: bytes) -> dict[Key, str]:

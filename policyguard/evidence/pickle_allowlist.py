@@ -109,9 +109,9 @@ ALLOWED: frozenset[tuple[str, str]] = frozenset(_pairs())
 _CARRIERS = _words("""
     torch torchvision torchaudio torchgen functorch numpy joblib safetensors scipy pip setuptools pkg_resources
     distutils cloudpickle dill jsonpickle pandas tensorflow keras jax flax transformers accelerate diffusers
-    huggingface_hub sklearn IPython ipykernel six requests urllib3 httpx aiohttp paramiko fabric invoke sh webbrowser win32api
-    pytest _pytest numba cffi ctypes yaml jinja2 mako lib2to3 nose django flask celery fsspec datasets triton deepspeed
-    lightning pytorch_lightning test wheel virtualenv conda psutil boto3 google azure kubernetes ray dask
+    huggingface_hub sklearn IPython ipykernel six requests urllib3 httpx aiohttp paramiko fabric invoke sh webbrowser
+    win32api pytest _pytest numba cffi ctypes yaml jinja2 mako lib2to3 nose django flask celery fsspec datasets triton
+    deepspeed lightning pytorch_lightning test wheel virtualenv conda psutil boto3 google azure kubernetes ray dask
 """)
 """Packages on most training machines that hold functions which run code: an unlisted function of theirs is a gadget."""
 
