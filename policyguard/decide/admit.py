@@ -58,6 +58,8 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     resource: dict[str, Any]
     context: dict[str, Any]
     domain: str | None
+    facts: Facts
+    now: Instant
     weak: dict[str, str] | None
 
 
@@ -78,21 +80,18 @@ class Gate:
         self.domain_at = domain_index(resource.id_pattern)
         self.fits = compiled((resource.id_pattern or "**").replace(DOMAIN, "*"))
 
-    def domain_of(self, identifier: str) -> str | None:
-        """Return the domain this id belongs to, None for a type without one; raise if the id does not fit its type."""
-        if not self.fits(identifier):
-            raise Malformed("$.resource.id", f"found `{identifier}`, expected an id that fits `{self.id_pattern}`")
-        at = self.domain_at
-        return None if at is None else identifier.split("/", at + 1)[at]
-
     def admit(self, facts: Facts, now: Instant) -> Admitted:
         """Return what counts of these facts, else raise `Malformed`."""
         request = facts.request
         subject, resource = request.subject, request.resource
-        domain = self.domain_of(resource.id)
-        of_resource: dict[str, Any] = {"id": resource.id, "type": resource.type}
-        if domain is not None:
-            of_resource["domain"] = domain
+        identifier = resource.id
+        of_resource: dict[str, Any] = {"id": identifier, "type": resource.type}
+        domain = None
+        if not self.fits(identifier):
+            raise Malformed("$.resource.id", f"found `{identifier}`, expected an id that fits `{self.id_pattern}`")
+        at = self.domain_at
+        if at is not None:
+            of_resource["domain"] = domain = identifier.split("/", at + 1)[at]
         of_subject: dict[str, Any] = {"id": f"{subject.type}:{subject.id}", "type": subject.type}
         of_context: dict[str, Any] = {}
         admitted = (of_subject, of_resource, of_context)
@@ -118,7 +117,7 @@ class Gate:
                     weak[path] = reason
                     continue
             admitted[entity][name] = value
-        return Admitted(of_subject, of_resource, of_context, domain, weak)
+        return Admitted(of_subject, of_resource, of_context, domain, facts, now, weak)
 
 
 def gates(schema: Schema) -> dict[tuple[str, str], Gate]:

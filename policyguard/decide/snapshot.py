@@ -16,10 +16,10 @@ from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
-from policyguard.decide.admit import Gate, gates
+from policyguard.decide.admit import Admitted, Gate, Malformed, gates
 from policyguard.decide.compile import FORMAT, compile_policy, decode_constant, hole_types, policy_digest, schema_of
 from policyguard.decide.demand import Template, bind, template
-from policyguard.decide.evaluate import decide
+from policyguard.decide.evaluate import ANYONE, decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
 from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Node, build
@@ -30,11 +30,6 @@ from policyguard.model.facts import Facts
 from policyguard.model.policy import PolicySet, Quorum, Schema
 from policyguard.model.request import Request
 from policyguard.values import Instant, Span, parse_instant
-
-ALLOW, DENY, REQUIRE = range(3)
-
-ANYONE = ""
-"""The role under which rules stand that name none."""
 
 
 class Shape:
@@ -54,8 +49,8 @@ class CompiledRule:
     """One rule, ready to run. `run` None means the rule has no condition; `test` None that every id matches."""
 
     __slots__ = (
-        "actions", "allow_reasons", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids",
-        "narrow", "not_before", "obligations", "owner", "quorum", "reason", "remedy", "resource_types", "roles", "run",
+        "actions", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids", "narrow",
+        "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "subjects", "test", "text",
     )  # fmt: skip
 
@@ -74,7 +69,7 @@ class CompiledRule:
         self.not_before: Instant | None = None if not_before is None else parse_instant(not_before)
         self.expires: Instant | None = None if expires is None else parse_instant(expires)
         self.ids: tuple[str, ...] = (self.id,)
-        self.allow_reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
+        self.reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
         self.shape: Shape | None = shapes[number] if number >= 0 else None
         self.run = None if self.shape is None else self.shape.run
         self.constants: tuple[Any, ...] = ()
@@ -176,6 +171,21 @@ class Snapshot:
     def decide(self, facts: Facts, now: Instant) -> Decision:
         """Return the decision on these facts. Never raises on data."""
         return decide(self, facts, now)
+
+    def admit(self, facts: Facts, now: Instant) -> Admitted | None:
+        """Return what counts of these facts, for `evaluate`; None where no rule could concern them."""
+        request = facts.request
+        gate = self.gates.get((request.subject.type, request.resource.type))
+        if gate is None or not self.rules or (request.action, request.resource.type) not in self.roots:
+            return None
+        try:
+            return gate.admit(facts, now)
+        except Malformed:
+            return None
+
+    def evaluate(self, admitted: Admitted) -> Decision:
+        """Return the decision on admitted facts: the rules alone. `decide` is both steps."""
+        return evaluate(self, admitted)
 
     def explain(self, decision: Decision, *, full: bool = False) -> str:
         """Return the decision in words."""
