@@ -185,11 +185,41 @@ def test_missing_log_is_not_made_unasked(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_empty_file_of_a_crashed_creation_is_taken_up(tmp_path: Path) -> None:
-    """A crash between making the file and writing the schema leaves an empty file; the next open starts again."""
-    (tmp_path / "log.db").touch(0o600)
+def blank_database(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+
+
+@pytest.mark.parametrize("leave", [lambda path: path.touch(0o600), blank_database], ids=["no bytes", "no tables"])
+def test_file_of_a_crashed_creation_is_taken_up(tmp_path: Path, leave: Callable[[Path], None]) -> None:
+    """A crash between making the file and writing the schema leaves a blank file; the next open starts again."""
+    leave(tmp_path / "log.db")
     with Log.open(tmp_path / "log.db", LOG_KEY, create=True) as log:
         assert log.append(b"a").index == 0
+
+
+def test_log_is_created_once_by_all_who_come_first(tmp_path: Path) -> None:
+    """Eight openers of a log that is not there yet make one log, and each of them appends to it."""
+    start = threading.Barrier(8)
+    problems: list[BaseException] = []
+
+    def work(name: int) -> None:
+        try:
+            start.wait()
+            with Log.open(tmp_path / "log.db", LOG_KEY, ORIGIN, create=True) as log:
+                log.append(b"%d" % name)
+        except BaseException as problem:  # noqa: BLE001 - shown by the assertion below
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    with Log.open(tmp_path / "log.db", LOG_KEY) as log:
+        assert log.size == 8
 
 
 def foreign(path: Path) -> None:
