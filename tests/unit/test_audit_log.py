@@ -426,10 +426,42 @@ def test_killed_process_loses_no_acknowledged_entry(tmp_path: Path) -> None:
 def test_single_use_store_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     """A foreign database, or a folder, is no single-use store; nothing is taken as unused."""
     foreign(tmp_path / "used.db")
+    before = (tmp_path / "used.db").read_bytes()
     with pytest.raises(AuditError, match="has another schema than ours"):
         UsedDecisions.open(tmp_path / "used.db")
+    assert before == (tmp_path / "used.db").read_bytes()
     with pytest.raises(AuditError, match="single-use store"):
         UsedDecisions.open(tmp_path)
+
+
+def test_id_is_used_once_by_all_who_share_the_file(tmp_path: Path) -> None:
+    """Eight workers with one decision: one of them may start. Invariant I54."""
+    start = threading.Barrier(8)
+    answers: list[bool] = []
+
+    def work() -> None:
+        start.wait()
+        with UsedDecisions.open(tmp_path / "used.db", clock=lambda: 0) as used:
+            answers.append(used.use("d-1", 10**18))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [False] * 7 + [True]
+
+
+def test_used_ids_are_forgotten_a_day_after_they_expire(tmp_path: Path) -> None:
+    """By then step V6 refuses the decision; the store does not grow without end."""
+    now = [0]
+    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0]) as used:
+        assert used.use("d-1", 10)
+        now[0] = 86_400 * 10**9
+        assert not used.use("d-1", 10)
+        now[0] += 11
+        assert used.use("d-2", now[0])
+        assert used._connection.execute("SELECT decision_id FROM used").fetchall() == [("d-2",)]
 
 
 def test_batch_of_1024_is_one_signature(tmp_path: Path) -> None:
