@@ -45,7 +45,10 @@ class UsedStore(Protocol):
 
 
 class VerifiedDecision(msgspec.Struct, frozen=True):
-    """A decision that held here and now: `predicate` is what was signed, `checkpoint` and `index` the log's place."""
+    """A decision that held here and now: `predicate` is what was signed, `checkpoint` and `index` the log's place.
+
+    `signers` are the trusted keys that signed it and were valid when it was issued.
+    """
 
     predicate: Predicate
     checkpoint: Checkpoint
@@ -116,8 +119,8 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     if envelope.payload_type != PAYLOAD_TYPE:
         raise VerificationError("V5", f"payload type is {quoted(envelope.payload_type)}, expected `{PAYLOAD_TYPE}`")
     predicate = parse_statement(envelope.payload).predicate
-    _check_keys_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
-    return VerifiedDecision(predicate, checkpoint, receipt.index, signers)
+    counting = _valid_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
+    return VerifiedDecision(predicate, checkpoint, receipt.index, counting)
 
 
 def _check_now(predicate: Predicate, now: Instant) -> None:
@@ -129,19 +132,24 @@ def _check_now(predicate: Predicate, now: Instant) -> None:
 
 
 def _check_keys_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
-    # INVARIANT I48: a key counts only if it was valid when the decision was issued and is valid now.
-    _check_keys_at(verified.signers, trust, now, "V6", "of this check")
+    # INVARIANT I48: a key counts only if it was valid when the decision was issued and is valid now. The signers of a
+    # verified decision are those that were valid then, so one expired and one too new do not add up to one valid.
+    _valid_at(verified.signers, trust, now, "V6", "of this check")
 
 
-def _check_keys_at(signers: tuple[PublicKey, ...], trust: Trust, instant: Instant, step: str, when: str) -> None:
-    valid = {trusted.key for trusted in trust.keys if trusted.is_valid(instant)}
-    count = sum(signer in valid for signer in signers)
-    if count < trust.threshold:
+def _valid_at(
+    signers: tuple[PublicKey, ...], trust: Trust, instant: Instant, step: str, when: str
+) -> tuple[PublicKey, ...]:
+    """Return the signers whose trust covers this instant, at least `threshold` of them, else raise."""
+    pinned = {trusted.key for trusted in trust.keys if trusted.is_valid(instant)}
+    valid = tuple([signer for signer in signers if signer in pinned])
+    if len(valid) < trust.threshold:
         raise VerificationError(
             step,
-            f"{count} of the signing keys were valid at the time {when}, `{format_instant(instant)}`, "
+            f"{len(valid)} of the signing keys were valid at the time {when}, `{format_instant(instant)}`, "
             f"expected at least {trust.threshold}",
         )
+    return valid
 
 
 def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, Value]) -> None:

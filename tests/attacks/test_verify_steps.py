@@ -34,6 +34,7 @@ from tests.attest_lab import (
     NOW,
     ORIGIN,
     REQUEST,
+    SECOND,
     SECOND_SIGNER,
     SIGNER,
     STRANGER,
@@ -142,6 +143,17 @@ def of_predicate(name: bytes) -> Attempt:
 def with_window(**window: Any) -> Attempt:
     lab = Lab()
     return Attempt(lab, lab.issue(), lab.trust(keys=(TrustedKey(key=SIGNER.public, **window),)))
+
+
+def two_windows(overlap_s: int) -> Attempt:
+    """One key that ends, one that begins after the decision was issued; both sign. A minute passes until the check."""
+    lab, minute = Lab(), 60 * SECOND
+    keys = (
+        TrustedKey(key=SIGNER.public, expires=NOW + minute + overlap_s * SECOND),
+        TrustedKey(key=SECOND_SIGNER.public, not_before=NOW + 1),
+    )
+    signed = lab.issue(keys=(SIGNER, SECOND_SIGNER))
+    return Attempt(lab, signed, lab.trust(keys=keys), {"now": NOW + minute})
 
 
 def issued(**changes: Any) -> Attempt:
@@ -288,6 +300,11 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
             {"now": NOW + 5},
         ),
     ),
+    "a key that expired and one that was too new": (
+        "V6",
+        "0 of the signing keys were valid at the time of this check",
+        lambda: two_windows(0),
+    ),
     "another command: one GPU more": ("V7", "issued for another request", lambda: asking(*ASK, gpus=9)),
     "another subject": ("V7", "another request", lambda: asking("user:mallory", *ASK[1:], gpus=8)),
     "another job": ("V7", "another request", lambda: asking(*ASK[:2], "job:team/vision/run-18", gpus=8)),
@@ -359,6 +376,7 @@ ACCEPTED: dict[str, Callable[[], Attempt]] = {
     "a key valid exactly then": lambda: with_window(not_before=NOW, expires=NOW + 1),
     "one of a batch": batched,
     "the requester that was digested": lambda: shown_as('"user:alice"'),
+    "a key that is just still valid, and one that was too new": lambda: two_windows(1),
     "our payload type": lambda: of_type(PAYLOAD_TYPE),
     "at the first moment": lambda: Attempt(options={"now": NOW}),
     "at the last moment": lambda: Attempt(options={"now": NOW + LIFETIME - 1}),

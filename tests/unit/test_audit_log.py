@@ -185,11 +185,41 @@ def test_missing_log_is_not_made_unasked(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_empty_file_of_a_crashed_creation_is_taken_up(tmp_path: Path) -> None:
-    """A crash between making the file and writing the schema leaves an empty file; the next open starts again."""
-    (tmp_path / "log.db").touch(0o600)
+def blank_database(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+
+
+@pytest.mark.parametrize("leave", [lambda path: path.touch(0o600), blank_database], ids=["no bytes", "no tables"])
+def test_file_of_a_crashed_creation_is_taken_up(tmp_path: Path, leave: Callable[[Path], None]) -> None:
+    """A crash between making the file and writing the schema leaves a blank file; the next open starts again."""
+    leave(tmp_path / "log.db")
     with Log.open(tmp_path / "log.db", LOG_KEY, create=True) as log:
         assert log.append(b"a").index == 0
+
+
+def test_log_is_created_once_by_all_who_come_first(tmp_path: Path) -> None:
+    """Eight openers of a log that is not there yet make one log, and each of them appends to it."""
+    start = threading.Barrier(8)
+    problems: list[BaseException] = []
+
+    def work(name: int) -> None:
+        try:
+            start.wait()
+            with Log.open(tmp_path / "log.db", LOG_KEY, ORIGIN, create=True) as log:
+                log.append(b"%d" % name)
+        except BaseException as problem:  # noqa: BLE001 - shown by the assertion below
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    with Log.open(tmp_path / "log.db", LOG_KEY) as log:
+        assert log.size == 8
 
 
 def foreign(path: Path) -> None:
@@ -396,10 +426,42 @@ def test_killed_process_loses_no_acknowledged_entry(tmp_path: Path) -> None:
 def test_single_use_store_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     """A foreign database, or a folder, is no single-use store; nothing is taken as unused."""
     foreign(tmp_path / "used.db")
+    before = (tmp_path / "used.db").read_bytes()
     with pytest.raises(AuditError, match="has another schema than ours"):
         UsedDecisions.open(tmp_path / "used.db")
+    assert before == (tmp_path / "used.db").read_bytes()
     with pytest.raises(AuditError, match="single-use store"):
         UsedDecisions.open(tmp_path)
+
+
+def test_id_is_used_once_by_all_who_share_the_file(tmp_path: Path) -> None:
+    """Eight workers with one decision: one of them may start. Invariant I54."""
+    start = threading.Barrier(8)
+    answers: list[bool] = []
+
+    def work() -> None:
+        start.wait()
+        with UsedDecisions.open(tmp_path / "used.db", clock=lambda: 0) as used:
+            answers.append(used.use("d-1", 10**18))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [False] * 7 + [True]
+
+
+def test_used_ids_are_forgotten_a_day_after_they_expire(tmp_path: Path) -> None:
+    """By then step V6 refuses the decision; the store does not grow without end."""
+    now = [0]
+    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0]) as used:
+        assert used.use("d-1", 10)
+        now[0] = 86_400 * 10**9
+        assert not used.use("d-1", 10)
+        now[0] += 11
+        assert used.use("d-2", now[0])
+        assert used._connection.execute("SELECT decision_id FROM used").fetchall() == [("d-2",)]
 
 
 def test_batch_of_1024_is_one_signature(tmp_path: Path) -> None:
