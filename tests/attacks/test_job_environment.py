@@ -104,6 +104,17 @@ def linked_away(site: Path) -> None:
     (site / "torch/optim.py").symlink_to("../../optim.py")
 
 
+def other_interpreter(site: Path) -> None:
+    python = site.parents[2] / "bin" / "python"
+    python.unlink()
+    python.write_text("x")
+
+
+def usercustomize_package(site: Path) -> None:
+    (site / "usercustomize").mkdir()
+    (site / "usercustomize" / "__init__.py").write_text("x")
+
+
 EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an edit": (edited, f"{SITE}/torch/optim.py"),
     "an edit with its RECORD line": (edited_with_record, f"{SITE}/torch/optim.py"),
@@ -111,10 +122,7 @@ EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file replaced by a link": (linked_away, f"{SITE}/torch/optim.py"),
     "a file gone": (lambda site: (site / "torch/optim.py").unlink(), f"{SITE}/torch/optim.py"),
     "a file added": (lambda site: (site / "torch/evil.py").write_text(""), f"{SITE}/torch/evil.py"),
-    "another interpreter": (
-        lambda site: ((site.parents[2] / "bin/python").unlink(), (site.parents[2] / "bin/python").write_text("x")),
-        "bin/python",
-    ),
+    "another interpreter": (other_interpreter, "bin/python"),
 }  # fmt: skip
 
 
@@ -136,10 +144,7 @@ def test_an_edited_environment_is_seen(
 AUTORUN: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unowned .pth": (lambda site: (site / "zz_evil.pth").write_text("import os\n"), f"{SITE}/zz_evil.pth"),
     "sitecustomize": (lambda site: (site / "sitecustomize.py").write_text("x"), f"{SITE}/sitecustomize.py"),
-    "usercustomize as a package": (
-        lambda site: ((site / "usercustomize").mkdir(), (site / "usercustomize/__init__.py").write_text("x")),
-        f"{SITE}/usercustomize/__init__.py",
-    ),
+    "usercustomize as a package": (usercustomize_package, f"{SITE}/usercustomize/__init__.py"),
     "a changed .pth": (lambda site: (site / "tool.pth").write_text("import evil\n"), f"{SITE}/tool.pth"),
     "a distribution that loads itself into trainers": (
         lambda site: install(site.parents[2], "evil", {"evil.py": "x"},
