@@ -69,7 +69,7 @@ class _Forwarder:
         self._process = process
         early, self._early = self._early, []
         for number in early:
-            process.send_signal(number)
+            self._forward(number, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
