@@ -94,6 +94,19 @@ def test_a_signal_that_ends_the_job_ends_the_launcher_with_128_plus_n() -> None:
     process.stdout.close()
 
 
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """`nohup policyguard run ...`: neither the launcher nor the job hears the hang-up."""
+    job = "echo ready; kill -HUP $$; echo alive; read line; exit 4"
+    words = ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", LAUNCHER, "/bin/sh", "-c", job]
+    process = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert (line(process), line(process)) == ("ready", "alive")
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate("go\n", timeout=30) == ("", None)
+    assert process.returncode == 4
+
+
 def test_stopping_the_launcher_stops_the_job() -> None:
     """SIGTSTP to the launcher stops both, SIGCONT continues both."""
     process = launched("/bin/sh", "-c", "echo ready; while :; do echo tick; sleep 0.02; done")
