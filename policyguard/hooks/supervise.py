@@ -65,8 +65,8 @@ class _Forwarder:
         return self
 
     def _is_ours(self, number: signal.Signals) -> bool:
-        # What is ignored, as after nohup, stays so and the child inherits it. The terminal stops and continues the whole
-        # group, us included, without our help.
+        # What is ignored, as after nohup, stays so, and the child inherits it. The terminal stops and continues the
+        # whole group, us included, without our help.
         if signal.getsignal(number) is signal.SIG_IGN:
             return False
         return not (self._has_terminal and number in (signal.SIGTSTP, signal.SIGCONT))
