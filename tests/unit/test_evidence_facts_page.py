@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.evidence.collector import Collector, JobInputs, gather
+from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector
 from policyguard.evidence.repository import CODE, RepositoryCollector
@@ -20,7 +21,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "facts.md").read_text()
 ROWS = {
     row[0]: row for row in re.findall(r"^\| `([a-z_.]+)` \| (.+?) \| (\w+) \| (\w+) \| (yes|no) \|", PAGE, re.MULTILINE)
 }
-COLLECTORS: tuple[Collector, ...] = (IdentityCollector(), JobCollector(), RepositoryCollector())
+COLLECTORS: tuple[Collector, ...] = (
+    IdentityCollector(),
+    JobCollector(),
+    RepositoryCollector(),
+    EnvironmentCollector("/nonexistent/baseline", ()),
+)
 
 
 def test_every_fact_is_on_the_page_with_its_collector() -> None:
