@@ -46,7 +46,7 @@ class Effort:
     """Questions that casbin, which takes up to a second for each, must agree on; all others answer all."""
 
 
-FULL = Effort(rounds=7, budget_s=0.4, checked=200)
+FULL = Effort(rounds=5, budget_s=0.25, checked=40)
 QUICK = Effort(rounds=3, budget_s=0.05, checked=4)
 
 
