@@ -240,7 +240,8 @@ class _Import:
         elif part == "sub" and atom.function == "!=":
             draft.tests.append((f"subject.id != {_quoted('user:' + value)}", ""))
         elif part == "obj" and atom.function == "keyMatch":
-            prefix, exact = key_match_prefix(value, place)
+            prefix, exact = key_match_prefix(raw, place)
+            prefix = prefix.removeprefix("/")
             if exact:
                 self.narrow("obj", {prefix}, draft)
             else:
