@@ -16,6 +16,7 @@ from typing import Self
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
@@ -88,7 +89,7 @@ class Guard:
             return load_snapshot(Path(policies), trusted)
 
         snapshot = load()
-        store = SqliteStore.open(log, origin=origin or log_origin(private.public))
+        store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
         return cls(
             snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
             collectors=collectors, advisory=advisory, reload=load, close=store.close,
@@ -98,6 +99,16 @@ class Guard:
     def snapshot(self) -> Snapshot:
         """The policies that the next decision is made by."""
         return self._snapshot
+
+    @property
+    def public_key(self) -> PublicKey:
+        """The key whose signature the decisions carry."""
+        return self._key.public
+
+    @property
+    def log_key(self) -> NoteKey:
+        """The key, with the log's name, whose signature the checkpoints carry."""
+        return self._log.verifier
 
     def reload(self) -> str:
         """Load the policies again and return their digest; on any error the last good ones stay and the error rises.

@@ -33,9 +33,9 @@ _SPKI = bytes.fromhex("302a300506032b6570032100")
 
 _PRIVATE, _PUBLIC, _WRAPPED = "PRIVATE KEY", "PUBLIC KEY", "POLICYGUARD WRAPPED KEY"
 
-ARGON2_MEMORY_KIB = 65_536
-ARGON2_PASSES = 3
-ARGON2_LANES = 1
+_DEFAULT_COST = (1, 65_536, 3)
+"""Argon2id lanes, memory in KiB and passes of a new wrap: RFC 9106 section 4, second recommendation, in one lane."""
+
 _MAX_MEMORY_KIB = 1_048_576
 _MAX_PASSES = 16
 
@@ -157,8 +157,14 @@ class PrivateKey:
             raise SigningError("passphrase is empty, expected at least one character")
         if len(salt) != SALT_BYTES or len(nonce) != NONCE_BYTES:
             raise ValueError(f"salt and nonce are {len(salt)} and {len(nonce)} bytes, expected 16 and 12")
+        lanes, memory_kib, passes = _DEFAULT_COST
         header = _Wrapped(
-            nonce=encode_base64(nonce).decode(), public=self.public.text, salt=encode_base64(salt).decode()
+            lanes=lanes,
+            memory_kib=memory_kib,
+            passes=passes,
+            nonce=encode_base64(nonce).decode(),
+            public=self.public.text,
+            salt=encode_base64(salt).decode(),
         )
         sealed = _cipher(passphrase, header).encrypt(nonce, self._seed, header.associated())
         header = msgspec.structs.replace(header, ciphertext=encode_base64(sealed).decode())
@@ -201,10 +207,10 @@ class _Wrapped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cipher: Literal["chacha20-poly1305"] = "chacha20-poly1305"
     ciphertext: str = ""
     kdf: Literal["argon2id"] = "argon2id"
-    lanes: int = ARGON2_LANES
-    memory_kib: int = ARGON2_MEMORY_KIB
+    lanes: int
+    memory_kib: int
     nonce: str
-    passes: int = ARGON2_PASSES
+    passes: int
     public: str
     salt: str
 

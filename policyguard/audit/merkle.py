@@ -109,7 +109,7 @@ def root_from_inclusion(hash_of_leaf: bytes, index: int, size: int, path: Sequen
     inner = (index ^ (size - 1)).bit_length()
     expected = inner + (index >> inner).bit_count()
     # INVARIANT I41: a path has exactly the length that index and size ask for.
-    if len(path) != expected or any(len(node) != HASH_BYTES for node in path):
+    if len(path) != expected or any(len(node) != HASH_BYTES for node in (hash_of_leaf, *path)):
         raise ProofError(f"path has {len(path)} hashes, expected {expected} of 32 bytes")
     node = hash_of_leaf
     for level, sibling in enumerate(path):
@@ -146,11 +146,11 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path
 
     Source: RFC 9162, section 2.1.4.2.
     """
-    if not 0 <= old <= new:
-        raise ProofError(f"old size {old} is beyond the new size {new}")
-    if old in (0, new):
-        if path or (old == new and old_root != new_root) or (old == 0 and old_root != EMPTY_ROOT):
-            raise ProofError(f"trees of {old} and {new} leaves do not agree")
+    if not 1 <= old <= new:
+        raise ProofError(f"old size is {old}, expected 1 to {new}: every tree begins with nothing")
+    if old == new:
+        if path or old_root != new_root:
+            raise ProofError(f"two trees of {old} leaves do not agree")
         return
     if any(len(node) != HASH_BYTES for node in path):
         raise ProofError("path has hashes that are not 32 bytes")

@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from policyguard.cli.main import BAD_DATA, DENIED, OK
 from policyguard.cli.options import guard_options, json_option, open_guard, read_request, replace_file, settings
 from policyguard.cli.output import say_explanation, say_json
-from policyguard.model.decision import Decision
+from policyguard.hooks.answer import decision_code, decision_data
 
 
 @click.command("decide")
@@ -35,26 +34,4 @@ def command(request: str, out: Path | None, as_json: bool, **given: Any) -> int:
         say_json({**decision_data(decision), "signed": json.loads(signed.to_json())})
     else:
         say_explanation(decision.explain())
-    return decision_exit_code(decision)
-
-
-def decision_data(decision: Decision) -> dict[str, Any]:
-    """Return what machines want to know of a decision."""
-    return {
-        "decision": decision.allowed,
-        "reason_codes": decision.reason_codes,
-        "determining": decision.determining,
-        "errored": decision.errored,
-        "requiring": decision.requiring,
-        "obligations": decision.obligations,
-        "gaps": [{name: getattr(gap, name) for name in gap.__struct_fields__} for gap in decision.gaps],
-        "policy": {"digest": decision.policy_digest, "epoch": decision.epoch},
-        "explanation": decision.explain(),
-    }
-
-
-def decision_exit_code(decision: Decision) -> int:
-    """Return 0 for allow, 65 for a request outside the schema, 77 for any other deny."""
-    if decision.allowed:
-        return OK
-    return BAD_DATA if decision.reason_codes == ("engine.malformed",) else DENIED
+    return decision_code(decision)

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from policyguard.attest.keys import PublicKey
-from policyguard.cli.decide_ import decision_data, decision_exit_code
 from policyguard.cli.options import (
     json_option,
     key_option,
@@ -20,6 +19,7 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say_explanation, say_json
 from policyguard.config import Config
+from policyguard.hooks.answer import decision_code, decision_data
 from policyguard.keyfiles import read_private_key
 from policyguard.model.facts import Facts, claims
 from policyguard.snapshots import load_snapshot
@@ -42,7 +42,7 @@ def command(request: str, policies: Path | None, key: Path | None, full: bool, a
         say_json({**decision_data(decision), "explanation": decision.explain(full=full)})
     else:
         say_explanation(decision.explain(full=full))
-    return decision_exit_code(decision)
+    return decision_code(decision)
 
 
 def _keys(config: Config) -> tuple[PublicKey, ...]:

@@ -22,14 +22,14 @@ def say(text: str = "", *, err: bool = False, **style: Any) -> None:
     click.secho(text, err=err, **style)
 
 
-def say_explanation(text: str) -> None:
+def say_explanation(text: str, *, err: bool = False) -> None:
     """Print an explanation with its leading words coloured."""
     for line in text.splitlines():
         match = _FIRST_WORD.match(line)
         style = _COLOURS.get(match[1]) if match else None
         if match and style:
             line = click.style(match[1], **style) + line[match.end() :]
-        click.echo(line)
+        click.echo(line, err=err)
 
 
 def say_json(data: Any) -> None:

@@ -7,12 +7,14 @@ Hostile bytes cost at most their own length: only `ProfileError` escapes. Field 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from policyguard.conditions import wire
 from policyguard.conditions.problems import ProfileError
 from policyguard.conditions.profile import ENTITIES, IDENTITIES, OVERLOADS, REFUSED_TYPES, SYNONYMS, VARIABLES
+from policyguard.conditions.signatures import fits
 from policyguard.model.expression import (
     Call,
     Constant,
@@ -31,6 +33,8 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 80
 """How deep nodes may nest; the checker itself stops an author at 32 levels of parentheses."""
 MAX_NODES = 20_000
+
+_OFFSET = re.compile(r"UTC|[+-]?([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
 _RESULT = "@result"
 _STEP = "not_strictly_false"
@@ -190,9 +194,14 @@ class _Decoder:
             raise ProfileError(f"`{message.text(2)}` is outside the profile", offset, name="function")
         if function in ("equals", "not_equals", "in_list"):
             _refuse_records(arguments, offset)
+        if function.endswith("_with_tz"):
+            _refuse_zone_names(arguments[-1])
         if function in ("logical_and", "logical_or"):
             arguments = _flattened(function, arguments)
-        return Call(function, arguments, self.type_of(identifier, offset), offset)
+        kind = self.type_of(identifier, offset)
+        if not fits(function, arguments, kind):
+            raise ProfileError(f"malformed expression: `{function}` of other types", offset)
+        return Call(function, arguments, kind, offset)
 
     def value(self, data: bytes, bound: frozenset[str], depth: int) -> Expression:
         """Decode a node that stands as a value: anything but a whole entity."""
@@ -211,6 +220,8 @@ class _Decoder:
             raise ProfileError("optional elements are outside the profile", offset, name="optional")
         elements = tuple(self.value(element, bound, depth) for element in message.repeated(1))
         kind = self.type_of(identifier, offset, empty=not elements)
+        if not kind.startswith("list("):
+            raise ProfileError("malformed expression: a list of another type", offset)
         return ListOf(elements, kind, offset)
 
     def map_of(self, data: bytes, identifier: int, offset: int, bound: frozenset[str], depth: int) -> Expression:
@@ -219,6 +230,8 @@ class _Decoder:
             raise ProfileError("building a record is outside the profile", offset, name="message")
         entries = tuple(self.entry(_Message(entry), offset, bound, depth) for entry in message.repeated(2))
         kind = self.type_of(identifier, offset, empty=not entries)
+        if not kind.startswith("map("):
+            raise ProfileError("malformed expression: a map of another type", offset)
         return MapOf(entries, kind, offset)
 
     def entry(self, message: _Message, offset: int, bound: frozenset[str], depth: int) -> tuple[Expression, Expression]:
@@ -315,6 +328,15 @@ def _refuse_records(arguments: tuple[Expression, ...], offset: int) -> None:
                 f"records (`{innermost}`) cannot be compared", offset, name="record-equality",
                 help="compare the fields that matter",
             )  # fmt: skip
+
+
+def _refuse_zone_names(zone: Expression) -> None:
+    if isinstance(zone, Constant) and _OFFSET.fullmatch(str(zone.value)):
+        return
+    raise ProfileError(
+        "a time zone is `UTC` or an offset such as `+02:00`, written out", zone.offset, name="zone",
+        help="the rules of named zones differ from host to host",
+    )  # fmt: skip
 
 
 def _flattened(function: str, arguments: tuple[Expression, ...]) -> tuple[Expression, ...]:

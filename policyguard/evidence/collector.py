@@ -11,8 +11,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from policyguard.errors import PolicyGuardError
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
@@ -26,8 +27,7 @@ _PATH = re.compile(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
 _REASON_LENGTH = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobInputs:
+class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to run: the command, where, with which environment, and the files the job names.
 
     `directory` is absolute. `files` are names relative to it, or absolute. `environment` is what the child will get.
@@ -35,19 +35,18 @@ class JobInputs:
 
     argv: tuple[str, ...] = ()
     directory: str = "/"
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     files: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collected:
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """What one collector saw: facts by path, and for each declared path it could not supply, why.
 
     `contributors` None means that it did not look for them.
     """
 
-    entries: Mapping[str, Fact] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
+    entries: Mapping[str, Fact] = msgspec.field(default_factory=dict)
+    missing: Mapping[str, str] = msgspec.field(default_factory=dict)
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
 
@@ -97,8 +96,7 @@ def gather(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Report:
+class _Report(msgspec.Struct, frozen=True, kw_only=True):
     declares: tuple[str, ...]
     collected: Collected
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeAlias
 
 from policyguard.conditions.check import Checker
 from policyguard.conditions.polarity import polarity_errors
 from policyguard.conditions.problems import ConditionError, ConditionErrors
+from policyguard.errors import PolicyErrors
 from policyguard.model.expression import Expression
 from policyguard.model.policy import Condition, Effect, Rule, Schema
 from policyguard.policy.binder import Problems
 from policyguard.policy.nodes import Scalar
 from policyguard.policy.rules import Draft
 
-Outcome = Expression | ConditionErrors
+Outcome: TypeAlias = Expression | ConditionErrors
 
 
 def check_conditions(drafts: list[Draft], schema: Schema, problems: Problems) -> list[Rule]:
     """Return the rules whose conditions hold water; each mistake of the others is reported."""
-    checker = _Memory(schema)
+    try:
+        checker = _Memory(schema)
+    except PolicyErrors as found:
+        problems.errors.extend(found.errors)
+        return []
     rules = []
     for draft in drafts:
         if draft.when is None:

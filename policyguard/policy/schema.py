@@ -169,8 +169,8 @@ def _attribute(
         else:
             problems.add(place, "PG104", words[0])
         return None
-    if "enum" in body and str(type_) not in ("string", "list(string)"):
-        problems.add(node.key("enum"), "PG104", f"found `enum` on type `{type_}`, expected `string` or `list(string)`")
+    if "enum" in body and str(type_) != "string":
+        problems.add(node.key("enum"), "PG104", f"found `enum` on type `{type_}`, expected `string`")
     if "unit" in body and str(type_) not in ("int", "list(int)", "map(string, int)"):
         problems.add(node.key("unit"), "PG104", f"found `unit` on type `{type_}`, expected `int`")
     return Attribute(

@@ -39,7 +39,7 @@ _CASE = Table(
     Field("request", nested(_REQUEST), required=True),
     Field("use", listing(IDENTIFIER)),
     Field("facts", _FACTS),
-    Field("approvals", raw),
+    Field("approvals", listing(subject_ref, least=0)),
     Field("contributors", listing(subject_ref, least=0)),
     Field("now", instant),
     Field("expect", choice("expectation", EXPECTATIONS), required=True),

@@ -19,7 +19,7 @@ LAYERS = (
     {"evidence", "audit", "lint"},
     {"guard", "verify", "keyfiles", "config", "snapshots", "sources"},
     {"server", "hooks", "testing", "analysis"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -1,0 +1,182 @@
+"""`policyguard audit verify|show|prove|tail`: read the decision log without trusting whoever kept it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.dsse import Envelope, parse
+from policyguard.attest.keys import encode_base64
+from policyguard.attest.note import NoteKey
+from policyguard.attest.statement import Predicate, parse_statement
+from policyguard.audit.check import LogSummary, check_log
+from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
+from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.main import FINDINGS
+from policyguard.cli.options import json_option, key_option, log_option, needed, passphrase, settings, trust_option
+from policyguard.cli.output import say, say_json
+from policyguard.cli.verify_ import read_trust
+from policyguard.config import Config
+from policyguard.errors import AuditError, VerificationError
+from policyguard.keyfiles import read_private_key
+from policyguard.snapshots import read_bounded
+
+MAX_NOTE_FILE_BYTES = 65_536
+POLL_S = 0.5
+
+
+@click.group("audit")
+def command() -> None:
+    """Verify, show, prove or follow the decision log."""
+
+
+@command.command("verify")
+@log_option
+@trust_option
+@key_option
+@click.option("--checkpoint", "kept", multiple=True, type=click.Path(path_type=Path),
+              help="A checkpoint kept from earlier; the log must still contain that tree.")  # fmt: skip
+@json_option
+def verify(kept: tuple[Path, ...], as_json: bool, **given: Any) -> int:
+    """Recompute every entry, hash and checkpoint; name the first entry that does not add up.
+
+    Exits with 1 where the log does not add up. Without --trust or --key the log is held against itself only, and the
+    answer says so.
+    """
+    config = settings(**given)
+    notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
+    with SqliteStore.open(needed(config, "log"), read_only=True) as store:
+        logs = _log_keys(config, store.origin)
+        try:
+            summary = check_log(store, logs, notes)
+        except AuditError as problem:
+            return _broken(problem, as_json)
+    return _sound(summary, as_json, signed=logs is not None)
+
+
+@command.command("show")
+@log_option
+@click.argument("entry", type=int)
+@json_option
+def show(entry: int, as_json: bool, log: Path | None) -> None:
+    """Show the decision at index ENTRY."""
+    with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
+        envelope, predicate = _decision(row_at(store, entry).leaf, entry)
+    if as_json:
+        say_json({"entry": entry, "statement": json.loads(envelope.payload)})
+        return
+    say(_line(entry, predicate))
+    say(json.dumps(json.loads(envelope.payload)["predicate"], indent=2, ensure_ascii=False))
+
+
+@command.command("prove")
+@log_option
+@click.argument("entry", type=int, required=False)
+@click.option("--since", type=int, help="Prove that the log of today begins with that of so many entries.")
+def prove(entry: int | None, since: int | None, log: Path | None) -> None:
+    """Print a SignedDecision with an inclusion proof of ENTRY, or with --since a consistency proof.
+
+    Without either, print the newest signed checkpoint: keep it elsewhere, and pass it to `audit verify --checkpoint`.
+    """
+    with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
+        if entry is not None:
+            envelope = parse(row_at(store, entry).leaf)
+            click.echo(SignedDecision(envelope, prove_inclusion(store, entry)).to_json())
+        elif since is not None:
+            path = [encode_base64(node).decode() for node in prove_consistency(store, since)]
+            say_json({"old_size": since, "checkpoint": latest_note(store).decode(), "path": path})
+        else:
+            click.echo(latest_note(store), nl=False)
+
+
+@command.command("tail")
+@log_option
+@click.option("-n", "count", type=int, default=10, show_default=True, help="How many of the newest entries.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as entries arrive.")
+@json_option
+def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> None:
+    """Show the newest decisions, one line each."""
+    with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
+        last = store.last()
+        start = max(0, (last.entry + 1 if last is not None else 0) - max(0, count))
+        while True:
+            for entry, predicate in _entries(store, start):
+                _print(entry, predicate, as_json)
+                start = entry + 1
+            if not follow:
+                return
+            sys.stdout.flush()
+            time.sleep(POLL_S)
+
+
+def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, Predicate]]:
+    last = store.last()
+    if last is not None and start <= last.entry:
+        for row in store.read(start, last.entry + 1):
+            yield row.entry, _decision(row.leaf, row.entry)[1]
+
+
+def _decision(leaf: bytes, entry: int) -> tuple[Envelope, Predicate]:
+    try:
+        envelope = parse(leaf)
+        return envelope, parse_statement(envelope.payload).predicate
+    except VerificationError as problem:
+        raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from problem
+
+
+def _print(entry: int, predicate: Predicate, as_json: bool) -> None:
+    if as_json:
+        say_json({"entry": entry, "decision": predicate.decision, "requester": predicate.requester,
+                  "action": predicate.action, "resource": predicate.resource, "issued_at": predicate.issued_at,
+                  "reason_codes": predicate.reason_codes, "decision_id": predicate.decision_id})  # fmt: skip
+    else:
+        say(_line(entry, predicate))
+
+
+def _line(entry: int, predicate: Predicate) -> str:
+    reasons = ",".join(predicate.reason_codes)
+    return (
+        f"{entry:>6}  {predicate.issued_at:<30}  {predicate.decision.upper():<5}  {predicate.requester}  "
+        f"{predicate.action}  {predicate.resource}  {reasons}"
+    )
+
+
+def _log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
+    """Return whose checkpoints count: those of trust, else that of our own key, else None."""
+    if config.trust is not None:
+        return read_trust(config.trust).logs
+    if config.key is not None:
+        return (NoteKey(origin, read_private_key(config.key, passphrase=passphrase()).public),)
+    return None
+
+
+def _broken(problem: AuditError, as_json: bool) -> int:
+    if as_json:
+        say_json({"verified": False, "entry": problem.entry, "problem": problem.message})
+    else:
+        say("BROKEN  ", nl=False, fg="red", bold=True)
+        say(problem.message)
+    return FINDINGS
+
+
+def _sound(summary: LogSummary, as_json: bool, *, signed: bool) -> int:
+    checkpoint = summary.checkpoint
+    if as_json:
+        say_json({
+            "verified": True, "signatures_checked": signed, "origin": checkpoint.origin, "size": checkpoint.size,
+            "root": checkpoint.root.hex(), "checkpoints": summary.checkpoints,
+        })  # fmt: skip
+        return 0
+    say("SOUND   ", nl=False, fg="green", bold=True)
+    say(f"{checkpoint.size} entries of {checkpoint.origin} under {summary.checkpoints} checkpoints, "
+        f"root {checkpoint.root.hex()[:16]}")  # fmt: skip
+    if not signed:
+        say("signatures were not checked: give --trust or --key to know who signed", err=True, fg="yellow")
+    return 0

@@ -1,0 +1,65 @@
+"""`policyguard run --job JOB.yaml -- CMD...`: decide about a job, and start it only if it is allowed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores.used import UsedDecisions
+from policyguard.cli.jobs import job_collectors, job_request
+from policyguard.cli.main import BAD_DATA, DENIED
+from policyguard.cli.options import guard_options, open_guard, replace_file, settings, trust_option
+from policyguard.cli.output import say_explanation
+from policyguard.cli.verify_ import read_trust
+from policyguard.config import DEFAULT_AUDIENCE, Config
+from policyguard.errors import AccessDenied
+from policyguard.guard import Guard
+from policyguard.hooks.answer import decision_code
+from policyguard.hooks.launcher import launch
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True})
+@guard_options
+@trust_option
+@click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
+@click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; one starts one job.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | None, quiet: bool, **given: Any) -> int:
+    """Look at the job, decide, sign and log; look again just before the start; run CMD only if all of it holds.
+
+    Exits with the job's own status, 77 when denied, and with POLICYGUARD_DECISION set for the job's processes.
+    """
+    config = settings(**given)
+    request, inputs = job_request(job, words, os.environ)
+
+    def tell(signed: SignedDecision) -> None:
+        if out is not None:
+            replace_file(out, signed.to_json() + b"\n")
+        if not quiet or not signed.decision.allowed:
+            say_explanation(signed.decision.explain(), err=True)
+
+    with open_guard(config, collectors=job_collectors()) as guard:
+        trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
+        store = UsedDecisions.open(used) if used is not None else None
+        try:
+            return launch(guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
+                          on_decision=tell)  # fmt: skip
+        except AccessDenied as denial:
+            return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
+
+
+def own_trust(guard: Guard, config: Config) -> Trust:
+    """Return what a launcher accepts that was given no trust: its own guard, under the policies it decides by."""
+    return Trust(
+        keys=(TrustedKey(key=guard.public_key),),
+        logs=(guard.log_key,),
+        audiences=frozenset({config.audience or DEFAULT_AUDIENCE}),
+        policy_digests=frozenset({guard.snapshot.policy_digest}),
+    )

@@ -1,0 +1,106 @@
+"""`policyguard verify SIGNED`: the worker's check, steps V1 to V11."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.trust import Trust, parse_trust
+from policyguard.audit.receipt import MAX_SIGNED_BYTES
+from policyguard.audit.stores.used import UsedDecisions
+from policyguard.cli.jobs import look_at_job
+from policyguard.cli.options import audience_option, json_option, needed, read_request, settings, trust_option
+from policyguard.cli.output import say, say_json
+from policyguard.errors import ConfigurationError, PolicyErrors
+from policyguard.model.request import Request
+from policyguard.policy.reader import read_value
+from policyguard.snapshots import read_bounded
+from policyguard.values import EMPTY_MAP, Value
+from policyguard.verify import VerifiedDecision, verify
+
+MAX_TRUST_BYTES = 262_144
+
+
+@click.command("verify", context_settings={"ignore_unknown_options": True})
+@click.argument("signed", type=click.Path(path_type=Path))
+@trust_option
+@audience_option
+@click.option("--request", "request_file", help="The request this worker is about to run, `-` for standard input.")
+@click.option("--job", type=click.Path(path_type=Path), help="The job file this worker is about to run, with CMD.")
+@click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; refuse a second use.")
+@json_option
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def command(
+    signed: Path, request_file: str | None, job: Path | None, words: tuple[str, ...], used: Path | None, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Check that the SignedDecision in the file SIGNED allows exactly this request, here and now.
+
+    With --job and CMD the job is looked at again, as the launcher did. Exits with 77 and names the step, V1 to V11,
+    where it does not hold.
+    """
+    config = settings(**given)
+    trust = read_trust(needed(config, "trust"))
+    if config.audience is None:
+        raise ConfigurationError("--audience is missing, expected this worker's own name")
+    request, bound = _about_to_run(request_file, job, words)
+    data = read_bounded(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
+    store = UsedDecisions.open(used) if used is not None else None
+    verified = verify(
+        data, trust, request, audience=config.audience, now=time.time_ns(), bound=bound, used=store
+    )  # fmt: skip
+    if as_json:
+        say_json(verified_data(verified))
+        return
+    predicate = verified.predicate
+    say(f"verified  {predicate.requester}  {predicate.action}  {predicate.resource}")
+    say(f"decision  {predicate.decision_id} for {predicate.audience}, until {predicate.expires}")
+    say(f"policy    {predicate.policy.digest[:16]} epoch {predicate.policy.epoch}")
+    say(f"log       {verified.checkpoint.origin}, entry {verified.index} of {verified.checkpoint.size}")
+
+
+def _about_to_run(
+    request_file: str | None, job: Path | None, words: Sequence[str]
+) -> tuple[Request, Mapping[str, Value]]:
+    if (request_file is None) == (job is None):
+        raise click.UsageError("give either --request FILE, or --job FILE and the command")
+    if request_file is not None:
+        return read_request(request_file), EMPTY_MAP
+    if not words:
+        raise click.UsageError("--job needs the command it is for, after `--`")
+    facts = look_at_job(Path(str(job)), words, os.environ)
+    return facts.request, facts.bound
+
+
+def read_trust(path: Path) -> Trust:
+    """Return the trust this YAML or JSON file spells, else raise `ConfigurationError` naming the place."""
+    try:
+        data = read_value(read_bounded(path, MAX_TRUST_BYTES), str(path))
+    except PolicyErrors as problems:
+        raise ConfigurationError(str(problems.errors[0]), help=problems.errors[0].help) from problems
+    try:
+        return parse_trust(data)
+    except ConfigurationError as problem:
+        raise ConfigurationError(f"{path}: {problem.message}", help=problem.help) from problem
+
+
+def verified_data(verified: VerifiedDecision) -> dict[str, Any]:
+    """Return what machines want to know of a verified decision."""
+    predicate = verified.predicate
+    return {
+        "verified": True,
+        "decision_id": predicate.decision_id,
+        "requester": predicate.requester,
+        "action": predicate.action,
+        "resource": predicate.resource,
+        "audience": predicate.audience,
+        "expires": predicate.expires,
+        "obligations": predicate.obligations,
+        "policy": {"digest": predicate.policy.digest, "epoch": predicate.policy.epoch},
+        "log": {"origin": verified.checkpoint.origin, "index": verified.index, "size": verified.checkpoint.size},
+    }

@@ -1,0 +1,32 @@
+"""What the platform that calls us vouches for: properties it wrote into the request over an authenticated channel.
+
+A Slurm controller knows `submit_uid`, an API server knows `userInfo`. The operator names those paths where the hook is
+configured; the request cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.model.facts import Assurance, Fact, claims
+from policyguard.model.request import Request
+from policyguard.values import Instant
+
+
+class ChannelCollector:
+    """Supplies the named properties of the request as observed, and no other."""
+
+    name = "channel"
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self.declares = tuple(sorted(set(paths)))
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return each named property that the request has; the others are missing."""
+        claimed = claims(request, now)
+        # INVARIANT I97: only paths that the operator named rise from claimed to observed.
+        present = [path for path in self.declares if path in claimed]
+        entries = {path: Fact(claimed[path].value, Assurance.OBSERVED, self.name, now) for path in present}
+        missing = {path: "the calling platform did not say" for path in self.declares if path not in entries}
+        return Collected(entries=entries, missing=missing)

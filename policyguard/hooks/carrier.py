@@ -1,0 +1,57 @@
+"""How a signed decision reaches the processes of its job: in `POLICYGUARD_DECISION`.
+
+The text itself where it fits, so that it travels wherever environments travel (torchrun, srun, containers); else `@`
+and the path of a file that only the job's user can read. It needs no trusted place: `verify` trusts keys.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
+from policyguard.errors import EvidenceError
+from policyguard.evidence.files import read_small
+
+VARIABLE = "POLICYGUARD_DECISION"
+
+MAX_INLINE_BYTES = 65_536
+"""Half of what Linux allows for one variable (MAX_ARG_STRLEN, 128 KiB), so that the rest of the environment fits."""
+
+_OURS = "POLICYGUARD_"
+
+
+def child_environment(environment: Mapping[str, str], signed: SignedDecision, private: str) -> dict[str, str]:
+    """Return the environment a job gets: its own, without our variables, and with the signed decision.
+
+    `private` is a folder of mode 0700 that lives as long as the job.
+    """
+    # INVARIANT I98: what the launcher is configured with, a passphrase above all, never reaches the job.
+    kept = {name: value for name, value in environment.items() if not name.startswith(_OURS)}
+    return {**kept, VARIABLE: _carried(signed.to_json(), private)}
+
+
+def read_carried(environment: Mapping[str, str]) -> bytes:
+    """Return the bytes of the signed decision this process was started with; nothing in them is verified yet.
+
+    Raises:
+        EvidenceError: there is none, or its file cannot be read.
+    """
+    text = environment.get(VARIABLE, "")
+    if not text:
+        raise EvidenceError(
+            f"`{VARIABLE}` is not set, expected a signed decision", help="start the job with `policyguard run`"
+        )
+    if text.startswith("@"):
+        return read_small(text[1:], MAX_SIGNED_BYTES)
+    return os.fsencode(text)
+
+
+def _carried(data: bytes, private: str) -> str:
+    if len(data) <= MAX_INLINE_BYTES:
+        return data.decode()
+    path = os.path.join(private, "decision.json")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return f"@{path}"

@@ -1,0 +1,98 @@
+"""Starting a job only under a signed allow, and only if it is still what the decision was about.
+
+    L1  decide: collect, decide, sign, log (design section 6, steps 2 to 6); a deny ends here
+    L2  look again: the same collectors, just before the start
+    L3  verify: steps V1 to V11 on the very bytes the job will carry, with what L2 measured
+    L4  start the program that was measured, by its path, with the decision in its environment
+    L5  pass signals down and the exit status up
+
+Nothing is started before L4. Between L3 and the kernel reading the program lies a moment in which its owner could
+change it; docs/hooks/launcher.md says what narrows it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+
+from policyguard.attest.trust import Trust
+from policyguard.audit.receipt import SignedDecision
+from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.files import shown
+from policyguard.evidence.job import ARGV, EXECUTABLE, resolve_executable
+from policyguard.guard import Guard
+from policyguard.hooks.carrier import child_environment
+from policyguard.hooks.supervise import supervise
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant, Value
+from policyguard.verify import UsedStore, VerifiedDecision, verify
+
+
+def launch(
+    guard: Guard,
+    request: Request,
+    inputs: JobInputs,
+    trust: Trust,
+    *,
+    audience: str,
+    used: UsedStore | None = None,
+    private_bytecode: bool = True,
+    on_decision: Callable[[SignedDecision], None] | None = None,
+    on_start: Callable[[VerifiedDecision], None] | None = None,
+    clock: Callable[[], Instant] = time.time_ns,
+) -> int:
+    """Run the job and return its exit status (128 + n for a signal), if and only if it is allowed here and now.
+
+    Args:
+        guard: must look at jobs (`JobCollector`), else a decision would not be bound to the command.
+        trust: what this launcher accepts as a verifier, `audience` its own name.
+        used: with it, a decision starts one job only.
+        private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
+        on_decision, on_start: told of the signed decision, allow or deny, and of the verified one; for printing.
+
+    Raises:
+        AccessDenied: the decision is deny; it is signed and logged, nothing was started.
+        VerificationError: what is about to run is not what was decided on; nothing was started.
+        EvidenceError: the program cannot be found or started.
+        SigningError, AuditError: the decision could not be signed or logged; nothing was started.
+    """
+    signed = decided(guard, request, inputs, on_decision)  # L1
+    bound = guard.gather(request, inputs).bound  # L2
+    verified = verify(signed.to_json(), trust, request, audience=audience, now=clock(), bound=bound, used=used)  # L3
+    executable = _measured_program(inputs, bound)
+    if on_start is not None:
+        on_start(verified)
+    with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
+        environment = child_environment(inputs.environment, signed, private)
+        if private_bytecode:
+            environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
+        return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
+
+
+def decided(
+    guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
+) -> SignedDecision:
+    """Return the signed allow for this job, else raise `AccessDenied`; tells `on_decision` of either."""
+    facts = guard.gather(request, inputs)
+    # INVARIANT I96: nothing is started under a decision that is not bound to the command itself.
+    if inputs.argv and ARGV not in facts.bound:
+        raise ConfigurationError("the guard does not look at commands, expected one opened with a `JobCollector`")
+    signed = guard.issue(facts)
+    if on_decision is not None:
+        on_decision(signed)
+    if not signed.decision.allowed:
+        raise AccessDenied(signed.decision.explain(), signed=signed)
+    return signed
+
+
+def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
+    """Return the path to start, which is the one whose digest was verified a moment ago."""
+    executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+    record = bound.get(EXECUTABLE)
+    # INVARIANT I96: the program started is the one that was measured, not what the name leads to by now.
+    if not isinstance(record, FrozenMap) or record["path"] != shown(executable):
+        raise EvidenceError(f"`{shown(executable)}`: was not measured, expected the program that the decision is about")
+    return executable

@@ -1,0 +1,154 @@
+"""The hook for any program: a JSON request on standard input, a JSON answer on standard output, an exit code.
+
+    policyguard hook --policies FILE --key FILE --log FILE [--audience NAME] [--observed PATH]... [--look]
+
+Exit codes: 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration; whoever reads no JSON reads the code.
+With a compiled snapshot neither yaml, casbin nor CEL is imported, and click never is: start-up time is a feature.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
+from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.collector import Collector, JobInputs
+from policyguard.guard import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Guard
+from policyguard.hooks.answer import UNAVAILABLE, decision_code, decision_data, error_code
+from policyguard.model.request import MAX_REQUEST_BYTES, Request
+
+PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
+
+_PATHS = ("policies", "key", "log")
+
+
+class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the words after `policyguard hook` say; None means not given."""
+
+    policies: str | None = None
+    key: str | None = None
+    log: str | None = None
+    audience: str | None = None
+    lifetime_s: int = DEFAULT_LIFETIME_S
+    observed: tuple[str, ...] = ()
+    look: bool = False
+
+
+def main(words: Sequence[str]) -> int:
+    """Answer the one request on standard input and return the exit code. Never raises, never prints a traceback."""
+    text = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
+    answer, code = respond(text, lambda: open_guard(read_options(words)))
+    try:
+        sys.stdout.buffer.write(answer + b"\n")
+        sys.stdout.buffer.flush()
+    except OSError:
+        # Whoever asked is gone or cannot be written to; it must not take a missing answer for a yes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return UNAVAILABLE
+    return code
+
+
+def respond(text: bytes, opened: Callable[[], Guard]) -> tuple[bytes, int]:
+    """Return the answer to this request text, as JSON bytes, and the exit code that says the same.
+
+    A denial is an answer, signed and logged; a problem is an answer, too, with `decision` false and `error`.
+    """
+    try:
+        request = Request.from_json(text)
+        with opened() as guard:
+            signed = guard.decide(request, _here())
+        decision = signed.decision
+        data = {**decision_data(decision), "signed": json.loads(signed.to_json())}
+        return _json(data), decision_code(decision)
+    except PolicyGuardError as problem:
+        return _json(_refusal(problem)), error_code(problem)
+    # INVARIANT I99: a hook that cannot tell denies.
+    except Exception as problem:  # noqa: BLE001 - the caller sees an answer and a code whatever happens here
+        return _json({"decision": False, "error": f"the hook failed: {problem}"}), UNAVAILABLE
+
+
+def read_options(words: Sequence[str]) -> HookOptions:
+    """Return the options these words spell, completed from the configuration file where one is to be found.
+
+    Raises:
+        ConfigurationError: an unknown option, a value missing, or a path that nothing names.
+    """
+    given: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        option = name.removeprefix("--")
+        if name == "--look" and not equals:
+            given["look"] = True
+            continue
+        if name not in ("--policies", "--key", "--log", "--audience", "--observed"):
+            raise ConfigurationError(f"unknown option `{name}`, expected one of `--policies`, `--key`, `--log`, "
+                                     "`--audience`, `--observed`, `--look`")  # fmt: skip
+        if not equals:
+            if not rest:
+                raise ConfigurationError(f"`{name}` has no value, expected `{name} VALUE`")
+            value = rest.pop(0)
+        given[option] = (*given.get(option, ()), value) if option == "observed" else value
+    options = HookOptions(**given)
+    return options if all(getattr(options, path) for path in _PATHS) else _completed(options)
+
+
+def open_guard(options: HookOptions) -> Guard:
+    """Return the guard these options describe."""
+    for name in _PATHS:
+        if not getattr(options, name):
+            raise ConfigurationError(f"--{name} is missing, expected a path",
+                                     help=f"give --{name}, or `{name}:` in a policyguard.yaml")  # fmt: skip
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
+    return Guard.open(
+        str(options.policies), key=str(options.key), log=str(options.log),
+        audience=options.audience or DEFAULT_AUDIENCE, lifetime_s=options.lifetime_s, collectors=collectors(options),
+        passphrase=passphrase.encode() if passphrase else None,
+    )  # fmt: skip
+
+
+def collectors(options: HookOptions) -> tuple[Collector, ...]:
+    """Return what supplies facts to a hook: the calling platform's word, and with `look` identity and repository."""
+    chosen: list[Collector] = [ChannelCollector(options.observed)] if options.observed else []
+    if options.look:
+        # Only a hook that looks pays for what looking needs.
+        chosen.append(import_module("policyguard.evidence.identity").IdentityCollector())
+        chosen.append(import_module("policyguard.evidence.repository").RepositoryCollector())
+    return tuple(chosen)
+
+
+def _here() -> JobInputs:
+    return JobInputs(directory=os.getcwd(), environment=dict(os.environ))
+
+
+def _completed(options: HookOptions) -> HookOptions:
+    """Return the options with what `policyguard.yaml` adds; only here does a hook read yaml."""
+    configuration = import_module("policyguard.config")
+    found = configuration.find_config(Path(), os.environ.get(configuration.VARIABLE))
+    added = {name: str(getattr(found, name)) for name in _PATHS if getattr(found, name) is not None}
+    given = {name: getattr(options, name) for name in (*_PATHS, "audience") if getattr(options, name) is not None}
+    return HookOptions(
+        **{"audience": found.audience, **added, **given}, lifetime_s=found.lifetime_s, observed=options.observed,
+        look=options.look,
+    )  # fmt: skip
+
+
+def _refusal(problem: PolicyGuardError) -> dict[str, Any]:
+    data: dict[str, Any] = {"decision": False, "error": str(problem)}
+    if isinstance(problem, RequestError):
+        data["path"] = problem.path
+    if problem.help:
+        data["help"] = problem.help
+    return data
+
+
+def _json(data: object) -> bytes:
+    return json.dumps(data, ensure_ascii=True, separators=(",", ":")).encode()

@@ -1,0 +1,89 @@
+"""Running one command as if nobody stood between it and whoever started it: signals go down, the status comes up.
+
+With a terminal the child stays in our process group, so that it can read from the terminal, which sends it Ctrl-C,
+Ctrl-\\ and Ctrl-Z. Without one it gets a group of its own, and every signal reaches it through us, once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+from policyguard.errors import EvidenceError
+from policyguard.evidence.files import shown
+
+FORWARDED = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+    signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP,
+)  # fmt: skip
+_FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH})
+
+
+def supervise(argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str]) -> int:
+    """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
+
+    Signals are forwarded only from the main thread, where Python lets them be caught. If this process is killed with
+    SIGKILL the child goes on; the scheduler that sends it must, and does, send it to the whole job.
+
+    Raises:
+        EvidenceError: the program cannot be started; nothing ran.
+    """
+    has_terminal = os.isatty(0)
+    with _Forwarder(has_terminal) as forwarder:
+        try:
+            process = subprocess.Popen(
+                list(argv), executable=executable, cwd=directory, env=dict(environment),
+                process_group=None if has_terminal else 0,
+            )  # fmt: skip
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or str(problem)
+            raise EvidenceError(f"`{shown(executable)}`: cannot be started: {reason.lower()}") from problem
+        forwarder.adopt(process)
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+class _Forwarder:
+    """Catches signals from before the child exists until it is gone; what comes too early is sent once it exists."""
+
+    def __init__(self, has_terminal: bool) -> None:
+        self._has_terminal = has_terminal
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Forwarder:
+        if threading.current_thread() is threading.main_thread():
+            for number in FORWARDED:
+                # The terminal stops and continues the whole group, us included, without our help.
+                if not (self._has_terminal and number in (signal.SIGTSTP, signal.SIGCONT)):
+                    self._previous[number] = signal.signal(number, self._forward)
+        return self
+
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        early, self._early = self._early, []
+        for number in early:
+            process.send_signal(number)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous if previous is not None else signal.SIG_DFL)
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._has_terminal and number in _FROM_TERMINAL:
+            return
+        if self._process is None:
+            self._early.append(number)
+            return
+        self._process.send_signal(number)
+        if number == signal.SIGTSTP:
+            # Stopping is visible to whoever watches us: a shell, a scheduler. SIGCONT wakes us, then the child.
+            os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,0 +1,49 @@
+"""For programs: one object, stable names, every finding with its fingerprint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from policyguard.lint.report import Report
+from policyguard.lint.rule import SEVERITIES, Finding
+from policyguard.values import Span
+
+FORMAT = 1
+"""Raised when a name in the output changes its meaning; new names may appear without."""
+
+
+def to_json(report: Report) -> str:
+    """Return the report as one indented JSON object."""
+    data = {
+        "format": FORMAT,
+        "clean": report.clean,
+        "counts": {severity: report.count(severity) for severity in SEVERITIES}
+        | {"suppressed": len(report.suppressed), "baselined": report.baselined},
+        "findings": [
+            _finding(finding) | {"fingerprint": fingerprint}
+            for finding, fingerprint in zip(report.findings, report.fingerprints(), strict=True)
+        ],
+        "suppressed": [
+            _finding(finding) | {"reason": by.reason, "until": by.until} for finding, by in report.suppressed
+        ],
+    }
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "name": finding.name,
+        "severity": finding.severity,
+        **_place(finding.span),
+        "message": finding.message,
+        "help": finding.help,
+        "fixable": finding.fixable,
+        "stops_load": finding.stops_load,
+        "related": [_place(span) for span in finding.related],
+    }
+
+
+def _place(span: Span) -> dict[str, Any]:
+    return {"file": span.file, "line": span.line, "column": span.column}

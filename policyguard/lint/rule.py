@@ -1,0 +1,113 @@
+"""What a lint rule is, what it hands over, and what a finding looks like to everyone else.
+
+A rule is a module of `policyguard.lint.rules`, one file, one code. It declares
+
+    CODE = "PG201"            NAME = "star-action"         SEVERITY = "warning"
+    HELP = "name the actions" # second sentence of every finding, unless a hit brings its own
+    FIXABLE = True            # optional: the help can be applied without thinking
+    PRODUCED_BY = "load"      # optional: the loader (or "suppressions") finds it, the module has no `check`;
+                              # "load and lint" if both do
+    NEEDS_POLICY_SET = False  # optional: runs also when the load failed
+
+and `check(context) -> Iterator[Hit]`. The first line of its docstring is the summary that reports and pages show. A
+rule says where and what; code, name and severity are added by the runner, so no rule can report under another's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+from policyguard.values import Span
+
+if TYPE_CHECKING:
+    from policyguard.lint.context import Context
+
+Severity = Literal["error", "warning", "information"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "information")
+"""From worst to mildest; reports sort and count in this order."""
+
+LINT = "lint"
+PRODUCERS = ("load", LINT, "load and lint", "suppressions")
+"""Who finds it: the loader, a `check`, or the runner when it applies suppressions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A place that a rule objects to. `severity` and `help` replace the rule's own where a case differs."""
+
+    span: Span
+    message: str
+    help: str | None = None
+    severity: Severity | None = None
+    related: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A mistake or a doubt, at a place, under a code that has a page. `related` are other places it is about."""
+
+    code: str
+    name: str
+    severity: Severity
+    span: Span
+    message: str
+    help: str | None = None
+    related: tuple[Span, ...] = ()
+    fixable: bool = False
+    stops_load: bool = False
+
+    @property
+    def order(self) -> tuple[Span, str, str]:
+        return (self.span, self.code, self.message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One entry of the catalogue. `check` is None for what is found without one."""
+
+    code: str
+    name: str
+    severity: Severity
+    summary: str
+    help: str
+    produced_by: str
+    check: Callable[[Context], Iterator[Hit]] | None
+    fixable: bool = False
+    needs_policy_set: bool = True
+
+    @classmethod
+    def of(cls, module: ModuleType) -> Rule:
+        """Return the rule a module declares. Raises `ValueError` if the declaration is incomplete."""
+        produced_by = getattr(module, "PRODUCED_BY", LINT)
+        check = getattr(module, "check", None)
+        if produced_by not in PRODUCERS or (check is not None) != (LINT in produced_by):
+            raise ValueError(f'{module.__name__}: expected a `check`, or `PRODUCED_BY = "load"` without one')
+        if module.SEVERITY not in SEVERITIES:
+            raise ValueError(f"{module.__name__}: severity is `{module.SEVERITY}`, expected one of {SEVERITIES}")
+        return cls(
+            code=module.CODE,
+            name=module.NAME,
+            severity=module.SEVERITY,
+            summary=(module.__doc__ or "").strip().split("\n")[0],
+            help=module.HELP,
+            produced_by=produced_by,
+            check=check,
+            fixable=getattr(module, "FIXABLE", False),
+            needs_policy_set=getattr(module, "NEEDS_POLICY_SET", True),
+        )
+
+    def finding(self, hit: Hit) -> Finding:
+        """Return the hit with this rule's code, name and, unless it brings its own, severity and help."""
+        return Finding(
+            code=self.code,
+            name=self.name,
+            severity=hit.severity or self.severity,
+            span=hit.span,
+            message=hit.message,
+            help=hit.help or self.help,
+            related=hit.related,
+            fixable=self.fixable,
+        )

@@ -1,0 +1,7 @@
+"""An anchor, alias, merge key, tag, directive, tab as indentation, or text that is not UTF-8."""
+
+CODE = "PG001"
+NAME = "yaml-unsafe"
+SEVERITY = "error"
+HELP = "write the text out; a policy file is plain YAML"
+PRODUCED_BY = "load"

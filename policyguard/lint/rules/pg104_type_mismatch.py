@@ -1,0 +1,7 @@
+"""Operands, fields or attributes whose types do not go together."""
+
+CODE = "PG104"
+NAME = "type-mismatch"
+SEVERITY = "error"
+HELP = "compare like with like: numbers with numbers, text with text"
+PRODUCED_BY = "load"

@@ -1,0 +1,7 @@
+"""A condition whose value is no bool."""
+
+CODE = "PG106"
+NAME = "non-boolean-condition"
+SEVERITY = "error"
+HELP = "compare the value with something"
+PRODUCED_BY = "load"

@@ -1,0 +1,7 @@
+"""A condition that is no CEL expression."""
+
+CODE = "PG117"
+NAME = "condition-syntax"
+SEVERITY = "error"
+HELP = "conditions are CEL: `&&`, `||`, `!`, `==`, text in double quotes"
+PRODUCED_BY = "load"

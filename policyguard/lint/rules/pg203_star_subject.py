@@ -1,0 +1,27 @@
+"""An allow that names no role and no subject, and whose condition asks nothing of the subject, is for everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.rule import Hit
+from policyguard.lint.stars import is_for_everyone
+from policyguard.model.policy import Rule
+
+CODE = "PG203"
+NAME = "star-subject"
+SEVERITY = "warning"
+HELP = "name the roles that may: `roles: [researcher]`"
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each allow that any subject meets."""
+    for rule in context.allows:
+        if is_for_everyone(rule):
+            yield Hit(rule.span, f"`{rule.id}` allows {_first_actions(rule)} to every subject")
+
+
+def _first_actions(rule: Rule) -> str:
+    shown = ", ".join(f"`{action}`" for action in rule.actions[:3])
+    return f"{shown} and more" if len(rule.actions) > 3 else shown

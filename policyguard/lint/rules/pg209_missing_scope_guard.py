@@ -1,0 +1,56 @@
+"""An allow over data that belongs to teams, for everyone, that never asks which team."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.reading import Path, paths_read, paths_tested
+from policyguard.lint.rule import Hit
+from policyguard.model.policy import ANY_DOMAIN, Rule
+from policyguard.policy.patterns import domain_index
+
+CODE = "PG209"
+NAME = "missing-scope-guard"
+SEVERITY = "error"
+HELP = "name a role (roles are held in a team), a scope, or the team in `resources.id`"
+
+_QUANTITIES = frozenset({"int", "duration", "timestamp"})
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each allow without role, subject and scope, on types with teams, whose condition reads only quantities."""
+    for rule in context.allows:
+        if rule.roles or rule.subjects or rule.scope not in (None, ANY_DOMAIN) or not _has_teams(context, rule):
+            continue
+        if not _names_team(context, rule) and not _asks_whose(context, rule):
+            yield Hit(
+                context.field(rule.span, "resources"), f"`{rule.id}` allows on every team's resources to everyone"
+            )
+
+
+def _has_teams(context: Context, rule: Rule) -> bool:
+    return any(domain_index(entity_type.id_pattern) is not None for entity_type in context.types(rule))
+
+
+def _names_team(context: Context, rule: Rule) -> bool:
+    """True if the rule's id pattern spells out a segment up to where the team stands."""
+    segments = (rule.id_pattern or "**").split("/")
+    where = [domain_index(entity_type.id_pattern) for entity_type in context.types(rule)]
+    if "**" in segments and any(index is not None and index >= segments.index("**") for index in where):
+        return False
+    return all(index is None or (index < len(segments) and segments[index] not in ("*", "{team}")) for index in where)
+
+
+def _asks_whose(context: Context, rule: Rule) -> bool:
+    """True if the condition reads anything that could tell one team's resource, or one subject, from another's."""
+    if rule.when is None:
+        return False
+    expression = rule.when.expression
+    paths = {path for path, _ in paths_read(expression)} | paths_tested(expression)
+    return any(not _is_quantity(context, rule, path) for path in paths if path[0] in ("subject", "resource"))
+
+
+def _is_quantity(context: Context, rule: Rule, path: Path) -> bool:
+    attributes = context.attributes(rule, path)
+    return bool(attributes) and all(attribute.type.kind in _QUANTITIES for attribute in attributes)

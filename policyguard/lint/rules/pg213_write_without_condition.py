@@ -1,0 +1,23 @@
+"""What cannot be undone is allowed without any condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.rule import Hit
+from policyguard.lint.vocabulary import DESTROY_VERBS, with_verb
+
+CODE = "PG213"
+NAME = "write-without-condition"
+SEVERITY = "warning"
+HELP = "add a condition (`when: resource.owner == subject.id`) or a `require` rule with a quorum"
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each allow to delete or overwrite that has no condition, where no deny or require rule meets it."""
+    for rule in context.allows:
+        destroying = next(with_verb(rule.actions, DESTROY_VERBS), None)
+        if destroying is not None and rule.when is None and not any(context.guards(rule, "deny", "require")):
+            message = f"`{rule.id}` allows `{destroying}` unconditionally"
+            yield Hit(context.item(rule.span, "actions", destroying), message)

@@ -1,0 +1,31 @@
+"""Weights or data may leave without a second person and without a look at what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.reading import paths_read
+from policyguard.lint.rule import Hit
+from policyguard.lint.vocabulary import CLASSES, DATA_TYPES, EXPORT_VERBS, last_words, type_words, with_verb
+from policyguard.model.policy import Rule
+
+CODE = "PG214"
+NAME = "egress-or-export-unrestricted"
+SEVERITY = "warning"
+HELP = "ask for the classification or the licence in a condition, or require a quorum"
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each allow to export weights or data where neither it nor a guard asks for a class or a quorum."""
+    for rule in context.allows:
+        leaving = [action for action in with_verb(rule.actions, EXPORT_VERBS) if type_words(action) & DATA_TYPES]
+        if leaving and not _asks_class(rule) and not any(
+            guard.quorum is not None or _asks_class(guard) for guard in context.guards(rule, "deny", "require")
+        ):  # fmt: skip
+            message = f"`{rule.id}` allows `{leaving[0]}` whatever is in it"
+            yield Hit(context.item(rule.span, "actions", leaving[0]), message)
+
+
+def _asks_class(rule: Rule) -> bool:
+    return rule.when is not None and any(last_words(path) & CLASSES for path, _ in paths_read(rule.when.expression))

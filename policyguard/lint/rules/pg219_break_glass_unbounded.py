@@ -1,0 +1,58 @@
+"""A way around the rules for emergencies that has no end, no reason or tells nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.reading import paths_read
+from policyguard.lint.rule import Hit
+from policyguard.lint.vocabulary import last_words, names_break_glass
+from policyguard.model.policy import Binding, Rule
+
+CODE = "PG219"
+NAME = "break-glass-unbounded"
+SEVERITY = "error"
+HELP = "give it `expires`, ask for a reason (`has(context.ticket)`), and notify by `obligations` or a quorum"
+
+_REASONS = frozenset({"ticket", "reason", "incident", "justification", "case"})
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each allow, and each binding to a role, named for emergencies, that lacks an end, a reason or a notice."""
+    for rule in context.allows:
+        missing = list(_missing(context, rule)) if names_break_glass(rule.id) else []
+        if missing:
+            yield Hit(rule.span, f"`{rule.id}` is a way around the rules without {' and '.join(missing)}")
+    for binding in context.policy_set.bindings:
+        if names_break_glass(binding.role):
+            lacks = [name for name in ("expires", "reason") if getattr(binding, name) is None]
+            if lacks:
+                message = f"`{binding.subject}` holds `{binding.role}` without {' and '.join(map(_quoted, lacks))}"
+                yield Hit(binding.span, message)
+
+
+def _missing(context: Context, rule: Rule) -> Iterator[str]:
+    quorum = any(guard.quorum for guard in context.guards(rule, "require"))
+    holders = [binding for role in rule.roles for binding in context.bindings_to(role)]
+    # A quorum gives each use an end: its approvals expire.
+    if rule.expires is None and not quorum and not (rule.roles and all(_ends(binding) for binding in holders)):
+        yield "an end"
+    if rule.reason is None and not _asks_reason(rule):
+        yield "a reason"
+    if not rule.obligations and not quorum:
+        yield "a notice to anyone"
+
+
+def _ends(binding: Binding) -> bool:
+    return binding.expires is not None
+
+
+def _asks_reason(rule: Rule) -> bool:
+    if rule.when is None:
+        return False
+    return any(last_words(path) & _REASONS for path, _ in paths_read(rule.when.expression))
+
+
+def _quoted(name: str) -> str:
+    return f"`{name}`"

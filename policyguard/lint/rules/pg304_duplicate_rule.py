@@ -1,0 +1,44 @@
+"""Two rules say the same: whoever changes one believes to have changed both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.reading import conjuncts
+from policyguard.lint.rule import Hit
+from policyguard.model.policy import Rule
+
+CODE = "PG304"
+NAME = "duplicate-rule"
+SEVERITY = "warning"
+HELP = "remove one of them"
+FIXABLE = True
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each rule that repeats an earlier one, the order of lists and of `&&` aside."""
+    first: dict[tuple[object, ...], Rule] = {}
+    for rule in context.rules:
+        other = first.setdefault(_meaning(rule), rule)
+        if other is not rule:
+            yield Hit(rule.span, f"`{rule.id}` says the same as `{other.id}`", related=(other.span,))
+
+
+def _meaning(rule: Rule) -> tuple[object, ...]:
+    """Return everything that takes part in a decision or its explanation, in one order."""
+    return (
+        rule.effect,
+        rule.actions,
+        rule.resource_types,
+        frozenset(rule.roles),
+        frozenset(rule.subjects),
+        rule.id_pattern,
+        frozenset(conjuncts(rule.when.expression)) if rule.when is not None else None,
+        rule.quorum,
+        rule.scope,
+        rule.reason,
+        frozenset(rule.obligations),
+        rule.not_before,
+        rule.expires,
+    )

@@ -1,0 +1,27 @@
+"""`all()` over an empty list is true: an allow that asks it of everything also accepts nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.reading import leftmost, nonempty_lists, path_of
+from policyguard.lint.rule import Hit
+from policyguard.model.expression import Quantifier, walk
+
+CODE = "PG313"
+NAME = "vacuous-all"
+SEVERITY = "warning"
+HELP = "ask also that there is one: `resource.checkpoints.size() > 0 && ...`"
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each `all` over a list attribute in an allow whose condition nowhere asks for an element."""
+    for _, condition in context.conditions("allow"):
+        filled = nonempty_lists(condition.expression)
+        for node in walk(condition.expression):
+            if isinstance(node, Quantifier) and node.kind == "all":
+                path = path_of(node.range)
+                if path is not None and path not in filled:
+                    message = f"`all` over `{'.'.join(path)}` also holds when the list is empty"
+                    yield Hit(condition.at(leftmost(node.range)), message)

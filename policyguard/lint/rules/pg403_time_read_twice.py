@@ -1,0 +1,30 @@
+"""A condition reads a second clock: what the requester says the time is, beside the engine's `now`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.reading import leftmost, paths_read
+from policyguard.lint.rule import Hit
+from policyguard.lint.vocabulary import words
+from policyguard.model.facts import Assurance
+
+CODE = "PG403"
+NAME = "time-read-twice"
+SEVERITY = "error"
+HELP = "use `now`: one instant for the whole decision, signed with it"
+FIXABLE = True
+
+_CLOCKS = frozenset({("now",), ("time",), ("clock",), ("current", "time"), ("timestamp",), ("request", "time")})
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each read of a time of the context that is named like a clock and may be merely claimed."""
+    for rule, condition in context.conditions():
+        for path, node in paths_read(condition.expression):
+            if len(path) == 2 and path[0] == "context" and words(path[1]) in _CLOCKS:
+                clock = context.attributes(rule, path)
+                if any(a.type.kind == "timestamp" and a.assurance == Assurance.CLAIMED for a in clock):
+                    message = f"`{'.'.join(path)}` is a clock that the requester sets"
+                    yield Hit(condition.at(leftmost(node)), message)

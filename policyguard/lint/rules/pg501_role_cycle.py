@@ -1,0 +1,7 @@
+"""Roles that inherit each other in a circle."""
+
+CODE = "PG501"
+NAME = "role-cycle"
+SEVERITY = "error"
+HELP = "remove one of the inheritances"
+PRODUCED_BY = "load"

@@ -1,0 +1,7 @@
+"""A role or quorum that no document declares."""
+
+CODE = "PG503"
+NAME = "unknown-role"
+SEVERITY = "error"
+HELP = "correct the name, or declare it in `Roles` or `Quorums`"
+PRODUCED_BY = "load"

@@ -1,0 +1,25 @@
+"""A rule or quorum asks for a role that nobody holds, directly or by inheritance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.rule import Hit
+
+CODE = "PG505"
+NAME = "unreachable-role"
+SEVERITY = "warning"
+HELP = "bind somebody to it, or remove what asks for it"
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each role that allows and quorums name and no binding reaches; silent where bindings are kept elsewhere."""
+    policies = context.policy_set
+    if policies.binding_sources or not policies.bindings:
+        return
+    asked = {role for rule in context.allows for role in rule.roles}
+    asked.update(role for quorum in policies.quorums for group in quorum.approvers for role in group.roles)
+    for role in policies.roles:
+        if role.name in asked and not context.bindings_to(role.name):
+            yield Hit(role.span, f"role `{role.name}` is asked for, but no binding gives it to anyone")

@@ -1,0 +1,7 @@
+"""A rule confined to one team is about a type of resource that belongs to no team."""
+
+CODE = "PG508"
+NAME = "scope-gap"
+SEVERITY = "error"
+HELP = "move the rule to a document without scope, or give the type's ids a `{team}` segment"
+PRODUCED_BY = "load"

@@ -1,0 +1,21 @@
+"""A deny that holds only for holders of a role: whoever loses the role gains access."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.lint.context import Context
+from policyguard.lint.rule import Hit
+
+CODE = "PG511"
+NAME = "deny-names-role"
+SEVERITY = "warning"
+HELP = "deny by what is asked for and allow the rest to a role, or keep the roles apart with `exclusive`"
+
+
+def check(context: Context) -> Iterator[Hit]:
+    """Yield each deny that names roles."""
+    for rule in context.rules:
+        if rule.effect == "deny" and rule.roles:
+            roles = ", ".join(f"`{role}`" for role in rule.roles[:3])
+            yield Hit(context.field(rule.span, "roles"), f"`{rule.id}` stops denying whoever loses the role {roles}")

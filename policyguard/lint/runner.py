@@ -1,0 +1,127 @@
+"""Running lint: one front end for load and lint, then every rule, then the suppressions, then one order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from policyguard.errors import PolicyError
+from policyguard.lint.catalogue import catalogue
+from policyguard.lint.context import Context
+from policyguard.lint.report import Report
+from policyguard.lint.rule import LINT, Finding, Rule
+from policyguard.lint.suppressions import Suppression, suppressions
+from policyguard.policy.loader import analyse
+from policyguard.values import NO_SPAN, Instant, Span
+
+SUPPRESSION = "PG902"
+
+
+def lint(
+    sources: Mapping[str, bytes], now: Instant, *, select: Iterable[str] = (), ignore: Iterable[str] = ()
+) -> Report:
+    """Return everything that is wrong or doubtful in these policy files, ordered by place.
+
+    What lint passes, the engine loads: both read through `policy.loader.analyse`. If the load fails, its errors are
+    the report, with what rules on the bare text found.
+
+    Args:
+        sources: file name to content; nothing else is read.
+        now: for rules about time and for suppressions that end.
+        select, ignore: codes or beginnings of codes, `PG215` or `PG2`. What stops the load is always reported.
+
+    Raises:
+        ValueError: a selected or ignored code is in no rule's code.
+    """
+    chosen = _chosen(tuple(select), tuple(ignore))
+    analysis = analyse(sources)
+    context = Context(analysis, now)
+    findings = [_load_finding(error) for error in analysis.errors]
+    findings += _checked(context, chosen)
+    texts = {file: data.decode("utf-8", "replace") for file, data in sources.items()}
+    written = [_whole(found, context) for file, text in texts.items() for found in suppressions(file, text, now)]
+    kept, suppressed = _apply(findings, written)
+    if SUPPRESSION in chosen:
+        used = {(by.span, finding.code) for finding, by in suppressed}
+        kept += _about_suppressions(written, used, chosen if analysis.policy_set is not None else {})
+    return Report(findings=tuple(sorted(set(kept), key=lambda f: f.order)), suppressed=tuple(suppressed), sources=texts)
+
+
+def _chosen(select: Sequence[str], ignore: Sequence[str]) -> dict[str, Rule]:
+    for wanted in (*select, *ignore):
+        if not any(code.startswith(wanted) for code in catalogue()):
+            raise ValueError(f"found the rule `{wanted}`, expected a code such as `PG215` or the beginning of one")
+    return {
+        code: rule
+        for code, rule in catalogue().items()
+        if (not select or code.startswith(tuple(select))) and not (ignore and code.startswith(tuple(ignore)))
+    }
+
+
+def _load_finding(error: PolicyError) -> Finding:
+    rule = catalogue().get(error.code)
+    return Finding(
+        code=error.code,
+        name=rule.name if rule is not None else "load-error",
+        severity="error",
+        span=error.span if error.span is not None else NO_SPAN,
+        message=error.message,
+        help=error.help or (rule.help if rule is not None else None),
+        stops_load=True,
+    )
+
+
+def _checked(context: Context, chosen: Mapping[str, Rule]) -> Iterator[Finding]:
+    for rule in chosen.values():
+        if rule.check is not None and (context.analysis.policy_set is not None or not rule.needs_policy_set):
+            for hit in rule.check(context):
+                yield rule.finding(hit)
+
+
+def _whole(suppression: Suppression, context: Context) -> Suppression:
+    """Return the suppression, extended to the end of the list item that it stands above."""
+    if suppression.line == suppression.span.line:
+        return suppression
+    last_line = context.last_line_of_item(Span(suppression.span.file, suppression.line, 1))
+    return replace(suppression, last_line=last_line or suppression.line)
+
+
+def _apply(
+    findings: Sequence[Finding], written: Sequence[Suppression]
+) -> tuple[list[Finding], list[tuple[Finding, Suppression]]]:
+    kept: list[Finding] = []
+    suppressed: list[tuple[Finding, Suppression]] = []
+    for finding in findings:
+        # INVARIANT I70: what stops the load cannot be suppressed.
+        by = None if finding.stops_load else next((s for s in written if s.covers(finding.code, finding.span)), None)
+        if by is None:
+            kept.append(finding)
+        else:
+            suppressed.append((finding, by))
+    return kept, suppressed
+
+
+def _about_suppressions(
+    written: Sequence[Suppression], used: set[tuple[Span, str]], ran: Mapping[str, Rule]
+) -> list[Finding]:
+    """Return PG902 for each suppression that is not in order, or that silenced nothing although its rules ran."""
+    # INVARIANT I72: findings about suppressions are made after suppressing, so none can be suppressed.
+    rule = catalogue()[SUPPRESSION]
+    found = []
+    for suppression in written:
+        message = suppression.problem or _needless(suppression, used, ran)
+        if message is not None:
+            found.append(Finding(code=rule.code, name=rule.name, severity=rule.severity, span=suppression.span,
+                                 message=message, help=rule.help, fixable=rule.fixable))  # fmt: skip
+    return found
+
+
+def _needless(suppression: Suppression, used: set[tuple[Span, str]], ran: Mapping[str, Rule]) -> str | None:
+    for code in suppression.codes:
+        rule = catalogue().get(code)
+        if rule is None:
+            return f"suppression of the unknown rule `{code}`"
+        if LINT not in rule.produced_by:
+            return f"suppression of `{code}`, which cannot be suppressed"
+    idle = [code for code in suppression.codes if code in ran and (suppression.span, code) not in used]
+    return f"suppression of {', '.join(f'`{code}`' for code in idle)} silences nothing" if idle else None

@@ -1,0 +1,172 @@
+"""Keys: one spelling of each text form, key ids as securesystemslib's, wrapped keys that refuse what is not theirs."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer._crypto_signer import CryptoSigner
+
+from policyguard.attest import keys
+from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.errors import ConfigurationError, SigningError
+
+KEY = PrivateKey.generate(bytes(range(32)))
+RFC8032 = {
+    "seed": "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+    "public": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+    "signature": "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
+    "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+}
+
+
+@pytest.fixture(autouse=True)
+def cheap_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New wraps cost 8 KiB here; the parameters stand in the file, so unwrapping is the real code."""
+    monkeypatch.setattr(keys, "_DEFAULT_COST", (1, 8, 1))
+
+
+def test_rfc8032_vector() -> None:
+    """RFC 8032 section 7.1, test 1."""
+    key = PrivateKey.generate(bytes.fromhex(RFC8032["seed"]))
+    assert RFC8032["public"] == key.public.raw.hex()
+    assert RFC8032["signature"] == key.sign(b"").hex()
+    assert key.public.verify(key.sign(b""), b"")
+    assert not key.public.verify(key.sign(b""), b"x")
+    assert not key.public.verify(key.sign(b"")[:-1], b"")
+
+
+def test_keyid_is_that_of_securesystemslib() -> None:
+    """Our key id equals the one securesystemslib computes for the same key."""
+    theirs = CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(range(32)))).public_key
+    assert theirs.keyid == KEY.keyid == KEY.public.keyid
+
+
+def test_pem_is_what_cryptography_writes_and_reads() -> None:
+    """Our PEM texts are byte for byte those of `cryptography`, and openssl's as far as it is there."""
+    theirs = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    private = theirs.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = theirs.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert private == KEY.to_pem()
+    assert public == KEY.public.to_pem()
+    assert PrivateKey.from_pem(private).public == PublicKey.from_pem(public) == KEY.public
+
+
+def test_openssl_reads_our_key(tmp_path: Path) -> None:
+    """`openssl pkey` prints the public key of our private key file."""
+    (tmp_path / "key").write_bytes(KEY.to_pem())
+    try:
+        done = subprocess.run(
+            ["openssl", "pkey", "-in", str(tmp_path / "key"), "-pubout"], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("no openssl on this machine")
+    assert KEY.public.to_pem() == done.stdout
+
+
+def test_public_text_round_trip() -> None:
+    assert PublicKey.from_text(KEY.public.text) == KEY.public
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ed25519:", KEY.public.text[8:], KEY.public.text[:-1], KEY.public.text + "=", "rsa" + KEY.public.text[7:],
+     KEY.public.text + "\n", KEY.public.text[:-2] + "p=", "ed25519:" + "\u00e9" * 44],
+    ids=["empty", "no key", "no scheme", "padding cut", "padding added", "another scheme", "line end",
+         "loose bits set", "not ASCII"],
+)  # fmt: skip
+def test_public_text_has_one_spelling(text: str) -> None:
+    """Anything but the canonical text is refused. Invariant I30."""
+    with pytest.raises(ConfigurationError, match="found no public key, expected `ed25519:`"):
+        PublicKey.from_text(text)
+
+
+PEM = KEY.to_pem()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", PEM[:-1], PEM + b"\n", b"\n" + PEM, PEM.replace(b"\n", b"\r\n"), PEM.replace(b"PRIVATE", b"EC PRIVATE"),
+     KEY.public.to_pem(), PEM * 100, PEM + PEM],
+    ids=["empty", "last line end missing", "empty line after", "empty line before", "CR LF", "another label",
+         "a public key", "larger than a key", "two keys"],
+)  # fmt: skip
+def test_private_pem_has_one_spelling(data: bytes) -> None:
+    """Anything but one canonical block is refused with one clear line. Invariant I30."""
+    with pytest.raises(SigningError, match="found no Ed25519 private key, expected one unencrypted"):
+        PrivateKey.from_pem(data)
+
+
+def wrapped() -> bytes:
+    return KEY.wrap(b"correct horse", salt=b"s" * 16, nonce=b"n" * 12)
+
+
+def test_wrapped_key_opens_with_its_passphrase_only() -> None:
+    """Argon2id and ChaCha20-Poly1305: the passphrase opens it, another does not."""
+    assert keys.is_wrapped(wrapped())
+    assert not keys.is_wrapped(PEM)
+    assert PrivateKey.unwrap(wrapped(), b"correct horse").public == KEY.public
+    with pytest.raises(SigningError, match="does not open: wrong passphrase, or the file was altered"):
+        PrivateKey.unwrap(wrapped(), b"correct horsf")
+
+
+def rewrap(**changes: object) -> bytes:
+    """The wrapped key with members of its header changed."""
+    header, *_ = keys._read_wrapped(wrapped())
+    return keys._armour(msgspec.json.encode(msgspec.structs.replace(header, **changes)), "POLICYGUARD WRAPPED KEY")
+
+
+def test_wrapped_key_header_is_authenticated() -> None:
+    """Whoever edits the parameters, the public key or the salt gets no key."""
+    for changes in ({"passes": 2}, {"memory_kib": 16}, {"public": PrivateKey.generate(b"x" * 32).public.text},
+                    {"salt": keys.encode_base64(b"t" * 16).decode()}):  # fmt: skip
+        with pytest.raises(SigningError, match="does not open"):
+            PrivateKey.unwrap(rewrap(**changes), b"correct horse")
+
+
+@pytest.mark.parametrize("changes", [{"memory_kib": 2**40}, {"passes": 10**6}, {"lanes": 0}, {"lanes": 10**4}])
+def test_wrapped_key_cannot_ask_for_the_machine(changes: dict[str, object]) -> None:
+    """Invariant I31: memory, passes and lanes are bounded before any of them is spent."""
+    with pytest.raises(SigningError, match=r"wrapped key asks for .* expected at most 1048576, 16 and 16"):
+        PrivateKey.unwrap(rewrap(**changes), b"correct horse")
+
+
+@pytest.mark.parametrize("changes", [{"nonce": "AAAA"}, {"salt": ""}, {"ciphertext": "!"}, {"public": "x"}])
+def test_malformed_wrapped_key_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(SigningError, match=r"wrapped key (is not in the one spelling|does not open)"):
+        PrivateKey.unwrap(rewrap(**changes), b"correct horse")
+
+
+def test_default_cost_is_that_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new key is wrapped with 64 MiB and three passes."""
+    monkeypatch.undo()
+    header, *_ = keys._read_wrapped(wrapped())
+    assert (header.lanes, header.memory_kib, header.passes) == (1, 65_536, 3)
+
+
+def test_empty_passphrase_wraps_nothing() -> None:
+    with pytest.raises(SigningError, match="passphrase is empty"):
+        KEY.wrap(b"", salt=b"s" * 16, nonce=b"n" * 12)
+
+
+def test_seed_does_not_leak() -> None:
+    """A private key shows its public half only, and is neither pickled nor copied."""
+    assert repr(KEY) == f"PrivateKey(public={KEY.public.text})"
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="neither pickled nor copied"):
+            attempt(KEY)
+
+
+def test_short_seed_is_refused() -> None:
+    with pytest.raises(SigningError, match="private key is 31 bytes, expected 32"):
+        PrivateKey.generate(b"x" * 31)
