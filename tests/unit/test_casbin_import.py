@@ -10,7 +10,7 @@ from policyguard.decide.casbin_import import import_casbin
 from policyguard.errors import PolicyErrors
 from policyguard.model.policy import PolicySet
 from policyguard.policy.loader import load
-from tests.fences.casbin_stock import ALLOW, EQUAL, conf
+from tests.fences.casbin_stock import ALLOW, DENY_OVERRIDE, EQUAL, conf, stock
 
 RBAC = conf("g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", g="_, _")
 DOMAINS = conf("g(r.sub, p.sub, r.dom) && r.dom == p.dom && r.obj == p.obj && r.act == p.act", r="sub, dom, obj, act",
@@ -106,12 +106,61 @@ def test_conditions_are_what_the_matcher_says(matcher: str, expected: str) -> No
 def test_alternatives_become_rules() -> None:
     """Each row with each alternative that reads it; one that reads no row stands once."""
     found = loaded(conf(f'{EQUAL} || r.sub == "root"'), "p, alice, data1, read\np, bob, data2, read")
-    assert [rule.id for rule in found.rules] == ["line-1-1", "line-2-1", "matcher-2"]
+    assert [rule.id for rule in found.rules] == ["line-1-1", "line-2-1", "matcher-allow-2"]
     nested = loaded(conf('(r.sub == p.sub || p.sub == "any") && r.obj == p.obj && r.act == p.act'),
                     "p, any, data1, read\np, bob, data2, read")  # fmt: skip
     assert [(rule.id, rule.subjects) for rule in nested.rules] == [
         ("line-1-1", ("user:any",)), ("line-2-1", ("user:bob",)), ("line-1-2", ()),
     ]  # fmt: skip
+
+
+def test_an_alternative_that_reads_no_row_has_the_effects_of_all_rows() -> None:
+    """casbin tries it with every row: one deny among them denies root everything."""
+    model = conf(f'{EQUAL} || r.sub == "root"', p="sub, obj, act, eft", effect=DENY_OVERRIDE)
+    policy = "p, alice, a, read, allow\np, bob, a, read, deny"
+    assert [(rule.id, rule.effect) for rule in loaded(model, policy).rules] == [
+        ("line-1-1", "allow"), ("line-2-1", "deny"), ("matcher-allow-2", "allow"), ("matcher-deny-2", "deny"),
+    ]  # fmt: skip
+    assert not stock(model, policy).enforce("root", "a", "read")
+
+
+def test_a_row_that_nobody_can_match_makes_no_rule() -> None:
+    """Two names at once are nobody, which must never be written as everyone."""
+    matcher = 'r.sub == p.sub && r.sub == "root" && r.obj == p.obj && r.act == p.act'
+    found = loaded(conf(matcher), "p, alice, a, read\np, root, a, read")
+    assert [(rule.id, rule.subjects) for rule in found.rules] == [("line-2", ("user:root",))]
+
+
+def test_a_text_in_parentheses_is_no_list() -> None:
+    """Python searches inside the text: casbin admits `dat`. Brackets are a list."""
+    inside = conf('r.obj in ("data1")')
+    assert stock(inside, "p, a, b, c").enforce("x", "dat", "read")
+    assert refused(inside, "", "read") == ["PG109 model.conf:8:11: expected a list in brackets after `in`"]
+    assert condition('r.obj in ("data1", "data2")') == 'resource.id in ["data1", "data2"]'
+
+
+def test_actions_that_differ_in_case_are_refused() -> None:
+    """They would become one."""
+    assert refused(conf(EQUAL), "p, alice, a, read\np, bob, a, READ") == [
+        "PG006 model.conf:8:5: found actions that differ in case only, expected one spelling of each"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (("alice", "READ", "data1", "d1"), "found the action `READ`, which no row names"),
+        (("alice", "read", "y", "d1/x"), "found the domain `d1/x`, expected a name without `/`"),
+        (("alice", "read", "/y", "d1"), "found the object `/y`, which no row could match"),
+    ],
+    ids=["an action in other letters", "a domain that reaches into the object", "a slash that no row has"],
+)
+def test_names_that_would_be_mistaken_for_others_are_not_spelled(ask: tuple[str, str, str, str], message: str) -> None:
+    """casbin denies each of these; spelled carelessly they would be somebody else's."""
+    names = import_casbin(DOMAINS, "p, alice, d1, data1, read\ng, bob, admin, d1").names
+    with pytest.raises(ValueError, match=message):
+        names.request(*ask)
+    assert names.request("alice", "read", "data1", "d1") == ("user:alice", "object:read", "object:d1/data1")
 
 
 def test_a_leading_role_goes_without_saying() -> None:
@@ -174,8 +223,9 @@ def test_every_wrong_row_is_reported() -> None:
     assert len(refused(conf(EQUAL), "p, a\np, b, c, d\nq, e")) == 2
 
 
-PIECES = st.sampled_from(["r.sub", "p.sub", "r.obj.Owner", "==", "&&", "||", "(", ")", "in", "[", "]", '"x"', "1", ",", "g",
-                          "keyMatch(", "!", "#", "\\", "'", "eval(", " ", "r.act", "p.act"])  # fmt: skip
+PIECES = st.sampled_from(
+    'r.sub p.sub r.obj.Owner == && || ( ) in [ ] "x" 1 , g keyMatch( ! # \\ \' eval( r.act p.act'.split()
+)
 
 
 @settings(max_examples=300, deadline=None)
