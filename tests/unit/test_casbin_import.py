@@ -223,9 +223,10 @@ def test_every_wrong_row_is_reported() -> None:
     assert len(refused(conf(EQUAL), "p, a\np, b, c, d\nq, e")) == 2
 
 
-PIECES = st.sampled_from(
-    'r.sub p.sub r.obj.Owner == && || ( ) in [ ] "x" 1 , g keyMatch( ! # \\ \' eval( r.act p.act'.split()
-)
+PIECES = st.sampled_from([
+    "r.sub", "p.sub", "r.obj.Owner", "==", "&&", "||", "(", ")", "in", "[", "]", '"x"', "1", ",", "g", "keyMatch(",
+    "!", "#", "\\", "'", "eval(", "r.act", "p.act",
+])  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)
