@@ -6,6 +6,7 @@ Half of the requests aim at one rule, so that rules are reached at all; the rest
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ START: Instant = 1_750_000_000 * NANOSECONDS_PER_S
 
 DRAWS = 12
 
+_REPEATED = re.compile(r"\[[^\]]*\]\{(\d{1,3})\}")
+"""`[0-9a-f]{40}` in a regular expression."""
+
 STRANGER = "user:nobody-knows-me"
 
 
@@ -37,6 +41,9 @@ class Requests:
         self._domains = _domains(policy_set)
         self._subjects = _subjects(policy_set)
         self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
+        self._close = False
+        """Whether the request being made keeps to the constants that conditions compare with."""
+        self._asker = STRANGER
         self.reached: set[str] = set()
         """Rules that took part in a decision so far; the caller adds to it, and the others are aimed at more often."""
         self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
@@ -63,6 +70,7 @@ class Requests:
     def _neighbour(self, facts: Facts, now: Instant) -> tuple[Facts, Instant]:
         """Return the same facts but for one: a value, its assurance, the subject, the id, an approval, the time."""
         request = facts.request
+        self._asker = request.subject.ref
         fresh = dict(self._entries(request, now))
         if fresh and self._chance(0.7):
             path = self._pick(sorted(fresh))
@@ -83,9 +91,11 @@ class Requests:
     def _one(self) -> tuple[Facts, Instant]:
         aim = self._aim()
         now = self._now(aim)
+        self._close = self._chance(0.5)
         resource = self._resource(aim)
         subject = self._subject(aim)
         action = self._action(aim, resource)
+        self._asker = subject.ref
         request = Request(subject, action, resource)
         entries = dict(self._entries(request, now))
         facts = Facts(
@@ -162,7 +172,7 @@ class Requests:
             ("resource", schema.resources.get(request.resource.type, nothing).attributes),
             ("context", schema.context),
         )
-        sloppy = self._chance(0.3)
+        sloppy = self._chance(0.1 if self._close else 0.4)
         for entity, attributes in groups:
             for name, attribute in attributes.items():
                 if sloppy and self._chance(0.2):
@@ -208,9 +218,12 @@ class Requests:
             return format_instant(int(self._pick(self._instants)))
         if kind == "duration":
             return str(self._pick(["0s", "1s", "15m", "72h"]))
+        if self._chance(0.2):
+            return self._asker
         others = [*everywhere, "x", "", self._pick(self._subjects), self._pick(self._domains)]
-        text = str(self._pick(near if near and self._chance(0.7) else others))
-        return text if self._chance(0.4) else str(self._pick(_near(text)))
+        text = str(self._pick(near if near and (self._close or self._chance(0.7)) else others))
+        exact = "[" not in text and self._chance(0.9 if self._close else 0.4)
+        return text if exact else str(self._pick(_near(text)))
 
     def _approvals(self, now: Instant) -> Iterator[Approval]:
         for account in [*self._accounts, STRANGER]:
@@ -281,8 +294,9 @@ def _walk(node: Expression) -> Iterator[Constant]:
 
 def _near(text: str) -> list[str]:
     """Return texts that a comparison with this one, as text, prefix, pattern or network, may tell apart from it."""
+    digest = _REPEATED.sub(lambda found: "0" * min(int(found[1]), 128), text).strip("^$")
     return [
-        text + "x", text + "/x", text.rstrip("/"), text.partition("/")[0], text.rpartition("/")[0],
+        digest, text + "x", text + "/x", text.rstrip("/"), text.partition("/")[0], text.rpartition("/")[0],
         "/".join("x" if part == "**" else part.replace("*", "x") for part in text.split("/")),
     ]  # fmt: skip
 

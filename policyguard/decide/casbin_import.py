@@ -47,11 +47,20 @@ _ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 class Names:
     """How names of a casbin request are spelled in ours. `rooted`: every object begins with `/`, which is left out."""
 
+    actions: frozenset[str]
     domains: bool
     rooted: bool = False
 
     def request(self, subject: str, action: str, resource: str, domain: str | None = None) -> tuple[str, str, str]:
-        """Return (subject, action, resource) as `Request.of` takes them."""
+        """Return (subject, action, resource) as `Request.of` takes them.
+
+        Raises:
+            ValueError: a name that no row could match, and that would be mistaken for one that a row does.
+        """
+        if action not in self.actions:
+            raise ValueError(f"found the action `{action}`, which no row names")
+        if self.domains and (not domain or "/" in domain):
+            raise ValueError(f"found the domain `{domain}`, expected a name without `/`")
         if resource.startswith("/") != self.rooted:
             raise ValueError(f"found the object `{resource}`, which no row could match by its first character")
         own = resource.removeprefix("/")
@@ -81,7 +90,7 @@ def import_casbin(
     """
     try:
         found = _Import(read_conf(model, model_file), policy, policy_file, actions)
-        return Imported(found.documents(), Names(found.domains, found.rooted))
+        return Imported(found.documents(), Names(frozenset(found.universe), found.domains, found.rooted))
     except PolicyError as error:
         raise PolicyErrors([error]) from None
 
@@ -166,7 +175,8 @@ class _Import:
                 return None
         if draft.role is not None and draft.subjects is not None:
             raise self.refusal(alternative[0], row, "the subject is compared and asked for a role at once")
-        return draft if draft.actions else None
+        # An empty set is "nobody" or "nothing"; written as an empty list it would be everyone.
+        return None if set() in (draft.actions, draft.subjects, draft.objects, draft.domains) else draft
 
     def apply(self, atom: Atom, row: Row | None, draft: _Draft) -> bool:
         """Narrow the draft by one atom; return False if the atom is false for this row."""
@@ -240,7 +250,8 @@ class _Import:
         elif part == "sub" and atom.function == "!=":
             draft.tests.append((f"subject.id != {_quoted('user:' + value)}", ""))
         elif part == "obj" and atom.function == "keyMatch":
-            prefix, exact = key_match_prefix(value, place)
+            prefix, exact = key_match_prefix(raw, place)
+            prefix = prefix.removeprefix("/")
             if exact:
                 self.narrow("obj", {prefix}, draft)
             else:
@@ -357,10 +368,13 @@ class _Import:
                 try:
                     draft = self.draft(alternative, row)
                     if draft is not None:
-                        rules.append(self.rule(draft, row, number))
+                        rules += [self.rule(draft, row, number, effect) for effect in self.effects_of(row)]
                 except PolicyError as error:
                     errors.append(error)
         self.link_errors(errors)
+        if len({action.lower() for action in self.universe}) < len(self.universe):
+            errors.append(PolicyError("found actions that differ in case only, expected one spelling of each",
+                                      span=self.conf.m["m"].at(0), code="PG006"))  # fmt: skip
         if not rules and not errors:
             errors.append(PolicyError("found no row that could ever match, expected at least one",
                                       span=self.conf.m["m"].at(0), code="PG003"))  # fmt: skip
@@ -368,14 +382,19 @@ class _Import:
             raise PolicyErrors(_distinct(errors))
         return _HEADER + "---\n".join(_yaml(document) for document in self.all_documents(rules))
 
-    def rule(self, draft: _Draft, row: Row | None, number: int) -> dict[str, Any]:
+    def effects_of(self, row: Row | None) -> list[str]:
+        """Return the row's effect; an alternative that reads no row matches with each, so it has all their effects."""
+        if "eft" not in self.columns:
+            return ["allow"]
+        at = self.columns.index("eft")
+        rows = [row] if row is not None else [one for one in self.rows if one.kind == "p"]
+        return sorted({one.values[at] for one in rows}) or ["allow"]
+
+    def rule(self, draft: _Draft, row: Row | None, number: int, effect: str) -> dict[str, Any]:
         span = row.span if row is not None else self.conf.m["m"].at(0)
         several = f"-{number + 1}" if len(self.alternatives) > 1 else ""
-        effect = row.values[self.columns.index("eft")] if row is not None and "eft" in self.columns else "allow"
-        rule: dict[str, Any] = {
-            "id": (f"line-{span.line}" if row is not None else "matcher") + several,
-            "effect": effect,
-        }
+        name = f"line-{span.line}" if row is not None else f"matcher-{effect}"
+        rule: dict[str, Any] = {"id": name + several, "effect": effect}
         if draft.role is not None:
             rule["roles"] = [self.role_name(draft.role, span)]
         elif draft.subjects is not None:

@@ -154,6 +154,7 @@ class _Parser:
         if closing is None:
             raise PolicyError("expected a list of constants after `in`", span=span, code="PG109")
         found: list[str | int] = []
+        commas = 0
         while self.peek() != closing:
             operand = self.operand(self.take())
             if isinstance(operand.value, tuple) or operand.kind != "constant":
@@ -161,7 +162,13 @@ class _Parser:
             found.append(operand.value)
             if self.peek() == ",":
                 self.take()
+                commas += 1
+            elif self.peek() != closing:
+                break
         self.take(closing)
+        if closing == ")" and not commas:
+            # Python reads `x in ("abc")` as a search for x inside the text.
+            raise PolicyError("expected a list in brackets after `in`", span=span, code="PG109")
         return Operand("constant", (), tuple(found), span)
 
     def operand(self, token: _Token) -> Operand:

@@ -61,7 +61,14 @@ def words(pattern: str, span: Span) -> list[str]:
     """Return the words of a regular expression that is nothing but words, such as `(GET)|(POST)`; none for `.*`."""
     if pattern in (".*", "^.*$"):
         return []
-    if not _WORDS.fullmatch(pattern) or pattern.count("(") != pattern.count(")"):
+    if not _WORDS.fullmatch(pattern) or not _compiles(pattern):
         raise PolicyError(f"found the regular expression `{pattern}`, expected words such as `(GET)|(POST)`", span=span,
                           code="PG207")  # fmt: skip
     return re.findall(r"\w+", pattern, re.ASCII)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        return bool(re.compile(pattern))
+    except re.error:
+        return False

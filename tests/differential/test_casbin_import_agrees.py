@@ -130,7 +130,7 @@ def test_an_imported_policy_decides_like_casbin(model: str, policy: str) -> None
             ask["obj"] = generator.choice(near(row.get("obj", "data1"))[:3])
             ask["dom"] = row.get("dom", ask["dom"])
         try:
-            request = Request.of(*found.names.request(ask["sub"], ask["act"], ask["obj"], ask["dom"]))
+            request = Request.of(*found.names.request(ask["sub"], spelled[ask["act"]], ask["obj"], ask["dom"]))
         except (RequestError, ValueError):
             continue
         expected = theirs.enforce(*(spelled[ask["act"]] if token == "act" else ask[token] for token in tokens))

@@ -28,21 +28,21 @@ def agree(theirs: Callable[[str, str], bool], regex: str, pattern: str, path: st
     return bool(theirs(path, pattern)) is matches(path.removeprefix("/"), f"^{regex}$")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PATHS, patterns(":id", ":x"))
 def test_key_match2_is_translated_exactly(path: str, pattern: str) -> None:
     """Variables are one segment, `*` is the rest."""
     assert agree(key_match2, key_match2_regex(pattern, "keyMatch2", NO_SPAN), pattern, path)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PATHS, patterns("{id}", "{x}"))
 def test_key_match3_is_translated_exactly(path: str, pattern: str) -> None:
     """The same with braces."""
     assert agree(key_match3, key_match2_regex(pattern, "keyMatch3", NO_SPAN), pattern, path)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PATHS, patterns("a*", "data*", "x-*"))
 def test_glob_match_is_translated_exactly(path: str, pattern: str) -> None:
     """A star is one segment that does not begin with a dot, or the rest of a segment."""
