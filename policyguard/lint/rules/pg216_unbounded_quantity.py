@@ -42,7 +42,7 @@ def _quantities(context: Context, rule: Rule) -> set[Path]:
 
 def _compared(rule: Rule) -> frozenset[Path]:
     """Return the paths that stand anywhere below a comparison or an `in`."""
-    found = set()
+    found: set[Path] = set()
     for node in walk(rule.when.expression) if rule.when is not None else ():
         if isinstance(node, Call) and base_name(node.function) in (*MIRRORED, "in"):
             found.update(path for path, _ in paths_read(node))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import paths_read
+from policyguard.lint.reading import paths_read, paths_tested
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import last_words, names_break_glass
 from policyguard.model.policy import Binding, Rule
@@ -51,7 +51,9 @@ def _ends(binding: Binding) -> bool:
 def _asks_reason(rule: Rule) -> bool:
     if rule.when is None:
         return False
-    return any(last_words(path) & _REASONS for path, _ in paths_read(rule.when.expression))
+    expression = rule.when.expression
+    asked = {path for path, _ in paths_read(expression)} | paths_tested(expression)
+    return any(last_words(path) & _REASONS for path in asked)
 
 
 def _quoted(name: str) -> str:
