@@ -29,7 +29,15 @@ YAMLISH = st.lists(
     max_size=60,
 ).map("".join)  # fmt: skip
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")), max_size=30)
+TEXT = st.text(
+    st.characters(
+        codec="utf-8",
+        max_codepoint=0xDFFFF,
+        exclude_categories=("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"),
+        exclude_characters="\ufffc\ufffd",
+    ),
+    max_size=30,
+)
 VALUES = st.recursive(
     st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
