@@ -46,14 +46,15 @@ class Context:
             if rule.when is not None and (not effects or rule.effect in effects):
                 yield rule, rule.when
 
-    def guards(self, allow: Rule, *effects: str) -> Iterator[Rule]:
-        """Yield the deny or require rules that meet the allow: a common action on a common type, and nothing that
-        confines them to other people, other teams or other ids."""
+    def guards(self, allow: Rule, action: str, *effects: str) -> Iterator[Rule]:
+        """Yield the deny or require rules that meet every request for this action that the allow could meet: on all
+        its types that have the action, for everyone, in every team, and whatever the id."""
+        types = [entity_type for entity_type in self.types(allow) if action in entity_type.actions]
+        names = {entity_type.name for entity_type in types}
         for scope in {None, ANY_DOMAIN, allow.scope}:
-            for pattern in {None, "**", allow.id_pattern}:
-                for rule in self._guards.get((allow.actions[0], scope, pattern), ()):
-                    covers_types = set(rule.resource_types).issuperset(allow.resource_types)
-                    if rule.effect in effects and covers_types and set(rule.actions).issuperset(allow.actions):
+            for pattern in {None, "**", allow.id_pattern, *(entity_type.id_pattern for entity_type in types)}:
+                for rule in self._guards.get((action, scope, pattern), ()):
+                    if rule.effect in effects and names.issubset(rule.resource_types):
                         yield rule
 
     @cached_property

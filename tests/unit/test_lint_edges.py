@@ -115,6 +115,19 @@ def test_a_guard_for_some_only_does_not_silence_a_finding() -> None:
     assert codes(rule + ceiling % ("job:submit, job:cancel", "")) == []
 
 
+def test_a_guard_is_looked_for_action_by_action() -> None:
+    """A bound on submitting is enough for an allow of more actions; a pattern of all ids is no limit."""
+    rule = (
+        "rules:\n  - {id: a, effect: allow, roles: [lead], actions: [job:cancel, job:submit], resources: {type: job}}\n"
+    )
+    ceiling = (
+        '  - {id: d, effect: deny, actions: [job:submit], resources: {type: job%s}, when: "resource.gpus > 512"}\n'
+    )
+    assert codes(rule + ceiling % "") == []
+    assert codes(rule + ceiling % ', id: "team/{team}/**"') == []
+    assert codes(rule + ceiling % ', id: "team/*/scratch/**"') == ["PG216"]
+
+
 def test_a_quorum_counts_persons_and_not_accounts() -> None:
     """Two accounts of one person fill one place; an account nobody knows fills none."""
     documents = (

@@ -33,7 +33,7 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _missing(context: Context, rule: Rule) -> Iterator[str]:
-    quorum = any(guard.quorum for guard in context.guards(rule, "require"))
+    quorum = all(any(context.guards(rule, action, "require")) for action in rule.actions)
     holders = [binding for role in rule.roles for binding in context.bindings_to(role)]
     # A quorum gives each use an end: its approvals expire.
     if rule.expires is None and not quorum and not (rule.roles and all(_ends(binding) for binding in holders)):
