@@ -50,6 +50,7 @@ class _Block:
 
     @classmethod
     def opened_by(cls, code: str) -> _Block | None:
+        """Return the block scalar whose header ends this line, comment removed, if one does."""
         if _BLOCK_HEADER.search(code) is None:
             return None
         lead = _INDICATORS.match(code)
@@ -58,6 +59,7 @@ class _Block:
         return cls(parent=column if opens_key else max(code.rfind("-", 0, column), -1))
 
     def holds(self, line: str) -> bool:
+        """Return whether the line belongs to the scalar; the first one that does sets the indentation."""
         stripped = line.lstrip(" ")
         if not stripped:
             return True

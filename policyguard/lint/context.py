@@ -29,10 +29,12 @@ class Context:
 
     @property
     def schema(self) -> Schema:
+        """The schema of the loaded set."""
         return self.policy_set.schema
 
     @property
     def rules(self) -> tuple[Rule, ...]:
+        """The rules of the loaded set, in file order."""
         return self.policy_set.rules
 
     @cached_property

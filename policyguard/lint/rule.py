@@ -61,6 +61,7 @@ class Finding:
 
     @property
     def order(self) -> tuple[Span, str, str]:
+        """What reports sort by: place, then code, then message."""
         return (self.span, self.code, self.message)
 
 
