@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_BLOCK_HEADER = re.compile(r"(?:^|[\s:\-?])[|>](?:[1-9][+-]?|[+-][1-9]?)?\s*$")
+_BLOCK_HEADER = re.compile(r"(?:^|[\s:\-?])[|>][+-]?(?P<indent>[1-9])?[+-]?\s*$")
 _INDICATORS = re.compile(r"\s*(?:[-?](?:\s+|$))*")
 
 
@@ -51,12 +51,13 @@ class _Block:
     @classmethod
     def opened_by(cls, code: str) -> _Block | None:
         """Return the block scalar whose header ends this line, comment removed, if one does."""
-        if _BLOCK_HEADER.search(code) is None:
+        header = _BLOCK_HEADER.search(code)
+        if header is None:
             return None
         lead = _INDICATORS.match(code)
         column = lead.end() if lead is not None else 0
-        opens_key = ":" in code
-        return cls(parent=column if opens_key else max(code.rfind("-", 0, column), -1))
+        parent = column if ":" in code else code.rfind("-", 0, column)
+        return cls(parent, max(parent, 0) + int(header["indent"]) if header["indent"] else None)
 
     def holds(self, line: str) -> bool:
         """Return whether the line belongs to the scalar; the first one that does sets the indentation."""

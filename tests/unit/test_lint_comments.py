@@ -45,6 +45,18 @@ nested:
    text # no
   - 'a' # yes
 escaped: "a \\" # no" # yes
+wide: |2
+     first # no
+  second # no
+ # yes
+deep:
+  - k: |1-
+       a # no
+     # no
+    j: b # yes
+  - >2
+      a # no
+    b # no
 last: end
 """
 
