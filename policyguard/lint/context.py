@@ -108,6 +108,18 @@ class Context:
     def _mappings(self) -> dict[Span, Mapping]:
         return {node.span: node for node in self.nodes() if isinstance(node, Mapping)}
 
+    def is_text(self, place: Span) -> bool:
+        """True if this place lies inside a scalar: what looks like a comment there is none, whatever the scan says."""
+        return any(start <= place < end for start, end in self._texts_that_name_us)
+
+    @cached_property
+    def _texts_that_name_us(self) -> list[tuple[Span, Span]]:
+        return [
+            (scalar.source.span(scalar.index), scalar.source.span(scalar.end))
+            for scalar in self.scalars()
+            if "policyguard" in scalar.source.text[scalar.index : scalar.end].lower()
+        ]
+
     def last_line_of_item(self, first: Span) -> int | None:
         """Return the last line of the map, itself an item of a list, that begins on this line of this file."""
         items = self._items.get((first.file, first.line))

@@ -197,7 +197,7 @@ SECRETS = {
     "-----BEGIN OPENSSH PRIVATE KEY-----": True,
     "-----BEGIN PUBLIC KEY-----": False,
     "ghp_" + "a1B2" * 9: True,
-    "xoxb-1234567890-abcdefghij": True,
+    "xoxb-" + "1234567890-abcdefghij": True,
     "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4IiwiaWF0IjoxfQ.c2lnbmF0dXJlLi4u": True,
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJhc2U2NCBvZiBhIHB1YmxpYyBrZXk": False,
     "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae": False,
