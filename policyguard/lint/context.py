@@ -29,10 +29,12 @@ class Context:
 
     @property
     def schema(self) -> Schema:
+        """The schema of the loaded set."""
         return self.policy_set.schema
 
     @property
     def rules(self) -> tuple[Rule, ...]:
+        """The rules of the loaded set, in file order."""
         return self.policy_set.rules
 
     @cached_property
@@ -46,14 +48,15 @@ class Context:
             if rule.when is not None and (not effects or rule.effect in effects):
                 yield rule, rule.when
 
-    def guards(self, allow: Rule, *effects: str) -> Iterator[Rule]:
-        """Yield the deny or require rules that meet the allow: a common action on a common type, and nothing that
-        confines them to other people, other teams or other ids."""
+    def guards(self, allow: Rule, action: str, *effects: str) -> Iterator[Rule]:
+        """Yield the deny or require rules that meet every request for this action that the allow could meet: on all
+        its types that have the action, for everyone, in every team, and whatever the id."""
+        types = [entity_type for entity_type in self.types(allow) if action in entity_type.actions]
+        names = {entity_type.name for entity_type in types}
         for scope in {None, ANY_DOMAIN, allow.scope}:
-            for pattern in {None, "**", allow.id_pattern}:
-                for rule in self._guards.get((allow.actions[0], scope, pattern), ()):
-                    covers_types = set(rule.resource_types).issuperset(allow.resource_types)
-                    if rule.effect in effects and covers_types and set(rule.actions).issuperset(allow.actions):
+            for pattern in {None, "**", allow.id_pattern, *(entity_type.id_pattern for entity_type in types)}:
+                for rule in self._guards.get((action, scope, pattern), ()):
+                    if rule.effect in effects and names.issubset(rule.resource_types):
                         yield rule
 
     @cached_property
@@ -104,6 +107,18 @@ class Context:
     @cached_property
     def _mappings(self) -> dict[Span, Mapping]:
         return {node.span: node for node in self.nodes() if isinstance(node, Mapping)}
+
+    def is_text(self, place: Span) -> bool:
+        """True if this place lies inside a scalar: what looks like a comment there is none, whatever the scan says."""
+        return any(start <= place < end for start, end in self._texts_that_name_us)
+
+    @cached_property
+    def _texts_that_name_us(self) -> list[tuple[Span, Span]]:
+        return [
+            (scalar.source.span(scalar.index), scalar.source.span(scalar.end))
+            for scalar in self.scalars()
+            if "policyguard" in scalar.source.text[scalar.index : scalar.end].lower()
+        ]
 
     def last_line_of_item(self, first: Span) -> int | None:
         """Return the last line of the map, itself an item of a list, that begins on this line of this file."""

@@ -39,7 +39,12 @@ def lint(
     findings = [_load_finding(error) for error in analysis.errors]
     findings += _checked(context, chosen)
     texts = {file: data.decode("utf-8", "replace") for file, data in sources.items()}
-    written = [_whole(found, context) for file, text in texts.items() for found in suppressions(file, text, now)]
+    written = [
+        _whole(found, context)
+        for file, text in texts.items()
+        for found in suppressions(file, text, now)
+        if not context.is_text(found.span)
+    ]
     kept, suppressed = _apply(findings, written)
     if SUPPRESSION in chosen:
         used = {(by.span, finding.code) for finding, by in suppressed}

@@ -45,6 +45,26 @@ nested:
    text # no
   - 'a' # yes
 escaped: "a \\" # no" # yes
+prose: yes, 'tis # yes
+after_prose: 'x # no' # yes
+index: a[0], 'b # yes
+after_index: "c # no" # yes
+flow: {a: [b, 'c # no', d], "e":'f # no', g: h} # yes
+spread: [a, # yes
+  'b # no', # yes
+  c] # yes
+wide: |2
+     first # no
+  second # no
+ # yes
+deep:
+  - k: |1-
+       a # no
+     # no
+    j: b # yes
+  - >2
+      a # no
+    b # no
 last: end
 """
 

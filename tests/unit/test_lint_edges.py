@@ -115,6 +115,19 @@ def test_a_guard_for_some_only_does_not_silence_a_finding() -> None:
     assert codes(rule + ceiling % ("job:submit, job:cancel", "")) == []
 
 
+def test_a_guard_is_looked_for_action_by_action() -> None:
+    """A bound on submitting is enough for an allow of more actions; a pattern of all ids is no limit."""
+    rule = (
+        "rules:\n  - {id: a, effect: allow, roles: [lead], actions: [job:cancel, job:submit], resources: {type: job}}\n"
+    )
+    ceiling = (
+        '  - {id: d, effect: deny, actions: [job:submit], resources: {type: job%s}, when: "resource.gpus > 512"}\n'
+    )
+    assert codes(rule + ceiling % "") == []
+    assert codes(rule + ceiling % ', id: "team/{team}/**"') == []
+    assert codes(rule + ceiling % ', id: "team/*/scratch/**"') == ["PG216"]
+
+
 def test_a_quorum_counts_persons_and_not_accounts() -> None:
     """Two accounts of one person fill one place; an account nobody knows fills none."""
     documents = (
@@ -134,6 +147,97 @@ def test_a_quorum_counts_persons_and_not_accounts() -> None:
     assert codes(rule + documents % one) == ["PG604"]
     assert codes(rule + documents % unknown) == ["PG604"]
     assert codes(rule + documents % two) == []
+
+
+BREAK_GLASS = (
+    "rules:\n  - id: break-glass\n    effect: allow\n    roles: [lead]\n    actions: [job:cancel]\n"
+    "    resources: {type: job}\n"
+)
+NEEDS_TWO = "  - {id: two, effect: require, actions: [job:cancel], resources: {type: job}, quorum: two-leads}\n"
+
+
+def test_a_way_around_the_rules_has_an_end_a_reason_and_a_notice() -> None:
+    """Each may come in more than one way; a quorum ends each use and tells somebody."""
+    ticket = "    when: has(context.ticket)\n"
+    assert codes(BREAK_GLASS) == ["PG219"]
+    assert codes(BREAK_GLASS + ticket) == ["PG219"]
+    assert codes(BREAK_GLASS + ticket + "    obligations: [notify.oncall]\n") == ["PG219"]
+    assert codes(BREAK_GLASS + ticket + '    obligations: [notify.oncall]\n    expires: "2026-12-01T00:00:00Z"\n') == []
+    assert codes(BREAK_GLASS + ticket + NEEDS_TWO) == []
+    assert codes(BREAK_GLASS.replace("break-glass", "stop-in-an-emergency")) == []
+
+
+def test_a_role_for_emergencies_is_bound_with_an_end_and_a_reason() -> None:
+    """Who holds a break-glass role for ever holds it every day."""
+    rest = (
+        "rules: [{id: r, effect: allow, roles: [break-glass], actions: [job:cancel], resources: {type: job}}]\n"
+        "---\napiVersion: policyguard/v1\nkind: Roles\nroles: [{name: break-glass}]\n"
+        "---\napiVersion: policyguard/v1\nkind: Bindings\nbindings:\n"
+        '  - {subject: "user:dan", role: break-glass, domain: vision%s}\n'
+    )
+    timed = ', expires: "2026-12-01T00:00:00Z", reason: on call'
+    assert codes(rest % "") == ["PG219"]
+    assert codes(rest % ", reason: on call") == ["PG219"]
+    assert codes(rest % timed) == []
+
+
+def test_an_expired_binding_is_information_and_an_expired_rule_a_warning() -> None:
+    """Last week's shift is history; a rule that says nothing any more reads as if it did."""
+    binding = (
+        "rules: [{id: r, effect: allow, roles: [lead], actions: [job:cancel], resources: {type: job}}]\n"
+        "---\napiVersion: policyguard/v1\nkind: Bindings\nbindings:\n"
+        '  - {subject: "user:dan", role: lead, domain: vision, expires: "2026-05-01T00:00:00Z"}\n'
+    )
+    report = lint({"_base.yaml": BASE, "case.yaml": (HEAD + binding).encode()}, NOW)
+    assert [(finding.code, finding.severity) for finding in report.findings] == [("PG601", "information")]
+    assert report.clean
+
+
+SECRETS = {
+    "-----BEGIN OPENSSH PRIVATE KEY-----": True,
+    "-----BEGIN PUBLIC KEY-----": False,
+    "ghp_" + "a1B2" * 9: True,
+    "xoxb-" + "1234567890-abcdefghij": True,
+    "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4IiwiaWF0IjoxfQ.c2lnbmF0dXJlLi4u": True,
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJhc2U2NCBvZiBhIHB1YmxpYyBrZXk": False,
+    "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae": False,
+    "a description that speaks of AKIA and ghp_ tokens": False,
+}
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_secrets_are_known_by_forms_that_nothing_else_has(text: str) -> None:
+    """Tokens and private keys are found, digests and public keys are not."""
+    rule = "rules:\n  - {id: r, effect: allow, roles: [lead], actions: [job:cancel], description: '%s'}\n"
+    assert (["PG212"] if SECRETS[text] else []) == codes(rule % text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [("team-1", "team-l", True), ("team_1", "team-1", True), ("run-10", "run-lo", False), ("gpu0", "gpuo", True),
+     ("arnie", "amie", False), ("alice", "alicia", False)],
+)  # fmt: skip
+def test_accounts_look_alike_by_single_characters_only(one: str, other: str, alike: bool) -> None:
+    """People keep their names; a digit among digits is read as a digit."""
+    bindings = (
+        "rules: [{id: r, effect: allow, roles: [lead], actions: [job:cancel], resources: {type: job}}]\n"
+        "---\napiVersion: policyguard/v1\nkind: Bindings\nbindings:\n"
+        f'  - {{subject: "user:{one}", role: lead, domain: vision}}\n'
+        f'  - {{subject: "user:{other}", role: lead, domain: vision}}\n'
+    )
+    assert (["PG012"] if alike else []) == codes(bindings)
+
+
+def test_two_alphabets_in_one_name_are_reported() -> None:
+    """A Cyrillic letter among Latin ones is seen by lint if not by the reviewer."""
+    bindings = (
+        "rules: [{id: r, effect: allow, roles: [lead], actions: [job:cancel], resources: {type: job}}]\n"
+        "---\napiVersion: policyguard/v1\nkind: Bindings\nbindings:\n"
+        '  - {subject: "user:%s", role: lead, domain: vision}\n'
+    )
+    assert codes(bindings % "\u0430lice") == ["PG012"]
+    assert codes(bindings % "\u0430\u043b\u0438\u0441\u0430") == []
+    assert codes(bindings % "j\u00fcrg") == []
 
 
 def test_names_are_read_by_whole_words() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.lint.comments import comments
 from policyguard.lint.report import Report
 from policyguard.lint.runner import lint
 from policyguard.values import parse_instant
@@ -54,6 +55,18 @@ def test_a_suppression_covers_its_line_the_next_line_or_the_item_below_it(place:
 def test_text_in_a_block_scalar_is_no_suppression() -> None:
     """A description that quotes a suppression suppresses nothing and is no mistake."""
     assert codes(report(inside=ORDER)) == ["PG215"]
+
+
+def test_text_that_the_scan_takes_for_a_comment_is_none() -> None:
+    """Prose that starts a line with an apostrophe misleads the scan; what the reader calls text stays text."""
+    text = (
+        "apiVersion: policyguard/v1\nkind: Policy\nmetadata: {name: case}\nrules:\n"
+        "  - id: alice-cancels\n    effect: allow\n    description: it was\n      'tis the season\n"
+        f"    remedy: 'ask {ORDER}'\n"
+        '    subjects: ["user:alice"]\n    actions: [job:cancel]\n'
+    )
+    assert any("alone on call" in comment.text for comment in comments(text))
+    assert codes(lint({"_base.yaml": BASE, "case.yaml": text.encode()}, NOW)) == ["PG215"]
 
 
 BROKEN = {

@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Hit]:
     for kind, named in _names(context):
         seen: dict[str, str] = {}
         for name, span in named:
-            scripts = sorted(_scripts(name))
+            scripts = sorted(_scripts(name.rpartition(":")[2]))
             if len(scripts) > 1:
                 mixed = " and ".join(script.title() for script in scripts)
                 yield Hit(span, f"{kind} `{name}` mixes {mixed} letters")

@@ -21,20 +21,21 @@ def check(context: Context) -> Iterator[Hit]:
     """Yield each allow to start what has quantities, where neither it nor a deny or require compares one."""
     bounds = {rule.id: _compared(rule) for rule in context.rules}
     for rule in context.allows:
-        starting = next(with_verb(rule.actions, START_VERBS), None)
-        quantities = _quantities(context, rule) if starting is not None else set()
-        if starting is None or not quantities or bounds[rule.id] & quantities:
-            continue
-        if not any(bounds[guard.id] & quantities for guard in context.guards(rule, "deny", "require")):
+        for action in with_verb(rule.actions, START_VERBS):
+            quantities = _quantities(context, rule, action)
+            guards = context.guards(rule, action, "deny", "require")
+            if not quantities or any(bounds[one.id] & quantities for one in (rule, *guards)):
+                continue
             named = " or ".join(f"`{'.'.join(path)}`" for path in sorted(quantities))
-            message = f"`{rule.id}` allows `{starting}` without a bound on {named}"
-            yield Hit(context.item(rule.span, "actions", starting), message)
+            message = f"`{rule.id}` allows `{action}` without a bound on {named}"
+            yield Hit(context.item(rule.span, "actions", action), message)
 
 
-def _quantities(context: Context, rule: Rule) -> set[Path]:
+def _quantities(context: Context, rule: Rule, action: str) -> set[Path]:
     return {
         ("resource", attribute.name)
         for entity_type in context.types(rule)
+        if action in entity_type.actions
         for attribute in entity_type.attributes.values()
         if attribute.type.kind == "int" and last_words((attribute.name,)) & QUANTITIES
     }
@@ -42,7 +43,7 @@ def _quantities(context: Context, rule: Rule) -> set[Path]:
 
 def _compared(rule: Rule) -> frozenset[Path]:
     """Return the paths that stand anywhere below a comparison or an `in`."""
-    found = set()
+    found: set[Path] = set()
     for node in walk(rule.when.expression) if rule.when is not None else ():
         if isinstance(node, Call) and base_name(node.function) in (*MIRRORED, "in"):
             found.update(path for path, _ in paths_read(node))
