@@ -257,6 +257,7 @@ def listing(kind: Kind, *, least: int = 1, what: str = "a list") -> Kind:
         if not isinstance(node, Sequence):
             wrong_shape(node, what, problems)
             return None
+        # INVARIANT I23: an empty list is an error; it never means everybody.
         if len(node.items) < least:
             found_ = "an empty list" if not node.items else "a list of one"
             problems.add(node, "PG003", f"found {found_}, expected at least {least} item{'s' if least > 1 else ''}")
