@@ -52,7 +52,7 @@ class Contestant:
 
 
 def race(contestants: Mapping[str, Contestant], *, rounds: int, budget_s: float) -> None:
-    """Time every contestant in every round, for about `budget_s` each a round and over each input at most five times."""
+    """Time every contestant in every round, for about `budget_s` each, each input at most five times."""
     for contestant in contestants.values():
         contestant.call(contestant.inputs[0])
     for _ in range(rounds):
@@ -62,7 +62,7 @@ def race(contestants: Mapping[str, Contestant], *, rounds: int, budget_s: float)
 
 
 def _round(contestant: Contestant, budget_s: float, *, passes: int = 5) -> list[int]:
-    """Return the times of one round; never fewer than two calls, so that one allowed and one denied request are in it."""
+    """Return the times of one round; never fewer than two calls: one allowed, one denied."""
     clock, call = time.perf_counter_ns, contestant.call
     times: list[int] = []
     end = clock() + int(budget_s * 1e9)

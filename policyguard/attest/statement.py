@@ -12,7 +12,7 @@ from typing import Literal, NoReturn
 
 import msgspec
 
-from policyguard.attest.dsse import reason
+from policyguard.attest.dsse import quoted, reason
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Approval, Assurance, Fact
@@ -156,13 +156,14 @@ def decision_statement(
         sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
     """
     facts = decision.facts
-    digest = request_digest(request, facts.bound)
+    bound = facts.bound
+    digest = request_digest(request, bound)
     resource = request.resource.ref
     predicate = Predicate(
         request.action,
         tuple([_approval(each) for each in (facts.approvals if approvals is None else approvals)]),
         audience,
-        tuple(sorted([path for path, fact in facts.entries.items() if fact.bound])),
+        tuple(sorted(bound)),
         "allow" if decision.allowed else "deny",
         decision_id,
         decision.determining,
@@ -271,7 +272,7 @@ def _check_types(payload: bytes) -> None:
     found = (head._type, head.predicateType)  # type: ignore[attr-defined]
     if found != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise VerificationError(
-            "V5", f"statement is `{found[0][:80]}` with predicate `{found[1][:80]}`, expected `{PREDICATE_TYPE}`"
+            "V5", f"statement is {quoted(found[0])} with predicate {quoted(found[1])}, expected `{PREDICATE_TYPE}`"
         )
 
 
@@ -281,7 +282,7 @@ def _check_values(predicate: Predicate) -> None:
     times += [fact.observed_at for fact in predicate.facts.values()]
     for text in times:
         if instant_text(parse_instant(text)) != text:
-            raise ValueError(f"found `{text[:40]}`, expected the one spelling of a UTC time")
+            raise ValueError(f"found {quoted(text)}, expected the one spelling of a UTC time")
     if not 0 <= predicate.policy.epoch <= MAX_INTEGER:
         raise ValueError(f"policy.epoch: found {predicate.policy.epoch}, expected 0 to 2^53 - 1")
     for path, fact in predicate.facts.items():

@@ -70,7 +70,7 @@ def complaints(text: str, report: str, names: Names) -> list[ConditionError]:
     found: list[ConditionError] = []
     for line, column, message in _COMPLAINT.findall(report):
         offset = min(starts[min(int(line), len(starts)) - 1] + int(column) - 1, len(text))
-        error = _translated(text, offset, message.replace("ip.iN", "ip.in"), names)
+        error = _translated(text, offset, message.replace("ip.iN", "ip.in").replace("ip.i_", "ip.iN"), names)
         if error is not None:
             found.append(error)
     syntax = [error for error in found if error.code == "PG117"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from policyguard.conditions import wire
 from policyguard.conditions.problems import ProfileError
 from policyguard.conditions.profile import ENTITIES, IDENTITIES, OVERLOADS, REFUSED_TYPES, SYNONYMS, VARIABLES
+from policyguard.conditions.signatures import fits
 from policyguard.model.expression import (
     Call,
     Constant,
@@ -197,7 +198,10 @@ class _Decoder:
             _refuse_zone_names(arguments[-1])
         if function in ("logical_and", "logical_or"):
             arguments = _flattened(function, arguments)
-        return Call(function, arguments, self.type_of(identifier, offset), offset)
+        kind = self.type_of(identifier, offset)
+        if not fits(function, arguments, kind):
+            raise ProfileError(f"malformed expression: `{function}` of other types", offset)
+        return Call(function, arguments, kind, offset)
 
     def value(self, data: bytes, bound: frozenset[str], depth: int) -> Expression:
         """Decode a node that stands as a value: anything but a whole entity."""
@@ -216,6 +220,8 @@ class _Decoder:
             raise ProfileError("optional elements are outside the profile", offset, name="optional")
         elements = tuple(self.value(element, bound, depth) for element in message.repeated(1))
         kind = self.type_of(identifier, offset, empty=not elements)
+        if not kind.startswith("list("):
+            raise ProfileError("malformed expression: a list of another type", offset)
         return ListOf(elements, kind, offset)
 
     def map_of(self, data: bytes, identifier: int, offset: int, bound: frozenset[str], depth: int) -> Expression:
@@ -224,6 +230,8 @@ class _Decoder:
             raise ProfileError("building a record is outside the profile", offset, name="message")
         entries = tuple(self.entry(_Message(entry), offset, bound, depth) for entry in message.repeated(2))
         kind = self.type_of(identifier, offset, empty=not entries)
+        if not kind.startswith("map("):
+            raise ProfileError("malformed expression: a map of another type", offset)
         return MapOf(entries, kind, offset)
 
     def entry(self, message: _Message, offset: int, bound: frozenset[str], depth: int) -> tuple[Expression, Expression]:

@@ -97,6 +97,30 @@ def test_messages_are_worded_as_the_house_words_them(code: str) -> None:
         assert finding.help
 
 
+BLOCK = re.compile(r"^## (?P<title>Avoid|Prefer)\n\n```yaml\n(?P<text>.*?)```", re.MULTILINE | re.DOTALL)
+HEAD = "apiVersion: policyguard/v1\nkind: Policy\nmetadata: {name: page}\nrules:\n"
+
+
+def examples(code: str) -> dict[str, str]:
+    """Return the two blocks of a page as policies, if they are lists of rules and nothing else."""
+    blocks = {match["title"]: match["text"] for match in BLOCK.finditer((PAGES / f"{code}.md").read_text())}
+    assert {"Avoid", "Prefer"} == set(blocks)
+    if all(text.startswith("- id:") and "\n---" not in text for text in blocks.values()):
+        return {title: HEAD + text for title, text in blocks.items()}
+    return {}
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if examples(code)])
+def test_examples_of_a_page_do_what_the_page_says(code: str) -> None:
+    """What the page says to avoid fires its rule, what it says to prefer fires none."""
+    base = (FIXTURES / "base.yaml").read_bytes()
+    avoid, prefer = (
+        lint({"_base.yaml": base, "page.yaml": examples(code)[title].encode()}, NOW) for title in ("Avoid", "Prefer")
+    )
+    assert code in {finding.code for finding in avoid.findings}
+    assert prefer.findings == ()
+
+
 PRODUCED_BY_LOAD = re.compile(r'"(PG(?!000)\d{3})"')
 
 
