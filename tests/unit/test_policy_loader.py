@@ -263,3 +263,22 @@ def _seconds(sources: dict[str, bytes]) -> float:
     start = time.process_time()
     assert len(load(sources).rules) == 1001
     return time.process_time() - start
+
+
+TWO_SIZES = """apiVersion: policyguard/v1
+kind: Schema
+subjects: {user: {}}
+resources:
+  job: {actions: [see], attributes: {size: {type: int}, count: {type: int}}}
+  file: {actions: ["job:see"], attributes: {size: {type: string}, count: {type: int}}}
+"""
+
+
+def test_one_text_that_means_two_things_is_refused() -> None:
+    """Equality of integers for one type and of texts for the other is two conditions, not one."""
+    text = 'rules: [{{id: a, effect: deny, actions: ["job:see"], when: resource.{0} == resource.{0}}}]\n'
+    sources = {"s.yaml": TWO_SIZES.encode(), "p.yaml": document("Policy", text.format("size")).encode()}
+    (error,) = analyse(sources).errors
+    assert "means different things for `file`, `job`" in error.message
+    sources["p.yaml"] = document("Policy", text.format("count")).encode()
+    assert len(load(sources).rules) == 1
