@@ -219,17 +219,13 @@ class _Composer:
     def node(self, event: Any, kind: type) -> Node | None:
         """Return the node that an event begins, None for events of the stream and of documents."""
         if kind is yaml.ScalarEvent:
-            start, text, style = event.start_mark, event.value, _STYLES[event.style]
-            scalar = Scalar(
-                self.source, start.line + 1, start.column + 1, text, style, start.index, event.end_mark.index
-            )
+            text, style = event.value, _STYLES[event.style]
+            scalar = Scalar(self.source, event.start_mark.index, event.end_mark.index, text, style)
             if len(text) > MAX_TEXT or style == "double":
                 self.judge(scalar)
             node: Node = scalar
         elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-            start = event.start_mark
-            collection = Mapping if kind is yaml.MappingStartEvent else Sequence
-            node = collection(self.source, start.line + 1, start.column + 1, start.index)
+            node = (Mapping if kind is yaml.MappingStartEvent else Sequence)(self.source, event.start_mark.index)
         elif kind is yaml.AliasEvent:
             return self.alias(event)
         else:
@@ -249,9 +245,8 @@ class _Composer:
             self.report("PG011", node.at(match.start()), f"found an escape for {name}, expected printable text")
 
     def alias(self, event: Any) -> Scalar:
-        start = event.start_mark
         # INVARIANT I21: an alias is never followed, so nothing is larger in memory than in the file.
-        node = Scalar(self.source, start.line + 1, start.column + 1, "", "refused", start.index, start.index)
+        node = Scalar(self.source, event.start_mark.index, event.start_mark.index, "", "refused")
         self.report("PG001", node.span, f"found the alias `*{shown(event.anchor)}`, expected the text itself")
         return node
 
@@ -259,7 +254,7 @@ class _Composer:
         """Return a scalar to stand for a collection that is used as a key."""
         found = "a map" if isinstance(node, Mapping) else "a list"
         self.report("PG001", node.span, f"found {found} as a key, expected text")
-        return Scalar(self.source, node.line, node.column, "", "refused", node.index, node.index)
+        return Scalar(self.source, node.index, node.index, "", "refused")
 
     def entry(self, parent: Mapping, key: Scalar, node: Node) -> None:
         """Add an entry to a map, or report why not."""
@@ -268,8 +263,8 @@ class _Composer:
         # INVARIANT I22: a key stands once; a second block cannot erase the first in silence.
         elif key.style != "refused" and not parent.add(key, node):
             first = next(other for other, _ in parent.entries if other.text == key.text)
-            name = shown(key.text)
-            self.report("PG002", key.span, f"duplicate key `{name}`, first at line {first.line} column {first.column}")
+            at = f"line {first.span.line} column {first.span.column}"
+            self.report("PG002", key.span, f"duplicate key `{shown(key.text)}`, first at {at}")
 
     def stop(self, node: Node, message: str) -> None:
         self.report("PG010", node.span, message)

@@ -110,6 +110,7 @@ def check_separation(
     This is static separation of duty (NIST RBAC). Accounts of one person count together, and a binding to every domain
     counts in each.
     """
+    # INVARIANT I29: what excludes each other is held by nobody at once, by whatever account or inheritance.
     bindings = tuple(bindings)
     for exclusion in exclusions:
         excluded = frozenset(exclusion.roles)

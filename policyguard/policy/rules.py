@@ -33,7 +33,8 @@ STAR = "*"
 def one_or_more(node: Node, problems: Problems) -> list[tuple[str, Node]] | None:
     """Kind: one text, or a list of texts."""
     if isinstance(node, Sequence):
-        return _TEXTS(node, problems)  # type: ignore[no-any-return]
+        found_all: list[tuple[str, Node]] | None = _TEXTS(node, problems)
+        return found_all
     found = text(node, problems)
     return None if found is None else [(found, node)]
 

@@ -141,6 +141,28 @@ def test_an_empty_list_does_not_mean_everybody() -> None:
     assert not codes(more=rule("effect: allow, actions: [job:kill], resources: {type: job}"))
 
 
+POLARITY = {
+    "allow, plainly": ("allow", "has(resource.queue)", True),
+    "allow, negated": ("allow", "!has(resource.queue)", False),
+    "deny, plainly": ("deny", "has(resource.queue)", False),
+    "deny, negated": ("deny", "!has(resource.queue)", True),
+}
+
+
+@pytest.mark.parametrize(("effect", "when", "right"), POLARITY.values(), ids=POLARITY.keys())
+def test_has_stands_where_absence_takes_access_away(effect: str, when: str, right: bool) -> None:
+    """I26: the loader refuses a condition in which a missing fact would grant."""
+    text = rule(f"effect: {effect}, actions: [job:kill], resources: {{type: job}}, when: '{when}'")
+    assert ([] if right else ["PG115"]) == codes(more=text)
+
+
+def test_one_id_is_one_rule() -> None:
+    """I25: an id that another document uses, or that differs in case only, is refused."""
+    for taken in ("submit-small", "Submit-Small"):
+        text = document("Policy", f'rules: [{{id: {taken}, effect: deny, actions: ["*"]}}]\n')
+        assert codes(more=text) == ["PG006"]
+
+
 def test_a_cycle_of_roles_is_refused() -> None:
     """I24: named with its members; a diamond is no cycle."""
     cycle = document("Roles", "roles: [{name: a, inherits: [b]}, {name: b, inherits: [a]}]\n")
@@ -241,3 +263,22 @@ def _seconds(sources: dict[str, bytes]) -> float:
     start = time.process_time()
     assert len(load(sources).rules) == 1001
     return time.process_time() - start
+
+
+TWO_SIZES = """apiVersion: policyguard/v1
+kind: Schema
+subjects: {user: {}}
+resources:
+  job: {actions: [see], attributes: {size: {type: int}, count: {type: int}}}
+  file: {actions: ["job:see"], attributes: {size: {type: string}, count: {type: int}}}
+"""
+
+
+def test_one_text_that_means_two_things_is_refused() -> None:
+    """Equality of integers for one type and of texts for the other is two conditions, not one."""
+    text = 'rules: [{{id: a, effect: deny, actions: ["job:see"], when: resource.{0} == resource.{0}}}]\n'
+    sources = {"s.yaml": TWO_SIZES.encode(), "p.yaml": document("Policy", text.format("size")).encode()}
+    (error,) = analyse(sources).errors
+    assert "means different things for `file`, `job`" in error.message
+    sources["p.yaml"] = document("Policy", text.format("count")).encode()
+    assert len(load(sources).rules) == 1
