@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 _BLOCK_HEADER = re.compile(r"(?:^|[\s:\-?])[|>](?:[1-9][+-]?|[+-][1-9]?)?\s*$")
 _INDICATORS = re.compile(r"\s*(?:[-?](?:\s+|$))*")
-_OPENERS = frozenset(" \t[{,")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +100,6 @@ def _token_may_start(line: str, position: int, before: bool) -> bool:
         return before
     if character in "[{,":
         return True
+    if character == ":" and line[position - 1 : position] in ('"', "'"):
+        return True  # After a quoted key in a flow mapping no space is needed.
     return character in ":-?" and (position + 1 == len(line) or line[position + 1] in " \t")

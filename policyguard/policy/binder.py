@@ -36,16 +36,21 @@ class Problems:
         span = place if isinstance(place, Span) else place.span
         self.errors.append(PolicyError(message, span=span, code=code, help=help))
 
-    def unknown(self, place: Node | Span, code: str, what: str, found: str, known: Iterable[str]) -> None:
+    def unknown(
+        self, place: Node | Span, code: str, what: str, found: str, known: Iterable[str], *, where: str = ""
+    ) -> None:
         """Record that `found` is none of the `known` names, nearest first and named as a help."""
         if len(self.errors) >= MOST_SUGGESTIONS:
-            self.add(place, code, f"unknown {what} `{shown(found)}`")
+            self.add(place, code, f"unknown {what} `{shown(found)}`{where}")
             return
         names = sorted(set(known))
         near = nearest(found, names)
         expected = "none is declared" if not names else f"expected {one_of(names, near)}"
         self.add(
-            place, code, f"unknown {what} `{shown(found)}`, {expected}", f"did you mean `{near}`?" if near else None
+            place,
+            code,
+            f"unknown {what} `{shown(found)}`{where}, {expected}",
+            f"did you mean `{near}`?" if near else None,
         )
 
 
@@ -104,7 +109,7 @@ def bind(node: Node, table: Table, problems: Problems) -> dict[str, Any] | None:
     for key, item in node.entries:
         field = table.get(key.text)
         if field is None:
-            problems.unknown(key, "PG003", f"field of {table.what}", key.text, table)
+            problems.unknown(key, "PG003", "field", key.text, table, where=f" in {table.what}")
         elif (value := field.kind(item, problems)) is not None:
             values[field.name] = value
     for name in table.needed:
@@ -221,7 +226,7 @@ def choice(what: str, names: Iterable[str]) -> Kind:
 
 def instant(node: Node, problems: Problems) -> Instant | None:
     """Kind: an RFC 3339 time with a zone, plain or quoted."""
-    return _parsed(node, problems, parse_instant, "an RFC 3339 time with a zone", "PG403")
+    return _parsed(node, problems, parse_instant, "an RFC 3339 time with a zone", "PG404")
 
 
 def duration(node: Node, problems: Problems) -> int | None:
@@ -253,7 +258,8 @@ def listing(kind: Kind, *, least: int = 1, what: str = "a list") -> Kind:
             wrong_shape(node, what, problems)
             return None
         if len(node.items) < least:
-            problems.add(node, "PG003", f"found {len(node.items)} items, expected at least {least}")
+            found_ = "an empty list" if not node.items else "a list of one"
+            problems.add(node, "PG003", f"found {found_}, expected at least {least} item{'s' if least > 1 else ''}")
             return None
         found = [(kind(item, problems), item) for item in node.items]
         return [pair for pair in found if pair[0] is not None]

@@ -43,6 +43,9 @@ def domain(node: Node, problems: Problems) -> str | None:
     return _SEGMENT(node, problems)  # type: ignore[no-any-return]
 
 
+one_domain = name("one domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "vision")
+"""Kind: one domain; a star would confine nothing."""
+
 _REF = name("a subject", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "user:alice")
 
 

@@ -153,7 +153,7 @@ class SqliteStore:
     def read(self, start: int, stop: int) -> Iterator[Row]:
         try:
             for row in self._execute(_READ, (start, stop)):
-                yield _row(self._path, row)
+                yield _row(row)
         except sqlite3.Error as problem:
             _refuse(self._path, problem)
 
@@ -162,7 +162,7 @@ class SqliteStore:
             row = self._execute(_LAST).fetchone()
         except sqlite3.Error as problem:
             _refuse(self._path, problem)
-        return None if row is None else _row(self._path, row)
+        return None if row is None else _row(row)
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
@@ -214,14 +214,14 @@ def _read_header(target: Path, connection: sqlite3.Connection) -> str:
     return str(header[0][1])
 
 
-def _row(path: Path, row: tuple[object, ...]) -> Row:
+def _row(row: tuple[object, ...]) -> Row:
     index, leaf, hashes, checkpoint = row
     if not (
         type(index) is int and type(leaf) is bytes and type(hashes) is bytes
         and (checkpoint is None or type(checkpoint) is bytes) and len(hashes) % 32 == 0 and hashes
     ):  # fmt: skip
         entry = index if type(index) is int else None
-        raise AuditError(f"log `{path}`: entry {entry} has malformed columns", entry=entry)
+        raise AuditError(f"entry {entry} has malformed columns, expected the bytes that the log wrote", entry=entry)
     return Row(index, leaf, hashes, checkpoint)
 
 

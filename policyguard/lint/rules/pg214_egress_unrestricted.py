@@ -17,7 +17,7 @@ HELP = "ask for the classification or the licence in a condition, or require a q
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow to export weights or data where neither it nor a guard asks for a class, and no quorum is required."""
+    """Yield each allow to export weights or data where neither it nor a guard asks for a class or a quorum."""
     for rule in context.allows:
         leaving = [action for action in with_verb(rule.actions, EXPORT_VERBS) if type_words(action) & DATA_TYPES]
         if leaving and not _asks_class(rule) and not any(

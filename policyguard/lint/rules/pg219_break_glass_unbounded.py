@@ -33,11 +33,14 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _missing(context: Context, rule: Rule) -> Iterator[str]:
-    if rule.expires is None and not (rule.roles and all(_ends(b) for r in rule.roles for b in context.bindings_to(r))):
+    quorum = any(guard.quorum for guard in context.guards(rule, "require"))
+    holders = [binding for role in rule.roles for binding in context.bindings_to(role)]
+    # A quorum gives each use an end: its approvals expire.
+    if rule.expires is None and not quorum and not (rule.roles and all(_ends(binding) for binding in holders)):
         yield "an end"
     if rule.reason is None and not _asks_reason(rule):
         yield "a reason"
-    if not rule.obligations and not any(guard.quorum for guard in context.guards(rule, "require")):
+    if not rule.obligations and not quorum:
         yield "a notice to anyone"
 
 

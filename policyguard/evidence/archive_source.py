@@ -1,0 +1,150 @@
+"""Bytes to look at, wherever they lie: a file, a part of it, or something decompressed; read at any offset."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import IO, Protocol
+
+CHUNK = 65_536
+
+
+class Truncated(Exception):
+    """Something ended before its data did."""
+
+
+class Source(Protocol):
+    """A run of bytes of known size."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes from `offset`, fewer only at the end of the source."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """An open regular file, as large as it was when it was opened."""
+
+    fd: int
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        parts = []
+        while length > 0:
+            part = os.pread(self.fd, min(length, 2**30), offset)
+            if not part:
+                raise Truncated
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class BytesSource:
+    """Bytes in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length] if length > 0 else b""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledSource:
+    """What was decompressed: in memory while small, in an unnamed temporary file beyond."""
+
+    file: IO[bytes]
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        if length <= 0 or offset >= self.size:
+            return b""
+        self.file.seek(offset)
+        return self.file.read(length)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of another source."""
+
+    inner: Source
+    start: int
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.inner.read(self.start + offset, min(length, self.size - offset))
+
+
+def window(source: Source, start: int, size: int) -> Source:
+    """Return the part of `source`; raises `Truncated` when it is not inside."""
+    if start < 0 or size < 0 or start + size > source.size:
+        raise Truncated
+    if isinstance(source, Window):
+        return Window(source.inner, source.start + start, size)
+    return Window(source, start, size)
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Sequential reading of a source, buffered. Running out raises `Truncated`."""
+
+    source: Source
+    position: int = 0
+    _buffer: bytes = field(default=b"", init=False)
+    _base: int = field(default=0, init=False)
+
+    @property
+    def left(self) -> int:
+        return self.source.size - self.position
+
+    def take(self, count: int) -> bytes:
+        """Return the next `count` bytes."""
+        start = self.position - self._base
+        end = start + count
+        if start < 0 or end > len(self._buffer):
+            if count > self.left:
+                raise Truncated
+            self._base = self.position
+            self._buffer = self.source.read(self.position, max(count, CHUNK))
+            start, end = 0, count
+            if len(self._buffer) < count:
+                raise Truncated
+        self.position += count
+        return self._buffer[start:end]
+
+    def skip(self, count: int) -> int:
+        """Pass over `count` bytes unread and return where they began."""
+        if count < 0 or count > self.left:
+            raise Truncated
+        start = self.position
+        self.position += count
+        return start
+
+    def line(self, limit: int = 8192) -> bytes:
+        """Return the bytes up to the next newline, without it; an unended last one loses its last byte (CPython)."""
+        start = self.position
+        inside = start - self._base
+        end = self._buffer.find(b"\n", inside, inside + limit + 1) if 0 <= inside < len(self._buffer) else -1
+        if end >= 0:
+            self.position = self._base + end + 1
+            return self._buffer[inside:end]
+        data = self.source.read(start, limit + 1)
+        end = data.find(b"\n")
+        if end < 0:
+            if len(data) > limit:
+                raise Truncated
+            self.position = start + len(data)
+            return data[:-1]
+        self.position = start + end + 1
+        return data[:end]

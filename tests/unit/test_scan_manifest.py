@@ -1,0 +1,181 @@
+"""Manifests say who wrote which bytes; the chain shows every step; each refusal has its twin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from policyguard.attest.dsse import Envelope, parse, sign
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.statement import PAYLOAD_TYPE
+from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.checkpoint_scan import scan_paths
+from policyguard.evidence.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    check_chain,
+    check_files,
+    check_follows,
+    manifest_of,
+    sign_manifest,
+    verify_manifest,
+)
+from tests.attacks.checkpoint_lab import EVIL, GOOD, STORAGE, torch_zip
+
+KEY, OTHER = PrivateKey.generate(b"k" * 32), PrivateKey.generate(b"o" * 32)
+TRAINER = "service:trainer-17"
+PRODUCERS = {TRAINER: [KEY.public], "service:other": [OTHER.public]}
+NOW = 1_800_000_000_000_000_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model.pt").write_bytes(torch_zip(GOOD, **STORAGE))
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.json").write_text("{}")
+    return tmp_path
+
+
+def made(folder: Path, step: int = 1, previous: Manifest | None = None) -> Manifest:
+    scans = scan_paths([folder])
+    return manifest_of(folder, scans, producer=TRAINER, run="run-17", step=step, now=NOW + step, previous=previous)
+
+
+def test_a_signed_manifest_verifies_and_fits_its_files(folder: Path) -> None:
+    """The twin of every refusal: producer, files and bytes are what was signed."""
+    data = sign_manifest(made(folder), [KEY]).to_bytes()
+    (folder / MANIFEST_NAME).write_bytes(data)
+    manifest = verify_manifest(data, PRODUCERS)
+    check_files(manifest, folder, scan_paths([folder]))
+    assert [name for name, _ in manifest.resources] == ["model.pt", "shards/a.json"]
+    assert manifest == made(folder)
+
+
+def test_a_single_file_has_a_manifest_too(folder: Path) -> None:
+    """Its one resource is named `.`, as model signing does."""
+    path = folder / "model.pt"
+    manifest = made(path)
+    assert [name for name, _ in manifest.resources] == ["."]
+    check_files(manifest, path, scan_paths([path]))
+
+
+@pytest.mark.parametrize("change", ["changed", "missing", "added", "renamed", "link"])
+def test_other_files_than_signed_are_refused(change: str, folder: Path) -> None:
+    """INVARIANT I115: a changed, missing, added, renamed or linked file is refused by name."""
+    manifest = made(folder)
+    path = folder / "model.pt"
+    if change == "changed":
+        path.write_bytes(EVIL)
+    elif change == "missing":
+        path.unlink()
+    elif change == "added":
+        (folder / "extra.pt").write_bytes(EVIL)
+    elif change == "renamed":
+        path.rename(folder / "other.pt")
+    else:
+        path.unlink()
+        path.symlink_to("/etc/passwd")
+    with pytest.raises(VerificationError, match=r"V7: `.*(model|extra|other)\.pt"):
+        check_files(manifest, folder, scan_paths([folder]))
+
+
+def test_a_manifest_signed_by_another_producer_is_refused(folder: Path) -> None:
+    """INVARIANT I114: naming a producer is a claim; the key decides."""
+    with pytest.raises(VerificationError, match="V4: 0 of the trusted keys signed this"):
+        verify_manifest(sign_manifest(made(folder), [OTHER]).to_bytes(), PRODUCERS)
+
+
+def test_a_manifest_of_an_unknown_producer_is_refused(folder: Path) -> None:
+    """No pinned keys, no producer."""
+    with pytest.raises(VerificationError, match="V4: 0 trusted keys"):
+        verify_manifest(sign_manifest(made(folder), [KEY]).to_bytes(), {})
+
+
+def resigned(envelope: Envelope, change: Callable[[dict[str, object]], object]) -> bytes:
+    data = json.loads(envelope.payload)
+    change(data)
+    payload = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+    return sign(payload, PAYLOAD_TYPE, [KEY]).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(predicateType="x"), "V5: predicate type is `x`"),
+        (lambda d: d["predicate"].pop("policyguard"), "V1: not a manifest"),
+        (lambda d: d["subject"][0]["digest"].update(sha256="0" * 64), "V1: the manifest is not in its one spelling"),
+        (lambda d: d["predicate"].update(more=1), "V1: the manifest is not in its one spelling"),
+        (lambda d: d["predicate"]["resources"].reverse(), "V1: not a manifest: resources must be sorted"),
+        (lambda d: d["predicate"]["resources"].clear(), "V1: not a manifest"),
+        (lambda d: d["predicate"]["resources"][0].update(name="../x"), "V1: not a manifest"),
+        (lambda d: d["predicate"]["resources"][0].update(digest="AB"), "V1: not a manifest"),
+        (lambda d: d["predicate"]["policyguard"].update(step=True), "V1: not a manifest"),
+        (lambda d: d["predicate"]["policyguard"].update(producer="trainer"), "V1: not a manifest"),
+    ],
+)
+def test_a_malformed_manifest_is_refused_though_signed(
+    change: Callable[[dict[str, object]], object], message: str, folder: Path
+) -> None:
+    """INVARIANT I116: a right signature over a wrong statement helps nobody."""
+    with pytest.raises(VerificationError, match=message):
+        verify_manifest(resigned(sign_manifest(made(folder), [KEY]), change), PRODUCERS)
+
+
+def test_a_chain_of_steps_holds(folder: Path) -> None:
+    """Each manifest names the one before; the whole chain checks."""
+    first = made(folder)
+    second = made(folder, 2, first)
+    third = made(folder, 3, second)
+    check_chain([first, second, third])
+    assert third.previous == second.digest
+
+
+@pytest.mark.parametrize("attack", ["empty", "gap", "swapped", "no start", "replay", "other run"])
+def test_a_broken_chain_is_refused(attack: str, folder: Path) -> None:
+    """INVARIANT I117: a step that was left out, swapped, repeated or taken from another run shows."""
+    first = made(folder)
+    second = made(folder, 2, first)
+    third = made(folder, 3, second)
+    chain = {
+        "empty": [], "gap": [first, third], "swapped": [second, first], "no start": [second, third],
+        "replay": [first, second, second],
+        "other run": [first, msgspec.structs.replace(second, run="run-18")],
+    }[attack]  # fmt: skip
+    with pytest.raises(VerificationError, match="V7: "):
+        check_chain(chain)
+
+
+def test_a_step_back_does_not_follow(folder: Path) -> None:
+    """A later manifest of an earlier step is not the next step."""
+    first = made(folder, 5)
+    with pytest.raises(VerificationError, match="V7: step 4 does not come after step 5"):
+        check_follows(msgspec.structs.replace(made(folder, 6, first), step=4), first)
+
+
+def test_hostile_and_unreadable_files_are_not_vouched_for(folder: Path) -> None:
+    """A run does not sign what it cannot have meant."""
+    (folder / "evil.pkl").write_bytes(EVIL)
+    with pytest.raises(EvidenceError, match="expected nothing hostile in a manifest"):
+        made(folder)
+    (folder / "evil.pkl").unlink()
+    (folder / "link.pt").symlink_to("/etc/passwd")
+    with pytest.raises(EvidenceError, match="symbolic link"):
+        made(folder)
+
+
+def test_an_empty_folder_has_no_manifest(tmp_path: Path) -> None:
+    """Nothing is not a checkpoint."""
+    with pytest.raises(EvidenceError, match="found no files"):
+        made(tmp_path)
+
+
+def test_the_statement_is_model_signings(folder: Path) -> None:
+    """Types, subject and resources are those of model signing 1.0, which ignores our member."""
+    statement = json.loads(parse(sign_manifest(made(folder), [KEY]).to_bytes()).payload)
+    assert statement["predicateType"] == "https://model_signing/signature/v1.0"
+    assert {"serialization", "resources", "policyguard"} == set(statement["predicate"])
+    assert {"name", "algorithm", "digest"} == set(statement["predicate"]["resources"][0])
