@@ -54,6 +54,7 @@ def decode_checked(serialized: bytes, variables: Collection[str] = frozenset(VAR
     Raises:
         ProfileError: a construct is outside the profile (`.name`, `.offset`), or the bytes are malformed.
     """
+    # INVARIANT I16: nothing but `ProfileError` escapes, whatever the bytes.
     if len(serialized) > MAX_BYTES:
         raise ProfileError(f"the checked expression is {len(serialized)} bytes, expected at most {MAX_BYTES}")
     decoder, root = _open(serialized, frozenset(variables))
