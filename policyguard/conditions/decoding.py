@@ -190,6 +190,7 @@ class _Decoder:
         if function in IDENTITIES and len(arguments) == 1:
             return arguments[0]
         if function not in OVERLOADS and function != STEP:
+            self.type_of(identifier, offset)
             raise ProfileError(f"`{message.text(2)}` is outside the profile", offset, name="function")
         if function in ("equals", "not_equals", "in_list"):
             _refuse_records(arguments, offset)
