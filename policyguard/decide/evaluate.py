@@ -51,8 +51,8 @@ def decide(snapshot: Snapshot, facts: Facts, now: Instant) -> Decision:
     node = roots.get("")
     if node is not None:
         gather(node, entities, found)
-    ref = subject["id"]
-    for role in snapshot.grants.roles_at(ref, admitted.domain, now):
+    ref, domain = subject["id"], admitted.domain
+    for role in snapshot.grants.roles_at(ref, domain, now):
         node = roots.get(role)
         if node is not None:
             gather(node, entities, found)
@@ -64,7 +64,9 @@ def decide(snapshot: Snapshot, facts: Facts, now: Instant) -> Decision:
     for rule in found:
         if rule.test is not None and not rule.test(identifier):
             continue
-        if rule.narrow and not rule.concerns(ref, admitted.domain, now):
+        if rule.scope is not None and rule.scope != domain:
+            continue
+        if rule.narrow and not rule.concerns(ref, now):
             continue
         run = rule.run
         if run is not None:
