@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyguard.conditions.addresses import parse_address, parse_prefix
-from policyguard.conditions.functions import Failure, divide, glob, ip_in, modulo, under
+from policyguard.conditions.functions import Failure, _regex, divide, glob, ip_in, matches, modulo, under
 from policyguard.conditions.times import MAX_DURATION, format_span, parse_span, parse_timestamp
 from policyguard.values import format_instant
 
@@ -165,3 +165,13 @@ def test_what_is_no_duration_fails(text: str) -> None:
     """Days, bare numbers, inner signs, exponents and foreign digits are refused."""
     with pytest.raises(Failure):
         parse_span(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text(alphabet="ab./\n", max_size=6),
+    pattern=st.from_regex(r"\^?([ab/]|\\\.){0,3}\$?", fullmatch=True),
+)
+def test_plain_patterns_mean_what_re2_finds(text: str, pattern: str) -> None:
+    """Patterns that are lowered to text methods give RE2's answer, line ends included."""
+    assert matches(text, pattern) is (_regex(pattern)(text) is not None)
