@@ -1,4 +1,4 @@
-"""Every hostile checkpoint of the lab is called what it is, under any name, and loading none of them is needed for that."""
+"""Every hostile checkpoint of the lab is called what it is, under any name; none is ever loaded."""
 
 from __future__ import annotations
 
