@@ -192,6 +192,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a call and no end": lambda: EVIL[:-1],
     "a second pickle after a harmless one": lambda: pickle.dumps({"a": 1}) + EVIL,
     "bytes after the pickle": lambda: pickle.dumps({"a": 1}) + b"garbage",
+    "an argument over the end of its frame": lambda: b"\x80\x05\x95" + struct.pack("<Q", 2) + b"B"
+    + struct.pack("<I", 20) + b"\0" * 20 + b".",
+    "values left behind": lambda: b"\x80\x04]" + b"2" * 150 + b".",
+    "a frame in a frame": lambda: b"\x80\x05\x95" + struct.pack("<Q", 12) + b"N\x95" + struct.pack("<Q", 2) + b"0N.",
+    "a billion references": lambda: b"\x80\x04]" + b"(" * 9 + b"N" + (b"2" * 9 + b"t") * 9 + b"a.",
     "out-of-band buffers": lambda: b"\x80\x05\x97.",
     "a call in a torch zip": lambda: torch_zip(EVIL),
     "a call in a torch zip, deflated": lambda: zipped({"archive/data.pkl": EVIL}, method=zipfile.ZIP_DEFLATED),
