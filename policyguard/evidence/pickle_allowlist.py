@@ -120,7 +120,7 @@ _STANDARD = sys.stdlib_module_names | _words("""
     formatter macpath parser symbol dummy_threading _bootlocale aifc audioop cgi cgitb chunk crypt imghdr mailcap msilib
     nis nntplib ossaudiodev pipes sndhdr spwd sunau telnetlib uu xdrlib _crypt _pyrepl _android_support _apple_support
     _ios_support _aix_support _osx_support _colorize annotationlib compression _interpreters _interpqueues
-    _interpchannels _zstd _sysconfig _suggestions _winapi winreg _wmi msvcrt _overlapped
+    _interpchannels _xxsubinterpreters _zstd _sysconfig _suggestions _winapi winreg _wmi msvcrt _overlapped
 """)
 """The standard library of any Python from 2.7 to 3.14, whichever reads this: the verdict must not depend on it."""
 

@@ -20,10 +20,13 @@ from typing import Final
 from policyguard.evidence.archive_source import BytesSource, Cursor, Source, window
 from policyguard.evidence.checkpoint_report import Findings, Verdict, shown
 from policyguard.evidence.pickle_allowlist import judged, modern
-from policyguard.evidence.pickle_values import Abstract, Import, Items, Made, Other, Payload
+from policyguard.evidence.pickle_values import Abstract, Group, Import, Items, Made, Other, Payload, weight_of
 
 TEXT_KEPT = 8_192
 """Longer text and bytes stay in the source: nothing that matters (a name, a key, a dtype) is longer."""
+
+MAX_WEIGHT = 10**8
+"""A pickle whose objects, walked, have more parts than this is a bomb for whoever hashes, prints or copies it."""
 
 ENCODED_KEPT = 256 * 2**20
 LINE_KEPT = 64 * 2**20
@@ -72,6 +75,7 @@ class Machine:
     called: int = 0
     checked_left: int = 0
     opcodes: int = 0
+    frame_end: int = 0
 
     def run(self) -> Abstract:
         """Return what the pickle would return; findings hold what was seen, also when this raises.
@@ -87,17 +91,28 @@ class Machine:
                 self.opcodes += 1
                 if self.opcodes % _STEP == 0:
                     self.findings.spend_opcodes(_STEP)
-                entry = table[cursor.take(1)[0]]
+                entry, start = table[cursor.take(1)[0]], cursor.position - 1
                 if entry is None:
                     raise Broken("a byte that is no opcode")
                 entry[1](self, entry[0])
+                if start < self.frame_end < cursor.position and entry[0] != "BUILD":
+                    self.leave_frame(entry[0])
         except _Stop:
             if self.checked_left:
                 # A listed function that reads its argument as a pickle or codec went somewhere other than a call.
                 self.findings.add("ckpt.pickle_reader", "a reader function is passed on as a value")
-            return self.pop()
+            value = self.pop()
+            if self.stack or self.marks:
+                self.findings.add("ckpt.pickle_state", "values left behind at the end")
+            return value
         except (IndexError, ValueError, OverflowError, UnicodeError):
             raise Broken("a malformed argument") from None
+
+    def leave_frame(self, opcode: str) -> None:
+        """Record that an argument reaches over the end of its frame: CPython's readers then read different bytes."""
+        # INVARIANT I104: where two readers of the same bytes would go on at different places, neither is believed.
+        self.findings.add("ckpt.pickle_frame", opcode)
+        self.frame_end = 0
 
     # --- the stack -------------------------------------------------------------------------------------------------
 
@@ -203,6 +218,18 @@ class Machine:
             self.findings.add("ckpt.pickle_state", f"items of a {kind} put into {kind_of(target)}")
             return
         contents.extend(values)
+        self.check_weight(contents)
+
+    def group(self, values: list[Abstract]) -> Abstract:
+        """Return the values as a tuple that knows how much it would be if every reference were a copy."""
+        made = Group(values)
+        made.weight = 1 + sum(map(weight_of, values))
+        self.check_weight(made)
+        return made
+
+    def check_weight(self, value: Abstract) -> None:
+        if weight_of(value) > MAX_WEIGHT:
+            self.findings.add("ckpt.pickle_expansion", f"more than {MAX_WEIGHT} items by reference")
 
     def number(self) -> int:
         return decimal(self.cursor.line())
@@ -369,7 +396,10 @@ def _build(m: Machine, _: str) -> None:
         if _renames(state):
             m.findings.add("ckpt.pickle_build", f"a special attribute of {kind_of(target)}")
     if m.dialect.built and isinstance(target, Made):
+        start = m.cursor.position
         m.dialect.built(m.cursor, target)
+        if start < m.frame_end and m.cursor.position > start:
+            m.leave_frame("array")
 
 
 def _points_elsewhere(target: Made, state: Abstract) -> bool:
@@ -412,7 +442,7 @@ def _buffer(m: Machine, name: str) -> None:
 def _tuple_of(count: int) -> Callable[[Machine, str], None]:
     def read(m: Machine, _: str) -> None:
         values = [m.pop() for _ in range(count)]
-        m.push(tuple(reversed(values)))
+        m.push(m.group(values[::-1]))
 
     return read
 
@@ -456,6 +486,7 @@ def _dict(m: Machine, _: str) -> None:
 def _list(m: Machine, _: str) -> None:
     made = Items("list")
     made.extend(m.pop_mark())
+    m.check_weight(made)
     m.push(made)
 
 
@@ -472,7 +503,11 @@ def _pop(m: Machine, _: str) -> None:
 
 
 def _frame(m: Machine, _: str) -> None:
-    if _unsigned(m, 8) > m.cursor.left:
+    start, length = m.cursor.position - 1, _unsigned(m, 8)
+    if start < m.frame_end:
+        m.leave_frame("FRAME")
+    m.frame_end = m.cursor.position + length
+    if length > m.cursor.left:
         # One of CPython's two readers goes on here; so does this one.
         m.findings.add("ckpt.truncated", "a frame beyond the end")
 
@@ -507,7 +542,7 @@ _HANDLERS: Final[dict[str, Callable[[Machine, str], None]]] = {
     "NONE": _constant(None), "NEWTRUE": _constant(True), "NEWFALSE": _constant(False),
     "FLOAT": _float_line, "BINFLOAT": _float8,
     "EMPTY_LIST": lambda m, _: m.push(Items("list")), "APPEND": _append, "APPENDS": _appends, "LIST": _list,
-    "EMPTY_TUPLE": _constant(()), "TUPLE": lambda m, _: m.push(tuple(m.pop_mark())),
+    "EMPTY_TUPLE": _constant(()), "TUPLE": lambda m, _: m.push(m.group(m.pop_mark())),
     "TUPLE1": _tuple_of(1), "TUPLE2": _tuple_of(2), "TUPLE3": _tuple_of(3),
     "EMPTY_DICT": lambda m, _: m.push(Items("map")), "DICT": _dict, "SETITEM": _set_item, "SETITEMS": _set_items,
     "EMPTY_SET": lambda m, _: m.push(Items("set")), "ADDITEMS": _add_items,

@@ -33,14 +33,27 @@ class Payload:
     length: int
 
 
+class Group(tuple["Abstract", ...]):
+    """A tuple that remembers its weight."""
+
+    weight: int = 1
+
+
+def weight_of(value: Abstract) -> int:
+    """Return how many parts a value has when each reference counts as a copy."""
+    return value.weight if isinstance(value, Group | Items) else 1
+
+
 @dataclass(eq=False, slots=True)
 class Items:
     """A list, set or map. A map holds its keys and values in turn in `items`."""
 
     kind: str
     items: list[Abstract] = field(default_factory=list)
+    weight: int = 1
 
     def extend(self, values: list[Abstract]) -> None:
+        self.weight += sum(map(weight_of, values))
         room = KEPT_ITEMS - len(self.items)
         self.items.extend(values[:room] if room > 0 else ())
 

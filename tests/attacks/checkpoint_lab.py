@@ -171,7 +171,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "EXT4": lambda: b"\x80\x02\x84\x01\x00\x00\x00.",
     "a name taken from the memo": lambda: b"\x80\x04" + text("os") + b"\x94" + text("system") + b"\x940" + b"0"
     + b"h\x00h\x01\x93" + text("x") + b"\x85R.",
-    "a name computed by a call": lambda: b"\x80\x04cbuiltins\nstr\n" + text("os") + b"\x85R" + text("system") + b"\x93.",
+    "a name computed by a call": lambda: b"\x80\x04cbuiltins\nstr\n" + text("os") + b"\x85R"
+    + text("system") + b"\x93.",
     "a name that is no text": lambda: b"\x80\x04K\x01K\x02\x93.",
     "a name from old 8-bit text": lambda: b"\x80\x02U\x02osU\x06system\x93Vx\n\x85R.",
     "a name with an escape that pickletools undoes": lambda: b"ccoll\\x65ctions\nOrderedDict\n)R.",
@@ -191,6 +192,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a call and no end": lambda: EVIL[:-1],
     "a second pickle after a harmless one": lambda: pickle.dumps({"a": 1}) + EVIL,
     "bytes after the pickle": lambda: pickle.dumps({"a": 1}) + b"garbage",
+    "an argument over the end of its frame": lambda: b"\x80\x05\x95" + struct.pack("<Q", 2) + b"B"
+    + struct.pack("<I", 20) + b"\0" * 20 + b".",
+    "values left behind": lambda: b"\x80\x04]" + b"2" * 150 + b".",
+    "a frame in a frame": lambda: b"\x80\x05\x95" + struct.pack("<Q", 12) + b"N\x95" + struct.pack("<Q", 2) + b"0N.",
+    "a billion references": lambda: b"\x80\x04]" + b"(" * 9 + b"N" + (b"2" * 9 + b"t") * 9 + b"a.",
     "out-of-band buffers": lambda: b"\x80\x05\x97.",
     "a call in a torch zip": lambda: torch_zip(EVIL),
     "a call in a torch zip, deflated": lambda: zipped({"archive/data.pkl": EVIL}, method=zipfile.ZIP_DEFLATED),
@@ -199,7 +205,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "an encrypted harmless member": lambda: flagged(torch_zip(GOOD, **STORAGE), 0x1),
     "a patch-data bit": lambda: flagged(torch_zip(GOOD, **STORAGE), 0x20),
     "a strong-encryption bit": lambda: flagged(torch_zip(GOOD, **STORAGE), 0x40),
-    "a member renamed in its own header": lambda: patched(torch_zip(GOOD, **STORAGE), b"archive/data.pkl", b"archive/datA.pkl"),
+    "a member renamed in its own header": lambda: patched(torch_zip(GOOD, **STORAGE), b"archive/data.pkl",
+                                                          b"archive/datA.pkl"),
     "two members of one name": lambda: patched(zipped({"archive/data.pkl": GOOD, "archive/dat2.pkl": GOOD, **STORAGE}),
                                                b"dat2.pkl", b"data.pkl", 2),
     "two members that differ in case": lambda: zipped({"archive/data.pkl": GOOD, "archive/DATA.PKL": EVIL, **STORAGE}),
@@ -238,10 +245,12 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "array bytes that are opcodes": joblib_polyglot,
     "safetensors with bytes behind": lambda: safetensors(b"{}", EVIL),
     "safetensors with a key twice": lambda: safetensors(
-        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"),
+        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+        b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"),
     "safetensors with a hole": lambda: safetensors(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xx"),
     "safetensors with an overlap": lambda: safetensors(
-        b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xx"),
+        b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},'
+        b'"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xx"),
     "safetensors with an unknown dtype": lambda: safetensors(
         b'{"a":{"dtype":"OBJ","shape":[1],"data_offsets":[0,1]}}', b"x"),
     "safetensors with a header beyond the file": lambda: struct.pack("<Q", 10**7) + b"{}" + b" " * 600,
@@ -254,7 +263,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a shell script": lambda: b"#!/bin/sh\necho\n",
     "HDF5, not read": lambda: b"\x89HDF\r\n\x1a\n" + b"\0" * 40,
     "GGUF, not read": lambda: b"GGUF" + b"\0" * 40,
-    "keras, not read": lambda: zipped({"config.json": b"{}", "metadata.json": b"{}", "model.weights.h5": b"\x89HDF\r\n\x1a\n"}),
+    "keras, not read": lambda: zipped({"config.json": b"{}", "metadata.json": b"{}",
+                                       "model.weights.h5": b"\x89HDF\r\n\x1a\n"}),
     "random bytes": lambda: bytes(range(255, 0, -1)),
     "nothing": lambda: b"",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every hostile checkpoint of the lab is called what it is, under any name, and loading none of them is needed for that."""
+"""Every hostile checkpoint of the lab is called what it is, under any name; none is ever loaded."""
 
 from __future__ import annotations
 
@@ -86,6 +86,9 @@ def test_the_harmless_twin_is_clean(name: str) -> None:
         (HOSTILE["a persistent id"](), "ckpt.pickle_persistent_id"),
         (HOSTILE["a reader function passed on as a factory"](), "ckpt.pickle_reader"),
         (HOSTILE["a second pickle after a harmless one"](), "ckpt.pickle_sequence"),
+        (HOSTILE["an argument over the end of its frame"](), "ckpt.pickle_frame"),
+        (HOSTILE["a frame in a frame"](), "ckpt.pickle_frame"),
+        (HOSTILE["a billion references"](), "ckpt.pickle_expansion"),
         (HOSTILE["out-of-band buffers"](), "ckpt.pickle_buffer"),
         (HOSTILE["a call and no end"](), "ckpt.truncated"),
         (HOSTILE["a call before a broken end"](), "ckpt.pickle_broken"),

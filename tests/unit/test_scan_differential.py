@@ -41,7 +41,7 @@ class _Asked(Exception):
     pass
 
 
-class _Recorder(pickle._Unpickler):  # type: ignore[misc, name-defined]
+class _Recorder(pickle._Unpickler):
     """The interpreter's reader, stopped at the first import: nothing is ever imported or called."""
 
     asked: str | None = None

@@ -1,4 +1,4 @@
-"""Digests are those of sha256; the cache is used only when nobody else can have written it or changed the file unseen."""
+"""Digests are those of sha256; the cache helps only where nobody else can have written it or the file."""
 
 from __future__ import annotations
 

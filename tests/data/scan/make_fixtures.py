@@ -35,7 +35,8 @@ def main() -> None:
     torch.save(state, HERE / "torch_zip_protocol4.pt", pickle_protocol=4)
     torch.save(state, HERE / "torch_legacy.pt", _use_new_zipfile_serialization=False)
     torch.save({"q": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8), "s": torch.eye(2).to_sparse(),
-                "b": torch.ones(2).bfloat16(), "m": torch.empty(2, device="meta")}, HERE / "torch_kinds.pt")  # fmt: skip
+                "b": torch.ones(2).bfloat16(), "m": torch.empty(2, device="meta")},
+               HERE / "torch_kinds.pt")  # fmt: skip
     sharded.save({"model": model.state_dict(), "step": 3}, checkpoint_id=str(HERE / "torch_sharded"))
     (HERE / "torch_tensor.pkl").write_bytes(pickle.dumps(torch.ones(2)))
     (HERE / "torch_tensor_protocol2.pkl").write_bytes(pickle.dumps(torch.ones(2), protocol=2))

@@ -1,0 +1,233 @@
+"""Collectors for checkpoints: those a job names or is given as arguments, and the one that is itself asked for.
+
+Content, owner and folder are measured here; a producer is attested by the signature of a manifest that lies beside the
+files and fits them. Both are bound: the worker looks again and must find the same (step V7).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from policyguard.attest.keys import PublicKey
+from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
+from policyguard.evidence.checkpoint_scan import Options, scan_paths
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.files import open_resolved, shown
+from policyguard.evidence.hub import inspect_repository
+from policyguard.evidence.manifest import MANIFEST_NAME, Manifest, check_files, verify_manifest
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant, Value
+
+CHECKPOINTS = "resource.checkpoints"
+Producers = Mapping[str, Sequence[PublicKey]]
+"""The pinned keys of each producer, by its `type:id`."""
+
+MAX_MANIFEST_BYTES = 1_048_576
+MAX_PATHS = 1_000
+
+_NAMED = {
+    "safetensors": (".safetensors",),
+    "pickle": (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".distcp", ".metadata", ".pt2"),
+    "archive": (".npy", ".npz", ".zip", ".tar", ".gz", ".tgz", ".7z", ".bz2", ".xz"),
+}
+_SIDE_FILES = ("text", "json", "lfs_pointer", "empty")
+_ARCHIVES = ("npy", "npz", "zip", "tar", "gzip", "bz2", "xz", "lzma", "zlib", "7z")
+
+
+def family(scan: CheckpointScan) -> str:
+    """Return the word that rules use: `pickle` wherever one is inside, `safetensors`, `archive`, or `unknown`.
+
+    `archive` is numpy's arrays and packed files without a pickle; `unknown` is whatever was not read or not recognised.
+    """
+    if scan.pickled:
+        return "pickle"
+    if scan.format == "safetensors":
+        return "safetensors"
+    return "archive" if scan.format in _ARCHIVES and scan.verdict is not Verdict.UNKNOWN else "unknown"
+
+
+def named_family(path: str) -> str:
+    """Return the same word as the file's name promises it."""
+    suffix = Path(path).suffix.lower() or Path(path).name
+    return next((word for word, suffixes in _NAMED.items() if suffix in suffixes), "unknown")
+
+
+class JobCheckpoints:
+    """Supplies `resource.checkpoints`: one record for each checkpoint that a job names or gets as an argument.
+
+    Looked at are the files and folders that the job names, and every argument, also after `=`, that names something
+    which exists. What turns out to be text is left to the job collector.
+    """
+
+    name = "checkpoints"
+    declares = (CHECKPOINTS,)
+
+    def __init__(
+        self, options: Options | None = None, producers: Mapping[str, Sequence[PublicKey]] | None = None
+    ) -> None:
+        self._options, self._producers = options or Options(), producers or {}
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the records, sorted by path; a path that cannot be read is a record with the verdict `unknown`."""
+        records: dict[str, FrozenMap] = {}
+        paths = tuple(_named_paths(inputs))
+        if len(paths) > MAX_PATHS:
+            raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
+        for path in paths:
+            records |= self._records(path, inputs.directory)
+        value = tuple(records[name] for name in sorted(records))
+        return Collected(entries={CHECKPOINTS: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
+
+    def _records(self, path: Path, directory: str) -> dict[str, FrozenMap]:
+        scans = scan_paths([path], self._options)
+        manifest = attested(path, scans, self._producers)
+        producer = manifest.producer if manifest else ""
+        return {
+            scan.path: record(scan, directory, producer)
+            for scan in scans
+            if scan.format not in _SIDE_FILES or scan.verdict is not Verdict.CLEAN
+        }
+
+
+class CheckpointCollector:
+    """Supplies the facts about the checkpoint that a request is about, from the files the request's sender names.
+
+    `inputs.files` are the files or the folder to be loaded; the enforcement point that loads them fills it in.
+    """
+
+    name = "checkpoint"
+    declares = tuple(
+        f"resource.{name}"
+        for name in (
+            "format", "named_format", "verdict", "reasons", "pickle_globals", "others_may_write", "digest", "producer",
+            "manifest_matches", "remote_code", "foreign_code", "revision",
+        )
+    )  # fmt: skip
+
+    def __init__(
+        self, options: Options | None = None, producers: Mapping[str, Sequence[PublicKey]] | None = None
+    ) -> None:
+        self._options, self._producers = options or Options(), producers or {}
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return what the files are together: as bad as the worst of them. Without files everything is missing.
+
+        Raises:
+            EvidenceError: no file is named, so there is nothing to look at.
+        """
+        if not inputs.files:
+            raise EvidenceError("no files are named, expected those that are to be loaded")
+        paths = [Path(inputs.directory, name) for name in inputs.files]
+        scans = [scan for path in paths for scan in scan_paths([path], self._options)]
+        weights = [scan for scan in scans if scan.format not in _SIDE_FILES or scan.verdict is not Verdict.CLEAN]
+        values: dict[str, Value] = {
+            "format": _worst([family(scan) for scan in weights]),
+            "named_format": _worst([named_family(scan.path) for scan in weights]),
+            "verdict": max((scan.verdict for scan in scans), key=list(Verdict).index, default=Verdict.UNKNOWN).value,
+            "reasons": tuple(sorted({reason.code for scan in scans for reason in scan.reasons})),
+            "pickle_globals": tuple(sorted({name for scan in scans for name in scan.globals})),
+            "others_may_write": any(others_may_write(scan) for scan in scans),
+            "digest": "",
+        }
+        entries = {f"resource.{name}": self._fact(value, Assurance.MEASURED, now) for name, value in values.items()}
+        self._add_manifest(entries, paths, scans, now)
+        self._add_repository(entries, paths, now)
+        return Collected(entries={path: fact for path, fact in entries.items() if fact.value != ""})
+
+    def _add_manifest(
+        self, entries: dict[str, Fact], paths: Sequence[Path], scans: Sequence[CheckpointScan], now: Instant
+    ) -> None:
+        manifest = attested(paths[0], scans, self._producers) if len(paths) == 1 else None
+        entries["resource.manifest_matches"] = self._fact(manifest is not None, Assurance.MEASURED, now)
+        if manifest is not None:
+            entries["resource.producer"] = self._fact(manifest.producer, Assurance.ATTESTED, now)
+            entries["resource.digest"] = self._fact(manifest.root_digest, Assurance.MEASURED, now)
+        elif len(scans) == 1:
+            entries["resource.digest"] = self._fact(scans[0].sha256, Assurance.MEASURED, now)
+
+    def _add_repository(self, entries: dict[str, Fact], paths: Sequence[Path], now: Instant) -> None:
+        if len(paths) != 1 or not paths[0].is_dir():
+            return
+        found = inspect_repository(paths[0])
+        values: dict[str, Value] = {
+            "remote_code": found.remote_code,
+            "foreign_code": bool(found.foreign_code or found.problems),
+            "revision": found.revision,
+        }
+        for name, value in values.items():
+            entries[f"resource.{name}"] = self._fact(value, Assurance.MEASURED, now)
+
+    def _fact(self, value: Value, assurance: Assurance, now: Instant) -> Fact:
+        return Fact(value, assurance, self.name, now, bound=True)
+
+
+def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
+    """Return a scan as a `checkpoint_ref` record; `producer` is empty where no signed manifest fits."""
+    return FrozenMap(
+        path=shown(os.path.relpath(scan.path, directory)),
+        digest=scan.sha256,
+        size=scan.size_bytes,
+        format=family(scan),
+        named_format=named_family(scan.path),
+        container=scan.format,
+        verdict=scan.verdict.value,
+        reasons=tuple(sorted({reason.code for reason in scan.reasons})),
+        pickle_globals=scan.globals,
+        owner_uid=scan.owner_uid,
+        others_may_write=others_may_write(scan),
+        producer=producer,
+        manifest_matches=bool(producer),
+    )
+
+
+def others_may_write(scan: CheckpointScan) -> bool:
+    """Return whether somebody but the owner may change the file or put another in its place."""
+    return scan.dir_group_writable or scan.dir_world_writable or bool(scan.mode & 0o022)
+
+
+def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) -> Manifest | None:
+    """Return the manifest beside the files if a pinned producer signed it and it fits what was scanned, else None.
+
+    A folder keeps it inside as `checkpoint.dsse.json`; a file has it beside it with `.dsse.json` behind its name.
+    """
+    beside = path / MANIFEST_NAME if path.is_dir() else path.with_name(path.name + ".dsse.json")
+    try:
+        fd, status, _ = open_resolved(str(beside))
+        with open(fd, "rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES) if status.st_size <= MAX_MANIFEST_BYTES else b""
+        manifest = verify_manifest(data, producers)
+        check_files(manifest, path, scans)
+    except (EvidenceError, VerificationError, OSError):
+        return None
+    return manifest
+
+
+def _named_paths(inputs: JobInputs) -> Iterator[Path]:
+    seen = set()
+    words = [part for argument in inputs.argv[1:] for part in (argument, argument.partition("=")[2]) if part]
+    for name in (*inputs.files, *words):
+        path = Path(os.path.normpath(os.path.join(inputs.directory, name)))
+        if path in seen or "\0" in name:
+            continue
+        seen.add(path)
+        if name in inputs.files or _looks_like_a_checkpoint(path):
+            yield path
+
+
+def _looks_like_a_checkpoint(path: Path) -> bool:
+    """An argument counts if it names a file, or a folder with a checkpoint in it; never a whole source tree."""
+    try:
+        if not path.is_dir():
+            return os.path.lexists(path) and path.suffix != ".py"
+        return any(named_family(entry.name) != "unknown" for entry in os.scandir(path))
+    except OSError:
+        return False
+
+
+def _worst(words: Sequence[str]) -> str:
+    order = ("safetensors", "archive", "pickle", "unknown")
+    return max(words, key=order.index, default="unknown")
