@@ -39,6 +39,7 @@ _PICKLED = {"pickle", "joblib", "torch_legacy", "torch_tar"}
 
 def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
     """Return the format of the source; findings hold everything that stands against it. Raises nothing on data."""
+    # INVARIANT I113: whatever the bytes, the answer is a format and findings; a limit or a defect is one of them.
     try:
         if depth > findings.limits.depth:
             raise Exhausted("ckpt.too_deep", f"more than {findings.limits.depth} levels")

@@ -127,6 +127,7 @@ def _scan_open(
     path: str | os.PathLike[str], real: Path, fd: int, options: Options, findings: Findings
 ) -> CheckpointScan:
     before = os.fstat(fd)
+    # INVARIANT I111: only regular files are read, judged by the descriptor; a link is followed inside the scope only.
     if not stat.S_ISREG(before.st_mode):
         findings.add("ckpt.not_regular", stat.filemode(before.st_mode)[:1])
         return _report(path, findings, "unknown", before, real)
