@@ -63,9 +63,13 @@ def _binary(value: str) -> bytes:
 
 
 def tarred(members: dict[str, bytes], link: str | None = None) -> bytes:
+    return tarred_pairs(list(members.items()), link)
+
+
+def tarred_pairs(members: list[tuple[str, bytes]], link: str | None = None) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, data in members.items():
+        for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -222,6 +226,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a zip in a zip": lambda: nested(2),
     "zips nested without end": lambda: nested(12),
     "a tar with a pickle": lambda: tarred({"model.pkl": EVIL}),
+    "a tar with two members of one name": lambda: tarred_pairs([("a.json", b"{}"), ("a.json", b"[]")]),
+    "a module in a zip": lambda: zipped({"handler.py": b"x = 1"}),
+    "a tar with a module": lambda: tarred({"handler.py": b"x = 1"}),
     "a tar with a link": lambda: tarred({"a.npy": npy(b"\0" * 8, "<f8")}, link="model.pt"),
     "a tar in a zip": lambda: zipped({"a.tar": tarred({"model.pkl": EVIL})}),
     "a gzipped tar": lambda: gzip.compress(tarred({"model.pkl": EVIL})),
