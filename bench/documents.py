@@ -61,9 +61,7 @@ def sources(lab: Workload) -> dict[str, bytes]:
 
 def facts(question: Question) -> Facts:
     """Return the question as a parsed request with its own claims as facts."""
-    request = Request.of(
-        f"user:{question.subject}", question.action, f"{question.kind}:{question.id}", **question.attributes
-    )
+    request = Request.of(question.subject, question.action, f"{question.kind}:{question.id}", **question.attributes)
     return Facts(request=request, entries=claims(request, NOW))
 
 
@@ -74,7 +72,7 @@ def _roles(lab: Workload) -> str:
 
 def _bindings(lab: Workload) -> str:
     lines = [
-        f"  - {{subject: 'user:{subject}', role: {role}, domain: '{domain}'}}"
+        f"  - {{subject: '{subject}', role: {role}, domain: '{domain}'}}"
         for subject, role, domain in dict.fromkeys(lab.bindings)
     ]
     return "apiVersion: policyguard/v1\nkind: Bindings\nbindings:\n" + "\n".join(lines) + "\n"

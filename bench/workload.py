@@ -41,7 +41,7 @@ INHERITS: Mapping[str, tuple[str, ...]] = {
     "lead": ("researcher",),
     "operator": ("viewer",),
 }
-OPERATORS = ("op-0", "op-1")
+OPERATORS = ("user:op-0", "user:op-1")
 
 SHARES = {
     "team": 560, "literal": 60, "general": 3, "team-deny": 170, "open-deny": 100, "any-action": 60, "lab-wide": 25,
@@ -139,7 +139,7 @@ def _bindings(teams: tuple[str, ...], inherits: Mapping[str, object]) -> Iterato
     for team in teams:
         curator = f"curator-{team}" if f"curator-{team}" in inherits else "researcher"
         for n, role in enumerate(("intern", "researcher", "lead", curator)[:PEOPLE_PER_TEAM]):
-            yield f"{team}-{n}", role, team
+            yield f"user:{team}-{n}", role, team
 
 
 def _closed(lab: Workload) -> dict[tuple[str, str], frozenset[str]]:
@@ -264,7 +264,7 @@ def _question(lab: Workload, chance: random.Random, *, spoiled: bool) -> Questio
     aim = chance.choice([rule for rule in lab.rules if rule.effect == "allow"])
     team = aim.team or chance.choice(lab.teams)
     holders = [subject for (subject, where), roles in lab.held.items() if where == team and aim.role in roles]
-    subject = chance.choice(holders or [f"{team}-0"])
+    subject = chance.choice(holders or [f"user:{team}-0"])
     kind = aim.kind or "job"
     action = aim.action or chance.choice(JOB_ACTIONS)
     attributes = _attributes(kind, subject, lab, chance)
@@ -276,7 +276,7 @@ def _question(lab: Workload, chance: random.Random, *, spoiled: bool) -> Questio
             target = chance.choice(denies)
             _bend(attributes, target.shape, target.constants, chance)
         elif chance.random() < 0.5:
-            subject = f"{chance.choice(lab.teams)}-{chance.randrange(PEOPLE_PER_TEAM)}"
+            subject = f"user:{chance.choice(lab.teams)}-{chance.randrange(PEOPLE_PER_TEAM)}"
         else:
             attributes = _attributes(kind, subject, lab, chance)
     area = aim.area or chance.choice(AREAS[2:])
@@ -319,7 +319,7 @@ def _bend(attributes: dict[str, Any], shape: str, constants: Constants, chance: 
     if shape == "safe_checkpoints":
         attributes["checkpoints"] = [c | {"format": "safetensors"} for c in attributes["checkpoints"]]
     if shape == "foreign_pickle":
-        attributes["checkpoints"] = [{"format": "pickle", "producer": "somebody-else"}]
+        attributes["checkpoints"] = [{"format": "pickle", "producer": "user:somebody-else"}]
     if shape == "late_deadline":
         attributes["deadline_h"] = constants[1] + 1
     _bend_gpus(attributes, shape, constants, chance)

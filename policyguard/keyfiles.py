@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from policyguard.attest.keys import MAX_KEY_TEXT_BYTES, NONCE_BYTES, SALT_BYTES, PrivateKey, PublicKey, is_wrapped
@@ -66,20 +65,17 @@ def _read(path: Path, what: str, family: type[PolicyGuardError], *, is_private: 
         if is_private and path.is_symlink():
             raise family(f"{what} `{path}` is a symbolic link, expected a regular file") from None
         raise family(f"{what} `{path}` cannot be read: {_why(problem)}") from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise family(f"{what} `{path}` is not a regular file")
         if is_private:
             _check_owner(path, status)
-        return _read_all(file.read, path, what, family)
-
-
-def _read_all(read: Callable[[int], bytes], path: Path, what: str, family: type[PolicyGuardError]) -> bytes:
-    try:
-        data = read(MAX_KEY_TEXT_BYTES + 1)
+        data = os.read(handle, MAX_KEY_TEXT_BYTES + 1)
     except OSError as problem:
         raise family(f"{what} `{path}` cannot be read: {_why(problem)}") from None
+    finally:
+        os.close(handle)
     if len(data) > MAX_KEY_TEXT_BYTES:
         raise family(f"{what} `{path}` is larger than {MAX_KEY_TEXT_BYTES} bytes, expected a key")
     return data

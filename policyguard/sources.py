@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from policyguard.decide.casbin_intake import adapter_for, bindings_from_adapter
 from policyguard.decide.grants import Grants
 from policyguard.decide.roles import build_grants
 from policyguard.decide.snapshot import Snapshot
-from policyguard.model.policy import PolicySet
+from policyguard.model.policy import Binding, BindingSource, PolicySet
 from policyguard.policy.files import load_folder
 
 
 def policy_set_of_folder(path: Path) -> PolicySet:
-    """Return the policy set of a folder, bindings from casbin adapters included.
+    """Return the policy set of a folder, with the bindings that its casbin adapters hold.
 
     Raises:
-        PolicyErrors: every mistake. ConfigurationError: the folder cannot be read.
+        PolicyErrors: every mistake. ConfigurationError: the folder or an adapter cannot be read.
     """
-    return load_folder(path)
+    policy_set = load_folder(path)
+    found = [binding for source in policy_set.binding_sources for binding in _bindings(path, source)]
+    return replace(policy_set, bindings=(*policy_set.bindings, *found), binding_sources=())
 
 
 def snapshot_of_folder(path: Path) -> Snapshot:
@@ -29,3 +33,9 @@ def snapshot_of_folder(path: Path) -> Snapshot:
 def grants_of(policy_set: PolicySet) -> Grants:
     """Return the closed roles of a policy set, separation of duty checked."""
     return build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
+
+
+def _bindings(folder: Path, source: BindingSource) -> tuple[Binding, ...]:
+    """Return what one adapter holds; a CSV file's path is relative to the policy folder."""
+    location = str(folder / source.location) if source.adapter == "csv" else source.location
+    return bindings_from_adapter(adapter_for(source.adapter, location), location)

@@ -24,7 +24,7 @@ from typing import Protocol
 
 import msgspec
 
-from policyguard.attest.dsse import check_signatures
+from policyguard.attest.dsse import check_signatures, quoted
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.statement import PAYLOAD_TYPE, Predicate, parse_statement
 from policyguard.attest.trust import Trust
@@ -45,7 +45,10 @@ class UsedStore(Protocol):
 
 
 class VerifiedDecision(msgspec.Struct, frozen=True):
-    """A decision that held here and now: `predicate` is what was signed, `checkpoint` and `index` the log's place."""
+    """A decision that held here and now: `predicate` is what was signed, `checkpoint` and `index` the log's place.
+
+    `signers` are the trusted keys that signed it and were valid when it was issued.
+    """
 
     predicate: Predicate
     checkpoint: Checkpoint
@@ -114,10 +117,10 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     )
     # V5: payload type, then statement and predicate type.
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise VerificationError("V5", f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
+        raise VerificationError("V5", f"payload type is {quoted(envelope.payload_type)}, expected `{PAYLOAD_TYPE}`")
     predicate = parse_statement(envelope.payload).predicate
-    _check_keys_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
-    return VerifiedDecision(predicate, checkpoint, receipt.index, signers)
+    counting = _valid_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
+    return VerifiedDecision(predicate, checkpoint, receipt.index, counting)
 
 
 def _check_now(predicate: Predicate, now: Instant) -> None:
@@ -129,19 +132,24 @@ def _check_now(predicate: Predicate, now: Instant) -> None:
 
 
 def _check_keys_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
-    # INVARIANT I48: a key counts only if it was valid when the decision was issued and is valid now.
-    _check_keys_at(verified.signers, trust, now, "V6", "of this check")
+    # INVARIANT I48: a key counts only if it was valid when the decision was issued and is valid now. The signers of a
+    # verified decision are those that were valid then, so one expired and one too new do not add up to one valid.
+    _valid_at(verified.signers, trust, now, "V6", "of this check")
 
 
-def _check_keys_at(signers: tuple[PublicKey, ...], trust: Trust, instant: Instant, step: str, when: str) -> None:
-    valid = {trusted.key for trusted in trust.keys if trusted.is_valid(instant)}
-    count = sum(signer in valid for signer in signers)
-    if count < trust.threshold:
+def _valid_at(
+    signers: tuple[PublicKey, ...], trust: Trust, instant: Instant, step: str, when: str
+) -> tuple[PublicKey, ...]:
+    """Return the signers whose trust covers this instant, at least `threshold` of them, else raise."""
+    pinned = {trusted.key for trusted in trust.keys if trusted.is_valid(instant)}
+    valid = tuple([signer for signer in signers if signer in pinned])
+    if len(valid) < trust.threshold:
         raise VerificationError(
             step,
-            f"{count} of the signing keys were valid at the time {when}, `{format_instant(instant)}`, "
+            f"{len(valid)} of the signing keys were valid at the time {when}, `{format_instant(instant)}`, "
             f"expected at least {trust.threshold}",
         )
+    return valid
 
 
 def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, Value]) -> None:
@@ -155,7 +163,7 @@ def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, V
     if not compare_digest(here, predicate.request_digest):
         raise VerificationError(
             "V7",
-            f"request digest is `{predicate.request_digest[:16]}`, expected `{here[:16]}`; "
+            f"request digest is {quoted(predicate.request_digest[:16])}, expected `{here[:16]}`; "
             "this decision was issued for another request",
         )
     # INVARIANT I49: the names shown to people are those of the request that was digested.
@@ -171,14 +179,16 @@ def _check_audience(predicate: Predicate, trust: Trust, audience: str) -> None:
             "V8", f"this worker is `{audience}`, expected one of {_listed(sorted(trust.audiences))}"
         )
     if predicate.audience != audience:
-        raise VerificationError("V8", f"audience is `{predicate.audience}`, expected `{audience}`")
+        raise VerificationError("V8", f"audience is {quoted(predicate.audience)}, expected `{audience}`")
 
 
 def _check_policy(predicate: Predicate, trust: Trust) -> None:
     # V9: policy digest and epoch are accepted ones.
     policy = predicate.policy
     if trust.policy_digests and policy.digest not in trust.policy_digests:
-        raise VerificationError("V9", f"policy digest is `{policy.digest[:16]}`, expected one of the accepted ones")
+        raise VerificationError(
+            "V9", f"policy digest is {quoted(policy.digest[:16])}, expected one of the accepted ones"
+        )
     if trust.min_epoch is not None and policy.epoch < trust.min_epoch:
         raise VerificationError("V9", f"policy epoch is {policy.epoch}, expected at least {trust.min_epoch}")
 
@@ -186,7 +196,7 @@ def _check_policy(predicate: Predicate, trust: Trust) -> None:
 def _check_allowed(predicate: Predicate) -> None:
     # V10: the decision is allow, and was made to be enforced.
     if not predicate.allowed:
-        codes = ", ".join(f"`{code}`" for code in predicate.reason_codes)
+        codes = ", ".join([quoted(code) for code in predicate.reason_codes])
         raise VerificationError("V10", f"decision is deny ({codes}), expected allow")
     if predicate.mode != "enforcing":
         raise VerificationError("V10", f"decision is {predicate.mode}, expected enforcing")
@@ -195,8 +205,10 @@ def _check_allowed(predicate: Predicate) -> None:
 def _check_unused(predicate: Predicate, used: UsedStore | None) -> None:
     # V11: last, so that a decision refused for another reason is not used up.
     if used is not None and not used.use(predicate.decision_id, parse_instant(predicate.expires)):
-        raise VerificationError("V11", f"decision `{predicate.decision_id}` was used already, expected a fresh one")
+        raise VerificationError(
+            "V11", f"decision {quoted(predicate.decision_id)} was used already, expected a fresh one"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "nothing"
+    return ", ".join([quoted(name) for name in names]) or "nothing"

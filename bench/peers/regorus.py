@@ -59,9 +59,12 @@ def prepare(lab: Workload, *, by_value: bool = False) -> Prepared:
     """Return a VM with the program and the rules loaded."""
     tables = _tables(lab, by_value=by_value)
     data = json.dumps({"_".join(key): table for key, table in tables.items()})
-    program = Program.compile_from_modules(data, [("lab.rego", _module(tables, by_value=by_value))], [ENTRY])
+    module = _module(tables, by_value=by_value)
+    compiled = Program.compile_from_modules(data, [("lab.rego", module)], [ENTRY]).serialize_binary()
 
     def fork() -> Callable[[str], bool]:
+        # Neither a program nor a VM may cross threads.
+        program, _ = Program.deserialize_binary(compiled)
         rvm = Rvm()
         rvm.load_program(program)
         rvm.set_data_json(data)
@@ -84,12 +87,12 @@ def _tables(lab: Workload, *, by_value: bool) -> dict[tuple[str, ...], Any]:
         key = (effect, rule.shape, "one" if rule.team else "any", "one" if rule.role else "any")
         row = {"p": f"{rule.area}/" if rule.area else "", "c": list(rule.constants)}
         for path in _paths(rule, heirs):
-            value = [rule.constants[0]] if by_value and rule.shape in EQUALITIES else []
-            *above, last = [*path, *value]
+            value: list[Any] = [rule.constants[0]] if by_value and rule.shape in EQUALITIES else []
+            keys = path + value
             table = tables.setdefault(key, {})
-            for name in above:
+            for name in keys[:-1]:
                 table = table.setdefault(name, {})
-            table.setdefault(last, []).append(row)
+            table.setdefault(keys[-1], []).append(row)
     return tables
 
 

@@ -81,13 +81,20 @@ class Report:
         return "\n".join(lines)
 
 
-def check_engine(policy_set: PolicySet, *, requests: int = 1000, seed: int = 0) -> Report:
-    """Return how three engines answer random and boundary requests made from the policies' own constants."""
+def check_engine(
+    policy_set: PolicySet, *, requests: int = 1000, seed: int = 0, snapshot: Snapshot | None = None
+) -> Report:
+    """Return how three engines answer random and boundary requests made from the policies' own constants.
+
+    `snapshot` is one compiled elsewhere, to be compared with these policies; by default it is compiled from them here.
+    """
     grants = build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
-    jury = _Jury(policy_set, Snapshot.of(policy_set, grants), SecondOpinion(policy_set, grants),
-                 SecondOpinion(policy_set, grants, flat=True))  # fmt: skip
+    compiled = Snapshot.of(policy_set, grants) if snapshot is None else snapshot
+    jury = _Jury(policy_set, compiled, SecondOpinion(policy_set, grants), SecondOpinion(policy_set, grants, flat=True))
+    stream = Requests(policy_set, seed)
+    stream.reached = jury.reached
     found: list[Difference] = []
-    for facts, now in Requests(policy_set, seed).take(requests):
+    for facts, now in stream.take(requests, jury.rare):
         found += jury.differences(facts, now)
     return Report(
         requests=requests, allowed=jury.allowed, unjudged=jury.unjudged, reached=tuple(sorted(jury.reached)),
@@ -104,6 +111,11 @@ class _Jury:
         self.allowed = 0
         self.unjudged = 0
         self.reached: set[str] = set()
+
+    def rare(self, facts: Facts, now: Instant) -> bool:
+        """Whether the engine allows this, or a rule takes part that no request has reached yet."""
+        decision = self.snapshot.decide(facts, now)
+        return decision.allowed or not self.reached.issuperset(decision.determining)
 
     def differences(self, facts: Facts, now: Instant) -> list[Difference]:
         decision = self.snapshot.decide(facts, now)

@@ -6,8 +6,11 @@ Half of the requests aim at one rule, so that rules are reached at all; the rest
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from msgspec.structs import replace
 
 from policyguard.model.expression import Call, Constant, Expression, Has, ListOf, MapOf, Quantifier, Select
 from policyguard.model.facts import Approval, Assurance, Fact, Facts
@@ -17,6 +20,11 @@ from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, for
 
 START: Instant = 1_750_000_000 * NANOSECONDS_PER_S
 """Around when requests happen, where the policies name no time. Any fixed instant would do."""
+
+DRAWS = 12
+
+_REPEATED = re.compile(r"\[[^\]]*\]\{(\d{1,3})\}")
+"""`[0-9a-f]{40}` in a regular expression."""
 
 STRANGER = "user:nobody-knows-me"
 
@@ -29,28 +37,84 @@ class Requests:
         self._random = random.Random(seed)
         conditions = [rule.when.expression for rule in policy_set.rules if rule.when is not None]
         self._constants = _constants(conditions)
+        self._compared = _compared(conditions)
         self._domains = _domains(policy_set)
         self._subjects = _subjects(policy_set)
         self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
+        self._close = False
+        """Whether the request being made keeps to the constants that conditions compare with."""
+        self._asker = STRANGER
+        self.reached: set[str] = set()
+        """Rules that took part in a decision so far; the caller adds to it, and the others are aimed at more often."""
         self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
 
-    def take(self, count: int) -> Iterator[tuple[Facts, Instant]]:
-        """Yield so many facts, each with the instant to decide at."""
-        for _ in range(count):
-            yield self._one()
+    def take(self, count: int, rare: Callable[[Facts, Instant], bool] | None = None) -> Iterator[tuple[Facts, Instant]]:
+        """Yield so many facts, each with the instant to decide at.
+
+        One request in two is drawn again, up to twelve times, until `rare` says yes, for most random requests are
+        denied. One in four then is a rare one with a single thing changed: where a rule ends, such neighbours differ.
+        """
+        kept: dict[str, list[tuple[Facts, Instant]]] = {}
+        for number in range(count):
+            if number % 4 == 3 and kept:
+                yield self._neighbour(*self._pick(kept[self._pick(sorted(kept))]))
+                continue
+            facts, now = self._one()
+            for _ in range(DRAWS if rare is not None and number % 4 else 0):
+                if rare is not None and rare(facts, now):
+                    kept.setdefault(facts.request.action, []).append((facts, now))
+                    break
+                facts, now = self._one()
+            yield facts, now
+
+    def _neighbour(self, facts: Facts, now: Instant) -> tuple[Facts, Instant]:
+        """Return the same facts but for one: a value, its assurance, the subject, the id, an approval, the time."""
+        request = facts.request
+        self._asker = request.subject.ref
+        fresh = dict(self._entries(request, now))
+        if fresh and self._chance(0.7):
+            path = self._pick(sorted(fresh))
+            kept = {**facts.entries, path: fresh[path]}
+            if self._chance(0.15):
+                del kept[path]
+            return replace(facts, entries=kept), now
+        resource = Entity(request.resource.type, str(self._pick(_near(request.resource.id))) or "x")
+        changed = [
+            replace(facts, request=replace(request, subject=self._subject(None))),
+            replace(facts, request=replace(request, resource=resource)),
+            replace(facts, request=replace(request, action=self._action(None, request.resource))),
+            replace(facts, approvals=facts.approvals[1:]),
+            replace(facts, contributors=self._contributors()),
+        ]
+        return (self._pick(changed), now) if self._chance(0.8) else (facts, self._pick(self._instants))
 
     def _one(self) -> tuple[Facts, Instant]:
-        aim = self._pick(self._policies.rules) if self._policies.rules and self._chance(0.6) else None
-        now = self._pick(self._instants)
+        aim = self._aim()
+        now = self._now(aim)
+        self._close = self._chance(0.5)
         resource = self._resource(aim)
         subject = self._subject(aim)
         action = self._action(aim, resource)
+        self._asker = subject.ref
         request = Request(subject, action, resource)
         entries = dict(self._entries(request, now))
         facts = Facts(
             request=request, entries=entries, approvals=tuple(self._approvals(now)), contributors=self._contributors()
         )
         return facts, now
+
+    def _aim(self) -> Rule | None:
+        if not self._policies.rules or self._chance(0.3):
+            return None
+        neglected = [rule for rule in self._policies.rules if rule.id not in self.reached]
+        return self._pick(neglected if neglected and self._chance(0.5) else self._policies.rules)  # type: ignore[no-any-return]
+
+    def _now(self, aim: Rule | None) -> Instant:
+        inside = [
+            instant for instant in self._instants
+            if aim is not None and (aim.not_before or instant) <= instant < (aim.expires or instant + 1)
+        ]  # fmt: skip
+        return int(self._pick(inside if inside and self._chance(0.7) else self._instants))
 
     def _pick(self, choices: Sequence[Any]) -> Any:
         return choices[self._random.randrange(len(choices))]
@@ -108,12 +172,12 @@ class Requests:
             ("resource", schema.resources.get(request.resource.type, nothing).attributes),
             ("context", schema.context),
         )
-        sloppy = self._chance(0.3)
+        sloppy = self._chance(0.1 if self._close else 0.4)
         for entity, attributes in groups:
             for name, attribute in attributes.items():
                 if sloppy and self._chance(0.2):
                     continue
-                value = self._value(attribute.type, attribute.enum)
+                value = self._value(attribute, attribute.type)
                 if sloppy and self._chance(0.03):
                     value = self._pick([True, 0, "text", ()])
                 assurance = attribute.assurance if not sloppy or self._chance(0.8) else self._pick(list(Assurance))
@@ -127,34 +191,39 @@ class Requests:
         bound = attribute.max_age_s * NANOSECONDS_PER_S
         return int(self._pick([0, -1, bound - 1, bound, bound + 1]))
 
-    def _value(self, kind: ValueType, enum: Sequence[str] = (), depth: int = 0) -> Value:
-        if enum and kind.kind == "string" and self._chance(0.98):
-            return str(self._pick(enum))
+    def _value(self, attribute: Attribute, kind: ValueType, depth: int = 0) -> Value:
+        """Return a value of this kind for the attribute, or for something inside it."""
+        if attribute.enum and kind.kind == "string" and self._chance(0.98):
+            return str(self._pick(attribute.enum))
         if kind.kind == "list" and kind.element is not None:
             count = self._random.randrange(3 if depth < 2 else 1)
-            return tuple(self._value(kind.element, enum, depth + 1) for _ in range(count))
+            return tuple(self._value(attribute, kind.element, depth + 1) for _ in range(count))
         if kind.kind == "map" and kind.element is not None:
             keys = self._pick([(), ("a",), tuple(self._constants.get("string", ("a",))[:2])])
-            return FrozenMap({key: self._value(kind.element, (), depth + 1) for key in keys})
+            return FrozenMap({key: self._value(attribute, kind.element, depth + 1) for key in keys})
         if kind.kind == "record":
             fields = self._policies.schema.records.get(kind.record or "", {})
             kept = {n: a for n, a in fields.items() if not self._chance(0.1)} if depth < 4 else {}
-            return FrozenMap({n: self._value(a.type, a.enum, depth + 1) for n, a in kept.items()})
-        return self._scalar(kind.kind)
+            return FrozenMap({n: self._value(a, a.type, depth + 1) for n, a in kept.items()})
+        return self._scalar(kind.kind, attribute.name)
 
-    def _scalar(self, kind: str) -> Value:
+    def _scalar(self, kind: str, name: str) -> Value:
+        near = [value for type_, value in self._compared.get(name, ()) if type_ == kind]
+        everywhere = self._constants.get(kind, ())
         if kind == "bool":
             return self._chance(0.5)
         if kind == "int":
-            base = int(self._pick(self._constants.get("int", (0, 1))))
-            return base + int(self._pick([-1, 0, 0, 1]))
+            return int(self._pick(near or everywhere or (0, 1))) + int(self._pick([-1, 0, 0, 1]))
         if kind == "timestamp":
             return format_instant(int(self._pick(self._instants)))
         if kind == "duration":
             return str(self._pick(["0s", "1s", "15m", "72h"]))
-        texts = [*self._constants.get("string", ()), "", "x", self._pick(self._subjects), self._pick(self._domains)]
-        text = str(self._pick(texts))
-        return text if self._chance(0.9) else text + "x"
+        if self._chance(0.2):
+            return self._asker
+        others = [*everywhere, "x", "", self._pick(self._subjects), self._pick(self._domains)]
+        text = str(self._pick(near if near and (self._close or self._chance(0.7)) else others))
+        exact = "[" not in text and self._chance(0.9 if self._close else 0.4)
+        return text if exact else str(self._pick(_near(text)))
 
     def _approvals(self, now: Instant) -> Iterator[Approval]:
         for account in [*self._accounts, STRANGER]:
@@ -179,6 +248,27 @@ def _constants(expressions: Sequence[Expression]) -> dict[str, tuple[Any, ...]]:
     return {kind: tuple(sorted(values)) for kind, values in found.items()}
 
 
+def _compared(expressions: Sequence[Expression]) -> dict[str, tuple[tuple[str, Any], ...]]:
+    """Return for each attribute name the (type, value) of every constant that stands beside it in one call."""
+    found: dict[str, set[tuple[str, Any]]] = {}
+    for expression in expressions:
+        for call in _calls(expression):
+            names = [node.name for node in call.arguments if isinstance(node, Select)]
+            beside = {(constant.type, constant.value) for node in call.arguments for constant in _walk(node)}
+            for name in names:
+                found.setdefault(name, set()).update(beside)
+    return {name: tuple(sorted(pairs)) for name, pairs in found.items()}
+
+
+def _calls(node: Expression) -> Iterator[Call]:
+    if isinstance(node, Call):
+        yield node
+        for argument in node.arguments:
+            yield from _calls(argument)
+    elif isinstance(node, Quantifier):
+        yield from _calls(node.body)
+
+
 def _walk(node: Expression) -> Iterator[Constant]:
     match node:
         case Constant():
@@ -200,6 +290,15 @@ def _walk(node: Expression) -> Iterator[Constant]:
             yield from _walk(node.body)
             if node.condition is not None:
                 yield from _walk(node.condition)
+
+
+def _near(text: str) -> list[str]:
+    """Return texts that a comparison with this one, as text, prefix, pattern or network, may tell apart from it."""
+    digest = _REPEATED.sub(lambda found: "0" * min(int(found[1]), 128), text).strip("^$")
+    return [
+        digest, text + "x", text + "/x", text.rstrip("/"), text.partition("/")[0], text.rpartition("/")[0],
+        "/".join("x" if part == "**" else part.replace("*", "x") for part in text.split("/")),
+    ]  # fmt: skip
 
 
 def _domains(policies: PolicySet) -> list[str]:

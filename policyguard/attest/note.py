@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
+from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PUBLIC_BYTES, PrivateKey, PublicKey, decode_base64, encode_base64
 from policyguard.errors import ConfigurationError, VerificationError
 
@@ -28,7 +29,9 @@ class NoteKey:
 
     def __init__(self, name: str, public: PublicKey) -> None:
         if not is_key_name(name):
-            raise ConfigurationError(f"found the log name `{name}`, expected text without spaces, `+` or control codes")
+            raise ConfigurationError(
+                f"found the log name {quoted(name)}, expected text without spaces, `+` or control codes"
+            )
         self.name = name
         self.public = public
 
@@ -52,7 +55,7 @@ class NoteKey:
             raise ConfigurationError("found no verifier key, expected `name+hash+base64` of an Ed25519 key")
         key = cls(name, PublicKey(raw[1:]))
         if key.key_hash.hex() != key_hash:
-            raise ConfigurationError(f"verifier key has the hash `{key_hash[:16]}`, expected `{key.key_hash.hex()}`")
+            raise ConfigurationError(f"verifier key has the hash {quoted(key_hash)}, expected `{key.key_hash.hex()}`")
         return key
 
     def __eq__(self, other: object) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal, NoReturn
 
 import msgspec
 
-from policyguard.attest.dsse import reason
+from policyguard.attest.dsse import quoted, reason
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Approval, Assurance, Fact
@@ -59,14 +59,14 @@ class ApprovalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
-class FactRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FactRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
     digest: str | msgspec.UnsetType = msgspec.UNSET
     masked: Literal[True] | msgspec.UnsetType = msgspec.UNSET
-    observed_at: str = ""
-    source: str = ""
+    observed_at: str
+    source: str
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -128,7 +128,6 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     subject: tuple[Subject]
 
 
-_UNSET = msgspec.UNSET
 _ENCODER = msgspec.json.Encoder()
 _SORTING = msgspec.json.Encoder(order="sorted")
 _DECODER = msgspec.json.Decoder(Statement)
@@ -157,13 +156,14 @@ def decision_statement(
         sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
     """
     facts = decision.facts
-    digest = request_digest(request, facts.bound)
+    bound = facts.bound
+    digest = request_digest(request, bound)
     resource = request.resource.ref
     predicate = Predicate(
         request.action,
         tuple([_approval(each) for each in (facts.approvals if approvals is None else approvals)]),
         audience,
-        tuple(sorted([path for path, fact in facts.entries.items() if fact.bound])),
+        tuple(sorted(bound)),
         "allow" if decision.allowed else "deny",
         decision_id,
         decision.determining,
@@ -188,7 +188,10 @@ def decision_statement(
         decision.requiring,
         resource,
     )
-    return _ENCODER.encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, (Subject(Digests(digest), resource),)))
+    subject = (Subject(Digests(digest), resource),)
+    payload = _ENCODER.encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, subject))
+    # The order of names beyond ASCII is not the order of their code points: leave that to the slower encoder.
+    return payload if payload.isascii() else canonical(msgspec.json.decode(payload))
 
 
 def parse_statement(payload: bytes) -> Statement:
@@ -206,7 +209,7 @@ def parse_statement(payload: bytes) -> Statement:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
     # INVARIANT I30: one value has one spelling: decode, encode again, compare.
-    if _SORTING.encode(statement) != payload:
+    if canonical(msgspec.json.decode(payload)) != payload:
         raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
     # INVARIANT I38: the digest and the resource that in-toto tools read are those that we check.
     subject, predicate = statement.subject[0], statement.predicate
@@ -238,19 +241,19 @@ _SHORT = 40
 
 
 def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
-    word, observed_at, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.value
+    word, at, source, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.source, fact.value
     # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
-        return FactRecord(word, _UNSET, True, observed_at, fact.source)
+        return FactRecord(assurance=word, observed_at=at, source=source, masked=True)
     kind = type(value)
     if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
-        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, value)  # type: ignore[arg-type]
+        return FactRecord(assurance=word, observed_at=at, source=source, value=value)  # type: ignore[arg-type]
     encoded = _SORTING.encode(value)
     if not encoded.isascii():
         encoded = canonical(value)
     if len(encoded) <= MAX_INLINE_BYTES:
-        return FactRecord(word, _UNSET, _UNSET, observed_at, fact.source, msgspec.Raw(encoded))
-    return FactRecord(word, sha256_digest(encoded), _UNSET, observed_at, fact.source)
+        return FactRecord(assurance=word, observed_at=at, source=source, value=msgspec.Raw(encoded))
+    return FactRecord(assurance=word, observed_at=at, source=source, digest=sha256_digest(encoded))
 
 
 def _approval(each: Approval) -> ApprovalRecord:
@@ -269,7 +272,7 @@ def _check_types(payload: bytes) -> None:
     found = (head._type, head.predicateType)  # type: ignore[attr-defined]
     if found != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise VerificationError(
-            "V5", f"statement is `{found[0][:80]}` with predicate `{found[1][:80]}`, expected `{PREDICATE_TYPE}`"
+            "V5", f"statement is {quoted(found[0])} with predicate {quoted(found[1])}, expected `{PREDICATE_TYPE}`"
         )
 
 
@@ -279,7 +282,7 @@ def _check_values(predicate: Predicate) -> None:
     times += [fact.observed_at for fact in predicate.facts.values()]
     for text in times:
         if instant_text(parse_instant(text)) != text:
-            raise ValueError(f"found `{text[:40]}`, expected the one spelling of a UTC time")
+            raise ValueError(f"found {quoted(text)}, expected the one spelling of a UTC time")
     if not 0 <= predicate.policy.epoch <= MAX_INTEGER:
         raise ValueError(f"policy.epoch: found {predicate.policy.epoch}, expected 0 to 2^53 - 1")
     for path, fact in predicate.facts.items():

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.errors import ConfigurationError
@@ -158,7 +159,7 @@ def _text(data: object, path: str) -> str:
 def _digest(data: object, path: str) -> str:
     text = _text(data, path)
     if not _DIGEST.fullmatch(text):
-        _refuse(path, f"found `{text[:80]}`, expected 64 lower-case hex digits")
+        _refuse(path, f"found {quoted(text)}, expected 64 lower-case hex digits")
     return text
 
 
@@ -185,7 +186,7 @@ def _object(data: object, path: str, required: tuple[str, ...], optional: tuple[
             _refuse(path, f"`{name}` is missing, expected {names}")
     for name in data:
         if name not in required and name not in optional:
-            _refuse(path, f"unknown field `{name}`, expected {names}")
+            _refuse(path, f"unknown field {quoted(str(name))}, expected {names}")
     return data
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PrivateKey, decode_base64, encode_base64
 from policyguard.attest.note import NoteKey, open_note, sign_note, split_note
 from policyguard.audit.merkle import HASH_BYTES
@@ -44,7 +45,7 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
     origin, size, root_text, *extensions = lines[:-1]
     root = decode_base64(root_text.encode())
     if not (size.isascii() and size.isdigit() and len(size) <= 19 and int(size) <= MAX_TREE_SIZE):
-        raise VerificationError("V1", f"checkpoint has the size `{size[:30]}`, expected a decimal number")
+        raise VerificationError("V1", f"checkpoint has the size {quoted(size)}, expected a decimal number")
     if root is None or len(root) != HASH_BYTES:
         raise VerificationError("V1", "checkpoint has a malformed root, expected the base64 of 32 bytes")
     checkpoint = Checkpoint(origin, int(size), root, tuple(extensions))
@@ -69,7 +70,7 @@ def open_checkpoint(note: bytes, logs: Sequence[NoteKey]) -> Checkpoint:
     checkpoint = parse_checkpoint(text)
     # INVARIANT I36: a log vouches for its own name only.
     if checkpoint.origin != key.name:
-        raise VerificationError("V2", f"checkpoint is of log `{checkpoint.origin}`, signed by `{key.name}`")
+        raise VerificationError("V2", f"checkpoint is of log {quoted(checkpoint.origin)}, signed by `{key.name}`")
     return checkpoint
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
@@ -90,7 +91,7 @@ class Log:
             return log
         origin = origin or where.origin
         if where.origin != origin:
-            raise AuditError(f"log is of origin `{where.origin}`, expected `{origin}`")
+            raise AuditError(f"log is of origin {quoted(where.origin)}, expected {quoted(origin)}")
         log = cls(where, key, origin)
         log._follow(where.last())
         return log

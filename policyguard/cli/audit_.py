@@ -169,8 +169,10 @@ def _broken(problem: AuditError, as_json: bool) -> int:
 def _sound(summary: LogSummary, as_json: bool, *, signed: bool) -> int:
     checkpoint = summary.checkpoint
     if as_json:
-        say_json({"verified": True, "signatures_checked": signed, "origin": checkpoint.origin,
-                  "size": checkpoint.size, "root": checkpoint.root.hex(), "checkpoints": summary.checkpoints})  # fmt: skip
+        say_json({
+            "verified": True, "signatures_checked": signed, "origin": checkpoint.origin, "size": checkpoint.size,
+            "root": checkpoint.root.hex(), "checkpoints": summary.checkpoints,
+        })  # fmt: skip
         return 0
     say("SOUND   ", nl=False, fg="green", bold=True)
     say(f"{checkpoint.size} entries of {checkpoint.origin} under {summary.checkpoints} checkpoints, "

@@ -122,8 +122,10 @@ class _Lab:
 
     def verify(self, job: str, *, audience: str = "local", words: Sequence[str] = COMMAND) -> _Ended:
         """Check a decision as the worker that is about to run these words would."""
-        return self.policyguard("verify", str(self.root / "decisions" / f"{job}.json"), "--audience", audience,
-                                "--job", str(self.root / "jobs" / f"{job}.yaml"), "--", sys.executable, *words)  # fmt: skip
+        return self.policyguard(
+            "verify", str(self.root / "decisions" / f"{job}.json"), "--audience", audience,
+            "--job", str(self.root / "jobs" / f"{job}.yaml"), "--", sys.executable, *words,
+        )  # fmt: skip
 
     def expect(self, what: str, ended: _Ended, code: int, *parts: str) -> None:
         """Show the outcome and remember whether it was as said."""

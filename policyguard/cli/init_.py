@@ -98,13 +98,19 @@ def _copy(source: Traversable, target: Path) -> None:
             write_new(target / item.name, item.read_bytes())
 
 
-def _job(user: str, team: str, **properties: Any) -> dict[str, Any]:
-    return {
-        "subject": {"type": "user", "id": user},
-        "action": {"name": "job:submit"},
-        "resource": {"type": "job", "id": f"team/{team}/run-17", "properties": properties},
-    }
+def _request(user: str, action: str, type_: str, id_: str, **properties: Any) -> dict[str, Any]:
+    resource = {"type": type_, "id": id_, **({"properties": properties} if properties else {})}
+    return {"subject": {"type": "user", "id": user}, "action": {"name": action}, "resource": resource}
 
 
-EXAMPLES: dict[str, dict[str, Any]] = {}
-"""Requests that decide, by file name."""
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "allowed": _request("alice", "repo:read", "repo", "team/vision/trainer"),
+    "denied-stranger": _request("mallory", "repo:read", "repo", "team/vision/trainer"),
+    "denied-only-claimed": _request(
+        "alice", "job:submit", "job", "team/vision/run-17", gpus=8,
+        code={"commit": "0" * 40, "dirty": False, "dirty_files": [], "untracked_files": []},
+    ),
+    "denied-ceiling": _request("ivan", "job:submit", "job", "team/vision/run-17", gpus=256),
+    "denied-unknown-attribute": _request("alice", "job:submit", "job", "team/vision/run-17", gpu=8),
+}  # fmt: skip
+"""Requests that decide, by file name. A job is allowed only where somebody looks at it: `policyguard run`."""

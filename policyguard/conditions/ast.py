@@ -12,6 +12,7 @@ from policyguard.conditions.decoding import decode_checked
 from policyguard.conditions.functions import FUNCTIONS, Failure
 from policyguard.conditions.problems import ProfileError
 from policyguard.conditions.profile import LOGIC, OVERLOADS, VARIABLES
+from policyguard.conditions.signatures import SIGNATURES
 from policyguard.model.expression import (
     Call,
     Constant,
@@ -270,6 +271,8 @@ def _constant_node(value: Any, kind: str, offset: int) -> Constant:
 def _call_node(function: str, arguments: list[Any], kind: str, offset: int) -> Call:
     if function not in OVERLOADS:
         raise ProfileError(f"malformed expression: `{function}` is outside the profile", offset)
+    if len(arguments) < len(SIGNATURES[function][0]):
+        raise ProfileError(f"malformed expression: `{function}` without its arguments", offset)
     return Call(function, tuple([_node(part) for part in arguments]), kind, offset)
 
 

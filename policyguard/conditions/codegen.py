@@ -28,6 +28,7 @@ from policyguard.model.expression import (
     Quantifier,
     Select,
     Variable,
+    walk,
 )
 from policyguard.values import MAX_INTEGER
 
@@ -35,6 +36,9 @@ Run: TypeAlias = Callable[
     [Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], str, int, tuple[Any, ...]],
     bool,
 ]
+
+MAX_NESTED = (10_000, 100, 10)
+"""How long the lists of nested macros may be, from the outermost inward; longer ones take the exact path."""
 
 PARAMETERS = ("subject", "resource", "context", "action", "now", "constants")
 
@@ -64,6 +68,7 @@ def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETER
 
     It returns True or False only when that is the exact result, else it raises.
     """
+    # INVARIANT I19: nodes, never text; the globals are `_GLOBALS` and nothing else.
     builder = _Builder({name: name for name in variables})
     parameters = [ast.arg(name) for name in (*variables, "constants")]
     arguments = ast.arguments([], parameters, None, [], [], None, [])
@@ -79,10 +84,14 @@ def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETER
 class _Builder:
     names: dict[str, str]
     count: int = 0
-    bounds: dict[str, int] = field(default_factory=dict)
+    outermost: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outermost = len(self.names)
 
     def statements(self, expression: Expression) -> list[ast.stmt]:
         """Return the body: quantifiers among the top-level conjuncts become loops, the rest short-circuits."""
+        # INVARIANT I17: no error is caught here; what Python's short-circuit cannot absorb goes to `exact`.
         found: list[ast.stmt] = []
         waiting: list[ast.expr] = []
         for conjunct in _conjuncts(expression):
@@ -95,8 +104,15 @@ class _Builder:
         result = _joined(ast.And(), waiting) if waiting else ast.Constant(True)
         return [*found, ast.Return(result)]
 
+    def source(self, node: Quantifier) -> ast.expr:
+        level = len(self.names) - self.outermost
+        if level == 0 and not any(isinstance(each, Quantifier) for each in (*walk(node.body), *walk(node.range))):
+            return self.value(node.range)
+        limit = MAX_NESTED[min(level, len(MAX_NESTED) - 1)]
+        return _called("short", self.value(node.range), ast.Constant(limit))
+
     def loop(self, node: Quantifier) -> ast.stmt:
-        source = self.value(node.range)
+        source = self.source(node)
         name = self.bind(node.variable)
         body = self.within(node.variable, name, node.body)
         refuse = ast.Return(ast.Constant(False))
@@ -133,7 +149,7 @@ class _Builder:
         return _called("distinct", built, ast.Constant(len(node.entries))) if node.entries else built
 
     def quantifier(self, node: Quantifier) -> ast.expr:
-        source = self.value(node.range)
+        source = self.source(node)
         name = self.bind(node.variable)
         conditions = [] if node.condition is None else [self.within(node.variable, name, node.condition)]
         body = self.within(node.variable, name, node.body)
@@ -188,7 +204,15 @@ def _distinct(built: dict[str, Any], count: int) -> dict[str, Any]:
     return built
 
 
+def _short(source: Any, limit: int) -> Any:
+    """Return the list of one of several nested macros if it is short; else the evaluator that counts steps decides."""
+    if len(source) > limit:
+        raise ValueError("a list of nested macros is long")
+    return source
+
+
 _GLOBALS["distinct"] = _distinct
+_GLOBALS["short"] = _short
 
 
 def _direct(node: Call, arguments: list[ast.expr]) -> ast.expr | None:

@@ -121,11 +121,15 @@ def _name(text: str, offset: int, match: re.Match[str], names: Names) -> Conditi
     help_text = f"did you mean `{known[root]}.{root}`?" if root in known else _meant(root, VARIABLES)
     if root == "cel" or name in MACROS:
         return None
+    if root == "ip":
+        return ConditionError(start, "unknown function of `ip`, expected `ip.in`", None, "PG109")
     return ConditionError(start, f"unknown name `{root}`, expected {_one_of(VARIABLES)}", help_text, "PG103")
 
 
-def _function(text: str, offset: int, name: str) -> ConditionError:
+def _function(text: str, offset: int, name: str) -> ConditionError | None:
     start = _start_of_call(text, offset, name)
+    if text[:start].endswith("ip.") or (name == "i_" and not text.startswith(name, start)):
+        return None
     if name in MACROS:
         return ConditionError(start, f"`{name}` takes a variable and a condition on it", code="PG110")
     if name in FUNCTION_NAMES:

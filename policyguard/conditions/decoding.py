@@ -12,8 +12,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from policyguard.conditions import wire
+from policyguard.conditions.macros import RESULT, STEP, folded_macro
 from policyguard.conditions.problems import ProfileError
 from policyguard.conditions.profile import ENTITIES, IDENTITIES, OVERLOADS, REFUSED_TYPES, SYNONYMS, VARIABLES
+from policyguard.conditions.signatures import fits
 from policyguard.model.expression import (
     Call,
     Constant,
@@ -21,7 +23,6 @@ from policyguard.model.expression import (
     Has,
     ListOf,
     MapOf,
-    Quantifier,
     Select,
     TypeName,
     Variable,
@@ -35,8 +36,6 @@ MAX_NODES = 20_000
 
 _OFFSET = re.compile(r"UTC|[+-]?([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 
-_RESULT = "@result"
-_STEP = "not_strictly_false"
 
 PACKAGE = "policyguard."
 """Package of the message types that the checker is given: `policyguard.record_<name>`, `policyguard.subject`, ..."""
@@ -53,6 +52,7 @@ def decode_checked(serialized: bytes, variables: Collection[str] = frozenset(VAR
     Raises:
         ProfileError: a construct is outside the profile (`.name`, `.offset`), or the bytes are malformed.
     """
+    # INVARIANT I16: nothing but `ProfileError` escapes, whatever the bytes.
     if len(serialized) > MAX_BYTES:
         raise ProfileError(f"the checked expression is {len(serialized)} bytes, expected at most {MAX_BYTES}")
     decoder, root = _open(serialized, frozenset(variables))
@@ -76,7 +76,7 @@ def _open(serialized: bytes, variables: frozenset[str]) -> tuple[_Decoder, bytes
 def _refuse_residue(expression: Expression) -> None:
     """Refuse what only the expansion of a macro may hold, left outside one: no text leads here."""
     for node in walk(expression):
-        if (isinstance(node, Variable) and node.name == _RESULT) or (isinstance(node, Call) and node.function == _STEP):
+        if (isinstance(node, Variable) and node.name == RESULT) or (isinstance(node, Call) and node.function == STEP):
             raise ProfileError("malformed expression: a part of a macro outside one", node.offset)
 
 
@@ -189,7 +189,8 @@ class _Decoder:
         function = SYNONYMS.get(function, function)
         if function in IDENTITIES and len(arguments) == 1:
             return arguments[0]
-        if function not in OVERLOADS and function != _STEP:
+        if function not in OVERLOADS and function != STEP:
+            self.type_of(identifier, offset)
             raise ProfileError(f"`{message.text(2)}` is outside the profile", offset, name="function")
         if function in ("equals", "not_equals", "in_list"):
             _refuse_records(arguments, offset)
@@ -197,7 +198,10 @@ class _Decoder:
             _refuse_zone_names(arguments[-1])
         if function in ("logical_and", "logical_or"):
             arguments = _flattened(function, arguments)
-        return Call(function, arguments, self.type_of(identifier, offset), offset)
+        kind = self.type_of(identifier, offset)
+        if not fits(function, arguments, kind):
+            raise ProfileError(f"malformed expression: `{function}` of other types", offset)
+        return Call(function, arguments, kind, offset)
 
     def value(self, data: bytes, bound: frozenset[str], depth: int) -> Expression:
         """Decode a node that stands as a value: anything but a whole entity."""
@@ -216,6 +220,8 @@ class _Decoder:
             raise ProfileError("optional elements are outside the profile", offset, name="optional")
         elements = tuple(self.value(element, bound, depth) for element in message.repeated(1))
         kind = self.type_of(identifier, offset, empty=not elements)
+        if not kind.startswith("list("):
+            raise ProfileError("malformed expression: a list of another type", offset)
         return ListOf(elements, kind, offset)
 
     def map_of(self, data: bytes, identifier: int, offset: int, bound: frozenset[str], depth: int) -> Expression:
@@ -224,6 +230,8 @@ class _Decoder:
             raise ProfileError("building a record is outside the profile", offset, name="message")
         entries = tuple(self.entry(_Message(entry), offset, bound, depth) for entry in message.repeated(2))
         kind = self.type_of(identifier, offset, empty=not entries)
+        if not kind.startswith("map("):
+            raise ProfileError("malformed expression: a map of another type", offset)
         return MapOf(entries, kind, offset)
 
     def entry(self, message: _Message, offset: int, bound: frozenset[str], depth: int) -> tuple[Expression, Expression]:
@@ -241,7 +249,7 @@ class _Decoder:
             raise ProfileError("macros of two variables are outside the profile", offset, name="two-variables")
         if variable in self.variables:
             raise ProfileError(f"`{variable}` is taken, expected another name", offset, name="shadowing")
-        if not variable.isidentifier() or accumulator != _RESULT:
+        if not variable.isidentifier() or accumulator != RESULT:
             raise ProfileError("malformed expression: a macro of unknown kind", offset)
         source = self.value(message.data(2), bound, depth)
         inner = bound | {variable, accumulator}
@@ -249,7 +257,7 @@ class _Decoder:
             self.expression(message.data(number), inner, depth) for number in (4, 5, 6, 7)
         )
         kind = self.type_of(identifier, offset)
-        return _folded_macro(variable, source, (initial, condition, step, result), kind, offset)
+        return folded_macro(variable, source, (initial, condition, step, result), kind, offset)
 
     def type_of(self, identifier: int, offset: int, *, empty: bool = False) -> TypeName:
         data = self.types.get(identifier)
@@ -339,81 +347,3 @@ def _flattened(function: str, arguments: tuple[Expression, ...]) -> tuple[Expres
         else:
             flat.append(argument)
     return tuple(flat)
-
-
-def _folded_macro(
-    variable: str, source: Expression, parts: tuple[Expression, ...], kind: TypeName, offset: int
-) -> Expression:
-    """Return the one node for what the checker expanded a macro to, else refuse."""
-    initial, condition, step, result = parts
-    for name, fold in (("all", _fold_all), ("exists", _fold_exists), ("exists_one", _fold_one), ("map", _fold_list)):
-        found = fold(variable, initial, condition, step, result)
-        if found is not None:
-            body, guard = found
-            if name == "map" and guard is not None and body == Variable(variable, body.type):
-                return Quantifier("filter", variable, source, guard, kind, None, offset)
-            return Quantifier(name, variable, source, body, kind, guard, offset)  # type: ignore[arg-type]
-    raise ProfileError("malformed expression: a macro of unknown kind", offset)
-
-
-_Found = tuple[Expression, "Expression | None"]
-
-
-def _is_accumulator(node: Expression) -> bool:
-    return isinstance(node, Variable) and node.name == _RESULT
-
-
-def _logical_step(
-    function: str, start: bool, parts: tuple[Expression, Expression, Expression, Expression]
-) -> _Found | None:
-    initial, _, step, result = parts
-    if initial != Constant(start, "bool") or not _is_accumulator(result):
-        return None
-    if not isinstance(step, Call) or step.function != function or not _is_accumulator(step.arguments[0]):
-        return None
-    rest = step.arguments[1:]
-    return (rest[0] if len(rest) == 1 else Call(function, rest, "bool", rest[0].offset)), None
-
-
-def _fold_all(
-    _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
-    if not isinstance(condition, Call) or condition.function != _STEP:
-        return None
-    return _logical_step("logical_and", True, (initial, condition, step, result))
-
-
-def _fold_exists(
-    _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
-    if not isinstance(condition, Call) or condition.function != _STEP:
-        return None
-    return _logical_step("logical_or", False, (initial, condition, step, result))
-
-
-def _fold_one(
-    _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
-    if initial != Constant(0, "int") or condition != Constant(True, "bool"):
-        return None
-    if not isinstance(step, Call) or step.function != "conditional" or not _is_accumulator(step.arguments[2]):
-        return None
-    counted = Call("add_int64", (Variable(_RESULT, "int"), Constant(1, "int")), "int")
-    compared = Call("equals", (Variable(_RESULT, "int"), Constant(1, "int")), "bool")
-    return (step.arguments[0], None) if step.arguments[1] == counted and result == compared else None
-
-
-def _fold_list(
-    _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
-    if not isinstance(initial, ListOf) or initial.elements or condition != Constant(True, "bool"):
-        return None
-    guard = None
-    if isinstance(step, Call) and step.function == "conditional" and _is_accumulator(step.arguments[2]):
-        guard, step = step.arguments[0], step.arguments[1]
-    if not isinstance(step, Call) or step.function != "add_list" or not _is_accumulator(step.arguments[0]):
-        return None
-    added = step.arguments[1]
-    if not isinstance(added, ListOf) or len(added.elements) != 1 or not _is_accumulator(result):
-        return None
-    return added.elements[0], guard

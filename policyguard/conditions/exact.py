@@ -99,11 +99,14 @@ def value_of(expression: Expression, names: Mapping[str, Any]) -> Any:
 def _names(subject: Any, resource: Any, context: Any, action: str, now: int, constants: Any) -> _Names:
     return {
         "subject": subject, "resource": resource, "context": context, "action": action, "now": now,
-        _CONSTANTS: constants,
+        _CONSTANTS: constants, _STEPS: [MAX_STEPS],
     }  # fmt: skip
 
 
 _CONSTANTS = "@constants"
+_STEPS = "@steps"
+MAX_STEPS = 1_000_000
+"""How many elements one evaluation may visit in macros; beyond it, the condition is an error."""
 
 
 def _outcome(expression: Expression, names: _Names) -> Outcome:
@@ -282,6 +285,11 @@ def _quantifier(node: Quantifier, names: _Names) -> Any:
         return source
     if not isinstance(source, (list, tuple, Mapping)):
         return EvalError(f"`{render(node.range)}` is {name_of(source)}, expected a list or a map", node.offset)
+    steps = names.get(_STEPS)
+    if steps is not None:
+        steps[0] -= len(source)
+        if steps[0] < 0:
+            return EvalError(f"the condition visits more than {MAX_STEPS} elements", node.offset)
     elements = [{**names, node.variable: element} for element in source]
     return _MACROS[node.kind](node, elements)
 

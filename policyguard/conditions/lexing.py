@@ -59,7 +59,7 @@ def tokens(text: str) -> Tokens | None:
 
 
 _IP_IN = re.compile(
-    r"""(?P<call>(?<![\w.`])ip\s*\.\s*in(?=\s*\())
+    r"""(?P<call>(?<![\w.`])ip\s*\.\s*i[nN](?=\s*\())
     |//[^\n]*
     |[bB]?[rR][bB]?(?:\"\"\".*?\"\"\"|'''.*?'''|"[^"\n\r]*"|'[^'\n\r]*')
     |[bB]?(?:\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\\n\r])*"|'(?:\\.|[^'\\\n\r])*')
@@ -71,8 +71,16 @@ _IP_IN = re.compile(
 def spelled_for_checker(text: str) -> str:
     """Return the text with every call of `ip.in` spelled `ip.iN`: same length, same columns, but no reserved word.
 
+    Who writes `ip.iN` gets a name that nobody declares: there is one spelling.
+
     Source: cel-spec's grammar takes `in` for an operator wherever it stands.
     """
     if "ip" not in text:
         return text
-    return _IP_IN.sub(lambda match: match[0][:-1] + "N" if match["call"] else match[0], text)
+    return _IP_IN.sub(_spelled, text)
+
+
+def _spelled(match: re.Match[str]) -> str:
+    if not match["call"]:
+        return match[0]
+    return match[0][:-1] + ("N" if match[0].endswith("n") else "_")

@@ -24,6 +24,8 @@ MAX_DURATION = 315_576_000_000 * NANOSECONDS_PER_S
 """10,000 years of 365.25 days, the greatest `google.protobuf.Duration`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CYCLE_S = 146_097 * 86_400
+"""400 years of the Gregorian calendar, after which days, weeks and leap years repeat."""
 _OFFSET = re.compile(r"(?P<sign>[+-]?)(?P<hours>\d{2}):(?P<minutes>\d{2})", re.ASCII)
 _DURATION = re.compile(r"(?P<sign>[+-]?)(?P<parts>(?:\d+(?:\.\d*)?|\.\d+)(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
 _PART = re.compile(r"(?P<whole>\d*)(?:\.(?P<fraction>\d*))?(?P<unit>h|ms|m|s|us|µs|ns)", re.ASCII)
@@ -101,22 +103,29 @@ def parse_offset(zone: str) -> timedelta:
     return -offset if match["sign"] == "-" else offset
 
 
-def _moment(instant: int, zone: str) -> datetime:
-    whole_s = instant // NANOSECONDS_PER_S
-    try:
-        return _EPOCH + timedelta(seconds=whole_s) + parse_offset(zone)
-    except OverflowError:
-        raise Failure("the timestamp is outside the years 0001 to 9999 in that zone") from None
+def _moment(instant: int, zone: str) -> tuple[datetime, int]:
+    """Return the local time and the years to add to it: an offset may lead beyond the years that Python counts."""
+    whole_s = instant // NANOSECONDS_PER_S + parse_offset(zone) // timedelta(seconds=1)
+    if whole_s * NANOSECONDS_PER_S > MAX_TIMESTAMP:
+        return _EPOCH + timedelta(seconds=whole_s - _CYCLE_S), 400
+    if whole_s * NANOSECONDS_PER_S < MIN_TIMESTAMP:
+        return _EPOCH + timedelta(seconds=whole_s + _CYCLE_S), -400
+    return _EPOCH + timedelta(seconds=whole_s), 0
 
 
 def _accessor(read: Callable[[datetime], int]) -> Callable[..., int]:
     def accessor(instant: int, zone: str = "UTC") -> int:
-        return read(_moment(instant, zone))
+        return read(_moment(instant, zone)[0])
 
     return accessor
 
 
-full_year = _accessor(lambda moment: moment.year)
+def full_year(instant: int, zone: str = "UTC") -> int:
+    """Return the year in that zone; 0 and 10000 are possible at the ends."""
+    moment, years = _moment(instant, zone)
+    return moment.year + years
+
+
 month = _accessor(lambda moment: moment.month - 1)
 day_of_year = _accessor(lambda moment: moment.timetuple().tm_yday - 1)
 day_of_month = _accessor(lambda moment: moment.day - 1)

@@ -6,8 +6,11 @@ Pure; `now` is an argument.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from policyguard.conditions.times import parse_span
 from policyguard.decide.pattern import DOMAIN, compiled, domain_index
@@ -30,43 +33,40 @@ class Malformed(Exception):
 class AttributeRule:
     """How one attribute is admitted."""
 
-    __slots__ = ("assurance", "convert", "entity", "enum", "kind", "max_age_ns", "name", "sensitive", "type_name")
+    __slots__ = (
+        "assurance", "convert", "entity", "enum", "kind", "max_age_ns", "name", "plain", "sensitive", "strict",
+        "type_name",
+    )  # fmt: skip
 
     def __init__(self, entity: int, attribute: Attribute, schema: Schema) -> None:
         self.entity = entity
         self.name = attribute.name
         self.kind, self.convert = _converter(attribute.type, schema)
+        self.plain = None if self.convert is None else _plain(attribute.type, schema) or _never
         self.enum = frozenset(attribute.enum) if attribute.enum else None
         self.assurance = int(attribute.assurance)
         self.max_age_ns = None if attribute.max_age_s is None else attribute.max_age_s * NANOSECONDS_PER_S
+        self.strict = self.assurance > 1 or self.max_age_ns is not None or self.enum is not None
         self.sensitive = attribute.sensitive
         self.type_name = str(attribute.type)
 
 
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """What conditions read: plain maps of present attributes. `weak` says why a supplied fact does not count."""
 
-    __slots__ = ("context", "domain", "resource", "subject", "weak")
-
-    def __init__(
-        self,
-        subject: dict[str, Any],
-        resource: dict[str, Any],
-        context: dict[str, Any],
-        domain: str | None,
-        weak: dict[str, str] | None,
-    ) -> None:
-        self.subject = subject
-        self.resource = resource
-        self.context = context
-        self.domain = domain
-        self.weak = weak
+    subject: dict[str, Any]
+    resource: dict[str, Any]
+    context: dict[str, Any]
+    domain: str | None
+    facts: Facts
+    now: Instant
+    weak: dict[str, str] | None
 
 
 class Gate:
     """Admits the facts of one (subject type, resource type)."""
 
-    __slots__ = ("domain_at", "fits", "id_pattern", "rules", "sensitive")
+    __slots__ = ("domain_at", "fits", "id_pattern", "known", "rules", "sensitive")
 
     def __init__(self, schema: Schema, subject: EntityType, resource: EntityType) -> None:
         self.rules: dict[str, AttributeRule] = {}
@@ -74,52 +74,50 @@ class Gate:
         for entity, (prefix, attributes) in enumerate(groups):
             for name, attribute in attributes.items():
                 self.rules[f"{prefix}.{name}"] = AttributeRule(entity, attribute, schema)
+        self.known = {path: (rule.entity, rule.name, rule.kind, rule.plain, rule) for path, rule in self.rules.items()}
         self.sensitive = frozenset(path for path, rule in self.rules.items() if rule.sensitive)
         self.id_pattern = resource.id_pattern
         self.domain_at = domain_index(resource.id_pattern)
         self.fits = compiled((resource.id_pattern or "**").replace(DOMAIN, "*"))
 
-    def domain_of(self, identifier: str) -> str | None:
-        """Return the domain this id belongs to, None for a type without one; raise if the id does not fit its type."""
-        if not self.fits(identifier):
-            raise Malformed("$.resource.id", f"found `{identifier}`, expected an id that fits `{self.id_pattern}`")
-        if self.domain_at is None:
-            return None
-        return identifier.split("/", self.domain_at + 1)[self.domain_at]
-
     def admit(self, facts: Facts, now: Instant) -> Admitted:
         """Return what counts of these facts, else raise `Malformed`."""
         request = facts.request
         subject, resource = request.subject, request.resource
-        domain = self.domain_of(resource.id)
-        seen: dict[str, Any] = {"id": resource.id, "type": resource.type}
-        if domain is not None:
-            seen["domain"] = domain
-        admitted: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = (
-            {"id": f"{subject.type}:{subject.id}", "type": subject.type}, seen, {},
-        )  # fmt: skip
+        identifier = resource.id
+        of_resource: dict[str, Any] = {"id": identifier, "type": resource.type}
+        domain = None
+        if not self.fits(identifier):
+            raise Malformed("$.resource.id", f"found `{identifier}`, expected an id that fits `{self.id_pattern}`")
+        at = self.domain_at
+        if at is not None:
+            of_resource["domain"] = domain = identifier.split("/", at + 1)[at]
+        of_subject: dict[str, Any] = {"id": f"{subject.type}:{subject.id}", "type": subject.type}
+        of_context: dict[str, Any] = {}
+        admitted = (of_subject, of_resource, of_context)
         weak: dict[str, str] | None = None
-        rules = self.rules
+        known = self.known
         for path, fact in facts.entries.items():
-            rule = rules.get(path)
-            if rule is None:
+            found = known.get(path)
+            if found is None:
                 if fact.assurance == 1:
-                    raise Malformed(*_unknown(path, rules))
+                    raise Malformed(*_unknown(path, self.rules))
                 continue
+            entity, name, kind, plain, rule = found
             value = fact.value
-            if type(value) is not rule.kind or rule.convert is not None:
+            if type(value) is not kind or (plain is not None and not plain(value)):
                 value = _fit(rule, value, path)
-            if rule.enum is not None and value not in rule.enum:
-                raise Malformed(_json_path(path), f"found `{value}`, expected one of {_listed(rule.enum)}")
-            # INVARIANT I1: a claim is not a fact; what is weaker or older than the schema asks is absent.
-            if fact.assurance < rule.assurance or rule.max_age_ns is not None:
+            if rule.strict:
+                if rule.enum is not None and value not in rule.enum:
+                    raise Malformed(_json_path(path), f"found `{value}`, expected one of {_listed(rule.enum)}")
+                # INVARIANT I1: a claim is not a fact; what is weaker or older than the schema asks is absent.
                 reason = _weakness(rule, fact.assurance, fact.observed_at, now)
                 if reason is not None:
                     weak = {} if weak is None else weak
                     weak[path] = reason
                     continue
-            admitted[rule.entity][rule.name] = value
-        return Admitted(*admitted, domain, weak)
+            admitted[entity][name] = value
+        return Admitted(of_subject, of_resource, of_context, domain, facts, now, weak)
 
 
 def gates(schema: Schema) -> dict[tuple[str, str], Gate]:
@@ -172,6 +170,68 @@ def _converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]
             return FrozenMap, _entries(kind.element, schema)
         case "record":
             return FrozenMap, _fields(schema.records[kind.record or ""], schema)
+
+
+def _never(value: Any) -> bool:  # noqa: ARG001
+    return False
+
+
+def _plain(kind: ValueType, schema: Schema) -> Callable[[Any], bool] | None:
+    """Return a quick test for values that need no conversion, None where some might.
+
+    What fails it goes the long way, which converts the value or says what is wrong with it.
+    """
+    if kind.kind == "record":
+        fields = schema.records[kind.record or ""]
+        kinds = {name: _scalar(attribute.type) for name, attribute in fields.items() if not attribute.enum}
+        return _plain_record(kinds) if len(kinds) == len(fields) and all(kinds.values()) else None
+    element = kind.element
+    if element is None:
+        return None
+    scalar = _scalar(element)
+    if scalar is not None:
+        return _plain_map(scalar) if kind.kind == "map" else _plain_list(scalar)
+    inner = _plain(element, schema) if kind.kind == "list" and element.kind == "record" else None
+    if inner is None:
+        return None
+    return lambda items: all(type(item) is FrozenMap and inner(item) for item in items) if items else True
+
+
+_SCALARS: dict[str, type] = {"bool": bool, "int": int, "string": str}
+
+
+def _scalar(kind: ValueType) -> type | None:
+    return _SCALARS.get(kind.kind)
+
+
+def _plain_record(kinds: Mapping[str, type | None]) -> Callable[[Any], bool]:
+    def fits(members: Mapping[str, Any]) -> bool:
+        for name, value in members.items():
+            if kinds.get(name) is not type(value):
+                return False
+        return True
+
+    return fits
+
+
+def _plain_map(kind: type) -> Callable[[Any], bool]:
+    def fits(members: Mapping[str, Any]) -> bool:
+        for value in members.values():
+            if type(value) is not kind:
+                return False
+        return True
+
+    return fits
+
+
+def _plain_list(kind: type) -> Callable[[Any], bool]:
+    def fits(items: tuple[Any, ...]) -> bool:
+        for value in items:
+            if type(value) is not kind:
+                return False
+        return True
+
+    return fits
 
 
 def _timestamp(text: str) -> Instant:
@@ -252,7 +312,9 @@ def _at(step: str, check: Converter, item: Any) -> Any:
 def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:
     entity, _, name = path.partition(".")
     known = sorted(rule.removeprefix(f"{entity}.") for rule in rules if rule.startswith(f"{entity}."))
-    return _json_path(path), f"unknown attribute `{name}`, expected {'one of ' + _listed(known) if known else 'none'}"
+    near = difflib.get_close_matches(name, known, n=1)
+    expected = f"expected one of {_listed(known)}" if known else "expected none"
+    return _json_path(path), f"unknown attribute `{name}`, {f'did you mean `{near[0]}`' if near else expected}"
 
 
 def _json_path(path: str) -> str:

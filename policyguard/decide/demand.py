@@ -1,4 +1,4 @@
-"""What a condition demands by equality: facts without which it is FALSE, for the index to look up.
+"""What a condition demands of single attributes: facts without which it is FALSE, for the index to look up.
 
 Works on shapes, once for all rules that share one. A demand is sound because CEL's `&&` is FALSE as soon as one side is
 FALSE, whatever error the other side raises. Pure.
@@ -7,37 +7,64 @@ FALSE, whatever error the other side raises. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from policyguard.decide.index import CONTEXT, RESOURCE, SUBJECT, Key
+from policyguard.decide.index import CONTEXT, RESOURCE, SUBJECT, Demand, Key
 from policyguard.model.expression import Call, Constant, Expression, Has, Hole, ListOf, Select, Variable
-
-ShapeDemand: TypeAlias = tuple[Key, tuple[Any, ...], bool]
-"""(key, holes or literal values, guarded)."""
 
 _ENTITIES = {"subject": SUBJECT, "resource": RESOURCE, "context": CONTEXT}
 _INDEXED_TYPES = {"bool", "int", "string"}
+_BOUNDS = {"greater_int64": ">", "greater_equals_int64": ">=", "less_int64": "<", "less_equals_int64": "<="}
+_MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+
+Path: TypeAlias = tuple[int, str, Any]
+"""A key whose last part may be a hole: the key of a map."""
 
 
-def shape_demands(shape: Expression) -> tuple[ShapeDemand, ...]:
-    """Return the demands of a shape; a `Hole` among the values stands for the rule's own constant."""
-    conjuncts = tuple(_conjuncts(shape))
-    present = {path for conjunct in conjuncts if isinstance(conjunct, Has) and (path := _has_path(conjunct))}
-    found: dict[Key, ShapeDemand] = {}
-    for conjunct in conjuncts:
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The demands of a shape: what must be there, and (path, operator, values); holes stand for a rule's constants."""
+
+    present: tuple[Path, ...]
+    wanted: tuple[tuple[Path, str, tuple[Any, ...]], ...]
+
+
+def template(shape: Expression) -> Template:
+    """Return what the conjuncts of a shape demand."""
+    present: list[Path] = []
+    wanted: list[tuple[Path, str, tuple[Any, ...]]] = []
+    for conjunct in _conjuncts(shape):
+        path = _presence(conjunct)
+        if path is not None:
+            present.append(path)
         demand = _demand(conjunct)
-        if demand is not None and demand[0] not in found:
-            key, values = demand
-            found[key] = (key, values, _guards(key) <= present)
-    return tuple(found.values())
+        if demand is not None:
+            wanted.append(demand)
+    return Template(tuple(present), tuple(wanted))
 
 
-def bind(demands: tuple[ShapeDemand, ...], constants: tuple[Any, ...]) -> tuple[ShapeDemand, ...]:
-    """Return a rule's demands: the shape's, with its constants in the holes."""
-    return tuple((key, tuple(_bound(values, constants)), guarded) for key, values, guarded in demands)
+def bind(shape: Template, constants: tuple[Any, ...]) -> tuple[Demand, ...]:
+    """Return a rule's demands: the shape's, with the rule's constants in the holes."""
+    if not shape.wanted:
+        return ()
+    present = {_key(path, constants) for path in shape.present}
+    return tuple(
+        _bound(_key(path, constants), operator, tuple(_values(values, constants)), present)
+        for path, operator, values in shape.wanted
+    )
 
 
-def _bound(values: tuple[Any, ...], constants: tuple[Any, ...]) -> Iterator[Any]:
+def _bound(key: Key, operator: str, values: tuple[Any, ...], present: set[Key]) -> Demand:
+    return Demand(key, operator, values, (key[0], key[1], None) in present, key in present)
+
+
+def _key(path: Path, constants: tuple[Any, ...]) -> Key:
+    entity, name, field = path
+    return (entity, name, constants[field.index]) if type(field) is Hole else path
+
+
+def _values(values: tuple[Any, ...], constants: tuple[Any, ...]) -> Iterator[Any]:
     for value in values:
         if type(value) is not Hole:
             yield value
@@ -55,29 +82,45 @@ def _conjuncts(node: Expression) -> Iterator[Expression]:
         yield node
 
 
-def _demand(node: Expression) -> tuple[Key, tuple[Any, ...]] | None:
+def _presence(node: Expression) -> Path | None:
+    """Return what `has(x.y)` or `"k" in x.labels` asks to be there."""
+    if isinstance(node, Has):
+        return _path(Select(node.operand, node.name, "bool"))
+    if isinstance(node, Call) and node.function == "in_map":
+        key, labels = node.arguments
+        return _member(labels, key)
+    return None
+
+
+def _demand(node: Expression) -> tuple[Path, str, tuple[Any, ...]] | None:
     if isinstance(node, Select) and node.type == "bool":
-        return _keyed(node, (True,))
+        return _found(_path(node), "in", (True,))
     if not isinstance(node, Call):
         return None
     match node.function, node.arguments:
         case "logical_not", (Select() as operand,) if operand.type == "bool":
-            return _keyed(operand, (False,))
+            return _found(_path(operand), "in", (False,))
         case "equals", (left, right):
-            if _is_literal(right):
-                return _keyed(left, (_literal(right),))
-            if _is_literal(left):
-                return _keyed(right, (_literal(left),))
+            other, literal = (left, right) if _is_literal(right) else (right, left)
+            return _found(_indexed(other), "in", (_literal(literal),)) if _is_literal(literal) else None
         case "in_list", (item, Hole() as options):
-            return _keyed(item, (options,))
+            return _found(_indexed(item), "in", (options,))
         case "in_list", (item, ListOf(elements=elements)) if elements and all(map(_is_literal, elements)):
-            return _keyed(item, tuple(map(_literal, elements)))
+            return _found(_indexed(item), "in", tuple(map(_literal, elements)))
+        case function, (left, right) if function in _BOUNDS:
+            operator = _BOUNDS[function]
+            if _is_literal(right):
+                return _found(_indexed(left), operator, (_literal(right),))
+            return _found(_indexed(right), _MIRRORED[operator], (_literal(left),)) if _is_literal(left) else None
     return None
 
 
-def _keyed(node: Expression, values: tuple[Any, ...]) -> tuple[Key, tuple[Any, ...]] | None:
-    key = _path(node) if node.type in _INDEXED_TYPES else None
-    return None if key is None else (key, values)
+def _found(path: Path | None, operator: str, values: tuple[Any, ...]) -> tuple[Path, str, tuple[Any, ...]] | None:
+    return None if path is None else (path, operator, values)
+
+
+def _indexed(node: Expression) -> Path | None:
+    return _path(node) if node.type in _INDEXED_TYPES else None
 
 
 def _is_literal(node: Expression) -> bool:
@@ -88,25 +131,24 @@ def _literal(node: Expression) -> Any:
     return node.value if isinstance(node, Constant) else node
 
 
-def _path(node: Expression) -> Key | None:
-    """Return the key of `resource.queue` or `resource.code.dirty`, None for anything else."""
+def _path(node: Expression) -> Path | None:
+    """Return the path of `resource.queue`, `resource.code.dirty` or `resource.labels["k"]`, None for anything else."""
+    if isinstance(node, Call) and node.function == "index_map":
+        return _member(*node.arguments)
     if not isinstance(node, Select):
         return None
     inner = node.operand
     if isinstance(inner, Variable) and inner.name in _ENTITIES:
         return _ENTITIES[inner.name], node.name, None
     if isinstance(inner, Select) and isinstance(inner.operand, Variable) and inner.operand.name in _ENTITIES:
-        if inner.type.startswith("map("):
-            return None
         return _ENTITIES[inner.operand.name], inner.name, node.name
     return None
 
 
-def _has_path(node: Has) -> Key | None:
-    return _path(Select(node.operand, node.name, "bool"))
-
-
-def _guards(key: Key) -> set[Key]:
-    """Return the `has` tests that make an absent key FALSE instead of an error."""
-    entity, name, field = key
-    return {(entity, name, None)} if field is None else {(entity, name, None), key}
+def _member(labels: Expression, key: Expression) -> Path | None:
+    if isinstance(labels, Select) and isinstance(labels.operand, Variable) and labels.operand.name in _ENTITIES:
+        if isinstance(key, Hole) and key.type == "string":
+            return _ENTITIES[labels.operand.name], labels.name, key
+        if isinstance(key, Constant) and type(key.value) is str:
+            return _ENTITIES[labels.operand.name], labels.name, key.value
+    return None

@@ -10,10 +10,11 @@ Pure, and never raises on data.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
-from policyguard.decide.index import gather
+from policyguard.decide.index import Node, gather
 from policyguard.decide.quorum import gaps
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule, Snapshot
 
 ALLOW, DENY, REQUIRE = range(3)
+ANYONE = ""
+"""The role under which rules stand that name none."""
+
+Rules: TypeAlias = "tuple[CompiledRule, ...]"
+NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
+NO_ROOTS: Mapping[str, Node] = {}
 NO_GAPS: tuple[Gap, ...] = ()
 
 NO_ALLOW = ("engine.no_allow",)
@@ -32,39 +39,44 @@ NEEDS_APPROVAL = "needs-approval"
 
 
 def decide(snapshot: Snapshot, facts: Facts, now: Instant) -> Decision:
-    """Return the decision on these facts at this instant."""
+    """Return the decision on these facts at this instant: step 1, then `evaluate` on what counts of them."""
     request = facts.request
-    action = request.action
-    # Step 1.
-    roots = snapshot.roots.get((action, request.resource.type))
     gate = snapshot.gates.get((request.subject.type, request.resource.type))
-    if roots is None or gate is None or not snapshot.rules:
+    if gate is None or not snapshot.rules or (request.action, request.resource.type) not in snapshot.roots:
         return refuse(snapshot, facts, now, unknown(snapshot, facts))
     try:
         admitted = gate.admit(facts, now)
     except Malformed:
         return refuse(snapshot, facts, now, "engine.malformed")
-    # Step 2.
+    return evaluate(snapshot, admitted)
+
+
+def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
+    """Return the decision on admitted facts: steps 2 to 4."""
     subject, resource, context = admitted.subject, admitted.resource, admitted.context
+    domain, facts, now = admitted.domain, admitted.facts, admitted.now
+    action = facts.request.action
+    roots = snapshot.roots.get((action, resource["type"]), NO_ROOTS)
     entities = (subject, resource, context)
+    # Step 2.
     found: list[CompiledRule] = []
-    node = roots.get("")
+    node = roots.get(ANYONE)
     if node is not None:
         gather(node, entities, found)
     ref = subject["id"]
-    for role in snapshot.grants.roles_at(ref, admitted.domain, now):
+    for role in snapshot.grants.roles_at(ref, domain, now):
         node = roots.get(role)
         if node is not None:
             gather(node, entities, found)
-    denies: list[CompiledRule] = []
-    allows: list[CompiledRule] = []
-    requires: list[CompiledRule] = []
-    errored: list[CompiledRule] = []
+    allows = denies = requires = errored = NOTHING
     identifier = resource["id"]
     for rule in found:
-        if rule.test is not None and not rule.test(identifier):
+        test = rule.test
+        if test is not None and not test(identifier):
             continue
-        if rule.narrow and not rule.concerns(ref, admitted.domain, now):
+        if rule.scope is not None and rule.scope != domain:
+            continue
+        if rule.narrow and not rule.concerns(ref, now):
             continue
         run = rule.run
         if run is not None:
@@ -76,27 +88,28 @@ def decide(snapshot: Snapshot, facts: Facts, now: Instant) -> Decision:
                 if outcome is False:
                     continue
                 if outcome is not True:
-                    errored.append(rule)
+                    errored = (*errored, rule)
                     # Step 3. INVARIANT I5: an error never grants.
                     if rule.effect == ALLOW:
                         continue
-        (allows, denies, requires)[rule.effect].append(rule)
+        effect = rule.effect
+        if effect == ALLOW:
+            allows = (*allows, rule)
+        elif effect == DENY:
+            denies = (*denies, rule)
+        else:
+            requires = (*requires, rule)
     # Step 4. INVARIANT I6: deny trumps allow, whatever role, scope or order.
     if denies:
         return _decision(snapshot, facts, now, False, _deny_reasons(denies, errored), denies, errored, requires)
     if not allows:
-        return _decision(snapshot, facts, now, False, NO_ALLOW, (), errored, requires)
+        return _decision(snapshot, facts, now, False, NO_ALLOW, NOTHING, errored, requires)
     if requires:
         missing = _missing(snapshot, facts, admitted, requires, now)
         if missing:
-            reasons = (NEEDS_APPROVAL, *_reasons([rule for rule in requires if rule.reason]))
+            reasons = (NEEDS_APPROVAL, *_reasons(tuple(rule for rule in requires if rule.reason)))
             return _decision(snapshot, facts, now, False, reasons, requires, errored, requires, missing)
-    elif len(allows) == 1 and not errored:
-        rule = allows[0]
-        return Decision(
-            True, rule.allow_reasons, rule.ids, NONE, NONE, NO_GAPS, rule.obligations, facts, now, snapshot
-        )  # fmt: skip
-    return _decision(snapshot, facts, now, True, _reasons(allows), [*allows, *requires], errored, requires)
+    return _decision(snapshot, facts, now, True, _reasons(allows), allows + requires, errored, requires)
 
 
 def unknown(snapshot: Snapshot, facts: Facts) -> str:
@@ -116,39 +129,42 @@ def refuse(snapshot: Snapshot, facts: Facts, now: Instant, reason: str) -> Decis
 
 
 def _decision(
-    snapshot: Snapshot, facts: Facts, now: Instant, allowed: bool, reasons: tuple[str, ...], determining: Any,
-    errored: list[CompiledRule], requires: list[CompiledRule], missing: tuple[Gap, ...] = NO_GAPS,
+    snapshot: Snapshot, facts: Facts, now: Instant, allowed: bool, reasons: tuple[str, ...], determining: Rules,
+    errored: Rules, requires: Rules, missing: tuple[Gap, ...] = NO_GAPS,
 ) -> Decision:  # fmt: skip
+    if len(determining) == 1:
+        rule = determining[0]
+        ids, obligations = rule.ids, rule.obligations
+    elif determining:
+        ids = _ids(determining)
+        obligations = tuple(sorted({o for rule in determining for o in rule.obligations}))
+    else:
+        ids = obligations = NONE
     return Decision(
-        allowed, reasons, _ids(determining), _ids(errored), _ids(requires), missing,
-        tuple(sorted({o for rule in determining for o in rule.obligations})), facts, now, snapshot,
+        allowed, reasons, ids, _ids(errored) if errored else NONE, _ids(requires) if requires else NONE, missing,
+        obligations, facts, now, snapshot,
     )  # fmt: skip
 
 
-def _ids(rules: Any) -> tuple[str, ...]:
+def _ids(rules: Rules) -> tuple[str, ...]:
+    return tuple(sorted({rule.id for rule in rules}))
+
+
+def _reasons(rules: Rules) -> tuple[str, ...]:
     if len(rules) == 1:
-        ids: tuple[str, ...] = rules[0].ids
-        return ids
-    return tuple(sorted({rule.id for rule in rules})) if rules else NONE
+        return rules[0].reasons
+    return tuple(sorted({reason for rule in rules for reason in rule.reasons}))
 
 
-def _reasons(rules: list[CompiledRule]) -> tuple[str, ...]:
-    if len(rules) == 1:
-        return rules[0].allow_reasons
-    return tuple(sorted({reason for rule in rules for reason in rule.allow_reasons}))
-
-
-def _deny_reasons(denies: list[CompiledRule], errored: list[CompiledRule]) -> tuple[str, ...]:
-    """A deny that fired on an error says so instead of what it would have found."""
+def _deny_reasons(denies: Rules, errored: Rules) -> tuple[str, ...]:
+    """Return the codes of the denies; one that fired on an error says so instead of what it would have found."""
     if not errored:
         return _reasons(denies)
     failed = {id(rule) for rule in errored}
-    return tuple(sorted({ERROR if id(rule) in failed else rule.allow_reasons[0] for rule in denies}))
+    return tuple(sorted({ERROR if id(rule) in failed else rule.reasons[0] for rule in denies}))
 
 
-def _missing(
-    snapshot: Snapshot, facts: Facts, admitted: Admitted, requires: list[CompiledRule], now: Instant
-) -> tuple[Gap, ...]:
+def _missing(snapshot: Snapshot, facts: Facts, admitted: Admitted, requires: Rules, now: Instant) -> tuple[Gap, ...]:
     missing: dict[Gap, None] = {}
     for rule in {rule.id: rule for rule in requires}.values():
         quorum = snapshot.quorums[rule.quorum or ""]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from policyguard.conditions.ast import paths_read
-from policyguard.conditions.exact import EvalError, trace
+from policyguard.conditions.exact import AtomValue, EvalError, trace
 from policyguard.conditions.rendering import render
 from policyguard.decide.admit import Admitted, Gate, Malformed
 from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
@@ -29,6 +29,7 @@ MOST_NAMES = 6
 _VERBS = {ALLOW: "allows", DENY: "denies", REQUIRE: "asks for approval"}
 _WIDTH = 46
 _LONGEST_VALUE = 160
+_LONGEST_ATOM = 72
 
 
 def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False) -> str:
@@ -70,17 +71,22 @@ class _Story:
         if self.admitted is None or not known or not self.snapshot.rules:
             yield f"because  {self._refusal()}"
             return
-        determining = [self.snapshot.by_id[rule_id] for rule_id in self.decision.determining]
-        for rule in determining:
-            yield from self._rule(rule, self.admitted)
-        if not self.decision.allowed and not determining:
+        failed = [self.snapshot.by_id[rule_id] for rule_id in self.decision.errored]
+        fired = [
+            self.snapshot.by_id[rule_id]
+            for rule_id in self.decision.determining
+            if rule_id not in self.decision.errored
+        ]
+        for rule in fired:
+            yield f"because  rule `{rule.id}` {_VERBS[rule.effect]}  ({rule.span})"
+            yield from self._atoms(rule, self.admitted)
+        for rule in failed:
+            yield from self._failed(rule, self.admitted)
+        if not self.decision.allowed and not self.decision.determining:
             yield from self._nearly(self.admitted)
-        for rule_id in self.decision.errored:
-            if rule_id not in self.decision.determining:
-                yield from self._rule(self.snapshot.by_id[rule_id], self.admitted)
         for gap in self.decision.gaps:
             yield from self._gap(gap)
-        yield from self._help(determining)
+        yield from self._help(fired)
         if full:
             yield from self._trace(self.admitted)
 
@@ -100,26 +106,31 @@ class _Story:
         found = self.request.subject.type
         return f"unknown subject type `{found}`" + _near(found, list(schema.subjects))
 
-    def _rule(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
-        failed = rule.id in self.decision.errored
-        verb = "could not be evaluated" if failed else _VERBS[rule.effect]
-        effect = ", and a deny that cannot be evaluated denies" if failed and rule.effect == DENY else ""
-        yield f"because  rule `{rule.id}` {verb}{effect}  ({rule.span})"
-        yield from self._atoms(rule, admitted)
+    def _failed(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
+        """Say of a rule that erred what was missing, once for each fact, and what the error does."""
+        consequence = {ALLOW: "so it does not allow", DENY: "so it denies", REQUIRE: "so it asks for approval"}
+        yield f"because  rule `{rule.id}` could not be evaluated, {consequence[rule.effect]}  ({rule.span})"
+        told: dict[str, None] = {}
+        for atom, seen in self._values(rule, admitted):
+            if isinstance(atom.outcome, EvalError):
+                told[seen or atom.outcome.message] = None
+        yield from (f"           {line}" for line in told)
 
     def _atoms(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
+        for atom, seen in self._values(rule, admitted):
+            failed = isinstance(atom.outcome, EvalError)
+            outcome = "error" if failed else "true" if atom.outcome else "false"
+            yield f"           {_cut(render(atom.expression), _LONGEST_ATOM):<{_WIDTH}}  {outcome:<5}  {seen}".rstrip()
+
+    def _values(self, rule: CompiledRule, admitted: Admitted) -> Iterator[tuple[AtomValue, str]]:
+        """Yield each atom of the rule's condition with the facts it read, in words."""
         condition = rule.condition
         if condition is None:
             return
-        atoms = trace(
+        for atom in trace(
             condition, admitted.subject, admitted.resource, admitted.context, self.request.action, self.decision.now
-        )
-        for atom in atoms:
-            outcome = "error" if isinstance(atom.outcome, EvalError) else "true" if atom.outcome else "false"
-            seen = self._read(sorted(paths_read(atom.expression)), admitted)
-            yield f"           {render(atom.expression):<{_WIDTH}}  {outcome:<5}  {seen}".rstrip()
-            if isinstance(atom.outcome, EvalError):
-                yield f"             {atom.outcome.message}"
+        ):
+            yield atom, self._read(sorted(paths_read(atom.expression)), admitted)
 
     def _read(self, paths: Sequence[tuple[str, ...]], admitted: Admitted) -> str:
         return "; ".join(filter(None, (self._fact(path, admitted) for path in paths if len(path) > 1)))
@@ -240,4 +251,8 @@ def _shown(value: Any) -> str:
     else:
         text = str(value)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return _cut(text, _LONGEST_VALUE)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

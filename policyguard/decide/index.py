@@ -1,130 +1,186 @@
-"""Which rules a request can concern, found by dictionary look-ups.
+"""Which rules a request can concern, found by look-ups.
 
-A rule hangs under its action, resource type and role, then under values it demands by equality (`necessary` conjuncts,
-its scope, a literal in its id pattern, a named subject). Whatever demands nothing is in `always` and visited each time,
-so no rule hides from the index: a rule that is not visited has the outcome FALSE, exactly. Pure.
+A rule hangs under its action, resource type and role, then under what it demands of single attributes: equality with
+one of some values, or a bound (`resource.gpus > 64`). Its scope, a literal in its id pattern and a named subject are
+demands too. What demands nothing is in `always` and visited each time, so no rule hides from the index: a rule that is
+not visited has the outcome FALSE, exactly. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, TypeAlias
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 SUBJECT, RESOURCE, CONTEXT, PREFIX = range(4)
 
 Key: TypeAlias = tuple[int, str, str | None]
-"""(entity, attribute, attribute of that record or None); (PREFIX, "3", None) is the id's first three segments."""
+"""(entity, attribute, its field or key if it is a record or a map); (PREFIX, "3", None): the id's first 3 segments."""
 
 FEW = 3
 """Below this many rules a look-up costs more than it saves."""
 
-_ABSENT = object()
+ABSENT = object()
+"""Stands for an attribute that is not there."""
+
+WITHOUT = object()
+"""Stands for a field or key that is not in an attribute that is there."""
 
 
-class Demand(Protocol):
+class Demand(NamedTuple):
+    """FALSE when the key is present with another value.
+
+    `attribute_guarded`: also when the attribute is absent; `guarded`: also when the attribute is there and its field is
+    not. Unguarded absence is an ERROR, so such rules are visited then.
+    """
+
+    key: Key
+    operator: str
+    values: tuple[Any, ...]
+    attribute_guarded: bool
+    guarded: bool
+
+    @property
+    def slot(self) -> Slot:
+        return self.key, self.operator
+
+
+Slot: TypeAlias = tuple[Key, str]
+
+
+class Demanding(Protocol):
     """What the index needs to know of a rule."""
 
     @property
-    def demands(self) -> tuple[tuple[Key, tuple[Any, ...], bool], ...]:
-        """(key, values, guarded): FALSE when the key is present with another value; when guarded, also when absent."""
+    def demands(self) -> tuple[Demand, ...]: ...
 
 
-class Table:
-    """Rules by the value they demand of one key."""
+class Node(NamedTuple):
+    """What a look-up leads to: rules always visited, and where to look further.
 
-    __slots__ = ("absent", "entity", "field", "name", "nodes", "segments")
+    `equals` holds (entity, attribute, get) for attributes; what is absent has its own entry under `ABSENT`. `others`
+    are fields, map keys, id prefixes and bounds.
+    """
 
-    def __init__(self, key: Key, nodes: dict[Any, Node], absent: tuple[Any, ...]) -> None:
-        self.entity, self.name, self.field = key
-        self.segments = int(self.name) if self.entity == PREFIX else 0
-        self.nodes = nodes
-        self.absent = absent
-
-
-class Node:
-    """Rules that are always visited, and tables to look further in."""
-
-    __slots__ = ("always", "tables")
-
-    def __init__(self, always: tuple[Any, ...], tables: tuple[Table, ...]) -> None:
-        self.always = always
-        self.tables = tables
+    always: tuple[Any, ...]
+    equals: tuple[tuple[int, str, Callable[[Any], Node | None]], ...] = ()
+    others: tuple[Other, ...] = ()
 
 
-def build(rules: Sequence[Demand], used: frozenset[Key] = frozenset()) -> Node:
-    """Return the tree over these rules. `used` are keys already looked up on the way here."""
+class Other(NamedTuple):
+    """A look-up that is no plain attribute. With bounds, `ordered` rules are sorted by theirs, and those that a value
+    meets are the first or the last few."""
+
+    entity: int
+    name: str
+    field: str | None
+    get: Callable[[Any], Node | None]
+    bounds: tuple[int, ...] = ()
+    ordered: tuple[Any, ...] = ()
+    cut: Callable[[Sequence[int], int], int] = bisect_left
+    from_cut: bool = False
+
+
+_CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
+    ">": (bisect_left, False), ">=": (bisect_right, False), "<": (bisect_right, True), "<=": (bisect_left, True),
+}  # fmt: skip
+"""Where to cut the sorted bounds, and whether the rules met are those from the cut on."""
+
+
+def build(rules: Sequence[Demanding], used: frozenset[Slot] = frozenset()) -> Node:
+    """Return the tree over these rules. `used` are slots already looked up on the way here."""
     if len(rules) < FEW:
-        return Node(tuple(rules), ())
+        return Node(tuple(rules))
     chosen = _choose(rules, used)
-    always = tuple(rule for rule, key in chosen if key is None)
-    grouped: dict[Key, list[Demand]] = {}
-    for rule, key in chosen:
-        if key is not None:
-            grouped.setdefault(key, []).append(rule)
-    tables = tuple(_table(key, members, used | {key}) for key, members in sorted(grouped.items(), key=_order))
-    return Node(always, tables)
+    grouped: dict[Slot, list[tuple[Demanding, Demand]]] = {}
+    for rule, demand in chosen:
+        if demand is not None:
+            grouped.setdefault(demand.slot, []).append((rule, demand))
+    equals: list[tuple[int, str, Callable[[Any], Node | None]]] = []
+    others: list[Other] = []
+    for slot, members in sorted(grouped.items(), key=_order):
+        (entity, name, field), operator = slot
+        get = _nodes(slot, members, used).get
+        if operator != "in":
+            ordered = sorted(members, key=lambda each: each[1].values[0])
+            bounds = tuple(demand.values[0] for _, demand in ordered)
+            others.append(Other(entity, name, field, get, bounds, tuple(rule for rule, _ in ordered), *_CUTS[operator]))
+        elif field is not None or entity == PREFIX:
+            others.append(Other(entity, name, field, get))
+        else:
+            equals.append((entity, name, get))
+    return Node(tuple(rule for rule, demand in chosen if demand is None), tuple(equals), tuple(others))
 
 
-def _order(item: tuple[Key, list[Demand]]) -> tuple[int, str, str]:
-    (entity, name, field), _ = item
-    return entity, name, field or ""
+def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
+    ((entity, name, field), operator), _ = item
+    return entity, name, field or "", operator
 
 
-def _choose(rules: Sequence[Demand], used: frozenset[Key]) -> list[tuple[Demand, Key | None]]:
-    """Return each rule with the key that tells it from most others, None where no key is worth a look-up."""
-    values: dict[Key, set[Any]] = {}
+def _choose(rules: Sequence[Demanding], used: frozenset[Slot]) -> list[tuple[Demanding, Demand | None]]:
+    """Return each rule with the demand that tells it from most others, None where none is worth a look-up."""
+    values: dict[Slot, set[Any]] = {}
     for rule in rules:
-        for key, wanted, _ in rule.demands:
-            if key not in used:
-                values.setdefault(key, set()).update(wanted)
-    worth = {key: len(found) for key, found in values.items()}
-    chosen: list[tuple[Demand, Key | None]] = []
-    members: dict[Key, int] = {}
+        for demand in rule.demands:
+            if demand.slot not in used:
+                values.setdefault(demand.slot, set()).update(demand.values)
+    # A bound lets a part of the rules through, an equality one value's: any equality that tells apart comes first.
+    worth = {slot: (slot[1] == "in" and len(found) > 1, len(found)) for slot, found in values.items()}
+    chosen: list[tuple[Demanding, Demand | None]] = []
+    members: dict[Slot, int] = {}
     for rule in rules:
-        keys = [key for key, _, _ in rule.demands if key in worth]
-        best = max(keys, key=lambda key: (worth[key], _order((key, []))), default=None)
+        open_ = [demand for demand in rule.demands if demand.slot in worth]
+        best = max(open_, key=lambda demand: (worth[demand.slot], _order((demand.slot, None))), default=None)
         chosen.append((rule, best))
         if best is not None:
-            members[best] = members.get(best, 0) + 1
-    return [(rule, key if key is not None and members[key] >= FEW else None) for rule, key in chosen]
+            members[best.slot] = members.get(best.slot, 0) + 1
+    return [(rule, best if best is not None and members[best.slot] >= FEW else None) for rule, best in chosen]
 
 
-def _table(key: Key, rules: list[Demand], used: frozenset[Key]) -> Table:
-    by_value: dict[Any, list[Demand]] = {}
-    absent: list[Demand] = []
-    for rule in rules:
-        for demanded, wanted, guarded in rule.demands:
-            if demanded == key:
-                for value in dict.fromkeys(wanted):
-                    by_value.setdefault(value, []).append(rule)
-                if not guarded:
-                    absent.append(rule)
-                break
-    return Table(key, {value: build(members, used) for value, members in by_value.items()}, tuple(absent))
+def _nodes(slot: Slot, rules: list[tuple[Demanding, Demand]], used: frozenset[Slot]) -> dict[Any, Node]:
+    """Return what lies below each value, and below `ABSENT` and `WITHOUT` the rules that such absence may concern."""
+    (_, _, field), operator = slot
+    nodes = {
+        ABSENT: Node(tuple(rule for rule, demand in rules if not demand.attribute_guarded)),
+        WITHOUT: Node(tuple(rule for rule, demand in rules if field is not None and not demand.guarded)),
+    }
+    if operator == "in":
+        by_value: dict[Any, list[Demanding]] = {}
+        for rule, demand in rules:
+            for value in dict.fromkeys(demand.values):
+                by_value.setdefault(value, []).append(rule)
+        nodes |= {value: build(members, used | {slot}) for value, members in by_value.items()}
+    return {value: node for value, node in nodes.items() if node.always or node.equals or node.others}
 
 
 def gather(node: Node, entities: tuple[dict[str, Any], ...], found: list[Any]) -> None:
     """Append to `found` every rule below the node whose demands these attributes meet or leave open."""
-    found += node.always
-    for table in node.tables:
-        entity = table.entity
-        if entity == PREFIX:
-            value: Any = "/".join(entities[RESOURCE]["id"].split("/", table.segments)[: table.segments])
-        else:
-            value = entities[entity].get(table.name, _ABSENT)
-            if table.field is not None and value is not _ABSENT:
-                value = value.get(table.field, _ABSENT)
-        if value is _ABSENT:
-            found += table.absent
-            continue
-        below = table.nodes.get(value)
+    always, equals, others = node
+    found += always
+    for entity, name, get in equals:
+        below = get(entities[entity].get(name, ABSENT))
         if below is not None:
-            if below.tables:
+            if below[1] or below[2]:
                 gather(below, entities, found)
             else:
-                found += below.always
+                found += below[0]
+    if others:
+        _gather_others(others, entities, found)
 
 
-def residual(nodes: Iterable[Node]) -> int:
-    """Return how many rules are visited on each request that reaches these nodes, whatever its attributes."""
-    return sum(len(node.always) for node in nodes)
+def _gather_others(others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], found: list[Any]) -> None:
+    for entity, name, field, get, bounds, ordered, cut, from_cut in others:
+        if entity == PREFIX:
+            segments = int(name)
+            value: Any = "/".join(entities[RESOURCE]["id"].split("/", segments)[:segments])
+        else:
+            value = entities[entity].get(name, ABSENT)
+            if field is not None and value is not ABSENT:
+                value = value.get(field, WITHOUT)
+        if bounds and value is not ABSENT and value is not WITHOUT:
+            at = cut(bounds, value)
+            found += ordered[at:] if from_cut else ordered[:at]
+        else:
+            below = get(value)
+            if below is not None:
+                gather(below, entities, found)

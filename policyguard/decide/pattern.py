@@ -106,7 +106,10 @@ class _Below:
         parts = identifier.split("/", self.count)
         if len(parts) < self.count:
             return False
-        return all(parts[i] == literal for i, literal in self.literals)
+        for i, literal in self.literals:
+            if parts[i] != literal:
+                return False
+        return True
 
 
 class _Under:

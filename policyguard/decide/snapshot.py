@@ -16,13 +16,13 @@ from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
-from policyguard.decide.admit import Gate, gates
+from policyguard.decide.admit import Admitted, Gate, Malformed, gates
 from policyguard.decide.compile import FORMAT, compile_policy, decode_constant, hole_types, policy_digest, schema_of
-from policyguard.decide.demand import ShapeDemand, bind, shape_demands
-from policyguard.decide.evaluate import decide
+from policyguard.decide.demand import Template, bind, template
+from policyguard.decide.evaluate import ANYONE, decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
-from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Node, build
+from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Node, build
 from policyguard.decide.pattern import DOMAIN, Matcher, domain_index, literal_domain, literal_prefix, matcher
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
@@ -30,11 +30,6 @@ from policyguard.model.facts import Facts
 from policyguard.model.policy import PolicySet, Quorum, Schema
 from policyguard.model.request import Request
 from policyguard.values import Instant, Span, parse_instant
-
-ALLOW, DENY, REQUIRE = range(3)
-
-ANYONE = ""
-"""The role under which rules stand that name none."""
 
 
 class Shape:
@@ -46,7 +41,7 @@ class Shape:
         self.expression = expression
         self.hole_types = hole_types(expression)
         self.run: Callable[..., bool] = compile_shape(expression)
-        self.demands: tuple[ShapeDemand, ...] = shape_demands(expression)
+        self.demands: Template = template(expression)
         self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(expression) if len(path) > 1)
 
 
@@ -54,8 +49,8 @@ class CompiledRule:
     """One rule, ready to run. `run` None means the rule has no condition; `test` None that every id matches."""
 
     __slots__ = (
-        "actions", "allow_reasons", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids",
-        "narrow", "not_before", "obligations", "owner", "quorum", "reason", "remedy", "resource_types", "roles", "run",
+        "actions", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids", "narrow",
+        "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "subjects", "test", "text",
     )  # fmt: skip
 
@@ -74,24 +69,20 @@ class CompiledRule:
         self.not_before: Instant | None = None if not_before is None else parse_instant(not_before)
         self.expires: Instant | None = None if expires is None else parse_instant(expires)
         self.ids: tuple[str, ...] = (self.id,)
-        self.allow_reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
+        self.reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
         self.shape: Shape | None = shapes[number] if number >= 0 else None
         self.run = None if self.shape is None else self.shape.run
         self.constants: tuple[Any, ...] = ()
-        self.demands: tuple[ShapeDemand, ...] = ()
+        self.demands: tuple[Demand, ...] = ()
         if self.shape is not None:
             self.constants = tuple(map(decode_constant, constants, self.shape.hole_types))
         self.test: Matcher | None = None
-        self.narrow = bool(
-            self.subjects or self.scope is not None or self.not_before is not None or self.expires is not None
-        )
+        self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
         self.span = Span(intern.text(file) or "", line, column)
 
-    def concerns(self, subject_ref: str, domain: str | None, now: Instant) -> bool:
-        """Whether the rule's named subjects, its scope and its time window take in this request."""
-        if self.scope is not None and domain != self.scope:
-            return False
+    def concerns(self, subject_ref: str, now: Instant) -> bool:
+        """Whether the rule's named subjects and its time window take in this request."""
         if self.subjects and subject_ref not in self.subjects:
             return False
         if self.not_before is not None and now < self.not_before:
@@ -181,6 +172,21 @@ class Snapshot:
         """Return the decision on these facts. Never raises on data."""
         return decide(self, facts, now)
 
+    def admit(self, facts: Facts, now: Instant) -> Admitted | None:
+        """Return what counts of these facts, for `evaluate`; None where no rule could concern them."""
+        request = facts.request
+        gate = self.gates.get((request.subject.type, request.resource.type))
+        if gate is None or not self.rules or (request.action, request.resource.type) not in self.roots:
+            return None
+        try:
+            return gate.admit(facts, now)
+        except Malformed:
+            return None
+
+    def evaluate(self, admitted: Admitted) -> Decision:
+        """Return the decision on admitted facts: the rules alone. `decide` is both steps."""
+        return evaluate(self, admitted)
+
     def explain(self, decision: Decision, *, full: bool = False) -> str:
         """Return the decision in words."""
         return explain(self, decision, full=full)
@@ -223,27 +229,32 @@ def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str
     return roots
 
 
-def _demands(rule: CompiledRule, schema: Schema) -> tuple[ShapeDemand, ...]:
-    demands: list[ShapeDemand] = [] if rule.shape is None else list(bind(rule.shape.demands, rule.constants))
+def _demands(rule: CompiledRule, schema: Schema) -> tuple[Demand, ...]:
+    demands: list[Demand] = [] if rule.shape is None else list(bind(rule.shape.demands, rule.constants))
     if rule.scope is not None:
-        demands.append(((RESOURCE, "domain", None), (rule.scope,), True))
+        demands.append(_demand((RESOURCE, "domain", None), rule.scope))
     if rule.subjects:
-        demands.append(((SUBJECT, "id", None), rule.subjects, True))
+        demands.append(_demand((SUBJECT, "id", None), *rule.subjects))
     if rule.id_pattern is not None:
         patterns = {schema.resources[name].id_pattern for name in rule.resource_types}
         demands += _pattern_demands(rule.id_pattern, patterns, scoped=rule.scope is not None)
     return tuple(demands)
 
 
-def _pattern_demands(pattern: str, type_patterns: set[str | None], *, scoped: bool) -> list[ShapeDemand]:
+def _demand(key: Key, *values: str) -> Demand:
+    """Return an equality that is not of the condition, so that absence is FALSE and never an ERROR."""
+    return Demand(key, "in", values, True, True)
+
+
+def _pattern_demands(pattern: str, type_patterns: set[str | None], *, scoped: bool) -> list[Demand]:
     if "*" not in pattern and DOMAIN not in pattern:
-        return [((RESOURCE, "id", None), (pattern,), True)]
-    found: list[ShapeDemand] = []
+        return [_demand((RESOURCE, "id", None), pattern)]
+    found: list[Demand] = []
     indices = {domain_index(type_pattern) for type_pattern in type_patterns}
     literal = literal_domain(pattern, indices.pop()) if len(indices) == 1 else None
     if literal is not None and not scoped:
-        found.append(((RESOURCE, "domain", None), (literal,), True))
+        found.append(_demand((RESOURCE, "domain", None), literal))
     prefix = literal_prefix(pattern)
     if prefix:
-        found.append(((PREFIX, str(len(prefix)), None), ("/".join(prefix),), True))
+        found.append(_demand((PREFIX, str(len(prefix)), None), "/".join(prefix)))
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -61,6 +61,7 @@ ENVIRONMENT_DOORS: Mapping[str, str] = {
 }
 """Variables that make a program run other code, or load data as code, and how. A name ending in `_` is a prefix."""
 
+_INTERPRETER = re.compile(r"(?:python|pypy|(?:ba|da|z|k)?sh|perl|ruby|node|julia|torchrun|deepspeed)[0-9.]*\Z")
 _PROGRAM_TEXT = re.compile(r".\.(?:py|pyw|pyc|pyz|sh|bash|pl|rb|lua|jl|R)\Z")
 
 
@@ -84,12 +85,16 @@ class JobCollector:
         return Collected(entries=entries, missing=missing)
 
 
-def environment_doors(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of `ENVIRONMENT_DOORS` that are set and not empty, with their values shown as text."""
+def environment_doors(environment: Mapping[str, str], argv: Sequence[str] = ()) -> dict[str, str]:
+    """Return the variables of `ENVIRONMENT_DOORS` that are set and not empty, with their values shown as text.
+
+    An argument such as `LD_PRELOAD=x.so` counts as one that is set: `env` and many launchers take it so.
+    """
+    assigned = dict(argument.split("=", 1) for argument in argv if "=" in argument)
     prefixes = tuple(name for name in ENVIRONMENT_DOORS if name.endswith("_"))
     return {
         shown(name): shown(value)
-        for name, value in environment.items()
+        for name, value in (*environment.items(), *assigned.items())
         # INVARIANT I87: every known door that is set is seen; an empty one opens nothing.
         if value and (name in ENVIRONMENT_DOORS or name.startswith(prefixes))
     }
@@ -117,12 +122,18 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
 
 
 def program_files(inputs: JobInputs) -> tuple[str, ...]:
-    """Return the arguments that name an existing file of program text, such as `train.py`, in order."""
-    return tuple(
-        argument
-        for argument in inputs.argv[1:]
-        if _PROGRAM_TEXT.search(argument) and os.path.lexists(os.path.join(inputs.directory, argument))
-    )
+    """Return the arguments that name an existing file of program text, such as `train.py`, in order.
+
+    For an interpreter its first argument that is a file counts as well, whatever its name, unless it runs a module or
+    text (`-m`, `-c`).
+    """
+    arguments = inputs.argv[1:]
+    existing = [each for each in arguments if os.path.lexists(os.path.join(inputs.directory, each))]
+    found = [each for each in existing if _PROGRAM_TEXT.search(each)]
+    if inputs.argv and _INTERPRETER.match(os.path.basename(inputs.argv[0])) and not {"-m", "-c"} & set(arguments):
+        files = [each for each in existing if not os.path.isdir(os.path.join(inputs.directory, each))]
+        found += [each for each in files if not each.startswith("-")][:1]
+    return tuple(dict.fromkeys(found))
 
 
 def _argv(inputs: JobInputs) -> Value:
@@ -144,7 +155,7 @@ def _executable(inputs: JobInputs) -> Value:
 
 
 def _doors(inputs: JobInputs) -> Value:
-    return FrozenMap(environment_doors(inputs.environment))
+    return FrozenMap(environment_doors(inputs.environment, inputs.argv))
 
 
 def _files(inputs: JobInputs) -> Value:

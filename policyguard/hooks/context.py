@@ -39,13 +39,15 @@ def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> 
     yield signed
 
 
-def guarded(guard: Guard, request_of: Callable[P, Request]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def guarded(
+    guard: Guard, request_of: Callable[P, Request], inputs: JobInputs | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator: each call first asks for `request_of(its arguments)` and runs only under an allow."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            with allowed(guard, request_of(*args, **kwargs)):
+            with allowed(guard, request_of(*args, **kwargs), inputs):
                 return function(*args, **kwargs)
 
         return call

@@ -60,16 +60,22 @@ class _Forwarder:
     def __enter__(self) -> _Forwarder:
         if threading.current_thread() is threading.main_thread():
             for number in FORWARDED:
-                # The terminal stops and continues the whole group, us included, without our help.
-                if not (self._has_terminal and number in (signal.SIGTSTP, signal.SIGCONT)):
+                if self._is_ours(number):
                     self._previous[number] = signal.signal(number, self._forward)
         return self
+
+    def _is_ours(self, number: signal.Signals) -> bool:
+        # What is ignored, as after nohup, stays so, and the child inherits it. The terminal stops and continues the
+        # whole group, us included, without our help.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            return False
+        return not (self._has_terminal and number in (signal.SIGTSTP, signal.SIGCONT))
 
     def adopt(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         early, self._early = self._early, []
         for number in early:
-            process.send_signal(number)
+            self._forward(number, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

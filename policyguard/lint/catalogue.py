@@ -26,3 +26,12 @@ def catalogue() -> Mapping[str, Rule]:
                 raise ValueError(f"{entry.name}: code `{rule.code}` is taken")
             found[rule.code] = rule
     return MappingProxyType(dict(sorted(found.items())))
+
+
+def table() -> str:
+    """Return the catalogue as a Markdown table, the one that `docs/lint/index.md` holds."""
+    rows = [
+        f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.severity} | {rule.produced_by} | {rule.summary} |"
+        for rule in catalogue().values()
+    ]
+    return "\n".join(("| code | name | severity | found by | what |", "|---|---|---|---|---|", *rows))

@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_BLOCK_HEADER = re.compile(r"(?:^|[\s:\-?])[|>](?:[1-9][+-]?|[+-][1-9]?)?\s*$")
+_BLOCK_HEADER = re.compile(r"(?:^|[\s:\-?])[|>][+-]?(?P<indent>[1-9])?[+-]?\s*$")
 _INDICATORS = re.compile(r"\s*(?:[-?](?:\s+|$))*")
-_OPENERS = frozenset(" \t[{,")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +27,17 @@ class Comment:
 
 def comments(text: str) -> Iterator[Comment]:
     """Yield the comments of a YAML text in order."""
-    quote = ""
+    state = _Open()
     block: _Block | None = None
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
         if block is not None and block.holds(line):
             continue
         block = None
-        hash_at, quote = _scan(line, quote)
+        hash_at = state.comment_in(line)
         if hash_at is not None:
             yield Comment(line[hash_at:], number, hash_at + 1, not line[:hash_at].strip())
-        if not quote:
+        if not state.quote:
             block = _Block.opened_by(line if hash_at is None else line[:hash_at])
 
 
@@ -51,14 +50,17 @@ class _Block:
 
     @classmethod
     def opened_by(cls, code: str) -> _Block | None:
-        if _BLOCK_HEADER.search(code) is None:
+        """Return the block scalar whose header ends this line, comment removed, if one does."""
+        header = _BLOCK_HEADER.search(code)
+        if header is None:
             return None
         lead = _INDICATORS.match(code)
         column = lead.end() if lead is not None else 0
-        opens_key = ":" in code
-        return cls(parent=column if opens_key else max(code.rfind("-", 0, column), -1))
+        parent = column if ":" in code else code.rfind("-", 0, column)
+        return cls(parent, max(parent, 0) + int(header["indent"]) if header["indent"] else None)
 
     def holds(self, line: str) -> bool:
+        """Return whether the line belongs to the scalar; the first one that does sets the indentation."""
         stripped = line.lstrip(" ")
         if not stripped:
             return True
@@ -70,35 +72,55 @@ class _Block:
         return indent >= self.indent
 
 
-def _scan(line: str, quote: str) -> tuple[int | None, str]:
-    """Return where the line's comment starts, if it has one, and the quote that is still open at its end."""
-    position, length, token_starts = 0, len(line), True
-    while position < length:
+@dataclass(slots=True)
+class _Open:
+    """What a line leaves open for the next one: a quoted scalar, and so many flow collections."""
+
+    quote: str = ""
+    depth: int = 0
+
+    def comment_in(self, line: str) -> int | None:
+        """Return where the line's comment starts, if it has one."""
+        position, token_starts = 0, True
+        while position < len(line):
+            character = line[position]
+            if self.quote:
+                position = self._within(line, position)
+                token_starts = False
+            elif character == "#" and (position == 0 or line[position - 1] in " \t"):
+                return position
+            elif token_starts and character in "\"'":
+                self.quote = character
+            else:
+                token_starts = self._token_may_start(line, position, token_starts)
+            position += 1
+        return None
+
+    def _within(self, line: str, position: int) -> int:
+        """Return the last position that this character of a quoted scalar takes up; its closing quote ends it."""
         character = line[position]
-        if quote:
-            if quote == '"' and character == "\\":
-                position += 1
-            elif character == quote:
-                if quote == "'" and line[position + 1 : position + 2] == "'":
-                    position += 1
-                else:
-                    quote = ""
-            token_starts = False
-        elif character == "#" and (position == 0 or line[position - 1] in " \t"):
-            return position, ""
-        elif character in "\"'" and token_starts:
-            quote = character
-        else:
-            token_starts = _token_may_start(line, position, token_starts)
-        position += 1
-    return None, quote
+        escaped = self.quote == '"' and character == "\\"
+        doubled = character == self.quote == "'" and line[position + 1 : position + 2] == "'"
+        if escaped or doubled:
+            return position + 1
+        if character == self.quote:
+            self.quote = ""
+        return position
 
-
-def _token_may_start(line: str, position: int, before: bool) -> bool:
-    """Return whether a quoted scalar could start right after this character: a quote inside a plain scalar is text."""
-    character = line[position]
-    if character in " \t":
-        return before
-    if character in "[{,":
-        return True
-    return character in ":-?" and (position + 1 == len(line) or line[position + 1] in " \t")
+    def _token_may_start(self, line: str, position: int, before: bool) -> bool:
+        """Return whether a quoted scalar could start right after this character: a quote inside a plain one is text."""
+        character = line[position]
+        if character in " \t":
+            return before
+        if character in "[{" and (before or self.depth):
+            self.depth += 1
+            return True
+        if character in "]}" and self.depth:
+            self.depth -= 1
+        if character == ",":
+            return self.depth > 0
+        ends_word = position + 1 == len(line) or line[position + 1] in " \t"
+        if character == ":":
+            # After a quoted key in a flow mapping no space is needed.
+            return ends_word or line[position - 1 : position] in ('"', "'")
+        return before and ends_word and character in "-?"

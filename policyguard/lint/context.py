@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
-from policyguard.model.policy import Attribute, Binding, Condition, EntityType, PolicySet, Rule, Schema
+from policyguard.lint.stars import allows_everything
+from policyguard.model.policy import ANY_DOMAIN, Attribute, Binding, Condition, EntityType, PolicySet, Rule, Schema
+from policyguard.policy import nodes
 from policyguard.policy.loader import Analysis
-from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, walk
+from policyguard.policy.nodes import Mapping, Node, Scalar, walk
 from policyguard.values import Instant, Span
 
 
@@ -27,15 +29,18 @@ class Context:
 
     @property
     def schema(self) -> Schema:
+        """The schema of the loaded set."""
         return self.policy_set.schema
 
     @property
     def rules(self) -> tuple[Rule, ...]:
+        """The rules of the loaded set, in file order."""
         return self.policy_set.rules
 
     @cached_property
     def allows(self) -> tuple[Rule, ...]:
-        return tuple(rule for rule in self.rules if rule.effect == "allow")
+        """The allows, less those of everything: PG204 is the one finding about them."""
+        return tuple(rule for rule in self.rules if rule.effect == "allow" and not allows_everything(rule))
 
     def conditions(self, *effects: str) -> Iterator[tuple[Rule, Condition]]:
         """Yield the rules with these effects (all, if none is named) that have a condition, with it."""
@@ -43,33 +48,26 @@ class Context:
             if rule.when is not None and (not effects or rule.effect in effects):
                 yield rule, rule.when
 
-    def guards(self, allow: Rule, *effects: str) -> Iterator[Rule]:
-        """Yield the deny or require rules that meet the allow: a common action on a common type, and nothing that
-        confines them to other people, other teams or other ids."""
-        for rule in self._guards_by_action(allow.actions):
-            if (
-                rule.effect in effects
-                and not rule.roles
-                and not rule.subjects
-                and rule.scope in (None, allow.scope)
-                and rule.id_pattern in (None, "**", allow.id_pattern)
-                and set(rule.resource_types).issuperset(allow.resource_types)
-                and set(rule.actions).issuperset(allow.actions)
-            ):
-                yield rule
-
-    def _guards_by_action(self, actions: Iterable[str]) -> tuple[Rule, ...]:
-        first = next(iter(actions), None)
-        return self._guards.get(first, ()) if first is not None else ()
+    def guards(self, allow: Rule, action: str, *effects: str) -> Iterator[Rule]:
+        """Yield the deny or require rules that meet every request for this action that the allow could meet: on all
+        its types that have the action, for everyone, in every team, and whatever the id."""
+        types = [entity_type for entity_type in self.types(allow) if action in entity_type.actions]
+        names = {entity_type.name for entity_type in types}
+        for scope in {None, ANY_DOMAIN, allow.scope}:
+            for pattern in {None, "**", allow.id_pattern, *(entity_type.id_pattern for entity_type in types)}:
+                for rule in self._guards.get((action, scope, pattern), ()):
+                    if rule.effect in effects and names.issubset(rule.resource_types):
+                        yield rule
 
     @cached_property
-    def _guards(self) -> dict[str, tuple[Rule, ...]]:
-        found: dict[str, list[Rule]] = {}
+    def _guards(self) -> dict[tuple[str, str | None, str | None], list[Rule]]:
+        """The deny and require rules that are for everyone, by action, scope and id pattern."""
+        found: dict[tuple[str, str | None, str | None], list[Rule]] = {}
         for rule in self.rules:
-            if rule.effect != "allow":
+            if rule.effect != "allow" and not rule.roles and not rule.subjects:
                 for action in rule.actions:
-                    found.setdefault(action, []).append(rule)
-        return {action: tuple(rules) for action, rules in found.items()}
+                    found.setdefault((action, rule.scope, rule.id_pattern), []).append(rule)
+        return found
 
     # Roles.
 
@@ -87,17 +85,51 @@ class Context:
             closed[name] = frozenset(reached)
         return closed
 
-    def bindings_to(self, role: str) -> Iterator[Binding]:
-        """Yield the bindings that give a role, directly or because the bound role inherits it."""
+    def bindings_to(self, role: str) -> Sequence[Binding]:
+        """Return the bindings that give a role, directly or because the bound role inherits it."""
+        return self._bindings_by_role.get(role, ())
+
+    @cached_property
+    def _bindings_by_role(self) -> dict[str, list[Binding]]:
+        found: dict[str, list[Binding]] = {}
         for binding in self.policy_set.bindings:
-            if role in self.closed_roles.get(binding.role, ()):
-                yield binding
+            for role in self.closed_roles.get(binding.role, ()):
+                found.setdefault(role, []).append(binding)
+        return found
+
+    @cached_property
+    def person_of(self) -> dict[str, str]:
+        """Return the person of each account that `Persons` knows."""
+        return {account: person.id for person in self.policy_set.persons for account in person.accounts}
 
     # Places.
 
     @cached_property
     def _mappings(self) -> dict[Span, Mapping]:
         return {node.span: node for node in self.nodes() if isinstance(node, Mapping)}
+
+    def is_text(self, place: Span) -> bool:
+        """True if this place lies inside a scalar: what looks like a comment there is none, whatever the scan says."""
+        return any(start <= place < end for start, end in self._texts_that_name_us)
+
+    @cached_property
+    def _texts_that_name_us(self) -> list[tuple[Span, Span]]:
+        return [
+            (scalar.source.span(scalar.index), scalar.source.span(scalar.end))
+            for scalar in self.scalars()
+            if "policyguard" in scalar.source.text[scalar.index : scalar.end].lower()
+        ]
+
+    def last_line_of_item(self, first: Span) -> int | None:
+        """Return the last line of the map, itself an item of a list, that begins on this line of this file."""
+        items = self._items.get((first.file, first.line))
+        return max(_last_line(node) for node in walk(items)) if items is not None else None
+
+    @cached_property
+    def _items(self) -> dict[tuple[str, int], Mapping]:
+        lists = (node for node in self.nodes() if isinstance(node, nodes.Sequence))
+        items = (item for node in lists for item in node.items if isinstance(item, Mapping))
+        return {(item.source.file, item.line): item for item in reversed(list(items))}
 
     def nodes(self) -> Iterator[Node]:
         """Yield every node of every document, in file order."""
@@ -118,7 +150,7 @@ class Context:
         """Return where one item of a list field stands; without it, the field's place."""
         mapping = self._mappings.get(span)
         node = mapping.get(name) if mapping is not None else None
-        for part in node.items if isinstance(node, Sequence) else ():
+        for part in node.items if isinstance(node, nodes.Sequence) else ():
             if isinstance(part, Scalar) and part.text == text:
                 return part.span
         return self.field(span, name)
@@ -158,3 +190,10 @@ class Context:
             inside_list = False
             attribute = self.schema.records.get(record, {}).get(name) if record is not None else None
         return attribute
+
+
+def _last_line(node: Node) -> int:
+    if not isinstance(node, Scalar):
+        return node.line
+    written = node.source.text[node.index : node.end].rstrip()
+    return node.line + written.count("\n")

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
-from policyguard.model.expression import Call, Constant, Expression, Has, ListOf, MapOf, Quantifier, Select, Variable
+from policyguard.model.expression import (
+    Call,
+    Constant,
+    Expression,
+    Has,
+    ListOf,
+    Quantifier,
+    Select,
+    Variable,
+    parts,
+    walk,
+)
 
 Path: TypeAlias = tuple[str, ...]
 """`("resource", "code", "dirty")`."""
 
 AND, OR, NOT = "logical_and", "logical_or", "logical_not"
-UPPER_BOUNDS = ("less", "equals")
-LOWER_BOUNDS = ("greater",)
-
-
-def children(node: Expression) -> tuple[Expression, ...]:
-    """Return the expressions directly under a node, in the order they are written."""
-    match node:
-        case Select() | Has():
-            return (node.operand,)
-        case Call():
-            return node.arguments
-        case ListOf():
-            return node.elements
-        case MapOf():
-            return tuple(part for entry in node.entries for part in entry)
-        case Quantifier():
-            own = (node.range, node.body)
-            return own if node.condition is None else (node.range, node.condition, node.body)
-        case _:
-            return ()
-
-
-def walk(node: Expression) -> Iterator[Expression]:
-    """Yield the node and everything below it, outermost first."""
-    pending = [node]
-    while pending:
-        here = pending.pop()
-        yield here
-        pending.extend(reversed(children(here)))
 
 
 def path_of(node: Expression) -> Path | None:
@@ -62,7 +45,7 @@ def paths_read(node: Expression) -> Iterator[tuple[Path, Select]]:
         elif isinstance(here, Has):
             pending.append(here.operand)
         else:
-            pending.extend(reversed(children(here)))
+            pending.extend(reversed(parts(here)))
 
 
 def paths_tested(node: Expression) -> frozenset[Path]:
@@ -91,6 +74,7 @@ def is_call(node: Expression, function: str) -> bool:
     return isinstance(node, Call) and base_name(node.function) == function
 
 
+@lru_cache(maxsize=1024)
 def base_name(overload: str) -> str:
     """Return the operator of an overload id: `less_equals_int64` is `less_equals`, `list_size` is `size`.
 
@@ -158,13 +142,13 @@ def nonempty_lists(expression: Expression) -> frozenset[Path]:
     """Return the lists that some conjunct asks an element of: by `size`, by `exists`, by `!= []` or by an index."""
     found: set[Path | None] = set()
     for part in conjuncts(expression):
-        for node in (part, *children(part)):
+        for node in (part, *parts(part)):
             if isinstance(node, Quantifier) and node.kind in ("exists", "exists_one"):
                 found.add(path_of(node.range) if node is part else None)
             elif isinstance(node, Call) and base_name(node.function) in ("size", "index") and node.arguments:
                 found.add(path_of(node.arguments[0]))
         if is_call(part, "not_equals") or is_call(part, "in"):
-            found.update(path_of(argument) for argument in children(part))
+            found.update(path_of(argument) for argument in parts(part))
     return frozenset(path for path in found if path is not None)
 
 

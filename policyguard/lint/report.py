@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from policyguard.lint.rule import SEVERITIES, Finding, Severity
 from policyguard.lint.suppressions import Suppression
@@ -42,7 +43,7 @@ class Report:
         text = self.sources.get(span.file)
         if text is None:
             return None
-        lines = text.split("\n", span.line)
+        lines = _lines(text)
         return lines[span.line - 1].removesuffix("\r") if 0 < span.line <= len(lines) else None
 
     def fingerprints(self) -> tuple[str, ...]:
@@ -64,6 +65,11 @@ class Report:
         ]
         kept = tuple(finding for finding, is_known in zip(self.findings, known, strict=True) if not is_known)
         return replace(self, findings=kept, baselined=self.baselined + sum(known))
+
+
+@lru_cache(maxsize=64)
+def _lines(text: str) -> list[str]:
+    return text.split("\n")
 
 
 def _counted(number: int, severity: Severity) -> str:

@@ -5,8 +5,8 @@ A rule is a module of `policyguard.lint.rules`, one file, one code. It declares
     CODE = "PG201"            NAME = "star-action"         SEVERITY = "warning"
     HELP = "name the actions" # second sentence of every finding, unless a hit brings its own
     FIXABLE = True            # optional: the help can be applied without thinking
-    PRODUCED_BY = "load"      # optional: the loader (or "suppressions") finds it, the module has no `check`;
-                              # "load and lint" if both do
+    PRODUCED_BY = "load"      # optional: the loader ("import", "suppressions") finds it, the module
+                              # has no `check`; "load and lint" if both do
     NEEDS_POLICY_SET = False  # optional: runs also when the load failed
 
 and `check(context) -> Iterator[Hit]`. The first line of its docstring is the summary that reports and pages show. A
@@ -30,8 +30,8 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "information")
 """From worst to mildest; reports sort and count in this order."""
 
 LINT = "lint"
-PRODUCERS = ("load", LINT, "load and lint", "suppressions")
-"""Who finds it: the loader, a `check`, or the runner when it applies suppressions."""
+PRODUCERS = ("load", LINT, "load and lint", "import", "suppressions")
+"""Who finds it: the loader, a `check`, the import of casbin models, or the runner when it applies suppressions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Finding:
 
     @property
     def order(self) -> tuple[Span, str, str]:
+        """What reports sort by: place, then code, then message."""
         return (self.span, self.code, self.message)
 
 

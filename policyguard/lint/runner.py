@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from policyguard.errors import PolicyError
 from policyguard.lint.catalogue import catalogue
@@ -34,10 +35,16 @@ def lint(
     """
     chosen = _chosen(tuple(select), tuple(ignore))
     analysis = analyse(sources)
+    context = Context(analysis, now)
     findings = [_load_finding(error) for error in analysis.errors]
-    findings += _checked(Context(analysis, now), chosen)
+    findings += _checked(context, chosen)
     texts = {file: data.decode("utf-8", "replace") for file, data in sources.items()}
-    written = [found for file, text in texts.items() for found in suppressions(file, text, now)]
+    written = [
+        _whole(found, context)
+        for file, text in texts.items()
+        for found in suppressions(file, text, now)
+        if not context.is_text(found.span)
+    ]
     kept, suppressed = _apply(findings, written)
     if SUPPRESSION in chosen:
         used = {(by.span, finding.code) for finding, by in suppressed}
@@ -74,6 +81,14 @@ def _checked(context: Context, chosen: Mapping[str, Rule]) -> Iterator[Finding]:
         if rule.check is not None and (context.analysis.policy_set is not None or not rule.needs_policy_set):
             for hit in rule.check(context):
                 yield rule.finding(hit)
+
+
+def _whole(suppression: Suppression, context: Context) -> Suppression:
+    """Return the suppression, extended to the end of the list item that it stands above."""
+    if suppression.line == suppression.span.line:
+        return suppression
+    last_line = context.last_line_of_item(Span(suppression.span.file, suppression.line, 1))
+    return replace(suppression, last_line=last_line or suppression.line)
 
 
 def _apply(

@@ -2,8 +2,9 @@
 
     comment = "# policyguard: ignore" SP code *( "," code ) SP "until=" date SP 'reason="' text '"'
 
-It covers findings on its own line or, if it stands alone, on the next line that is no comment. A suppression without
-a reason or a date, or past its date, suppresses nothing, and PG902 says so.
+It covers findings on its own line or, if it stands alone, on the next line that is no comment; and if a rule, role,
+binding or another item of a list begins there, on all lines of that item. A suppression without a reason or a date, or
+past its date, suppresses nothing, and PG902 says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 from policyguard.lint.comments import Comment, comments
 from policyguard.values import Instant, Span, parse_instant
 
-_MARK = re.compile(r"#\s*policyguard\s*:", re.IGNORECASE)
+_MARK = re.compile(r"#\s*policyguard\s*:?\s*(?:ignore|disable|suppress|noqa|nolint|skip)\b", re.IGNORECASE)
+"""What is meant as a suppression, well written or not; other comments may begin with our name."""
+
 _IGNORE = re.compile(r"#\s*policyguard:\s*ignore\s+(?P<codes>PG\d{3}(?:\s*,\s*PG\d{3})*)(?P<rest>(?:\s.*)?)", re.ASCII)
 _UNTIL = re.compile(r"(?:^|\s)until=(?P<date>\S*)")
 _REASON = re.compile(r'(?:^|\s)reason="(?P<text>[^"]*)"')
@@ -24,21 +27,21 @@ _EXAMPLE = '# policyguard: ignore PG215 until=2027-01-01 reason="..."'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    """One ignore comment. `problem` says why it suppresses nothing; `line` is the line whose findings it covers."""
+    """One ignore comment. It covers its own line and `line` to `last_line`; `problem` says why it covers nothing."""
 
     codes: tuple[str, ...]
     span: Span
     line: int
+    last_line: int = 0
     reason: str = ""
     until: str = ""
     problem: str | None = None
 
     def covers(self, code: str, span: Span) -> bool:
         """True if a finding with this code at this place is meant, and the comment is in order."""
-        return (
-            self.problem is None and code in self.codes and span.file == self.span.file
-            and span.line in (self.line, self.span.line)
-        )  # fmt: skip
+        if self.problem is not None or code not in self.codes or span.file != self.span.file:
+            return False
+        return span.line == self.span.line or self.line <= span.line <= max(self.line, self.last_line)
 
 
 def suppressions(file: str, text: str, now: Instant) -> Iterator[Suppression]:

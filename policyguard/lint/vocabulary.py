@@ -47,7 +47,8 @@ CLASSES = frozenset({
     "released", "destination", "export",
 })  # fmt: skip
 
-EXCEPTION_WORDS = frozenset({"exception", "exemption", "waiver", "temporary", "temp", "tmp", "interim", "workaround"})
+EXCEPTION_WORDS = frozenset({"exception", "exemption", "waiver", "temporary", "temporarily", "interim", "workaround"})
+_BREAK_GLASS = frozenset({("break", "glass"), ("emergency", "access"), ("emergency", "override")})
 
 
 def words(name: str) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ def with_verb(actions: Iterable[str], verbs: frozenset[str]) -> Iterator[str]:
 def names_break_glass(name: str) -> bool:
     """True if the name says that this is for emergencies."""
     spoken = words(name)
-    return "breakglass" in spoken or "emergency" in spoken or ("break", "glass") in pairwise(spoken)
+    return "breakglass" in spoken or not _BREAK_GLASS.isdisjoint(pairwise(spoken))
 
 
 def last_words(path: Path) -> frozenset[str]:

@@ -21,8 +21,11 @@ from policyguard.values import MAX_INTEGER, Instant, Span, parse_duration_s, par
 T = TypeVar("T")
 
 
-MOST_SUGGESTIONS = 200
-"""Later errors of one load name no near match: the search costs as many steps as there are names."""
+MAX_DURATION_S = 36_500 * 86_400
+"""A hundred years: longer ones mean "for ever", which is said by leaving the field out."""
+
+MOST_COMPARISONS = 200_000
+"""So many names are compared to find near ones in one load, half a second's work; errors after that suggest none."""
 
 
 class Problems:
@@ -30,22 +33,29 @@ class Problems:
 
     def __init__(self) -> None:
         self.errors: list[PolicyError] = []
+        self.comparisons = 0
 
     def add(self, place: Node | Span, code: str, message: str, help: str | None = None) -> None:
         """Record one error at a node or span."""
         span = place if isinstance(place, Span) else place.span
         self.errors.append(PolicyError(message, span=span, code=code, help=help))
 
-    def unknown(self, place: Node | Span, code: str, what: str, found: str, known: Iterable[str]) -> None:
+    def unknown(
+        self, place: Node | Span, code: str, what: str, found: str, known: Iterable[str], *, where: str = ""
+    ) -> None:
         """Record that `found` is none of the `known` names, nearest first and named as a help."""
-        if len(self.errors) >= MOST_SUGGESTIONS:
-            self.add(place, code, f"unknown {what} `{shown(found)}`")
+        if self.comparisons > MOST_COMPARISONS:
+            self.add(place, code, f"unknown {what} `{shown(found)}`{where}")
             return
         names = sorted(set(known))
+        self.comparisons += len(names)
         near = nearest(found, names)
         expected = "none is declared" if not names else f"expected {one_of(names, near)}"
         self.add(
-            place, code, f"unknown {what} `{shown(found)}`, {expected}", f"did you mean `{near}`?" if near else None
+            place,
+            code,
+            f"unknown {what} `{shown(found)}`{where}, {expected}",
+            f"did you mean `{near}`?" if near else None,
         )
 
 
@@ -104,7 +114,7 @@ def bind(node: Node, table: Table, problems: Problems) -> dict[str, Any] | None:
     for key, item in node.entries:
         field = table.get(key.text)
         if field is None:
-            problems.unknown(key, "PG003", f"field of {table.what}", key.text, table)
+            problems.unknown(key, "PG003", "field", key.text, table, where=f" in {table.what}")
         elif (value := field.kind(item, problems)) is not None:
             values[field.name] = value
     for name in table.needed:
@@ -221,16 +231,16 @@ def choice(what: str, names: Iterable[str]) -> Kind:
 
 def instant(node: Node, problems: Problems) -> Instant | None:
     """Kind: an RFC 3339 time with a zone, plain or quoted."""
-    return _parsed(node, problems, parse_instant, "an RFC 3339 time with a zone", "PG403")
+    return _parsed(node, problems, parse_instant, "an RFC 3339 time with a zone", "PG404")
 
 
 def duration(node: Node, problems: Problems) -> int | None:
-    """Kind: a duration such as `15m`, in whole seconds, at least one."""
+    """Kind: a duration such as `15m`, in whole seconds, at least one and at most a hundred years."""
     seconds = _parsed(node, problems, parse_duration_s, "a duration such as `15m`", "PG005")
-    if seconds == 0:
-        problems.add(node, "PG003", "found a duration of nothing, expected at least `1s`")
-        return None
-    return seconds
+    if seconds is None or 0 < seconds <= MAX_DURATION_S:
+        return seconds
+    problems.add(node, "PG003", f"found a duration of {seconds} seconds, expected at least `1s` and at most `36500d`")
+    return None
 
 
 def _parsed(node: Node, problems: Problems, parser: Callable[[str], int], expected: str, code: str) -> int | None:
@@ -252,8 +262,10 @@ def listing(kind: Kind, *, least: int = 1, what: str = "a list") -> Kind:
         if not isinstance(node, Sequence):
             wrong_shape(node, what, problems)
             return None
+        # INVARIANT I23: an empty list is an error; it never means everybody.
         if len(node.items) < least:
-            problems.add(node, "PG003", f"found {len(node.items)} items, expected at least {least}")
+            found_ = "an empty list" if not node.items else "a list of one"
+            problems.add(node, "PG003", f"found {found_}, expected at least {least} item{'s' if least > 1 else ''}")
             return None
         found = [(kind(item, problems), item) for item in node.items]
         return [pair for pair in found if pair[0] is not None]

@@ -35,15 +35,33 @@ class Source:
         return Span(self.file, line, index - self._starts[line - 1] + 1)
 
 
-class Scalar:
+class _Placed:
+    """Something that begins at an offset of a source; line and column are worked out when they are asked for."""
+
+    __slots__ = ("index", "source")
+    source: Source
+    index: int
+
+    @property
+    def span(self) -> Span:
+        return self.source.span(self.index)
+
+    @property
+    def line(self) -> int:
+        return self.span.line
+
+    @property
+    def column(self) -> int:
+        return self.span.column
+
+
+class Scalar(_Placed):
     """Text as the file spells it after quotes, escapes and folding are undone; `index` to `end` is its source."""
 
-    __slots__ = ("column", "end", "index", "line", "source", "style", "text")
+    __slots__ = ("end", "style", "text")
 
-    def __init__(self, source: Source, line: int, column: int, text: str, style: Style, index: int, end: int) -> None:
+    def __init__(self, source: Source, index: int, end: int, text: str, style: Style) -> None:
         self.source = source
-        self.line = line
-        self.column = column
         self.text = text
         self.style = style
         self.index = index
@@ -51,10 +69,6 @@ class Scalar:
 
     def __repr__(self) -> str:
         return f"Scalar({self.text!r}, {self.span})"
-
-    @property
-    def span(self) -> Span:
-        return Span(self.source.file, self.line, self.column)
 
     def at(self, offset: int) -> Span:
         """Return the place in the file of the character at this offset of `text`; beyond the end, just after it."""
@@ -68,7 +82,7 @@ class Scalar:
     def stretches(self) -> tuple[tuple[int, int, int], ...]:
         """Return (offset, line, column) for each run of `text` that stands unbroken in the file, in order."""
         if self.style == "plain" and self.end - self.index == len(self.text):
-            return ((0, self.line, self.column),)
+            return ((0, self.span.line, self.span.column),)
         found: list[tuple[int, int, int]] = []
         before = -2
         for offset, origin in enumerate(self.origins()):
@@ -89,25 +103,19 @@ class Scalar:
         return [self.index + place for place in _align(self.text, raw, self.style)]
 
 
-class Mapping:
+class Mapping(_Placed):
     """Keys and values in file order; every key is a scalar and stands once."""
 
-    __slots__ = ("_by_name", "column", "entries", "index", "line", "source")
+    __slots__ = ("_by_name", "entries")
 
-    def __init__(self, source: Source, line: int, column: int, index: int) -> None:
+    def __init__(self, source: Source, index: int) -> None:
         self.source = source
-        self.line = line
-        self.column = column
         self.index = index
         self.entries: list[tuple[Scalar, Node]] = []
         self._by_name: dict[str, Node] = {}
 
     def __repr__(self) -> str:
         return f"Mapping({[key.text for key, _ in self.entries]!r}, {self.span})"
-
-    @property
-    def span(self) -> Span:
-        return Span(self.source.file, self.line, self.column)
 
     def add(self, key: Scalar, node: Node) -> bool:
         """Return False, and change nothing, if the key is already there."""
@@ -126,24 +134,18 @@ class Mapping:
         return next((key for key, _ in self.entries if key.text == name), None)
 
 
-class Sequence:
+class Sequence(_Placed):
     """Items in file order."""
 
-    __slots__ = ("column", "index", "items", "line", "source")
+    __slots__ = ("items",)
 
-    def __init__(self, source: Source, line: int, column: int, index: int) -> None:
+    def __init__(self, source: Source, index: int) -> None:
         self.source = source
-        self.line = line
-        self.column = column
         self.index = index
         self.items: list[Node] = []
 
     def __repr__(self) -> str:
         return f"Sequence({len(self.items)} items, {self.span})"
-
-    @property
-    def span(self) -> Span:
-        return Span(self.source.file, self.line, self.column)
 
 
 Node: TypeAlias = Scalar | Mapping | Sequence

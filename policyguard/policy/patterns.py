@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 
+from policyguard.policy.scalars import shown
+
 DOMAIN = "{team}"
 
 _PART = re.compile(r"[^\s/{}\[\]?\\]+")
@@ -29,7 +31,7 @@ def pattern_problem(pattern: str) -> str | None:
         if "**" in segment:
             return "has `**` inside a segment, where it must be one by itself"
         if not _PART.fullmatch(segment):
-            return f"has the segment `{segment}`, where only `*`, `**` and `{DOMAIN}` are special"
+            return f"has the segment `{shown(segment)}`, where only `*`, `**` and `{DOMAIN}` are special"
     if segments.count(DOMAIN) > 1:
         return f"has `{DOMAIN}` twice"
     if DOMAIN in segments and "**" in segments[: segments.index(DOMAIN)]:

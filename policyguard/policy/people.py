@@ -35,24 +35,22 @@ from policyguard.policy.scalars import shown
 from policyguard.policy.schema import ASSURANCES
 
 IDENTIFIER = name("a name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "team-lead")
-_SEGMENT = name("a domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*", "vision` or `*")
+domain = name("a domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*", "vision` or `*")
+"""Kind: one domain (a team), or `"*"` for every one."""
 
-
-def domain(node: Node, problems: Problems) -> str | None:
-    """Kind: one domain (a team), or `"*"` for every one."""
-    return _SEGMENT(node, problems)  # type: ignore[no-any-return]
-
+one_domain = name("one domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "vision")
+"""Kind: one domain; a star would confine nothing."""
 
 _REF = name("a subject", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "user:alice")
 
 
 def subject_ref(node: Node, problems: Problems) -> str | None:
     """Kind: `type:id` of a subject, in Unicode's composed form so that two spellings cannot be two subjects."""
-    found = _REF(node, problems)
+    found: str | None = _REF(node, problems)
     if found is not None and not unicodedata.is_normalized("NFC", found):
         problems.add(node, "PG006", f"subject `{shown(found)}` is not in composed form (NFC), expected one spelling")
         return None
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 _ROLE = Table(

@@ -9,6 +9,7 @@ let 235 bytes cost minutes. Scalars are text here; `scalars.py` says what they a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, cast
 
 import yaml
@@ -149,129 +150,130 @@ def _character(character: str, index: int) -> tuple[str, str]:
     return "PG011", f"the {kind} U+{ord(character):04X}"
 
 
+class _Enough(Exception):
+    """Nothing more of this file is to be read; the reason has been reported."""
+
+
 class _Composer:
     """Events to nodes with an explicit stack: depth costs memory that is counted, never the interpreter's stack."""
 
     def __init__(self, source: Source, errors: list[PolicyError]) -> None:
         self.source = source
         self.errors = errors
-        self.first_error = len(errors)
-        self.nodes = 0
+        self.most_errors = len(errors) + MAX_ERRORS
         self.documents: list[Node] = []
-        self.stack: list[Mapping | Sequence] = []
-        self.keys: list[Scalar | None] = []
-        """For each mapping on the stack, the key that waits for its value."""
+        self.open: list[tuple[Mapping | Sequence | None, Scalar | None]] = []
+        """What the innermost open collection stands in, and the key that waits there for it; outermost first."""
 
     def compose(self) -> list[Node]:
+        """Return the documents that are complete."""
         parser = _parser(self.source.text)
+        first = Span(self.source.file, 1, 1)
         try:
-            while self.take(parser.get_event()):
-                pass
+            self.read(parser.get_event)
+        except _Enough:
+            pass
         except yaml.MarkedYAMLError as problem:
             mark = problem.problem_mark or problem.context_mark
-            span = Span(self.source.file, mark.line + 1, mark.column + 1) if mark else Span(self.source.file, 1, 1)
+            span = Span(self.source.file, mark.line + 1, mark.column + 1) if mark else first
             words = " ".join(part for part in (problem.context, problem.problem) if part)
-            self.report("PG001", span, f"not YAML: {_plain_words(words)}")
+            _report(self.errors, "PG001", span, f"not YAML: {_plain_words(words)}")
         except yaml.YAMLError as problem:
-            self.report("PG001", Span(self.source.file, 1, 1), f"not YAML: {_plain_words(str(problem))}")
-        except RecursionError:  # the pure Python scanner never needs it; kept for one that does
-            self.report("PG010", Span(self.source.file, 1, 1), "found nesting deeper than the parser can follow")
+            _report(self.errors, "PG001", first, f"not YAML: {_plain_words(str(problem))}")
+        if self.open:
+            self.documents.pop()
         return self.documents
 
-    def take(self, event: Any) -> bool:
-        """Return False once nothing more is to be read."""
-        kind = type(event)
+    def read(self, next_event: Callable[[], Any]) -> None:
+        """Read events to the end of the stream. One loop, as it runs once for each value of a file."""
+        parent: Mapping | Sequence | None = None
+        waiting: Scalar | None = None
+        for _ in range(2 * MAX_NODES):
+            event = next_event()
+            kind = type(event)
+            if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                parent, waiting = self.open.pop()
+                continue
+            node = self.node(event, kind)
+            if node is None:
+                if kind is yaml.StreamEndEvent:
+                    return
+                continue
+            if parent is None:
+                self.documents.append(node)
+            elif type(parent) is Sequence:
+                parent.items.append(node)
+            elif waiting is None:
+                waiting = node if type(node) is Scalar else self.key(node)
+            else:
+                self.entry(cast(Mapping, parent), waiting, node)
+                waiting = None
+            if type(node) is not Scalar:
+                self.open.append((parent, waiting))
+                parent, waiting = cast("Mapping | Sequence", node), None
+                # INVARIANT I20: depth is judged before the next event is asked for, and the number of values as well.
+                if len(self.open) > MAX_DEPTH:
+                    self.stop(node, f"found nesting deeper than {MAX_DEPTH} levels")
+        self.stop(self.documents[-1], f"found more than {MAX_NODES} values in one file")
+
+    def node(self, event: Any, kind: type) -> Node | None:
+        """Return the node that an event begins, None for events of the stream and of documents."""
         if kind is yaml.ScalarEvent:
-            return self.scalar(event)
-        if kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-            return self.open(event, Mapping if kind is yaml.MappingStartEvent else Sequence)
-        if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-            if isinstance(self.stack.pop(), Mapping):
-                self.keys.pop()
-            return True
-        if kind is yaml.AliasEvent:
+            text, style = event.value, _STYLES[event.style]
+            scalar = Scalar(self.source, event.start_mark.index, event.end_mark.index, text, style)
+            if len(text) > MAX_TEXT or style == "double":
+                self.judge(scalar)
+            node: Node = scalar
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            node = (Mapping if kind is yaml.MappingStartEvent else Sequence)(self.source, event.start_mark.index)
+        elif kind is yaml.AliasEvent:
             return self.alias(event)
-        return kind is not yaml.StreamEndEvent
-
-    def scalar(self, event: Any) -> bool:
-        start, text = event.start_mark, event.value
-        style = _STYLES[event.style]
-        node = Scalar(self.source, start.line + 1, start.column + 1, text, style, start.index, event.end_mark.index)
-        if event.anchor is not None or event.tag is not None:
-            self.refuse_properties(event, node)
-        if len(text) > MAX_TEXT:
-            self.report("PG010", node.span, f"found text of {len(text)} characters, expected at most {MAX_TEXT}")
-        elif style == "double" and (match := _REFUSED_CHARACTER.search(text)):
-            _, name = _character(match[0], 1)
-            self.report("PG011", node.at(match.start()), f"found an escape for {name}, expected printable text")
-        return self.place(node)
-
-    def open(self, event: Any, kind: type[Mapping] | type[Sequence]) -> bool:
-        start = event.start_mark
-        node = kind(self.source, start.line + 1, start.column + 1, start.index)
-        if event.anchor is not None or event.tag is not None:
-            self.refuse_properties(event, node)
-        # INVARIANT I20: depth and number are counted at each event, before the next one is asked for.
-        if len(self.stack) >= MAX_DEPTH:
-            self.report("PG010", node.span, f"found nesting deeper than {MAX_DEPTH} levels")
-            return False
-        if not self.place(node):
-            return False
-        self.stack.append(node)
-        if kind is Mapping:
-            self.keys.append(None)
-        return True
-
-    def alias(self, event: Any) -> bool:
-        start = event.start_mark
-        # INVARIANT I21: an alias is never followed, so no text is larger in memory than in the file.
-        node = Scalar(self.source, start.line + 1, start.column + 1, "", "refused", start.index, start.index)
-        self.report("PG001", node.span, f"found the alias `*{shown(event.anchor)}`, expected the text itself")
-        return self.place(node)
-
-    def refuse_properties(self, event: Any, node: Node) -> None:
+        else:
+            return None
         if event.anchor is not None:
             self.report("PG001", node.span, f"found the anchor `&{shown(event.anchor)}`, expected none")
         if event.tag is not None:
             self.report("PG001", node.span, f"found the tag `{shown(event.tag)}`, expected none")
+        return node
 
-    def place(self, node: Node) -> bool:
-        """Put the node where the parser stands; return False when a limit is reached."""
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            self.report("PG010", node.span, f"found more than {MAX_NODES} values in one file")
-            return False
-        if not self.stack:
-            self.documents.append(node)
-        elif type(parent := self.stack[-1]) is Sequence:
-            parent.items.append(node)
-        elif (key := self.keys[-1]) is None:
-            self.keys[-1] = self.key(node)
-        else:
-            self.keys[-1] = None
-            self.entry(cast(Mapping, parent), key, node)
-        return len(self.errors) - self.first_error < MAX_ERRORS
+    def judge(self, node: Scalar) -> None:
+        """Report a text that is too long, or that hides in escapes what may not stand in the file."""
+        if len(node.text) > MAX_TEXT:
+            self.report("PG010", node.span, f"found text of {len(node.text)} characters, expected at most {MAX_TEXT}")
+        elif match := _REFUSED_CHARACTER.search(node.text):
+            _, name = _character(match[0], 1)
+            self.report("PG011", node.at(match.start()), f"found an escape for {name}, expected printable text")
+
+    def alias(self, event: Any) -> Scalar:
+        # INVARIANT I21: an alias is never followed, so nothing is larger in memory than in the file.
+        node = Scalar(self.source, event.start_mark.index, event.start_mark.index, "", "refused")
+        self.report("PG001", node.span, f"found the alias `*{shown(event.anchor)}`, expected the text itself")
+        return node
 
     def key(self, node: Node) -> Scalar:
-        if isinstance(node, Scalar):
-            return node
+        """Return a scalar to stand for a collection that is used as a key."""
         found = "a map" if isinstance(node, Mapping) else "a list"
         self.report("PG001", node.span, f"found {found} as a key, expected text")
-        return Scalar(self.source, node.line, node.column, "", "refused", node.index, node.index)
+        return Scalar(self.source, node.index, node.index, "", "refused")
 
     def entry(self, parent: Mapping, key: Scalar, node: Node) -> None:
-        if key.style == "refused":
-            return
+        """Add an entry to a map, or report why not."""
         if key.text == "<<" and key.style == "plain":
             self.report("PG001", key.span, "found the merge key `<<`, expected the fields themselves")
         # INVARIANT I22: a key stands once; a second block cannot erase the first in silence.
-        elif not parent.add(key, node):
+        elif key.style != "refused" and not parent.add(key, node):
             first = next(other for other, _ in parent.entries if other.text == key.text)
-            name = shown(key.text)
-            self.report("PG002", key.span, f"duplicate key `{name}`, first at line {first.line} column {first.column}")
+            at = f"line {first.span.line} column {first.span.column}"
+            self.report("PG002", key.span, f"duplicate key `{shown(key.text)}`, first at {at}")
+
+    def stop(self, node: Node, message: str) -> None:
+        self.report("PG010", node.span, message)
+        raise _Enough
 
     def report(self, code: str, span: Span, message: str) -> None:
         _report(self.errors, code, span, message)
+        if len(self.errors) >= self.most_errors:
+            raise _Enough
 
 
 def _parser(text: str) -> Any:

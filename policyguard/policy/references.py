@@ -46,10 +46,12 @@ def _close(
                 cycle = " -> ".join(f"`{name}`" for name in (*path[path.index(parent) :][:8], parent))
                 problems.add(roles[here].span, "PG501", f"role `{here}` inherits itself: {cycle}")
         known = [parent for parent in parents if parent in closed]
-        closed[here] = frozenset({here}).union(*(closed[parent] for parent in known))
         depth[here] = 1 + max((depth[parent] for parent in known), default=0)
         if depth[here] == MAX_ROLE_DEPTH + 1:
             problems.add(roles[here].span, "PG502", f"role `{here}` inherits over more than {MAX_ROLE_DEPTH} levels")
+        # What is refused for its depth is not closed: sets of ten thousand levels would fill the memory.
+        held = (closed[parent] for parent in known if depth[here] <= MAX_ROLE_DEPTH)
+        closed[here] = frozenset({here}).union(*held)
         on_path.discard(path.pop())
 
 
@@ -108,6 +110,7 @@ def check_separation(
     This is static separation of duty (NIST RBAC). Accounts of one person count together, and a binding to every domain
     counts in each.
     """
+    # INVARIANT I29: what excludes each other is held by nobody at once, by whatever account or inheritance.
     bindings = tuple(bindings)
     for exclusion in exclusions:
         excluded = frozenset(exclusion.roles)

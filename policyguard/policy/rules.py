@@ -23,7 +23,7 @@ from policyguard.policy.binder import (
 )
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
 from policyguard.policy.patterns import DOMAIN, domain_index, overlap
-from policyguard.policy.people import IDENTIFIER, domain, subject_ref, window
+from policyguard.policy.people import IDENTIFIER, one_domain, subject_ref, window
 from policyguard.policy.scalars import shown
 from policyguard.policy.schema import id_pattern
 
@@ -33,7 +33,8 @@ STAR = "*"
 def one_or_more(node: Node, problems: Problems) -> list[tuple[str, Node]] | None:
     """Kind: one text, or a list of texts."""
     if isinstance(node, Sequence):
-        return _TEXTS(node, problems)  # type: ignore[no-any-return]
+        found_all: list[tuple[str, Node]] | None = _TEXTS(node, problems)
+        return found_all
     found = text(node, problems)
     return None if found is None else [(found, node)]
 
@@ -60,7 +61,7 @@ _RULE = Table(
     Field("expires", instant),
     Field("description", prose),
 )
-POLICY_FIELDS = (Field("scope", domain), Field("rules", listing(nested(_RULE)), required=True))
+POLICY_FIELDS = (Field("scope", one_domain), Field("rules", listing(nested(_RULE)), required=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +187,11 @@ def _pattern_fits(
         fitting += problem is None
         if problem is not None and place is not None and not any_type:
             problems.add(place, "PG102", problem)
-        if scope not in (None, STAR) and where is None and not any_type:
+        if scope is not None and where is None and not any_type:
             problems.add(node, "PG508", f"resource type `{name_}` belongs to no domain, expected no rule about it in a "
                          f"document with scope `{scope}`")  # fmt: skip
-        if problem is None and pattern is not None and where is not None and scope not in (None, STAR):
-            _own_domain(pattern.split("/"), where, str(scope), place, problems)
+        if problem is None and pattern is not None and where is not None and scope is not None:
+            _own_domain(pattern.split("/"), where, scope, place, problems)
     if any_type and not fitting and place is not None:
         problems.add(place, "PG102", f"pattern `{shown(pattern or '')}` matches no id of any resource type")
 

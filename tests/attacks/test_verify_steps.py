@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from policyguard.attest.dsse import Envelope, Signature, pae, sign
+from policyguard.attest.dsse import BatchProof, Envelope, Signature, pae, sign
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE
 from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.audit.batch import BATCH_TYPE, sign_batch
 from policyguard.audit.checkpoint import Checkpoint, sign_checkpoint
 from policyguard.audit.log import Log
 from policyguard.audit.merkle import leaf_hash
@@ -32,6 +34,7 @@ from tests.attest_lab import (
     NOW,
     ORIGIN,
     REQUEST,
+    SECOND,
     SECOND_SIGNER,
     SIGNER,
     STRANGER,
@@ -142,6 +145,17 @@ def with_window(**window: Any) -> Attempt:
     return Attempt(lab, lab.issue(), lab.trust(keys=(TrustedKey(key=SIGNER.public, **window),)))
 
 
+def two_windows(overlap_s: int) -> Attempt:
+    """One key that ends, one that begins after the decision was issued; both sign. A minute passes until the check."""
+    lab, minute = Lab(), 60 * SECOND
+    keys = (
+        TrustedKey(key=SIGNER.public, expires=NOW + minute + overlap_s * SECOND),
+        TrustedKey(key=SECOND_SIGNER.public, not_before=NOW + 1),
+    )
+    signed = lab.issue(keys=(SIGNER, SECOND_SIGNER))
+    return Attempt(lab, signed, lab.trust(keys=keys), {"now": NOW + minute})
+
+
 def issued(**changes: Any) -> Attempt:
     lab = Lab()
     return Attempt(lab, lab.issue(payload_of(**changes)))
@@ -149,7 +163,7 @@ def issued(**changes: Any) -> Attempt:
 
 def under_policy(explainer: StubExplainer, **trust: Any) -> Attempt:
     lab = Lab()
-    return Attempt(lab, lab.issue(payload_of(decision_of(explainer=explainer))), lab.trust(**trust))
+    return Attempt(lab, lab.issue(payload_of(decision_of(explainer=explainer))), lab.trust(**trust) if trust else None)
 
 
 def asking(*parts: str, **properties: Any) -> Attempt:
@@ -158,6 +172,32 @@ def asking(*parts: str, **properties: Any) -> Attempt:
 
 def measured(**bound: Any) -> Attempt:
     return Attempt(options={"bound": FrozenMap({"resource.code": FrozenMap(bound)})})
+
+
+def batched(
+    change: Callable[[BatchProof], BatchProof] = lambda proof: proof, *, payload: bytes | None = None
+) -> Attempt:
+    """The third of five decisions under one signature."""
+    lab = Lab()
+    envelope = sign_batch([payload_of(decision_id=f"d-{n}") for n in range(5)], PAYLOAD_TYPE, (SIGNER,))[2]
+    assert envelope.batch is not None
+    envelope = msgspec.structs.replace(envelope, batch=change(envelope.batch), payload=payload or envelope.payload)
+    return Attempt(lab, lab.log_envelope(envelope))
+
+
+def root_signed_as_payload() -> Attempt:
+    """The signed root of a batch, presented as if it were a signed payload of the batch's own type."""
+    lab = Lab()
+    member = sign_batch([payload_of()], PAYLOAD_TYPE, (SIGNER,))[0]
+    root = leaf_hash(pae(PAYLOAD_TYPE, payload_of())) + (1).to_bytes(8, "big")
+    return Attempt(lab, lab.log_envelope(Envelope(root, BATCH_TYPE, member.signatures)))
+
+
+def shown_as(name: str) -> Attempt:
+    """A signer that states another requester than the one in the digested request."""
+    return Attempt(
+        (lab := Lab()), lab.issue(payload_of().replace(b'"user:alice","requiring"', name.encode() + b',"requiring"'))
+    )
 
 
 A40 = "a" * 40
@@ -213,6 +253,27 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
         "0 of the signing keys were valid at the time it was issued",
         lambda: with_window(not_before=NOW + 1),
     ),
+    "a batch proof moved": ("V4", "0 of the trusted keys", lambda: batched(lambda b: BatchProof(1, b.size, b.path))),
+    "a batch of another size": (
+        "V4",
+        "0 of the trusted keys",
+        lambda: batched(lambda b: BatchProof(b.index, 6, b.path)),
+    ),
+    "a batch path cut": (
+        "V4",
+        "batch proof: path has 2 hashes, expected 3",
+        lambda: batched(lambda b: BatchProof(2, 5, b.path[1:])),
+    ),
+    "a payload that is not in the batch": (
+        "V4",
+        "0 of the trusted keys",
+        lambda: batched(payload=payload_of(decision_id="d-9")),
+    ),
+    "a batch's root for a decision": (
+        "V5",
+        "payload type is `application/vnd.policyguard.batch.v1`",
+        root_signed_as_payload,
+    ),
     "another payload type": ("V5", "payload type is `application/json`", lambda: of_type("application/json")),
     "another predicate type": (
         "V5",
@@ -239,6 +300,11 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
             {"now": NOW + 5},
         ),
     ),
+    "a key that expired and one that was too new": (
+        "V6",
+        "0 of the signing keys were valid at the time of this check",
+        lambda: two_windows(0),
+    ),
     "another command: one GPU more": ("V7", "issued for another request", lambda: asking(*ASK, gpus=9)),
     "another subject": ("V7", "another request", lambda: asking("user:mallory", *ASK[1:], gpus=8)),
     "another job": ("V7", "another request", lambda: asking(*ASK[:2], "job:team/vision/run-18", gpus=8)),
@@ -247,6 +313,11 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
         "V7",
         "measured here nothing, expected `resource.code`",
         lambda: Attempt(options={"bound": FrozenMap()}),
+    ),
+    "another requester shown than digested": (
+        "V7",
+        "requester, action or resource differ",
+        lambda: shown_as('"user:bob"'),
     ),
     "another audience": ("V8", "audience is `cluster-b`, expected `cluster-a`", lambda: issued(audience="cluster-b")),
     "an audience in other letters": ("V8", "audience is `Cluster-A`", lambda: issued(audience="Cluster-A")),
@@ -276,7 +347,8 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
 
 @pytest.mark.parametrize("attempt", REFUSED)
 def test_attempt_is_refused_at_its_step(attempt: str) -> None:
-    """The attack is refused, by the step that is there for it. Steps V1 to V10; invariants I30, I33, I36, I37, I48."""
+    """The attack is refused, by the step that is there for it. Steps V1 to V10; invariants I30, I33,
+    I36, I37, I46 to I49."""
     step, wording, make = REFUSED[attempt]
     with pytest.raises(VerificationError) as caught:
         make().run()
@@ -302,6 +374,9 @@ ACCEPTED: dict[str, Callable[[], Attempt]] = {
     "two keys and a stranger": lambda: two_of_two(SIGNER, STRANGER, SECOND_SIGNER),
     "a trusted key under a wrong key id": lambda: lying_keyid(SIGNER),
     "a key valid exactly then": lambda: with_window(not_before=NOW, expires=NOW + 1),
+    "one of a batch": batched,
+    "the requester that was digested": lambda: shown_as('"user:alice"'),
+    "a key that is just still valid, and one that was too new": lambda: two_windows(1),
     "our payload type": lambda: of_type(PAYLOAD_TYPE),
     "at the first moment": lambda: Attempt(options={"now": NOW}),
     "at the last moment": lambda: Attempt(options={"now": NOW + LIFETIME - 1}),
@@ -325,7 +400,7 @@ def test_decision_is_used_once(tmp_path: Path) -> None:
     signed = lab.issue()
     with UsedDecisions.open(tmp_path / "used.db", clock=lambda: NOW) as used:
         Attempt(lab, signed, options={"used": used}).run()
-        with pytest.raises(VerificationError, match="decision `d-1` was used already, expected a fresh one") as caught:
+        with pytest.raises(VerificationError, match=r"decision `d-1` was used already, expected a fresh one") as caught:
             Attempt(lab, signed, options={"used": used}).run()
     assert caught.value.step == "V11"
     with (

@@ -79,7 +79,7 @@ def test_signals_reach_the_job(name: str) -> None:
     time.sleep(0.1)
     process.send_signal(getattr(signal, f"SIG{name}"))
     assert line(process) == "caught"
-    assert process.wait(5) == 7
+    assert process.wait(30) == 7
     assert process.stdout is not None
     process.stdout.close()
 
@@ -89,9 +89,22 @@ def test_a_signal_that_ends_the_job_ends_the_launcher_with_128_plus_n() -> None:
     process = launched("/bin/sh", "-c", "echo ready; exec sleep 20")
     assert line(process) == "ready"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 128 + signal.SIGTERM
+    assert process.wait(30) == 128 + signal.SIGTERM
     assert process.stdout is not None
     process.stdout.close()
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """`nohup policyguard run ...`: neither the launcher nor the job hears the hang-up."""
+    job = "echo ready; kill -HUP $$; echo alive; read line; exit 4"
+    words = ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", LAUNCHER, "/bin/sh", "-c", job]
+    process = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert (line(process), line(process)) == ("ready", "alive")
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate("go\n", timeout=30)[0] == ""
+    assert process.returncode == 4
 
 
 def test_stopping_the_launcher_stops_the_job() -> None:
@@ -105,8 +118,28 @@ def test_stopping_the_launcher_stops_the_job() -> None:
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     process.stdout.read()
-    assert process.wait(5) == 128 + signal.SIGTERM
+    assert process.wait(30) == 128 + signal.SIGTERM
     process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGTSTP])
+def test_a_signal_that_comes_before_the_job_exists_is_not_lost(number: int) -> None:
+    """Caught while the child is being made, then treated like any other, a stop included."""
+    code = (
+        "import os, signal, subprocess, sys\nfrom policyguard.hooks.supervise import supervise\n"
+        "class Early(subprocess.Popen):\n"
+        "    def __init__(self, *a, **k):\n"
+        f"        os.kill(os.getpid(), {int(number)})\n        super().__init__(*a, **k)\n"
+        "subprocess.Popen = Early\n"
+        "sys.exit(supervise(['sleep', '20'], '/bin/sleep', '/', {}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    if number == signal.SIGTSTP:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
 
 
 def test_with_a_terminal_the_job_can_read_from_it_and_gets_one_interrupt() -> None:
@@ -126,7 +159,7 @@ def test_with_a_terminal_the_job_can_read_from_it_and_gets_one_interrupt() -> No
     assert line(process) == "hello"
     os.write(master, b"\x03")
     assert line(process) == "interrupts 1"
-    assert process.wait(5) == 0
+    assert process.wait(30) == 0
     os.close(master)
     assert process.stdout is not None
     process.stdout.close()

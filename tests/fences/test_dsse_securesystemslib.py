@@ -8,7 +8,7 @@ import json
 import pytest
 from securesystemslib import exceptions
 from securesystemslib.dsse import Envelope as TheirEnvelope
-from securesystemslib.signer import SSlibKey
+from securesystemslib.signer._key import SSlibKey
 
 from policyguard.attest.dsse import Envelope, Signature, check_signatures, pae, parse, sign
 from policyguard.attest.statement import PAYLOAD_TYPE

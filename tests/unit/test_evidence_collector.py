@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import EvidenceError
+from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
+from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.repository import RepositoryCollector
@@ -167,7 +169,13 @@ def test_facts_are_dated_at_the_start_of_the_look() -> None:
     assert {NOW} == {found.observed_at for found in facts.entries.values()}
 
 
-ALL_COLLECTORS: tuple[Collector, ...] = (IdentityCollector(), JobCollector(), RepositoryCollector())
+ALL_COLLECTORS: tuple[Collector, ...] = (
+    IdentityCollector(),
+    JobCollector(),
+    RepositoryCollector(),
+    ChannelCollector(("resource.gpus", "subject.uid")),
+    EnvironmentCollector("/nonexistent/baseline", ()),
+)
 
 HARD_INPUTS = {
     "nothing": JobInputs(),

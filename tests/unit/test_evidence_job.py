@@ -107,6 +107,34 @@ def test_an_empty_door_opens_nothing() -> None:
     assert environment_doors({"LD_PRELOAD": "", "PYTHONUNBUFFERED": "1", "ldpreload": "x"}) == {}
 
 
+def test_a_door_opened_by_an_argument_is_seen(folder: Path) -> None:
+    """I87: `env LD_PRELOAD=x.so python train.py` sets it just as well."""
+    found = collect(
+        folder, "env", "LD_PRELOAD=/tmp/x.so", "LANG=C", "python", "train.py", "--lr=1", PATH="/usr/bin:/bin"
+    )
+    assert value(found, "resource.env_doors") == {"LD_PRELOAD": "/tmp/x.so"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "seen"),
+    [
+        (("python3.11", "-u", "train", "data.bin"), ["train"]),
+        (("/usr/bin/bash", "-x", "train"), ["train"]),
+        (("python", "-m", "torch", "data.bin"), []),
+        (("cat", "train"), []),
+        (("python", "."), []),
+        (("python", "train", "data.bin", "train.py"), ["train", "train.py"]),
+    ],
+    ids=["python", "a shell", "a module", "no interpreter", "a folder", "both kinds"],
+)
+def test_a_program_without_a_suffix_is_measured(folder: Path, argv: tuple[str, ...], seen: list[str]) -> None:
+    """What an interpreter is given first is its program, whatever it is called; data is not hashed unasked."""
+    (folder / "train").write_text("pass\n")
+    (folder / "data.bin").write_text("x" * 1000)
+    files = value(collect(folder, *argv, PATH="/usr/bin:/bin"), "resource.files")
+    assert [record["path"] for record in files] == seen  # type: ignore[attr-defined]
+
+
 def test_names_that_are_no_text_have_one_spelling_each() -> None:
     """Different names never look the same in a fact."""
     names = [b"a\nb", b"a\\nb", b"\xff", b"\\xff", "ÿ".encode(), "a\u202eb".encode(), b"plain"]

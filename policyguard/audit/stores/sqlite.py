@@ -3,8 +3,8 @@
 Crash story, in the order of the writes:
 
 1. Creation. The file is made (mode 0600, never over another), the schema and the header are written in one
-   transaction, then the directory is synced. A crash before the end leaves an empty file or none; the next open
-   starts again. No entry can have been acknowledged yet.
+   transaction, then the directory is synced. A crash before the end leaves no file, an empty one or a database
+   without a table; the next open starts again. No entry can have been acknowledged yet.
 2. Appending. `BEGIN IMMEDIATE` takes the one write lock, so no other process can append between reading the last row
    and adding to it. The rows and the checkpoint that signs the tree with them go into one transaction. `COMMIT` in
    WAL mode with `synchronous=FULL` writes the frames, each under a running checksum, and syncs the WAL before it
@@ -59,29 +59,9 @@ class SqliteStore:
     def create(cls, path: str | os.PathLike[str], origin: str) -> SqliteStore:
         """Return the store in a new file of mode 0600; an existing file is `AuditError`, never overwritten."""
         target = Path(path)
-        try:
-            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            raise AuditError(f"log `{target}` exists already, expected a new path") from None
-        except OSError as problem:
-            raise AuditError(f"log `{target}` cannot be created: {_why(problem)}") from None
-        return cls._start(target, origin)
-
-    @classmethod
-    def _start(cls, target: Path, origin: str) -> SqliteStore:
-        try:
-            connection = _connect(target, "rw")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.execute("INSERT INTO header (id, format, origin) VALUES (1, ?, ?)", (FORMAT, origin))
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute("COMMIT")
-            _sync_directory(target.parent)
-        except (sqlite3.Error, OSError) as problem:
-            _refuse(target, problem)
-        return cls(target, connection, origin)
+        if not _make_file(target):
+            raise AuditError(f"log `{target}` exists already, expected a new path")
+        return cls.open(target, origin=origin, create_as=origin)
 
     @classmethod
     def open(
@@ -96,7 +76,7 @@ class SqliteStore:
 
         Args:
             origin: the log's expected name; another name in the file is refused.
-            create_as: make the log under this name if there is no file, or an empty one (a crash during creation).
+            create_as: make the log under this name if there is no file, or one that a crash during creation left.
             read_only: for auditors; works on a read-only medium too.
 
         Raises:
@@ -104,21 +84,22 @@ class SqliteStore:
         """
         target = Path(path)
         size = _size_of(target)
-        if not size and create_as is not None:
-            return cls.create(target, create_as) if size is None else cls._start(target, create_as)
-        if not size:
+        if size is None and create_as is not None:
+            _make_file(target)
+        elif not size and create_as is None:
             raise AuditError(f"log `{target}` " + ("does not exist" if size is None else "is empty"))
+        connection = None
         try:
             connection = _connect_reader(target) if read_only else _connect(target, "rw")
-            found = _read_header(target, connection)
-            if not read_only:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-        except (sqlite3.Error, OSError) as problem:
+            found = _prepare(target, connection, None if read_only else create_as, is_writer=not read_only)
+            if origin is not None and found != origin:
+                raise AuditError(f"log `{target}` is of origin `{found}`, expected `{origin}`")
+        except (sqlite3.Error, OSError, AuditError) as problem:
+            if connection is not None:
+                connection.close()
+            if isinstance(problem, AuditError):
+                raise
             _refuse(target, problem)
-        if origin is not None and found != origin:
-            connection.close()
-            raise AuditError(f"log `{target}` is of origin `{found}`, expected `{origin}`")
         return cls(target, connection, found)
 
     @property
@@ -153,7 +134,7 @@ class SqliteStore:
     def read(self, start: int, stop: int) -> Iterator[Row]:
         try:
             for row in self._execute(_READ, (start, stop)):
-                yield _row(self._path, row)
+                yield _row(row)
         except sqlite3.Error as problem:
             _refuse(self._path, problem)
 
@@ -162,7 +143,7 @@ class SqliteStore:
             row = self._execute(_LAST).fetchone()
         except sqlite3.Error as problem:
             _refuse(self._path, problem)
-        return None if row is None else _row(self._path, row)
+        return None if row is None else _row(row)
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
@@ -173,6 +154,43 @@ class SqliteStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _make_file(target: Path) -> bool:
+    """Make an empty file of mode 0600 and return True, or return False if there is one."""
+    try:
+        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    except OSError as problem:
+        raise AuditError(f"log `{target}` cannot be created: {_why(problem)}") from None
+    return True
+
+
+def _prepare(target: Path, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
+    """Return the log's name, writing schema and header first if the database is empty and may be created."""
+    if create_as is not None and _is_blank(connection):
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        # Another process may have created the log while we waited for the lock.
+        if _is_blank(connection):
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute("INSERT INTO header (id, format, origin) VALUES (1, ?, ?)", (FORMAT, create_as))
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute("COMMIT")
+        _sync_directory(target.parent)
+    found = _read_header(target, connection)
+    if is_writer:
+        # A log that cannot be written is refused now, not at the first decision.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    return found
+
+
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return bool(tables == 0 and connection.execute("PRAGMA application_id").fetchone()[0] == 0)
 
 
 def _connect(target: Path, mode: str) -> sqlite3.Connection:
@@ -214,14 +232,14 @@ def _read_header(target: Path, connection: sqlite3.Connection) -> str:
     return str(header[0][1])
 
 
-def _row(path: Path, row: tuple[object, ...]) -> Row:
+def _row(row: tuple[object, ...]) -> Row:
     index, leaf, hashes, checkpoint = row
     if not (
         type(index) is int and type(leaf) is bytes and type(hashes) is bytes
         and (checkpoint is None or type(checkpoint) is bytes) and len(hashes) % 32 == 0 and hashes
     ):  # fmt: skip
         entry = index if type(index) is int else None
-        raise AuditError(f"log `{path}`: entry {entry} has malformed columns", entry=entry)
+        raise AuditError(f"entry {entry} has malformed columns, expected the bytes that the log wrote", entry=entry)
     return Row(index, leaf, hashes, checkpoint)
 
 

@@ -31,22 +31,17 @@ class UsedDecisions:
     def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], Instant] = time.time_ns) -> UsedDecisions:
         """Return the store in this file, made with mode 0600 if it is not there, else raise `AuditError`."""
         target = Path(path)
+        connection = None
         try:
             os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
             connection = sqlite3.connect(target, isolation_level=None, timeout=10.0, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            tables = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")]
-            if not tables:
-                connection.execute(_SCHEMA)
-                connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            elif tables != [_SCHEMA]:
+            _prepare(target, connection)
+        except (sqlite3.Error, OSError, AuditError) as problem:
+            if connection is not None:
                 connection.close()
-                raise AuditError(f"single-use store `{target}` has another schema than ours")
-            connection.execute("COMMIT")
-            _sync(target.parent)
-        except (sqlite3.Error, OSError) as problem:
+            if isinstance(problem, AuditError):
+                raise
             raise AuditError(f"single-use store `{target}`: {str(problem).lower()}") from problem
         return cls(target, connection, clock)
 
@@ -77,6 +72,25 @@ class UsedDecisions:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _prepare(target: Path, connection: sqlite3.Connection) -> None:
+    """Write the schema into a blank database; another one is left as it is, and refused."""
+    if not _tables(connection):
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        # Another process may have made the store while we waited for the lock.
+        if not _tables(connection):
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        connection.execute("COMMIT")
+        _sync(target.parent)
+    if _tables(connection) != [_SCHEMA]:
+        raise AuditError(f"single-use store `{target}` has another schema than ours")
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    return [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")]
 
 
 def _sync(directory: Path) -> None:

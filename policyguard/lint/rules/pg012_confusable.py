@@ -16,8 +16,14 @@ SEVERITY = "warning"
 HELP = "rename one of them"
 
 _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")
-_LOOKS = (("rn", "m"), ("vv", "w"), ("cl", "d"), ("0", "o"), ("1", "l"), ("I", "l"), ("|", "l"), ("_", "-"))
-"""Characters that common fonts draw alike. Source: Unicode Technical Standard 39, confusables, the Basic Latin part."""
+_LETTERS = str.maketrans({"I": "l", "|": "l", "_": "-"})
+_DIGITS = re.compile("(?<![0-9])[01](?![0-9])")
+_PAIRS = (("rn", "m"), ("vv", "w"))
+"""What common fonts draw alike. Source: Unicode Technical Standard 39, confusables, the Basic Latin part.
+
+A digit among digits is read as one. Pairs of letters count only in names that policies choose: people called Arnie and
+Amie keep theirs.
+"""
 
 
 def check(context: Context) -> Iterator[Hit]:
@@ -25,11 +31,11 @@ def check(context: Context) -> Iterator[Hit]:
     for kind, named in _names(context):
         seen: dict[str, str] = {}
         for name, span in named:
-            scripts = sorted(_scripts(name))
+            scripts = sorted(_scripts(name.rpartition(":")[2]))
             if len(scripts) > 1:
                 mixed = " and ".join(script.title() for script in scripts)
                 yield Hit(span, f"{kind} `{name}` mixes {mixed} letters")
-            other = seen.setdefault(_look(name), name)
+            other = seen.setdefault(_look(name, kind != "subject"), name)
             if other != name:
                 yield Hit(span, f"{kind} `{name}` looks like `{other}`")
 
@@ -43,13 +49,12 @@ def _names(context: Context) -> Iterator[tuple[str, Iterable[tuple[str, Span]]]]
     yield "domain", [(binding.domain, binding.span) for binding in policies.bindings]
 
 
-def _look(name: str) -> str:
+def _look(name: str, pairs: bool) -> str:
     """Return what the name looks like; names of one look are told apart only by luck."""
-    if re.search(r"(?:^|[^0-9])[01](?:[^0-9]|$)", name) is None:
-        name = re.sub(r"[01]", lambda match: f"#{match[0]}", name)  # Digits among digits are read as digits.
-    for character, like in _LOOKS:
-        name = re.sub(rf"(?<!#){re.escape(character)}", like, name)
-    return name.lower()
+    name = _DIGITS.sub(lambda digit: "lo"[digit[0] == "0"], name).translate(_LETTERS).lower()
+    for letters, like in _PAIRS if pairs else ():
+        name = name.replace(letters, like)
+    return name
 
 
 def _scripts(name: str) -> set[str]:

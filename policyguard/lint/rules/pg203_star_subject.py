@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import walk
 from policyguard.lint.rule import Hit
-from policyguard.model.expression import Variable
+from policyguard.lint.stars import is_for_everyone
 from policyguard.model.policy import Rule
 
 CODE = "PG203"
@@ -21,15 +20,6 @@ def check(context: Context) -> Iterator[Hit]:
     for rule in context.allows:
         if is_for_everyone(rule):
             yield Hit(rule.span, f"`{rule.id}` allows {_first_actions(rule)} to every subject")
-
-
-def is_for_everyone(rule: Rule) -> bool:
-    """True if nothing in the rule depends on who asks."""
-    if rule.roles or rule.subjects:
-        return False
-    return rule.when is None or not any(
-        isinstance(node, Variable) and node.name == "subject" for node in walk(rule.when.expression)
-    )
 
 
 def _first_actions(rule: Rule) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import is_call, text_of, walk
+from policyguard.lint.reading import is_call, text_of
 from policyguard.lint.rule import Hit
-from policyguard.model.expression import Call, Constant
+from policyguard.lint.stars import matches_everything
+from policyguard.model.expression import Call, Constant, walk
 
 CODE = "PG205"
 NAME = "effectively-star"
@@ -26,12 +27,3 @@ def check(context: Context) -> Iterator[Hit]:
             if isinstance(pattern, Constant) and matches_everything(text_of(pattern)):
                 span = condition.at(pattern.offset)
                 yield Hit(span, f"the pattern `{text_of(pattern)}` matches everything, so `glob` is always true")
-
-
-def matches_everything(pattern: str) -> bool:
-    """True if the pattern is `**`, with nothing beside it that asks for more than one segment.
-
-    `**` matches zero or more whole segments and `*` exactly one, so `**/**` and `**/*` match every id too.
-    """
-    segments = pattern.split("/")
-    return "**" in segments and all(segment in ("**", "*") for segment in segments) and segments.count("*") <= 1

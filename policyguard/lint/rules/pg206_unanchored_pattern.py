@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import base_name, path_of, text_of, walk
+from policyguard.lint.reading import base_name, path_of, text_of
 from policyguard.lint.rule import Hit
-from policyguard.model.expression import Call, Constant, Expression
+from policyguard.model.expression import Call, Constant, Expression, walk
 
 CODE = "PG206"
 NAME = "unanchored-pattern"

@@ -15,9 +15,9 @@ HELP = "add a `require` rule with a quorum for these actions"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow of a change to a type that holds power, where no quorum is required for all of its actions."""
+    """Yield each allow of a change to a type that holds power, where no quorum is required."""
     for rule in context.allows:
-        changes = [action for action in with_verb(rule.actions, CHANGE_VERBS) if type_words(action) & POWER_TYPES]
-        if changes and not any(guard.quorum for guard in context.guards(rule, "require")):
-            message = f"`{rule.id}` lets one person alone do `{changes[0]}`"
-            yield Hit(context.item(rule.span, "actions", changes[0]), message)
+        for action in with_verb(rule.actions, CHANGE_VERBS):
+            if type_words(action) & POWER_TYPES and not any(context.guards(rule, action, "require")):
+                message = f"`{rule.id}` lets one person alone do `{action}`"
+                yield Hit(context.item(rule.span, "actions", action), message)

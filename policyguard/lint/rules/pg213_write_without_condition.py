@@ -17,7 +17,7 @@ HELP = "add a condition (`when: resource.owner == subject.id`) or a `require` ru
 def check(context: Context) -> Iterator[Hit]:
     """Yield each allow to delete or overwrite that has no condition, where no deny or require rule meets it."""
     for rule in context.allows:
-        destroying = next(with_verb(rule.actions, DESTROY_VERBS), None)
-        if destroying is not None and rule.when is None and not any(context.guards(rule, "deny", "require")):
-            message = f"`{rule.id}` allows `{destroying}` unconditionally"
-            yield Hit(context.item(rule.span, "actions", destroying), message)
+        for action in with_verb(rule.actions, DESTROY_VERBS) if rule.when is None else ():
+            if not any(context.guards(rule, action, "deny", "require")):
+                message = f"`{rule.id}` allows `{action}` unconditionally"
+                yield Hit(context.item(rule.span, "actions", action), message)

@@ -17,14 +17,13 @@ HELP = "ask for the classification or the licence in a condition, or require a q
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow to export weights or data where neither it nor a guard asks for a class, and no quorum is required."""
+    """Yield each allow to export weights or data where neither it nor a guard asks for a class or a quorum."""
     for rule in context.allows:
-        leaving = [action for action in with_verb(rule.actions, EXPORT_VERBS) if type_words(action) & DATA_TYPES]
-        if leaving and not _asks_class(rule) and not any(
-            guard.quorum is not None or _asks_class(guard) for guard in context.guards(rule, "deny", "require")
-        ):  # fmt: skip
-            message = f"`{rule.id}` allows `{leaving[0]}` whatever is in it"
-            yield Hit(context.item(rule.span, "actions", leaving[0]), message)
+        for action in with_verb(rule.actions, EXPORT_VERBS) if not _asks_class(rule) else ():
+            guards = context.guards(rule, action, "deny", "require")
+            if type_words(action) & DATA_TYPES and not any(guard.quorum or _asks_class(guard) for guard in guards):
+                message = f"`{rule.id}` allows `{action}` whatever is in it"
+                yield Hit(context.item(rule.span, "actions", action), message)
 
 
 def _asks_class(rule: Rule) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import paths_read
+from policyguard.lint.reading import paths_read, paths_tested
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import last_words, names_break_glass
 from policyguard.model.policy import Binding, Rule
@@ -33,11 +33,14 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _missing(context: Context, rule: Rule) -> Iterator[str]:
-    if rule.expires is None and not (rule.roles and all(_ends(b) for r in rule.roles for b in context.bindings_to(r))):
+    quorum = all(any(context.guards(rule, action, "require")) for action in rule.actions)
+    holders = [binding for role in rule.roles for binding in context.bindings_to(role)]
+    # A quorum gives each use an end: its approvals expire.
+    if rule.expires is None and not quorum and not (rule.roles and all(_ends(binding) for binding in holders)):
         yield "an end"
     if rule.reason is None and not _asks_reason(rule):
         yield "a reason"
-    if not rule.obligations and not any(guard.quorum for guard in context.guards(rule, "require")):
+    if not rule.obligations and not quorum:
         yield "a notice to anyone"
 
 
@@ -48,7 +51,9 @@ def _ends(binding: Binding) -> bool:
 def _asks_reason(rule: Rule) -> bool:
     if rule.when is None:
         return False
-    return any(last_words(path) & _REASONS for path, _ in paths_read(rule.when.expression))
+    expression = rule.when.expression
+    asked = {path for path, _ in paths_read(expression)} | paths_tested(expression)
+    return any(last_words(path) & _REASONS for path in asked)
 
 
 def _quoted(name: str) -> str:

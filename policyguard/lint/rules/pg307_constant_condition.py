@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import AND, NOT, OR, base_name, is_call, leftmost, path_of, walk
+from policyguard.lint.reading import AND, NOT, OR, base_name, is_call, leftmost, path_of
 from policyguard.lint.rule import Hit
-from policyguard.model.expression import Call, Expression, Variable
+from policyguard.model.expression import Call, Expression, Variable, walk
 
 CODE = "PG307"
 NAME = "constant-condition"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import NOT, Path, base_name, is_call, leftmost, nonempty_lists, path_of, walk
+from policyguard.lint.reading import NOT, Path, base_name, is_call, leftmost, nonempty_lists, path_of
 from policyguard.lint.rule import Hit
-from policyguard.model.expression import Call, Expression, Quantifier
+from policyguard.model.expression import Call, Expression, Quantifier, walk
 
 CODE = "PG308"
 NAME = "negation-over-missing"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import leftmost, nonempty_lists, path_of, walk
+from policyguard.lint.reading import leftmost, nonempty_lists, path_of
 from policyguard.lint.rule import Hit
-from policyguard.model.expression import Quantifier
+from policyguard.model.expression import Quantifier, walk
 
 CODE = "PG313"
 NAME = "vacuous-all"

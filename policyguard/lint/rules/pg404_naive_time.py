@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.lint.context import Context
-from policyguard.lint.reading import leftmost, walk
+from policyguard.lint.reading import leftmost
 from policyguard.lint.rule import Hit
-from policyguard.model.expression import Call
+from policyguard.model.expression import Call, walk
 
 CODE = "PG404"
 NAME = "naive-time"
 SEVERITY = "error"
-HELP = 'write the zone: `2026-03-01T09:00:00Z`, `now.getHours("Europe/Zurich")`, or `"UTC"` where it is meant'
+HELP = 'write the zone: `2026-03-01T09:00:00Z`, `now.getHours("+02:00")`, or `"UTC"` where it is meant'
 FIXABLE = True
 PRODUCED_BY = "load and lint"
 

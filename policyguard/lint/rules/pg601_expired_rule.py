@@ -17,11 +17,11 @@ FIXABLE = True
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each rule and binding whose `expires` is not after now."""
+    """Yield each rule and, for information only, each binding whose `expires` is not after now."""
     for rule in context.rules:
         if rule.expires is not None and rule.expires <= context.now:
             yield Hit(context.field(rule.span, "expires"), f"`{rule.id}` expired on {format_instant(rule.expires)}")
     for binding in context.policy_set.bindings:
         if binding.expires is not None and binding.expires <= context.now:
             message = f"`{binding.subject}` as `{binding.role}` expired on {format_instant(binding.expires)}"
-            yield Hit(context.field(binding.span, "expires"), message)
+            yield Hit(context.field(binding.span, "expires"), message, severity="information")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
-from policyguard.model.policy import ANY_DOMAIN, Approvers, Quorum
+from policyguard.model.policy import ANY_DOMAIN, Quorum
 
 CODE = "PG604"
 NAME = "approval-unsatisfiable"
 SEVERITY = "error"
 HELP = "bind more persons to the roles, list their accounts in `Persons`, or ask for fewer"
+
+_ByDomain: TypeAlias = "dict[str, set[str]]"
 
 
 def check(context: Context) -> Iterator[Hit]:
@@ -19,19 +22,35 @@ def check(context: Context) -> Iterator[Hit]:
     policies = context.policy_set
     if policies.binding_sources:
         return
-    owner = {account: person.id for person in policies.persons for account in person.accounts}
     teams = sorted({binding.domain for binding in policies.bindings} - {ANY_DOMAIN}) or [ANY_DOMAIN]
+    asked = {role for quorum in policies.quorums for group in quorum.approvers for role in group.roles}
+    persons = {role: _persons(context, role) for role in asked}
     for quorum in policies.quorums:
-        problems = [_shortage(context, quorum, team, owner) for team in teams]
+        problems = [_shortage(quorum, team, persons) for team in teams]
         if all(problems):
             yield Hit(quorum.span, f"quorum `{quorum.id}` {problems[0]}")
 
 
-def _shortage(context: Context, quorum: Quorum, team: str, owner: Mapping[str, str]) -> str | None:
+def _persons(context: Context, role: str) -> _ByDomain:
+    """Return the persons with an account that holds the role now, by the domain they hold it in."""
+    owner = context.person_of
+    found: dict[str, set[str]] = {}
+    for binding in context.bindings_to(role):
+        begun = binding.not_before is None or binding.not_before <= context.now
+        over = binding.expires is not None and binding.expires <= context.now
+        if binding.subject in owner and begun and not over:
+            found.setdefault(binding.domain, set()).add(owner[binding.subject])
+    return found
+
+
+def _shortage(quorum: Quorum, team: str, persons: Mapping[str, _ByDomain]) -> str | None:
     """Return what is missing to fill the quorum for a resource of this team, or None. One person fills one place."""
-    asked, together = 0, set()
+    asked = 0
+    together: set[str] = set()
     for group in quorum.approvers:
-        eligible = _eligible(context, group, group.domain or team, owner)
+        eligible: set[str] = set()
+        for role in group.roles:
+            eligible |= persons[role].get(group.domain or team, set()) | persons[role].get(ANY_DOMAIN, set())
         if len(eligible) < group.count:
             return _words(group.count, len(eligible), "from " + ", ".join(f"`{role}`" for role in group.roles))
         asked += group.count
@@ -42,16 +61,3 @@ def _shortage(context: Context, quorum: Quorum, team: str, owner: Mapping[str, s
 def _words(asked: int, there: int, whom: str) -> str:
     persons = "person" if asked == 1 else "persons"
     return f"asks for {asked} {persons} {whom}, found {there or 'none'}"
-
-
-def _eligible(context: Context, group: Approvers, domain: str, owner: Mapping[str, str]) -> set[str]:
-    """Return the persons with an account that holds one of the roles there and now."""
-    return {
-        owner[binding.subject]
-        for role in group.roles
-        for binding in context.bindings_to(role)
-        if binding.subject in owner
-        and binding.domain in (domain, ANY_DOMAIN)
-        and (binding.expires is None or context.now < binding.expires)
-        and (binding.not_before is None or binding.not_before <= context.now)
-    }

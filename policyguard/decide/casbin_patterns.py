@@ -1,0 +1,74 @@
+"""casbin's patterns as prefixes and RE2 texts that match the very same ids; whatever has no such text is refused.
+
+The texts leave out the slash that all objects of a model begin with, as ids do. Ids hold no line breaks, no control
+characters and no empty, `.` or `..` segments, so `$` before a trailing newline (H18) is no difference.
+Source: `casbin/util/builtin_operators.py` of pycasbin 2.8.0.
+"""
+
+from __future__ import annotations
+
+import re
+
+from policyguard.errors import PolicyError
+from policyguard.values import Span
+
+_LITERAL = re.compile(r"[A-Za-z0-9_/@:~%,=-]*", re.ASCII)
+_WORDS = re.compile(r"\^?\(?\w+\)?(\|\(?\w+\)?)*\$?", re.ASCII)
+
+
+def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
+    """Return (text, whole): `keyMatch` compares the whole id with a pattern without star, else its beginning."""
+    head, star, rest = pattern.partition("*")
+    if rest:
+        raise PolicyError(f"found `{pattern}`, expected `*` at the end only: keyMatch ignores what follows it (H17)",
+                          span=span, code="PG206", help=f"write `{head}*`, which is what it matches")  # fmt: skip
+    return head, not star
+
+
+def key_match2_regex(pattern: str, function: str, span: Span) -> str:
+    """Return the RE2 text of a `keyMatch2` (`:name`) or `keyMatch3` (`{name}`) pattern."""
+    variable = re.compile(r":[A-Za-z0-9_]+" if function == "keyMatch2" else r"\{[A-Za-z0-9_]+\}", re.ASCII)
+    found: list[str] = []
+    for segment in pattern.removeprefix("/").split("/"):
+        if segment == "*" and (found or pattern in ("*", "/*") or pattern.startswith("/")):
+            found.append(".*")
+        elif variable.fullmatch(segment):
+            found.append("[^/]+")
+        elif segment and _LITERAL.fullmatch(segment) and not re.search(r"[:{}]", segment):
+            found.append(re.escape(segment))
+        else:
+            raise PolicyError(f"found `{segment}` in `{pattern}`, expected plain text, a variable or `*`: {function} "
+                              "reads the rest as a regular expression (H18)", span=span, code="PG206")  # fmt: skip
+    return "/".join(found)
+
+
+def glob_regex(pattern: str, span: Span) -> str:
+    """Return the RE2 text of a `globMatch` pattern of plain segments, `*` and segments with a star at their end."""
+    found: list[str] = []
+    for segment in pattern.removeprefix("/").split("/"):
+        head = segment.removesuffix("*")
+        if segment == "*":
+            found.append("[^./][^/]*")
+        elif head and _LITERAL.fullmatch(head):
+            found.append(re.escape(head) + ("[^/]*" if head != segment else ""))
+        else:
+            raise PolicyError(f"found `{segment}` in `{pattern}`, expected plain segments and `*`", span=span,
+                              code="PG206", help="write a condition with `glob`")  # fmt: skip
+    return "/".join(found)
+
+
+def words(pattern: str, span: Span) -> list[str]:
+    """Return the words of a regular expression that is nothing but words, such as `(GET)|(POST)`; none for `.*`."""
+    if pattern in (".*", "^.*$"):
+        return []
+    if not _WORDS.fullmatch(pattern) or not _compiles(pattern):
+        raise PolicyError(f"found the regular expression `{pattern}`, expected words such as `(GET)|(POST)`", span=span,
+                          code="PG207")  # fmt: skip
+    return re.findall(r"\w+", pattern, re.ASCII)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        return bool(re.compile(pattern))
+    except re.error:
+        return False

@@ -1,0 +1,31 @@
+"""What a star comes to: who and which ids a rule means once its wildcards are written out."""
+
+from __future__ import annotations
+
+from policyguard.model.expression import Variable, walk
+from policyguard.model.policy import Rule
+
+
+def is_for_everyone(rule: Rule) -> bool:
+    """True if nothing in the rule depends on who asks."""
+    if rule.roles or rule.subjects:
+        return False
+    return rule.when is None or not any(
+        isinstance(node, Variable) and node.name == "subject" for node in walk(rule.when.expression)
+    )
+
+
+def matches_everything(pattern: str) -> bool:
+    """True if the pattern is `**`, with nothing beside it that asks for more than one segment.
+
+    `**` matches zero or more whole segments and `*` exactly one, so `**/**` and `**/*` match every id too.
+    """
+    segments = pattern.split("/")
+    return "**" in segments and all(segment in ("**", "*") for segment in segments) and segments.count("*") <= 1
+
+
+def allows_everything(rule: Rule) -> bool:
+    """True for an unconditional allow with a star for subject, action and resource."""
+    every_id = rule.id_pattern is None or matches_everything(rule.id_pattern)
+    stars = rule.any_action and rule.any_type and every_id and is_for_everyone(rule)
+    return rule.effect == "allow" and stars and rule.when is None

@@ -1,0 +1,235 @@
+"""Statements: canonical bytes, every field of the design, nothing sensitive, one spelling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policyguard.attest.statement import (
+    MAX_STATEMENT_BYTES,
+    PREDICATE_TYPE,
+    decision_statement,
+    instant_text,
+    parse_statement,
+)
+from policyguard.errors import VerificationError
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Assurance, Fact, Facts, claims
+from policyguard.model.request import Request, request_digest
+from policyguard.values import FrozenMap, Value, canonical, digest, format_instant, freeze
+from tests.attest_lab import (
+    AUDIENCE,
+    BOUND,
+    EPOCH,
+    LIFETIME,
+    NOW,
+    POLICY_DIGEST,
+    REQUEST,
+    SECOND,
+    StubExplainer,
+    decision_of,
+    payload_of,
+)
+
+GOOD = payload_of(decision_of(allowed=False))
+
+
+def test_statement_holds_every_field_of_the_design() -> None:
+    """The decoded JSON, field by field."""
+    data = json.loads(GOOD)
+    assert data["_type"] == "https://in-toto.io/Statement/v1"
+    assert data["predicateType"] == PREDICATE_TYPE == "urn:policyguard:decision:v1"
+    expected_digest = request_digest(REQUEST, BOUND)
+    assert data["subject"] == [{"name": "job:team/vision/run-17", "digest": {"sha256": expected_digest}}]
+    assert data["predicate"] == {
+        "decision_id": "d-1",
+        "decision": "deny",
+        "mode": "enforcing",
+        "reason_codes": ["needs_approval"],
+        "determining": ["researchers-submit"],
+        "errored": [],
+        "requiring": ["large-jobs"],
+        "gaps": [
+            {
+                "quorum": "two-leads", "rule": "large-jobs", "needed": 1, "roles": ["lead"], "domain": "vision",
+                "because": ["user:alice: requester"],
+            }
+        ],
+        "obligations": ["keep-logs"],
+        "requester": "user:alice",
+        "action": "job:submit",
+        "resource": "job:team/vision/run-17",
+        "request_digest": expected_digest,
+        "bound": ["resource.code"],
+        "facts": {
+            "resource.code": {
+                "assurance": "measured", "source": "git", "observed_at": "2026-03-01T09:00:00Z",
+                "value": {"commit": "a" * 40, "dirty": False},
+            },
+            "resource.gpus": {
+                "assurance": "claimed", "source": "request", "observed_at": "2026-03-01T09:00:00Z", "value": 8,
+            },
+            "subject.employment": {
+                "assurance": "observed", "source": "directory", "observed_at": "2026-03-01T08:59:59Z",
+                "value": "contractor",
+            },
+        },
+        "missing": {"resource.image": "timed out after 2 s"},
+        "approvals": [
+            {
+                "account": "user:bob", "assurance": "attested", "source": "sshsig", "digest": "cd" * 32,
+                "approved_at": "2026-03-01T08:59:59Z", "expires": "2026-03-01T09:15:00Z",
+            }
+        ],
+        "policy": {"digest": POLICY_DIGEST, "epoch": EPOCH},
+        "engine_version": "0.1.0",
+        "audience": AUDIENCE,
+        "issued_at": "2026-03-01T09:00:00Z",
+        "not_before": "2026-03-01T09:00:00Z",
+        "expires": "2026-03-01T09:15:00Z",
+    }  # fmt: skip
+
+
+def test_bytes_are_canonical() -> None:
+    """Equal to our canonical form and to that of an RFC 8785 library; parsing gives the same again."""
+    assert canonical(json.loads(GOOD)) == rfc8785.dumps(json.loads(GOOD)) == GOOD
+    assert parse_statement(GOOD).predicate.decision_id == "d-1"
+
+
+def fact_statement(value: Value, sensitive: frozenset[str] = frozenset(), **options: Any) -> bytes:
+    facts = Facts(REQUEST, {"resource.x": Fact(value, Assurance.OBSERVED, "test", NOW)})
+    decision = Decision(True, ("rule.allow",), (), (), (), (), (), facts, NOW, StubExplainer())
+    return decision_statement(
+        decision, REQUEST, decision_id="d", audience="a", issued_at=NOW, not_before=NOW, expires=NOW + 1,
+        sensitive=sensitive, **options,
+    )  # fmt: skip
+
+
+def recorded(payload: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(payload)["predicate"]["facts"]["resource.x"]
+    return {name: found[name] for name in found if name not in ("assurance", "observed_at", "source")}
+
+
+LEAVES = st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(st.characters(codec="utf-8"), max_size=60)
+NAMES = st.text(st.characters(codec="utf-8"), max_size=5)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
+).map(freeze)
+
+
+@given(VALUES)
+def test_any_value_is_recorded_canonically(value: Value) -> None:
+    """Short values stand as they are, long ones as their digest; the statement stays canonical and reads back."""
+    payload = fact_statement(value)
+    assert rfc8785.dumps(json.loads(payload)) == payload
+    parse_statement(payload)
+    if len(canonical(value)) <= 256:
+        assert freeze(recorded(payload)["value"]) == value
+        assert list(recorded(payload)) == ["value"]
+    else:
+        assert recorded(payload) == {"digest": digest(value)}
+
+
+def test_sensitive_fact_leaves_no_trace() -> None:
+    """Invariant I39: neither the value nor its digest, which could be guessed, is in the statement."""
+    secret = fact_statement("under investigation", frozenset({"resource.x"}))
+    assert recorded(secret) == {"masked": True}
+    assert b"investigation" not in secret
+    assert digest("under investigation").encode() not in secret
+    parse_statement(secret)
+    assert recorded(fact_statement("under investigation")) == {"value": "under investigation"}
+
+
+def test_only_facts_that_mattered_are_recorded() -> None:
+    assert json.loads(fact_statement(1, mattered=frozenset()))["predicate"]["facts"] == {}
+    assert recorded(fact_statement(1, mattered=frozenset({"resource.x"}))) == {"value": 1}
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> bytes:
+    data = json.loads(GOOD)
+    change(data)
+    return canonical(data)
+
+
+def predicate(**members: Any) -> bytes:
+    return edited(lambda data: data["predicate"].update(members))
+
+
+def fact(**members: Any) -> bytes:
+    return edited(lambda data: data["predicate"]["facts"]["resource.gpus"].update(members))
+
+
+REFUSED: dict[str, tuple[bytes, str, str]] = {
+    "empty": (b"", "V1", "statement"),
+    "too large": (b" " * (MAX_STATEMENT_BYTES + 1), "V1", "expected at most 524288"),
+    "no object": (b"1", "V1", "expected `object`"),
+    "another statement type": (edited(lambda d: d.update(_type="https://in-toto.io/Statement/v0.1")), "V5", "v0.1"),
+    "another predicate": (edited(lambda d: d.update(predicateType="x")), "V5", "expected `urn:policyguard:decision"),
+    "no predicate type": (edited(lambda d: d.pop("predicateType")), "V1", "missing required field `predicatetype`"),
+    "an unknown field": (predicate(extra=1), "V1", "unknown field `extra`"),
+    "a missing field": (edited(lambda d: d["predicate"].pop("audience")), "V1", "missing required field `audience`"),
+    "a third decision": (predicate(decision="maybe"), "V1", "invalid enum value 'maybe'"),
+    "a third mode": (predicate(mode="dry-run"), "V1", "invalid enum value 'dry-run'"),
+    "a bool for an epoch": (predicate(policy={"digest": "x", "epoch": True}), "V1", "expected `int`"),
+    "a negative epoch": (predicate(policy={"digest": "x", "epoch": -1}), "V1", "policy.epoch: found -1"),
+    "a time without zone": (predicate(expires="2026-03-01T09:15:00"), "V1", "expected an rfc 3339 time"),
+    "a time in another zone": (predicate(expires="2026-03-01T10:15:00+01:00"), "V1", "one spelling of a utc time"),
+    "a time with idle zeros": (predicate(expires="2026-03-01T09:15:00.000Z"), "V1", "one spelling of a utc time"),
+    "two subjects": (edited(lambda d: d.update(subject=d["subject"] * 2)), "V1", "length"),
+    "a subject that is not the request": (
+        edited(lambda d: d["subject"][0].update(name="job:other")), "V1", "subject differs"),
+    "a digest that is not the request's": (predicate(request_digest="0" * 64), "V1", "subject differs"),
+    "a fact with value and digest": (fact(digest="0" * 64), "V1", "exactly one of `value`, `digest` and `masked`"),
+    "a fact with neither": (
+        edited(lambda d: d["predicate"]["facts"]["resource.gpus"].pop("value")), "V1", "exactly one"),
+    "a float": (GOOD.replace(b'"value":8', b'"value":8.5'), "V1", "found a float"),
+    "a null": (fact(value=None), "V1", "found null"),
+    "an integer beyond 2^53": (fact(value=2**53), "V1", "beyond 2"),
+    "spaces": (json.dumps(json.loads(GOOD), sort_keys=True).encode(), "V1", "one spelling"),
+    "an unknown field first": (GOOD.replace(b'"_type"', b'"a":1,"_type"'), "V1", "unknown field"),
+    "a field twice": (GOOD[:-1] + b',"predicateType":"urn:policyguard:decision:v1"}', "V1", "one spelling"),
+    "nested without end": (b'{"_type":' * 100_000, "V1", "statement"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_malformed_statement_is_refused(case: str) -> None:
+    """Step V1 or V5, with one line that says what was expected. Invariants I30 and I38."""
+    data, step, wording = REFUSED[case]
+    with pytest.raises(VerificationError) as caught:
+        parse_statement(data)
+    assert (step, wording in caught.value.message) == (caught.value.step, True), caught.value.message
+    assert "\n" not in caught.value.message
+    parse_statement(GOOD)
+
+
+def test_predicate_is_no_truth_value() -> None:
+    with pytest.raises(TypeError, match=r"use `\.allowed`"):
+        bool(parse_statement(GOOD).predicate)
+    assert not parse_statement(GOOD).predicate.allowed
+
+
+@given(st.integers(0, 4_000_000_000 * SECOND))
+def test_time_texts_are_those_of_values(instant: int) -> None:
+    """The remembered spelling is the one `format_instant` gives."""
+    assert instant_text(instant) == format_instant(instant)
+
+
+def test_non_ascii_paths_and_names_stay_canonical() -> None:
+    """Names beyond ASCII, and beyond the basic plane, keep RFC 8785's order."""
+    request = Request.of("user:ал", "job:submit", "job:\U0001f600", context={"\ufb33": 1, "\U0001f600": 2})
+    entries = claims(request, NOW)
+    entries["resource.x"] = Fact(FrozenMap({"\ufb33": 1, "\U0001f600": 2}), Assurance.CLAIMED, "é", NOW)
+    decision = Decision(True, ("rule.allow",), (), (), (), (), (), Facts(request, entries), NOW, StubExplainer())
+    payload = decision_statement(
+        decision, request, decision_id="d", audience="é", issued_at=NOW, not_before=NOW, expires=NOW + LIFETIME
+    )
+    assert rfc8785.dumps(json.loads(payload)) == payload
+    parse_statement(payload)
+    assert request_digest(request) == digest({"request": request.to_data(), "bound": {}})

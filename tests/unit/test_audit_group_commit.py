@@ -1,0 +1,96 @@
+"""Group commit: who arrives while a transaction is under way shares the next one, its success and its failure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from policyguard.audit.check import check_log
+from policyguard.audit.log import MAX_GROUP, Log
+from policyguard.audit.receipt import Receipt
+from policyguard.audit.stores import Row
+from policyguard.audit.stores.memory import MemoryStore
+from policyguard.errors import AuditError
+from tests.attest_lab import LOG_KEY, ORIGIN
+
+
+class SlowStore(MemoryStore):
+    """A store whose first transaction waits for `go`, as a disk would; it counts transactions."""
+
+    def __init__(self) -> None:
+        super().__init__(ORIGIN)
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.transactions = 0
+        self.is_full = False
+
+    def append(self, grow: Callable[[Row | None], Sequence[Row]]) -> None:
+        self.transactions += 1
+        self.begun.set()
+        assert self.go.wait(10)
+        if self.is_full and self.transactions > 1:
+            raise AuditError("no space left", entry=None)
+        super().append(grow)
+
+
+def race(store: SlowStore, log: Log, count: int) -> tuple[list[Receipt], list[Exception]]:
+    """One thread is inside its transaction while `count` others arrive; then the disk goes on."""
+    receipts: list[Receipt] = []
+    problems: list[Exception] = []
+
+    def work(leaf: bytes) -> None:
+        try:
+            receipts.append(log.append(leaf))
+        except AuditError as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(b"%d" % n,)) for n in range(count + 1)]
+    threads[0].start()
+    assert store.begun.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while len(log._queue) < count:
+        threading.Event().wait(0.001)
+    store.go.set()
+    for thread in threads:
+        thread.join()
+    return receipts, problems
+
+
+def test_waiting_threads_share_one_transaction() -> None:
+    """Eleven entries, two transactions: the one under way, and one for the ten that waited."""
+    store = SlowStore()
+    log = Log.open(store, LOG_KEY)
+    receipts, problems = race(store, log, 10)
+    assert (len(receipts), problems, store.transactions) == (11, [], 2)
+    assert check_log(store, (log.verifier,)).checkpoints == 2
+
+
+def test_failed_transaction_fails_all_that_share_it() -> None:
+    """Nobody in the failed group is told otherwise, and the entry before it stays."""
+    store = SlowStore()
+    store.is_full = True
+    log = Log.open(store, LOG_KEY)
+    receipts, problems = race(store, log, 5)
+    assert (len(receipts), [str(problem) for problem in problems]) == (1, ["no space left"] * 5)
+    assert check_log(store, (log.verifier,)).checkpoint.size == 1
+
+
+def test_stranger_failure_reaches_its_caller_and_frees_the_others() -> None:
+    """An unexpected error in one transaction neither hangs nor poisons the log."""
+    store = SlowStore()
+    store.go.set()
+    log = Log.open(store, LOG_KEY)
+    with pytest.raises(TypeError):
+        log.append("text")  # type: ignore[arg-type]
+    assert log.append(b"bytes").index == 0
+
+
+def test_group_larger_than_the_limit_is_one_transaction() -> None:
+    """`append_many` is never split: all of it stands under one checkpoint."""
+    store = SlowStore()
+    store.go.set()
+    log = Log.open(store, LOG_KEY)
+    receipts = log.append_many([b"x"] * (MAX_GROUP + 1))
+    assert (store.transactions, len({receipt.checkpoint for receipt in receipts})) == (1, 1)

@@ -1,0 +1,265 @@
+"""What an author reads when a condition is wrong, where it points, and that equal shapes are judged alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyguard.conditions.ast import folded
+from policyguard.conditions.check import Checker, _compiled
+from policyguard.conditions.lexing import spelled_for_checker, tokens
+from policyguard.conditions.literals import literal_errors
+from policyguard.conditions.problems import ConditionError, ConditionErrors
+from policyguard.errors import PolicyErrors
+from policyguard.model.expression import Expression, walk
+from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
+from policyguard.values import Span
+
+INT, STRING, BOOL = ValueType(kind="int"), ValueType(kind="string"), ValueType(kind="bool")
+
+
+def attributes(**types: ValueType) -> dict[str, Attribute]:
+    return {name: Attribute(name=name, type=kind) for name, kind in types.items()}
+
+
+JOB: Mapping[str, Attribute] = {
+    **attributes(
+        gpus=INT, team=STRING, flag=BOOL, started=ValueType(kind="timestamp"),
+        user_labels=ValueType(kind="map", element=STRING),
+        checkpoints=ValueType(kind="list", element=ValueType(kind="record", record="ckpt")),
+        tags=ValueType(kind="list", element=STRING), a_b=INT, aB=INT,
+    ),
+    "kind": Attribute(name="kind", type=STRING, enum=("train", "eval")),
+}  # fmt: skip
+SCHEMA = Schema(
+    subjects={
+        "user": EntityType(name="user", attributes=attributes(level=INT)),
+        "service": EntityType(name="service", attributes=attributes(owner=STRING)),
+    },
+    resources={"job": EntityType(name="job", attributes=JOB), "queue": EntityType(name="queue")},
+    context=attributes(addr=STRING),
+    records={"ckpt": {**attributes(producer=STRING),
+                      "format": Attribute(name="format", type=STRING, enum=("pickle", "safetensors"))}},
+)  # fmt: skip
+CHECKER = Checker(SCHEMA)
+
+
+def check(text: str) -> Expression:
+    return CHECKER.check(text, resource_type="job")
+
+
+def errors(text: str) -> tuple[ConditionError, ...]:
+    with pytest.raises(ConditionErrors) as caught:
+        check(text)
+    return caught.value.errors
+
+
+CASES: list[tuple[str, int, str, str, str | None]] = [
+    ("resource.gpu <= 64", 9, "PG103",
+     ("unknown attribute `resource.gpu`, expected one of `aB`, `a_b`, `checkpoints`, `domain`, `flag`, `gpus`, `id`, "
+      "`kind`, `started`, `tags`, `team`, `type` and 1 more"), "did you mean `gpus`?"),
+    ("resource.checkpoints.exists(c, c.formt == 'x')", 33, "PG103",
+     "unknown attribute `formt` of `ckpt`, expected one of `format`, `producer`", "did you mean `format`?"),
+    ("subject.levle > 1", 8, "PG103",
+     "unknown attribute `subject.levle`, expected one of `id`, `level`, `owner`, `type`", "did you mean `level`?"),
+    ("gpus <= 64", 0, "PG103",
+     "unknown name `gpus`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+     "did you mean `resource.gpus`?"),
+    ("resorce.gpus <= 64", 0, "PG103",
+     "unknown name `resorce`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+     "did you mean `resource`?"),
+    ("resource.gpus == 'x'", 14, "PG104", "`==` does not take an integer and text", None),
+    ("resource.gpus && true", 14, "PG104", "`&&` does not take an integer and a bool", None),
+    ("!resource.gpus", 0, "PG104", "`!` does not take an integer", None),
+    ("resource.started < '2026'", 17, "PG104", "`<` does not take a timestamp and text",
+     'spell a time as `timestamp("2026-03-01T09:00:00Z")`'),
+    ("resource.tags == 'x'", 14, "PG104", "`==` does not take a list of text and text", None),
+    ("resource.gpus.all(x, x)", 8, "PG104", "a macro runs over a list or a map, found an integer", None),
+    ("glob(resource.gpus, 'a')", 0, "PG110", "`glob` does not take an integer and text, expected (text, text)", None),
+    ("glob(resource.team)", 0, "PG110", "`glob` does not take so many arguments, expected (text, text)", None),
+    ("ip.in(context.addr, 8)", 0, "PG110", "`ip.in` does not take text and an integer, expected (text, text)", None),
+    ("resource.tags.all(a, b, true)", 14, "PG110", "`all` takes a variable and a condition on it", None),
+    ("resource.gpus", 0, "PG106", "the condition is an integer, expected a bool", None),
+    ("resource.kind == 'trian'", 17, "PG107",
+     "`trian` is no value of `resource.kind`, expected one of `train`, `eval`", None),
+    ("'Train' != resource.kind", 0, "PG107",
+     "`Train` is no value of `resource.kind`, expected one of `train`, `eval`", "did you mean `train`?"),
+    ("resource.kind in ['train', 'x']", 27, "PG107",
+     "`x` is no value of `resource.kind`, expected one of `train`, `eval`", None),
+    ("resource.checkpoints.all(c, c.format == 'pickel')", 40, "PG107",
+     "`pickel` is no value of `c.format`, expected one of `pickle`, `safetensors`", "did you mean `pickle`?"),
+    ("resource.gpus = 3", 14, "PG117", "not a condition: unexpected `= `", "equality is `==`"),
+    ("resource.flag and true", 14, "PG117", "not a condition: unexpected `and`", "write `&&`"),
+    ("(resource.flag", 14, "PG117", "the condition ends too early, expected `)`", None),
+    ("", 0, "PG117", "the condition ends too early", None),
+    ("resource.gpus / 0 > 1", 14, "PG314", "`resource.gpus / 0` always fails: division by zero", None),
+    ("resource.team.matches('(')", 21, "PG207",
+     '`resource.team.matches("(")` always fails: `(` is no regular expression of RE2: missing ): (', None),
+    ("ip.in(context.addr, '10.0.0.1/8')", 5, "PG314",
+     ('`ip.in(context.addr, "10.0.0.1/8")` always fails: `10.0.0.1/8` is no address prefix, expected a length that '
+      "covers its last set bit"), None),
+    ("resource.gpus < 9007199254740992", 16, "PG405", "found an integer beyond 2^53 - 1: `9007199254740992`",
+     "no fact holds one"),
+    ("resource.gpus < 9223372036854775808", 16, "PG405", "found an integer beyond 64 bits", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "offset", "code", "message", "help_text"), CASES, ids=[case[0] for case in CASES])
+def test_the_author_reads_what_is_wrong_and_where(
+    text: str, offset: int, code: str, message: str, help_text: str | None
+) -> None:
+    """Offset in code points, the catalogue's code, the house's words, what was probably meant."""
+    assert errors(text) == (ConditionError(offset, message, help_text, code),)
+
+
+def test_offsets_count_code_points_and_lines() -> None:
+    """After characters beyond the basic plane, and on the third line of a block."""
+    assert errors('"\U0001f600é" == resource.team && resource.gpu > 1')[0].offset == 34
+    assert errors("resource.flag\n  && true\n  && resource.gpu > 1")[0].offset == 38
+
+
+def test_all_mistakes_of_one_condition_are_reported_in_order() -> None:
+    """Two unknown attributes and an unknown function come together."""
+    found = errors("resource.gpu > 1 && resource.tem == 'x' && globb(resource.team, 'a')")
+    assert [(error.offset, error.code) for error in found] == [(9, "PG103"), (29, "PG103"), (43, "PG109")]
+    assert found[2].help == "did you mean `glob`?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "resource.gpus <= 64 && !(resource.team in ['a', 'b'])", "has(resource.user_labels.x)",
+        "resource.a_b == resource.aB",
+        "resource.user_labels['x'] == 'y'", "subject.level > 1 || subject.owner == subject.id",
+        "action == 'job:submit'",
+        "now - resource.started < duration('24h')", "ip.in(context.addr, '10.0.0.0/8')", "true",
+        "  resource.flag // note",
+        "under(resource.id, 'team/vision') && glob(resource.id, '**') && resource.domain == 'vision'",
+        "resource.kind == 'train' ? resource.gpus > 1 : resource.type == 'job'", "resource.kind.startsWith('tr')",
+    ],
+)  # fmt: skip
+def test_what_is_right_is_accepted(text: str) -> None:
+    """The twin of the refusals: every piece of the language, as authors write it."""
+    assert check(text).type == "bool"
+
+
+def test_a_subject_type_narrows_what_may_be_read() -> None:
+    """Without one, attributes of all subject types are there; with one, only its own."""
+    assert check("subject.level > 1 && subject.owner == 'x'")
+    assert CHECKER.check("subject.level > 1", resource_type="job", subject_type="user")
+    with pytest.raises(ConditionErrors, match=r"unknown attribute `subject\.owner`"):
+        CHECKER.check("subject.owner == 'x'", resource_type="job", subject_type="user")
+
+
+def test_ip_in_is_a_name_and_not_an_operator() -> None:
+    """`ip.in(` is spelled for the checker outside texts and comments only, with columns kept."""
+    assert spelled_for_checker('ip.in(a, "ip.in(") && x.ip.in(b) // ip.in(c)') == (
+        'ip.iN(a, "ip.in(") && x.ip.in(b) // ip.in(c)'
+    )
+    assert spelled_for_checker("ip . in (a) && 'ip.in(' == r'\\' && ip in [a]") == (
+        "ip . iN (a) && 'ip.in(' == r'\\' && ip in [a]"
+    )
+    for other in ("iN", "within", "i_"):
+        (error,) = errors(f"ip.{other}(context.addr, '10.0.0.0/8')")
+        assert error.message == "unknown function of `ip`, expected `ip.in`"
+
+
+SHAPES = [
+    "resource.gpus <= 64 && resource.team == 'vision'",
+    "resource.gpus==-64||resource.team in ['a', \"b\"]",
+    "resource.checkpoints.exists(c, c.producer == 'bob' && resource.gpus - 3 > 2)",
+    "glob(resource.id, 'team/*') && now - resource.started < duration('1h')",
+]
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_a_template_gives_what_the_checker_gives(text: str) -> None:
+    """Filled templates equal long-way results node by node, offsets included."""
+    split = tokens(text)
+    assert split is not None
+    checker = Checker(SCHEMA)
+    checker.check(text, resource_type="job")
+    scope = checker._scope("job", None)
+    other = text.replace("64", "7").replace("'vision'", "'x y z'").replace("'bob'", "'robert'").replace("'1h'", "'90m'")
+    fast = checker.check(f"  {other}", resource_type="job")
+    slow = folded(_compiled(f"  {other}", scope))
+    assert fast == slow
+    assert [node.offset for node in walk(fast)] == [node.offset for node in walk(slow)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(-(2**63), 2**64), st.text(max_size=8))
+def test_any_literal_in_a_known_shape_is_judged_as_if_it_came_first(number: int, word: str) -> None:
+    """A checker that has seen the shape and a fresh one agree on every integer and every text."""
+    text = f"resource.gpus <= {number} && resource.team == '{word}'"
+    checker = Checker(SCHEMA)
+    checker.check("resource.gpus <= 1 && resource.team == 'a'", resource_type="job")
+    checker.check("resource.gpus <= -1 && resource.team == 'a'", resource_type="job")
+    try:
+        expected: object = folded(_compiled(text, CHECKER._scope("job", None)))
+        problems = literal_errors(expected, CHECKER._scope("job", None).names.attributes)  # type: ignore[arg-type]
+        expected = tuple(problems) or expected
+    except ConditionErrors as problem:
+        expected = problem.errors
+    try:
+        found: object = checker.check(text, resource_type="job")
+    except ConditionErrors as problem:
+        found = problem.errors
+    assert found == expected
+
+
+def test_a_known_shape_costs_little() -> None:
+    """1,000 conditions of one shape are checked in well under 0.3 s."""
+    checker = Checker(SCHEMA)
+    started = time.process_time()
+    for number in range(1000):
+        text = (
+            f"resource.gpus <= {number} && resource.team == 't{number}' "
+            "&& resource.checkpoints.exists(c, has(c.format))"
+        )
+        checker.check(text, resource_type="job")
+    assert time.process_time() - started < 0.3
+
+
+SPAN = Span("schema.yaml", 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        (Attribute(name="in", type=INT, span=SPAN), "resource job: `in` cannot be named in a condition"),
+        (Attribute(name="id", type=INT, span=SPAN),
+         "resource job: `id` is int, expected string; every resource has a text `id`"),
+        (Attribute(name="m", type=ValueType(kind="list", element=ValueType(kind="list", element=INT)), span=SPAN),
+         "resource job: `m` is list(list(int)), expected no list or map directly inside another"),
+        (Attribute(name="m", type=ValueType(kind="record", record="nope"), span=SPAN),
+         "resource job: `m` has the unknown type `nope`"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_conditions_cannot_use_is_refused(attribute: Attribute, message: str) -> None:
+    """Each with its place in the file."""
+    job = EntityType(name="job", attributes={attribute.name: attribute})
+    with pytest.raises(PolicyErrors) as caught:
+        Checker(Schema(subjects={}, resources={"job": job}))
+    assert [str(error) for error in caught.value.errors] == [f"schema.yaml:3:5: {message}"]
+
+
+def test_subjects_that_disagree_on_a_type_are_refused() -> None:
+    """Same-named attributes of two subject types must have one type; equal ones are fine."""
+    one = EntityType(name="user", attributes=attributes(level=INT))
+    same = EntityType(name="bot", attributes=attributes(level=INT))
+    other = EntityType(name="bot", attributes=attributes(level=STRING))
+    assert Checker(Schema(subjects={"user": one, "bot": same}, resources={}))
+    with pytest.raises(PolicyErrors, match="subject bot: `level` is string, but int on subject user"):
+        Checker(Schema(subjects={"user": one, "bot": other}, resources={}))
+
+
+def test_a_record_cannot_take_the_name_of_a_type() -> None:
+    """`string`, `dyn` and the entities are taken."""
+    for name in ("string", "dyn", "resource"):
+        with pytest.raises(PolicyErrors, match=f"a record cannot be called `{name}`"):
+            Checker(Schema(subjects={}, resources={}, records={name: {}}))

@@ -1,0 +1,216 @@
+"""Compiled code and the exact evaluator where Python and CEL differ, and what the code can reach."""
+
+from __future__ import annotations
+
+import dis
+import time
+from types import CodeType
+from typing import Any
+
+import pytest
+
+from policyguard.conditions.ast import shape
+from policyguard.conditions.check import Checker
+from policyguard.conditions.codegen import compile_shape
+from policyguard.conditions.exact import EvalError, evaluate, trace
+from policyguard.conditions.rendering import render
+from policyguard.model.expression import Call, Constant, Expression, Variable
+from tests.properties.strategies_conditions import NOW, SCHEMA
+
+CHECKER = Checker(SCHEMA)
+BIG = 2**53 - 1
+RESOURCE: dict[str, Any] = {
+    "id": "team/vision/run-1", "type": "job", "domain": "vision", "gpus": 8, "nodes": BIG, "team": "vision",
+    "flag": True, "started": NOW - 10**9, "limit": 3600 * 10**9, "tags": ("a", "b"), "nums": (1, 2),
+    "labels": {"a": "b"},
+    "counts": {"a": 1}, "checkpoints": ({"format": "pickle", "producer": "bob"}, {"format": "safetensors"}),
+    "code": {"dirty": False},
+}  # fmt: skip
+SUBJECT = {"id": "user:alice", "type": "user", "level": 3}
+
+
+def check(text: str) -> Expression:
+    return CHECKER.check(text, resource_type="job")
+
+
+def exactly(text: str) -> Any:
+    return evaluate(check(text), SUBJECT, RESOURCE, {}, "job:submit", NOW)
+
+
+def compiled(text: str) -> Any:
+    pattern, constants = shape(check(text))
+    return compile_shape(pattern)(SUBJECT, RESOURCE, {}, "job:submit", NOW, constants)
+
+
+DIFFERENT: list[tuple[str, bool | None]] = [
+    ("resource.gpus / -3 == -2", True),
+    ("-7 / 2 == -3 && resource.gpus > 0", True),
+    ("-7 % 3 == -1 && resource.gpus > 0", True),
+    ("resource.gpus % -3 == 2", True),
+    ("resource.nodes * resource.nodes > 0", None),
+    ("resource.nodes + resource.nodes > 0", True),
+    ("resource.nums[-1 * 1 + 0] == 2 || false", None),
+    ("resource.nums[resource.gpus] == 2", None),
+    ("resource.nums[1] == 2", True),
+    ("resource.tags == ['a', 'b']", True),
+    ("resource.tags != ['a']", True),
+    ("resource.labels == {'a': 'b'}", True),
+    ("resource.flag == (resource.gpus == 8)", True),
+    ("resource.flag != true", False),
+    ("timestamp('0001-01-01T00:00:00Z') - resource.limit < now", None),
+    ("resource.started - resource.limit < now", True),
+    ("'\U0001f600' > '\uffff' && resource.gpus > 0", True),
+    ("resource.team + '\U0001f600' == 'vision\U0001f600' && (resource.team + '\U0001f600').size() == 7", True),
+    ("{'a': 1, resource.labels.a: 2} == {'a': 1, 'b': 2}", True),
+    ("{'b': 1, resource.labels.a: 2}.b == 2", None),
+    ("resource.checkpoints.exists_one(c, c.format == 'pickle')", True),
+    ("resource.checkpoints.map(c, c.format) == ['pickle', 'safetensors']", True),
+    ("resource.nums.map(n, n > 1, n * 2) == [4]", True),
+    ("resource.nums.filter(n, n > 5).size() == 0", True),
+    ("resource.labels.all(k, k == 'a')", True),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), DIFFERENT, ids=[text for text, _ in DIFFERENT])
+def test_where_python_differs_the_code_is_guarded(text: str, expected: bool | None) -> None:
+    """The CEL result, and where it is an error (None) the code raises."""
+    outcome = exactly(text)
+    if expected is None:
+        assert isinstance(outcome, EvalError)
+        with pytest.raises(Exception):  # noqa: B017 - any exception leads to the exact evaluator
+            compiled(text)
+    else:
+        assert outcome is expected
+        assert compiled(text) is expected
+
+
+ABSORBED: list[tuple[str, bool | None]] = [
+    ("resource.path == 'x' && resource.gpus > 64", False),
+    ("resource.gpus > 64 && resource.path == 'x'", False),
+    ("resource.path == 'x' || resource.gpus == 8", True),
+    ("resource.path == 'x' && resource.gpus == 8", None),
+    ("resource.path == 'x' || resource.gpus > 64", None),
+    ("resource.checkpoints.exists(c, c.producer == 'bob')", True),
+    ("resource.checkpoints.exists(c, c.producer == 'eve')", None),
+    ("resource.checkpoints.all(c, c.producer == 'eve')", False),
+    ("resource.checkpoints.all(c, c.producer == 'bob')", None),
+    ("resource.checkpoints.exists_one(c, c.producer == 'bob')", None),
+    ("!(resource.path == 'x')", None),
+    ("resource.path == 'x' ? true : true", None),
+    ("resource.gpus == 8 ? true : resource.path == 'x'", True),
+    ("has(resource.code.commit) || resource.gpus == 8", True),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), ABSORBED, ids=[text for text, _ in ABSORBED])
+def test_errors_are_absorbed_where_cel_says_and_nowhere_else(text: str, expected: bool | None) -> None:
+    """`&&`, `||`, `all`, `exists` absorb an error that cannot matter; the code raises or agrees: INVARIANT I17."""
+    outcome = exactly(text)
+    assert outcome is expected if expected is not None else isinstance(outcome, EvalError)
+    try:
+        assert compiled(text) is outcome
+    except KeyError:
+        assert "path" in text or "producer" in text
+
+
+def test_an_absent_attribute_is_an_error_with_its_place() -> None:
+    """INVARIANT I13: never a default; the message names the path, the offset the dot before the attribute."""
+    assert exactly("resource.gpus == 8 && resource.path == 'x'") == EvalError("`resource.path` is absent", 30)
+
+
+def test_a_value_of_another_type_is_an_error() -> None:
+    """The exact evaluator does not trust facts: a bool is no integer, text is no list."""
+    expression = check("resource.gpus <= 64")
+    for value, words in ((True, "a bool"), ("8", "text"), ((8,), "a list")):
+        outcome = evaluate(expression, {}, {"gpus": value}, {}, "job:submit", NOW)
+        assert outcome == EvalError(f"`resource.gpus` is {words}, expected an integer", 8)
+
+
+def test_a_result_that_is_no_bool_is_an_error() -> None:
+    """INVARIANT I12: an expression of another type, as corrupt data may hold, is not taken for true."""
+    for expression in (Constant(1, "int"), Constant("x", "string"), Variable("action", "string")):
+        assert isinstance(evaluate(expression, {}, {}, {}, "job:submit", NOW), EvalError)
+    disguised = Call("logical_or", (Constant(1, "int"), Constant(False, "bool")), "bool")
+    assert isinstance(evaluate(disguised, {}, {}, {}, "job:submit", NOW), EvalError)
+
+
+def test_an_error_is_no_truth_value() -> None:
+    """`if evaluate(...)` fails loudly in place of granting."""
+    with pytest.raises(TypeError, match="not a truth value"):
+        bool(EvalError("x"))
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    return [code, *(inner for each in code.co_consts if isinstance(each, CodeType) for inner in _codes(each))]
+
+
+def test_compiled_code_reaches_nothing_but_its_functions() -> None:
+    """INVARIANT I19: no builtins, no import, no attribute but two text methods, no store beyond its own variables."""
+    text = " && ".join(text for text, _ in (*DIFFERENT, *ABSORBED))
+    run: Any = compile_shape(check(text))
+    assert run.__globals__["__builtins__"] == {}
+    for code in _codes(run.__code__):
+        for instruction in dis.get_instructions(code):
+            assert not instruction.opname.startswith(("IMPORT", "STORE_GLOBAL", "STORE_ATTR", "DELETE"))
+            if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                assert instruction.argval in ("startswith", "endswith")
+
+
+def test_text_in_a_condition_never_becomes_code() -> None:
+    """INVARIANT I19: quotes, names and dunders in literals and fields stay data."""
+    text = "resource.team == '__import__(\"os\").system(\"x\")' || resource.labels['__class__'] == 'y'"
+    pattern, constants = shape(check(text))
+    assert constants == ('__import__("os").system("x")', "__class__", "y")
+    run = compile_shape(pattern)
+    assert run({}, {"team": constants[0], "labels": {}}, {}, "job:submit", NOW, constants) is True
+
+
+def test_one_function_serves_all_constants_of_a_shape() -> None:
+    """Conditions that differ in constants have equal shapes, lists of another length included."""
+    one, first = shape(check("resource.gpus <= 64 && resource.team in ['a', 'b'] && resource.flag"))
+    two, second = shape(check("resource.gpus <= 7 && resource.team in ['vision'] && resource.flag"))
+    assert one == two
+    assert hash(one) == hash(two)
+    run = compile_shape(one)
+    assert run(SUBJECT, RESOURCE, {}, "job:submit", NOW, first) is False
+    assert run(SUBJECT, RESOURCE, {}, "job:submit", NOW, (8, ("vision",))) is True
+    assert second == (7, ("vision",))
+
+
+def test_a_trace_shows_each_atom_with_what_it_read() -> None:
+    """What decided and what did not, each with its own outcome; what is absent says so."""
+    text = (
+        "resource.gpus <= 4 && (resource.path == 'x' || !has(resource.code.commit)) "
+        "&& resource.tags.exists(t, t == 'b')"
+    )
+    found = [
+        (render(atom.expression), atom.outcome, dict(atom.values))
+        for atom in trace(check(text), SUBJECT, RESOURCE, {}, "job:submit", NOW)
+    ]
+    absent = EvalError("`resource.path` is absent", 31)
+    assert found == [
+        ("resource.gpus <= 4", False, {"resource.gpus": 8}),
+        ('resource.path == "x"', absent, {"resource.path": absent}),
+        ("has(resource.code.commit)", False, {"resource.code": {"dirty": False}}),
+        ('resource.tags.exists(t, t == "b")', True, {"resource.tags": ("a", "b")}),
+    ]
+
+
+def test_nested_macros_over_long_lists_end_in_an_error_and_in_time() -> None:
+    """Three lists of 2,000 would be 8 * 10^9 steps: the code declines, the exact evaluator counts and gives up."""
+    text = "resource.nums.all(a, resource.nums.all(b, resource.nums.all(c, a + b + c >= 0)))"
+    long = {"nums": tuple(range(2000))}
+    pattern, constants = shape(check(text))
+    with pytest.raises(ValueError, match="nested macros is long"):
+        compile_shape(pattern)({}, long, {}, "job:submit", NOW, constants)
+    started = time.process_time()
+    outcome = evaluate(check(text), {}, long, {}, "job:submit", NOW)
+    assert outcome == EvalError("the condition visits more than 1000000 elements", 59)
+    assert time.process_time() - started < 10
+    assert evaluate(check(text), {}, {"nums": (1, 2)}, {}, "job:submit", NOW) is True
+
+
+def test_one_macro_over_a_long_list_is_no_matter() -> None:
+    """100,000 elements, one after the other, in the compiled code."""
+    pattern, constants = shape(check("resource.nums.exists(n, n == 99999)"))
+    assert compile_shape(pattern)({}, {"nums": tuple(range(100_000))}, {}, "job:submit", NOW, constants) is True
