@@ -6,8 +6,12 @@
     trust: trust.yaml             # what a verifier accepts
     audience: cluster-a           # whom decisions are for
     lifetime: 15m                 # how long a decision may be used
+    environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
+    checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
+    quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
 
-Paths are relative to the configuration file. An option given on the command line wins. Reads one file.
+The last three say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from policyguard.config_looks import LOOKS, NO_LOOKS, Looks, with_look
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.policy.reader import read_value
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
@@ -38,10 +43,11 @@ class Config:
     audience: str | None = None
     lifetime_s: int = DEFAULT_LIFETIME_S
     source: Path | None = None
+    looks: Looks = NO_LOOKS
 
 
 _PATHS = ("policies", "key", "log", "trust")
-_FIELDS = (*_PATHS, "audience", "lifetime")
+_FIELDS = (*_PATHS, "audience", "lifetime", *LOOKS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -76,7 +82,10 @@ def read_config(path: Path) -> Config:
             raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {_listed(_FIELDS)}")
     config = Config(source=path)
     for name, value in data.items():
-        config = _with(config, name, _text(path, name, value))
+        if name in LOOKS:
+            config = replace(config, looks=with_look(config.looks, name, value, path))
+        else:
+            config = _with(config, name, _text(path, name, value))
     return config
 
 

@@ -45,7 +45,7 @@ def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | No
         if not quiet or not signed.decision.allowed:
             say_explanation(signed.decision.explain(), err=True)
 
-    with open_guard(config, collectors=job_collectors()) as guard:
+    with open_guard(config, collectors=job_collectors(config.looks, request)) as guard:
         trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
         store = UsedDecisions.open(used) if used is not None else None
         try:
