@@ -22,7 +22,7 @@ from policyguard.decide.demand import Template, bind, template
 from policyguard.decide.evaluate import ANYONE, decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
-from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Node, build
+from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Root, plant
 from policyguard.decide.pattern import (
     DOMAIN,
     Matcher,
@@ -163,7 +163,7 @@ class Snapshot:
             for data, place in zip(policy["rules"], compiled["places"], strict=True)
         )
         self.by_id: dict[str, CompiledRule] = {rule.id: rule for rule in self.rules}
-        self.roots: dict[tuple[str, str], dict[str, Node]] = _roots(self.rules, self.schema)
+        self.roots: dict[tuple[str, str], Root] = _roots(self.rules, self.schema)
 
     @classmethod
     def of(cls, policy_set: PolicySet, grants: Grants) -> Snapshot:
@@ -223,30 +223,33 @@ class Snapshot:
         return self._all_sensitive if gate is None else gate.sensitive
 
 
-def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str], dict[str, Node]]:
-    """Return, for every action on every type, the rules by role; an action nobody writes rules for is there too."""
-    piles: dict[tuple[str, str], dict[str, list[CompiledRule]]] = {
-        (action, resource.name): {} for resource in schema.resources.values() for action in resource.actions
+def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str], Root]:
+    """Return the index of every action on every type; an action that nobody writes rules for is there too."""
+    piles: dict[tuple[str, str], list[tuple[str, CompiledRule]]] = {
+        (action, resource.name): [] for resource in schema.resources.values() for action in resource.actions
     }
     for rule in rules:
-        patterns = {schema.resources[type_name].id_pattern for type_name in rule.resource_types}
-        stretch = literal_stretch(rule.id_pattern, patterns)
-        if stretch is not None:
-            rule.stretch, rule.spelled = stretch
-        else:
-            tests = [matcher(rule.id_pattern, pattern) for pattern in patterns]
-            rule.test = next((test for test in tests if test is not None), None)
+        _match(rule, {schema.resources[type_name].id_pattern for type_name in rule.resource_types})
         rule.demands = _demands(rule, schema)
         for type_name in rule.resource_types:
             for action in rule.actions:
                 pile = piles.get((action, type_name))
                 if pile is not None:
-                    for role in rule.roles or (ANYONE,):
-                        pile.setdefault(role, []).append(rule)
-    roots = {key: {role: build(members) for role, members in by_role.items()} for key, by_role in piles.items()}
+                    pile += [(role, rule) for role in rule.roles or (ANYONE,)]
+    roots = {key: plant(pile) for key, pile in piles.items()}
     for rule in rules:
         rule.demands = ()
     return roots
+
+
+def _match(rule: CompiledRule, type_patterns: set[str | None]) -> None:
+    """Give the rule its test of ids, or the stretch of segments that is the whole test."""
+    stretch = literal_stretch(rule.id_pattern, type_patterns)
+    if stretch is not None:
+        rule.stretch, rule.spelled = stretch
+        return
+    tests = [matcher(rule.id_pattern, pattern) for pattern in type_patterns]
+    rule.test = next((test for test in tests if test is not None), None)
 
 
 def _demands(rule: CompiledRule, schema: Schema) -> tuple[Demand, ...]:
