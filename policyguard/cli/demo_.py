@@ -244,8 +244,9 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
 
 
 def _run(words: Sequence[str], where: Path, variables: Mapping[str, str]) -> _Ended:
-    environment = {**os.environ, "NO_COLOR": "1", **variables}
-    environment.pop("GIT_DIR", None)
+    # A shell's own doors (PYTHONPATH, LD_PRELOAD, GIT_DIR, ...) are what the example policies refuse.
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "USER") if name in os.environ}
+    environment = {**kept, "NO_COLOR": "1", **variables}
     try:
         ended = subprocess.run(
             words, cwd=where, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,

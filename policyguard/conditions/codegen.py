@@ -36,7 +36,7 @@ Run: TypeAlias = Callable[
     bool,
 ]
 
-MAX_NESTED = (10_000, 100, 10)
+MAX_NESTED = (1_000, 100, 10)
 """How long the lists of nested macros may be, from the outermost inward; longer ones take the exact path."""
 
 PARAMETERS = ("subject", "resource", "context", "action", "now", "constants")

@@ -69,10 +69,13 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
         if node is not None:
             gather(node, entities, found)
     allows = denies = requires = errored = NOTHING
-    identifier = resource["id"]
+    identifier, segments = resource["id"], admitted.segments
     for rule in found:
-        test = rule.test
-        if test is not None and not test(identifier):
+        stretch = rule.stretch
+        if stretch is not None:
+            if segments[stretch] != rule.spelled:
+                continue
+        elif rule.test is not None and not rule.test(identifier):
             continue
         if rule.scope is not None and rule.scope != domain:
             continue
@@ -104,6 +107,9 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
         return _decision(snapshot, facts, now, False, _deny_reasons(denies, errored), denies, errored, requires)
     if not allows:
         return _decision(snapshot, facts, now, False, NO_ALLOW, NOTHING, errored, requires)
+    if not requires and not errored and len(allows) == 1:
+        rule = allows[0]
+        return Decision(True, rule.reasons, rule.ids, NONE, NONE, NO_GAPS, rule.obligations, facts, now, snapshot)
     if requires:
         missing = _missing(snapshot, facts, admitted, requires, now)
         if missing:

@@ -149,6 +149,8 @@ class _Story:
         if rule is not None and rule.sensitive:
             return f"{dotted} is hidden ({fact.assurance.word}, {fact.source})"
         value: Any = fact.value
+        # A path goes on as `[]` into lists and maps; their value is shown whole.
+        path = path[: path.index("[]")] if "[]" in path else path
         for step in path[2:]:
             value = value.get(step, "missing") if isinstance(value, dict) else value
         return f"{'.'.join(path)} = {_shown(value)} ({fact.assurance.word}, {fact.source})"
@@ -186,7 +188,7 @@ class _Story:
             found.append(f"is for {_or(rule.subjects)} only")
         if rule.scope is not None and rule.scope != admitted.domain:
             found.append(f"is confined to `{rule.scope}`")
-        if rule.test is not None and not rule.test(self.request.resource.id):
+        if not rule.fits(self.request.resource.id):
             found.append(f"is for ids like `{rule.id_pattern}`")
         if rule.not_before is not None and self.decision.now < rule.not_before:
             found.append(f"starts at {format_instant(rule.not_before)}")

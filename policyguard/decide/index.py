@@ -82,7 +82,7 @@ class Other(NamedTuple):
 
 
 _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
-    ">": (bisect_left, False), ">=": (bisect_right, False), "<": (bisect_right, True), "<=": (bisect_left, True),
+    ">=": (bisect_right, False), "<=": (bisect_left, True),
 }  # fmt: skip
 """Where to cut the sorted bounds, and whether the rules met are those from the cut on."""
 

@@ -23,7 +23,15 @@ from policyguard.decide.evaluate import ANYONE, decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
 from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Node, build
-from policyguard.decide.pattern import DOMAIN, Matcher, domain_index, literal_domain, literal_prefix, matcher
+from policyguard.decide.pattern import (
+    DOMAIN,
+    Matcher,
+    domain_index,
+    literal_domain,
+    literal_prefix,
+    literal_stretch,
+    matcher,
+)
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
@@ -51,7 +59,7 @@ class CompiledRule:
     __slots__ = (
         "actions", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
-        "scope", "shape", "span", "subjects", "test", "text",
+        "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
     )  # fmt: skip
 
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
@@ -77,9 +85,17 @@ class CompiledRule:
         if self.shape is not None:
             self.constants = tuple(map(decode_constant, constants, self.shape.hole_types))
         self.test: Matcher | None = None
+        self.stretch: slice | None = None
+        self.spelled: list[str] = []
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
         self.span = Span(intern.text(file) or "", line, column)
+
+    def fits(self, identifier: str) -> bool:
+        """Whether an id of one of the rule's types fits the rule's pattern."""
+        if self.stretch is not None:
+            return identifier.split("/")[self.stretch] == self.spelled
+        return self.test is None or self.test(identifier)
 
     def concerns(self, subject_ref: str, now: Instant) -> bool:
         """Whether the rule's named subjects and its time window take in this request."""
@@ -213,9 +229,13 @@ def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str
         (action, resource.name): {} for resource in schema.resources.values() for action in resource.actions
     }
     for rule in rules:
-        for type_name in rule.resource_types:
-            pattern = schema.resources[type_name].id_pattern
-            rule.test = rule.test or matcher(rule.id_pattern, pattern)
+        patterns = {schema.resources[type_name].id_pattern for type_name in rule.resource_types}
+        stretch = literal_stretch(rule.id_pattern, patterns)
+        if stretch is not None:
+            rule.stretch, rule.spelled = stretch
+        else:
+            tests = [matcher(rule.id_pattern, pattern) for pattern in patterns]
+            rule.test = next((test for test in tests if test is not None), None)
         rule.demands = _demands(rule, schema)
         for type_name in rule.resource_types:
             for action in rule.actions:
