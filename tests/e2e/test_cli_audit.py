@@ -105,8 +105,8 @@ def test_verify_names_the_step(logged: CliLab) -> None:
 TRUST = {
     "a stranger's log": ("V2", "LOG", "OTHER_LOG"),
     "a stranger's key": ("V4", "KEY", "OTHER_KEY"),
-    "a key that had expired": ("V4", "name: guard", "name: guard\n    expires: 2020-01-01T00:00:00Z"),
-    "a key of the future": ("V4", "name: guard", "name: guard\n    notBefore: 2100-01-01T00:00:00Z"),
+    "a key that had expired": ("V4", "name: guard", "name: guard\n    expires: '2020-01-01T00:00:00Z'"),
+    "a key of the future": ("V4", "name: guard", "name: guard\n    notBefore: '2100-01-01T00:00:00Z'"),
     "another policy digest": ("V9", "minEpoch: 1", f'digests: ["{"0" * 64}"]'),
     "an epoch to come": ("V9", "minEpoch: 1", "minEpoch: 2"),
 }
