@@ -7,6 +7,7 @@ the rest.
 
 from __future__ import annotations
 
+from policyguard.conditions.rendering import render
 from policyguard.model.expression import Call, Expression, Has, Quantifier, parts
 from policyguard.model.policy import Effect
 
@@ -51,5 +52,5 @@ def _visit(node: Expression, positive: bool | None, wanted: bool, found: list[tu
 
 def _message(node: Has, allow: bool) -> str:
     if allow:
-        return f"`has(...{node.name})` may not be negated or compared in an allow: an absent fact would grant"
-    return f"`has(...{node.name})` stands only under `!` in a deny or require: an absent fact would release"
+        return f"`{render(node)}` may not be negated or compared in an allow: an absent fact would grant"
+    return f"`{render(node)}` stands only under `!` in a deny or require: an absent fact would release"

@@ -6,7 +6,6 @@ Pure; `now` is an argument.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,12 +51,16 @@ class AttributeRule:
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """What conditions read: plain maps of present attributes. `weak` says why a supplied fact does not count."""
+    """What conditions read: plain maps of present attributes. `weak` says why a supplied fact does not count.
+
+    `segments` are those of the resource's id.
+    """
 
     subject: dict[str, Any]
     resource: dict[str, Any]
     context: dict[str, Any]
     domain: str | None
+    segments: list[str]
     facts: Facts
     now: Instant
     weak: dict[str, str] | None
@@ -78,7 +81,8 @@ class Gate:
         self.sensitive = frozenset(path for path, rule in self.rules.items() if rule.sensitive)
         self.id_pattern = resource.id_pattern
         self.domain_at = domain_index(resource.id_pattern)
-        self.fits = compiled((resource.id_pattern or "**").replace(DOMAIN, "*"))
+        wild = (resource.id_pattern or "**").replace(DOMAIN, "*")
+        self.fits = None if wild == "**" else compiled(wild)
 
     def admit(self, facts: Facts, now: Instant) -> Admitted:
         """Return what counts of these facts, else raise `Malformed`."""
@@ -86,12 +90,13 @@ class Gate:
         subject, resource = request.subject, request.resource
         identifier = resource.id
         of_resource: dict[str, Any] = {"id": identifier, "type": resource.type}
+        segments = identifier.split("/")
         domain = None
-        if not self.fits(identifier):
+        if self.fits is not None and not self.fits(identifier):
             raise Malformed("$.resource.id", f"found `{identifier}`, expected an id that fits `{self.id_pattern}`")
         at = self.domain_at
         if at is not None:
-            of_resource["domain"] = domain = identifier.split("/", at + 1)[at]
+            of_resource["domain"] = domain = segments[at]
         of_subject: dict[str, Any] = {"id": f"{subject.type}:{subject.id}", "type": subject.type}
         of_context: dict[str, Any] = {}
         admitted = (of_subject, of_resource, of_context)
@@ -117,7 +122,7 @@ class Gate:
                     weak[path] = reason
                     continue
             admitted[entity][name] = value
-        return Admitted(of_subject, of_resource, of_context, domain, facts, now, weak)
+        return Admitted(of_subject, of_resource, of_context, domain, segments, facts, now, weak)
 
 
 def gates(schema: Schema) -> dict[tuple[str, str], Gate]:
@@ -312,7 +317,10 @@ def _at(step: str, check: Converter, item: Any) -> Any:
 def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:
     entity, _, name = path.partition(".")
     known = sorted(rule.removeprefix(f"{entity}.") for rule in rules if rule.startswith(f"{entity}."))
-    near = difflib.get_close_matches(name, known, n=1)
+    # Only a misspelt name pays for this import, not the start of every hook.
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1)
     expected = f"expected one of {_listed(known)}" if known else "expected none"
     return _json_path(path), f"unknown attribute `{name}`, {f'did you mean `{near[0]}`' if near else expected}"
 

@@ -7,8 +7,9 @@ FALSE, whatever error the other side raises. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from policyguard.decide.index import CONTEXT, RESOURCE, SUBJECT, Demand, Key
 from policyguard.model.expression import Call, Constant, Expression, Has, Hole, ListOf, Select, Variable
@@ -17,13 +18,14 @@ _ENTITIES = {"subject": SUBJECT, "resource": RESOURCE, "context": CONTEXT}
 _INDEXED_TYPES = {"bool", "int", "string"}
 _BOUNDS = {"greater_int64": ">", "greater_equals_int64": ">=", "less_int64": "<", "less_equals_int64": "<="}
 _MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+_CLOSED = {">": (">=", 1), "<": ("<=", -1)}
+"""Integers above 4 are those from 5 on: two kinds of bounds are enough."""
 
 Path: TypeAlias = tuple[int, str, Any]
 """A key whose last part may be a hole: the key of a map."""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """The demands of a shape: what must be there, and (path, operator, values); holes stand for a rule's constants."""
 
     present: tuple[Path, ...]
@@ -56,6 +58,9 @@ def bind(shape: Template, constants: tuple[Any, ...]) -> tuple[Demand, ...]:
 
 
 def _bound(key: Key, operator: str, values: tuple[Any, ...], present: set[Key]) -> Demand:
+    if operator in _CLOSED:
+        operator, step = _CLOSED[operator]
+        values = (values[0] + step,)
     return Demand(key, operator, values, (key[0], key[1], None) in present, key in present)
 
 

@@ -10,11 +10,10 @@ Pure, and never raises on data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
-from policyguard.decide.index import Node, gather
+from policyguard.decide.index import Root, gather
 from policyguard.decide.quorum import gaps
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
@@ -30,7 +29,7 @@ ANYONE = ""
 Rules: TypeAlias = "tuple[CompiledRule, ...]"
 NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
-NO_ROOTS: Mapping[str, Node] = {}
+NO_ROOT = Root({}, {})
 NO_GAPS: tuple[Gap, ...] = ()
 
 NO_ALLOW = ("engine.no_allow",)
@@ -56,23 +55,34 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     subject, resource, context = admitted.subject, admitted.resource, admitted.context
     domain, facts, now = admitted.domain, admitted.facts, admitted.now
     action = facts.request.action
-    roots = snapshot.roots.get((action, resource["type"]), NO_ROOTS)
+    root = snapshot.roots.get((action, resource["type"]), NO_ROOT)
+    anywhere, in_domain = root.anywhere, root.in_domain
     entities = (subject, resource, context)
     # Step 2.
     found: list[CompiledRule] = []
-    node = roots.get(ANYONE)
-    if node is not None:
-        gather(node, entities, found)
     ref = subject["id"]
-    for role in snapshot.grants.roles_at(ref, domain, now):
-        node = roots.get(role)
+    roles = (ANYONE, *snapshot.grants.roles_at(ref, domain, now))
+    for role in roles:
+        node = anywhere.get(role)
         if node is not None:
             gather(node, entities, found)
+    here = in_domain.get(domain)
+    if here is not None:
+        for role in roles:
+            node = here.get(role)
+            if node is not None:
+                if node[1] or node[2]:
+                    gather(node, entities, found)
+                else:
+                    found += node[0]
     allows = denies = requires = errored = NOTHING
-    identifier = resource["id"]
+    identifier, segments = resource["id"], admitted.segments
     for rule in found:
-        test = rule.test
-        if test is not None and not test(identifier):
+        stretch = rule.stretch
+        if stretch is not None:
+            if segments[stretch] != rule.spelled:
+                continue
+        elif rule.test is not None and not rule.test(identifier):
             continue
         if rule.scope is not None and rule.scope != domain:
             continue
@@ -104,10 +114,13 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
         return _decision(snapshot, facts, now, False, _deny_reasons(denies, errored), denies, errored, requires)
     if not allows:
         return _decision(snapshot, facts, now, False, NO_ALLOW, NOTHING, errored, requires)
+    if not requires and not errored and len(allows) == 1:
+        rule = allows[0]
+        return Decision(True, rule.reasons, rule.ids, NONE, NONE, NO_GAPS, rule.obligations, facts, now, snapshot)
     if requires:
         missing = _missing(snapshot, facts, admitted, requires, now)
         if missing:
-            reasons = (NEEDS_APPROVAL, *_reasons(tuple(rule for rule in requires if rule.reason)))
+            reasons = (NEEDS_APPROVAL, *sorted({rule.reason for rule in requires if rule.reason}))
             return _decision(snapshot, facts, now, False, reasons, requires, errored, requires, missing)
     return _decision(snapshot, facts, now, True, _reasons(allows), allows + requires, errored, requires)
 
@@ -133,11 +146,9 @@ def _decision(
     errored: Rules, requires: Rules, missing: tuple[Gap, ...] = NO_GAPS,
 ) -> Decision:  # fmt: skip
     if len(determining) == 1:
-        rule = determining[0]
-        ids, obligations = rule.ids, rule.obligations
+        ids, obligations = determining[0].ids, determining[0].obligations
     elif determining:
-        ids = _ids(determining)
-        obligations = tuple(sorted({o for rule in determining for o in rule.obligations}))
+        ids, obligations = _ids(determining), _obligations(determining)
     else:
         ids = obligations = NONE
     return Decision(
@@ -151,9 +162,18 @@ def _ids(rules: Rules) -> tuple[str, ...]:
 
 
 def _reasons(rules: Rules) -> tuple[str, ...]:
-    if len(rules) == 1:
-        return rules[0].reasons
-    return tuple(sorted({reason for rule in rules for reason in rule.reasons}))
+    first = rules[0].reasons
+    for rule in rules:
+        if rule.reasons is not first:
+            return tuple(sorted({reason for rule in rules for reason in rule.reasons}))
+    return first
+
+
+def _obligations(rules: Rules) -> tuple[str, ...]:
+    for rule in rules:
+        if rule.obligations:
+            return tuple(sorted({obligation for rule in rules for obligation in rule.obligations}))
+    return NONE
 
 
 def _deny_reasons(denies: Rules, errored: Rules) -> tuple[str, ...]:

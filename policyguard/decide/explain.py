@@ -6,7 +6,6 @@ be decided now. Sensitive values are hidden. Pure.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +149,8 @@ class _Story:
         if rule is not None and rule.sensitive:
             return f"{dotted} is hidden ({fact.assurance.word}, {fact.source})"
         value: Any = fact.value
+        # A path goes on as `[]` into lists and maps; their value is shown whole.
+        path = path[: path.index("[]")] if "[]" in path else path
         for step in path[2:]:
             value = value.get(step, "missing") if isinstance(value, dict) else value
         return f"{'.'.join(path)} = {_shown(value)} ({fact.assurance.word}, {fact.source})"
@@ -187,7 +188,7 @@ class _Story:
             found.append(f"is for {_or(rule.subjects)} only")
         if rule.scope is not None and rule.scope != admitted.domain:
             found.append(f"is confined to `{rule.scope}`")
-        if rule.test is not None and not rule.test(self.request.resource.id):
+        if not rule.fits(self.request.resource.id):
             found.append(f"is for ids like `{rule.id_pattern}`")
         if rule.not_before is not None and self.decision.now < rule.not_before:
             found.append(f"starts at {format_instant(rule.not_before)}")
@@ -227,7 +228,10 @@ class _Story:
 
 
 def _near(found: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(found, names, n=1)
+    # Only a misspelt name pays for this import, not the start of every hook.
+    from difflib import get_close_matches
+
+    close = get_close_matches(found, names, n=1)
     return f", did you mean `{close[0]}`" if close else f", expected {_or(sorted(names))}" if names else ""
 
 

@@ -9,7 +9,7 @@ not visited has the outcome FALSE, exactly. Pure.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 SUBJECT, RESOURCE, CONTEXT, PREFIX = range(4)
@@ -82,9 +82,38 @@ class Other(NamedTuple):
 
 
 _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
-    ">": (bisect_left, False), ">=": (bisect_right, False), "<": (bisect_right, True), "<=": (bisect_left, True),
+    ">=": (bisect_right, False), "<=": (bisect_left, True),
 }  # fmt: skip
 """Where to cut the sorted bounds, and whether the rules met are those from the cut on."""
+
+
+class Root(NamedTuple):
+    """The rules of one action on one type, by role: those of one domain, and those that may hold in any."""
+
+    anywhere: dict[str, Node]
+    in_domain: dict[str | None, dict[str, Node]]
+
+
+DOMAIN_SLOT: Slot = ((RESOURCE, "domain", None), "in")
+
+
+def plant(rules: Iterable[tuple[str, Demanding]]) -> Root:
+    """Return the root over (role, rule) pairs; most rules belong to one domain, which is looked up once."""
+    anywhere: dict[str, list[Demanding]] = {}
+    in_domain: dict[str | None, dict[str, list[Demanding]]] = {}
+    for role, rule in rules:
+        domain = next((demand.values[0] for demand in rule.demands if demand.slot == DOMAIN_SLOT
+                       and len(demand.values) == 1 and demand.attribute_guarded), None)  # fmt: skip
+        pile = anywhere if domain is None else in_domain.setdefault(domain, {})
+        pile.setdefault(role, []).append(rule)
+    known = frozenset({DOMAIN_SLOT})
+    return Root(
+        {role: build(members) for role, members in anywhere.items()},
+        {
+            domain: {role: build(members, known) for role, members in by_role.items()}
+            for domain, by_role in in_domain.items()
+        },
+    )
 
 
 def build(rules: Sequence[Demanding], used: frozenset[Slot] = frozenset()) -> Node:

@@ -9,7 +9,7 @@ comparison, a prefix test, or one linear walk. Opens nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from policyguard.conditions.functions import glob
 
@@ -58,6 +58,27 @@ def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
     if wild == "**":
         return None
     return compiled(wild)
+
+
+def literal_stretch(pattern: str | None, type_patterns: Collection[str | None]) -> tuple[slice, list[str]] | None:
+    """Return the one stretch of an id's segments that a pattern spells out, if that is all it asks; else None.
+
+    For ids that already match their type's pattern, `segments[stretch] == literals` is then the whole test. The stretch
+    ends the pattern but for `**`, so that comparing it also shows that the id is long enough.
+    """
+    segments = (pattern or "").replace(DOMAIN, "*").split("/")
+    if len(segments) < 2 or segments[-1] != "**" or any("*" in s and s != "*" for s in segments[:-1]):
+        return None
+    given = {
+        at: segment
+        for type_pattern in type_patterns
+        for at, segment in enumerate(literal_prefix(type_pattern))
+        if all(literal_prefix(other)[at : at + 1] == (segment,) for other in type_patterns)
+    }
+    asked = [at for at, segment in enumerate(segments[:-1]) if segment != "*" and given.get(at) != segment]
+    if not asked or asked[-1] != len(segments) - 2 or asked != list(range(asked[0], asked[-1] + 1)):
+        return None
+    return slice(asked[0], asked[-1] + 1), segments[asked[0] : asked[-1] + 1]
 
 
 def compiled(wild: str) -> Matcher:

@@ -22,8 +22,16 @@ from policyguard.decide.demand import Template, bind, template
 from policyguard.decide.evaluate import ANYONE, decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
-from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Node, build
-from policyguard.decide.pattern import DOMAIN, Matcher, domain_index, literal_domain, literal_prefix, matcher
+from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Root, plant
+from policyguard.decide.pattern import (
+    DOMAIN,
+    Matcher,
+    domain_index,
+    literal_domain,
+    literal_prefix,
+    literal_stretch,
+    matcher,
+)
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
@@ -51,7 +59,7 @@ class CompiledRule:
     __slots__ = (
         "actions", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
-        "scope", "shape", "span", "subjects", "test", "text",
+        "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
     )  # fmt: skip
 
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
@@ -77,9 +85,17 @@ class CompiledRule:
         if self.shape is not None:
             self.constants = tuple(map(decode_constant, constants, self.shape.hole_types))
         self.test: Matcher | None = None
+        self.stretch: slice | None = None
+        self.spelled: list[str] = []
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
         self.span = Span(intern.text(file) or "", line, column)
+
+    def fits(self, identifier: str) -> bool:
+        """Whether an id of one of the rule's types fits the rule's pattern."""
+        if self.stretch is not None:
+            return identifier.split("/")[self.stretch] == self.spelled
+        return self.test is None or self.test(identifier)
 
     def concerns(self, subject_ref: str, now: Instant) -> bool:
         """Whether the rule's named subjects and its time window take in this request."""
@@ -147,7 +163,7 @@ class Snapshot:
             for data, place in zip(policy["rules"], compiled["places"], strict=True)
         )
         self.by_id: dict[str, CompiledRule] = {rule.id: rule for rule in self.rules}
-        self.roots: dict[tuple[str, str], dict[str, Node]] = _roots(self.rules, self.schema)
+        self.roots: dict[tuple[str, str], Root] = _roots(self.rules, self.schema)
 
     @classmethod
     def of(cls, policy_set: PolicySet, grants: Grants) -> Snapshot:
@@ -207,26 +223,33 @@ class Snapshot:
         return self._all_sensitive if gate is None else gate.sensitive
 
 
-def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str], dict[str, Node]]:
-    """Return, for every action on every type, the rules by role; an action nobody writes rules for is there too."""
-    piles: dict[tuple[str, str], dict[str, list[CompiledRule]]] = {
-        (action, resource.name): {} for resource in schema.resources.values() for action in resource.actions
+def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str], Root]:
+    """Return the index of every action on every type; an action that nobody writes rules for is there too."""
+    piles: dict[tuple[str, str], list[tuple[str, CompiledRule]]] = {
+        (action, resource.name): [] for resource in schema.resources.values() for action in resource.actions
     }
     for rule in rules:
-        for type_name in rule.resource_types:
-            pattern = schema.resources[type_name].id_pattern
-            rule.test = rule.test or matcher(rule.id_pattern, pattern)
+        _match(rule, {schema.resources[type_name].id_pattern for type_name in rule.resource_types})
         rule.demands = _demands(rule, schema)
         for type_name in rule.resource_types:
             for action in rule.actions:
                 pile = piles.get((action, type_name))
                 if pile is not None:
-                    for role in rule.roles or (ANYONE,):
-                        pile.setdefault(role, []).append(rule)
-    roots = {key: {role: build(members) for role, members in by_role.items()} for key, by_role in piles.items()}
+                    pile += [(role, rule) for role in rule.roles or (ANYONE,)]
+    roots = {key: plant(pile) for key, pile in piles.items()}
     for rule in rules:
         rule.demands = ()
     return roots
+
+
+def _match(rule: CompiledRule, type_patterns: set[str | None]) -> None:
+    """Give the rule its test of ids, or the stretch of segments that is the whole test."""
+    stretch = literal_stretch(rule.id_pattern, type_patterns)
+    if stretch is not None:
+        rule.stretch, rule.spelled = stretch
+        return
+    tests = [matcher(rule.id_pattern, pattern) for pattern in type_patterns]
+    rule.test = next((test for test in tests if test is not None), None)
 
 
 def _demands(rule: CompiledRule, schema: Schema) -> tuple[Demand, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cel_expr_python import cel
 from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
 
 from policyguard.conditions.ast import shape
 from policyguard.conditions.check import Checker
@@ -16,7 +18,7 @@ from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
 from policyguard.conditions.problems import ConditionErrors
 from policyguard.conditions.rendering import render
-from policyguard.model.expression import Expression
+from policyguard.model.expression import Expression, walk
 from tests.properties.strategies_conditions import SCHEMA, conditions, worlds
 
 CHECKER = Checker(SCHEMA)
@@ -97,3 +99,24 @@ def test_rendered_text_checks_to_the_same_expression(text: str) -> None:
     """`check(render(e)) == e`."""
     expression = checked(text)
     assert CHECKER.check(render(expression), resource_type="job") == expression
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=conditions(), number=st.integers(0, 2**53 - 1), blanks=st.sampled_from(["", "  ", "\n"]))
+def test_a_known_shape_gives_what_the_checker_gives(text: str, number: int, blanks: str) -> None:
+    """With other integers and other blanks, the copy of a checked tree equals the tree the checker would make."""
+    checker = Checker(SCHEMA)
+    other = blanks + re.sub(r'(?<![\w."/:+-])[0-9]+(?![\w"])', str(number), text).replace(
+        " && ", f"{blanks} &&{blanks}"
+    )
+    expected = result_of(Checker(SCHEMA), other)
+    result_of(checker, text)
+    assert result_of(checker, other) == expected
+
+
+def result_of(checker: Checker, text: str) -> object:
+    """The nodes with their offsets, or the errors."""
+    try:
+        return [(node.offset, node) for node in walk(checker.check(text, resource_type="job"))]
+    except ConditionErrors as problem:
+        return problem.errors
