@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["hook"] and "--help" not in words:
+    if words[:1] == ["hook"] and not {"--help", "-h", "--json"} & set(words):
         from policyguard.hooks.stdio import main as hook
 
         sys.exit(hook(words[1:]))
