@@ -10,12 +10,12 @@ Pure, and never raises on data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
-from policyguard.decide.index import Node, gather
+from policyguard.decide.index import gather
 from policyguard.decide.quorum import gaps
+from policyguard.decide.roots import ANYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule, Snapshot
 
 ALLOW, DENY, REQUIRE = range(3)
-ANYONE = ""
-"""The role under which rules stand that name none."""
-
 Rules: TypeAlias = "tuple[CompiledRule, ...]"
 NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
-NO_ROOTS: Mapping[str, Node] = {}
+NO_ROOTS = Roots({})
 NO_GAPS: tuple[Gap, ...] = ()
 
 NO_ALLOW = ("engine.no_allow",)
@@ -60,12 +57,12 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     entities = (subject, resource, context)
     # Step 2.
     found: list[CompiledRule] = []
-    node = roots.get(ANYONE)
+    node = roots[ANYONE]
     if node is not None:
         gather(node, entities, found)
     ref = subject["id"]
     for role in snapshot.grants.roles_at(ref, domain, now):
-        node = roots.get(role)
+        node = roots[role]
         if node is not None:
             gather(node, entities, found)
     allows = denies = requires = errored = NOTHING
