@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
-from policyguard.decide.index import Root, gather
+from policyguard.decide.index import gather
 from policyguard.decide.quorum import gaps
+from policyguard.decide.roots import ANYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule, Snapshot
 
 ALLOW, DENY, REQUIRE = range(3)
-ANYONE = ""
-"""The role under which rules stand that name none."""
-
 Rules: TypeAlias = "tuple[CompiledRule, ...]"
 NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
-NO_ROOT = Root({}, {})
+NO_ROOTS = Roots({})
 NO_GAPS: tuple[Gap, ...] = ()
 
 NO_ALLOW = ("engine.no_allow",)
@@ -55,26 +53,18 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     subject, resource, context = admitted.subject, admitted.resource, admitted.context
     domain, facts, now = admitted.domain, admitted.facts, admitted.now
     action = facts.request.action
-    root = snapshot.roots.get((action, resource["type"]), NO_ROOT)
-    anywhere, in_domain = root.anywhere, root.in_domain
+    roots = snapshot.roots.get((action, resource["type"]), NO_ROOTS)
     entities = (subject, resource, context)
     # Step 2.
     found: list[CompiledRule] = []
+    node = roots[ANYONE]
+    if node is not None:
+        gather(node, entities, found)
     ref = subject["id"]
-    roles = (ANYONE, *snapshot.grants.roles_at(ref, domain, now))
-    for role in roles:
-        node = anywhere.get(role)
+    for role in snapshot.grants.roles_at(ref, domain, now):
+        node = roots[role]
         if node is not None:
             gather(node, entities, found)
-    here = in_domain.get(domain)
-    if here is not None:
-        for role in roles:
-            node = here.get(role)
-            if node is not None:
-                if node[1] or node[2]:
-                    gather(node, entities, found)
-                else:
-                    found += node[0]
     allows = denies = requires = errored = NOTHING
     identifier, segments = resource["id"], admitted.segments
     for rule in found:
