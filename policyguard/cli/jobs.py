@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from policyguard.config_looks import Looks
-from policyguard.errors import PolicyErrors, RequestError
+from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.checkpoint_digest import DigestCache
 from policyguard.evidence.checkpoint_scan import Options
@@ -58,7 +58,14 @@ def job_request(path: Path, words: Sequence[str], environment: Mapping[str, str]
         data = read_value(read_bounded(path, MAX_JOB_BYTES), str(path))
     except PolicyErrors as problems:
         raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
-    return read_job(data, words, os.getcwd(), environment)
+    return read_job(data, words, _here(), environment)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError as problem:
+        raise ConfigurationError(f"the current folder: {(problem.strerror or '').lower()}") from problem
 
 
 def look_at_job(looks: Looks, path: Path, words: Sequence[str], environment: Mapping[str, str]) -> Facts:

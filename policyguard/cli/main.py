@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from policyguard.cli.streams import open_closed
+
 OK, FINDINGS, USAGE, BAD_DATA, UNAVAILABLE, DENIED, CONFIGURATION = 0, 1, 64, 65, 69, 77, 78
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
+    open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["hook"] and "--help" not in words:
+    if words[:1] == ["hook"] and not {"--help", "-h", "--json"} & set(words):
         from policyguard.hooks.stdio import main as hook
 
         sys.exit(hook(words[1:]))

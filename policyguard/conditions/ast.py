@@ -1,17 +1,16 @@
 """What can be asked of a checked condition: its shape, its atoms, what it reads, and its form in a snapshot.
 
-`decode` turns the checker's bytes into nodes (`decoding.py`); everything else here works on nodes alone.
+Works on nodes alone; `decoding.py` makes them of the checker's bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
-from policyguard.conditions.decoding import decode_checked
 from policyguard.conditions.functions import FUNCTIONS, Failure
 from policyguard.conditions.problems import ProfileError
-from policyguard.conditions.profile import LOGIC, OVERLOADS, VARIABLES
+from policyguard.conditions.profile import LOGIC, OVERLOADS
 from policyguard.conditions.signatures import SIGNATURES
 from policyguard.model.expression import (
     Call,
@@ -33,11 +32,6 @@ FORMAT = 1
 Scalar: TypeAlias = "bool | int | str"
 ConstantValue: TypeAlias = "Scalar | tuple[Scalar, ...]"
 Path: TypeAlias = tuple[str, ...]
-
-
-def decode(serialized: bytes, variables: Collection[str] = frozenset(VARIABLES)) -> Expression:
-    """Return the nodes of a serialized checked expression, constants folded; raises `ProfileError` and nothing else."""
-    return folded(decode_checked(serialized, variables))
 
 
 def folded(expression: Expression) -> Expression:

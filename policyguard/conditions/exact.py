@@ -9,8 +9,9 @@ Source: cel-spec `doc/langdef.md`, "Logical Operators", "Macros", "Evaluation er
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
+
+import msgspec
 
 from policyguard.conditions.ast import ConstantValue, atoms, folded
 from policyguard.conditions.functions import FUNCTIONS, Failure
@@ -34,8 +35,7 @@ from policyguard.values import name_of
 __all__ = ["AtomValue", "EvalError", "Outcome", "evaluate", "folded", "render", "trace", "value_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class EvalError:
+class EvalError(msgspec.Struct, frozen=True):
     """Why an expression has no value, and where in the condition's text. Not a truth value."""
 
     message: str
@@ -50,8 +50,7 @@ Outcome: TypeAlias = "bool | EvalError"
 _Names: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AtomValue:
+class AtomValue(msgspec.Struct, frozen=True):
     """One atom of a condition, what it came to, and the values read: (`resource.gpus`, 128), absent ones as errors."""
 
     expression: Expression

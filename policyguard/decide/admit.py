@@ -6,7 +6,6 @@ Pure; `now` is an argument.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -318,7 +317,10 @@ def _at(step: str, check: Converter, item: Any) -> Any:
 def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:
     entity, _, name = path.partition(".")
     known = sorted(rule.removeprefix(f"{entity}.") for rule in rules if rule.startswith(f"{entity}."))
-    near = difflib.get_close_matches(name, known, n=1)
+    # Only a misspelt name pays for this import, not the start of every hook.
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1)
     expected = f"expected one of {_listed(known)}" if known else "expected none"
     return _json_path(path), f"unknown attribute `{name}`, {f'did you mean `{near[0]}`' if near else expected}"
 

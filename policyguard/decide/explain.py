@@ -6,7 +6,6 @@ be decided now. Sensitive values are hidden. Pure.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +228,10 @@ class _Story:
 
 
 def _near(found: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(found, names, n=1)
+    # Only a misspelt name pays for this import, not the start of every hook.
+    from difflib import get_close_matches
+
+    close = get_close_matches(found, names, n=1)
     return f", did you mean `{close[0]}`" if close else f", expected {_or(sorted(names))}" if names else ""
 
 

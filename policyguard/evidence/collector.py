@@ -18,12 +18,12 @@ import msgspec
 from policyguard.errors import PolicyGuardError
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
-from policyguard.values import EMPTY_MAP, FrozenMap, Instant, ValueProblem, canonical, freeze
+from policyguard.values import EMPTY_MAP, FrozenMap, Instant, LazyPattern, ValueProblem, canonical, freeze
 
 DEFAULT_TIMEOUT_S = 20.0
 """How long all collectors together may look; far above a cold repository of some thousand files."""
 
-_PATH = re.compile(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
+_PATH = LazyPattern(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
 _REASON_LENGTH = 300
 
 
