@@ -36,6 +36,7 @@ VERBS = {
     "run": "Decide about a job, and start it only if it is allowed.",
     "hook": "Answer a JSON request on standard input; for other programs.",
     "verify": "Check a signed decision against trust, request and audience.",
+    "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "keys": "Make keys and show their ids.",
     "scan": "Scan checkpoints for what loading them would run.",
     "manifest": "Sign and verify which run wrote a checkpoint.",

@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from policyguard.config import Config
 from policyguard.config_looks import Looks
+from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.checkpoint_digest import DigestCache
@@ -18,6 +20,8 @@ from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.guard import Collectors
 from policyguard.hooks.jobfile import read_job
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
@@ -50,6 +54,30 @@ def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
 
 def _digest_cache(path: Path | None) -> DigestCache | None:
     return DigestCache.open(path) if path is not None else None
+
+
+def reviewing_collectors(config: Config, request: Request) -> Collectors:
+    """Return what looks at a job, at its contributors and at its approvals where the configuration says how.
+
+    A worker needs no approvals: what it must measure again, the bound facts, is the same with and without.
+    """
+    files, plain = review_files(config), job_collectors(config.looks, request)
+    if files == ReviewFiles():
+        return plain
+
+    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+        reviewed = ReviewedRepositoryCollector(snapshot.people, files)
+        return [reviewed if each.name == reviewed.name else each for each in plain]
+
+    return collectors
+
+
+def review_files(config: Config) -> ReviewFiles:
+    """Return where the configuration keeps what reviews are judged by."""
+    return ReviewFiles(
+        approvals=config.approvals, allowed_signers=config.allowed_signers, revoked_keys=config.revoked_keys,
+        accepted=config.accepted,
+    )  # fmt: skip
 
 
 def job_request(path: Path, words: Sequence[str], environment: Mapping[str, str]) -> tuple[Request, JobInputs]:
