@@ -1,4 +1,4 @@
-"""`policyguard approve`: say with your own key that exactly this may be done; or list approvals and what they come to."""
+"""`policyguard approve`: say with your own key that exactly this may be done; or list what approvals come to."""
 
 from __future__ import annotations
 
@@ -74,16 +74,14 @@ class _Approved:
 @click.option("--action", help="What is approved, as `job:submit`.")
 @click.option("--resource", help="On what, as `job:team/vision/run-17`; with stars, on everything that fits.")
 @click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE",
-              help="Approve any request up to this, instead of exactly the one given; repeat for every property.")  # fmt: skip
+              help="Approve any request up to this, not just the one given; repeat for every property.")  # fmt: skip
 @click.option("--any-command", is_flag=True, help="Approve whatever command is run from the tree.")
 @click.option("--target", nargs=3, metavar="REF FROM TO", help="The ref that moves, from which commit, to which tree.")
 @click.option("--reason", help="Why; it is signed.")
 @click.option("--expires", default="24h", show_default=True, help="How long it holds, at most 7d.")
 @click.option("--as", "approver", help="Your account, as `user:carol`; that of this process if not given.")
 @click.option("--ssh-key", type=click.Path(path_type=Path), help="Sign with ssh-keygen and this SSH key.")
-@click.option(
-    "--payload", type=click.Path(path_type=Path), help="Sign nothing; write what is to be signed to this file."
-)
+@click.option("--payload", type=click.Path(path_type=Path), help="Write what is to be signed to this file, unsigned.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where approvals are kept.")
 @click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
 @json_option

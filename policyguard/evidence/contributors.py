@@ -2,8 +2,7 @@
 
 The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts that
 `Persons` knows. Who is not known, or cannot be read, stays in the answer as `unknown:...` text, which no `Persons`
-entry has, so that no approver counts (invariant I3). Names in commits are claims: they can only add a contributor, never
-take one away.
+entry has, so that no approver counts (invariant I3). Names in commits are claims: they can only add a contributor.
 """
 
 from __future__ import annotations
