@@ -53,12 +53,13 @@ class CompiledRule:
     """
 
     __slots__ = (
-        "actions", "constants", "contact", "effect", "expires", "id", "id_pattern", "ids", "narrow",
+        "actions", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
         "type_patterns",
     )  # fmt: skip
 
+    hot: tuple[Any, ...]
     spelled: list[str]
     stretch: slice | None
     test: Matcher | None
@@ -91,12 +92,16 @@ class CompiledRule:
 
     def __getattr__(self, name: str) -> Any:
         """Fill in how ids are tested, when it is first asked for: few rules are looked at in a short life."""
-        if name not in ("spelled", "stretch", "test"):
+        if name not in ("hot", "spelled", "stretch", "test"):
             raise AttributeError(name)
         stretch = literal_stretch(self.id_pattern, self.type_patterns)
         tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
         self.test = None if stretch else next((test for test in tests if test is not None), None)
         self.stretch, self.spelled = stretch or (None, [])
+        # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
+        self.hot = (
+            self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
+        )  # fmt: skip
         return getattr(self, name)
 
     def fits(self, identifier: str) -> bool:
