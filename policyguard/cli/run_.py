@@ -13,7 +13,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import job_collectors, job_request
 from policyguard.cli.main import BAD_DATA, DENIED
-from policyguard.cli.options import guard_options, open_guard, replace_file, settings, trust_option
+from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
 from policyguard.cli.output import say_explanation
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import DEFAULT_AUDIENCE, Config
@@ -38,6 +38,8 @@ def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | No
     """
     config = settings(**given)
     request, inputs = job_request(job, words, os.environ)
+    if out is not None:
+        check_replaceable(out)
 
     def tell(signed: SignedDecision) -> None:
         if out is not None:
