@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.cli_lab import CliLab, Ended
 
 SUBJECT: dict[str, Any] = {"type": "user", "id": "alice"}
+MALFORMED = "engine.malformed"
 ACTION: dict[str, Any] = {"name": "job:submit"}
 RESOURCE: dict[str, Any] = {"type": "job", "id": "team/vision/run-17", "properties": {"gpus": 8}}
 
@@ -72,10 +73,10 @@ CASES = {
     "an integer of five thousand digits": Bad(
         text().replace(b'"gpus": 8', b'"gpus": ' + b"9" * 5000), "not JSON we read"
     ),
-    "an unknown property": Bad(text(resource=job(gpu=8)), "unknown attribute `gpu`, did you mean `gpus`", reason="engine.malformed"),
-    "a property of another type": Bad(text(resource=job(gpus="8")), "gpus: found text, expected an integer", reason="engine.malformed"),
-    "a bool where an integer belongs": Bad(text(resource=job(gpus=True)), "gpus: found a bool, expected an integer", reason="engine.malformed"),
-    "an unknown context attribute": Bad(text(context={"evil": 1}), "unknown attribute `evil`", reason="engine.malformed"),
+    "an unknown property": Bad(text(resource=job(gpu=8)), "did you mean `gpus`", reason=MALFORMED),
+    "a property of another type": Bad(text(resource=job(gpus="8")), "gpus: found text", reason=MALFORMED),
+    "a bool where an integer belongs": Bad(text(resource=job(gpus=True)), "gpus: found a bool", reason=MALFORMED),
+    "an unknown context attribute": Bad(text(context={"evil": 1}), "unknown attribute `evil`", reason=MALFORMED),
     "an unknown action": Bad(text(action={"name": "job:explode"}), "job:explode", 77, "engine.unknown_action"),
     "an unknown resource type": Bad(
         text(resource={"type": "rocket", "id": "r"}), "rocket", 77, "engine.unknown_type"
