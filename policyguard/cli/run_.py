@@ -14,7 +14,7 @@ from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import job_collectors, job_request
 from policyguard.cli.main import BAD_DATA, DENIED
 from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
-from policyguard.cli.output import say_explanation
+from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import DEFAULT_AUDIENCE, Config
 from policyguard.errors import AccessDenied
@@ -54,6 +54,8 @@ def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | No
             return launch(guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
                           on_decision=tell)  # fmt: skip
         except AccessDenied as denial:
+            for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
+                say(f"missing  {line}", err=True)
             return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
 
 
