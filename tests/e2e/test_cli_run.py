@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,17 +31,23 @@ class JobLab:
     ran: Path
 
     def run(
-        self, *words: str, job: str = "../job.yaml", before: Callable[[], None] | None = None, **variables: str
+        self,
+        *words: str,
+        job: str = "../job.yaml",
+        before: Callable[[], None] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> Ended:
         """Start the job under policyguard, in a process with a small environment and no PYTHONPATH."""
         command = words or (sys.executable, "train.py", str(self.ran))
         return self.policyguard(
-            "run", "--job", job, "--out", "../signed.json", "--", *command, before=before, **variables
+            "run", "--job", job, "--out", "../signed.json", "--", *command, before=before, variables=variables
         )
 
-    def policyguard(self, *words: str, before: Callable[[], None] | None = None, **variables: str) -> Ended:
+    def policyguard(
+        self, *words: str, before: Callable[[], None] | None = None, variables: Mapping[str, str] | None = None
+    ) -> Ended:
         environment = {"PATH": os.environ["PATH"], "POLICYGUARD_CONFIG": str(self.lab.path("policyguard.yaml")),
-                       "HOME": str(self.lab.folder), **variables}  # fmt: skip
+                       "HOME": str(self.lab.folder), **(variables or {})}  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-P", "-c", START, str(ROOT), *words], cwd=self.code, env=environment, input="",
             capture_output=True, text=True, timeout=60, check=False, preexec_fn=before,
@@ -84,7 +90,7 @@ def test_quiet_says_nothing_of_an_allowed_job(job: JobLab) -> None:
     """With -q only the job speaks; a denial is explained all the same."""
     words = ("run", "-q", "--job", "../job.yaml", "--", sys.executable, "train.py", str(job.ran))
     assert job.policyguard(*words).err == ""
-    assert job.policyguard(*words, PYTHONPATH="/tmp").err.startswith("DENY")
+    assert job.policyguard(*words, variables={"PYTHONPATH": "/tmp"}).err.startswith("DENY")
 
 
 def test_the_uncommitted_change_is_named(job: JobLab) -> None:
@@ -96,13 +102,12 @@ def test_the_uncommitted_change_is_named(job: JobLab) -> None:
 
 
 def test_a_file_that_does_not_exist_is_denied(job: JobLab) -> None:
-    """A job file that names a file nobody can measure is a denial on record, or an error; the job does not start."""
+    """A job file that names what is not there is a signed denial that says which; I184 keeps the job from starting."""
     job.lab.path("missing.yaml").write_text(JOB.replace("train.py", "none.py"))
     ended = job.run(job="../missing.yaml")
-    assert not job.ran.exists()
-    assert ended.code in (69, 77)
-    assert "none.py" in ended.err
-    assert [entry["decision"] for entry in job.lab.entries()] in ([], ["deny"])
+    job.denied(ended, "engine.malformed", code=65)
+    assert "`none.py`" in ended.err.splitlines()[-1]
+    assert job.lab.path("signed.json").exists()
 
 
 def test_a_command_that_does_not_exist_starts_nothing(job: JobLab) -> None:
@@ -142,12 +147,12 @@ def test_hostile_git_variables_change_nothing(job: JobLab) -> None:
     """With every GIT_* pointing elsewhere the same commit is seen, a change is still named, and nothing is executed."""
     marker = job.lab.path("marker")
     hostile = {name: value.replace("{marker}", str(marker)) for name, value in HOSTILE_GIT.items()}
-    clean = job.run(**hostile)
+    clean = job.run(variables=hostile)
     assert clean.code in (3, 77), clean.err
     assert not marker.exists()
     job.ran.unlink(missing_ok=True)
     job.code.joinpath("train.py").write_text(TRAIN + "# changed\n")
-    ended = job.run(**hostile)
+    ended = job.run(variables=hostile)
     assert (ended.code, job.ran.exists(), marker.exists()) == (77, False, False)
     assert job.lab.entries()[-1]["decision"] == "deny"
 
@@ -156,7 +161,7 @@ def test_hostile_git_variables_change_nothing(job: JobLab) -> None:
 def test_doors_in_the_environment_are_denied(door: str, job: JobLab) -> None:
     """A variable that runs other code before the job's own is a denial that names it."""
     assert door in ENVIRONMENT_DOORS
-    ended = job.run(**{door: "/nonexistent"})
+    ended = job.run(variables={door: "/nonexistent"})
     job.denied(ended, "env.open_door")
     assert door in ended.err
 
