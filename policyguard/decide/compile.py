@@ -52,7 +52,12 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
 
 def policy_digest(compiled: dict[str, Any]) -> str:
     """Return the digest that names these policies: SHA-256 over the canonical bytes of what decides."""
-    return sha256_digest(canonical(compiled["policy"]))
+    encoded = _ENCODER.encode(compiled["policy"])
+    # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
+    return sha256_digest(encoded if encoded.isascii() else canonical(compiled["policy"]))
+
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def schema_data(schema: Schema) -> Any:

@@ -10,11 +10,12 @@ Pure, and never raises on data.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
-from policyguard.decide.index import Root, gather
+from policyguard.decide.index import gather
 from policyguard.decide.quorum import gaps
+from policyguard.decide.roots import ANYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule, Snapshot
 
 ALLOW, DENY, REQUIRE = range(3)
-ANYONE = ""
-"""The role under which rules stand that name none."""
-
 Rules: TypeAlias = "tuple[CompiledRule, ...]"
 NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
-NO_ROOT = Root({}, {})
+NO_ROOTS = Roots({}, {})
 NO_GAPS: tuple[Gap, ...] = ()
 
 NO_ALLOW = ("engine.no_allow",)
@@ -55,43 +53,38 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     subject, resource, context = admitted.subject, admitted.resource, admitted.context
     domain, facts, now = admitted.domain, admitted.facts, admitted.now
     action = facts.request.action
-    root = snapshot.roots.get((action, resource["type"]), NO_ROOT)
-    anywhere, in_domain = root.anywhere, root.in_domain
+    roots = snapshot.roots.get((action, resource["type"]), NO_ROOTS)
     entities = (subject, resource, context)
     # Step 2.
-    found: list[CompiledRule] = []
+    found: list[tuple[Any, ...]] = []
     ref = subject["id"]
     roles = (ANYONE, *snapshot.grants.roles_at(ref, domain, now))
+    anywhere = roots.anywhere
     for role in roles:
-        node = anywhere.get(role)
+        node = anywhere[role]
         if node is not None:
             gather(node, entities, found)
-    here = in_domain.get(domain)
-    if here is not None:
+    here = roots.in_domain[domain]
+    if here:
         for role in roles:
             node = here.get(role)
             if node is not None:
-                if node[1] or node[2]:
-                    gather(node, entities, found)
-                else:
-                    found += node[0]
+                gather(node, entities, found)
     allows = denies = requires = errored = NOTHING
     identifier, segments = resource["id"], admitted.segments
-    for rule in found:
-        stretch = rule.stretch
+    for stretch, spelled, test, scope, narrow, run, constants, effect, rule in found:
         if stretch is not None:
-            if segments[stretch] != rule.spelled:
+            if segments[stretch] != spelled:
                 continue
-        elif rule.test is not None and not rule.test(identifier):
+        elif test is not None and not test(identifier):
             continue
-        if rule.scope is not None and rule.scope != domain:
+        if scope is not None and scope != domain:
             continue
-        if rule.narrow and not rule.concerns(ref, now):
+        if narrow and not rule.concerns(ref, now):
             continue
-        run = rule.run
         if run is not None:
             try:
-                if not run(subject, resource, context, action, now, rule.constants):
+                if not run(subject, resource, context, action, now, constants):
                     continue
             except Exception:  # noqa: BLE001 - the optimistic code gives up this way; the exact evaluator decides
                 outcome = rule.evaluate_exactly(subject, resource, context, action, now)
@@ -100,9 +93,8 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
                 if outcome is not True:
                     errored = (*errored, rule)
                     # Step 3. INVARIANT I5: an error never grants.
-                    if rule.effect == ALLOW:
+                    if effect == ALLOW:
                         continue
-        effect = rule.effect
         if effect == ALLOW:
             allows = (*allows, rule)
         elif effect == DENY:

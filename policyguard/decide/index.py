@@ -9,8 +9,9 @@ not visited has the outcome FALSE, exactly. Pure.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 SUBJECT, RESOURCE, CONTEXT, PREFIX = range(4)
 
@@ -42,17 +43,17 @@ class Demand(NamedTuple):
 
     @property
     def slot(self) -> Slot:
-        return self.key, self.operator
+        return self[:2]
 
 
 Slot: TypeAlias = tuple[Key, str]
 
 
-class Demanding(Protocol):
-    """What the index needs to know of a rule."""
+class Candidate(NamedTuple):
+    """A rule, and what it demands."""
 
-    @property
-    def demands(self) -> tuple[Demand, ...]: ...
+    rule: Any
+    demands: tuple[Demand, ...]
 
 
 class Node(NamedTuple):
@@ -87,41 +88,12 @@ _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
 """Where to cut the sorted bounds, and whether the rules met are those from the cut on."""
 
 
-class Root(NamedTuple):
-    """The rules of one action on one type, by role: those of one domain, and those that may hold in any."""
-
-    anywhere: dict[str, Node]
-    in_domain: dict[str | None, dict[str, Node]]
-
-
-DOMAIN_SLOT: Slot = ((RESOURCE, "domain", None), "in")
-
-
-def plant(rules: Iterable[tuple[str, Demanding]]) -> Root:
-    """Return the root over (role, rule) pairs; most rules belong to one domain, which is looked up once."""
-    anywhere: dict[str, list[Demanding]] = {}
-    in_domain: dict[str | None, dict[str, list[Demanding]]] = {}
-    for role, rule in rules:
-        domain = next((demand.values[0] for demand in rule.demands if demand.slot == DOMAIN_SLOT
-                       and len(demand.values) == 1 and demand.attribute_guarded), None)  # fmt: skip
-        pile = anywhere if domain is None else in_domain.setdefault(domain, {})
-        pile.setdefault(role, []).append(rule)
-    known = frozenset({DOMAIN_SLOT})
-    return Root(
-        {role: build(members) for role, members in anywhere.items()},
-        {
-            domain: {role: build(members, known) for role, members in by_role.items()}
-            for domain, by_role in in_domain.items()
-        },
-    )
-
-
-def build(rules: Sequence[Demanding], used: frozenset[Slot] = frozenset()) -> Node:
+def build(rules: Sequence[Candidate], used: frozenset[Slot] = frozenset()) -> Node:
     """Return the tree over these rules. `used` are slots already looked up on the way here."""
     if len(rules) < FEW:
-        return Node(tuple(rules))
+        return Node(tuple([each.rule for each in rules]))
     chosen = _choose(rules, used)
-    grouped: dict[Slot, list[tuple[Demanding, Demand]]] = {}
+    grouped: dict[Slot, list[tuple[Candidate, Demand]]] = {}
     for rule, demand in chosen:
         if demand is not None:
             grouped.setdefault(demand.slot, []).append((rule, demand))
@@ -133,12 +105,15 @@ def build(rules: Sequence[Demanding], used: frozenset[Slot] = frozenset()) -> No
         if operator != "in":
             ordered = sorted(members, key=lambda each: each[1].values[0])
             bounds = tuple(demand.values[0] for _, demand in ordered)
-            others.append(Other(entity, name, field, get, bounds, tuple(rule for rule, _ in ordered), *_CUTS[operator]))
+            others.append(
+                Other(entity, name, field, get, bounds, tuple([each.rule for each, _ in ordered]), *_CUTS[operator])
+            )
         elif field is not None or entity == PREFIX:
             others.append(Other(entity, name, field, get))
         else:
             equals.append((entity, name, get))
-    return Node(tuple(rule for rule, demand in chosen if demand is None), tuple(equals), tuple(others))
+    always = tuple([each.rule for each, demand in chosen if demand is None])
+    return Node(always, tuple(equals), tuple(others))
 
 
 def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
@@ -146,35 +121,41 @@ def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
     return entity, name, field or "", operator
 
 
-def _choose(rules: Sequence[Demanding], used: frozenset[Slot]) -> list[tuple[Demanding, Demand | None]]:
+def _choose(rules: Sequence[Candidate], used: frozenset[Slot]) -> list[tuple[Candidate, Demand | None]]:
     """Return each rule with the demand that tells it from most others, None where none is worth a look-up."""
     values: dict[Slot, set[Any]] = {}
     for rule in rules:
         for demand in rule.demands:
-            if demand.slot not in used:
-                values.setdefault(demand.slot, set()).update(demand.values)
+            slot = demand.slot
+            if slot not in used:
+                values.setdefault(slot, set()).update(demand.values)
     # A bound lets a part of the rules through, an equality one value's: any equality that tells apart comes first.
-    worth = {slot: (slot[1] == "in" and len(found) > 1, len(found)) for slot, found in values.items()}
-    chosen: list[tuple[Demanding, Demand | None]] = []
+    worth = {
+        slot: (slot[1] == "in" and len(found) > 1, len(found), _order((slot, None))) for slot, found in values.items()
+    }
+    chosen: list[tuple[Candidate, Demand | None]] = []
     members: dict[Slot, int] = {}
     for rule in rules:
-        open_ = [demand for demand in rule.demands if demand.slot in worth]
-        best = max(open_, key=lambda demand: (worth[demand.slot], _order((demand.slot, None))), default=None)
+        ranked = [(rank, demand) for demand in rule.demands if (rank := worth.get(demand.slot)) is not None]
+        best = max(ranked, key=_rank)[1] if ranked else None
         chosen.append((rule, best))
         if best is not None:
             members[best.slot] = members.get(best.slot, 0) + 1
     return [(rule, best if best is not None and members[best.slot] >= FEW else None) for rule, best in chosen]
 
 
-def _nodes(slot: Slot, rules: list[tuple[Demanding, Demand]], used: frozenset[Slot]) -> dict[Any, Node]:
+_rank = itemgetter(0)
+
+
+def _nodes(slot: Slot, rules: list[tuple[Candidate, Demand]], used: frozenset[Slot]) -> dict[Any, Node]:
     """Return what lies below each value, and below `ABSENT` and `WITHOUT` the rules that such absence may concern."""
     (_, _, field), operator = slot
     nodes = {
-        ABSENT: Node(tuple(rule for rule, demand in rules if not demand.attribute_guarded)),
-        WITHOUT: Node(tuple(rule for rule, demand in rules if field is not None and not demand.guarded)),
+        ABSENT: Node(tuple([each.rule for each, demand in rules if not demand.attribute_guarded])),
+        WITHOUT: Node(tuple([each.rule for each, demand in rules if field is not None and not demand.guarded])),
     }
     if operator == "in":
-        by_value: dict[Any, list[Demanding]] = {}
+        by_value: dict[Any, list[Candidate]] = {}
         for rule, demand in rules:
             for value in dict.fromkeys(demand.values):
                 by_value.setdefault(value, []).append(rule)

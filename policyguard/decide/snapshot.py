@@ -18,20 +18,12 @@ from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
 from policyguard.decide.admit import Admitted, Gate, Malformed, gates
 from policyguard.decide.compile import FORMAT, compile_policy, decode_constant, hole_types, policy_digest, schema_of
-from policyguard.decide.demand import Template, bind, template
-from policyguard.decide.evaluate import ANYONE, decide, evaluate
+from policyguard.decide.demand import Template, template
+from policyguard.decide.evaluate import decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
-from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Root, plant
-from policyguard.decide.pattern import (
-    DOMAIN,
-    Matcher,
-    domain_index,
-    literal_domain,
-    literal_prefix,
-    literal_stretch,
-    matcher,
-)
+from policyguard.decide.pattern import Matcher, literal_stretch, matcher
+from policyguard.decide.roots import Roots, roots_of
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
@@ -54,13 +46,23 @@ class Shape:
 
 
 class CompiledRule:
-    """One rule, ready to run. `run` None means the rule has no condition; `test` None that every id matches."""
+    """One rule, ready to run. `run` None means the rule has no condition.
+
+    Where `stretch` is not None, an id matches if its segments there are `spelled`; else `test` says it, None for every
+    id. `type_patterns` are the patterns that ids of the rule's types match already.
+    """
 
     __slots__ = (
-        "actions", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids", "narrow",
+        "actions", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
+        "type_patterns",
     )  # fmt: skip
+
+    hot: tuple[Any, ...]
+    spelled: list[str]
+    stretch: slice | None
+    test: Matcher | None
 
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
         (self.id, self.effect, actions, types, roles, subjects, self.id_pattern, self.scope, number, constants,
@@ -81,15 +83,26 @@ class CompiledRule:
         self.shape: Shape | None = shapes[number] if number >= 0 else None
         self.run = None if self.shape is None else self.shape.run
         self.constants: tuple[Any, ...] = ()
-        self.demands: tuple[Demand, ...] = ()
         if self.shape is not None:
             self.constants = tuple(map(decode_constant, constants, self.shape.hole_types))
-        self.test: Matcher | None = None
-        self.stretch: slice | None = None
-        self.spelled: list[str] = []
+        self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
         self.span = Span(intern.text(file) or "", line, column)
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill in how ids are tested, when it is first asked for: few rules are looked at in a short life."""
+        if name not in ("hot", "spelled", "stretch", "test"):
+            raise AttributeError(name)
+        stretch = literal_stretch(self.id_pattern, self.type_patterns)
+        tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
+        self.test = None if stretch else next((test for test in tests if test is not None), None)
+        self.stretch, self.spelled = stretch or (None, [])
+        # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
+        self.hot = (
+            self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
+        )  # fmt: skip
+        return getattr(self, name)
 
     def fits(self, identifier: str) -> bool:
         """Whether an id of one of the rule's types fits the rule's pattern."""
@@ -124,8 +137,10 @@ _DEFAULT_REASONS = ("rule.allow", "rule.deny", "rule.require")
 class Interner:
     """Makes one object of equal texts and equal tuples while a snapshot is built."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
 
     def text(self, text: str | None) -> str | None:
         return None if text is None else sys.intern(text)
@@ -133,6 +148,14 @@ class Interner:
     def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
         key = tuple(map(sys.intern, texts))
         return self._tuples.setdefault(key, key)
+
+    def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
+        """Return the patterns of these resource types' ids."""
+        found = self._patterns.get(types)
+        if found is None:
+            resources = self._schema.resources
+            found = self._patterns[types] = frozenset(resources[name].id_pattern for name in types)
+        return found
 
 
 class Snapshot:
@@ -157,13 +180,13 @@ class Snapshot:
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
         self._all_sensitive = frozenset().union(*(gate.sensitive for gate in self.gates.values()))
         shapes = [Shape(from_canonical(form)) for form in policy["shapes"]]
-        intern = Interner()
+        intern = Interner(self.schema)
         self.rules: tuple[CompiledRule, ...] = tuple(
             CompiledRule(data, place, shapes, intern)
             for data, place in zip(policy["rules"], compiled["places"], strict=True)
         )
         self.by_id: dict[str, CompiledRule] = {rule.id: rule for rule in self.rules}
-        self.roots: dict[tuple[str, str], Root] = _roots(self.rules, self.schema)
+        self.roots: dict[tuple[str, str], Roots] = roots_of(self.rules, self.schema)
 
     @classmethod
     def of(cls, policy_set: PolicySet, grants: Grants) -> Snapshot:
@@ -183,6 +206,11 @@ class Snapshot:
                 f"found format `{compiled.get('format')}`, expected `{FORMAT}`, compile the policies again"
             )
         return cls(compiled, digest)
+
+    def warm(self) -> None:
+        """Build now what is else built when a decision first needs it: for hosts that live long."""
+        for roots in self.roots.values():
+            roots.warm()
 
     def decide(self, facts: Facts, now: Instant) -> Decision:
         """Return the decision on these facts. Never raises on data."""
@@ -221,63 +249,3 @@ class Snapshot:
         """Return the paths whose values never leave, for a request of these types."""
         gate = self.gates.get((request.subject.type, request.resource.type))
         return self._all_sensitive if gate is None else gate.sensitive
-
-
-def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str], Root]:
-    """Return the index of every action on every type; an action that nobody writes rules for is there too."""
-    piles: dict[tuple[str, str], list[tuple[str, CompiledRule]]] = {
-        (action, resource.name): [] for resource in schema.resources.values() for action in resource.actions
-    }
-    for rule in rules:
-        _match(rule, {schema.resources[type_name].id_pattern for type_name in rule.resource_types})
-        rule.demands = _demands(rule, schema)
-        for type_name in rule.resource_types:
-            for action in rule.actions:
-                pile = piles.get((action, type_name))
-                if pile is not None:
-                    pile += [(role, rule) for role in rule.roles or (ANYONE,)]
-    roots = {key: plant(pile) for key, pile in piles.items()}
-    for rule in rules:
-        rule.demands = ()
-    return roots
-
-
-def _match(rule: CompiledRule, type_patterns: set[str | None]) -> None:
-    """Give the rule its test of ids, or the stretch of segments that is the whole test."""
-    stretch = literal_stretch(rule.id_pattern, type_patterns)
-    if stretch is not None:
-        rule.stretch, rule.spelled = stretch
-        return
-    tests = [matcher(rule.id_pattern, pattern) for pattern in type_patterns]
-    rule.test = next((test for test in tests if test is not None), None)
-
-
-def _demands(rule: CompiledRule, schema: Schema) -> tuple[Demand, ...]:
-    demands: list[Demand] = [] if rule.shape is None else list(bind(rule.shape.demands, rule.constants))
-    if rule.scope is not None:
-        demands.append(_demand((RESOURCE, "domain", None), rule.scope))
-    if rule.subjects:
-        demands.append(_demand((SUBJECT, "id", None), *rule.subjects))
-    if rule.id_pattern is not None:
-        patterns = {schema.resources[name].id_pattern for name in rule.resource_types}
-        demands += _pattern_demands(rule.id_pattern, patterns, scoped=rule.scope is not None)
-    return tuple(demands)
-
-
-def _demand(key: Key, *values: str) -> Demand:
-    """Return an equality that is not of the condition, so that absence is FALSE and never an ERROR."""
-    return Demand(key, "in", values, True, True)
-
-
-def _pattern_demands(pattern: str, type_patterns: set[str | None], *, scoped: bool) -> list[Demand]:
-    if "*" not in pattern and DOMAIN not in pattern:
-        return [_demand((RESOURCE, "id", None), pattern)]
-    found: list[Demand] = []
-    indices = {domain_index(type_pattern) for type_pattern in type_patterns}
-    literal = literal_domain(pattern, indices.pop()) if len(indices) == 1 else None
-    if literal is not None and not scoped:
-        found.append(_demand((RESOURCE, "domain", None), literal))
-    prefix = literal_prefix(pattern)
-    if prefix:
-        found.append(_demand((PREFIX, str(len(prefix)), None), "/".join(prefix)))
-    return found

@@ -1,0 +1,143 @@
+"""The rules of a snapshot by action, resource type and role; a role's tree is built when the role first asks.
+
+A hook decides once and exits: it builds the few trees of one subject's roles instead of all. A tree is built from what
+the snapshot holds, so whoever builds it, and when, it is the same tree. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from policyguard.decide.demand import bind
+from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, Node, Slot, build
+from policyguard.decide.pattern import DOMAIN, domain_index, literal_domain, literal_prefix
+from policyguard.model.policy import Schema
+
+if TYPE_CHECKING:
+    from policyguard.decide.snapshot import CompiledRule
+
+ANYONE = ""
+"""The role under which rules stand that name none."""
+
+
+class Anywhere(dict[str, Node | None]):
+    """Rules that may matter in any domain: `anywhere[role]` is their tree, None where no rule names the role.
+
+    Two threads that ask first at once build equal trees, and either may stay.
+    """
+
+    __slots__ = ("piles",)
+
+    def __init__(self, piles: Mapping[str, Sequence[CompiledRule]]) -> None:
+        self.piles = piles
+
+    def __missing__(self, role: str) -> Node | None:
+        pile = self.piles.get(role)
+        node = None if pile is None else _tree(pile)
+        self[role] = node
+        return node
+
+
+class InDomain(dict[str | None, dict[str, Node]]):
+    """Rules of one domain only, most rules of a lab: `in_domain[domain]` holds their trees by role.
+
+    A domain that no rule names leaves no trace, however often requests name it.
+    """
+
+    __slots__ = ("piles",)
+
+    def __init__(self, piles: Mapping[str, Mapping[str, Sequence[CompiledRule]]]) -> None:
+        self.piles = piles
+
+    def __missing__(self, domain: str | None) -> Mapping[str, Node]:
+        by_role = self.piles.get(domain) if domain is not None else None
+        if by_role is None:
+            return NOWHERE
+        trees = {role: _tree(pile, DOMAIN_KNOWN) for role, pile in by_role.items()}
+        self[domain] = trees
+        return trees
+
+
+NOWHERE: Mapping[str, Node] = {}
+DOMAIN_KNOWN = frozenset({((RESOURCE, "domain", None), "in")})
+"""Below a domain, equality with it tells no rule from another."""
+
+
+class Roots:
+    """The rules of one action on one type."""
+
+    __slots__ = ("anywhere", "in_domain")
+
+    def __init__(
+        self,
+        anywhere: Mapping[str, Sequence[CompiledRule]],
+        in_domain: Mapping[str, Mapping[str, Sequence[CompiledRule]]],
+    ) -> None:
+        self.anywhere = Anywhere(anywhere)
+        self.in_domain = InDomain(in_domain)
+
+    def warm(self) -> None:
+        """Build every tree now, for a host that decides for long and would rather wait once."""
+        for role in self.anywhere.piles:
+            self.anywhere[role]
+        for domain in self.in_domain.piles:
+            self.in_domain[domain]
+
+
+def roots_of(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, str], Roots]:
+    """Return, for every action on every type, the rules by role; an action nobody writes rules for is there too."""
+    keys = [(action, resource.name) for resource in schema.resources.values() for action in resource.actions]
+    anywhere: dict[tuple[str, str], dict[str, list[CompiledRule]]] = {key: {} for key in keys}
+    in_domain: dict[tuple[str, str], dict[str, dict[str, list[CompiledRule]]]] = {key: {} for key in keys}
+    domains: dict[tuple[str | None, frozenset[str | None]], str | None] = {}
+    for rule in rules:
+        domain = rule.scope
+        if domain is None and rule.id_pattern is not None:
+            pair = (rule.id_pattern, rule.type_patterns)
+            if pair not in domains:
+                domains[pair] = _one_domain(*pair)
+            domain = domains[pair]
+        for type_name in rule.resource_types:
+            for action in rule.actions:
+                key = (action, type_name)
+                if key in anywhere:
+                    pile = anywhere[key] if domain is None else in_domain[key].setdefault(domain, {})
+                    for role in rule.roles or (ANYONE,):
+                        pile.setdefault(role, []).append(rule)
+    return {key: Roots(anywhere[key], in_domain[key]) for key in keys}
+
+
+def _tree(pile: Sequence[CompiledRule], known: frozenset[Slot] = frozenset()) -> Node:
+    return build([Candidate(rule.hot, demands(rule)) for rule in pile], known)
+
+
+def _one_domain(pattern: str, type_patterns: frozenset[str | None]) -> str | None:
+    """Return the only domain whose ids fit the pattern, None if there may be several, or none at all."""
+    found = {literal_domain(pattern, domain_index(type_pattern)) for type_pattern in type_patterns}
+    return found.pop() if len(found) == 1 else None
+
+
+def demands(rule: CompiledRule) -> tuple[Demand, ...]:
+    """Return what a request must meet for this rule to matter: of its condition, its scope, its subjects, its ids."""
+    found: list[Demand] = [] if rule.shape is None else list(bind(rule.shape.demands, rule.constants))
+    if rule.subjects:
+        found.append(_demand((SUBJECT, "id", None), *rule.subjects))
+    if rule.id_pattern is not None:
+        found += _pattern_demands(rule.id_pattern)
+    return tuple(found)
+
+
+def _demand(key: Key, *values: str) -> Demand:
+    """Return an equality that is not of the condition, so that absence is FALSE and never an ERROR."""
+    return Demand(key, "in", values, True, True)
+
+
+def _pattern_demands(pattern: str) -> list[Demand]:
+    if "*" not in pattern and DOMAIN not in pattern:
+        return [_demand((RESOURCE, "id", None), pattern)]
+    found: list[Demand] = []
+    prefix = literal_prefix(pattern)
+    if prefix:
+        found.append(_demand((PREFIX, str(len(prefix)), None), "/".join(prefix)))
+    return found
