@@ -13,8 +13,8 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import job_collectors, job_request
 from policyguard.cli.main import BAD_DATA, DENIED
-from policyguard.cli.options import guard_options, open_guard, replace_file, settings, trust_option
-from policyguard.cli.output import say_explanation
+from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
+from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import DEFAULT_AUDIENCE, Config
 from policyguard.errors import AccessDenied
@@ -38,6 +38,8 @@ def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | No
     """
     config = settings(**given)
     request, inputs = job_request(job, words, os.environ)
+    if out is not None:
+        check_replaceable(out)
 
     def tell(signed: SignedDecision) -> None:
         if out is not None:
@@ -52,6 +54,8 @@ def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | No
             return launch(guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
                           on_decision=tell)  # fmt: skip
         except AccessDenied as denial:
+            for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
+                say(f"missing  {line}", err=True)
             return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
 
 
