@@ -37,6 +37,7 @@ VERBS = {
     "run": "Decide about a job, and start it only if it is allowed.",
     "hook": "Answer a JSON request on standard input; for other programs.",
     "verify": "Check a signed decision against trust, request and audience.",
+    "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "keys": "Make keys and show their ids.",
     "audit": "Verify, show, prove or follow the decision log.",
     "import": "Translate a casbin model and policy.",
