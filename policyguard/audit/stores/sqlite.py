@@ -110,7 +110,8 @@ class SqliteStore:
         execute = self._execute
         try:
             execute("BEGIN IMMEDIATE")
-            rows = grow(self.last())
+            last = execute(_LAST).fetchone()
+            rows = grow(last and _row(last))
             if len(rows) == 1:
                 execute(_INSERT, rows[0])
             else:
