@@ -53,11 +53,19 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defau
         """Return the one spelling; `parse(envelope.to_bytes()) == envelope`."""
         if self.batch is None:
             return _encode(self)
-        plain = Envelope(self.payload, self.payload_type, self.signatures)
-        return b'{"batch":%b,%b' % (_SORTING.encode(self.batch), _encode(plain)[1:])
+        return _encode_sorted(_Batched(self.batch, self.payload, self.payload_type, self.signatures))
 
 
-_SORTING = msgspec.json.Encoder(order="sorted")
+class _Batched(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An envelope with a batch proof, its fields in sorted order."""
+
+    batch: BatchProof
+    payload: bytes
+    payload_type: str
+    signatures: tuple[Signature, ...]
+
+
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _encode = msgspec.json.Encoder().encode
 """Writes bytes as padded base64 and text with the shortest escapes, as RFC 8785 wants them; a test compares."""
 
