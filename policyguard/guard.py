@@ -18,6 +18,7 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
+from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -154,10 +155,19 @@ class Guard:
         receipt = self._log.append(envelope.to_bytes())
         return SignedDecision(envelope, receipt, decision)
 
-    def issue_many(self, facts: Sequence[Facts]) -> tuple[SignedDecision, ...]:
-        """Return one signed decision for each, all durable in one commit."""
+    def issue_many(self, facts: Sequence[Facts], *, one_root: bool = True) -> tuple[SignedDecision, ...]:
+        """Return one signed decision for each, in order, all durable in one commit, or none.
+
+        Args:
+            one_root: sign once, over a Merkle root of all; each envelope carries its proof and verifies alone, here
+                and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
+        """
         stated = [self._state(each) for each in facts]
-        envelopes = [sign(payload, PAYLOAD_TYPE, (self._key,)) for _, payload in stated]
+        payloads = [payload for _, payload in stated]
+        if one_root and len(payloads) > 1:
+            envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
+        else:
+            envelopes = tuple([sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads])
         receipts = self._log.append_many([envelope.to_bytes() for envelope in envelopes])
         return tuple(
             SignedDecision(envelope, receipt, decision)

@@ -242,9 +242,10 @@ class Snapshot:
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
+        if len(ids) == 1:
+            shape = self.by_id[ids[0]].shape
+            return frozenset() if shape is None else shape.reads
         shapes = [shape for rule_id in ids if (shape := self.by_id[rule_id].shape) is not None]
-        if len(shapes) == 1:
-            return shapes[0].reads
         return frozenset().union(*(shape.reads for shape in shapes))
 
     def sensitive(self, request: Request) -> frozenset[str]:
