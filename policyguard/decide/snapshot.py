@@ -35,7 +35,7 @@ from policyguard.decide.pattern import (
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
-from policyguard.model.policy import PolicySet, Quorum, Schema
+from policyguard.model.policy import Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
 from policyguard.values import Instant, Span, parse_instant
 
@@ -139,8 +139,8 @@ class Snapshot:
     """An immutable, compiled policy set. Build with `of` or `from_compiled`."""
 
     __slots__ = (
-        "_all_sensitive", "by_id", "epoch", "gates", "grants", "persons", "policy_digest", "quorums", "roots", "rules",
-        "schema", "trace_roles",
+        "_all_sensitive", "by_id", "epoch", "gates", "grants", "people", "persons", "policy_digest", "quorums", "roots",
+        "rules", "schema", "trace_roles",
     )  # fmt: skip
 
     def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
@@ -149,9 +149,11 @@ class Snapshot:
         self.epoch: int = policy["epoch"]
         self.schema: Schema = schema_of(policy["schema"])
         self.grants = Grants.from_data(policy["grants"])
-        self.persons: dict[str, str] = {
-            account: person for person, accounts, _, _ in policy["persons"] for account in accounts
-        }
+        self.people: tuple[Person, ...] = tuple(
+            Person(id=person, accounts=tuple(accounts), keys=tuple(keys), emails=tuple(emails))
+            for person, accounts, keys, emails in policy["persons"]
+        )
+        self.persons: dict[str, str] = {account: each.id for each in self.people for account in each.accounts}
         self.quorums: dict[str, Quorum] = {data["id"]: msgspec.convert(data, Quorum) for data in policy["quorums"]}
         self.trace_roles: tuple[str, ...] = tuple(policy["trace_roles"])
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
