@@ -33,6 +33,7 @@ VERBS = {
     "explain": "Explain how a request would be decided, without signing or logging.",
     "run": "Decide about a job, and start it only if it is allowed.",
     "hook": "Answer a JSON request on standard input; for other programs.",
+    "repo": "Judge pushes to a git repository, and install the hooks that do.",
     "verify": "Check a signed decision against trust, request and audience.",
     "keys": "Make keys and show their ids.",
     "audit": "Verify, show, prove or follow the decision log.",

@@ -15,6 +15,10 @@ OK, FINDINGS, USAGE, BAD_DATA, UNAVAILABLE, DENIED, CONFIGURATION = 0, 1, 64, 65
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:2] == ["hook", "git"]:
+        from policyguard.hooks.git import main as git_hook
+
+        sys.exit(git_hook(words[2:]))
     if words[:1] == ["hook"] and "--help" not in words:
         from policyguard.hooks.stdio import main as hook
 
