@@ -36,6 +36,7 @@ VERBS = {
     "explain": "Explain how a request would be decided, without signing or logging.",
     "run": "Decide about a job, and start it only if it is allowed.",
     "hook": "Answer a JSON request on standard input; for other programs.",
+    "repo": "Judge pushes to a git repository, and install the hooks that do.",
     "verify": "Check a signed decision against trust, request and audience.",
     "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "keys": "Make keys and show their ids.",
