@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -155,6 +155,18 @@ class Guard:
         receipt = self._log.append(envelope.to_bytes())
         return SignedDecision(envelope, receipt, decision)
 
+    def issue_denial(self, decision: Decision) -> SignedDecision:
+        """Return the signed, logged form of a denial that no rule made: an alert of a hook that saw a job change.
+
+        Raises:
+            ValueError: it allows; what the policies did not decide can only take access away.
+        """
+        # INVARIANT I165: only the policies allow; whatever else is signed with the guard's key denies.
+        if decision.allowed:
+            raise ValueError("found a decision that allows, expected a denial")
+        envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
+        return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
+
     def issue_many(self, facts: Sequence[Facts], *, one_root: bool = True) -> tuple[SignedDecision, ...]:
         """Return one signed decision for each, in order, all durable in one commit, or none.
 
@@ -189,12 +201,17 @@ class Guard:
         snapshot = self._snapshot
         now = self._clock()
         decision = snapshot.decide(facts, now)
-        payload = decision_statement(
-            decision, facts.request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
+        return decision, self._stated(decision, now, mattered=snapshot.mattering(decision), snapshot=snapshot)
+
+    def _stated(
+        self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None
+    ) -> bytes:
+        request = decision.facts.request
+        return decision_statement(
+            decision, request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
             not_before=now, expires=now + self._lifetime_ns, advisory=self._advisory,
-            mattered=snapshot.mattering(decision), sensitive=snapshot.sensitive(facts.request),
+            mattered=mattered, sensitive=(snapshot or self._snapshot).sensitive(request),
         )  # fmt: skip
-        return decision, payload
 
     def close(self) -> None:
         """Close the log that `open` opened. Everything acknowledged is durable already."""

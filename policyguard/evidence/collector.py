@@ -32,13 +32,15 @@ MAX_UNUSABLE = 32
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to run: the command, where, with which environment, and the files the job names.
 
-    `directory` is absolute. `files` are names relative to it, or absolute. `environment` is what the child will get.
+    `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute. `environment` is what the
+    child will get.
     """
 
     argv: tuple[str, ...] = ()
     directory: str = "/"
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     files: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
