@@ -177,7 +177,7 @@ def decision_statement(
         },
         tuple([GapRecord(g.because, g.domain, g.needed, g.quorum, g.roles, g.rule) for g in decision.gaps]),
         instant_text(issued_at),
-        {path: str(facts.missing[path]) for path in sorted(facts.missing)},
+        {path: _HIDDEN if path in sensitive else str(facts.missing[path]) for path in sorted(facts.missing)},
         "advisory" if advisory else "enforcing",
         instant_text(not_before),
         decision.obligations,
@@ -235,6 +235,9 @@ def instant_text(instant: Instant) -> str:
 def _second_text(whole_s: int) -> str:
     return format_instant(whole_s * NANOSECONDS_PER_S)[:-1]
 
+
+_HIDDEN = "not supplied, why is hidden"
+"""What a collector says of a sensitive fact may quote it."""
 
 _WORDS = ("", *(assurance.word for assurance in Assurance))
 _SHORT = 40

@@ -63,6 +63,7 @@ SCHEMA = Schema(
                       "lines": Attribute(name="lines", type=INT, optional=True),
                       "owner": Attribute(name="owner", type=TEXT, optional=True)}},
 )  # fmt: skip
+TYPES = (("job",), ("job",), ("job", "image"), ("job", "node"), tuple(PATTERNS_OF_TYPES))
 SUBJECTS = ("user:ann", "user:bob", "bot:ci")
 ROLES = ("r0", "r1")
 PATTERNS = (
@@ -169,7 +170,7 @@ def _rules(draw: st.DrawFn, number: int, shared: list[Expression]) -> Rule:
         id=f"rule-{number}",
         effect=effect,
         actions=("job:use",),
-        resource_types=draw(st.sampled_from((("job",), ("job",), ("job", "image"), ("job", "node"), tuple(SCHEMA.resources)))),
+        resource_types=draw(st.sampled_from(TYPES)),
         roles=() if subjects else draw(st.sampled_from(((), (), ("r0",), ROLES))),
         subjects=subjects,
         id_pattern=draw(st.sampled_from(PATTERNS)),
@@ -189,19 +190,24 @@ def policy_sets(draw: st.DrawFn) -> PolicySet:
     return PolicySet(
         schema=SCHEMA,
         roles=(Role(name="r0"), Role(name="r1", inherits=("r0",))),
-        bindings=(Binding(subject="user:ann", role="r0", domain="red"), Binding(subject="user:bob", role="r1", domain="*"),
+        bindings=(Binding(subject="user:ann", role="r0", domain="red"),
+                  Binding(subject="user:bob", role="r1", domain="*"),
                   Binding(subject="bot:ci", role="r1", domain="red", expires=NOW + HOUR)),
         rules=tuple(draw(_rules(number, shared)) for number in range(count)),
         quorums=(Quorum(id="one", approvers=(Approvers(count=1, roles=("r0",)),)),),
     )  # fmt: skip
 
 
+def _frozen(data: dict[str, Any]) -> FrozenMap:
+    return FrozenMap(data)
+
+
 def _maps(keys: tuple[str, ...], values: st.SearchStrategy[Any]) -> st.SearchStrategy[FrozenMap]:
-    return st.dictionaries(st.sampled_from(keys), values, max_size=2).map(FrozenMap)
+    return st.dictionaries(st.sampled_from(keys), values, max_size=2).map(_frozen)
 
 
 _CODES = st.fixed_dictionaries({}, optional={"dirty": st.booleans(), "lines": st.sampled_from(EDGES),
-                                             "owner": st.sampled_from(WORDS)}).map(FrozenMap)  # fmt: skip
+                                             "owner": st.sampled_from(WORDS)}).map(_frozen)  # fmt: skip
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "resource.size": st.sampled_from(EDGES), "resource.queue": st.sampled_from(WORDS), "resource.clean": st.booleans(),
     "resource.code": _CODES, "resource.labels": _maps(("k", "l", "m"), st.sampled_from(WORDS)),

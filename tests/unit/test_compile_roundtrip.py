@@ -85,7 +85,7 @@ def test_a_schema_comes_back_whole_whatever_its_names() -> None:
         ("resource.at == timestamp('2026-03-01T09:00:00.000000001Z')", {"at": "2026-03-01T09:00:00.000000001Z"}, True),
         ("resource.at == timestamp('2026-03-01T09:00:00.000000001Z')", {"at": "2026-03-01T09:00:00Z"}, False),
         ("resource.at > timestamp('0001-01-01T00:00:00Z')", {"at": "0001-01-01T00:00:00.5Z"}, True),
-        ("resource.at in [timestamp('9999-12-31T23:59:59.999999999Z')]", {"at": "9999-12-31T23:59:59.999999999Z"}, True),
+        ("resource.at in [timestamp('9999-12-31T23:59:59.9Z')]", {"at": "9999-12-31T23:59:59.900Z"}, True),
         ("resource.pause == duration('1ns')", {"pause": "1ns"}, True),
         ("resource.pause <= duration('-87600000h')", {"pause": "-87600000h"}, True),
         ("resource.name == '\u00e9'", {"name": "\u00e9"}, True),
