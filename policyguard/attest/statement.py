@@ -175,7 +175,7 @@ def decision_statement(
         {path: _fact(entries[path], path in sensitive) for path in sorted(shown)},
         tuple([_gap(gap) for gap in decision.gaps]) if decision.gaps else (),
         instant_text(issued_at),
-        {path: str(missing[path]) for path in sorted(missing)} if missing else {},
+        {path: _HIDDEN if path in sensitive else str(missing[path]) for path in sorted(missing)} if missing else {},
         "advisory" if advisory else "enforcing",
         instant_text(not_before),
         decision.obligations,
@@ -233,6 +233,9 @@ def instant_text(instant: Instant) -> str:
 def _second_text(whole_s: int) -> str:
     return format_instant(whole_s * NANOSECONDS_PER_S)[:-1]
 
+
+_HIDDEN = "not supplied, why is hidden"
+"""What a collector says of a sensitive fact may quote it."""
 
 _WORDS = ("", *(assurance.word for assurance in Assurance))
 _SHORT = 40
