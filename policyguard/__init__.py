@@ -30,7 +30,7 @@ _HOMES = {
     "SigningError": "policyguard.errors",
     "Trust": "policyguard.attest.trust",
     "VerificationError": "policyguard.errors",
-    "verify": "policyguard.verify",
+    "VerifiedDecision": "policyguard.verify",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

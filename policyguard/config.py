@@ -18,6 +18,7 @@ from pathlib import Path
 
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.policy.reader import read_value
+from policyguard.snapshots import read_bounded
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
@@ -58,13 +59,7 @@ def find_config(directory: Path, variable: str | None) -> Config:
 
 def read_config(path: Path) -> Config:
     """Return what this file says, its paths made relative to it."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be read: {(problem.strerror or '').lower()}") from problem
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ConfigurationError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, expected a short configuration")
+    text = read_bounded(path, MAX_CONFIG_BYTES)
     try:
         data = read_value(text, str(path))
     except PolicyErrors as problems:

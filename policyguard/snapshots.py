@@ -29,7 +29,7 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
     """
     try:
         status = os.stat(path)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:
         raise ConfigurationError(f"{path}: no policies there: {_why(problem)}") from problem
     if stat.S_ISDIR(status.st_mode):
         # The loader's imports cost five times a whole decision process; only this branch pays for them.
@@ -42,16 +42,36 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
 
 
 def read_bounded(path: str | Path, most: int) -> bytes:
-    """Return the bytes of a file of at most this size, else raise `ConfigurationError`."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(most + 1)
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be read: {_why(problem)}") from problem
+    """Return the bytes of a regular file of at most this size, else raise `ConfigurationError`."""
+    data = read_start(path, most + 1)
     if len(data) > most:
         raise ConfigurationError(f"{path}: larger than {most} bytes")
     return data
 
 
-def _why(problem: OSError) -> str:
-    return os.strerror(problem.errno).lower() if problem.errno else "unknown reason"
+def read_start(path: str | Path, most: int) -> bytes:
+    """Return the first bytes of a regular file, at most so many, else raise `ConfigurationError`.
+
+    Never waits: a FIFO, a device or a terminal in the file's place is refused, not read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigurationError(f"{path}: found {kind_of(mode)}, expected a regular file")
+            return file.read(most)
+    except (OSError, ValueError) as problem:
+        raise ConfigurationError(f"{path}: cannot be read: {_why(problem)}") from problem
+
+
+def kind_of(mode: int) -> str:
+    """Return what people call this kind of file."""
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a device"),
+             (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"), (stat.S_ISLNK, "a link"))  # fmt: skip
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a regular file")
+
+
+def _why(problem: Exception) -> str:
+    # A path with a NUL in it is a ValueError.
+    return (getattr(problem, "strerror", None) or str(problem)).lower()

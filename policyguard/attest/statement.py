@@ -206,10 +206,11 @@ def parse_statement(payload: bytes) -> Statement:
     try:
         statement = _DECODER.decode(payload)
         _check_values(statement.predicate)
+        spelled = canonical(msgspec.json.decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
     # INVARIANT I30: one value has one spelling: decode, encode again, compare.
-    if canonical(msgspec.json.decode(payload)) != payload:
+    if spelled != payload:
         raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
     # INVARIANT I38: the digest and the resource that in-toto tools read are those that we check.
     subject, predicate = statement.subject[0], statement.predicate

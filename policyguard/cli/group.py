@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import click
 
 from policyguard import __version__
 from policyguard.cli import main as codes
+from policyguard.cli.output import visible
 from policyguard.errors import (
     AccessDenied,
     AuditError,
@@ -41,6 +43,8 @@ VERBS = {
     "doctor": "Check that this installation can do its work.",
 }
 """Verb to its one line of help; `cli/<verb>.py` holds the command."""
+
+DEBUG_VARIABLE = "POLICYGUARD_DEBUG"
 
 EXIT_CODES: tuple[tuple[type[PolicyGuardError], int], ...] = (
     (RequestError, codes.BAD_DATA),
@@ -81,10 +85,15 @@ def group() -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run the command these words spell and return its exit code; errors become one line on standard error."""
+    _speak_any_text()
     try:
         result = group.main(list(words), prog_name="policyguard", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as leave:
         return leave.exit_code
+    except click.exceptions.NoArgsIsHelpError as problem:
+        click.echo(problem.format_message(), err=True)
+        return codes.USAGE
     except click.Abort:
         complain("stopped")
         return 130
@@ -99,7 +108,18 @@ def run(words: Sequence[str]) -> int:
         complain(str(problem), problem.help)
         return exit_code(problem)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _stop_speaking()
+        return codes.UNAVAILABLE
+    except OSError as problem:
+        _stop_speaking()
+        complain(_of_system(problem))
+        return codes.UNAVAILABLE
+    # INVARIANT I181: whatever fails here, and however, the exit code is not 0 and the user sees one line.
+    except Exception as problem:
+        if DEBUG_VARIABLE in os.environ:
+            raise
+        complain(f"stopped by a mistake in policyguard: {type(problem).__name__}: {problem}",
+                 f"please report it, with what {DEBUG_VARIABLE}=1 adds")  # fmt: skip
         return codes.UNAVAILABLE
     return result if isinstance(result, int) else codes.OK
 
@@ -111,9 +131,29 @@ def exit_code(problem: PolicyGuardError) -> int:
 
 def complain(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
     """Write one line to standard error, and a second one with help where there is some."""
-    click.echo(f"{prefix}{message}", err=True)
+    click.echo(visible(f"{prefix}{message}"), err=True)
     if help:
-        click.echo(f"  help: {help}", err=True)
+        click.echo(visible(f"  help: {help}"), err=True)
+
+
+def _of_system(problem: OSError) -> str:
+    reason = (problem.strerror or str(problem)).lower()
+    if problem.filename is None:
+        return f"standard output cannot be written: {reason}"
+    name = os.fsdecode(problem.filename) if isinstance(problem.filename, bytes) else problem.filename
+    return f"{name}: {reason}"
+
+
+def _speak_any_text() -> None:
+    """Let every text be printed: what the encoding of a stream lacks, and bytes of file names, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _stop_speaking() -> None:
+    """Send what is still to be written nowhere, so that the interpreter does not fail over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
 
 
 def _usage_help(problem: click.ClickException) -> str | None:

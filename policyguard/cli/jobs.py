@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from policyguard.errors import PolicyErrors, RequestError
+from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
@@ -32,7 +32,14 @@ def job_request(path: Path, words: Sequence[str], environment: Mapping[str, str]
         data = read_value(read_bounded(path, MAX_JOB_BYTES), str(path))
     except PolicyErrors as problems:
         raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
-    return read_job(data, words, os.getcwd(), environment)
+    return read_job(data, words, _here(), environment)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError as problem:
+        raise ConfigurationError(f"the current folder: {(problem.strerror or '').lower()}") from problem
 
 
 def look_at_job(path: Path, words: Sequence[str], environment: Mapping[str, str]) -> Facts:

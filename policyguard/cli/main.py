@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from policyguard.cli.streams import open_closed
+
 OK, FINDINGS, USAGE, BAD_DATA, UNAVAILABLE, DENIED, CONFIGURATION = 0, 1, 64, 65, 69, 77, 78
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
+    open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["hook"] and "--help" not in words:
+    if words[:1] == ["hook"] and not {"--help", "-h", "--json"} & set(words):
         if arguments is None:
             _hook_process(words[1:])
         from policyguard.hooks.stdio import main as hook

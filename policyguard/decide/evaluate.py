@@ -110,7 +110,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     if requires:
         missing = _missing(snapshot, facts, admitted, requires, now)
         if missing:
-            reasons = (NEEDS_APPROVAL, *_reasons(tuple(rule for rule in requires if rule.reason)))
+            reasons = (NEEDS_APPROVAL, *sorted({rule.reason for rule in requires if rule.reason}))
             return _decision(snapshot, facts, now, False, reasons, requires, errored, requires, missing)
     return _decision(snapshot, facts, now, True, _reasons(allows), allows + requires, errored, requires)
 
@@ -136,11 +136,9 @@ def _decision(
     errored: Rules, requires: Rules, missing: tuple[Gap, ...] = NO_GAPS,
 ) -> Decision:  # fmt: skip
     if len(determining) == 1:
-        rule = determining[0]
-        ids, obligations = rule.ids, rule.obligations
+        ids, obligations = determining[0].ids, determining[0].obligations
     elif determining:
-        ids = _ids(determining)
-        obligations = tuple(sorted({o for rule in determining for o in rule.obligations}))
+        ids, obligations = _ids(determining), _obligations(determining)
     else:
         ids = obligations = NONE
     return Decision(
@@ -154,9 +152,18 @@ def _ids(rules: Rules) -> tuple[str, ...]:
 
 
 def _reasons(rules: Rules) -> tuple[str, ...]:
-    if len(rules) == 1:
-        return rules[0].reasons
-    return tuple(sorted({reason for rule in rules for reason in rule.reasons}))
+    first = rules[0].reasons
+    for rule in rules:
+        if rule.reasons is not first:
+            return tuple(sorted({reason for rule in rules for reason in rule.reasons}))
+    return first
+
+
+def _obligations(rules: Rules) -> tuple[str, ...]:
+    for rule in rules:
+        if rule.obligations:
+            return tuple(sorted({obligation for rule in rules for obligation in rule.obligations}))
+    return NONE
 
 
 def _deny_reasons(denies: Rules, errored: Rules) -> tuple[str, ...]:

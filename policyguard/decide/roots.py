@@ -33,6 +33,8 @@ class Roots(dict[str, Node | None]):
         self._piles = piles
 
     def __missing__(self, role: str) -> Node | None:
+        if not self._piles:
+            return None
         pile = self._piles.get(role)
         node = None if pile is None else build([Candidate(rule, demands(rule)) for rule in pile])
         self[role] = node

@@ -233,3 +233,11 @@ def test_non_ascii_paths_and_names_stay_canonical() -> None:
     assert rfc8785.dumps(json.loads(payload)) == payload
     parse_statement(payload)
     assert request_digest(request) == digest({"request": request.to_data(), "bound": {}})
+
+
+def test_bytes_that_are_no_utf8_anywhere_are_refused_at_v1() -> None:
+    """A statement with a raw fact value that is not UTF-8 is refused, found by the fuzzer."""
+    hostile = GOOD.replace(b'"value":8', b'"value":"\xe3("')
+    assert hostile != GOOD
+    with pytest.raises(VerificationError, match="V1: statement"):
+        parse_statement(hostile)

@@ -11,6 +11,7 @@ import pytest
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.identity import IdentityCollector
@@ -175,6 +176,8 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     RepositoryCollector(),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
+    CheckpointCollector(),
+    JobCheckpoints(),
 )
 
 HARD_INPUTS = {
@@ -206,6 +209,6 @@ def test_the_contract_test_knows_every_collector() -> None:
         line.split("(")[0].split(":")[0].removeprefix("class ")
         for file in room.glob("*.py")
         for line in file.read_text().splitlines()
-        if line.startswith("class ") and "Collector" in line and "Protocol" not in line
+        if line.startswith("class ") and ("Collector" in line or "JobCheckpoints" in line) and "Protocol" not in line
     }
     assert {type(collector).__name__ for collector in ALL_COLLECTORS} == written
