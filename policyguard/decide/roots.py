@@ -42,6 +42,8 @@ class Trees(dict[tuple[str, ...], Node | None]):
         self.known = known
 
     def __missing__(self, held: tuple[str, ...]) -> Node | None:
+        if not self.piles:
+            return None
         roles = (*self.always, *held)
         rules = {id(rule): rule for role in roles for rule in self.piles.get(role, ())}
         node = build([Candidate(rule.hot, demands(rule)) for rule in rules.values()], self.known) if rules else None
