@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,7 @@ import click
 
 from policyguard.config import DEFAULT_AUDIENCE, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError
-from policyguard.evidence.collector import Collector
-from policyguard.guard import Guard
+from policyguard.guard import Collectors, Guard
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.snapshots import kind_of, read_start
 
@@ -55,7 +54,7 @@ def needed(config: Config, name: str) -> Path:
     return path
 
 
-def open_guard(config: Config, *, collectors: Sequence[Collector] = (), advisory: bool = False) -> Guard:
+def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:
     """Return the guard these settings describe."""
     return Guard.open(
         needed(config, "policies"), key=needed(config, "key"), log=needed(config, "log"),

@@ -7,6 +7,7 @@ envelope, not in the policy digest, so that a comment or a moved line does not c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from policyguard.conditions.ast import canonical_form, shape
 from policyguard.decide.grants import Grants
 from policyguard.model.expression import Expression, Hole, walk
+from policyguard.model.facts import Assurance
 from policyguard.model.policy import PolicySet, Rule, Schema
 from policyguard.values import canonical, format_instant, sha256_digest
 
@@ -40,7 +42,7 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
             "grants": grants.to_data(),
             "persons": [[person.id, list(person.accounts), list(person.keys), list(person.emails)]
                         for person in policy_set.persons],
-            "quorums": [_without_span(quorum) for quorum in policy_set.quorums],
+            "quorums": [_plain(quorum) for quorum in policy_set.quorums],
             "trace_roles": list(policy_set.trace_roles),
         },
         "places": [
@@ -62,7 +64,7 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 def schema_data(schema: Schema) -> Any:
     """Return a schema as plain data, without places; `schema_of` reads it back."""
-    return _strip(msgspec.to_builtins(schema))
+    return _plain(schema)
 
 
 def schema_of(data: Any) -> Schema:
@@ -134,14 +136,16 @@ def _rule(rule: Rule, shapes: _Shapes) -> list[Any]:
     ]
 
 
-def _without_span(noun: Any) -> Any:
-    return _strip(msgspec.to_builtins(noun))
+def _plain(noun: Any) -> Any:
+    """Return a noun as plain data, without its place and without fields at their empty default.
 
-
-def _strip(data: Any) -> Any:
-    """Return the data without spans and without members at their empty default."""
-    if isinstance(data, dict):
-        return {k: _strip(v) for k, v in data.items() if k != "span" and v is not None and v != [] and v != ()}
-    if isinstance(data, list):
-        return [_strip(item) for item in data]
-    return data
+    Only fields of nouns are left out, never members of a map: an attribute may be called `span`.
+    """
+    if isinstance(noun, msgspec.Struct):
+        fields = ((name, getattr(noun, name)) for name in noun.__struct_fields__ if name != "span")
+        return {name: _plain(value) for name, value in fields if value is not None and value != ()}
+    if isinstance(noun, Mapping):
+        return {key: _plain(value) for key, value in noun.items()}
+    if isinstance(noun, tuple):
+        return [_plain(item) for item in noun]
+    return int(noun) if isinstance(noun, Assurance) else noun

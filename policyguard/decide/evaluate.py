@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from policyguard.decide.admit import Admitted, Malformed
 from policyguard.decide.index import gather
 from policyguard.decide.quorum import gaps
-from policyguard.decide.roots import ANYONE, Roots
+from policyguard.decide.roots import EVERYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
@@ -58,18 +58,20 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     # Step 2.
     found: list[tuple[Any, ...]] = []
     ref = subject["id"]
-    roles = (ANYONE, *snapshot.grants.roles_at(ref, domain, now))
+    held = snapshot.grants.roles_at(ref, domain, now)
     anywhere = roots.anywhere
-    for role in roles:
-        node = anywhere[role]
+    node = anywhere[EVERYONE]
+    if node is not None:
+        gather(node, entities, found)
+    if held:
+        node = anywhere[held]
         if node is not None:
             gather(node, entities, found)
     here = roots.in_domain[domain]
-    if here:
-        for role in roles:
-            node = here.get(role)
-            if node is not None:
-                gather(node, entities, found)
+    if here is not None:
+        node = here[held]
+        if node is not None:
+            gather(node, entities, found)
     allows = denies = requires = errored = NOTHING
     identifier, segments = resource["id"], admitted.segments
     for stretch, spelled, test, scope, narrow, run, constants, effect, rule in found:

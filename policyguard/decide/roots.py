@@ -21,26 +21,38 @@ ANYONE = ""
 """The role under which rules stand that name none."""
 
 
-class Anywhere(dict[str, Node | None]):
-    """Rules that may matter in any domain: `anywhere[role]` is their tree, None where no rule names the role.
+MOST_TREES = 4096
+"""How many trees one map keeps; held roles are few sets in practice, and this bounds the memory in theory."""
 
-    Two threads that ask first at once build equal trees, and either may stay.
+
+class Trees(dict[tuple[str, ...], Node | None]):
+    """`trees[held]` is the tree over the rules that any of the held roles brings, and those that `always` count.
+
+    Keys are sets of roles that bindings grant, so strangers leave no trace. Two threads that ask first at once build
+    equal trees, and either may stay.
     """
 
-    __slots__ = ("piles",)
+    __slots__ = ("always", "known", "piles")
 
-    def __init__(self, piles: Mapping[str, Sequence[CompiledRule]]) -> None:
+    def __init__(
+        self, piles: Mapping[str, Sequence[CompiledRule]], always: tuple[str, ...], known: frozenset[Slot]
+    ) -> None:
         self.piles = piles
+        self.always = always
+        self.known = known
 
-    def __missing__(self, role: str) -> Node | None:
-        pile = self.piles.get(role)
-        node = None if pile is None else _tree(pile)
-        self[role] = node
+    def __missing__(self, held: tuple[str, ...]) -> Node | None:
+        roles = (*self.always, *held)
+        rules = {id(rule): rule for role in roles for rule in self.piles.get(role, ())}
+        node = build([Candidate(rule.hot, demands(rule)) for rule in rules.values()], self.known) if rules else None
+        if len(self) >= MOST_TREES:
+            self.clear()
+        self[held] = node
         return node
 
 
-class InDomain(dict[str | None, dict[str, Node]]):
-    """Rules of one domain only, most rules of a lab: `in_domain[domain]` holds their trees by role.
+class InDomain(dict[str | None, Trees]):
+    """Rules of one domain only, most rules of a lab: `in_domain[domain][held]` is their tree.
 
     A domain that no rule names leaves no trace, however often requests name it.
     """
@@ -50,22 +62,20 @@ class InDomain(dict[str | None, dict[str, Node]]):
     def __init__(self, piles: Mapping[str, Mapping[str, Sequence[CompiledRule]]]) -> None:
         self.piles = piles
 
-    def __missing__(self, domain: str | None) -> Mapping[str, Node]:
-        by_role = self.piles.get(domain) if domain is not None else None
-        if by_role is None:
-            return NOWHERE
-        trees = {role: _tree(pile, DOMAIN_KNOWN) for role, pile in by_role.items()}
-        self[domain] = trees
+    def __missing__(self, domain: str | None) -> Trees | None:
+        piles = self.piles.get(domain) if domain is not None else None
+        if piles is None:
+            return None
+        trees = self[domain] = Trees(piles, (ANYONE,), DOMAIN_KNOWN)
         return trees
 
 
-NOWHERE: Mapping[str, Node] = {}
-DOMAIN_KNOWN = frozenset({((RESOURCE, "domain", None), "in")})
+DOMAIN_KNOWN: frozenset[Slot] = frozenset({((RESOURCE, "domain", None), "in")})
 """Below a domain, equality with it tells no rule from another."""
 
 
 class Roots:
-    """The rules of one action on one type."""
+    """The rules of one action on one type: `anywhere[held]` and `anywhere[EVERYONE]`, then those of the domain."""
 
     __slots__ = ("anywhere", "in_domain")
 
@@ -74,15 +84,16 @@ class Roots:
         anywhere: Mapping[str, Sequence[CompiledRule]],
         in_domain: Mapping[str, Mapping[str, Sequence[CompiledRule]]],
     ) -> None:
-        self.anywhere = Anywhere(anywhere)
+        self.anywhere = Trees(anywhere, (), frozenset())
         self.in_domain = InDomain(in_domain)
 
     def warm(self) -> None:
-        """Build every tree now, for a host that decides for long and would rather wait once."""
+        """Build now what everyone needs, for a host that decides for long and would rather wait once."""
         for role in self.anywhere.piles:
-            self.anywhere[role]
-        for domain in self.in_domain.piles:
-            self.in_domain[domain]
+            self.anywhere[(role,)]
+
+
+EVERYONE = (ANYONE,)
 
 
 def roots_of(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, str], Roots]:
@@ -106,10 +117,6 @@ def roots_of(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, s
                     for role in rule.roles or (ANYONE,):
                         pile.setdefault(role, []).append(rule)
     return {key: Roots(anywhere[key], in_domain[key]) for key in keys}
-
-
-def _tree(pile: Sequence[CompiledRule], known: frozenset[Slot] = frozenset()) -> Node:
-    return build([Candidate(rule.hot, demands(rule)) for rule in pile], known)
 
 
 def _one_domain(pattern: str, type_patterns: frozenset[str | None]) -> str | None:

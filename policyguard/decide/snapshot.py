@@ -27,7 +27,7 @@ from policyguard.decide.roots import Roots, roots_of
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
-from policyguard.model.policy import PolicySet, Quorum, Schema
+from policyguard.model.policy import Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
 from policyguard.values import Instant, Span, parse_instant
 
@@ -162,8 +162,8 @@ class Snapshot:
     """An immutable, compiled policy set. Build with `of` or `from_compiled`."""
 
     __slots__ = (
-        "_all_sensitive", "by_id", "epoch", "gates", "grants", "persons", "policy_digest", "quorums", "roots", "rules",
-        "schema", "trace_roles",
+        "_all_sensitive", "by_id", "epoch", "gates", "grants", "people", "persons", "policy_digest", "quorums", "roots",
+        "rules", "schema", "trace_roles",
     )  # fmt: skip
 
     def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
@@ -172,9 +172,11 @@ class Snapshot:
         self.epoch: int = policy["epoch"]
         self.schema: Schema = schema_of(policy["schema"])
         self.grants = Grants.from_data(policy["grants"])
-        self.persons: dict[str, str] = {
-            account: person for person, accounts, _, _ in policy["persons"] for account in accounts
-        }
+        self.people: tuple[Person, ...] = tuple(
+            Person(id=id_, accounts=tuple(accounts), keys=tuple(keys), emails=tuple(emails))
+            for id_, accounts, keys, emails in policy["persons"]
+        )
+        self.persons: dict[str, str] = {account: person.id for person in self.people for account in person.accounts}
         self.quorums: dict[str, Quorum] = {data["id"]: msgspec.convert(data, Quorum) for data in policy["quorums"]}
         self.trace_roles: tuple[str, ...] = tuple(policy["trace_roles"])
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
@@ -240,9 +242,10 @@ class Snapshot:
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
+        if len(ids) == 1:
+            shape = self.by_id[ids[0]].shape
+            return frozenset() if shape is None else shape.reads
         shapes = [shape for rule_id in ids if (shape := self.by_id[rule_id].shape) is not None]
-        if len(shapes) == 1:
-            return shapes[0].reads
         return frozenset().union(*(shape.reads for shape in shapes))
 
     def sensitive(self, request: Request) -> frozenset[str]:

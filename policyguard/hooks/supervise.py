@@ -10,7 +10,9 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,11 +23,25 @@ FORWARDED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
     signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP,
 )  # fmt: skip
+_POLL_S = 0.05
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH})
 
 
-def supervise(argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str]) -> int:
+Beside = Callable[[Callable[[], None]], AbstractContextManager[object]]
+"""What goes on while the command runs; it is given a way to end the command."""
+
+GRACE_S = 10.0
+"""How long a command that is told to end may take before it is killed: time to write a last checkpoint."""
+
+
+def supervise(
+    argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str],
+    *, beside: Beside | None = None, grace_s: float = GRACE_S,
+) -> int:  # fmt: skip
     """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
+
+    Args:
+        beside: entered when the command runs and left when it has ended.
 
     Signals are forwarded only from the main thread, where Python lets them be caught. If this process is killed with
     SIGKILL the child goes on; the scheduler that sends it must, and does, send it to the whole job.
@@ -44,8 +60,26 @@ def supervise(argv: Sequence[str], executable: str, directory: str, environment:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise EvidenceError(f"`{shown(executable)}`: cannot be started: {reason.lower()}") from problem
         forwarder.adopt(process)
-        status = process.wait()
+        with beside(lambda: _end(process, not has_terminal, grace_s)) if beside is not None else nullcontext():
+            status = process.wait()
     return status if status >= 0 else 128 - status
+
+
+def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> None:
+    """Ask the command, with its own group all of it, to end, and kill what is left after the grace."""
+    send = (lambda number: os.killpg(process.pid, number)) if has_group else process.send_signal
+    deadline = time.monotonic() + grace_s
+    try:
+        send(signal.SIGTERM)
+        while time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            if has_group:
+                send(0)
+            elif process.poll() is not None:
+                return
+        send(signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 class _Forwarder:

@@ -96,12 +96,14 @@ class Request(msgspec.Struct, frozen=True):
 
     def to_data(self) -> dict[str, Any]:
         """Return the AuthZEN object; `from_data(to_data(r)) == r`."""
-        return {
+        data = {
             "subject": _entity_data(self.subject),
             "action": {"name": self.action},
             "resource": _entity_data(self.resource),
-            **({"context": self.context} if self.context else {}),
         }
+        if self.context:
+            data["context"] = self.context
+        return data
 
 
 def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> str:
@@ -111,12 +113,12 @@ def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> 
     must arrive at the same digest (step V7). Empty values and absent ones are different digests.
     """
     data = {"bound": bound, "request": request.to_data()}
-    encoded = _ENCODER.encode(data)
+    encoded = _encode(data)
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
     return sha256_digest(encoded if encoded.isascii() else canonical(data))
 
 
-_ENCODER = msgspec.json.Encoder(order="sorted")
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def parse_json(text: str | bytes) -> object:
