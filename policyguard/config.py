@@ -6,6 +6,10 @@
     trust: trust.yaml             # what a verifier accepts
     audience: cluster-a           # whom decisions are for
     lifetime: 15m                 # how long a decision may be used
+    approvals: approvals          # a folder of signed approvals
+    allowedSigners: signers       # whose SSH keys sign approvals and commits, beside the keys of `Persons`
+    revokedKeys: revoked          # public keys and fingerprints that count no more
+    accepted: accepted            # ids of commits and trees that were reviewed before
 
 Paths are relative to the configuration file. An option given on the command line wins. Reads one file.
 """
@@ -15,6 +19,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.policy.reader import read_value
@@ -37,10 +42,19 @@ class Config:
     trust: Path | None = None
     audience: str | None = None
     lifetime_s: int = DEFAULT_LIFETIME_S
+    approvals: Path | None = None
+    allowed_signers: Path | None = None
+    revoked_keys: Path | None = None
+    accepted: Path | None = None
     source: Path | None = None
 
 
-_PATHS = ("policies", "key", "log", "trust")
+_PATHS = {
+    "policies": "policies", "key": "key", "log": "log", "trust": "trust", "approvals": "approvals",
+    "allowedSigners": "allowed_signers", "revokedKeys": "revoked_keys", "accepted": "accepted",
+}  # fmt: skip
+"""Option to field."""
+
 _FIELDS = (*_PATHS, "audience", "lifetime")
 
 
@@ -82,19 +96,12 @@ def read_config(path: Path) -> Config:
 
 def _with(config: Config, name: str, text: str) -> Config:
     base = config.source.parent if config.source is not None else Path()
-    match name:
-        case "policies":
-            return replace(config, policies=base / text)
-        case "key":
-            return replace(config, key=base / text)
-        case "log":
-            return replace(config, log=base / text)
-        case "trust":
-            return replace(config, trust=base / text)
-        case "audience":
-            return replace(config, audience=text)
-        case _:
-            return replace(config, lifetime_s=_lifetime_s(config, text))
+    if name in _PATHS:
+        fields: dict[str, Any] = {_PATHS[name]: base / text}
+        return replace(config, **fields)
+    if name == "audience":
+        return replace(config, audience=text)
+    return replace(config, lifetime_s=_lifetime_s(config, text))
 
 
 def _lifetime_s(config: Config, text: str) -> int:

@@ -36,13 +36,18 @@ DEFAULT_LIFETIME_S = 900
 
 DEFAULT_AUDIENCE = "local"
 
+CollectorsFor = Callable[[Snapshot], Sequence[Collector]]
+"""Makes the collectors that look under these policies."""
+
+Collectors = CollectorsFor | Sequence[Collector]
+
 
 class Guard:
     """Decides, signs and logs. Use `Guard.open`; close it, or use it in a `with` block."""
 
     def __init__(
         self, snapshot: Snapshot, key: PrivateKey, log: Log, *, audience: str = DEFAULT_AUDIENCE,
-        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Sequence[Collector] = (), advisory: bool = False,
+        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Collectors = (), advisory: bool = False,
         clock: Callable[[], Instant] = time.time_ns, reload: Callable[[], Snapshot] | None = None,
         close: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
@@ -53,7 +58,7 @@ class Guard:
         self._log = log
         self._audience = audience
         self._lifetime_ns = lifetime_s * NANOSECONDS_PER_S
-        self._collectors = tuple(collectors)
+        self._collectors = collectors if callable(collectors) else tuple(collectors)
         self._advisory = advisory
         self._clock = clock
         self._load = reload
@@ -63,7 +68,7 @@ class Guard:
     @classmethod
     def open(
         cls, policies: str | Path, *, key: str | Path, log: str | Path, audience: str = DEFAULT_AUDIENCE,
-        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Sequence[Collector] = (), advisory: bool = False,
+        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Collectors = (), advisory: bool = False,
         policy_keys: Sequence[PublicKey] = (), passphrase: bytes | None = None, origin: str | None = None,
     ) -> Guard:  # fmt: skip
         """Return a guard over these policies, ready to decide.
@@ -74,7 +79,8 @@ class Guard:
             log: the decision log, an SQLite file; made if it is not there.
             audience: whom decisions are for; a worker accepts only its own name (step V8).
             lifetime_s: how long a decision may be used.
-            collectors: what looks at the job itself; without any, everything is only claimed.
+            collectors: what looks at the job itself; without any, everything is only claimed. A function makes them
+                anew from the policies in force, for those that need to know `Persons`.
             advisory: the guard cannot stop the job; decisions say so.
             policy_keys: who may sign a compiled snapshot; this guard's own key if none are given.
             origin: the log's name in its checkpoints; `policyguard/` and the start of the key id if not given.
@@ -124,9 +130,10 @@ class Guard:
 
     def gather(self, request: Request, inputs: JobInputs | None = None) -> Facts:
         """Return what is known about the request now. Step 2: look."""
-        if not self._collectors:
+        collectors = self._collectors(self._snapshot) if callable(self._collectors) else self._collectors
+        if not collectors:
             return Facts(request, claims(request, self._clock()))
-        return gather(request, self._collectors, inputs or JobInputs(), self._clock)
+        return gather(request, collectors, inputs or JobInputs(), self._clock)
 
     def consider(self, facts: Facts) -> Decision:
         """Return what would be decided, unsigned and unlogged. Step 3 alone, for explanations and tests."""

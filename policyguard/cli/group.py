@@ -35,6 +35,7 @@ VERBS = {
     "hook": "Answer a JSON request on standard input; for other programs.",
     "repo": "Judge pushes to a git repository, and install the hooks that do.",
     "verify": "Check a signed decision against trust, request and audience.",
+    "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "keys": "Make keys and show their ids.",
     "audit": "Verify, show, prove or follow the decision log.",
     "import": "Translate a casbin model and policy.",

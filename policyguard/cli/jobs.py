@@ -7,11 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from policyguard.config import Config
+from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors, RequestError
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.guard import Collectors
 from policyguard.hooks.jobfile import read_job
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
@@ -24,6 +28,29 @@ MAX_JOB_BYTES = 262_144
 def job_collectors() -> tuple[Collector, ...]:
     """Return what looks at a job: the same at the decision and at every worker."""
     return (IdentityCollector(), JobCollector(), RepositoryCollector())
+
+
+def reviewing_collectors(config: Config) -> Collectors:
+    """Return what looks at a job, at its contributors and at its approvals where the configuration says how.
+
+    A worker needs no approvals: what it must measure again, the bound facts, is the same with and without.
+    """
+    files = review_files(config)
+    if files == ReviewFiles():
+        return job_collectors()
+
+    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+        return (IdentityCollector(), JobCollector(), ReviewedRepositoryCollector(snapshot.people, files))
+
+    return collectors
+
+
+def review_files(config: Config) -> ReviewFiles:
+    """Return where the configuration keeps what reviews are judged by."""
+    return ReviewFiles(
+        approvals=config.approvals, allowed_signers=config.allowed_signers, revoked_keys=config.revoked_keys,
+        accepted=config.accepted,
+    )  # fmt: skip
 
 
 def job_request(path: Path, words: Sequence[str], environment: Mapping[str, str]) -> tuple[Request, JobInputs]:

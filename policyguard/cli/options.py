@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +13,7 @@ import click
 
 from policyguard.config import DEFAULT_AUDIENCE, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.collector import Collector
-from policyguard.guard import Guard
+from policyguard.guard import Collectors, Guard
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.snapshots import read_bounded
 
@@ -54,7 +53,7 @@ def needed(config: Config, name: str) -> Path:
     return path
 
 
-def open_guard(config: Config, *, collectors: Sequence[Collector] = (), advisory: bool = False) -> Guard:
+def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:
     """Return the guard these settings describe."""
     return Guard.open(
         needed(config, "policies"), key=needed(config, "key"), log=needed(config, "log"),

@@ -11,7 +11,7 @@ import click
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
-from policyguard.cli.jobs import job_collectors, job_request
+from policyguard.cli.jobs import job_request, reviewing_collectors
 from policyguard.cli.main import BAD_DATA, DENIED
 from policyguard.cli.options import guard_options, open_guard, replace_file, settings, trust_option
 from policyguard.cli.output import say_explanation
@@ -45,7 +45,7 @@ def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | No
         if not quiet or not signed.decision.allowed:
             say_explanation(signed.decision.explain(), err=True)
 
-    with open_guard(config, collectors=job_collectors()) as guard:
+    with open_guard(config, collectors=reviewing_collectors(config)) as guard:
         trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
         store = UsedDecisions.open(used) if used is not None else None
         try:

@@ -64,7 +64,7 @@ def _eligible(
     """Return the persons whose approval counts, with the accounts they used, and why others do not."""
     # INVARIANT I3: without the fact `contributors` no approver counts, nor with a contributor nobody knows.
     if facts.contributors is None:
-        return {}, ["who contributed is not known, so nobody can be shown to be independent"]
+        return {}, ["who contributed is not known, so nobody can be shown to be independent", *facts.unusable]
     conflicted: set[str] = set()
     for account in (*facts.contributors, facts.request.subject.ref):
         person = persons.get(account)
@@ -72,7 +72,7 @@ def _eligible(
             return {}, [f"`{account}` belongs to no known person, so any approver might be the same human"]
         conflicted.add(person)
     eligible: dict[str, list[str]] = {}
-    because: list[str] = []
+    because = list(facts.unusable)
     for approval in facts.approvals:
         reason = _unusable(approval, quorum, now)
         person = persons.get(approval.account)

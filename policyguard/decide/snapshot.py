@@ -150,10 +150,10 @@ class Snapshot:
         self.schema: Schema = schema_of(policy["schema"])
         self.grants = Grants.from_data(policy["grants"])
         self.people: tuple[Person, ...] = tuple(
-            Person(id=person, accounts=tuple(accounts), keys=tuple(keys), emails=tuple(emails))
-            for person, accounts, keys, emails in policy["persons"]
+            Person(id=id_, accounts=tuple(accounts), keys=tuple(keys), emails=tuple(emails))
+            for id_, accounts, keys, emails in policy["persons"]
         )
-        self.persons: dict[str, str] = {account: each.id for each in self.people for account in each.accounts}
+        self.persons: dict[str, str] = {account: person.id for person in self.people for account in person.accounts}
         self.quorums: dict[str, Quorum] = {data["id"]: msgspec.convert(data, Quorum) for data in policy["quorums"]}
         self.trace_roles: tuple[str, ...] = tuple(policy["trace_roles"])
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)

@@ -25,6 +25,8 @@ DEFAULT_TIMEOUT_S = 20.0
 
 _PATH = re.compile(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
 _REASON_LENGTH = 300
+MAX_UNUSABLE = 32
+"""More reasons than this help nobody."""
 
 
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,13 +44,14 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """What one collector saw: facts by path, and for each declared path it could not supply, why.
 
-    `contributors` None means that it did not look for them.
+    `contributors` None means that it did not look for them. `unusable` says why approvals do not count.
     """
 
     entries: Mapping[str, Fact] = msgspec.field(default_factory=dict)
     missing: Mapping[str, str] = msgspec.field(default_factory=dict)
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
+    unusable: tuple[str, ...] = ()
 
 
 class Collector(Protocol):
@@ -93,6 +96,7 @@ def gather(
         missing=FrozenMap(missing) if missing else EMPTY_MAP,
         approvals=tuple(approval for report in reports for approval in report.collected.approvals),
         contributors=tuple(sorted({account for accounts in looked for account in accounts})) if looked else None,
+        unusable=tuple(line for report in reports for line in report.collected.unusable),
     )
 
 
@@ -148,7 +152,10 @@ def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collect
         if path not in entries and path not in missing:
             missing[path] = _one_line(f"{name}: {found.missing.get(path, 'not seen')}")
     contributors = found.contributors if found.contributors is None else tuple(found.contributors)
-    return Collected(entries=entries, missing=missing, approvals=tuple(found.approvals), contributors=contributors)
+    return Collected(
+        entries=entries, missing=missing, approvals=tuple(found.approvals), contributors=contributors,
+        unusable=tuple(_one_line(str(line)) for line in found.unusable[:MAX_UNUSABLE]),
+    )  # fmt: skip
 
 
 def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str | None:

@@ -139,22 +139,27 @@ def _check_owner(path: str, owners: Collection[int]) -> None:
         )
 
 
-def ref_value(git: GitDir, ref: str) -> str | None:
-    """Return the object id that a reference holds, unverified; None if it does not exist."""
-    try:
-        content = _ref_content(git, os.fsencode(ref))
-    except MissingRef:
+def ref_id(git: GitDir, ref: bytes) -> str | None:
+    """Return the object id that this reference names, unverified; None if there is no such reference."""
+    content = _found_ref(git, ref)
+    if content is None:
         return None
     if not _OID.fullmatch(content):
-        raise EvidenceError(f"`{shown(ref)}`: holds `{shown(content[:80])}`, expected an object id")
+        raise EvidenceError(f"`{shown(ref)}`: is `{shown(content[:80])}`, expected an object id")
     return content.decode()
 
 
-class MissingRef(EvidenceError):
-    """The reference does not exist."""
-
-
 def _ref_content(git: GitDir, ref: bytes) -> bytes:
+    content = _found_ref(git, ref)
+    if content is None:
+        raise EvidenceError(
+            f"`{shown(git.own)}`: the reference `{shown(ref)}` does not exist, expected a commit; a repository without "
+            "commits, or with its references in a reftable, cannot be measured"
+        )
+    return content
+
+
+def _found_ref(git: GitDir, ref: bytes) -> bytes | None:
     if not _REF.fullmatch(ref):
         raise EvidenceError(f"`{shown(git.own)}`: found the reference name `{shown(ref[:80])}`, expected `refs/...`")
     for folder in dict.fromkeys((git.own, git.shared)):
@@ -167,10 +172,7 @@ def _ref_content(git: GitDir, ref: bytes) -> bytes:
             oid, _, name = line.partition(b" ")
             if name == ref:
                 return oid
-    raise MissingRef(
-        f"`{shown(git.own)}`: the reference `{shown(ref)}` does not exist, expected a commit; a repository without "
-        "commits, or with its references in a reftable, cannot be measured"
-    )
+    return None
 
 
 def _has_replacements(git: GitDir) -> bool:
