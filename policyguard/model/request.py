@@ -112,13 +112,47 @@ def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> 
     `bound` maps attribute paths (`resource.code`) to measured values. The worker measures the same paths again and
     must arrive at the same digest (step V7). Empty values and absent ones are different digests.
     """
-    data = {"bound": bound, "request": request.to_data()}
-    encoded = _encode(data)
+    encoded = _encode(_Digested(bound, _asked(request)))
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
-    return sha256_digest(encoded if encoded.isascii() else canonical(data))
+    return sha256_digest(encoded if encoded.isascii() else canonical({"bound": bound, "request": request.to_data()}))
 
 
-_encode = msgspec.json.Encoder(order="sorted").encode
+class _Name(msgspec.Struct, frozen=True, gc=False):
+    name: str
+
+
+class _Named(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    properties: FrozenMap | msgspec.UnsetType
+    type: str
+
+
+class _Asked(msgspec.Struct, frozen=True, gc=False):
+    """`Request.to_data` with its fields in sorted order."""
+
+    action: _Name
+    context: FrozenMap | msgspec.UnsetType
+    resource: _Named
+    subject: _Named
+
+
+class _Digested(msgspec.Struct, frozen=True, gc=False):
+    bound: Mapping[str, Value]
+    request: _Asked
+
+
+def _asked(request: Request) -> _Asked:
+    subject, resource, unset = request.subject, request.resource, msgspec.UNSET
+    return _Asked(
+        _Name(request.action),
+        request.context or unset,
+        _Named(resource.id, resource.properties or unset, resource.type),
+        _Named(subject.id, subject.properties or unset, subject.type),
+    )
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+"""Sorts the members of mappings, and leaves our structs' fields in the order they stand in."""
 
 
 def parse_json(text: str | bytes) -> object:
