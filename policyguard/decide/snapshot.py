@@ -1,7 +1,8 @@
 """A loaded policy set, immutable: everything that can be known before the first request is known here.
 
-Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding changes nothing
-in it, so it never grows. Pure: bytes come from `files` or `bundle`, signatures are checked before.
+Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
+what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
+asked. Pure: bytes come from `files` or `bundle`, signatures are checked before.
 """
 
 from __future__ import annotations
@@ -16,20 +17,32 @@ from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
+from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admit import Admitted, Gate, Malformed, gates
-from policyguard.decide.compile import FORMAT, compile_policy, decode_constant, hole_types, policy_digest, schema_of
+from policyguard.decide.compile import (
+    FORMAT,
+    check_policy,
+    compile_policy,
+    decode_constant,
+    hole_types,
+    policy_digest,
+    schema_of,
+)
 from policyguard.decide.demand import Template, template
 from policyguard.decide.evaluate import decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
 from policyguard.decide.pattern import Matcher, literal_stretch, matcher
 from policyguard.decide.roots import Roots, roots_of
+from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
 from policyguard.model.policy import PolicySet, Quorum, Schema
 from policyguard.model.request import Request
-from policyguard.values import Instant, Span, parse_instant
+from policyguard.values import Instant, Span, one_line, parse_instant
+
+_AGAIN = "compile the policies again"
 
 
 class Shape:
@@ -83,7 +96,8 @@ class CompiledRule:
         self.run = None if self.shape is None else self.shape.run
         self.constants: tuple[Any, ...] = ()
         if self.shape is not None:
-            self.constants = tuple(map(decode_constant, constants, self.shape.hole_types))
+            kinds = self.shape.hole_types
+            self.constants = tuple([decode_constant(*each) for each in zip(constants, kinds, strict=True)])
         self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
@@ -194,13 +208,18 @@ class Snapshot:
         """Return the snapshot a compiled form spells; its signature and digest are already verified.
 
         Raises:
-            ValueError: another format.
+            ConfigurationError: another format, or not the form that compiling gives.
         """
         if compiled.get("format") != FORMAT:
-            raise ValueError(
-                f"found format `{compiled.get('format')}`, expected `{FORMAT}`, compile the policies again"
+            raise ConfigurationError(
+                f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
-        return cls(compiled, digest)
+        try:
+            check_policy(compiled["policy"])
+            return cls(compiled, digest)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
+            words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
+            raise ConfigurationError(f"compiled snapshot: {one_line(words, 200).lower()}", help=_AGAIN) from problem
 
     def warm(self) -> None:
         """Build now what is else built when a decision first needs it: for hosts that live long."""
