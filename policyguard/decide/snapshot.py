@@ -1,7 +1,8 @@
 """A loaded policy set, immutable: everything that can be known before the first request is known here.
 
-Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding changes nothing
-in it, so it never grows. Pure: bytes come from `files` or `bundle`, signatures are checked before.
+Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
+what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
+asked. Pure: bytes come from `files` or `bundle`, signatures are checked before.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
+from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admit import Admitted, Gate, Malformed, gates
 from policyguard.decide.compile import (
     FORMAT,
     LARGE,
+    check_policy,
     compile_policy,
     decode_constant,
     hole_types,
@@ -32,12 +35,15 @@ from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
 from policyguard.decide.pattern import Matcher, literal_stretch, matcher
 from policyguard.decide.roots import Roots, roots_of
+from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
 from policyguard.model.policy import Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
-from policyguard.values import Instant, Span, parse_instant
+from policyguard.values import Instant, Span, one_line, parse_instant
+
+_AGAIN = "compile the policies again"
 
 
 class Shape:
@@ -68,7 +74,9 @@ class Shape:
         return getattr(self, name)
 
     def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
-        """Return a rule's constants from their JSON spelling, in the order of the holes."""
+        """Return a rule's constants from their JSON spelling, in the order of the holes; `ValueError` if not as many."""
+        if len(data) != len(self.hole_types):
+            raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
         if self._large:
             return tuple(map(decode_constant, data, self.hole_types))
         return tuple([tuple(each) if type(each) is list else each for each in data]) if self._lists else tuple(data)
@@ -246,13 +254,18 @@ class Snapshot:
         """Return the snapshot a compiled form spells; its signature and digest are already verified.
 
         Raises:
-            ValueError: another format.
+            ConfigurationError: another format, or not the form that compiling gives.
         """
         if compiled.get("format") != FORMAT:
-            raise ValueError(
-                f"found format `{compiled.get('format')}`, expected `{FORMAT}`, compile the policies again"
+            raise ConfigurationError(
+                f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
-        return cls(compiled, digest)
+        try:
+            check_policy(compiled["policy"])
+            return cls(compiled, digest)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
+            words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
+            raise ConfigurationError(f"compiled snapshot: {one_line(words, 200).lower()}", help=_AGAIN) from problem
 
     def warm(self) -> None:
         """Build now what is else built when a decision first needs it: for hosts that live long."""

@@ -205,7 +205,8 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
             f"found {_shown(identifier)}, expected an id of 1 to 512 characters, no spaces, no control characters",
             path=f"{path}.id",
         )
-    _unicode(identifier, f"{path}.id")
+    if not identifier.isascii():
+        _one_spelling(identifier, f"{path}.id")
     # INVARIANT I2: an id has one spelling, so that `team/vision/../llm/x` never passes for one of team vision.
     if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
         raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
@@ -227,11 +228,19 @@ def _map(data: object, path: str) -> FrozenMap:
         raise RequestError(problem.message, path=problem.path) from None
 
 
-def _unicode(text: str, path: str) -> None:
+def _one_spelling(text: str, path: str) -> None:
+    """Raise unless the text has no character that cannot be seen, and is in composed form as in the policies."""
     try:
         freeze(text, path)
     except ValueProblem as problem:
         raise RequestError(problem.message, path=path) from None
+    # Only ids beyond ASCII pay for this import.
+    from unicodedata import is_normalized
+
+    if not text.isprintable():
+        raise RequestError(f"found {_shown(text)}, expected no character that cannot be seen", path=path)
+    if not is_normalized("NFC", text):
+        raise RequestError(f"found {_shown(text)}, expected an id in composed form (NFC)", path=path)
 
 
 def _object(data: object, path: str, *, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:
