@@ -13,14 +13,24 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import RequestError
-from policyguard.values import EMPTY_MAP, FrozenMap, Value, ValueProblem, canonical, freeze, name_of, sha256_digest
+from policyguard.values import (
+    EMPTY_MAP,
+    FrozenMap,
+    LazyPattern,
+    Value,
+    ValueProblem,
+    canonical,
+    freeze,
+    name_of,
+    sha256_digest,
+)
 
 MAX_REQUEST_BYTES = 1_048_576
 """Larger requests are refused before they are parsed."""
 
 _TYPE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 _ACTION = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", re.ASCII)
-_ID = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}")
+_ID = LazyPattern(r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}")
 
 
 class Entity(msgspec.Struct, frozen=True):
@@ -164,7 +174,7 @@ def _entity_of(data: object, path: str) -> Entity:
 def _entity(kind: object, identifier: object, properties: object, path: str) -> Entity:
     if type(kind) is not str or not _TYPE.fullmatch(kind):
         raise RequestError(f"found {_shown(kind)}, expected a type name such as `user`", path=f"{path}.type")
-    if type(identifier) is not str or not _ID.fullmatch(identifier):
+    if type(identifier) is not str or not _is_id(identifier):
         raise RequestError(
             f"found {_shown(identifier)}, expected an id of 1 to 512 characters, no spaces, no control characters",
             path=f"{path}.id",
@@ -174,6 +184,12 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
     if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
         raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
     return Entity(kind, identifier, _map(properties, f"{path}.properties"))
+
+
+def _is_id(text: str) -> bool:
+    if text.isascii():
+        return 0 < len(text) <= 512 and " " not in text and text.isprintable()
+    return _ID.fullmatch(text) is not None
 
 
 def _action(name: object) -> str:
