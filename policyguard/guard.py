@@ -129,6 +129,8 @@ class Guard:
             raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
         with self._reloading:
             snapshot = self._load()
+            # Whoever reloads lives long: no decision shall wait for an index.
+            snapshot.warm()
             self._snapshot = snapshot
         return snapshot.policy_digest
 

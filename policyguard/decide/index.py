@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+
 SUBJECT, RESOURCE, CONTEXT, PREFIX = range(4)
 
 Key: TypeAlias = tuple[int, str, str | None]
@@ -28,28 +30,23 @@ WITHOUT = object()
 """Stands for a field or key that is not in an attribute that is there."""
 
 
-class Demand(NamedTuple):
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """FALSE when the key is present with another value.
 
     `attribute_guarded`: also when the attribute is absent; `guarded`: also when the attribute is there and its field is
     not. Unguarded absence is an ERROR, so such rules are visited then.
     """
 
-    key: Key
-    operator: str
+    slot: Slot
     values: tuple[Any, ...]
     attribute_guarded: bool
     guarded: bool
-
-    @property
-    def slot(self) -> Slot:
-        return self[:2]
 
 
 Slot: TypeAlias = tuple[Key, str]
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True):
     """A rule, and what it demands."""
 
     rule: Any

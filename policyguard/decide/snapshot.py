@@ -44,6 +44,7 @@ from policyguard.model.request import Request
 from policyguard.values import Instant, Span, one_line, parse_instant
 
 _AGAIN = "compile the policies again"
+_NO_SEGMENTS: list[str] = []
 
 
 class Shape:
@@ -74,7 +75,7 @@ class Shape:
         return getattr(self, name)
 
     def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
-        """Return a rule's constants from their JSON spelling, in the order of the holes; `ValueError` if not as many."""
+        """Return a rule's constants from their JSON spelling, in the order of the holes; as many, else `ValueError`."""
         if len(data) != len(self.hole_types):
             raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
         if self._large:
@@ -153,6 +154,15 @@ class CompiledRule:
             self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
         )  # fmt: skip
         return getattr(self, name)
+
+    @property
+    def unprepared(self) -> tuple[Any, ...]:
+        """What `hot` is, for one decision: nothing is taken apart or compiled before it is reached."""
+        run = None if self.shape is None else self._run_now
+        return None, _NO_SEGMENTS, self.fits, self.scope, self.narrow, run, self.constants, self.effect, self
+
+    def _run_now(self, *given: Any) -> bool:
+        return self.run is None or self.run(*given)
 
     def fits(self, identifier: str) -> bool:
         """Whether an id of one of the rule's types fits the rule's pattern."""

@@ -247,7 +247,7 @@ def scanning(policies: PolicySet) -> Snapshot:
     snapshot = snapshot_of(policies)
     for (action, type_name), roots in snapshot.roots.items():
         candidates = [rule for rule in snapshot.rules if action in rule.actions and type_name in rule.resource_types]
-        roots.anywhere = Scan({"all": candidates}, (), frozenset())
+        roots.anywhere = Scan({"all": candidates}, (), frozenset(), True)
         roots.in_domain = InDomain({})
     return snapshot
 
