@@ -16,6 +16,7 @@ from policyguard.evidence.collector import Collected, Collector, JobInputs, gath
 from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
+from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -180,6 +181,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     EnvironmentCollector("/nonexistent/baseline", ()),
     CheckpointCollector(),
     JobCheckpoints(),
+    QuotaCollector(file="/nonexistent/quota.json"),
 )
 
 HARD_INPUTS = {
