@@ -100,10 +100,14 @@ class Guard:
 
         snapshot = load()
         store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
-        return cls(
-            snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
-            collectors=collectors, advisory=advisory, reload=load, close=store.close,
-        )  # fmt: skip
+        try:
+            return cls(
+                snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
+                collectors=collectors, advisory=advisory, reload=load, close=store.close,
+            )  # fmt: skip
+        except BaseException:
+            store.close()
+            raise
 
     @property
     def snapshot(self) -> Snapshot:
