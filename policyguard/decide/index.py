@@ -65,18 +65,18 @@ class Node(NamedTuple):
     others: tuple[Other, ...] = ()
 
 
-class Other(NamedTuple):
-    """A look-up that is no plain attribute. With bounds, `ordered` rules are sorted by theirs, and those that a value
-    meets are the first or the last few."""
-
-    entity: int
-    name: str
-    field: str | None
-    get: Callable[[Any], Node | None]
-    bounds: tuple[int, ...] = ()
-    ordered: tuple[Any, ...] = ()
-    cut: Callable[[Sequence[int], int], int] = bisect_left
-    from_cut: bool = False
+Other: TypeAlias = tuple[
+    int,
+    str,
+    str | None,
+    "Callable[[Any], Node | None]",
+    tuple[int, ...],
+    tuple[Any, ...],
+    "Callable[[Sequence[int], int], int]",
+    bool,
+]
+"""A look-up that is no plain attribute: entity, name, field, get; then bounds, the rules ordered by them, where to cut
+and whether those from the cut on are met. Without bounds the last four are empty."""
 
 
 _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
@@ -103,10 +103,10 @@ def build(rules: Sequence[Candidate], used: frozenset[Slot] = frozenset()) -> No
             ordered = sorted(members, key=lambda each: each[1].values[0])
             bounds = tuple(demand.values[0] for _, demand in ordered)
             others.append(
-                Other(entity, name, field, get, bounds, tuple([each.rule for each, _ in ordered]), *_CUTS[operator])
+                (entity, name, field, get, bounds, tuple([each.rule for each, _ in ordered]), *_CUTS[operator])
             )
         elif field is not None or entity == PREFIX:
-            others.append(Other(entity, name, field, get))
+            others.append((entity, name, field, get, (), (), bisect_left, False))
         else:
             equals.append((entity, name, get))
     always = tuple([each.rule for each, demand in chosen if demand is None])
