@@ -109,11 +109,17 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Return if there is nothing at this path or a regular file, which `replace_file` may put another in place of."""
+    """Return if there is a regular file at this path, or nothing in a folder that is there; else raise.
+
+    Asked before a decision is made whose answer is to be written there.
+    """
     try:
+        path.parent.stat()
         status = path.lstat()
-    except FileNotFoundError:
-        return
+    except FileNotFoundError as problem:
+        if path.parent.is_dir():
+            return
+        raise _unwritable(path, problem) from problem
     except (OSError, ValueError) as problem:
         raise _unwritable(path, problem) from problem
     # INVARIANT I183: a device, a link or a folder is never renamed away: as root that would be the machine's own.

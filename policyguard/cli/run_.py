@@ -13,7 +13,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import job_request, reviewing_collectors
 from policyguard.cli.main import BAD_DATA, DENIED
-from policyguard.cli.options import guard_options, open_guard, replace_file, settings, trust_option
+from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import DEFAULT_AUDIENCE, Config
@@ -44,6 +44,8 @@ def command(
     """
     config = settings(**given)
     request, inputs = job_request(job, words, os.environ)
+    if out is not None:
+        check_replaceable(out)
 
     def tell(signed: SignedDecision) -> None:
         if out is not None:
@@ -60,6 +62,8 @@ def command(
                 on_decision=tell, watch_s=watch, on_alert=_alarm, on_problem=_complain,
             )  # fmt: skip
         except AccessDenied as denial:
+            for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
+                say(f"missing  {line}", err=True)
             return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
 
 

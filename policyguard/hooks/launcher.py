@@ -17,17 +17,20 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 
+from msgspec import structs
+
 from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.files import shown
-from policyguard.evidence.job import ARGV, EXECUTABLE, resolve_executable
+from policyguard.evidence.job import ARGV, EXECUTABLE, FILES, resolve_executable
 from policyguard.guard import Guard
 from policyguard.hooks.answer import DENIED
 from policyguard.hooks.carrier import child_environment
 from policyguard.hooks.supervise import supervise
 from policyguard.hooks.watch import Watch
+from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import UsedStore, VerifiedDecision, verify
@@ -94,16 +97,32 @@ def decided(
     guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
     """Return the signed allow for this job, else raise `AccessDenied`; tells `on_decision` of either."""
-    facts = guard.gather(request, inputs)
+    facts = _naming_unseen_files(guard.gather(request, inputs), inputs)
     # INVARIANT I96: nothing is started under a decision that is not bound to the command itself.
     if inputs.argv and ARGV not in facts.bound:
         raise ConfigurationError("the guard does not look at commands, expected one opened with a `JobCollector`")
     signed = guard.issue(facts)
     if on_decision is not None:
         on_decision(signed)
+    unseen = facts.missing.get(FILES) if inputs.files else None
     if not signed.decision.allowed:
-        raise AccessDenied(signed.decision.explain(), signed=signed)
+        explanation = signed.decision.explain()
+        raise AccessDenied(f"{explanation}\n{FILES}: {unseen}" if unseen else explanation, signed=signed)
+    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
+    if unseen:
+        raise EvidenceError(f"{FILES}: {unseen}")
     return signed
+
+
+def _naming_unseen_files(facts: Facts, inputs: JobInputs) -> Facts:
+    """Return the facts with the names of the job's files as a claim, where the files could not be measured.
+
+    Names are no measured files: the request does not fit the schema, and its denial is signed and logged.
+    """
+    if not inputs.files or FILES in facts.entries:
+        return facts
+    named = Fact(tuple(shown(name) for name in inputs.files), Assurance.CLAIMED, "job file", 0)
+    return structs.replace(facts, entries={**facts.entries, FILES: named})
 
 
 def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
