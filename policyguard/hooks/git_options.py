@@ -1,8 +1,9 @@
 """What a git hook is told by its script, and who pushes as the transport says. Opens nothing.
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
-    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--approvals FOLDER] [--audience NAME] [--owner UID]...
-    [--vsa FOLDER] [--resource-uri URI] [--level NAME]... [-- ARGUMENTS OF THE HOOK]
+    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--approvals FOLDER]
+    [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]...
+    [-- ARGUMENTS OF THE HOOK]
 """
 
 from __future__ import annotations
