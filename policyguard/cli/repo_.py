@@ -12,7 +12,15 @@ from typing import Any
 import click
 
 from policyguard.cli.main import DENIED, FINDINGS, OK
-from policyguard.cli.options import guard_options, json_option, needed, passphrase, policies_option, settings
+from policyguard.cli.options import (
+    guard_options,
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    policies_option,
+    settings,
+)
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.config import DEFAULT_AUDIENCE
 from policyguard.errors import ConfigurationError, EvidenceError
@@ -37,6 +45,7 @@ def command() -> None:
 
 
 @command.command("check")
+@key_option
 @policies_option
 @click.option("--repo", type=_REPO, default=".", help="The repository; this folder if not given.")
 @click.option("--resource", required=True, help="Which resource it is, such as `repo:team/vision/trainer`.")
