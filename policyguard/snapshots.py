@@ -56,13 +56,18 @@ def read_start(path: str | Path, most: int) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigurationError(f"{path}: found {kind_of(mode)}, expected a regular file")
-            return file.read(most)
     except (OSError, ValueError) as problem:
         raise ConfigurationError(f"{path}: cannot be read: {_why(problem)}") from problem
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigurationError(f"{path}: found {kind_of(mode)}, expected a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: cannot be read: {_why(problem)}") from problem
+    finally:
+        os.close(descriptor)
 
 
 def kind_of(mode: int) -> str:

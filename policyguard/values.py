@@ -153,6 +153,17 @@ def _sorted(value: object) -> object:
     return value
 
 
+def one_line(text: str, most: int) -> str:
+    """Return the text as a person may be shown it: on one line, nothing that moves a cursor, of bounded length."""
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 def sha256_digest(data: bytes) -> str:
     """Return the SHA-256 of these bytes in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
@@ -208,6 +219,8 @@ _INSTANT = LazyPattern(
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
+"""The seconds that `format_instant` can spell; a zone may lead beyond them."""
 
 
 def parse_instant(text: str) -> Instant:
@@ -221,6 +234,8 @@ def parse_instant(text: str) -> Instant:
     except ValueError as problem:
         raise ValueError(f"found `{text}`, expected an RFC 3339 time: {problem}") from None
     whole_s = (moment - _EPOCH) // timedelta(seconds=1)
+    if not _FIRST_S <= whole_s <= _LAST_S:
+        raise ValueError(f"found `{text}`, expected an RFC 3339 time in the years 0001 to 9999 of UTC")
     return whole_s * NANOSECONDS_PER_S + int((match["fraction"] or "0").ljust(9, "0"))
 
 

@@ -25,7 +25,7 @@ MAX_SIGNED_BYTES = MAX_ENVELOPE_BYTES + 131_072
 """Larger signed decisions are refused before they are parsed: one envelope, one note, one path."""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The leaf's index, the sibling hashes up to the root, and the signed checkpoint (a note) with that root."""
 
     checkpoint: bytes
@@ -33,7 +33,7 @@ class Receipt(msgspec.Struct, frozen=True):
     path: tuple[bytes, ...]
 
 
-class SignedDecision(msgspec.Struct, frozen=True):
+class SignedDecision(msgspec.Struct, frozen=True, gc=False):
     """What travels to the worker: the signed envelope and the receipt of the log.
 
     `decision` is the Decision where it was made, and None once the text has travelled: then `verify` gives the

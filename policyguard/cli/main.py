@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:2] == ["hook", "git"]:
+        from policyguard.hooks.git import main as git_hook
+
+        sys.exit(git_hook(words[2:]))
     if words[:1] == ["hook"] and not {"--help", "-h", "--json"} & set(words):
         if arguments is None:
             _hook_process(words[1:])

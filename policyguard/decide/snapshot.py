@@ -1,7 +1,8 @@
 """A loaded policy set, immutable: everything that can be known before the first request is known here.
 
-Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding changes nothing
-in it, so it never grows. Pure: bytes come from `files` or `bundle`, signatures are checked before.
+Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
+what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
+asked. Pure: bytes come from `files` or `bundle`, signatures are checked before.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
+from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admit import Admitted, Gate, Malformed, gates
 from policyguard.decide.compile import (
     FORMAT,
     LARGE,
+    check_policy,
     compile_policy,
     decode_constant,
     hole_types,
@@ -32,12 +35,16 @@ from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
 from policyguard.decide.pattern import Matcher, literal_stretch, matcher
 from policyguard.decide.roots import Roots, roots_of
+from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
-from policyguard.model.policy import PolicySet, Quorum, Schema
+from policyguard.model.policy import Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
-from policyguard.values import Instant, Span, parse_instant
+from policyguard.values import Instant, Span, one_line, parse_instant
+
+_AGAIN = "compile the policies again"
+_NO_SEGMENTS: list[str] = []
 
 
 class Shape:
@@ -68,7 +75,9 @@ class Shape:
         return getattr(self, name)
 
     def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
-        """Return a rule's constants from their JSON spelling, in the order of the holes."""
+        """Return a rule's constants from their JSON spelling, in the order of the holes; as many, else `ValueError`."""
+        if len(data) != len(self.hole_types):
+            raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
         if self._large:
             return tuple(map(decode_constant, data, self.hole_types))
         return tuple([tuple(each) if type(each) is list else each for each in data]) if self._lists else tuple(data)
@@ -94,12 +103,13 @@ class CompiledRule:
     """
 
     __slots__ = (
-        "actions", "constants", "contact", "effect", "expires", "id", "id_pattern", "ids", "narrow",
+        "actions", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
         "type_patterns",
     )  # fmt: skip
 
+    hot: tuple[Any, ...]
     run: Callable[..., bool] | None
     spelled: list[str]
     stretch: slice | None
@@ -130,16 +140,30 @@ class CompiledRule:
         self.span = Span(sys.intern(file), line, column)
 
     def __getattr__(self, name: str) -> Any:
+        """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
         if name == "run":
             self.run = None if self.shape is None else self.shape.run
             return self.run
-        if name not in ("spelled", "stretch", "test"):
+        if name not in ("hot", "spelled", "stretch", "test"):
             raise AttributeError(name)
         stretch = literal_stretch(self.id_pattern, self.type_patterns)
         tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
         self.test = None if stretch else next((test for test in tests if test is not None), None)
         self.stretch, self.spelled = stretch or (None, [])
+        # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
+        self.hot = (
+            self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
+        )  # fmt: skip
         return getattr(self, name)
+
+    @property
+    def unprepared(self) -> tuple[Any, ...]:
+        """What `hot` is, for one decision: nothing is taken apart or compiled before it is reached."""
+        run = None if self.shape is None else self._run_now
+        return None, _NO_SEGMENTS, self.fits, self.scope, self.narrow, run, self.constants, self.effect, self
+
+    def _run_now(self, *given: Any) -> bool:
+        return self.run is None or self.run(*given)
 
     def fits(self, identifier: str) -> bool:
         """Whether an id of one of the rule's types fits the rule's pattern."""
@@ -199,8 +223,8 @@ class Snapshot:
     """An immutable, compiled policy set. Build with `of` or `from_compiled`."""
 
     __slots__ = (
-        "_all_sensitive", "by_id", "epoch", "gates", "grants", "persons", "policy_digest", "quorums", "roots", "rules",
-        "schema", "trace_roles",
+        "_all_sensitive", "by_id", "epoch", "gates", "grants", "people", "persons", "policy_digest", "quorums", "roots",
+        "rules", "schema", "trace_roles",
     )  # fmt: skip
 
     def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
@@ -209,9 +233,11 @@ class Snapshot:
         self.epoch: int = policy["epoch"]
         self.schema: Schema = schema_of(policy["schema"])
         self.grants = Grants.from_data(policy["grants"])
-        self.persons: dict[str, str] = {
-            account: person for person, accounts, _, _ in policy["persons"] for account in accounts
-        }
+        self.people: tuple[Person, ...] = tuple(
+            Person(id=id_, accounts=tuple(accounts), keys=tuple(keys), emails=tuple(emails))
+            for id_, accounts, keys, emails in policy["persons"]
+        )
+        self.persons: dict[str, str] = {account: person.id for person in self.people for account in person.accounts}
         self.quorums: dict[str, Quorum] = {data["id"]: msgspec.convert(data, Quorum) for data in policy["quorums"]}
         self.trace_roles: tuple[str, ...] = tuple(policy["trace_roles"])
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
@@ -236,13 +262,18 @@ class Snapshot:
         """Return the snapshot a compiled form spells; its signature and digest are already verified.
 
         Raises:
-            ValueError: another format.
+            ConfigurationError: another format, or not the form that compiling gives.
         """
         if compiled.get("format") != FORMAT:
-            raise ValueError(
-                f"found format `{compiled.get('format')}`, expected `{FORMAT}`, compile the policies again"
+            raise ConfigurationError(
+                f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
-        return cls(compiled, digest)
+        try:
+            check_policy(compiled["policy"])
+            return cls(compiled, digest)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
+            words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
+            raise ConfigurationError(f"compiled snapshot: {one_line(words, 200).lower()}", help=_AGAIN) from problem
 
     def warm(self) -> None:
         """Build now what is else built when a decision first needs it: for hosts that live long."""
@@ -277,9 +308,10 @@ class Snapshot:
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
+        if len(ids) == 1:
+            shape = self.by_id[ids[0]].shape
+            return frozenset() if shape is None else shape.reads
         shapes = [shape for rule_id in ids if (shape := self.by_id[rule_id].shape) is not None]
-        if len(shapes) == 1:
-            return shapes[0].reads
         return frozenset().union(*(shape.reads for shape in shapes))
 
     def sensitive(self, request: Request) -> frozenset[str]:

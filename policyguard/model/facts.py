@@ -63,7 +63,8 @@ class Facts(msgspec.Struct, frozen=True):
 
     `entries` maps attribute paths to facts: `subject.employment`, `resource.gpus`, `context.ticket`; always two
     segments, the second an attribute of the schema. `missing` says why a collector could not supply a path.
-    `contributors` is the set of accounts whose work the request carries; None means nobody looked.
+    `contributors` is the set of accounts whose work the request carries; None means nobody looked. `unusable` says of
+    approvals that were presented why they do not count, one line each; it is shown and decides nothing.
     """
 
     request: Request
@@ -71,6 +72,7 @@ class Facts(msgspec.Struct, frozen=True):
     missing: FrozenMap = EMPTY_MAP
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
+    unusable: tuple[str, ...] = ()
 
     @property
     def bound(self) -> dict[str, Value]:

@@ -103,12 +103,14 @@ class Request(msgspec.Struct, frozen=True):
 
     def to_data(self) -> dict[str, Any]:
         """Return the AuthZEN object; `from_data(to_data(r)) == r`."""
-        return {
+        data = {
             "subject": _entity_data(self.subject),
             "action": {"name": self.action},
             "resource": _entity_data(self.resource),
-            **({"context": self.context} if self.context else {}),
         }
+        if self.context:
+            data["context"] = self.context
+        return data
 
 
 def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> str:
@@ -117,13 +119,47 @@ def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> 
     `bound` maps attribute paths (`resource.code`) to measured values. The worker measures the same paths again and
     must arrive at the same digest (step V7). Empty values and absent ones are different digests.
     """
-    data = {"bound": bound, "request": request.to_data()}
-    encoded = _ENCODER.encode(data)
+    encoded = _encode(_Digested(bound, _asked(request)))
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
-    return sha256_digest(encoded if encoded.isascii() else canonical(data))
+    return sha256_digest(encoded if encoded.isascii() else canonical({"bound": bound, "request": request.to_data()}))
 
 
-_ENCODER = msgspec.json.Encoder(order="sorted")
+class _Name(msgspec.Struct, frozen=True, gc=False):
+    name: str
+
+
+class _Named(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    properties: FrozenMap | msgspec.UnsetType
+    type: str
+
+
+class _Asked(msgspec.Struct, frozen=True, gc=False):
+    """`Request.to_data` with its fields in sorted order."""
+
+    action: _Name
+    context: FrozenMap | msgspec.UnsetType
+    resource: _Named
+    subject: _Named
+
+
+class _Digested(msgspec.Struct, frozen=True, gc=False):
+    bound: Mapping[str, Value]
+    request: _Asked
+
+
+def _asked(request: Request) -> _Asked:
+    subject, resource, unset = request.subject, request.resource, msgspec.UNSET
+    return _Asked(
+        _Name(request.action),
+        request.context or unset,
+        _Named(resource.id, resource.properties or unset, resource.type),
+        _Named(subject.id, subject.properties or unset, subject.type),
+    )
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+"""Sorts the members of mappings, and leaves our structs' fields in the order they stand in."""
 
 
 def parse_json(text: str | bytes) -> object:
@@ -176,7 +212,8 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
             f"found {_shown(identifier)}, expected an id of 1 to 512 characters, no spaces, no control characters",
             path=f"{path}.id",
         )
-    _unicode(identifier, f"{path}.id")
+    if not identifier.isascii():
+        _one_spelling(identifier, f"{path}.id")
     # INVARIANT I2: an id has one spelling, so that `team/vision/../llm/x` never passes for one of team vision.
     if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
         raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
@@ -217,11 +254,19 @@ def _map(data: object, path: str) -> FrozenMap:
         raise RequestError(problem.message, path=problem.path) from None
 
 
-def _unicode(text: str, path: str) -> None:
+def _one_spelling(text: str, path: str) -> None:
+    """Raise unless the text has no character that cannot be seen, and is in composed form as in the policies."""
     try:
         freeze(text, path)
     except ValueProblem as problem:
         raise RequestError(problem.message, path=path) from None
+    # Only ids beyond ASCII pay for this import.
+    from unicodedata import is_normalized
+
+    if not text.isprintable():
+        raise RequestError(f"found {_shown(text)}, expected no character that cannot be seen", path=path)
+    if not is_normalized("NFC", text):
+        raise RequestError(f"found {_shown(text)}, expected an id in composed form (NFC)", path=path)
 
 
 def _object(data: object, path: str, *, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:

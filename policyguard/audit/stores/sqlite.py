@@ -36,6 +36,9 @@ APPLICATION_ID = 0x70676C67
 FORMAT = "policyguard log v1"
 BUSY_TIMEOUT_S = 10.0
 
+PAGE_BYTES = 8192
+"""Of new files. An entry takes about 2,200 bytes: three fill such a page, where one would leave half of 4,096 empty."""
+
 _SCHEMA = (
     "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), format TEXT NOT NULL, origin TEXT NOT NULL)",
     "CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, hashes BLOB NOT NULL, checkpoint BLOB)",
@@ -109,7 +112,8 @@ class SqliteStore:
         execute = self._execute
         try:
             execute("BEGIN IMMEDIATE")
-            rows = grow(self.last())
+            last = execute(_LAST).fetchone()
+            rows = grow(last and _row(last))
             if len(rows) == 1:
                 execute(_INSERT, rows[0])
             else:
@@ -169,6 +173,7 @@ def _make_file(target: str) -> bool:
 def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
     """Return the log's name, writing schema and header first if the database is empty and may be created."""
     if create_as is not None and _is_blank(connection):
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have created the log while we waited for the lock.
