@@ -19,7 +19,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
-from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.audit.stores.sqlite import PAGE_BYTES, SqliteStore
 from policyguard.model.decision import Decision
 
 SEED = bytes(range(32))
@@ -129,6 +129,7 @@ def _rooted(log: Log, key: PrivateKey) -> Callable[[Sequence[Decision]], object]
 
 def _bare_sqlite(path: Path) -> Callable[[bytes], object]:
     connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL)")

@@ -10,9 +10,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
@@ -31,6 +30,10 @@ from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.snapshots import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant
+
+if TYPE_CHECKING:
+    # Annotations only, see `snapshots.py`.
+    from pathlib import Path
 
 DEFAULT_LIFETIME_S = 900
 """Long enough to reach a worker and start, short enough that a revert cannot outlive it (incident step 9)."""
@@ -89,11 +92,11 @@ class Guard:
         Raises:
             PolicyErrors: every mistake in the policies. ConfigurationError, SigningError, AuditError: which file, why.
         """
-        private = read_private_key(Path(key), passphrase=passphrase)
+        private = read_private_key(key, passphrase=passphrase)
         trusted = tuple(policy_keys) or (private.public,)
 
         def load() -> Snapshot:
-            return load_snapshot(Path(policies), trusted)
+            return load_snapshot(policies, trusted)
 
         snapshot = load()
         store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
@@ -130,6 +133,8 @@ class Guard:
             raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
         with self._reloading:
             snapshot = self._load()
+            # Whoever reloads lives long: no decision shall wait for an index.
+            snapshot.warm()
             self._snapshot = snapshot
         return snapshot.policy_digest
 

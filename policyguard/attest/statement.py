@@ -7,7 +7,7 @@ no sorting; the parser encodes again and compares. Opens nothing and reads no cl
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, NoReturn
 
 import msgspec
@@ -130,8 +130,17 @@ class Statement(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 
 _encode = msgspec.json.Encoder().encode
 _SORTING = msgspec.json.Encoder(order="sorted")
-_DECODER = msgspec.json.Decoder(Statement)
-_HEAD = msgspec.json.Decoder(msgspec.defstruct("Head", [("_type", str), ("predicateType", str)]))
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[Statement]:
+    """Return the decoder of statements, made at first use: a hook states and never reads."""
+    return msgspec.json.Decoder(Statement)
+
+
+class _Head(msgspec.Struct, frozen=True, rename={"type": "_type", "predicate_type": "predicateType"}):
+    type: str
+    predicate_type: str
 
 
 def decision_statement(
@@ -202,7 +211,7 @@ def parse_statement(payload: bytes) -> Statement:
         raise VerificationError("V1", f"statement is {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}")
     _check_types(payload)
     try:
-        statement = _DECODER.decode(payload)
+        statement = _decoder().decode(payload)
         _check_values(statement.predicate)
         spelled = canonical(msgspec.json.decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
@@ -272,10 +281,10 @@ def _approval(each: Approval) -> ApprovalRecord:
 def _check_types(payload: bytes) -> None:
     """Raise unless this is a Statement v1 with our predicate type, before the predicate itself is read."""
     try:
-        head = _HEAD.decode(payload)
+        head = msgspec.json.decode(payload, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
-    found = (head._type, head.predicateType)  # type: ignore[attr-defined]
+    found = (head.type, head.predicate_type)
     if found != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise VerificationError(
             "V5", f"statement is {quoted(found[0])} with predicate {quoted(found[1])}, expected `{PREDICATE_TYPE}`"

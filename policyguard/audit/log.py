@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PrivateKey
@@ -27,7 +28,7 @@ MAX_GROUP = 4096
 """Entries of one transaction at most; more arrivals wait for the next."""
 
 
-class _Tail(NamedTuple):
+class _Tail(msgspec.Struct, frozen=True):
     """What the log remembers of the tree it last saw: the note identifies it."""
 
     note: bytes | None

@@ -74,7 +74,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
         if len(data) > MAX_SIGNED_BYTES:
             raise VerificationError("V1", f"signed decision is {len(data)} bytes, expected at most {MAX_SIGNED_BYTES}")
         try:
-            wire = _DECODER.decode(data)
+            wire = msgspec.json.decode(data, type=_WireSigned)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise VerificationError("V1", f"not a signed decision: {reason(problem)}") from None
         receipt = wire.receipt
@@ -128,6 +128,3 @@ class _WireReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _WireSigned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     envelope: WireEnvelope
     receipt: _WireReceipt
-
-
-_DECODER = msgspec.json.Decoder(_WireSigned)

@@ -106,6 +106,8 @@ def _resolved(git: GitDir, word: str) -> str:
               help="Which variable of the transport names the pusher, such as `REMOTE_USER=user:{}`; `os` for the "
                    "account of the process. The first that is set counts.")  # fmt: skip
 @click.option("--allowed-signers", type=click.Path(path_type=Path), help="OpenSSH allowed signers of pushes, commits.")
+@click.option("--revoked-keys", type=click.Path(path_type=Path), help="Keys that speak for nobody any more.")
+@click.option("--approvals", type=click.Path(path_type=Path), help="A folder of approvals, beside those in git notes.")
 @click.option("--owner", type=int, multiple=True, help="A uid that may own the repository, beside ours and root.")
 @click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
 @click.option("--resource-uri", help="Where consumers find the repository, for the summaries.")
@@ -113,17 +115,19 @@ def _resolved(git: GitDir, word: str) -> str:
 @click.argument("repo", type=_REPO)
 def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
-    paths: dict[str, Path | None] = {name: given.pop(name) for name in ("allowed_signers", "vsa")}
-    more: dict[str, Any] = {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
+    more: dict[str, Any] = {
+        name: _optional(given.pop(name)) for name in ("allowed_signers", "revoked_keys", "approvals", "vsa")
+    }
+    more |= {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
     config = settings(**given)
-    if "post-receive" in kind and (paths["vsa"] is None or more["resource_uri"] is None):
+    if "post-receive" in kind and (more["vsa"] is None or more["resource_uri"] is None):
         raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")
     for each in kind or ("pre-receive",):
         options = GitOptions(
             kind=each, repo=_absolute(_store(repo, more["owner"])), resource=resource, pusher=pusher,
             audience=config.audience or DEFAULT_AUDIENCE, policies=_absolute(needed(config, "policies")),
             key=_absolute(needed(config, "key")), log=_absolute(needed(config, "log")),
-            allowed_signers=_optional(paths["allowed_signers"]), vsa=_optional(paths["vsa"]), **more,
+            **more,
         )  # fmt: skip
         path, written = install(options)
         say(f"{'written' if written else 'current'}  {path}")

@@ -1,7 +1,8 @@
 """A loaded policy set, immutable: everything that can be known before the first request is known here.
 
-Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding changes nothing
-in it, so it never grows. Pure: bytes come from `files` or `bundle`, signatures are checked before.
+Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
+what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
+asked. Pure: bytes come from `files` or `bundle`, signatures are checked before.
 """
 
 from __future__ import annotations
@@ -16,40 +17,89 @@ from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
+from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admit import Admitted, Gate, Malformed, gates
-from policyguard.decide.compile import FORMAT, compile_policy, decode_constant, hole_types, policy_digest, schema_of
+from policyguard.decide.compile import (
+    FORMAT,
+    LARGE,
+    check_policy,
+    compile_policy,
+    decode_constant,
+    hole_types,
+    policy_digest,
+    schema_of,
+)
 from policyguard.decide.demand import Template, template
 from policyguard.decide.evaluate import decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
 from policyguard.decide.pattern import Matcher, literal_stretch, matcher
 from policyguard.decide.roots import Roots, roots_of
+from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
 from policyguard.model.policy import Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
-from policyguard.values import Instant, Span, parse_instant
+from policyguard.values import Instant, Span, one_line, parse_instant
+
+_AGAIN = "compile the policies again"
+_NO_SEGMENTS: list[str] = []
 
 
 class Shape:
     """A condition without its constants, compiled once for all rules that share it."""
 
-    __slots__ = ("demands", "expression", "hole_types", "reads", "run")
+    __slots__ = ("_large", "_lists", "demands", "expression", "hole_types", "reads", "run")
+
+    demands: Template
+    reads: frozenset[str]
+    run: Callable[..., bool]
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
         self.hole_types = hole_types(expression)
-        self.run: Callable[..., bool] = compile_shape(expression)
-        self.demands: Template = template(expression)
-        self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(expression) if len(path) > 1)
+        self._large = not LARGE.isdisjoint(self.hole_types)
+        self._lists = any(kind.startswith("list(") for kind in self.hole_types)
+
+    def __getattr__(self, name: str) -> Any:
+        """Compile and analyse the condition when a rule that has it is first looked at."""
+        if name == "run":
+            self.run = _compiled(self.expression)
+        elif name == "demands":
+            self.demands = template(self.expression)
+        elif name == "reads":
+            self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(self.expression) if len(path) > 1)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
+
+    def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a rule's constants from their JSON spelling, in the order of the holes; as many, else `ValueError`."""
+        if len(data) != len(self.hole_types):
+            raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
+        if self._large:
+            return tuple(map(decode_constant, data, self.hole_types))
+        return tuple([tuple(each) if type(each) is list else each for each in data]) if self._lists else tuple(data)
+
+
+def _compiled(expression: Expression) -> Callable[..., bool]:
+    try:
+        return compile_shape(expression)
+    except (RecursionError, MemoryError, SyntaxError):
+        # Whatever Python's compiler cannot take goes the long way, which decides the same.
+        return _unsure
+
+
+def _unsure(*_: object) -> bool:
+    raise NotImplementedError("the exact evaluator decides")
 
 
 class CompiledRule:
-    """One rule, ready to run. `run` None means the rule has no condition.
+    """One rule, ready to run once `run`, `test`, `stretch` and `spelled` are asked for: few rules are in a short life.
 
-    Where `stretch` is not None, an id matches if its segments there are `spelled`; else `test` says it, None for every
-    id. `type_patterns` are the patterns that ids of the rule's types match already.
+    `run` None means the rule has no condition. Where `stretch` is not None, an id matches if its segments there are
+    `spelled`; else `test` says it, None for every id. `type_patterns` are those that ids of the rule's types match.
     """
 
     __slots__ = (
@@ -60,6 +110,7 @@ class CompiledRule:
     )  # fmt: skip
 
     hot: tuple[Any, ...]
+    run: Callable[..., bool] | None
     spelled: list[str]
     stretch: slice | None
     test: Matcher | None
@@ -81,17 +132,17 @@ class CompiledRule:
         self.ids: tuple[str, ...] = (self.id,)
         self.reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
         self.shape: Shape | None = shapes[number] if number >= 0 else None
-        self.run = None if self.shape is None else self.shape.run
-        self.constants: tuple[Any, ...] = ()
-        if self.shape is not None:
-            self.constants = tuple(map(decode_constant, constants, self.shape.hole_types))
+        self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
         self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
         self.span = Span(intern.text(file) or "", line, column)
 
     def __getattr__(self, name: str) -> Any:
-        """Fill in how ids are tested, when it is first asked for: few rules are looked at in a short life."""
+        """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
+        if name == "run":
+            self.run = None if self.shape is None else self.shape.run
+            return self.run
         if name not in ("hot", "spelled", "stretch", "test"):
             raise AttributeError(name)
         stretch = literal_stretch(self.id_pattern, self.type_patterns)
@@ -103,6 +154,15 @@ class CompiledRule:
             self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
         )  # fmt: skip
         return getattr(self, name)
+
+    @property
+    def unprepared(self) -> tuple[Any, ...]:
+        """What `hot` is, for one decision: nothing is taken apart or compiled before it is reached."""
+        run = None if self.shape is None else self._run_now
+        return None, _NO_SEGMENTS, self.fits, self.scope, self.narrow, run, self.constants, self.effect, self
+
+    def _run_now(self, *given: Any) -> bool:
+        return self.run is None or self.run(*given)
 
     def fits(self, identifier: str) -> bool:
         """Whether an id of one of the rule's types fits the rule's pattern."""
@@ -146,8 +206,11 @@ class Interner:
         return None if text is None else sys.intern(text)
 
     def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
-        key = tuple(map(sys.intern, texts))
-        return self._tuples.setdefault(key, key)
+        key = tuple(texts)
+        found = self._tuples.get(key)
+        if found is None:
+            found = self._tuples[key] = tuple(map(sys.intern, key))
+        return found
 
     def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
         """Return the patterns of these resource types' ids."""
@@ -201,13 +264,18 @@ class Snapshot:
         """Return the snapshot a compiled form spells; its signature and digest are already verified.
 
         Raises:
-            ValueError: another format.
+            ConfigurationError: another format, or not the form that compiling gives.
         """
         if compiled.get("format") != FORMAT:
-            raise ValueError(
-                f"found format `{compiled.get('format')}`, expected `{FORMAT}`, compile the policies again"
+            raise ConfigurationError(
+                f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
-        return cls(compiled, digest)
+        try:
+            check_policy(compiled["policy"])
+            return cls(compiled, digest)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
+            words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
+            raise ConfigurationError(f"compiled snapshot: {one_line(words, 200).lower()}", help=_AGAIN) from problem
 
     def warm(self) -> None:
         """Build now what is else built when a decision first needs it: for hosts that live long."""

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.errors import EvidenceError
+from policyguard.evidence.approvals import Presented, Refusal
+from policyguard.evidence.contributors import Commit, commit_accounts, commit_signer
 from policyguard.evidence.files import shown
 from policyguard.evidence.gitdir import GitDir, head, history_doors, ref_id
 from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
-from policyguard.evidence.push_objects import Commit, Trees, find_store, parse_commit, shallow_file
-from policyguard.evidence.push_people import People
+from policyguard.evidence.notes import note_approvals
+from policyguard.evidence.push_objects import Trees, find_store, shallow_file
 
 MAX_UPDATES = 1_000
 MAX_PATHS = 50_000
@@ -28,9 +31,6 @@ MAX_COMMITS = 200_000
 MAX_REF_BYTES = 400
 
 Change: TypeAlias = Literal["create", "update", "rewrite", "delete"]
-CommitVerifier: TypeAlias = Callable[[bytes, bytes, int], str | None]
-"""(signed bytes, armoured signature, seconds it claims to be from) to the signer's name, None unless good and known."""
-
 _REFUSED = frozenset({"shallow", "grafts", "replace_refs", "partial"})
 _LFS = b"version https://git-lfs.github.com/spec/v1\n"
 _MAX_POINTER_BYTES = 1_024
@@ -60,9 +60,10 @@ class Seen:
     submodules: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
     pointers: set[str] = field(default_factory=set)
-    emails: set[str] = field(default_factory=set)
+    accounts: set[str] = field(default_factory=set)
     signers: set[str] = field(default_factory=set)
     unsigned: set[str] = field(default_factory=set)
+    presented: list[Presented | Refusal] = field(default_factory=list)
 
 
 def parse_updates(text: bytes) -> tuple[RefUpdate, ...]:
@@ -101,11 +102,11 @@ class PushReader:
     """Measures the updates of one push. Holds a path set and a few trees, whatever the number of commits."""
 
     def __init__(
-        self, directory: str, environment: Mapping[str, str], owners: Collection[int], *,
-        verifier: CommitVerifier | None = None, timeout_s: float = 60.0,
+        self, directory: str, environment: Mapping[str, str], owners: Collection[int], signers: Signers, *,
+        timeout_s: float = 60.0,
     ) -> None:  # fmt: skip
         self._directory, self._environment, self._owners = directory, environment, owners
-        self._verifier, self._timeout_s = verifier, timeout_s
+        self._signers, self._timeout_s = signers, timeout_s
 
     def measure(self, updates: tuple[RefUpdate, ...], *, deep: bool = True) -> tuple[Seen, ...]:
         """Return what each update does; without `deep` only ids, tree and kind of change, no commit on the way.
@@ -117,7 +118,7 @@ class PushReader:
         self._refuse_other_histories(git)
         some = next(oid for update in updates for oid in (update.new, update.old) if oid is not None)
         with open_objects(git, some, time.monotonic() + self._timeout_s, quarantine=quarantine) as reader:
-            return tuple([_Look(git, reader, self._verifier).see(update, deep=deep) for update in updates])
+            return tuple([_Look(git, reader, self._signers).see(update, deep=deep) for update in updates])
 
     def current(self, ref: str) -> str | None:
         """Return the object a reference points to now, None if it does not exist."""
@@ -143,8 +144,8 @@ class PushReader:
 
 
 class _Look:
-    def __init__(self, git: GitDir, reader: ObjectReader, verifier: CommitVerifier | None) -> None:
-        self._git, self._reader, self._verifier = git, reader, verifier
+    def __init__(self, git: GitDir, reader: ObjectReader, signers: Signers) -> None:
+        self._git, self._reader, self._signers = git, reader, signers
         self._trees = Trees(reader)
 
     def see(self, update: RefUpdate, *, deep: bool) -> Seen:
@@ -162,6 +163,7 @@ class _Look:
             self._note(seen, path, was, now)
         for oid in self._entering(new, base):
             self._note_commit(seen, self._commit(oid))
+        seen.presented.extend(note_approvals(self._git, self._reader, (new, seen.tree)))
         return seen
 
     def _change(self, update: RefUpdate, old: str | None, new: str) -> Change:
@@ -201,18 +203,16 @@ class _Look:
             yield line.decode("ascii", "replace")
 
     def _commit(self, oid: str) -> Commit:
-        return parse_commit(oid, self._reader.read(oid, "commit"))
+        return Commit(oid, self._reader.read(oid, "commit"))
 
     def _note_commit(self, seen: Seen, commit: Commit) -> None:
         seen.commits += 1
-        seen.emails.update(commit.emails)
-        signer = None
-        if commit.signature is not None and self._verifier is not None:
-            signer = self._verifier(commit.signed, commit.signature, commit.committed_at_s)
-        if signer is None:
+        seen.accounts |= commit_accounts(commit, self._signers)
+        try:
+            (signature,) = commit.values(b"gpgsig", b"gpgsig-sha256")
+            seen.signers.add(commit_signer(commit, signature, self._signers))
+        except (ValueError, UnknownSigner):
             seen.unsigned.add(commit.oid)
-        else:
-            seen.signers.add(signer)
         for path, was, now in self._touched(commit):
             self._note(seen, path, was, now)
 
@@ -245,8 +245,3 @@ class _Look:
             return False
         content = self._reader.read_short_blob(entry.oid, _MAX_POINTER_BYTES)
         return content is not None and content.startswith(_LFS)
-
-
-def contributors(seen: Seen, people: People, pusher: str) -> tuple[str, ...]:
-    """Return the accounts whose work an update carries: pusher, authors, committers, co-authors and signers."""
-    return tuple(sorted({pusher, *people.contributors(seen.emails, seen.signers)}))

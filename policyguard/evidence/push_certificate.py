@@ -11,9 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from policyguard.attest.signers import Signers, UnknownSigner
+from policyguard.attest.sshsig import SshSignatureError, parse_signature
+from policyguard.evidence.contributors import GIT_NAMESPACE
 from policyguard.evidence.files import shown
-from policyguard.evidence.push import CommitVerifier, RefUpdate
-from policyguard.model.facts import Assurance
+from policyguard.evidence.push import RefUpdate
+from policyguard.model.policy import Person
+from policyguard.values import Instant
 
 MAX_CERTIFICATE_BYTES = 262_144
 
@@ -23,26 +27,21 @@ _ARMOURS = (b"-----BEGIN SSH SIGNATURE-----", b"-----BEGIN PGP SIGNATURE-----", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """State of a certificate (`good`, `bad`, `none`), the signer's name (empty unless good), and why not good."""
+    """State of a certificate (`good`, `bad`, `none`), the person who signed it (None unless good), and why not good."""
 
     status: str
-    signer: str = ""
+    signer: Person | None = None
     why: str = ""
-    assurance: Assurance = Assurance.OBSERVED
 
 
 def read_certificate(
     environment: Mapping[str, str],
     updates: tuple[RefUpdate, ...],
     read_blob: Callable[[str], bytes | None],
-    verifier: CommitVerifier | None,
+    signers: Signers,
+    now: Instant,
 ) -> Signed:
-    """Return who signed this push.
-
-    Args:
-        verifier: checks the SSH signature again, in this process; with it the result is attested, and a certificate
-            that it cannot check, one made with GPG say, counts as git's word only.
-    """
+    """Return who signed this push. The signature is verified in this process; git's word alone is not enough."""
     oid = environment.get(_VARIABLE, "")
     told = {name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")}
     if not oid:
@@ -59,12 +58,21 @@ def read_certificate(
     # INVARIANT I145: status G without a signer is not a signer.
     if told["STATUS"] != "G" or not told["SIGNER"].strip():
         return Signed(status="bad", why=_not_good(told["STATUS"]))
-    if verifier is not None and signature.startswith(_ARMOURS[0]):
-        signer = verifier(payload, signature, 0)
-        if signer is None:
-            return Signed(status="bad", why="the push certificate's signature does not verify against allowed signers")
-        return Signed(status="good", signer=signer, assurance=Assurance.ATTESTED)
-    return Signed(status="good", signer=told["SIGNER"])
+    if not signature.startswith(_ARMOURS[0]):
+        return Signed(status="bad", why="the push certificate has no SSH signature, other kinds are not verified here")
+    try:
+        person = _signer(payload, signature, signers, now)
+    except (UnknownSigner, SshSignatureError) as problem:
+        return Signed(status="bad", why=str(problem))
+    return Signed(status="good", signer=person)
+
+
+def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant) -> Person:
+    # INVARIANT I156: without its own look at the signature the hook believes no variable: the pusher may have set it.
+    parsed = parse_signature(signature)
+    if not parsed.covers(payload, GIT_NAMESPACE):
+        raise SshSignatureError("forged", "the signature does not fit the push certificate")
+    return signers.person_of(parsed.key, GIT_NAMESPACE, (now,))
 
 
 def _not_good(status: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from policyguard.attest.approval import Sought
+from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
+from policyguard.evidence.approvals import Examined, examine, folder_approvals
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.push import RefUpdate, Seen, contributors
+from policyguard.evidence.push import Seen
 from policyguard.evidence.push_certificate import Signed
-from policyguard.evidence.push_people import People
-from policyguard.model.facts import Approval, Assurance, Fact
+from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import Instant, Value
 
@@ -34,11 +36,11 @@ class PushCollector:
                 UNSIGNED, TRANSPORT)  # fmt: skip
 
     def __init__(
-        self, update: RefUpdate, seen: Seen | EvidenceError, signed: Signed, people: People, transport: str,
-        approvals: Iterable[Approval] = (),
+        self, seen: Seen | EvidenceError, signed: Signed, signers: Signers, transport: str,
+        approvals_folder: str | None = None,
     ) -> None:  # fmt: skip
-        self._update, self._seen, self._signed, self._people = update, seen, signed, people
-        self._transport, self._approvals = transport, tuple(approvals)
+        self._seen, self._signed, self._signers = seen, signed, signers
+        self._transport, self._folder = transport, approvals_folder
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return the facts of the update.
@@ -59,7 +61,7 @@ class PushCollector:
             values |= {PATHS: _sorted(seen.paths), SUBMODULES: _sorted(seen.submodules), LINKS: _sorted(seen.links)}
             values |= {
                 POINTERS: _sorted(seen.pointers),
-                SIGNERS: _sorted(filter(None, map(self._people.account, seen.signers))),
+                SIGNERS: _sorted(seen.signers),
             }
             if len(seen.unsigned) <= MAX_LISTED:
                 values[UNSIGNED] = _sorted(seen.unsigned)
@@ -67,23 +69,44 @@ class PushCollector:
                 missing[UNSIGNED] = f"more than {MAX_LISTED} commits are not signed by anybody known"
         entries = {path: Fact(value, Assurance.MEASURED, self.name, now, bound=True) for path, value in bound.items()}
         entries |= {path: Fact(value, Assurance.MEASURED, self.name, now) for path, value in values.items()}
-        entries |= self._who(now)
-        accounts = contributors(seen, self._people, request.subject.ref)
-        if self._signed.status == "good" and (signer := self._signer()):
-            accounts = tuple(sorted({*accounts, signer}))
-        return Collected(entries=entries, missing=missing, approvals=self._approvals, contributors=accounts)
+        signer = self._signer(request.subject.ref)
+        entries |= self._who(signer, now)
+        # INVARIANT I141: pusher, signer, authors, committers and co-authors all count as contributors.
+        accounts = tuple(sorted({request.subject.ref, *seen.accounts, *seen.signers} | ({signer} if signer else set())))
+        examined = self._approved(seen, request, now)
+        return Collected(
+            entries=entries, missing=missing, approvals=examined.approvals, contributors=accounts,
+            unusable=examined.lines,
+        )  # fmt: skip
 
-    def _who(self, now: Instant) -> dict[str, Fact]:
-        level, source = self._signed.assurance, f"push certificate{': ' if self._signed.why else ''}{self._signed.why}"
+    def _approved(self, seen: Seen, request: Request, now: Instant) -> Examined:
+        """Return the approvals given for exactly this: the reference, where it stood, and the tree it will hold."""
+        if seen.tree is None:
+            return Examined()
+        presented = list(seen.presented)
+        if self._folder is not None:
+            presented += folder_approvals(self._folder)
+        sought = Sought(
+            request=request, found={"tree": seen.tree}, demanded=("tree",), target_ref=seen.update.ref,
+            from_id=seen.old_commit or "", target_id=seen.tree,
+        )  # fmt: skip
+        return examine(presented, self._signers, sought, now)
+
+    def _who(self, signer: str, now: Instant) -> dict[str, Fact]:
+        source = f"push certificate{': ' if self._signed.why else ''}{self._signed.why}"
+        level = Assurance.ATTESTED if signer else Assurance.MEASURED
         return {
             SIGNATURE: Fact(self._signed.status, level, source, now),
-            SIGNER: Fact(self._signer(), level, source, now),
+            SIGNER: Fact(signer, level, source, now),
             TRANSPORT: Fact(self._transport, Assurance.OBSERVED, f"transport {self._transport}", now),
         }
 
-    def _signer(self) -> str:
-        """Return the signer's account; empty unless the certificate is good and somebody known made it."""
-        return (self._people.account(self._signed.signer) or "") if self._signed.status == "good" else ""
+    def _signer(self, asking: str) -> str:
+        """Return the signer's account, the asking one if it is the same person's; empty if nobody known signed."""
+        person = self._signed.signer
+        if person is None or not person.accounts:
+            return ""
+        return asking if asking in person.accounts else person.accounts[0]
 
 
 def bound_facts(seen: Seen) -> dict[str, Value]:

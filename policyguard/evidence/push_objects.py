@@ -1,4 +1,4 @@
-"""The objects of a push: where they lie before they are accepted, what each commit says, which paths differ.
+"""The objects of a push: where they lie before they are accepted, and in which paths trees differ.
 
 Git checks a push in quarantine: the new objects lie in a folder of their own, the repository's are borrowed. Both are
 given to us in the environment, and the environment may be the pusher's own, so the quarantine must be git's: a folder
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.files import read_small, shown
@@ -19,22 +18,6 @@ from policyguard.evidence.gitobjects import MAX_DEPTH, TREE, Entry, ObjectReader
 
 _CACHED_TREES = 256
 """Trees kept parsed: neighbours in history share most of theirs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
-    """What a commit object says; nothing in it is proven but its own id and, once verified, its signature.
-
-    `signed` are the bytes that `signature` (armoured text) covers; without a signature it is None.
-    """
-
-    oid: str
-    tree: str
-    parents: tuple[str, ...]
-    emails: tuple[str, ...]
-    committed_at_s: int
-    signed: bytes
-    signature: bytes | None
 
 
 def find_store(directory: str, environment: Mapping[str, str], owners: Collection[int]) -> tuple[GitDir, str | None]:
@@ -78,61 +61,6 @@ def shallow_file(directory: str, environment: Mapping[str, str]) -> bool:
     named = environment.get("GIT_SHALLOW_FILE", "")
     path = os.path.join(directory, named)
     return bool(named) and os.path.lexists(path) and bool(read_small(path, MAX_SMALL_FILE_BYTES).strip())
-
-
-def parse_commit(oid: str, content: bytes) -> Commit:
-    """Return what this commit says.
-
-    Raises:
-        EvidenceError: tree, author or committer are missing or stand there twice; git's own tools would disagree.
-    """
-    head, _, message = content.partition(b"\n\n")
-    fields: dict[bytes, list[bytes]] = {}
-    kept: list[bytes] = []
-    name = b""
-    for line in head.split(b"\n"):
-        if line.startswith(b" ") and name:
-            fields[name][-1] += b"\n" + line[1:]
-        else:
-            name, _, value = line.partition(b" ")
-            fields.setdefault(name, []).append(value)
-        if name not in _SIGNATURES:
-            kept.append(line)
-    for needed in (b"tree", b"author", b"committer"):
-        if len(fields.get(needed, ())) != 1:
-            found = len(fields.get(needed, ()))
-            raise EvidenceError(f"commit `{oid}`: found {found} lines `{needed.decode()}`, expected one")
-    signatures = [value for name in _SIGNATURES for value in fields.get(name, ())]
-    if len(signatures) > 1:
-        raise EvidenceError(f"commit `{oid}`: found {len(signatures)} signatures, expected one at most")
-    people = [fields[b"author"][0], fields[b"committer"][0], *_co_authors(message)]
-    return Commit(
-        oid=oid, tree=fields[b"tree"][0].decode("ascii", "replace"),
-        parents=tuple(parent.decode("ascii", "replace") for parent in fields.get(b"parent", ())),
-        emails=tuple(dict.fromkeys(map(_email, people))), committed_at_s=_seconds(fields[b"committer"][0]),
-        signed=b"\n".join(kept) + b"\n\n" + message, signature=signatures[0] if signatures else None,
-    )  # fmt: skip
-
-
-_SIGNATURES = (b"gpgsig", b"gpgsig-sha256")
-
-
-def _co_authors(message: bytes) -> Iterator[bytes]:
-    """Yield every co-author, wherever in the message: a trailer that git would not see still names a person."""
-    for line in message.split(b"\n"):
-        word, colon, value = line.strip().partition(b":")
-        if colon and word.strip().lower() == b"co-authored-by":
-            yield value.strip()
-
-
-def _email(person: bytes) -> str:
-    start, end = person.rfind(b"<"), person.rfind(b">")
-    return shown(person[start + 1 : end].strip().lower()) if 0 <= start < end else shown(person.strip()[:80])
-
-
-def _seconds(person: bytes) -> int:
-    words = person.rpartition(b">")[2].split()
-    return int(words[0]) if words and words[0].isdigit() and len(words[0]) <= 12 else 0
 
 
 class Trees:

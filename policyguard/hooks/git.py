@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from policyguard.attest.signers import Signers
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.push import RefUpdate, parse_update, parse_updates
 from policyguard.guard import Guard
@@ -76,7 +77,7 @@ def _transaction(options: GitOptions) -> int:
         return ALLOWED  # `preparing` comes before it with the same lines; committed and aborted cannot be stopped.
     lines = [line.split(b" ", 2) for line in _standard_input().splitlines()]
     moved = [words for words in lines if len(words) == 3 and words[2].startswith(b"refs/")]
-    reader = push_reader(options, os.environ, None)
+    reader = push_reader(options, os.environ, Signers(()))
     updates = tuple(
         update
         for old, new, ref in moved

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from policyguard.attest.signers import Signers
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.attest.vsa import DEFAULT_LEVELS, Revision, sign_summary, source_summary
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
@@ -106,7 +107,7 @@ class Accepted:
         # INVARIANT I152: a reference moves under a kept decision only if that verifies for this pusher and objects.
         signed = SignedDecision.from_json(read_small(path, MAX_SIGNED_BYTES))
         pusher, _ = pusher_of(options.pusher, environment, account_name(os.getuid()))
-        (seen,) = push_reader(options, environment, None).measure((update,), deep=False)
+        (seen,) = push_reader(options, environment, Signers(())).measure((update,), deep=False)
         request = Request.of(pusher, action_of(seen), options.resource)
         trust = Trust(
             keys=(TrustedKey(key=guard.public_key),), logs=(guard.log_key,), audiences=frozenset({options.audience}),

@@ -12,27 +12,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from policyguard.attest.signers import Signers
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.push import CommitVerifier, PushReader, RefUpdate, Seen
+from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
 from policyguard.evidence.push_facts import PushCollector
-from policyguard.evidence.push_people import People
+from policyguard.evidence.review import ReviewFiles, load_signers
 from policyguard.guard import Guard
 from policyguard.hooks.git_options import GitOptions, pusher_of
-from policyguard.model.facts import Approval, Facts
+from policyguard.model.facts import Facts
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.values import Instant
-
-ApprovalsOf = Callable[[Seen], tuple[Approval, ...]]
-"""The approvals given for exactly this tree on this reference, verified already."""
 
 _ACTIONS = {"create": "repo:push", "update": "repo:push", "rewrite": "repo:rewrite", "delete": "repo:rewrite"}
 
@@ -78,7 +77,6 @@ class Asked:
 
 def ask(
     options: GitOptions, updates: tuple[RefUpdate, ...], environment: Mapping[str, str], people: tuple[Person, ...], *,
-    verifier: CommitVerifier | None = None, approvals_of: ApprovalsOf | None = None,
     clock: Callable[[], Instant] = time.time_ns,
 ) -> tuple[Asked, ...]:  # fmt: skip
     """Return what is to be decided for each update, steps P1 to P4.
@@ -87,14 +85,14 @@ def ask(
         EvidenceError: nobody can tell who pushes.
     """
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
-    reader = push_reader(options, environment, verifier)
-    known = People(people, pusher)
+    signers = signers_of(options, people)
+    reader = push_reader(options, environment, signers)
     found: tuple[Seen | EvidenceError, ...]
     signed = Signed(status="none")
     try:
         found = reader.measure(updates)  # P2
         signed = read_certificate(  # P3
-            environment, updates, lambda oid: reader.read_blob(oid, MAX_CERTIFICATE_BYTES), verifier
+            environment, updates, lambda oid: reader.read_blob(oid, MAX_CERTIFICATE_BYTES), signers, clock()
         )
     except EvidenceError as unseen:
         found = (unseen,) * len(updates)
@@ -103,9 +101,8 @@ def ask(
         seen = found[number]
         problem = seen if isinstance(seen, EvidenceError) else None
         action = action_of(seen) if isinstance(seen, Seen) else _ACTIONS["rewrite"]
-        approvals = approvals_of(seen) if approvals_of is not None and isinstance(seen, Seen) else ()
         request = Request.of(pusher, action, options.resource)
-        collector = PushCollector(update, seen, signed, known, source, approvals)  # P4
+        collector = PushCollector(seen, signed, signers, source, options.approvals)  # P4
         asked.append(Asked(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem))
     return tuple(asked)
 
@@ -128,7 +125,13 @@ def action_of(seen: Seen) -> str:
     return _ACTIONS[seen.change]
 
 
-def push_reader(options: GitOptions, environment: Mapping[str, str], verifier: CommitVerifier | None) -> PushReader:
+def push_reader(options: GitOptions, environment: Mapping[str, str], signers: Signers) -> PushReader:
     """Return what measures pushes to this hook's repository."""
-    owners = {os.geteuid(), 0, *options.owner}
-    return PushReader(options.repo, environment, owners, verifier=verifier)
+    return PushReader(options.repo, environment, {os.geteuid(), 0, *options.owner}, signers)
+
+
+def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:
+    """Return whose keys count for this hook."""
+    files = (options.allowed_signers, options.revoked_keys)
+    signers, revoked = (None if name is None else Path(name) for name in files)
+    return load_signers(people, ReviewFiles(allowed_signers=signers, revoked_keys=revoked))

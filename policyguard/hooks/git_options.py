@@ -1,8 +1,8 @@
 """What a git hook is told by its script, and who pushes as the transport says. Opens nothing.
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
-    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--audience NAME] [--owner UID]...
-    [--vsa FOLDER] [--resource-uri URI] [--level NAME]... [-- ARGUMENTS OF THE HOOK]
+    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--approvals FOLDER]
+    [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]... [-- ARGUMENTS OF THE HOOK]
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ OS_ACCOUNT = "os"
 """In place of a variable: the account that the hook runs as, which is the pusher's where every person has their own."""
 
 _DEFAULT_TEMPLATE = "user:{}"
-_SINGLE = ("repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "vsa", "resource_uri")
+_SINGLE = (
+    "repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "revoked_keys", "approvals", "vsa",
+    "resource_uri",
+)  # fmt: skip
 _MANY = ("pusher", "owner", "level")
 _NEEDED = ("repo", "resource", "policies", "key", "log")
 
@@ -42,6 +45,8 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     audience: str = DEFAULT_AUDIENCE
     lifetime_s: int = DEFAULT_LIFETIME_S
     allowed_signers: str | None = None
+    revoked_keys: str | None = None
+    approvals: str | None = None
     owner: tuple[int, ...] = ()
     vsa: str | None = None
     resource_uri: str | None = None

@@ -87,7 +87,9 @@ def launch(
             guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
             clock=clock,
         )  # fmt: skip
-        status = supervise(inputs.argv, executable, inputs.directory, environment, beside=watch.beside)  # L4, L5
+        status = supervise(
+            inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_kill=watch.killed
+        )  # L4, L5
         return DENIED if watch.ended_job else status
 
 

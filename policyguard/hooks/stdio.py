@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -137,7 +136,7 @@ def _here() -> JobInputs:
 def _completed(options: HookOptions) -> HookOptions:
     """Return the options with what `policyguard.yaml` adds; only here does a hook read yaml."""
     configuration = import_module("policyguard.config")
-    found = configuration.find_config(Path(), os.environ.get(configuration.VARIABLE))
+    found = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
     added = {name: str(getattr(found, name)) for name in _PATHS if getattr(found, name) is not None}
     given = {name: getattr(options, name) for name in (*_PATHS, "audience") if getattr(options, name) is not None}
     return HookOptions(

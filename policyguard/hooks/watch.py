@@ -3,6 +3,7 @@
     W1  look with the same collectors, every `period_s` seconds and once more when the job has ended
     W2  compare each bound fact with what was verified at the start (launcher step L3)
     W3  a difference that was not told yet is a denial of `job:drift`, signed and logged: what, and by which decision
+        A job that a signal ended, and nobody asked through us, is told, too (`drift.killed`)
     W4  if the decision carries the obligation `stop.on_drift`, the job ends: SIGTERM, then SIGKILL
 
 An alert is in the log before the job is touched. Files that are put back are told, too (`drift.reverted`): whoever
@@ -11,6 +12,7 @@ edits and reverts between two debugging sessions leaves both instants in the log
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +35,7 @@ DRIFT_ACTION = "job:drift"
 STOP = "stop.on_drift"
 """The obligation of an allow that lets drift end the job."""
 
-REVERTED, UNMEASURED = "drift.reverted", "drift.unmeasured"
+REVERTED, UNMEASURED, KILLED = "drift.reverted", "drift.unmeasured", "drift.killed"
 UNMEASURED_LOOKS = 3
 """A look may fail because a machine is busy. So many in a row count as drift for the obligation, one for the log."""
 
@@ -118,6 +120,20 @@ class Watch:
             self._on_alert(signed)
         return signed
 
+    def killed(self, number: int) -> None:
+        """Tell that a signal ended the job that neither the launcher nor the watch sent."""
+        name = signal.Signals(number).name
+        words = f"was ended by {name}, which no decision asked for; the kernel does so when memory runs out"
+        drift = Drift("resource.process", KILLED, words if number == signal.SIGKILL else words.partition(";")[0])
+        try:
+            signed = self._guard.issue_denial(self._alert((drift,), Facts(self._request)))
+        except PolicyGuardError as problem:
+            if self._on_problem is not None:
+                self._on_problem(problem)
+            return
+        if self._on_alert is not None:
+            self._on_alert(signed)
+
     @contextmanager
     def beside(self, end: Callable[[], None]) -> Iterator[Watch]:
         """Look every period until the block ends, then once more; `end` is called at most once, by W4."""
@@ -173,7 +189,7 @@ class Watch:
         return Decision(
             allowed=False, reason_codes=tuple(sorted({each.reason for each in found})) or (REVERTED,),
             determining=(), errored=(), requiring=(), gaps=(),
-            obligations=(STOP,) if self._must_stop(found) else (),
+            obligations=(STOP,) if self._must_stop(found) and KILLED not in {each.reason for each in found} else (),
             facts=Facts(request, entries, missing=FrozenMap({each.path: each.words for each in found})),
             now=now, explainer=Told(snapshot.policy_digest, snapshot.epoch, words),
         )  # fmt: skip

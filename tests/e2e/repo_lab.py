@@ -120,7 +120,7 @@ def make_forge(folder: Path, *names: str) -> Forge:
     shutil.copytree(ROOT / "policies", folder / "policies")
     write_private_key(folder / "guard.key", PrivateKey.generate(b"\7" * 32))
     lines = []
-    for name in ("alice", "bob", "carol", "ci", "mallory"):
+    for name in ("alice", "bob", "carol", "dan", "ines", "ci", "mallory"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name], check=True)
         kind, key, _ = (folder / f"{name}.pub").read_text().split(" ", 2)
         account = "service:ci" if name == "ci" else f"user:{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -222,6 +223,16 @@ def test_what_cannot_be_seen_is_told_apart_from_what_changed(blind: tuple[Watch,
     for _ in range(UNMEASURED_LOOKS - 1):
         watch.look()
     assert watch.stopped
+
+
+def test_a_kill_that_nobody_asked_for_is_a_logged_alert(lab: Lab) -> None:
+    """Somebody who kills a colleague's processes leaves an entry that says so, with the signal and the decision."""
+    with lab.guard() as guard, Run(lab, guard) as run:
+        os.kill(int(lab.ran.read_text()), signal.SIGKILL)
+        run.thread.join(15)
+        assert run.status == 128 + signal.SIGKILL
+    assert entries(lab)[-1].reason_codes == ("drift.killed",)
+    assert "SIGKILL" in entries(lab)[-1].missing["resource.process"]
 
 
 def test_one_failed_look_does_not_end_the_job(blind: tuple[Watch, Failing]) -> None:

@@ -16,7 +16,9 @@ from policyguard.evidence.collector import Collected, Collector, JobInputs, gath
 from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
+from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 
@@ -174,10 +176,12 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     IdentityCollector(),
     JobCollector(),
     RepositoryCollector(),
+    ReviewedRepositoryCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals"))),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
     CheckpointCollector(),
     JobCheckpoints(),
+    QuotaCollector(file="/nonexistent/quota.json"),
 )
 
 HARD_INPUTS = {
