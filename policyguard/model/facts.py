@@ -7,8 +7,10 @@ counts for each attribute; a weaker fact is treated as absent.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from policyguard.model.request import Request
 from policyguard.values import EMPTY_MAP, FrozenMap, Instant, Value
@@ -62,8 +64,9 @@ class Facts(msgspec.Struct, frozen=True):
     """A request and everything collected about it.
 
     `entries` maps attribute paths to facts: `subject.employment`, `resource.gpus`, `context.ticket`; always two
-    segments, the second an attribute of the schema. `missing` says why a collector could not supply a path.
-    `contributors` is the set of accounts whose work the request carries; None means nobody looked.
+    segments, the second an attribute of the schema; what is kept cannot be changed. `missing` says why a collector
+    could not supply a path. `contributors` is the set of accounts whose work the request carries; None means that
+    nobody looked.
     """
 
     request: Request
@@ -71,6 +74,12 @@ class Facts(msgspec.Struct, frozen=True):
     missing: FrozenMap = EMPTY_MAP
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # INVARIANT I8: what was decided on cannot change before it is signed, shown or logged.
+        entries: Any = self.entries
+        if type(entries) is not FrozenMap:
+            force_setattr(self, "entries", FrozenMap(entries))
 
     @property
     def bound(self) -> dict[str, Value]:
