@@ -29,9 +29,8 @@ def home(tmp_path: Path) -> Path:
     persons = tmp_path / "home" / "policies" / "persons.yaml"
     text = persons.read_text()
     for name, key in KEYS.items():
-        text = text.replace(
-            f"emails: [{name}@lab.example]", f'emails: [{name}@lab.example], keys: ["{key.public.text}"]'
-        )
+        mail = f"emails: [{name}@lab.example]"
+        text = text.replace(mail, f'{mail}, keys: ["{key.public.text}"]')
     persons.write_text(text)
     (tmp_path / "home" / "approvals").mkdir()
     return tmp_path / "home"
@@ -61,7 +60,7 @@ def acknowledge(home: Path, who: str, request: Request = REQUEST, *, account: st
 def test_a_second_engineer_acknowledges(home: Path) -> None:
     """Scenario 11: denied alone, allowed with the second person, who is named in the signed decision."""
     with guard(home) as guard_:
-        assert guard_.decide(REQUEST).decision.reason_codes == ("needs-approval",)
+        assert "needs-approval" in guard_.decide(REQUEST).decision.reason_codes
         acknowledge(home, "omar")
         signed = guard_.decide(REQUEST)
         assert signed.decision.reason_codes == ("breakglass.used",)
