@@ -10,8 +10,12 @@
     allowedSigners: signers       # whose SSH keys sign approvals and commits, beside the keys of `Persons`
     revokedKeys: revoked          # public keys and fingerprints that count no more
     accepted: accepted            # ids of commits and trees that were reviewed before
+    environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
+    checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
+    quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
 
-Paths are relative to the configuration file. An option given on the command line wins. Reads one file.
+The last three say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from policyguard.config_looks import LOOKS, NO_LOOKS, Looks, with_look
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.policy.reader import read_value
+from policyguard.snapshots import read_bounded
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
@@ -47,6 +53,7 @@ class Config:
     revoked_keys: Path | None = None
     accepted: Path | None = None
     source: Path | None = None
+    looks: Looks = NO_LOOKS
 
 
 _PATHS = {
@@ -55,7 +62,7 @@ _PATHS = {
 }  # fmt: skip
 """Option to field."""
 
-_FIELDS = (*_PATHS, "audience", "lifetime")
+_FIELDS = (*_PATHS, "audience", "lifetime", *LOOKS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -72,13 +79,7 @@ def find_config(directory: Path, variable: str | None) -> Config:
 
 def read_config(path: Path) -> Config:
     """Return what this file says, its paths made relative to it."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be read: {(problem.strerror or '').lower()}") from problem
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ConfigurationError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, expected a short configuration")
+    text = read_bounded(path, MAX_CONFIG_BYTES)
     try:
         data = read_value(text, str(path))
     except PolicyErrors as problems:
@@ -90,7 +91,10 @@ def read_config(path: Path) -> Config:
             raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {_listed(_FIELDS)}")
     config = Config(source=path)
     for name, value in data.items():
-        config = _with(config, name, _text(path, name, value))
+        if name in LOOKS:
+            config = replace(config, looks=with_look(config.looks, name, value, path))
+        else:
+            config = _with(config, name, _text(path, name, value))
     return config
 
 

@@ -19,6 +19,7 @@ from policyguard.cli.main import DENIED, FINDINGS, OK
 from policyguard.cli.options import write_new
 from policyguard.cli.output import say
 from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.job import ENVIRONMENT_DOORS
 
 TIMEOUT_S = 120
 SHORT_LIFETIME_S = 2
@@ -66,6 +67,10 @@ files: [train.py, optimizer.py]
 
 COMMAND = ("train.py", "--epochs", "4")
 
+PACKAGE = Path(__file__).parents[2]
+START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main import main; main()"
+"""Starts the command line from where this one runs, without PYTHONPATH, which the policies refuse for jobs."""
+
 
 @click.command("demo")
 @click.option("--folder", type=click.Path(path_type=Path), help="Build the lab here and keep it; must not exist yet.")
@@ -106,7 +111,7 @@ class _Lab:
     def policyguard(self, *words: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
         """Run the command line in a process of its own."""
         environment = {"POLICYGUARD_CONFIG": str(self.root / config)}
-        return _run([sys.executable, "-m", "policyguard", *words], where or self.code, environment)
+        return _run([sys.executable, "-P", "-c", START, str(PACKAGE), *words], where or self.code, environment)
 
     def git(self, *words: str) -> None:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@localhost", "-c", "commit.gpgsign=false")
@@ -243,10 +248,18 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
     return "\n".join(kept[:8])
 
 
+def _plain_environment() -> dict[str, str]:
+    """Return our environment without what the demo's own policies forbid, and without what redirects git."""
+    prefixes = tuple(name for name in ENVIRONMENT_DOORS if name.endswith("_"))
+    closed = {
+        name: value for name, value in os.environ.items()
+        if name not in ENVIRONMENT_DOORS and not name.startswith((*prefixes, "GIT_", "POLICYGUARD_"))
+    }  # fmt: skip
+    return {**closed, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+
+
 def _run(words: Sequence[str], where: Path, variables: Mapping[str, str]) -> _Ended:
-    # A shell's own doors (PYTHONPATH, LD_PRELOAD, GIT_DIR, ...) are what the example policies refuse.
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "USER") if name in os.environ}
-    environment = {**kept, "NO_COLOR": "1", **variables}
+    environment = {**_plain_environment(), "NO_COLOR": "1", **variables}
     try:
         ended = subprocess.run(
             words, cwd=where, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,

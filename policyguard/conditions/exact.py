@@ -8,9 +8,10 @@ Source: cel-spec `doc/langdef.md`, "Logical Operators", "Macros", "Evaluation er
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
+
+import msgspec
 
 from policyguard.conditions.ast import ConstantValue, atoms, folded
 from policyguard.conditions.functions import FUNCTIONS, Failure
@@ -34,8 +35,7 @@ from policyguard.values import name_of
 __all__ = ["AtomValue", "EvalError", "Outcome", "evaluate", "folded", "render", "trace", "value_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class EvalError:
+class EvalError(msgspec.Struct, frozen=True):
     """Why an expression has no value, and where in the condition's text. Not a truth value."""
 
     message: str
@@ -50,8 +50,7 @@ Outcome: TypeAlias = "bool | EvalError"
 _Names: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AtomValue:
+class AtomValue(msgspec.Struct, frozen=True):
     """One atom of a condition, what it came to, and the values read: (`resource.gpus`, 128), absent ones as errors."""
 
     expression: Expression
@@ -105,7 +104,7 @@ def _names(subject: Any, resource: Any, context: Any, action: str, now: int, con
 
 _CONSTANTS = "@constants"
 _STEPS = "@steps"
-MAX_STEPS = 1_000_000
+MAX_STEPS = 100_000
 """How many elements one evaluation may visit in macros; beyond it, the condition is an error."""
 
 
@@ -290,12 +289,19 @@ def _quantifier(node: Quantifier, names: _Names) -> Any:
         steps[0] -= len(source)
         if steps[0] < 0:
             return EvalError(f"the condition visits more than {MAX_STEPS} elements", node.offset)
-    elements = [{**names, node.variable: element} for element in source]
-    return _MACROS[node.kind](node, elements)
+    return _MACROS[node.kind](node, _bindings(names, node.variable, source))
 
 
-def _absorbing_macro(deciding: bool) -> Callable[[Quantifier, list[dict[str, Any]]], Any]:
-    def macro(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+def _bindings(names: _Names, variable: str, source: Iterable[Any]) -> Iterator[_Names]:
+    """Yield the names with the variable bound to each element in turn: one mapping, changed between the yields."""
+    inner = dict(names)
+    for element in source:
+        inner[variable] = element
+        yield inner
+
+
+def _absorbing_macro(deciding: bool) -> Callable[[Quantifier, Iterator[_Names]], Any]:
+    def macro(node: Quantifier, elements: Iterator[_Names]) -> Any:
         error: EvalError | None = None
         for names in elements:
             value = _truth(node.body, names)
@@ -308,7 +314,7 @@ def _absorbing_macro(deciding: bool) -> Callable[[Quantifier, list[dict[str, Any
     return macro
 
 
-def _exists_one(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+def _exists_one(node: Quantifier, elements: Iterator[_Names]) -> Any:
     count = 0
     for names in elements:
         value = _truth(node.body, names)
@@ -318,7 +324,7 @@ def _exists_one(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
     return count == 1
 
 
-def _filter(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+def _filter(node: Quantifier, elements: Iterator[_Names]) -> Any:
     kept = []
     for names in elements:
         value = _truth(node.body, names)
@@ -329,7 +335,7 @@ def _filter(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
     return tuple(kept)
 
 
-def _map(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
+def _map(node: Quantifier, elements: Iterator[_Names]) -> Any:
     mapped = []
     for names in elements:
         wanted = _truth(node.condition, names) if node.condition is not None else True
@@ -343,7 +349,7 @@ def _map(node: Quantifier, elements: list[dict[str, Any]]) -> Any:
     return tuple(mapped)
 
 
-_MACROS: dict[str, Callable[[Quantifier, list[dict[str, Any]]], Any]] = {
+_MACROS: dict[str, Callable[[Quantifier, Iterator[_Names]], Any]] = {
     "all": _absorbing_macro(False), "exists": _absorbing_macro(True), "exists_one": _exists_one, "filter": _filter,
     "map": _map,
 }  # fmt: skip

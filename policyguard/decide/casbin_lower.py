@@ -20,7 +20,7 @@ from casbin import Enforcer
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
 from policyguard.decide.admit import Admitted, Malformed, gates
-from policyguard.decide.grants import ROLE_PREFIX, Grants
+from policyguard.decide.grants import ALWAYS, NEVER, ROLE_PREFIX, Grants, Row
 from policyguard.decide.quorum import gaps
 from policyguard.model.facts import Facts
 from policyguard.model.policy import ANY_DOMAIN, PolicySet, Rule
@@ -59,7 +59,10 @@ class SecondOpinion:
         self._quorums = {quorum.id: quorum for quorum in policy_set.quorums}
         self._persons = {account: person.id for person in policy_set.persons for account in person.accounts}
         self._rows = list(policy_rows(policy_set))
-        self._enforcers: dict[tuple[int, ...], Enforcer] = {}
+        steady = [row[3:] == (ALWAYS, NEVER) for row in grants.rows()]
+        self._steady = [row for row, always in zip(grants.rows(), steady, strict=True) if always]
+        self._timed = [row for row, always in zip(grants.rows(), steady, strict=True) if not always]
+        self._enforcers: dict[tuple[Row, ...], Enforcer] = {}
 
     def allows(self, facts: Facts, now: Instant) -> bool:
         """Return what casbin says. A request that no rule can be asked about (step 1 of a decision) is denied."""
@@ -80,12 +83,11 @@ class SecondOpinion:
 
     def _enforcer(self, now: Instant) -> Enforcer:
         """Return an enforcer with the bindings in force at `now`; casbin's own clock is never asked (H20)."""
-        force = [i for i, row in enumerate(self._grants.rows()) if row[3] <= now < row[4]]
-        found = self._enforcers.get(tuple(force))
+        begun = tuple(row for row in self._timed if row[3] <= now < row[4])
+        found = self._enforcers.get(begun)
         if found is None:
-            rows = list(self._grants.rows())
-            groups = self._group_rows([rows[i][:3] for i in force])
-            found = self._enforcers[tuple(force)] = stock_enforcer(MODEL, self._rows, groups)
+            groups = self._group_rows([row[:3] for row in (*self._steady, *begun)])
+            found = self._enforcers[begun] = stock_enforcer(MODEL, self._rows, groups)
             found.add_function("covers", covers)
             found.add_function("cond", self._holds)
         return found

@@ -39,8 +39,11 @@ def gaps(
         ]
         for person, accounts in eligible.items()
     }
-    idle = [person for person, open_to in candidates.items() if not open_to]
-    because += [f"approval.no_role: {person} holds none of the roles asked for" for person in idle]
+    because += [
+        f"approval.no_role: {person} holds none of the roles asked for"
+        for person, open_to in candidates.items()
+        if not open_to
+    ]
     filled = _assign(candidates, len(places))
     missing: dict[int, int] = {}
     for place, (index, _, _) in enumerate(places):

@@ -17,7 +17,7 @@ from policyguard.evidence.archive_source import Cursor, Source, Truncated
 from policyguard.evidence.archive_tar import is_tar, tar_members
 from policyguard.evidence.archive_zip import END, LOCAL, NoZip, ends_as_zip
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
-from policyguard.evidence.checkpoint_report import DEFAULT_LIMITS, Exhausted, Findings
+from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
 from policyguard.evidence.checkpoint_zip import scan_zip
 from policyguard.evidence.pickle_file import probe, scan_pickles, scan_torch_tar, scan_whole
 from policyguard.evidence.pickle_machine import Broken, Dialect, Machine
@@ -39,6 +39,7 @@ _PICKLED = {"pickle", "joblib", "torch_legacy", "torch_tar"}
 
 def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
     """Return the format of the source; findings hold everything that stands against it. Raises nothing on data."""
+    # INVARIANT I113: whatever the bytes, the answer is a format and findings; a limit or a defect is one of them.
     try:
         if depth > findings.limits.depth:
             raise Exhausted("ckpt.too_deep", f"more than {findings.limits.depth} levels")
@@ -142,10 +143,15 @@ def _seven_zip(source: Source, findings: Findings, depth: int) -> str:
 
 def _tar(source: Source, findings: Findings, depth: int) -> str:
     members: Sequence[tuple[str, Source]] = list(tar_members(source, findings))
+    names = [name.casefold() for name, _ in members]
+    if len(set(names)) != len(names):
+        findings.add("ckpt.archive_duplicate", "in a tar archive")
     if {name for name, _ in members} >= {"pickle", "storages"} and {name for name, _ in members} <= _TORCH_TAR:
         scan_torch_tar(dict(members), findings)
         return "torch_tar"
-    for _, content in members:
+    for name, content in members:
+        if name.casefold().endswith(CODE_SUFFIXES):
+            findings.add("ckpt.code_file", name)
         if content.size:
             scan_content(content, findings, depth + 1)
     return "tar"

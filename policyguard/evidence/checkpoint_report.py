@@ -110,7 +110,6 @@ class Limits:
     opcodes: int = 4_000_000
     members: int = 200_000
     time_s: float = 60.0
-    json_bytes: int = 100_000_000
     text_bytes: int = 64 * 2**20
 
 
@@ -220,6 +219,12 @@ class CheckpointScan:
             dir_group_writable=self.dir_group_writable,
             dir_world_writable=self.dir_world_writable,
         )
+
+
+CODE_SUFFIXES = (
+    ".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".sh", ".ipynb", ".jar", ".js", ".exe",
+)  # fmt: skip
+"""Names of code. A name never makes a file better; here it makes it worse."""
 
 
 def shown(text: str, width: int = 160) -> str:

@@ -19,7 +19,15 @@ from pathlib import Path
 from policyguard.evidence.archive_source import FileSource, Truncated
 from policyguard.evidence.checkpoint_content import scan_content
 from policyguard.evidence.checkpoint_digest import DigestCache, key_of, sha256_of
-from policyguard.evidence.checkpoint_report import DEFAULT_LIMITS, CheckpointScan, Findings, Limits, Reason, Verdict
+from policyguard.evidence.checkpoint_report import (
+    CODE_SUFFIXES,
+    DEFAULT_LIMITS,
+    CheckpointScan,
+    Findings,
+    Limits,
+    Reason,
+    Verdict,
+)
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CODES = {
@@ -29,7 +37,6 @@ _CODES = {
 _PROMISES = {".safetensors": "safetensors", ".npy": "npy", ".npz": "npz", ".gguf": "gguf"}
 """Suffixes of data-only formats, and the one format that keeps the promise."""
 _UNDECIDED = ("unknown", "empty", "lfs_pointer")
-_CODE_SUFFIXES = (".py", ".pyc", ".pyo", ".pth", ".so", ".sh", ".dll", ".dylib", ".ipynb", ".pyd")
 
 Progress = Callable[[str, int], None]
 """Called with a path and how many bytes more of it were hashed, from several threads."""
@@ -127,6 +134,7 @@ def _scan_open(
     path: str | os.PathLike[str], real: Path, fd: int, options: Options, findings: Findings
 ) -> CheckpointScan:
     before = os.fstat(fd)
+    # INVARIANT I111: only regular files are read, judged by the descriptor; a link is followed inside the scope only.
     if not stat.S_ISREG(before.st_mode):
         findings.add("ckpt.not_regular", stat.filemode(before.st_mode)[:1])
         return _report(path, findings, "unknown", before, real)
@@ -170,7 +178,8 @@ def _check_name(path: Path, kind: str, findings: Findings) -> None:
     # INVARIANT I110: a name never makes a file better, only worse.
     if promised and kind != promised and kind not in _UNDECIDED:
         findings.add("ckpt.format_spoof", f"named {suffix}, is {kind}")
-    if suffix in _CODE_SUFFIXES:
+    # A `.pth` of text is a path file that an interpreter runs, any other is torch's.
+    if suffix in CODE_SUFFIXES or (suffix == ".pth" and kind == "text"):
         findings.add("ckpt.code_file", suffix)
 
 

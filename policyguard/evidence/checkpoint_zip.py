@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from policyguard.evidence.archive_packed import PackedBroken, unpacked
 from policyguard.evidence.archive_source import Source
 from policyguard.evidence.archive_zip import DEFLATED, STORED, Directory, Member, NoZip, archives, checksum, members
-from policyguard.evidence.checkpoint_report import Findings, Verdict
+from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, Findings, Verdict
 from policyguard.evidence.pickle_file import Storages, scan_whole
 from policyguard.evidence.pickle_machine import Dialect
 
@@ -72,6 +72,8 @@ def content_of(member: Member, findings: Findings) -> Source | None:
 
 
 def _scan_member(member: Member, findings: Findings, depth: int, scan: ScanContent) -> str:
+    if member.name.casefold().endswith(CODE_SUFFIXES):
+        findings.add("ckpt.code_file", member.name)
     if member.encrypted:
         return _scan_encrypted(member, findings, depth, scan)
     content = content_of(member, findings)

@@ -65,6 +65,18 @@ def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
     return found
 
 
+def bare_gitdir(directory: str, owners: Collection[int]) -> GitDir:
+    """Return the repository without a working tree whose files lie in this folder itself, links already resolved.
+
+    Raises:
+        EvidenceError: it is none, or it belongs to a uid outside `owners`.
+    """
+    found = GitDir(root=directory, own=directory, shared=directory)
+    for path in (directory, found.objects):
+        _check_owner(path, owners)
+    return found
+
+
 def head(git: GitDir) -> tuple[str, str | None]:
     """Return the object id that HEAD names, unverified, and the branch it is on (None when detached)."""
     content = _line(os.path.join(git.own, "HEAD"))

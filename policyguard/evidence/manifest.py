@@ -182,6 +182,7 @@ def check_follows(manifest: Manifest, previous: Manifest) -> None:
     Raises:
         VerificationError: V7; linked to another statement, from another run or producer, or not a later step.
     """
+    # INVARIANT I117: a step that was left out, repeated or taken from another run breaks the chain.
     if manifest.previous != previous.digest:
         raise VerificationError("V7", f"previous is {_said(manifest.previous)}, expected {_said(previous.digest)}")
     if (manifest.producer, manifest.run) != (previous.producer, previous.run):

@@ -141,6 +141,7 @@ class Machine:
 
     def import_name(self, module: str, name: str) -> Import:
         """Record the import and return its value; the pair is judged as written and as Python 2 would have meant it."""
+        # INVARIANT I112: every import of the interpreter's reader passes here first, under the name it would use.
         found = Import(module, name)
         self.findings.import_of(f"{module}.{name}")
         self.imported += bool(_NAME.fullmatch(module) and _NAME.fullmatch(name))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from policyguard.analysis.check_engine import check_engine
 from policyguard.decide.roles import build_grants
@@ -27,14 +26,14 @@ def test_engine_casbin_and_oracle_agree_on_the_lab(seed: int) -> None:
 
 @pytest.mark.parametrize("lost", ["pickle", "big", "freeze", "outside"])
 def test_a_snapshot_that_lost_a_rule_is_found_out(lost: str) -> None:
-    """The comparison sees a fault: a deny or a requirement that the engine does not know."""
+    """The comparison sees a fault within five seeds: a deny or a requirement that the engine does not know."""
     policy_set = lab()
     fewer = replace(policy_set, rules=tuple(rule for rule in policy_set.rules if rule.id != lost))
     snapshot = Snapshot.of(fewer, build_grants(fewer.roles, fewer.bindings))
-    report = check_engine(policy_set, requests=1500, snapshot=snapshot)
-    assert not report.ok
-    assert any(failure.engine and not failure.casbin and not failure.oracle for failure in report.failures)
-    assert report.to_text().endswith("unexplained differences")
+    reports = (check_engine(policy_set, requests=1000, seed=seed, snapshot=snapshot) for seed in range(5))
+    found = next(r for r in reports if any(f.engine and not f.casbin and not f.oracle for f in r.failures))
+    assert not found.ok
+    assert found.to_text().endswith("unexplained differences")
 
 
 def chain(links: int) -> PolicySet:

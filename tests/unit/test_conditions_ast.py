@@ -118,7 +118,7 @@ def test_necessary_equalities_are_found(text: str, expected: list[tuple[str, set
     assert [(".".join(path), set(values)) for path, values in necessary_equalities(check(text))] == expected
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=conditions(depth=3), world=worlds())
 def test_where_a_necessary_equality_fails_the_condition_is_false(text: str, world: dict[str, Any]) -> None:
     """The index may skip a rule whose demand a present attribute does not meet, for a deny as well."""

@@ -165,6 +165,13 @@ def test_folders_are_scanned_in_order_and_in_parallel(tmp_path: Path) -> None:
     assert len({scan.sha256 for scan in scans}) == 1
 
 
+def test_a_path_file_is_code_and_a_checkpoint_of_that_name_is_not(good: Path) -> None:
+    """`.pth` is torch's suffix and the interpreter's: the content decides which."""
+    assert codes(scan_file(good.rename(good.with_suffix(".pth")))) == set()
+    (good.parent / "site.pth").write_text("import antigravity\n")
+    assert codes(scan_file(good.parent / "site.pth")) == {"ckpt.code_file"}
+
+
 def test_every_reason_is_documented() -> None:
     """The table in the docs and the codes in the scanner are the same set."""
     text = (DOCS / "scan.md").read_text()

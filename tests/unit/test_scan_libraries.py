@@ -7,6 +7,7 @@ import datetime
 import io
 import pickle
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from policyguard.evidence.archive_source import BytesSource
 from policyguard.evidence.checkpoint_content import scan_content
 from policyguard.evidence.checkpoint_report import Findings, Verdict
 from policyguard.evidence.checkpoint_scan import scan_file, scan_paths
-from tests.attacks.checkpoint_lab import safetensors_polyglot
+from policyguard.evidence.pickle_allowlist import ALLOWED, modern
+from tests.attacks.checkpoint_lab import EVIL, safetensors_polyglot
 
 FILES = Path(__file__).parents[1] / "data" / "scan"
 FORMATS = {
@@ -140,3 +142,35 @@ def test_an_operator_may_list_classes_of_their_own() -> None:
         findings = Findings(extra_globals=extra)
         scan_content(BytesSource(f"\x80\x02clab.config\n{name}\n)\x81}}b.".encode("latin-1")), findings)
         assert findings.verdict is expected
+
+
+def test_listed_names_mean_the_same_in_every_protocol() -> None:
+    """Protocols 0 to 2 rename Python 2 modules on import; no listed name is renamed to another."""
+    assert [pair for pair in ALLOWED if modern(*pair) != pair] == []
+
+
+@pytest.mark.parametrize(("content", "expected"), [(EVIL, Verdict.HOSTILE), (b"{}", Verdict.CLEAN)])
+def test_7z_archives_are_read_with_the_extra(content: bytes, expected: Verdict) -> None:
+    """py7zr unpacks in memory; what is inside decides."""
+    assert verdict(seven_zip(content))[0] is expected
+
+
+def test_7z_archives_are_unknown_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No reader, no verdict: never clean."""
+    data = seven_zip(b"{}")
+    monkeypatch.setitem(sys.modules, "py7zr", None)
+    assert verdict(data) == (Verdict.UNKNOWN, ["ckpt.compression_unknown"])
+
+
+def test_a_damaged_7z_archive_is_unknown() -> None:
+    """What the guest's parser raises is a finding."""
+    data = seven_zip(b"{}")
+    assert verdict(data[:-8] + b"\0" * 8) == (Verdict.UNKNOWN, ["ckpt.archive_broken"])
+
+
+def seven_zip(content: bytes) -> bytes:
+    py7zr = pytest.importorskip("py7zr")
+    file = io.BytesIO()
+    with py7zr.SevenZipFile(file, "w") as archive:
+        archive.writestr(content, "model.bin")
+    return file.getvalue()
