@@ -73,7 +73,7 @@ class Forge:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         self.git(self.work, "add", "-A")
-        self.git(self.work, "commit", "-qm", message, **variables)
+        self.git(self.work, "commit", "-qm", message, stdin=b"", **variables)
         return self.git(self.work, "rev-parse", "HEAD")
 
     def push(self, *words: str, user: str | None = "alice", key: str | None = "alice", **variables: str) -> Pushed:
