@@ -155,11 +155,10 @@ def parse_revoked(text: bytes) -> frozenset[str]:
 
 
 def matches(text: str, patterns: Sequence[str]) -> bool:
-    """Return whether a text matches a pattern list: one positive pattern, and no `!` pattern. Case is ignored."""
-    folded = text.casefold()
+    """Return whether a text matches a pattern list: one positive pattern, and no `!` pattern. Case counts."""
     negated = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     positive = [pattern for pattern in patterns if not pattern.startswith("!")]
-    return not any(_wild(folded, p.casefold()) for p in negated) and any(_wild(folded, p.casefold()) for p in positive)
+    return not any(_wild(text, each) for each in negated) and any(_wild(text, each) for each in positive)
 
 
 def _wild(text: str, pattern: str) -> bool:

@@ -87,7 +87,7 @@ class ObjectReader:
     def read_small_blob(self, oid: str, limit_bytes: int) -> bytes | None:
         """Return the content of a blob, None if it is longer than `limit_bytes`."""
         kind, size = self._ask(oid)
-        content = b""
+        content = self._take(0) if size == 0 else b""
         for start in range(0, size, CHUNK_BYTES):
             content = self._take(min(CHUNK_BYTES, size - start), last=start + CHUNK_BYTES >= size)
         fits = kind == "blob" and size <= limit_bytes <= CHUNK_BYTES

@@ -24,6 +24,7 @@ from policyguard.evidence.contributors import contributors_of
 from policyguard.evidence.files import open_resolved, read_all, shown
 from policyguard.evidence.gitdir import find_gitdir
 from policyguard.evidence.gitobjects import ObjectReader, open_objects
+from policyguard.evidence.identity import account_name
 from policyguard.evidence.notes import note_approvals
 from policyguard.evidence.repository import CODE, code_record
 from policyguard.model.facts import Assurance, Fact
@@ -57,8 +58,9 @@ class ReviewedRepositoryCollector:
 
     def __init__(
         self, persons: Sequence[Person], files: ReviewFiles, *, timeout_s: float = 15.0,
-        owners: Collection[int] | None = None, signed_only: bool = False,
+        owners: Collection[int] | None = None, signed_only: bool = False, uid: int | None = None,
     ) -> None:  # fmt: skip
+        self._uid = os.getuid() if uid is None else uid
         self._persons, self._files = tuple(persons), files
         self._timeout_s, self._signed_only = timeout_s, signed_only
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
@@ -97,9 +99,12 @@ class ReviewedRepositoryCollector:
         self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str]
     ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         try:
-            return contributors_of(reader, commit, signers, accepted, signed_only=self._signed_only), ()
+            found = contributors_of(reader, commit, signers, accepted, signed_only=self._signed_only)
         except EvidenceError as problem:
             return None, (f"approval.contributors_unknown: {problem}",)
+        # INVARIANT I134: whoever really runs the launcher is no independent approver, whomever the request names.
+        runner = f"user:{account_name(self._uid)}"
+        return (*found, runner) if runner in signers.by_account else found, ()
 
 
 def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> Sought:

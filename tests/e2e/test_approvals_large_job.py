@@ -77,7 +77,7 @@ def lab(tmp_path: Path) -> Lab:
     (job / "train.py").write_text("print('trained')\n")
     git(job, "init", "-q", "-b", "main")
     git(job, "add", ".")
-    git(job, "commit", "-qm", "a job", **ALICE)
+    git(job, "commit", "-qm", "a job", stdin=b"", **ALICE)
     return Lab(home, job, keys)
 
 
@@ -124,7 +124,7 @@ def test_a_lead_who_wrote_a_part_of_it_does_not_count(lab: Lab) -> None:
     for who in ("carol", "dan"):
         assert lab.approve(who, 256, "--ssh-key", str(lab.keys / who)).returncode == 0
     (lab.job / "train.py").write_text("print('trained better')\n")
-    git(lab.job, "commit", "-qam", "better\n\nCo-authored-by: Carol <carol@lab.example>", **ALICE)
+    git(lab.job, "commit", "-qam", "better\n\nCo-authored-by: Carol <carol@lab.example>", stdin=b"", **ALICE)
     stale = lab.ask(256)
     assert stale.returncode == 77
     assert stale.stderr.count("approval.other_tree") == 2

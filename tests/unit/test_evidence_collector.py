@@ -16,6 +16,7 @@ from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 
@@ -173,6 +174,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     IdentityCollector(),
     JobCollector(),
     RepositoryCollector(),
+    ReviewedRepositoryCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals"))),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
 )
