@@ -13,8 +13,9 @@
     environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
     checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
     quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
+    grants: {folder: grants, keys: ["ed25519:..."]}
 
-The last three say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+The last four say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
 relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
