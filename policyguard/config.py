@@ -28,14 +28,13 @@ from typing import Any
 
 from policyguard.config_looks import LOOKS, NO_LOOKS, Looks, with_look
 from policyguard.errors import ConfigurationError, PolicyErrors
+from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
 from policyguard.snapshots import read_bounded
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
 VARIABLE = "POLICYGUARD_CONFIG"
-DEFAULT_AUDIENCE = "local"
-DEFAULT_LIFETIME_S = 900
 MAX_CONFIG_BYTES = 65_536
 
 

@@ -26,13 +26,13 @@ def repo(tmp_path: Path) -> Path:
     return root
 
 
-def commit(root: Path, name: str | bytes, text: str = "x", **variables: str) -> str:
+def commit(root: Path, name: str | bytes, text: str = "x") -> str:
     path = os.path.join(os.fsencode(root), os.fsencode(name))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as file:
         file.write(text)
     git(root, "add", "-A")
-    git(root, "commit", "-qm", "more", **variables)
+    git(root, "commit", "-qm", "more")
     return git(root, "rev-parse", "HEAD")
 
 

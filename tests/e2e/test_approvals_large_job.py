@@ -127,7 +127,11 @@ def test_two_leads_approve_with_the_command(lab: Lab) -> None:
         made = lab.approve(who, 256, "--limit", "gpus=512", "--ssh-key", str(lab.keys / who))
         assert made.returncode == 0, made.stderr
         assert "warning" not in made.stdout
-    assert lab.ask(512).returncode == 0
+    signed = str(lab.home / "signed.json")
+    job = ("--job", str(lab.job_file(512)), "--", sys.executable, "train.py")
+    assert lab.policyguard("run", "--out", signed, *job).returncode == 0
+    worker = lab.policyguard("verify", signed, "--audience", "local", *job)
+    assert (worker.returncode, worker.stdout.split()[0]) == (0, "verified"), worker.stderr
     over = lab.ask(513)
     assert over.returncode == 77
     assert "approval.over_limit" in over.stderr

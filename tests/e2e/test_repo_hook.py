@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.e2e.repo_lab import Forge, make_forge
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Forge]:
+def forge(tmp_path: Path) -> Forge:
     """A forge whose pre-receive hook judges."""
     return make_forge(tmp_path)
 
@@ -281,12 +280,14 @@ def test_installing_twice_changes_nothing_and_foreign_hooks_stay(forge: Forge) -
 def test_check_says_beforehand_what_the_hook_would_say(forge: Forge) -> None:
     """A range or pre-receive lines; 77 for what would be refused; nothing is logged."""
     start, commit = str(forge.value()), forge.commit("notes.md")
-    common = ("repo", "check", "--policies", "policies", "--key", "guard.key", "--repo", "work", "--resource", "repo:team/vision/trainer",
+    common = ("repo", "check", "--policies", "policies", "--key", "guard.key", "--repo", "work",
+              "--resource", "repo:team/vision/trainer",
               "--as", "user:alice")  # fmt: skip
     ranged = forge.policyguard(*common, f"{start}..{commit}")
     assert ranged.status == 77, ranged.text
     assert "repo.quorum_main" in ranged.text or "id.unknown_signer" in ranged.text
     lines = f"{start} {commit} refs/heads/topic\n".encode()
+    assert forge.policyguard(*common, "--stdin", "--assume-signed", stdin=lines).status == 0
     assert "refs/heads/topic" in forge.policyguard(*common, "--stdin", stdin=lines).text
     assert forge.policyguard(*common, "nonsense").status == 64
     assert forge.policyguard(*common, "nowhere..main").status == 69

@@ -170,3 +170,23 @@ def test_ssh_keygen_that_cannot_sign_leaves_nothing(home: Path, capsys: pytest.C
     assert run([*APPROVE, "--ssh-key", "../id.pub", *COMMAND]) == 78
     assert "did not sign" in capsys.readouterr().err
     assert written(home) == []
+
+
+def test_an_approval_may_be_a_note(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--note` appends a line to the note on the tree; a second one stands beside the first."""
+    for name, value in (("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_AUTHOR_NAME", "c"), ("GIT_COMMITTER_NAME", "c"),
+                        ("GIT_AUTHOR_EMAIL", "c@lab"), ("GIT_COMMITTER_EMAIL", "c@lab")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    for reason in ("one", "two"):
+        assert run([*APPROVE, "--reason", reason, "--note", "--key", "../carol.key", "--json", *COMMAND]) == 0
+    tree = git(Path.cwd(), "rev-parse", "HEAD^{tree}")
+    assert json.loads(capsys.readouterr().out.splitlines()[1])["note"].endswith(tree)
+    lines = git(Path.cwd(), "notes", "--ref", "policyguard-approvals", "show", tree).split("\n")
+    found = [parse_approval(parse(line.encode()).payload).predicate.reason for line in lines if line]
+    assert found == ["one", "two"]
+    assert written(home) == []
+    request = str(home / "requests" / "allowed.json")
+    assert run(["approve", "--request", request, "--as", "user:carol", "--reason", "r", "--note",
+                "--key", "../carol.key"]) == 64  # fmt: skip

@@ -19,7 +19,7 @@ from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
-from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 
@@ -177,6 +177,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     IdentityCollector(),
     JobCollector(),
     RepositoryCollector(),
+    RequestReviewCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals")), ("job:submit",)),
     ReviewedRepositoryCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals"))),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
