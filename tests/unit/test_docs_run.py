@@ -172,7 +172,7 @@ def test_every_invariant_in_the_code_is_listed() -> None:
     """A number at a line of code has a row, and a row has its number in the file that it names."""
     listed = rows()
     found = {number for path in sources() for number in re.findall(r"INVARIANT (I\d+)", path.read_text())}
-    assert found - set(listed) == set()
+    assert sorted(found - set(listed)) == []
     for number, (file, _) in listed.items():
         assert re.search(rf"INVARIANT {number}\b", (ROOT / file).read_text()), f"{number} is not in {file}"
 
