@@ -36,6 +36,9 @@ MAX_FILE_BYTES = 65_536
 MAX_FILES = 2_000
 """More approvals than this in one folder are not read; take old ones away."""
 
+MOST_LINES = 4
+"""So many approvals are named for each reason."""
+
 _ELSEWHERE = ("approval.other_action", "approval.other_resource")
 
 
@@ -66,10 +69,20 @@ class Examined(msgspec.Struct, frozen=True):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Why approvals do not count, one line each; those for something else are only counted."""
-        near = [str(each) for each in self.refused if each.code not in _ELSEWHERE]
-        elsewhere = len(self.refused) - len(near)
-        return (*near, f"{elsewhere} approvals are for something else") if elsewhere else tuple(near)
+        """Why approvals do not count, rare reasons first, a few lines for each; those for something else are counted.
+
+        However many files somebody drops into the folder, no reason is crowded out by another.
+        """
+        by_code: dict[str, list[Refusal]] = {}
+        for each in self.refused:
+            by_code.setdefault(each.code, []).append(each)
+        found: list[str] = []
+        for code, refused in sorted(by_code.items(), key=lambda item: len(item[1])):
+            shown_lines = 0 if code in _ELSEWHERE else MOST_LINES
+            found += [str(each) for each in refused[:shown_lines]]
+            if len(refused) > shown_lines:
+                found.append(f"{code}: {len(refused) - shown_lines} {'more' if shown_lines else 'approvals'}")
+        return tuple(found)
 
 
 class Vouched(msgspec.Struct, frozen=True):

@@ -19,8 +19,9 @@ import msgspec
 
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import Collector, JobInputs
-from policyguard.guard import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Guard
+from policyguard.guard import Guard
 from policyguard.hooks.answer import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 
 PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
