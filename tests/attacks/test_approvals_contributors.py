@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from policyguard.attest.signers import Signers
@@ -195,10 +196,8 @@ def test_whoever_runs_the_launcher_is_no_approver(lab: Lab) -> None:
     assert lab.decide().allowed
     uid = os.getuid()
     known = account_name(uid)
-    people = tuple(
-        replace(person, accounts=(*person.accounts, f"user:{known}")) if person.id == "carol" else person
-        for person in SNAPSHOT.people
-    )
+    carol = next(person for person in SNAPSHOT.people if person.id == "carol")
+    people = (msgspec.structs.replace(carol, accounts=(*carol.accounts, f"user:{known}")),)
     collector = ReviewedRepositoryCollector(people, lab.files, uid=uid)
     found = collector.collect(lab.request, lab.inputs, NOW)
     assert f"user:{known}" in (found.contributors or ())
@@ -214,7 +213,7 @@ def test_a_commit_signed_by_git_itself_names_its_signer(lab: Lab, tmp_path: Path
     options = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={tmp_path / 'id'}")
     git(lab.root, *options, "commit", "-qam", "signed", "-S", stdin=b"", **DATE)
     head = git(lab.root, "rev-parse", "HEAD")
-    carol = replace(next(p for p in SNAPSHOT.people if p.id == "carol"), keys=(line,))
+    carol = msgspec.structs.replace(next(p for p in SNAPSHOT.people if p.id == "carol"), keys=(line,))
     people = (*(p for p in SNAPSHOT.people if p.id != "carol"), carol)
     with open_objects(find_gitdir(str(lab.root), {lab.root.stat().st_uid}), head, time.monotonic() + 10) as reader:
         content = reader.read(head, "commit")

@@ -7,13 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from policyguard.attest.approval import NAMESPACE
+from policyguard.attest.keys import PrivateKey
 from policyguard.cli.init_ import lay_down
+from policyguard.keyfiles import write_private_key
+from policyguard.values import format_instant
 from tests.attacks.git_lab import git
 
 ROOT = Path(__file__).parents[2]
@@ -25,11 +29,12 @@ ALICE = {"GIT_AUTHOR_EMAIL": "alice@lab.example", "GIT_COMMITTER_EMAIL": "alice@
 
 @dataclass(frozen=True)
 class Lab:
-    """`home` is where the operator keeps everything, `job` the repository, `keys` the leads' SSH keys."""
+    """`home` is the operator's, `job` the repository, `keys` the leads' SSH keys, `python` the job's interpreter."""
 
     home: Path
     job: Path
     keys: Path
+    python: str
 
     def policyguard(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "POLICYGUARD_CONFIG": str(self.home / "policyguard.yaml"),
@@ -45,12 +50,12 @@ class Lab:
         )  # fmt: skip
 
     def ask(self, gpus: int) -> subprocess.CompletedProcess[str]:
-        return self.policyguard("run", "--job", str(self.job_file(gpus)), "--", sys.executable, "train.py")
+        return self.policyguard("run", "--job", str(self.job_file(gpus)), "--", self.python, "train.py")
 
     def approve(self, who: str, gpus: int, *options: str) -> subprocess.CompletedProcess[str]:
         return self.policyguard(
             "approve", "--job", str(self.job_file(gpus)), "--as", f"user:{who}", "--reason", "reviewed", *options,
-            "--", sys.executable, "train.py",
+            "--", self.python, "train.py",
         )  # fmt: skip
 
     def job_file(self, gpus: int) -> Path:
@@ -78,7 +83,23 @@ def lab(tmp_path: Path) -> Lab:
     git(job, "init", "-q", "-b", "main")
     git(job, "add", ".")
     git(job, "commit", "-qm", "a job", stdin=b"", **ALICE)
-    return Lab(home, job, keys)
+    return with_environment(Lab(home, job, keys, str(tmp_path / "env" / "bin" / "python")))
+
+
+def with_environment(lab: Lab) -> Lab:
+    """Build the job's environment, empty but for the interpreter, sign it, and leave room in the team's quota."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(lab.home.parent / "env")], check=True)
+    key = PrivateKey(b"\5" * 32)
+    write_private_key(lab.home / "build.key", key)
+    made = lab.policyguard("env", "baseline", str(lab.home.parent / "env"), "--key", str(lab.home / "build.key"),
+                           "--out", str(lab.home / "baseline.json"))  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    with (lab.home / "policyguard.yaml").open("a") as file:
+        file.write(f'environment: {{baseline: baseline.json, keys: ["{key.public.text}"]}}\n')
+        file.write("quota: {file: quota.json}\n")
+    told = {"observed_at": format_instant(time.time_ns()), "teams": {"vision": {"limit": 4096, "used": 0}}}
+    (lab.home / "quota.json").write_text(json.dumps(told))
+    return lab
 
 
 def test_two_leads_approve_with_ssh_keygen_alone(lab: Lab) -> None:
@@ -110,14 +131,14 @@ def test_two_leads_approve_with_the_command(lab: Lab) -> None:
         assert made.returncode == 0, made.stderr
         assert "warning" not in made.stdout
     signed = str(lab.home / "signed.json")
-    job = ("--job", str(lab.job_file(512)), "--", sys.executable, "train.py")
+    job = ("--job", str(lab.job_file(512)), "--", lab.python, "train.py")
     assert lab.policyguard("run", "--out", signed, *job).returncode == 0
     worker = lab.policyguard("verify", signed, "--audience", "local", *job)
     assert (worker.returncode, worker.stdout.split()[0]) == (0, "verified"), worker.stderr
     over = lab.ask(513)
     assert over.returncode == 77
     assert "approval.over_limit" in over.stderr
-    listed = lab.policyguard("approve", "--list", "--json", "--job", str(lab.job_file(300)), "--", sys.executable,
+    listed = lab.policyguard("approve", "--list", "--json", "--job", str(lab.job_file(300)), "--", lab.python,
                              "train.py")  # fmt: skip
     assert listed.returncode == 0, listed.stderr
     assert [row["standing"] for row in json.loads(listed.stdout)["approvals"]] == ["counts", "counts"]
