@@ -13,8 +13,9 @@
     environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
     checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
     quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
+    grants: {folder: grants, keys: ["ed25519:..."]}
 
-The last three say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+The last four say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
 relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
@@ -27,14 +28,13 @@ from typing import Any
 
 from policyguard.config_looks import LOOKS, NO_LOOKS, Looks, with_look
 from policyguard.errors import ConfigurationError, PolicyErrors
+from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
 from policyguard.snapshots import read_bounded
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
 VARIABLE = "POLICYGUARD_CONFIG"
-DEFAULT_AUDIENCE = "local"
-DEFAULT_LIFETIME_S = 900
 MAX_CONFIG_BYTES = 65_536
 
 

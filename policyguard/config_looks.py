@@ -1,8 +1,9 @@
-"""What the configuration says about looking: the environment's baseline, who produces checkpoints, where quotas stand.
+"""What the configuration says about looking: the environment's baseline, producers of checkpoints, quotas and grants.
 
     environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?}
     checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
     quota: {file: FILE} | {command: [WORD...]}
+    grants: {folder: FOLDER, keys: [KEY...]}
 
 A key is `ed25519:BASE64`, or the path of a public key file; paths are relative to the configuration. The launcher and
 every worker must be told the same, else what one measured the other cannot find (step V7).
@@ -52,17 +53,26 @@ class QuotaLook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GrantLook:
+    """Where signed grants lie, and whose signature makes one."""
+
+    folder: Path
+    keys: tuple[PublicKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Looks:
     """All that is looked at beyond the command and its repository; None and empty mean not told."""
 
     environment: EnvironmentLook | None = None
     checkpoints: CheckpointLook = NO_PRODUCERS
     quota: QuotaLook | None = None
+    grants: GrantLook | None = None
 
 
 NO_LOOKS = Looks()
 
-LOOKS = ("environment", "checkpoints", "quota")
+LOOKS = ("environment", "checkpoints", "quota", "grants")
 """The sections of the configuration that are read here."""
 
 
@@ -89,6 +99,9 @@ def with_look(looks: Looks, name: str, data: Value, source: Path) -> Looks:
                 cache=section.path("cache") if "cache" in section.data else None,
             )  # fmt: skip
             return replace(looks, checkpoints=checkpoints)
+        case "grants":
+            section.check(("folder", "keys"), ())
+            return replace(looks, grants=GrantLook(folder=section.path("folder"), keys=section.keys("keys")))
         case _:
             section.check((), ("file", "command"))
             if len(section.data) != 1:

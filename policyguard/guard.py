@@ -25,7 +25,7 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AccessDenied, ConfigurationError
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.keyfiles import read_private_key
-from policyguard.model.decision import Decision
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Decision
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.snapshots import load_snapshot
@@ -34,11 +34,6 @@ from policyguard.values import NANOSECONDS_PER_S, Instant
 if TYPE_CHECKING:
     # Annotations only, see `snapshots.py`.
     from pathlib import Path
-
-DEFAULT_LIFETIME_S = 900
-"""Long enough to reach a worker and start, short enough that a revert cannot outlive it (incident step 9)."""
-
-DEFAULT_AUDIENCE = "local"
 
 CollectorsFor = Callable[[Snapshot], Sequence[Collector]]
 """Makes the collectors that look under these policies."""

@@ -16,6 +16,7 @@ from policyguard.evidence.checkpoint_digest import DigestCache
 from policyguard.evidence.checkpoint_scan import Options
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector
+from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
@@ -39,6 +40,7 @@ def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
         return (IdentityCollector(), CheckpointCollector(options, checkpoints.producers))
     collectors: list[Collector] = [
         IdentityCollector(), JobCollector(), RepositoryCollector(), JobCheckpoints(options, checkpoints.producers),
+        _grants(looks),
     ]  # fmt: skip
     if looks.environment is not None:
         environment = looks.environment
@@ -50,6 +52,10 @@ def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
         file = str(looks.quota.file) if looks.quota.file is not None else None
         collectors.append(QuotaCollector(file=file, command=looks.quota.command))
     return tuple(collectors)
+
+
+def _grants(looks: Looks) -> GrantCollector:
+    return GrantCollector(str(looks.grants.folder), looks.grants.keys) if looks.grants is not None else GrantCollector()
 
 
 def _digest_cache(path: Path | None) -> DigestCache | None:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import NoReturn
 
 from policyguard.cli.streams import open_closed
+
+# `typing` would be imported before the hook can turn off the collector; checkers know the name.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import NoReturn
 
 OK, FINDINGS, USAGE, BAD_DATA, UNAVAILABLE, DENIED, CONFIGURATION = 0, 1, 64, 65, 69, 77, 78
 

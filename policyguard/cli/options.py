@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
-from policyguard.config import DEFAULT_AUDIENCE, VARIABLE, Config, find_config
+from policyguard.config import VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.guard import Collectors, Guard
+from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.snapshots import kind_of, read_start
 

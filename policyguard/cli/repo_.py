@@ -12,9 +12,16 @@ from typing import Any
 import click
 
 from policyguard.cli.main import DENIED, FINDINGS, OK
-from policyguard.cli.options import guard_options, json_option, needed, passphrase, policies_option, settings
+from policyguard.cli.options import (
+    guard_options,
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    policies_option,
+    settings,
+)
 from policyguard.cli.output import say, say_explanation, say_json
-from policyguard.config import DEFAULT_AUDIENCE
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.gitdir import GitDir, head, ref_id
 from policyguard.evidence.identity import account_name
@@ -26,6 +33,7 @@ from policyguard.hooks.git_install import install, problems
 from policyguard.hooks.git_judge import ask
 from policyguard.hooks.git_options import KINDS, GitOptions
 from policyguard.keyfiles import read_private_key
+from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.snapshots import load_snapshot
 
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -37,17 +45,19 @@ def command() -> None:
 
 
 @command.command("check")
+@key_option
 @policies_option
 @click.option("--repo", type=_REPO, default=".", help="The repository; this folder if not given.")
 @click.option("--resource", required=True, help="Which resource it is, such as `repo:team/vision/trainer`.")
 @click.option("--ref", default="refs/heads/main", show_default=True, help="The reference that would move, for RANGE.")
 @click.option("--as", "account", help="Who would push, such as `user:alice`; this account if not given.")
+@click.option("--assume-signed", is_flag=True, help="Take it that the pusher will sign the push.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read lines `OLD NEW REF` as git gives them to pre-receive.")
 @json_option
 @click.argument("range", required=False, metavar="[OLD..NEW]")
 def check(
     range: str | None, repo: Path, resource: str, ref: str, account: str | None, from_stdin: bool, as_json: bool,
-    **given: Any,
+    assume_signed: bool, **given: Any,
 ) -> int:  # fmt: skip
     """Say how a push would be decided, unsigned and unlogged. Exits with 0 if it would be accepted, 77 if not."""
     config = settings(**given)
@@ -59,7 +69,7 @@ def check(
     options = GitOptions(
         kind="pre-receive", repo=str(repo), resource=resource, policies=str(path), key="", log="", pusher=("PUSHER={}",)
     )
-    asked = ask(options, updates, {**os.environ, "PUSHER": pusher}, snapshot.people)
+    asked = ask(options, updates, {**os.environ, "PUSHER": pusher}, snapshot.people, assume_signed=assume_signed)
     accepted = True
     for each in asked:
         decision = snapshot.decide(each.facts, time.time_ns())

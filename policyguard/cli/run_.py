@@ -16,11 +16,12 @@ from policyguard.cli.main import BAD_DATA, DENIED
 from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verify_ import read_trust
-from policyguard.config import DEFAULT_AUDIENCE, Config
+from policyguard.config import Config
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.guard import Guard
 from policyguard.hooks.answer import decision_code
 from policyguard.hooks.launcher import launch
+from policyguard.model.decision import DEFAULT_AUDIENCE
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})

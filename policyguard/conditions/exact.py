@@ -151,12 +151,18 @@ def _variable(node: Variable, names: _Names) -> Any:
     return _checked(names[node.name], node.type, node)
 
 
-def _select(node: Select, names: _Names) -> Any:
+def _holder(node: Select | Has, names: _Names) -> Any:
+    """Return the map that a field is read of, or an error."""
     operand = _value(node.operand, names)
+    if isinstance(operand, EvalError | Mapping):
+        return operand
+    return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
+
+
+def _select(node: Select, names: _Names) -> Any:
+    operand = _holder(node, names)
     if isinstance(operand, EvalError):
         return operand
-    if not isinstance(operand, Mapping):
-        return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
     # INVARIANT I13: an absent attribute is an error, never a default.
     if node.name not in operand:
         return EvalError(f"`{render(node)}` is absent", node.offset)
@@ -164,12 +170,8 @@ def _select(node: Select, names: _Names) -> Any:
 
 
 def _has(node: Has, names: _Names) -> Any:
-    operand = _value(node.operand, names)
-    if isinstance(operand, EvalError):
-        return operand
-    if not isinstance(operand, Mapping):
-        return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
-    return node.name in operand
+    operand = _holder(node, names)
+    return operand if isinstance(operand, EvalError) else node.name in operand
 
 
 _CHECKS: dict[TypeName, Callable[[Any], bool]] = {

@@ -118,25 +118,26 @@ class CompiledRule:
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
         (self.id, self.effect, actions, types, roles, subjects, self.id_pattern, self.scope, number, constants,
          quorum, reason, remedy, contact, obligations, not_before, expires) = data  # fmt: skip
-        self.actions: tuple[str, ...] = intern.texts(actions)
-        self.resource_types: tuple[str, ...] = intern.texts(types)
-        self.roles: tuple[str, ...] = intern.texts(roles)
-        self.subjects: tuple[str, ...] = intern.texts(subjects)
-        self.obligations: tuple[str, ...] = intern.texts(obligations)
+        texts = intern.texts
+        self.actions: tuple[str, ...] = texts(actions)
+        self.resource_types: tuple[str, ...] = texts(types)
+        self.roles: tuple[str, ...] = texts(roles) if roles else ()
+        self.subjects: tuple[str, ...] = texts(subjects) if subjects else ()
+        self.obligations: tuple[str, ...] = texts(obligations) if obligations else ()
         self.quorum: str | None = quorum
-        self.reason: str | None = intern.text(reason)
-        self.remedy: str | None = intern.text(remedy)
-        self.contact: str | None = intern.text(contact)
+        self.reason: str | None = reason and sys.intern(reason)
+        self.remedy: str | None = remedy and sys.intern(remedy)
+        self.contact: str | None = contact and sys.intern(contact)
         self.not_before: Instant | None = None if not_before is None else parse_instant(not_before)
         self.expires: Instant | None = None if expires is None else parse_instant(expires)
         self.ids: tuple[str, ...] = (self.id,)
-        self.reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
+        self.reasons: tuple[str, ...] = texts([reason]) if reason else _DEFAULT_REASONS[self.effect]
         self.shape: Shape | None = shapes[number] if number >= 0 else None
         self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
         self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
-        self.span = Span(intern.text(file) or "", line, column)
+        self.span = Span(sys.intern(file), line, column)
 
     def __getattr__(self, name: str) -> Any:
         """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
@@ -191,7 +192,7 @@ class CompiledRule:
         return True if condition is None else evaluate_exactly(condition, subject, resource, context, action, now)
 
 
-_DEFAULT_REASONS = ("rule.allow", "rule.deny", "rule.require")
+_DEFAULT_REASONS = (("rule.allow",), ("rule.deny",), ("rule.require",))
 
 
 class Interner:
@@ -201,9 +202,6 @@ class Interner:
         self._schema = schema
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
-
-    def text(self, text: str | None) -> str | None:
-        return None if text is None else sys.intern(text)
 
     def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
         key = tuple(texts)

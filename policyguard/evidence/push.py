@@ -28,6 +28,7 @@ MAX_UPDATES = 1_000
 MAX_PATHS = 50_000
 """A push that changes more paths is judged by nobody: the fact is absent and says so."""
 MAX_COMMITS = 200_000
+MAX_UNSIGNED = 1_000
 MAX_REF_BYTES = 400
 
 Change: TypeAlias = Literal["create", "update", "rewrite", "delete"]
@@ -212,7 +213,8 @@ class _Look:
             (signature,) = commit.values(b"gpgsig", b"gpgsig-sha256")
             seen.signers.add(commit_signer(commit, signature, self._signers))
         except (ValueError, UnknownSigner):
-            seen.unsigned.add(commit.oid)
+            if len(seen.unsigned) <= MAX_UNSIGNED:
+                seen.unsigned.add(commit.oid)
         for path, was, now in self._touched(commit):
             self._note(seen, path, was, now)
 

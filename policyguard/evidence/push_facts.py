@@ -9,7 +9,7 @@ from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import Examined, examine, folder_approvals
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.push import Seen
+from policyguard.evidence.push import MAX_UNSIGNED, Seen
 from policyguard.evidence.push_certificate import Signed
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -21,8 +21,6 @@ SUBMODULES, LINKS, POINTERS = "resource.submodules", "resource.links", "resource
 SIGNATURE, SIGNER = "resource.signature", "resource.signer"
 SIGNERS, UNSIGNED = "resource.commit_signers", "resource.unsigned_commits"
 TRANSPORT = "context.transport"
-
-MAX_LISTED = 1_000
 
 
 class PushCollector:
@@ -63,10 +61,10 @@ class PushCollector:
                 POINTERS: _sorted(seen.pointers),
                 SIGNERS: _sorted(seen.signers),
             }
-            if len(seen.unsigned) <= MAX_LISTED:
+            if len(seen.unsigned) <= MAX_UNSIGNED:
                 values[UNSIGNED] = _sorted(seen.unsigned)
             else:
-                missing[UNSIGNED] = f"more than {MAX_LISTED} commits are not signed by anybody known"
+                missing[UNSIGNED] = f"more than {MAX_UNSIGNED} commits are not signed by anybody known"
         entries = {path: Fact(value, Assurance.MEASURED, self.name, now, bound=True) for path, value in bound.items()}
         entries |= {path: Fact(value, Assurance.MEASURED, self.name, now) for path, value in values.items()}
         signer = self._signer(request.subject.ref)

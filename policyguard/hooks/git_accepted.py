@@ -53,14 +53,18 @@ class Accepted:
                 file.write(signed.to_json())
             os.replace(beside, path)
 
-    def covers(self, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str]) -> bool:
-        """Return whether a kept decision allows exactly this update, once."""
+    def covers(
+        self, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str], *,
+        taking: bool = True,
+    ) -> bool:  # fmt: skip
+        """Return whether a kept decision allows exactly this update; `taking` it, once."""
         path = self._path(update, _WAITING)
         if not os.path.lexists(path):
             return False
         try:
             self._verified(path, update, options, guard, environment)
-            os.rename(path, self._path(update, _TAKEN))  # Only one of two transactions wins this.
+            if taking:
+                os.rename(path, self._path(update, _TAKEN))  # Only one of two transactions wins this.
         except (PolicyGuardError, OSError):
             return False
         return True

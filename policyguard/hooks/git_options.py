@@ -2,7 +2,8 @@
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
     --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--approvals FOLDER]
-    [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]... [-- ARGUMENTS OF THE HOOK]
+    [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]...
+    [-- ARGUMENTS OF THE HOOK]
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.files import shown
-from policyguard.guard import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 
 KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
 

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
-from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collector, JobInputs
-from policyguard.guard import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Guard
+from policyguard.guard import Guard
 from policyguard.hooks.answer import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 
 PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
@@ -121,9 +121,11 @@ def open_guard(options: HookOptions) -> Guard:
 
 def collectors(options: HookOptions) -> tuple[Collector, ...]:
     """Return what supplies facts to a hook: the calling platform's word, and with `look` identity and repository."""
-    chosen: list[Collector] = [ChannelCollector(options.observed)] if options.observed else []
+    chosen: list[Collector] = []
+    # Only a hook that looks, or listens, pays for what that needs.
+    if options.observed:
+        chosen.append(import_module("policyguard.evidence.channel").ChannelCollector(options.observed))
     if options.look:
-        # Only a hook that looks pays for what looking needs.
         chosen.append(import_module("policyguard.evidence.identity").IdentityCollector())
         chosen.append(import_module("policyguard.evidence.repository").RepositoryCollector())
     return tuple(chosen)

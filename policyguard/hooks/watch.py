@@ -22,6 +22,7 @@ import msgspec
 
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import PolicyGuardError
+from policyguard.evidence.checkpoint import CHECKPOINTS
 from policyguard.evidence.collector import JobInputs
 from policyguard.guard import Guard
 from policyguard.hooks.difference import difference
@@ -171,7 +172,8 @@ class Watch:
         return not self.stopped and self._must_stop(found)
 
     def _must_stop(self, found: tuple[Drift, ...]) -> bool:
-        measured = any(each.reason != UNMEASURED for each in found)
+        # A job may write over the checkpoint that it resumed from: that is told, and no reason to end it.
+        measured = any(each.reason != UNMEASURED and each.path != CHECKPOINTS for each in found)
         return self.may_stop and (measured or self._unmeasured >= UNMEASURED_LOOKS)
 
     def _alert(self, found: tuple[Drift, ...], facts: Facts) -> Decision:
@@ -199,15 +201,24 @@ def drifted(bound: Mapping[str, Value], facts: Facts, sensitive: frozenset[str] 
     """Return, sorted by path, every bound fact that is not found again as it was (W2)."""
     found, drifts = facts.bound, []
     for path in sorted({*bound, *found}):
-        if path in bound and path in found and canonical(bound[path]) == canonical(found[path]):
+        now = _without_new(bound.get(path), found[path]) if path == CHECKPOINTS and path in found else found.get(path)
+        if path in bound and now is not None and canonical(bound[path]) == canonical(now):
             continue
-        if path in found:
-            words = "changed" if path in sensitive else difference(bound.get(path), found[path])
+        if now is not None:
+            words = "changed" if path in sensitive else difference(bound.get(path), now)
             drifts.append(Drift(path, f"drift.{path.partition('.')[2]}", words))
         else:
             # What cannot be seen is no proof of a change, and no proof of none.
             drifts.append(Drift(path, UNMEASURED, f"is no longer seen: {facts.missing.get(path, 'not supplied')}"))
     return tuple(drifts)
+
+
+def _without_new(before: Value | None, after: Value) -> Value:
+    """Return the checkpoints that were there at the start: one that came since then is what the job writes."""
+    if not isinstance(before, tuple) or not isinstance(after, tuple):
+        return after
+    known = {each["path"] for each in before if isinstance(each, Mapping)}
+    return tuple(each for each in after if isinstance(each, Mapping) and each["path"] in known)
 
 
 def _state(found: tuple[Drift, ...], facts: Facts) -> bytes:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from policyguard.decide.pattern import DOMAIN
 from policyguard.policy.scalars import shown
-
-DOMAIN = "{team}"
 
 _PART = re.compile(r"[^\s/{}\[\]?\\]+")
 
@@ -40,12 +39,6 @@ def pattern_problem(pattern: str) -> str | None:
     if DOMAIN in segments and "**" in segments[: segments.index(DOMAIN)]:
         return f"has `**` before `{DOMAIN}`, so that no one segment is the domain"
     return None
-
-
-def domain_index(pattern: str | None) -> int | None:
-    """Return which segment names the domain, or None."""
-    segments = pattern.split("/") if pattern else []
-    return segments.index(DOMAIN) if DOMAIN in segments else None
 
 
 def overlap(one: str, other: str) -> bool:

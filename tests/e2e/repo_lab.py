@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.decide.compile import compile_policy
 from policyguard.keyfiles import write_private_key
+from policyguard.policy.bundle import seal
+from policyguard.sources import grants_of, policy_set_of_folder
 
 ROOT = Path(__file__).parents[2]
 RESOURCE = "repo:team/vision/trainer"
@@ -114,10 +117,17 @@ class Forge:
             return [parse_statement(parse(row.leaf).payload).predicate for row in store.read(0, 10_000)]
 
 
+@cache
+def snapshot() -> bytes:
+    """Return the example policies, compiled: hooks start faster with a snapshot."""
+    policy_set = policy_set_of_folder(ROOT / "policies")
+    return seal(compile_policy(policy_set, grants_of(policy_set)), [PrivateKey.generate(b"\7" * 32)])
+
+
 def make_forge(folder: Path, *names: str) -> Forge:
     """Return a forge with hooks `names` (pre-receive if none), whose main branch holds one commit by alice."""
     forge = Forge(folder)
-    shutil.copytree(ROOT / "policies", folder / "policies")
+    (folder / "policies").write_bytes(snapshot())
     write_private_key(folder / "guard.key", PrivateKey.generate(b"\7" * 32))
     lines = []
     for name in ("alice", "bob", "carol", "dan", "ines", "ci", "mallory"):

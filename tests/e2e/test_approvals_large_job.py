@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import sys
 import time
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from policyguard.attest.approval import NAMESPACE
-from policyguard.attest.keys import PrivateKey
 from policyguard.cli.init_ import lay_down
-from policyguard.keyfiles import write_private_key
+from policyguard.evidence.environment import make_baseline
+from policyguard.evidence.environment_files import list_files
+from policyguard.keyfiles import read_private_key
 from policyguard.values import format_instant
 from tests.attacks.git_lab import git
 
@@ -29,12 +31,16 @@ ALICE = {"GIT_AUTHOR_EMAIL": "alice@lab.example", "GIT_COMMITTER_EMAIL": "alice@
 
 @dataclass(frozen=True)
 class Lab:
-    """`home` is the operator's, `job` the repository, `keys` the leads' SSH keys, `python` the job's interpreter."""
+    """`home` is where the operator keeps everything, `job` the repository, `keys` the leads' SSH keys."""
 
     home: Path
     job: Path
     keys: Path
-    python: str
+
+    @property
+    def python(self) -> str:
+        """The interpreter of an environment of its own, with a signed baseline, as large jobs need it."""
+        return str(self.home / "environment" / "bin" / "python")
 
     def policyguard(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "POLICYGUARD_CONFIG": str(self.home / "policyguard.yaml"),
@@ -77,29 +83,20 @@ def lab(tmp_path: Path) -> Lab:
     (home / "allowed_signers").write_text("\n".join(lines) + "\n")
     (home / "approvals").mkdir()
     with (home / "policyguard.yaml").open("a") as file:
-        file.write("approvals: approvals\nallowedSigners: allowed_signers\n")
+        file.write("approvals: approvals\nallowedSigners: allowed_signers\nquota: {file: quota.json}\n")
+        file.write("environment: {baseline: baseline.json, keys: [guard.key.pub]}\n")
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(home / "environment")
+    listing = list_files(str(home / "environment"))
+    (home / "baseline.json").write_bytes(make_baseline(listing, [read_private_key(home / "guard.key")]))
+    seen_at = format_instant(time.time_ns() // 10**9 * 10**9)
+    quota = {"observed_at": seen_at, "teams": {"vision": {"limit": 1024, "used": 0}}}
+    (home / "quota.json").write_text(json.dumps(quota))
     job.mkdir()
     (job / "train.py").write_text("print('trained')\n")
     git(job, "init", "-q", "-b", "main")
     git(job, "add", ".")
     git(job, "commit", "-qm", "a job", stdin=b"", **ALICE)
-    return with_environment(Lab(home, job, keys, str(tmp_path / "env" / "bin" / "python")))
-
-
-def with_environment(lab: Lab) -> Lab:
-    """Build the job's environment, empty but for the interpreter, sign it, and leave room in the team's quota."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(lab.home.parent / "env")], check=True)
-    key = PrivateKey(b"\5" * 32)
-    write_private_key(lab.home / "build.key", key)
-    made = lab.policyguard("env", "baseline", str(lab.home.parent / "env"), "--key", str(lab.home / "build.key"),
-                           "--out", str(lab.home / "baseline.json"))  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    with (lab.home / "policyguard.yaml").open("a") as file:
-        file.write(f'environment: {{baseline: baseline.json, keys: ["{key.public.text}"]}}\n')
-        file.write("quota: {file: quota.json}\n")
-    told = {"observed_at": format_instant(time.time_ns()), "teams": {"vision": {"limit": 4096, "used": 0}}}
-    (lab.home / "quota.json").write_text(json.dumps(told))
-    return lab
+    return Lab(home, job, keys)
 
 
 def test_two_leads_approve_with_ssh_keygen_alone(lab: Lab) -> None:

@@ -67,9 +67,9 @@ TYPES = (("job",), ("job",), ("job", "image"), ("job", "node"), tuple(PATTERNS_O
 SUBJECTS = ("user:ann", "user:bob", "bot:ci")
 ROLES = ("r0", "r1")
 PATTERNS = (
-    None, None, "**", "team/{team}/**", "team/red/**", "team/blue/**", "team/*/run/**", "team/red/run/*", "team/*/run",
-    "team/red/run", "team/blue/run/1", "org/main/{team}/*/**", "org/main/red/**", "org/*/red/**", "*/main/**",
-    "team/{team}/run/**", "team/r*/**", "**/run", "base", "team", "org/main/red/a/b",
+    *(None,) * 8, "**", "team/{team}/**", "team/red/**", "team/blue/**", "team/*/run/**", "team/red/run/*",
+    "team/*/run", "team/red/run", "team/blue/run/1", "org/main/{team}/*/**", "org/main/red/**", "org/*/red/**",
+    "*/main/**", "team/{team}/run/**", "team/r*/**", "**/run", "base", "team", "org/main/red/a/b",
 )  # fmt: skip
 IDS = {
     "job": ("team/red", "team/blue", "team/red/run", "team/blue/run/1", "team/red/run/1/2", "team/green/x"),
@@ -162,20 +162,45 @@ def _all(sides: list[Expression]) -> Expression:
 
 
 @st.composite
-def _rules(draw: st.DrawFn, number: int, shared: list[Expression]) -> Rule:
+def _focused(draw: st.DrawFn, focus: Expression) -> Expression:
+    """Return a conjunction that demands something of the focus, guarded by presence or not."""
+    sides = draw(st.lists(st.sampled_from(_guards(focus)), max_size=2))
+    if focus.type == "bool":
+        sides.append(draw(st.sampled_from((focus, _call("logical_not", focus)))))
+    else:
+        literals = st.sampled_from(EDGES if focus.type == "int" else WORDS).map(_constant)
+        functions = ("equals", *(_BOUNDS * 2 if focus.type == "int" else ()))
+        pair = [focus, draw(literals)]
+        if draw(st.booleans()):
+            pair.reverse()
+        sides.append(_call(draw(st.sampled_from(functions)), *pair))
+    return _all([*sides, *draw(st.lists(_atoms(), max_size=1))])
+
+
+def _guards(focus: Expression) -> list[Expression]:
+    """Return the tests of presence that have to do with the focus, those of its fields and keys too."""
+    inner = focus.arguments[0] if isinstance(focus, Call) else focus.operand if isinstance(focus, Select) else focus
+    near = {focus, inner}
+    return [test for test in _PRESENCE
+            if (isinstance(test, Has) and any(isinstance(each, Select) and each.name == test.name for each in near))
+            or (isinstance(test, Call) and test.arguments[1] in near)] or [_constant(True)]  # fmt: skip
+
+
+@st.composite
+def _rules(draw: st.DrawFn, number: int, focus: Expression) -> Rule:
     effect: Effect = draw(st.sampled_from(("allow", "deny", "require")))
-    when = draw(st.none() | st.sampled_from(shared) | st.sampled_from(shared) | conditions())
-    subjects = draw(st.sampled_from(((), (), (), SUBJECTS[:1], SUBJECTS[1:])))
+    when = draw(st.sampled_from((True, True, True, False)).flatmap(lambda to: _focused(focus) if to else conditions()))
+    subjects = draw(st.sampled_from(((), (), (), (), (), SUBJECTS[:1], SUBJECTS[1:])))
     return Rule(
         id=f"rule-{number}",
         effect=effect,
         actions=("job:use",),
         resource_types=draw(st.sampled_from(TYPES)),
-        roles=() if subjects else draw(st.sampled_from(((), (), ("r0",), ROLES))),
+        roles=() if subjects else draw(st.sampled_from(((), (), (), ("r0",), ROLES))),
         subjects=subjects,
         id_pattern=draw(st.sampled_from(PATTERNS)),
-        scope=draw(st.sampled_from((None, None, None, *DOMAINS))),
-        when=None if when is None else Condition(text="", expression=when),
+        scope=draw(st.sampled_from((None, None, None, None, None, *DOMAINS))),
+        when=Condition(text="", expression=when),
         quorum="one" if effect == "require" else None,
         not_before=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),
         expires=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),
@@ -184,16 +209,16 @@ def _rules(draw: st.DrawFn, number: int, shared: list[Expression]) -> Rule:
 
 @st.composite
 def policy_sets(draw: st.DrawFn) -> PolicySet:
-    """Return a policy set in which rules repeat each other's conditions, so that look-ups have several rules."""
-    shared = draw(st.lists(conditions(), min_size=1, max_size=4))
-    count = draw(st.integers(3, 14))
+    """Return a policy set whose rules ask for one attribute above all, so that its look-up has several rules."""
+    focus = draw(st.sampled_from((*_INTEGERS, *_TEXTS, *_BOOLS)))
+    count = draw(st.integers(6, 20))
     return PolicySet(
         schema=SCHEMA,
         roles=(Role(name="r0"), Role(name="r1", inherits=("r0",))),
         bindings=(Binding(subject="user:ann", role="r0", domain="red"),
                   Binding(subject="user:bob", role="r1", domain="*"),
                   Binding(subject="bot:ci", role="r1", domain="red", expires=NOW + HOUR)),
-        rules=tuple(draw(_rules(number, shared)) for number in range(count)),
+        rules=tuple(draw(_rules(number, focus)) for number in range(count)),
         quorums=(Quorum(id="one", approvers=(Approvers(count=1, roles=("r0",)),)),),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector
+from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
@@ -182,6 +183,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     EnvironmentCollector("/nonexistent/baseline", ()),
     CheckpointCollector(),
     JobCheckpoints(),
+    GrantCollector("/nonexistent/grants"),
     QuotaCollector(file="/nonexistent/quota.json"),
 )
 

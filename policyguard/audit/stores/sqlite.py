@@ -198,7 +198,8 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
 
 
 def _connect(target: str, mode: str) -> sqlite3.Connection:
-    name = os.path.join(os.getcwd(), target)
+    # An absolute path needs no current folder, which may be gone.
+    name = target if os.path.isabs(target) else os.path.join(os.getcwd(), target)
     for character in "%?#":
         name = name.replace(character, f"%{ord(character):02x}")
     name = f"file:{name}?{mode if '=' in mode else 'mode=' + mode}"
