@@ -220,3 +220,21 @@ def test_a_commit_signed_by_git_itself_names_its_signer(lab: Lab, tmp_path: Path
         assert b"gpgsig -----BEGIN SSH SIGNATURE-----" in content
         assert contributors_of(reader, head, Signers(people)) == ("user:alice", "user:carol")
         assert b"gpgsig" not in Commit(head, content).signed
+
+
+def test_where_signatures_are_required_an_unsigned_commit_stops_approval(lab: Lab) -> None:
+    """Both leads approve; alice's first commit is accepted, her second one is signed, or is not."""
+    first = git(lab.root, "rev-parse", "HEAD")
+    strict = lab.pin("accepted", f"{first}\n")
+    strict = replace(strict, files=msgspec.structs.replace(strict.files, signed_only=True))
+    signed(lab, "alice")
+    for who in ("carol", "dan"):
+        strict.put(who)
+    assert strict.decide().allowed
+    change(lab)
+    for who in ("carol", "dan"):
+        strict.put(who)
+    assert lab.decide().allowed
+    decision = strict.decide()
+    assert not decision.allowed
+    assert any("unknown:unsigned-" in line for line in because(decision))
