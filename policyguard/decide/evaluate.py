@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
 from policyguard.decide.index import gather
-from policyguard.decide.quorum import gaps
+from policyguard.decide.quorum import gaps, why
 from policyguard.decide.roots import EVERYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
@@ -114,7 +114,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     if requires:
         missing = _missing(snapshot, facts, admitted, requires, now)
         if missing:
-            reasons = (NEEDS_APPROVAL, *sorted({rule.reason for rule in requires if rule.reason}))
+            reasons = (NEEDS_APPROVAL, *sorted({rule.reason for rule in requires if rule.reason} | why(missing)))
             return _decision(snapshot, facts, now, False, reasons, requires, errored, requires, missing)
     return _decision(snapshot, facts, now, True, _reasons(allows), allows + requires, errored, requires)
 

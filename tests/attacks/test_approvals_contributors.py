@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
+from msgspec import structs
 
 from policyguard.attest.signers import Signers
 from policyguard.attest.sshsig import sign
@@ -210,8 +210,10 @@ def test_whoever_runs_the_launcher_is_no_approver(lab: Lab) -> None:
     assert lab.decide().allowed
     uid = os.getuid()
     known = account_name(uid)
-    carol = next(person for person in SNAPSHOT.people if person.id == "carol")
-    people = (msgspec.structs.replace(carol, accounts=(*carol.accounts, f"user:{known}")),)
+    people = tuple(
+        structs.replace(person, accounts=(*person.accounts, f"user:{known}")) if person.id == "carol" else person
+        for person in SNAPSHOT.people
+    )
     collector = ReviewedRepositoryCollector(people, lab.files, uid=uid)
     found = collector.collect(lab.request, lab.inputs, NOW)
     assert f"user:{known}" in (found.contributors or ())
@@ -227,7 +229,7 @@ def test_a_commit_signed_by_git_itself_names_its_signer(lab: Lab, tmp_path: Path
     options = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={tmp_path / 'id'}")
     git(lab.root, *options, "commit", "-qam", "signed", "-S", stdin=b"", **DATE)
     head = git(lab.root, "rev-parse", "HEAD")
-    carol = msgspec.structs.replace(next(p for p in SNAPSHOT.people if p.id == "carol"), keys=(line,))
+    carol = structs.replace(next(p for p in SNAPSHOT.people if p.id == "carol"), keys=(line,))
     people = (*(p for p in SNAPSHOT.people if p.id != "carol"), carol)
     with open_objects(find_gitdir(str(lab.root), {lab.root.stat().st_uid}), head, time.monotonic() + 10) as reader:
         content = reader.read(head, "commit")
@@ -240,7 +242,7 @@ def test_where_signatures_are_required_an_unsigned_commit_stops_approval(lab: La
     """Both leads approve; alice's first commit is accepted, her second one is signed, or is not."""
     first = git(lab.root, "rev-parse", "HEAD")
     strict = lab.pin("accepted", f"{first}\n")
-    strict = replace(strict, files=msgspec.structs.replace(strict.files, signed_only=True))
+    strict = replace(strict, files=structs.replace(strict.files, signed_only=True))
     signed(lab, "alice")
     for who in ("carol", "dan"):
         strict.put(who)

@@ -116,7 +116,7 @@ def scale(lab: Lab, story: Story) -> None:
     lab.approve("carol", request, inputs)
     lab.approve("dan", request, inputs)
     signed = lab.decide(request, inputs)
-    story.denied("denied; who contributed does not approve", signed, "needs-approval", naming="carol")
+    story.denied("denied; who contributed does not approve", signed, "sod.approver_is_contributor", naming="user:carol")
     story.tried("dan's approval of 8 GPUs is shown for 512")
     lab.approve("dan", *lab.job("alice", "alice-512", 8), gpus=8)
     signed = lab.decide(*lab.job("alice", "alice-512", 768))
@@ -125,7 +125,9 @@ def scale(lab: Lab, story: Story) -> None:
     lab.git("commit", "--all", "--quiet", "--message", "alone")
     story.tried("another tree than the one that was approved")
     signed = lab.decide(request, inputs)
-    story.denied("denied; approvals are bound to the tree that is there", signed, "needs-approval", naming="other_tree")
+    story.denied(
+        "denied; approvals are bound to the tree that is there", signed, "bind.tree_mismatch", naming="other_tree"
+    )
 
 
 def framework(lab: Lab, story: Story) -> None:
