@@ -6,8 +6,17 @@
     trust: trust.yaml             # what a verifier accepts
     audience: cluster-a           # whom decisions are for
     lifetime: 15m                 # how long a decision may be used
+    approvals: approvals          # a folder of signed approvals
+    allowedSigners: signers       # whose SSH keys sign approvals and commits, beside the keys of `Persons`
+    revokedKeys: revoked          # public keys and fingerprints that count no more
+    accepted: accepted            # ids of commits and trees that were reviewed before
+    environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
+    checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
+    quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
+    grants: {folder: grants, keys: ["ed25519:..."]}
 
-Paths are relative to the configuration file. An option given on the command line wins. Reads one file.
+The last four say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
 from __future__ import annotations
@@ -15,7 +24,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from policyguard.config_looks import LOOKS, NO_LOOKS, Looks, with_look
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
@@ -37,11 +48,21 @@ class Config:
     trust: Path | None = None
     audience: str | None = None
     lifetime_s: int = DEFAULT_LIFETIME_S
+    approvals: Path | None = None
+    allowed_signers: Path | None = None
+    revoked_keys: Path | None = None
+    accepted: Path | None = None
     source: Path | None = None
+    looks: Looks = NO_LOOKS
 
 
-_PATHS = ("policies", "key", "log", "trust")
-_FIELDS = (*_PATHS, "audience", "lifetime")
+_PATHS = {
+    "policies": "policies", "key": "key", "log": "log", "trust": "trust", "approvals": "approvals",
+    "allowedSigners": "allowed_signers", "revokedKeys": "revoked_keys", "accepted": "accepted",
+}  # fmt: skip
+"""Option to field."""
+
+_FIELDS = (*_PATHS, "audience", "lifetime", *LOOKS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -70,25 +91,21 @@ def read_config(path: Path) -> Config:
             raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {_listed(_FIELDS)}")
     config = Config(source=path)
     for name, value in data.items():
-        config = _with(config, name, _text(path, name, value))
+        if name in LOOKS:
+            config = replace(config, looks=with_look(config.looks, name, value, path))
+        else:
+            config = _with(config, name, _text(path, name, value))
     return config
 
 
 def _with(config: Config, name: str, text: str) -> Config:
     base = config.source.parent if config.source is not None else Path()
-    match name:
-        case "policies":
-            return replace(config, policies=base / text)
-        case "key":
-            return replace(config, key=base / text)
-        case "log":
-            return replace(config, log=base / text)
-        case "trust":
-            return replace(config, trust=base / text)
-        case "audience":
-            return replace(config, audience=text)
-        case _:
-            return replace(config, lifetime_s=_lifetime_s(config, text))
+    if name in _PATHS:
+        fields: dict[str, Any] = {_PATHS[name]: base / text}
+        return replace(config, **fields)
+    if name == "audience":
+        return replace(config, audience=text)
+    return replace(config, lifetime_s=_lifetime_s(config, text))
 
 
 def _lifetime_s(config: Config, text: str) -> int:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
+from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -31,13 +31,22 @@ from policyguard.model.request import Request
 from policyguard.snapshots import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
+if TYPE_CHECKING:
+    # Annotations only, see `snapshots.py`.
+    from pathlib import Path
+
+CollectorsFor = Callable[[Snapshot], Sequence[Collector]]
+"""Makes the collectors that look under these policies."""
+
+Collectors = CollectorsFor | Sequence[Collector]
+
 
 class Guard:
     """Decides, signs and logs. Use `Guard.open`; close it, or use it in a `with` block."""
 
     def __init__(
         self, snapshot: Snapshot, key: PrivateKey, log: Log, *, audience: str = DEFAULT_AUDIENCE,
-        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Sequence[Collector] = (), advisory: bool = False,
+        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Collectors = (), advisory: bool = False,
         clock: Callable[[], Instant] = time.time_ns, reload: Callable[[], Snapshot] | None = None,
         close: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
@@ -48,7 +57,7 @@ class Guard:
         self._log = log
         self._audience = audience
         self._lifetime_ns = lifetime_s * NANOSECONDS_PER_S
-        self._collectors = tuple(collectors)
+        self._collectors = collectors if callable(collectors) else tuple(collectors)
         self._advisory = advisory
         self._clock = clock
         self._load = reload
@@ -58,7 +67,7 @@ class Guard:
     @classmethod
     def open(
         cls, policies: str | Path, *, key: str | Path, log: str | Path, audience: str = DEFAULT_AUDIENCE,
-        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Sequence[Collector] = (), advisory: bool = False,
+        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Collectors = (), advisory: bool = False,
         policy_keys: Sequence[PublicKey] = (), passphrase: bytes | None = None, origin: str | None = None,
     ) -> Guard:  # fmt: skip
         """Return a guard over these policies, ready to decide.
@@ -69,7 +78,8 @@ class Guard:
             log: the decision log, an SQLite file; made if it is not there.
             audience: whom decisions are for; a worker accepts only its own name (step V8).
             lifetime_s: how long a decision may be used.
-            collectors: what looks at the job itself; without any, everything is only claimed.
+            collectors: what looks at the job itself; without any, everything is only claimed. A function makes them
+                anew from the policies in force, for those that need to know `Persons`.
             advisory: the guard cannot stop the job; decisions say so.
             policy_keys: who may sign a compiled snapshot; this guard's own key if none are given.
             origin: the log's name in its checkpoints; `policyguard/` and the start of the key id if not given.
@@ -77,18 +87,22 @@ class Guard:
         Raises:
             PolicyErrors: every mistake in the policies. ConfigurationError, SigningError, AuditError: which file, why.
         """
-        private = read_private_key(Path(key), passphrase=passphrase)
+        private = read_private_key(key, passphrase=passphrase)
         trusted = tuple(policy_keys) or (private.public,)
 
         def load() -> Snapshot:
-            return load_snapshot(Path(policies), trusted)
+            return load_snapshot(policies, trusted)
 
         snapshot = load()
         store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
-        return cls(
-            snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
-            collectors=collectors, advisory=advisory, reload=load, close=store.close,
-        )  # fmt: skip
+        try:
+            return cls(
+                snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
+                collectors=collectors, advisory=advisory, reload=load, close=store.close,
+            )  # fmt: skip
+        except BaseException:
+            store.close()
+            raise
 
     @property
     def snapshot(self) -> Snapshot:
@@ -114,14 +128,17 @@ class Guard:
             raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
         with self._reloading:
             snapshot = self._load()
+            # Whoever reloads lives long: no decision shall wait for an index.
+            snapshot.warm()
             self._snapshot = snapshot
         return snapshot.policy_digest
 
     def gather(self, request: Request, inputs: JobInputs | None = None) -> Facts:
         """Return what is known about the request now. Step 2: look."""
-        if not self._collectors:
+        collectors = self._collectors(self._snapshot) if callable(self._collectors) else self._collectors
+        if not collectors:
             return Facts(request, claims(request, self._clock()))
-        return gather(request, self._collectors, inputs or JobInputs(), self._clock)
+        return gather(request, collectors, inputs or JobInputs(), self._clock)
 
     def consider(self, facts: Facts) -> Decision:
         """Return what would be decided, unsigned and unlogged. Step 3 alone, for explanations and tests."""
@@ -142,10 +159,31 @@ class Guard:
         receipt = self._log.append(envelope.to_bytes())
         return SignedDecision(envelope, receipt, decision)
 
-    def issue_many(self, facts: Sequence[Facts]) -> tuple[SignedDecision, ...]:
-        """Return one signed decision for each, all durable in one commit."""
+    def issue_denial(self, decision: Decision) -> SignedDecision:
+        """Return the signed, logged form of a denial that no rule made: an alert of a hook that saw a job change.
+
+        Raises:
+            ValueError: it allows; what the policies did not decide can only take access away.
+        """
+        # INVARIANT I165: only the policies allow; whatever else is signed with the guard's key denies.
+        if decision.allowed:
+            raise ValueError("found a decision that allows, expected a denial")
+        envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
+        return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
+
+    def issue_many(self, facts: Sequence[Facts], *, one_root: bool = True) -> tuple[SignedDecision, ...]:
+        """Return one signed decision for each, in order, all durable in one commit, or none.
+
+        Args:
+            one_root: sign once, over a Merkle root of all; each envelope carries its proof and verifies alone, here
+                and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
+        """
         stated = [self._state(each) for each in facts]
-        envelopes = [sign(payload, PAYLOAD_TYPE, (self._key,)) for _, payload in stated]
+        payloads = [payload for _, payload in stated]
+        if one_root and len(payloads) > 1:
+            envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
+        else:
+            envelopes = tuple([sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads])
         receipts = self._log.append_many([envelope.to_bytes() for envelope in envelopes])
         return tuple(
             SignedDecision(envelope, receipt, decision)
@@ -167,12 +205,17 @@ class Guard:
         snapshot = self._snapshot
         now = self._clock()
         decision = snapshot.decide(facts, now)
-        payload = decision_statement(
-            decision, facts.request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
+        return decision, self._stated(decision, now, mattered=snapshot.mattering(decision), snapshot=snapshot)
+
+    def _stated(
+        self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None
+    ) -> bytes:
+        request = decision.facts.request
+        return decision_statement(
+            decision, request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
             not_before=now, expires=now + self._lifetime_ns, advisory=self._advisory,
-            mattered=snapshot.mattering(decision), sensitive=snapshot.sensitive(facts.request),
+            mattered=mattered, sensitive=(snapshot or self._snapshot).sensitive(request),
         )  # fmt: skip
-        return decision, payload
 
     def close(self) -> None:
         """Close the log that `open` opened. Everything acknowledged is durable already."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from policyguard.cli.incident.replay import replay
 from policyguard.cli.init_ import lay_down
 from policyguard.cli.main import DENIED, FINDINGS, OK
 from policyguard.cli.options import write_new
@@ -73,12 +74,16 @@ START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main
 
 
 @click.command("demo")
+@click.argument("what", type=click.Choice(["main", "incident"]), default="main")
 @click.option("--folder", type=click.Path(path_type=Path), help="Build the lab here and keep it; must not exist yet.")
-def command(folder: Path | None) -> int:
+def command(what: str, folder: Path | None) -> int:
     """Build a small lab and run the main job on it: allowed, denied, replayed, tampered with.
 
+    With `incident`, run the twelve steps of an insider's attack instead, each with its decision and its log entry.
     Exits with 0 only if everything went as said.
     """
+    if what == "incident":
+        return replay(folder.absolute() if folder is not None else None)
     if folder is not None:
         return _play(_Lab(folder.absolute()))
     with tempfile.TemporaryDirectory(prefix="policyguard-demo-") as name:
@@ -204,7 +209,7 @@ def _uncommitted(lab: _Lab) -> None:
 def _intern(lab: _Lab) -> None:
     lab.title("An intern asks for 256 GPUs")
     ended = lab.run_job("run-256")
-    lab.expect("denied, and told who may raise the ceiling", ended, DENIED, "quota.role_ceiling", "ask ")
+    lab.expect("denied, and told who may raise the ceiling", ended, DENIED, "quota.role_ceiling", "ask ", "user:carol")
 
 
 def _replayed(lab: _Lab) -> None:
@@ -245,7 +250,8 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
         for line in text.splitlines()
         if any(part in line for part in parts) or line.startswith(("remedy", "ask", "because"))
     ]
-    return "\n".join(kept[:8])
+    telling = [line for line in kept if "could not be evaluated" not in line]
+    return "\n".join(telling[:8])
 
 
 def _plain_environment() -> dict[str, str]:

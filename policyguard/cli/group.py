@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from policyguard import __version__
 from policyguard.cli import main as codes
@@ -35,8 +36,13 @@ VERBS = {
     "explain": "Explain how a request would be decided, without signing or logging.",
     "run": "Decide about a job, and start it only if it is allowed.",
     "hook": "Answer a JSON request on standard input; for other programs.",
+    "repo": "Judge pushes to a git repository, and install the hooks that do.",
     "verify": "Check a signed decision against trust, request and audience.",
+    "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "keys": "Make keys and show their ids.",
+    "scan": "Scan checkpoints for what loading them would run.",
+    "manifest": "Sign and verify which run wrote a checkpoint.",
+    "env": "Compare an installed environment with its signed baseline.",
     "audit": "Verify, show, prove or follow the decision log.",
     "import": "Translate a casbin model and policy.",
     "check-engine": "Compare the engine with a second opinion on your policies.",
@@ -71,6 +77,11 @@ class VerbGroup(click.Group):
         module = import_module(f"policyguard.cli.{cmd_name.replace('-', '_')}_")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs that begin so, without loading any of them."""
+        verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,7 @@ import click
 
 from policyguard.config import VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError
-from policyguard.evidence.collector import Collector
-from policyguard.guard import Guard
+from policyguard.guard import Collectors, Guard
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.snapshots import kind_of, read_start
@@ -56,7 +55,7 @@ def needed(config: Config, name: str) -> Path:
     return path
 
 
-def open_guard(config: Config, *, collectors: Sequence[Collector] = (), advisory: bool = False) -> Guard:
+def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:
     """Return the guard these settings describe."""
     return Guard.open(
         needed(config, "policies"), key=needed(config, "key"), log=needed(config, "log"),
@@ -111,11 +110,17 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Return if there is nothing at this path or a regular file, which `replace_file` may put another in place of."""
+    """Return if there is a regular file at this path, or nothing in a folder that is there; else raise.
+
+    Asked before a decision is made whose answer is to be written there.
+    """
     try:
+        path.parent.stat()
         status = path.lstat()
-    except FileNotFoundError:
-        return
+    except FileNotFoundError as problem:
+        if path.parent.is_dir():
+            return
+        raise _unwritable(path, problem) from problem
     except (OSError, ValueError) as problem:
         raise _unwritable(path, problem) from problem
     # INVARIANT I183: a device, a link or a folder is never renamed away: as root that would be the machine's own.

@@ -10,7 +10,7 @@ import click
 
 _COLOURS: dict[str, dict[str, Any]] = {
     "ALLOW": {"fg": "green", "bold": True},
-    "DENY": {"fg": "red", "bold": True},
+    "DENY": {"fg": "red", "bold": True}, "ALERT": {"fg": "red", "bold": True}, "must": {"fg": "yellow"},
     "reason": {"fg": "cyan"}, "because": {"fg": "cyan"}, "missing": {"fg": "cyan"}, "remedy": {"fg": "yellow"},
     "ask": {"fg": "yellow"}, "policy": {"dim": True}, "trace": {"fg": "cyan"},
 }  # fmt: skip

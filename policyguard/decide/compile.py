@@ -78,20 +78,20 @@ def hole_types(form: Expression) -> tuple[str, ...]:
     return tuple(holes[index] for index in range(len(holes)))
 
 
-_LARGE = frozenset({"timestamp", "duration", "list(timestamp)", "list(duration)"})
+LARGE = frozenset({"timestamp", "duration", "list(timestamp)", "list(duration)"})
 """Types whose constants pass 2^53; JSON spells them as text."""
 
 
 def encode_constant(value: Any, type_name: str) -> Any:
     """Return a constant as JSON spells it."""
-    if type_name in _LARGE:
+    if type_name in LARGE:
         return [str(each) for each in value] if isinstance(value, tuple) else str(value)
     return list(value) if isinstance(value, tuple) else value
 
 
 def decode_constant(value: Any, type_name: str) -> Any:
     """Return the constant that `encode_constant` spelled."""
-    if type_name in _LARGE:
+    if type_name in LARGE:
         return tuple(map(int, value)) if isinstance(value, list) else int(value)
     return tuple(value) if isinstance(value, list) else value
 

@@ -61,7 +61,7 @@ def _bound(key: Key, operator: str, values: tuple[Any, ...], present: set[Key]) 
     if operator in _CLOSED:
         operator, step = _CLOSED[operator]
         values = (values[0] + step,)
-    return Demand(key, operator, values, (key[0], key[1], None) in present, key in present)
+    return Demand((key, operator), values, (key[0], key[1], None) in present, key in present)
 
 
 def _key(path: Path, constants: tuple[Any, ...]) -> Key:

@@ -10,12 +10,12 @@ Pure, and never raises on data.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
 from policyguard.decide.index import gather
 from policyguard.decide.quorum import gaps
-from policyguard.decide.roots import ANYONE, Roots
+from policyguard.decide.roots import EVERYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
@@ -27,7 +27,7 @@ ALLOW, DENY, REQUIRE = range(3)
 Rules: TypeAlias = "tuple[CompiledRule, ...]"
 NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
-NO_ROOTS = Roots({})
+NO_ROOTS = Roots({}, {})
 NO_GAPS: tuple[Gap, ...] = ()
 
 NO_ALLOW = ("engine.no_allow",)
@@ -56,32 +56,37 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     roots = snapshot.roots.get((action, resource["type"]), NO_ROOTS)
     entities = (subject, resource, context)
     # Step 2.
-    found: list[CompiledRule] = []
-    node = roots[ANYONE]
+    found: list[tuple[Any, ...]] = []
+    ref = subject["id"]
+    held = snapshot.grants.roles_at(ref, domain, now)
+    anywhere = roots.anywhere
+    node = anywhere[EVERYONE]
     if node is not None:
         gather(node, entities, found)
-    ref = subject["id"]
-    for role in snapshot.grants.roles_at(ref, domain, now):
-        node = roots[role]
+    if held:
+        node = anywhere[held]
+        if node is not None:
+            gather(node, entities, found)
+    here = roots.in_domain[domain]
+    if here is not None:
+        node = here[held]
         if node is not None:
             gather(node, entities, found)
     allows = denies = requires = errored = NOTHING
     identifier, segments = resource["id"], admitted.segments
-    for rule in found:
-        stretch = rule.stretch
+    for stretch, spelled, test, scope, narrow, run, constants, effect, rule in found:
         if stretch is not None:
-            if segments[stretch] != rule.spelled:
+            if segments[stretch] != spelled:
                 continue
-        elif rule.test is not None and not rule.test(identifier):
+        elif test is not None and not test(identifier):
             continue
-        if rule.scope is not None and rule.scope != domain:
+        if scope is not None and scope != domain:
             continue
-        if rule.narrow and not rule.concerns(ref, now):
+        if narrow and not rule.concerns(ref, now):
             continue
-        run = rule.run
         if run is not None:
             try:
-                if not run(subject, resource, context, action, now, rule.constants):
+                if not run(subject, resource, context, action, now, constants):
                     continue
             except Exception:  # noqa: BLE001 - the optimistic code gives up this way; the exact evaluator decides
                 outcome = rule.evaluate_exactly(subject, resource, context, action, now)
@@ -90,9 +95,8 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
                 if outcome is not True:
                     errored = (*errored, rule)
                     # Step 3. INVARIANT I5: an error never grants.
-                    if rule.effect == ALLOW:
+                    if effect == ALLOW:
                         continue
-        effect = rule.effect
         if effect == ALLOW:
             allows = (*allows, rule)
         elif effect == DENY:

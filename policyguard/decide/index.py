@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+
 SUBJECT, RESOURCE, CONTEXT, PREFIX = range(4)
 
 Key: TypeAlias = tuple[int, str, str | None]
@@ -28,28 +30,23 @@ WITHOUT = object()
 """Stands for a field or key that is not in an attribute that is there."""
 
 
-class Demand(NamedTuple):
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """FALSE when the key is present with another value.
 
     `attribute_guarded`: also when the attribute is absent; `guarded`: also when the attribute is there and its field is
     not. Unguarded absence is an ERROR, so such rules are visited then.
     """
 
-    key: Key
-    operator: str
+    slot: Slot
     values: tuple[Any, ...]
     attribute_guarded: bool
     guarded: bool
-
-    @property
-    def slot(self) -> Slot:
-        return self[:2]
 
 
 Slot: TypeAlias = tuple[Key, str]
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True):
     """A rule, and what it demands."""
 
     rule: Any
@@ -68,18 +65,18 @@ class Node(NamedTuple):
     others: tuple[Other, ...] = ()
 
 
-class Other(NamedTuple):
-    """A look-up that is no plain attribute. With bounds, `ordered` rules are sorted by theirs, and those that a value
-    meets are the first or the last few."""
-
-    entity: int
-    name: str
-    field: str | None
-    get: Callable[[Any], Node | None]
-    bounds: tuple[int, ...] = ()
-    ordered: tuple[Any, ...] = ()
-    cut: Callable[[Sequence[int], int], int] = bisect_left
-    from_cut: bool = False
+Other: TypeAlias = tuple[
+    int,
+    str,
+    str | None,
+    "Callable[[Any], Node | None]",
+    tuple[int, ...],
+    tuple[Any, ...],
+    "Callable[[Sequence[int], int], int]",
+    bool,
+]
+"""A look-up that is no plain attribute: entity, name, field, get; then bounds, the rules ordered by them, where to cut
+and whether those from the cut on are met. Without bounds the last four are empty."""
 
 
 _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
@@ -106,10 +103,10 @@ def build(rules: Sequence[Candidate], used: frozenset[Slot] = frozenset()) -> No
             ordered = sorted(members, key=lambda each: each[1].values[0])
             bounds = tuple(demand.values[0] for _, demand in ordered)
             others.append(
-                Other(entity, name, field, get, bounds, tuple([each.rule for each, _ in ordered]), *_CUTS[operator])
+                (entity, name, field, get, bounds, tuple([each.rule for each, _ in ordered]), *_CUTS[operator])
             )
         elif field is not None or entity == PREFIX:
-            others.append(Other(entity, name, field, get))
+            others.append((entity, name, field, get, (), (), bisect_left, False))
         else:
             equals.append((entity, name, get))
     always = tuple([each.rule for each, demand in chosen if demand is None])

@@ -39,7 +39,11 @@ def gaps(
         ]
         for person, accounts in eligible.items()
     }
-    because += [f"{person} holds none of the roles asked for" for person, open_to in candidates.items() if not open_to]
+    because += [
+        f"approval.no_role: {person} holds none of the roles asked for"
+        for person, open_to in candidates.items()
+        if not open_to
+    ]
     filled = _assign(candidates, len(places))
     missing: dict[int, int] = {}
     for place, (index, _, _) in enumerate(places):
@@ -64,39 +68,44 @@ def _eligible(
     """Return the persons whose approval counts, with the accounts they used, and why others do not."""
     # INVARIANT I3: without the fact `contributors` no approver counts, nor with a contributor nobody knows.
     if facts.contributors is None:
-        return {}, ["who contributed is not known, so nobody can be shown to be independent"]
+        return {}, ["who contributed is not known, so nobody can be shown to be independent", *facts.unusable]
     conflicted: set[str] = set()
     for account in (*facts.contributors, facts.request.subject.ref):
         person = persons.get(account)
         if person is None:
-            return {}, [f"`{account}` belongs to no known person, so any approver might be the same human"]
+            told = f"`{account}` belongs to no known person, so any approver might be the same human"
+            return {}, [told, *facts.unusable]
         conflicted.add(person)
     eligible: dict[str, list[str]] = {}
-    because: list[str] = []
+    because = list(facts.unusable)
     for approval in facts.approvals:
         reason = _unusable(approval, quorum, now)
         person = persons.get(approval.account)
         if reason is None and person is None:
-            reason = "belongs to no known person"
+            reason = "unknown_person", "belongs to no known person"
         elif reason is None and person in conflicted:
-            reason = "contributed to what is to be approved, or asks for it"
+            reason = "contributor", "contributed to what is to be approved, or asks for it"
+        elif reason is None and person in eligible:
+            because.append(f"approval.same_person: `{approval.account}` is {person}, who counts already")
         if reason is not None or person is None:
-            because.append(f"`{approval.account}` {reason}")
+            code, text = reason or ("unknown_person", "belongs to no known person")
+            because.append(f"approval.{code}: `{approval.account}` {text}")
         else:
             # INVARIANT I4: a second account of one person adds no approver.
             eligible.setdefault(person, []).append(approval.account)
     return eligible, because
 
 
-def _unusable(approval: Approval, quorum: Quorum, now: Instant) -> str | None:
+def _unusable(approval: Approval, quorum: Quorum, now: Instant) -> tuple[str, str] | None:
+    """Return the second half of the reason code, and the reason."""
     if approval.assurance < quorum.assurance:
-        return f"approval is only {approval.assurance.word}, {quorum.assurance.word} counts"
+        return "too_weak", f"approval is only {approval.assurance.word}, {quorum.assurance.word} counts"
     if not approval.approved_at <= now:
-        return "approved in the future"
+        return "not_yet_valid", "approved in the future"
     if not now < approval.expires:
-        return "approval has expired"
+        return "expired", "approval has expired"
     if quorum.max_age_s is not None and now - approval.approved_at > quorum.max_age_s * NANOSECONDS_PER_S:
-        return f"approved more than {quorum.max_age_s} s ago"
+        return "too_old", f"approved more than {quorum.max_age_s} s ago"
     return None
 
 

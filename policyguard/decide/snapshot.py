@@ -21,6 +21,7 @@ from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admit import Admitted, Gate, Malformed, gates
 from policyguard.decide.compile import (
     FORMAT,
+    LARGE,
     check_policy,
     compile_policy,
     decode_constant,
@@ -38,40 +39,78 @@ from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
-from policyguard.model.policy import PolicySet, Quorum, Schema
+from policyguard.model.policy import Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
 from policyguard.values import Instant, Span, one_line, parse_instant
 
 _AGAIN = "compile the policies again"
+_NO_SEGMENTS: list[str] = []
 
 
 class Shape:
     """A condition without its constants, compiled once for all rules that share it."""
 
-    __slots__ = ("demands", "expression", "hole_types", "reads", "run")
+    __slots__ = ("_large", "_lists", "demands", "expression", "hole_types", "reads", "run")
+
+    demands: Template
+    reads: frozenset[str]
+    run: Callable[..., bool]
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
         self.hole_types = hole_types(expression)
-        self.run: Callable[..., bool] = compile_shape(expression)
-        self.demands: Template = template(expression)
-        self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(expression) if len(path) > 1)
+        self._large = not LARGE.isdisjoint(self.hole_types)
+        self._lists = any(kind.startswith("list(") for kind in self.hole_types)
+
+    def __getattr__(self, name: str) -> Any:
+        """Compile and analyse the condition when a rule that has it is first looked at."""
+        if name == "run":
+            self.run = _compiled(self.expression)
+        elif name == "demands":
+            self.demands = template(self.expression)
+        elif name == "reads":
+            self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(self.expression) if len(path) > 1)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
+
+    def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a rule's constants from their JSON spelling, in the order of the holes; as many, else `ValueError`."""
+        if len(data) != len(self.hole_types):
+            raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
+        if self._large:
+            return tuple(map(decode_constant, data, self.hole_types))
+        return tuple([tuple(each) if type(each) is list else each for each in data]) if self._lists else tuple(data)
+
+
+def _compiled(expression: Expression) -> Callable[..., bool]:
+    try:
+        return compile_shape(expression)
+    except (RecursionError, MemoryError, SyntaxError):
+        # Whatever Python's compiler cannot take goes the long way, which decides the same.
+        return _unsure
+
+
+def _unsure(*_: object) -> bool:
+    raise NotImplementedError("the exact evaluator decides")
 
 
 class CompiledRule:
-    """One rule, ready to run. `run` None means the rule has no condition.
+    """One rule, ready to run once `run`, `test`, `stretch` and `spelled` are asked for: few rules are in a short life.
 
-    Where `stretch` is not None, an id matches if its segments there are `spelled`; else `test` says it, None for every
-    id. `type_patterns` are the patterns that ids of the rule's types match already.
+    `run` None means the rule has no condition. Where `stretch` is not None, an id matches if its segments there are
+    `spelled`; else `test` says it, None for every id. `type_patterns` are those that ids of the rule's types match.
     """
 
     __slots__ = (
-        "actions", "constants", "contact", "effect", "expires", "id", "id_pattern", "ids", "narrow",
+        "actions", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
         "type_patterns",
     )  # fmt: skip
 
+    hot: tuple[Any, ...]
+    run: Callable[..., bool] | None
     spelled: list[str]
     stretch: slice | None
     test: Matcher | None
@@ -79,39 +118,52 @@ class CompiledRule:
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
         (self.id, self.effect, actions, types, roles, subjects, self.id_pattern, self.scope, number, constants,
          quorum, reason, remedy, contact, obligations, not_before, expires) = data  # fmt: skip
-        self.actions: tuple[str, ...] = intern.texts(actions)
-        self.resource_types: tuple[str, ...] = intern.texts(types)
-        self.roles: tuple[str, ...] = intern.texts(roles)
-        self.subjects: tuple[str, ...] = intern.texts(subjects)
-        self.obligations: tuple[str, ...] = intern.texts(obligations)
+        texts = intern.texts
+        self.actions: tuple[str, ...] = texts(actions)
+        self.resource_types: tuple[str, ...] = texts(types)
+        self.roles: tuple[str, ...] = texts(roles) if roles else ()
+        self.subjects: tuple[str, ...] = texts(subjects) if subjects else ()
+        self.obligations: tuple[str, ...] = texts(obligations) if obligations else ()
         self.quorum: str | None = quorum
-        self.reason: str | None = intern.text(reason)
-        self.remedy: str | None = intern.text(remedy)
-        self.contact: str | None = intern.text(contact)
+        self.reason: str | None = reason and sys.intern(reason)
+        self.remedy: str | None = remedy and sys.intern(remedy)
+        self.contact: str | None = contact and sys.intern(contact)
         self.not_before: Instant | None = None if not_before is None else parse_instant(not_before)
         self.expires: Instant | None = None if expires is None else parse_instant(expires)
         self.ids: tuple[str, ...] = (self.id,)
-        self.reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
+        self.reasons: tuple[str, ...] = texts([reason]) if reason else _DEFAULT_REASONS[self.effect]
         self.shape: Shape | None = shapes[number] if number >= 0 else None
-        self.run = None if self.shape is None else self.shape.run
-        self.constants: tuple[Any, ...] = ()
-        if self.shape is not None:
-            kinds = self.shape.hole_types
-            self.constants = tuple([decode_constant(*each) for each in zip(constants, kinds, strict=True)])
+        self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
         self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
-        self.span = Span(intern.text(file) or "", line, column)
+        self.span = Span(sys.intern(file), line, column)
 
     def __getattr__(self, name: str) -> Any:
-        """Fill in how ids are tested, when it is first asked for: few rules are looked at in a short life."""
-        if name not in ("spelled", "stretch", "test"):
+        """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
+        if name == "run":
+            self.run = None if self.shape is None else self.shape.run
+            return self.run
+        if name not in ("hot", "spelled", "stretch", "test"):
             raise AttributeError(name)
         stretch = literal_stretch(self.id_pattern, self.type_patterns)
         tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
         self.test = None if stretch else next((test for test in tests if test is not None), None)
         self.stretch, self.spelled = stretch or (None, [])
+        # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
+        self.hot = (
+            self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
+        )  # fmt: skip
         return getattr(self, name)
+
+    @property
+    def unprepared(self) -> tuple[Any, ...]:
+        """What `hot` is, for one decision: nothing is taken apart or compiled before it is reached."""
+        run = None if self.shape is None else self._run_now
+        return None, _NO_SEGMENTS, self.fits, self.scope, self.narrow, run, self.constants, self.effect, self
+
+    def _run_now(self, *given: Any) -> bool:
+        return self.run is None or self.run(*given)
 
     def fits(self, identifier: str) -> bool:
         """Whether an id of one of the rule's types fits the rule's pattern."""
@@ -140,7 +192,7 @@ class CompiledRule:
         return True if condition is None else evaluate_exactly(condition, subject, resource, context, action, now)
 
 
-_DEFAULT_REASONS = ("rule.allow", "rule.deny", "rule.require")
+_DEFAULT_REASONS = (("rule.allow",), ("rule.deny",), ("rule.require",))
 
 
 class Interner:
@@ -151,12 +203,12 @@ class Interner:
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
 
-    def text(self, text: str | None) -> str | None:
-        return None if text is None else sys.intern(text)
-
     def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
-        key = tuple(map(sys.intern, texts))
-        return self._tuples.setdefault(key, key)
+        key = tuple(texts)
+        found = self._tuples.get(key)
+        if found is None:
+            found = self._tuples[key] = tuple(map(sys.intern, key))
+        return found
 
     def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
         """Return the patterns of these resource types' ids."""
@@ -171,8 +223,8 @@ class Snapshot:
     """An immutable, compiled policy set. Build with `of` or `from_compiled`."""
 
     __slots__ = (
-        "_all_sensitive", "by_id", "epoch", "gates", "grants", "persons", "policy_digest", "quorums", "roots", "rules",
-        "schema", "trace_roles",
+        "_all_sensitive", "by_id", "epoch", "gates", "grants", "people", "persons", "policy_digest", "quorums", "roots",
+        "rules", "schema", "trace_roles",
     )  # fmt: skip
 
     def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
@@ -181,9 +233,11 @@ class Snapshot:
         self.epoch: int = policy["epoch"]
         self.schema: Schema = schema_of(policy["schema"])
         self.grants = Grants.from_data(policy["grants"])
-        self.persons: dict[str, str] = {
-            account: person for person, accounts, _, _ in policy["persons"] for account in accounts
-        }
+        self.people: tuple[Person, ...] = tuple(
+            Person(id=id_, accounts=tuple(accounts), keys=tuple(keys), emails=tuple(emails))
+            for id_, accounts, keys, emails in policy["persons"]
+        )
+        self.persons: dict[str, str] = {account: person.id for person in self.people for account in person.accounts}
         self.quorums: dict[str, Quorum] = {data["id"]: msgspec.convert(data, Quorum) for data in policy["quorums"]}
         self.trace_roles: tuple[str, ...] = tuple(policy["trace_roles"])
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
@@ -254,9 +308,10 @@ class Snapshot:
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
+        if len(ids) == 1:
+            shape = self.by_id[ids[0]].shape
+            return frozenset() if shape is None else shape.reads
         shapes = [shape for rule_id in ids if (shape := self.by_id[rule_id].shape) is not None]
-        if len(shapes) == 1:
-            return shapes[0].reads
         return frozenset().union(*(shape.reads for shape in shapes))
 
     def sensitive(self, request: Request) -> frozenset[str]:

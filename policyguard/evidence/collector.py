@@ -25,30 +25,35 @@ DEFAULT_TIMEOUT_S = 20.0
 
 _PATH = LazyPattern(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
 _REASON_LENGTH = 300
+MAX_UNUSABLE = 32
+"""More reasons than this help nobody."""
 
 
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to run: the command, where, with which environment, and the files the job names.
 
-    `directory` is absolute. `files` are names relative to it, or absolute. `environment` is what the child will get.
+    `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute. `environment` is what the
+    child will get.
     """
 
     argv: tuple[str, ...] = ()
     directory: str = "/"
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     files: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """What one collector saw: facts by path, and for each declared path it could not supply, why.
 
-    `contributors` None means that it did not look for them.
+    `contributors` None means that it did not look for them. `unusable` says why approvals do not count.
     """
 
     entries: Mapping[str, Fact] = msgspec.field(default_factory=dict)
     missing: Mapping[str, str] = msgspec.field(default_factory=dict)
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
+    unusable: tuple[str, ...] = ()
 
 
 class Collector(Protocol):
@@ -93,6 +98,7 @@ def gather(
         missing=FrozenMap(missing) if missing else EMPTY_MAP,
         approvals=tuple(approval for report in reports for approval in report.collected.approvals),
         contributors=tuple(sorted({account for accounts in looked for account in accounts})) if looked else None,
+        unusable=tuple(line for report in reports for line in report.collected.unusable),
     )
 
 
@@ -148,7 +154,10 @@ def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collect
         if path not in entries and path not in missing:
             missing[path] = _one_line(f"{name}: {found.missing.get(path, 'not seen')}")
     contributors = found.contributors if found.contributors is None else tuple(found.contributors)
-    return Collected(entries=entries, missing=missing, approvals=tuple(found.approvals), contributors=contributors)
+    return Collected(
+        entries=entries, missing=missing, approvals=tuple(found.approvals), contributors=contributors,
+        unusable=tuple(_one_line(str(line)) for line in found.unusable[:MAX_UNUSABLE]),
+    )  # fmt: skip
 
 
 def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str | None:

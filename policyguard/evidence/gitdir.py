@@ -65,6 +65,18 @@ def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
     return found
 
 
+def bare_gitdir(directory: str, owners: Collection[int]) -> GitDir:
+    """Return the repository without a working tree whose files lie in this folder itself, links already resolved.
+
+    Raises:
+        EvidenceError: it is none, or it belongs to a uid outside `owners`.
+    """
+    found = GitDir(root=directory, own=directory, shared=directory)
+    for path in (directory, found.objects):
+        _check_owner(path, owners)
+    return found
+
+
 def head(git: GitDir) -> tuple[str, str | None]:
     """Return the object id that HEAD names, unverified, and the branch it is on (None when detached)."""
     content = _line(os.path.join(git.own, "HEAD"))
@@ -127,7 +139,27 @@ def _check_owner(path: str, owners: Collection[int]) -> None:
         )
 
 
+def ref_id(git: GitDir, ref: bytes) -> str | None:
+    """Return the object id that this reference names, unverified; None if there is no such reference."""
+    content = _found_ref(git, ref)
+    if content is None:
+        return None
+    if not _OID.fullmatch(content):
+        raise EvidenceError(f"`{shown(ref)}`: is `{shown(content[:80])}`, expected an object id")
+    return content.decode()
+
+
 def _ref_content(git: GitDir, ref: bytes) -> bytes:
+    content = _found_ref(git, ref)
+    if content is None:
+        raise EvidenceError(
+            f"`{shown(git.own)}`: the reference `{shown(ref)}` does not exist, expected a commit; a repository without "
+            "commits, or with its references in a reftable, cannot be measured"
+        )
+    return content
+
+
+def _found_ref(git: GitDir, ref: bytes) -> bytes | None:
     if not _REF.fullmatch(ref):
         raise EvidenceError(f"`{shown(git.own)}`: found the reference name `{shown(ref[:80])}`, expected `refs/...`")
     for folder in dict.fromkeys((git.own, git.shared)):
@@ -140,10 +172,7 @@ def _ref_content(git: GitDir, ref: bytes) -> bytes:
             oid, _, name = line.partition(b" ")
             if name == ref:
                 return oid
-    raise EvidenceError(
-        f"`{shown(git.own)}`: the reference `{shown(ref)}` does not exist, expected a commit; a repository without "
-        "commits, or with its references in a reftable, cannot be measured"
-    )
+    return None
 
 
 def _has_replacements(git: GitDir) -> bool:

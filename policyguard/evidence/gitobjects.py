@@ -26,8 +26,8 @@ MAX_ENTRIES = 500_000
 MAX_DEPTH = 128
 
 GITLINK, SYMLINK, EXECUTABLE = 0o160000, 0o120000, 0o100755
-_TREE = 0o040000
-_MODES = frozenset({GITLINK, SYMLINK, EXECUTABLE, 0o100644, 0o100664, _TREE})
+TREE = 0o040000
+_MODES = frozenset({GITLINK, SYMLINK, EXECUTABLE, 0o100644, 0o100664, TREE})
 
 _HARD = (
     "--no-replace-objects", "--no-optional-locks", "--no-pager",
@@ -48,10 +48,12 @@ class Entry:
 class ObjectReader:
     """An open door to the objects of one repository: `git cat-file --batch`, one request at a time."""
 
-    def __init__(self, git: GitDir, object_format: str, private: str, deadline: float) -> None:
+    def __init__(
+        self, git: GitDir, object_format: str, private: str, deadline: float, quarantine: str | None = None
+    ) -> None:
         self._git, self._deadline = git, deadline
         self.object_format = object_format
-        self._environment = _environment(git, private)
+        self._environment = _environment(git, private, quarantine)
         self._process = subprocess.Popen(
             [*_command(private), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env=self._environment, cwd=private,
@@ -60,11 +62,14 @@ class ObjectReader:
         self._timer.daemon = True
         self._timer.start()
         self._private = private
+        self._sizes: subprocess.Popen[bytes] | None = None
 
     def close(self) -> None:
         self._timer.cancel()
-        self._process.kill()
-        self._process.communicate()
+        for process in (self._process, self._sizes):
+            if process is not None:
+                process.kill()
+                process.communicate()
 
     def read(self, oid: str, kind: str) -> bytes:
         """Return the content of an object of this kind whose hash is this id, else raise `EvidenceError`."""
@@ -82,14 +87,29 @@ class ObjectReader:
     def read_small_blob(self, oid: str, limit_bytes: int) -> bytes | None:
         """Return the content of a blob, None if it is longer than `limit_bytes`."""
         kind, size = self._ask(oid)
-        content = b""
+        content = self._take(0) if size == 0 else b""
         for start in range(0, size, CHUNK_BYTES):
             content = self._take(min(CHUNK_BYTES, size - start), last=start + CHUNK_BYTES >= size)
         fits = kind == "blob" and size <= limit_bytes <= CHUNK_BYTES
         return content if fits and object_id(self.object_format, "blob", content) == oid else None
 
-    def _ask(self, oid: str) -> tuple[str, int]:
-        stdin, stdout = self._process.stdin, self._process.stdout
+    def read_short_blob(self, oid: str, limit_bytes: int) -> bytes | None:
+        """Return the content of a blob, None if it is longer or none; asks for its size before its bytes."""
+        kind, size = self.info(oid)
+        return self.read_small_blob(oid, limit_bytes) if kind == "blob" and size <= limit_bytes else None
+
+    def info(self, oid: str) -> tuple[str, int]:
+        """Return kind and size of an object as the store says them, unverified; `read` verifies."""
+        if self._sizes is None:
+            self._sizes = subprocess.Popen(
+                [*_command(self._private), "cat-file", "--batch-check"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, env=self._environment, cwd=self._private,
+            )  # fmt: skip
+        return self._ask(oid, self._sizes)
+
+    def _ask(self, oid: str, process: subprocess.Popen[bytes] | None = None) -> tuple[str, int]:
+        asked = process or self._process
+        stdin, stdout = asked.stdin, asked.stdout
         assert stdin is not None
         assert stdout is not None
         try:
@@ -135,6 +155,33 @@ class ObjectReader:
         rows = zip(fields[0::4], fields[2::4], fields[3::4], strict=True)
         return {path: source for source, pattern, path in rows if not pattern.startswith(b"!")}
 
+    def lines(self, *words: str, accepted: tuple[int, ...] = (0,)) -> Iterator[bytes]:
+        """Yield the lines that a git command about these objects prints, as they come; nothing is kept.
+
+        Raises:
+            EvidenceError: git ended with a code outside `accepted`, or outlasted the reader's deadline.
+        """
+        command = [*_command(self._private), "-c", "core.commitGraph=false", *words]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=self._environment, cwd=self._private,
+        ) as process:  # fmt: skip
+            timer = threading.Timer(max(0.0, self._deadline - time.monotonic()), process.kill)
+            timer.daemon = True
+            timer.start()
+            assert process.stdout is not None
+            finished = False
+            try:
+                for line in process.stdout:
+                    yield line.rstrip(b"\n")
+                finished = True
+            finally:
+                timer.cancel()
+                if not finished:
+                    process.kill()
+        if process.returncode not in accepted:
+            raise EvidenceError(f"`git {words[0]}`: {self._why([])}")
+
     def _why(self, header: list[bytes]) -> str:
         if header[1:] == [b"missing"]:
             return "it is missing from the repository"
@@ -142,8 +189,11 @@ class ObjectReader:
 
 
 @contextmanager
-def open_objects(git: GitDir, oid: str, deadline: float) -> Iterator[ObjectReader]:
-    """Yield a reader of the repository's objects; `oid` tells by its length which hash the repository uses."""
+def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | None = None) -> Iterator[ObjectReader]:
+    """Yield a reader of the repository's objects; `oid` tells by its length which hash the repository uses.
+
+    `quarantine` is a folder of objects that are not the repository's yet, already checked to be git's own.
+    """
     object_format = "sha1" if len(oid) == 40 else "sha256"
     with tempfile.TemporaryDirectory(prefix="policyguard-git-") as private:
         for folder in ("objects", "refs"):
@@ -151,7 +201,7 @@ def open_objects(git: GitDir, oid: str, deadline: float) -> Iterator[ObjectReade
         _write(os.path.join(private, "HEAD"), "ref: refs/heads/none\n")
         version = "[core]\nrepositoryformatversion = 1\nbare = false\n"
         _write(os.path.join(private, "config"), f"{version}[extensions]\nobjectFormat = {object_format}\n")
-        reader = ObjectReader(git, object_format, private, deadline)
+        reader = ObjectReader(git, object_format, private, deadline, quarantine)
         try:
             yield reader
         finally:
@@ -176,7 +226,7 @@ def files_of(reader: ObjectReader, tree: str) -> dict[bytes, Entry]:
         if depth > MAX_DEPTH or len(files) > MAX_ENTRIES:
             raise EvidenceError(f"tree `{tree}`: expected at most {MAX_ENTRIES} files and {MAX_DEPTH} folders deep")
         for name, entry in parse_tree(reader.read(oid, "tree"), len(tree) // 2):
-            if entry.mode == _TREE:
+            if entry.mode == TREE:
                 waiting.append((prefix + name + b"/", entry.oid, depth + 1))
             else:
                 files[prefix + name] = entry
@@ -229,8 +279,13 @@ def _command(private: str) -> list[str]:
     return [_git(), f"--git-dir={private}", *_HARD]
 
 
-def _environment(git: GitDir, private: str) -> dict[str, str]:
-    return {**_clean_environment(private), "GIT_OBJECT_DIRECTORY": git.objects}
+def _environment(git: GitDir, private: str, quarantine: str | None = None) -> dict[str, str]:
+    if quarantine is None:
+        return {**_clean_environment(private), "GIT_OBJECT_DIRECTORY": git.objects}
+    borrowed = '"' + git.objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return {
+        **_clean_environment(private), "GIT_OBJECT_DIRECTORY": quarantine, "GIT_ALTERNATE_OBJECT_DIRECTORIES": borrowed,
+    }  # fmt: skip
 
 
 def _clean_environment(home: str) -> Mapping[str, str]:

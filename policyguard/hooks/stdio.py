@@ -13,13 +13,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
-from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collector, JobInputs
 from policyguard.guard import Guard
 from policyguard.hooks.answer import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
@@ -123,9 +121,11 @@ def open_guard(options: HookOptions) -> Guard:
 
 def collectors(options: HookOptions) -> tuple[Collector, ...]:
     """Return what supplies facts to a hook: the calling platform's word, and with `look` identity and repository."""
-    chosen: list[Collector] = [ChannelCollector(options.observed)] if options.observed else []
+    chosen: list[Collector] = []
+    # Only a hook that looks, or listens, pays for what that needs.
+    if options.observed:
+        chosen.append(import_module("policyguard.evidence.channel").ChannelCollector(options.observed))
     if options.look:
-        # Only a hook that looks pays for what looking needs.
         chosen.append(import_module("policyguard.evidence.identity").IdentityCollector())
         chosen.append(import_module("policyguard.evidence.repository").RepositoryCollector())
     return tuple(chosen)
@@ -138,7 +138,7 @@ def _here() -> JobInputs:
 def _completed(options: HookOptions) -> HookOptions:
     """Return the options with what `policyguard.yaml` adds; only here does a hook read yaml."""
     configuration = import_module("policyguard.config")
-    found = configuration.find_config(Path(), os.environ.get(configuration.VARIABLE))
+    found = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
     added = {name: str(getattr(found, name)) for name in _PATHS if getattr(found, name) is not None}
     given = {name: getattr(options, name) for name in (*_PATHS, "audience") if getattr(options, name) is not None}
     return HookOptions(

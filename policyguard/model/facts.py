@@ -66,7 +66,8 @@ class Facts(msgspec.Struct, frozen=True):
     `entries` maps attribute paths to facts: `subject.employment`, `resource.gpus`, `context.ticket`; always two
     segments, the second an attribute of the schema; what is kept cannot be changed. `missing` says why a collector
     could not supply a path. `contributors` is the set of accounts whose work the request carries; None means that
-    nobody looked.
+    nobody looked. `unusable` says of approvals that were presented why they do not count, one line each; it is shown
+    and decides nothing.
     """
 
     request: Request
@@ -74,6 +75,7 @@ class Facts(msgspec.Struct, frozen=True):
     missing: FrozenMap = EMPTY_MAP
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
+    unusable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # INVARIANT I8: what was decided on cannot change before it is signed, shown or logged.

@@ -595,3 +595,15 @@ def test_a_name_twice_in_a_tree_is_refused() -> None:
     assert len(list(parse_tree(line, 20))) == 1
     with pytest.raises(EvidenceError, match="found a tree"):
         list(parse_tree(line * 2, 20))
+
+
+def test_an_empty_file_that_got_content_is_dirt_like_any_other(tmp_path: Path) -> None:
+    """Reading an empty blob leaves nothing behind that the next object would be taken from."""
+    lab = make_lab(tmp_path)
+    for name in ("a.py", "b.py"):
+        (lab.root / name).write_text("")
+    lab.git("add", ".")
+    lab.git("commit", "-qm", "empty")
+    for name in ("a.py", "b.py", "train.py"):
+        (lab.root / name).write_text("import evil\n")
+    assert lab.code()["dirty_files"] == ("a.py", "b.py", "train.py")

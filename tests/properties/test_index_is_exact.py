@@ -17,7 +17,7 @@ from policyguard.analysis.plain import plain_facts, plain_policy
 from policyguard.decide.compile import compile_policy, policy_digest
 from policyguard.decide.index import Node
 from policyguard.decide.roles import build_grants
-from policyguard.decide.roots import ANYONE
+from policyguard.decide.roots import ANYONE, InDomain, Trees
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Call, Constant, Expression, Has, ListOf, Select, Variable
@@ -259,13 +259,21 @@ def told(decision: Decision) -> tuple[object, ...]:
             decision.gaps, decision.obligations)  # fmt: skip
 
 
+class Scan(Trees):
+    """Trees without an index: all rules of the action and type that any of the held roles brings."""
+
+    def __missing__(self, held: tuple[str, ...]) -> Node:
+        return Node(tuple(rule.hot for pile in self.piles.values() for rule in pile
+                          if not set(rule.roles or (ANYONE,)).isdisjoint(held)))  # fmt: skip
+
+
 def scanning(policies: PolicySet) -> Snapshot:
     """Return the snapshot with its index taken away: every rule of the action, type and role is visited."""
     snapshot = snapshot_of(policies)
     for (action, type_name), roots in snapshot.roots.items():
         candidates = [rule for rule in snapshot.rules if action in rule.actions and type_name in rule.resource_types]
-        for role in (ANYONE, *ROLES):
-            roots[role] = Node(tuple(rule for rule in candidates if role in (rule.roles or (ANYONE,))))
+        roots.anywhere = Scan({"all": candidates}, (), frozenset(), True)
+        roots.in_domain = InDomain({})
     return snapshot
 
 

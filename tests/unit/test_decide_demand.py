@@ -30,7 +30,7 @@ def demands(expression: Expression) -> tuple[Demand, ...]:
 
 
 def path(demand: Demand) -> str:
-    entity, *names = demand.key
+    entity, *names = demand.slot[0]
     return ".".join((ENTITIES[entity], *(name for name in names if name is not None)))
 
 
@@ -63,7 +63,7 @@ def path(demand: Demand) -> str:
 )  # fmt: skip
 def test_demands_are_found(text: str, expected: list[tuple[str, str, set[Any]]]) -> None:
     """Top-level conjuncts that compare one attribute with constants, and nothing else."""
-    found = [(path(demand), demand.operator, set(demand.values)) for demand in demands(check(text))]
+    found = [(path(demand), demand.slot[1], set(demand.values)) for demand in demands(check(text))]
     assert found == expected
 
 
@@ -89,7 +89,7 @@ def test_absence_is_guarded_only_where_it_makes_false(text: str, attribute_guard
 
 def meets(demand: Demand, world: dict[str, Any]) -> bool:
     """Return whether the index would visit a rule with this demand."""
-    entity, name, field = demand.key
+    entity, name, field = demand.slot[0]
     attributes = world[ENTITIES[entity]]
     if name not in attributes:
         return not demand.attribute_guarded
@@ -98,9 +98,9 @@ def meets(demand: Demand, world: dict[str, Any]) -> bool:
         if field not in value:
             return not demand.guarded
         value = value[field]
-    if demand.operator == "in":
+    if demand.slot[1] == "in":
         return value in demand.values
-    return bool(value >= demand.values[0] if demand.operator == ">=" else value <= demand.values[0])
+    return bool(value >= demand.values[0] if demand.slot[1] == ">=" else value <= demand.values[0])
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))

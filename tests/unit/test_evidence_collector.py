@@ -14,9 +14,12 @@ from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector
+from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
+from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 
@@ -174,10 +177,14 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     IdentityCollector(),
     JobCollector(),
     RepositoryCollector(),
+    RequestReviewCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals")), ("job:submit",)),
+    ReviewedRepositoryCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals"))),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
     CheckpointCollector(),
     JobCheckpoints(),
+    GrantCollector("/nonexistent/grants"),
+    QuotaCollector(file="/nonexistent/quota.json"),
 )
 
 HARD_INPUTS = {

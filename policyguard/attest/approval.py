@@ -1,0 +1,287 @@
+"""The approval statement: what exactly is approved, by whom, until when; and whether it covers a request.
+
+An in-toto Statement v1 with one spelling, RFC 8785 JSON. Its signature is a DSSE envelope around it, or a detached SSH
+signature over its very bytes in the namespace `policyguard-approval@v1`. Pure; who signed is `signers.py`'s.
+
+Each subject names one thing, and everything that a statement names must be what is really there:
+
+| name | digest | what |
+|---|---|---|
+| `request` | sha256 | `request_digest` of subject, action, resource, claimed properties and context |
+| `tree` | gitTree | the tree that runs, or that the target of a push will hold once it is merged |
+| `command` | sha256 | the command line, the folder it starts in below the repository's root, the files the job names |
+| `checkpoint`, `policy`, `environment` | sha256 | a checkpoint, a policy bundle, an environment baseline |
+
+With a `request` the request must be the very one. Without, `limits` must name every property that the request claims
+of its resource: an integer may be at most the limit, anything else must equal it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from policyguard.attest.dsse import quoted, reason
+from policyguard.attest.statement import PAYLOAD_TYPE, STATEMENT_TYPE, instant_text
+from policyguard.conditions.globs import glob
+from policyguard.model.request import Request, request_digest
+from policyguard.values import (
+    EMPTY_MAP,
+    NANOSECONDS_PER_S,
+    FrozenMap,
+    Instant,
+    Value,
+    canonical,
+    digest,
+    freeze,
+    parse_instant,
+)
+
+NAMESPACE = "policyguard-approval@v1"
+"""What a reviewer says to `ssh-keygen -Y sign -n`."""
+
+APPROVAL_TYPE = "urn:policyguard:approval:v1"
+APPROVAL_PAYLOAD_TYPE = PAYLOAD_TYPE
+
+MAX_APPROVAL_BYTES = 16_384
+MAX_LIFETIME_S = 7 * 86_400
+"""An approval is for something that is about to happen; a week is the longest that one may wait."""
+
+_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
+_ACTION = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", re.ASCII)
+_ACCOUNT = re.compile(r"[a-z][a-z0-9_]{0,62}:[!-~]{1,256}", re.ASCII)
+_DIGESTS = {"request": "sha256", "command": "sha256", "tree": "gitTree", "checkpoint": "sha256", "policy": "sha256",
+            "environment": "sha256"}  # fmt: skip
+
+
+class RefusedApproval(Exception):
+    """This approval does not count; `code` is its reason code, such as `approval.expired`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = f"approval.{code}"
+
+
+class ApprovalSubject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    digest: dict[str, str]
+    name: str
+
+
+class ApprovalPredicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Who approves what to be done with which resource, why and how long. Field order is the order of the bytes."""
+
+    action: str
+    approved_at: str
+    approver: str
+    expires: str
+    reason: str
+    resource: str
+    any_command: bool = False
+    from_id: str = ""
+    limits: dict[str, Any] = {}
+    target_id: str = ""
+    target_ref: str = ""
+
+
+class ApprovalStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"type_": "_type"}):
+    """A whole statement; `payload` spells it."""
+
+    type_: str
+    predicate: ApprovalPredicate
+    predicateType: str
+    subject: tuple[ApprovalSubject, ...]
+
+    @property
+    def approved_at(self) -> Instant:
+        return parse_instant(self.predicate.approved_at)
+
+    @property
+    def expires(self) -> Instant:
+        return parse_instant(self.predicate.expires)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What is approved: subject name to digest."""
+        return {each.name: each.digest[_DIGESTS[each.name]] for each in self.subject}
+
+    @property
+    def payload(self) -> bytes:
+        """The one spelling, which is what gets signed; `parse_approval(s.payload) == s`."""
+        return canonical(msgspec.to_builtins(self))
+
+
+class Sought(msgspec.Struct, frozen=True, kw_only=True):
+    """What an approval is needed for, as it really is: the request, and the digests of what was looked at.
+
+    `found` maps subject names (`tree`, `command`, `checkpoint`) to measured digests. `demanded` are those that an
+    approval must name to count. `target_ref`, `from_id` and `target_id` are set for a push.
+    """
+
+    request: Request
+    found: Mapping[str, str] = msgspec.field(default_factory=dict)
+    demanded: tuple[str, ...] = ()
+    target_ref: str = ""
+    from_id: str = ""
+    target_id: str = ""
+
+    @property
+    def request_digest(self) -> str:
+        return request_digest(self.request)
+
+
+def command_digest(argv: tuple[str, ...], directory: str, files: tuple[str, ...] = ()) -> str:
+    """Return the digest of a command line, the folder it starts in (relative to the repository), and its files."""
+    return digest(freeze({"argv": argv, "directory": directory, "files": files}))
+
+
+def approval_statement(
+    *, subjects: Mapping[str, str], action: str, resource: str, approver: str, reason: str, approved_at: Instant,
+    expires: Instant, limits: Mapping[str, Value] = EMPTY_MAP, any_command: bool = False, target_ref: str = "",
+    from_id: str = "", target_id: str = "",
+) -> ApprovalStatement:  # fmt: skip
+    """Return the statement that approves these subjects, checked as if it had been read.
+
+    Raises:
+        RefusedApproval: it would never count, such as one without a subject or of more than seven days.
+    """
+    predicate = ApprovalPredicate(
+        action, instant_text(approved_at), approver, instant_text(expires), reason, resource, any_command, from_id,
+        dict(limits), target_id, target_ref,
+    )  # fmt: skip
+    named = tuple(ApprovalSubject({_DIGESTS[name]: subjects[name]}, name) for name in sorted(subjects))
+    return parse_approval(ApprovalStatement(STATEMENT_TYPE, predicate, APPROVAL_TYPE, named).payload)
+
+
+def parse_approval(payload: bytes) -> ApprovalStatement:
+    """Return the statement these bytes spell.
+
+    Raises:
+        RefusedApproval: `approval.malformed`; too large, no approval statement, or not its one spelling.
+    """
+    if len(payload) > MAX_APPROVAL_BYTES:
+        raise RefusedApproval("malformed", f"statement is {len(payload)} bytes, expected at most {MAX_APPROVAL_BYTES}")
+    try:
+        statement = _DECODER.decode(payload)
+        _check(statement)
+        spelled = statement.payload
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as problem:
+        raise RefusedApproval("malformed", f"statement: {reason(problem)}") from None
+    # INVARIANT I126: an approval has one spelling, so that what was read is what was signed.
+    if spelled != payload:
+        raise RefusedApproval("malformed", "statement is not in its one spelling, expected RFC 8785 bytes")
+    return statement
+
+
+def check_time(statement: ApprovalStatement, now: Instant) -> None:
+    """Return if the approval holds now, else raise `RefusedApproval`."""
+    predicate = statement.predicate
+    if now < statement.approved_at:
+        raise RefusedApproval("not_yet_valid", f"holds from {predicate.approved_at}")
+    if now >= statement.expires:
+        raise RefusedApproval("expired", f"expired at {predicate.expires}")
+
+
+def check_covers(statement: ApprovalStatement, sought: Sought) -> None:
+    """Return if what the statement approves is what is really there, else raise `RefusedApproval` with its own code."""
+    predicate, request = statement.predicate, sought.request
+    if predicate.action != request.action:
+        raise RefusedApproval("other_action", f"approves {quoted(predicate.action)}, not `{request.action}`")
+    if not _names(predicate.resource, request.resource.ref):
+        raise RefusedApproval("other_resource", f"approves {quoted(predicate.resource)}, not `{request.resource.ref}`")
+    _check_digests(statement, sought)
+    _check_target(predicate, sought)
+    # INVARIANT I128: what an approval does not name, exactly or with a limit, it does not cover.
+    if "request" not in statement.named:
+        for name, value in request.resource.properties.items():
+            _check_limit(predicate.limits, name, value)
+
+
+def _check_digests(statement: ApprovalStatement, sought: Sought) -> None:
+    found = {"request": sought.request_digest, **sought.found}
+    # INVARIANT I127: everything an approval names is what was measured, and it names all that must be bound.
+    for name, approved in statement.named.items():
+        if name not in found:
+            raise RefusedApproval(f"no_{name}", f"approves the {name} `{approved[:12]}`, but none was looked at here")
+        if found[name] != approved:
+            raise RefusedApproval(
+                f"other_{name}", f"approves the {name} `{approved[:12]}`, this is `{found[name][:12]}`"
+            )
+    for name in sought.demanded:
+        if name not in statement.named and not (name == "command" and statement.predicate.any_command):
+            raise RefusedApproval(f"no_{name}", f"does not say which {name} it approves")
+
+
+def _check_target(predicate: ApprovalPredicate, sought: Sought) -> None:
+    pairs = (
+        ("target ref", predicate.target_ref, sought.target_ref),
+        ("start", predicate.from_id, sought.from_id),
+        ("target", predicate.target_id, sought.target_id),
+    )
+    for what, approved, there in pairs:
+        if (approved or there) and approved != there:
+            raise RefusedApproval("other_target", f"approves the {what} {quoted(approved)}, this is {quoted(there)}")
+
+
+def _check_limit(limits: Mapping[str, Any], name: str, value: Value) -> None:
+    if name not in limits:
+        raise RefusedApproval("no_limit", f"says nothing about `{name}`, which the request sets")
+    limit = limits[name]
+    if type(value) is int and type(limit) is int:
+        if not 0 <= value <= limit:
+            raise RefusedApproval("over_limit", f"approves `{name}` up to {limit}, this is {value}")
+    elif type(value) is not type(limit) or value != limit:
+        raise RefusedApproval("other_value", f"approves another `{name}` than the request sets")
+
+
+def _names(pattern: str, resource: str) -> bool:
+    """Return whether an approval's resource is this one: the same, or a pattern of the same type that fits."""
+    kind, _, path = pattern.partition(":")
+    type_, _, identifier = resource.partition(":")
+    return kind == type_ and (path == identifier or ("*" in path and glob(identifier, path)))
+
+
+def _check(statement: ApprovalStatement) -> None:
+    predicate = statement.predicate
+    if (statement.type_, statement.predicateType) != (STATEMENT_TYPE, APPROVAL_TYPE):
+        raise ValueError(f"found the predicate {quoted(statement.predicateType)}, expected `{APPROVAL_TYPE}`")
+    _check_subjects(statement.subject)
+    for name, text in (("approver", predicate.approver), ("resource", predicate.resource)):
+        if not _ACCOUNT.fullmatch(text):
+            raise ValueError(f"{name}: found {quoted(text)}, expected `type:id`")
+    if not _ACTION.fullmatch(predicate.action):
+        raise ValueError(f"action: found {quoted(predicate.action)}, expected `type:verb`")
+    if not predicate.reason.strip() or len(predicate.reason) > 1000:
+        raise ValueError("reason: expected 1 to 1000 characters")
+    approved_at, expires = (_instant(text) for text in (predicate.approved_at, predicate.expires))
+    if not 0 < expires - approved_at <= MAX_LIFETIME_S * NANOSECONDS_PER_S:
+        raise ValueError(f"expires: expected at most {MAX_LIFETIME_S // 86400} days after `approved_at`")
+    if not isinstance(freeze(predicate.limits, "limits"), FrozenMap):
+        raise ValueError("limits: expected a map")
+
+
+def _check_subjects(subjects: tuple[ApprovalSubject, ...]) -> None:
+    names = [each.name for each in subjects]
+    # INVARIANT I129: an approval of nothing in particular is none: it names a request or a tree, an artifact at least.
+    if not set(names) - {"command"} or names != sorted(set(names)):
+        raise ValueError("subject: expected at least a request or an artifact, each once, sorted by name")
+    for each in subjects:
+        kind = _DIGESTS.get(each.name)
+        pattern = _OID if kind == "gitTree" else _HEX
+        if kind is None or list(each.digest) != [kind] or not pattern.fullmatch(each.digest[kind]):
+            raise ValueError(
+                f"subject: found {quoted(each.name)}, expected one of {', '.join(_DIGESTS)} and its digest"
+            )
+
+
+def _instant(text: str) -> Instant:
+    instant = parse_instant(text)
+    if instant_text(instant) != text:
+        raise ValueError(f"found {quoted(text)}, expected the one spelling of a UTC time")
+    return instant
+
+
+_DECODER = msgspec.json.Decoder(ApprovalStatement)

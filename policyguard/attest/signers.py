@@ -1,0 +1,286 @@
+"""Whose key is it: keys, the persons they belong to, and from when to when they count.
+
+Two sources, both pinned by the operator: `keys:` of `Persons` (`ssh-ed25519 BASE64` or `ed25519:BASE64`), and a file of
+allowed signers as OpenSSH reads it. A file with a mistake in it is refused as a whole. Opens nothing.
+
+    line     = principals SP [ options SP ] key-type SP base64 [ SP comment ]
+    options  = option *( "," option )
+    option   = namespaces="PATTERNS" / valid-after="TIME" / valid-before="TIME"
+    TIME     = YYYYMMDD[Z] / YYYYMMDDHHMM[SS][Z]
+
+A time without `Z` is in the reader's own zone for OpenSSH; here it is read so that the window is the shortest that any
+zone on earth would give. `cert-authority` is refused: certificates are not followed. Revoked keys are a list of public
+key lines or `SHA256:` fingerprints.
+
+Source: ssh-keygen(1), sections ALLOWED SIGNERS and, for patterns, ssh_config(5) PATTERNS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+from policyguard.attest.dsse import quoted
+from policyguard.attest.keys import PublicKey
+from policyguard.attest.sshsig import SshKey, SshSignatureError, parse_key
+from policyguard.errors import ConfigurationError
+from policyguard.model.policy import Person
+from policyguard.values import NANOSECONDS_PER_S, Instant
+
+MAX_SIGNERS_BYTES = 1 << 20
+MAX_LINES = 10_000
+MAX_PATTERN = 256
+
+_T = TypeVar("_T")
+_HOUR = 3600 * NANOSECONDS_PER_S
+_EAST, _WEST = 14 * _HOUR, 12 * _HOUR
+_TIME = re.compile(r"(\d{8})(?:(\d{4})(\d{2})?)?(Z?)", re.ASCII)
+_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
+_OPTION = re.compile(r'([a-zA-Z-]+)(?:="([^"]*)")?(?:,|\Z)')
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
+
+
+class SignerLine(msgspec.Struct, frozen=True):
+    """One line of an allowed-signers file: a key, for whom it speaks, in which namespaces and when."""
+
+    line: int
+    principals: tuple[str, ...]
+    key: SshKey
+    namespaces: tuple[str, ...] | None = None
+    valid_after: Instant | None = None
+    valid_before: Instant | None = None
+
+    def is_valid(self, instant: Instant) -> bool:
+        return (self.valid_after is None or self.valid_after <= instant) and (
+            self.valid_before is None or instant < self.valid_before
+        )
+
+    def speaks_for(self, principal: str) -> bool:
+        return matches(principal, self.principals)
+
+
+class UnknownSigner(Exception):
+    """This key speaks for no one person here and now; `code` is the reason code's second half."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Signers:
+    """The keys of the persons we know. Immutable; made anew when policies or files change."""
+
+    def __init__(
+        self, persons: Sequence[Person], lines: Sequence[SignerLine] = (), revoked: Collection[str] = frozenset()
+    ) -> None:
+        self._persons = tuple(persons)
+        self._lines = tuple(lines)
+        self._revoked = frozenset(revoked)
+        self._own: dict[SshKey, set[str]] = {}
+        self.by_account: Mapping[str, Person] = {a: person for person in persons for a in person.accounts}
+        self.by_email: Mapping[str, Person] = {m.casefold(): person for person in persons for m in person.emails}
+        self._by_id = {person.id: person for person in persons}
+        self.by_keyid: dict[str, PublicKey] = {}
+        """Key id to key, of every plain key we know, revoked ones too: where to look, never whether to believe."""
+        for person in persons:
+            for text in person.keys:
+                key = person_key(text)
+                if key is not None:
+                    self._own.setdefault(key, set()).add(person.id)
+        for key in (*self._own, *(line.key for line in lines)):
+            if key.application is None:
+                public = PublicKey(key.raw)
+                self.by_keyid[public.keyid] = public
+
+    def person_of(self, key: SshKey, namespace: str, instants: Iterable[Instant]) -> Person:
+        """Return the one person whose key this is, in this namespace, at all these instants.
+
+        Raises:
+            UnknownSigner: revoked, unknown, outside its window or namespaces, nobody's, or of more than one person.
+        """
+        # INVARIANT I123: a revoked key speaks for nobody, whatever else lists it.
+        if key.fingerprint in self._revoked:
+            raise UnknownSigner("revoked_key", f"key {key.fingerprint} is revoked")
+        listed = [line for line in self._lines if line.key == key]
+        if not listed and key not in self._own:
+            raise UnknownSigner("unknown_signer", f"key {key.fingerprint} is in neither `Persons` nor allowed signers")
+        found = set(self._own.get(key, ()))
+        if listed:
+            # INVARIANT I124: where a file of allowed signers names a key, its window and namespaces hold.
+            found |= self._spoken_for(_current(listed, key, namespace, tuple(instants)))
+        if not found:
+            raise UnknownSigner("unknown_person", f"key {key.fingerprint} speaks for nobody that `Persons` knows")
+        # INVARIANT I125: a key that could stand for two persons stands for none, so one human fills one place.
+        if len(found) > 1:
+            raise UnknownSigner(
+                "ambiguous_key", f"key {key.fingerprint} speaks for {', '.join(sorted(found)[:5])}, expected one person"
+            )
+        return self._by_id[found.pop()]
+
+    def _spoken_for(self, lines: Sequence[SignerLine]) -> set[str]:
+        return {
+            person.id
+            for person in self._persons
+            for line in lines
+            if any(line.speaks_for(name) for name in (*person.accounts, *person.emails))
+        }
+
+
+def person_key(text: str) -> SshKey | None:
+    """Return the key that an entry of `Persons.keys` spells, None if it is of a kind we do not verify."""
+    try:
+        return SshKey(PublicKey.from_text(text).raw) if text.startswith("ed25519:") else parse_key(text)
+    except (ConfigurationError, SshSignatureError):
+        return None
+
+
+def parse_allowed_signers(text: bytes) -> tuple[SignerLine, ...]:
+    """Return the lines of an allowed-signers file whose keys we verify, in order.
+
+    Keys of other kinds are passed over: a signature by one is refused where it is met.
+
+    Raises:
+        ConfigurationError: naming the line that cannot be read, or asks for what is not done here.
+    """
+    return tuple(_each_line(text, "allowed signers", _signer))
+
+
+def parse_revoked(text: bytes) -> frozenset[str]:
+    """Return the fingerprints of a list of revoked keys, else raise `ConfigurationError` naming the line."""
+    return frozenset(_each_line(text, "revoked keys", _revoked))
+
+
+def matches(text: str, patterns: Sequence[str]) -> bool:
+    """Return whether a text matches a pattern list: one positive pattern, and no `!` pattern. Case counts."""
+    negated = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    positive = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return not any(_wild(text, each) for each in negated) and any(_wild(text, each) for each in positive)
+
+
+def _wild(text: str, pattern: str) -> bool:
+    """Return whether `*` (any text) and `?` (one character) make the pattern fit; time is at most length x length."""
+    at, star, mark = 0, -1, 0
+    place = 0
+    while at < len(text):
+        if place < len(pattern) and pattern[place] == "*":
+            star, mark, place = place, at, place + 1
+        elif place < len(pattern) and pattern[place] in ("?", text[at]):
+            at, place = at + 1, place + 1
+        elif star >= 0:
+            mark += 1
+            at, place = mark, star + 1
+        else:
+            return False
+    return all(character == "*" for character in pattern[place:])
+
+
+def _current(
+    lines: Sequence[SignerLine], key: SshKey, namespace: str, instants: Sequence[Instant]
+) -> Sequence[SignerLine]:
+    named = [line for line in lines if line.namespaces is None or matches(namespace, line.namespaces)]
+    if not named:
+        raise UnknownSigner("wrong_namespace", f"key {key.fingerprint} is not allowed to sign for `{namespace}`")
+    current = [line for line in named if all(line.is_valid(instant) for instant in instants)]
+    if not current:
+        raise UnknownSigner("key_window", f"key {key.fingerprint} is outside the time in which it is allowed to sign")
+    return current
+
+
+def _each_line(text: bytes, what: str, read: Callable[[int, str], _T | None]) -> Iterable[_T]:
+    if len(text) > MAX_SIGNERS_BYTES:
+        raise ConfigurationError(f"{what}: found {len(text)} bytes, expected at most {MAX_SIGNERS_BYTES}")
+    try:
+        lines = text.decode().split("\n")
+    except UnicodeDecodeError as problem:
+        raise ConfigurationError(f"{what}: found a byte that is not UTF-8 at offset {problem.start}") from None
+    if len(lines) > MAX_LINES:
+        raise ConfigurationError(f"{what}: found {len(lines)} lines, expected at most {MAX_LINES}")
+    for number, line in enumerate(lines, 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        try:
+            found = read(number, stripped)
+        except (ValueError, ConfigurationError) as problem:
+            raise ConfigurationError(f"{what}: line {number}: {problem}") from None
+        if found is not None:
+            yield found
+
+
+def _signer(number: int, line: str) -> SignerLine | None:
+    words = _WORD.findall(line)
+    if "".join(words) != "".join(line.split()) and '"' not in line:
+        raise ValueError("cannot be split into words")
+    if len(words) < 3:
+        raise ValueError("expected principals, a key type and a key")
+    options: dict[str, str] = {}
+    at = 1
+    if not _is_key_type(words[1]):
+        options, at = _options(words[1]), 2
+    try:
+        key = parse_key(" ".join(words[at : at + 2]))
+    except SshSignatureError as problem:
+        if problem.code == "key_type":
+            return None
+        raise
+    principals = _patterns(words[0].strip('"'), "principals")
+    after, before = options.get("valid-after"), options.get("valid-before")
+    spaces = options.get("namespaces")
+    return SignerLine(
+        number, principals, key, None if spaces is None else _patterns(spaces, "namespaces"),
+        None if after is None else _instant(after, _WEST), None if before is None else _instant(before, -_EAST),
+    )  # fmt: skip
+
+
+def _is_key_type(word: str) -> bool:
+    return word.startswith(("ssh-", "sk-ssh-", "ecdsa-", "sk-ecdsa-")) and "=" not in word
+
+
+def _options(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(text):
+        match = _OPTION.match(text, at)
+        if match is None:
+            raise ValueError(f'found the options {quoted(text)}, expected `name="value"` and commas')
+        name, value, at = match[1].lower(), match[2], match.end()
+        if name == "cert-authority":
+            raise ValueError("`cert-authority` is not supported, expected the keys themselves")
+        if name not in ("namespaces", "valid-after", "valid-before") or value is None or name in found:
+            raise ValueError(f"found the option {quoted(name)}, expected namespaces, valid-after or valid-before, once")
+        found[name] = value
+    return found
+
+
+def _patterns(text: str, what: str) -> tuple[str, ...]:
+    patterns = tuple(part.strip() for part in text.split(","))
+    if not all(patterns) or any(len(pattern) > MAX_PATTERN for pattern in patterns):
+        raise ValueError(f"found {what} {quoted(text)}, expected patterns separated by commas")
+    return patterns
+
+
+def _instant(text: str, zoneless: int) -> Instant:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"found the time {quoted(text)}, expected YYYYMMDD[HHMM[SS]] and best a `Z`")
+    digits = match[1] + (match[2] or "0000") + (match[3] or "00")
+    moment = datetime.strptime(digits, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    instant = int(moment.timestamp()) * NANOSECONDS_PER_S
+    return instant if match[4] else instant + zoneless
+
+
+def _revoked(number: int, line: str) -> str | None:  # noqa: ARG001
+    if _FINGERPRINT.fullmatch(line.split()[0]):
+        return line.split()[0]
+    if line.startswith("ed25519:"):
+        return SshKey(PublicKey.from_text(line.split()[0]).raw).fingerprint
+    try:
+        return parse_key(line).fingerprint
+    except SshSignatureError as problem:
+        if problem.code == "key_type":
+            return None
+        raise

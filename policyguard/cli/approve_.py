@@ -1,0 +1,301 @@
+"""`policyguard approve`: say with your own key that exactly this may be done; or list what approvals come to."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.approval import (
+    APPROVAL_PAYLOAD_TYPE,
+    NAMESPACE,
+    ApprovalStatement,
+    RefusedApproval,
+    Sought,
+    approval_statement,
+)
+from policyguard.attest.dsse import sign
+from policyguard.cli.jobs import job_request, review_files
+from policyguard.cli.main import FINDINGS, OK
+from policyguard.cli.options import (
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    policies_option,
+    read_request,
+    settings,
+    write_new,
+)
+from policyguard.cli.output import say, say_json
+from policyguard.config import Config
+from policyguard.errors import ConfigurationError, RequestError, SigningError
+from policyguard.evidence.approvals import Presented, Refusal, folder_approvals, vouched
+from policyguard.evidence.approvals import examine as examine_approvals
+from policyguard.evidence.gitdir import find_gitdir
+from policyguard.evidence.identity import account_name
+from policyguard.evidence.notes import NOTES_REF, note_line
+from policyguard.evidence.repository import code_record
+from policyguard.evidence.review import job_sought, load_signers
+from policyguard.keyfiles import read_private_key
+from policyguard.model.request import Request
+from policyguard.snapshots import load_snapshot
+from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, parse_duration_s, sha256_digest
+
+LOOK_S = 60.0
+_NAME = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Approved:
+    """What is to be approved: subjects by name, what is done with which resource, and the request if there is one."""
+
+    subjects: Mapping[str, str]
+    action: str
+    resource: str
+    sought: Sought | None = None
+
+
+@click.command("approve", context_settings={"ignore_unknown_options": True})
+@policies_option
+@key_option
+@click.option("--job", type=click.Path(path_type=Path), help="Approve this job file with CMD, run from here.")
+@click.option("--request", "request_file", help="Approve the AuthZEN request in this file, `-` for standard input.")
+@click.option("--tree", help="Approve this git tree; with --action and --resource.")
+@click.option("--checkpoint", help="Approve the checkpoint with this SHA-256; with --action and --resource.")
+@click.option("--policy", help="Approve the policies with this digest; with --action and --resource.")
+@click.option("--action", help="What is approved, as `job:submit`.")
+@click.option("--resource", help="On what, as `job:team/vision/run-17`; with stars, on everything that fits.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE",
+              help="Approve any request up to this, not just the one given; repeat for every property.")  # fmt: skip
+@click.option("--any-command", is_flag=True, help="Approve whatever command is run from the tree.")
+@click.option("--target", nargs=3, metavar="REF FROM TO", help="The ref that moves, from which commit, to which tree.")
+@click.option("--reason", help="Why; it is signed.")
+@click.option("--expires", default="24h", show_default=True, help="How long it holds, at most 7d.")
+@click.option("--as", "approver", help="Your account, as `user:carol`; that of this process if not given.")
+@click.option("--ssh-key", type=click.Path(path_type=Path), help="Sign with ssh-keygen and this SSH key.")
+@click.option("--payload", type=click.Path(path_type=Path), help="Write what is to be signed to this file, unsigned.")
+@click.option("--note", is_flag=True, help="Keep it as a git note on the tree, instead of in a folder.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where approvals are kept.")
+@click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
+@json_option
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) -> int:
+    """Approve a job, a request, a tree, a checkpoint or policies with your own key.
+
+    Needs --key, or --ssh-key, or --payload FILE to sign by hand with `ssh-keygen -Y sign`. Exits with 1 where --list
+    finds an approval that does not count.
+    """
+    config = settings(policies=given.pop("policies"), approvals=given.pop("folder"))
+    if listing:
+        return _list(config, given, words, as_json)
+    statement = _statement(_approved(given, words), given, time.time_ns())
+    payload_file: Path | None = given["payload"]
+    if payload_file is not None:
+        write_new(payload_file, statement.payload)
+        made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
+    else:
+        signed = _signed(statement.payload, given["key"], given["ssh_key"])
+        made = _noted(statement, signed) if given["note"] else _kept(statement, signed, config)
+        made |= _doubt(config, signed)
+    _tell(statement, made, as_json)
+    return OK
+
+
+def _approved(given: Mapping[str, Any], words: Sequence[str]) -> _Approved:
+    artifacts = {name: str(given[name]) for name in ("tree", "checkpoint", "policy") if given[name]}
+    if sum((given["job"] is not None, given["request_file"] is not None, bool(artifacts))) != 1:
+        raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
+    if artifacts:
+        if not given["action"] or not given["resource"]:
+            raise click.UsageError("--tree, --checkpoint and --policy need --action and --resource")
+        return _Approved(subjects=artifacts, action=given["action"], resource=given["resource"])
+    sought = _sought(given, words)
+    subjects = dict(sought.found)
+    if not given["limits"]:
+        subjects["request"] = sought.request_digest
+    elif not sought.found:
+        raise click.UsageError("--limit needs a tree, as --job finds one; a request without one is approved exactly")
+    if given["any_command"]:
+        subjects.pop("command", None)
+    return _Approved(
+        subjects=subjects, action=given["action"] or sought.request.action,
+        resource=given["resource"] or sought.request.resource.ref, sought=sought,
+    )  # fmt: skip
+
+
+def _sought(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
+    if given["job"] is None:
+        return Sought(request=read_request(given["request_file"]))
+    if not words:
+        raise click.UsageError("--job needs the command it is for, after `--`")
+    request, inputs = job_request(given["job"], words, os.environ)
+    if _own(request):
+        raise RequestError(
+            "names no requester but you, expected `subject:` in the job file", path=str(given["job"]),
+            help="the request that is approved says who asks; nobody approves their own",
+        )  # fmt: skip
+    owners = {os.geteuid(), 0}
+    record = code_record(inputs.directory, owners, time.monotonic() + LOOK_S)
+    if record["dirty"]:
+        raise ConfigurationError(
+            f"{inputs.directory}: has changes that are not committed, expected exactly what is approved",
+            help="look at the commit itself: `git stash`, or a fresh clone",
+        )
+    return job_sought(request, inputs, record, find_gitdir(inputs.directory, owners).root)
+
+
+def _own(request: Request) -> bool:
+    return request.subject.ref == _account()
+
+
+def _account() -> str | None:
+    name = account_name(os.getuid())
+    return None if name is None else f"user:{name}"
+
+
+def _statement(approved: _Approved, given: Mapping[str, Any], now: Instant) -> ApprovalStatement:
+    approver = given["approver"] or _account()
+    if approver is None or not given["reason"]:
+        raise click.UsageError("give --reason TEXT" if approver else "give --as user:NAME")
+    approved_at = now // NANOSECONDS_PER_S * NANOSECONDS_PER_S
+    ref, start, target = given["target"] or ("", "", "")
+    try:
+        lifetime_s = parse_duration_s(given["expires"])
+        return approval_statement(
+            subjects=approved.subjects, action=approved.action, resource=approved.resource, approver=approver,
+            reason=given["reason"], approved_at=approved_at, expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
+            limits=_limits(given["limits"]), any_command=given["any_command"], target_ref=ref, from_id=start,
+            target_id=target,
+        )  # fmt: skip
+    except (RefusedApproval, ValueError) as problem:
+        raise ConfigurationError(f"this approval would never count: {problem}") from None
+
+
+def _limits(texts: Sequence[str]) -> FrozenMap:
+    limits: dict[str, Value] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in limits:
+            raise click.UsageError(f"--limit: found `{text}`, expected NAME=VALUE, each name once")
+        words: dict[str, Value] = {"true": True, "false": False}
+        limits[name] = int(value) if value.isascii() and value.isdigit() else words.get(value, value)
+    return FrozenMap(limits)
+
+
+def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented:
+    if (key is None) == (ssh_key is None):
+        raise click.UsageError("give one of --key FILE, --ssh-key FILE and --payload FILE")
+    if key is not None:
+        signer = read_private_key(key, passphrase=passphrase())
+        return Presented("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
+    return Presented("this", payload, _ssh_sign(payload, Path(str(ssh_key))))
+
+
+def _kept(statement: ApprovalStatement, signed: Presented, config: Config) -> dict[str, str]:
+    """Write the approval into the folder of approvals, as new files."""
+    folder = config.approvals or Path("approvals")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(statement.payload)[:16]}.json"
+    if signed.signature is not None:
+        # The signature stands first: a crash between the two leaves a signature of nothing, which nobody reads.
+        write_new(folder / f"{name}.sig", signed.signature)
+    write_new(folder / name, signed.content)
+    return {"approval": str(folder / name)}
+
+
+def _noted(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
+    """Append the approval to the note on the tree that it names; git writes it."""
+    tree = statement.named.get("tree")
+    if tree is None:
+        raise click.UsageError("--note needs a tree, from --job or --tree")
+    line = signed.content if signed.signature is None else note_line(signed.content, signed.signature)
+    command = ["git", "notes", f"--ref={NOTES_REF.decode()}", "append", "-F", "-", tree]
+    try:
+        done = subprocess.run(command, input=line, capture_output=True, check=False)
+    except OSError as problem:
+        raise ConfigurationError("git is not installed, expected it for --note") from problem
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise ConfigurationError(f"git did not write the note: {said[:200].lower()}")
+    return {"note": f"{NOTES_REF.decode()} on {tree}", "share": f"git push origin {NOTES_REF.decode()}"}
+
+
+def _ssh_sign(payload: bytes, key: Path) -> bytes:
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise SigningError("ssh-keygen is not installed, expected it for --ssh-key", help="or sign with --key")
+    done = subprocess.run(
+        [program, "-Y", "sign", "-n", NAMESPACE, "-f", str(key)], input=payload, capture_output=True, check=False
+    )
+    if done.returncode != 0 or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise SigningError(f"ssh-keygen did not sign with `{key}`: {said[:200].lower()}")
+    return done.stdout
+
+
+def _doubt(config: Config, presented: Presented) -> dict[str, str]:
+    """Return why this approval would not count here, as far as that can be told."""
+    if config.policies is None or not config.policies.is_dir():
+        return {}
+    signers = load_signers(load_snapshot(config.policies, ()).people, review_files(config))
+    try:
+        vouched(presented, signers, time.time_ns())
+    except RefusedApproval as problem:
+        return {"warning": f"{problem.code}: {problem}"}
+    return {}
+
+
+def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) -> None:
+    predicate = statement.predicate
+    if as_json:
+        say_json({**made, "action": predicate.action, "resource": predicate.resource, "approver": predicate.approver,
+                  "expires": predicate.expires, "subjects": statement.named, "limits": predicate.limits})  # fmt: skip
+        return
+    say(f"approves  {predicate.action}  {predicate.resource}  by {predicate.approver} until {predicate.expires}")
+    for name, digest in statement.named.items():
+        say(f"  {name:<10} {digest}")
+    for name, value in predicate.limits.items():
+        say(f"  {'limit':<10} {name} <= {value}" if type(value) is int else f"  {'limit':<10} {name} = {value}")
+    for name, text in made.items():
+        say(f"{name:<8}  {text}", fg="yellow" if name == "warning" else None)
+
+
+def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
+    signers = load_signers(load_snapshot(needed(config, "policies"), ()).people, review_files(config))
+    sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
+    now = time.time_ns()
+    rows: list[dict[str, str]] = []
+    for each in folder_approvals(str(needed(config, "approvals"))):
+        row = {"source": each.source, "standing": "counts" if sought else "signed"}
+        try:
+            if isinstance(each, Refusal):
+                raise RefusedApproval(each.code.removeprefix("approval."), each.message)
+            predicate = vouched(each, signers, now).statement.predicate
+            row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
+                    "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
+            refused = examine_approvals([each], signers, sought, now).refused if sought else ()
+            if refused:
+                row |= {"standing": refused[0].code, "message": refused[0].message}
+        except RefusedApproval as problem:
+            row |= {"standing": problem.code, "message": str(problem)}
+        rows.append(row)
+    _show(rows, as_json)
+    return FINDINGS if any("message" in row for row in rows) else OK
+
+
+def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    if as_json:
+        say_json({"approvals": rows})
+        return
+    for row in rows:
+        told = row.get("message") or f"{row['approver']}  {row['action']}  {row['resource']}  until {row['expires']}"
+        say(f"{row['standing']:<24}  {row['source']}  {told}", fg="red" if "message" in row else None)

@@ -1,0 +1,196 @@
+"""Approvals on disk: read, verified, and held against what is really there.
+
+A folder holds `NAME.json`, a DSSE envelope, or `NAME.json` with `NAME.json.sig`, the statement itself and the detached
+signature that `ssh-keygen -Y sign -n policyguard-approval@v1` made. Anybody may write to the folder: what counts is
+decided by signature, signer, time and binding. Each approval that does not count is named with its own reason code;
+none raises.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from policyguard.attest.approval import (
+    APPROVAL_PAYLOAD_TYPE,
+    NAMESPACE,
+    ApprovalStatement,
+    RefusedApproval,
+    Sought,
+    check_covers,
+    check_time,
+    parse_approval,
+)
+from policyguard.attest.dsse import pae, parse, quoted
+from policyguard.attest.signers import Signers, UnknownSigner
+from policyguard.attest.sshsig import MAX_ARMOUR_BYTES, SshKey, SshSignatureError, parse_signature
+from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.files import read_small, shown
+from policyguard.model.facts import Approval, Assurance
+from policyguard.model.policy import Person
+from policyguard.values import Instant, sha256_digest
+
+MAX_FILE_BYTES = 65_536
+MAX_FILES = 2_000
+"""More approvals than this in one folder are not read; take old ones away."""
+
+MOST_LINES = 4
+"""So many approvals are named for each reason."""
+
+_ELSEWHERE = ("approval.other_action", "approval.other_resource")
+
+
+class Presented(msgspec.Struct, frozen=True):
+    """One approval as it was found: `signature` is a detached SSH signature, None where `content` is an envelope."""
+
+    source: str
+    content: bytes
+    signature: bytes | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why an approval does not count."""
+
+    source: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: `{self.source}` {self.message}"
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """What a set of approvals comes to."""
+
+    approvals: tuple[Approval, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Why approvals do not count, rare reasons first, a few lines for each; those for something else are counted.
+
+        However many files somebody drops into the folder, no reason is crowded out by another.
+        """
+        by_code: dict[str, list[Refusal]] = {}
+        for each in self.refused:
+            by_code.setdefault(each.code, []).append(each)
+        found: list[str] = []
+        for code, refused in sorted(by_code.items(), key=lambda item: len(item[1])):
+            shown_lines = 0 if code in _ELSEWHERE else MOST_LINES
+            found += [str(each) for each in refused[:shown_lines]]
+            if len(refused) > shown_lines:
+                found.append(f"{code}: {len(refused) - shown_lines} {'more' if shown_lines else 'approvals'}")
+        return tuple(found)
+
+
+class Vouched(msgspec.Struct, frozen=True):
+    """A statement that one known person has signed; whether it covers anything is not checked yet."""
+
+    statement: ApprovalStatement
+    person: Person
+    payload: bytes
+
+
+def examine(presented: Iterable[Presented | Refusal], signers: Signers, sought: Sought, now: Instant) -> Examined:
+    """Return which of these approvals count for what is sought, and why the others do not. Never raises on data."""
+    approvals: list[Approval] = []
+    refused: list[Refusal] = []
+    for each in presented:
+        if isinstance(each, Refusal):
+            refused.append(each)
+            continue
+        try:
+            approvals.append(_counted(each, signers, sought, now))
+        except RefusedApproval as problem:
+            refused.append(Refusal(each.source, problem.code, str(problem)))
+    return Examined(tuple(approvals), tuple(refused))
+
+
+def vouched(presented: Presented, signers: Signers, now: Instant) -> Vouched:
+    """Return the statement and the person who signed it.
+
+    Raises:
+        RefusedApproval: malformed, forged, in another namespace, or signed by nobody we know for whom it names.
+    """
+    payload, key = _signed(presented, signers)
+    statement = parse_approval(payload)
+    try:
+        person = signers.person_of(key, NAMESPACE, (statement.approved_at, now))
+    except UnknownSigner as problem:
+        raise RefusedApproval(problem.code, str(problem)) from None
+    # INVARIANT I130: an approval counts for the person whose key signed it, under an account of that person.
+    if statement.predicate.approver not in person.accounts:
+        raise RefusedApproval(
+            "not_the_signer", f"names {quoted(statement.predicate.approver)}, but the key is {person.id}'s"
+        )
+    return Vouched(statement, person, payload)
+
+
+def folder_approvals(folder: str) -> Iterator[Presented | Refusal]:
+    """Yield every approval of a folder, by name; what cannot be read is yielded as a refusal."""
+    try:
+        names = sorted(os.listdir(os.fsencode(folder)))
+    except OSError as problem:
+        yield Refusal(shown(folder), "approval.unreadable", f"cannot be read: {(problem.strerror or '').lower()}")
+        return
+    present = frozenset(names)
+    wanted = [name for name in names if name.endswith(b".json") and not name.startswith(b".")]
+    for name in wanted[:MAX_FILES]:
+        yield _read(os.fsencode(folder), name, signed=name + b".sig" in present)
+    if len(wanted) > MAX_FILES:
+        yield Refusal(
+            shown(folder), "approval.too_many", f"holds {len(wanted)} approvals, expected at most {MAX_FILES}"
+        )
+
+
+def _read(folder: bytes, name: bytes, *, signed: bool) -> Presented | Refusal:
+    path = os.fsdecode(os.path.join(folder, name))
+    try:
+        content = read_small(path, MAX_FILE_BYTES)
+        signature = read_small(path + ".sig", MAX_ARMOUR_BYTES) if signed else None
+    except (EvidenceError, OSError) as problem:
+        return Refusal(shown(name), "approval.unreadable", str(problem))
+    return Presented(shown(name), content, signature)
+
+
+def _counted(presented: Presented, signers: Signers, sought: Sought, now: Instant) -> Approval:
+    found = vouched(presented, signers, now)
+    check_covers(found.statement, sought)
+    check_time(found.statement, now)
+    return Approval(
+        found.statement.predicate.approver, Assurance.ATTESTED, presented.source, found.statement.approved_at,
+        found.statement.expires, sha256_digest(found.payload),
+    )  # fmt: skip
+
+
+def _signed(presented: Presented, signers: Signers) -> tuple[bytes, SshKey]:
+    """Return the payload and the key that signed exactly it."""
+    if presented.signature is None:
+        return _enveloped(presented.content, signers)
+    try:
+        signature = parse_signature(presented.signature)
+    except SshSignatureError as problem:
+        raise RefusedApproval(problem.code, str(problem)) from None
+    if signature.namespace != NAMESPACE:
+        raise RefusedApproval("wrong_namespace", f"is signed for {quoted(signature.namespace)}, expected `{NAMESPACE}`")
+    if not signature.covers(presented.content, NAMESPACE):
+        raise RefusedApproval("forged", f"is not what key {signature.key.fingerprint} signed")
+    return presented.content, signature.key
+
+
+def _enveloped(content: bytes, signers: Signers) -> tuple[bytes, SshKey]:
+    try:
+        envelope = parse(content.removesuffix(b"\n"), limit=MAX_FILE_BYTES)
+    except VerificationError as problem:
+        raise RefusedApproval("malformed", problem.message) from None
+    if envelope.payload_type != APPROVAL_PAYLOAD_TYPE or envelope.batch is not None or len(envelope.signatures) != 1:
+        raise RefusedApproval("malformed", "expected an in-toto statement with one signature, not in a batch")
+    signature = envelope.signatures[0]
+    key = signers.by_keyid.get(signature.keyid)
+    if key is None:
+        raise RefusedApproval("unknown_signer", f"key id {quoted(signature.keyid)} is of no key that we know")
+    if not key.verify(signature.sig, pae(envelope.payload_type, envelope.payload)):
+        raise RefusedApproval("forged", f"is not what key {signature.keyid[:12]} signed")
+    return envelope.payload, SshKey(key.raw)

@@ -1,0 +1,182 @@
+"""Whose work a commit carries: everybody who may have had a hand in it since the last accepted state.
+
+The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts that
+`Persons` knows. Who is not known, or cannot be read, stays in the answer as `unknown:...` text, which no `Persons`
+entry has, so that no approver counts (invariant I3). Names in commits are claims: they can only add a contributor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from policyguard.attest.signers import Signers, UnknownSigner
+from policyguard.attest.sshsig import SshSignatureError, parse_signature
+from policyguard.errors import EvidenceError
+from policyguard.evidence.files import shown
+from policyguard.evidence.gitobjects import ObjectReader
+from policyguard.values import NANOSECONDS_PER_S, Instant
+
+GIT_NAMESPACE = "git"
+MAX_COMMITS = 50_000
+"""A longer range has no answer: pin a later accepted commit."""
+
+MAX_TRAILERS = 1_000
+
+_IDENTITY = re.compile(rb"[^<>\n\0]*<([^<>\n\0]*)> -?(\d{1,12}) [+-]\d{4}")
+_OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
+_TRAILER = re.compile(rb"^[ \t]*co-(?:authored|developed)-by[ \t]*:([^\n]*)$", re.IGNORECASE | re.MULTILINE)
+_TRAILER_MAIL = re.compile(rb"[^<>]*<([^<>]+)>[^<>]*")
+_SSH_BEGIN = b"-----BEGIN SSH SIGNATURE-----"
+
+
+class Commit:
+    """One commit, taken apart: `headers` in order, `message`, and `signed`, the bytes that its signature covers."""
+
+    __slots__ = ("headers", "message", "oid", "signed")
+
+    def __init__(self, oid: str, content: bytes) -> None:
+        self.oid = oid
+        head, _, self.message = content.partition(b"\n\n")
+        self.headers: list[tuple[bytes, bytes]] = []
+        kept: list[bytes] = []
+        keep = True
+        for line in head.split(b"\n"):
+            if line.startswith(b" ") and self.headers:
+                name, value = self.headers[-1]
+                self.headers[-1] = (name, value + b"\n" + line[1:])
+            else:
+                name, _, value = line.partition(b" ")
+                self.headers.append((name, value))
+                keep = name not in (b"gpgsig", b"gpgsig-sha256")
+            if keep:
+                kept.append(line)
+        self.signed = b"\n".join(kept) + b"\n\n" + self.message
+
+    def values(self, *names: bytes) -> list[bytes]:
+        return [value for name, value in self.headers if name in names]
+
+    @property
+    def parents(self) -> list[str]:
+        return [_oid(self, value) for value in self.values(b"parent")]
+
+    @property
+    def tree(self) -> str:
+        return _oid(self, next(iter(self.values(b"tree")), b""))
+
+
+def contributors_of(
+    reader: ObjectReader, head: str, signers: Signers, accepted: Collection[str] = (), *, signed_only: bool = False
+) -> tuple[str, ...]:
+    """Return the accounts, sorted, of everybody who had a hand in the commits since the accepted ones.
+
+    Args:
+        head: the commit that is about to run, or to be merged.
+        accepted: ids of commits or trees that were reviewed before; what they hold is not looked at again.
+        signed_only: a commit without a good signature has an unknown contributor, as its author is only a claim.
+
+    Raises:
+        EvidenceError: a commit is missing (shallow history), damaged, or there are too many.
+    """
+    found: set[str] = set()
+    for commit in commits_since(reader, head, frozenset(accepted)):
+        found |= commit_accounts(commit, signers, signed_only=signed_only)
+    return tuple(sorted(found))
+
+
+def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> Iterator[Commit]:
+    """Yield the commits that `head` holds and no accepted commit does, as `git rev-list HEAD --not ACCEPTED`."""
+    inside, boundary, reached_root = _walk(reader, head, accepted)
+    if boundary and reached_root:
+        # A branch that left before the accepted commit leads around it: take away what that commit holds already.
+        for tip in boundary:
+            for oid in _walk(reader, tip, frozenset())[0]:
+                inside.pop(oid, None)
+    yield from inside.values()
+
+
+def commit_accounts(commit: Commit, signers: Signers, *, signed_only: bool = False) -> set[str]:
+    """Return the accounts of one commit's author, committer, co-authors and signer."""
+    identities = commit.values(b"author", b"committer")
+    mails = [_mail(identity) for identity in identities]
+    found = {_account(signers, mail, commit) for mail in mails}
+    trailers = _TRAILER.findall(commit.message)
+    # INVARIANT I131: whoever cannot be read or is not known stays a contributor, as an account that nobody has.
+    if len(identities) < 2 or len(trailers) > MAX_TRAILERS:
+        found.add(f"unknown:commit-{commit.oid[:12]}")
+    for trailer in trailers[:MAX_TRAILERS]:
+        match = _TRAILER_MAIL.fullmatch(trailer.strip())
+        found.add(_account(signers, match[1] if match else None, commit))
+    signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
+    found |= {_signer(commit, signature, signers) for signature in signatures}
+    if signed_only and not signatures:
+        found.add(f"unknown:unsigned-{commit.oid[:12]}")
+    return found
+
+
+def committed_at(commit: Commit) -> Instant:
+    """Return when the commit says that it was made; a claim. 0 if it says nothing readable."""
+    match = _IDENTITY.fullmatch(next(iter(commit.values(b"committer")), b""))
+    return int(match[2]) * NANOSECONDS_PER_S if match else 0
+
+
+def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
+    """Return the account of whoever signed the commit with SSH, at the time that it names.
+
+    Raises:
+        UnknownSigner, SshSignatureError: no good signature by the key of a person we know.
+    """
+    parsed = parse_signature(signature)
+    if not parsed.covers(commit.signed, GIT_NAMESPACE):
+        raise SshSignatureError("forged", "signature does not fit the commit")
+    return signers.person_of(parsed.key, GIT_NAMESPACE, (committed_at(commit),)).accounts[0]
+
+
+def _signer(commit: Commit, signature: bytes, signers: Signers) -> str:
+    if not signature.startswith(_SSH_BEGIN):
+        return f"unknown:signature-{commit.oid[:12]}"
+    try:
+        return commit_signer(commit, signature, signers)
+    except (UnknownSigner, SshSignatureError):
+        return f"unknown:signature-{commit.oid[:12]}"
+
+
+def _mail(identity: bytes) -> bytes | None:
+    match = _IDENTITY.fullmatch(identity)
+    return match[1] if match else None
+
+
+def _account(signers: Signers, mail: bytes | None, commit: Commit) -> str:
+    if mail is None:
+        return f"unknown:commit-{commit.oid[:12]}"
+    text = shown(mail.strip())
+    person = signers.by_email.get(text.casefold())
+    return person.accounts[0] if person is not None else f"unknown:{text}"
+
+
+def _walk(reader: ObjectReader, head: str, stops: frozenset[str]) -> tuple[dict[str, Commit], set[str], bool]:
+    """Return the commits before the stops, the stops that were met, and whether a first commit was reached."""
+    inside: dict[str, Commit] = {}
+    boundary: set[str] = set()
+    reached_root = False
+    waiting = [head]
+    while waiting:
+        oid = waiting.pop()
+        if oid in inside or oid in boundary:
+            continue
+        commit = Commit(oid, reader.read(oid, "commit"))
+        if oid in stops or commit.tree in stops:
+            boundary.add(oid)
+            continue
+        inside[oid] = commit
+        reached_root = reached_root or not commit.parents
+        waiting.extend(commit.parents)
+        if len(inside) > MAX_COMMITS:
+            raise EvidenceError(f"commit `{head}`: more than {MAX_COMMITS} commits since an accepted one")
+    return inside, boundary, reached_root
+
+
+def _oid(commit: Commit, text: bytes) -> str:
+    if not _OID.fullmatch(text):
+        raise EvidenceError(f"object `{commit.oid}`: found `{shown(text[:80])}`, expected an object id")
+    return text.decode()

@@ -1,0 +1,95 @@
+"""Approvals in git notes: `refs/notes/policyguard-approvals`, on the commit or on the tree that is approved.
+
+A note holds one approval a line: a DSSE envelope, or `{"payload": BASE64, "signature": ARMOUR}` with the detached SSH
+signature. Whoever can write to the repository can write notes; signatures decide. Read through `gitobjects`, which
+believes no object whose bytes do not have its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from policyguard.attest.keys import decode_base64, encode_base64
+from policyguard.errors import EvidenceError
+from policyguard.evidence.approvals import MAX_FILE_BYTES, Presented, Refusal
+from policyguard.evidence.gitdir import GitDir, ref_id
+from policyguard.evidence.gitobjects import Entry, ObjectReader, parse_tree, tree_of
+
+NOTES_REF = b"refs/notes/policyguard-approvals"
+MAX_NOTE_BYTES = 1 << 20
+MAX_LINES = 256
+
+_FOLDER = 0o040000
+_MAX_FANOUT = 20
+
+
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    payload: str
+    signature: str
+
+
+def note_line(payload: bytes, signature: bytes) -> bytes:
+    """Return the line of a note that holds a payload and its detached SSH signature."""
+    return msgspec.json.encode(_Line(encode_base64(payload).decode(), signature.decode()))
+
+
+def note_approvals(git: GitDir, reader: ObjectReader, oids: Sequence[str]) -> Iterator[Presented | Refusal]:
+    """Yield the approvals in the notes on these objects; what cannot be read is yielded as a refusal."""
+    try:
+        tip = ref_id(git, NOTES_REF)
+    except EvidenceError as problem:
+        yield Refusal(NOTES_REF.decode(), "approval.unreadable", str(problem))
+        return
+    for oid in dict.fromkeys(oids) if tip is not None else ():
+        source = f"{NOTES_REF.decode()}:{oid[:12]}"
+        try:
+            note = _note(reader, str(tip), oid)
+        except EvidenceError as problem:
+            yield Refusal(source, "approval.unreadable", str(problem))
+            continue
+        yield from _lines(source, note)
+
+
+def _lines(source: str, note: bytes) -> Iterator[Presented | Refusal]:
+    lines = [line for line in note.split(b"\n") if line.strip()]
+    for number, line in enumerate(lines[:MAX_LINES], 1):
+        yield _presented(f"{source}#{number}", line)
+    if len(lines) > MAX_LINES:
+        yield Refusal(source, "approval.too_many", f"holds {len(lines)} lines, expected at most {MAX_LINES}")
+
+
+def _presented(source: str, line: bytes) -> Presented | Refusal:
+    if b'"payloadType"' in line:
+        return Presented(source, line)
+    try:
+        pair = msgspec.json.decode(line, type=_Line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Refusal(source, "approval.malformed", "is neither an envelope nor a payload with its signature")
+    payload = decode_base64(pair.payload.encode("ascii", "replace"))
+    if payload is None or len(payload) > MAX_FILE_BYTES:
+        return Refusal(source, "approval.malformed", "has a payload that is not canonical base64, or too long")
+    return Presented(source, payload, pair.signature.encode("utf-8", "replace"))
+
+
+def _note(reader: ObjectReader, tip: str, oid: str) -> bytes:
+    """Return the note on an object, empty if there is none: the tree's names, joined, are the object's id."""
+    tree, rest = tree_of(reader, tip), oid.encode()
+    for _ in range(_MAX_FANOUT):
+        entries = dict(parse_tree(reader.read(tree, "tree"), len(tip) // 2))
+        leaf = entries.get(rest)
+        if leaf is not None:
+            return _blob(reader, leaf)
+        folder = entries.get(rest[:2])
+        if folder is None or folder.mode != _FOLDER:
+            return b""
+        tree, rest = folder.oid, rest[2:]
+    return b""
+
+
+def _blob(reader: ObjectReader, entry: Entry) -> bytes:
+    content = reader.read_small_blob(entry.oid, MAX_NOTE_BYTES)
+    if content is None:
+        raise EvidenceError(f"note `{entry.oid}`: expected a file of at most {MAX_NOTE_BYTES} bytes")
+    return content

@@ -1,0 +1,104 @@
+"""Whether a push certificate says who pushed: git's word for it, and our own look at the certificate.
+
+Git verifies a signed push and tells the hook in variables. Three traps: an SSH key outside the allowed signers still
+arrives with status G and only the signer is empty; a nonce that is not ours says that an old certificate is replayed;
+and git sets these variables only if there is a certificate, so without one they may be the pusher's own. Hence the
+certificate itself is read: it must name exactly the updates that are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from policyguard.attest.signers import Signers, UnknownSigner
+from policyguard.attest.sshsig import SshSignatureError, parse_signature
+from policyguard.evidence.contributors import GIT_NAMESPACE
+from policyguard.evidence.files import shown
+from policyguard.evidence.push import RefUpdate
+from policyguard.model.policy import Person
+from policyguard.values import Instant
+
+MAX_CERTIFICATE_BYTES = 262_144
+
+_VARIABLE = "GIT_PUSH_CERT"
+_ARMOURS = (b"-----BEGIN SSH SIGNATURE-----", b"-----BEGIN PGP SIGNATURE-----", b"-----BEGIN SIGNED MESSAGE-----")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """State of a certificate (`good`, `bad`, `none`), the person who signed it (None unless good), and why not good."""
+
+    status: str
+    signer: Person | None = None
+    why: str = ""
+
+
+def read_certificate(
+    environment: Mapping[str, str],
+    updates: tuple[RefUpdate, ...],
+    read_blob: Callable[[str], bytes | None],
+    signers: Signers,
+    now: Instant,
+) -> Signed:
+    """Return who signed this push. The signature is verified in this process; git's word alone is not enough."""
+    oid = environment.get(_VARIABLE, "")
+    told = {name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")}
+    if not oid:
+        return Signed(status="none", why="the push is not signed")
+    content = read_blob(oid)
+    payload, signature = _split(content or b"")
+    if content is None or not signature:
+        return Signed(status="bad", why="the push certificate cannot be read")
+    # INVARIANT I144: a certificate counts only for exactly the updates it names, under the nonce git has given out.
+    if _commands(payload) != {(each.old, each.new, each.ref) for each in updates}:
+        return Signed(status="bad", why="the push certificate is for other updates")
+    if told["NONCE_STATUS"] != "OK" or _header(payload, b"nonce") != told["NONCE"].encode() or not told["NONCE"]:
+        return Signed(status="bad", why=f"the nonce of the push certificate is {told['NONCE_STATUS'] or 'missing'}")
+    # INVARIANT I145: status G without a signer is not a signer.
+    if told["STATUS"] != "G" or not told["SIGNER"].strip():
+        return Signed(status="bad", why=_not_good(told["STATUS"]))
+    if not signature.startswith(_ARMOURS[0]):
+        return Signed(status="bad", why="the push certificate has no SSH signature, other kinds are not verified here")
+    try:
+        person = _signer(payload, signature, signers, now)
+    except (UnknownSigner, SshSignatureError) as problem:
+        return Signed(status="bad", why=str(problem))
+    return Signed(status="good", signer=person)
+
+
+def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant) -> Person:
+    # INVARIANT I156: without its own look at the signature the hook believes no variable: the pusher may have set it.
+    parsed = parse_signature(signature)
+    if not parsed.covers(payload, GIT_NAMESPACE):
+        raise SshSignatureError("forged", "the signature does not fit the push certificate")
+    return signers.person_of(parsed.key, GIT_NAMESPACE, (now,))
+
+
+def _not_good(status: str) -> str:
+    if status == "G":
+        return "the push is signed with a key that no allowed signer has"
+    return f"git says `{shown(status) or 'nothing'}` of the push certificate, expected `G`"
+
+
+def _split(content: bytes) -> tuple[bytes, bytes]:
+    """Return what is signed and the signature after it."""
+    starts = [start for armour in _ARMOURS if (start := content.find(b"\n" + armour)) >= 0]
+    return (content[: min(starts) + 1], content[min(starts) + 1 :]) if starts else (content, b"")
+
+
+def _header(payload: bytes, name: bytes) -> bytes:
+    found = [
+        line[len(name) + 1 :] for line in payload.partition(b"\n\n")[0].split(b"\n") if line.startswith(name + b" ")
+    ]
+    return found[0] if len(found) == 1 else b""
+
+
+def _commands(payload: bytes) -> set[tuple[str | None, str | None, str]]:
+    lines = [line.split(b" ", 2) for line in payload.partition(b"\n\n")[2].split(b"\n") if line]
+    return {(_oid(words[0]), _oid(words[1]), shown(words[2])) for words in lines if len(words) == 3}
+
+
+def _oid(word: bytes) -> str | None:
+    text = shown(word)
+    return text if text.strip("0") else None

@@ -1,0 +1,120 @@
+"""One reference update as facts: which path holds what was measured before, and how well it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from policyguard.attest.approval import Sought
+from policyguard.attest.signers import Signers
+from policyguard.errors import EvidenceError
+from policyguard.evidence.approvals import Examined, examine, folder_approvals
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.push import MAX_UNSIGNED, Seen
+from policyguard.evidence.push_certificate import Signed
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import Instant, Value
+
+REF, CHANGE, OLD, COMMIT, TREE = "resource.ref", "resource.change", "resource.old", "resource.commit", "resource.tree"
+PATHS, COMMITS = "resource.changed_paths", "resource.commits"
+SUBMODULES, LINKS, POINTERS = "resource.submodules", "resource.links", "resource.lfs_pointers"
+SIGNATURE, SIGNER = "resource.signature", "resource.signer"
+SIGNERS, UNSIGNED = "resource.commit_signers", "resource.unsigned_commits"
+TRANSPORT = "context.transport"
+
+
+class PushCollector:
+    """Supplies what is known of one update: its facts, its contributors, and the approvals given for its tree.
+
+    `seen` is an `EvidenceError` where the push could not be measured: then every fact is missing for that reason.
+    """
+
+    name = "push"
+    declares = (REF, CHANGE, OLD, COMMIT, TREE, PATHS, COMMITS, SUBMODULES, LINKS, POINTERS, SIGNATURE, SIGNER, SIGNERS,
+                UNSIGNED, TRANSPORT)  # fmt: skip
+
+    def __init__(
+        self, seen: Seen | EvidenceError, signed: Signed, signers: Signers, transport: str,
+        approvals_folder: str | None = None,
+    ) -> None:  # fmt: skip
+        self._seen, self._signed, self._signers = seen, signed, signers
+        self._transport, self._folder = transport, approvals_folder
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the facts of the update.
+
+        Raises:
+            EvidenceError: it could not be measured.
+        """
+        if isinstance(self._seen, EvidenceError):
+            raise self._seen
+        seen = self._seen
+        bound = bound_facts(seen)
+        values: dict[str, Value] = {COMMITS: seen.commits}
+        missing = {}
+        if seen.commit is None or seen.tree is None:
+            reason = "the reference is deleted, nothing comes in its place"
+            missing = dict.fromkeys((COMMIT, TREE, PATHS, SUBMODULES, LINKS, POINTERS, SIGNERS, UNSIGNED), reason)
+        else:
+            values |= {PATHS: _sorted(seen.paths), SUBMODULES: _sorted(seen.submodules), LINKS: _sorted(seen.links)}
+            values |= {
+                POINTERS: _sorted(seen.pointers),
+                SIGNERS: _sorted(seen.signers),
+            }
+            if len(seen.unsigned) <= MAX_UNSIGNED:
+                values[UNSIGNED] = _sorted(seen.unsigned)
+            else:
+                missing[UNSIGNED] = f"more than {MAX_UNSIGNED} commits are not signed by anybody known"
+        entries = {path: Fact(value, Assurance.MEASURED, self.name, now, bound=True) for path, value in bound.items()}
+        entries |= {path: Fact(value, Assurance.MEASURED, self.name, now) for path, value in values.items()}
+        signer = self._signer(request.subject.ref)
+        entries |= self._who(signer, now)
+        # INVARIANT I141: pusher, signer, authors, committers and co-authors all count as contributors.
+        accounts = tuple(sorted({request.subject.ref, *seen.accounts, *seen.signers} | ({signer} if signer else set())))
+        examined = self._approved(seen, request, now)
+        return Collected(
+            entries=entries, missing=missing, approvals=examined.approvals, contributors=accounts,
+            unusable=examined.lines,
+        )  # fmt: skip
+
+    def _approved(self, seen: Seen, request: Request, now: Instant) -> Examined:
+        """Return the approvals given for exactly this: the reference, where it stood, and the tree it will hold."""
+        if seen.tree is None:
+            return Examined()
+        presented = list(seen.presented)
+        if self._folder is not None:
+            presented += folder_approvals(self._folder)
+        sought = Sought(
+            request=request, found={"tree": seen.tree}, demanded=("tree",), target_ref=seen.update.ref,
+            from_id=seen.old_commit or "", target_id=seen.tree,
+        )  # fmt: skip
+        return examine(presented, self._signers, sought, now)
+
+    def _who(self, signer: str, now: Instant) -> dict[str, Fact]:
+        source = f"push certificate{': ' if self._signed.why else ''}{self._signed.why}"
+        level = Assurance.ATTESTED if signer else Assurance.MEASURED
+        return {
+            SIGNATURE: Fact(self._signed.status, level, source, now),
+            SIGNER: Fact(signer, level, source, now),
+            TRANSPORT: Fact(self._transport, Assurance.OBSERVED, f"transport {self._transport}", now),
+        }
+
+    def _signer(self, asking: str) -> str:
+        """Return the signer's account, the asking one if it is the same person's; empty if nobody known signed."""
+        person = self._signed.signer
+        if person is None or not person.accounts:
+            return ""
+        return asking if asking in person.accounts else person.accounts[0]
+
+
+def bound_facts(seen: Seen) -> dict[str, Value]:
+    """Return what a decision on this update is bound to, by path; whoever moves the reference measures it again."""
+    # INVARIANT I146: the decision is bound to the ref, both ids and the tree; it covers no other update.
+    bound: dict[str, Value] = {REF: seen.update.ref, CHANGE: seen.change, OLD: seen.update.old or "none"}
+    if seen.commit is not None and seen.tree is not None:
+        bound |= {COMMIT: seen.commit, TREE: seen.tree}
+    return bound
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))

@@ -1,0 +1,111 @@
+"""The objects of a push: where they lie before they are accepted, and in which paths trees differ.
+
+Git checks a push in quarantine: the new objects lie in a folder of their own, the repository's are borrowed. Both are
+given to us in the environment, and the environment may be the pusher's own, so the quarantine must be git's: a folder
+of the repository's object store itself. Every object is hashed again by `gitobjects`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+
+from policyguard.errors import EvidenceError
+from policyguard.evidence.files import read_small, shown
+from policyguard.evidence.gitdir import MAX_SMALL_FILE_BYTES, GitDir, bare_gitdir, find_gitdir
+from policyguard.evidence.gitobjects import MAX_DEPTH, TREE, Entry, ObjectReader, parse_tree
+
+_CACHED_TREES = 256
+"""Trees kept parsed: neighbours in history share most of theirs."""
+
+
+def find_store(directory: str, environment: Mapping[str, str], owners: Collection[int]) -> tuple[GitDir, str | None]:
+    """Return the repository at a folder, bare or not, and the quarantine of the push that is being received, if any.
+
+    Raises:
+        EvidenceError: no repository, one of somebody else, or a quarantine that is not the repository's own.
+    """
+    real = os.path.realpath(directory)
+    bare = all(os.path.lexists(os.path.join(real, part)) for part in ("HEAD", "objects", "refs"))
+    git = bare_gitdir(real, owners) if bare else find_gitdir(real, owners)
+    return git, _quarantine(git, real, environment)
+
+
+def _quarantine(git: GitDir, directory: str, environment: Mapping[str, str]) -> str | None:
+    path = environment.get("GIT_QUARANTINE_PATH")
+    if not path:
+        # Nothing of the environment reaches git then; other object folders in it are simply not looked at.
+        return None
+    real = os.path.realpath(os.path.join(directory, path))
+    # INVARIANT I140: objects are read from the repository and from git's own quarantine inside it, nowhere else.
+    ours = os.path.dirname(real) == os.path.realpath(git.objects) and "incoming-" in os.path.basename(real)
+    named = os.path.realpath(os.path.join(directory, environment.get("GIT_OBJECT_DIRECTORY", "")))
+    if not ours or named != real or os.path.islink(real) or not os.path.isdir(real):
+        raise EvidenceError(
+            f"`{shown(path)}`: found a quarantine that is not in `{shown(git.objects)}`, expected git's"
+        )
+    if ":" in git.objects or ":" in real:
+        raise EvidenceError(f"`{shown(git.objects)}`: found `:` in the path, which git takes for two paths")
+    _refuse_borrowing(real)
+    return real
+
+
+def _refuse_borrowing(quarantine: str) -> None:
+    if os.path.lexists(os.path.join(quarantine, "info", "alternates")):
+        raise EvidenceError(f"`{shown(quarantine)}`: found alternates in a quarantine, expected none")
+
+
+def shallow_file(directory: str, environment: Mapping[str, str]) -> bool:
+    """Return whether the push itself comes from a shallow clone: git then hands the hook a list of cut commits."""
+    named = environment.get("GIT_SHALLOW_FILE", "")
+    path = os.path.join(directory, named)
+    return bool(named) and os.path.lexists(path) and bool(read_small(path, MAX_SMALL_FILE_BYTES).strip())
+
+
+class Trees:
+    """Compares trees, with the few last parsed ones at hand; memory does not grow with the length of a history."""
+
+    def __init__(self, reader: ObjectReader) -> None:
+        self._reader = reader
+        self._parsed: OrderedDict[str, dict[bytes, Entry]] = OrderedDict()
+
+    def changed(self, before: str | None, after: str | None) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
+        """Yield path, old and new entry of every file in which two trees differ; None is the empty tree."""
+        waiting = [(b"", before, after, 0)]
+        while waiting:
+            prefix, old_tree, new_tree, depth = waiting.pop()
+            if depth > MAX_DEPTH:
+                raise EvidenceError(f"tree `{after}`: expected folders at most {MAX_DEPTH} deep")
+            olds, news = self._entries(old_tree), self._entries(new_tree)
+            for name in olds.keys() | news.keys():
+                old, new = olds.get(name), news.get(name)
+                if old == new:
+                    continue
+                path = prefix + name
+                old_file, new_file = _file(old), _file(new)
+                if old_file is not None or new_file is not None:
+                    yield path, old_file, new_file
+                if _folder(old) is not None or _folder(new) is not None:
+                    waiting.append((path + b"/", _folder(old), _folder(new), depth + 1))
+
+    def _entries(self, oid: str | None) -> dict[bytes, Entry]:
+        if oid is None:
+            return {}
+        found = self._parsed.get(oid)
+        if found is None:
+            found = dict(parse_tree(self._reader.read(oid, "tree"), len(oid) // 2))
+            self._parsed[oid] = found
+            if len(self._parsed) > _CACHED_TREES:
+                self._parsed.popitem(last=False)
+        else:
+            self._parsed.move_to_end(oid)
+        return found
+
+
+def _file(entry: Entry | None) -> Entry | None:
+    return entry if entry is not None and entry.mode != TREE else None
+
+
+def _folder(entry: Entry | None) -> str | None:
+    return entry.oid if entry is not None and entry.mode == TREE else None

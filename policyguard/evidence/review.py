@@ -1,0 +1,194 @@
+"""One look at a job's repository: the code, who wrote it, and who approved exactly this.
+
+Code, contributors and approvals come from one collector, so that the tree an approval is held against is the very one
+that enters the decision: no moment lies between them in which HEAD could move. Files are read anew at every look, so a
+revoked key counts no more from the next decision on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from policyguard.attest.approval import Sought, command_digest
+from policyguard.attest.signers import MAX_SIGNERS_BYTES, Signers, parse_allowed_signers, parse_revoked
+from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
+from policyguard.evidence.approvals import Presented, Refusal, examine, folder_approvals
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.contributors import contributors_of
+from policyguard.evidence.files import open_resolved, read_all, shown
+from policyguard.evidence.gitdir import find_gitdir
+from policyguard.evidence.gitobjects import ObjectReader, open_objects
+from policyguard.evidence.identity import account_name
+from policyguard.evidence.notes import note_approvals
+from policyguard.evidence.repository import CODE, code_record
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.policy import Person
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant
+
+MAX_ACCEPTED = 100_000
+
+
+class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the operator keeps what reviews are judged by; None means that there is no such file.
+
+    `accepted` lists ids of commits or trees, one a line, that were reviewed before: contributors are those since then.
+    """
+
+    approvals: Path | None = None
+    allowed_signers: Path | None = None
+    revoked_keys: Path | None = None
+    accepted: Path | None = None
+
+
+class ReviewedRepositoryCollector:
+    """Supplies `resource.code` as `RepositoryCollector` does, and with it contributors and approvals.
+
+    Use it in place of `RepositoryCollector`. `persons` are those of the policies in force.
+    """
+
+    name = "repository"
+    declares = (CODE,)
+
+    def __init__(
+        self, persons: Sequence[Person], files: ReviewFiles, *, timeout_s: float = 15.0,
+        owners: Collection[int] | None = None, signed_only: bool = False, uid: int | None = None,
+    ) -> None:  # fmt: skip
+        self._uid = os.getuid() if uid is None else uid
+        self._persons, self._files = tuple(persons), files
+        self._timeout_s, self._signed_only = timeout_s, signed_only
+        self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
+        """Return the code record; contributors and approvals of exactly this commit, or why there are none."""
+        deadline = time.monotonic() + self._timeout_s
+        record = code_record(inputs.directory, self._owners, deadline)
+        entries = {CODE: Fact(record, Assurance.MEASURED, self.name, now, bound=True)}
+        try:
+            seen = self._review(request, inputs, record, now, deadline)
+        except PolicyGuardError as problem:
+            # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
+            seen = Collected(unusable=(f"approval.unreadable: {problem}",))
+        return msgspec.structs.replace(seen, entries=entries)
+
+    def _review(
+        self, request: Request, inputs: JobInputs, record: FrozenMap, now: Instant, deadline: float
+    ) -> Collected:
+        signers = load_signers(self._persons, self._files)
+        accepted = accepted_ids(self._files.accepted)
+        git = find_gitdir(inputs.directory, self._owners)
+        commit = str(record["commit"])
+        sought = job_sought(request, inputs, record, git.root)
+        with open_objects(git, commit, deadline) as reader:
+            contributors, problems = self._contributors(reader, commit, signers, accepted)
+            presented: list[Presented | Refusal] = []
+            if self._files.approvals is not None:
+                presented += folder_approvals(str(self._files.approvals))
+            presented += note_approvals(git, reader, (commit, str(record["tree"])))
+        examined = examine(presented, signers, sought, now)
+        lines = (*problems, *examined.lines)
+        return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
+
+    def _contributors(
+        self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str]
+    ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+        try:
+            found = contributors_of(reader, commit, signers, accepted, signed_only=self._signed_only)
+        except EvidenceError as problem:
+            return None, (f"approval.contributors_unknown: {problem}",)
+        return (*found, *_runner(self._uid, signers)), ()
+
+
+class RequestReviewCollector:
+    """Supplies approvals of the very request, for actions that carry nobody's work, such as stopping a job.
+
+    `actions` are those. Only for them nobody has contributed but whoever asks; any other action is left alone.
+    """
+
+    name = "review"
+    declares: tuple[str, ...] = ()
+
+    def __init__(
+        self, persons: Sequence[Person], files: ReviewFiles, actions: Collection[str], *, uid: int | None = None
+    ) -> None:
+        self._persons, self._files, self._actions = tuple(persons), files, frozenset(actions)
+        self._uid = os.getuid() if uid is None else uid
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the approvals that name exactly this request, and the requester as the one contributor."""
+        if request.action not in self._actions or self._files.approvals is None:
+            return Collected()
+        try:
+            signers = load_signers(self._persons, self._files)
+        except PolicyGuardError as problem:
+            # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
+            return Collected(unusable=(f"approval.unreadable: {problem}",))
+        examined = examine(folder_approvals(str(self._files.approvals)), signers, Sought(request=request), now)
+        contributors = (request.subject.ref, *_runner(self._uid, signers))
+        return Collected(approvals=examined.approvals, contributors=contributors, unusable=examined.lines)
+
+
+def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> Sought:
+    """Return what an approval of this job has to name: the tree that was measured, and the command if there is one."""
+    found = {"tree": str(record["tree"])}
+    if inputs.argv:
+        directory = os.path.relpath(os.path.realpath(inputs.directory), root)
+        argv = tuple(shown(word) for word in inputs.argv)
+        found["command"] = command_digest(argv, shown(directory), tuple(shown(name) for name in inputs.files))
+    return Sought(request=request, found=found, demanded=tuple(sorted(found)))
+
+
+def _runner(uid: int, signers: Signers) -> tuple[str, ...]:
+    """Return the account that runs this process, if it is a person's; a launcher's service account is nobody's."""
+    # INVARIANT I134: whoever really runs the launcher is no independent approver, whomever the request names.
+    runner = f"user:{account_name(uid)}"
+    return (runner,) if runner in signers.by_account else ()
+
+
+def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
+    """Return whose keys count now.
+
+    Raises:
+        ConfigurationError, EvidenceError: a file is missing, has a mistake in it, or everybody may write to it.
+    """
+    lines = revoked = None
+    if files.allowed_signers is not None:
+        lines = parse_allowed_signers(read_pinned(files.allowed_signers, MAX_SIGNERS_BYTES))
+    if files.revoked_keys is not None:
+        revoked = parse_revoked(read_pinned(files.revoked_keys, MAX_SIGNERS_BYTES))
+    return Signers(persons, lines or (), revoked or frozenset())
+
+
+def accepted_ids(path: Path | None) -> frozenset[str]:
+    """Return the ids that this file lists, one a line, `#` begins a comment; empty without a file."""
+    if path is None:
+        return frozenset()
+    found: set[str] = set()
+    for number, line in enumerate(read_pinned(path, MAX_ACCEPTED * 80).split(b"\n"), 1):
+        word = line.partition(b"#")[0].strip().decode("ascii", "replace")
+        if word and (len(word) not in (40, 64) or set(word) - set("0123456789abcdef")):
+            raise ConfigurationError(f"{path}: line {number}: expected a commit or tree id of 40 or 64 hex digits")
+        found |= {word} if word else set()
+    return frozenset(found)
+
+
+def read_pinned(path: Path, limit_bytes: int) -> bytes:
+    """Return the bytes of a file that decides whom to believe, else raise `EvidenceError`."""
+    fd, status, _ = open_resolved(str(path))
+    try:
+        # INVARIANT I133: a file that everybody may write to pins nobody.
+        if stat.S_IMODE(status.st_mode) & stat.S_IWOTH:
+            raise EvidenceError(f"`{shown(str(path))}`: everybody may write to it, expected the operator alone")
+        if status.st_size > limit_bytes:
+            raise EvidenceError(f"`{shown(str(path))}`: found {status.st_size} bytes, expected at most {limit_bytes}")
+        content = bytearray()
+        read_all(fd, status, str(path), content.extend)
+        return bytes(content)
+    finally:
+        os.close(fd)

@@ -1,0 +1,133 @@
+"""What a git hook is told by its script, and who pushes as the transport says. Opens nothing.
+
+policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
+    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--approvals FOLDER]
+    [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]...
+    [-- ARGUMENTS OF THE HOOK]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.files import shown
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
+
+KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
+
+PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
+
+OS_ACCOUNT = "os"
+"""In place of a variable: the account that the hook runs as, which is the pusher's where every person has their own."""
+
+_DEFAULT_TEMPLATE = "user:{}"
+_SINGLE = (
+    "repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "revoked_keys", "approvals", "vsa",
+    "resource_uri",
+)  # fmt: skip
+_MANY = ("pusher", "owner", "level")
+_NEEDED = ("repo", "resource", "policies", "key", "log")
+
+
+class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """One hook's configuration, as its script spells it; paths are absolute."""
+
+    kind: str
+    repo: str
+    resource: str
+    policies: str
+    key: str
+    log: str
+    pusher: tuple[str, ...]
+    audience: str = DEFAULT_AUDIENCE
+    lifetime_s: int = DEFAULT_LIFETIME_S
+    allowed_signers: str | None = None
+    revoked_keys: str | None = None
+    approvals: str | None = None
+    owner: tuple[int, ...] = ()
+    vsa: str | None = None
+    resource_uri: str | None = None
+    level: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+    def words(self) -> list[str]:
+        """Return the words that spell these options; `read_git_options(options.words()) == options`."""
+        found = [self.kind]
+        for name in _SINGLE:
+            value = getattr(self, name)
+            if value is not None and (name != "audience" or value != DEFAULT_AUDIENCE):
+                found += [f"--{name.replace('_', '-')}", value]
+        for name in _MANY:
+            for value in getattr(self, name):
+                found += [f"--{name}", str(value)]
+        return found if not self.arguments else [*found, "--", *self.arguments]
+
+
+def read_git_options(words: Sequence[str]) -> GitOptions:
+    """Return the options these words spell.
+
+    Raises:
+        ConfigurationError: an unknown kind or option, one without a value, or one that is needed and missing.
+    """
+    rest = list(words)
+    kind = rest.pop(0) if rest else ""
+    if kind not in KINDS:
+        raise ConfigurationError(f"found the hook `{kind}`, expected one of {', '.join(f'`{name}`' for name in KINDS)}")
+    given: dict[str, Any] = {}
+    arguments: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            arguments, rest = rest, []
+            break
+        name = word.removeprefix("--").replace("-", "_")
+        if not word.startswith("--") or name not in (*_SINGLE, *_MANY):
+            raise ConfigurationError(f"unknown option `{word}` of a git hook")
+        if not rest:
+            raise ConfigurationError(f"`{word}` has no value, expected `{word} VALUE`")
+        value = rest.pop(0)
+        given[name] = (*given.get(name, ()), value) if name in _MANY else value
+    for name in (*_NEEDED, "pusher"):
+        if not given.get(name):
+            raise ConfigurationError(f"--{name} is missing", help="install the hook again with `policyguard repo`")
+    return GitOptions(kind=kind, arguments=tuple(arguments), **{**given, "owner": _uids(given.get("owner", ()))})
+
+
+def _uids(words: Sequence[str]) -> tuple[int, ...]:
+    for word in words:
+        if not word.isdigit():
+            raise ConfigurationError(f"--owner: found `{word}`, expected a uid")
+    return tuple(int(word) for word in words)
+
+
+def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: str | None) -> tuple[str, str]:
+    """Return who pushes, as `type:id`, and which source says so: the first one configured that is set.
+
+    The sources are the operator's choice: `REMOTE_USER` of an HTTP server, `GL_ID` of GitLab's shell, a variable that
+    a forced command sets, or `os`. Git itself does not know who pushes, and a commit's author is anybody's claim.
+
+    Raises:
+        EvidenceError: none of the sources says anything; a push by nobody is refused.
+    """
+    for source in sources:
+        name, _, template = source.partition("=")
+        # INVARIANT I147: the pusher's name comes from the sources the operator named, and from nothing in the push.
+        value = (account or "") if name == OS_ACCOUNT else environment.get(name, "")
+        if value:
+            return _filled(template or _DEFAULT_TEMPLATE, value, name), name
+    named = ", ".join(f"`{source.partition('=')[0]}`" for source in sources)
+    raise EvidenceError(
+        f"cannot tell who pushes: {named} say nothing",
+        help="the transport in front of git must set the variable that the hook was installed with",
+    )
+
+
+def _filled(template: str, value: str, name: str) -> str:
+    """Return the template with the value in place of `{}`; a value brings its own type only where it is all of it."""
+    if template != "{}" and ":" in value:
+        raise EvidenceError(f"`{name}` says `{shown(value[:80])}`, expected a login name without `:`")
+    return template.replace("{}", value)

@@ -1,0 +1,223 @@
+"""Who had a hand in a commit, whatever its author would like: every way in adds a contributor, none takes one away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policyguard.attest.signers import Signers
+from policyguard.attest.sshsig import sign
+from policyguard.evidence.contributors import Commit, commits_since, contributors_of
+from policyguard.evidence.gitdir import find_gitdir
+from policyguard.evidence.gitobjects import open_objects
+from policyguard.evidence.identity import account_name
+from policyguard.evidence.review import ReviewedRepositoryCollector
+from tests.attacks.approvals_lab import KEYS, NOW, SNAPSHOT, Lab, because, codes, make_lab
+from tests.attacks.git_lab import git
+
+DATE = {"GIT_AUTHOR_DATE": "1890000000 +0000", "GIT_COMMITTER_DATE": "1890000000 +0000"}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return make_lab(tmp_path)
+
+
+def change(lab: Lab, message: str = "more", **variables: str) -> str:
+    """Commit a change and return its id."""
+    path = lab.root / "train.py"
+    path.write_text(path.read_text() + "#\n")
+    git(lab.root, "commit", "-qam", message, stdin=b"", **{**DATE, **variables})
+    return git(lab.root, "rev-parse", "HEAD")
+
+
+def contributors(lab: Lab, accepted: tuple[str, ...] = (), *, signed_only: bool = False) -> set[str]:
+    owners = {lab.root.stat().st_uid}
+    head = git(lab.root, "rev-parse", "HEAD")
+    with open_objects(find_gitdir(str(lab.root), owners), head, time.monotonic() + 10) as reader:
+        return set(contributors_of(reader, head, Signers(SNAPSHOT.people), accepted, signed_only=signed_only))
+
+
+def raw_commit(lab: Lab, headers: bytes, message: bytes = b"more\n") -> str:
+    """Write a commit object of our own making, on top of HEAD, and move the branch to it."""
+    tree = git(lab.root, "rev-parse", "HEAD^{tree}").encode()
+    parent = git(lab.root, "rev-parse", "HEAD").encode()
+    content = b"tree " + tree + b"\nparent " + parent + b"\n" + headers + b"\n" + message
+    oid = git(lab.root, "hash-object", "-t", "commit", "-w", "--stdin", "--literally", stdin=content)
+    git(lab.root, "update-ref", "refs/heads/main", oid)
+    return oid
+
+
+ALICE = b"alice <a@lab> 1890000000 +0000"
+PLAIN = b"author " + ALICE + b"\ncommitter " + ALICE + b"\n"
+
+
+def signed(lab: Lab, key: str, *, tamper: bool = False) -> None:
+    """Commit with an SSH signature by this key, made in process as git asks ssh-keygen for it."""
+    tree = git(lab.root, "rev-parse", "HEAD^{tree}").encode()
+    parent = git(lab.root, "rev-parse", "HEAD").encode()
+    text = b"tree " + tree + b"\nparent " + parent + b"\n" + PLAIN + b"\nmore\n"
+    armour = sign(text + b"x" if tamper else text, "git", KEYS[key]).rstrip(b"\n").replace(b"\n", b"\n ")
+    raw_commit(lab, PLAIN + b"gpgsig " + armour + b"\n")
+
+
+WAYS: dict[str, tuple[Callable[[Lab], object], str]] = {
+    "author": (lambda lab: change(lab, GIT_AUTHOR_EMAIL="carol@lab"), "user:carol"),
+    "author in another case": (lambda lab: change(lab, GIT_AUTHOR_EMAIL="Carol@LAB"), "user:carol"),
+    "committer": (lambda lab: change(lab, GIT_COMMITTER_EMAIL="carol@lab"), "user:carol"),
+    "co-author": (lambda lab: change(lab, "more\n\nCo-authored-by: C <carol@lab>"), "user:carol"),
+    "co-author in capitals": (lambda lab: change(lab, "more\n\nCO-AUTHORED-BY: C <carol@lab>"), "user:carol"),
+    "co-author in the middle": (lambda lab: change(lab, "Co-authored-by: C <carol@lab>\n\nmore"), "user:carol"),
+    "co-developer": (lambda lab: change(lab, "more\n\nCo-developed-by: C <carol@lab>"), "user:carol"),
+    "signer": (lambda lab: signed(lab, "carol"), "user:carol"),
+    "unknown author": (lambda lab: change(lab, GIT_AUTHOR_EMAIL="x@y"), "unknown:x@y"),
+    "second author line": (
+        lambda lab: raw_commit(lab, b"author C <carol@lab> 1 +0000\n" + PLAIN), "user:carol"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("way", "account"), WAYS.values(), ids=WAYS)
+def test_every_hand_is_a_contributor(lab: Lab, way: Callable[[Lab], object], account: str) -> None:
+    """I131: the union, beside alice who wrote the first commit."""
+    before = contributors(lab)
+    way(lab)
+    assert (before, contributors(lab)) == ({"user:alice"}, {"user:alice", account})
+
+
+UNREADABLE: dict[str, Callable[[Lab], object]] = {
+    "a signature by an unknown key": lambda lab: signed(lab, "mallory"),
+    "a signature that does not fit": lambda lab: signed(lab, "carol", tamper=True),
+    "an OpenPGP signature": lambda lab: raw_commit(lab, PLAIN + b"gpgsig -----BEGIN PGP SIGNATURE-----\n x\n"),
+    "no author": lambda lab: raw_commit(lab, b"committer " + ALICE + b"\n"),
+    "two addresses in one author": lambda lab: raw_commit(
+        lab, b"author A <a@lab> C <carol@lab> 1 +0000\ncommitter " + ALICE + b"\n"),
+    "an author that is no UTF-8": lambda lab: raw_commit(
+        lab, b"author A <\xff\xfe@lab> 1 +0000\ncommitter " + ALICE + b"\n"),
+    "a co-author without an address": lambda lab: change(lab, "more\n\nCo-authored-by: somebody"),
+    "more co-authors than anybody reads": lambda lab: change(lab, "Co-authored-by: A <a@lab>\n" * 1001),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", UNREADABLE.values(), ids=UNREADABLE)
+def test_who_cannot_be_read_is_a_conflict(lab: Lab, way: Callable[[Lab], object]) -> None:
+    """I131, I3: an unknown hand might be anybody's, so that both leads count for nothing."""
+    way(lab)
+    unknown = {account for account in contributors(lab) if account.startswith("unknown:")}
+    assert len(unknown) == 1
+    for who in ("carol", "dan"):
+        lab.put(who)
+    decision = lab.decide()
+    assert not decision.allowed
+    assert any("belongs to no known person" in line for line in because(decision))
+
+
+def test_a_known_signer_is_no_conflict(lab: Lab) -> None:
+    """The twin: alice signs her own commit, and both leads may approve."""
+    signed(lab, "alice")
+    for who in ("carol", "dan"):
+        lab.put(who)
+    assert lab.decide().allowed
+
+
+def test_an_accepted_commit_ends_the_range(lab: Lab) -> None:
+    """Who wrote what was reviewed before is free again; by commit id and by tree id."""
+    change(lab, GIT_AUTHOR_EMAIL="carol@lab")
+    accepted, tree = git(lab.root, "rev-parse", "HEAD"), git(lab.root, "rev-parse", "HEAD^{tree}")
+    change(lab)
+    assert contributors(lab) == {"user:alice", "user:carol"}
+    assert contributors(lab, (accepted,)) == contributors(lab, (tree,)) == {"user:alice"}
+    assert contributors(lab, (git(lab.root, "rev-parse", "HEAD"),)) == set()
+
+
+def test_a_branch_around_an_accepted_commit_brings_only_itself(lab: Lab) -> None:
+    """As `git rev-list HEAD --not ACCEPTED`: what the accepted commit holds is not counted again."""
+    change(lab, GIT_AUTHOR_EMAIL="carol@lab")
+    git(lab.root, "branch", "side")
+    accepted = change(lab, GIT_AUTHOR_EMAIL="dan@lab")
+    git(lab.root, "checkout", "-q", "side")
+    (lab.root / "side.py").write_text("#\n")
+    git(lab.root, "add", ".")
+    git(lab.root, "commit", "-qm", "side", GIT_AUTHOR_EMAIL="erin@lab", GIT_COMMITTER_EMAIL="erin@lab")
+    git(lab.root, "checkout", "-q", "main")
+    git(lab.root, "merge", "-q", "--no-ff", "-m", "merge", "side")
+    assert contributors(lab, (accepted,)) == {"user:alice", "user:erin"}
+    head = git(lab.root, "rev-parse", "HEAD")
+    listed = git(lab.root, "rev-list", head, "--not", accepted).split()
+    with open_objects(find_gitdir(str(lab.root), {lab.root.stat().st_uid}), head, time.monotonic() + 10) as reader:
+        assert {commit.oid for commit in commits_since(reader, head, frozenset({accepted}))} == set(listed)
+
+
+def test_unsigned_commits_are_a_conflict_where_signatures_are_demanded(lab: Lab) -> None:
+    """An author is a claim; with `signed_only` it has to be signed."""
+    change(lab)
+    signed(lab, "alice")
+    first = git(lab.root, "rev-parse", "HEAD~2")
+    assert len({a for a in contributors(lab, (first,), signed_only=True) if a.startswith("unknown:unsigned-")}) == 1
+    assert contributors(lab, (git(lab.root, "rev-parse", "HEAD~1"),), signed_only=True) == {"user:alice"}
+
+
+def test_shallow_history_has_no_contributors(lab: Lab, tmp_path: Path) -> None:
+    """Where old commits are missing nobody is independent, and it is said why."""
+    change(lab, GIT_AUTHOR_EMAIL="carol@lab")
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{lab.root}", str(tmp_path / "shallow"))
+    shallow = replace(lab, root=tmp_path / "shallow")
+    shallow = replace(shallow, inputs=type(lab.inputs)(argv=lab.inputs.argv, directory=str(shallow.root)))
+    for who in ("carol", "dan"):
+        shallow.put(who)
+    decision = shallow.decide()
+    assert not decision.allowed
+    assert "approval.contributors_unknown" in codes(decision)
+
+
+def test_replace_refs_and_grafts_hide_nobody(lab: Lab) -> None:
+    """A replacement that shows a commit without carol is not seen."""
+    wrong = change(lab, GIT_AUTHOR_EMAIL="carol@lab")
+    git(lab.root, "commit", "-q", "--amend", "--no-edit", "--reset-author")
+    right = git(lab.root, "rev-parse", "HEAD")
+    git(lab.root, "reset", "-q", "--hard", wrong)
+    git(lab.root, "replace", wrong, right)
+    (lab.root / ".git" / "info" / "grafts").write_text(f"{wrong}\n")
+    assert contributors(lab) == {"user:alice", "user:carol"}
+
+
+def test_whoever_runs_the_launcher_is_no_approver(lab: Lab) -> None:
+    """I134: carol asks in alice's name and approves herself."""
+    for who in ("carol", "dan"):
+        lab.put(who)
+    assert lab.decide().allowed
+    uid = os.getuid()
+    known = account_name(uid)
+    people = tuple(
+        replace(person, accounts=(*person.accounts, f"user:{known}")) if person.id == "carol" else person
+        for person in SNAPSHOT.people
+    )
+    collector = ReviewedRepositoryCollector(people, lab.files, uid=uid)
+    found = collector.collect(lab.request, lab.inputs, NOW)
+    assert f"user:{known}" in (found.contributors or ())
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+def test_a_commit_signed_by_git_itself_names_its_signer(lab: Lab, tmp_path: Path) -> None:
+    """git calls ssh-keygen; the signature is verified in process, its key an SSH line in `Persons`."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "id")], check=True)
+    line = (tmp_path / "id.pub").read_text()
+    path = lab.root / "train.py"
+    path.write_text("#\n")
+    options = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={tmp_path / 'id'}")
+    git(lab.root, *options, "commit", "-qam", "signed", "-S", stdin=b"", **DATE)
+    head = git(lab.root, "rev-parse", "HEAD")
+    carol = replace(next(p for p in SNAPSHOT.people if p.id == "carol"), keys=(line,))
+    people = (*(p for p in SNAPSHOT.people if p.id != "carol"), carol)
+    with open_objects(find_gitdir(str(lab.root), {lab.root.stat().st_uid}), head, time.monotonic() + 10) as reader:
+        content = reader.read(head, "commit")
+        assert b"gpgsig -----BEGIN SSH SIGNATURE-----" in content
+        assert contributors_of(reader, head, Signers(people)) == ("user:alice", "user:carol")
+        assert b"gpgsig" not in Commit(head, content).signed

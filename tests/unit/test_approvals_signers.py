@@ -1,0 +1,144 @@
+"""Allowed signers as ssh-keygen reads them, or stricter."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.signers import Signers, UnknownSigner, matches, parse_allowed_signers, parse_revoked, person_key
+from policyguard.attest.sshsig import SshKey, sign
+from policyguard.errors import ConfigurationError
+from policyguard.model.policy import Person
+from policyguard.values import parse_instant
+
+NAMESPACE = "policyguard-approval@v1"
+CAROL, DAN = PrivateKey(b"\1" * 32), PrivateKey(b"\2" * 32)
+LINE = SshKey(CAROL.public.raw).text
+NOW = parse_instant("2030-06-01T12:00:00Z")
+PERSONS = (
+    Person(id="carol", accounts=("user:carol",), emails=("carol@lab",)),
+    Person(id="dan", accounts=("user:dan",), emails=("dan@lab",), keys=(DAN.public.text,)),
+)
+
+
+def who(text: str, key: PrivateKey = CAROL, *, revoked: str = "", now: int = NOW) -> str:
+    """Return the person whose key this is, or the reason code why nobody's."""
+    signers = Signers(PERSONS, parse_allowed_signers(text.encode()), parse_revoked(revoked.encode()))
+    try:
+        return signers.person_of(SshKey(key.public.raw), NAMESPACE, (now,)).id
+    except UnknownSigner as problem:
+        return problem.code
+
+
+CASES: dict[str, tuple[str, str]] = {
+    "by e-mail address": (f"carol@lab {LINE}", "carol"),
+    "by account": (f"user:carol {LINE}", "carol"),
+    "by one of several principals": (f"x@y,carol@lab {LINE} a comment", "carol"),
+    "in another case": (f"CAROL@lab {LINE}", "unknown_person"),
+    "quoted": (f'"carol@lab" {LINE}', "carol"),
+    "after comments and empty lines": (f"# people\n\n  \ncarol@lab {LINE}\n", "carol"),
+    "with a pattern that fits one": (f"car*@lab {LINE}", "carol"),
+    "with a pattern that fits two": (f"*@lab {LINE}", "ambiguous_key"),
+    "with a pattern and an exception": (f"*@lab,!dan@lab {LINE}", "carol"),
+    "for nobody we know": (f"zoe@lab {LINE}", "unknown_person"),
+    "in our namespace": (f'carol@lab namespaces="{NAMESPACE}" {LINE}', "carol"),
+    "in a pattern of namespaces": (f'carol@lab namespaces="git,policyguard-*" {LINE}', "carol"),
+    "in another namespace": (f'carol@lab namespaces="git" {LINE}', "wrong_namespace"),
+    "in time": (f'carol@lab valid-after="20300101Z",valid-before="20310101Z" {LINE}', "carol"),
+    "with capital options": (f'carol@lab Valid-After="20300101Z" {LINE}', "carol"),
+    "too early": (f'carol@lab valid-after="203006011201Z" {LINE}', "key_window"),
+    "on the dot": (f'carol@lab valid-after="20300601120000Z" {LINE}', "carol"),
+    "too late": (f'carol@lab valid-before="20300601120000Z" {LINE}', "key_window"),
+    "without a zone, maybe too early": (f'carol@lab valid-after="203006010001" {LINE}', "key_window"),
+    "without a zone, surely in time": (f'carol@lab valid-after="20300531" {LINE}', "carol"),
+    "without a zone, maybe too late": (f'carol@lab valid-before="20300602" {LINE}', "key_window"),
+    "without a zone, surely not yet too late": (f'carol@lab valid-before="203006020300" {LINE}', "carol"),
+    "in one of two lines": (f'carol@lab valid-before="20200101Z" {LINE}\ncarol@lab {LINE}', "carol"),
+    "with an RSA line beside it": (f"carol@lab ssh-rsa AAAAB3NzaC1yc2E=\ncarol@lab {LINE}", "carol"),
+    "in no line": ("", "unknown_signer"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES)
+def test_whose_key_it_is(text: str, expected: str) -> None:
+    """I124, I125: windows, namespaces and patterns are honoured, and a key is one person's."""
+    assert who(text) == expected
+
+
+def test_a_key_of_persons_needs_no_file() -> None:
+    """`Persons.keys`, as `ed25519:` or as an SSH line; where the file names it, the file's window holds."""
+    dan = SshKey(DAN.public.raw)
+    assert who("", DAN) == "dan"
+    assert person_key(dan.text + " dan@laptop") == dan
+    assert who(f'dan@lab valid-before="20200101Z" {dan.text}', DAN) == "key_window"
+    assert who(f"carol@lab {dan.text}", DAN) == "ambiguous_key"
+
+
+def test_a_revoked_key_is_nobodys() -> None:
+    """I123: by line, by fingerprint and as `ed25519:`; whatever else lists it."""
+    for revoked in (LINE, SshKey(CAROL.public.raw).fingerprint + " stolen", CAROL.public.text):
+        assert who(f"carol@lab {LINE}", revoked=revoked) == "revoked_key"
+    assert who(f"carol@lab {LINE}", revoked=SshKey(DAN.public.raw).fingerprint) == "carol"
+
+
+MISTAKES: dict[str, tuple[str, str]] = {
+    "certificates": (f"*@lab cert-authority {LINE}", "`cert-authority` is not supported"),
+    "an unknown option": (f'carol@lab from="x" {LINE}', "option `from`"),
+    "an option twice": (f'carol@lab namespaces="a",namespaces="b" {LINE}', "once"),
+    "an option without value": (f"carol@lab valid-after {LINE}", "valid-after"),
+    "a time in words": (f'carol@lab valid-after="tomorrow" {LINE}', "time `tomorrow`"),
+    "a thirteenth month": (f'carol@lab valid-after="20301301Z" {LINE}', "line 1"),
+    "no key": ("carol@lab ssh-ed25519", "principals, a key type and a key"),
+    "a damaged key": ("carol@lab ssh-ed25519 AAAA", "line 1"),
+    "an empty principal": (f"carol@lab,, {LINE}", "patterns separated by commas"),
+    "an unclosed quote": (f'carol@lab namespaces="git {LINE}', "line 1"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_refuses_the_whole_file(text: str, words: str) -> None:
+    """The line is named."""
+    with pytest.raises(ConfigurationError, match="line 1") as refusal:
+        parse_allowed_signers(text.encode())
+    assert words in refusal.value.message
+
+
+def test_bytes_that_are_no_text_refuse_the_file() -> None:
+    """Neither list may hold anything but UTF-8."""
+    for parse in (parse_allowed_signers, parse_revoked):
+        with pytest.raises(ConfigurationError, match="not UTF-8"):
+            parse(b"\xff")
+    with pytest.raises(ConfigurationError, match="line 1"):
+        parse_revoked(b"ssh-ed25519 AAAA")
+
+
+@pytest.mark.parametrize(
+    ("text", "patterns", "expected"),
+    [
+        ("abc", ("a*c",), True), ("abc", ("a?c",), True), ("abc", ("a?",), False), ("", ("*",), True),
+        ("abc", ("*", "!abc"), False), ("abc", ("!x",), False), ("a" * 200, ("*a" * 50 + "b",), False),
+        ("a[b", ("a[b",), True), ("a*b", ("a\\*b",), False),
+    ],
+)  # fmt: skip
+def test_patterns(text: str, patterns: tuple[str, ...], expected: bool) -> None:
+    """`*`, `?` and `!`, nothing else; a pattern cannot make matching slow."""
+    assert matches(text, patterns) is expected
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+@pytest.mark.parametrize(
+    "text",
+    [text for text, expected in CASES.values() if expected in ("carol", "wrong_namespace") and "user:" not in text],
+)
+def test_ssh_keygen_agrees(tmp_path: Path, text: str) -> None:
+    """What counts here counts for `ssh-keygen -Y verify` too, and what is in another namespace for neither."""
+    (tmp_path / "signers").write_text(text + "\n")
+    (tmp_path / "sig").write_bytes(sign(b"message", NAMESPACE, CAROL))
+    command = ["ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", "carol@lab", "-f", str(tmp_path / "signers")]
+    command += ["-s", str(tmp_path / "sig"), "-O", "verify-time=20300601120000Z"]
+    done = subprocess.run(command, input=b"message", capture_output=True, check=False)
+    assert (done.returncode == 0) == (who(text) == "carol"), done.stderr

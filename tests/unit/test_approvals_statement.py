@@ -1,0 +1,234 @@
+"""Approval statements: one spelling, in-toto's shape, and nothing but `RefusedApproval` for what is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policyguard.attest.approval import (
+    APPROVAL_TYPE,
+    MAX_APPROVAL_BYTES,
+    NAMESPACE,
+    RefusedApproval,
+    Sought,
+    approval_statement,
+    check_covers,
+    command_digest,
+    parse_approval,
+)
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.signers import Signers
+from policyguard.attest.sshsig import SshSignatureError, parse_signature, sign
+from policyguard.evidence.approvals import Presented, examine
+from policyguard.model.policy import Person
+from policyguard.model.request import Request
+from policyguard.values import NANOSECONDS_PER_S, canonical
+
+NOW = 1_900_000_000 * NANOSECONDS_PER_S
+HOUR = 3600 * NANOSECONDS_PER_S
+KEY = PrivateKey(b"\1" * 32)
+SIGNERS = Signers((Person(id="carol", accounts=("user:carol",), keys=(KEY.public.text,)),))
+REQUEST = Request.of("user:alice", "job:submit", "job:team/vision/run-19", gpus=256)
+SOUGHT = Sought(request=REQUEST, found={"tree": "a" * 40}, demanded=("tree",))
+STATEMENT = approval_statement(
+    subjects={"tree": "a" * 40, "request": SOUGHT.request_digest}, action="job:submit",
+    resource="job:team/vision/run-19", approver="user:carol", reason="reviewed", approved_at=NOW - HOUR,
+    expires=NOW + HOUR,
+)  # fmt: skip
+PAYLOAD = STATEMENT.payload
+
+
+def test_a_statement_is_an_in_toto_statement_in_one_spelling() -> None:
+    """I126: its bytes say it all, and parse to the same value."""
+    data = json.loads(PAYLOAD)
+    assert data["_type"] == "https://in-toto.io/Statement/v1"
+    assert data["predicateType"] == APPROVAL_TYPE
+    assert data["subject"] == [
+        {"digest": {"sha256": SOUGHT.request_digest}, "name": "request"},
+        {"digest": {"gitTree": "a" * 40}, "name": "tree"},
+    ]
+    assert parse_approval(PAYLOAD) == STATEMENT
+    assert canonical(data) == PAYLOAD
+
+
+def test_another_spelling_of_the_same_statement_is_refused() -> None:
+    """I126: spaces, another order, a default spelled out."""
+    data = json.loads(PAYLOAD)
+    spellings = [json.dumps(data).encode(), PAYLOAD + b" ", json.dumps(data, indent=1).encode()]
+    data["predicate"]["any_command"] = False
+    for text in (*spellings, canonical(data)):
+        with pytest.raises(RefusedApproval, match="one spelling"):
+            parse_approval(text)
+
+
+def changed(**changes: Any) -> bytes:
+    data = json.loads(PAYLOAD)
+    for path, value in changes.items():
+        target = data
+        *way, last = path.split("__")
+        for step in way:
+            target = target[int(step)] if step.isdigit() else target[step]
+        target[last] = value
+    return canonical(data)
+
+
+MALFORMED: dict[str, bytes] = {
+    "another statement type": changed(_type="https://in-toto.io/Statement/v0.1"),
+    "another predicate": changed(predicateType="https://slsa.dev/provenance/v1"),
+    "an unknown field": changed(predicate__tier=3),
+    "a number as reason": changed(predicate__reason=3),
+    "an empty reason": changed(predicate__reason=" "),
+    "a long reason": changed(predicate__reason="x" * 1001),
+    "an action that is none": changed(predicate__action="job:submit\n\x1b[31m"),
+    "a bare approver": changed(predicate__approver="carol"),
+    "a time without zone": changed(predicate__expires="2030-03-17T17:46:40"),
+    "a time in another spelling": changed(predicate__approved_at="2030-03-17T16:46:40.000Z"),
+    "a time before all times": changed(predicate__approved_at="0001-01-01T00:00:00+14:00"),
+    "no time at all between": changed(predicate__expires=json.loads(PAYLOAD)["predicate"]["approved_at"]),
+    "a year": changed(predicate__expires="2031-03-17T17:46:40Z"),
+    "a float as limit": PAYLOAD.replace(b'"reason"', b'"limits":{"gpus":1.5},"reason"'),
+    "a null as limit": changed(predicate__limits={"gpus": None}),
+    "a huge limit": changed(predicate__limits={"gpus": 2**60}),
+    "no subject": changed(subject=[]),
+    "a command alone": changed(subject=[{"digest": {"sha256": "0" * 64}, "name": "command"}]),
+    "a subject twice": changed(subject=[json.loads(PAYLOAD)["subject"][0]] * 2),
+    "a subject of no kind": changed(subject__0__name="building"),
+    "an abbreviated tree": changed(subject__1__digest={"gitTree": "a" * 12}),
+    "a tree under another name": changed(subject__1__digest={"sha1": "a" * 40}),
+    "two digests": changed(subject__0__digest={"sha256": "0" * 64, "sha512": "0" * 128}),
+    "duplicate keys": PAYLOAD.replace(b'"reason"', b'"reason":"x","reason"'),
+    "a lone surrogate": PAYLOAD.replace(b"reviewed", b"\\ud800"),
+    "too many bytes": b" " * (MAX_APPROVAL_BYTES + 1),
+    "nested lists": b"[" * 10_000,
+    "a list": b"[]",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED)
+def test_what_is_no_approval_is_refused(payload: bytes) -> None:
+    """I126, I129: by its own code, never by a traceback."""
+    with pytest.raises(RefusedApproval) as refusal:
+        parse_approval(payload)
+    assert refusal.value.code == "approval.malformed"
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_would_never_count_cannot_be_made() -> None:
+    """I129: the builder refuses what the parser refuses."""
+    with pytest.raises(RefusedApproval):
+        approval_statement(subjects={}, action="job:submit", resource="job:x", approver="user:c", reason="r",
+                           approved_at=NOW, expires=NOW + HOUR)  # fmt: skip
+
+
+def test_the_order_of_subjects_and_limits_does_not_matter() -> None:
+    """One value, one spelling, however it was put together."""
+    parts: dict[str, Any] = {
+        "action": "job:submit", "resource": "job:x", "approver": "user:c", "reason": "r", "approved_at": NOW,
+        "expires": NOW + HOUR,
+    }  # fmt: skip
+    one = approval_statement(subjects={"tree": "a" * 40, "policy": "b" * 64}, limits={"x": 1, "é": 2}, **parts)
+    two = approval_statement(subjects={"policy": "b" * 64, "tree": "a" * 40}, limits={"é": 2, "x": 1}, **parts)
+    assert one.payload == two.payload
+
+
+def test_the_command_digest_tells_commands_apart() -> None:
+    """Words are not joined, the folder and the files are part of it."""
+    digests = {
+        command_digest(("a", "b c"), "."), command_digest(("a b", "c"), "."), command_digest(("a", "b c"), "x"),
+        command_digest(("a", "b c"), ".", ("f",)), command_digest(("a", "b c", "f"), "."),
+    }  # fmt: skip
+    assert len(digests) == 5
+
+
+def code(sought: Sought, **changes: Any) -> str:
+    """Return the reason code why an approval with these changes does not cover what is sought; empty if it does."""
+    parts: dict[str, Any] = {
+        "subjects": {"tree": "a" * 40}, "action": "job:submit", "resource": "job:team/vision/**",
+        "approver": "user:carol", "reason": "r", "approved_at": NOW - HOUR, "expires": NOW + HOUR,
+        "limits": {"gpus": 512},
+    }  # fmt: skip
+    try:
+        check_covers(approval_statement(**{**parts, **changes}), sought)
+    except RefusedApproval as problem:
+        return problem.code
+    return ""
+
+
+def asked(**properties: Any) -> Sought:
+    return Sought(request=Request.of("user:a", "job:submit", "job:team/vision/r", context=None, **properties),
+                  found={"tree": "a" * 40}, demanded=("tree",))  # fmt: skip
+
+
+PUSH = Sought(
+    request=Request.of("user:a", "repo:push", "repo:team/vision/trainer"), found={"tree": "b" * 40}, demanded=("tree",),
+    target_ref="refs/heads/main", from_id="1" * 40, target_id="b" * 40,
+)  # fmt: skip
+PUSHED: dict[str, Any] = {
+    "subjects": {"tree": "b" * 40}, "action": "repo:push", "resource": "repo:team/vision/trainer", "limits": {},
+    "target_ref": "refs/heads/main", "from_id": "1" * 40, "target_id": "b" * 40,
+}  # fmt: skip
+
+COVERS: dict[str, tuple[Sought, dict[str, Any], str]] = {
+    "within the limit": (asked(gpus=512), {}, ""),
+    "one more": (asked(gpus=513), {}, "approval.over_limit"),
+    "less than none": (asked(gpus=-1), {}, "approval.over_limit"),
+    "a text where a number is approved": (asked(gpus="512"), {}, "approval.other_value"),
+    "a bool where a number is approved": (asked(gpus=True), {}, "approval.other_value"),
+    "one property more": (asked(gpus=8, nodes=1), {}, "approval.no_limit"),
+    "no property at all": (asked(), {}, ""),
+    "another action": (asked(gpus=8), {"action": "job:kill"}, "approval.other_action"),
+    "another resource": (asked(gpus=8), {"resource": "job:team/llm/**"}, "approval.other_resource"),
+    "another type of resource": (asked(gpus=8), {"resource": "repo:team/vision/**"}, "approval.other_resource"),
+    "a star that stops at a slash": (asked(gpus=8), {"resource": "job:team/*"}, "approval.other_resource"),
+    "another tree": (asked(gpus=8), {"subjects": {"tree": "b" * 40}}, "approval.other_tree"),
+    "a push to this ref": (PUSH, PUSHED, ""),
+    "a push to another ref": (PUSH, {**PUSHED, "target_ref": "refs/heads/dev"}, "approval.other_target"),
+    "a push from elsewhere": (PUSH, {**PUSHED, "from_id": "2" * 40}, "approval.other_target"),
+    "a push without a target": (PUSH, {**PUSHED, "target_id": ""}, "approval.other_target"),
+    "a target where nothing moves": (asked(gpus=8), {"target_ref": "refs/heads/main"}, "approval.other_target"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sought", "changes", "expected"), COVERS.values(), ids=COVERS)
+def test_what_an_approval_covers(sought: Sought, changes: dict[str, Any], expected: str) -> None:
+    """I127, I128."""
+    assert code(sought, **changes) == expected
+
+
+GOOD = Presented("good", PAYLOAD, sign(PAYLOAD, NAMESPACE, KEY))
+
+
+def test_the_good_one_counts() -> None:
+    """The twin of all mutations."""
+    assert len(examine([GOOD], SIGNERS, SOUGHT, NOW).approvals) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_mutation_of_an_approval_counts_or_raises(data: st.DataObject) -> None:
+    """Bytes of payload or signature changed, inserted or cut: refused with a code, or it is the same approval."""
+    content, signature = GOOD.content, GOOD.signature or b""
+    which = data.draw(st.booleans())
+    target = content if which else signature
+    start = data.draw(st.integers(0, len(target)))
+    end = data.draw(st.integers(start, min(len(target), start + 8)))
+    mutated = target[:start] + data.draw(st.binary(max_size=8)) + target[end:]
+    presented = Presented("m", mutated, signature) if which else Presented("m", content, mutated)
+    found = examine([presented], SIGNERS, SOUGHT, NOW)
+    assert len(found.approvals) + len(found.refused) == 1
+    if found.approvals:
+        assert presented.content == content
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_parsers_raise_anything_else(data: bytes) -> None:
+    """Random payloads, armours and envelopes."""
+    assert not examine([Presented("x", data), Presented("x", data, data)], SIGNERS, SOUGHT, NOW).approvals
+    with pytest.raises(SshSignatureError):
+        parse_signature(data)

@@ -1,0 +1,98 @@
+"""The verification summary: SLSA's shape, and PASSED only where a signed allow says so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from policyguard.attest.statement import PolicyRecord, Predicate
+from policyguard.attest.vsa import QUORUM_LEVEL, Revision, source_summary
+
+SCHEMA = {
+    "type": "object",
+    "required": ["_type", "subject", "predicateType", "predicate"],
+    "properties": {
+        "_type": {"const": "https://in-toto.io/Statement/v1"},
+        "predicateType": {"const": "https://slsa.dev/verification_summary/v1"},
+        "subject": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"required": ["digest"], "properties": {"digest": {"required": ["gitCommit"]}}},
+        },
+        "predicate": {
+            "type": "object",
+            "required": ["verifier", "timeVerified", "resourceUri", "policy", "verificationResult", "verifiedLevels"],
+            "properties": {
+                "verifier": {"required": ["id"], "properties": {"id": {"type": "string", "format": "uri"}}},
+                "timeVerified": {"type": "string", "format": "date-time"},
+                "resourceUri": {"type": "string", "format": "uri"},
+                "policy": {"required": ["uri"], "properties": {"digest": {"required": ["sha256"]}}},
+                "inputAttestations": {"items": {"required": ["digest"], "properties": {"uri": {"format": "uri"}}}},
+                "verificationResult": {"enum": ["PASSED", "FAILED"]},
+                "verifiedLevels": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+            },
+        },
+    },
+}
+"""The required fields and formats of slsa.dev/verification_summary/v1, "Schema"."""
+
+REVISION = Revision(commit="4d" * 20, ref="refs/heads/main", resource_uri="git+https://forge.example/trainer")
+
+
+def predicate(**changes: Any) -> Predicate:
+    fields: dict[str, Any] = {
+        "action": "repo:push", "approvals": (), "audience": "forge", "bound": (), "decision": "allow",
+        "decision_id": "ab" * 16, "determining": (), "engine_version": "0.1.0", "errored": (), "facts": {}, "gaps": (),
+        "expires": "2030-03-07T12:15:00Z", "issued_at": "2030-03-07T12:00:00Z", "missing": {}, "mode": "enforcing",
+        "not_before": "2030-03-07T12:00:00Z", "obligations": (), "policy": PolicyRecord("cd" * 32, 1),
+        "reason_codes": ("repo.signed_push",), "request_digest": "ef" * 32, "requester": "user:alice",
+        "requiring": (), "resource": "repo:team/vision/trainer",
+    }  # fmt: skip
+    return Predicate(**{**fields, **changes})
+
+
+def summary(
+    *, revision: Revision = REVISION, levels: tuple[str, ...] = ("SLSA_SOURCE_LEVEL_2",), **changes: Any
+) -> Any:
+    data = source_summary(
+        revision, predicate(**changes), decision_digest="12" * 32, verifier="urn:policyguard:guard:k",
+        verified_at=10**18, levels=levels,
+    )  # fmt: skip
+    return json.loads(data)
+
+
+def test_the_statement_has_the_published_shape() -> None:
+    """Every required field, formats checked."""
+    jsonschema_rs.validator_for(SCHEMA, validate_formats=True).validate(summary())
+
+
+def test_a_quorum_that_was_met_is_a_level_of_its_own() -> None:
+    """It stands there only if rules demanded one."""
+    assert summary(requiring=("main-needs-two-leads",))["predicate"]["verifiedLevels"] == [
+        QUORUM_LEVEL,
+        "SLSA_SOURCE_LEVEL_2",
+    ]
+    assert summary()["predicate"]["verifiedLevels"] == ["SLSA_SOURCE_LEVEL_2"]
+
+
+@pytest.mark.parametrize("changes", [{"decision": "deny"}, {"mode": "advisory"}])
+def test_a_deny_and_an_advisory_allow_pass_nothing(changes: dict[str, Any]) -> None:
+    """INVARIANT I151."""
+    with pytest.raises(ValueError, match="no enforcing allow"):
+        summary(**changes)
+
+
+@pytest.mark.parametrize("level", ["SLSA_BUILD_LEVEL_3", "SLSA_SOURCE_LEVEL_9", "", "ORG_SOURCE_x"])
+def test_levels_are_spelled_as_slsa_spells_them(level: str) -> None:
+    """Another spelling would be read by nobody."""
+    with pytest.raises(ValueError, match="level"):
+        summary(levels=(level,))
+
+
+def test_a_short_commit_id_is_refused() -> None:
+    """The subject is one commit, never a prefix."""
+    with pytest.raises(ValueError, match="commit"):
+        summary(revision=Revision(commit="4d1f0c", ref="refs/heads/main", resource_uri="git+https://x/y"))
