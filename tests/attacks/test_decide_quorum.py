@@ -140,3 +140,20 @@ def test_as_many_places_are_filled_as_can_be(asked: tuple[Approvers, ...], accou
     """No more places than distinct people can take, and no fewer, whatever the order of approvals."""
     found = unmet(Quorum(id="q", approvers=asked), *(approval(each) for each in accounts), domain=domain)
     assert found == sum(group.count for group in asked) - most_filled(asked, accounts, domain)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (approval("user:nobody"), "`user:nobody` belongs to no known person"),
+        (approval("user:ann"), "`user:ann` contributed to what is to be approved, or asks for it"),
+        (approval("user:eve"), "eve holds none of the roles asked for"),
+        (approval("user:bob", expires=NOW), "`user:bob` approval has expired"),
+    ],
+)
+def test_a_gap_says_why_an_approval_does_not_count(given: Approval, words: str) -> None:
+    """The reason is the approver's own, and nobody who counts is named."""
+    facts = Facts(REQUEST, {}, approvals=(given, approval("user:cyd")), contributors=())
+    (gap,) = gaps(quorum(count=2), "rule", facts, "red", NOW, PERSONS, held)
+    assert gap.needed == 1
+    assert [reason.partition(": ")[2] for reason in gap.because] == [words]
