@@ -68,7 +68,7 @@ def read_certificate(
 
 
 def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant) -> Person:
-    # INVARIANT I156: without its own look at the signature the hook believes no variable: the pusher may have set it.
+    # INVARIANT I155: without its own look at the signature the hook believes no variable: the pusher may have set it.
     parsed = parse_signature(signature)
     if not parsed.covers(payload, GIT_NAMESPACE):
         raise SshSignatureError("forged", "the signature does not fit the push certificate")
