@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
+from policyguard.evidence.push_certificate import Signed
+from policyguard.evidence.push_facts import PushCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -177,6 +180,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     ReviewedRepositoryCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals"))),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
+    PushCollector(EvidenceError("not seen"), Signed(status="none"), Signers(()), "REMOTE_USER"),
 )
 
 HARD_INPUTS = {
