@@ -10,6 +10,7 @@
     allowedSigners: signers       # whose SSH keys sign approvals and commits, beside the keys of `Persons`
     revokedKeys: revoked          # public keys and fingerprints that count no more
     accepted: accepted            # ids of commits and trees that were reviewed before
+    signedCommits: required       # an unsigned commit is work of somebody unknown
     environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
     checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
     quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
@@ -52,6 +53,7 @@ class Config:
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
     accepted: Path | None = None
+    signed_commits: bool = False
     source: Path | None = None
     looks: Looks = NO_LOOKS
 
@@ -62,7 +64,7 @@ _PATHS = {
 }  # fmt: skip
 """Option to field."""
 
-_FIELDS = (*_PATHS, "audience", "lifetime", *LOOKS)
+_FIELDS = (*_PATHS, "audience", "lifetime", "signedCommits", *LOOKS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -105,6 +107,10 @@ def _with(config: Config, name: str, text: str) -> Config:
         return replace(config, **fields)
     if name == "audience":
         return replace(config, audience=text)
+    if name == "signedCommits":
+        if text != "required":
+            raise ConfigurationError(f"{config.source}: signedCommits: found `{text}`, expected `required`")
+        return replace(config, signed_commits=True)
     return replace(config, lifetime_s=_lifetime_s(config, text))
 
 

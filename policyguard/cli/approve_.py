@@ -23,6 +23,7 @@ from policyguard.attest.approval import (
     approval_statement,
 )
 from policyguard.attest.dsse import sign
+from policyguard.attest.signers import Signers
 from policyguard.cli.jobs import job_request, review_files
 from policyguard.cli.main import FINDINGS, OK
 from policyguard.cli.options import (
@@ -36,6 +37,7 @@ from policyguard.cli.options import (
     write_new,
 )
 from policyguard.cli.output import say, say_json
+from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approvals import Presented, Refusal, folder_approvals, vouched
@@ -244,14 +246,21 @@ def _ssh_sign(payload: bytes, key: Path) -> bytes:
 
 def _doubt(config: Config, presented: Presented) -> dict[str, str]:
     """Return why this approval would not count here, as far as that can be told."""
-    if config.policies is None or not config.policies.is_dir():
+    if config.policies is None:
         return {}
-    signers = load_signers(load_snapshot(config.policies, ()).people, review_files(config))
+    signers = _signers(config)
     try:
         vouched(presented, signers, time.time_ns())
     except RefusedApproval as problem:
         return {"warning": f"{problem.code}: {problem}"}
     return {}
+
+
+def _signers(config: Config) -> Signers:
+    """Return whose keys count here; a compiled snapshot is one that the keys in trust.yaml have signed."""
+    path = needed(config, "policies")
+    keys = () if path.is_dir() else tuple(trusted.key for trusted in read_trust(needed(config, "trust")).keys)
+    return load_signers(load_snapshot(path, keys).people, review_files(config))
 
 
 def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) -> None:
@@ -270,7 +279,7 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
 
 
 def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
-    signers = load_signers(load_snapshot(needed(config, "policies"), ()).people, review_files(config))
+    signers = _signers(config)
     sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
     now = time.time_ns()
     rows: list[dict[str, str]] = []

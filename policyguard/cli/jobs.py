@@ -82,7 +82,7 @@ def review_files(config: Config) -> ReviewFiles:
     """Return where the configuration keeps what reviews are judged by."""
     return ReviewFiles(
         approvals=config.approvals, allowed_signers=config.allowed_signers, revoked_keys=config.revoked_keys,
-        accepted=config.accepted,
+        accepted=config.accepted, signed_only=config.signed_commits,
     )  # fmt: skip
 
 

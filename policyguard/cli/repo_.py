@@ -117,6 +117,7 @@ def _resolved(git: GitDir, word: str) -> str:
                    "account of the process. The first that is set counts.")  # fmt: skip
 @click.option("--allowed-signers", type=click.Path(path_type=Path), help="OpenSSH allowed signers of pushes, commits.")
 @click.option("--revoked-keys", type=click.Path(path_type=Path), help="Keys that speak for nobody any more.")
+@click.option("--gpg-keyring", type=click.Path(path_type=Path), help="The only GPG keys that count, `gpg --export`.")
 @click.option("--approvals", type=click.Path(path_type=Path), help="A folder of approvals, beside those in git notes.")
 @click.option("--owner", type=int, multiple=True, help="A uid that may own the repository, beside ours and root.")
 @click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
@@ -126,7 +127,8 @@ def _resolved(git: GitDir, word: str) -> str:
 def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
     more: dict[str, Any] = {
-        name: _optional(given.pop(name)) for name in ("allowed_signers", "revoked_keys", "approvals", "vsa")
+        name: _optional(given.pop(name))
+        for name in ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "vsa")
     }
     more |= {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
     config = settings(**given)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from policyguard.attest.signers import Signers, UnknownSigner
+from policyguard.attest.sshsig import SshSignatureError
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import Presented, Refusal
 from policyguard.evidence.contributors import Commit, commit_accounts, commit_signer
@@ -22,6 +23,7 @@ from policyguard.evidence.files import shown
 from policyguard.evidence.gitdir import GitDir, head, history_doors, ref_id
 from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
 from policyguard.evidence.notes import note_approvals
+from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
 from policyguard.evidence.push_objects import Trees, find_store, shallow_file
 
 MAX_UPDATES = 1_000
@@ -104,10 +106,10 @@ class PushReader:
 
     def __init__(
         self, directory: str, environment: Mapping[str, str], owners: Collection[int], signers: Signers, *,
-        timeout_s: float = 60.0,
+        keyring: Keyring | None = None, timeout_s: float = 60.0,
     ) -> None:  # fmt: skip
         self._directory, self._environment, self._owners = directory, environment, owners
-        self._signers, self._timeout_s = signers, timeout_s
+        self._signers, self._keyring, self._timeout_s = signers, keyring, timeout_s
 
     def measure(self, updates: tuple[RefUpdate, ...], *, deep: bool = True) -> tuple[Seen, ...]:
         """Return what each update does; without `deep` only ids, tree and kind of change, no commit on the way.
@@ -119,7 +121,9 @@ class PushReader:
         self._refuse_other_histories(git)
         some = next(oid for update in updates for oid in (update.new, update.old) if oid is not None)
         with open_objects(git, some, time.monotonic() + self._timeout_s, quarantine=quarantine) as reader:
-            return tuple([_Look(git, reader, self._signers).see(update, deep=deep) for update in updates])
+            return tuple(
+                [_Look(git, reader, self._signers, self._keyring).see(update, deep=deep) for update in updates]
+            )
 
     def current(self, ref: str) -> str | None:
         """Return the object a reference points to now, None if it does not exist."""
@@ -145,8 +149,8 @@ class PushReader:
 
 
 class _Look:
-    def __init__(self, git: GitDir, reader: ObjectReader, signers: Signers) -> None:
-        self._git, self._reader, self._signers = git, reader, signers
+    def __init__(self, git: GitDir, reader: ObjectReader, signers: Signers, keyring: Keyring | None) -> None:
+        self._git, self._reader, self._signers, self._keyring = git, reader, signers, keyring
         self._trees = Trees(reader)
 
     def see(self, update: RefUpdate, *, deep: bool) -> Seen:
@@ -209,14 +213,27 @@ class _Look:
     def _note_commit(self, seen: Seen, commit: Commit) -> None:
         seen.commits += 1
         seen.accounts |= commit_accounts(commit, self._signers)
-        try:
-            (signature,) = commit.values(b"gpgsig", b"gpgsig-sha256")
-            seen.signers.add(commit_signer(commit, signature, self._signers))
-        except (ValueError, UnknownSigner):
-            if len(seen.unsigned) <= MAX_UNSIGNED:
-                seen.unsigned.add(commit.oid)
+        signer = self._signer(commit)
+        if signer is not None:
+            seen.signers.add(signer)
+            # What could not be read as an SSH signature was read as another one, so it is of nobody unknown.
+            seen.accounts.discard(f"unknown:signature-{commit.oid[:12]}")
+        elif len(seen.unsigned) <= MAX_UNSIGNED:
+            seen.unsigned.add(commit.oid)
         for path, was, now in self._touched(commit):
             self._note(seen, path, was, now)
+
+    def _signer(self, commit: Commit) -> str | None:
+        signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
+        if len(signatures) != 1:
+            return None
+        if signatures[0].startswith(PGP_BEGIN):
+            person = None if self._keyring is None else self._keyring.person_of(commit.signed, signatures[0])
+            return person.accounts[0] if person is not None else None
+        try:
+            return commit_signer(commit, signatures[0], self._signers)
+        except (SshSignatureError, UnknownSigner):
+            return None
 
     def _touched(self, commit: Commit) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
         """Yield what this commit does that none of its parents had: of a merge, only what the merge itself changed."""

@@ -16,13 +16,15 @@ from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.evidence.contributors import GIT_NAMESPACE
 from policyguard.evidence.files import shown
 from policyguard.evidence.push import RefUpdate
+from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
 from policyguard.model.policy import Person
 from policyguard.values import Instant
 
 MAX_CERTIFICATE_BYTES = 262_144
 
+_NOT_PINNED = "the push certificate has no good GPG signature by a pinned key of somebody known"
 _VARIABLE = "GIT_PUSH_CERT"
-_ARMOURS = (b"-----BEGIN SSH SIGNATURE-----", b"-----BEGIN PGP SIGNATURE-----", b"-----BEGIN SIGNED MESSAGE-----")
+_ARMOURS = (b"-----BEGIN SSH SIGNATURE-----", PGP_BEGIN, b"-----BEGIN SIGNED MESSAGE-----")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ def read_certificate(
     read_blob: Callable[[str], bytes | None],
     signers: Signers,
     now: Instant,
+    keyring: Keyring | None = None,
 ) -> Signed:
     """Return who signed this push. The signature is verified in this process; git's word alone is not enough."""
     oid = environment.get(_VARIABLE, "")
@@ -58,8 +61,11 @@ def read_certificate(
     # INVARIANT I145: status G without a signer is not a signer.
     if told["STATUS"] != "G" or not told["SIGNER"].strip():
         return Signed(status="bad", why=_not_good(told["STATUS"]))
+    if signature.startswith(PGP_BEGIN) and keyring is not None:
+        owner = keyring.person_of(payload, signature)
+        return Signed(status="good", signer=owner) if owner is not None else Signed(status="bad", why=_NOT_PINNED)
     if not signature.startswith(_ARMOURS[0]):
-        return Signed(status="bad", why="the push certificate has no SSH signature, other kinds are not verified here")
+        return Signed(status="bad", why="the push certificate is signed in a way that is not verified here")
     try:
         person = _signer(payload, signature, signers, now)
     except (UnknownSigner, SshSignatureError) as problem:
@@ -68,7 +74,7 @@ def read_certificate(
 
 
 def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant) -> Person:
-    # INVARIANT I156: without its own look at the signature the hook believes no variable: the pusher may have set it.
+    # INVARIANT I155: without its own look at the signature the hook believes no variable: the pusher may have set it.
     parsed = parse_signature(signature)
     if not parsed.covers(payload, GIT_NAMESPACE):
         raise SshSignatureError("forged", "the signature does not fit the push certificate")

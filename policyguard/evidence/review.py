@@ -45,6 +45,8 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
     accepted: Path | None = None
+    signed_only: bool = False
+    """Whether a commit without a good signature is work of somebody unknown, as its author is only a claim."""
 
 
 class ReviewedRepositoryCollector:
@@ -58,11 +60,11 @@ class ReviewedRepositoryCollector:
 
     def __init__(
         self, persons: Sequence[Person], files: ReviewFiles, *, timeout_s: float = 15.0,
-        owners: Collection[int] | None = None, signed_only: bool = False, uid: int | None = None,
+        owners: Collection[int] | None = None, uid: int | None = None,
     ) -> None:  # fmt: skip
         self._uid = os.getuid() if uid is None else uid
         self._persons, self._files = tuple(persons), files
-        self._timeout_s, self._signed_only = timeout_s, signed_only
+        self._timeout_s = timeout_s
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
@@ -99,7 +101,7 @@ class ReviewedRepositoryCollector:
         self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str]
     ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         try:
-            found = contributors_of(reader, commit, signers, accepted, signed_only=self._signed_only)
+            found = contributors_of(reader, commit, signers, accepted, signed_only=self._files.signed_only)
         except EvidenceError as problem:
             return None, (f"approval.contributors_unknown: {problem}",)
         return (*found, *_runner(self._uid, signers)), ()

@@ -123,7 +123,7 @@ def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
         yield f"{path}: is not current, install it again"
     if os.path.realpath(options.repo) != git.shared:
         yield f"{path}: was written for `{shown(options.repo)}`, this repository was moved or copied"
-    for each in (options.policies, options.key, options.allowed_signers, options.revoked_keys, options.approvals):
+    for each in (options.policies, options.key, options.allowed_signers, options.revoked_keys, options.gpg_keyring):
         if each is not None and not os.path.lexists(each):
             yield f"{path}: names `{shown(each)}`, which does not exist; every push is refused"
     if status.st_mode & 0o111 and path.name != "post-receive":

@@ -25,6 +25,7 @@ from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
 from policyguard.evidence.push_facts import PushCollector
+from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.review import ReviewFiles, load_signers
 from policyguard.guard import Guard
 from policyguard.hooks.git_options import GitOptions, pusher_of
@@ -88,7 +89,8 @@ def ask(
     """
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
     signers = signers_of(options, people)
-    reader = push_reader(options, environment, signers)
+    keyring = None if options.gpg_keyring is None else Keyring(options.gpg_keyring, people)
+    reader = push_reader(options, environment, signers, keyring)
     found: tuple[Seen | EvidenceError, ...]
     signed = Signed(status="none")
     try:
@@ -97,7 +99,12 @@ def ask(
             signed = Signed(status="good", signer=signers.by_account.get(pusher))
         else:
             signed = read_certificate(  # P3
-                environment, updates, lambda oid: reader.read_blob(oid, MAX_CERTIFICATE_BYTES), signers, clock()
+                environment,
+                updates,
+                lambda oid: reader.read_blob(oid, MAX_CERTIFICATE_BYTES),
+                signers,
+                clock(),
+                keyring,
             )
     except EvidenceError as unseen:
         found = (unseen,) * len(updates)
@@ -130,9 +137,11 @@ def action_of(seen: Seen) -> str:
     return _ACTIONS[seen.change]
 
 
-def push_reader(options: GitOptions, environment: Mapping[str, str], signers: Signers) -> PushReader:
+def push_reader(
+    options: GitOptions, environment: Mapping[str, str], signers: Signers, keyring: Keyring | None = None
+) -> PushReader:
     """Return what measures pushes to this hook's repository."""
-    return PushReader(options.repo, environment, {os.geteuid(), 0, *options.owner}, signers)
+    return PushReader(options.repo, environment, {os.geteuid(), 0, *options.owner}, signers, keyring=keyring)
 
 
 def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:

@@ -1,8 +1,8 @@
 """What a git hook is told by its script, and who pushes as the transport says. Opens nothing.
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
-    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--approvals FOLDER]
-    [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]...
+    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
+    [--approvals FOLDER] [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]...
     [-- ARGUMENTS OF THE HOOK]
 """
 
@@ -26,8 +26,8 @@ OS_ACCOUNT = "os"
 
 _DEFAULT_TEMPLATE = "user:{}"
 _SINGLE = (
-    "repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "revoked_keys", "approvals", "vsa",
-    "resource_uri",
+    "repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "revoked_keys", "gpg_keyring",
+    "approvals", "vsa", "resource_uri",
 )  # fmt: skip
 _MANY = ("pusher", "owner", "level")
 _NEEDED = ("repo", "resource", "policies", "key", "log")
@@ -47,6 +47,7 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: int = DEFAULT_LIFETIME_S
     allowed_signers: str | None = None
     revoked_keys: str | None = None
+    gpg_keyring: str | None = None
     approvals: str | None = None
     owner: tuple[int, ...] = ()
     vsa: str | None = None

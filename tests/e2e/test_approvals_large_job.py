@@ -128,7 +128,7 @@ def test_two_leads_approve_with_the_command(lab: Lab) -> None:
         assert made.returncode == 0, made.stderr
         assert "warning" not in made.stdout
     signed = str(lab.home / "signed.json")
-    job = ("--job", str(lab.job_file(512)), "--", sys.executable, "train.py")
+    job = ("--job", str(lab.job_file(512)), "--", lab.python, "train.py")
     assert lab.policyguard("run", "--out", signed, *job).returncode == 0
     worker = lab.policyguard("verify", signed, "--audience", "local", *job)
     assert (worker.returncode, worker.stdout.split()[0]) == (0, "verified"), worker.stderr

@@ -14,6 +14,8 @@ from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import run
 from policyguard.cli.init_ import lay_down
+from policyguard.cli.jobs import review_files
+from policyguard.config import find_config
 from policyguard.keyfiles import write_private_key
 from tests.attacks.git_lab import git
 
@@ -96,6 +98,25 @@ def test_the_list_says_what_counts(home: Path, capsys: pytest.CaptureFixture[str
     assert run(["approve", "--list", "--json"]) == 1
     rows = json.loads(capsys.readouterr().out)["approvals"]
     assert sorted(row["standing"] for row in rows) == ["approval.malformed", "signed"]
+
+
+def test_a_compiled_snapshot_tells_whose_keys_count(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The snapshot is one that a key of trust.yaml signed; Persons are those inside."""
+    assert run(["compile", str(home / "policies"), "-o", str(home / "snapshot")]) == 0
+    assert run([*APPROVE, "--key", "../carol.key", "--policies", str(home / "snapshot"), *COMMAND]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert run(["approve", "--list", "--policies", str(home / "snapshot")]) == 0
+
+
+def test_signed_commits_are_required_or_not_mentioned(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One spelling; anything else is refused."""
+    config = home / "policyguard.yaml"
+    before = config.read_text()
+    config.write_text(before + "signedCommits: required\n")
+    assert review_files(find_config(Path(), str(config))).signed_only
+    config.write_text(before + "signedCommits: maybe\n")
+    assert run(["approve", "--list"]) == 78
+    assert "expected `required`" in capsys.readouterr().err
 
 
 def test_a_request_and_artifacts_are_approved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

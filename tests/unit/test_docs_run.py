@@ -2,7 +2,7 @@
 
 - A ```python block runs; the blocks of one page share a namespace, in a folder made by `policyguard init`.
 - A line `$ policyguard ...` of a ```console block runs, lines of one page in order, and leaves with 0, or with what its
-  comment `# exits with N` says. Where the job of the reader is needed (`run`), only the spelling is checked.
+  comment `# exits with N` says. `run` and `approve` need a job or a key of the reader; the verb is only looked up.
 - A ```yaml block is read by the reader of policies; a page that begins with a Schema loads, a Trust parses.
 """
 
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+OF_THE_READER = ("policyguard run ", "policyguard approve ")
 _EXITS = re.compile(r"#\s*exits with (\d+)\s*$")
 _ROW = re.compile(r"^\| (I\d+) \| (.+) \| (\S+) \| (\S+) \|$", re.MULTILINE)
 
@@ -88,8 +89,9 @@ def test_commands_on_a_page_run(page: Path, folder: Path) -> None:
         if not command.startswith("policyguard "):
             continue
         expected = int(match[1]) if (match := _EXITS.search(command)) else 0
-        if command.startswith("policyguard run "):
-            command = command.split(" -- ")[0] + " --help"
+        if command.startswith(OF_THE_READER):
+            command = command.split(" #")[0].split(" -- ")[0] + " --help"
+            expected = 0
         script = f'policyguard() {{ "{sys.executable}" -m policyguard "$@"; }}\n{command}'
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
         ended = subprocess.run(
@@ -172,7 +174,7 @@ def test_every_invariant_in_the_code_is_listed() -> None:
     """A number at a line of code has a row, and a row has its number in the file that it names."""
     listed = rows()
     found = {number for path in sources() for number in re.findall(r"INVARIANT (I\d+)", path.read_text())}
-    assert found - set(listed) == set()
+    assert sorted(found - set(listed)) == []
     for number, (file, _) in listed.items():
         assert re.search(rf"INVARIANT {number}\b", (ROOT / file).read_text()), f"{number} is not in {file}"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
@@ -17,6 +18,8 @@ from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
+from policyguard.evidence.push_certificate import Signed
+from policyguard.evidence.push_facts import PushCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
@@ -185,6 +188,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     JobCheckpoints(),
     GrantCollector("/nonexistent/grants"),
     QuotaCollector(file="/nonexistent/quota.json"),
+    PushCollector(EvidenceError("not seen"), Signed(status="none"), Signers(()), "REMOTE_USER"),
 )
 
 HARD_INPUTS = {

@@ -1,0 +1,82 @@
+"""What lets nothing through: unmeasurable pushes under a careless policy, kept decisions used for something else."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.e2e.repo_lab import Forge, make_forge
+
+CARELESS = """
+apiVersion: policyguard/v1
+kind: Schema
+subjects:
+  user: {}
+resources:
+  repo:
+    id: "team/{team}/*"
+    actions: [push, rewrite]
+    attributes:
+      ref: {type: string, optional: true, assurance: observed}
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: careless, owner: nobody}
+rules:
+  - id: everything
+    effect: allow
+    actions: ["repo:push", "repo:rewrite"]
+    resources: {type: repo}
+"""
+
+
+def update_ref(forge: Forge, *words: str, user: str = "alice") -> int:
+    done = subprocess.run(
+        ["git", "update-ref", *words], cwd=forge.bare, env=forge.environment(REMOTE_USER=user), capture_output=True,
+        check=False,
+    )  # fmt: skip
+    return done.returncode
+
+
+def test_a_push_that_cannot_be_measured_is_refused_whatever_the_policies_say(tmp_path: Path) -> None:
+    """The policies allow everything; a replaced history is refused all the same; its twin without passes."""
+    forge = make_forge(tmp_path)
+    (tmp_path / "careless").mkdir()
+    (tmp_path / "careless" / "policy.yaml").write_text(CARELESS)
+    assert forge.install("--policies", "careless").accepted
+    first = str(forge.value())
+    forge.git(forge.work, "checkout", "-qb", "topic")
+    second = forge.commit("notes.md")
+    replacement = forge.bare / "refs" / "replace"
+    replacement.mkdir()
+    (replacement / second).write_text(first + "\n")
+    pushed = forge.push("topic")
+    assert not pushed.accepted
+    assert "cannot be judged" in pushed.text
+    assert "replace_refs" in pushed.text
+    assert forge.value("refs/heads/topic") is None
+    assert len(forge.decisions()) == 1
+    (replacement / second).unlink()
+    assert forge.push("topic").accepted
+
+
+def test_a_kept_decision_lets_through_nothing_else(tmp_path: Path) -> None:
+    """Accepted by pre-receive and kept: not for another ref, another pusher, changed bytes, or a second time."""
+    forge = make_forge(tmp_path, "pre-receive")
+    first = str(forge.value())
+    forge.git(forge.work, "checkout", "-qb", "topic")
+    commit = forge.commit("notes.md")
+    assert forge.push("topic").accepted
+    (kept,) = (forge.bare / "policyguard-accepted").iterdir()
+    forge.git(forge.bare, "update-ref", "-d", "refs/heads/topic")
+    assert forge.install("--kind", "reference-transaction").accepted
+    assert update_ref(forge, "refs/heads/other", commit) != 0
+    assert update_ref(forge, "refs/heads/topic", first) != 0
+    assert update_ref(forge, "refs/heads/topic", commit, user="bob") != 0
+    text = kept.read_bytes()
+    kept.write_bytes(text.replace(b'"sig":"', b'"sig":"A'))
+    assert update_ref(forge, "refs/heads/topic", commit) != 0
+    kept.write_bytes(text)
+    assert update_ref(forge, "refs/heads/topic", commit) == 0
+    assert forge.value("refs/heads/topic") == commit
+    assert update_ref(forge, "-d", "refs/heads/topic") != 0

@@ -1,0 +1,87 @@
+"""What a push certificate is worth: one accepted, and every step away from it refused with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.signers import Signers
+from policyguard.attest.sshsig import SshKey, sign
+from policyguard.evidence.push import RefUpdate
+from policyguard.evidence.push_certificate import Signed, read_certificate
+from policyguard.model.policy import Person
+
+ALICE, MALLORY = PrivateKey.generate(b"\1" * 32), PrivateKey.generate(b"\2" * 32)
+PERSON = Person(id="alice", accounts=("user:alice",), keys=(SshKey(ALICE.public.raw).text,))
+UPDATE = RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/main")
+TEXT = (
+    b"certificate version 0.1\npusher alice 1 +0000\npushee x\nnonce 1-abc\n\n"
+    + f"{UPDATE.old} {UPDATE.new} {UPDATE.ref}\n".encode()
+)
+TOLD = {
+    "GIT_PUSH_CERT": "c" * 40, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "user:alice",
+    "GIT_PUSH_CERT_NONCE": "1-abc", "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+}  # fmt: skip
+
+
+def read(
+    *, text: bytes = TEXT, key: PrivateKey = ALICE, namespace: str = "git", update: RefUpdate = UPDATE,
+    content: bytes | None = None, **told: str,
+) -> Signed:  # fmt: skip
+    blob = text + sign(text, namespace, key) if content is None else content
+    return read_certificate({**TOLD, **told}, (update,), lambda _: blob, Signers((PERSON,)), 10**18)
+
+
+def test_a_good_certificate_names_its_person() -> None:
+    """The twin of every refusal below."""
+    assert read() == Signed(status="good", signer=PERSON)
+
+
+@pytest.mark.parametrize("signer", ["", " "])
+def test_status_g_without_a_signer_is_not_a_signer(signer: str) -> None:
+    """INVARIANT I145: git says G of any SSH key; only the empty signer tells that nobody allowed signed."""
+    found = read(GIT_PUSH_CERT_SIGNER=signer)
+    assert (found.status, found.signer) == ("bad", None)
+    assert "no allowed signer" in found.why
+
+
+@pytest.mark.parametrize("status", ["B", "U", "X", "Y", "R", "E", "N", "", "g"])
+def test_any_other_status_is_bad(status: str) -> None:
+    """Expired, revoked and unverifiable signatures are bad ones."""
+    assert read(GIT_PUSH_CERT_STATUS=status).status == "bad"
+
+
+@pytest.mark.parametrize("status", ["SLOP", "BAD", "MISSING", "UNSOLICITED", ""])
+def test_a_nonce_that_is_not_ok_is_a_replay(status: str) -> None:
+    """Whatever else is right."""
+    assert "nonce" in read(GIT_PUSH_CERT_NONCE_STATUS=status).why
+
+
+def test_the_nonce_is_the_one_in_the_certificate() -> None:
+    """A certificate without one, or with another, is not the one that git asked for."""
+    assert read(GIT_PUSH_CERT_NONCE="2-abc").status == "bad"
+    assert read(text=TEXT.replace(b"nonce 1-abc\n", b""), GIT_PUSH_CERT_NONCE="").status == "bad"
+    assert read(text=TEXT.replace(b"nonce 1-abc\n", b"nonce 1-abc\nnonce 1-abc\n")).status == "bad"
+
+
+def test_other_updates_are_not_signed() -> None:
+    """Another id, another ref, one more line."""
+    assert read(update=RefUpdate(old="a" * 40, new="c" * 40, ref="refs/heads/main")).status == "bad"
+    assert read(update=RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/x")).status == "bad"
+    assert read(text=TEXT + b"0 1 refs/heads/y\n").status == "bad"
+
+
+def test_the_signature_is_verified_here() -> None:
+    """Another key, another namespace, a changed text, garbage: git's G does not help."""
+    assert "in neither" in read(key=MALLORY).why
+    assert read(namespace="file").status == "bad"
+    changed = TEXT.replace(b"pushee x", b"pushee y")
+    assert read(content=changed + sign(TEXT, "git", ALICE)).status == "bad"
+    assert read(content=TEXT + b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n").status == "bad"
+    assert read(content=TEXT + b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n").status == "bad"
+    assert read(content=TEXT).why == "the push certificate cannot be read"
+
+
+def test_no_certificate_is_no_signature() -> None:
+    """Variables without the certificate itself are what any pusher can set."""
+    assert read(GIT_PUSH_CERT="") == Signed(status="none", why="the push is not signed")

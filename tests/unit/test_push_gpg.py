@@ -1,0 +1,100 @@
+"""GPG signatures count only by the pinned keyring and for persons that list the key: real gpg, real commits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from policyguard.attest.signers import Signers
+from policyguard.errors import EvidenceError
+from policyguard.evidence.push import PushReader, RefUpdate, Seen
+from policyguard.evidence.push_gpg import Keyring
+from policyguard.model.policy import Person
+from tests.attacks.git_lab import git
+
+pytestmark = pytest.mark.skipif(shutil.which("gpgv") is None or shutil.which("gpg") is None, reason="no gpg here")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A repository, a GPG home with alice's key, and the keyring that was exported from it."""
+
+    home: Path
+    repo: Path
+    ring: Path
+    fingerprint: str
+
+    def gpg(self, *words: str) -> bytes:
+        command = ["gpg", "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "", *words]
+        environment = {"PATH": os.environ["PATH"], "GNUPGHOME": str(self.home), "HOME": str(self.home)}
+        return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+
+    def commit(self, message: str, *words: str) -> str:
+        git(self.repo, "commit", "-q", "--allow-empty", "-m", message, *words, GNUPGHOME=str(self.home))
+        return git(self.repo, "rev-parse", "HEAD")
+
+    def seen(self, old: str, new: str, keyring: Keyring | None) -> Seen:
+        reader = PushReader(str(self.repo), {}, {os.geteuid(), 0}, Signers(()), keyring=keyring)
+        (found,) = reader.measure((RefUpdate(old=old, new=new, ref="refs/heads/main"),))
+        return found
+
+    def keyring(self, *keys: str) -> Keyring:
+        return Keyring(str(self.ring), [Person(id="alice", accounts=("user:alice",), keys=keys)])
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """The lab, its agent stopped afterwards."""
+    home, repo = tmp_path / "g", tmp_path / "repo"
+    home.mkdir(mode=0o700)
+    repo.mkdir()
+    lab = Lab(home, repo, tmp_path / "ring.gpg", "")
+    lab.gpg("--quick-gen-key", "alice <alice@lab.example>", "ed25519", "sign", "never")
+    lines = lab.gpg("--list-keys", "--with-colons").decode().splitlines()
+    fingerprint = next(line.split(":")[9] for line in lines if line.startswith("fpr:"))
+    lab.ring.write_bytes(lab.gpg("--export"))
+    git(repo, "init", "-q", "-b", "main")
+    git(repo, "config", "user.signingkey", fingerprint)
+    yield Lab(home, repo, lab.ring, fingerprint)
+    subprocess.run(["gpgconf", "--kill", "all"], env={**os.environ, "GNUPGHOME": str(home)}, check=False)
+
+
+def test_a_commit_by_a_pinned_key_of_a_person_is_signed(lab: Lab) -> None:
+    """And only then: without keyring, or for a key that nobody lists, its signer is an unknown contributor."""
+    old = lab.commit("first")
+    new = lab.commit("second", "-S")
+    good = lab.seen(old, new, lab.keyring(f"gpg:{lab.fingerprint}"))
+    assert (good.signers, good.unsigned) == ({"user:alice"}, set())
+    assert good.accounts == {"unknown:a@lab"}
+    for keyring in (None, lab.keyring(), lab.keyring("gpg:" + "0" * 40)):
+        bad = lab.seen(old, new, keyring)
+        assert (bad.signers, bad.unsigned) == (set(), {new})
+        assert f"unknown:signature-{new[:12]}" in bad.accounts
+
+
+def test_a_signature_for_another_text_is_bad(lab: Lab) -> None:
+    """INVARIANT I156; two signatures in one armour, of which one is good, are bad as well."""
+    payload = lab.repo / "payload"
+    payload.write_bytes(b"text")
+    made = lab.gpg("--armor", "--detach-sign", "-o", "-", str(payload)).strip()
+    keyring = lab.keyring(f"gpg:{lab.fingerprint}")
+    assert keyring.person_of(b"text", made) is not None
+    assert keyring.person_of(b"other", made) is None
+    assert keyring.person_of(b"text", made + b"\n" + made) is None
+    assert keyring.person_of(b"text", b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----") is None
+
+
+def test_a_keyring_that_everybody_may_write_to_pins_nobody(lab: Lab) -> None:
+    """Nor one that does not exist."""
+    lab.ring.chmod(0o666)
+    with pytest.raises(EvidenceError, match="everybody may write"):
+        lab.keyring()
+    lab.ring.unlink()
+    with pytest.raises(EvidenceError):
+        lab.keyring()
