@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +14,11 @@ from click.testing import CliRunner
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import group, run
+from policyguard.cli.incident.lab import Lab
 from policyguard.cli.incident.weights import write_hostile, write_weights
 from policyguard.keyfiles import write_private_key, write_public_key
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -144,3 +150,38 @@ def test_nothing_hostile_is_signed(home: Path, capsys: pytest.CaptureFixture[str
     assert code == 69
     assert "expected nothing hostile" in text
     assert not (home / "bad.pt.dsse.json").exists()
+
+
+def test_the_worker_looks_as_the_launcher_did(tmp_path: Path) -> None:
+    """Checkpoints and environment are bound: `verify --job` holds, and no longer once either is touched."""
+    lab = Lab(tmp_path / "lab")
+    lab.close()
+    weights = lab.root / "shared" / "w.safetensors"
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\0\0")
+    job = lab.root / "job.yaml"
+    job.write_text(
+        f"subject: user:bob\nresource: job:team/vision/r\nproperties: {{gpus: 16}}\ncheckpoints: [{weights}]\n"
+    )
+    until = str(lab.root / "out" / "r")
+    Path(until).touch()
+    words = ("--job", str(job), "--", lab.python, "train.py", until)
+    started = process(lab, "run", "--out", str(lab.root / "d.json"), *words)
+    assert started.returncode == 0, started.stderr
+    check = ("verify", str(lab.root / "d.json"), "--audience", "local", *words)
+    assert process(lab, *check).returncode == 0
+    clean = lab.optimizer.read_bytes()
+    lab.optimizer.write_bytes(clean + b"# slow\n")
+    assert "V7" in process(lab, *check).stderr
+    lab.optimizer.write_bytes(clean)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert "V7" in process(lab, *check).stderr
+
+
+def process(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from policyguard.cli.main import main; main()"
+    environment = {"PATH": os.environ["PATH"], "POLICYGUARD_CONFIG": str(lab.root / "policyguard.yaml")}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", start, *words], cwd=lab.code, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip

@@ -26,9 +26,9 @@ from policyguard.evidence.repository import RepositoryCollector
 from policyguard.guard import Guard
 from policyguard.hooks.difference import difference
 from policyguard.hooks.launcher import launch
-from policyguard.hooks.watch import UNMEASURED_LOOKS, Watch
+from policyguard.hooks.watch import UNMEASURED_LOOKS, Watch, drifted
 from policyguard.model.decision import Decision
-from policyguard.model.facts import Facts
+from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant
 from policyguard.verify import verify, verify_origin
@@ -295,3 +295,25 @@ def test_the_command_line_watches(lab: Lab, tmp_path: Path) -> None:
 def test_differences_name_what_differs(before: FrozenMap | None, after: FrozenMap, words: str) -> None:
     """A difference says which member came, went or changed, and how many more did."""
     assert words == difference(before, after)
+
+
+def seen(*checkpoints: FrozenMap) -> Facts:
+    """Facts with these checkpoints measured and bound."""
+    fact = Fact(checkpoints, Assurance.MEASURED, "checkpoints", 1, bound=True)
+    return Facts(request(), {"resource.checkpoints": fact})
+
+
+def test_what_a_job_writes_is_no_drift() -> None:
+    """A checkpoint that came since the start is output; one that was there and changed, or went, is told."""
+    old, new = FrozenMap(path="a.pt", digest="1"), FrozenMap(path="out.pt", digest="9")
+    bound = seen(old).bound
+    assert drifted(bound, seen(old, new)) == ()
+    assert [each.words for each in drifted(bound, seen(FrozenMap(path="a.pt", digest="2"), new))] == ["~ a.pt"]
+    assert [each.words for each in drifted(bound, seen(new))] == ["- a.pt"]
+
+
+def test_a_sensitive_fact_is_told_without_its_values() -> None:
+    """I39 holds for alerts, too: that it changed is told, not what it was or is."""
+    bound = seen(FrozenMap(path="a.pt", digest="1")).bound
+    found = seen(FrozenMap(path="a.pt", digest="2"))
+    assert [each.words for each in drifted(bound, found, frozenset({"resource.checkpoints"}))] == ["changed"]
