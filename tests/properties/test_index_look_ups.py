@@ -25,15 +25,15 @@ def demands(draw: st.DrawFn, key: Key) -> Demand:
     """Return a demand of this key."""
     if key[0] == PREFIX:
         prefix = draw(st.lists(st.sampled_from(WORDS), min_size=int(key[1]), max_size=int(key[1])))
-        return Demand(key, "in", ("/".join(prefix),), True, True)
+        return Demand((key, "in"), ("/".join(prefix),), True, True)
     guards = draw(st.tuples(st.booleans(), st.booleans()))
     if key[2] is None:
         guards = (guards[0], guards[0])
     if key in TEXTS:
-        return Demand(key, "in", tuple(draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))), *guards)
+        return Demand((key, "in"), tuple(draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))), *guards)
     operator = draw(st.sampled_from((">=", "<=", "in")))
     most = 3 if operator == "in" else 1
-    return Demand(key, operator, tuple(draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=most))), *guards)
+    return Demand((key, operator), tuple(draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=most))), *guards)
 
 
 @st.composite
@@ -51,7 +51,7 @@ def attributes(draw: st.DrawFn) -> tuple[dict[str, Any], ...]:
 
 def is_met(demand: Demand, entities: tuple[dict[str, Any], ...]) -> bool:
     """Return whether a rule with this demand could be TRUE or an ERROR, as `Demand` says it."""
-    entity, name, field = demand.key
+    (entity, name, field), operator = demand.slot
     if entity == PREFIX:
         return bool(entities[RESOURCE]["id"].split("/")[: int(name)] == demand.values[0].split("/"))
     if name not in entities[entity]:
@@ -61,9 +61,9 @@ def is_met(demand: Demand, entities: tuple[dict[str, Any], ...]) -> bool:
         if field not in value:
             return not demand.guarded
         value = value[field]
-    if demand.operator == "in":
+    if operator == "in":
         return value in demand.values
-    return bool(value >= demand.values[0] if demand.operator == ">=" else value <= demand.values[0])
+    return bool(value >= demand.values[0] if operator == ">=" else value <= demand.values[0])
 
 
 def found(candidates: list[Candidate], entities: tuple[dict[str, Any], ...]) -> list[int]:
