@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policyguard.decide.index import CONTEXT, FEW, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, build, gather
 from policyguard.values import MAX_INTEGER
 
-quickly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+quickly = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 
 INTEGERS: tuple[Key, ...] = ((RESOURCE, "size", None), (SUBJECT, "level", None), (RESOURCE, "code", "lines"))
 TEXTS: tuple[Key, ...] = ((RESOURCE, "queue", None), (CONTEXT, "ticket", None), (RESOURCE, "code", "owner"))
@@ -87,7 +87,7 @@ def test_a_rule_whose_demands_are_met_is_found_once(rules: list[list[Demand]], e
 
 
 @quickly
-@given(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(lambda key: st.lists(demands(key), max_size=14)),
+@given(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(lambda key: st.lists(demands(key), min_size=5, max_size=14)),
        attributes())  # fmt: skip
 def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Demand], entities: tuple[Any, ...]) -> None:
     """With enough rules under a slot to be worth it, those found are those met, and no other."""
