@@ -87,8 +87,12 @@ def test_a_rule_whose_demands_are_met_is_found_once(rules: list[list[Demand]], e
 
 
 @quickly
-@given(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(lambda key: st.lists(demands(key), min_size=5, max_size=14)),
-       attributes())  # fmt: skip
+@given(
+    st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(
+        lambda key: st.lists(demands(key), min_size=5, max_size=14)
+    ),
+    attributes(),
+)
 def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Demand], entities: tuple[Any, ...]) -> None:
     """With enough rules under a slot to be worth it, those found are those met, and no other."""
     candidates = [Candidate(number, (demand,)) for number, demand in enumerate(one_each)]
