@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bench.decide import lab, policy_set
 from bench.loading import sealed

@@ -10,8 +10,14 @@
     allowedSigners: signers       # whose SSH keys sign approvals and commits, beside the keys of `Persons`
     revokedKeys: revoked          # public keys and fingerprints that count no more
     accepted: accepted            # ids of commits and trees that were reviewed before
+    signedCommits: required       # an unsigned commit is work of somebody unknown
+    environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
+    checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
+    quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
+    grants: {folder: grants, keys: ["ed25519:..."]}
 
-Paths are relative to the configuration file. An option given on the command line wins. Reads one file.
+The last four say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
 from __future__ import annotations
@@ -21,14 +27,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from policyguard.config_looks import LOOKS, NO_LOOKS, Looks, with_look
 from policyguard.errors import ConfigurationError, PolicyErrors
+from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
+from policyguard.snapshots import read_bounded
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
 VARIABLE = "POLICYGUARD_CONFIG"
-DEFAULT_AUDIENCE = "local"
-DEFAULT_LIFETIME_S = 900
 MAX_CONFIG_BYTES = 65_536
 
 
@@ -46,7 +53,9 @@ class Config:
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
     accepted: Path | None = None
+    signed_commits: bool = False
     source: Path | None = None
+    looks: Looks = NO_LOOKS
 
 
 _PATHS = {
@@ -55,7 +64,7 @@ _PATHS = {
 }  # fmt: skip
 """Option to field."""
 
-_FIELDS = (*_PATHS, "audience", "lifetime")
+_FIELDS = (*_PATHS, "audience", "lifetime", "signedCommits", *LOOKS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -72,13 +81,7 @@ def find_config(directory: Path, variable: str | None) -> Config:
 
 def read_config(path: Path) -> Config:
     """Return what this file says, its paths made relative to it."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be read: {(problem.strerror or '').lower()}") from problem
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ConfigurationError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, expected a short configuration")
+    text = read_bounded(path, MAX_CONFIG_BYTES)
     try:
         data = read_value(text, str(path))
     except PolicyErrors as problems:
@@ -90,7 +93,10 @@ def read_config(path: Path) -> Config:
             raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {_listed(_FIELDS)}")
     config = Config(source=path)
     for name, value in data.items():
-        config = _with(config, name, _text(path, name, value))
+        if name in LOOKS:
+            config = replace(config, looks=with_look(config.looks, name, value, path))
+        else:
+            config = _with(config, name, _text(path, name, value))
     return config
 
 
@@ -101,6 +107,10 @@ def _with(config: Config, name: str, text: str) -> Config:
         return replace(config, **fields)
     if name == "audience":
         return replace(config, audience=text)
+    if name == "signedCommits":
+        if text != "required":
+            raise ConfigurationError(f"{config.source}: signedCommits: found `{text}`, expected `required`")
+        return replace(config, signed_commits=True)
     return replace(config, lifetime_s=_lifetime_s(config, text))
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
+from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -25,16 +25,15 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AccessDenied, ConfigurationError
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.keyfiles import read_private_key
-from policyguard.model.decision import Decision
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Decision
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.snapshots import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
-DEFAULT_LIFETIME_S = 900
-"""Long enough to reach a worker and start, short enough that a revert cannot outlive it (incident step 9)."""
-
-DEFAULT_AUDIENCE = "local"
+if TYPE_CHECKING:
+    # Annotations only, see `snapshots.py`.
+    from pathlib import Path
 
 CollectorsFor = Callable[[Snapshot], Sequence[Collector]]
 """Makes the collectors that look under these policies."""
@@ -88,18 +87,22 @@ class Guard:
         Raises:
             PolicyErrors: every mistake in the policies. ConfigurationError, SigningError, AuditError: which file, why.
         """
-        private = read_private_key(Path(key), passphrase=passphrase)
+        private = read_private_key(key, passphrase=passphrase)
         trusted = tuple(policy_keys) or (private.public,)
 
         def load() -> Snapshot:
-            return load_snapshot(Path(policies), trusted)
+            return load_snapshot(policies, trusted)
 
         snapshot = load()
         store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
-        return cls(
-            snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
-            collectors=collectors, advisory=advisory, reload=load, close=store.close,
-        )  # fmt: skip
+        try:
+            return cls(
+                snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
+                collectors=collectors, advisory=advisory, reload=load, close=store.close,
+            )  # fmt: skip
+        except BaseException:
+            store.close()
+            raise
 
     @property
     def snapshot(self) -> Snapshot:
@@ -125,6 +128,8 @@ class Guard:
             raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
         with self._reloading:
             snapshot = self._load()
+            # Whoever reloads lives long: no decision shall wait for an index.
+            snapshot.warm()
             self._snapshot = snapshot
         return snapshot.policy_digest
 
@@ -154,10 +159,31 @@ class Guard:
         receipt = self._log.append(envelope.to_bytes())
         return SignedDecision(envelope, receipt, decision)
 
-    def issue_many(self, facts: Sequence[Facts]) -> tuple[SignedDecision, ...]:
-        """Return one signed decision for each, all durable in one commit."""
+    def issue_denial(self, decision: Decision) -> SignedDecision:
+        """Return the signed, logged form of a denial that no rule made: an alert of a hook that saw a job change.
+
+        Raises:
+            ValueError: it allows; what the policies did not decide can only take access away.
+        """
+        # INVARIANT I165: only the policies allow; whatever else is signed with the guard's key denies.
+        if decision.allowed:
+            raise ValueError("found a decision that allows, expected a denial")
+        envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
+        return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
+
+    def issue_many(self, facts: Sequence[Facts], *, one_root: bool = True) -> tuple[SignedDecision, ...]:
+        """Return one signed decision for each, in order, all durable in one commit, or none.
+
+        Args:
+            one_root: sign once, over a Merkle root of all; each envelope carries its proof and verifies alone, here
+                and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
+        """
         stated = [self._state(each) for each in facts]
-        envelopes = [sign(payload, PAYLOAD_TYPE, (self._key,)) for _, payload in stated]
+        payloads = [payload for _, payload in stated]
+        if one_root and len(payloads) > 1:
+            envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
+        else:
+            envelopes = tuple([sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads])
         receipts = self._log.append_many([envelope.to_bytes() for envelope in envelopes])
         return tuple(
             SignedDecision(envelope, receipt, decision)
@@ -179,12 +205,17 @@ class Guard:
         snapshot = self._snapshot
         now = self._clock()
         decision = snapshot.decide(facts, now)
-        payload = decision_statement(
-            decision, facts.request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
+        return decision, self._stated(decision, now, mattered=snapshot.mattering(decision), snapshot=snapshot)
+
+    def _stated(
+        self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None
+    ) -> bytes:
+        request = decision.facts.request
+        return decision_statement(
+            decision, request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
             not_before=now, expires=now + self._lifetime_ns, advisory=self._advisory,
-            mattered=snapshot.mattering(decision), sensitive=snapshot.sensitive(facts.request),
+            mattered=mattered, sensitive=(snapshot or self._snapshot).sensitive(request),
         )  # fmt: skip
-        return decision, payload
 
     def close(self) -> None:
         """Close the log that `open` opened. Everything acknowledged is durable already."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 from policyguard.attest.keys import MAX_KEY_TEXT_BYTES, NONCE_BYTES, SALT_BYTES, PrivateKey, PublicKey, is_wrapped
 from policyguard.errors import ConfigurationError, PolicyGuardError, SigningError
@@ -21,7 +20,7 @@ def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None =
         SigningError: missing, a symbolic link or no regular file, owned by another user, readable by others, not a key,
             wrapped and no passphrase given, or the passphrase is wrong.
     """
-    data = _read(Path(path), "private key", SigningError, is_private=True)
+    data = _read(path, "private key", SigningError, is_private=True)
     try:
         if not is_wrapped(data):
             return PrivateKey.from_pem(data)
@@ -34,7 +33,7 @@ def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None =
 
 def read_public_key(path: str | os.PathLike[str]) -> PublicKey:
     """Return the public key in this file, a `PUBLIC KEY` PEM block, else raise `ConfigurationError`."""
-    data = _read(Path(path), "public key", ConfigurationError, is_private=False)
+    data = _read(path, "public key", ConfigurationError, is_private=False)
     try:
         return PublicKey.from_pem(data)
     except ConfigurationError as problem:
@@ -47,22 +46,22 @@ def write_private_key(path: str | os.PathLike[str], key: PrivateKey, *, passphra
         data = key.to_pem()
     else:
         data = key.wrap(passphrase, salt=os.urandom(SALT_BYTES), nonce=os.urandom(NONCE_BYTES))
-    _write(Path(path), data, 0o600, "private key", SigningError)
+    _write(os.fspath(path), data, 0o600, "private key", SigningError)
 
 
 def write_public_key(path: str | os.PathLike[str], key: PublicKey) -> None:
     """Write the key to a new file of mode 0644; an existing file is `ConfigurationError`."""
-    _write(Path(path), key.to_pem(), 0o644, "public key", ConfigurationError)
+    _write(os.fspath(path), key.to_pem(), 0o644, "public key", ConfigurationError)
 
 
-def _read(path: Path, what: str, family: type[PolicyGuardError], *, is_private: bool) -> bytes:
+def _read(path: str | os.PathLike[str], what: str, family: type[PolicyGuardError], *, is_private: bool) -> bytes:
     # O_NONBLOCK: a FIFO opens at once and is then refused; a regular file is not affected.
     # INVARIANT I51: a private key is never read through a symbolic link, from a FIFO or a device.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (os.O_NOFOLLOW if is_private else 0)
     try:
         handle = os.open(path, flags)
     except OSError as problem:
-        if is_private and path.is_symlink():
+        if is_private and os.path.islink(path):
             raise family(f"{what} `{path}` is a symbolic link, expected a regular file") from None
         raise family(f"{what} `{path}` cannot be read: {_why(problem)}") from None
     try:
@@ -81,7 +80,7 @@ def _read(path: Path, what: str, family: type[PolicyGuardError], *, is_private: 
     return data
 
 
-def _check_owner(path: Path, status: os.stat_result) -> None:
+def _check_owner(path: str | os.PathLike[str], status: os.stat_result) -> None:
     # INVARIANT I50: a private key that others may read, or that another user owns, signs nothing.
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
@@ -93,12 +92,13 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
         raise SigningError(f"private key `{path}` belongs to uid {status.st_uid}, expected {os.geteuid()}")
 
 
-def _write(path: Path, data: bytes, mode: int, what: str, family: type[PolicyGuardError]) -> None:
+def _write(path: str, data: bytes, mode: int, what: str, family: type[PolicyGuardError]) -> None:
     """Write a whole new file or none: a private name first, synced, then linked to its name, which must be free.
 
     A crash leaves at most a file `.NAME.<random>.part` of the same mode; the name itself is whole or absent.
     """
-    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
+    directory, name = os.path.split(path)
+    part = os.path.join(directory, f".{name}.{os.urandom(6).hex()}.part")
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
@@ -110,14 +110,14 @@ def _write(path: Path, data: bytes, mode: int, what: str, family: type[PolicyGua
             os.link(part, path)
         finally:
             os.unlink(part)
-        _sync_directory(path.parent)
+        _sync_directory(directory or ".")
     except FileExistsError:
         raise family(f"{what} `{path}` exists already, expected a new path") from None
     except OSError as problem:
         raise family(f"{what} `{path}` cannot be written: {_why(problem)}") from None
 
 
-def _sync_directory(directory: Path) -> None:
+def _sync_directory(directory: str) -> None:
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from policyguard.decide.casbin_intake import adapter_for, bindings_from_adapter
 from policyguard.decide.grants import Grants

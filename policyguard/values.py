@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, NoReturn, TypeAlias
+
+import msgspec
 
 MAX_INTEGER = 2**53 - 1
 """The largest magnitude that survives every JSON reader (RFC 8785 section 3.2.2.3, RFC 7493 section 2.2)."""
@@ -24,6 +26,26 @@ Instant: TypeAlias = int
 """A point in time: nanoseconds since 1970-01-01T00:00:00Z, the unit of CEL timestamps inside the engine."""
 
 NANOSECONDS_PER_S = 1_000_000_000
+
+
+class LazyPattern:
+    """A regular expression, compiled at first use: a hook's start pays only for those that it meets."""
+
+    __slots__ = ("finditer", "flags", "fullmatch", "text")
+
+    fullmatch: Callable[[str], re.Match[str] | None]
+    finditer: Callable[[str], Iterator[re.Match[str]]]
+
+    def __init__(self, text: str, flags: int = 0) -> None:
+        self.text = text
+        self.flags = flags
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("finditer", "fullmatch"):
+            raise AttributeError(name)
+        pattern = re.compile(self.text, self.flags)
+        self.fullmatch, self.finditer = pattern.fullmatch, pattern.finditer
+        return getattr(pattern, name)
 
 
 class FrozenMap(dict[str, "Value"]):
@@ -131,6 +153,17 @@ def _sorted(value: object) -> object:
     return value
 
 
+def one_line(text: str, most: int) -> str:
+    """Return the text as a person may be shown it: on one line, nothing that moves a cursor, of bounded length."""
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 def sha256_digest(data: bytes) -> str:
     """Return the SHA-256 of these bytes in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
@@ -141,8 +174,7 @@ def digest(value: object) -> str:
     return sha256_digest(canonical(value))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, order=True):
     """A place in a policy file; line and column start at one and count code points."""
 
     file: str
@@ -155,12 +187,40 @@ class Span:
 
 NO_SPAN = Span("<memory>", 1, 1)
 
+_PLACES = frozenset({"span", "offset", "positions"})
 
-_INSTANT = re.compile(
+
+class Placed(msgspec.Struct, frozen=True):
+    """What stands somewhere in a file. Its fields `span`, `offset` and `positions` take no part in equality."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        meaning = _meaning(type(self))
+        return bool(meaning(self) == meaning(other))
+
+    def __hash__(self) -> int:
+        return hash(_meaning(type(self))(self))
+
+
+_MEANINGS: dict[type[Placed], attrgetter[Any]] = {}
+
+
+def _meaning(kind: type[Placed]) -> attrgetter[Any]:
+    """Return what reads the fields that count."""
+    found = _MEANINGS.get(kind)
+    if found is None:
+        found = _MEANINGS[kind] = attrgetter(*(name for name in kind.__struct_fields__ if name not in _PLACES))
+    return found
+
+
+_INSTANT = LazyPattern(
     r"(?P<date>\d{4}-\d{2}-\d{2})[Tt](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d{1,9}))?(?P<zone>[Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
+"""The seconds that `format_instant` can spell; a zone may lead beyond them."""
 
 
 def parse_instant(text: str) -> Instant:
@@ -174,6 +234,8 @@ def parse_instant(text: str) -> Instant:
     except ValueError as problem:
         raise ValueError(f"found `{text}`, expected an RFC 3339 time: {problem}") from None
     whole_s = (moment - _EPOCH) // timedelta(seconds=1)
+    if not _FIRST_S <= whole_s <= _LAST_S:
+        raise ValueError(f"found `{text}`, expected an RFC 3339 time in the years 0001 to 9999 of UTC")
     return whole_s * NANOSECONDS_PER_S + int((match["fraction"] or "0").ljust(9, "0"))
 
 
@@ -189,7 +251,7 @@ def format_instant(instant: Instant) -> str:
     return text + "Z"
 
 
-_DURATION = re.compile(r"(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s)?", re.ASCII)
+_DURATION = LazyPattern(r"(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P<s>\d+)s)?", re.ASCII)
 
 
 def parse_duration_s(text: str) -> int:

@@ -52,6 +52,7 @@ MAX_LIFETIME_S = 7 * 86_400
 
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
+_ACTION = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _ACCOUNT = re.compile(r"[a-z][a-z0-9_]{0,62}:[!-~]{1,256}", re.ASCII)
 _DIGESTS = {"request": "sha256", "command": "sha256", "tree": "gitTree", "checkpoint": "sha256", "policy": "sha256",
             "environment": "sha256"}  # fmt: skip
@@ -251,6 +252,8 @@ def _check(statement: ApprovalStatement) -> None:
     for name, text in (("approver", predicate.approver), ("resource", predicate.resource)):
         if not _ACCOUNT.fullmatch(text):
             raise ValueError(f"{name}: found {quoted(text)}, expected `type:id`")
+    if not _ACTION.fullmatch(predicate.action):
+        raise ValueError(f"action: found {quoted(predicate.action)}, expected `type:verb`")
     if not predicate.reason.strip() or len(predicate.reason) > 1000:
         raise ValueError("reason: expected 1 to 1000 characters")
     approved_at, expires = (_instant(text) for text in (predicate.approved_at, predicate.expires))

@@ -11,9 +11,8 @@ from functools import lru_cache
 
 import msgspec
 
-from policyguard.attest.keys import SIGNATURE_BYTES, PrivateKey, PublicKey, decode_base64, encode_base64
+from policyguard.attest.keys import SIGNATURE_BYTES, PrivateKey, PublicKey, decode_base64
 from policyguard.errors import VerificationError
-from policyguard.values import canonical
 
 MAX_ENVELOPE_BYTES = 1_048_576
 """Larger envelopes are refused before they are parsed."""
@@ -24,14 +23,14 @@ MAX_SIGNATURES = 16
 _MAX_TEXT = 256
 
 
-class Signature(msgspec.Struct, frozen=True):
+class Signature(msgspec.Struct, frozen=True, gc=False):
     """One signature and the key id its maker claims; the id is a hint for the reader and decides nothing."""
 
     keyid: str
     sig: bytes
 
 
-class BatchProof(msgspec.Struct, frozen=True):
+class BatchProof(msgspec.Struct, frozen=True, gc=False):
     """Where the payload stands in a Merkle tree whose root was signed in place of the payload itself."""
 
     index: int
@@ -39,8 +38,11 @@ class BatchProof(msgspec.Struct, frozen=True):
     path: tuple[bytes, ...]
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """Payload bytes, their type and signatures; `batch` is set when the signatures cover a Merkle root over many."""
+class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Payload bytes, their type and signatures; `batch` is set when the signatures cover a Merkle root over many.
+
+    But for `batch` the fields stand in sorted order, so encoding needs no sorting.
+    """
 
     payload: bytes
     payload_type: str
@@ -49,15 +51,23 @@ class Envelope(msgspec.Struct, frozen=True):
 
     def to_bytes(self) -> bytes:
         """Return the one spelling; `parse(envelope.to_bytes()) == envelope`."""
-        signatures = b",".join(
-            b'{"keyid":%b,"sig":"%b"}' % (_json_text(each.keyid), encode_base64(each.sig)) for each in self.signatures
-        )
-        return b'{%b"payload":"%b","payloadType":%b,"signatures":[%b]}' % (
-            b"" if self.batch is None else _batch_member(self.batch),
-            encode_base64(self.payload),
-            _json_text(self.payload_type),
-            signatures,
-        )
+        if self.batch is None:
+            return _encode(self)
+        return _encode_sorted(_Batched(self.batch, self.payload, self.payload_type, self.signatures))
+
+
+class _Batched(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An envelope with a batch proof, its fields in sorted order."""
+
+    batch: BatchProof
+    payload: bytes
+    payload_type: str
+    signatures: tuple[Signature, ...]
+
+
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_encode = msgspec.json.Encoder().encode
+"""Writes bytes as padded base64 and text with the shortest escapes, as RFC 8785 wants them; a test compares."""
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -67,8 +77,13 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
     Source: DSSE v1 protocol, "Signature Definition".
     """
+    return b"%b %d %b" % (_pae_head(payload_type), len(payload), payload)
+
+
+@lru_cache(maxsize=64)
+def _pae_head(payload_type: str) -> bytes:
     kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    return b"DSSEv1 %d %b" % (len(kind), kind)
 
 
 def sign(payload: bytes, payload_type: str, keys: Sequence[PrivateKey]) -> Envelope:
@@ -203,13 +218,3 @@ def _bytes_of(text: str, where: str, size: int | None) -> bytes:
     if size is not None and len(data) != size:
         raise VerificationError("V1", f"{where}: found {len(data)} bytes, expected {size}")
     return data
-
-
-def _batch_member(batch: BatchProof) -> bytes:
-    path = b",".join([b'"%b"' % encode_base64(node) for node in batch.path])
-    return b'"batch":{"index":%d,"path":[%b],"size":%d},' % (batch.index, path, batch.size)
-
-
-@lru_cache(maxsize=256)
-def _json_text(text: str) -> bytes:
-    return canonical(text)

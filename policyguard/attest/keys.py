@@ -115,9 +115,10 @@ class PublicKey:
 class PrivateKey:
     """An Ed25519 private key. Its seed never shows in `repr`, and it can be neither pickled nor copied."""
 
-    __slots__ = ("_seed", "public", "sign")
+    __slots__ = ("_seed", "keyid", "public", "sign")
 
     public: PublicKey
+    keyid: str
 
     def __init__(self, seed: bytes) -> None:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -127,6 +128,7 @@ class PrivateKey:
         key = Ed25519PrivateKey.from_private_bytes(seed)
         self._seed = bytes(seed)
         self.public = PublicKey(key.public_key().public_bytes_raw())
+        self.keyid = self.public.keyid
         self.sign = key.sign
         """Return the 64-byte signature over these bytes (RFC 8032)."""
 
@@ -134,10 +136,6 @@ class PrivateKey:
     def generate(cls, seed: bytes) -> PrivateKey:
         """Return the key of 32 bytes of randomness, which the caller takes from the operating system."""
         return cls(seed)
-
-    @property
-    def keyid(self) -> str:
-        return self.public.keyid
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:

@@ -7,14 +7,14 @@ no sorting; the parser encodes again and compares. Opens nothing and reads no cl
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, NoReturn
 
 import msgspec
 
 from policyguard.attest.dsse import quoted, reason
 from policyguard.errors import VerificationError
-from policyguard.model.decision import Decision
+from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Approval, Assurance, Fact
 from policyguard.model.request import Request, request_digest
 from policyguard.values import (
@@ -39,18 +39,18 @@ MAX_INLINE_BYTES = 256
 """A fact's value up to this many canonical bytes stands in the statement, a longer one as its digest."""
 
 
-class Digests(msgspec.Struct, frozen=True):
+class Digests(msgspec.Struct, frozen=True, gc=False):
     sha256: str
 
 
-class Subject(msgspec.Struct, frozen=True):
+class Subject(msgspec.Struct, frozen=True, gc=False):
     """in-toto ResourceDescriptor: the resource, and the digest of the whole request with what it is bound to."""
 
     digest: Digests
     name: str
 
 
-class ApprovalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ApprovalRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     account: str
     approved_at: str
     assurance: str
@@ -59,7 +59,7 @@ class ApprovalRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
-class FactRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FactRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
@@ -70,7 +70,7 @@ class FactRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class GapRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GapRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     because: tuple[str, ...]
     domain: str
     needed: int
@@ -79,12 +79,12 @@ class GapRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rule: str
 
 
-class PolicyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PolicyRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     digest: str
     epoch: int
 
 
-class Predicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Predicate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Everything a worker checks and an auditor asks about one decision. Times are RFC 3339 in UTC."""
 
     action: str
@@ -119,7 +119,7 @@ class Predicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise TypeError("a Predicate is not a truth value, use `.allowed`")
 
 
-class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"type": "_type"}):
+class Statement(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, rename={"type": "_type"}):
     """in-toto Statement v1 with our predicate."""
 
     type: str
@@ -128,10 +128,19 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     subject: tuple[Subject]
 
 
-_ENCODER = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 _SORTING = msgspec.json.Encoder(order="sorted")
-_DECODER = msgspec.json.Decoder(Statement)
-_HEAD = msgspec.json.Decoder(msgspec.defstruct("Head", [("_type", str), ("predicateType", str)]))
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[Statement]:
+    """Return the decoder of statements, made at first use: a hook states and never reads."""
+    return msgspec.json.Decoder(Statement)
+
+
+class _Head(msgspec.Struct, frozen=True, rename={"type": "_type", "predicate_type": "predicateType"}):
+    type: str
+    predicate_type: str
 
 
 def decision_statement(
@@ -156,28 +165,26 @@ def decision_statement(
         sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
     """
     facts = decision.facts
-    bound = facts.bound
+    entries, missing, bound = facts.entries, facts.missing, facts.bound
+    shown = entries if mattered is None else [path for path in entries if path in mattered]
+    counted = facts.approvals if approvals is None else approvals
     digest = request_digest(request, bound)
     resource = request.resource.ref
     predicate = Predicate(
         request.action,
-        tuple([_approval(each) for each in (facts.approvals if approvals is None else approvals)]),
+        tuple([_approval(each) for each in counted]) if counted else (),
         audience,
-        tuple(sorted(bound)),
+        tuple(sorted(bound)) if bound else (),
         "allow" if decision.allowed else "deny",
         decision_id,
         decision.determining,
         ENGINE_VERSION,
         decision.errored,
         instant_text(expires),
-        {
-            path: _fact(facts.entries[path], path in sensitive)
-            for path in sorted(facts.entries)
-            if mattered is None or path in mattered
-        },
-        tuple([GapRecord(g.because, g.domain, g.needed, g.quorum, g.roles, g.rule) for g in decision.gaps]),
+        {path: _fact(entries[path], path in sensitive) for path in sorted(shown)},
+        tuple([_gap(gap) for gap in decision.gaps]) if decision.gaps else (),
         instant_text(issued_at),
-        {path: str(facts.missing[path]) for path in sorted(facts.missing)},
+        {path: _HIDDEN if path in sensitive else str(missing[path]) for path in sorted(missing)} if missing else {},
         "advisory" if advisory else "enforcing",
         instant_text(not_before),
         decision.obligations,
@@ -189,7 +196,7 @@ def decision_statement(
         resource,
     )
     subject = (Subject(Digests(digest), resource),)
-    payload = _ENCODER.encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, subject))
+    payload = _encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, subject))
     # The order of names beyond ASCII is not the order of their code points: leave that to the slower encoder.
     return payload if payload.isascii() else canonical(msgspec.json.decode(payload))
 
@@ -204,12 +211,13 @@ def parse_statement(payload: bytes) -> Statement:
         raise VerificationError("V1", f"statement is {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}")
     _check_types(payload)
     try:
-        statement = _DECODER.decode(payload)
+        statement = _decoder().decode(payload)
         _check_values(statement.predicate)
+        spelled = canonical(msgspec.json.decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
     # INVARIANT I30: one value has one spelling: decode, encode again, compare.
-    if canonical(msgspec.json.decode(payload)) != payload:
+    if spelled != payload:
         raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
     # INVARIANT I38: the digest and the resource that in-toto tools read are those that we check.
     subject, predicate = statement.subject[0], statement.predicate
@@ -235,6 +243,9 @@ def _second_text(whole_s: int) -> str:
     return format_instant(whole_s * NANOSECONDS_PER_S)[:-1]
 
 
+_HIDDEN = "not supplied, why is hidden"
+"""What a collector says of a sensitive fact may quote it."""
+
 _WORDS = ("", *(assurance.word for assurance in Assurance))
 _SHORT = 40
 """Text of up to this many characters never exceeds `MAX_INLINE_BYTES`, however it is escaped."""
@@ -256,6 +267,10 @@ def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
     return FactRecord(assurance=word, observed_at=at, source=source, digest=sha256_digest(encoded))
 
 
+def _gap(gap: Gap) -> GapRecord:
+    return GapRecord(gap.because, gap.domain, gap.needed, gap.quorum, gap.roles, gap.rule)
+
+
 def _approval(each: Approval) -> ApprovalRecord:
     return ApprovalRecord(
         each.account, instant_text(each.approved_at), _WORDS[each.assurance], each.approval_digest,
@@ -266,10 +281,10 @@ def _approval(each: Approval) -> ApprovalRecord:
 def _check_types(payload: bytes) -> None:
     """Raise unless this is a Statement v1 with our predicate type, before the predicate itself is read."""
     try:
-        head = _HEAD.decode(payload)
+        head = msgspec.json.decode(payload, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
-    found = (head._type, head.predicateType)  # type: ignore[attr-defined]
+    found = (head.type, head.predicate_type)
     if found != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise VerificationError(
             "V5", f"statement is {quoted(found[0])} with predicate {quoted(found[1])}, expected `{PREDICATE_TYPE}`"

@@ -20,7 +20,7 @@ from policyguard.errors import VerificationError
 MAX_TREE_SIZE = 2**62
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """A tree head: so many leaves, this root, in the log of this origin. Signed extensions are kept, not read."""
 
     origin: str

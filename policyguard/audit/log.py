@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PrivateKey
@@ -27,7 +28,7 @@ MAX_GROUP = 4096
 """Entries of one transaction at most; more arrivals wait for the next."""
 
 
-class _Tail(NamedTuple):
+class _Tail(msgspec.Struct, frozen=True):
     """What the log remembers of the tree it last saw: the note identifies it."""
 
     note: bytes | None
@@ -157,12 +158,8 @@ class Log:
         grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
 
         def grow(last: Row | None) -> Sequence[Row]:
-            tail = self._follow(last)
-            rows, after, paths = _grow(tail, leaves, self._sign)
-            note = after.note or b""
-            grown.append(
-                (after, tuple([Receipt(note, row.entry, path) for row, path in zip(rows, paths, strict=True)]))
-            )
+            rows, after, receipts = _grow(self._follow(last), leaves, self._sign)
+            grown.append((after, receipts))
             return rows
 
         self._store.append(grow)
@@ -205,23 +202,22 @@ class Log:
 
 def _grow(
     tail: _Tail, leaves: Sequence[bytes], sign: Callable[[int, bytes], bytes]
-) -> tuple[list[Row], _Tail, list[tuple[bytes, ...]]]:
-    """Return the rows that add these leaves to the tree, the tail after them, and an inclusion path for each."""
-    tree = Range(tail.size, tail.nodes)
+) -> tuple[list[Row], _Tail, tuple[Receipt, ...]]:
+    """Return the rows that add these leaves to the tree, the tail after them, and a receipt for each."""
+    first = tail.size
+    tree = Range(first, tail.nodes)
     hashes = [tree.append(leaf_hash(leaf)) for leaf in leaves]
-    size = tree.size
-    note = sign(size, tree.root())
+    note = sign(tree.size, tree.root())
+    after = _Tail(note, tree.size, tuple(tree.nodes))
     if len(leaves) == 1:
         # The newest leaf's siblings are the complete subtrees that were there before, smallest first.
-        paths = [tail.nodes[::-1]]
-    else:
-        paths = inclusion_paths(tail.size, size, _subtree_of(tail, hashes))
+        return [Row(first, leaves[0], b"".join(hashes[0]), note)], after, (Receipt(note, first, tail.nodes[::-1]),)
     rows = [
-        Row(index, leaf, b"".join(completed), None)
-        for index, leaf, completed in zip(range(tail.size, size), leaves, hashes, strict=True)
+        Row(index, leaf, b"".join(completed), None if index < tree.size - 1 else note)
+        for index, (leaf, completed) in enumerate(zip(leaves, hashes, strict=True), first)
     ]
-    rows[-1] = rows[-1]._replace(checkpoint=note)
-    return rows, _Tail(note, size, tuple(tree.nodes)), paths
+    paths = inclusion_paths(first, tree.size, _subtree_of(tail, hashes))
+    return rows, after, tuple([Receipt(note, index, path) for index, path in enumerate(paths, first)])
 
 
 def _subtree_of(tail: _Tail, hashes: Sequence[Sequence[bytes]]) -> Subtree:

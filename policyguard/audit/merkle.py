@@ -194,6 +194,10 @@ def complete_subtrees(start: int, end: int) -> list[tuple[int, int]]:
 
 def _hash_between(start: int, end: int, subtree: Subtree) -> bytes:
     """Return the root over leaves start to end; `start` is a multiple of the power of two that holds the rest."""
+    count = end - start
+    if not count & (count - 1):
+        level = count.bit_length() - 1
+        return subtree(level, start >> level)
     nodes = [subtree(level, index) for level, index in complete_subtrees(start, end)]
     node = nodes[-1]
     for left in nodes[-2::-1]:

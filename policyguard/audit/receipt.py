@@ -25,7 +25,7 @@ MAX_SIGNED_BYTES = MAX_ENVELOPE_BYTES + 131_072
 """Larger signed decisions are refused before they are parsed: one envelope, one note, one path."""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The leaf's index, the sibling hashes up to the root, and the signed checkpoint (a note) with that root."""
 
     checkpoint: bytes
@@ -33,7 +33,7 @@ class Receipt(msgspec.Struct, frozen=True):
     path: tuple[bytes, ...]
 
 
-class SignedDecision(msgspec.Struct, frozen=True):
+class SignedDecision(msgspec.Struct, frozen=True, gc=False):
     """What travels to the worker: the signed envelope and the receipt of the log.
 
     `decision` is the Decision where it was made, and None once the text has travelled: then `verify` gives the
@@ -74,7 +74,7 @@ class SignedDecision(msgspec.Struct, frozen=True):
         if len(data) > MAX_SIGNED_BYTES:
             raise VerificationError("V1", f"signed decision is {len(data)} bytes, expected at most {MAX_SIGNED_BYTES}")
         try:
-            wire = _DECODER.decode(data)
+            wire = msgspec.json.decode(data, type=_WireSigned)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise VerificationError("V1", f"not a signed decision: {reason(problem)}") from None
         receipt = wire.receipt
@@ -128,6 +128,3 @@ class _WireReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _WireSigned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     envelope: WireEnvelope
     receipt: _WireReceipt
-
-
-_DECODER = msgspec.json.Decoder(_WireSigned)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from policyguard.attest.approval import (
     approval_statement,
 )
 from policyguard.attest.dsse import sign
+from policyguard.attest.signers import Signers
 from policyguard.cli.jobs import job_request, review_files
 from policyguard.cli.main import FINDINGS, OK
 from policyguard.cli.options import (
@@ -36,12 +37,14 @@ from policyguard.cli.options import (
     write_new,
 )
 from policyguard.cli.output import say, say_json
+from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approvals import Presented, Refusal, folder_approvals, vouched
 from policyguard.evidence.approvals import examine as examine_approvals
 from policyguard.evidence.gitdir import find_gitdir
 from policyguard.evidence.identity import account_name
+from policyguard.evidence.notes import NOTES_REF, note_line
 from policyguard.evidence.repository import code_record
 from policyguard.evidence.review import job_sought, load_signers
 from policyguard.keyfiles import read_private_key
@@ -82,6 +85,7 @@ class _Approved:
 @click.option("--as", "approver", help="Your account, as `user:carol`; that of this process if not given.")
 @click.option("--ssh-key", type=click.Path(path_type=Path), help="Sign with ssh-keygen and this SSH key.")
 @click.option("--payload", type=click.Path(path_type=Path), help="Write what is to be signed to this file, unsigned.")
+@click.option("--note", is_flag=True, help="Keep it as a git note on the tree, instead of in a folder.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where approvals are kept.")
 @click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
 @json_option
@@ -101,7 +105,9 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) 
         write_new(payload_file, statement.payload)
         made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
     else:
-        made = _sign(statement, config, given["key"], given["ssh_key"])
+        signed = _signed(statement.payload, given["key"], given["ssh_key"])
+        made = _noted(statement, signed) if given["note"] else _kept(statement, signed, config)
+        made |= _doubt(config, signed)
     _tell(statement, made, as_json)
     return OK
 
@@ -187,22 +193,42 @@ def _limits(texts: Sequence[str]) -> FrozenMap:
     return FrozenMap(limits)
 
 
-def _sign(statement: ApprovalStatement, config: Config, key: Path | None, ssh_key: Path | None) -> dict[str, str]:
+def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented:
     if (key is None) == (ssh_key is None):
         raise click.UsageError("give one of --key FILE, --ssh-key FILE and --payload FILE")
-    folder = needed(replace(config, approvals=config.approvals or Path("approvals")), "approvals")
-    folder.mkdir(parents=True, exist_ok=True)
-    payload = statement.payload
-    path = folder / f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(payload)[:16]}.json"
     if key is not None:
         signer = read_private_key(key, passphrase=passphrase())
-        content, signature = sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n", None
-    else:
-        content, signature = payload, _ssh_sign(payload, Path(str(ssh_key)))
-        write_new(path.with_name(path.name + ".sig"), signature)
-    # The signature stands first: a crash between the two leaves a signature of nothing, which nobody reads.
-    write_new(path, content)
-    return {"approval": str(path), **_doubt(config, Presented(path.name, content, signature))}
+        return Presented("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
+    return Presented("this", payload, _ssh_sign(payload, Path(str(ssh_key))))
+
+
+def _kept(statement: ApprovalStatement, signed: Presented, config: Config) -> dict[str, str]:
+    """Write the approval into the folder of approvals, as new files."""
+    folder = config.approvals or Path("approvals")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(statement.payload)[:16]}.json"
+    if signed.signature is not None:
+        # The signature stands first: a crash between the two leaves a signature of nothing, which nobody reads.
+        write_new(folder / f"{name}.sig", signed.signature)
+    write_new(folder / name, signed.content)
+    return {"approval": str(folder / name)}
+
+
+def _noted(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
+    """Append the approval to the note on the tree that it names; git writes it."""
+    tree = statement.named.get("tree")
+    if tree is None:
+        raise click.UsageError("--note needs a tree, from --job or --tree")
+    line = signed.content if signed.signature is None else note_line(signed.content, signed.signature)
+    command = ["git", "notes", f"--ref={NOTES_REF.decode()}", "append", "-F", "-", tree]
+    try:
+        done = subprocess.run(command, input=line, capture_output=True, check=False)
+    except OSError as problem:
+        raise ConfigurationError("git is not installed, expected it for --note") from problem
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise ConfigurationError(f"git did not write the note: {said[:200].lower()}")
+    return {"note": f"{NOTES_REF.decode()} on {tree}", "share": f"git push origin {NOTES_REF.decode()}"}
 
 
 def _ssh_sign(payload: bytes, key: Path) -> bytes:
@@ -220,14 +246,21 @@ def _ssh_sign(payload: bytes, key: Path) -> bytes:
 
 def _doubt(config: Config, presented: Presented) -> dict[str, str]:
     """Return why this approval would not count here, as far as that can be told."""
-    if config.policies is None or not config.policies.is_dir():
+    if config.policies is None:
         return {}
-    signers = load_signers(load_snapshot(config.policies, ()).people, review_files(config))
+    signers = _signers(config)
     try:
         vouched(presented, signers, time.time_ns())
     except RefusedApproval as problem:
         return {"warning": f"{problem.code}: {problem}"}
     return {}
+
+
+def _signers(config: Config) -> Signers:
+    """Return whose keys count here; a compiled snapshot is one that the keys in trust.yaml have signed."""
+    path = needed(config, "policies")
+    keys = () if path.is_dir() else tuple(trusted.key for trusted in read_trust(needed(config, "trust")).keys)
+    return load_signers(load_snapshot(path, keys).people, review_files(config))
 
 
 def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) -> None:
@@ -246,7 +279,7 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
 
 
 def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
-    signers = load_signers(load_snapshot(needed(config, "policies"), ()).people, review_files(config))
+    signers = _signers(config)
     sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
     now = time.time_ns()
     rows: list[dict[str, str]] = []

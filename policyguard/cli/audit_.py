@@ -30,6 +30,8 @@ from policyguard.snapshots import read_bounded
 
 MAX_NOTE_FILE_BYTES = 65_536
 POLL_S = 0.5
+ENTRY = click.IntRange(0, 2**63 - 1)
+"""What SQLite can count to."""
 
 
 @click.group("audit")
@@ -63,7 +65,7 @@ def verify(kept: tuple[Path, ...], as_json: bool, **given: Any) -> int:
 
 @command.command("show")
 @log_option
-@click.argument("entry", type=int)
+@click.argument("entry", type=ENTRY)
 @json_option
 def show(entry: int, as_json: bool, log: Path | None) -> None:
     """Show the decision at index ENTRY."""
@@ -78,13 +80,15 @@ def show(entry: int, as_json: bool, log: Path | None) -> None:
 
 @command.command("prove")
 @log_option
-@click.argument("entry", type=int, required=False)
-@click.option("--since", type=int, help="Prove that the log of today begins with that of so many entries.")
+@click.argument("entry", type=ENTRY, required=False)
+@click.option("--since", type=ENTRY, help="Prove that the log of today begins with that of so many entries.")
 def prove(entry: int | None, since: int | None, log: Path | None) -> None:
     """Print a SignedDecision with an inclusion proof of ENTRY, or with --since a consistency proof.
 
     Without either, print the newest signed checkpoint: keep it elsewhere, and pass it to `audit verify --checkpoint`.
     """
+    if entry is not None and since is not None:
+        raise click.UsageError("give either ENTRY or --since")
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
         if entry is not None:
             envelope = parse(row_at(store, entry).leaf)
@@ -98,7 +102,7 @@ def prove(entry: int | None, since: int | None, log: Path | None) -> None:
 
 @command.command("tail")
 @log_option
-@click.option("-n", "count", type=int, default=10, show_default=True, help="How many of the newest entries.")
+@click.option("-n", "count", type=ENTRY, default=10, show_default=True, help="How many of the newest entries.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as entries arrive.")
 @json_option
 def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> None:

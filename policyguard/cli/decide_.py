@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from policyguard.cli.options import guard_options, json_option, open_guard, read_request, replace_file, settings
+from policyguard.cli.options import (
+    check_replaceable,
+    guard_options,
+    json_option,
+    open_guard,
+    read_request,
+    replace_file,
+    settings,
+)
 from policyguard.cli.output import say_explanation, say_json
 from policyguard.hooks.answer import decision_code, decision_data
 
@@ -25,6 +33,8 @@ def command(request: str, out: Path | None, as_json: bool, **given: Any) -> int:
     logged all the same).
     """
     asked = read_request(request)
+    if out is not None:
+        check_replaceable(out)
     with open_guard(settings(**given)) as guard:
         signed = guard.decide(asked)
     if out is not None:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import click
 
+from policyguard.cli.incident.replay import replay
 from policyguard.cli.init_ import lay_down
 from policyguard.cli.main import DENIED, FINDINGS, OK
 from policyguard.cli.options import write_new
 from policyguard.cli.output import say
 from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.job import ENVIRONMENT_DOORS
 
 TIMEOUT_S = 120
 SHORT_LIFETIME_S = 2
@@ -66,14 +68,22 @@ files: [train.py, optimizer.py]
 
 COMMAND = ("train.py", "--epochs", "4")
 
+PACKAGE = Path(__file__).parents[2]
+START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main import main; main()"
+"""Starts the command line from where this one runs, without PYTHONPATH, which the policies refuse for jobs."""
+
 
 @click.command("demo")
+@click.argument("what", type=click.Choice(["main", "incident"]), default="main")
 @click.option("--folder", type=click.Path(path_type=Path), help="Build the lab here and keep it; must not exist yet.")
-def command(folder: Path | None) -> int:
+def command(what: str, folder: Path | None) -> int:
     """Build a small lab and run the main job on it: allowed, denied, replayed, tampered with.
 
+    With `incident`, run the twelve steps of an insider's attack instead, each with its decision and its log entry.
     Exits with 0 only if everything went as said.
     """
+    if what == "incident":
+        return replay(folder.absolute() if folder is not None else None)
     if folder is not None:
         return _play(_Lab(folder.absolute()))
     with tempfile.TemporaryDirectory(prefix="policyguard-demo-") as name:
@@ -106,7 +116,7 @@ class _Lab:
     def policyguard(self, *words: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
         """Run the command line in a process of its own."""
         environment = {"POLICYGUARD_CONFIG": str(self.root / config)}
-        return _run([sys.executable, "-m", "policyguard", *words], where or self.code, environment)
+        return _run([sys.executable, "-P", "-c", START, str(PACKAGE), *words], where or self.code, environment)
 
     def git(self, *words: str) -> None:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@localhost", "-c", "commit.gpgsign=false")
@@ -199,7 +209,7 @@ def _uncommitted(lab: _Lab) -> None:
 def _intern(lab: _Lab) -> None:
     lab.title("An intern asks for 256 GPUs")
     ended = lab.run_job("run-256")
-    lab.expect("denied, and told who may raise the ceiling", ended, DENIED, "quota.role_ceiling", "ask ")
+    lab.expect("denied, and told who may raise the ceiling", ended, DENIED, "quota.role_ceiling", "ask ", "user:carol")
 
 
 def _replayed(lab: _Lab) -> None:
@@ -240,13 +250,22 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
         for line in text.splitlines()
         if any(part in line for part in parts) or line.startswith(("remedy", "ask", "because"))
     ]
-    return "\n".join(kept[:8])
+    telling = [line for line in kept if "could not be evaluated" not in line]
+    return "\n".join(telling[:8])
+
+
+def _plain_environment() -> dict[str, str]:
+    """Return our environment without what the demo's own policies forbid, and without what redirects git."""
+    prefixes = tuple(name for name in ENVIRONMENT_DOORS if name.endswith("_"))
+    closed = {
+        name: value for name, value in os.environ.items()
+        if name not in ENVIRONMENT_DOORS and not name.startswith((*prefixes, "GIT_", "POLICYGUARD_"))
+    }  # fmt: skip
+    return {**closed, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
 def _run(words: Sequence[str], where: Path, variables: Mapping[str, str]) -> _Ended:
-    # A shell's own doors (PYTHONPATH, LD_PRELOAD, GIT_DIR, ...) are what the example policies refuse.
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "USER") if name in os.environ}
-    environment = {**kept, "NO_COLOR": "1", **variables}
+    environment = {**_plain_environment(), "NO_COLOR": "1", **variables}
     try:
         ended = subprocess.run(
             words, cwd=where, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from policyguard import __version__
 from policyguard.cli import main as codes
+from policyguard.cli.output import visible
 from policyguard.errors import (
     AccessDenied,
     AuditError,
@@ -37,12 +40,17 @@ VERBS = {
     "verify": "Check a signed decision against trust, request and audience.",
     "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "keys": "Make keys and show their ids.",
+    "scan": "Scan checkpoints for what loading them would run.",
+    "manifest": "Sign and verify which run wrote a checkpoint.",
+    "env": "Compare an installed environment with its signed baseline.",
     "audit": "Verify, show, prove or follow the decision log.",
     "import": "Translate a casbin model and policy.",
     "check-engine": "Compare the engine with a second opinion on your policies.",
     "doctor": "Check that this installation can do its work.",
 }
 """Verb to its one line of help; `cli/<verb>.py` holds the command."""
+
+DEBUG_VARIABLE = "POLICYGUARD_DEBUG"
 
 EXIT_CODES: tuple[tuple[type[PolicyGuardError], int], ...] = (
     (RequestError, codes.BAD_DATA),
@@ -70,6 +78,11 @@ class VerbGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs that begin so, without loading any of them."""
+        verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
@@ -83,10 +96,15 @@ def group() -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run the command these words spell and return its exit code; errors become one line on standard error."""
+    _speak_any_text()
     try:
         result = group.main(list(words), prog_name="policyguard", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as leave:
         return leave.exit_code
+    except click.exceptions.NoArgsIsHelpError as problem:
+        click.echo(problem.format_message(), err=True)
+        return codes.USAGE
     except click.Abort:
         complain("stopped")
         return 130
@@ -101,7 +119,18 @@ def run(words: Sequence[str]) -> int:
         complain(str(problem), problem.help)
         return exit_code(problem)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _stop_speaking()
+        return codes.UNAVAILABLE
+    except OSError as problem:
+        _stop_speaking()
+        complain(_of_system(problem))
+        return codes.UNAVAILABLE
+    # INVARIANT I181: whatever fails here, and however, the exit code is not 0 and the user sees one line.
+    except Exception as problem:
+        if DEBUG_VARIABLE in os.environ:
+            raise
+        complain(f"stopped by a mistake in policyguard: {type(problem).__name__}: {problem}",
+                 f"please report it, with what {DEBUG_VARIABLE}=1 adds")  # fmt: skip
         return codes.UNAVAILABLE
     return result if isinstance(result, int) else codes.OK
 
@@ -113,9 +142,29 @@ def exit_code(problem: PolicyGuardError) -> int:
 
 def complain(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
     """Write one line to standard error, and a second one with help where there is some."""
-    click.echo(f"{prefix}{message}", err=True)
+    click.echo(visible(f"{prefix}{message}"), err=True)
     if help:
-        click.echo(f"  help: {help}", err=True)
+        click.echo(visible(f"  help: {help}"), err=True)
+
+
+def _of_system(problem: OSError) -> str:
+    reason = (problem.strerror or str(problem)).lower()
+    if problem.filename is None:
+        return f"standard output cannot be written: {reason}"
+    name = os.fsdecode(problem.filename) if isinstance(problem.filename, bytes) else problem.filename
+    return f"{name}: {reason}"
+
+
+def _speak_any_text() -> None:
+    """Let every text be printed: what the encoding of a stream lacks, and bytes of file names, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _stop_speaking() -> None:
+    """Send what is still to be written nowhere, so that the interpreter does not fail over it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
 
 
 def _usage_help(problem: click.ClickException) -> str | None:

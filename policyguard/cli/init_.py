@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,7 +18,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.cli.options import json_option, write_new
 from policyguard.cli.output import say, say_json
-from policyguard.errors import ConfigurationError
+from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.guard import log_origin
 from policyguard.keyfiles import write_private_key, write_public_key
 
@@ -62,16 +65,34 @@ def command(folder: Path, as_json: bool) -> None:
 
 
 def lay_down(folder: Path) -> PrivateKey:
-    """Make the folder's content and return its key; `ConfigurationError`, and nothing written, if any of it exists."""
+    """Make the folder's content and return its key; `ConfigurationError`, and nothing written, if any of it exists.
+
+    All of it is written to a hidden folder first and then moved to its names. A crash leaves `.init-*`, and of the
+    names those that were moved by then, each of them whole.
+    """
     for name in NAMES:
         if os.path.lexists(folder / name):
             raise ConfigurationError(f"{folder / name}: exists already, expected a folder without it")
+    made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
+    hidden = folder / f".init-{os.urandom(6).hex()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _copy(example_policies(), folder / "policies")
-        (folder / "requests").mkdir()
-    except OSError as problem:
-        raise ConfigurationError(f"{folder}: cannot be written: {(problem.strerror or '').lower()}") from problem
+        hidden.mkdir(parents=True)
+        key = _fill(hidden)
+        for name in NAMES:
+            (hidden / name).rename(folder / name)
+        hidden.rmdir()
+    except (OSError, ValueError) as problem:
+        _take_back(folder, hidden, made)
+        raise ConfigurationError(f"{folder}: cannot be written: {_why(problem)}") from problem
+    except PolicyGuardError:
+        _take_back(folder, hidden, made)
+        raise
+    return key
+
+
+def _fill(folder: Path) -> PrivateKey:
+    _copy(example_policies(), folder / "policies")
+    (folder / "requests").mkdir()
     for name, request in EXAMPLES.items():
         write_new(folder / "requests" / f"{name}.json", (json.dumps(request, indent=2) + "\n").encode())
     key = PrivateKey.generate(os.urandom(32))
@@ -81,6 +102,22 @@ def lay_down(folder: Path) -> PrivateKey:
     write_new(folder / "trust.yaml", TRUST.format(key=json.dumps(key.public.text), log=json.dumps(log.text)).encode())
     write_new(folder / "policyguard.yaml", CONFIG.encode())
     return key
+
+
+def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
+    """Remove what this run has made, and nothing else: what still lies hidden, then folders that are empty again."""
+    for name in NAMES:
+        with suppress(OSError):
+            if hidden.exists() and not os.path.lexists(hidden / name):
+                (folder / name).rename(hidden / name)
+    shutil.rmtree(hidden, ignore_errors=True)
+    for parent in made:
+        with suppress(OSError):
+            parent.rmdir()
+
+
+def _why(problem: Exception) -> str:
+    return (getattr(problem, "strerror", None) or str(problem)).lower()
 
 
 def example_policies() -> Traversable:

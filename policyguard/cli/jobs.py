@@ -8,11 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from policyguard.config import Config
+from policyguard.config_looks import Looks
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import PolicyErrors, RequestError
+from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
+from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
+from policyguard.evidence.checkpoint_digest import DigestCache
+from policyguard.evidence.checkpoint_scan import Options
 from policyguard.evidence.collector import Collector, JobInputs, gather
+from policyguard.evidence.environment import EnvironmentCollector
+from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
+from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.guard import Collectors
@@ -25,22 +32,48 @@ from policyguard.snapshots import read_bounded
 MAX_JOB_BYTES = 262_144
 
 
-def job_collectors() -> tuple[Collector, ...]:
-    """Return what looks at a job: the same at the decision and at every worker."""
-    return (IdentityCollector(), JobCollector(), RepositoryCollector())
+def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
+    """Return what looks at such a request: the same at the decision, at every worker and at every later look."""
+    checkpoints = looks.checkpoints
+    options = Options(extra_globals=checkpoints.classes, cache=_digest_cache(checkpoints.cache))
+    if request.resource.type == "checkpoint":
+        return (IdentityCollector(), CheckpointCollector(options, checkpoints.producers))
+    collectors: list[Collector] = [
+        IdentityCollector(), JobCollector(), RepositoryCollector(), JobCheckpoints(options, checkpoints.producers),
+        _grants(looks),
+    ]  # fmt: skip
+    if looks.environment is not None:
+        environment = looks.environment
+        cache = str(environment.cache) if environment.cache is not None else None
+        collectors.append(EnvironmentCollector(
+            str(environment.baseline), environment.keys, cache=cache, threshold=environment.threshold
+        ))  # fmt: skip
+    if looks.quota is not None:
+        file = str(looks.quota.file) if looks.quota.file is not None else None
+        collectors.append(QuotaCollector(file=file, command=looks.quota.command))
+    return tuple(collectors)
 
 
-def reviewing_collectors(config: Config) -> Collectors:
+def _grants(looks: Looks) -> GrantCollector:
+    return GrantCollector(str(looks.grants.folder), looks.grants.keys) if looks.grants is not None else GrantCollector()
+
+
+def _digest_cache(path: Path | None) -> DigestCache | None:
+    return DigestCache.open(path) if path is not None else None
+
+
+def reviewing_collectors(config: Config, request: Request) -> Collectors:
     """Return what looks at a job, at its contributors and at its approvals where the configuration says how.
 
     A worker needs no approvals: what it must measure again, the bound facts, is the same with and without.
     """
-    files = review_files(config)
+    files, plain = review_files(config), job_collectors(config.looks, request)
     if files == ReviewFiles():
-        return job_collectors()
+        return plain
 
     def collectors(snapshot: Snapshot) -> Sequence[Collector]:
-        return (IdentityCollector(), JobCollector(), ReviewedRepositoryCollector(snapshot.people, files))
+        reviewed = ReviewedRepositoryCollector(snapshot.people, files)
+        return [reviewed if each.name == reviewed.name else each for each in plain]
 
     return collectors
 
@@ -49,7 +82,7 @@ def review_files(config: Config) -> ReviewFiles:
     """Return where the configuration keeps what reviews are judged by."""
     return ReviewFiles(
         approvals=config.approvals, allowed_signers=config.allowed_signers, revoked_keys=config.revoked_keys,
-        accepted=config.accepted,
+        accepted=config.accepted, signed_only=config.signed_commits,
     )  # fmt: skip
 
 
@@ -59,10 +92,17 @@ def job_request(path: Path, words: Sequence[str], environment: Mapping[str, str]
         data = read_value(read_bounded(path, MAX_JOB_BYTES), str(path))
     except PolicyErrors as problems:
         raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
-    return read_job(data, words, os.getcwd(), environment)
+    return read_job(data, words, _here(), environment)
 
 
-def look_at_job(path: Path, words: Sequence[str], environment: Mapping[str, str]) -> Facts:
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError as problem:
+        raise ConfigurationError(f"the current folder: {(problem.strerror or '').lower()}") from problem
+
+
+def look_at_job(looks: Looks, path: Path, words: Sequence[str], environment: Mapping[str, str]) -> Facts:
     """Return what the collectors see of this job now."""
     request, inputs = job_request(path, words, environment)
-    return gather(request, job_collectors(), inputs, time.time_ns)
+    return gather(request, job_collectors(looks, request), inputs, time.time_ns)

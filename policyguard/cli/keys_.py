@@ -10,7 +10,7 @@ import click
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.options import PASSPHRASE_VARIABLE, json_option, passphrase
 from policyguard.cli.output import say, say_json
-from policyguard.errors import ConfigurationError
+from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.keyfiles import read_private_key, write_private_key, write_public_key
 
 
@@ -29,8 +29,14 @@ def new(path: Path, wrap: bool, as_json: bool) -> None:
     if wrap and secret is None:
         raise ConfigurationError(f"--wrap needs a passphrase, expected it in {PASSPHRASE_VARIABLE}")
     key = PrivateKey.generate(os.urandom(32))
+    public = path.with_name(path.name + ".pub")
     write_private_key(path, key, passphrase=secret if wrap else None)
-    write_public_key(path.with_name(path.name + ".pub"), key.public)
+    try:
+        write_public_key(public, key.public)
+    except PolicyGuardError:
+        # Both files or neither; the private one is ours, made a moment ago and told to nobody.
+        path.unlink()
+        raise
     _show(path, key, as_json)
 
 

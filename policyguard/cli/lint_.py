@@ -59,7 +59,8 @@ def command(
 
 
 def _baseline(path: Path) -> frozenset[str]:
+    data = read_bounded(path, MAX_BASELINE_BYTES)
     try:
-        return parse_baseline(read_bounded(path, MAX_BASELINE_BYTES))
+        return parse_baseline(data)
     except ConfigurationError as problem:
         raise ConfigurationError(f"{path}: {problem.message}", help=problem.help) from problem

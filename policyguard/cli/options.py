@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +12,12 @@ from typing import Any, TypeVar
 
 import click
 
-from policyguard.config import DEFAULT_AUDIENCE, VARIABLE, Config, find_config
-from policyguard.errors import ConfigurationError
+from policyguard.config import VARIABLE, Config, find_config
+from policyguard.errors import ConfigurationError, RequestError
 from policyguard.guard import Collectors, Guard
+from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
-from policyguard.snapshots import read_bounded
+from policyguard.snapshots import kind_of, read_start
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,41 +67,80 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
 def passphrase() -> bytes | None:
     """Return the passphrase of wrapped keys from the environment, if there is one."""
     found = os.environ.get(PASSPHRASE_VARIABLE)
-    return found.encode() if found else None
+    return os.fsencode(found) if found else None
 
 
 def read_request(source: str) -> Request:
     """Return the request in this file, or on standard input for `-`."""
     if source == "-":
-        return Request.from_json(sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1))
-    return Request.from_json(read_bounded(Path(source), MAX_REQUEST_BYTES + 1))
+        return Request.from_json(_standard_input())
+    return Request.from_json(read_start(Path(source), MAX_REQUEST_BYTES + 1))
+
+
+def _standard_input() -> bytes:
+    try:
+        return sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
+    except OSError as problem:
+        raise RequestError(f"standard input cannot be read: {(problem.strerror or '').lower()}") from problem
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all; an existing one is never overwritten."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        _write(path, data, mode)
     except FileExistsError:
         raise ConfigurationError(f"{path}: exists already, expected a new path") from None
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be written: {(problem.strerror or '').lower()}") from problem
+    except (OSError, ValueError) as problem:
+        raise _unwritable(path, problem) from problem
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put `data` in place of the file, whole or not at all: written beside it, made durable, then renamed."""
+    check_replaceable(path)
+    beside = path.with_name(f".{os.urandom(8).hex()}.part")
+    try:
+        _write(beside, data, mode)
+        try:
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as problem:
+        raise _unwritable(path, problem) from problem
+
+
+def check_replaceable(path: Path) -> None:
+    """Return if there is a regular file at this path, or nothing in a folder that is there; else raise.
+
+    Asked before a decision is made whose answer is to be written there.
+    """
+    try:
+        path.parent.stat()
+        status = path.lstat()
+    except FileNotFoundError as problem:
+        if path.parent.is_dir():
+            return
+        raise _unwritable(path, problem) from problem
+    except (OSError, ValueError) as problem:
+        raise _unwritable(path, problem) from problem
+    # INVARIANT I183: a device, a link or a folder is never renamed away: as root that would be the machine's own.
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError(f"{path}: found {kind_of(status.st_mode)}, expected a regular file or a new path")
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as problem:
+    except OSError:
         path.unlink(missing_ok=True)
-        raise ConfigurationError(f"{path}: cannot be written: {(problem.strerror or '').lower()}") from problem
+        raise
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` in place of the file, whole or not at all: written beside it, made durable, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    write_new(beside, data, mode=mode)
-    try:
-        beside.replace(path)
-    except OSError as problem:
-        beside.unlink(missing_ok=True)
-        raise ConfigurationError(f"{path}: cannot be written: {(problem.strerror or '').lower()}") from problem
+def _unwritable(path: Path, problem: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path}: cannot be written: {(getattr(problem, 'strerror', '') or str(problem)).lower()}"
+    )

@@ -22,7 +22,6 @@ from policyguard.cli.options import (
     settings,
 )
 from policyguard.cli.output import say, say_explanation, say_json
-from policyguard.config import DEFAULT_AUDIENCE
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.gitdir import GitDir, head, ref_id
 from policyguard.evidence.identity import account_name
@@ -34,6 +33,7 @@ from policyguard.hooks.git_install import install, problems
 from policyguard.hooks.git_judge import ask
 from policyguard.hooks.git_options import KINDS, GitOptions
 from policyguard.keyfiles import read_private_key
+from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.snapshots import load_snapshot
 
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)

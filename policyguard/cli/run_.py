@@ -13,14 +13,15 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import job_request, reviewing_collectors
 from policyguard.cli.main import BAD_DATA, DENIED
-from policyguard.cli.options import guard_options, open_guard, replace_file, settings, trust_option
-from policyguard.cli.output import say_explanation
+from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
+from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verify_ import read_trust
-from policyguard.config import DEFAULT_AUDIENCE, Config
-from policyguard.errors import AccessDenied
+from policyguard.config import Config
+from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.guard import Guard
 from policyguard.hooks.answer import decision_code
 from policyguard.hooks.launcher import launch
+from policyguard.model.decision import DEFAULT_AUDIENCE
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
@@ -29,15 +30,23 @@ from policyguard.hooks.launcher import launch
 @click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
 @click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; one starts one job.")
+@click.option("--watch", type=click.FloatRange(min=0.05), metavar="SECONDS",
+              help="Look again so often while CMD runs; log what changed.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
-def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | None, quiet: bool, **given: Any) -> int:
+def command(
+    words: tuple[str, ...], job: Path, out: Path | None, used: Path | None, watch: float | None, quiet: bool,
+    **given: Any,
+) -> int:  # fmt: skip
     """Look at the job, decide, sign and log; look again just before the start; run CMD only if all of it holds.
 
-    Exits with the job's own status, 77 when denied, and with POLICYGUARD_DECISION set for the job's processes.
+    Exits with the job's own status, and with 77 when denied or ended by --watch because it changed. The job's processes
+    find the signed decision in POLICYGUARD_DECISION.
     """
     config = settings(**given)
     request, inputs = job_request(job, words, os.environ)
+    if out is not None:
+        check_replaceable(out)
 
     def tell(signed: SignedDecision) -> None:
         if out is not None:
@@ -45,14 +54,26 @@ def command(words: tuple[str, ...], job: Path, out: Path | None, used: Path | No
         if not quiet or not signed.decision.allowed:
             say_explanation(signed.decision.explain(), err=True)
 
-    with open_guard(config, collectors=reviewing_collectors(config)) as guard:
+    with open_guard(config, collectors=reviewing_collectors(config, request)) as guard:
         trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
         store = UsedDecisions.open(used) if used is not None else None
         try:
-            return launch(guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
-                          on_decision=tell)  # fmt: skip
+            return launch(
+                guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
+                on_decision=tell, watch_s=watch, on_alert=_alarm, on_problem=_complain,
+            )  # fmt: skip
         except AccessDenied as denial:
+            for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
+                say(f"missing  {line}", err=True)
             return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
+
+
+def _alarm(signed: SignedDecision) -> None:
+    say_explanation(f"ALERT    log entry {signed.receipt.index}\n{signed.decision.explain()}", err=True)
+
+
+def _complain(problem: PolicyGuardError) -> None:
+    say(f"policyguard: an alert could not be logged: {problem}", err=True, fg="red")
 
 
 def own_trust(guard: Guard, config: Config) -> Trust:

@@ -16,6 +16,7 @@ from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import look_at_job
 from policyguard.cli.options import audience_option, json_option, needed, read_request, settings, trust_option
 from policyguard.cli.output import say, say_json
+from policyguard.config import Config
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
@@ -48,7 +49,7 @@ def command(
     trust = read_trust(needed(config, "trust"))
     if config.audience is None:
         raise ConfigurationError("--audience is missing, expected this worker's own name")
-    request, bound = _about_to_run(request_file, job, words)
+    request, bound = _about_to_run(config, request_file, job, words)
     data = read_bounded(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     store = UsedDecisions.open(used) if used is not None else None
     verified = verify(
@@ -65,7 +66,7 @@ def command(
 
 
 def _about_to_run(
-    request_file: str | None, job: Path | None, words: Sequence[str]
+    config: Config, request_file: str | None, job: Path | None, words: Sequence[str]
 ) -> tuple[Request, Mapping[str, Value]]:
     if (request_file is None) == (job is None):
         raise click.UsageError("give either --request FILE, or --job FILE and the command")
@@ -73,7 +74,7 @@ def _about_to_run(
         return read_request(request_file), EMPTY_MAP
     if not words:
         raise click.UsageError("--job needs the command it is for, after `--`")
-    facts = look_at_job(Path(str(job)), words, os.environ)
+    facts = look_at_job(config.looks, Path(str(job)), words, os.environ)
     return facts.request, facts.bound
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 
 from policyguard.conditions.failure import Failure
+from policyguard.values import LazyPattern
 
-_OCTET = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
-_GROUP = re.compile(r"[0-9A-Fa-f]{1,4}", re.ASCII)
-_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}", re.ASCII)
+_OCTET = LazyPattern(r"0|[1-9][0-9]{0,2}", re.ASCII)
+_GROUP = LazyPattern(r"[0-9A-Fa-f]{1,4}", re.ASCII)
+_LENGTH = LazyPattern(r"0|[1-9][0-9]{0,2}", re.ASCII)
 
 
 def ip_in(address: str, prefix: str) -> bool:

@@ -1,17 +1,16 @@
 """What can be asked of a checked condition: its shape, its atoms, what it reads, and its form in a snapshot.
 
-`decode` turns the checker's bytes into nodes (`decoding.py`); everything else here works on nodes alone.
+Works on nodes alone; `decoding.py` makes them of the checker's bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
-from policyguard.conditions.decoding import decode_checked
 from policyguard.conditions.functions import FUNCTIONS, Failure
 from policyguard.conditions.problems import ProfileError
-from policyguard.conditions.profile import LOGIC, OVERLOADS, VARIABLES
+from policyguard.conditions.profile import LOGIC, OVERLOADS
 from policyguard.conditions.signatures import SIGNATURES
 from policyguard.model.expression import (
     Call,
@@ -25,7 +24,7 @@ from policyguard.model.expression import (
     Select,
     Variable,
 )
-from policyguard.values import MAX_INTEGER
+from policyguard.values import MAX_INTEGER, name_of
 
 FORMAT = 1
 """The version of `canonical_form`; another number is another format."""
@@ -33,11 +32,6 @@ FORMAT = 1
 Scalar: TypeAlias = "bool | int | str"
 ConstantValue: TypeAlias = "Scalar | tuple[Scalar, ...]"
 Path: TypeAlias = tuple[str, ...]
-
-
-def decode(serialized: bytes, variables: Collection[str] = frozenset(VARIABLES)) -> Expression:
-    """Return the nodes of a serialized checked expression, constants folded; raises `ProfileError` and nothing else."""
-    return folded(decode_checked(serialized, variables))
 
 
 def folded(expression: Expression) -> Expression:
@@ -259,10 +253,17 @@ def from_canonical(data: object) -> Expression:
 
 
 def _node(data: list[Any]) -> Expression:
-    return _NODES[data[0]](*data[1:])
+    tag, *fields = data
+    build, kinds = _NODES[tag]
+    for field, kind in zip(fields, kinds, strict=True):
+        if kind is not None and type(field) is not kind:
+            raise TypeError(f"found {name_of(field)} in a node `{tag}`")
+    return build(*fields)
 
 
 def _constant_node(value: Any, kind: str, offset: int) -> Constant:
+    if type(value) not in (bool, int, str):
+        raise TypeError(f"found {name_of(value)} as a constant")
     if kind in _LARGE or (kind == "int" and type(value) is str):
         value = int(value)
     return Constant(value, kind, offset)
@@ -285,14 +286,16 @@ def _quantifier_node(
     return Quantifier(kind, variable, _node(source), _node(body), result, guard, offset)
 
 
-_NODES: dict[str, Callable[..., Expression]] = {
-    "c": _constant_node,
-    "v": Variable,
-    "o": Hole,
-    "s": lambda operand, name, kind, offset: Select(_node(operand), name, kind, offset),
-    "h": lambda operand, name, offset: Has(_node(operand), name, offset),
-    "f": _call_node,
-    "l": lambda parts, kind, offset: ListOf(tuple([_node(part) for part in parts]), kind, offset),
-    "m": lambda entries, kind, offset: MapOf(tuple([(_node(k), _node(v)) for k, v in entries]), kind, offset),
-    "q": _quantifier_node,
-}
+_NODES: dict[str, tuple[Callable[..., Expression], tuple[type | None, ...]]] = {
+    "c": (_constant_node, (None, str, int)),
+    "v": (Variable, (str, str, int)),
+    "o": (Hole, (int, str, int)),
+    "s": (lambda operand, name, kind, offset: Select(_node(operand), name, kind, offset), (list, str, str, int)),
+    "h": (lambda operand, name, offset: Has(_node(operand), name, offset), (list, str, int)),
+    "f": (_call_node, (str, list, str, int)),
+    "l": (lambda parts, kind, offset: ListOf(tuple([_node(part) for part in parts]), kind, offset), (list, str, int)),
+    "m": (lambda entries, kind, offset: MapOf(tuple([(_node(k), _node(v)) for k, v in entries]), kind, offset),
+          (list, str, int)),
+    "q": (_quantifier_node, (str, str, list, list, str, list, int)),
+}  # fmt: skip
+"""What builds each node, and the types of its fields."""

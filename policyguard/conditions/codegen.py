@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any, TypeAlias, cast
 
@@ -80,14 +79,11 @@ def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETER
     return cast(Run, FunctionType(inner, _GLOBALS))
 
 
-@dataclass(slots=True)
 class _Builder:
-    names: dict[str, str]
-    count: int = 0
-    outermost: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.outermost = len(self.names)
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+        self.count = 0
+        self.outermost = len(names)
 
     def statements(self, expression: Expression) -> list[ast.stmt]:
         """Return the body: quantifiers among the top-level conjuncts become loops, the rest short-circuits."""

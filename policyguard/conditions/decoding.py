@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from policyguard.conditions import wire
+from policyguard.conditions.ast import folded
 from policyguard.conditions.macros import RESULT, STEP, folded_macro
 from policyguard.conditions.problems import ProfileError
 from policyguard.conditions.profile import ENTITIES, IDENTITIES, OVERLOADS, REFUSED_TYPES, SYNONYMS, VARIABLES
@@ -44,6 +45,11 @@ _PRIMITIVES = {1: "bool", 2: "int", 3: "uint", 4: "double", 5: "string", 6: "byt
 _WELL_KNOWN = {2: "timestamp", 3: "duration"}
 _REFUSED_KINDS = {1: "dyn", 2: "null", 10: "dyn", 11: "type"}
 _CONSTANTS = {1: "null", 4: "uint", 5: "double", 7: "bytes"}
+
+
+def decode(serialized: bytes, variables: Collection[str] = frozenset(VARIABLES)) -> Expression:
+    """Return the nodes of a serialized checked expression, constants folded; raises `ProfileError` and nothing else."""
+    return folded(decode_checked(serialized, variables))
 
 
 def decode_checked(serialized: bytes, variables: Collection[str] = frozenset(VARIABLES)) -> Expression:

@@ -9,8 +9,9 @@ Source: cel-spec `doc/langdef.md`, "Logical Operators", "Macros", "Evaluation er
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
+
+import msgspec
 
 from policyguard.conditions.ast import ConstantValue, atoms, folded
 from policyguard.conditions.functions import FUNCTIONS, Failure
@@ -34,8 +35,7 @@ from policyguard.values import name_of
 __all__ = ["AtomValue", "EvalError", "Outcome", "evaluate", "folded", "render", "trace", "value_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class EvalError:
+class EvalError(msgspec.Struct, frozen=True):
     """Why an expression has no value, and where in the condition's text. Not a truth value."""
 
     message: str
@@ -50,8 +50,7 @@ Outcome: TypeAlias = "bool | EvalError"
 _Names: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AtomValue:
+class AtomValue(msgspec.Struct, frozen=True):
     """One atom of a condition, what it came to, and the values read: (`resource.gpus`, 128), absent ones as errors."""
 
     expression: Expression
@@ -152,12 +151,18 @@ def _variable(node: Variable, names: _Names) -> Any:
     return _checked(names[node.name], node.type, node)
 
 
-def _select(node: Select, names: _Names) -> Any:
+def _holder(node: Select | Has, names: _Names) -> Any:
+    """Return the map that a field is read of, or an error."""
     operand = _value(node.operand, names)
+    if isinstance(operand, EvalError | Mapping):
+        return operand
+    return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
+
+
+def _select(node: Select, names: _Names) -> Any:
+    operand = _holder(node, names)
     if isinstance(operand, EvalError):
         return operand
-    if not isinstance(operand, Mapping):
-        return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
     # INVARIANT I13: an absent attribute is an error, never a default.
     if node.name not in operand:
         return EvalError(f"`{render(node)}` is absent", node.offset)
@@ -165,12 +170,8 @@ def _select(node: Select, names: _Names) -> Any:
 
 
 def _has(node: Has, names: _Names) -> Any:
-    operand = _value(node.operand, names)
-    if isinstance(operand, EvalError):
-        return operand
-    if not isinstance(operand, Mapping):
-        return EvalError(f"`{render(node.operand)}` is {name_of(operand)}, expected a map", node.offset)
-    return node.name in operand
+    operand = _holder(node, names)
+    return operand if isinstance(operand, EvalError) else node.name in operand
 
 
 _CHECKS: dict[TypeName, Callable[[Any], bool]] = {

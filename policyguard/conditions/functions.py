@@ -14,15 +14,15 @@ from policyguard.conditions import times
 from policyguard.conditions.addresses import ip_in
 from policyguard.conditions.failure import Failure
 from policyguard.conditions.globs import CACHED_LENGTH, glob
-from policyguard.values import NANOSECONDS_PER_S
+from policyguard.values import NANOSECONDS_PER_S, LazyPattern
 
 __all__ = ["FUNCTIONS", "Failure", "glob", "ip_in", "matches", "same", "under"]
 
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 
 
-_LITERAL = re.compile(r"(?P<start>\^?)(?P<text>(?:[A-Za-z0-9_/:@ -]|\\[./-])*)(?P<end>\$?)", re.ASCII)
-_INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
+_LITERAL = LazyPattern(r"(?P<start>\^?)(?P<text>(?:[A-Za-z0-9_/:@ -]|\\[./-])*)(?P<end>\$?)", re.ASCII)
+_INTEGER = LazyPattern(r"[+-]?[0-9]{1,20}", re.ASCII)
 _BOOLS = {"1": True, "t": True, "true": True, "TRUE": True, "True": True,
           "0": False, "f": False, "false": False, "FALSE": False, "False": False}  # fmt: skip
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from policyguard.errors import PolicyGuardError
 
 
-@dataclass(frozen=True, slots=True)
-class ConditionError:
+class ConditionError(msgspec.Struct, frozen=True):
     """One mistake in a condition: a code-point offset into its text, what is wrong, help, and the catalogue's code."""
 
     offset: int

@@ -6,7 +6,9 @@ Anything unusual makes no template, and the condition goes the long way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from policyguard.conditions.ast import rebuilt
 from policyguard.conditions.lexing import Tokens

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from policyguard.conditions.failure import Failure
-from policyguard.values import NANOSECONDS_PER_S, format_instant, parse_instant
+from policyguard.values import NANOSECONDS_PER_S, LazyPattern, format_instant, parse_instant
 
 MIN_TIMESTAMP = -62_135_596_800 * NANOSECONDS_PER_S
 """0001-01-01T00:00:00Z, the least `google.protobuf.Timestamp`."""
@@ -26,9 +26,9 @@ MAX_DURATION = 315_576_000_000 * NANOSECONDS_PER_S
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CYCLE_S = 146_097 * 86_400
 """400 years of the Gregorian calendar, after which days, weeks and leap years repeat."""
-_OFFSET = re.compile(r"(?P<sign>[+-]?)(?P<hours>\d{2}):(?P<minutes>\d{2})", re.ASCII)
-_DURATION = re.compile(r"(?P<sign>[+-]?)(?P<parts>(?:\d+(?:\.\d*)?|\.\d+)(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
-_PART = re.compile(r"(?P<whole>\d*)(?:\.(?P<fraction>\d*))?(?P<unit>h|ms|m|s|us|µs|ns)", re.ASCII)
+_OFFSET = LazyPattern(r"(?P<sign>[+-]?)(?P<hours>\d{2}):(?P<minutes>\d{2})", re.ASCII)
+_DURATION = LazyPattern(r"(?P<sign>[+-]?)(?P<parts>(?:\d+(?:\.\d*)?|\.\d+)(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
+_PART = LazyPattern(r"(?P<whole>\d*)(?:\.(?P<fraction>\d*))?(?P<unit>h|ms|m|s|us|µs|ns)", re.ASCII)
 _UNITS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 1000, "µs": 1000, "ns": 1}
 
 

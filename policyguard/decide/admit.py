@@ -6,7 +6,6 @@ Pure; `now` is an argument.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,18 +15,24 @@ from policyguard.conditions.times import parse_span
 from policyguard.decide.pattern import DOMAIN, compiled, domain_index
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
-from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, parse_instant
+from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, one_line, parse_instant
 
 Converter = Callable[[Any], Any]
+
+_LONGEST = 320
+"""How many characters of a path or of a complaint are shown."""
+
+_HIDDEN = "found a value that is hidden"
 
 
 class Malformed(Exception):
     """The request does not fit the schema; `path` leads to what does not. Caught where the decision is made."""
 
     def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}")
-        self.path = path
-        self.message = message
+        # Paths and values are a requester's text: shown to people, they must not look like another line.
+        self.path = one_line(path, _LONGEST)
+        self.message = one_line(message, _LONGEST)
+        super().__init__(f"{self.path}: {self.message}")
 
 
 class AttributeRule:
@@ -47,7 +52,7 @@ class AttributeRule:
         self.assurance = int(attribute.assurance)
         self.max_age_ns = None if attribute.max_age_s is None else attribute.max_age_s * NANOSECONDS_PER_S
         self.strict = self.assurance > 1 or self.max_age_ns is not None or self.enum is not None
-        self.sensitive = attribute.sensitive
+        self.sensitive = _is_sensitive(attribute, schema)
         self.type_name = str(attribute.type)
 
 
@@ -115,7 +120,8 @@ class Gate:
                 value = _fit(rule, value, path)
             if rule.strict:
                 if rule.enum is not None and value not in rule.enum:
-                    raise Malformed(_json_path(path), f"found `{value}`, expected one of {_listed(rule.enum)}")
+                    words = _HIDDEN if rule.sensitive else f"found `{value}`"
+                    raise Malformed(_json_path(path), f"{words}, expected one of {_listed(rule.enum)}")
                 # INVARIANT I1: a claim is not a fact; what is weaker or older than the schema asks is absent.
                 reason = _weakness(rule, fact.assurance, fact.observed_at, now)
                 if reason is not None:
@@ -154,7 +160,20 @@ def _fit(rule: AttributeRule, value: Any, path: str) -> Any:
     try:
         return rule.convert(value)
     except Malformed as problem:
+        if rule.sensitive:
+            raise Malformed(_json_path(path), f"{_HIDDEN}, expected {_article(rule.type_name)}") from None
         raise Malformed(_json_path(path) + problem.path, problem.message) from None
+
+
+def _is_sensitive(attribute: Attribute, schema: Schema) -> bool:
+    """Return whether the attribute or any field inside it is sensitive: a record is shown whole or not at all."""
+    kind = attribute.type
+    while kind.element is not None:
+        kind = kind.element
+    # INVARIANT I39: what holds a sensitive field is sensitive.
+    return attribute.sensitive or any(
+        _is_sensitive(field, schema) for field in (schema.records[kind.record] if kind.record else {}).values()
+    )
 
 
 def _converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]:
@@ -315,10 +334,17 @@ def _at(step: str, check: Converter, item: Any) -> Any:
         raise Malformed(step + problem.path, problem.message) from None
 
 
+_LONGEST_NAME = 63
+"""No attribute has a longer name, so none is near to one."""
+
+
 def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:
     entity, _, name = path.partition(".")
     known = sorted(rule.removeprefix(f"{entity}.") for rule in rules if rule.startswith(f"{entity}."))
-    near = difflib.get_close_matches(name, known, n=1)
+    # Only a misspelt name pays for this import, not the start of every hook.
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1) if len(name) <= _LONGEST_NAME else []
     expected = f"expected one of {_listed(known)}" if known else "expected none"
     return _json_path(path), f"unknown attribute `{name}`, {f'did you mean `{near[0]}`' if near else expected}"
 

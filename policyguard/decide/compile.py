@@ -7,14 +7,16 @@ envelope, not in the policy digest, so that a comment or a moved line does not c
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from policyguard.conditions.ast import canonical_form, shape
 from policyguard.decide.grants import Grants
 from policyguard.model.expression import Expression, Hole, walk
-from policyguard.model.policy import PolicySet, Rule, Schema
+from policyguard.model.facts import Assurance
+from policyguard.model.policy import PolicySet, Quorum, Rule, Schema
 from policyguard.values import canonical, format_instant, sha256_digest
 
 FORMAT = "policyguard/compiled/v1"
@@ -40,7 +42,7 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
             "grants": grants.to_data(),
             "persons": [[person.id, list(person.accounts), list(person.keys), list(person.emails)]
                         for person in policy_set.persons],
-            "quorums": [_without_span(quorum) for quorum in policy_set.quorums],
+            "quorums": [_plain(quorum) for quorum in policy_set.quorums],
             "trace_roles": list(policy_set.trace_roles),
         },
         "places": [
@@ -52,12 +54,17 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
 
 def policy_digest(compiled: dict[str, Any]) -> str:
     """Return the digest that names these policies: SHA-256 over the canonical bytes of what decides."""
-    return sha256_digest(canonical(compiled["policy"]))
+    encoded = _ENCODER.encode(compiled["policy"])
+    # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
+    return sha256_digest(encoded if encoded.isascii() else canonical(compiled["policy"]))
+
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def schema_data(schema: Schema) -> Any:
     """Return a schema as plain data, without places; `schema_of` reads it back."""
-    return _strip(msgspec.to_builtins(schema))
+    return _plain(schema)
 
 
 def schema_of(data: Any) -> Schema:
@@ -71,22 +78,79 @@ def hole_types(form: Expression) -> tuple[str, ...]:
     return tuple(holes[index] for index in range(len(holes)))
 
 
-_LARGE = frozenset({"timestamp", "duration", "list(timestamp)", "list(duration)"})
+LARGE = frozenset({"timestamp", "duration", "list(timestamp)", "list(duration)"})
 """Types whose constants pass 2^53; JSON spells them as text."""
 
 
 def encode_constant(value: Any, type_name: str) -> Any:
     """Return a constant as JSON spells it."""
-    if type_name in _LARGE:
+    if type_name in LARGE:
         return [str(each) for each in value] if isinstance(value, tuple) else str(value)
     return list(value) if isinstance(value, tuple) else value
 
 
 def decode_constant(value: Any, type_name: str) -> Any:
     """Return the constant that `encode_constant` spelled."""
-    if type_name in _LARGE:
+    if type_name in LARGE:
         return tuple(map(int, value)) if isinstance(value, list) else int(value)
     return tuple(value) if isinstance(value, list) else value
+
+
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """One rule as `_rule` writes it."""
+
+    id: _Name
+    effect: Literal[0, 1, 2]
+    actions: Annotated[list[_Name], msgspec.Meta(min_length=1)]
+    resource_types: Annotated[list[_Name], msgspec.Meta(min_length=1)]
+    roles: list[_Name]
+    subjects: list[_Name]
+    id_pattern: _Name | None
+    scope: _Name | None
+    shape: Annotated[int, msgspec.Meta(ge=-1)]
+    constants: list[Any]
+    quorum: _Name | None
+    reason: _Name | None
+    remedy: str | None
+    contact: str | None
+    obligations: list[_Name]
+    not_before: _Name | None
+    expires: _Name | None
+
+
+class _Policy(msgspec.Struct, forbid_unknown_fields=True):
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    schema: Schema
+    shapes: list[list[Any]]
+    rules: list[_Row]
+    grants: dict[str, Any]
+    persons: list[tuple[_Name, list[_Name], list[_Name], list[_Name]]]
+    quorums: list[Quorum]
+    trace_roles: list[_Name]
+
+
+def check_policy(data: Any) -> None:
+    """Return if this data has the form that `compile_policy` gives, and no rule in it would decide by accident.
+
+    Raises:
+        ValueError: a part is missing, of another type, or names nothing.
+        msgspec.ValidationError: the same, with its path.
+    """
+    policy = msgspec.convert(data, _Policy)
+    quorums = {quorum.id for quorum in policy.quorums}
+    for quorum in policy.quorums:
+        if not quorum.approvers or any(group.count < 1 or not group.roles for group in quorum.approvers):
+            raise ValueError(f"quorum `{quorum.id}` asks for nobody, expected at least one approver with a role")
+    for rule in policy.rules:
+        if rule.shape >= len(policy.shapes):
+            raise ValueError(f"rule `{rule.id}` has condition {rule.shape}, expected one of {len(policy.shapes)}")
+        if rule.quorum not in quorums if rule.effect == EFFECT_CODES["require"] else rule.quorum is not None:
+            raise ValueError(f"rule `{rule.id}` has quorum `{rule.quorum}`, expected a known one in a require only")
+    if len({rule.id for rule in policy.rules}) != len(policy.rules):
+        raise ValueError("two rules have one id, expected different ones")
 
 
 class _Shapes:
@@ -129,14 +193,16 @@ def _rule(rule: Rule, shapes: _Shapes) -> list[Any]:
     ]
 
 
-def _without_span(noun: Any) -> Any:
-    return _strip(msgspec.to_builtins(noun))
+def _plain(noun: Any) -> Any:
+    """Return a noun as plain data, without its place and without fields at their empty default.
 
-
-def _strip(data: Any) -> Any:
-    """Return the data without spans and without members at their empty default."""
-    if isinstance(data, dict):
-        return {k: _strip(v) for k, v in data.items() if k != "span" and v is not None and v != [] and v != ()}
-    if isinstance(data, list):
-        return [_strip(item) for item in data]
-    return data
+    Only fields of nouns are left out, never members of a map: an attribute may be called `span`.
+    """
+    if isinstance(noun, msgspec.Struct):
+        fields = ((name, getattr(noun, name)) for name in noun.__struct_fields__ if name != "span")
+        return {name: _plain(value) for name, value in fields if value is not None and value != ()}
+    if isinstance(noun, Mapping):
+        return {key: _plain(value) for key, value in noun.items()}
+    if isinstance(noun, tuple):
+        return [_plain(item) for item in noun]
+    return int(noun) if isinstance(noun, Assurance) else noun

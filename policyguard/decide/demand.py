@@ -7,8 +7,9 @@ FALSE, whatever error the other side raises. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from policyguard.decide.index import CONTEXT, RESOURCE, SUBJECT, Demand, Key
 from policyguard.model.expression import Call, Constant, Expression, Has, Hole, ListOf, Select, Variable
@@ -24,8 +25,7 @@ Path: TypeAlias = tuple[int, str, Any]
 """A key whose last part may be a hole: the key of a map."""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """The demands of a shape: what must be there, and (path, operator, values); holes stand for a rule's constants."""
 
     present: tuple[Path, ...]
@@ -61,7 +61,7 @@ def _bound(key: Key, operator: str, values: tuple[Any, ...], present: set[Key]) 
     if operator in _CLOSED:
         operator, step = _CLOSED[operator]
         values = (values[0] + step,)
-    return Demand(key, operator, values, (key[0], key[1], None) in present, key in present)
+    return Demand((key, operator), values, (key[0], key[1], None) in present, key in present)
 
 
 def _key(path: Path, constants: tuple[Any, ...]) -> Key:

@@ -10,12 +10,12 @@ Pure, and never raises on data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from policyguard.decide.admit import Admitted, Malformed
-from policyguard.decide.index import Node, gather
-from policyguard.decide.quorum import gaps
+from policyguard.decide.index import gather
+from policyguard.decide.quorum import gaps, why
+from policyguard.decide.roots import EVERYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule, Snapshot
 
 ALLOW, DENY, REQUIRE = range(3)
-ANYONE = ""
-"""The role under which rules stand that name none."""
-
 Rules: TypeAlias = "tuple[CompiledRule, ...]"
 NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
-NO_ROOTS: Mapping[str, Node] = {}
+NO_ROOTS = Roots({}, {})
 NO_GAPS: tuple[Gap, ...] = ()
 
 NO_ALLOW = ("engine.no_allow",)
@@ -59,32 +56,37 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     roots = snapshot.roots.get((action, resource["type"]), NO_ROOTS)
     entities = (subject, resource, context)
     # Step 2.
-    found: list[CompiledRule] = []
-    node = roots.get(ANYONE)
+    found: list[tuple[Any, ...]] = []
+    ref = subject["id"]
+    held = snapshot.grants.roles_at(ref, domain, now)
+    anywhere = roots.anywhere
+    node = anywhere[EVERYONE]
     if node is not None:
         gather(node, entities, found)
-    ref = subject["id"]
-    for role in snapshot.grants.roles_at(ref, domain, now):
-        node = roots.get(role)
+    if held:
+        node = anywhere[held]
+        if node is not None:
+            gather(node, entities, found)
+    here = roots.in_domain[domain]
+    if here is not None:
+        node = here[held]
         if node is not None:
             gather(node, entities, found)
     allows = denies = requires = errored = NOTHING
     identifier, segments = resource["id"], admitted.segments
-    for rule in found:
-        stretch = rule.stretch
+    for stretch, spelled, test, scope, narrow, run, constants, effect, rule in found:
         if stretch is not None:
-            if segments[stretch] != rule.spelled:
+            if segments[stretch] != spelled:
                 continue
-        elif rule.test is not None and not rule.test(identifier):
+        elif test is not None and not test(identifier):
             continue
-        if rule.scope is not None and rule.scope != domain:
+        if scope is not None and scope != domain:
             continue
-        if rule.narrow and not rule.concerns(ref, now):
+        if narrow and not rule.concerns(ref, now):
             continue
-        run = rule.run
         if run is not None:
             try:
-                if not run(subject, resource, context, action, now, rule.constants):
+                if not run(subject, resource, context, action, now, constants):
                     continue
             except Exception:  # noqa: BLE001 - the optimistic code gives up this way; the exact evaluator decides
                 outcome = rule.evaluate_exactly(subject, resource, context, action, now)
@@ -93,9 +95,8 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
                 if outcome is not True:
                     errored = (*errored, rule)
                     # Step 3. INVARIANT I5: an error never grants.
-                    if rule.effect == ALLOW:
+                    if effect == ALLOW:
                         continue
-        effect = rule.effect
         if effect == ALLOW:
             allows = (*allows, rule)
         elif effect == DENY:
@@ -113,7 +114,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
     if requires:
         missing = _missing(snapshot, facts, admitted, requires, now)
         if missing:
-            reasons = (NEEDS_APPROVAL, *_reasons(tuple(rule for rule in requires if rule.reason)))
+            reasons = (NEEDS_APPROVAL, *sorted({rule.reason for rule in requires if rule.reason} | why(missing)))
             return _decision(snapshot, facts, now, False, reasons, requires, errored, requires, missing)
     return _decision(snapshot, facts, now, True, _reasons(allows), allows + requires, errored, requires)
 
@@ -139,11 +140,9 @@ def _decision(
     errored: Rules, requires: Rules, missing: tuple[Gap, ...] = NO_GAPS,
 ) -> Decision:  # fmt: skip
     if len(determining) == 1:
-        rule = determining[0]
-        ids, obligations = rule.ids, rule.obligations
+        ids, obligations = determining[0].ids, determining[0].obligations
     elif determining:
-        ids = _ids(determining)
-        obligations = tuple(sorted({o for rule in determining for o in rule.obligations}))
+        ids, obligations = _ids(determining), _obligations(determining)
     else:
         ids = obligations = NONE
     return Decision(
@@ -157,9 +156,18 @@ def _ids(rules: Rules) -> tuple[str, ...]:
 
 
 def _reasons(rules: Rules) -> tuple[str, ...]:
-    if len(rules) == 1:
-        return rules[0].reasons
-    return tuple(sorted({reason for rule in rules for reason in rule.reasons}))
+    first = rules[0].reasons
+    for rule in rules:
+        if rule.reasons is not first:
+            return tuple(sorted({reason for rule in rules for reason in rule.reasons}))
+    return first
+
+
+def _obligations(rules: Rules) -> tuple[str, ...]:
+    for rule in rules:
+        if rule.obligations:
+            return tuple(sorted({obligation for rule in rules for obligation in rule.obligations}))
+    return NONE
 
 
 def _deny_reasons(denies: Rules, errored: Rules) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ be decided now. Sensitive values are hidden. Pure.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from policyguard.decide.admit import Admitted, Gate, Malformed
 from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
-from policyguard.values import format_instant
+from policyguard.values import format_instant, one_line
 
 if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule, Snapshot
@@ -118,9 +117,20 @@ class _Story:
 
     def _atoms(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
         for atom, seen in self._values(rule, admitted):
-            failed = isinstance(atom.outcome, EvalError)
-            outcome = "error" if failed else "true" if atom.outcome else "false"
-            yield f"           {_cut(render(atom.expression), _LONGEST_ATOM):<{_WIDTH}}  {outcome:<5}  {seen}".rstrip()
+            text = _cut(render(atom.expression), _LONGEST_ATOM)
+            yield f"           {text:<{_WIDTH}}  {self._outcome(atom):<5}  {seen}".rstrip()
+
+    def _outcome(self, atom: AtomValue) -> str:
+        if isinstance(atom.outcome, EvalError):
+            return "error"
+        # A comparison with a sensitive value tells of it, one of a bool all.
+        if any(self._is_sensitive(f"{path[0]}.{path[1]}") for path in paths_read(atom.expression) if len(path) > 1):
+            return "hidden"
+        return "true" if atom.outcome else "false"
+
+    def _is_sensitive(self, dotted: str) -> bool:
+        rule = self.gate.rules.get(dotted) if self.gate is not None else None
+        return rule is not None and rule.sensitive
 
     def _values(self, rule: CompiledRule, admitted: Admitted) -> Iterator[tuple[AtomValue, str]]:
         """Yield each atom of the rule's condition with the facts it read, in words."""
@@ -144,10 +154,9 @@ class _Story:
         if admitted.weak and dotted in admitted.weak:
             return f"{dotted} {admitted.weak[dotted]}"
         if fact is None:
-            why = self.facts.missing.get(dotted)
+            why = None if self._is_sensitive(dotted) else self.facts.missing.get(dotted)
             return f"{dotted} is missing" + (f": {why}" if why else "")
-        rule = self.gate.rules.get(dotted) if self.gate is not None else None
-        if rule is not None and rule.sensitive:
+        if self._is_sensitive(dotted):
             return f"{dotted} is hidden ({fact.assurance.word}, {fact.source})"
         value: Any = fact.value
         # A path goes on as `[]` into lists and maps; their value is shown whole.
@@ -229,7 +238,10 @@ class _Story:
 
 
 def _near(found: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(found, names, n=1)
+    # Only a misspelt name pays for this import, not the start of every hook.
+    from difflib import get_close_matches
+
+    close = get_close_matches(found, names, n=1)
     return f", did you mean `{close[0]}`" if close else f", expected {_or(sorted(names))}" if names else ""
 
 
@@ -252,8 +264,7 @@ def _shown(value: Any) -> str:
         text = "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
     else:
         text = str(value)
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return _cut(text, _LONGEST_VALUE)
+    return one_line(text, _LONGEST_VALUE)
 
 
 def _cut(text: str, most: int) -> str:

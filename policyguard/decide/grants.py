@@ -6,13 +6,13 @@ changes nothing: an unknown subject leaves no trace (hazard H14).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import msgspec
+
 from policyguard.model.policy import ANY_DOMAIN
-from policyguard.values import Instant, format_instant, parse_instant
+from policyguard.values import Instant, LazyPattern, format_instant, parse_instant
 
 Row: TypeAlias = tuple[str, str, str, Instant, Instant]
 """subject, role, domain, not before, expires: the subject holds the role from the first instant until just before the
@@ -28,8 +28,8 @@ NEVER: Instant = 2**63 - 1
 """The bounds of a binding without a time: before and after every instant we can spell."""
 
 _CHARACTERS = r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}"
-NAME = re.compile(_CHARACTERS)
-REF = re.compile(r"[a-z][a-z0-9_]{0,62}:" + _CHARACTERS)
+NAME = LazyPattern(_CHARACTERS)
+REF = LazyPattern(r"[a-z][a-z0-9_]{0,62}:" + _CHARACTERS)
 
 ROLE_PREFIX = "role:"
 """Roles are written `role:name` beside `user:alice`, so nobody can be named like a role (hazard H12)."""
@@ -37,8 +37,7 @@ ROLE_PREFIX = "role:"
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(msgspec.Struct, frozen=True):
     """Every binding of one snapshot with role inheritance already followed. Build with `of`, never by hand.
 
     A *shape* is what one subject is bound to without a time: sorted pairs of domain and role. Few shapes serve many

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
 
 SUBJECT, RESOURCE, CONTEXT, PREFIX = range(4)
 
@@ -27,32 +30,27 @@ WITHOUT = object()
 """Stands for a field or key that is not in an attribute that is there."""
 
 
-class Demand(NamedTuple):
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """FALSE when the key is present with another value.
 
     `attribute_guarded`: also when the attribute is absent; `guarded`: also when the attribute is there and its field is
     not. Unguarded absence is an ERROR, so such rules are visited then.
     """
 
-    key: Key
-    operator: str
+    slot: Slot
     values: tuple[Any, ...]
     attribute_guarded: bool
     guarded: bool
-
-    @property
-    def slot(self) -> Slot:
-        return self.key, self.operator
 
 
 Slot: TypeAlias = tuple[Key, str]
 
 
-class Demanding(Protocol):
-    """What the index needs to know of a rule."""
+class Candidate(msgspec.Struct, frozen=True):
+    """A rule, and what it demands."""
 
-    @property
-    def demands(self) -> tuple[Demand, ...]: ...
+    rule: Any
+    demands: tuple[Demand, ...]
 
 
 class Node(NamedTuple):
@@ -67,18 +65,18 @@ class Node(NamedTuple):
     others: tuple[Other, ...] = ()
 
 
-class Other(NamedTuple):
-    """A look-up that is no plain attribute. With bounds, `ordered` rules are sorted by theirs, and those that a value
-    meets are the first or the last few."""
-
-    entity: int
-    name: str
-    field: str | None
-    get: Callable[[Any], Node | None]
-    bounds: tuple[int, ...] = ()
-    ordered: tuple[Any, ...] = ()
-    cut: Callable[[Sequence[int], int], int] = bisect_left
-    from_cut: bool = False
+Other: TypeAlias = tuple[
+    int,
+    str,
+    str | None,
+    "Callable[[Any], Node | None]",
+    tuple[int, ...],
+    tuple[Any, ...],
+    "Callable[[Sequence[int], int], int]",
+    bool,
+]
+"""A look-up that is no plain attribute: entity, name, field, get; then bounds, the rules ordered by them, where to cut
+and whether those from the cut on are met. Without bounds the last four are empty."""
 
 
 _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
@@ -87,12 +85,12 @@ _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
 """Where to cut the sorted bounds, and whether the rules met are those from the cut on."""
 
 
-def build(rules: Sequence[Demanding], used: frozenset[Slot] = frozenset()) -> Node:
+def build(rules: Sequence[Candidate], used: frozenset[Slot] = frozenset()) -> Node:
     """Return the tree over these rules. `used` are slots already looked up on the way here."""
     if len(rules) < FEW:
-        return Node(tuple(rules))
+        return Node(tuple([each.rule for each in rules]))
     chosen = _choose(rules, used)
-    grouped: dict[Slot, list[tuple[Demanding, Demand]]] = {}
+    grouped: dict[Slot, list[tuple[Candidate, Demand]]] = {}
     for rule, demand in chosen:
         if demand is not None:
             grouped.setdefault(demand.slot, []).append((rule, demand))
@@ -104,12 +102,15 @@ def build(rules: Sequence[Demanding], used: frozenset[Slot] = frozenset()) -> No
         if operator != "in":
             ordered = sorted(members, key=lambda each: each[1].values[0])
             bounds = tuple(demand.values[0] for _, demand in ordered)
-            others.append(Other(entity, name, field, get, bounds, tuple(rule for rule, _ in ordered), *_CUTS[operator]))
+            others.append(
+                (entity, name, field, get, bounds, tuple([each.rule for each, _ in ordered]), *_CUTS[operator])
+            )
         elif field is not None or entity == PREFIX:
-            others.append(Other(entity, name, field, get))
+            others.append((entity, name, field, get, (), (), bisect_left, False))
         else:
             equals.append((entity, name, get))
-    return Node(tuple(rule for rule, demand in chosen if demand is None), tuple(equals), tuple(others))
+    always = tuple([each.rule for each, demand in chosen if demand is None])
+    return Node(always, tuple(equals), tuple(others))
 
 
 def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
@@ -117,35 +118,41 @@ def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
     return entity, name, field or "", operator
 
 
-def _choose(rules: Sequence[Demanding], used: frozenset[Slot]) -> list[tuple[Demanding, Demand | None]]:
+def _choose(rules: Sequence[Candidate], used: frozenset[Slot]) -> list[tuple[Candidate, Demand | None]]:
     """Return each rule with the demand that tells it from most others, None where none is worth a look-up."""
     values: dict[Slot, set[Any]] = {}
     for rule in rules:
         for demand in rule.demands:
-            if demand.slot not in used:
-                values.setdefault(demand.slot, set()).update(demand.values)
+            slot = demand.slot
+            if slot not in used:
+                values.setdefault(slot, set()).update(demand.values)
     # A bound lets a part of the rules through, an equality one value's: any equality that tells apart comes first.
-    worth = {slot: (slot[1] == "in" and len(found) > 1, len(found)) for slot, found in values.items()}
-    chosen: list[tuple[Demanding, Demand | None]] = []
+    worth = {
+        slot: (slot[1] == "in" and len(found) > 1, len(found), _order((slot, None))) for slot, found in values.items()
+    }
+    chosen: list[tuple[Candidate, Demand | None]] = []
     members: dict[Slot, int] = {}
     for rule in rules:
-        open_ = [demand for demand in rule.demands if demand.slot in worth]
-        best = max(open_, key=lambda demand: (worth[demand.slot], _order((demand.slot, None))), default=None)
+        ranked = [(rank, demand) for demand in rule.demands if (rank := worth.get(demand.slot)) is not None]
+        best = max(ranked, key=_rank)[1] if ranked else None
         chosen.append((rule, best))
         if best is not None:
             members[best.slot] = members.get(best.slot, 0) + 1
     return [(rule, best if best is not None and members[best.slot] >= FEW else None) for rule, best in chosen]
 
 
-def _nodes(slot: Slot, rules: list[tuple[Demanding, Demand]], used: frozenset[Slot]) -> dict[Any, Node]:
+_rank = itemgetter(0)
+
+
+def _nodes(slot: Slot, rules: list[tuple[Candidate, Demand]], used: frozenset[Slot]) -> dict[Any, Node]:
     """Return what lies below each value, and below `ABSENT` and `WITHOUT` the rules that such absence may concern."""
     (_, _, field), operator = slot
     nodes = {
-        ABSENT: Node(tuple(rule for rule, demand in rules if not demand.attribute_guarded)),
-        WITHOUT: Node(tuple(rule for rule, demand in rules if field is not None and not demand.guarded)),
+        ABSENT: Node(tuple([each.rule for each, demand in rules if not demand.attribute_guarded])),
+        WITHOUT: Node(tuple([each.rule for each, demand in rules if field is not None and not demand.guarded])),
     }
     if operator == "in":
-        by_value: dict[Any, list[Demanding]] = {}
+        by_value: dict[Any, list[Candidate]] = {}
         for rule, demand in rules:
             for value in dict.fromkeys(demand.values):
                 by_value.setdefault(value, []).append(rule)

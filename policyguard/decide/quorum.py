@@ -39,8 +39,11 @@ def gaps(
         ]
         for person, accounts in eligible.items()
     }
-    idle = [person for person, open_to in candidates.items() if not open_to]
-    because += [f"approval.no_role: {person} holds none of the roles asked for" for person in idle]
+    because += [
+        f"approval.no_role: {person} holds none of the roles asked for"
+        for person, open_to in candidates.items()
+        if not open_to
+    ]
     filled = _assign(candidates, len(places))
     missing: dict[int, int] = {}
     for place, (index, _, _) in enumerate(places):
@@ -55,6 +58,20 @@ def gaps(
     )  # fmt: skip
 
 
+SCENARIOS: Mapping[str, str] = {
+    "approval.contributor": "sod.approver_is_contributor",
+    "approval.same_person": "sod.same_person",
+    "approval.other_tree": "bind.tree_mismatch",
+}
+"""Why an approval did not count, and the reason code that says so on the decision."""
+
+
+def why(missing: Sequence[Gap]) -> set[str]:
+    """Return the reason codes of those approvals that are there and do not count."""
+    lines = [line.partition(":")[0] for gap in missing for line in gap.because]
+    return {SCENARIOS[code] for code in lines if code in SCENARIOS}
+
+
 def _domain(where: str | None) -> str | None:
     return None if where == ANY_DOMAIN else where
 
@@ -67,7 +84,8 @@ def _eligible(
     if facts.contributors is None:
         return {}, ["who contributed is not known, so nobody can be shown to be independent", *facts.unusable]
     conflicted: set[str] = set()
-    for account in (*facts.contributors, facts.request.subject.ref):
+    asker = facts.request.subject.ref
+    for account in (*facts.contributors, asker):
         person = persons.get(account)
         if person is None:
             told = f"`{account}` belongs to no known person, so any approver might be the same human"
@@ -80,6 +98,8 @@ def _eligible(
         person = persons.get(approval.account)
         if reason is None and person is None:
             reason = "unknown_person", "belongs to no known person"
+        elif reason is None and approval.account != asker and person == persons.get(asker):
+            reason = "same_person", "is a second account of who asks"
         elif reason is None and person in conflicted:
             reason = "contributor", "contributed to what is to be approved, or asks for it"
         elif reason is None and person in eligible:

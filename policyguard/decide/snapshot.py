@@ -1,7 +1,8 @@
 """A loaded policy set, immutable: everything that can be known before the first request is known here.
 
-Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding changes nothing
-in it, so it never grows. Pure: bytes come from `files` or `bundle`, signatures are checked before.
+Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
+what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
+asked. Pure: bytes come from `files` or `bundle`, signatures are checked before.
 """
 
 from __future__ import annotations
@@ -16,80 +17,153 @@ from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
+from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admit import Admitted, Gate, Malformed, gates
-from policyguard.decide.compile import FORMAT, compile_policy, decode_constant, hole_types, policy_digest, schema_of
-from policyguard.decide.demand import Template, bind, template
-from policyguard.decide.evaluate import ANYONE, decide, evaluate
+from policyguard.decide.compile import (
+    FORMAT,
+    LARGE,
+    check_policy,
+    compile_policy,
+    decode_constant,
+    hole_types,
+    policy_digest,
+    schema_of,
+)
+from policyguard.decide.demand import Template, template
+from policyguard.decide.evaluate import decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
-from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Demand, Key, Node, build
-from policyguard.decide.pattern import (
-    DOMAIN,
-    Matcher,
-    domain_index,
-    literal_domain,
-    literal_prefix,
-    literal_stretch,
-    matcher,
-)
+from policyguard.decide.pattern import Matcher, literal_stretch, matcher
+from policyguard.decide.roots import Roots, roots_of
+from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
 from policyguard.model.policy import Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
-from policyguard.values import Instant, Span, parse_instant
+from policyguard.values import Instant, Span, one_line, parse_instant
+
+_AGAIN = "compile the policies again"
+_NO_SEGMENTS: list[str] = []
 
 
 class Shape:
     """A condition without its constants, compiled once for all rules that share it."""
 
-    __slots__ = ("demands", "expression", "hole_types", "reads", "run")
+    __slots__ = ("_large", "_lists", "demands", "expression", "hole_types", "reads", "run")
+
+    demands: Template
+    reads: frozenset[str]
+    run: Callable[..., bool]
 
     def __init__(self, expression: Expression) -> None:
         self.expression = expression
         self.hole_types = hole_types(expression)
-        self.run: Callable[..., bool] = compile_shape(expression)
-        self.demands: Template = template(expression)
-        self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(expression) if len(path) > 1)
+        self._large = not LARGE.isdisjoint(self.hole_types)
+        self._lists = any(kind.startswith("list(") for kind in self.hole_types)
+
+    def __getattr__(self, name: str) -> Any:
+        """Compile and analyse the condition when a rule that has it is first looked at."""
+        if name == "run":
+            self.run = _compiled(self.expression)
+        elif name == "demands":
+            self.demands = template(self.expression)
+        elif name == "reads":
+            self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(self.expression) if len(path) > 1)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
+
+    def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a rule's constants from their JSON spelling, in the order of the holes; as many, else `ValueError`."""
+        if len(data) != len(self.hole_types):
+            raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
+        if self._large:
+            return tuple(map(decode_constant, data, self.hole_types))
+        return tuple([tuple(each) if type(each) is list else each for each in data]) if self._lists else tuple(data)
+
+
+def _compiled(expression: Expression) -> Callable[..., bool]:
+    try:
+        return compile_shape(expression)
+    except (RecursionError, MemoryError, SyntaxError):
+        # Whatever Python's compiler cannot take goes the long way, which decides the same.
+        return _unsure
+
+
+def _unsure(*_: object) -> bool:
+    raise NotImplementedError("the exact evaluator decides")
 
 
 class CompiledRule:
-    """One rule, ready to run. `run` None means the rule has no condition; `test` None that every id matches."""
+    """One rule, ready to run once `run`, `test`, `stretch` and `spelled` are asked for: few rules are in a short life.
+
+    `run` None means the rule has no condition. Where `stretch` is not None, an id matches if its segments there are
+    `spelled`; else `test` says it, None for every id. `type_patterns` are those that ids of the rule's types match.
+    """
 
     __slots__ = (
-        "actions", "constants", "contact", "demands", "effect", "expires", "id", "id_pattern", "ids", "narrow",
+        "actions", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
+        "type_patterns",
     )  # fmt: skip
+
+    hot: tuple[Any, ...]
+    run: Callable[..., bool] | None
+    spelled: list[str]
+    stretch: slice | None
+    test: Matcher | None
 
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
         (self.id, self.effect, actions, types, roles, subjects, self.id_pattern, self.scope, number, constants,
          quorum, reason, remedy, contact, obligations, not_before, expires) = data  # fmt: skip
-        self.actions: tuple[str, ...] = intern.texts(actions)
-        self.resource_types: tuple[str, ...] = intern.texts(types)
-        self.roles: tuple[str, ...] = intern.texts(roles)
-        self.subjects: tuple[str, ...] = intern.texts(subjects)
-        self.obligations: tuple[str, ...] = intern.texts(obligations)
+        texts = intern.texts
+        self.actions: tuple[str, ...] = texts(actions)
+        self.resource_types: tuple[str, ...] = texts(types)
+        self.roles: tuple[str, ...] = texts(roles) if roles else ()
+        self.subjects: tuple[str, ...] = texts(subjects) if subjects else ()
+        self.obligations: tuple[str, ...] = texts(obligations) if obligations else ()
         self.quorum: str | None = quorum
-        self.reason: str | None = intern.text(reason)
-        self.remedy: str | None = intern.text(remedy)
-        self.contact: str | None = intern.text(contact)
+        self.reason: str | None = reason and sys.intern(reason)
+        self.remedy: str | None = remedy and sys.intern(remedy)
+        self.contact: str | None = contact and sys.intern(contact)
         self.not_before: Instant | None = None if not_before is None else parse_instant(not_before)
         self.expires: Instant | None = None if expires is None else parse_instant(expires)
         self.ids: tuple[str, ...] = (self.id,)
-        self.reasons: tuple[str, ...] = intern.texts([self.reason or _DEFAULT_REASONS[self.effect]])
+        self.reasons: tuple[str, ...] = texts([reason]) if reason else _DEFAULT_REASONS[self.effect]
         self.shape: Shape | None = shapes[number] if number >= 0 else None
-        self.run = None if self.shape is None else self.shape.run
-        self.constants: tuple[Any, ...] = ()
-        self.demands: tuple[Demand, ...] = ()
-        if self.shape is not None:
-            self.constants = tuple(map(decode_constant, constants, self.shape.hole_types))
-        self.test: Matcher | None = None
-        self.stretch: slice | None = None
-        self.spelled: list[str] = []
+        self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
+        self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
         file, line, column, self.text, self.owner = place
-        self.span = Span(intern.text(file) or "", line, column)
+        self.span = Span(sys.intern(file), line, column)
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
+        if name == "run":
+            self.run = None if self.shape is None else self.shape.run
+            return self.run
+        if name not in ("hot", "spelled", "stretch", "test"):
+            raise AttributeError(name)
+        stretch = literal_stretch(self.id_pattern, self.type_patterns)
+        tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
+        self.test = None if stretch else next((test for test in tests if test is not None), None)
+        self.stretch, self.spelled = stretch or (None, [])
+        # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
+        self.hot = (
+            self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
+        )  # fmt: skip
+        return getattr(self, name)
+
+    @property
+    def unprepared(self) -> tuple[Any, ...]:
+        """What `hot` is, for one decision: nothing is taken apart or compiled before it is reached."""
+        run = None if self.shape is None else self._run_now
+        return None, _NO_SEGMENTS, self.fits, self.scope, self.narrow, run, self.constants, self.effect, self
+
+    def _run_now(self, *given: Any) -> bool:
+        return self.run is None or self.run(*given)
 
     def fits(self, identifier: str) -> bool:
         """Whether an id of one of the rule's types fits the rule's pattern."""
@@ -118,21 +192,31 @@ class CompiledRule:
         return True if condition is None else evaluate_exactly(condition, subject, resource, context, action, now)
 
 
-_DEFAULT_REASONS = ("rule.allow", "rule.deny", "rule.require")
+_DEFAULT_REASONS = (("rule.allow",), ("rule.deny",), ("rule.require",))
 
 
 class Interner:
     """Makes one object of equal texts and equal tuples while a snapshot is built."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
-
-    def text(self, text: str | None) -> str | None:
-        return None if text is None else sys.intern(text)
+        self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
 
     def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
-        key = tuple(map(sys.intern, texts))
-        return self._tuples.setdefault(key, key)
+        key = tuple(texts)
+        found = self._tuples.get(key)
+        if found is None:
+            found = self._tuples[key] = tuple(map(sys.intern, key))
+        return found
+
+    def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
+        """Return the patterns of these resource types' ids."""
+        found = self._patterns.get(types)
+        if found is None:
+            resources = self._schema.resources
+            found = self._patterns[types] = frozenset(resources[name].id_pattern for name in types)
+        return found
 
 
 class Snapshot:
@@ -159,13 +243,13 @@ class Snapshot:
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
         self._all_sensitive = frozenset().union(*(gate.sensitive for gate in self.gates.values()))
         shapes = [Shape(from_canonical(form)) for form in policy["shapes"]]
-        intern = Interner()
+        intern = Interner(self.schema)
         self.rules: tuple[CompiledRule, ...] = tuple(
             CompiledRule(data, place, shapes, intern)
             for data, place in zip(policy["rules"], compiled["places"], strict=True)
         )
         self.by_id: dict[str, CompiledRule] = {rule.id: rule for rule in self.rules}
-        self.roots: dict[tuple[str, str], dict[str, Node]] = _roots(self.rules, self.schema)
+        self.roots: dict[tuple[str, str], Roots] = roots_of(self.rules, self.schema)
 
     @classmethod
     def of(cls, policy_set: PolicySet, grants: Grants) -> Snapshot:
@@ -178,13 +262,23 @@ class Snapshot:
         """Return the snapshot a compiled form spells; its signature and digest are already verified.
 
         Raises:
-            ValueError: another format.
+            ConfigurationError: another format, or not the form that compiling gives.
         """
         if compiled.get("format") != FORMAT:
-            raise ValueError(
-                f"found format `{compiled.get('format')}`, expected `{FORMAT}`, compile the policies again"
+            raise ConfigurationError(
+                f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
-        return cls(compiled, digest)
+        try:
+            check_policy(compiled["policy"])
+            return cls(compiled, digest)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
+            words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
+            raise ConfigurationError(f"compiled snapshot: {one_line(words, 200).lower()}", help=_AGAIN) from problem
+
+    def warm(self) -> None:
+        """Build now what is else built when a decision first needs it: for hosts that live long."""
+        for roots in self.roots.values():
+            roots.warm()
 
     def decide(self, facts: Facts, now: Instant) -> Decision:
         """Return the decision on these facts. Never raises on data."""
@@ -214,69 +308,13 @@ class Snapshot:
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
+        if len(ids) == 1:
+            shape = self.by_id[ids[0]].shape
+            return frozenset() if shape is None else shape.reads
         shapes = [shape for rule_id in ids if (shape := self.by_id[rule_id].shape) is not None]
-        if len(shapes) == 1:
-            return shapes[0].reads
         return frozenset().union(*(shape.reads for shape in shapes))
 
     def sensitive(self, request: Request) -> frozenset[str]:
         """Return the paths whose values never leave, for a request of these types."""
         gate = self.gates.get((request.subject.type, request.resource.type))
         return self._all_sensitive if gate is None else gate.sensitive
-
-
-def _roots(rules: Sequence[CompiledRule], schema: Schema) -> dict[tuple[str, str], dict[str, Node]]:
-    """Return, for every action on every type, the rules by role; an action nobody writes rules for is there too."""
-    piles: dict[tuple[str, str], dict[str, list[CompiledRule]]] = {
-        (action, resource.name): {} for resource in schema.resources.values() for action in resource.actions
-    }
-    for rule in rules:
-        patterns = {schema.resources[type_name].id_pattern for type_name in rule.resource_types}
-        stretch = literal_stretch(rule.id_pattern, patterns)
-        if stretch is not None:
-            rule.stretch, rule.spelled = stretch
-        else:
-            tests = [matcher(rule.id_pattern, pattern) for pattern in patterns]
-            rule.test = next((test for test in tests if test is not None), None)
-        rule.demands = _demands(rule, schema)
-        for type_name in rule.resource_types:
-            for action in rule.actions:
-                pile = piles.get((action, type_name))
-                if pile is not None:
-                    for role in rule.roles or (ANYONE,):
-                        pile.setdefault(role, []).append(rule)
-    roots = {key: {role: build(members) for role, members in by_role.items()} for key, by_role in piles.items()}
-    for rule in rules:
-        rule.demands = ()
-    return roots
-
-
-def _demands(rule: CompiledRule, schema: Schema) -> tuple[Demand, ...]:
-    demands: list[Demand] = [] if rule.shape is None else list(bind(rule.shape.demands, rule.constants))
-    if rule.scope is not None:
-        demands.append(_demand((RESOURCE, "domain", None), rule.scope))
-    if rule.subjects:
-        demands.append(_demand((SUBJECT, "id", None), *rule.subjects))
-    if rule.id_pattern is not None:
-        patterns = {schema.resources[name].id_pattern for name in rule.resource_types}
-        demands += _pattern_demands(rule.id_pattern, patterns, scoped=rule.scope is not None)
-    return tuple(demands)
-
-
-def _demand(key: Key, *values: str) -> Demand:
-    """Return an equality that is not of the condition, so that absence is FALSE and never an ERROR."""
-    return Demand(key, "in", values, True, True)
-
-
-def _pattern_demands(pattern: str, type_patterns: set[str | None], *, scoped: bool) -> list[Demand]:
-    if "*" not in pattern and DOMAIN not in pattern:
-        return [_demand((RESOURCE, "id", None), pattern)]
-    found: list[Demand] = []
-    indices = {domain_index(type_pattern) for type_pattern in type_patterns}
-    literal = literal_domain(pattern, indices.pop()) if len(indices) == 1 else None
-    if literal is not None and not scoped:
-        found.append(_demand((RESOURCE, "domain", None), literal))
-    prefix = literal_prefix(pattern)
-    if prefix:
-        found.append(_demand((PREFIX, str(len(prefix)), None), "/".join(prefix)))
-    return found

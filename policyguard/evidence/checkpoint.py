@@ -59,8 +59,8 @@ def named_family(path: str) -> str:
 class JobCheckpoints:
     """Supplies `resource.checkpoints`: one record for each checkpoint that a job names or gets as an argument.
 
-    Looked at are the files and folders that the job names, and every argument, also after `=`, that names something
-    which exists. What turns out to be text is left to the job collector.
+    Looked at are the files and folders that the job names as checkpoints, and of its other files and its arguments,
+    also after `=`, what exists and is no Python source. What turns out to be text is left to the job collector.
     """
 
     name = "checkpoints"
@@ -96,7 +96,8 @@ class JobCheckpoints:
 class CheckpointCollector:
     """Supplies the facts about the checkpoint that a request is about, from the files the request's sender names.
 
-    `inputs.files` are the files or the folder to be loaded; the enforcement point that loads them fills it in.
+    `inputs.checkpoints`, or else `inputs.files`, are the files or the folder to be loaded; the enforcement point that
+    loads them fills it in.
     """
 
     name = "checkpoint"
@@ -119,9 +120,10 @@ class CheckpointCollector:
         Raises:
             EvidenceError: no file is named, so there is nothing to look at.
         """
-        if not inputs.files:
+        names = inputs.checkpoints or inputs.files
+        if not names:
             raise EvidenceError("no files are named, expected those that are to be loaded")
-        paths = [Path(inputs.directory, name) for name in inputs.files]
+        paths = [Path(inputs.directory, name) for name in names]
         scans = [scan for path in paths for scan in scan_paths([path], self._options)]
         weights = [scan for scan in scans if scan.format not in _SIDE_FILES or scan.verdict is not Verdict.CLEAN]
         values: dict[str, Value] = {
@@ -209,12 +211,14 @@ def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) 
 def _named_paths(inputs: JobInputs) -> Iterator[Path]:
     seen = set()
     words = [part for argument in inputs.argv[1:] for part in (argument, argument.partition("=")[2]) if part]
-    for name in (*inputs.files, *words):
+    for name in (*inputs.checkpoints, *inputs.files, *words):
         path = Path(os.path.normpath(os.path.join(inputs.directory, name)))
         if path in seen or "\0" in name:
             continue
         seen.add(path)
-        if name in inputs.files or _looks_like_a_checkpoint(path):
+        # INVARIANT I161: what is named as a checkpoint is always a record, also when it is not there.
+        promised = name in inputs.checkpoints or (name in inputs.files and named_family(name) != "unknown")
+        if promised or _looks_like_a_checkpoint(path):
             yield path
 
 

@@ -18,12 +18,12 @@ import msgspec
 from policyguard.errors import PolicyGuardError
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
-from policyguard.values import EMPTY_MAP, FrozenMap, Instant, ValueProblem, canonical, freeze
+from policyguard.values import EMPTY_MAP, FrozenMap, Instant, LazyPattern, ValueProblem, canonical, freeze
 
 DEFAULT_TIMEOUT_S = 20.0
 """How long all collectors together may look; far above a cold repository of some thousand files."""
 
-_PATH = re.compile(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
+_PATH = LazyPattern(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
 _REASON_LENGTH = 300
 MAX_UNUSABLE = 32
 """More reasons than this help nobody."""
@@ -32,13 +32,15 @@ MAX_UNUSABLE = 32
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to run: the command, where, with which environment, and the files the job names.
 
-    `directory` is absolute. `files` are names relative to it, or absolute. `environment` is what the child will get.
+    `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute. `environment` is what the
+    child will get.
     """
 
     argv: tuple[str, ...] = ()
     directory: str = "/"
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     files: tuple[str, ...] = ()
+    checkpoints: tuple[str, ...] = ()
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,11 +85,15 @@ def contributors_of(
 
 
 def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> Iterator[Commit]:
-    """Yield the commits that `head` holds and no accepted commit does, as `git rev-list HEAD --not ACCEPTED`."""
+    """Yield the commits that `head` holds and no accepted commit does, as `git rev-list HEAD --not ACCEPTED`.
+
+    An accepted tree ends the range where a commit holds it; commits that lead around it are counted.
+    """
     inside, boundary, reached_root = _walk(reader, head, accepted)
     if boundary and reached_root:
         # A branch that left before the accepted commit leads around it: take away what that commit holds already.
-        for tip in boundary:
+        # A commit that only has an accepted tree vouches for its content, and not for the history below it.
+        for tip in boundary & accepted:
             for oid in _walk(reader, tip, frozenset())[0]:
                 inside.pop(oid, None)
     yield from inside.values()

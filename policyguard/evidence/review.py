@@ -45,6 +45,8 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
     accepted: Path | None = None
+    signed_only: bool = False
+    """Whether a commit without a good signature is work of somebody unknown, as its author is only a claim."""
 
 
 class ReviewedRepositoryCollector:
@@ -58,11 +60,11 @@ class ReviewedRepositoryCollector:
 
     def __init__(
         self, persons: Sequence[Person], files: ReviewFiles, *, timeout_s: float = 15.0,
-        owners: Collection[int] | None = None, signed_only: bool = False, uid: int | None = None,
+        owners: Collection[int] | None = None, uid: int | None = None,
     ) -> None:  # fmt: skip
         self._uid = os.getuid() if uid is None else uid
         self._persons, self._files = tuple(persons), files
-        self._timeout_s, self._signed_only = timeout_s, signed_only
+        self._timeout_s = timeout_s
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
@@ -99,12 +101,39 @@ class ReviewedRepositoryCollector:
         self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str]
     ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         try:
-            found = contributors_of(reader, commit, signers, accepted, signed_only=self._signed_only)
+            found = contributors_of(reader, commit, signers, accepted, signed_only=self._files.signed_only)
         except EvidenceError as problem:
             return None, (f"approval.contributors_unknown: {problem}",)
-        # INVARIANT I134: whoever really runs the launcher is no independent approver, whomever the request names.
-        runner = f"user:{account_name(self._uid)}"
-        return (*found, runner) if runner in signers.by_account else found, ()
+        return (*found, *_runner(self._uid, signers)), ()
+
+
+class RequestReviewCollector:
+    """Supplies approvals of the very request, for actions that carry nobody's work, such as stopping a job.
+
+    `actions` are those. Only for them nobody has contributed but whoever asks; any other action is left alone.
+    """
+
+    name = "review"
+    declares: tuple[str, ...] = ()
+
+    def __init__(
+        self, persons: Sequence[Person], files: ReviewFiles, actions: Collection[str], *, uid: int | None = None
+    ) -> None:
+        self._persons, self._files, self._actions = tuple(persons), files, frozenset(actions)
+        self._uid = os.getuid() if uid is None else uid
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the approvals that name exactly this request, and the requester as the one contributor."""
+        if request.action not in self._actions or self._files.approvals is None:
+            return Collected()
+        try:
+            signers = load_signers(self._persons, self._files)
+        except PolicyGuardError as problem:
+            # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
+            return Collected(unusable=(f"approval.unreadable: {problem}",))
+        examined = examine(folder_approvals(str(self._files.approvals)), signers, Sought(request=request), now)
+        contributors = (request.subject.ref, *_runner(self._uid, signers))
+        return Collected(approvals=examined.approvals, contributors=contributors, unusable=examined.lines)
 
 
 def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> Sought:
@@ -115,6 +144,13 @@ def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object]
         argv = tuple(shown(word) for word in inputs.argv)
         found["command"] = command_digest(argv, shown(directory), tuple(shown(name) for name in inputs.files))
     return Sought(request=request, found=found, demanded=tuple(sorted(found)))
+
+
+def _runner(uid: int, signers: Signers) -> tuple[str, ...]:
+    """Return the account that runs this process, if it is a person's; a launcher's service account is nobody's."""
+    # INVARIANT I134: whoever really runs the launcher is no independent approver, whomever the request names.
+    runner = f"user:{account_name(uid)}"
+    return (runner,) if runner in signers.by_account else ()
 
 
 def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:

@@ -15,7 +15,7 @@ import msgspec
 
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.files import shown
-from policyguard.guard import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 
 KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
 

@@ -6,8 +6,9 @@
     properties: {gpus: 8}                   # what is claimed of the job
     context: {ticket: OPS-17}
     files: [configs/vision.yaml]            # measured, beside the program itself
+    checkpoints: [weights/base.safetensors] # measured and scanned, files or folders
 
-Takes decoded data, opens nothing. Everything in it but `files` is a claim.
+Takes decoded data, opens nothing. Everything in it but `files` and `checkpoints` is a claim.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from policyguard.values import Value, name_of
 
 DEFAULT_ACTION = "job:submit"
 
-_FIELDS = ("resource", "action", "subject", "properties", "context", "files")
+_FIELDS = ("resource", "action", "subject", "properties", "context", "files", "checkpoints")
 
 
 def read_job(
@@ -49,8 +50,11 @@ def read_job(
         "resource": {"type": resource_type, "id": resource_id, "properties": data.get("properties", {})},
         "context": data.get("context", {}),
     })  # fmt: skip
-    files = _files(data.get("files", ()))
-    inputs = JobInputs(argv=tuple(argv), directory=directory, environment=dict(environment), files=files)
+    inputs = JobInputs(
+        argv=tuple(argv), directory=directory, environment=dict(environment),
+        files=_names(data.get("files", ()), "$.files"),
+        checkpoints=_names(data.get("checkpoints", ()), "$.checkpoints"),
+    )  # fmt: skip
     return request, inputs
 
 
@@ -70,12 +74,12 @@ def _split(data: Value, path: str) -> tuple[str, str]:
     return kind, identifier
 
 
-def _files(data: Value) -> tuple[str, ...]:
+def _names(data: Value, path: str) -> tuple[str, ...]:
     if not isinstance(data, tuple):
-        raise RequestError(f"found {name_of(data)}, expected a list of file names", path="$.files")
+        raise RequestError(f"found {name_of(data)}, expected a list of file names", path=path)
     for index, name in enumerate(data):
         if not isinstance(name, str) or not name:
-            raise RequestError(f"found {name_of(name)}, expected a file name", path=f"$.files[{index}]")
+            raise RequestError(f"found {name_of(name)}, expected a file name", path=f"{path}[{index}]")
     return tuple(str(name) for name in data)
 
 

@@ -4,7 +4,7 @@
     L2  look again: the same collectors, just before the start
     L3  verify: steps V1 to V11 on the very bytes the job will carry, with what L2 measured
     L4  start the program that was measured, by its path, with the decision in its environment
-    L5  pass signals down and the exit status up
+    L5  pass signals down and the exit status up; with `watch_s`, look again all the while (`hooks/watch.py`)
 
 Nothing is started before L4. Between L3 and the kernel reading the program lies a moment in which its owner could
 change it; docs/hooks/launcher.md says what narrows it.
@@ -17,15 +17,20 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 
+from msgspec import structs
+
 from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
-from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError
+from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.files import shown
-from policyguard.evidence.job import ARGV, EXECUTABLE, resolve_executable
+from policyguard.evidence.job import ARGV, EXECUTABLE, FILES, resolve_executable
 from policyguard.guard import Guard
+from policyguard.hooks.answer import DENIED
 from policyguard.hooks.carrier import child_environment
 from policyguard.hooks.supervise import supervise
+from policyguard.hooks.watch import Watch
+from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import UsedStore, VerifiedDecision, verify
@@ -42,9 +47,14 @@ def launch(
     private_bytecode: bool = True,
     on_decision: Callable[[SignedDecision], None] | None = None,
     on_start: Callable[[VerifiedDecision], None] | None = None,
+    watch_s: float | None = None,
+    on_alert: Callable[[SignedDecision], None] | None = None,
+    on_problem: Callable[[PolicyGuardError], None] | None = None,
     clock: Callable[[], Instant] = time.time_ns,
 ) -> int:
     """Run the job and return its exit status (128 + n for a signal), if and only if it is allowed here and now.
+
+    A job that drifted, and that the policy therefore ended, returns 77.
 
     Args:
         guard: must look at jobs (`JobCollector`), else a decision would not be bound to the command.
@@ -52,6 +62,8 @@ def launch(
         used: with it, a decision starts one job only.
         private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
         on_decision, on_start: told of the signed decision, allow or deny, and of the verified one; for printing.
+        watch_s: look again so often while the job runs; None looks no more.
+        on_alert, on_problem: told of each logged alert, and of one that could not be logged.
 
     Raises:
         AccessDenied: the decision is deny; it is signed and logged, nothing was started.
@@ -69,23 +81,48 @@ def launch(
         environment = child_environment(inputs.environment, signed, private)
         if private_bytecode:
             environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
-        return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
+        if watch_s is None:
+            return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
+        watch = Watch(
+            guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
+            clock=clock,
+        )  # fmt: skip
+        status = supervise(
+            inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_kill=watch.killed
+        )  # L4, L5
+        return DENIED if watch.ended_job else status
 
 
 def decided(
     guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
     """Return the signed allow for this job, else raise `AccessDenied`; tells `on_decision` of either."""
-    facts = guard.gather(request, inputs)
+    facts = _naming_unseen_files(guard.gather(request, inputs), inputs)
     # INVARIANT I96: nothing is started under a decision that is not bound to the command itself.
     if inputs.argv and ARGV not in facts.bound:
         raise ConfigurationError("the guard does not look at commands, expected one opened with a `JobCollector`")
     signed = guard.issue(facts)
     if on_decision is not None:
         on_decision(signed)
+    unseen = facts.missing.get(FILES) if inputs.files else None
     if not signed.decision.allowed:
-        raise AccessDenied(signed.decision.explain(), signed=signed)
+        explanation = signed.decision.explain()
+        raise AccessDenied(f"{explanation}\n{FILES}: {unseen}" if unseen else explanation, signed=signed)
+    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
+    if unseen:
+        raise EvidenceError(f"{FILES}: {unseen}")
     return signed
+
+
+def _naming_unseen_files(facts: Facts, inputs: JobInputs) -> Facts:
+    """Return the facts with the names of the job's files as a claim, where the files could not be measured.
+
+    Names are no measured files: the request does not fit the schema, and its denial is signed and logged.
+    """
+    if not inputs.files or FILES in facts.entries:
+        return facts
+    named = Fact(tuple(shown(name) for name in inputs.files), Assurance.CLAIMED, "job file", 0)
+    return structs.replace(facts, entries={**facts.entries, FILES: named})
 
 
 def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:

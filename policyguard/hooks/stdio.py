@@ -13,16 +13,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
-from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collector, JobInputs
-from policyguard.guard import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Guard
-from policyguard.hooks.answer import UNAVAILABLE, decision_code, decision_data, error_code
+from policyguard.guard import Guard
+from policyguard.hooks.answer import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 
 PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
@@ -44,8 +43,13 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def main(words: Sequence[str]) -> int:
     """Answer the one request on standard input and return the exit code. Never raises, never prints a traceback."""
-    text = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
-    answer, code = respond(text, lambda: open_guard(read_options(words)))
+    try:
+        text = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
+    except OSError as problem:
+        error = f"standard input cannot be read: {(problem.strerror or '').lower()}"
+        answer, code = _json({"decision": False, "error": error}), BAD_INPUT
+    else:
+        answer, code = respond(text, lambda: open_guard(read_options(words)))
     try:
         sys.stdout.buffer.write(answer + b"\n")
         sys.stdout.buffer.flush()
@@ -117,9 +121,11 @@ def open_guard(options: HookOptions) -> Guard:
 
 def collectors(options: HookOptions) -> tuple[Collector, ...]:
     """Return what supplies facts to a hook: the calling platform's word, and with `look` identity and repository."""
-    chosen: list[Collector] = [ChannelCollector(options.observed)] if options.observed else []
+    chosen: list[Collector] = []
+    # Only a hook that looks, or listens, pays for what that needs.
+    if options.observed:
+        chosen.append(import_module("policyguard.evidence.channel").ChannelCollector(options.observed))
     if options.look:
-        # Only a hook that looks pays for what looking needs.
         chosen.append(import_module("policyguard.evidence.identity").IdentityCollector())
         chosen.append(import_module("policyguard.evidence.repository").RepositoryCollector())
     return tuple(chosen)
@@ -132,7 +138,7 @@ def _here() -> JobInputs:
 def _completed(options: HookOptions) -> HookOptions:
     """Return the options with what `policyguard.yaml` adds; only here does a hook read yaml."""
     configuration = import_module("policyguard.config")
-    found = configuration.find_config(Path(), os.environ.get(configuration.VARIABLE))
+    found = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
     added = {name: str(getattr(found, name)) for name in _PATHS if getattr(found, name) is not None}
     given = {name: getattr(options, name) for name in (*_PATHS, "audience") if getattr(options, name) is not None}
     return HookOptions(

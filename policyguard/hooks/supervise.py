@@ -10,7 +10,9 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,11 +23,30 @@ FORWARDED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
     signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP,
 )  # fmt: skip
+KILLING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM,
+                     signal.SIGUSR1, signal.SIGUSR2})  # fmt: skip
+"""Signals that somebody sends; the others a program brings upon itself, as by a wrong address."""
+
+_POLL_S = 0.05
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH})
 
 
-def supervise(argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str]) -> int:
+Beside = Callable[[Callable[[], None]], AbstractContextManager[object]]
+"""What goes on while the command runs; it is given a way to end the command."""
+
+GRACE_S = 10.0
+"""How long a command that is told to end may take before it is killed: time to write a last checkpoint."""
+
+
+def supervise(
+    argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str],
+    *, beside: Beside | None = None, on_kill: Callable[[int], None] | None = None, grace_s: float = GRACE_S,
+) -> int:  # fmt: skip
     """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
+
+    Args:
+        beside: entered when the command runs and left when it has ended.
+        on_kill: told of the signal that ended the command if it came neither through us nor from `beside`.
 
     Signals are forwarded only from the main thread, where Python lets them be caught. If this process is killed with
     SIGKILL the child goes on; the scheduler that sends it must, and does, send it to the whole job.
@@ -44,8 +65,35 @@ def supervise(argv: Sequence[str], executable: str, directory: str, environment:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise EvidenceError(f"`{shown(executable)}`: cannot be started: {reason.lower()}") from problem
         forwarder.adopt(process)
-        status = process.wait()
+        ended: list[int] = []
+
+        def end() -> None:
+            ended.append(signal.SIGTERM)
+            _end(process, not has_terminal, grace_s)
+
+        with beside(end) if beside is not None else nullcontext():
+            status = process.wait()
+    asked_for = ended or -status in forwarder.sent or (has_terminal and -status in _FROM_TERMINAL)
+    if on_kill is not None and -status in KILLING and not asked_for:
+        on_kill(-status)
     return status if status >= 0 else 128 - status
+
+
+def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> None:
+    """Ask the command, with its own group all of it, to end, and kill what is left after the grace."""
+    send = (lambda number: os.killpg(process.pid, number)) if has_group else process.send_signal
+    deadline = time.monotonic() + grace_s
+    try:
+        send(signal.SIGTERM)
+        while time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            if has_group:
+                send(0)
+            elif process.poll() is not None:
+                return
+        send(signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 class _Forwarder:
@@ -55,6 +103,7 @@ class _Forwarder:
         self._has_terminal = has_terminal
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
+        self.sent: set[int] = set()
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> _Forwarder:
@@ -89,6 +138,7 @@ class _Forwarder:
         if self._process is None:
             self._early.append(number)
             return
+        self.sent.add(number)
         self._process.send_signal(number)
         if number == signal.SIGTSTP:
             # Stopping is visible to whoever watches us: a shell, a scheduler. SIGCONT wakes us, then the child.

@@ -34,6 +34,7 @@ def lint(
         ValueError: a selected or ignored code is in no rule's code.
     """
     chosen = _chosen(tuple(select), tuple(ignore))
+    # INVARIANT I74: the load and lint read through one front end, and its errors are findings.
     analysis = analyse(sources)
     context = Context(analysis, now)
     findings = [_load_finding(error) for error in analysis.errors]

@@ -8,6 +8,12 @@ import msgspec
 
 from policyguard.model.facts import Facts
 
+DEFAULT_LIFETIME_S = 900
+"""Long enough to reach a worker and start, short enough that a revert cannot outlive it (incident step 9)."""
+
+DEFAULT_AUDIENCE = "local"
+"""Whom decisions are for where nobody says."""
+
 
 class Gap(msgspec.Struct, frozen=True):
     """A quorum that is not met: how many more persons, from which roles and domain, and why others do not count."""

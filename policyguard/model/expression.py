@@ -7,53 +7,49 @@ into the condition's text and take no part in equality: two conditions of one me
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+from policyguard.values import Placed
 
 TypeName: TypeAlias = str
 """`bool`, `int`, `string`, `bytes`, `timestamp`, `duration`, `list(T)`, `map(string, T)`, or a record's name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(Placed, frozen=True):
     """A literal. Timestamps and durations are integers of nanoseconds, with their own type."""
 
     value: bool | int | str | bytes
     type: TypeName
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(Placed, frozen=True):
     """`subject`, `resource`, `context`, `action`, `now`, or a name bound by a quantifier."""
 
     name: str
     type: TypeName
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Select:
+class Select(Placed, frozen=True):
     """`operand.name`; an absent field is an error."""
 
     operand: Expression
     name: str
     type: TypeName
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Has:
+class Has(Placed, frozen=True):
     """`has(operand.name)`: true if the field is present, an empty list included."""
 
     operand: Expression
     name: str
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
     type: TypeName = "bool"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Placed, frozen=True):
     """An operator or function by its overload id (`less_equals_int64`, `logical_and`, `equals`, `glob_string_string`).
 
     A method's receiver is the first argument.
@@ -62,29 +58,26 @@ class Call:
     function: str
     arguments: tuple[Expression, ...]
     type: TypeName
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(Placed, frozen=True):
     """`[a, b, c]`."""
 
     elements: tuple[Expression, ...]
     type: TypeName
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class MapOf:
+class MapOf(Placed, frozen=True):
     """`{"a": x}` with text keys."""
 
     entries: tuple[tuple[Expression, Expression], ...]
     type: TypeName
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Quantifier:
+class Quantifier(Placed, frozen=True):
     """A macro over a list or a map's keys: `range.all(variable, body)` and its kin.
 
     `transform` is the second argument of `map` with a filter, else None. For `map`, `body` is the mapped expression and
@@ -97,16 +90,15 @@ class Quantifier:
     body: Expression
     type: TypeName
     condition: Expression | None = None
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(Placed, frozen=True):
     """Where a constant was before its expression became a shape: `constants[index]`, of this type."""
 
     index: int
     type: TypeName
-    offset: int = field(default=0, compare=False)
+    offset: int = 0
 
 
 Expression: TypeAlias = Constant | Variable | Select | Has | Call | ListOf | MapOf | Quantifier | Hole

@@ -7,8 +7,10 @@ counts for each attribute; a weaker fact is treated as absent.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from policyguard.model.request import Request
 from policyguard.values import EMPTY_MAP, FrozenMap, Instant, Value
@@ -62,9 +64,10 @@ class Facts(msgspec.Struct, frozen=True):
     """A request and everything collected about it.
 
     `entries` maps attribute paths to facts: `subject.employment`, `resource.gpus`, `context.ticket`; always two
-    segments, the second an attribute of the schema. `missing` says why a collector could not supply a path.
-    `contributors` is the set of accounts whose work the request carries; None means nobody looked. `unusable` says of
-    approvals that were presented why they do not count, one line each; it is shown and decides nothing.
+    segments, the second an attribute of the schema; what is kept cannot be changed. `missing` says why a collector
+    could not supply a path. `contributors` is the set of accounts whose work the request carries; None means that
+    nobody looked. `unusable` says of approvals that were presented why they do not count, one line each; it is shown
+    and decides nothing.
     """
 
     request: Request
@@ -73,6 +76,12 @@ class Facts(msgspec.Struct, frozen=True):
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
     unusable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # INVARIANT I8: what was decided on cannot change before it is signed, shown or logged.
+        entries: Any = self.entries
+        if type(entries) is not FrozenMap:
+            force_setattr(self, "entries", FrozenMap(entries))
 
     @property
     def bound(self) -> dict[str, Value]:

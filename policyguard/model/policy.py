@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Assurance
-from policyguard.values import EMPTY_MAP, NO_SPAN, FrozenMap, Instant, Span
+from policyguard.values import EMPTY_MAP, NO_SPAN, FrozenMap, Instant, Placed, Span
 
 Effect = Literal["allow", "deny", "require"]
 EFFECTS: tuple[Effect, ...] = ("allow", "deny", "require")
@@ -17,8 +18,7 @@ EFFECTS: tuple[Effect, ...] = ("allow", "deny", "require")
 ANY_DOMAIN = "*"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValueType:
+class ValueType(msgspec.Struct, frozen=True, kw_only=True):
     """The type of an attribute.
 
     `kind` is one of bool int string timestamp duration list map record. `element` is that of a list's items or a map's
@@ -37,8 +37,7 @@ class ValueType:
         return self.record if self.record is not None else self.kind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attribute:
+class Attribute(Placed, frozen=True, kw_only=True):
     """One attribute of an entity type, of the context or of a record.
 
     `assurance` is the least that counts and `max_age_s` the greatest age; both hold for top-level attributes only
@@ -54,11 +53,10 @@ class Attribute:
     max_age_s: int | None = None
     sensitive: bool = False
     description: str | None = None
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntityType:
+class EntityType(Placed, frozen=True, kw_only=True):
     """A type of subject or of resource.
 
     `id_pattern` (resources) is the pattern every id of the type matches; its `{team}` segment, if any, is the domain
@@ -66,50 +64,46 @@ class EntityType:
     """
 
     name: str
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = msgspec.field(default_factory=dict)
     actions: tuple[str, ...] = ()
     id_pattern: str | None = None
     description: str | None = None
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schema:
+class Schema(Placed, frozen=True, kw_only=True):
     """What exists: types of subjects and resources, attributes of the context, and named records."""
 
     subjects: Mapping[str, EntityType]
     resources: Mapping[str, EntityType]
-    context: Mapping[str, Attribute] = field(default_factory=dict)
-    records: Mapping[str, Mapping[str, Attribute]] = field(default_factory=dict)
-    span: Span = field(default=NO_SPAN, compare=False)
+    context: Mapping[str, Attribute] = msgspec.field(default_factory=dict)
+    records: Mapping[str, Mapping[str, Attribute]] = msgspec.field(default_factory=dict)
+    span: Span = NO_SPAN
 
     @property
     def actions(self) -> frozenset[str]:
         return frozenset(action for resource in self.resources.values() for action in resource.actions)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
+class Role(Placed, frozen=True, kw_only=True):
     """A role; it holds everything the roles it inherits hold."""
 
     name: str
     inherits: tuple[str, ...] = ()
     description: str | None = None
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exclusion:
+class Exclusion(Placed, frozen=True, kw_only=True):
     """Static separation of duty: nobody may hold more than `limit` - 1 of these roles in one domain."""
 
     name: str
     roles: tuple[str, ...]
     limit: int = 2
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
+class Binding(Placed, frozen=True, kw_only=True):
     """A subject holds a role in a domain (`*` is every domain), from `not_before` until just before `expires`."""
 
     subject: str
@@ -118,11 +112,10 @@ class Binding:
     not_before: Instant | None = None
     expires: Instant | None = None
     reason: str | None = None
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BindingSource:
+class BindingSource(Placed, frozen=True, kw_only=True):
     """Bindings that stand in a casbin adapter's store instead of in YAML; read when a guard opens, not here.
 
     `adapter` is `csv`, then `location` is a path relative to the policy folder, or `sqlalchemy`, then it is a URL.
@@ -130,22 +123,20 @@ class BindingSource:
 
     adapter: Literal["csv", "sqlalchemy"]
     location: str
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
+class Person(Placed, frozen=True, kw_only=True):
     """One human and every account and key that is theirs."""
 
     id: str
     accounts: tuple[str, ...]
     keys: tuple[str, ...] = ()
     emails: tuple[str, ...] = ()
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Approvers:
+class Approvers(msgspec.Struct, frozen=True, kw_only=True):
     """So many distinct persons who hold one of these roles in the resource's domain, or in `domain` if it is given."""
 
     count: int
@@ -153,8 +144,7 @@ class Approvers:
     domain: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quorum:
+class Quorum(Placed, frozen=True, kw_only=True):
     """Approvals that must be there; one person fills one place. Contributors and the requester never count."""
 
     id: str
@@ -162,17 +152,16 @@ class Quorum:
     max_age_s: int | None = None
     assurance: Assurance = Assurance.ATTESTED
     description: str | None = None
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class Condition(Placed, frozen=True, kw_only=True):
     """A checked CEL condition: its text, where its first character stands in the file, and its typed tree."""
 
     text: str
     expression: Expression
-    span: Span = field(default=NO_SPAN, compare=False)
-    positions: tuple[tuple[int, int, int], ...] = field(default=(), compare=False)
+    span: Span = NO_SPAN
+    positions: tuple[tuple[int, int, int], ...] = ()
     """(offset, line, column) for each stretch of `text` that stands unbroken in the file, ordered."""
 
     def at(self, offset: int) -> Span:
@@ -184,8 +173,7 @@ class Condition:
         return Span(self.span.file, line, column + offset - start)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(Placed, frozen=True, kw_only=True):
     """One rule, names resolved.
 
     `actions` and `resource_types` are never empty: a star is expanded against the schema. `any_action` and `any_type`
@@ -213,11 +201,10 @@ class Rule:
     any_type: bool = False
     owner: str | None = None
     description: str | None = None
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = NO_SPAN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySet:
+class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one load produced, in file order. `trace_roles` are the roles that may see a full trace."""
 
     schema: Schema

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from policyguard.conditions.check import Checker
 from policyguard.conditions.polarity import polarity_errors

@@ -10,10 +10,10 @@ segment = "**" / "{team}" / part, where a part is literal text in which "*" stan
 from __future__ import annotations
 
 import re
+import unicodedata
 
+from policyguard.decide.pattern import DOMAIN
 from policyguard.policy.scalars import shown
-
-DOMAIN = "{team}"
 
 _PART = re.compile(r"[^\s/{}\[\]?\\]+")
 
@@ -26,23 +26,19 @@ def pattern_problem(pattern: str) -> str | None:
     for segment in segments:
         if segment in ("**", DOMAIN):
             continue
-        if not segment:
-            return "has an empty segment"
+        if segment in ("", ".", ".."):
+            return f"has the segment `{segment}`, which no id has" if segment else "has an empty segment"
         if "**" in segment:
             return "has `**` inside a segment, where it must be one by itself"
         if not _PART.fullmatch(segment):
             return f"has the segment `{shown(segment)}`, where only `*`, `**` and `{DOMAIN}` are special"
+    if not pattern.isprintable() or not unicodedata.is_normalized("NFC", pattern):
+        return "has characters that no id has: ones that cannot be seen, or that are not in composed form (NFC)"
     if segments.count(DOMAIN) > 1:
         return f"has `{DOMAIN}` twice"
     if DOMAIN in segments and "**" in segments[: segments.index(DOMAIN)]:
         return f"has `**` before `{DOMAIN}`, so that no one segment is the domain"
     return None
-
-
-def domain_index(pattern: str | None) -> int | None:
-    """Return which segment names the domain, or None."""
-    segments = pattern.split("/") if pattern else []
-    return segments.index(DOMAIN) if DOMAIN in segments else None
 
 
 def overlap(one: str, other: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from policyguard.decide.pattern import DOMAIN, domain_index
 from policyguard.model.policy import EFFECTS, Rule, Schema
 from policyguard.policy.binder import (
     Field,
@@ -22,7 +23,7 @@ from policyguard.policy.binder import (
     values,
 )
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
-from policyguard.policy.patterns import DOMAIN, domain_index, overlap
+from policyguard.policy.patterns import overlap
 from policyguard.policy.people import IDENTIFIER, one_domain, subject_ref, window
 from policyguard.policy.scalars import shown
 from policyguard.policy.schema import id_pattern

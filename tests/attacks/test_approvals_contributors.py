@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.signers import Signers
 from policyguard.attest.sshsig import sign
@@ -155,6 +156,20 @@ def test_a_branch_around_an_accepted_commit_brings_only_itself(lab: Lab) -> None
         assert {commit.oid for commit in commits_since(reader, head, frozenset({accepted}))} == set(listed)
 
 
+def test_a_revert_to_an_accepted_tree_launders_no_history(lab: Lab) -> None:
+    """Carol's change is reverted to the accepted tree, then merged back in: she is still among those who wrote it."""
+    accepted = git(lab.root, "rev-parse", "HEAD^{tree}")
+    wrong = change(lab, GIT_AUTHOR_EMAIL="carol@lab")
+    git(lab.root, "revert", "--no-edit", wrong)
+    reverted = git(lab.root, "rev-parse", "HEAD")
+    assert git(lab.root, "rev-parse", "HEAD^{tree}") == accepted
+    tree = git(lab.root, "rev-parse", f"{wrong}^{{tree}}")
+    merge = git(lab.root, "commit-tree", "-p", reverted, "-p", wrong, "-m", "merge", tree)
+    git(lab.root, "reset", "-q", "--hard", merge)
+    assert contributors(lab, (accepted,)) == {"user:alice", "user:carol"}
+    assert contributors(lab, (reverted,)) == {"user:alice"}
+
+
 def test_unsigned_commits_are_a_conflict_where_signatures_are_demanded(lab: Lab) -> None:
     """An author is a claim; with `signed_only` it has to be signed."""
     change(lab)
@@ -196,7 +211,7 @@ def test_whoever_runs_the_launcher_is_no_approver(lab: Lab) -> None:
     uid = os.getuid()
     known = account_name(uid)
     people = tuple(
-        replace(person, accounts=(*person.accounts, f"user:{known}")) if person.id == "carol" else person
+        structs.replace(person, accounts=(*person.accounts, f"user:{known}")) if person.id == "carol" else person
         for person in SNAPSHOT.people
     )
     collector = ReviewedRepositoryCollector(people, lab.files, uid=uid)
@@ -214,10 +229,28 @@ def test_a_commit_signed_by_git_itself_names_its_signer(lab: Lab, tmp_path: Path
     options = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={tmp_path / 'id'}")
     git(lab.root, *options, "commit", "-qam", "signed", "-S", stdin=b"", **DATE)
     head = git(lab.root, "rev-parse", "HEAD")
-    carol = replace(next(p for p in SNAPSHOT.people if p.id == "carol"), keys=(line,))
+    carol = structs.replace(next(p for p in SNAPSHOT.people if p.id == "carol"), keys=(line,))
     people = (*(p for p in SNAPSHOT.people if p.id != "carol"), carol)
     with open_objects(find_gitdir(str(lab.root), {lab.root.stat().st_uid}), head, time.monotonic() + 10) as reader:
         content = reader.read(head, "commit")
         assert b"gpgsig -----BEGIN SSH SIGNATURE-----" in content
         assert contributors_of(reader, head, Signers(people)) == ("user:alice", "user:carol")
         assert b"gpgsig" not in Commit(head, content).signed
+
+
+def test_where_signatures_are_required_an_unsigned_commit_stops_approval(lab: Lab) -> None:
+    """Both leads approve; alice's first commit is accepted, her second one is signed, or is not."""
+    first = git(lab.root, "rev-parse", "HEAD")
+    strict = lab.pin("accepted", f"{first}\n")
+    strict = replace(strict, files=structs.replace(strict.files, signed_only=True))
+    signed(lab, "alice")
+    for who in ("carol", "dan"):
+        strict.put(who)
+    assert strict.decide().allowed
+    change(lab)
+    for who in ("carol", "dan"):
+        strict.put(who)
+    assert lab.decide().allowed
+    decision = strict.decide()
+    assert not decision.allowed
+    assert any("unknown:unsigned-" in line for line in because(decision))

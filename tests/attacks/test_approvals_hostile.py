@@ -219,7 +219,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "in the name of an account that carol does not have": ("approval.not_the_signer", _put(approver="user:root")),
     "by the requester": ("approval.contributor", lambda lab: lab.put("alice") and None),
     "by the requester's second account": (
-        "approval.contributor", lambda lab: lab.put("alice", approver="user:alice-lead")
+        "approval.same_person", lambda lab: lab.put("alice", approver="user:alice-lead")
     ),
     "by the other approver's second account": (
         "approval.same_person", lambda lab: lab.put("dan", approver="user:dan-admin", name="carol")

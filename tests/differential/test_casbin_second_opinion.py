@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from policyguard.analysis.check_engine import check_engine
 from policyguard.decide.roles import build_grants

@@ -11,9 +11,10 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from policyguard.conditions.ast import canonical_form, decode, filled, from_canonical, shape
+from policyguard.conditions.ast import canonical_form, filled, from_canonical, shape
 from policyguard.conditions.check import Checker
 from policyguard.conditions.codegen import compile_shape
+from policyguard.conditions.decoding import decode
 from policyguard.conditions.exact import EvalError, value_of
 from policyguard.conditions.functions import same
 from policyguard.conditions.problems import ConditionErrors, ProfileError

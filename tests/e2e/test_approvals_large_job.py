@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,10 @@ import pytest
 
 from policyguard.attest.approval import NAMESPACE
 from policyguard.cli.init_ import lay_down
+from policyguard.evidence.environment import make_baseline
+from policyguard.evidence.environment_files import list_files
+from policyguard.keyfiles import read_private_key
+from policyguard.values import format_instant
 from tests.attacks.git_lab import git
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +37,11 @@ class Lab:
     job: Path
     keys: Path
 
+    @property
+    def python(self) -> str:
+        """The interpreter of an environment of its own, with a signed baseline, as large jobs need it."""
+        return str(self.home / "environment" / "bin" / "python")
+
     def policyguard(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "POLICYGUARD_CONFIG": str(self.home / "policyguard.yaml"),
                        "PYTHONSAFEPATH": "1"}  # fmt: skip
@@ -45,12 +56,12 @@ class Lab:
         )  # fmt: skip
 
     def ask(self, gpus: int) -> subprocess.CompletedProcess[str]:
-        return self.policyguard("run", "--job", str(self.job_file(gpus)), "--", sys.executable, "train.py")
+        return self.policyguard("run", "--job", str(self.job_file(gpus)), "--", self.python, "train.py")
 
     def approve(self, who: str, gpus: int, *options: str) -> subprocess.CompletedProcess[str]:
         return self.policyguard(
             "approve", "--job", str(self.job_file(gpus)), "--as", f"user:{who}", "--reason", "reviewed", *options,
-            "--", sys.executable, "train.py",
+            "--", self.python, "train.py",
         )  # fmt: skip
 
     def job_file(self, gpus: int) -> Path:
@@ -72,7 +83,14 @@ def lab(tmp_path: Path) -> Lab:
     (home / "allowed_signers").write_text("\n".join(lines) + "\n")
     (home / "approvals").mkdir()
     with (home / "policyguard.yaml").open("a") as file:
-        file.write("approvals: approvals\nallowedSigners: allowed_signers\n")
+        file.write("approvals: approvals\nallowedSigners: allowed_signers\nquota: {file: quota.json}\n")
+        file.write("environment: {baseline: baseline.json, keys: [guard.key.pub]}\n")
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(home / "environment")
+    listing = list_files(str(home / "environment"))
+    (home / "baseline.json").write_bytes(make_baseline(listing, [read_private_key(home / "guard.key")]))
+    seen_at = format_instant(time.time_ns() // 10**9 * 10**9)
+    quota = {"observed_at": seen_at, "teams": {"vision": {"limit": 1024, "used": 0}}}
+    (home / "quota.json").write_text(json.dumps(quota))
     job.mkdir()
     (job / "train.py").write_text("print('trained')\n")
     git(job, "init", "-q", "-b", "main")
@@ -109,11 +127,15 @@ def test_two_leads_approve_with_the_command(lab: Lab) -> None:
         made = lab.approve(who, 256, "--limit", "gpus=512", "--ssh-key", str(lab.keys / who))
         assert made.returncode == 0, made.stderr
         assert "warning" not in made.stdout
-    assert lab.ask(512).returncode == 0
+    signed = str(lab.home / "signed.json")
+    job = ("--job", str(lab.job_file(512)), "--", lab.python, "train.py")
+    assert lab.policyguard("run", "--out", signed, *job).returncode == 0
+    worker = lab.policyguard("verify", signed, "--audience", "local", *job)
+    assert (worker.returncode, worker.stdout.split()[0]) == (0, "verified"), worker.stderr
     over = lab.ask(513)
     assert over.returncode == 77
     assert "approval.over_limit" in over.stderr
-    listed = lab.policyguard("approve", "--list", "--json", "--job", str(lab.job_file(300)), "--", sys.executable,
+    listed = lab.policyguard("approve", "--list", "--json", "--job", str(lab.job_file(300)), "--", lab.python,
                              "train.py")  # fmt: skip
     assert listed.returncode == 0, listed.stderr
     assert [row["standing"] for row in json.loads(listed.stdout)["approvals"]] == ["counts", "counts"]

@@ -194,7 +194,14 @@ def test_h29_casbin_reads_every_rule_on_each_call_and_we_read_the_ones_that_matt
     rules = [f'{{id: r{n}, effect: allow, actions: ["data:read"], resources: {{id: "team{n}/x"}}}}' for n in range(300)]
     snapshot = ours(*rules)
     assert allows(snapshot, resource="data:team7/x")
-    assert len(snapshot.roots["data:read", "data"][""].always) == 0
+    snapshot.warm()
+    roots = snapshot.roots["data:read", "data"]
+    assert roots.anywhere[("",)] is None
+    here = roots.in_domain["team7"]
+    assert here is not None
+    tree = here[()]
+    assert tree is not None
+    assert len(tree.always) == 1
 
 
 def test_h30_casbins_model_loader_lower_cases_and_has_no_places_and_ours_names_them() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from cel_expr_python import cel
 
-from policyguard.conditions.ast import canonical_form, decode
+from policyguard.conditions.ast import canonical_form
 from policyguard.conditions.check import Checker
+from policyguard.conditions.decoding import decode
 from policyguard.conditions.problems import ConditionErrors
 from policyguard.model.expression import Call, Constant, Has, walk
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType

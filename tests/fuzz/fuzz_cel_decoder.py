@@ -11,8 +11,9 @@ from contextlib import suppress
 import atheris
 
 with atheris.instrument_imports(include=["policyguard.conditions"]):
-    from policyguard.conditions.ast import canonical_form, decode, filled, from_canonical, paths_read, shape
+    from policyguard.conditions.ast import canonical_form, filled, from_canonical, paths_read, shape
     from policyguard.conditions.codegen import compile_shape
+    from policyguard.conditions.decoding import decode
     from policyguard.conditions.exact import evaluate
     from policyguard.conditions.problems import ProfileError
 

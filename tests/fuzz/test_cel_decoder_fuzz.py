@@ -12,8 +12,9 @@ from cel_expr_python import cel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyguard.conditions.ast import decode, from_canonical
+from policyguard.conditions.ast import from_canonical
 from policyguard.conditions.codegen import compile_shape
+from policyguard.conditions.decoding import decode
 from policyguard.conditions.exact import evaluate
 from policyguard.conditions.problems import ProfileError
 from policyguard.model.expression import walk

@@ -27,7 +27,8 @@ def test_a_short_fuzz_of_the_parsers_finds_nothing(tmp_path: Path) -> None:
              SIGNER.public.to_pem(), SIGNER.public.text.encode(), notes["keys"]["peter"].encode())  # fmt: skip
     for number, seed in enumerate(seeds):
         (corpus / str(number)).write_bytes(seed)
-    command = [sys.executable, str(TESTS / "fuzz" / "fuzz_dsse.py"), str(corpus), "-max_total_time=3", "-max_len=4096"]
+    bounds = ("-runs=12000", "-seed=1", "-max_len=4096")
+    command = [sys.executable, str(TESTS / "fuzz" / "fuzz_dsse.py"), str(corpus), *bounds]
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     run = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False

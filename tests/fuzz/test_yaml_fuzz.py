@@ -21,7 +21,8 @@ def test_a_short_fuzz_of_the_reader_finds_nothing(tmp_path: Path) -> None:
     corpus.mkdir()
     for path in (TESTS / "data" / "policy").rglob("*.yaml"):
         shutil.copy(path, corpus / f"{path.parent.name}-{path.name}")
-    command = [sys.executable, str(TESTS / "fuzz" / "fuzz_yaml.py"), str(corpus), "-max_total_time=3", "-max_len=2048"]
+    bounds = ("-runs=12000", "-seed=1", "-max_len=2048")
+    command = [sys.executable, str(TESTS / "fuzz" / "fuzz_yaml.py"), str(corpus), *bounds]
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     run = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False

@@ -94,6 +94,13 @@ class World:
 
 
 def snapshot_of(policies: PolicySet) -> Snapshot:
+    """Return the snapshot with its index built, which else comes with the second decision."""
+    snapshot = fresh_snapshot_of(policies)
+    snapshot.warm()
+    return snapshot
+
+
+def fresh_snapshot_of(policies: PolicySet) -> Snapshot:
     return Snapshot.of(policies, build_grants(policies.roles, policies.bindings, policies.exclusions, policies.persons))
 
 

@@ -14,6 +14,8 @@ from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import run
 from policyguard.cli.init_ import lay_down
+from policyguard.cli.jobs import review_files
+from policyguard.config import find_config
 from policyguard.keyfiles import write_private_key
 from tests.attacks.git_lab import git
 
@@ -98,6 +100,25 @@ def test_the_list_says_what_counts(home: Path, capsys: pytest.CaptureFixture[str
     assert sorted(row["standing"] for row in rows) == ["approval.malformed", "signed"]
 
 
+def test_a_compiled_snapshot_tells_whose_keys_count(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The snapshot is one that a key of trust.yaml signed; Persons are those inside."""
+    assert run(["compile", str(home / "policies"), "-o", str(home / "snapshot")]) == 0
+    assert run([*APPROVE, "--key", "../carol.key", "--policies", str(home / "snapshot"), *COMMAND]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert run(["approve", "--list", "--policies", str(home / "snapshot")]) == 0
+
+
+def test_signed_commits_are_required_or_not_mentioned(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One spelling; anything else is refused."""
+    config = home / "policyguard.yaml"
+    before = config.read_text()
+    config.write_text(before + "signedCommits: required\n")
+    assert review_files(find_config(Path(), str(config))).signed_only
+    config.write_text(before + "signedCommits: maybe\n")
+    assert run(["approve", "--list"]) == 78
+    assert "expected `required`" in capsys.readouterr().err
+
+
 def test_a_request_and_artifacts_are_approved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--request` binds the request's digest; `--tree`, `--checkpoint` and `--policy` name digests."""
     request = str(home / "requests" / "allowed.json")
@@ -170,3 +191,23 @@ def test_ssh_keygen_that_cannot_sign_leaves_nothing(home: Path, capsys: pytest.C
     assert run([*APPROVE, "--ssh-key", "../id.pub", *COMMAND]) == 78
     assert "did not sign" in capsys.readouterr().err
     assert written(home) == []
+
+
+def test_an_approval_may_be_a_note(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--note` appends a line to the note on the tree; a second one stands beside the first."""
+    for name, value in (("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_AUTHOR_NAME", "c"), ("GIT_COMMITTER_NAME", "c"),
+                        ("GIT_AUTHOR_EMAIL", "c@lab"), ("GIT_COMMITTER_EMAIL", "c@lab")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    for reason in ("one", "two"):
+        assert run([*APPROVE, "--reason", reason, "--note", "--key", "../carol.key", "--json", *COMMAND]) == 0
+    tree = git(Path.cwd(), "rev-parse", "HEAD^{tree}")
+    assert json.loads(capsys.readouterr().out.splitlines()[1])["note"].endswith(tree)
+    lines = git(Path.cwd(), "notes", "--ref", "policyguard-approvals", "show", tree).split("\n")
+    found = [parse_approval(parse(line.encode()).payload).predicate.reason for line in lines if line]
+    assert found == ["one", "two"]
+    assert written(home) == []
+    request = str(home / "requests" / "allowed.json")
+    assert run(["approve", "--request", request, "--as", "user:carol", "--reason", "r", "--note",
+                "--key", "../carol.key"]) == 64  # fmt: skip

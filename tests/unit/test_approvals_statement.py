@@ -83,6 +83,7 @@ MALFORMED: dict[str, bytes] = {
     "a number as reason": changed(predicate__reason=3),
     "an empty reason": changed(predicate__reason=" "),
     "a long reason": changed(predicate__reason="x" * 1001),
+    "an action that is none": changed(predicate__action="job:submit\n\x1b[31m"),
     "a bare approver": changed(predicate__approver="carol"),
     "a time without zone": changed(predicate__expires="2030-03-17T17:46:40"),
     "a time in another spelling": changed(predicate__approved_at="2030-03-17T16:46:40.000Z"),

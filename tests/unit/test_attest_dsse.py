@@ -21,7 +21,9 @@ from policyguard.attest.dsse import (
     parse,
     sign,
 )
+from policyguard.attest.keys import encode_base64
 from policyguard.errors import VerificationError
+from policyguard.values import canonical
 from tests.attest_lab import SECOND_SIGNER, SIGNER
 
 GOOD = sign(b"payload?>", "text/plain", (SIGNER,)).to_bytes()
@@ -140,3 +142,14 @@ def test_threshold_counts_distinct_keys() -> None:
         check_signatures(twice, MESSAGE, (SIGNER.public, SIGNER.public), 2)
     both = sign(b"payload?>", "text/plain", (SIGNER, SECOND_SIGNER))
     assert set(check_signatures(both, MESSAGE, BOTH, 2)) == set(BOTH)
+
+
+def test_fast_encoder_writes_the_one_spelling() -> None:
+    """The encoder behind `to_bytes` and RFC 8785 spell every code point, and every length of base64, alike."""
+    for start in range(0, 0x110000, 0x400):
+        points = [point for point in range(start, start + 0x400) if not 0xD800 <= point < 0xE000]
+        text = "".join(map(chr, points))
+        data = text.encode()[: len(points) % 7 + start % 5]
+        wire = {"payload": encode_base64(data).decode(), "payloadType": text,
+                "signatures": [{"keyid": text, "sig": encode_base64(bytes(64)).decode()}]}  # fmt: skip
+        assert Envelope(data, text, (Signature(text, bytes(64)),)).to_bytes() == canonical(wire)

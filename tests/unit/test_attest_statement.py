@@ -21,7 +21,7 @@ from policyguard.attest.statement import (
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts, claims
-from policyguard.model.request import Request, request_digest
+from policyguard.model.request import Entity, Request, request_digest
 from policyguard.values import FrozenMap, Value, canonical, digest, format_instant, freeze
 from tests.attest_lab import (
     AUDIENCE,
@@ -233,3 +233,27 @@ def test_non_ascii_paths_and_names_stay_canonical() -> None:
     assert rfc8785.dumps(json.loads(payload)) == payload
     parse_statement(payload)
     assert request_digest(request) == digest({"request": request.to_data(), "bound": {}})
+
+
+def test_bytes_that_are_no_utf8_anywhere_are_refused_at_v1() -> None:
+    """A statement with a raw fact value that is not UTF-8 is refused, found by the fuzzer."""
+    hostile = GOOD.replace(b'"value":8', b'"value":"\xe3("')
+    assert hostile != GOOD
+    with pytest.raises(VerificationError, match="V1: statement"):
+        parse_statement(hostile)
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), st.integers(-5, 5) | st.text(max_size=3) | st.booleans(), max_size=4),
+    st.dictionaries(st.text(max_size=5), st.lists(st.text(max_size=3), max_size=2), max_size=3),
+    st.text(max_size=3),
+)
+def test_request_digest_is_over_the_one_spelling(
+    properties: dict[str, Value], context: dict[str, Value], tail: str
+) -> None:
+    """The encoder that knows a request's shape and RFC 8785 arrive at the same digest."""
+    request = Request(
+        Entity("user", "alice" + tail), "job:submit", Entity("job", "j", FrozenMap(properties)), FrozenMap(context)
+    )
+    bound: dict[str, Value] = {"resource.code": FrozenMap(properties), "context.x" + tail: 1}
+    assert request_digest(request, bound) == digest({"bound": bound, "request": request.to_data()})

@@ -199,6 +199,24 @@ def test_file_of_a_crashed_creation_is_taken_up(tmp_path: Path, leave: Callable[
         assert log.append(b"a").index == 0
 
 
+def page_bytes(path: Path) -> int:
+    """Bytes 16 and 17 of an SQLite header."""
+    return int.from_bytes(path.read_bytes()[16:18], "big")
+
+
+def test_pages_of_any_size_are_read_and_continued(tmp_path: Path) -> None:
+    """New files have the pages that entries fill best; a file with others is the same log."""
+    blank_database(tmp_path / "small.db")
+    for name, size in (("small.db", 4096), ("new.db", 8192)):
+        with Log.open(tmp_path / name, LOG_KEY, ORIGIN, create=True) as log:
+            log.append_many([b"x" * 2200] * 9)
+        with Log.open(tmp_path / name, LOG_KEY) as log:
+            assert log.append(b"y").index == 9
+        with SqliteStore.open(tmp_path / name, read_only=True) as store:
+            assert check_log(store, (log.verifier,)).checkpoint.size == 10
+        assert page_bytes(tmp_path / name) == size
+
+
 def test_log_is_created_once_by_all_who_come_first(tmp_path: Path) -> None:
     """Eight openers of a log that is not there yet make one log, and each of them appends to it."""
     start = threading.Barrier(8)

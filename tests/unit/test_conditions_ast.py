@@ -1,22 +1,19 @@
-"""Shapes, canonical form, atoms, paths and necessary equalities of checked conditions."""
+"""Shapes, canonical form, atoms and paths of checked conditions."""
 
 from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from policyguard.conditions.access import necessary_equalities
 from policyguard.conditions.ast import atoms, canonical_form, filled, from_canonical, paths_read, shape
 from policyguard.conditions.check import Checker
-from policyguard.conditions.exact import evaluate
 from policyguard.conditions.problems import ConditionErrors, ProfileError
 from policyguard.conditions.rendering import render
 from policyguard.model.expression import Constant, Expression
-from tests.properties.strategies_conditions import SCHEMA, conditions, worlds
+from tests.properties.strategies_conditions import SCHEMA, conditions
 
 CHECKER = Checker(SCHEMA)
 
@@ -92,47 +89,6 @@ def test_paths_read_go_into_records_and_elements() -> None:
         "action", "context.addr", "now", "resource.checkpoints.[].format", "resource.checkpoints.[].size",
         "resource.code.dirty", "resource.labels.[]", "resource.started", "resource.tags.[]", "subject.id",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("resource.team == 'a' && resource.gpus > 1", [("resource.team", {"a"})]),
-        ("'a' == resource.team", [("resource.team", {"a"})]),
-        ("resource.team in ['a', 'b'] && resource.gpus in [1]",
-         [("resource.team", {"a", "b"}), ("resource.gpus", {1})]),
-        ("resource.flag && !resource.code.dirty", [("resource.flag", {True}), ("resource.code.dirty", {False})]),
-        ("resource.code.dirty == false && action == 'job:submit'",
-         [("resource.code.dirty", {False}), ("action", {"job:submit"})]),
-        ("resource.team == 'a' || resource.gpus == 1", []),
-        ("!(resource.team == 'a')", []),
-        ("resource.team != 'a'", []),
-        ("resource.tags.exists(t, t == 'a')", []),
-        ("resource.team == subject.id", []),
-        ("resource.team in resource.tags", []),
-        ("resource.labels.a == 'x'", [("resource.labels.a", {"x"})]),
-    ],
-)  # fmt: skip
-def test_necessary_equalities_are_found(text: str, expected: list[tuple[str, set[Any]]]) -> None:
-    """Top-level conjuncts that compare one attribute with constants, and nothing else."""
-    assert [(".".join(path), set(values)) for path, values in necessary_equalities(check(text))] == expected
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(text=conditions(depth=3), world=worlds())
-def test_where_a_necessary_equality_fails_the_condition_is_false(text: str, world: dict[str, Any]) -> None:
-    """The index may skip a rule whose demand a present attribute does not meet, for a deny as well."""
-    try:
-        expression = check(f"resource.flag && resource.gpus == 5 && subject.level in [1, 2] && {text}")
-    except ConditionErrors:
-        assume(False)
-        raise
-    for path, values in necessary_equalities(expression):
-        value: Any = world
-        for name in path:
-            value = value.get(name, None) if isinstance(value, dict) else None
-        if value is not None and value not in values:
-            assert evaluate(expression, **world) is False
 
 
 def test_rendering_needs_no_parentheses_that_mean_nothing() -> None:

@@ -12,14 +12,17 @@ import pytest
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector
+from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.push_certificate import Signed
 from policyguard.evidence.push_facts import PushCollector
+from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
-from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 
@@ -177,9 +180,14 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     IdentityCollector(),
     JobCollector(),
     RepositoryCollector(),
+    RequestReviewCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals")), ("job:submit",)),
     ReviewedRepositoryCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals"))),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
+    CheckpointCollector(),
+    JobCheckpoints(),
+    GrantCollector("/nonexistent/grants"),
+    QuotaCollector(file="/nonexistent/quota.json"),
     PushCollector(EvidenceError("not seen"), Signed(status="none"), Signers(()), "REMOTE_USER"),
 )
 
@@ -212,6 +220,6 @@ def test_the_contract_test_knows_every_collector() -> None:
         line.split("(")[0].split(":")[0].removeprefix("class ")
         for file in room.glob("*.py")
         for line in file.read_text().splitlines()
-        if line.startswith("class ") and "Collector" in line and "Protocol" not in line
+        if line.startswith("class ") and ("Collector" in line or "JobCheckpoints" in line) and "Protocol" not in line
     }
     assert {type(collector).__name__ for collector in ALL_COLLECTORS} == written

@@ -61,7 +61,8 @@ BAD: dict[str, tuple[str, str, str]] = {
     "an action without a verb": (json.dumps({**PLAIN, "action": {"name": "submit"}}), "$.action.name", "`submit`"),
     "properties of an action": (
         json.dumps({**PLAIN, "action": {"name": "job:submit", "properties": {"x": 1}}}), "$.action.properties", "none"),
-    "a lone surrogate": (json.dumps({**PLAIN, "subject": {"type": "user", "id": "a\ud800"}}), "$.subject.id", "surrogate"),
+    "a lone surrogate": (
+        json.dumps({**PLAIN, "subject": {"type": "user", "id": "a\ud800"}}), "$.subject.id", "surrogate"),
 }  # fmt: skip
 
 

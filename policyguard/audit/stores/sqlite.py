@@ -25,7 +25,6 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from policyguard.audit.stores import Row
@@ -36,6 +35,9 @@ APPLICATION_ID = 0x70676C67
 
 FORMAT = "policyguard log v1"
 BUSY_TIMEOUT_S = 10.0
+
+PAGE_BYTES = 8192
+"""Of new files. An entry takes about 2,200 bytes: three fill such a page, where one would leave half of 4,096 empty."""
 
 _SCHEMA = (
     "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), format TEXT NOT NULL, origin TEXT NOT NULL)",
@@ -49,7 +51,7 @@ _READ = "SELECT idx, leaf, hashes, checkpoint FROM entries WHERE idx >= ? AND id
 class SqliteStore:
     """An open log file. Close it, or use it in a `with` block."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, origin: str) -> None:
+    def __init__(self, path: str, connection: sqlite3.Connection, origin: str) -> None:
         self._path = path
         self._connection = connection
         self._execute = connection.execute
@@ -58,7 +60,7 @@ class SqliteStore:
     @classmethod
     def create(cls, path: str | os.PathLike[str], origin: str) -> SqliteStore:
         """Return the store in a new file of mode 0600; an existing file is `AuditError`, never overwritten."""
-        target = Path(path)
+        target = os.fspath(path)
         if not _make_file(target):
             raise AuditError(f"log `{target}` exists already, expected a new path")
         return cls.open(target, origin=origin, create_as=origin)
@@ -82,7 +84,7 @@ class SqliteStore:
         Raises:
             AuditError: no such file, not a regular file, not our log, damaged, locked, or not writable.
         """
-        target = Path(path)
+        target = os.fspath(path)
         size = _size_of(target)
         if size is None and create_as is not None:
             _make_file(target)
@@ -110,7 +112,8 @@ class SqliteStore:
         execute = self._execute
         try:
             execute("BEGIN IMMEDIATE")
-            rows = grow(self.last())
+            last = execute(_LAST).fetchone()
+            rows = grow(last and _row(last))
             if len(rows) == 1:
                 execute(_INSERT, rows[0])
             else:
@@ -156,7 +159,7 @@ class SqliteStore:
         self.close()
 
 
-def _make_file(target: Path) -> bool:
+def _make_file(target: str) -> bool:
     """Make an empty file of mode 0600 and return True, or return False if there is one."""
     try:
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -167,9 +170,10 @@ def _make_file(target: Path) -> bool:
     return True
 
 
-def _prepare(target: Path, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
+def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
     """Return the log's name, writing schema and header first if the database is empty and may be created."""
     if create_as is not None and _is_blank(connection):
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have created the log while we waited for the lock.
@@ -179,7 +183,7 @@ def _prepare(target: Path, connection: sqlite3.Connection, create_as: str | None
             connection.execute("INSERT INTO header (id, format, origin) VALUES (1, ?, ?)", (FORMAT, create_as))
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute("COMMIT")
-        _sync_directory(target.parent)
+        _sync_directory(os.path.dirname(target) or ".")
     found = _read_header(target, connection)
     if is_writer:
         # A log that cannot be written is refused now, not at the first decision.
@@ -193,8 +197,9 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
     return bool(tables == 0 and connection.execute("PRAGMA application_id").fetchone()[0] == 0)
 
 
-def _connect(target: Path, mode: str) -> sqlite3.Connection:
-    name = str(target.absolute())
+def _connect(target: str, mode: str) -> sqlite3.Connection:
+    # An absolute path needs no current folder, which may be gone.
+    name = target if os.path.isabs(target) else os.path.join(os.getcwd(), target)
     for character in "%?#":
         name = name.replace(character, f"%{ord(character):02x}")
     name = f"file:{name}?{mode if '=' in mode else 'mode=' + mode}"
@@ -205,20 +210,20 @@ def _connect(target: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _connect_reader(target: Path) -> sqlite3.Connection:
+def _connect_reader(target: str) -> sqlite3.Connection:
     connection = _connect(target, "ro")
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         connection.close()
-        if _size_of(target.with_name(target.name + "-wal")):
+        if _size_of(target + "-wal"):
             raise
         # A read-only medium without a WAL: nobody can write, so reading without locks is sound.
         return _connect(target, "mode=ro&immutable=1")
     return connection
 
 
-def _read_header(target: Path, connection: sqlite3.Connection) -> str:
+def _read_header(target: str, connection: sqlite3.Connection) -> str:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != APPLICATION_ID:
         raise AuditError(f"log `{target}` is another kind of SQLite database")
@@ -243,9 +248,9 @@ def _row(row: tuple[object, ...]) -> Row:
     return Row(index, leaf, hashes, checkpoint)
 
 
-def _size_of(target: Path) -> int | None:
+def _size_of(target: str) -> int | None:
     try:
-        status = target.stat()
+        status = os.stat(target)
     except FileNotFoundError:
         return None
     except OSError as problem:
@@ -255,7 +260,7 @@ def _size_of(target: Path) -> int | None:
     return status.st_size
 
 
-def _sync_directory(directory: Path) -> None:
+def _sync_directory(directory: str) -> None:
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -269,5 +274,5 @@ def _why(problem: Exception) -> str:
     return (str(problem).splitlines() or ["unknown error"])[0].lower()
 
 
-def _refuse(path: Path, problem: Exception) -> NoReturn:
+def _refuse(path: str, problem: Exception) -> NoReturn:
     raise AuditError(f"log `{path}`: {_why(problem)}; nothing was added") from problem

@@ -1,0 +1,93 @@
+"""Tells what is tried and how it ends, and remembers where the log shows it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from policyguard.audit.receipt import SignedDecision
+from policyguard.cli.output import say
+from policyguard.errors import VerificationError
+
+_EVIDENCE = ("because", "missing", "must", "           ")
+_MOST_LINES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one attempt ended: `entry` is its place in the log, None where nothing was decided."""
+
+    step: int
+    what: str
+    said: str
+    entry: int | None
+    good: bool
+
+
+@dataclass(slots=True)
+class Story:
+    """Everything told so far."""
+
+    root: str
+    """Left out of what is told: the folder that everything lies in."""
+    step: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if not outcome.good]
+
+    def title(self, text: str) -> None:
+        self.step += 1
+        say()
+        say(f"{self.step}. {text}", bold=True)
+
+    def tried(self, text: str) -> None:
+        self._told("tried", text)
+
+    def denied(self, what: str, signed: SignedDecision, *reasons: str, naming: str = "") -> None:
+        """Tell a decision that must be a denial, for these reasons at least, and name something in its explanation."""
+        decision, words = signed.decision, signed.decision.explain()
+        good = not decision.allowed and set(reasons) <= set(decision.reason_codes) and naming in words
+        self._tell(what, "DENY   " + ", ".join(decision.reason_codes), signed.receipt.index, good)
+        self._evidence(words, naming)
+
+    def allowed(self, what: str, signed: SignedDecision, reason: str) -> None:
+        """Tell a decision that must be an allow: what is right goes on."""
+        decision = signed.decision
+        good = decision.allowed and reason in decision.reason_codes
+        self._tell(what, "ALLOW  " + ", ".join(decision.reason_codes), signed.receipt.index, good)
+        if not good:
+            self._evidence(decision.explain(), "")
+
+    def refused(self, what: str, step: str, check: Callable[[], object]) -> None:
+        """Tell a check that must refuse at this step of the verifier."""
+        try:
+            check()
+        except VerificationError as problem:
+            self._tell(what, f"REFUSED  {problem}", None, problem.step == step)
+        else:
+            self._tell(what, "accepted", None, False)
+
+    def fact(self, what: str, said: str, good: bool, entry: int | None = None) -> None:
+        """Tell something that was seen, which must be so."""
+        self._tell(what, said, entry, good)
+
+    def _tell(self, what: str, said: str, entry: int | None, good: bool) -> None:
+        self.outcomes.append(Outcome(step=self.step, what=what, said=said, entry=entry, good=good))
+        say("   ok      " if good else "   FAILED  ", nl=False, fg="green" if good else "red", bold=True)
+        say(what)
+        self._told("", said + (f"   (log entry {entry})" if entry is not None else ""))
+
+    def _evidence(self, words: str, naming: str) -> None:
+        lines = [line for line in words.splitlines() if line.startswith(_EVIDENCE)]
+        first = [line for line in lines if naming and naming in line]
+        for line in (first or [line for line in lines if line.startswith(("because", "missing"))])[:_MOST_LINES]:
+            self._told("evidence", " ".join(line.split()))
+
+    def _told(self, head: str, text: str) -> None:
+        text = text.replace(f"{self.root}/", "")
+        shown = textwrap.wrap(text, width=104, subsequent_indent=" " * 13) or [""]
+        say(f"   {head:<9} ", nl=False, dim=True)
+        say("\n".join(shown), dim=head == "evidence")

@@ -1,0 +1,173 @@
+"""What the configuration says about looking: the environment's baseline, producers of checkpoints, quotas and grants.
+
+    environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?}
+    checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
+    quota: {file: FILE} | {command: [WORD...]}
+    grants: {folder: FOLDER, keys: [KEY...]}
+
+A key is `ed25519:BASE64`, or the path of a public key file; paths are relative to the configuration. The launcher and
+every worker must be told the same, else what one measured the other cannot find (step V7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NoReturn
+
+from policyguard.attest.keys import PublicKey
+from policyguard.errors import ConfigurationError
+from policyguard.keyfiles import read_public_key
+from policyguard.values import EMPTY_MAP, Value, name_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentLook:
+    """The signed baseline of the installed environment, and whose signatures make it one."""
+
+    baseline: Path
+    keys: tuple[PublicKey, ...]
+    threshold: int = 1
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointLook:
+    """The pinned keys of each producer of checkpoints, and classes that pickles may import beyond the list."""
+
+    producers: Mapping[str, tuple[PublicKey, ...]] = field(default_factory=dict)
+    classes: frozenset[tuple[str, str]] = frozenset()
+    cache: Path | None = None
+
+
+NO_PRODUCERS = CheckpointLook()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaLook:
+    """Where a team's limit and use stand: one file, or what one command prints."""
+
+    file: Path | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantLook:
+    """Where signed grants lie, and whose signature makes one."""
+
+    folder: Path
+    keys: tuple[PublicKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """All that is looked at beyond the command and its repository; None and empty mean not told."""
+
+    environment: EnvironmentLook | None = None
+    checkpoints: CheckpointLook = NO_PRODUCERS
+    quota: QuotaLook | None = None
+    grants: GrantLook | None = None
+
+
+NO_LOOKS = Looks()
+
+LOOKS = ("environment", "checkpoints", "quota", "grants")
+"""The sections of the configuration that are read here."""
+
+
+def with_look(looks: Looks, name: str, data: Value, source: Path) -> Looks:
+    """Return the looks with what the section `name` of this configuration file says.
+
+    Raises:
+        ConfigurationError: a field is unknown, missing or malformed; the message names it.
+    """
+    section = _Section(data, source, name)
+    match name:
+        case "environment":
+            section.check(("baseline", "keys"), ("threshold", "cache"))
+            keys = section.keys("keys")
+            environment = EnvironmentLook(
+                baseline=section.path("baseline"), keys=keys, threshold=section.threshold(len(keys)),
+                cache=section.path("cache") if "cache" in section.data else None,
+            )  # fmt: skip
+            return replace(looks, environment=environment)
+        case "checkpoints":
+            section.check((), ("producers", "classes", "cache"))
+            checkpoints = CheckpointLook(
+                producers=section.producers(), classes=section.classes(),
+                cache=section.path("cache") if "cache" in section.data else None,
+            )  # fmt: skip
+            return replace(looks, checkpoints=checkpoints)
+        case "grants":
+            section.check(("folder", "keys"), ())
+            return replace(looks, grants=GrantLook(folder=section.path("folder"), keys=section.keys("keys")))
+        case _:
+            section.check((), ("file", "command"))
+            if len(section.data) != 1:
+                section.refuse("", "expected one of `file` and `command`")
+            if "file" in section.data:
+                return replace(looks, quota=QuotaLook(file=section.path("file")))
+            return replace(looks, quota=QuotaLook(command=section.texts("command")))
+
+
+class _Section:
+    """One section of the configuration, and where it stands, for errors."""
+
+    def __init__(self, data: Value, source: Path, name: str) -> None:
+        self.source, self.name = source, name
+        if not isinstance(data, Mapping):
+            raise ConfigurationError(f"{source}: {name}: found {name_of(data)}, expected a map")
+        self.data: Mapping[str, Value] = data
+
+    def refuse(self, field: str, message: str) -> NoReturn:
+        raise ConfigurationError(f"{self.source}: {self.name}{'.' if field else ''}{field}: {message}")
+
+    def check(self, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+        names = ", ".join(f"`{each}`" for each in (*required, *optional))
+        for each in self.data:
+            if each not in required and each not in optional:
+                self.refuse("", f"unknown field `{each}`, expected {names}")
+        for each in required:
+            if each not in self.data:
+                self.refuse("", f"`{each}` is missing, expected {names}")
+
+    def text(self, name: str, value: Value) -> str:
+        if type(value) is not str or not value:
+            self.refuse(name, f"found {name_of(value)}, expected text")
+        return value
+
+    def path(self, name: str) -> Path:
+        return self.source.parent / self.text(name, self.data[name])
+
+    def texts(self, name: str, data: Value = EMPTY_MAP) -> tuple[str, ...]:
+        value = self.data[name] if data is EMPTY_MAP else data
+        if not isinstance(value, tuple) or not value:
+            self.refuse(name, f"found {name_of(value)}, expected a list with at least one text")
+        return tuple(self.text(name, each) for each in value)
+
+    def keys(self, name: str, data: Value = EMPTY_MAP) -> tuple[PublicKey, ...]:
+        return tuple(self._key(text) for text in self.texts(name, data))
+
+    def _key(self, text: str) -> PublicKey:
+        return PublicKey.from_text(text) if text.startswith("ed25519:") else read_public_key(self.source.parent / text)
+
+    def threshold(self, most: int) -> int:
+        value = self.data.get("threshold", 1)
+        # INVARIANT I160: a baseline counts only with at least one pinned signature.
+        if type(value) is not int or not 1 <= value <= most:
+            self.refuse("threshold", f"found {value if type(value) is int else name_of(value)}, expected 1 to {most}")
+        return value
+
+    def producers(self) -> dict[str, tuple[PublicKey, ...]]:
+        value = self.data.get("producers", EMPTY_MAP)
+        if not isinstance(value, Mapping):
+            self.refuse("producers", f"found {name_of(value)}, expected a map of `type:id` to keys")
+        return {who: self.keys(f"producers.{who}", keys) for who, keys in value.items()}
+
+    def classes(self) -> frozenset[tuple[str, str]]:
+        names = self.texts("classes") if "classes" in self.data else ()
+        for name in names:
+            if "." not in name:
+                self.refuse("classes", f"found `{name}`, expected MODULE.NAME")
+        return frozenset((name.rpartition(".")[0], name.rpartition(".")[2]) for name in names)

@@ -1,0 +1,92 @@
+"""Time-boxed grants: a lead's signed word that somebody may ask for so many GPUs until then.
+
+A grant is canonical JSON in a DSSE envelope, one file each, in a folder that anybody may write to: what counts is the
+signature by a key that the operator pinned for granting. All grants that are signed so are supplied, expired ones too,
+so that a denial can say why they do not help.
+
+    {"expires": "2026-03-06T18:00:00Z", "gpus": 64, "grant_id": "grant-7", "subject": "user:ivan", "version": 1}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from policyguard.attest.dsse import check_signatures, pae, parse, sign
+from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.files import read_small, shown
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import MAX_INTEGER, FrozenMap, Instant, canonical, format_instant, parse_instant
+
+GRANTS = "context.grants"
+GRANT_TYPE = "application/vnd.policyguard.grant+json"
+MAX_GRANT_BYTES = 16_384
+MAX_GRANTS = 1_000
+
+
+class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One grant; `expires` is RFC 3339 in UTC."""
+
+    expires: str
+    gpus: int
+    grant_id: str
+    subject: str
+    version: int = 1
+
+
+def sign_grant(*, grant_id: str, subject: str, gpus: int, expires: Instant, key: PrivateKey) -> bytes:
+    """Return the bytes of a signed grant, to be put into the folder."""
+    grant = Grant(expires=format_instant(expires), gpus=gpus, grant_id=grant_id, subject=subject)
+    return sign(canonical(msgspec.to_builtins(grant)), GRANT_TYPE, (key,)).to_bytes()
+
+
+class GrantCollector:
+    """Supplies `context.grants`: those of the request's subject, empty where there are none or nobody may grant."""
+
+    name = "grants"
+    declares = (GRANTS,)
+
+    def __init__(self, folder: str | None = None, keys: Sequence[PublicKey] = ()) -> None:
+        self._folder, self._keys = folder, tuple(keys)
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the subject's grants, sorted by id; a file that those who may did not sign is none."""
+        subject = request.subject.ref
+        found = [grant for grant in self._grants() if grant.subject == subject]
+        records = tuple(
+            FrozenMap(grant_id=each.grant_id, subject=each.subject, gpus=each.gpus, expires=each.expires)
+            for each in sorted(found, key=lambda each: each.grant_id)
+        )
+        return Collected(entries={GRANTS: Fact(records, Assurance.ATTESTED, self.name, now)})
+
+    def _grants(self) -> list[Grant]:
+        if self._folder is None:
+            return []
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".json"))
+        except OSError as problem:
+            raise EvidenceError(f"`{shown(self._folder)}`: {(problem.strerror or 'unreadable').lower()}") from problem
+        if len(names) > MAX_GRANTS:
+            raise EvidenceError(f"`{shown(self._folder)}`: found {len(names)} grants, expected at most {MAX_GRANTS}")
+        grants = (self._read(os.path.join(self._folder, name)) for name in names)
+        return [grant for grant in grants if grant is not None]
+
+    def _read(self, path: str) -> Grant | None:
+        try:
+            envelope = parse(read_small(path, MAX_GRANT_BYTES))
+            # INVARIANT I169: a grant raises nothing unless somebody signed it who is pinned for granting.
+            check_signatures(envelope, pae(envelope.payload_type, envelope.payload), self._keys, 1)
+            grant = _DECODER.decode(envelope.payload)
+            parse_instant(grant.expires)
+        except (EvidenceError, VerificationError, msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            return None
+        sound = envelope.payload_type == GRANT_TYPE and grant.version == 1 and 0 <= grant.gpus <= MAX_INTEGER
+        return grant if sound and canonical(msgspec.to_builtins(grant)) == envelope.payload else None
+
+
+_DECODER = msgspec.json.Decoder(Grant)

@@ -1,0 +1,108 @@
+"""A team's limit and use of GPUs, as a file or a command of the scheduler says: observed, and as old as it says it is.
+
+    {"observed_at": "2026-03-01T09:00:00Z", "teams": {"vision": {"limit": 512, "used": 448}}}
+
+The rule that refuses says the limit and the use, because both are facts it read; its `contact` says who can raise it.
+The schema's `maxAge` says how old they may be.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+import msgspec
+
+from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.files import read_small, shown
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import MAX_INTEGER, Instant, parse_instant
+
+LIMIT, USAGE = "resource.team_limit", "resource.team_usage"
+MAX_QUOTA_BYTES = 1 << 20
+COMMAND_TIMEOUT_S = 10
+
+
+class TeamQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many GPUs a team may use, and uses now."""
+
+    limit: int
+    used: int
+
+
+class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the provider said, and when it saw it."""
+
+    observed_at: str
+    teams: dict[str, TeamQuota]
+
+
+class QuotaCollector:
+    """Supplies `resource.team_limit` and `resource.team_usage` of the resource's team (`job:team/TEAM/...`)."""
+
+    name = "quota"
+    declares = (LIMIT, USAGE)
+
+    def __init__(self, *, file: str | None = None, command: Sequence[str] = ()) -> None:
+        if (file is None) == (not command):
+            raise ValueError("expected exactly one of `file` and `command`")
+        self._file, self._command = file, tuple(command)
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return limit and use, dated when the provider saw them; they are not bound, since use changes by itself."""
+        quotas = self._read()
+        team = _team(request)
+        found = quotas.teams.get(team)
+        if found is None:
+            raise EvidenceError(f"no quota is known of the team `{team}`")
+        if not (0 <= found.limit <= MAX_INTEGER and 0 <= found.used <= MAX_INTEGER):
+            raise EvidenceError(f"the quota of the team `{team}` is out of range")
+        observed_at = parse_instant(quotas.observed_at)
+        # INVARIANT I162: a quota is as old as its provider says, and one from the future is none.
+        if observed_at > now:
+            raise EvidenceError(f"quotas are of `{quotas.observed_at}`, which is in the future")
+        return Collected(entries={
+            LIMIT: Fact(found.limit, Assurance.OBSERVED, self.name, observed_at),
+            USAGE: Fact(found.used, Assurance.OBSERVED, self.name, observed_at),
+        })  # fmt: skip
+
+    def _read(self) -> Quotas:
+        data = _printed(self._command) if self._file is None else read_small(self._file, MAX_QUOTA_BYTES)
+        try:
+            quotas = _DECODER.decode(data)
+            parse_instant(quotas.observed_at)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as problem:
+            raise EvidenceError(f"quotas: {str(problem).lower()}") from None
+        return quotas
+
+
+_DECODER = msgspec.json.Decoder(Quotas)
+
+
+def _printed(command: Sequence[str]) -> bytes:
+    """Return what the operator's command prints; it gets a short environment and no input."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    try:
+        ended = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )  # fmt: skip
+    except (OSError, ValueError) as problem:
+        raise EvidenceError(f"`{shown(command[0])}`: cannot be started") from problem
+    except subprocess.TimeoutExpired:
+        raise EvidenceError(f"`{shown(command[0])}`: took longer than {COMMAND_TIMEOUT_S} s") from None
+    if ended.returncode:
+        raise EvidenceError(f"`{shown(command[0])}`: ended with status {ended.returncode}")
+    if len(ended.stdout) > MAX_QUOTA_BYTES:
+        raise EvidenceError(f"`{shown(command[0])}`: printed more than {MAX_QUOTA_BYTES} bytes")
+    return ended.stdout
+
+
+def _team(request: Request) -> str:
+    words = request.resource.id.split("/")
+    if len(words) < 2 or words[0] != "team":
+        raise EvidenceError(f"`{shown(request.resource.id)}` names no team, expected `team/TEAM/...`")
+    return words[1]

@@ -1,0 +1,229 @@
+"""The second look: what the decision was bound to is measured again while the job runs.
+
+    W1  look with the same collectors, every `period_s` seconds and once more when the job has ended
+    W2  compare each bound fact with what was verified at the start (launcher step L3)
+    W3  a difference that was not told yet is a denial of `job:drift`, signed and logged: what, and by which decision
+        A job that a signal ended, and nobody asked through us, is told, too (`drift.killed`)
+    W4  if the decision carries the obligation `stop.on_drift`, the job ends: SIGTERM, then SIGKILL
+
+An alert is in the log before the job is touched. Files that are put back are told, too (`drift.reverted`): whoever
+edits and reverts between two debugging sessions leaves both instants in the log.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import msgspec
+
+from policyguard.audit.receipt import SignedDecision
+from policyguard.errors import PolicyGuardError
+from policyguard.evidence.checkpoint import CHECKPOINTS
+from policyguard.evidence.collector import JobInputs
+from policyguard.guard import Guard
+from policyguard.hooks.difference import difference
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.request import Entity, Request
+from policyguard.values import FrozenMap, Instant, Value, canonical, format_instant, sha256_digest
+from policyguard.verify import VerifiedDecision
+
+DRIFT_ACTION = "job:drift"
+STOP = "stop.on_drift"
+"""The obligation of an allow that lets drift end the job."""
+
+REVERTED, UNMEASURED, KILLED = "drift.reverted", "drift.unmeasured", "drift.killed"
+UNMEASURED_LOOKS = 3
+"""A look may fail because a machine is busy. So many in a row count as drift for the obligation, one for the log."""
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """One bound fact that is not what was decided on: its path, a reason code, and the difference in words."""
+
+    path: str
+    reason: str
+    words: str
+
+
+class Told:
+    """Explains an alert as the snapshot explains a decision; holds which policies were in force."""
+
+    def __init__(self, policy_digest: str, epoch: int, words: tuple[str, ...]) -> None:
+        self.policy_digest = policy_digest
+        self.epoch = epoch
+        self._words = words
+
+    def explain(self, decision: Decision, *, full: bool = False) -> str:  # noqa: ARG002
+        request = decision.facts.request
+        lines = [f"DENY  {request.subject.ref}  {request.action}  {request.resource.ref}"]
+        lines.append(f"reason   {', '.join(decision.reason_codes)}")
+        lines += [f"because  {words}" for words in self._words]
+        lines += [f"must     {obligation}" for obligation in decision.obligations]
+        lines.append(f"policy   {self.policy_digest[:16]} epoch {self.epoch}, seen at {format_instant(decision.now)}")
+        return "\n".join(lines)
+
+
+class Watch:
+    """Looks at one running job. `look` is one look; `beside` is a thread of them while the job runs.
+
+    Args:
+        verified: the decision that the job was started under.
+        bound: what was measured and verified at the start, by path.
+        on_alert: told of each alert once it is in the log.
+        on_problem: told of an alert that could not be signed or logged; it is tried again at the next look.
+    """
+
+    def __init__(
+        self, guard: Guard, request: Request, inputs: JobInputs, verified: VerifiedDecision, bound: Mapping[str, Value],
+        *, period_s: float, on_alert: Callable[[SignedDecision], None] | None = None,
+        on_problem: Callable[[PolicyGuardError], None] | None = None, clock: Callable[[], Instant] = time.time_ns,
+    ) -> None:  # fmt: skip
+        if not period_s > 0:
+            raise ValueError(f"period_s: found {period_s}, expected more than 0")
+        self._guard, self._request, self._inputs = guard, request, inputs
+        self._verified, self._bound, self._period_s = verified, dict(bound), period_s
+        self._on_alert, self._on_problem, self._clock = on_alert, on_problem, clock
+        self._told = b""
+        self._unmeasured = 0
+        self.looks = 0
+        self.stopped = False
+        """Whether drift was found that the policy ends jobs for."""
+        self.ended_job = False
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether the policy that allowed the job says that drift ends it."""
+        return STOP in self._verified.obligations
+
+    def look(self) -> SignedDecision | None:
+        """Look once (W1 to W3); return the alert if there was something new to tell.
+
+        Raises:
+            SigningError, AuditError: the alert could not be signed or logged; the next look tells it.
+        """
+        facts = self._guard.gather(self._request, self._inputs)
+        self.looks += 1
+        found = drifted(self._bound, facts, self._guard.snapshot.sensitive(self._request))
+        self._unmeasured = self._unmeasured + 1 if any(each.reason == UNMEASURED for each in found) else 0
+        state = _state(found, facts) if found else b""
+        # INVARIANT I166: every change of state is told once: the drift, another drift, and the way back.
+        if state == self._told and not self._newly_stopping(found):
+            return None
+        signed = self._guard.issue_denial(self._alert(found, facts))
+        self._told = state
+        # INVARIANT I167: the alert is durable in the log before the job is ended.
+        self.stopped = self.stopped or self._must_stop(found)
+        if self._on_alert is not None:
+            self._on_alert(signed)
+        return signed
+
+    def killed(self, number: int) -> None:
+        """Tell that a signal ended the job that neither the launcher nor the watch sent."""
+        name = signal.Signals(number).name
+        words = f"was ended by {name}, which no decision asked for; the kernel does so when memory runs out"
+        drift = Drift("resource.process", KILLED, words if number == signal.SIGKILL else words.partition(";")[0])
+        try:
+            signed = self._guard.issue_denial(self._alert((drift,), Facts(self._request)))
+        except PolicyGuardError as problem:
+            if self._on_problem is not None:
+                self._on_problem(problem)
+            return
+        if self._on_alert is not None:
+            self._on_alert(signed)
+
+    @contextmanager
+    def beside(self, end: Callable[[], None]) -> Iterator[Watch]:
+        """Look every period until the block ends, then once more; `end` is called at most once, by W4."""
+        leaving = threading.Event()
+
+        def watch() -> None:
+            while not leaving.wait(self._period_s):
+                if self._safe_look():
+                    self.ended_job = not leaving.is_set()
+                    end()
+                    return
+
+        thread = threading.Thread(target=watch, name="policyguard-watch", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            leaving.set()
+            thread.join()
+            if not self.stopped:
+                self._safe_look()
+
+    def _safe_look(self) -> bool:
+        """Look, and return whether the job must end: also if the alert could not be told (W4 needs no log)."""
+        try:
+            self.look()
+        except PolicyGuardError as problem:
+            if self._on_problem is not None:
+                self._on_problem(problem)
+            # INVARIANT I168: a log that cannot be written does not keep a job running that must end.
+            self.stopped = self.stopped or self.may_stop
+        return self.stopped
+
+    def _newly_stopping(self, found: tuple[Drift, ...]) -> bool:
+        return not self.stopped and self._must_stop(found)
+
+    def _must_stop(self, found: tuple[Drift, ...]) -> bool:
+        # A job may write over the checkpoint that it resumed from: that is told, and no reason to end it.
+        measured = any(each.reason != UNMEASURED and each.path != CHECKPOINTS for each in found)
+        return self.may_stop and (measured or self._unmeasured >= UNMEASURED_LOOKS)
+
+    def _alert(self, found: tuple[Drift, ...], facts: Facts) -> Decision:
+        predicate, now = self._verified.predicate, self._clock()
+        resource = self._request.resource
+        about = FrozenMap(decision_id=predicate.decision_id, entry=self._verified.index)
+        request = msgspec.structs.replace(
+            self._request, action=DRIFT_ACTION, resource=Entity(resource.type, resource.id, about)
+        )
+        entries = {path: fact for path, fact in facts.entries.items() if path in {each.path for each in found}}
+        for name, value in about.items():
+            entries[f"resource.{name}"] = Fact(value, Assurance.MEASURED, "watch", now)
+        words = tuple(f"{each.path} {each.words}" for each in found) or ("everything is as it was decided on again",)
+        snapshot = self._guard.snapshot
+        return Decision(
+            allowed=False, reason_codes=tuple(sorted({each.reason for each in found})) or (REVERTED,),
+            determining=(), errored=(), requiring=(), gaps=(),
+            obligations=(STOP,) if self._must_stop(found) and KILLED not in {each.reason for each in found} else (),
+            facts=Facts(request, entries, missing=FrozenMap({each.path: each.words for each in found})),
+            now=now, explainer=Told(snapshot.policy_digest, snapshot.epoch, words),
+        )  # fmt: skip
+
+
+def drifted(bound: Mapping[str, Value], facts: Facts, sensitive: frozenset[str] = frozenset()) -> tuple[Drift, ...]:
+    """Return, sorted by path, every bound fact that is not found again as it was (W2)."""
+    found, drifts = facts.bound, []
+    for path in sorted({*bound, *found}):
+        now = _without_new(bound.get(path), found[path]) if path == CHECKPOINTS and path in found else found.get(path)
+        if path in bound and now is not None and canonical(bound[path]) == canonical(now):
+            continue
+        if now is not None:
+            words = "changed" if path in sensitive else difference(bound.get(path), now)
+            drifts.append(Drift(path, f"drift.{path.partition('.')[2]}", words))
+        else:
+            # What cannot be seen is no proof of a change, and no proof of none.
+            drifts.append(Drift(path, UNMEASURED, f"is no longer seen: {facts.missing.get(path, 'not supplied')}"))
+    return tuple(drifts)
+
+
+def _without_new(before: Value | None, after: Value) -> Value:
+    """Return the checkpoints that were there at the start: one that came since then is what the job writes."""
+    if not isinstance(before, tuple) or not isinstance(after, tuple):
+        return after
+    known = {each["path"] for each in before if isinstance(each, Mapping)}
+    return tuple(each for each in after if isinstance(each, Mapping) and each["path"] in known)
+
+
+def _state(found: tuple[Drift, ...], facts: Facts) -> bytes:
+    """Return what tells one state of drift from another; the words of a failed look do not count."""
+    values = facts.bound
+    return canonical({
+        each.path: sha256_digest(canonical(values[each.path])) if each.path in values else "" for each in found
+    })  # fmt: skip

@@ -1,0 +1,146 @@
+"""`env`, `scan` and `manifest` on the command line, with real files, keys and an installed package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.cli.group import group, run
+from policyguard.cli.incident.weights import write_hostile, write_weights
+from policyguard.keyfiles import write_private_key, write_public_key
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a key and a small installed environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("POLICYGUARD_CONFIG", raising=False)
+    key = PrivateKey.generate(b"\5" * 32)
+    write_private_key(tmp_path / "build.key", key)
+    write_public_key(tmp_path / "build.pub", key.public)
+    site = tmp_path / "env" / "lib" / "python3" / "site-packages"
+    (site / "torchy").mkdir(parents=True)
+    (site / "torchy" / "optim.py").write_text("def step(): ...\n")
+    return tmp_path
+
+
+def said(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = run(words)
+    ended = capsys.readouterr()
+    return code, ended.out + ended.err
+
+
+def edit(home: Path, text: str = "def step(): 1\n") -> None:
+    (home / "env" / "lib" / "python3" / "site-packages" / "torchy" / "optim.py").write_text(text)
+
+
+def verify_env(*more: str) -> Sequence[str]:
+    return ("env", "verify", "env", "--baseline", "base.json", "--signer", "build.pub", *more)
+
+
+def test_an_edited_package_is_named_with_owner_and_time(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A clean environment is clean; one edited file is a finding with who and when."""
+    assert run(["env", "baseline", "env", "--key", "build.key", "--out", "base.json"]) == 0
+    assert said(*verify_env(), capsys=capsys)[0] == 0
+    edit(home)
+    code, text = said(*verify_env(), capsys=capsys)
+    assert code == 1
+    assert "torchy/optim.py  (owned by " in text
+    assert "modified 20" in text
+
+
+def test_a_path_file_and_a_missing_file_are_findings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What runs by itself, and what is gone, are said in the JSON, too."""
+    assert run(["env", "baseline", "env", "--key", "build.key", "--out", "base.json"]) == 0
+    site = home / "env" / "lib" / "python3" / "site-packages"
+    (site / "zz.pth").write_text("import os\n")
+    (site / "torchy" / "optim.py").unlink()
+    capsys.readouterr()
+    code, text = said(*verify_env("--json"), capsys=capsys)
+    report = json.loads(text)
+    assert (code, report["clean"]) == (1, False)
+    assert [Path(name).name for name in report["autorun"]] == ["zz.pth"]
+    assert [Path(name).name for name in report["removed"]] == ["optim.py"]
+
+
+def test_only_the_builds_key_makes_a_baseline(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A baseline that somebody else signed says nothing, whatever it lists."""
+    edit(home)
+    write_private_key(home / "other.key", PrivateKey.generate(b"\6" * 32))
+    assert run(["env", "baseline", "env", "--key", "other.key", "--out", "base.json"]) == 0
+    code, text = said(*verify_env(), capsys=capsys)
+    assert code == 69
+    assert "0 of the trusted keys" in text
+
+
+def test_nothing_is_clean_without_a_baseline_and_its_signer(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """I164: without them the verb refuses; what an environment says of itself must be asked for by name."""
+    assert said("env", "verify", "env", capsys=capsys)[0] == 78
+    assert said("env", "verify", "env", "--baseline", "base.json", capsys=capsys)[0] == 78
+    assert said("env", "verify", "env", "--own-word", capsys=capsys)[0] == 0
+    assert said("env", "verify", "nowhere", "--own-word", capsys=capsys)[0] == 78
+
+
+def test_scan_leaves_with_one_unless_all_is_clean(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """I163: hostile, unknown, missing and nothing at all are no success."""
+    write_weights(home / "good.pt", (1.0, 2.0))
+    code, text = said("scan", "good.pt", capsys=capsys)
+    assert (code, text.splitlines()[0]) == (0, "CLEAN    torch_zip    good.pt")
+    assert text.endswith("1 clean, 0 unknown, 0 hostile\n")
+    write_hostile(home / "bad.pt", home / "marker")
+    code, text = said("scan", ".", "-q", capsys=capsys)
+    assert code == 1
+    assert "HOSTILE" in text
+    assert "posix.system" in text
+    assert not (home / "marker").exists()
+    (home / "empty").mkdir()
+    assert said("scan", "empty", capsys=capsys)[0] == 1
+    assert said("scan", "nothing.pt", capsys=capsys)[0] == 1
+    assert said("scan", capsys=capsys)[0] == 64
+
+
+def test_scan_speaks_to_machines_without_a_bar(home: Path) -> None:
+    """`--json` is one object a line with reasons as codes and details; no progress bar where there is no terminal."""
+    write_hostile(home / "bad.pt", home / "marker")
+    result = CliRunner().invoke(group, ["scan", "bad.pt", "--json"])
+    scan = json.loads(result.stdout)
+    assert scan["verdict"] == "hostile"
+    assert {"code": "ckpt.pickle_global", "detail": "posix.system"} in scan["reasons"]
+    assert "hashing" not in result.output
+
+
+def test_a_chain_of_manifests(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Signed step by step; a changed file, a left-out step and an unknown producer are refused at their steps."""
+    sign = ("--key", "build.key", "--producer", "service:run-1", "--run", "run-1")
+    previous: tuple[str, ...] = ()
+    for step in (1, 2, 3):
+        (home / f"step-{step}").mkdir()
+        write_weights(home / f"step-{step}" / "w.pt", (float(step),))
+        assert run(["manifest", "sign", f"step-{step}", *sign, "--step", str(step), *previous]) == 0
+        previous = ("--previous", f"step-{step}")
+    capsys.readouterr()
+    known = ("--producer-key", "service:run-1=build.pub")
+    assert said("manifest", "verify", "step-1", "step-2", "step-3", *known, capsys=capsys)[0] == 0
+    code, text = said("manifest", "verify", "step-1", "step-3", *known, capsys=capsys)
+    assert (code, "V7: previous is" in text) == (77, True)
+    code, text = said("manifest", "verify", "step-1", "--producer-key", "service:run-2=build.pub", capsys=capsys)
+    assert (code, "V4" in text) == (77, True)
+    write_weights(home / "step-2" / "w.pt", (9.0,))
+    code, text = said("manifest", "verify", "step-2", *known, capsys=capsys)
+    assert (code, "V7: `w.pt`" in text) == (77, True)
+    assert said("manifest", "verify", "step-2", capsys=capsys)[0] == 78
+
+
+def test_nothing_hostile_is_signed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A producing run does not vouch for code."""
+    write_hostile(home / "bad.pt", home / "marker")
+    code, text = said("manifest", "sign", "bad.pt", "--key", "build.key", "--producer", "service:run-1", "--run", "r",
+                      "--step", "1", capsys=capsys)  # fmt: skip
+    assert code == 69
+    assert "expected nothing hostile" in text
+    assert not (home / "bad.pt.dsse.json").exists()

@@ -1,0 +1,98 @@
+"""The index alone, on demands made up at random: what is met is found, and a look-up of one kind finds nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from policyguard.decide.index import CONTEXT, FEW, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, build, gather
+from policyguard.values import MAX_INTEGER
+
+quickly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+INTEGERS: tuple[Key, ...] = ((RESOURCE, "size", None), (SUBJECT, "level", None), (RESOURCE, "code", "lines"))
+TEXTS: tuple[Key, ...] = ((RESOURCE, "queue", None), (CONTEXT, "ticket", None), (RESOURCE, "code", "owner"))
+PREFIXES: tuple[Key, ...] = ((PREFIX, "1", None), (PREFIX, "2", None), (PREFIX, "3", None))
+NUMBERS = (-(2**63) - 1, -MAX_INTEGER, -1, 0, 1, 2, 3, MAX_INTEGER, 2**63)
+WORDS = ("a", "b", "c")
+IDS = ("a", "a/b", "a/b/c", "a/b/c/d", "b/a", "b")
+
+
+@st.composite
+def demands(draw: st.DrawFn, key: Key) -> Demand:
+    """Return a demand of this key."""
+    if key[0] == PREFIX:
+        prefix = draw(st.lists(st.sampled_from(WORDS), min_size=int(key[1]), max_size=int(key[1])))
+        return Demand((key, "in"), ("/".join(prefix),), True, True)
+    guards = draw(st.tuples(st.booleans(), st.booleans()))
+    if key[2] is None:
+        guards = (guards[0], guards[0])
+    if key in TEXTS:
+        return Demand((key, "in"), tuple(draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))), *guards)
+    operator = draw(st.sampled_from((">=", "<=", "in")))
+    most = 3 if operator == "in" else 1
+    return Demand((key, operator), tuple(draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=most))), *guards)
+
+
+@st.composite
+def attributes(draw: st.DrawFn) -> tuple[dict[str, Any], ...]:
+    """Return the three entities; anything but the resource's id may be absent."""
+    number, word = st.sampled_from(NUMBERS), st.sampled_from(WORDS)
+    code = st.fixed_dictionaries({}, optional={"lines": number, "owner": word})
+    resource = {"size": number, "queue": word, "code": code}
+    return (
+        draw(st.fixed_dictionaries({}, optional={"level": number})),
+        draw(st.fixed_dictionaries({"id": st.sampled_from(IDS)}, optional=resource)),
+        draw(st.fixed_dictionaries({}, optional={"ticket": word})),
+    )  # fmt: skip
+
+
+def is_met(demand: Demand, entities: tuple[dict[str, Any], ...]) -> bool:
+    """Return whether a rule with this demand could be TRUE or an ERROR, as `Demand` says it."""
+    entity, name, field = demand.slot[0]
+    if entity == PREFIX:
+        return bool(entities[RESOURCE]["id"].split("/")[: int(name)] == demand.values[0].split("/"))
+    if name not in entities[entity]:
+        return not demand.attribute_guarded
+    value = entities[entity][name]
+    if field is not None:
+        if field not in value:
+            return not demand.guarded
+        value = value[field]
+    if demand.slot[1] == "in":
+        return value in demand.values
+    return bool(value >= demand.values[0] if demand.slot[1] == ">=" else value <= demand.values[0])
+
+
+def found(candidates: list[Candidate], entities: tuple[dict[str, Any], ...]) -> list[int]:
+    rules: list[int] = []
+    gather(build(candidates), entities, rules)
+    return sorted(rules)
+
+
+@quickly
+@given(
+    st.lists(st.lists(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(demands), max_size=3), max_size=14),
+    attributes(),
+)
+def test_a_rule_whose_demands_are_met_is_found_once(rules: list[list[Demand]], entities: tuple[Any, ...]) -> None:
+    """Whatever the demands of all the others."""
+    candidates = [Candidate(number, tuple(its)) for number, its in enumerate(rules)]
+    visited = found(candidates, entities)
+    assert len(visited) == len(set(visited))
+    met = {number for number, its in enumerate(rules) if all(is_met(demand, entities) for demand in its)}
+    assert met <= set(visited)
+
+
+@quickly
+@given(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(lambda key: st.lists(demands(key), max_size=14)),
+       attributes())  # fmt: skip
+def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Demand], entities: tuple[Any, ...]) -> None:
+    """With enough rules under a slot to be worth it, those found are those met, and no other."""
+    candidates = [Candidate(number, (demand,)) for number, demand in enumerate(one_each)]
+    slots = [demand.slot for demand in one_each]
+    looked_up = [slots.count(slot) >= FEW for slot in slots]
+    expected = [n for n, demand in enumerate(one_each) if not looked_up[n] or is_met(demand, entities)]
+    assert found(candidates, entities) == expected

@@ -1,0 +1,111 @@
+"""The compiled form loses nothing that decides: names, zeros, times, texts and constants come back as they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from policyguard.decide.compile import compile_policy, policy_digest, schema_data, schema_of
+from policyguard.decide.snapshot import Snapshot
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.policy import Approvers, PolicySet, Quorum
+from policyguard.model.request import Request
+from policyguard.policy.loader import load
+from policyguard.sources import grants_of
+from policyguard.values import Value, canonical
+
+NOW = 1_800_000_000 * 10**9
+
+SCHEMA = """
+apiVersion: policyguard/v1
+kind: Schema
+metadata: {name: lab, owner: platform}
+subjects: {user: {attributes: {span: {type: int, optional: true}}}}
+resources:
+  job: {id: "team/{team}/**", actions: [submit], attributes: {span: {type: int}, name: {type: string},
+        at: {type: timestamp}, pause: {type: duration}, files: {type: list(string)}}}
+  span: {actions: [read], attributes: {note: {type: span, optional: true}}}
+context: {attributes: {span: {type: bool, optional: true}}}
+records: {span: {attributes: {span: {type: string}}}}
+"""
+RULE = """
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: rules, owner: platform}
+rules:
+  - {id: r, effect: allow, actions: ["job:submit"], resources: {type: job}, when: WHEN}
+"""
+
+
+def policy_of(when: str) -> PolicySet:
+    return load({"lab.yaml": (SCHEMA + RULE.replace("WHEN", msgspec.json.encode(when).decode())).encode()})
+
+
+def through_bytes(policies: PolicySet) -> Snapshot:
+    compiled = compile_policy(policies, grants_of(policies))
+    again = msgspec.json.decode(canonical(compiled))
+    assert policy_digest(again) == policy_digest(compiled)
+    return Snapshot.from_compiled(again, policy_digest(again))
+
+
+def allows(when: str, **values: Value) -> bool:
+    entries = {f"resource.{name}": Fact(value, Assurance.MEASURED, "test", NOW) for name, value in values.items()}
+    request = Request.of("user:ann", "job:submit", "job:team/vision/run")
+    policies = policy_of(when)
+    decisions = {
+        snapshot.decide(Facts(request, entries), NOW).allowed
+        for snapshot in (Snapshot.of(policies, grants_of(policies)), through_bytes(policies))
+    }
+    assert len(decisions) == 1, "a snapshot that went through bytes decides otherwise"
+    return decisions.pop()
+
+
+def test_a_schema_comes_back_whole_whatever_its_names() -> None:
+    """Types, attributes, fields and context called `span` are there after compiling."""
+    schema = policy_of("true").schema
+    again = schema_of(msgspec.json.decode(canonical(schema_data(schema))))
+    assert again == schema
+    assert {*again.resources} == {"job", "span"}
+    assert {*again.resources["job"].attributes} == {"span", "name", "at", "pause", "files"}
+    assert {*again.records["span"], *again.context, *again.subjects["user"].attributes} == {"span"}
+
+
+@pytest.mark.parametrize(
+    ("when", "values", "expected"),
+    [
+        ("resource.span < 5", {"span": 4}, True),
+        ("resource.span < 5", {"span": 5}, False),
+        ("resource.span == 9007199254740991", {"span": 2**53 - 1}, True),
+        ("resource.span in [true ? 3 : 4]", {"span": 3}, True),
+        ("resource.span == -0", {"span": 0}, True),
+        ("resource.at == timestamp('2026-03-01T09:00:00.000000001Z')", {"at": "2026-03-01T09:00:00.000000001Z"}, True),
+        ("resource.at == timestamp('2026-03-01T09:00:00.000000001Z')", {"at": "2026-03-01T09:00:00Z"}, False),
+        ("resource.at > timestamp('0001-01-01T00:00:00Z')", {"at": "0001-01-01T00:00:00.5Z"}, True),
+        ("resource.at in [timestamp('9999-12-31T23:59:59.9Z')]", {"at": "9999-12-31T23:59:59.900Z"}, True),
+        ("resource.pause == duration('1ns')", {"pause": "1ns"}, True),
+        ("resource.pause <= duration('-87600000h')", {"pause": "-87600000h"}, True),
+        ("resource.name == '\u00e9'", {"name": "\u00e9"}, True),
+        ("resource.name == '\u00e9'", {"name": "e\u0301"}, False),
+        ("resource.name in ['\U0001f600', '\\u0000\\u007f\\\\\"']", {"name": "\x00\x7f\\\""}, True),
+        ("resource.name == ''", {"name": ""}, True),
+        ("resource.files == []", {"files": ()}, True),
+        ("resource.files == ['', 'a']", {"files": ("", "a")}, True),
+        ("resource.files == ['1', '2']", {"files": ("1", "2")}, True),
+    ],
+)  # fmt: skip
+def test_constants_come_back_as_they_were(when: str, values: dict[str, Any], expected: bool) -> None:
+    """Every kind of constant, at its edges, decides the same before and after bytes."""
+    assert allows(when, **values) is expected
+
+
+def test_zeros_and_empty_texts_are_not_absent() -> None:
+    """What is falsy but given takes part in the digest and comes back."""
+    policies = replace(policy_of("true"), quorums=(Quorum(id="q", approvers=(Approvers(count=1, roles=("r",)),)),))
+    strict = replace(policies, quorums=(replace(policies.quorums[0], max_age_s=0),))
+    assert through_bytes(strict).quorums["q"].max_age_s == 0
+    assert through_bytes(policies).quorums["q"].max_age_s is None
+    assert through_bytes(strict).policy_digest != through_bytes(policies).policy_digest

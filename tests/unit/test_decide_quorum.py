@@ -1,0 +1,121 @@
+"""Quorums: persons fill places, one each, and whoever might not be independent fills none."""
+
+from __future__ import annotations
+
+from itertools import combinations, permutations, product
+
+import pytest
+
+from policyguard.decide.quorum import gaps
+from policyguard.model.decision import Gap
+from policyguard.model.facts import Approval, Assurance, Facts
+from policyguard.model.policy import Approvers, Quorum
+from policyguard.model.request import Request
+
+NOW = 1_800_000_000 * 10**9
+HOUR = 3600 * 10**9
+REQUEST = Request.of("user:alice", "job:submit", "job:team/vision/run-17")
+PERSONS = {f"user:{name}": name for name in ("alice", "bob", "carol", "dan", "erin")} | {"user:carol-admin": "carol"}
+ROLES = {"user:carol": ("lead",), "user:carol-admin": ("infra",), "user:dan": ("lead",), "user:erin": ("lead", "infra")}
+TWO_LEADS = Quorum(id="two-leads", approvers=(Approvers(count=2, roles=("lead",)),))
+
+
+def approval(account: str, *, assurance: Assurance = Assurance.ATTESTED, ago: int = 0, left: int = HOUR) -> Approval:
+    return Approval(f"user:{account}", assurance, "test", NOW - ago, NOW + left, "00")
+
+
+def missing(
+    quorum: Quorum, *approvals: Approval, contributors: tuple[str, ...] | None = (), domain: str | None = "vision"
+) -> tuple[Gap, ...]:
+    facts = Facts(request=REQUEST, approvals=approvals, contributors=contributors)
+    return gaps(quorum, "rule", facts, domain, NOW, PERSONS, lambda account, where, _: roles(account, where))
+
+
+def roles(account: str, where: str | None) -> tuple[str, ...]:
+    return ROLES.get(account, ()) if where in ("vision", None) else ()
+
+
+def test_two_leads_are_two_leads() -> None:
+    """The twin of everything below: two independent leads, and nothing is missing."""
+    assert missing(TWO_LEADS, approval("carol"), approval("dan")) == ()
+
+
+REFUSED = {
+    "nobody": ((), 2, ""),
+    "one lead": ((approval("carol"),), 1, ""),
+    "one lead twice": ((approval("carol"), approval("carol")), 1, "approval.same_person"),
+    "two accounts of one lead": ((approval("carol"), approval("carol-admin")), 1, "approval.same_person"),
+    "the requester": ((approval("carol"), approval("alice")), 1, "approval.contributor"),
+    "somebody without the role": ((approval("carol"), approval("bob")), 1, "approval.no_role"),
+    "a stranger": ((approval("carol"), approval("zoe")), 1, "approval.unknown_person"),
+    "an expired one": ((approval("carol"), approval("dan", left=0)), 1, "approval.expired"),
+    "one of the future": ((approval("carol"), approval("dan", ago=-1)), 1, "approval.not_yet_valid"),
+    "one that is only measured": (
+        (approval("carol"), approval("dan", assurance=Assurance.MEASURED)), 1, "approval.too_weak",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("approvals", "needed", "because"), REFUSED.values(), ids=list(REFUSED))
+def test_who_does_not_count(approvals: tuple[Approval, ...], needed: int, because: str) -> None:
+    """The gap says how many are still missing, from which role, and why the others do not count."""
+    [gap] = missing(TWO_LEADS, *approvals)
+    assert (gap.needed, gap.roles, gap.domain) == (needed, ("lead",), "vision")
+    assert because in " ".join(gap.because)
+
+
+def test_without_knowing_who_contributed_nobody_counts() -> None:
+    """I3: no `contributors`, or one that no person owns, and every approver might be the same human."""
+    both = approval("carol"), approval("dan")
+    assert missing(TWO_LEADS, *both, contributors=None)[0].needed == 2
+    assert missing(TWO_LEADS, *both, contributors=("user:zoe",))[0].needed == 2
+    assert missing(TWO_LEADS, *both, contributors=("user:bob",)) == ()
+
+
+def test_a_contributor_does_not_approve_by_another_account() -> None:
+    """Who contributed as one account does not count as another."""
+    both = approval("carol"), approval("dan")
+    assert missing(TWO_LEADS, *both, contributors=("user:carol-admin",))[0].needed == 1
+
+
+def test_approvals_grow_old() -> None:
+    """With `maxAge` an approval counts to the second and not beyond."""
+    quorum = Quorum(id="fresh", approvers=(Approvers(count=1, roles=("lead",)),), max_age_s=60)
+    assert missing(quorum, approval("dan", ago=60 * 10**9)) == ()
+    [gap] = missing(quorum, approval("dan", ago=60 * 10**9 + 1))
+    assert "approval.too_old" in gap.because[0]
+
+
+def test_roles_are_asked_for_where_the_resource_is() -> None:
+    """A lead of vision is none elsewhere, unless the quorum names a place."""
+    both = approval("carol"), approval("dan")
+    assert missing(TWO_LEADS, *both, domain="llm")[0].needed == 2
+    named = Quorum(id="named", approvers=(Approvers(count=2, roles=("lead",), domain="vision"),))
+    assert missing(named, *both, domain="llm") == ()
+
+
+MIXES = [
+    mix
+    for length in (1, 2)
+    for mix in product(((1, ("lead",)), (1, ("infra",)), (2, ("lead",)), (1, ("lead", "infra"))), repeat=length)
+]
+
+
+def test_places_are_filled_as_well_as_can_be() -> None:
+    """All small quorums against all sets of approvers: nothing is missing exactly if some seating fills every place."""
+    people = ("bob", "carol", "dan", "erin")
+    for mix in MIXES:
+        quorum = Quorum(id="q", approvers=tuple([Approvers(count=count, roles=names) for count, names in mix]))
+        places = [names for count, names in mix for _ in range(count)]
+        for size in range(len(people) + 1):
+            for chosen in combinations(people, size):
+                found = missing(quorum, *map(approval, chosen))
+                best = max(seated(seats, places) for seats in permutations([*chosen, *[""] * len(places)], len(places)))
+                assert sum(gap.needed for gap in found) == len(places) - best, (mix, chosen)
+
+
+def seated(seats: tuple[str, ...], places: list[tuple[str, ...]]) -> int:
+    """Return how many places these persons fill, one place each."""
+    return sum(
+        bool(set(ROLES.get(f"user:{person}", ())) & set(names)) for person, names in zip(seats, places, strict=True)
+    )

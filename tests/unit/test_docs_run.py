@@ -1,0 +1,204 @@
+"""What the documentation shows runs, what it links to exists, and what it counts is what the code has.
+
+- A ```python block runs; the blocks of one page share a namespace, in a folder made by `policyguard init`.
+- A line `$ policyguard ...` of a ```console block runs, lines of one page in order, and leaves with 0, or with what its
+  comment `# exits with N` says. `run` and `approve` need a job or a key of the reader; the verb is only looked up.
+- A ```yaml block is read by the reader of policies; a page that begins with a Schema loads, a Trust parses.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from policyguard import errors
+from policyguard.attest.trust import parse_trust
+from policyguard.cli.group import VERBS, run
+from policyguard.policy.loader import load
+from policyguard.policy.reader import read, read_value
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+OF_THE_READER = ("policyguard run ", "policyguard approve ")
+_EXITS = re.compile(r"#\s*exits with (\d+)\s*$")
+_ROW = re.compile(r"^\| (I\d+) \| (.+) \| (\S+) \| (\S+) \|$", re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the blocks of this language on a page."""
+    return [text for _, found, text in _BLOCK.findall(page.read_text()) if found == language]
+
+
+def pages_with(language: str, *, folder: str = "") -> list[Path]:
+    return [page for page in PAGES if blocks(page, language) and folder not in page.parts]
+
+
+def shown(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="session")
+def initial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `policyguard init` leaves it, with the test data that some pages read."""
+    folder = tmp_path_factory.mktemp("docs") / "lab"
+    assert run(["init", str(folder)]) == 0
+    (folder / "tests").symlink_to(ROOT / "tests")
+    shutil.copy(folder / "requests" / "allowed.json", folder / "request.json")
+    return folder
+
+
+@pytest.fixture
+def folder(initial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which is the current folder."""
+    copy = tmp_path / "lab"
+    shutil.copytree(initial, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+    monkeypatch.delenv("POLICYGUARD_CONFIG", raising=False)
+    return copy
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("page", pages_with("python"), ids=shown)
+def test_python_on_a_page_runs(page: Path, folder: Path) -> None:
+    """Every block runs, in order, in one namespace."""
+    namespace: dict[str, object] = {"__name__": "docs"}
+    for number, text in enumerate(blocks(page, "python"), 1):
+        exec(compile(text, f"{shown(page)} block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", pages_with("console"), ids=shown)
+def test_commands_on_a_page_run(page: Path, folder: Path) -> None:
+    """Every `$ policyguard` line leaves with the code that is said, and prints no traceback."""
+    assert run(["compile", "-o", "policies.snapshot"]) == 0
+    here = folder
+    for line in "".join(blocks(page, "console")).splitlines():
+        command = line.removeprefix("$ ")
+        if command.startswith("cd "):
+            here = here / command.split()[1]
+        if not command.startswith("policyguard "):
+            continue
+        expected = int(match[1]) if (match := _EXITS.search(command)) else 0
+        if command.startswith(OF_THE_READER):
+            command = command.split(" #")[0].split(" -- ")[0] + " --help"
+            expected = 0
+        script = f'policyguard() {{ "{sys.executable}" -m policyguard "$@"; }}\n{command}'
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+        ended = subprocess.run(
+            ["bash", "-c", script], cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert (ended.returncode, "Traceback" in ended.stderr) == (expected, False), f"{command}\n{ended.stderr}"
+
+
+@pytest.mark.parametrize("page", pages_with("yaml", folder="lint"), ids=shown)
+def test_yaml_on_a_page_is_what_it_looks_like(page: Path) -> None:
+    """Policy documents are readable, and load where the page brings its own schema; a Trust parses."""
+    documents = []
+    for number, text in enumerate(blocks(page, "yaml"), 1):
+        if "kind: Trust" in text:
+            parse_trust(read_value(text.encode(), shown(page)))
+            continue
+        assert read(text.encode(), f"{shown(page)} block {number}")
+        if text.startswith("apiVersion:"):
+            documents.append(text)
+    if any("kind: Schema" in text for text in documents):
+        load({f"{number}.yaml": text.encode() for number, text in enumerate(documents)})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file of ours resolves, and every anchor names a heading."""
+    text = _BLOCK.sub("", page.read_text())
+    for target in _LINK.findall(text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), target
+        if anchor and there.suffix == ".md":
+            assert anchor in {slug(line) for line in there.read_text().splitlines() if line.startswith("#")}, target
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that mkdocs gives a heading."""
+    text = re.sub(r"[^\w\s-]", "", heading.lstrip("#").strip().lower())
+    return re.sub(r"[\s]+", "-", text.strip())
+
+
+def navigated(entry: object) -> Iterator[str]:
+    """Return every file that a mkdocs nav names."""
+    if isinstance(entry, str):
+        yield entry
+    elif isinstance(entry, dict):
+        for each in entry.values():
+            yield from navigated(each)
+    elif isinstance(entry, list):
+        for each in entry:
+            yield from navigated(each)
+
+
+def test_the_navigation_names_files_that_exist() -> None:
+    """Every page of the nav is there, and every page at the top of docs is in the nav."""
+    named = set(navigated(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert {name for name in named if not (ROOT / "docs" / name).is_file()} == set()
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= named
+
+
+def test_the_readme_lists_every_verb() -> None:
+    """The table of the README and `policyguard --help` are the same list, in words, too."""
+    table = (ROOT / "README.md").read_text().split("<!-- verbs -->")[1].split("<!-- /verbs -->")[0]
+    assert re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", table, re.MULTILINE) == list(VERBS.items())
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    """Return (file, test) of every invariant that the docs list."""
+    files = [ROOT / "docs" / "invariants.md", *sorted((ROOT / "docs" / "invariants.d").glob("*.md"))]
+    return {number: (file, test) for page in files for number, _, file, test in _ROW.findall(page.read_text())}
+
+
+def sources() -> list[Path]:
+    return sorted((ROOT / "policyguard").rglob("*.py"))
+
+
+def test_every_invariant_in_the_code_is_listed() -> None:
+    """A number at a line of code has a row, and a row has its number in the file that it names."""
+    listed = rows()
+    found = {number for path in sources() for number in re.findall(r"INVARIANT (I\d+)", path.read_text())}
+    assert sorted(found - set(listed)) == []
+    for number, (file, _) in listed.items():
+        assert re.search(rf"INVARIANT {number}\b", (ROOT / file).read_text()), f"{number} is not in {file}"
+
+
+def test_every_invariant_has_a_test_that_exists() -> None:
+    """The test that a row names is there."""
+    for number, (_, reference) in rows().items():
+        file, _, name = reference.partition("::")
+        tree = ast.parse((ROOT / file).read_text())
+        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, (number, reference)
+
+
+ERRORS = sorted(
+    name for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.PolicyGuardError) and kind is not errors.PolicyGuardError
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_is_raised_and_tested(name: str) -> None:
+    """No class of the tree is only drawn: the package raises it, and a test expects it."""
+    package = "\n".join(path.read_text() for path in sources())
+    assert re.search(rf"\b(raise|family=|return) {name}\b|\b{name}\(", package.replace(f"class {name}(", ""))
+    tests = "\n".join(
+        path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")) if path != Path(__file__)
+    )
+    assert re.search(rf"raises\(\(?[\w, ]*\b{name}\b", tests)
