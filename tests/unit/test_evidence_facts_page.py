@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.evidence.checkpoint import JobCheckpoints
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector
+from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector
+from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import CODE, RepositoryCollector
 from policyguard.model.request import Request
 from tests.attacks.git_lab import make_lab
@@ -26,6 +29,9 @@ COLLECTORS: tuple[Collector, ...] = (
     JobCollector(),
     RepositoryCollector(),
     EnvironmentCollector("/nonexistent/baseline", ()),
+    JobCheckpoints(),
+    QuotaCollector(file="/nonexistent/quota.json"),
+    GrantCollector(),
 )
 
 

@@ -54,7 +54,7 @@ def write_weights(path: Path, values: tuple[float, ...]) -> None:
         torch.save({"weight": torch.tensor(values)}, path)
     else:
         data = struct.pack(f"<{len(values)}f", *values)
-        _write_zip(path, _tensor_pickle(len(values)), **{"data/0": data})
+        _write_zip(path, tensor_pickle(len(values)), **{"data/0": data})
 
 
 def _write_zip(path: Path, data: bytes, **members: bytes) -> None:
@@ -63,7 +63,7 @@ def _write_zip(path: Path, data: bytes, **members: bytes) -> None:
             archive.writestr(zipfile.ZipInfo(f"archive/{name}", (1980, 1, 1, 0, 0, 0)), content)
 
 
-def _tensor_pickle(count: int) -> bytes:
+def tensor_pickle(count: int) -> bytes:
     """Return what `torch.save` pickles for `{"weight": tensor}`: a storage by its key, rebuilt as one dimension."""
     storage = b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu")
     storage += b"J" + struct.pack("<i", count) + b"tQ"
