@@ -2,7 +2,7 @@
 
 - A ```python block runs; the blocks of one page share a namespace, in a folder made by `policyguard init`.
 - A line `$ policyguard ...` of a ```console block runs, lines of one page in order, and leaves with 0, or with what its
-  comment `# exits with N` says. `run` and `approve` need a job or a key of the reader; the verb is only looked up.
+  comment `# exits with N` says. Verbs that need a job, a key or files of the reader are only looked up.
 - A ```yaml block is read by the reader of policies; a page that begins with a Schema loads, a Trust parses.
 """
 
@@ -30,7 +30,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-OF_THE_READER = ("policyguard run ", "policyguard approve ")
+OF_THE_READER = (
+    "policyguard run ",
+    "policyguard approve ",
+    "policyguard env",
+    "policyguard scan",
+    "policyguard manifest",
+)
 _EXITS = re.compile(r"#\s*exits with (\d+)\s*$")
 _ROW = re.compile(r"^\| (I\d+) \| (.+) \| (\S+) \| (\S+) \|$", re.MULTILINE)
 
