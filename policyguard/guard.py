@@ -128,6 +128,11 @@ class Guard:
             raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
         with self._reloading:
             snapshot = self._load()
+            # INVARIANT I9: policies never go back: an older epoch, however well signed, is refused.
+            if snapshot.epoch < self._snapshot.epoch:
+                raise ConfigurationError(
+                    f"policies are of epoch {snapshot.epoch}, expected at least {self._snapshot.epoch}, the one in use"
+                )
             # Whoever reloads lives long: no decision shall wait for an index.
             snapshot.warm()
             self._snapshot = snapshot

@@ -19,8 +19,8 @@ from policyguard.attest.sshsig import SshSignatureError
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import Presented, Refusal
 from policyguard.evidence.contributors import Commit, commit_accounts, commit_signer
-from policyguard.evidence.files import shown
-from policyguard.evidence.gitdir import GitDir, head, history_doors, ref_id
+from policyguard.evidence.files import read_small, shown
+from policyguard.evidence.gitdir import MAX_PACKED_REFS_BYTES, GitDir, head, history_doors, ref_id
 from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
 from policyguard.evidence.notes import note_approvals
 from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
@@ -129,6 +129,18 @@ class PushReader:
         """Return the object a reference points to now, None if it does not exist."""
         git, _ = find_store(self._directory, self._environment, self._owners)
         return ref_id(git, os.fsencode(ref))
+
+    def survives(self, ref: str, oid: str) -> bool:
+        """Return whether a reference keeps this value when its own file goes: it is packed, and stays so.
+
+        `git pack-refs` writes the packed file, unlocks it, and then deletes each reference's own file; a deletion holds
+        the lock of the packed file while it asks the hook.
+        """
+        git, _ = find_store(self._directory, self._environment, self._owners)
+        packed = os.path.join(git.shared, "packed-refs")
+        if os.path.lexists(packed + ".lock") or not os.path.lexists(packed):
+            return False
+        return f"{oid} {ref}".encode() in read_small(packed, MAX_PACKED_REFS_BYTES).split(b"\n")
 
     def read_blob(self, oid: str, limit_bytes: int) -> bytes | None:
         """Return a blob of the push or the repository, None if it is longer; a push certificate, say."""

@@ -60,7 +60,10 @@ class Accepted:
         """Return whether a kept decision allows exactly this update; `taking` it, once."""
         path = self._path(update, _WAITING)
         if not os.path.lexists(path):
-            return False
+            # Git 2.39 asks twice for one deletion of a packed reference: for the packed file and for its own.
+            path, taking = self._path(update, _TAKEN), False
+            if update.new is not None or not os.path.lexists(path):
+                return False
         try:
             self._verified(path, update, options, guard, environment)
             if taking:

@@ -80,3 +80,19 @@ def test_a_kept_decision_lets_through_nothing_else(tmp_path: Path) -> None:
     assert update_ref(forge, "refs/heads/topic", commit) == 0
     assert forge.value("refs/heads/topic") == commit
     assert update_ref(forge, "-d", "refs/heads/topic") != 0
+
+
+def test_housekeeping_and_deletions_pass_the_transaction_hook(tmp_path: Path) -> None:
+    """`git gc` packs references without asking; an accepted deletion of a packed branch passes, once."""
+    forge = make_forge(tmp_path, "pre-receive", "reference-transaction")
+    forge.git(forge.work, "checkout", "-qb", "wip/alice")
+    commit = forge.commit("draft.md")
+    assert forge.push("wip/alice").accepted
+    forge.git(forge.bare, "pack-refs", "--all")
+    forge.git(forge.bare, "gc", "-q")
+    assert forge.value("refs/heads/wip/alice") == commit
+    assert len(forge.decisions()) == 1
+    pushed = forge.push(":wip/alice")
+    assert pushed.accepted, pushed.text
+    assert forge.value("refs/heads/wip/alice") is None
+    assert len(forge.decisions()) == 2

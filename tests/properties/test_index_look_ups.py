@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policyguard.decide.index import CONTEXT, FEW, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, build, gather
 from policyguard.values import MAX_INTEGER
 
-quickly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+quickly = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 
 INTEGERS: tuple[Key, ...] = ((RESOURCE, "size", None), (SUBJECT, "level", None), (RESOURCE, "code", "lines"))
 TEXTS: tuple[Key, ...] = ((RESOURCE, "queue", None), (CONTEXT, "ticket", None), (RESOURCE, "code", "owner"))
@@ -51,7 +51,7 @@ def attributes(draw: st.DrawFn) -> tuple[dict[str, Any], ...]:
 
 def is_met(demand: Demand, entities: tuple[dict[str, Any], ...]) -> bool:
     """Return whether a rule with this demand could be TRUE or an ERROR, as `Demand` says it."""
-    entity, name, field = demand.slot[0]
+    (entity, name, field), operator = demand.slot
     if entity == PREFIX:
         return bool(entities[RESOURCE]["id"].split("/")[: int(name)] == demand.values[0].split("/"))
     if name not in entities[entity]:
@@ -61,9 +61,9 @@ def is_met(demand: Demand, entities: tuple[dict[str, Any], ...]) -> bool:
         if field not in value:
             return not demand.guarded
         value = value[field]
-    if demand.slot[1] == "in":
+    if operator == "in":
         return value in demand.values
-    return bool(value >= demand.values[0] if demand.slot[1] == ">=" else value <= demand.values[0])
+    return bool(value >= demand.values[0] if operator == ">=" else value <= demand.values[0])
 
 
 def found(candidates: list[Candidate], entities: tuple[dict[str, Any], ...]) -> list[int]:
@@ -87,8 +87,12 @@ def test_a_rule_whose_demands_are_met_is_found_once(rules: list[list[Demand]], e
 
 
 @quickly
-@given(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(lambda key: st.lists(demands(key), max_size=14)),
-       attributes())  # fmt: skip
+@given(
+    st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(
+        lambda key: st.lists(demands(key), min_size=5, max_size=14)
+    ),
+    attributes(),
+)
 def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Demand], entities: tuple[Any, ...]) -> None:
     """With enough rules under a slot to be worth it, those found are those met, and no other."""
     candidates = [Candidate(number, (demand,)) for number, demand in enumerate(one_each)]

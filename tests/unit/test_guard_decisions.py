@@ -191,6 +191,19 @@ def test_a_failed_reload_keeps_the_last_good_policies(
     assert guard.reload() == digest
 
 
+def test_policies_of_an_older_epoch_are_refused(guard: Guard, folder: Path) -> None:
+    """INVARIANT I9: a newer epoch is taken, going back to the older one is not, and the newer one stays."""
+    path = folder / "policies" / "all.yaml"
+    newer = OPEN.replace("kind: Schema\n", "kind: Schema\nmetadata: {name: lab, epoch: 7}\n", 1)
+    assert newer != OPEN
+    path.write_text(newer)
+    digest = guard.reload()
+    path.write_text(OPEN)
+    with pytest.raises(ConfigurationError, match=r"policies are of epoch 1, expected at least 7"):
+        guard.reload()
+    assert guard.snapshot.policy_digest == digest
+
+
 def test_a_guard_from_memory_cannot_reload(guard: Guard) -> None:
     """What was not opened from files says so."""
     store = MemoryStore("test")
