@@ -39,6 +39,7 @@ VERBS = {
     "repo": "Judge pushes to a git repository, and install the hooks that do.",
     "verify": "Check a signed decision against trust, request and audience.",
     "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
+    "grant": "Grant somebody more GPUs than their role's ceiling, signed and for a time.",
     "keys": "Make keys and show their ids.",
     "scan": "Scan checkpoints for what loading them would run.",
     "manifest": "Sign and verify which run wrote a checkpoint.",

@@ -1,0 +1,56 @@
+"""`policyguard grant SUBJECT`: a lead's signed, time-boxed word that somebody may ask for so many GPUs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from policyguard.cli.options import json_option, key_option, needed, passphrase, settings, write_new
+from policyguard.cli.output import say, say_json
+from policyguard.errors import RequestError
+from policyguard.evidence.grants import sign_grant
+from policyguard.keyfiles import read_private_key
+from policyguard.model.request import Request
+from policyguard.values import MAX_INTEGER, NANOSECONDS_PER_S, Instant, format_instant, parse_duration_s, parse_instant
+
+MOST_S = 31 * 86_400
+"""A grant is an exception with an end in sight: a month at most."""
+
+
+@click.command("grant")
+@click.argument("subject")
+@click.option("--gpus", type=click.IntRange(1, MAX_INTEGER), required=True, help="How many GPUs may be asked for.")
+@click.option("--until", required=True, help="When it ends: `2026-03-06T18:00:00Z`, or a duration such as `3d`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new file in the folder of grants.")
+@key_option
+@json_option
+def command(subject: str, gpus: int, until: str, out: Path, key: Path | None, as_json: bool) -> None:
+    """Sign a grant for SUBJECT, `user:ivan`, with a key that the operator pinned under `grants:`.
+
+    At most a month; an existing file is never overwritten.
+    """
+    named = Request.of(subject, "job:submit", "job:x").subject.ref
+    now = time.time_ns()
+    expires = _end(until, now)
+    private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
+    grant_id = f"grant-{os.urandom(8).hex()}"
+    write_new(out, sign_grant(grant_id=grant_id, subject=named, gpus=gpus, expires=expires, key=private))
+    if as_json:
+        say_json({"grant_id": grant_id, "subject": named, "gpus": gpus, "expires": format_instant(expires)})
+    else:
+        say(f"{out}: {grant_id}, {named} may ask for {gpus} GPUs until {format_instant(expires)}")
+
+
+def _end(until: str, now: Instant) -> Instant:
+    """Return when the grant ends, in the future and at most a month away, in whole seconds."""
+    try:
+        expires = parse_instant(until) if "T" in until or "t" in until else now + parse_duration_s(until) * 10**9
+    except ValueError as problem:
+        raise RequestError(str(problem), path="--until") from None
+    expires -= expires % NANOSECONDS_PER_S
+    if not now < expires <= now + MOST_S * NANOSECONDS_PER_S:
+        raise RequestError(f"found `{until}`, expected a time within the next 31 days", path="--until")
+    return expires
