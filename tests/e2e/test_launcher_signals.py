@@ -36,10 +36,17 @@ print("interrupts", len(interrupts), flush=True)
 """
 
 
+def _no_signal_ignored() -> None:
+    """Undo what `nohup` or a build system set: a shell cannot trap a signal that it was started to ignore."""
+    for name in ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "TSTP"):
+        signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_DFL)
+
+
 def launched(*argv: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, *argv], stdin=stdin, stdout=subprocess.PIPE, text=True, cwd=root,
+        preexec_fn=_no_signal_ignored,
     )  # fmt: skip
 
 
