@@ -140,7 +140,10 @@ def test_a_signal_that_comes_before_the_job_exists_is_not_lost(number: int) -> N
         "subprocess.Popen = Early\n"
         "sys.exit(supervise(['sleep', '20'], '/bin/sleep', '/', {}))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[2],
+        preexec_fn=_no_signal_ignored,
+    )  # fmt: skip
     if number == signal.SIGTSTP:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
