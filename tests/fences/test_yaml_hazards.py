@@ -103,37 +103,32 @@ def test_fifty_thousand_brackets_do_not_kill_the_process() -> None:
     assert time.process_time() - start < 0.1
 
 
-def test_events_of_many_brackets_are_quadratic_and_never_asked_for() -> None:
-    """libyaml's own events cost more for each level that is open; the depth limit ends the stream long before."""
+STOCK = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    def cost(levels: int) -> float:
-        start = time.process_time()
-        with pytest.raises(yaml.YAMLError):
-            list(yaml.parse("[" * levels, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-        return time.process_time() - start
 
-    assert cost(16_000) > 6 * cost(4_000)
-    start = time.process_time()
+def test_many_brackets_are_read_to_the_end_by_the_parser_and_not_by_us() -> None:
+    """libyaml's events know no depth, and each costs more the more levels are open; our limit ends the stream."""
+
+    found: list[object] = []
+
+    def read_all() -> None:
+        found.extend(e for e in yaml.parse("[" * 4_000, Loader=STOCK) if isinstance(e, yaml.SequenceStartEvent))
+
+    with pytest.raises(yaml.YAMLError):
+        read_all()
+    assert len(found) == 4_000
     assert refused("[" * 200_000)
-    assert time.process_time() - start < 0.1
 
 
-def test_many_directives_are_quadratic_and_never_parsed() -> None:
+def test_many_directives_are_all_taken_by_the_parser_and_the_first_is_refused_by_us() -> None:
     """libyaml compares each %TAG with all before it, ahead of the first event; we refuse the line before parsing."""
 
     def directives(number: int) -> str:
         return "".join(f"%TAG !t{i}! x\n" for i in range(number)) + "--- a\n"
 
-    def cost(number: int) -> float:
-        start = time.process_time()
-        list(yaml.parse(directives(number), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-        return time.process_time() - start
-
-    assert cost(8_000) > 6 * cost(2_000)
-    text = directives(50_000)
-    start = time.process_time()
-    assert "directive" in refused(text)
-    assert time.process_time() - start < 0.1
+    start = next(e for e in yaml.parse(directives(2_000), Loader=STOCK) if isinstance(e, yaml.DocumentStartEvent))
+    assert len(start.tags or ()) >= 2_000
+    assert "directive" in refused(directives(50_000))
 
 
 def test_a_block_scalar_is_marked_at_its_bar() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import time
 from pathlib import Path
 
 import pytest
@@ -250,19 +248,9 @@ def generated(number: int) -> str:
     return document("Policy", "rules:\n" + "".join(rules))
 
 
-def test_a_thousand_rules_load_in_a_third_of_a_second() -> None:
-    """The target is 0.3 s; the best of three, so that a busy machine does not fail the suite, with room to spare."""
-    sources = base(more=generated(1000))
-    load(sources)
-    best = min(_seconds(sources) for _ in range(3))
-    assert best < 0.6
-
-
-def _seconds(sources: dict[str, bytes]) -> float:
-    gc.collect()
-    start = time.process_time()
-    assert len(load(sources).rules) == 1001
-    return time.process_time() - start
+def test_a_thousand_rules_load() -> None:
+    """As many as `bench/loading.py` times, every one of them there."""
+    assert len(load(base(more=generated(1000))).rules) == 1001
 
 
 TWO_SIZES = """apiVersion: policyguard/v1
