@@ -109,9 +109,11 @@ def test_names_that_are_not_text(lab: CliLab) -> None:
 def test_an_interrupt_ends_without_a_traceback(lab: CliLab) -> None:
     """Ctrl-C while following the log is a plain end."""
     lab.here("decide", ALLOWED)
+    # A suite that a script started in the background has SIGINT ignored, and children inherit that.
     process = subprocess.Popen(
         [sys.executable, "-m", "policyguard", "audit", "tail", "--follow"], cwd=lab.folder, env=process_environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline().split()[0] == b"0"
