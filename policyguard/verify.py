@@ -30,8 +30,7 @@ from policyguard.attest.statement import PAYLOAD_TYPE, Predicate, parse_statemen
 from policyguard.attest.trust import Trust
 from policyguard.audit.batch import signed_message
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint
-from policyguard.audit.merkle import leaf_hash
-from policyguard.audit.receipt import SignedDecision, check_inclusion
+from policyguard.audit.receipt import SignedDecision, check_inclusion, leaf_hash_of
 from policyguard.errors import VerificationError
 from policyguard.model.request import Request, request_digest
 from policyguard.values import EMPTY_MAP, Instant, Value, format_instant, parse_instant
@@ -110,7 +109,7 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     # V2: the checkpoint is signed by a trusted log.
     checkpoint = open_checkpoint(receipt.checkpoint, trust.logs)
     # V3: these very bytes are a leaf of it.
-    check_inclusion(leaf_hash(envelope.to_bytes()), receipt, checkpoint)
+    check_inclusion(leaf_hash_of(envelope), receipt, checkpoint)
     # V4: t of n trusted keys signed the payload that is read below.
     signers = check_signatures(
         envelope, signed_message(envelope), tuple([trusted.key for trusted in trust.keys]), trust.threshold
