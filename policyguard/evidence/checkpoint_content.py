@@ -221,7 +221,7 @@ def _json(text: str, findings: Findings) -> str:
 
 
 def _target(name: str, findings: Findings) -> None:
-    """A class is what such entries are for; a function of the standard library is an attack, of a library a question."""
+    """A class is what such entries are for; a function of the standard library is an attack, a library's a question."""
     module, _, function = name.rpartition(".")
     if module.partition(".")[0] in _HARMLESS_TARGETS or judged(module, function) is not Verdict.HOSTILE:
         return
