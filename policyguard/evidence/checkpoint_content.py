@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from policyguard.evidence.archive_7z import MAGIC as SEVEN_ZIP
 from policyguard.evidence.archive_7z import seven_zip_members
@@ -18,6 +19,7 @@ from policyguard.evidence.archive_tar import is_tar, tar_members
 from policyguard.evidence.archive_zip import END, LOCAL, NoZip, ends_as_zip
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
+from policyguard.evidence.checkpoint_text import names_code, template_escape
 from policyguard.evidence.checkpoint_zip import scan_zip
 from policyguard.evidence.pickle_file import probe, scan_pickles, scan_torch_tar, scan_whole
 from policyguard.evidence.pickle_machine import Broken, Dialect, Machine
@@ -32,7 +34,6 @@ _OPAQUE = {
 """Known formats that this scanner names and does not read: never clean."""
 _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-_PYTHON_TAG = re.compile(r"!!?python/|!<tag:yaml\.org,2002:python/|tag:yaml\.org,2002:python/")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _PICKLED = {"pickle", "joblib", "torch_legacy", "torch_tar"}
 
@@ -184,15 +185,23 @@ def _text(source: Source, head: bytes, findings: Findings) -> str:
     if head.startswith(_LFS):
         findings.add("ckpt.format_opaque", "a git-lfs pointer; the file itself was not fetched")
         return "lfs_pointer"
-    if _PYTHON_TAG.search(text) or text.startswith("#!"):
+    if names_code(text):
         findings.add("ckpt.code_file", "text that names code to run")
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            json.loads(text)
-        except (ValueError, RecursionError):
-            return "text"
-        return "json"
-    return "text"
+    value = _json_value(text)
+    escape = template_escape(text, value)
+    if escape:
+        findings.add("ckpt.template_code", escape)
+    return "text" if value is None else "json"
+
+
+def _json_value(text: str) -> Any:
+    """Return the object (as its pairs) or list this text spells, None where it is no JSON."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(text, object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _unknown(head: bytes, findings: Findings) -> str:
