@@ -12,11 +12,11 @@ from policyguard.cli.options import json_option, key_option, needed, passphrase,
 from policyguard.cli.output import say, say_json
 from policyguard.cli.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
-from policyguard.evidence.checkpoint import MAX_MANIFEST_BYTES
 from policyguard.evidence.checkpoint_report import Verdict
 from policyguard.evidence.checkpoint_scan import scan_paths
 from policyguard.evidence.manifest import (
     MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     Manifest,
     check_chain,
     check_files,

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from policyguard.attest.dsse import Envelope, check_signatures, pae, parse, sign
+from policyguard.attest.dsse import MAX_ENVELOPE_BYTES, Envelope, check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.statement import PAYLOAD_TYPE, STATEMENT_TYPE
 from policyguard.errors import EvidenceError, RequestError, VerificationError
@@ -33,6 +33,10 @@ MANIFEST_NAME = "checkpoint.dsse.json"
 """The name under which the manifest of a folder lies in it; the one file that it does not list."""
 
 MAX_RESOURCES = 100_000
+
+MAX_MANIFEST_BYTES = 32 * 2**20
+"""More than any other envelope may have: it lists every shard. 100,000 files with names of 100 characters fit."""
+
 _HEX = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(r"[a-z][a-z0-9_]{0,62}:\S{1,512}")
 
@@ -132,9 +136,20 @@ def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) ->
 
 
 def sign_manifest(manifest: Manifest, keys: Sequence[PrivateKey]) -> Envelope:
-    """Return the manifest in a DSSE envelope, signed by each key."""
+    """Return the manifest in a DSSE envelope, signed by each key.
+
+    Raises:
+        ValueError: a member is not of its kind, or the envelope would be too large to be read again.
+    """
     _check_members(manifest)
-    return sign(manifest.to_statement(), PAYLOAD_TYPE, keys)
+    envelope = sign(manifest.to_statement(), PAYLOAD_TYPE, keys)
+    size = len(envelope.to_bytes())
+    if size > MAX_MANIFEST_BYTES:
+        raise ValueError(
+            f"{len(manifest.resources)} files take {size} bytes, expected at most {MAX_MANIFEST_BYTES}; "
+            "keep fewer files in one checkpoint, or in an archive"
+        )
+    return envelope
 
 
 def verify_manifest(data: bytes, producers: Mapping[str, Sequence[PublicKey]]) -> Manifest:
@@ -146,12 +161,16 @@ def verify_manifest(data: bytes, producers: Mapping[str, Sequence[PublicKey]]) -
     Raises:
         VerificationError: V1 malformed; V5 another kind of statement; V4 not signed by its producer.
     """
-    envelope = parse(data)
+    envelope = parse(data, limit=MAX_MANIFEST_BYTES)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise VerificationError("V5", f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
+    signed = pae(PAYLOAD_TYPE, envelope.payload)
+    if len(data) > MAX_ENVELOPE_BYTES:
+        # INVARIANT I214: what is larger than other envelopes is taken apart only if a pinned producer signed it.
+        check_signatures(envelope, signed, [key for keys in producers.values() for key in keys], 1)
     manifest = _parse_statement(envelope.payload)
     # INVARIANT I114: a producer is who signed, never who is named: the key must be one of the producer named.
-    check_signatures(envelope, pae(PAYLOAD_TYPE, envelope.payload), producers.get(manifest.producer, ()), 1)
+    check_signatures(envelope, signed, producers.get(manifest.producer, ()), 1)
     return manifest
 
 
@@ -242,6 +261,6 @@ def _check_members(manifest: Manifest) -> None:
 
 
 __all__ = [
-    "MANIFEST_NAME", "PREDICATE_TYPE", "Manifest", "check_chain", "check_files", "check_follows", "manifest_of",
+    "MANIFEST_NAME", "MAX_MANIFEST_BYTES", "PREDICATE_TYPE", "Manifest", "check_chain", "check_files", "check_follows", "manifest_of",
     "sign_manifest", "verify_manifest",
 ]  # fmt: skip
