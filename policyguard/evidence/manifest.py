@@ -261,6 +261,7 @@ def _check_members(manifest: Manifest) -> None:
 
 
 __all__ = [
-    "MANIFEST_NAME", "MAX_MANIFEST_BYTES", "PREDICATE_TYPE", "Manifest", "check_chain", "check_files", "check_follows", "manifest_of",
+    "MANIFEST_NAME", "MAX_MANIFEST_BYTES", "PREDICATE_TYPE", "Manifest", "check_chain", "check_files", "check_follows",
+    "manifest_of",
     "sign_manifest", "verify_manifest",
 ]  # fmt: skip

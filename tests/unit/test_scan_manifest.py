@@ -254,7 +254,7 @@ def test_a_large_manifest_is_signed_by_the_producer_it_names() -> None:
 
 def test_a_manifest_that_could_not_be_read_again_is_not_signed() -> None:
     """What the reader would refuse as too large, the signer refuses; nothing is left half-done."""
-    with pytest.raises(ValueError, match="100000 files take .* bytes, expected at most 33554432"):
+    with pytest.raises(ValueError, match=r"100000 files take .* bytes, expected at most 33554432"):
         sign_manifest(of_many(100_000, letters=200), [KEY])
     with pytest.raises(VerificationError, match="V1: envelope is"):
         verify_manifest(b" " * (MAX_MANIFEST_BYTES + 1), PRODUCERS)
