@@ -8,8 +8,16 @@ from pathlib import Path
 import click
 
 from policyguard.attest.keys import PublicKey
-from policyguard.cli.options import json_option, key_option, needed, passphrase, replace_file, settings
-from policyguard.cli.output import say, say_json
+from policyguard.cli.options import (
+    check_replaceable,
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    replace_file,
+    settings,
+)
+from policyguard.cli.output import flat, say, say_json
 from policyguard.cli.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.evidence.checkpoint_report import Verdict
@@ -20,6 +28,7 @@ from policyguard.evidence.manifest import (
     Manifest,
     check_chain,
     check_files,
+    check_origin,
     manifest_of,
     sign_manifest,
     verify_manifest,
@@ -55,6 +64,9 @@ def sign(
     Sign as the run, right after writing. What is hostile is not signed. With --previous the step before is verified
     and linked to, so that no step can be left out or exchanged.
     """
+    _check_origin(producer, run, step)
+    path = manifest_path(checkpoint)
+    check_replaceable(path)
     private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
     keys = _producers(producer_key)
     keys.setdefault(producer, (private.public,))
@@ -69,9 +81,15 @@ def sign(
         envelope = sign_manifest(manifest, (private,))
     except ValueError as problem:
         raise RequestError(f"manifest: {problem}") from problem
-    path = manifest_path(checkpoint)
     replace_file(path, envelope.to_bytes())
-    say(f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}")
+    say(flat(f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}"))
+
+
+def _check_origin(producer: str, run: str, step: int) -> None:
+    try:
+        check_origin(producer, run, step)
+    except ValueError as problem:
+        raise click.UsageError(f"--{problem}") from problem
 
 
 @command.command("verify")
@@ -135,4 +153,4 @@ def _say(checkpoint: Path, manifest: Manifest, worst: Verdict, as_json: bool) ->
         })  # fmt: skip
         return
     say("verified", nl=False, fg="green", bold=True)
-    say(f"  {checkpoint}: step {manifest.step} of {manifest.run} by {manifest.producer}, scan says {worst.value}")
+    say(flat(f"  {checkpoint}: step {manifest.step} of {manifest.run} by {manifest.producer}, scan says {worst.value}"))

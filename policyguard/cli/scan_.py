@@ -14,7 +14,7 @@ import click
 
 from policyguard.cli.main import FINDINGS, OK
 from policyguard.cli.options import json_option, settings
-from policyguard.cli.output import say, say_json
+from policyguard.cli.output import flat, say, say_json
 from policyguard.config_looks import CheckpointLook
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.checkpoint_digest import DigestCache
@@ -100,8 +100,8 @@ def _counter(update: Callable[[int], None]) -> Progress:
 
 def _size(path: Path) -> int:
     """Return how many bytes lie there; a guess for the bar, no statement."""
-    if not path.is_dir():
-        return path.stat().st_size if path.is_file() else 0
+    if not os.path.isdir(path):
+        return os.path.getsize(path) if os.path.isfile(path) else 0
     return sum(
         os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
     )  # fmt: skip
@@ -109,11 +109,11 @@ def _size(path: Path) -> int:
 
 def _say_scan(scan: CheckpointScan) -> None:
     say(f"{scan.verdict.value.upper():<8}", nl=False, fg=_COLOURS[scan.verdict], bold=True)
-    say(f" {scan.format:<12} {scan.path}")
+    say(f" {scan.format:<12} {flat(scan.path)}")
     for reason in scan.reasons:
         say(f"         {reason.code}  {reason.text}")
     if scan.globals and scan.verdict is not Verdict.CLEAN:
-        shown = ", ".join(scan.globals[:_MOST_GLOBALS])
+        shown = flat(", ".join(scan.globals[:_MOST_GLOBALS]))
         more = len(scan.globals) - _MOST_GLOBALS
         say(f"         imports  {shown}" + (f" and {more} more" if more > 0 else ""))
     writers = [

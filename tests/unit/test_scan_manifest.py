@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -258,3 +259,25 @@ def test_a_manifest_that_could_not_be_read_again_is_not_signed() -> None:
         sign_manifest(of_many(100_000, letters=200), [KEY])
     with pytest.raises(VerificationError, match="V1: envelope is"):
         verify_manifest(b" " * (MAX_MANIFEST_BYTES + 1), PRODUCERS)
+
+
+def test_two_files_of_one_shown_name_are_refused(folder: Path) -> None:
+    """INVARIANT I218: bytes that are no UTF-8 are shown as an escape, and a file may be called that escape."""
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.json")).write_text("{}")
+    assert ("\\xff.json", hashlib.sha256(b"{}").hexdigest()) in made(folder).resources
+    manifest = made(folder)
+    (folder / "\\xff.json").write_text("[]")
+    with pytest.raises(EvidenceError, match="two files have this name when shown"):
+        made(folder)
+    with pytest.raises(VerificationError, match=r"V7: .*two files have this name"):
+        check_files(manifest, folder, scan_paths([folder]))
+
+
+def test_a_folder_whose_name_is_no_text_has_a_manifest(tmp_path: Path) -> None:
+    """Its name is shown with escapes; signing and reading it agree."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/step-\xff"))
+    folder.mkdir()
+    (folder / "a.json").write_text("{}")
+    manifest = made(folder)
+    assert manifest.name == "step-\\xff"
+    assert verify_manifest(sign_manifest(manifest, [KEY]).to_bytes(), PRODUCERS) == manifest
