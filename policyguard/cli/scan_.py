@@ -20,6 +20,7 @@ from policyguard.errors import ConfigurationError
 from policyguard.evidence.checkpoint_digest import DigestCache
 from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
 from policyguard.evidence.checkpoint_scan import Options, Progress, scan_paths
+from policyguard.evidence.second_opinion import SecondOpinion
 
 _COLOURS = {Verdict.CLEAN: "green", Verdict.UNKNOWN: "yellow", Verdict.HOSTILE: "red"}
 _MOST_GLOBALS = 8
@@ -30,16 +31,23 @@ _REDRAW_BYTES = 32 << 20
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--class", "classes", multiple=True, metavar="MODULE.NAME", help="A class that pickles may import, too.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Remember digests in this file, mode 0600.")
+@click.option("--second-opinion", is_flag=True, help="Ask picklescan about what is clean; it can only accuse.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is not clean.")
 @json_option
-def command(paths: tuple[Path, ...], classes: tuple[str, ...], cache: Path | None, quiet: bool, as_json: bool) -> int:
+def command(
+    paths: tuple[Path, ...], classes: tuple[str, ...], cache: Path | None, second_opinion: bool, quiet: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Scan files and folders of weights; nothing is ever unpickled.
 
     Exits with 0 if every file is clean, with 1 if one is hostile, unknown or missing.
     """
     look = settings().looks.checkpoints
+    other = SecondOpinion() if second_opinion else None
     with progress_bar(paths) as progress:
         scans = scan_paths(paths, scan_options(look, classes, cache, progress))
+    if other is not None:
+        scans = tuple(map(other.on, scans))
     for scan in scans:
         if as_json:
             say_json(scan_data(scan))
