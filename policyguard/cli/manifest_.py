@@ -54,9 +54,10 @@ def command() -> None:
 @click.option("--run", required=True, help="The run's name.")
 @click.option("--step", required=True, type=int, help="The training step.")
 @click.option("--previous", type=click.Path(path_type=Path), help="The checkpoint of the step before, or its manifest.")
+@click.option("--class", "data_class", default="", help="Of data: its class, as the schema names it, `internal`.")
 @producer_key_option
 def sign(
-    checkpoint: Path, key: Path | None, producer: str, run: str, step: int, previous: Path | None,
+    checkpoint: Path, key: Path | None, producer: str, run: str, step: int, previous: Path | None, data_class: str,
     producer_key: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Scan and sign CHECKPOINT, a file or a folder; the manifest lies beside the file or in the folder.
@@ -64,7 +65,7 @@ def sign(
     Sign as the run, right after writing. What is hostile is not signed. With --previous the step before is verified
     and linked to, so that no step can be left out or exchanged.
     """
-    _check_origin(producer, run, step)
+    _check_origin(producer, run, step, data_class)
     path = manifest_path(checkpoint)
     check_replaceable(path)
     private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
@@ -76,7 +77,8 @@ def sign(
         scans = scan_paths([checkpoint], scan_options(options, progress=progress))
     try:
         manifest = manifest_of(
-            checkpoint, scans, producer=producer, run=run, step=step, now=time.time_ns(), previous=before
+            checkpoint, scans, producer=producer, run=run, step=step, now=time.time_ns(), previous=before,
+            data_class=data_class,
         )  # fmt: skip
         envelope = sign_manifest(manifest, (private,))
     except ValueError as problem:
@@ -85,9 +87,9 @@ def sign(
     say(flat(f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}"))
 
 
-def _check_origin(producer: str, run: str, step: int) -> None:
+def _check_origin(producer: str, run: str, step: int, data_class: str) -> None:
     try:
-        check_origin(producer, run, step)
+        check_origin(producer, run, step, data_class)
     except ValueError as problem:
         raise click.UsageError(f"--{problem}") from problem
 

@@ -43,6 +43,7 @@ def manifest_of(
     step: int,
     now: Instant,
     previous: Manifest | None = None,
+    data_class: str = "",
 ) -> Manifest:
     """Return the manifest of what was scanned in `folder` (or of the one file it names).
 
@@ -57,7 +58,7 @@ def manifest_of(
         raise EvidenceError(f"`{os.fspath(folder)}`: found no files, expected at least one")
     manifest = Manifest(
         name=_shown_name(Path(folder)), resources=resources, producer=producer, run=run, step=step, created_at=now,
-        previous=None if previous is None else previous.digest,
+        previous=None if previous is None else previous.digest, data_class=data_class,
     )  # fmt: skip
     if previous is not None:
         check_follows(manifest, previous)

@@ -26,6 +26,7 @@ MANIFEST_NAME = "checkpoint.dsse.json"
 MAX_RESOURCES = 100_000
 
 _HEX = re.compile(r"[0-9a-f]{64}")
+_CLASS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _REF = re.compile(r"[a-z][a-z0-9_]{0,62}:\S{1,512}")
 
 
@@ -34,6 +35,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `resources` maps relative names to SHA-256, sorted by name. `previous` is the `digest` of the manifest of the step
     before, None for the first. `producer` is a subject (`service:trainer`), `run` and `step` are the producer's own.
+    `data_class` is what the producer says of data, `internal`; empty where nothing is said.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     created_at: Instant
     previous: str | None = None
+    data_class: str = ""
 
     @property
     def root_digest(self) -> str:
@@ -56,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_statement(self) -> bytes:
         """Return the in-toto statement in its one spelling."""
+        said = {"class": self.data_class} if self.data_class else {}
         return canonical(
             {
                 "_type": STATEMENT_TYPE,
@@ -72,6 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                     "policyguard": {
                         "producer": self.producer, "run": self.run, "step": self.step,
                         "created_at": format_instant(self.created_at), "previous": self.previous or "",
+                        **said,
                     },
                 },
             }
@@ -93,6 +98,7 @@ def parse_manifest(payload: bytes) -> Manifest:
             step=ours["step"],
             created_at=parse_instant(ours["created_at"]),
             previous=ours["previous"] or None,
+            data_class=ours.get("class", ""),
         )
         check_members(manifest)
         same = manifest.to_statement() == payload
@@ -104,7 +110,7 @@ def parse_manifest(payload: bytes) -> Manifest:
     return manifest
 
 
-def check_origin(producer: str, run: str, step: int) -> None:
+def check_origin(producer: str, run: str, step: int, data_class: str = "") -> None:
     """Raise `ValueError` unless these can stand in a manifest: asked before hours of hashing."""
     if type(producer) is not str or not _REF.fullmatch(producer):
         raise ValueError(f"producer: found `{producer}`, expected `type:id`")
@@ -112,11 +118,13 @@ def check_origin(producer: str, run: str, step: int) -> None:
         raise ValueError("run: found no name, expected one")
     if type(step) is not int or step < 0:
         raise ValueError(f"step: found {step}, expected a count")
+    if type(data_class) is not str or not _CLASS.fullmatch(data_class or "none"):
+        raise ValueError(f"class: found `{data_class}`, expected a word such as `internal`")
 
 
 def check_members(manifest: Manifest) -> None:
     """Raise `ValueError` unless every member is of its kind and the names are sorted, unique and inside the folder."""
-    check_origin(manifest.producer, manifest.run, manifest.step)
+    check_origin(manifest.producer, manifest.run, manifest.step, manifest.data_class)
     names = [name for name, _ in manifest.resources]
     texts = (manifest.name, *names)
     if not 1 <= len(names) <= MAX_RESOURCES or not all(type(text) is str and text for text in texts):
