@@ -59,7 +59,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_statement(self) -> bytes:
         """Return the in-toto statement in its one spelling."""
-        said = {"class": self.data_class} if self.data_class else {}
+        ours: dict[str, object] = {
+            "producer": self.producer, "run": self.run, "step": self.step,
+            "created_at": format_instant(self.created_at), "previous": self.previous or "",
+        }  # fmt: skip
+        if self.data_class:
+            ours["class"] = self.data_class
         return canonical(
             {
                 "_type": STATEMENT_TYPE,
@@ -73,11 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                     "resources": [
                         {"algorithm": "sha256", "digest": digest, "name": name} for name, digest in self.resources
                     ],
-                    "policyguard": {
-                        "producer": self.producer, "run": self.run, "step": self.step,
-                        "created_at": format_instant(self.created_at), "previous": self.previous or "",
-                        **said,
-                    },
+                    "policyguard": ours,
                 },
             }
         )  # fmt: skip
