@@ -215,11 +215,11 @@ class Guard:
     def _stated(
         self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None
     ) -> bytes:
-        request = decision.facts.request
+        request, judged = decision.facts.request, snapshot or self._snapshot
         return decision_statement(
             decision, request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
             not_before=now, expires=now + self._lifetime_ns, advisory=self._advisory,
-            mattered=mattered, sensitive=(snapshot or self._snapshot).sensitive(request),
+            mattered=mattered, sensitive=judged.sensitive(request), redactions=judged.redactions(request),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ no sorting; the parser encodes again and compares. Opens nothing and reads no cl
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, lru_cache
 from typing import Literal, NoReturn
 
@@ -21,6 +21,7 @@ from policyguard.values import (
     MAX_INTEGER,
     NANOSECONDS_PER_S,
     Instant,
+    Value,
     ValueProblem,
     canonical,
     format_instant,
@@ -156,6 +157,7 @@ def decision_statement(
     mattered: Collection[str] | None = None,
     approvals: tuple[Approval, ...] | None = None,
     sensitive: frozenset[str] = frozenset(),
+    redactions: Mapping[str, Callable[[Value], Value]] | None = None,
 ) -> bytes:
     """Return the canonical bytes of the statement about this decision.
 
@@ -163,8 +165,9 @@ def decision_statement(
         mattered: paths of the facts to record; None records all that were collected.
         approvals: those that a quorum counted; None records all that were collected.
         sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
+        redactions: what takes the parts out of a value that only some may see, by path; the rest is shown or hashed.
     """
-    facts = decision.facts
+    facts, shown_as = decision.facts, redactions or {}
     entries, missing, bound = facts.entries, facts.missing, facts.bound
     shown = entries if mattered is None else [path for path in entries if path in mattered]
     counted = facts.approvals if approvals is None else approvals
@@ -181,7 +184,7 @@ def decision_statement(
         ENGINE_VERSION,
         decision.errored,
         instant_text(expires),
-        {path: _fact(entries[path], path in sensitive) for path in sorted(shown)},
+        {path: _fact(entries[path], path in sensitive, shown_as.get(path)) for path in sorted(shown)},
         tuple([_gap(gap) for gap in decision.gaps]) if decision.gaps else (),
         instant_text(issued_at),
         {path: _HIDDEN if path in sensitive else str(missing[path]) for path in sorted(missing)} if missing else {},
@@ -251,11 +254,13 @@ _SHORT = 40
 """Text of up to this many characters never exceeds `MAX_INLINE_BYTES`, however it is escaped."""
 
 
-def _fact(fact: Fact, is_sensitive: bool) -> FactRecord:
+def _fact(fact: Fact, is_sensitive: bool, redact: Callable[[Value], Value] | None = None) -> FactRecord:
     word, at, source, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.source, fact.value
     # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
         return FactRecord(assurance=word, observed_at=at, source=source, masked=True)
+    if redact is not None:
+        value = redact(value)
     kind = type(value)
     if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
         return FactRecord(assurance=word, observed_at=at, source=source, value=value)  # type: ignore[arg-type]

@@ -29,9 +29,12 @@ from policyguard.snapshots import load_snapshot
 @policies_option
 @key_option
 @click.option("--full", is_flag=True, help="Every rule that could concern the request, with each atom.")
+@click.option("--viewer", metavar="TYPE:ID", help="Explain it as this subject may see it.")
 @json_option
 @click.argument("request")
-def command(request: str, policies: Path | None, key: Path | None, full: bool, as_json: bool) -> int:
+def command(
+    request: str, policies: Path | None, key: Path | None, full: bool, viewer: str | None, as_json: bool
+) -> int:
     """Explain how the AuthZEN request in the file REQUEST, `-` for standard input, would be decided."""
     asked = read_request(request)
     config = settings(policies=policies, key=key)
@@ -39,9 +42,9 @@ def command(request: str, policies: Path | None, key: Path | None, full: bool, a
     now = time.time_ns()
     decision = snapshot.decide(Facts(asked, claims(asked, now)), now)
     if as_json:
-        say_json({**decision_data(decision), "explanation": decision.explain(full=full)})
+        say_json({**decision_data(decision), "explanation": decision.explain(full=full, viewer=viewer)})
     else:
-        say_explanation(decision.explain(full=full))
+        say_explanation(decision.explain(full=full, viewer=viewer))
     return decision_code(decision)
 
 

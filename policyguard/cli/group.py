@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from policyguard import __version__
 from policyguard.cli import main as codes
-from policyguard.cli.output import visible
+from policyguard.cli.output import flat, visible
 from policyguard.errors import (
     AccessDenied,
     AuditError,
@@ -143,7 +143,7 @@ def exit_code(problem: PolicyGuardError) -> int:
 
 def complain(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
     """Write one line to standard error, and a second one with help where there is some."""
-    click.echo(visible(f"{prefix}{message}"), err=True)
+    click.echo(flat(f"{prefix}{message}"), err=True)
     if help:
         click.echo(visible(f"  help: {help}"), err=True)
 

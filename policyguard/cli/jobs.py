@@ -15,6 +15,7 @@ from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.checkpoint_digest import DigestCache
 from policyguard.evidence.checkpoint_scan import Options
 from policyguard.evidence.collector import Collector, JobInputs, gather
+from policyguard.evidence.dataset import DatasetCollector
 from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
@@ -38,6 +39,8 @@ def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
     options = Options(extra_globals=checkpoints.classes, cache=_digest_cache(checkpoints.cache))
     if request.resource.type == "checkpoint":
         return (IdentityCollector(), CheckpointCollector(options, checkpoints.producers))
+    if request.resource.type == "dataset":
+        return (IdentityCollector(), DatasetCollector(options, checkpoints.producers))
     collectors: list[Collector] = [
         IdentityCollector(), JobCollector(), RepositoryCollector(), JobCheckpoints(options, checkpoints.producers),
         _grants(looks),

@@ -8,18 +8,27 @@ from pathlib import Path
 import click
 
 from policyguard.attest.keys import PublicKey
-from policyguard.cli.options import json_option, key_option, needed, passphrase, replace_file, settings
-from policyguard.cli.output import say, say_json
+from policyguard.cli.options import (
+    check_replaceable,
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    replace_file,
+    settings,
+)
+from policyguard.cli.output import flat, say, say_json
 from policyguard.cli.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
-from policyguard.evidence.checkpoint import MAX_MANIFEST_BYTES
 from policyguard.evidence.checkpoint_report import Verdict
 from policyguard.evidence.checkpoint_scan import scan_paths
 from policyguard.evidence.manifest import (
     MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     Manifest,
     check_chain,
     check_files,
+    check_origin,
     manifest_of,
     sign_manifest,
     verify_manifest,
@@ -45,9 +54,10 @@ def command() -> None:
 @click.option("--run", required=True, help="The run's name.")
 @click.option("--step", required=True, type=int, help="The training step.")
 @click.option("--previous", type=click.Path(path_type=Path), help="The checkpoint of the step before, or its manifest.")
+@click.option("--class", "data_class", default="", help="Of data: its class, as the schema names it, `internal`.")
 @producer_key_option
 def sign(
-    checkpoint: Path, key: Path | None, producer: str, run: str, step: int, previous: Path | None,
+    checkpoint: Path, key: Path | None, producer: str, run: str, step: int, previous: Path | None, data_class: str,
     producer_key: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Scan and sign CHECKPOINT, a file or a folder; the manifest lies beside the file or in the folder.
@@ -55,6 +65,9 @@ def sign(
     Sign as the run, right after writing. What is hostile is not signed. With --previous the step before is verified
     and linked to, so that no step can be left out or exchanged.
     """
+    _check_origin(producer, run, step, data_class)
+    path = manifest_path(checkpoint)
+    check_replaceable(path)
     private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
     keys = _producers(producer_key)
     keys.setdefault(producer, (private.public,))
@@ -64,14 +77,21 @@ def sign(
         scans = scan_paths([checkpoint], scan_options(options, progress=progress))
     try:
         manifest = manifest_of(
-            checkpoint, scans, producer=producer, run=run, step=step, now=time.time_ns(), previous=before
+            checkpoint, scans, producer=producer, run=run, step=step, now=time.time_ns(), previous=before,
+            data_class=data_class,
         )  # fmt: skip
         envelope = sign_manifest(manifest, (private,))
     except ValueError as problem:
         raise RequestError(f"manifest: {problem}") from problem
-    path = manifest_path(checkpoint)
     replace_file(path, envelope.to_bytes())
-    say(f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}")
+    say(flat(f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}"))
+
+
+def _check_origin(producer: str, run: str, step: int, data_class: str) -> None:
+    try:
+        check_origin(producer, run, step, data_class)
+    except ValueError as problem:
+        raise click.UsageError(f"--{problem}") from problem
 
 
 @command.command("verify")
@@ -135,4 +155,4 @@ def _say(checkpoint: Path, manifest: Manifest, worst: Verdict, as_json: bool) ->
         })  # fmt: skip
         return
     say("verified", nl=False, fg="green", bold=True)
-    say(f"  {checkpoint}: step {manifest.step} of {manifest.run} by {manifest.producer}, scan says {worst.value}")
+    say(flat(f"  {checkpoint}: step {manifest.step} of {manifest.run} by {manifest.producer}, scan says {worst.value}"))

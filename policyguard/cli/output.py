@@ -27,6 +27,12 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def flat(text: str) -> str:
+    """Return the text as one line: a name with a line feed must not look like a second line of ours."""
+    # INVARIANT I217: what others named, a file or a run, stays on the line that tells of it.
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def say(text: str = "", *, err: bool = False, **style: Any) -> None:
     """Print one text; colour is dropped where the stream is no terminal or NO_COLOR is set."""
     click.secho(visible(text), err=err, **style)

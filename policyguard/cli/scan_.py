@@ -14,12 +14,13 @@ import click
 
 from policyguard.cli.main import FINDINGS, OK
 from policyguard.cli.options import json_option, settings
-from policyguard.cli.output import say, say_json
+from policyguard.cli.output import flat, say, say_json
 from policyguard.config_looks import CheckpointLook
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.checkpoint_digest import DigestCache
 from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
 from policyguard.evidence.checkpoint_scan import Options, Progress, scan_paths
+from policyguard.evidence.second_opinion import SecondOpinion
 
 _COLOURS = {Verdict.CLEAN: "green", Verdict.UNKNOWN: "yellow", Verdict.HOSTILE: "red"}
 _MOST_GLOBALS = 8
@@ -30,16 +31,23 @@ _REDRAW_BYTES = 32 << 20
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--class", "classes", multiple=True, metavar="MODULE.NAME", help="A class that pickles may import, too.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Remember digests in this file, mode 0600.")
+@click.option("--second-opinion", is_flag=True, help="Ask picklescan about what is clean; it can only accuse.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is not clean.")
 @json_option
-def command(paths: tuple[Path, ...], classes: tuple[str, ...], cache: Path | None, quiet: bool, as_json: bool) -> int:
+def command(
+    paths: tuple[Path, ...], classes: tuple[str, ...], cache: Path | None, second_opinion: bool, quiet: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Scan files and folders of weights; nothing is ever unpickled.
 
     Exits with 0 if every file is clean, with 1 if one is hostile, unknown or missing.
     """
     look = settings().looks.checkpoints
+    other = SecondOpinion() if second_opinion else None
     with progress_bar(paths) as progress:
         scans = scan_paths(paths, scan_options(look, classes, cache, progress))
+    if other is not None:
+        scans = tuple(map(other.on, scans))
     for scan in scans:
         if as_json:
             say_json(scan_data(scan))
@@ -100,8 +108,8 @@ def _counter(update: Callable[[int], None]) -> Progress:
 
 def _size(path: Path) -> int:
     """Return how many bytes lie there; a guess for the bar, no statement."""
-    if not path.is_dir():
-        return path.stat().st_size if path.is_file() else 0
+    if not os.path.isdir(path):
+        return os.path.getsize(path) if os.path.isfile(path) else 0
     return sum(
         os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
     )  # fmt: skip
@@ -109,11 +117,11 @@ def _size(path: Path) -> int:
 
 def _say_scan(scan: CheckpointScan) -> None:
     say(f"{scan.verdict.value.upper():<8}", nl=False, fg=_COLOURS[scan.verdict], bold=True)
-    say(f" {scan.format:<12} {scan.path}")
+    say(f" {scan.format:<12} {flat(scan.path)}")
     for reason in scan.reasons:
         say(f"         {reason.code}  {reason.text}")
     if scan.globals and scan.verdict is not Verdict.CLEAN:
-        shown = ", ".join(scan.globals[:_MOST_GLOBALS])
+        shown = flat(", ".join(scan.globals[:_MOST_GLOBALS]))
         more = len(scan.globals) - _MOST_GLOBALS
         say(f"         imports  {shown}" + (f" and {more} more" if more > 0 else ""))
     writers = [

@@ -13,6 +13,7 @@ import msgspec
 
 from policyguard.conditions.times import parse_span
 from policyguard.decide.pattern import DOMAIN, compiled, domain_index
+from policyguard.decide.redact import redactor, traced_names
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, one_line, parse_instant
@@ -39,8 +40,8 @@ class AttributeRule:
     """How one attribute is admitted."""
 
     __slots__ = (
-        "assurance", "convert", "entity", "enum", "kind", "max_age_ns", "name", "plain", "sensitive", "strict",
-        "type_name",
+        "assurance", "convert", "entity", "enum", "guarded", "kind", "max_age_ns", "name", "plain", "redact",
+        "sensitive", "strict", "traced", "type_name", "withheld",
     )  # fmt: skip
 
     def __init__(self, entity: int, attribute: Attribute, schema: Schema) -> None:
@@ -53,6 +54,11 @@ class AttributeRule:
         self.max_age_ns = None if attribute.max_age_s is None else attribute.max_age_s * NANOSECONDS_PER_S
         self.strict = self.assurance > 1 or self.max_age_ns is not None or self.enum is not None
         self.sensitive = _is_sensitive(attribute, schema)
+        self.redact = redactor(attribute.type, schema)
+        self.traced = traced_names(attribute.type, schema)
+        self.withheld = attribute.audience is not None
+        self.guarded = self.sensitive or self.withheld or self.redact is not None
+        """A complaint about its value must not quote it."""
         self.type_name = str(attribute.type)
 
 
@@ -75,7 +81,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
 class Gate:
     """Admits the facts of one (subject type, resource type)."""
 
-    __slots__ = ("domain_at", "fits", "id_pattern", "known", "rules", "sensitive")
+    __slots__ = ("domain_at", "fits", "id_pattern", "known", "redactions", "rules", "sensitive")
 
     def __init__(self, schema: Schema, subject: EntityType, resource: EntityType) -> None:
         self.rules: dict[str, AttributeRule] = {}
@@ -84,7 +90,8 @@ class Gate:
             for name, attribute in attributes.items():
                 self.rules[f"{prefix}.{name}"] = AttributeRule(entity, attribute, schema)
         self.known = {path: (rule.entity, rule.name, rule.kind, rule.plain, rule) for path, rule in self.rules.items()}
-        self.sensitive = frozenset(path for path, rule in self.rules.items() if rule.sensitive)
+        self.sensitive = frozenset(path for path, rule in self.rules.items() if rule.sensitive or rule.withheld)
+        self.redactions = {path: rule.redact for path, rule in self.rules.items() if rule.redact is not None}
         self.id_pattern = resource.id_pattern
         self.domain_at = domain_index(resource.id_pattern)
         wild = (resource.id_pattern or "**").replace(DOMAIN, "*")
@@ -120,7 +127,7 @@ class Gate:
                 value = _fit(rule, value, path)
             if rule.strict:
                 if rule.enum is not None and value not in rule.enum:
-                    words = _HIDDEN if rule.sensitive else f"found `{value}`"
+                    words = _HIDDEN if rule.guarded else f"found `{value}`"
                     raise Malformed(_json_path(path), f"{words}, expected one of {_listed(rule.enum)}")
                 # INVARIANT I1: a claim is not a fact; what is weaker or older than the schema asks is absent.
                 reason = _weakness(rule, fact.assurance, fact.observed_at, now)
@@ -165,7 +172,7 @@ def _fit(rule: AttributeRule, value: Any, path: str) -> Any:
     try:
         return rule.convert(value)
     except Malformed as problem:
-        if rule.sensitive:
+        if rule.guarded:
             raise Malformed(_json_path(path), f"{_HIDDEN}, expected {_article(rule.type_name)}") from None
         raise Malformed(_json_path(path) + problem.path, problem.message) from None
 

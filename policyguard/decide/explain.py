@@ -14,6 +14,7 @@ from policyguard.conditions.exact import AtomValue, EvalError, trace
 from policyguard.conditions.rendering import render
 from policyguard.decide.admit import Admitted, Gate, Malformed
 from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
+from policyguard.decide.redact import reads_traced
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import format_instant, one_line
@@ -31,14 +32,15 @@ _LONGEST_VALUE = 160
 _LONGEST_ATOM = 72
 
 
-def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False) -> str:
-    """Return the explanation, several lines of plain text."""
+def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
+    """Return the explanation, several lines of plain text; what is for `trace` only to a viewer with such a role."""
     request = decision.facts.request
     head = "ALLOW" if decision.allowed else "DENY"
     lines = [f"{head}  {request.subject.ref}  {request.action}  {request.resource.ref}"]
     lines.append(f"reason   {', '.join(decision.reason_codes)}")
-    story = _Story(snapshot, decision)
-    lines += story.lines(full=full)
+    story = _Story(snapshot, decision, viewer)
+    # INVARIANT I216: who holds no role of `trace` sees no full trace and nothing that is kept for it.
+    lines += story.lines(full=full and (viewer is None or story.tells_all))
     lines.append(
         f"policy   {decision.policy_digest[:16]} epoch {decision.epoch}, decided at {format_instant(decision.now)}"
     )
@@ -48,7 +50,7 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False) -> st
 class _Story:
     """One decision with what conditions could read of it; None where the request never reached the rules."""
 
-    def __init__(self, snapshot: Snapshot, decision: Decision) -> None:
+    def __init__(self, snapshot: Snapshot, decision: Decision, viewer: str | None) -> None:
         self.snapshot = snapshot
         self.decision = decision
         self.facts: Facts = decision.facts
@@ -61,6 +63,12 @@ class _Story:
                 self.admitted = self.gate.admit(decision.facts, decision.now)
             except Malformed as problem:
                 self.malformed = problem
+        self.tells_all = viewer is not None and self._may_trace(viewer)
+
+    def _may_trace(self, viewer: str) -> bool:
+        domain = self.admitted.domain if self.admitted is not None else None
+        held = self.snapshot.grants.roles_at(viewer, domain, self.decision.now)
+        return not set(self.snapshot.trace_roles).isdisjoint(held)
 
     def lines(self, *, full: bool) -> Iterator[str]:
         known = (self.request.action, self.request.resource.type) in self.snapshot.roots
@@ -124,13 +132,18 @@ class _Story:
         if isinstance(atom.outcome, EvalError):
             return "error"
         # A comparison with a sensitive value tells of it, one of a bool all.
-        if any(self._is_sensitive(f"{path[0]}.{path[1]}") for path in paths_read(atom.expression) if len(path) > 1):
-            return "hidden"
+        for dotted in {f"{path[0]}.{path[1]}" for path in paths_read(atom.expression) if len(path) > 1}:
+            if self._is_sensitive(dotted) or self._reads_traced(atom, dotted):
+                return "hidden"
         return "true" if atom.outcome else "false"
 
     def _is_sensitive(self, dotted: str) -> bool:
         rule = self.gate.rules.get(dotted) if self.gate is not None else None
-        return rule is not None and rule.sensitive
+        return rule is not None and (rule.sensitive or (rule.withheld and not self.tells_all))
+
+    def _reads_traced(self, atom: AtomValue, dotted: str) -> bool:
+        rule = self.gate.rules.get(dotted) if self.gate is not None and not self.tells_all else None
+        return rule is not None and bool(rule.traced) and reads_traced(atom.expression, rule.traced)
 
     def _values(self, rule: CompiledRule, admitted: Admitted) -> Iterator[tuple[AtomValue, str]]:
         """Yield each atom of the rule's condition with the facts it read, in words."""
@@ -160,6 +173,9 @@ class _Story:
         if self._is_sensitive(dotted):
             return f"{dotted} is hidden ({fact.assurance.word}, {fact.source})"
         value: Any = fact.value
+        redact = self.gate.redactions.get(dotted) if self.gate is not None and not self.tells_all else None
+        if redact is not None:
+            value = redact(value)
         # A path goes on as `[]` into lists and maps; their value is shown whole.
         path = path[: path.index("[]")] if "[]" in path else path
         for step in path[2:]:

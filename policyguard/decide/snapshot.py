@@ -35,6 +35,7 @@ from policyguard.decide.evaluate import decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
 from policyguard.decide.pattern import Matcher, literal_stretch, matcher
+from policyguard.decide.redact import Redact, withheld
 from policyguard.decide.roots import Roots, roots_of
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
@@ -253,8 +254,8 @@ class Snapshot:
     """An immutable, compiled policy set. Build with `of` or `from_compiled`."""
 
     __slots__ = (
-        "_all_sensitive", "by_id", "epoch", "gates", "grants", "people", "persons", "policy_digest", "quorums", "roots",
-        "rules", "schema", "trace_roles",
+        "_all_redactions", "_all_sensitive", "by_id", "epoch", "gates", "grants", "people", "persons", "policy_digest",
+        "quorums", "roots", "rules", "schema", "trace_roles",
     )  # fmt: skip
 
     def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
@@ -272,6 +273,10 @@ class Snapshot:
         self.trace_roles: tuple[str, ...] = tuple(policy["trace_roles"])
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
         self._all_sensitive = frozenset().union(*(gate.sensitive for gate in self.gates.values()))
+        # Of a type that no gate knows a value is withheld whole: two types may give one path two shapes.
+        self._all_redactions: dict[str, Redact] = {
+            path: withheld for gate in self.gates.values() for path in gate.redactions
+        }
         shapes = [Shape(from_canonical(form)) for form in policy["shapes"]]
         intern = Interner(self.schema)
         self.rules: tuple[CompiledRule, ...] = tuple(
@@ -329,9 +334,9 @@ class Snapshot:
         """Return the decision on admitted facts: the rules alone. `decide` is both steps."""
         return evaluate(self, admitted)
 
-    def explain(self, decision: Decision, *, full: bool = False) -> str:
-        """Return the decision in words."""
-        return explain(self, decision, full=full)
+    def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
+        """Return the decision in words, for this viewer: a subject that the caller has authenticated."""
+        return explain(self, decision, full=full, viewer=viewer)
 
     def mattering(self, decision: Decision) -> frozenset[str] | None:
         """Return the paths whose facts made this decision, None for all of them: a default deny read them all."""
@@ -348,3 +353,8 @@ class Snapshot:
         """Return the paths whose values never leave, for a request of these types."""
         gate = self.gates.get((request.subject.type, request.resource.type))
         return self._all_sensitive if gate is None else gate.sensitive
+
+    def redactions(self, request: Request) -> Mapping[str, Redact]:
+        """Return what takes the parts for `trace` out of a fact's value, by path, for a request of these types."""
+        gate = self.gates.get((request.subject.type, request.resource.type))
+        return self._all_redactions if gate is None else gate.redactions

@@ -17,7 +17,7 @@ from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.files import open_resolved, shown
 from policyguard.evidence.hub import inspect_repository
-from policyguard.evidence.manifest import MANIFEST_NAME, Manifest, check_files, verify_manifest
+from policyguard.evidence.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, check_files, verify_manifest
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, Value
@@ -26,7 +26,6 @@ CHECKPOINTS = "resource.checkpoints"
 Producers = Mapping[str, Sequence[PublicKey]]
 """The pinned keys of each producer, by its `type:id`."""
 
-MAX_MANIFEST_BYTES = 1_048_576
 MAX_PATHS = 1_000
 
 _NAMED = {

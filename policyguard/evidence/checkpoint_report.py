@@ -74,7 +74,9 @@ _HOSTILE = {
     "ckpt.pickle_reader": "the pickle hands bytes to a second unpickler where they cannot be followed",
     "ckpt.polyglot": "the same bytes are also a file of another format",
     "ckpt.target_call": "the configuration names a function to call that can run code",
+    "ckpt.second_opinion": "another scanner, asked as well, finds an import that can run code",
     "ckpt.storage_mismatch": "a tensor claims more or less data than its storage has",
+    "ckpt.template_code": "a chat template reaches for Python's own attributes",
 }
 REASONS: dict[str, tuple[Verdict, str]] = {
     **{code: (Verdict.UNKNOWN, text) for code, text in _UNKNOWN.items()},

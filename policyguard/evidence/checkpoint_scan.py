@@ -68,7 +68,8 @@ def scan_paths(paths: Sequence[str | os.PathLike[str]], options: Options | None 
 
 
 def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
-    if path.is_symlink() or not path.is_dir():
+    # `os.path` answers for names no file can have; `Path` raises.
+    if os.path.islink(path) or not os.path.isdir(path):
         yield path, None
         return
     within = _link_scope(path)

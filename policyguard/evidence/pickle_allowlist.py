@@ -126,7 +126,8 @@ _STANDARD = sys.stdlib_module_names | _words("""
 """The standard library of any Python from 2.7 to 3.14, whichever reads this: the verdict must not depend on it."""
 
 _PLAIN_CLASSES = (
-    "torch.nn.modules.", "torch.optim.", "sklearn.", "transformers.", "accelerate.utils.", "scipy.sparse.",
+    "torch.nn.modules.", "torch.optim.", "sklearn.", "transformers.", "accelerate.utils.", "accelerate.state",
+    "scipy.sparse.",
     "pandas.core.", "lightning.fabric.", "lightning.pytorch.", "pytorch_lightning.", "torchvision.", "torchaudio.",
     "keras.", "diffusers.", "joblib.numpy_pickle_compat.",
 )  # fmt: skip

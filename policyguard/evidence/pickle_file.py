@@ -187,6 +187,10 @@ class Storages:
 
     def persistent(self, value: Abstract) -> Abstract:
         """Record the storage and return a stand-in; an id of another shape is a finding."""
+        if isinstance(value, tuple) and len(value) == 4 and value[0] == "module" and isinstance(value[1], Import):
+            # The older layout of a whole model keeps each class with its source; the reader returns the class.
+            self.findings.add("ckpt.pickle_persistent_id", "a class of a whole model with its source")
+            return value[1]
         if not (isinstance(value, tuple) and len(value) in (5, 6) and value[0] == "storage"):
             self.findings.add("ckpt.pickle_persistent_id", kind_of(value))
             return Other("persistent object")

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 import msgspec
 
 from policyguard.audit.receipt import SignedDecision
+from policyguard.decide.redact import Redact
 from policyguard.errors import PolicyGuardError
 from policyguard.evidence.checkpoint import CHECKPOINTS
 from policyguard.evidence.collector import JobInputs
@@ -57,7 +58,7 @@ class Told:
         self.epoch = epoch
         self._words = words
 
-    def explain(self, decision: Decision, *, full: bool = False) -> str:  # noqa: ARG002
+    def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:  # noqa: ARG002
         request = decision.facts.request
         lines = [f"DENY  {request.subject.ref}  {request.action}  {request.resource.ref}"]
         lines.append(f"reason   {', '.join(decision.reason_codes)}")
@@ -107,7 +108,10 @@ class Watch:
         """
         facts = self._guard.gather(self._request, self._inputs)
         self.looks += 1
-        found = drifted(self._bound, facts, self._guard.snapshot.sensitive(self._request))
+        snapshot = self._guard.snapshot
+        found = drifted(
+            self._bound, facts, snapshot.sensitive(self._request), snapshot.redactions(self._request)
+        )  # fmt: skip
         self._unmeasured = self._unmeasured + 1 if any(each.reason == UNMEASURED for each in found) else 0
         state = _state(found, facts) if found else b""
         # INVARIANT I166: every change of state is told once: the drift, another drift, and the way back.
@@ -197,7 +201,12 @@ class Watch:
         )  # fmt: skip
 
 
-def drifted(bound: Mapping[str, Value], facts: Facts, sensitive: frozenset[str] = frozenset()) -> tuple[Drift, ...]:
+def drifted(
+    bound: Mapping[str, Value],
+    facts: Facts,
+    sensitive: frozenset[str] = frozenset(),
+    redactions: Mapping[str, Redact] | None = None,
+) -> tuple[Drift, ...]:
     """Return, sorted by path, every bound fact that is not found again as it was (W2)."""
     found, drifts = facts.bound, []
     for path in sorted({*bound, *found}):
@@ -205,12 +214,18 @@ def drifted(bound: Mapping[str, Value], facts: Facts, sensitive: frozenset[str] 
         if path in bound and now is not None and canonical(bound[path]) == canonical(now):
             continue
         if now is not None:
-            words = "changed" if path in sensitive else difference(bound.get(path), now)
+            words = "changed" if path in sensitive else _told(bound.get(path), now, (redactions or {}).get(path))
             drifts.append(Drift(path, f"drift.{path.partition('.')[2]}", words))
         else:
             # What cannot be seen is no proof of a change, and no proof of none.
             drifts.append(Drift(path, UNMEASURED, f"is no longer seen: {facts.missing.get(path, 'not supplied')}"))
     return tuple(drifts)
+
+
+def _told(before: Value | None, now: Value, redact: Redact | None) -> str:
+    if redact is None:
+        return difference(before, now)
+    return difference(None if before is None else redact(before), redact(now))
 
 
 def _without_new(before: Value | None, after: Value) -> Value:

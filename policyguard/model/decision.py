@@ -35,7 +35,7 @@ class Explainer(Protocol):
     @property
     def epoch(self) -> int: ...
 
-    def explain(self, decision: Decision, *, full: bool = False) -> str: ...
+    def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str: ...
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -60,12 +60,15 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     def __bool__(self) -> NoReturn:
         raise TypeError("a Decision is not a truth value, use `.allowed`")
 
-    def explain(self, *, full: bool = False) -> str:
+    def explain(self, *, full: bool = False, viewer: str | None = None) -> str:
         """Return the decision in words: what, why, which fact with which assurance, what would change it, whom to ask.
 
-        `full` adds every candidate rule with each atom of its condition; give it only to roles the policy names.
+        Args:
+            full: add every candidate rule with each atom of its condition.
+            viewer: the subject, `type:id`, whom the caller has authenticated and shows this to. One who holds a role
+                of `trace` sees what the schema keeps for them; any other sees neither that nor a full explanation.
         """
-        return self.explainer.explain(self, full=full)
+        return self.explainer.explain(self, full=full, viewer=viewer)
 
     @property
     def policy_digest(self) -> str:

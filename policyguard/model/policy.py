@@ -41,7 +41,8 @@ class Attribute(Placed, frozen=True, kw_only=True):
     """One attribute of an entity type, of the context or of a record.
 
     `assurance` is the least that counts and `max_age_s` the greatest age; both hold for top-level attributes only
-    (a record is seen as a whole). `enum` lists the only texts allowed, empty for any.
+    (a record is seen as a whole). What is `sensitive` is shown to nobody, what has an `audience` only to the roles of
+    `trace`. `enum` lists the only texts allowed, empty for any.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Attribute(Placed, frozen=True, kw_only=True):
     assurance: Assurance = Assurance.CLAIMED
     max_age_s: int | None = None
     sensitive: bool = False
+    audience: Literal["trace"] | None = None
     description: str | None = None
     span: Span = NO_SPAN
 

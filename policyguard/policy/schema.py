@@ -21,12 +21,13 @@ from policyguard.policy.binder import (
     name,
     nested,
     prose,
+    scalar_of,
     table_of,
     text,
 )
 from policyguard.policy.nodes import Node, Scalar
 from policyguard.policy.patterns import pattern_problem
-from policyguard.policy.scalars import shown
+from policyguard.policy.scalars import kind_of, said, shown
 
 ASSURANCES = {assurance.word: assurance for assurance in Assurance}
 
@@ -52,6 +53,19 @@ def id_pattern(node: Node, problems: Problems) -> str | None:
     return None
 
 
+def _sensitive(node: Node, problems: Problems) -> bool | str | None:
+    """Kind: `true`, `false`, or `trace` for what the roles of `trace` may see."""
+    scalar = scalar_of(node, "`true`, `false` or `trace`", problems)
+    if scalar is None:
+        return None
+    if scalar.text == "trace":
+        return scalar.text
+    if kind_of(scalar) == "bool":
+        return scalar.text == "true"
+    problems.add(node, "PG005", f"found {said(scalar)}, expected `true`, `false` or `trace`")
+    return None
+
+
 _ATTRIBUTE = Table(
     "an attribute",
     Field("type", text, required=True),
@@ -60,7 +74,7 @@ _ATTRIBUTE = Table(
     Field("enum", listing(text)),
     Field("assurance", choice("assurance", ASSURANCES)),
     Field("maxAge", duration),
-    Field("sensitive", boolean),
+    Field("sensitive", _sensitive),
     Field("description", prose),
 )
 _TYPE_NAME = name("a type name", _NAME, "checkpoint")
@@ -181,7 +195,8 @@ def _attribute(
         enum=distinct(body.get("enum"), "text", problems),
         assurance=ASSURANCES[body.get("assurance", "claimed")],
         max_age_s=body.get("maxAge"),
-        sensitive=body.get("sensitive", False),
+        sensitive=body.get("sensitive") is True,
+        audience="trace" if body.get("sensitive") == "trace" else None,
         description=body.get("description"),
         span=key.span,
     )

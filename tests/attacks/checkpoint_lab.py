@@ -133,6 +133,12 @@ def legacy(main: bytes, keys: list[str], storages: bytes = b"") -> bytes:
     return head + main + pickle.dumps(keys, 2) + storages
 
 
+def module_pickle(module: str, name: str) -> bytes:
+    """What torch's older layout wrote for an object of a whole model: its class comes with its source, by Q."""
+    persistent = b"(" + _binary("module") + f"c{module}\n{name}\n".encode() + _binary("a.py") + _binary("x = 1") + b"tQ"
+    return b"\x80\x02" + persistent + b")\x81}" + _binary("training") + b"\x88sb."
+
+
 def nested(levels: int) -> bytes:
     data = EVIL
     for _ in range(levels):
@@ -267,6 +273,13 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a safetensors file that ends as a zip": lambda: safetensors(
         b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % ((len(torch_zip(EVIL)),) * 2), torch_zip(EVIL)),
     "YAML that names Python": lambda: b"a: !!python/object/apply:os.system [x]\n",
+    "a chat template that asks for a class": lambda: b'{"chat_template": "{{ m.__class__.__mro__ }}"}',
+    "a chat template that spells its underscores": lambda: b'{"t": ["{{ m[\'\\\\x5f\\\\x5fclass\'] }}"]}',
+    "a chat template behind braces in a string": lambda: b'{"t": "{{ \'}}\' ~ m.__init__ }}"}',
+    "a chat template given twice": lambda: b'{"t": "{{ m.__init__ }}", "t": "{{ m }}"}',
+    "a chat template that uses the attr filter": lambda: b"{% set x = m | attr('x') %}",
+    "a template file that asks for globals": lambda: b"{% for m in ms %}{{ m.__init__.__globals__ }}{% endfor %}",
+    "a class of a legacy model that is a function": lambda: legacy(module_pickle("os", "system"), []),
     "a shell script": lambda: b"#!/bin/sh\necho\n",
     "HDF5, not read": lambda: b"\x89HDF\r\n\x1a\n" + b"\0" * 40,
     "GGUF, not read": lambda: b"GGUF" + b"\0" * 40,

@@ -22,6 +22,7 @@ from tests.attacks.checkpoint_lab import (
     HOSTILE,
     STORAGE,
     legacy,
+    module_pickle,
     npy,
     safetensors_polyglot,
     tarred,
@@ -64,6 +65,10 @@ BENIGN_TWINS = {
     "an array in a zip in a zip": zipped({"a.zip": zipped({"a.npy": npy(b"\0" * 8, "<f8")})}),
     "an array in a tar": tarred({"a.npy": npy(b"\0" * 8, "<f8")}),
     "JSON": json.dumps({"hidden_size": 8}).encode(),
+    "a chat template": json.dumps({"chat_template": "{%- for m in messages %}{{ m['role'] + ': ' + m.content | trim }}"
+                                  "{% endfor %}", "tokens": {"{{": 1, "__init__": 2, "}}": 3}}).encode(),
+    "a model card with a template and Python": b"{{ card }}\n    super().__init__()\n",
+    "a list of tokens": b"{{\n__init__\n.__\n}}\n|\nattr\n",
     "a text that begins like an import": b"config\nvalue\n",
 }  # fmt: skip
 
@@ -72,6 +77,19 @@ BENIGN_TWINS = {
 def test_the_harmless_twin_is_clean(name: str) -> None:
     """What refuses the attack accepts the same layout without it."""
     assert codes(BENIGN_TWINS[name]) == set()
+
+
+def test_a_whole_model_in_the_older_layout_is_unknown_not_hostile() -> None:
+    """Its classes come with their source, by persistent ids; the reader returns the class, which is judged as one."""
+    found = scanned(legacy(module_pickle("torch.nn.modules.linear", "Linear"), []))
+    assert found.verdict is Verdict.UNKNOWN
+    assert {reason.code for reason in found.reasons} == {"ckpt.pickle_persistent_id", "ckpt.pickle_unlisted"}
+
+
+def test_many_braces_are_read_once() -> None:
+    """INVARIANT I213: a text of nothing but starts and quotes is judged in one pass, not in one for each."""
+    for text in ("{{" * 200_000, "{{ '" * 100_000, "{% }}" * 100_000):
+        assert codes(text.encode()) == set()
 
 
 @pytest.mark.parametrize(
@@ -109,6 +127,13 @@ def test_the_harmless_twin_is_clean(name: str) -> None:
         (HOSTILE["lz4, not read"](), "ckpt.compression_unknown"),
         (HOSTILE["HDF5, not read"](), "ckpt.format_opaque"),
         (HOSTILE["YAML that names Python"](), "ckpt.code_file"),
+        (HOSTILE["a chat template that asks for a class"](), "ckpt.template_code"),
+        (HOSTILE["a chat template that spells its underscores"](), "ckpt.template_code"),
+        (HOSTILE["a chat template behind braces in a string"](), "ckpt.template_code"),
+        (HOSTILE["a chat template given twice"](), "ckpt.template_code"),
+        (HOSTILE["a chat template that uses the attr filter"](), "ckpt.template_code"),
+        (HOSTILE["a template file that asks for globals"](), "ckpt.template_code"),
+        (HOSTILE["a class of a legacy model that is a function"](), "ckpt.pickle_global"),
         (HOSTILE["random bytes"](), "ckpt.format_unknown"),
         (HOSTILE["nothing"](), "ckpt.empty"),
         (HOSTILE["safetensors with a key twice"](), "ckpt.safetensors_header"),

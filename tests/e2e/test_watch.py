@@ -30,7 +30,7 @@ from policyguard.hooks.watch import UNMEASURED_LOOKS, Watch, drifted
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
-from policyguard.values import FrozenMap, Instant
+from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import verify, verify_origin
 from tests.attacks.git_lab import git
 from tests.e2e.launcher_lab import Lab, make_lab, request
@@ -317,3 +317,16 @@ def test_a_sensitive_fact_is_told_without_its_values() -> None:
     bound = seen(FrozenMap(path="a.pt", digest="1")).bound
     found = seen(FrozenMap(path="a.pt", digest="2"))
     assert [each.words for each in drifted(bound, found, frozenset({"resource.checkpoints"}))] == ["changed"]
+
+
+def test_a_field_for_trace_is_told_without_its_values() -> None:
+    """I215 holds for alerts, too: which checkpoint changed is told, not what it imported before or imports now."""
+
+    def hide(value: Value) -> Value:
+        assert isinstance(value, tuple)
+        return tuple(FrozenMap(path="a.pt") for _ in value)
+
+    bound = seen(FrozenMap(path="a.pt", imports=("os.system",))).bound
+    found = seen(FrozenMap(path="a.pt", imports=("posix.system",)))
+    assert [each.words for each in drifted(bound, found, redactions={"resource.checkpoints": hide})] == ["changed"]
+    assert [each.words for each in drifted(bound, found)] == ["~ a.pt"]

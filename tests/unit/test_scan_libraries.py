@@ -135,6 +135,52 @@ def test_a_whole_model_is_unknown_not_hostile() -> None:
     assert verdict(data) == (Verdict.UNKNOWN, ["ckpt.pickle_unlisted"])
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "expected"),
+    [
+        ("transformers.training_args", "TrainingArguments", Verdict.UNKNOWN),
+        ("accelerate.state", "PartialState", Verdict.UNKNOWN),
+        ("accelerate.state", "patch_environment", Verdict.HOSTILE),
+        ("accelerate.launchers", "debug_launcher", Verdict.HOSTILE),
+    ],
+)
+def test_settings_of_a_trainer_are_unknown_its_functions_hostile(module: str, name: str, expected: Verdict) -> None:
+    """`training_args.bin` of transformers' Trainer pickles classes of two packages: no accusation, and not clean."""
+    assert verdict(f"\x80\x02c{module}\n{name}\n)\x81}}b.".encode("latin-1"))[0] is expected
+
+
+def test_checkpoint_folders_of_torch_are_clean(tmp_path: Path) -> None:
+    """Where torch is installed: shards with their index, a distributed checkpoint, optimizers, schedulers, scalers."""
+    torch = pytest.importorskip("torch")
+    checkpoints = pytest.importorskip("torch.distributed.checkpoint")
+    model = torch.nn.Linear(4, 4)
+    optimizers = [getattr(torch.optim, name)(model.parameters()) for name in ("SGD", "Adam", "AdamW", "Adagrad")]
+    model(torch.ones(1, 4)).sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+        torch.save(optimizer.state_dict(), tmp_path / f"{type(optimizer).__name__}.pt")
+    torch.save(torch.optim.lr_scheduler.StepLR(optimizers[0], 1).state_dict(), tmp_path / "scheduler.pt")
+    torch.save({"cpu": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()},
+               tmp_path / "rng_state.pth")  # fmt: skip
+    torch.save({"weight": model.weight.data}, tmp_path / "pytorch_model-00001-of-00002.bin")
+    torch.save({"bias": model.bias.data}, tmp_path / "pytorch_model-00002-of-00002.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text(
+        '{"weight_map": {"bias": "pytorch_model-00002-of-00002.bin"}}'
+    )
+    checkpoints.save({"model": model.state_dict(), "step": 3}, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    scans = scan_paths([tmp_path])
+    assert [(scan.path, scan.reasons) for scan in scans if scan.reasons] == []
+    assert len(scans) >= 11
+
+
+def test_a_whole_model_of_torch_is_unknown_in_both_layouts(tmp_path: Path) -> None:
+    """Where torch is installed: what it writes of a module, not of its weights, is not clean and no accusation."""
+    torch = pytest.importorskip("torch")
+    for new in (True, False):
+        torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt", _use_new_zipfile_serialization=new)
+        assert scan_file(tmp_path / "whole.pt").verdict is Verdict.UNKNOWN
+
+
 def test_an_operator_may_list_classes_of_their_own() -> None:
     """A class the operator lists is as good as ours; the one beside it is not."""
     extra = frozenset({("lab.config", "Settings")})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.checkpoint_scan import scan_paths
 from policyguard.evidence.manifest import (
     MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
     Manifest,
     check_chain,
     check_files,
@@ -179,3 +182,102 @@ def test_the_statement_is_model_signings(folder: Path) -> None:
     assert statement["predicateType"] == "https://model_signing/signature/v1.0"
     assert {"serialization", "resources", "policyguard"} == set(statement["predicate"])
     assert {"name", "algorithm", "digest"} == set(statement["predicate"]["resources"][0])
+
+
+RECORDED = Path(__file__).parents[1] / "data" / "manifest" / "model_signing_1.1.1.json"
+
+
+def test_the_statement_says_what_model_signing_said_of_the_same_files(tmp_path: Path) -> None:
+    """Recorded output of `model_signing sign key`: same kind, subject, root digest and resources."""
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "config.json").write_text("{}\n")
+    (folder / "sub" / "w.bin").write_bytes(b"\0" * 100)
+    theirs, ours = json.loads(RECORDED.read_text()), json.loads(made(folder).to_statement())
+    for name in ("_type", "predicateType", "subject"):
+        assert ours[name] == theirs[name]
+    assert ours["predicate"]["resources"] == theirs["predicate"]["resources"]
+    assert {**ours["predicate"]["serialization"], "ignore_paths": []} == {
+        **theirs["predicate"]["serialization"], "ignore_paths": [],
+    }  # fmt: skip
+
+
+def test_a_statement_of_model_signing_names_no_producer_and_is_refused(folder: Path) -> None:
+    """Without our member there is no run and no step: nothing to chain, nobody to have signed as."""
+    payload = json.dumps(json.loads(RECORDED.read_text()), sort_keys=True, separators=(",", ":")).encode()
+    with pytest.raises(VerificationError, match="V1: not a manifest: 'policyguard'"):
+        verify_manifest(sign(payload, PAYLOAD_TYPE, [KEY]).to_bytes(), PRODUCERS)
+
+
+def test_model_signing_reads_our_statement(folder: Path) -> None:
+    """Where model-signing is installed: its parser accepts the statement and finds the same files and digests."""
+    signing = pytest.importorskip("model_signing._signing.signing")
+    manifest = made(folder)
+    theirs = signing.dsse_payload_to_manifest(json.loads(manifest.to_statement()))
+    found = {each.identifier: each.digest.digest_hex for each in theirs.resource_descriptors()}
+    assert found == dict(manifest.resources)
+
+
+def of_many(count: int, *, producer: str = TRAINER, letters: int = 0) -> Manifest:
+    names = (f"mp_rank_00/{'x' * letters}shard-{number:06d}.distcp" for number in range(count))
+    resources = tuple((name, hashlib.sha256(name.encode()).hexdigest()) for name in names)
+    return Manifest(name="step", resources=resources, producer=producer, run="r", step=1, created_at=NOW)
+
+
+def test_a_checkpoint_of_twenty_thousand_files_has_a_manifest() -> None:
+    """More than other envelopes may hold; it is signed, read again, and says the same."""
+    manifest = of_many(20_000)
+    data = sign_manifest(manifest, [KEY]).to_bytes()
+    assert len(data) > 2**20
+    assert verify_manifest(data, PRODUCERS) == manifest
+
+
+def test_a_large_manifest_of_a_stranger_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INVARIANT I214: the signature is checked before the statement is parsed; a small one may be parsed first."""
+    parsed: list[int] = []
+    real = json.loads
+    monkeypatch.setattr("json.loads", lambda data, **options: parsed.append(len(data)) or real(data, **options))
+    stranger = PrivateKey.generate(b"s" * 32)
+    with pytest.raises(VerificationError, match="V4: 0 of the trusted keys signed this"):
+        verify_manifest(sign_manifest(of_many(10_000), [stranger]).to_bytes(), PRODUCERS)
+    assert parsed == []
+    with pytest.raises(VerificationError, match="V4: 0 of the trusted keys signed this"):
+        verify_manifest(sign_manifest(of_many(10), [stranger]).to_bytes(), PRODUCERS)
+    assert len(parsed) == 1
+
+
+def test_a_large_manifest_is_signed_by_the_producer_it_names() -> None:
+    """INVARIANT I114 holds for large ones too: another pinned producer's key opens it and does not vouch for it."""
+    data = sign_manifest(of_many(10_000), [OTHER]).to_bytes()
+    with pytest.raises(VerificationError, match="V4: 0 of the trusted keys signed this"):
+        verify_manifest(data, PRODUCERS)
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_signed() -> None:
+    """What the reader would refuse as too large, the signer refuses; nothing is left half-done."""
+    with pytest.raises(ValueError, match=r"100000 files take .* bytes, expected at most 33554432"):
+        sign_manifest(of_many(100_000, letters=200), [KEY])
+    with pytest.raises(VerificationError, match="V1: envelope is"):
+        verify_manifest(b" " * (MAX_MANIFEST_BYTES + 1), PRODUCERS)
+
+
+def test_two_files_of_one_shown_name_are_refused(folder: Path) -> None:
+    """INVARIANT I218: bytes that are no UTF-8 are shown as an escape, and a file may be called that escape."""
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.json")).write_text("{}")
+    assert ("\\xff.json", hashlib.sha256(b"{}").hexdigest()) in made(folder).resources
+    manifest = made(folder)
+    (folder / "\\xff.json").write_text("[]")
+    with pytest.raises(EvidenceError, match="two files have this name when shown"):
+        made(folder)
+    with pytest.raises(VerificationError, match=r"V7: .*two files have this name"):
+        check_files(manifest, folder, scan_paths([folder]))
+
+
+def test_a_folder_whose_name_is_no_text_has_a_manifest(tmp_path: Path) -> None:
+    """Its name is shown with escapes; signing and reading it agree."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/step-\xff"))
+    folder.mkdir()
+    (folder / "a.json").write_text("{}")
+    manifest = made(folder)
+    assert manifest.name == "step-\\xff"
+    assert verify_manifest(sign_manifest(manifest, [KEY]).to_bytes(), PRODUCERS) == manifest

@@ -1,0 +1,140 @@
+"""The statement of a manifest: which files a checkpoint has, who made it, and its one spelling as bytes.
+
+It is that of OpenSSF model signing 1.0 (in-toto Statement v1, predicate type `https://model_signing/signature/v1.0`),
+which lets verifiers ignore members of the predicate they do not know; ours is `policyguard`.
+
+Source: sigstore/model-transparency, `model_signing/_signing/signing.py`, class `Payload`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import msgspec
+
+from policyguard.attest.statement import STATEMENT_TYPE
+from policyguard.errors import RequestError, VerificationError
+from policyguard.model.request import parse_json
+from policyguard.values import Instant, canonical, format_instant, parse_instant, sha256_digest
+
+PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+MANIFEST_NAME = "checkpoint.dsse.json"
+"""The name under which the manifest of a folder lies in it; the one file that it does not list."""
+
+MAX_RESOURCES = 100_000
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_CLASS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_REF = re.compile(r"[a-z][a-z0-9_]{0,62}:\S{1,512}")
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which files a checkpoint has and who made it.
+
+    `resources` maps relative names to SHA-256, sorted by name. `previous` is the `digest` of the manifest of the step
+    before, None for the first. `producer` is a subject (`service:trainer`), `run` and `step` are the producer's own.
+    `data_class` is what the producer says of data, `internal`; empty where nothing is said.
+    """
+
+    name: str
+    resources: tuple[tuple[str, str], ...]
+    producer: str
+    run: str
+    step: int
+    created_at: Instant
+    previous: str | None = None
+    data_class: str = ""
+
+    @property
+    def root_digest(self) -> str:
+        """The digest over all files that model signing puts into the subject: SHA-256 over the digests, by name."""
+        return hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in self.resources)).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the statement; the next step's `previous`."""
+        return sha256_digest(self.to_statement())
+
+    def to_statement(self) -> bytes:
+        """Return the in-toto statement in its one spelling."""
+        ours: dict[str, object] = {
+            "producer": self.producer, "run": self.run, "step": self.step,
+            "created_at": format_instant(self.created_at), "previous": self.previous or "",
+        }  # fmt: skip
+        if self.data_class:
+            ours["class"] = self.data_class
+        return canonical(
+            {
+                "_type": STATEMENT_TYPE,
+                "predicateType": PREDICATE_TYPE,
+                "subject": [{"name": self.name, "digest": {"sha256": self.root_digest}}],
+                "predicate": {
+                    "serialization": {
+                        "method": "files", "hash_type": "sha256", "allow_symlinks": False,
+                        "ignore_paths": [MANIFEST_NAME],
+                    },
+                    "resources": [
+                        {"algorithm": "sha256", "digest": digest, "name": name} for name, digest in self.resources
+                    ],
+                    "policyguard": ours,
+                },
+            }
+        )  # fmt: skip
+
+
+def parse_manifest(payload: bytes) -> Manifest:
+    """Return the manifest these bytes spell, else raise `VerificationError`: V1 malformed, V5 of another kind."""
+    try:
+        data: Any = parse_json(payload)
+        if data["_type"] != STATEMENT_TYPE or data["predicateType"] != PREDICATE_TYPE:
+            raise VerificationError("V5", f"predicate type is `{data['predicateType']}`, expected `{PREDICATE_TYPE}`")
+        ours = data["predicate"]["policyguard"]
+        manifest = Manifest(
+            name=data["subject"][0]["name"],
+            resources=tuple((item["name"], item["digest"]) for item in data["predicate"]["resources"]),
+            producer=ours["producer"],
+            run=ours["run"],
+            step=ours["step"],
+            created_at=parse_instant(ours["created_at"]),
+            previous=ours["previous"] or None,
+            data_class=ours.get("class", ""),
+        )
+        check_members(manifest)
+        same = manifest.to_statement() == payload
+    except (RequestError, KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
+        raise VerificationError("V1", f"not a manifest: {str(problem).splitlines()[0][:120].lower()}") from problem
+    # INVARIANT I116: one manifest has one spelling; what was signed, read and compared are the same bytes.
+    if not same:
+        raise VerificationError("V1", "the manifest is not in its one spelling, or its root digest does not fit")
+    return manifest
+
+
+def check_origin(producer: str, run: str, step: int, data_class: str = "") -> None:
+    """Raise `ValueError` unless these can stand in a manifest: asked before hours of hashing."""
+    if type(producer) is not str or not _REF.fullmatch(producer):
+        raise ValueError(f"producer: found `{producer}`, expected `type:id`")
+    if type(run) is not str or not run:
+        raise ValueError("run: found no name, expected one")
+    if type(step) is not int or step < 0:
+        raise ValueError(f"step: found {step}, expected a count")
+    if type(data_class) is not str or not _CLASS.fullmatch(data_class or "none"):
+        raise ValueError(f"class: found `{data_class}`, expected a word such as `internal`")
+
+
+def check_members(manifest: Manifest) -> None:
+    """Raise `ValueError` unless every member is of its kind and the names are sorted, unique and inside the folder."""
+    check_origin(manifest.producer, manifest.run, manifest.step, manifest.data_class)
+    names = [name for name, _ in manifest.resources]
+    texts = (manifest.name, *names)
+    if not 1 <= len(names) <= MAX_RESOURCES or not all(type(text) is str and text for text in texts):
+        raise ValueError("resources and names must be there")
+    if names != sorted(set(names)) or any(name.startswith("/") or ".." in name.split("/") for name in names):
+        raise ValueError("resources must be sorted, named once and inside the folder")
+    digests = [digest for _, digest in manifest.resources] + ([manifest.previous] if manifest.previous else [])
+    if not all(type(digest) is str and _HEX.fullmatch(digest) for digest in digests):
+        raise ValueError("digests must be 64 hexadecimal digits")
+
+
+__all__ = ["MANIFEST_NAME", "PREDICATE_TYPE", "Manifest", "check_members", "check_origin", "parse_manifest"]
