@@ -49,10 +49,11 @@ from policyguard.evidence.repository import code_record
 from policyguard.evidence.review import job_sought, load_signers
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
-from policyguard.snapshots import load_snapshot
+from policyguard.snapshots import load_snapshot, read_bounded
 from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, parse_duration_s, sha256_digest
 
 LOOK_S = 60.0
+MAX_SSH_KEY_BYTES = 65_536
 _NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -232,6 +233,8 @@ def _noted(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
 
 
 def _ssh_sign(payload: bytes, key: Path) -> bytes:
+    # ssh-keygen would wait for whoever writes to a FIFO, and read a device for ever.
+    read_bounded(key, MAX_SSH_KEY_BYTES)
     program = shutil.which("ssh-keygen")
     if program is None:
         raise SigningError("ssh-keygen is not installed, expected it for --ssh-key", help="or sign with --key")
@@ -283,7 +286,7 @@ def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_jso
     sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
     now = time.time_ns()
     rows: list[dict[str, str]] = []
-    for each in folder_approvals(str(needed(config, "approvals"))):
+    for each in folder_approvals(str(needed(config, "approvals", "--folder"))):
         row = {"source": each.source, "standing": "counts" if sought else "signed"}
         try:
             if isinstance(each, Refusal):

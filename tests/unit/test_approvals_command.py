@@ -151,7 +151,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
         78, "never count",
     ),
     "a job file that is not there": (
-        ("approve", "--job", "../none.yaml", "--as", "user:c", "--reason", "r", *COMMAND), 78, "none.yaml",
+        ("approve", "--job", "../none.yaml", "--as", "user:c", "--reason", "r", *COMMAND), 65, "none.yaml",
     ),
 }  # fmt: skip
 
