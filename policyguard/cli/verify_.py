@@ -14,7 +14,15 @@ from policyguard.attest.trust import Trust, parse_trust
 from policyguard.audit.receipt import MAX_SIGNED_BYTES
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import look_at_job
-from policyguard.cli.options import audience_option, json_option, needed, read_input, read_request, settings, trust_option
+from policyguard.cli.options import (
+    audience_option,
+    json_option,
+    needed,
+    read_input,
+    read_request,
+    settings,
+    trust_option,
+)
 from policyguard.cli.output import say, say_json
 from policyguard.config import Config
 from policyguard.errors import ConfigurationError, PolicyErrors
