@@ -1,7 +1,7 @@
 """Which approvals were used up: a logged allow that needed approvals names them, and the log forgets nothing.
 
-An allow spends the approvals that it names if rules asked for approvals (`requiring` is not empty). Entries are read from
-the newest back to `CLOCK_SLACK_S` before the oldest approval asked about: no decision can have counted an approval
+An allow spends the approvals that it names if rules asked for approvals (`requiring` is not empty). Entries are read
+from the newest back to `CLOCK_SLACK_S` before the oldest approval asked about: no decision can have counted an approval
 before it was made, and the guards that share a log share, within the slack, a clock.
 """
 

@@ -81,8 +81,9 @@ def reviewing_collectors(config: Config, request: Request) -> Collectors:
 def review_files(config: Config) -> ReviewFiles:
     """Return where the configuration keeps what reviews are judged by."""
     return ReviewFiles(
-        approvals=config.approvals, allowed_signers=config.allowed_signers, revoked_keys=config.revoked_keys,
-        accepted=config.accepted, signed_only=config.signed_commits,
+        approvals=config.approvals, approval_log=config.approval_log, allowed_signers=config.allowed_signers,
+        revoked_keys=config.revoked_keys, gpg_keyring=config.gpg_keyring, accepted=config.accepted,
+        signed_only=config.signed_commits,
     )  # fmt: skip
 
 

@@ -29,6 +29,9 @@ key_option = click.option("--key", type=_FILE, help="Private key file that signs
 log_option = click.option("--log", type=_FILE, help="Decision log, an SQLite file.")
 trust_option = click.option("--trust", type=_FILE, help="What a verifier accepts, trust.yaml.")
 audience_option = click.option("--audience", help="Whom decisions are for.")
+observed_option = click.option(
+    "--observed", multiple=True, metavar="PATH", help="An attribute that the calling platform itself saw."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
 
 
