@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +21,10 @@ from policyguard.attest.approval import (
 )
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
+from policyguard.cli.approve_keep import as_note, in_folder, in_log, read_approval, ssh_sign
+from policyguard.cli.approve_list import list_approvals
 from policyguard.cli.jobs import job_request, review_files
-from policyguard.cli.main import FINDINGS, OK
+from policyguard.cli.main import OK
 from policyguard.cli.options import (
     json_option,
     key_option,
@@ -39,22 +38,18 @@ from policyguard.cli.options import (
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
-from policyguard.errors import ConfigurationError, RequestError, SigningError
-from policyguard.evidence.approvals import Presented, Refusal, folder_approvals, vouched
-from policyguard.evidence.approvals import examine as examine_approvals
+from policyguard.errors import ConfigurationError, RequestError
+from policyguard.evidence.approvals import Presented, vouched
 from policyguard.evidence.gitdir import find_gitdir
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.notes import NOTES_REF, note_line
 from policyguard.evidence.repository import code_record
 from policyguard.evidence.review import job_sought, load_signers
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
-from policyguard.snapshots import load_snapshot, read_bounded
-from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, parse_duration_s, sha256_digest
+from policyguard.snapshots import load_snapshot
+from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, parse_duration_s
 
 LOOK_S = 60.0
-MAX_SSH_KEY_BYTES = 65_536
-_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +82,8 @@ class _Approved:
 @click.option("--ssh-key", type=click.Path(path_type=Path), help="Sign with ssh-keygen and this SSH key.")
 @click.option("--payload", type=click.Path(path_type=Path), help="Write what is to be signed to this file, unsigned.")
 @click.option("--note", is_flag=True, help="Keep it as a git note on the tree, instead of in a folder.")
+@click.option("--log", type=click.Path(path_type=Path), help="Keep it as an entry of this log, which `key:` signs.")
+@click.option("--add", type=click.Path(path_type=Path), help="Take this signed approval into the log.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where approvals are kept.")
 @click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
 @json_option
@@ -97,9 +94,13 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) 
     Needs --key, or --ssh-key, or --payload FILE to sign by hand with `ssh-keygen -Y sign`. Exits with 1 where --list
     finds an approval that does not count.
     """
-    config = settings(policies=given.pop("policies"), approvals=given.pop("folder"))
+    if sum((given["note"], given["log"] is not None, given["folder"] is not None)) > 1:
+        raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
+    config = settings(policies=given.pop("policies"), approvals=given.pop("folder"), approval_log=given["log"])
     if listing:
         return _list(config, given, words, as_json)
+    if given["add"] is not None:
+        return _add(config, given["add"], as_json)
     statement = _statement(_approved(given, words), given, time.time_ns())
     payload_file: Path | None = given["payload"]
     if payload_file is not None:
@@ -107,9 +108,17 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) 
         made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
     else:
         signed = _signed(statement.payload, given["key"], given["ssh_key"])
-        made = _noted(statement, signed) if given["note"] else _kept(statement, signed, config)
-        made |= _doubt(config, signed)
+        made = _put(statement, signed, given, config)
     _tell(statement, made, as_json)
+    return OK
+
+
+def _add(config: Config, path: Path, as_json: bool) -> int:
+    made = in_log(read_approval(path), config, _signers(config))
+    if as_json:
+        say_json(made)
+    else:
+        say(f"{path}: entry {made['entry']}")
     return OK
 
 
@@ -200,51 +209,19 @@ def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented
     if key is not None:
         signer = read_private_key(key, passphrase=passphrase())
         return Presented("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
-    return Presented("this", payload, _ssh_sign(payload, Path(str(ssh_key))))
+    return Presented("this", payload, ssh_sign(payload, Path(str(ssh_key))))
 
 
-def _kept(statement: ApprovalStatement, signed: Presented, config: Config) -> dict[str, str]:
-    """Write the approval into the folder of approvals, as new files."""
-    folder = config.approvals or Path("approvals")
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(statement.payload)[:16]}.json"
-    if signed.signature is not None:
-        # The signature stands first: a crash between the two leaves a signature of nothing, which nobody reads.
-        write_new(folder / f"{name}.sig", signed.signature)
-    write_new(folder / name, signed.content)
-    return {"approval": str(folder / name)}
-
-
-def _noted(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
-    """Append the approval to the note on the tree that it names; git writes it."""
-    tree = statement.named.get("tree")
-    if tree is None:
-        raise click.UsageError("--note needs a tree, from --job or --tree")
-    line = signed.content if signed.signature is None else note_line(signed.content, signed.signature)
-    command = ["git", "notes", f"--ref={NOTES_REF.decode()}", "append", "-F", "-", tree]
-    try:
-        done = subprocess.run(command, input=line, capture_output=True, check=False)
-    except OSError as problem:
-        raise ConfigurationError("git is not installed, expected it for --note") from problem
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
-        raise ConfigurationError(f"git did not write the note: {said[:200].lower()}")
-    return {"note": f"{NOTES_REF.decode()} on {tree}", "share": f"git push origin {NOTES_REF.decode()}"}
-
-
-def _ssh_sign(payload: bytes, key: Path) -> bytes:
-    # ssh-keygen would wait for whoever writes to a FIFO, and read a device for ever.
-    read_bounded(key, MAX_SSH_KEY_BYTES)
-    program = shutil.which("ssh-keygen")
-    if program is None:
-        raise SigningError("ssh-keygen is not installed, expected it for --ssh-key", help="or sign with --key")
-    done = subprocess.run(
-        [program, "-Y", "sign", "-n", NAMESPACE, "-f", str(key)], input=payload, capture_output=True, check=False
-    )
-    if done.returncode != 0 or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
-        raise SigningError(f"ssh-keygen did not sign with `{key}`: {said[:200].lower()}")
-    return done.stdout
+def _put(
+    statement: ApprovalStatement, signed: Presented, given: Mapping[str, Any], config: Config
+) -> dict[str, str]:  # fmt: skip
+    """Keep the approval where the options say, else where the configuration does, else in a folder here."""
+    if given["note"]:
+        return as_note(statement, signed) | _doubt(config, signed)
+    # Where both are configured reviewers have the folder, and whoever keeps the log takes approvals into it.
+    if given["log"] is not None or (config.approvals is None and config.approval_log is not None):
+        return in_log(signed, config, _signers(config))
+    return in_folder(statement, signed, config) | _doubt(config, signed)
 
 
 def _doubt(config: Config, presented: Presented) -> dict[str, str]:
@@ -282,32 +259,8 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
 
 
 def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
-    signers = _signers(config)
+    files = review_files(config)
+    if files.approval_log is None:
+        needed(config, "approvals", "--folder")
     sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
-    now = time.time_ns()
-    rows: list[dict[str, str]] = []
-    for each in folder_approvals(str(needed(config, "approvals", "--folder"))):
-        row = {"source": each.source, "standing": "counts" if sought else "signed"}
-        try:
-            if isinstance(each, Refusal):
-                raise RefusedApproval(each.code.removeprefix("approval."), each.message)
-            predicate = vouched(each, signers, now).statement.predicate
-            row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
-                    "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
-            refused = examine_approvals([each], signers, sought, now).refused if sought else ()
-            if refused:
-                row |= {"standing": refused[0].code, "message": refused[0].message}
-        except RefusedApproval as problem:
-            row |= {"standing": problem.code, "message": str(problem)}
-        rows.append(row)
-    _show(rows, as_json)
-    return FINDINGS if any("message" in row for row in rows) else OK
-
-
-def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
-    if as_json:
-        say_json({"approvals": rows})
-        return
-    for row in rows:
-        told = row.get("message") or f"{row['approver']}  {row['action']}  {row['resource']}  until {row['expires']}"
-        say(f"{row['standing']:<24}  {row['source']}  {told}", fg="red" if "message" in row else None)
+    return list_approvals(files, _signers(config), sought, as_json=as_json)

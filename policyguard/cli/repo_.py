@@ -120,6 +120,7 @@ def _resolved(git: GitDir, word: str) -> str:
 @click.option("--gpg-keyring", type=click.Path(path_type=Path), help="The only GPG keys that count, `gpg --export`.")
 @click.option("--approvals", type=click.Path(path_type=Path), help="A folder of approvals, beside those in git notes.")
 @click.option("--owner", type=int, multiple=True, help="A uid that may own the repository, beside ours and root.")
+@click.option("--approval-log", type=click.Path(path_type=Path), help="A log that holds approvals as entries.")
 @click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
 @click.option("--resource-uri", help="Where consumers find the repository, for the summaries.")
 @click.option("--level", multiple=True, help="A SLSA source level that the operator claims, for the summaries.")
@@ -128,7 +129,7 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
     more: dict[str, Any] = {
         name: _optional(given.pop(name))
-        for name in ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "vsa")
+        for name in ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "approval_log", "vsa")
     }
     more |= {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
     config = settings(**given)

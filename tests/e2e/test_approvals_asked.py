@@ -1,4 +1,4 @@
-"""Approvals of a request alone, asked for by `decide`, `hook` and `explain`: what counts, and what each refusal says."""
+"""Approvals of a request alone, asked for by `decide`, `hook`, `explain`: what counts, what each refusal says."""
 
 from __future__ import annotations
 

@@ -1,0 +1,51 @@
+"""`policyguard approve --list`: what stands in the folder and the log of approvals, and whether it counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from policyguard.attest.approval import RefusedApproval, Sought
+from policyguard.attest.signers import Signers
+from policyguard.cli.main import FINDINGS, OK
+from policyguard.cli.output import say, say_json
+from policyguard.evidence.approvals import Presented, Refusal, examine, vouched
+from policyguard.evidence.review import ReviewFiles
+from policyguard.values import Instant
+
+
+def list_approvals(files: ReviewFiles, signers: Signers, sought: Sought | None, *, as_json: bool) -> int:
+    """Print each approval with its standing; return 1 if one of them does not count, else 0.
+
+    Args:
+        sought: what they are held against; None asks only who signed.
+    """
+    now = time.time_ns()
+    rows = [_row(each, signers, sought, now) for each in files.presented()]
+    _show(rows, as_json)
+    return FINDINGS if any("message" in row for row in rows) else OK
+
+
+def _row(each: Presented | Refusal, signers: Signers, sought: Sought | None, now: Instant) -> dict[str, str]:
+    row = {"source": each.source, "standing": "counts" if sought else "signed"}
+    try:
+        if isinstance(each, Refusal):
+            raise RefusedApproval(each.code.removeprefix("approval."), each.message)
+        predicate = vouched(each, signers, now).statement.predicate
+        row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
+                "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
+        refused = examine([each], signers, sought, now).refused if sought else ()
+        if refused:
+            row |= {"standing": refused[0].code, "message": refused[0].message}
+    except RefusedApproval as problem:
+        row |= {"standing": problem.code, "message": str(problem)}
+    return row
+
+
+def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    if as_json:
+        say_json({"approvals": rows})
+        return
+    for row in rows:
+        told = row.get("message") or f"{row['approver']}  {row['action']}  {row['resource']}  until {row['expires']}"
+        say(f"{row['standing']:<24}  {row['source']}  {told}", fg="red" if "message" in row else None)
