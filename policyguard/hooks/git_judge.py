@@ -151,5 +151,12 @@ def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:
 
 def review_files_of(options: GitOptions) -> ReviewFiles:
     """Return what this hook judges reviews by."""
-    names = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring")
-    return ReviewFiles(**{name: None if (path := getattr(options, name)) is None else Path(path) for name in names})
+    return ReviewFiles(
+        approvals=_path(options.approvals), approval_log=_path(options.approval_log),
+        allowed_signers=_path(options.allowed_signers), revoked_keys=_path(options.revoked_keys),
+        gpg_keyring=_path(options.gpg_keyring),
+    )  # fmt: skip
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
