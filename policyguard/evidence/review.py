@@ -161,6 +161,7 @@ def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object]
         directory = os.path.relpath(os.path.realpath(inputs.directory), root)
         argv = tuple(shown(word) for word in inputs.argv)
         found["command"] = command_digest(argv, shown(directory), tuple(shown(name) for name in inputs.files))
+    # INVARIANT I202: what is looked at as work is approved by tree and command, whatever its quorum is `of`.
     return Sought(request=request, found=found, demanded=("command", "tree"))
 
 
