@@ -62,14 +62,14 @@ class Config:
     looks: Looks = NO_LOOKS
 
 
-_PATHS = {
+PATHS = {
     "policies": "policies", "key": "key", "log": "log", "trust": "trust", "approvals": "approvals",
     "approvalLog": "approval_log", "allowedSigners": "allowed_signers", "revokedKeys": "revoked_keys",
     "gpgKeyring": "gpg_keyring", "accepted": "accepted",
 }  # fmt: skip
-"""Option to field."""
+"""Each path of the configuration file, and the field that it fills."""
 
-_FIELDS = (*_PATHS, "audience", "lifetime", "signedCommits", *LOOKS)
+_FIELDS = (*PATHS, "audience", "lifetime", "signedCommits", *LOOKS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -107,8 +107,8 @@ def read_config(path: Path) -> Config:
 
 def _with(config: Config, name: str, text: str) -> Config:
     base = config.source.parent if config.source is not None else Path()
-    if name in _PATHS:
-        fields: dict[str, Any] = {_PATHS[name]: base / text}
+    if name in PATHS:
+        fields: dict[str, Any] = {PATHS[name]: base / text}
         return replace(config, **fields)
     if name == "audience":
         return replace(config, audience=text)

@@ -101,14 +101,16 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) 
         return _list(config, given, words, as_json)
     if given["add"] is not None:
         return _add(config, given["add"], as_json)
+    signers = None if config.policies is None else _signers(config)
     statement = _statement(_approved(given, words), given, time.time_ns())
+    _check_account(statement.predicate.approver, signers)
     payload_file: Path | None = given["payload"]
     if payload_file is not None:
         write_new(payload_file, statement.payload)
         made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
     else:
         signed = _signed(statement.payload, given["key"], given["ssh_key"])
-        made = _put(statement, signed, given, config)
+        made = _put(statement, signed, given, config, signers)
     _tell(statement, made, as_json)
     return OK
 
@@ -180,8 +182,8 @@ def _statement(approved: _Approved, given: Mapping[str, Any], now: Instant) -> A
         raise click.UsageError("give --reason TEXT" if approver else "give --as user:NAME")
     approved_at = now // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     ref, start, target = given["target"] or ("", "", "")
+    lifetime_s = _lifetime_s(given["expires"])
     try:
-        lifetime_s = parse_duration_s(given["expires"])
         return approval_statement(
             subjects=approved.subjects, action=approved.action, resource=approved.resource, approver=approver,
             reason=given["reason"], approved_at=approved_at, expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
@@ -189,7 +191,14 @@ def _statement(approved: _Approved, given: Mapping[str, Any], now: Instant) -> A
             target_id=target,
         )  # fmt: skip
     except (RefusedApproval, ValueError) as problem:
-        raise ConfigurationError(f"this approval would never count: {problem}") from None
+        raise RequestError(f"would never count: {problem}", path="this approval") from None
+
+
+def _lifetime_s(text: str) -> int:
+    try:
+        return parse_duration_s(text)
+    except ValueError as problem:
+        raise RequestError(str(problem), path="--expires") from None
 
 
 def _limits(texts: Sequence[str]) -> FrozenMap:
@@ -213,22 +222,28 @@ def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented
 
 
 def _put(
-    statement: ApprovalStatement, signed: Presented, given: Mapping[str, Any], config: Config
-) -> dict[str, str]:  # fmt: skip
+    statement: ApprovalStatement, signed: Presented, given: Mapping[str, Any], config: Config, signers: Signers | None
+) -> dict[str, str]:
     """Keep the approval where the options say, else where the configuration does, else in a folder here."""
     if given["note"]:
-        return as_note(statement, signed) | _doubt(config, signed)
+        return as_note(statement, signed) | _doubt(signers, signed)
     # Where both are configured reviewers have the folder, and whoever keeps the log takes approvals into it.
     if given["log"] is not None or (config.approvals is None and config.approval_log is not None):
-        return in_log(signed, config, _signers(config))
-    return in_folder(statement, signed, config) | _doubt(config, signed)
+        return in_log(signed, config, signers or _signers(config))
+    return in_folder(statement, signed, config) | _doubt(signers, signed)
 
 
-def _doubt(config: Config, presented: Presented) -> dict[str, str]:
+def _check_account(account: str, signers: Signers | None) -> None:
+    if signers is not None and account not in signers.by_account:
+        raise RequestError(
+            f"`{account}` is an account of nobody whom the policies know, expected one in `Persons`", path="--as"
+        )
+
+
+def _doubt(signers: Signers | None, presented: Presented) -> dict[str, str]:
     """Return why this approval would not count here, as far as that can be told."""
-    if config.policies is None:
+    if signers is None:
         return {}
-    signers = _signers(config)
     try:
         vouched(presented, signers, time.time_ns())
     except RefusedApproval as problem:

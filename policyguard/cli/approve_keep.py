@@ -67,12 +67,12 @@ def in_log(signed: Presented, config: Config, signers: Signers) -> dict[str, str
         RequestError: nobody whom the policies know has signed it. What is in a log stays there, so it does not get in.
         ConfigurationError, SigningError, AuditError: the log or its key cannot be used.
     """
+    path, line = needed(config, "approval_log", "--log"), line_of(signed)
     # INVARIANT I200: what nobody known has signed is not taken into a log, from which nothing can be taken out.
     try:
         vouched(signed, signers, time.time_ns())
     except RefusedApproval as problem:
         raise RequestError(f"is not taken into the log: {problem.code}: {problem}", path=signed.source) from None
-    path, line = needed(config, "approval_log", "--log"), line_of(signed)
     key = read_private_key(needed(config, "key"), passphrase=passphrase())
     known = _entry_of(path, line)
     if known is not None:

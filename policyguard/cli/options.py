@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from policyguard.config import VARIABLE, Config, find_config
+from policyguard.config import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.guard import Collectors, Guard
 from policyguard.model.decision import DEFAULT_AUDIENCE
@@ -53,8 +53,9 @@ def needed(config: Config, name: str, option: str | None = None) -> Path:
     path: Path | None = getattr(config, name)
     if path is None:
         word = option or f"--{name}"
+        spelled = next(each for each, field in PATHS.items() if field == name)
         raise ConfigurationError(
-            f"{word} is missing, expected a path", help=f"give {word}, or `{name}:` in a policyguard.yaml"
+            f"{word} is missing, expected a path", help=f"give {word}, or `{spelled}:` in a policyguard.yaml"
         )
     return path
 

@@ -151,7 +151,7 @@ def test_no_job_starts_under_such_an_approval(
 
 
 def test_the_job_starts_under_two_leads_approvals(running: RunLab) -> None:
-    """The twin: alone denied, with dan's allowed, again and again where the quorum does not count once; 512 GPUs not."""
+    """The twin: alone denied, with dan's allowed, and again where the quorum does not count once; not 512 GPUs."""
     assert running.run().code == 77
     running.put("dan")
     assert running.run().code == 0
