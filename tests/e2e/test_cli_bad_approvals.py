@@ -65,7 +65,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "a job file without a resource": (job("subject: user:x\n"), JOB, 65, "`resource` is missing"),
     "a job file with an unknown field": (job("resource: job:x\nwho: me\n"), JOB, 65, "unknown field `who`"),
     "a job outside of any repository": (
-        job("subject: user:alice\nresource: job:team/vision/x\n"), JOB, 69, "expected a git repository",
+        job("subject: user:alice\nresource: job:team/vision/x\n"), JOB, 69, "found no git repository here or above",
     ),
     "a request that is not there": (nothing, (*APPROVE, "--request", "none"), 65, "none: cannot be read: no such file"),
     "a request that is a folder": (nothing, (*APPROVE, "--request", "policies"), 65, "policies: found a folder"),
@@ -220,7 +220,7 @@ def test_an_ssh_key_that_cannot_sign_is_said(what: str, keyed: CliLab) -> None:
 
 
 def test_who_may_not_write_is_told(keyed: CliLab, tmp_path: Path) -> None:
-    """A folder that is not writable, and a request that may not be read; root may do both, so it is nobody meanwhile."""
+    """A folder that is not writable, a request that may not be read; root may do both, so it is nobody meanwhile."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become somebody else")
     keyed.path("closed").mkdir(mode=0o755)
