@@ -141,7 +141,7 @@ class Guard:
 
     def gather(self, request: Request, inputs: JobInputs | None = None) -> Facts:
         """Return what is known about the request now. Step 2: look."""
-        collectors = made(self._collectors, self._snapshot)
+        collectors = self._collectors(self._snapshot) if callable(self._collectors) else self._collectors
         if not collectors:
             return Facts(request, claims(request, self._clock()))
         return gather(request, collectors, inputs or JobInputs(), self._clock)
@@ -242,11 +242,6 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def made(collectors: Collectors, snapshot: Snapshot) -> Sequence[Collector]:
-    """Return the collectors that look under these policies."""
-    return collectors(snapshot) if callable(collectors) else collectors
 
 
 def log_origin(key: PublicKey) -> str:

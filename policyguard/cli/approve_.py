@@ -38,6 +38,7 @@ from policyguard.cli.options import (
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
+from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.evidence.approvals import Presented, vouched
 from policyguard.evidence.gitdir import find_gitdir
@@ -252,10 +253,15 @@ def _doubt(signers: Signers | None, presented: Presented) -> dict[str, str]:
 
 
 def _signers(config: Config) -> Signers:
-    """Return whose keys count here; a compiled snapshot is one that the keys in trust.yaml have signed."""
+    """Return whose keys count here."""
+    return load_signers(_snapshot(config).people, review_files(config))
+
+
+def _snapshot(config: Config) -> Snapshot:
+    """Return the policies; a compiled snapshot is one that the keys in trust.yaml have signed."""
     path = needed(config, "policies")
     keys = () if path.is_dir() else tuple(trusted.key for trusted in read_trust(needed(config, "trust")).keys)
-    return load_signers(load_snapshot(path, keys).people, review_files(config))
+    return load_snapshot(path, keys)
 
 
 def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) -> None:
@@ -275,7 +281,9 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
 
 def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
     files = review_files(config)
-    if files.approval_log is None:
+    if not files.keeps_approvals:
         needed(config, "approvals", "--folder")
     sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
-    return list_approvals(files, _signers(config), sought, as_json=as_json)
+    snapshot = _snapshot(config)
+    log = config.log if sought is not None and sought.request.action in snapshot.approved_once else None
+    return list_approvals(files, load_signers(snapshot.people, files), sought, log, as_json=as_json)

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from policyguard.attest.approval import RefusedApproval, Sought
 from policyguard.attest.signers import Signers
+from policyguard.audit.spent import spent_in
+from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.main import FINDINGS, OK
 from policyguard.cli.output import say, say_json
-from policyguard.evidence.approvals import Presented, Refusal, examine, vouched
+from policyguard.evidence.approvals import Examined, Presented, Refusal, examine, vouched
 from policyguard.evidence.review import ReviewFiles
+from policyguard.model.facts import Approval
 from policyguard.values import Instant
 
 
-def list_approvals(files: ReviewFiles, signers: Signers, sought: Sought | None, *, as_json: bool) -> int:
+def list_approvals(
+    files: ReviewFiles, signers: Signers, sought: Sought | None, log: Path | None = None, *, as_json: bool
+) -> int:
     """Print each approval with its standing; return 1 if one of them does not count, else 0.
 
     Args:
         sought: what they are held against; None asks only who signed.
+        log: where allows that use them up would stand; None where approvals last.
     """
     now = time.time_ns()
-    rows = [_row(each, signers, sought, now) for each in files.presented()]
+    rows = [_row(each, signers, sought, now, log) for each in files.presented()]
     _show(rows, as_json)
     return FINDINGS if any("message" in row for row in rows) else OK
 
 
-def _row(each: Presented | Refusal, signers: Signers, sought: Sought | None, now: Instant) -> dict[str, str]:
+def _row(
+    each: Presented | Refusal, signers: Signers, sought: Sought | None, now: Instant, log: Path | None
+) -> dict[str, str]:
     row = {"source": each.source, "standing": "counts" if sought else "signed"}
     try:
         if isinstance(each, Refusal):
@@ -34,12 +43,24 @@ def _row(each: Presented | Refusal, signers: Signers, sought: Sought | None, now
         predicate = vouched(each, signers, now).statement.predicate
         row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
                 "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
-        refused = examine([each], signers, sought, now).refused if sought else ()
-        if refused:
-            row |= {"standing": refused[0].code, "message": refused[0].message}
+        found = examine([each], signers, sought, now) if sought else Examined()
+        used = _used(found.approvals, log)
+        if found.refused:
+            row |= {"standing": found.refused[0].code, "message": found.refused[0].message}
+        elif used:
+            row |= {"standing": "approval.used", "message": f"counts once, and counted for entry {used[0]} of the log"}
     except RefusedApproval as problem:
         row |= {"standing": problem.code, "message": str(problem)}
     return row
+
+
+def _used(approvals: Sequence[Approval], log: Path | None) -> list[int]:
+    if log is None or not log.exists():
+        return []
+    with SqliteStore.open(log, read_only=True) as store:
+        last = store.last()
+        asked = {each.approval_digest: each.approved_at for each in approvals}
+        return list(spent_in(store, 0, 0 if last is None else last.entry + 1, asked).values())
 
 
 def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:

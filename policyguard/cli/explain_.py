@@ -25,7 +25,6 @@ from policyguard.cli.output import say_explanation, say_json
 from policyguard.config import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.guard import made
 from policyguard.hooks.answer import decision_code, decision_data
 from policyguard.hooks.reviewing import hook_collectors
 from policyguard.keyfiles import read_private_key
@@ -54,7 +53,7 @@ def command(
     asked = read_request(request)
     config = settings(policies=policies, key=key, log=log)
     snapshot = load_snapshot(needed(config, "policies"), _keys(config))
-    facts = gather(asked, made(hook_collectors(review_files(config), observed), snapshot), JobInputs(), time.time_ns)
+    facts = gather(asked, hook_collectors(review_files(config), observed)(snapshot), JobInputs(), time.time_ns)
     decision = _decision(snapshot, facts, config.log)
     if as_json:
         say_json({**decision_data(decision), "explanation": decision.explain(full=full)})

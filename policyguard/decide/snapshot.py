@@ -286,6 +286,16 @@ class Snapshot:
                 over |= {action: alone and over.get(action, True) for action in rule.actions}
         return frozenset(action for action, alone in over.items() if alone)
 
+    @property
+    def approved_once(self) -> frozenset[str]:
+        """The actions of which an allow may use approvals up: a quorum that may be asked for counts them once."""
+        return frozenset(
+            action
+            for rule in self.rules
+            if rule.quorum is not None and self.quorums[rule.quorum].once
+            for action in rule.actions
+        )
+
     def spends(self, decision: Decision) -> bool:
         """Return whether this allow uses up its approvals: a quorum that was met counts them once."""
         quorums = (self.by_id[rule_id].quorum for rule_id in decision.requiring)

@@ -35,6 +35,7 @@ from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant
 
 MAX_ACCEPTED = 100_000
+UNCONFIGURED = "no approval is read: neither `approvals:` nor `approvalLog:` is configured"
 
 
 class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,11 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
     accepted: Path | None = None
     signed_only: bool = False
     """Whether a commit without a good signature is work of somebody unknown, as its author is only a claim."""
+
+    @property
+    def keeps_approvals(self) -> bool:
+        """Whether there is a place where approvals would be."""
+        return self.approvals is not None or self.approval_log is not None
 
     def presented(self) -> Iterator[Presented | Refusal]:
         """Yield the approvals in the folder and in the log, those of the two that there are."""
@@ -148,7 +154,8 @@ class RequestReviewCollector:
             return Collected(unusable=(f"approval.unreadable: {problem}",))
         examined = examine(self._files.presented(), signers, Sought(request=request), now)
         contributors = (request.subject.ref, *_runner(self._uid, signers))
-        return Collected(approvals=examined.approvals, contributors=contributors, unusable=examined.lines)
+        lines = examined.lines if self._files.keeps_approvals else (UNCONFIGURED,)
+        return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
 
 
 def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> Sought:

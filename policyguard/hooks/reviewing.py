@@ -14,10 +14,10 @@ from policyguard.evidence.collector import Collector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
-from policyguard.guard import Collectors
+from policyguard.guard import CollectorsFor
 
 
-def hook_collectors(files: ReviewFiles, observed: Collection[str] = (), *, look: bool = False) -> Collectors:
+def hook_collectors(files: ReviewFiles, observed: Collection[str] = (), *, look: bool = False) -> CollectorsFor:
     """Return what supplies facts to whoever asks with a request alone.
 
     Args:
@@ -27,13 +27,13 @@ def hook_collectors(files: ReviewFiles, observed: Collection[str] = (), *, look:
     plain: list[Collector] = [ChannelCollector(observed)] if observed else []
     if look:
         plain.append(IdentityCollector())
-    if files == ReviewFiles():
-        return (*plain, RepositoryCollector()) if look else tuple(plain)
 
     def collectors(snapshot: Snapshot) -> Sequence[Collector]:
         alone = snapshot.approved_alone
         found = [*plain, RequestReviewCollector(snapshot.people, files, alone)]
-        if look:
+        if look and files == ReviewFiles():
+            found.append(RepositoryCollector())
+        elif look:
             found.append(ReviewedRepositoryCollector(snapshot.people, files, apart=alone))
         return found
 

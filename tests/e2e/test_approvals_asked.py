@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S
-from tests.e2e.cli_lab import CliLab, Ended
+from tests.e2e.cli_lab import CliLab, Ended, process_environment
 
 KEYS = {name: PrivateKey(bytes([number]) * 32) for number, name in enumerate(("omar", "ines", "mallory"), 1)}
 KILL = {
@@ -210,3 +212,33 @@ def test_the_same_approval_twice_in_the_folder_is_one(asked: CliLab) -> None:
         copy = asked.path("approvals", f"copy{end}")
         copy.write_bytes(asked.path("approvals", f"approval{end}").read_bytes())
     assert by_decide(asked).data["explanation"].count("approval.used") == 2
+
+
+def test_without_a_place_for_approvals_it_is_said(lab: CliLab) -> None:
+    """In a lab that was just made no approvals are kept: denied, with who is missing and what to set up."""
+    answer = lab.here("decide", *OBSERVED, "--json", "requests/denied-alone.json")
+    assert answer.code == 77
+    assert "no approval is read: neither `approvals:` nor `approvalLog:` is configured" in answer.data["explanation"]
+    assert "ask      user:omar" in answer.data["explanation"]
+    assert "who contributed is not known" not in answer.data["explanation"]
+
+
+def test_of_processes_that_ask_at_once_one_is_allowed(asked: CliLab) -> None:
+    """Four hooks on one log and one approval: whichever is first, it is one; the log adds up and says the same."""
+    Given().put(asked.path("approvals"))
+    command = [sys.executable, "-m", "policyguard", "hook", *OBSERVED]
+    processes = [
+        subprocess.Popen(command, cwd=asked.folder, env=process_environment(), stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE) for _ in range(4)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(asked.path("kill.json").read_bytes())
+        process.stdin.close()
+    codes = [process.wait(timeout=60) for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert sorted(codes) == [0, 77, 77, 77]
+    assert sorted(entry["decision"] for entry in asked.entries()) == ["allow", "deny", "deny", "deny"]
+    assert asked.here("audit", "verify").code == 0

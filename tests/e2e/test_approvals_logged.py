@@ -126,11 +126,15 @@ def test_a_log_of_approvals_alone(logged: CliLab) -> None:
 
 
 def test_listing_reads_the_log_too(logged: CliLab) -> None:
-    """`approve --list` says of an entry whether it counts."""
+    """`approve --list` says of an entry whether it counts, and once it has counted, that it is used up."""
     assert approve(logged).code == 0
     listed = logged.here("approve", "--list", "--request", "kill.json", "--json")
     assert listed.code == 0
     assert [(row["source"], row["standing"]) for row in listed.data["approvals"]] == [("log entry 1", "counts")]
+    assert by_decide(logged).code == 0
+    listed = logged.here("approve", "--list", "--request", "kill.json")
+    assert listed.code == 1
+    assert "approval.used             log entry 1  counts once, and counted for entry 2 of the log" in listed.out
 
 
 REFUSED = {

@@ -146,6 +146,7 @@ def test_decisions_of_one_push_share_no_approval(folder: Path) -> None:
         signed = guard.issue_many([approved(), approved()])
         assert [each.decision.allowed for each in signed] == [True, False]
         assert "made together with this one" in signed[1].decision.explain()
+        assert "entry 0 of the log" in guard.issue(approved()).decision.explain()
         assert [each.decision.allowed for each in guard.issue_many([approved(2), approved(3)])] == [True, True]
 
 
