@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,14 @@ from policyguard.attest.approval import (
     NAMESPACE,
     ApprovalStatement,
     RefusedApproval,
-    Sought,
     approval_statement,
 )
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
 from policyguard.cli.approve_keep import as_note, in_folder, in_log, read_approval, ssh_sign
 from policyguard.cli.approve_list import list_approvals
-from policyguard.cli.jobs import job_request, review_files
+from policyguard.cli.approve_what import Approved, approved_by, limits_of, own_account, sought_by
+from policyguard.cli.jobs import review_files
 from policyguard.cli.main import OK
 from policyguard.cli.options import (
     json_option,
@@ -31,7 +29,6 @@ from policyguard.cli.options import (
     needed,
     passphrase,
     policies_option,
-    read_request,
     settings,
     write_new,
 )
@@ -39,28 +36,12 @@ from policyguard.cli.output import say, say_json
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import ConfigurationError, RequestError
+from policyguard.errors import RequestError
 from policyguard.evidence.approvals import Presented, vouched
-from policyguard.evidence.gitdir import find_gitdir
-from policyguard.evidence.identity import account_name
-from policyguard.evidence.repository import code_record
-from policyguard.evidence.review import job_sought, load_signers
+from policyguard.evidence.review import load_signers
 from policyguard.keyfiles import read_private_key
-from policyguard.model.request import Request
 from policyguard.snapshots import load_snapshot
-from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, parse_duration_s
-
-LOOK_S = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Approved:
-    """What is to be approved: subjects by name, what is done with which resource, and the request if there is one."""
-
-    subjects: Mapping[str, str]
-    action: str
-    resource: str
-    sought: Sought | None = None
+from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 
 
 @click.command("approve", context_settings={"ignore_unknown_options": True})
@@ -103,7 +84,7 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) 
     if given["add"] is not None:
         return _add(config, given["add"], as_json)
     signers = None if config.policies is None else _signers(config)
-    statement = _statement(_approved(given, words), given, time.time_ns())
+    statement = _statement(approved_by(given, words), given, time.time_ns())
     _check_account(statement.predicate.approver, signers)
     payload_file: Path | None = given["payload"]
     if payload_file is not None:
@@ -125,60 +106,8 @@ def _add(config: Config, path: Path, as_json: bool) -> int:
     return OK
 
 
-def _approved(given: Mapping[str, Any], words: Sequence[str]) -> _Approved:
-    artifacts = {name: str(given[name]) for name in ("tree", "checkpoint", "policy") if given[name]}
-    if sum((given["job"] is not None, given["request_file"] is not None, bool(artifacts))) != 1:
-        raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
-    if artifacts:
-        if not given["action"] or not given["resource"]:
-            raise click.UsageError("--tree, --checkpoint and --policy need --action and --resource")
-        return _Approved(subjects=artifacts, action=given["action"], resource=given["resource"])
-    sought = _sought(given, words)
-    subjects = dict(sought.found)
-    if not given["limits"]:
-        subjects["request"] = sought.request_digest
-    elif not sought.found:
-        raise click.UsageError("--limit needs a tree, as --job finds one; a request without one is approved exactly")
-    if given["any_command"]:
-        subjects.pop("command", None)
-    return _Approved(
-        subjects=subjects, action=given["action"] or sought.request.action,
-        resource=given["resource"] or sought.request.resource.ref, sought=sought,
-    )  # fmt: skip
-
-
-def _sought(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
-    if given["job"] is None:
-        return Sought(request=read_request(given["request_file"]))
-    if not words:
-        raise click.UsageError("--job needs the command it is for, after `--`")
-    request, inputs = job_request(given["job"], words, os.environ)
-    if _own(request):
-        raise RequestError(
-            "names no requester but you, expected `subject:` in the job file", path=str(given["job"]),
-            help="the request that is approved says who asks; nobody approves their own",
-        )  # fmt: skip
-    owners = {os.geteuid(), 0}
-    record = code_record(inputs.directory, owners, time.monotonic() + LOOK_S)
-    if record["dirty"]:
-        raise ConfigurationError(
-            f"{inputs.directory}: has changes that are not committed, expected exactly what is approved",
-            help="look at the commit itself: `git stash`, or a fresh clone",
-        )
-    return job_sought(request, inputs, record, find_gitdir(inputs.directory, owners).root)
-
-
-def _own(request: Request) -> bool:
-    return request.subject.ref == _account()
-
-
-def _account() -> str | None:
-    name = account_name(os.getuid())
-    return None if name is None else f"user:{name}"
-
-
-def _statement(approved: _Approved, given: Mapping[str, Any], now: Instant) -> ApprovalStatement:
-    approver = given["approver"] or _account()
+def _statement(approved: Approved, given: Mapping[str, Any], now: Instant) -> ApprovalStatement:
+    approver = given["approver"] or own_account()
     if approver is None or not given["reason"]:
         raise click.UsageError("give --reason TEXT" if approver else "give --as user:NAME")
     approved_at = now // NANOSECONDS_PER_S * NANOSECONDS_PER_S
@@ -188,7 +117,7 @@ def _statement(approved: _Approved, given: Mapping[str, Any], now: Instant) -> A
         return approval_statement(
             subjects=approved.subjects, action=approved.action, resource=approved.resource, approver=approver,
             reason=given["reason"], approved_at=approved_at, expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
-            limits=_limits(given["limits"]), any_command=given["any_command"], target_ref=ref, from_id=start,
+            limits=limits_of(given["limits"]), any_command=given["any_command"], target_ref=ref, from_id=start,
             target_id=target,
         )  # fmt: skip
     except (RefusedApproval, ValueError) as problem:
@@ -200,17 +129,6 @@ def _lifetime_s(text: str) -> int:
         return parse_duration_s(text)
     except ValueError as problem:
         raise RequestError(str(problem), path="--expires") from None
-
-
-def _limits(texts: Sequence[str]) -> FrozenMap:
-    limits: dict[str, Value] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name or name in limits:
-            raise click.UsageError(f"--limit: found `{text}`, expected NAME=VALUE, each name once")
-        words: dict[str, Value] = {"true": True, "false": False}
-        limits[name] = int(value) if value.isascii() and value.isdigit() else words.get(value, value)
-    return FrozenMap(limits)
 
 
 def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented:
@@ -283,7 +201,7 @@ def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_jso
     files = review_files(config)
     if not files.keeps_approvals:
         needed(config, "approvals", "--folder")
-    sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
+    sought = sought_by(given, words) if given["job"] is not None or given["request_file"] is not None else None
     snapshot = _snapshot(config)
     log = config.log if sought is not None and sought.request.action in snapshot.approved_once else None
     return list_approvals(files, load_signers(snapshot.people, files), sought, log, as_json=as_json)
