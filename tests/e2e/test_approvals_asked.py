@@ -242,3 +242,23 @@ def test_of_processes_that_ask_at_once_one_is_allowed(asked: CliLab) -> None:
     assert sorted(codes) == [0, 77, 77, 77]
     assert sorted(entry["decision"] for entry in asked.entries()) == ["allow", "deny", "deny", "deny"]
     assert asked.here("audit", "verify").code == 0
+
+
+READ_BY_A_HOOK = """
+import sys
+from policyguard.hooks.stdio import open_guard, read_options, respond
+answer, code = respond(open("kill.json", "rb").read(), lambda: open_guard(read_options(sys.argv[1:])))
+print(code, [name for name in ("yaml", "casbin", "cel_expr_python", "click") if name in sys.modules])
+"""
+
+
+def test_reading_approvals_loads_neither_yaml_nor_casbin_nor_cel(asked: CliLab) -> None:
+    """With a compiled snapshot and all paths given a hook with approvals is still a small process."""
+    assert asked.here("compile", "-o", "snapshot").code == 0
+    Given().put(asked.path("approvals"))
+    words = ("--policies", "snapshot", "--key", "guard.key", "--log", "audit.db", "--approvals", "approvals")
+    ended = subprocess.run(
+        [sys.executable, "-c", READ_BY_A_HOOK, *words, *OBSERVED], cwd=asked.folder, env=process_environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.stdout, ended.stderr) == ("0 []\n", "")
