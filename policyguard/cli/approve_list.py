@@ -12,6 +12,7 @@ from policyguard.audit.spent import spent_in
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.main import FINDINGS, OK
 from policyguard.cli.output import say, say_json
+from policyguard.errors import AuditError
 from policyguard.evidence.approvals import Examined, Presented, Refusal, examine, vouched
 from policyguard.evidence.review import ReviewFiles
 from policyguard.model.facts import Approval
@@ -44,23 +45,26 @@ def _row(
         row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
                 "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
         found = examine([each], signers, sought, now) if sought else Examined()
-        used = _used(found.approvals, log)
         if found.refused:
-            row |= {"standing": found.refused[0].code, "message": found.refused[0].message}
-        elif used:
-            row |= {"standing": "approval.used", "message": f"counts once, and counted for entry {used[0]} of the log"}
+            raise RefusedApproval(found.refused[0].code.removeprefix("approval."), found.refused[0].message)
+        _check_unused(found.approvals, log)
     except RefusedApproval as problem:
         row |= {"standing": problem.code, "message": str(problem)}
     return row
 
 
-def _used(approvals: Sequence[Approval], log: Path | None) -> list[int]:
+def _check_unused(approvals: Sequence[Approval], log: Path | None) -> None:
     if log is None or not log.exists():
-        return []
-    with SqliteStore.open(log, read_only=True) as store:
-        last = store.last()
-        asked = {each.approval_digest: each.approved_at for each in approvals}
-        return list(spent_in(store, 0, 0 if last is None else last.entry + 1, asked).values())
+        return
+    asked = {each.approval_digest: each.approved_at for each in approvals}
+    try:
+        with SqliteStore.open(log, read_only=True) as store:
+            last = store.last()
+            used = spent_in(store, 0, 0 if last is None else last.entry + 1, asked)
+    except AuditError as problem:
+        raise RefusedApproval("unreadable", f"may be used up, which cannot be told: {problem}") from None
+    for entry in used.values():
+        raise RefusedApproval("used", f"counts once, and counted for entry {entry} of the log")
 
 
 def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:

@@ -63,10 +63,13 @@ def command(
 
 
 def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
-    if log is None or not log.exists():
-        return snapshot.decide(facts, time.time_ns())
+    now = time.time_ns()
+    decision = snapshot.decide(facts, now)
+    # Who explains may not be who may read the log: it is opened only for what it can change.
+    if log is None or not snapshot.spends(decision) or not log.exists():
+        return decision
     with SqliteStore.open(log, read_only=True) as store:
-        return considered(snapshot, facts, time.time_ns(), store)
+        return considered(snapshot, facts, now, store)
 
 
 def _keys(config: Config) -> tuple[PublicKey, ...]:

@@ -262,3 +262,19 @@ def test_reading_approvals_loads_neither_yaml_nor_casbin_nor_cel(asked: CliLab) 
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ended.stdout, ended.stderr) == ("0 []\n", "")
+
+
+def test_a_log_that_cannot_be_read_is_needed_only_for_what_it_changes(asked: CliLab) -> None:
+    """Who explains need not be allowed to read the log; an allow that might be used up is not claimed without it."""
+    asked.path("audit.db").mkdir()
+    assert by_decide(asked, "explain").code == 77
+    Given().put(asked.path("approvals"))
+    ended = by_decide(asked, "explain")
+    assert (ended.code, ended.out) == (69, "")
+    assert "audit.db` is not a regular file" in ended.complaint
+    listed = asked.here("approve", "--list", "--request", "kill.json", "--json")
+    assert listed.code == 1
+    assert listed.data["approvals"][0]["standing"] == "approval.unreadable"
+    asked.path("audit.db").rmdir()
+    assert by_decide(asked, "explain").code == 0
+    assert asked.here("approve", "--list", "--request", "kill.json").code == 0
