@@ -1,8 +1,8 @@
 """Which approvals were used up: a logged allow that needed approvals names them, and the log forgets nothing.
 
 An allow spends the approvals that it names if rules asked for approvals (`requiring` is not empty). Entries are read
-from the newest back to `CLOCK_SLACK_S` before the oldest approval asked about: no decision can have counted an approval
-before it was made, and the guards that share a log share, within the slack, a clock.
+from the newest back, until a whole page of decisions was made `CLOCK_SLACK_S` before the oldest approval asked about:
+no decision can have counted an approval before it was made. A page, so that one wrong clock hides nothing.
 """
 
 from __future__ import annotations
@@ -36,16 +36,13 @@ def spent_in(store: Store, start: int, stop: int, approvals: Mapping[str, Instan
     if not approvals:
         return found
     oldest = _seconds(min(approvals.values()) - CLOCK_SLACK_S * NANOSECONDS_PER_S)
-    for row in _newest_first(store, start, stop):
-        said = _said(row)
-        if said is None:
-            continue
-        if said.issued_at[:19] < oldest:
+    for page in _newest_first(store, start, stop):
+        said = [(entry, each) for entry, each in page if each is not None]
+        for entry, each in said:
+            for digest in each.spent & approvals.keys():
+                found.setdefault(digest, entry)
+        if said and all(each.issued_at[:19] < oldest for _, each in said):
             break
-        if said.decision == "allow" and said.requiring:
-            for each in said.approvals:
-                if each.digest in approvals:
-                    found.setdefault(each.digest, row.entry)
     return found
 
 
@@ -63,6 +60,12 @@ class _Said(msgspec.Struct, frozen=True):
     decision: str
     issued_at: str
     requiring: tuple[str, ...]
+
+    @property
+    def spent(self) -> frozenset[str]:
+        """The approvals that this decision used up."""
+        used = self.approvals if self.decision == "allow" and self.requiring else ()
+        return frozenset(each.digest for each in used)
 
 
 class _Statement(msgspec.Struct, frozen=True):
@@ -85,10 +88,10 @@ def _said(row: Row) -> _Said | None:
         ) from problem
 
 
-def _newest_first(store: Store, start: int, stop: int) -> Iterator[Row]:
+def _newest_first(store: Store, start: int, stop: int) -> Iterator[list[tuple[int, _Said | None]]]:
     while start < stop:
         first = max(start, stop - _PAGE)
-        yield from reversed(list(store.read(first, stop)))
+        yield [(row.entry, _said(row)) for row in reversed(list(store.read(first, stop)))]
         stop = first
 
 
