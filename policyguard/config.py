@@ -7,8 +7,10 @@
     audience: cluster-a           # whom decisions are for
     lifetime: 15m                 # how long a decision may be used
     approvals: approvals          # a folder of signed approvals
+    approvalLog: audit.db         # a log that holds approvals as entries: the decision log, or one of their own
     allowedSigners: signers       # whose SSH keys sign approvals and commits, beside the keys of `Persons`
     revokedKeys: revoked          # public keys and fingerprints that count no more
+    gpgKeyring: keyring.gpg       # the only GPG keys that sign commits, as `gpg --export` writes them
     accepted: accepted            # ids of commits and trees that were reviewed before
     signedCommits: required       # an unsigned commit is work of somebody unknown
     environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
@@ -50,21 +52,24 @@ class Config:
     audience: str | None = None
     lifetime_s: int = DEFAULT_LIFETIME_S
     approvals: Path | None = None
+    approval_log: Path | None = None
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
+    gpg_keyring: Path | None = None
     accepted: Path | None = None
     signed_commits: bool = False
     source: Path | None = None
     looks: Looks = NO_LOOKS
 
 
-_PATHS = {
+PATHS = {
     "policies": "policies", "key": "key", "log": "log", "trust": "trust", "approvals": "approvals",
-    "allowedSigners": "allowed_signers", "revokedKeys": "revoked_keys", "accepted": "accepted",
+    "approvalLog": "approval_log", "allowedSigners": "allowed_signers", "revokedKeys": "revoked_keys",
+    "gpgKeyring": "gpg_keyring", "accepted": "accepted",
 }  # fmt: skip
-"""Option to field."""
+"""Each path of the configuration file, and the field that it fills."""
 
-_FIELDS = (*_PATHS, "audience", "lifetime", "signedCommits", *LOOKS)
+_FIELDS = (*PATHS, "audience", "lifetime", "signedCommits", *LOOKS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -102,8 +107,8 @@ def read_config(path: Path) -> Config:
 
 def _with(config: Config, name: str, text: str) -> Config:
     base = config.source.parent if config.source is not None else Path()
-    if name in _PATHS:
-        fields: dict[str, Any] = {_PATHS[name]: base / text}
+    if name in PATHS:
+        fields: dict[str, Any] = {PATHS[name]: base / text}
         return replace(config, **fields)
     if name == "audience":
         return replace(config, audience=text)

@@ -28,6 +28,7 @@ from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Decision
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
+from policyguard.once import Spending, Stated, spending_of, stated_in_turn, without_used
 from policyguard.snapshots import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
@@ -159,10 +160,12 @@ class Guard:
 
     def issue(self, facts: Facts) -> SignedDecision:
         """Return the signed, logged decision on facts that are already gathered. Steps 3 to 6."""
-        decision, payload = self._state(facts)
-        envelope = sign(payload, PAYLOAD_TYPE, (self._key,))
+        stated = self._state(facts)
+        if stated.spends:
+            return self.issue_many((facts,))[0]
+        envelope = sign(stated.payload, PAYLOAD_TYPE, (self._key,))
         receipt = self._log.append(envelope.to_bytes())
-        return SignedDecision(envelope, receipt, decision)
+        return SignedDecision(envelope, receipt, stated.decision)
 
     def issue_denial(self, decision: Decision) -> SignedDecision:
         """Return the signed, logged form of a denial that no rule made: an alert of a hook that saw a job change.
@@ -183,17 +186,21 @@ class Guard:
             one_root: sign once, over a Merkle root of all; each envelope carries its proof and verifies alone, here
                 and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
         """
-        stated = [self._state(each) for each in facts]
-        payloads = [payload for _, payload in stated]
-        if one_root and len(payloads) > 1:
-            envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
-        else:
-            envelopes = tuple([sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads])
-        receipts = self._log.append_many([envelope.to_bytes() for envelope in envelopes])
-        return tuple(
-            SignedDecision(envelope, receipt, decision)
-            for (decision, _), envelope, receipt in zip(stated, envelopes, receipts, strict=True)
-        )
+        while True:
+            stated = stated_in_turn(facts, self._state)
+            payloads = [each.payload for each in stated]
+            if one_root and len(payloads) > 1:
+                envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
+            else:
+                envelopes = tuple([sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads])
+            spending = Spending({digest: at for each in stated for digest, at in each.spends.items()})
+            receipts = spending.append(self._log, [envelope.to_bytes() for envelope in envelopes])
+            if receipts is not None:
+                return tuple(
+                    SignedDecision(envelope, receipt, each.decision)
+                    for each, envelope, receipt in zip(stated, envelopes, receipts, strict=True)
+                )
+            facts = [without_used(each, spending.used) for each in facts]
 
     def enforce(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
         """Return the signed decision if it is allow.
@@ -206,11 +213,12 @@ class Guard:
             raise AccessDenied(signed.decision.explain(), signed=signed)
         return signed
 
-    def _state(self, facts: Facts) -> tuple[Decision, bytes]:
+    def _state(self, facts: Facts) -> Stated:
         snapshot = self._snapshot
         now = self._clock()
         decision = snapshot.decide(facts, now)
-        return decision, self._stated(decision, now, mattered=snapshot.mattering(decision), snapshot=snapshot)
+        payload = self._stated(decision, now, mattered=snapshot.mattering(decision), snapshot=snapshot)
+        return Stated(decision, payload, spending_of(snapshot, decision))
 
     def _stated(
         self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None

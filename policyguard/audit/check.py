@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from policyguard.attest.note import NoteKey
+from policyguard.audit.approvals import is_approval
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash
 from policyguard.audit.stores import Row, Store
@@ -25,11 +26,12 @@ _PAGE = 512
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """A log that adds up: its newest checkpoint, and how many signed checkpoints stand in it."""
+    """A log that adds up: its newest checkpoint, how many signed checkpoints stand in it, and how many approvals."""
 
     checkpoint: Checkpoint
     note: bytes
     checkpoints: int
+    approvals: int = 0
 
 
 def check_log(store: Store, logs: Sequence[NoteKey] | None, kept: Sequence[bytes] = ()) -> LogSummary:
@@ -46,9 +48,10 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, kept: Sequence[bytes
     wanted = _kept_roots(logs, kept)
     tree = Range()
     newest: Checkpoint | None = None
-    note, count, covered = b"", 0, 0
+    note, count, covered, approvals = b"", 0, 0, 0
     for row in _rows(store):
         _check_row(row, tree)
+        approvals += is_approval(row.leaf)
         if tree.size in wanted:
             _check_kept(wanted.pop(tree.size), tree)
         if row.checkpoint is not None:
@@ -62,7 +65,7 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, kept: Sequence[bytes
         size = min(wanted)
         raise AuditError(f"log has {tree.size} entries, a kept checkpoint says {size}: the end was cut off",
                          entry=tree.size)  # fmt: skip
-    return LogSummary(newest, note, count)
+    return LogSummary(newest, note, count, approvals)
 
 
 def _rows(store: Store) -> Iterator[Row]:

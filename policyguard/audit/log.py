@@ -135,6 +135,24 @@ class Log:
             raise AuditError(f"{waiter.problem}", entry=getattr(waiter.problem, "entry", None)) from waiter.problem
         return waiter.receipts
 
+    def append_if(
+        self, leaves: Sequence[bytes], holds: Callable[[Store, int, int], bool]
+    ) -> tuple[Receipt, ...] | None:
+        """Return the receipts of these leaves if `holds` of every entry before them; else None, and nothing is added.
+
+        `holds` is asked of the entries from one index to before another: first of those that are there, while other
+        processes may still append, and then, inside the transaction, of those that came since.
+
+        Raises:
+            AuditError: as `append_many`; what `holds` raises is passed on, and nothing was added.
+        """
+        with self._commit_lock:
+            before = _size(self._store.last())
+            if not holds(self._store, 0, before):
+                return None
+            # INVARIANT I197: no process or thread appends between the last look at the log and the append.
+            return self._commit(leaves, lambda last: holds(self._store, before, _size(last)))
+
     def _lead(self) -> None:
         """Commit what is waiting in one transaction and hand each waiter its receipts or the problem."""
         with self._queue_lock:
@@ -142,7 +160,7 @@ class Log:
             del self._queue[: len(group)]
         try:
             leaves = [leaf for waiter in group for leaf in waiter.leaves]
-            receipts = self._commit(leaves)
+            receipts = self._commit(leaves) or ()
         except BaseException as problem:
             for waiter in group:
                 waiter.problem = problem
@@ -154,15 +172,21 @@ class Log:
             waiter.receipts = receipts[at : at + len(waiter.leaves)]
             at += len(waiter.leaves)
 
-    def _commit(self, leaves: Sequence[bytes]) -> tuple[Receipt, ...]:
+    def _commit(
+        self, leaves: Sequence[bytes], holds: Callable[[Row | None], bool] | None = None
+    ) -> tuple[Receipt, ...] | None:
         grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
 
         def grow(last: Row | None) -> Sequence[Row]:
+            if holds is not None and not holds(last):
+                return ()
             rows, after, receipts = _grow(self._follow(last), leaves, self._sign)
             grown.append((after, receipts))
             return rows
 
         self._store.append(grow)
+        if not grown:
+            return None
         # INVARIANT I42: nothing is acknowledged before it is durable: the store has returned.
         self._tail, receipts = grown[0]
         return receipts
@@ -175,7 +199,7 @@ class Log:
         tail = self._tail
         if last is not None and last.checkpoint == tail.note and last.entry + 1 == tail.size:
             return tail
-        size = 0 if last is None else last.entry + 1
+        size = _size(last)
         if size <= tail.size and (size or tail.size):
             raise AuditError(f"log shrank or changed: it has {size} entries, expected {tail.size} that we have seen")
         if last is not None:
@@ -198,6 +222,10 @@ class Log:
                 entry=last.entry,
             )
         return _Tail(last.checkpoint, size, tuple(tree.nodes))
+
+
+def _size(last: Row | None) -> int:
+    return 0 if last is None else last.entry + 1
 
 
 def _grow(

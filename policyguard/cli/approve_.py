@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +14,34 @@ from policyguard.attest.approval import (
     NAMESPACE,
     ApprovalStatement,
     RefusedApproval,
-    Sought,
     approval_statement,
 )
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
-from policyguard.cli.jobs import job_request, review_files
-from policyguard.cli.main import FINDINGS, OK
+from policyguard.cli.approve_keep import as_note, in_folder, in_log, read_approval, ssh_sign
+from policyguard.cli.approve_list import list_approvals
+from policyguard.cli.approve_what import Approved, approved_by, limits_of, own_account, sought_by
+from policyguard.cli.jobs import review_files
+from policyguard.cli.main import OK
 from policyguard.cli.options import (
     json_option,
     key_option,
     needed,
     passphrase,
     policies_option,
-    read_request,
     settings,
     write_new,
 )
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
-from policyguard.errors import ConfigurationError, RequestError, SigningError
-from policyguard.evidence.approvals import Presented, Refusal, folder_approvals, vouched
-from policyguard.evidence.approvals import examine as examine_approvals
-from policyguard.evidence.gitdir import find_gitdir
-from policyguard.evidence.identity import account_name
-from policyguard.evidence.notes import NOTES_REF, note_line
-from policyguard.evidence.repository import code_record
-from policyguard.evidence.review import job_sought, load_signers
+from policyguard.decide.snapshot import Snapshot
+from policyguard.errors import RequestError
+from policyguard.evidence.approvals import Presented, vouched
+from policyguard.evidence.review import load_signers
 from policyguard.keyfiles import read_private_key
-from policyguard.model.request import Request
 from policyguard.snapshots import load_snapshot
-from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, parse_duration_s, sha256_digest
-
-LOOK_S = 60.0
-_NAME = re.compile(r"[^A-Za-z0-9._-]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Approved:
-    """What is to be approved: subjects by name, what is done with which resource, and the request if there is one."""
-
-    subjects: Mapping[str, str]
-    action: str
-    resource: str
-    sought: Sought | None = None
+from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 
 
 @click.command("approve", context_settings={"ignore_unknown_options": True})
@@ -86,6 +64,8 @@ class _Approved:
 @click.option("--ssh-key", type=click.Path(path_type=Path), help="Sign with ssh-keygen and this SSH key.")
 @click.option("--payload", type=click.Path(path_type=Path), help="Write what is to be signed to this file, unsigned.")
 @click.option("--note", is_flag=True, help="Keep it as a git note on the tree, instead of in a folder.")
+@click.option("--log", type=click.Path(path_type=Path), help="Keep it as an entry of this log, which `key:` signs.")
+@click.option("--add", type=click.Path(path_type=Path), help="Take this signed approval into the log.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where approvals are kept.")
 @click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
 @json_option
@@ -96,101 +76,59 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) 
     Needs --key, or --ssh-key, or --payload FILE to sign by hand with `ssh-keygen -Y sign`. Exits with 1 where --list
     finds an approval that does not count.
     """
-    config = settings(policies=given.pop("policies"), approvals=given.pop("folder"))
+    if sum((given["note"], given["log"] is not None, given["folder"] is not None)) > 1:
+        raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
+    config = settings(policies=given.pop("policies"), approvals=given.pop("folder"), approval_log=given["log"])
     if listing:
         return _list(config, given, words, as_json)
-    statement = _statement(_approved(given, words), given, time.time_ns())
+    if given["add"] is not None:
+        return _add(config, given["add"], as_json)
+    signers = None if config.policies is None else _signers(config)
+    statement = _statement(approved_by(given, words), given, time.time_ns())
+    _check_account(statement.predicate.approver, signers)
     payload_file: Path | None = given["payload"]
     if payload_file is not None:
         write_new(payload_file, statement.payload)
         made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
     else:
         signed = _signed(statement.payload, given["key"], given["ssh_key"])
-        made = _noted(statement, signed) if given["note"] else _kept(statement, signed, config)
-        made |= _doubt(config, signed)
+        made = _put(statement, signed, given, config, signers)
     _tell(statement, made, as_json)
     return OK
 
 
-def _approved(given: Mapping[str, Any], words: Sequence[str]) -> _Approved:
-    artifacts = {name: str(given[name]) for name in ("tree", "checkpoint", "policy") if given[name]}
-    if sum((given["job"] is not None, given["request_file"] is not None, bool(artifacts))) != 1:
-        raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
-    if artifacts:
-        if not given["action"] or not given["resource"]:
-            raise click.UsageError("--tree, --checkpoint and --policy need --action and --resource")
-        return _Approved(subjects=artifacts, action=given["action"], resource=given["resource"])
-    sought = _sought(given, words)
-    subjects = dict(sought.found)
-    if not given["limits"]:
-        subjects["request"] = sought.request_digest
-    elif not sought.found:
-        raise click.UsageError("--limit needs a tree, as --job finds one; a request without one is approved exactly")
-    if given["any_command"]:
-        subjects.pop("command", None)
-    return _Approved(
-        subjects=subjects, action=given["action"] or sought.request.action,
-        resource=given["resource"] or sought.request.resource.ref, sought=sought,
-    )  # fmt: skip
+def _add(config: Config, path: Path, as_json: bool) -> int:
+    made = in_log(read_approval(path), config, _signers(config))
+    if as_json:
+        say_json(made)
+    else:
+        say(f"{path}: entry {made['entry']}")
+    return OK
 
 
-def _sought(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
-    if given["job"] is None:
-        return Sought(request=read_request(given["request_file"]))
-    if not words:
-        raise click.UsageError("--job needs the command it is for, after `--`")
-    request, inputs = job_request(given["job"], words, os.environ)
-    if _own(request):
-        raise RequestError(
-            "names no requester but you, expected `subject:` in the job file", path=str(given["job"]),
-            help="the request that is approved says who asks; nobody approves their own",
-        )  # fmt: skip
-    owners = {os.geteuid(), 0}
-    record = code_record(inputs.directory, owners, time.monotonic() + LOOK_S)
-    if record["dirty"]:
-        raise ConfigurationError(
-            f"{inputs.directory}: has changes that are not committed, expected exactly what is approved",
-            help="look at the commit itself: `git stash`, or a fresh clone",
-        )
-    return job_sought(request, inputs, record, find_gitdir(inputs.directory, owners).root)
-
-
-def _own(request: Request) -> bool:
-    return request.subject.ref == _account()
-
-
-def _account() -> str | None:
-    name = account_name(os.getuid())
-    return None if name is None else f"user:{name}"
-
-
-def _statement(approved: _Approved, given: Mapping[str, Any], now: Instant) -> ApprovalStatement:
-    approver = given["approver"] or _account()
+def _statement(approved: Approved, given: Mapping[str, Any], now: Instant) -> ApprovalStatement:
+    approver = given["approver"] or own_account()
     if approver is None or not given["reason"]:
         raise click.UsageError("give --reason TEXT" if approver else "give --as user:NAME")
     approved_at = now // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     ref, start, target = given["target"] or ("", "", "")
+    lifetime_s = _lifetime_s(given["expires"])
     try:
-        lifetime_s = parse_duration_s(given["expires"])
         return approval_statement(
             subjects=approved.subjects, action=approved.action, resource=approved.resource, approver=approver,
             reason=given["reason"], approved_at=approved_at, expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
-            limits=_limits(given["limits"]), any_command=given["any_command"], target_ref=ref, from_id=start,
+            limits=limits_of(given["limits"]), any_command=given["any_command"], target_ref=ref, from_id=start,
             target_id=target,
         )  # fmt: skip
     except (RefusedApproval, ValueError) as problem:
-        raise ConfigurationError(f"this approval would never count: {problem}") from None
+        raise RequestError(f"would never count: {problem}", path="this approval") from None
 
 
-def _limits(texts: Sequence[str]) -> FrozenMap:
-    limits: dict[str, Value] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name or name in limits:
-            raise click.UsageError(f"--limit: found `{text}`, expected NAME=VALUE, each name once")
-        words: dict[str, Value] = {"true": True, "false": False}
-        limits[name] = int(value) if value.isascii() and value.isdigit() else words.get(value, value)
-    return FrozenMap(limits)
+def _lifetime_s(text: str) -> int:
+    try:
+        return parse_duration_s(text)
+    except ValueError as problem:
+        raise RequestError(str(problem), path="--expires") from None
 
 
 def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented:
@@ -199,56 +137,32 @@ def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented
     if key is not None:
         signer = read_private_key(key, passphrase=passphrase())
         return Presented("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
-    return Presented("this", payload, _ssh_sign(payload, Path(str(ssh_key))))
+    return Presented("this", payload, ssh_sign(payload, Path(str(ssh_key))))
 
 
-def _kept(statement: ApprovalStatement, signed: Presented, config: Config) -> dict[str, str]:
-    """Write the approval into the folder of approvals, as new files."""
-    folder = config.approvals or Path("approvals")
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(statement.payload)[:16]}.json"
-    if signed.signature is not None:
-        # The signature stands first: a crash between the two leaves a signature of nothing, which nobody reads.
-        write_new(folder / f"{name}.sig", signed.signature)
-    write_new(folder / name, signed.content)
-    return {"approval": str(folder / name)}
+def _put(
+    statement: ApprovalStatement, signed: Presented, given: Mapping[str, Any], config: Config, signers: Signers | None
+) -> dict[str, str]:
+    """Keep the approval where the options say, else where the configuration does, else in a folder here."""
+    if given["note"]:
+        return as_note(statement, signed) | _doubt(signers, signed)
+    # Where both are configured reviewers have the folder, and whoever keeps the log takes approvals into it.
+    if given["log"] is not None or (config.approvals is None and config.approval_log is not None):
+        return in_log(signed, config, signers or _signers(config))
+    return in_folder(statement, signed, config) | _doubt(signers, signed)
 
 
-def _noted(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
-    """Append the approval to the note on the tree that it names; git writes it."""
-    tree = statement.named.get("tree")
-    if tree is None:
-        raise click.UsageError("--note needs a tree, from --job or --tree")
-    line = signed.content if signed.signature is None else note_line(signed.content, signed.signature)
-    command = ["git", "notes", f"--ref={NOTES_REF.decode()}", "append", "-F", "-", tree]
-    try:
-        done = subprocess.run(command, input=line, capture_output=True, check=False)
-    except OSError as problem:
-        raise ConfigurationError("git is not installed, expected it for --note") from problem
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
-        raise ConfigurationError(f"git did not write the note: {said[:200].lower()}")
-    return {"note": f"{NOTES_REF.decode()} on {tree}", "share": f"git push origin {NOTES_REF.decode()}"}
+def _check_account(account: str, signers: Signers | None) -> None:
+    if signers is not None and account not in signers.by_account:
+        raise RequestError(
+            f"`{account}` is an account of nobody whom the policies know, expected one in `Persons`", path="--as"
+        )
 
 
-def _ssh_sign(payload: bytes, key: Path) -> bytes:
-    program = shutil.which("ssh-keygen")
-    if program is None:
-        raise SigningError("ssh-keygen is not installed, expected it for --ssh-key", help="or sign with --key")
-    done = subprocess.run(
-        [program, "-Y", "sign", "-n", NAMESPACE, "-f", str(key)], input=payload, capture_output=True, check=False
-    )
-    if done.returncode != 0 or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
-        raise SigningError(f"ssh-keygen did not sign with `{key}`: {said[:200].lower()}")
-    return done.stdout
-
-
-def _doubt(config: Config, presented: Presented) -> dict[str, str]:
+def _doubt(signers: Signers | None, presented: Presented) -> dict[str, str]:
     """Return why this approval would not count here, as far as that can be told."""
-    if config.policies is None:
+    if signers is None:
         return {}
-    signers = _signers(config)
     try:
         vouched(presented, signers, time.time_ns())
     except RefusedApproval as problem:
@@ -257,10 +171,15 @@ def _doubt(config: Config, presented: Presented) -> dict[str, str]:
 
 
 def _signers(config: Config) -> Signers:
-    """Return whose keys count here; a compiled snapshot is one that the keys in trust.yaml have signed."""
+    """Return whose keys count here."""
+    return load_signers(_snapshot(config).people, review_files(config))
+
+
+def _snapshot(config: Config) -> Snapshot:
+    """Return the policies; a compiled snapshot is one that the keys in trust.yaml have signed."""
     path = needed(config, "policies")
     keys = () if path.is_dir() else tuple(trusted.key for trusted in read_trust(needed(config, "trust")).keys)
-    return load_signers(load_snapshot(path, keys).people, review_files(config))
+    return load_snapshot(path, keys)
 
 
 def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) -> None:
@@ -279,32 +198,10 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
 
 
 def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
-    signers = _signers(config)
-    sought = _sought(given, words) if given["job"] is not None or given["request_file"] is not None else None
-    now = time.time_ns()
-    rows: list[dict[str, str]] = []
-    for each in folder_approvals(str(needed(config, "approvals"))):
-        row = {"source": each.source, "standing": "counts" if sought else "signed"}
-        try:
-            if isinstance(each, Refusal):
-                raise RefusedApproval(each.code.removeprefix("approval."), each.message)
-            predicate = vouched(each, signers, now).statement.predicate
-            row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
-                    "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
-            refused = examine_approvals([each], signers, sought, now).refused if sought else ()
-            if refused:
-                row |= {"standing": refused[0].code, "message": refused[0].message}
-        except RefusedApproval as problem:
-            row |= {"standing": problem.code, "message": str(problem)}
-        rows.append(row)
-    _show(rows, as_json)
-    return FINDINGS if any("message" in row for row in rows) else OK
-
-
-def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
-    if as_json:
-        say_json({"approvals": rows})
-        return
-    for row in rows:
-        told = row.get("message") or f"{row['approver']}  {row['action']}  {row['resource']}  until {row['expires']}"
-        say(f"{row['standing']:<24}  {row['source']}  {told}", fg="red" if "message" in row else None)
+    files = review_files(config)
+    if not files.keeps_approvals:
+        needed(config, "approvals", "--folder")
+    sought = sought_by(given, words) if given["job"] is not None or given["request_file"] is not None else None
+    snapshot = _snapshot(config)
+    log = config.log if sought is not None and sought.request.action in snapshot.approved_once else None
+    return list_approvals(files, load_signers(snapshot.people, files), sought, log, as_json=as_json)

@@ -11,20 +11,20 @@ from typing import Any
 
 import click
 
-from policyguard.attest.dsse import Envelope, parse
+from policyguard.attest.dsse import parse
 from policyguard.attest.keys import encode_base64
 from policyguard.attest.note import NoteKey
-from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.check import LogSummary, check_log
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.audit_entries import Shown, shown_entry
 from policyguard.cli.main import FINDINGS
 from policyguard.cli.options import json_option, key_option, log_option, needed, passphrase, settings, trust_option
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
-from policyguard.errors import AuditError, VerificationError
+from policyguard.errors import AuditError
 from policyguard.keyfiles import read_private_key
 from policyguard.snapshots import read_bounded
 
@@ -68,14 +68,14 @@ def verify(kept: tuple[Path, ...], as_json: bool, **given: Any) -> int:
 @click.argument("entry", type=ENTRY)
 @json_option
 def show(entry: int, as_json: bool, log: Path | None) -> None:
-    """Show the decision at index ENTRY."""
+    """Show the decision, or the approval, at index ENTRY."""
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
-        envelope, predicate = _decision(row_at(store, entry).leaf, entry)
+        shown = shown_entry(row_at(store, entry).leaf, entry)
     if as_json:
-        say_json({"entry": entry, "statement": json.loads(envelope.payload)})
+        say_json({"entry": entry, "statement": shown.statement})
         return
-    say(_line(entry, predicate))
-    say(json.dumps(json.loads(envelope.payload)["predicate"], indent=2, ensure_ascii=False))
+    say(shown.line)
+    say(json.dumps(shown.statement["predicate"], indent=2, ensure_ascii=False))
 
 
 @command.command("prove")
@@ -106,13 +106,16 @@ def prove(entry: int | None, since: int | None, log: Path | None) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on as entries arrive.")
 @json_option
 def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> None:
-    """Show the newest decisions, one line each."""
+    """Show the newest decisions and approvals, one line each."""
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
         last = store.last()
         start = max(0, (last.entry + 1 if last is not None else 0) - max(0, count))
         while True:
-            for entry, predicate in _entries(store, start):
-                _print(entry, predicate, as_json)
+            for entry, shown in _entries(store, start):
+                if as_json:
+                    say_json(shown.data)
+                else:
+                    say(shown.line)
                 start = entry + 1
             if not follow:
                 return
@@ -120,36 +123,11 @@ def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> None:
             time.sleep(POLL_S)
 
 
-def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, Predicate]]:
+def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, Shown]]:
     last = store.last()
     if last is not None and start <= last.entry:
         for row in store.read(start, last.entry + 1):
-            yield row.entry, _decision(row.leaf, row.entry)[1]
-
-
-def _decision(leaf: bytes, entry: int) -> tuple[Envelope, Predicate]:
-    try:
-        envelope = parse(leaf)
-        return envelope, parse_statement(envelope.payload).predicate
-    except VerificationError as problem:
-        raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from problem
-
-
-def _print(entry: int, predicate: Predicate, as_json: bool) -> None:
-    if as_json:
-        say_json({"entry": entry, "decision": predicate.decision, "requester": predicate.requester,
-                  "action": predicate.action, "resource": predicate.resource, "issued_at": predicate.issued_at,
-                  "reason_codes": predicate.reason_codes, "decision_id": predicate.decision_id})  # fmt: skip
-    else:
-        say(_line(entry, predicate))
-
-
-def _line(entry: int, predicate: Predicate) -> str:
-    reasons = ",".join(predicate.reason_codes)
-    return (
-        f"{entry:>6}  {predicate.issued_at:<30}  {predicate.decision.upper():<5}  {predicate.requester}  "
-        f"{predicate.action}  {predicate.resource}  {reasons}"
-    )
+            yield row.entry, shown_entry(row.leaf, row.entry)
 
 
 def _log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
@@ -175,11 +153,12 @@ def _sound(summary: LogSummary, as_json: bool, *, signed: bool) -> int:
     if as_json:
         say_json({
             "verified": True, "signatures_checked": signed, "origin": checkpoint.origin, "size": checkpoint.size,
-            "root": checkpoint.root.hex(), "checkpoints": summary.checkpoints,
+            "root": checkpoint.root.hex(), "checkpoints": summary.checkpoints, "approvals": summary.approvals,
         })  # fmt: skip
         return 0
     say("SOUND   ", nl=False, fg="green", bold=True)
-    say(f"{checkpoint.size} entries of {checkpoint.origin} under {summary.checkpoints} checkpoints, "
+    approvals = f", {summary.approvals} of them approvals," if summary.approvals else ""
+    say(f"{checkpoint.size} entries of {checkpoint.origin}{approvals} under {summary.checkpoints} checkpoints, "
         f"root {checkpoint.root.hex()[:16]}")  # fmt: skip
     if not signed:
         say("signatures were not checked: give --trust or --key to know who signed", err=True, fg="yellow")

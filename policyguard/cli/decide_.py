@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from policyguard.cli.jobs import review_files
 from policyguard.cli.options import (
     check_replaceable,
     guard_options,
     json_option,
+    observed_option,
     open_guard,
     read_request,
     replace_file,
@@ -19,15 +21,19 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say_explanation, say_json
 from policyguard.hooks.answer import decision_code, decision_data
+from policyguard.hooks.reviewing import hook_collectors
 
 
 @click.command("decide")
 @guard_options
+@observed_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
 @json_option
 @click.argument("request")
-def command(request: str, out: Path | None, as_json: bool, **given: Any) -> int:
+def command(request: str, out: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any) -> int:
     """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
+
+    Approvals are read where the configuration says, for actions that are approved by their request alone.
 
     Exits with 0 when allowed, 77 when denied, 65 when the request does not fit the schema (a denial is signed and
     logged all the same).
@@ -35,7 +41,8 @@ def command(request: str, out: Path | None, as_json: bool, **given: Any) -> int:
     asked = read_request(request)
     if out is not None:
         check_replaceable(out)
-    with open_guard(settings(**given)) as guard:
+    config = settings(**given)
+    with open_guard(config, collectors=hook_collectors(review_files(config), observed)) as guard:
         signed = guard.decide(asked)
     if out is not None:
         replace_file(out, signed.to_json() + b"\n")

@@ -6,14 +6,20 @@ from typing import Any
 
 import click
 
-from policyguard.cli.options import guard_options
+from policyguard.cli.options import guard_options, observed_option
 from policyguard.hooks.stdio import main
 
 
 @click.command("hook")
 @guard_options
-@click.option("--observed", multiple=True, metavar="PATH", help="An attribute that the calling platform itself saw.")
+@observed_option
 @click.option("--look", is_flag=True, help="Look at identity and repository here, too.")
+@click.option("--approvals", metavar="FOLDER", help="Where approvals are kept.")
+@click.option("--approval-log", metavar="FILE", help="A log that holds approvals as entries.")
+@click.option("--allowed-signers", metavar="FILE", help="Whose SSH keys sign approvals, OpenSSH's format.")
+@click.option("--revoked-keys", metavar="FILE", help="Keys that speak for nobody any more.")
+@click.option("--gpg-keyring", metavar="FILE", help="With --look: the only GPG keys that sign commits.")
+@click.option("--accepted", metavar="FILE", help="With --look: commits and trees that were reviewed before.")
 @click.option("--json", "as_json", is_flag=True, help="The answer is JSON in any case.")
 def command(observed: tuple[str, ...], look: bool, as_json: bool, **given: Any) -> int:  # noqa: ARG001
     """Answer the AuthZEN request on standard input with one JSON object; sign and log the decision.
@@ -21,6 +27,11 @@ def command(observed: tuple[str, ...], look: bool, as_json: bool, **given: Any) 
     Exits with 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration. With a compiled snapshot and all
     of --policies, --key and --log it starts several times faster.
     """
-    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    words = [
+        word
+        for name, value in given.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     words += [word for path in observed for word in ("--observed", path)]
     return main([*words, "--look"] if look else words)

@@ -149,5 +149,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     ),
     "denied-ceiling": _request("ivan", "job:submit", "job", "team/vision/run-17", gpus=256),
     "denied-unknown-attribute": _request("alice", "job:submit", "job", "team/vision/run-17", gpu=8),
+    "denied-alone": {
+        **_request("ines", "job:breakglass-kill", "job", "team/vision/run-21"), "context": {"ticket": "INC-18"},
+    },
 }  # fmt: skip
-"""Requests that decide, by file name. A job is allowed only where somebody looks at it: `policyguard run`."""
+"""Requests that decide, by file name. A job is allowed only where somebody looks at it: `policyguard run`.
+
+What is denied alone is allowed with a second person's approval: docs/approvals.md.
+"""

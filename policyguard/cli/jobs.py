@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from policyguard.cli.options import read_input
 from policyguard.config import Config
 from policyguard.config_looks import Looks
 from policyguard.decide.snapshot import Snapshot
@@ -28,7 +29,6 @@ from policyguard.hooks.jobfile import read_job
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
-from policyguard.snapshots import read_bounded
 
 MAX_JOB_BYTES = 262_144
 
@@ -84,15 +84,16 @@ def reviewing_collectors(config: Config, request: Request) -> Collectors:
 def review_files(config: Config) -> ReviewFiles:
     """Return where the configuration keeps what reviews are judged by."""
     return ReviewFiles(
-        approvals=config.approvals, allowed_signers=config.allowed_signers, revoked_keys=config.revoked_keys,
-        accepted=config.accepted, signed_only=config.signed_commits,
+        approvals=config.approvals, approval_log=config.approval_log, allowed_signers=config.allowed_signers,
+        revoked_keys=config.revoked_keys, gpg_keyring=config.gpg_keyring, accepted=config.accepted,
+        signed_only=config.signed_commits,
     )  # fmt: skip
 
 
 def job_request(path: Path, words: Sequence[str], environment: Mapping[str, str]) -> tuple[Request, JobInputs]:
     """Return the request of a job file and what is to be measured for this command, here."""
     try:
-        data = read_value(read_bounded(path, MAX_JOB_BYTES), str(path))
+        data = read_value(read_input(path, MAX_JOB_BYTES), str(path))
     except PolicyErrors as problems:
         raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
     return read_job(data, words, _here(), environment)

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import click
 
-from policyguard.config import VARIABLE, Config, find_config
+from policyguard.config import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.guard import Collectors, Guard
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
-from policyguard.snapshots import kind_of, read_start
+from policyguard.snapshots import kind_of, read_bounded, read_start
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +29,9 @@ key_option = click.option("--key", type=_FILE, help="Private key file that signs
 log_option = click.option("--log", type=_FILE, help="Decision log, an SQLite file.")
 trust_option = click.option("--trust", type=_FILE, help="What a verifier accepts, trust.yaml.")
 audience_option = click.option("--audience", help="Whom decisions are for.")
+observed_option = click.option(
+    "--observed", multiple=True, metavar="PATH", help="An attribute that the calling platform itself saw."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
 
 
@@ -45,12 +48,14 @@ def settings(**given: Any) -> Config:
     return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
-def needed(config: Config, name: str) -> Path:
-    """Return a path that must be given, else raise `ConfigurationError` naming the option."""
+def needed(config: Config, name: str, option: str | None = None) -> Path:
+    """Return a path that must be given, else raise `ConfigurationError` naming the option, `--NAME` if not given."""
     path: Path | None = getattr(config, name)
     if path is None:
+        word = option or f"--{name}"
+        spelled = next(each for each, field in PATHS.items() if field == name)
         raise ConfigurationError(
-            f"--{name} is missing, expected a path", help=f"give --{name}, or `{name}:` in a policyguard.yaml"
+            f"{word} is missing, expected a path", help=f"give {word}, or `{spelled}:` in a policyguard.yaml"
         )
     return path
 
@@ -74,7 +79,19 @@ def read_request(source: str) -> Request:
     """Return the request in this file, or on standard input for `-`."""
     if source == "-":
         return Request.from_json(_standard_input())
-    return Request.from_json(read_start(Path(source), MAX_REQUEST_BYTES + 1))
+    return Request.from_json(read_input(Path(source), MAX_REQUEST_BYTES + 1, read_start))
+
+
+def read_input(path: Path, most: int, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
+    """Return the bytes of a file that says what is asked about: a request, a job, a signed decision; at most so many.
+
+    Raises:
+        RequestError: it cannot be read. What is asked about is bad data (65), what answers is configuration (78).
+    """
+    try:
+        return read(path, most)
+    except ConfigurationError as problem:
+        raise RequestError(problem.message.removeprefix(f"{path}: "), path=str(path), help=problem.help) from problem
 
 
 def _standard_input() -> bytes:

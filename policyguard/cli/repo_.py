@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from policyguard.cli.options import (
     settings,
 )
 from policyguard.cli.output import say, say_explanation, say_json
+from policyguard.config import Config
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.gitdir import GitDir, head, ref_id
 from policyguard.evidence.identity import account_name
@@ -36,6 +38,7 @@ from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.snapshots import load_snapshot
 
+_REVIEW = ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "approval_log")
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
@@ -67,8 +70,9 @@ def check(
     updates = _updates(range, from_stdin, repo, ref)
     pusher = account or f"user:{account_name(os.getuid())}"
     options = GitOptions(
-        kind="pre-receive", repo=str(repo), resource=resource, policies=str(path), key="", log="", pusher=("PUSHER={}",)
-    )
+        kind="pre-receive", repo=str(repo), resource=resource, policies=str(path), key="", log="",
+        pusher=("PUSHER={}",), **_reviewed_by(config, {}),
+    )  # fmt: skip
     asked = ask(options, updates, {**os.environ, "PUSHER": pusher}, snapshot.people, assume_signed=assume_signed)
     accepted = True
     for each in asked:
@@ -120,18 +124,18 @@ def _resolved(git: GitDir, word: str) -> str:
 @click.option("--gpg-keyring", type=click.Path(path_type=Path), help="The only GPG keys that count, `gpg --export`.")
 @click.option("--approvals", type=click.Path(path_type=Path), help="A folder of approvals, beside those in git notes.")
 @click.option("--owner", type=int, multiple=True, help="A uid that may own the repository, beside ours and root.")
+@click.option("--approval-log", type=click.Path(path_type=Path), help="A log that holds approvals as entries.")
 @click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
 @click.option("--resource-uri", help="Where consumers find the repository, for the summaries.")
 @click.option("--level", multiple=True, help="A SLSA source level that the operator claims, for the summaries.")
 @click.argument("repo", type=_REPO)
 def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
-    more: dict[str, Any] = {
-        name: _optional(given.pop(name))
-        for name in ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "vsa")
-    }
-    more |= {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
+    more: dict[str, Any] = {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
+    more["vsa"] = _optional(given.pop("vsa"))
+    reviewed_by = {name: given.pop(name) for name in _REVIEW}
     config = settings(**given)
+    more |= _reviewed_by(config, reviewed_by)
     if "post-receive" in kind and (more["vsa"] is None or more["resource_uri"] is None):
         raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")
     for each in kind or ("pre-receive",):
@@ -144,6 +148,11 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
         path, written = install(options)
         say(f"{'written' if written else 'current'}  {path}")
     return OK
+
+
+def _reviewed_by(config: Config, given: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Return where approvals are kept and whose keys count: what was given, else what the configuration says."""
+    return {name: _optional(given.get(name) or getattr(config, name)) for name in _REVIEW}
 
 
 def _store(repo: Path, owners: tuple[int, ...]) -> Path:

@@ -14,7 +14,15 @@ from policyguard.attest.trust import Trust, parse_trust
 from policyguard.audit.receipt import MAX_SIGNED_BYTES
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import look_at_job
-from policyguard.cli.options import audience_option, json_option, needed, read_request, settings, trust_option
+from policyguard.cli.options import (
+    audience_option,
+    json_option,
+    needed,
+    read_input,
+    read_request,
+    settings,
+    trust_option,
+)
 from policyguard.cli.output import say, say_json
 from policyguard.config import Config
 from policyguard.errors import ConfigurationError, PolicyErrors
@@ -50,7 +58,7 @@ def command(
     if config.audience is None:
         raise ConfigurationError("--audience is missing, expected this worker's own name")
     request, bound = _about_to_run(config, request_file, job, words)
-    data = read_bounded(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
+    data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     store = UsedDecisions.open(used) if used is not None else None
     verified = verify(
         data, trust, request, audience=config.audience, now=time.time_ns(), bound=bound, used=store

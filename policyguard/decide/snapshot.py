@@ -41,7 +41,7 @@ from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
-from policyguard.model.policy import Person, PolicySet, Quorum, Schema
+from policyguard.model.policy import REQUEST, Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
 from policyguard.values import Instant, Span, one_line, parse_instant
 
@@ -309,6 +309,32 @@ class Snapshot:
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
             words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
             raise ConfigurationError(f"compiled snapshot: {one_line(words, 200).lower()}", help=_AGAIN) from problem
+
+    @property
+    def approved_alone(self) -> frozenset[str]:
+        """The actions that are approved by their request alone: every quorum that may be asked for is `of: request`."""
+        over: dict[str, bool] = {}
+        for rule in self.rules:
+            if rule.quorum is not None:
+                alone = self.quorums[rule.quorum].of == REQUEST
+                # INVARIANT I195: an action is approved without a look at work only if all its quorums say so.
+                over |= {action: alone and over.get(action, True) for action in rule.actions}
+        return frozenset(action for action, alone in over.items() if alone)
+
+    @property
+    def approved_once(self) -> frozenset[str]:
+        """The actions of which an allow may use approvals up: a quorum that may be asked for counts them once."""
+        return frozenset(
+            action
+            for rule in self.rules
+            if rule.quorum is not None and self.quorums[rule.quorum].once
+            for action in rule.actions
+        )
+
+    def spends(self, decision: Decision) -> bool:
+        """Return whether this allow uses up its approvals: a quorum that was met counts them once."""
+        quorums = (self.by_id[rule_id].quorum for rule_id in decision.requiring)
+        return decision.allowed and any(self.quorums[each].once for each in quorums if each is not None)
 
     def warm(self) -> None:
         """Build now what is else built when a decision first needs it: for hosts that live long."""

@@ -15,6 +15,7 @@ from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.errors import EvidenceError
 from policyguard.evidence.files import shown
 from policyguard.evidence.gitobjects import ObjectReader
+from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 GIT_NAMESPACE = "git"
@@ -27,7 +28,6 @@ _IDENTITY = re.compile(rb"[^<>\n\0]*<([^<>\n\0]*)> -?(\d{1,12}) [+-]\d{4}")
 _OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _TRAILER = re.compile(rb"^[ \t]*co-(?:authored|developed)-by[ \t]*:([^\n]*)$", re.IGNORECASE | re.MULTILINE)
 _TRAILER_MAIL = re.compile(rb"[^<>]*<([^<>]+)>[^<>]*")
-_SSH_BEGIN = b"-----BEGIN SSH SIGNATURE-----"
 
 
 class Commit:
@@ -66,21 +66,23 @@ class Commit:
 
 
 def contributors_of(
-    reader: ObjectReader, head: str, signers: Signers, accepted: Collection[str] = (), *, signed_only: bool = False
-) -> tuple[str, ...]:
+    reader: ObjectReader, head: str, signers: Signers, accepted: Collection[str] = (), *, signed_only: bool = False,
+    keyring: Keyring | None = None,
+) -> tuple[str, ...]:  # fmt: skip
     """Return the accounts, sorted, of everybody who had a hand in the commits since the accepted ones.
 
     Args:
         head: the commit that is about to run, or to be merged.
         accepted: ids of commits or trees that were reviewed before; what they hold is not looked at again.
         signed_only: a commit without a good signature has an unknown contributor, as its author is only a claim.
+        keyring: the pinned GPG keys; without it a GPG signature is of somebody unknown.
 
     Raises:
-        EvidenceError: a commit is missing (shallow history), damaged, or there are too many.
+        EvidenceError: a commit is missing (shallow history), damaged, or there are too many, or too many to verify.
     """
     found: set[str] = set()
     for commit in commits_since(reader, head, frozenset(accepted)):
-        found |= commit_accounts(commit, signers, signed_only=signed_only)
+        found |= commit_accounts(commit, signers, signed_only=signed_only, keyring=keyring)
     return tuple(sorted(found))
 
 
@@ -99,7 +101,9 @@ def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> 
     yield from inside.values()
 
 
-def commit_accounts(commit: Commit, signers: Signers, *, signed_only: bool = False) -> set[str]:
+def commit_accounts(
+    commit: Commit, signers: Signers, *, signed_only: bool = False, keyring: Keyring | None = None
+) -> set[str]:
     """Return the accounts of one commit's author, committer, co-authors and signer."""
     identities = commit.values(b"author", b"committer")
     mails = [_mail(identity) for identity in identities]
@@ -112,7 +116,10 @@ def commit_accounts(commit: Commit, signers: Signers, *, signed_only: bool = Fal
         match = _TRAILER_MAIL.fullmatch(trailer.strip())
         found.add(_account(signers, match[1] if match else None, commit))
     signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
-    found |= {_signer(commit, signature, signers) for signature in signatures}
+    found |= {
+        signature_account(commit, signature, signers, keyring) or f"unknown:signature-{commit.oid[:12]}"
+        for signature in signatures
+    }
     if signed_only and not signatures:
         found.add(f"unknown:unsigned-{commit.oid[:12]}")
     return found
@@ -136,13 +143,16 @@ def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
     return signers.person_of(parsed.key, GIT_NAMESPACE, (committed_at(commit),)).accounts[0]
 
 
-def _signer(commit: Commit, signature: bytes, signers: Signers) -> str:
-    if not signature.startswith(_SSH_BEGIN):
-        return f"unknown:signature-{commit.oid[:12]}"
+def signature_account(commit: Commit, signature: bytes, signers: Signers, keyring: Keyring | None) -> str | None:
+    """Return the account of whoever signed the commit, with SSH or GPG; None if that is no known person's signature."""
+    if signature.startswith(PGP_BEGIN):
+        # INVARIANT I199: a GPG signature is a known person's by the pinned keyring, or work of somebody unknown.
+        person = None if keyring is None else keyring.person_of(commit.signed, signature)
+        return person.accounts[0] if person is not None else None
     try:
         return commit_signer(commit, signature, signers)
     except (UnknownSigner, SshSignatureError):
-        return f"unknown:signature-{commit.oid[:12]}"
+        return None
 
 
 def _mail(identity: bytes) -> bytes | None:

@@ -55,12 +55,13 @@ def note_approvals(git: GitDir, reader: ObjectReader, oids: Sequence[str]) -> It
 def _lines(source: str, note: bytes) -> Iterator[Presented | Refusal]:
     lines = [line for line in note.split(b"\n") if line.strip()]
     for number, line in enumerate(lines[:MAX_LINES], 1):
-        yield _presented(f"{source}#{number}", line)
+        yield presented_line(f"{source}#{number}", line)
     if len(lines) > MAX_LINES:
         yield Refusal(source, "approval.too_many", f"holds {len(lines)} lines, expected at most {MAX_LINES}")
 
 
-def _presented(source: str, line: bytes) -> Presented | Refusal:
+def presented_line(source: str, line: bytes) -> Presented | Refusal:
+    """Return the approval that one line holds, or why it holds none."""
     if b'"payloadType"' in line:
         return Presented(source, line)
     try:

@@ -14,16 +14,15 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from policyguard.attest.signers import Signers, UnknownSigner
-from policyguard.attest.sshsig import SshSignatureError
+from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import Presented, Refusal
-from policyguard.evidence.contributors import Commit, commit_accounts, commit_signer
+from policyguard.evidence.contributors import Commit, commit_accounts, signature_account
 from policyguard.evidence.files import read_small, shown
 from policyguard.evidence.gitdir import MAX_PACKED_REFS_BYTES, GitDir, head, history_doors, ref_id
 from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
 from policyguard.evidence.notes import note_approvals
-from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
+from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.push_objects import Trees, find_store, shallow_file
 
 MAX_UPDATES = 1_000
@@ -224,12 +223,10 @@ class _Look:
 
     def _note_commit(self, seen: Seen, commit: Commit) -> None:
         seen.commits += 1
-        seen.accounts |= commit_accounts(commit, self._signers)
+        seen.accounts |= commit_accounts(commit, self._signers, keyring=self._keyring)
         signer = self._signer(commit)
         if signer is not None:
             seen.signers.add(signer)
-            # What could not be read as an SSH signature was read as another one, so it is of nobody unknown.
-            seen.accounts.discard(f"unknown:signature-{commit.oid[:12]}")
         elif len(seen.unsigned) <= MAX_UNSIGNED:
             seen.unsigned.add(commit.oid)
         for path, was, now in self._touched(commit):
@@ -237,15 +234,7 @@ class _Look:
 
     def _signer(self, commit: Commit) -> str | None:
         signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
-        if len(signatures) != 1:
-            return None
-        if signatures[0].startswith(PGP_BEGIN):
-            person = None if self._keyring is None else self._keyring.person_of(commit.signed, signatures[0])
-            return person.accounts[0] if person is not None else None
-        try:
-            return commit_signer(commit, signatures[0], self._signers)
-        except (SshSignatureError, UnknownSigner):
-            return None
+        return signature_account(commit, signatures[0], self._signers, self._keyring) if len(signatures) == 1 else None
 
     def _touched(self, commit: Commit) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
         """Yield what this commit does that none of its parents had: of a merge, only what the merge itself changed."""

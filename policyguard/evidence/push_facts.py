@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from policyguard.attest.approval import Sought
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.approvals import Examined, examine, folder_approvals
+from policyguard.evidence.approvals import Examined, examine
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push import MAX_UNSIGNED, Seen
 from policyguard.evidence.push_certificate import Signed
+from policyguard.evidence.review import ReviewFiles
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import Instant, Value
@@ -35,10 +36,10 @@ class PushCollector:
 
     def __init__(
         self, seen: Seen | EvidenceError, signed: Signed, signers: Signers, transport: str,
-        approvals_folder: str | None = None,
+        files: ReviewFiles | None = None,
     ) -> None:  # fmt: skip
         self._seen, self._signed, self._signers = seen, signed, signers
-        self._transport, self._folder = transport, approvals_folder
+        self._transport, self._files = transport, files or ReviewFiles()
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return the facts of the update.
@@ -81,9 +82,7 @@ class PushCollector:
         """Return the approvals given for exactly this: the reference, where it stood, and the tree it will hold."""
         if seen.tree is None:
             return Examined()
-        presented = list(seen.presented)
-        if self._folder is not None:
-            presented += folder_approvals(self._folder)
+        presented = [*seen.presented, *self._files.presented()]
         sought = Sought(
             request=request, found={"tree": seen.tree}, demanded=("tree",), target_ref=seen.update.ref,
             from_id=seen.old_commit or "", target_id=seen.tree,

@@ -6,10 +6,12 @@ key server, no configuration of the account that the hook runs as. One process f
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 
 from policyguard.errors import EvidenceError
@@ -25,9 +27,14 @@ _REFUSED = frozenset({b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG
 
 
 class Keyring:
-    """A pinned keyring and the persons whose keys it may hold."""
+    """A pinned keyring and the persons whose keys it may hold. Remembers what it said of a signature.
 
-    def __init__(self, path: str, people: Sequence[Person]) -> None:
+    `deadline` is an instant of `time.monotonic()`: later signatures are not looked at, and nobody's answer is made up.
+    """
+
+    def __init__(self, path: str, people: Sequence[Person], *, deadline: float | None = None) -> None:
+        self._deadline = deadline
+        self._answers: dict[bytes, Person | None] = {}
         descriptor, status, self._path = open_resolved(path)
         os.close(descriptor)
         if status.st_mode & 0o002:
@@ -41,14 +48,26 @@ class Keyring:
         }
 
     def person_of(self, payload: bytes, signature: bytes) -> Person | None:
-        """Return whose good signature this is, None if it is bad, expired, revoked, of nobody known, or not one."""
+        """Return whose good signature this is, None if it is bad, expired, revoked, of nobody known, or not one.
+
+        Raises:
+            EvidenceError: the time is up.
+        """
         if self._program is None or not signature.startswith(PGP_BEGIN) or len(signature) > MAX_SIGNATURE_BYTES:
             return None
+        asked = hashlib.sha256(b"%d %b%b" % (len(payload), payload, signature)).digest()
+        if asked not in self._answers:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                raise EvidenceError(f"more GPG signatures than can be verified in time, {len(self._answers)} so far")
+            self._answers[asked] = self._verified(payload, signature)
+        return self._answers[asked]
+
+    def _verified(self, payload: bytes, signature: bytes) -> Person | None:
         with tempfile.TemporaryDirectory(prefix="policyguard-gpg-") as private:
             armour = os.path.join(private, "signature")
             with open(armour, "xb") as file:
                 file.write(signature + b"\n")
-            command = [self._program, "--homedir", private, "--keyring", self._path, "--weak-digest", "SHA1"]
+            command = [str(self._program), "--homedir", private, "--keyring", self._path, "--weak-digest", "SHA1"]
             try:
                 answer = subprocess.run(
                     [*command, "--status-fd", "1", armour, "-"], input=payload, stdout=subprocess.PIPE,

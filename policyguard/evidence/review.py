@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from policyguard.attest.approval import Sought, command_digest
 from policyguard.attest.signers import MAX_SIGNERS_BYTES, Signers, parse_allowed_signers, parse_revoked
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
+from policyguard.evidence.approval_log import logged_approvals
 from policyguard.evidence.approvals import Presented, Refusal, examine, folder_approvals
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.contributors import contributors_of
@@ -26,6 +27,7 @@ from policyguard.evidence.gitdir import find_gitdir
 from policyguard.evidence.gitobjects import ObjectReader, open_objects
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.notes import note_approvals
+from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.repository import CODE, code_record
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.policy import Person
@@ -33,6 +35,7 @@ from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant
 
 MAX_ACCEPTED = 100_000
+UNCONFIGURED = "no approval is read: neither `approvals:` nor `approvalLog:` is configured"
 
 
 class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,28 +45,43 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     approvals: Path | None = None
+    approval_log: Path | None = None
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
+    gpg_keyring: Path | None = None
     accepted: Path | None = None
     signed_only: bool = False
     """Whether a commit without a good signature is work of somebody unknown, as its author is only a claim."""
+
+    @property
+    def keeps_approvals(self) -> bool:
+        """Whether there is a place where approvals would be."""
+        return self.approvals is not None or self.approval_log is not None
+
+    def presented(self) -> Iterator[Presented | Refusal]:
+        """Yield the approvals in the folder and in the log, those of the two that there are."""
+        if self.approvals is not None:
+            yield from folder_approvals(str(self.approvals))
+        if self.approval_log is not None:
+            yield from logged_approvals(self.approval_log)
 
 
 class ReviewedRepositoryCollector:
     """Supplies `resource.code` as `RepositoryCollector` does, and with it contributors and approvals.
 
-    Use it in place of `RepositoryCollector`. `persons` are those of the policies in force.
+    Use it in place of `RepositoryCollector`. `persons` are those of the policies in force. `apart` are actions that
+    carry nobody's work: for them only the code is looked at, and `RequestReviewCollector` does the rest.
     """
 
     name = "repository"
     declares = (CODE,)
 
     def __init__(
-        self, persons: Sequence[Person], files: ReviewFiles, *, timeout_s: float = 15.0,
+        self, persons: Sequence[Person], files: ReviewFiles, *, apart: Collection[str] = (), timeout_s: float = 15.0,
         owners: Collection[int] | None = None, uid: int | None = None,
     ) -> None:  # fmt: skip
         self._uid = os.getuid() if uid is None else uid
-        self._persons, self._files = tuple(persons), files
+        self._persons, self._files, self._apart = tuple(persons), files, frozenset(apart)
         self._timeout_s = timeout_s
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
@@ -72,6 +90,8 @@ class ReviewedRepositoryCollector:
         deadline = time.monotonic() + self._timeout_s
         record = code_record(inputs.directory, self._owners, deadline)
         entries = {CODE: Fact(record, Assurance.MEASURED, self.name, now, bound=True)}
+        if request.action in self._apart:
+            return Collected(entries=entries)
         try:
             seen = self._review(request, inputs, record, now, deadline)
         except PolicyGuardError as problem:
@@ -88,20 +108,21 @@ class ReviewedRepositoryCollector:
         commit = str(record["commit"])
         sought = job_sought(request, inputs, record, git.root)
         with open_objects(git, commit, deadline) as reader:
-            contributors, problems = self._contributors(reader, commit, signers, accepted)
-            presented: list[Presented | Refusal] = []
-            if self._files.approvals is not None:
-                presented += folder_approvals(str(self._files.approvals))
+            contributors, problems = self._contributors(reader, commit, signers, accepted, deadline)
+            presented = list(self._files.presented())
             presented += note_approvals(git, reader, (commit, str(record["tree"])))
         examined = examine(presented, signers, sought, now)
         lines = (*problems, *examined.lines)
         return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
 
     def _contributors(
-        self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str]
+        self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str], deadline: float
     ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         try:
-            found = contributors_of(reader, commit, signers, accepted, signed_only=self._files.signed_only)
+            keyring = load_keyring(self._persons, self._files, deadline)
+            found = contributors_of(
+                reader, commit, signers, accepted, signed_only=self._files.signed_only, keyring=keyring
+            )
         except EvidenceError as problem:
             return None, (f"approval.contributors_unknown: {problem}",)
         return (*found, *_runner(self._uid, signers)), ()
@@ -124,26 +145,31 @@ class RequestReviewCollector:
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return the approvals that name exactly this request, and the requester as the one contributor."""
-        if request.action not in self._actions or self._files.approvals is None:
+        if request.action not in self._actions:
             return Collected()
         try:
             signers = load_signers(self._persons, self._files)
         except PolicyGuardError as problem:
             # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
             return Collected(unusable=(f"approval.unreadable: {problem}",))
-        examined = examine(folder_approvals(str(self._files.approvals)), signers, Sought(request=request), now)
+        examined = examine(self._files.presented(), signers, Sought(request=request), now)
         contributors = (request.subject.ref, *_runner(self._uid, signers))
-        return Collected(approvals=examined.approvals, contributors=contributors, unusable=examined.lines)
+        lines = examined.lines if self._files.keeps_approvals else (UNCONFIGURED,)
+        return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
 
 
 def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> Sought:
-    """Return what an approval of this job has to name: the tree that was measured, and the command if there is one."""
+    """Return what an approval of this job has to name: the tree that was measured, and the command.
+
+    Where nobody knows the command, as in a hook, an approval counts that is for any command.
+    """
     found = {"tree": str(record["tree"])}
     if inputs.argv:
         directory = os.path.relpath(os.path.realpath(inputs.directory), root)
         argv = tuple(shown(word) for word in inputs.argv)
         found["command"] = command_digest(argv, shown(directory), tuple(shown(name) for name in inputs.files))
-    return Sought(request=request, found=found, demanded=tuple(sorted(found)))
+    # INVARIANT I202: what is looked at as work is approved by tree and command, whatever its quorum is `of`.
+    return Sought(request=request, found=found, demanded=("command", "tree"))
 
 
 def _runner(uid: int, signers: Signers) -> tuple[str, ...]:
@@ -165,6 +191,11 @@ def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
     if files.revoked_keys is not None:
         revoked = parse_revoked(read_pinned(files.revoked_keys, MAX_SIGNERS_BYTES))
     return Signers(persons, lines or (), revoked or frozenset())
+
+
+def load_keyring(persons: Sequence[Person], files: ReviewFiles, deadline: float | None = None) -> Keyring | None:
+    """Return the pinned GPG keys, None if there are none; `EvidenceError` if the file cannot be used."""
+    return None if files.gpg_keyring is None else Keyring(str(files.gpg_keyring), persons, deadline=deadline)
 
 
 def accepted_ids(path: Path | None) -> frozenset[str]:

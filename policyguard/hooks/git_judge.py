@@ -26,7 +26,7 @@ from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
 from policyguard.evidence.push_facts import PushCollector
 from policyguard.evidence.push_gpg import Keyring
-from policyguard.evidence.review import ReviewFiles, load_signers
+from policyguard.evidence.review import ReviewFiles, load_keyring, load_signers
 from policyguard.guard import Guard
 from policyguard.hooks.git_options import GitOptions, pusher_of
 from policyguard.model.facts import Facts
@@ -89,7 +89,7 @@ def ask(
     """
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
     signers = signers_of(options, people)
-    keyring = None if options.gpg_keyring is None else Keyring(options.gpg_keyring, people)
+    keyring = load_keyring(people, review_files_of(options))
     reader = push_reader(options, environment, signers, keyring)
     found: tuple[Seen | EvidenceError, ...]
     signed = Signed(status="none")
@@ -114,7 +114,7 @@ def ask(
         problem = seen if isinstance(seen, EvidenceError) else None
         action = action_of(seen) if isinstance(seen, Seen) else _ACTIONS["rewrite"]
         request = Request.of(pusher, action, options.resource)
-        collector = PushCollector(seen, signed, signers, source, options.approvals)  # P4
+        collector = PushCollector(seen, signed, signers, source, review_files_of(options))  # P4
         asked.append(Asked(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem))
     return tuple(asked)
 
@@ -146,6 +146,17 @@ def push_reader(
 
 def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:
     """Return whose keys count for this hook."""
-    files = (options.allowed_signers, options.revoked_keys)
-    signers, revoked = (None if name is None else Path(name) for name in files)
-    return load_signers(people, ReviewFiles(allowed_signers=signers, revoked_keys=revoked))
+    return load_signers(people, review_files_of(options))
+
+
+def review_files_of(options: GitOptions) -> ReviewFiles:
+    """Return what this hook judges reviews by."""
+    return ReviewFiles(
+        approvals=_path(options.approvals), approval_log=_path(options.approval_log),
+        allowed_signers=_path(options.allowed_signers), revoked_keys=_path(options.revoked_keys),
+        gpg_keyring=_path(options.gpg_keyring),
+    )  # fmt: skip
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -2,7 +2,8 @@
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
     --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
-    [--approvals FOLDER] [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI] [--level NAME]...
+    [--approvals FOLDER] [--approval-log FILE] [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI]
+    [--level NAME]...
     [-- ARGUMENTS OF THE HOOK]
 """
 
@@ -27,7 +28,7 @@ OS_ACCOUNT = "os"
 _DEFAULT_TEMPLATE = "user:{}"
 _SINGLE = (
     "repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "revoked_keys", "gpg_keyring",
-    "approvals", "vsa", "resource_uri",
+    "approvals", "approval_log", "vsa", "resource_uri",
 )  # fmt: skip
 _MANY = ("pusher", "owner", "level")
 _NEEDED = ("repo", "resource", "policies", "key", "log")
@@ -49,6 +50,7 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     revoked_keys: str | None = None
     gpg_keyring: str | None = None
     approvals: str | None = None
+    approval_log: str | None = None
     owner: tuple[int, ...] = ()
     vsa: str | None = None
     resource_uri: str | None = None

@@ -1,6 +1,8 @@
 """The hook for any program: a JSON request on standard input, a JSON answer on standard output, an exit code.
 
     policyguard hook --policies FILE --key FILE --log FILE [--audience NAME] [--observed PATH]... [--look]
+        [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
+        [--accepted FILE]
 
 Exit codes: 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration; whoever reads no JSON reads the code.
 With a compiled snapshot neither yaml, casbin nor CEL is imported, and click never is: start-up time is a feature.
@@ -18,8 +20,8 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
-from policyguard.evidence.collector import Collector, JobInputs
-from policyguard.guard import Guard
+from policyguard.evidence.collector import JobInputs
+from policyguard.guard import Collectors, Guard
 from policyguard.hooks.answer import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
@@ -27,6 +29,8 @@ from policyguard.model.request import MAX_REQUEST_BYTES, Request
 PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 
 _PATHS = ("policies", "key", "log")
+_REVIEW = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring", "accepted")
+_OPTIONS = tuple(f"--{name.replace('_', '-')}" for name in (*_PATHS, "audience", "observed", *_REVIEW))
 
 
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +43,13 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: int = DEFAULT_LIFETIME_S
     observed: tuple[str, ...] = ()
     look: bool = False
+    approvals: str | None = None
+    approval_log: str | None = None
+    allowed_signers: str | None = None
+    revoked_keys: str | None = None
+    gpg_keyring: str | None = None
+    accepted: str | None = None
+    signed_only: bool = False
 
 
 def main(words: Sequence[str]) -> int:
@@ -89,13 +100,13 @@ def read_options(words: Sequence[str]) -> HookOptions:
     rest = list(words)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
-        option = name.removeprefix("--")
+        option = name.removeprefix("--").replace("-", "_")
         if name == "--look" and not equals:
             given["look"] = True
             continue
-        if name not in ("--policies", "--key", "--log", "--audience", "--observed"):
-            raise ConfigurationError(f"unknown option `{name}`, expected one of `--policies`, `--key`, `--log`, "
-                                     "`--audience`, `--observed`, `--look`")  # fmt: skip
+        if name not in _OPTIONS:
+            known = ", ".join(f"`{each}`" for each in _OPTIONS)
+            raise ConfigurationError(f"unknown option `{name}`, expected one of {known}, `--look`")
         if not equals:
             if not rest:
                 raise ConfigurationError(f"`{name}` has no value, expected `{name} VALUE`")
@@ -119,16 +130,19 @@ def open_guard(options: HookOptions) -> Guard:
     )  # fmt: skip
 
 
-def collectors(options: HookOptions) -> tuple[Collector, ...]:
-    """Return what supplies facts to a hook: the calling platform's word, and with `look` identity and repository."""
-    chosen: list[Collector] = []
+def collectors(options: HookOptions) -> Collectors:
+    """Return what supplies facts to a hook: the calling platform's word, approvals, and with `look` what is here."""
+    review = {name: getattr(options, name) for name in _REVIEW if getattr(options, name) is not None}
     # Only a hook that looks, or listens, pays for what that needs.
-    if options.observed:
-        chosen.append(import_module("policyguard.evidence.channel").ChannelCollector(options.observed))
-    if options.look:
-        chosen.append(import_module("policyguard.evidence.identity").IdentityCollector())
-        chosen.append(import_module("policyguard.evidence.repository").RepositoryCollector())
-    return tuple(chosen)
+    if not (options.look or review or options.signed_only):
+        channel = "policyguard.evidence.channel"
+        return (import_module(channel).ChannelCollector(options.observed),) if options.observed else ()
+    path, files = import_module("pathlib").Path, import_module("policyguard.evidence.review").ReviewFiles
+    found: Collectors = import_module("policyguard.hooks.reviewing").hook_collectors(
+        files(**{name: path(text) for name, text in review.items()}, signed_only=options.signed_only),
+        options.observed, look=options.look,
+    )  # fmt: skip
+    return found
 
 
 def _here() -> JobInputs:
@@ -139,11 +153,12 @@ def _completed(options: HookOptions) -> HookOptions:
     """Return the options with what `policyguard.yaml` adds; only here does a hook read yaml."""
     configuration = import_module("policyguard.config")
     found = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
-    added = {name: str(getattr(found, name)) for name in _PATHS if getattr(found, name) is not None}
-    given = {name: getattr(options, name) for name in (*_PATHS, "audience") if getattr(options, name) is not None}
+    names = (*_PATHS, "audience", *_REVIEW)
+    added = {name: str(getattr(found, name)) for name in names if getattr(found, name) is not None}
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return HookOptions(
-        **{"audience": found.audience, **added, **given}, lifetime_s=found.lifetime_s, observed=options.observed,
-        look=options.look,
+        **{**added, **given}, lifetime_s=found.lifetime_s, observed=options.observed, look=options.look,
+        signed_only=found.signed_commits,
     )  # fmt: skip
 
 

@@ -146,13 +146,24 @@ class Approvers(msgspec.Struct, frozen=True, kw_only=True):
     domain: str | None = None
 
 
+REQUEST = "request"
+"""What a quorum is `of` that approves the request and nothing else."""
+
+
 class Quorum(Placed, frozen=True, kw_only=True):
-    """Approvals that must be there; one person fills one place. Contributors and the requester never count."""
+    """Approvals that must be there; one person fills one place. Contributors and the requester never count.
+
+    `of` says what is approved: `request` is the request and nothing else, for what carries nobody's work; None is the
+    work that the request is for. `once`: the first allow uses the approvals up. None, not False, so that the digest
+    of policies which say nothing about either stays what it was.
+    """
 
     id: str
     approvers: tuple[Approvers, ...]
     max_age_s: int | None = None
     assurance: Assurance = Assurance.ATTESTED
+    of: str | None = None
+    once: bool | None = None
     description: str | None = None
     span: Span = NO_SPAN
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from policyguard.model.facts import Assurance
 from policyguard.model.policy import (
+    REQUEST,
     Approvers,
     Binding,
     BindingSource,
@@ -19,6 +20,7 @@ from policyguard.policy.binder import (
     Field,
     Problems,
     Table,
+    boolean,
     choice,
     distinct,
     duration,
@@ -40,6 +42,9 @@ domain = name("a domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*", "vision` or `*
 
 one_domain = name("one domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "vision")
 """Kind: one domain; a star would confine nothing."""
+
+WORK = "work"
+"""What a quorum is `of` if it does not say: the work that the request is for, a tree and a command above all."""
 
 _REF = name("a subject", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "user:alice")
 
@@ -111,6 +116,8 @@ _QUORUM = Table(
     Field("approvers", listing(nested(_APPROVERS)), required=True),
     Field("maxAge", duration),
     Field("assurance", choice("assurance", ASSURANCES)),
+    Field("of", choice("what is approved", (WORK, REQUEST))),
+    Field("once", boolean),
     Field("description", prose),
 )
 QUORUMS_FIELDS = (Field("quorums", listing(nested(_QUORUM)), required=True),)
@@ -197,6 +204,8 @@ def bind_quorum(body: dict[str, Any], node: Node, problems: Problems) -> Quorum 
         approvers=tuple(group for group in groups if group is not None),
         max_age_s=body.get("maxAge"),
         assurance=ASSURANCES[body.get("assurance", Assurance.ATTESTED.word)],
+        of=REQUEST if body.get("of") == REQUEST else None,
+        once=True if body.get("once") else None,
         description=body.get("description"),
         span=node.span,
     )

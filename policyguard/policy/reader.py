@@ -34,6 +34,7 @@ _REFUSED_CHARACTER = re.compile(
 )
 _TAB_INDENT = re.compile("^ *\t", re.MULTILINE)
 _DIRECTIVE = re.compile("^%", re.MULTILINE)
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[-+]\d\d:\d\d)", re.ASCII)
 _STYLES: dict[str | None, Style] = {
     None: "plain", "": "plain", "'": "single", '"': "double", "|": "literal", ">": "folded",
 }  # fmt: skip
@@ -51,6 +52,8 @@ def read(data: bytes | str, file: str) -> list[Node]:
 def read_value(data: bytes | str, file: str) -> Value:
     """Return the one document of a YAML file as a frozen value (configuration, trust, job files), else raise.
 
+    A time with date, `T` and zone is text, quoted or not: YAML versions differ in its type and agree in what it means.
+
     Raises:
         PolicyErrors: not the YAML we read, no document, more than one, or a scalar that is no value.
     """
@@ -58,8 +61,8 @@ def read_value(data: bytes | str, file: str) -> Value:
     if len(documents) != 1:
         raise PolicyErrors([PolicyError(f"found {len(documents)} documents, expected one", span=Span(file, 1, 1))])
     errors: list[PolicyError] = []
-    value = to_value(documents[0], errors)
-    if value is None:
+    value = _value(documents[0], errors, instants=True)
+    if errors:
         raise PolicyErrors(errors)
     return value
 
@@ -71,13 +74,13 @@ def to_value(node: Node, errors: list[PolicyError]) -> Value | None:
     return value if len(errors) == before else None
 
 
-def _value(node: Node, errors: list[PolicyError]) -> Value:
+def _value(node: Node, errors: list[PolicyError], *, instants: bool = False) -> Value:
     if isinstance(node, Mapping):
-        return FrozenMap({key.text: _value(item, errors) for key, item in node.entries})
+        return FrozenMap({key.text: _value(item, errors, instants=instants) for key, item in node.entries})
     if isinstance(node, Sequence):
-        return tuple(_value(item, errors) for item in node.items)
+        return tuple(_value(item, errors, instants=instants) for item in node.items)
     kind = kind_of(node)
-    if kind == "text":
+    if kind == "text" or (instants and kind == "ambiguous" and _INSTANT.fullmatch(node.text)):
         return node.text
     if kind == "bool":
         return node.text == "true"

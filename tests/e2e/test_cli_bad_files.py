@@ -32,13 +32,13 @@ def nothing(lab: CliLab) -> None:
 
 CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     # requests
-    "a request that is not there": (nothing, ("decide", "none.json"), 78, "none.json: cannot be read: no such file"),
-    "a folder as a request": (nothing, ("decide", "requests"), 78, "requests: found a folder, expected a regular file"),
-    "a FIFO as a request": (fifo("pipe"), ("decide", "pipe"), 78, "pipe: found a FIFO, expected a regular file"),
-    "an endless device as a request": (nothing, ("decide", "/dev/zero"), 78, "/dev/zero: found a device"),
-    "a file below a file": (nothing, ("decide", "trust.yaml/x"), 78, "trust.yaml/x: cannot be read: not a directory"),
-    "a name that is too long": (nothing, ("decide", "x" * 300), 78, "cannot be read: file name too long"),
-    "a name that no system can have": (nothing, ("decide", "a\0b"), 78, "cannot be read: embedded null byte"),
+    "a request that is not there": (nothing, ("decide", "none.json"), 65, "none.json: cannot be read: no such file"),
+    "a folder as a request": (nothing, ("decide", "requests"), 65, "requests: found a folder, expected a regular file"),
+    "a FIFO as a request": (fifo("pipe"), ("decide", "pipe"), 65, "pipe: found a FIFO, expected a regular file"),
+    "an endless device as a request": (nothing, ("decide", "/dev/zero"), 65, "/dev/zero: found a device"),
+    "a file below a file": (nothing, ("decide", "trust.yaml/x"), 65, "trust.yaml/x: cannot be read: not a directory"),
+    "a name that is too long": (nothing, ("decide", "x" * 300), 65, "cannot be read: file name too long"),
+    "a name that no system can have": (nothing, ("decide", "a\0b"), 65, "cannot be read: embedded null byte"),
     # policies
     "policies that are not there": (nothing, ("decide", "--policies", "none", ALLOWED), 78, "none: no policies there"),
     "policies in a FIFO": (fifo("pipe"), ("decide", "--policies", "pipe", ALLOWED), 78, "neither a folder nor a file"),
@@ -108,14 +108,14 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         ("verify", ALLOWED, "--request", ALLOWED), 78, "trust.yaml: ",
     ),
     "an empty trust": (put("trust.yaml", ""), ("verify", ALLOWED, "--request", ALLOWED), 78, "trust.yaml"),
-    "a signed decision that is not there": (nothing, ("verify", "none", "--request", ALLOWED), 78, "none: cannot be"),
+    "a signed decision that is not there": (nothing, ("verify", "none", "--request", ALLOWED), 65, "none: cannot be"),
     "a signed decision that is a folder": (
-        nothing, ("verify", "policies", "--request", ALLOWED), 78, "policies: found a folder",
+        nothing, ("verify", "policies", "--request", ALLOWED), 65, "policies: found a folder",
     ),
     "a signed decision that is text": (put("s", "signed, me\n"), ("verify", "s", "--request", ALLOWED), 77, "V1: "),
     "a signed decision that is empty": (put("s", ""), ("verify", "s", "--request", ALLOWED), 77, "V1: "),
     "a signed decision nested deep": (put("s", "[" * 100_000), ("verify", "s", "--request", ALLOWED), 77, "V1: "),
-    "a job file that is not there": (nothing, ("run", "--job", "none", "--", "true"), 78, "none: cannot be read"),
+    "a job file that is not there": (nothing, ("run", "--job", "none", "--", "true"), 65, "none: cannot be read"),
     "a job file that is no YAML": (put("j", "a: [\n"), ("run", "--job", "j", "--", "true"), 65, "j:2:1: "),
     "a job file without a resource": (put("j", "{}\n"), ("run", "--job", "j", "--", "true"), 65, "`resource` is miss"),
     "a job file with an unknown field": (

@@ -25,7 +25,7 @@ STREAMS = {
     "decide, standard input closed": (("decide", "-"), '"$@" <&-', 65, "standard input cannot be read"),
     "decide, standard output closed": (("decide", ALLOWED), '"$@" >&-', 69, "standard output cannot be written"),
     "decide, standard output full": (("decide", ALLOWED), '"$@" >/dev/full', 69, "no space left on device"),
-    "decide, standard error closed": (("decide", "none"), '"$@" 2>&-', 78, ""),
+    "decide, standard error closed": (("decide", "none"), '"$@" 2>&-', 65, ""),
     "decide, everything closed": (("decide", "-"), '"$@" <&- >&- 2>&-', 65, ""),
     "hook, standard output closed": (HOOK, f'"$@" >&- <{ALLOWED}', 69, ""),
     "hook, standard output full": (HOOK, f'"$@" >/dev/full <{ALLOWED}', 69, ""),
@@ -102,7 +102,7 @@ def test_names_that_are_not_text(lab: CliLab) -> None:
         file.write(request_bytes(lab))
     assert lab.process("decide", odd).code == 0
     ended = lab.process("decide", os.fsdecode(b"requests/\xfe.json"))
-    assert ended.code == 78
+    assert ended.code == 65
     assert "cannot be read: no such file" in ended.complaint
 
 

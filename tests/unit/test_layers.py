@@ -17,7 +17,7 @@ LAYERS = (
     {"conditions"},
     {"decide", "policy", "attest"},
     {"evidence", "audit", "lint"},
-    {"guard", "verify", "keyfiles", "config", "config_looks", "snapshots", "sources"},
+    {"guard", "once", "verify", "keyfiles", "config", "config_looks", "snapshots", "sources"},
     {"server", "hooks", "testing", "analysis"},
     {"cli", "__main__"},
 )

@@ -236,3 +236,12 @@ def test_a_bomb_costs_milliseconds(bomb: Callable[[], str]) -> None:
     start = time.process_time()
     assert refusal(text)
     assert time.process_time() - start < 0.25
+
+
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+02:00"])
+def test_operators_may_write_times_without_quotes(time: str) -> None:
+    """In operator files a whole instant is text either way; a day alone, or a time without a zone, is still refused."""
+    assert read_value(f"a: {time}\n", "t.yaml") == read_value(f'a: "{time}"\n', "t.yaml") == {"a": time}
+    for less in (time[:10], time[:19]):
+        with pytest.raises(PolicyErrors, match="YAML readers take for different things"):
+            read_value(f"a: {less}\n", "t.yaml")

@@ -12,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.signers import Signers
+from policyguard.cli.jobs import review_files
+from policyguard.config import read_config
 from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_gpg import Keyring
+from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.policy import Person
+from policyguard.model.request import Request
 from tests.attacks.git_lab import git
 
 pytestmark = pytest.mark.skipif(shutil.which("gpgv") is None or shutil.which("gpg") is None, reason="no gpg here")
@@ -71,7 +76,7 @@ def test_a_commit_by_a_pinned_key_of_a_person_is_signed(lab: Lab) -> None:
     new = lab.commit("second", "-S")
     good = lab.seen(old, new, lab.keyring(f"gpg:{lab.fingerprint}"))
     assert (good.signers, good.unsigned) == ({"user:alice"}, set())
-    assert good.accounts == {"unknown:a@lab"}
+    assert good.accounts == {"unknown:a@lab", "user:alice"}
     for keyring in (None, lab.keyring(), lab.keyring("gpg:" + "0" * 40)):
         bad = lab.seen(old, new, keyring)
         assert (bad.signers, bad.unsigned) == (set(), {new})
@@ -98,3 +103,63 @@ def test_a_keyring_that_everybody_may_write_to_pins_nobody(lab: Lab) -> None:
     lab.ring.unlink()
     with pytest.raises(EvidenceError):
         lab.keyring()
+
+
+def looked(lab: Lab, *, keys: tuple[str, ...], ring: Path | None = None) -> Collected:
+    """Return what the launcher's look at the repository gives, for people of whom alice lists these keys."""
+    alice = Person(id="alice", accounts=("user:alice",), emails=("a@lab",), keys=keys)
+    collector = ReviewedRepositoryCollector([alice], ReviewFiles(gpg_keyring=ring), uid=0)
+    request = Request.of("user:alice", "job:submit", "job:team/vision/run-17")
+    return collector.collect(request, JobInputs(argv=("true",), directory=str(lab.repo)), 1)
+
+
+def test_a_launcher_knows_gpg_signers_by_the_keyring(lab: Lab) -> None:
+    """I199: with `gpgKeyring` a signed commit is its signer's; without it, or by a key nobody lists, of one unknown."""
+    new = lab.commit("signed", "-S")
+    listed = (f"gpg:{lab.fingerprint}",)
+    assert looked(lab, keys=listed, ring=lab.ring).contributors == ("user:alice",)
+    unknown = ("unknown:signature-" + new[:12], "user:alice")
+    assert looked(lab, keys=listed).contributors == unknown
+    assert looked(lab, keys=(), ring=lab.ring).contributors == unknown
+
+
+def test_a_signed_commit_of_a_known_key_is_no_unsigned_one(lab: Lab) -> None:
+    """With `signedCommits: required` a GPG signature is as good as an SSH signature."""
+    alice = [Person(id="alice", accounts=("user:alice",), emails=("a@lab",), keys=(f"gpg:{lab.fingerprint}",))]
+    new = lab.commit("unsigned")
+    files = ReviewFiles(gpg_keyring=lab.ring, signed_only=True)
+    request, inputs = Request.of("user:alice", "job:submit", "job:x"), JobInputs(directory=str(lab.repo))
+    first = ReviewedRepositoryCollector(alice, files, uid=0).collect(request, inputs, 1)
+    assert first.contributors == (f"unknown:unsigned-{new[:12]}", "user:alice")
+    lab.commit("signed", "--amend", "-S")
+    assert ReviewedRepositoryCollector(alice, files, uid=0).collect(request, inputs, 1).contributors == ("user:alice",)
+
+
+def test_a_keyring_that_cannot_be_used_makes_contributors_unknown(lab: Lab) -> None:
+    """It is gone, or time is up before all signatures are verified: nobody is independent, and it is said why."""
+    lab.commit("signed", "-S")
+    gone = looked(lab, keys=(), ring=lab.home / "none")
+    assert gone.contributors is None
+    assert "approval.contributors_unknown" in gone.unusable[0]
+    late = Keyring(str(lab.ring), [], deadline=0.0)
+    with pytest.raises(EvidenceError, match="more GPG signatures than can be verified in time, 0 so far"):
+        late.person_of(b"text", b"-----BEGIN PGP SIGNATURE-----\n")
+
+
+def test_a_signature_is_verified_once(lab: Lab) -> None:
+    """What the keyring said of a signature it says again, without another process; another text is another question."""
+    payload = lab.repo / "payload"
+    payload.write_bytes(b"text")
+    made = lab.gpg("--armor", "--detach-sign", "-o", "-", str(payload)).strip()
+    keyring = lab.keyring(f"gpg:{lab.fingerprint}")
+    assert keyring.person_of(b"text", made) is not None
+    lab.ring.unlink()
+    assert keyring.person_of(b"text", made) is not None
+    assert keyring.person_of(b"texts", made) is None
+
+
+def test_the_configuration_names_the_keyring(lab: Lab, tmp_path: Path) -> None:
+    """`gpgKeyring` of policyguard.yaml reaches the launcher's look, a hook's, and that of `approve`."""
+    (tmp_path / "policyguard.yaml").write_text("gpgKeyring: ring.gpg\n")
+    config = read_config(tmp_path / "policyguard.yaml")
+    assert review_files(config) == ReviewFiles(gpg_keyring=lab.ring)

@@ -1,0 +1,55 @@
+"""Approvals as entries of a log: who keeps the log cannot take one back, or say that there was none.
+
+A leaf is an envelope of the log's own key; its payload is the approval as it came, one line:
+
+    line = envelope / %s"{" payload "," signature "}"      ; as in a git note, see `evidence/notes.py`
+
+The log's signature says that the approval was taken in, and nothing about who approved: the line carries that itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyguard.attest.dsse import parse, sign
+from policyguard.attest.keys import PrivateKey
+from policyguard.audit.stores import Store
+from policyguard.errors import AuditError, VerificationError
+
+APPROVAL_ENTRY_TYPE = "application/vnd.policyguard.approval.v1+json"
+
+MAX_LOOK_BACK = 20_000
+"""Among so many of the newest entries approvals are looked for. A log of approvals alone never comes near it."""
+
+_PAGE = 512
+_MARK = f'"payloadType":"{APPROVAL_ENTRY_TYPE}"'.encode()
+
+
+def approval_leaf(line: bytes, key: PrivateKey) -> bytes:
+    """Return the leaf that holds this line, signed by the log's key."""
+    # INVARIANT I201: the payload type is one of its own, so that no approval passes for a decision.
+    return sign(line, APPROVAL_ENTRY_TYPE, (key,)).to_bytes()
+
+
+def is_approval(leaf: bytes) -> bool:
+    """Return whether a leaf holds an approval. Base64 has no quotes, so nothing else in an envelope looks like it."""
+    return _MARK in leaf
+
+
+def approval_line(leaf: bytes, entry: int) -> bytes:
+    """Return the line in the leaf of this entry, else raise `AuditError`."""
+    try:
+        envelope = parse(leaf)
+    except VerificationError as problem:
+        raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from problem
+    if envelope.payload_type != APPROVAL_ENTRY_TYPE:
+        raise AuditError(f"entry {entry} holds no approval", entry=entry)
+    return envelope.payload
+
+
+def approval_leaves(store: Store) -> Iterator[tuple[int, bytes]]:
+    """Yield the approvals among the newest entries, the oldest first, each with its entry."""
+    last = store.last()
+    stop = 0 if last is None else last.entry + 1
+    for start in range(max(0, stop - MAX_LOOK_BACK), stop, _PAGE):
+        yield from ((row.entry, row.leaf) for row in store.read(start, min(start + _PAGE, stop)) if _MARK in row.leaf)

@@ -1,0 +1,99 @@
+"""Which approvals were used up: a logged allow that needed approvals names them, and the log forgets nothing.
+
+An allow spends the approvals that it names if rules asked for approvals (`requiring` is not empty). Entries are read
+from the newest back, until a whole page of decisions was made `CLOCK_SLACK_S` before the oldest approval asked about:
+no decision can have counted an approval before it was made. A page, so that one wrong clock hides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from policyguard.attest.statement import PAYLOAD_TYPE
+from policyguard.audit.stores import Row, Store
+from policyguard.errors import AuditError
+from policyguard.values import NANOSECONDS_PER_S, Instant, format_instant
+
+CLOCK_SLACK_S = 3600
+_PAGE = 256
+
+
+def spent_in(store: Store, start: int, stop: int, approvals: Mapping[str, Instant]) -> dict[str, int]:
+    """Return which of these approvals an allow among the entries from `start` to before `stop` has used up.
+
+    Args:
+        approvals: approval digest to when it was made.
+
+    Returns:
+        The digest of each that is used up, and the entry of the newest allow that names it.
+
+    Raises:
+        AuditError: an entry cannot be read; what it used up is not known.
+    """
+    found: dict[str, int] = {}
+    if not approvals:
+        return found
+    oldest = _seconds(min(approvals.values()) - CLOCK_SLACK_S * NANOSECONDS_PER_S)
+    for page in _newest_first(store, start, stop):
+        said = [(entry, each) for entry, each in page if each is not None]
+        for entry, each in said:
+            for digest in each.spent & approvals.keys():
+                found.setdefault(digest, entry)
+        if said and all(each.issued_at[:19] < oldest for _, each in said):
+            break
+    return found
+
+
+class _Leaf(msgspec.Struct, frozen=True, rename="camel"):
+    payload: bytes
+    payload_type: str
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    digest: str
+
+
+class _Said(msgspec.Struct, frozen=True):
+    approvals: tuple[_Counted, ...]
+    decision: str
+    issued_at: str
+    requiring: tuple[str, ...]
+
+    @property
+    def spent(self) -> frozenset[str]:
+        """The approvals that this decision used up."""
+        used = self.approvals if self.decision == "allow" and self.requiring else ()
+        return frozenset(each.digest for each in used)
+
+
+class _Statement(msgspec.Struct, frozen=True):
+    predicate: _Said
+
+
+_LEAF = msgspec.json.Decoder(_Leaf)
+_STATEMENT = msgspec.json.Decoder(_Statement)
+
+
+def _said(row: Row) -> _Said | None:
+    """Return what a decision says of approvals, None for an entry that is no decision."""
+    try:
+        leaf = _LEAF.decode(row.leaf)
+        return _STATEMENT.decode(leaf.payload).predicate if leaf.payload_type == PAYLOAD_TYPE else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        # INVARIANT I196: an entry that cannot be read may have used an approval up, so nothing is allowed on top of it.
+        raise AuditError(
+            f"entry {row.entry} cannot be read, so which approvals it used up is not known", entry=row.entry
+        ) from problem
+
+
+def _newest_first(store: Store, start: int, stop: int) -> Iterator[list[tuple[int, _Said | None]]]:
+    while start < stop:
+        first = max(start, stop - _PAGE)
+        yield [(row.entry, _said(row)) for row in reversed(list(store.read(first, stop)))]
+        stop = first
+
+
+def _seconds(instant: Instant) -> str:
+    return format_instant(max(instant, 0) // NANOSECONDS_PER_S * NANOSECONDS_PER_S)[:19]

@@ -1,0 +1,116 @@
+"""Where `policyguard approve` puts an approval: a folder, a git note, or the decision log; and how ssh-keygen signs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import click
+
+from policyguard.attest.approval import NAMESPACE, ApprovalStatement, RefusedApproval
+from policyguard.attest.signers import Signers
+from policyguard.audit.approvals import approval_leaf, approval_leaves, approval_line
+from policyguard.audit.log import Log
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.options import needed, passphrase, read_input, write_new
+from policyguard.config import Config
+from policyguard.errors import ConfigurationError, RequestError, SigningError
+from policyguard.evidence.approval_log import line_of
+from policyguard.evidence.approvals import MAX_FILE_BYTES, Presented, vouched
+from policyguard.evidence.notes import NOTES_REF
+from policyguard.keyfiles import read_private_key
+from policyguard.snapshots import read_bounded
+from policyguard.values import sha256_digest
+
+MAX_SSH_KEY_BYTES = 65_536
+
+_NAME = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def in_folder(statement: ApprovalStatement, signed: Presented, config: Config) -> dict[str, str]:
+    """Write the approval into the folder of approvals, as new files."""
+    folder = config.approvals or Path("approvals")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ConfigurationError(f"{folder}: cannot be made: {(problem.strerror or '').lower()}") from problem
+    name = f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(statement.payload)[:16]}.json"
+    if signed.signature is not None:
+        # The signature stands first: a crash between the two leaves a signature of nothing, which nobody reads.
+        write_new(folder / f"{name}.sig", signed.signature)
+    write_new(folder / name, signed.content)
+    return {"approval": str(folder / name)}
+
+
+def as_note(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
+    """Append the approval to the note on the tree that it names; git writes it."""
+    tree = statement.named.get("tree")
+    if tree is None:
+        raise click.UsageError("--note needs a tree, from --job or --tree")
+    command = ["git", "notes", f"--ref={NOTES_REF.decode()}", "append", "-F", "-", tree]
+    try:
+        done = subprocess.run(command, input=line_of(signed) + b"\n", capture_output=True, check=False)
+    except OSError as problem:
+        raise ConfigurationError("git is not installed, expected it for --note") from problem
+    if done.returncode != 0:
+        raise ConfigurationError(f"git did not write the note: {_said(done.stderr)}")
+    return {"note": f"{NOTES_REF.decode()} on {tree}", "share": f"git push origin {NOTES_REF.decode()}"}
+
+
+def in_log(signed: Presented, config: Config, signers: Signers) -> dict[str, str]:
+    """Append the approval to the log of approvals; one that stands there already is left as it is.
+
+    Raises:
+        RequestError: nobody whom the policies know has signed it. What is in a log stays there, so it does not get in.
+        ConfigurationError, SigningError, AuditError: the log or its key cannot be used.
+    """
+    path, line = needed(config, "approval_log", "--log"), line_of(signed)
+    # INVARIANT I200: what nobody known has signed is not taken into a log, from which nothing can be taken out.
+    try:
+        vouched(signed, signers, time.time_ns())
+    except RefusedApproval as problem:
+        raise RequestError(f"is not taken into the log: {problem.code}: {problem}", path=signed.source) from None
+    key = read_private_key(needed(config, "key"), passphrase=passphrase())
+    known = _entry_of(path, line)
+    if known is not None:
+        return {"entry": f"{known} of {path}, where it stood already"}
+    with Log.open(path, key, create=True) as log:
+        receipt = log.append(approval_leaf(line, key))
+    return {"entry": f"{receipt.index} of {path}"}
+
+
+def _entry_of(path: Path, line: bytes) -> int | None:
+    if not path.exists():
+        return None
+    with SqliteStore.open(path, read_only=True) as store:
+        return next((entry for entry, leaf in approval_leaves(store) if approval_line(leaf, entry) == line), None)
+
+
+def read_approval(path: Path) -> Presented:
+    """Return the approval in this file, with the detached signature beside it if there is one."""
+    content = read_input(path, MAX_FILE_BYTES)
+    beside = path.with_name(f"{path.name}.sig")
+    return Presented(str(path), content, read_input(beside, MAX_FILE_BYTES) if beside.exists() else None)
+
+
+def ssh_sign(payload: bytes, key: Path) -> bytes:
+    """Return the detached signature that ssh-keygen makes; it asks for a passphrase, or a touch, by itself."""
+    # ssh-keygen would wait for whoever writes to a FIFO, and read a device for ever.
+    read_bounded(key, MAX_SSH_KEY_BYTES)
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise SigningError("ssh-keygen is not installed, expected it for --ssh-key", help="or sign with --key")
+    done = subprocess.run(
+        [program, "-Y", "sign", "-n", NAMESPACE, "-f", str(key)], input=payload, capture_output=True, check=False
+    )
+    if done.returncode != 0 or not done.stdout:
+        raise SigningError(f"ssh-keygen did not sign with `{key}`: {_said(done.stderr)}")
+    return done.stdout
+
+
+def _said(stderr: bytes) -> str:
+    """Return what a program said, on one line, of bounded length."""
+    return " ".join(stderr.decode(errors="replace").split())[:200].lower()

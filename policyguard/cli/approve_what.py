@@ -1,0 +1,101 @@
+"""What `policyguard approve` is to approve: a job here, a request, or artifacts by their digests; and up to what."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from policyguard.attest.approval import Sought
+from policyguard.cli.jobs import job_request
+from policyguard.cli.options import read_request
+from policyguard.errors import ConfigurationError, RequestError
+from policyguard.evidence.gitdir import find_gitdir
+from policyguard.evidence.identity import account_name
+from policyguard.evidence.repository import code_record
+from policyguard.evidence.review import job_sought
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Value
+
+LOOK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approved:
+    """What is to be approved: subjects by name, what is done with which resource, and the request if there is one."""
+
+    subjects: Mapping[str, str]
+    action: str
+    resource: str
+    sought: Sought | None = None
+
+
+def approved_by(given: Mapping[str, Any], words: Sequence[str]) -> Approved:
+    """Return what the options of `approve` and the words after `--` say."""
+    artifacts = {name: str(given[name]) for name in ("tree", "checkpoint", "policy") if given[name]}
+    if sum((given["job"] is not None, given["request_file"] is not None, bool(artifacts))) != 1:
+        raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
+    if artifacts:
+        if not given["action"] or not given["resource"]:
+            raise click.UsageError("--tree, --checkpoint and --policy need --action and --resource")
+        return Approved(subjects=artifacts, action=given["action"], resource=given["resource"])
+    sought = sought_by(given, words)
+    subjects = dict(sought.found)
+    if not given["limits"]:
+        subjects["request"] = sought.request_digest
+    elif not sought.found:
+        raise click.UsageError("--limit needs a tree, as --job finds one; a request without one is approved exactly")
+    if given["any_command"]:
+        subjects.pop("command", None)
+    return Approved(
+        subjects=subjects, action=given["action"] or sought.request.action,
+        resource=given["resource"] or sought.request.resource.ref, sought=sought,
+    )  # fmt: skip
+
+
+def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
+    """Return the request that the options name, and for a job what is measured of it here."""
+    if given["job"] is None:
+        return Sought(request=read_request(given["request_file"]))
+    if not words:
+        raise click.UsageError("--job needs the command it is for, after `--`")
+    request, inputs = job_request(given["job"], words, os.environ)
+    if _own(request):
+        raise RequestError(
+            "names no requester but you, expected `subject:` in the job file", path=str(given["job"]),
+            help="the request that is approved says who asks; nobody approves their own",
+        )  # fmt: skip
+    owners = {os.geteuid(), 0}
+    record = code_record(inputs.directory, owners, time.monotonic() + LOOK_S)
+    if record["dirty"]:
+        raise ConfigurationError(
+            f"{inputs.directory}: has changes that are not committed, expected exactly what is approved",
+            help="look at the commit itself: `git stash`, or a fresh clone",
+        )
+    return job_sought(request, inputs, record, find_gitdir(inputs.directory, owners).root)
+
+
+def _own(request: Request) -> bool:
+    return request.subject.ref == own_account()
+
+
+def own_account() -> str | None:
+    """Return the account of this process, None if it has no name."""
+    name = account_name(os.getuid())
+    return None if name is None else f"user:{name}"
+
+
+def limits_of(texts: Sequence[str]) -> FrozenMap:
+    """Return what `--limit` says, name to value."""
+    limits: dict[str, Value] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in limits:
+            raise click.UsageError(f"--limit: found `{text}`, expected NAME=VALUE, each name once")
+        words: dict[str, Value] = {"true": True, "false": False}
+        limits[name] = int(value) if value.isascii() and value.isdigit() else words.get(value, value)
+    return FrozenMap(limits)

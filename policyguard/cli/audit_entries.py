@@ -1,0 +1,82 @@
+"""One entry of a log as people and machines read it: a decision, or an approval that was taken into the log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from policyguard.attest.approval import ApprovalStatement, RefusedApproval, parse_approval
+from policyguard.attest.dsse import Envelope, parse
+from policyguard.attest.sshsig import SshSignatureError, parse_signature
+from policyguard.attest.statement import Predicate, parse_statement
+from policyguard.audit.approvals import approval_line, is_approval
+from policyguard.errors import AuditError, VerificationError
+from policyguard.evidence.approvals import Refusal
+from policyguard.evidence.notes import presented_line
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An entry: its `line`, what `tail --json` says of it, and the `statement` that `show` prints."""
+
+    line: str
+    data: dict[str, Any]
+    statement: dict[str, Any]
+
+
+def shown_entry(leaf: bytes, entry: int) -> Shown:
+    """Return what this entry says, else raise `AuditError`: it is no decision, and no approval that can be read."""
+    if is_approval(leaf):
+        return _approval(leaf, entry)
+    try:
+        envelope = parse(leaf)
+        return _decision(envelope, parse_statement(envelope.payload).predicate, entry)
+    except VerificationError as problem:
+        raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from problem
+
+
+def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> Shown:
+    line = (
+        f"{entry:>6}  {predicate.issued_at:<30}  {predicate.decision.upper():<5}  {predicate.requester}  "
+        f"{predicate.action}  {predicate.resource}  {','.join(predicate.reason_codes)}"
+    )
+    data = {"entry": entry, "decision": predicate.decision, "requester": predicate.requester,
+            "action": predicate.action, "resource": predicate.resource, "issued_at": predicate.issued_at,
+            "reason_codes": predicate.reason_codes, "decision_id": predicate.decision_id}  # fmt: skip
+    return Shown(line, data, json.loads(envelope.payload))
+
+
+def _approval(leaf: bytes, entry: int) -> Shown:
+    try:
+        payload, signer = _signed(leaf, entry)
+        statement = parse_approval(payload)
+    except (RefusedApproval, VerificationError, SshSignatureError) as problem:
+        raise AuditError(f"entry {entry}: approval: {problem}", entry=entry) from problem
+    return Shown(_approval_line(statement, entry), _approval_data(statement, signer, entry), json.loads(payload))
+
+
+def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:
+    """Return the statement, and whose signature it says to carry; `approve --list` verifies it, an auditor may."""
+    presented = presented_line(f"entry {entry}", approval_line(leaf, entry))
+    if isinstance(presented, Refusal):
+        raise RefusedApproval("malformed", presented.message)
+    if presented.signature is not None:
+        return presented.content, parse_signature(presented.signature).key.fingerprint
+    envelope = parse(presented.content)
+    return envelope.payload, envelope.signatures[0].keyid if envelope.signatures else ""
+
+
+def _approval_line(statement: ApprovalStatement, entry: int) -> str:
+    predicate = statement.predicate
+    return (
+        f"{entry:>6}  {predicate.approved_at:<30}  APPROVAL  {predicate.approver}  {predicate.action}  "
+        f"{predicate.resource}  until {predicate.expires}"
+    )
+
+
+def _approval_data(statement: ApprovalStatement, signer: str, entry: int) -> dict[str, Any]:
+    predicate = statement.predicate
+    return {"entry": entry, "approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
+            "approved_at": predicate.approved_at, "expires": predicate.expires, "reason": predicate.reason,
+            "subjects": statement.named, "key": signer}  # fmt: skip

@@ -1,0 +1,257 @@
+"""Approvals that count once: the logged allow uses them up, for every guard on that log, in one transaction."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.statement import parse_statement
+from policyguard.audit.log import Log
+from policyguard.audit.spent import CLOCK_SLACK_S, spent_in
+from policyguard.audit.stores import Store
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.errors import AuditError
+from policyguard.guard import Guard
+from policyguard.keyfiles import write_private_key
+from policyguard.model.facts import Approval, Assurance, Facts
+from policyguard.model.request import Request
+from policyguard.once import considered
+from policyguard.snapshots import load_snapshot
+from policyguard.values import NANOSECONDS_PER_S, Instant
+
+KEY = PrivateKey.generate(b"o" * 32)
+NOW: Instant = 1_900_000_000 * NANOSECONDS_PER_S
+HOUR: Instant = 3600 * NANOSECONDS_PER_S
+REQUEST = Request.of("user:ines", "job:breakglass-kill", "job:team/vision/run-21")
+
+POLICIES = """
+apiVersion: policyguard/v1
+kind: Schema
+subjects: {user: {}}
+resources: {job: {id: "team/{team}/**", actions: [breakglass-kill, stop, submit]}}
+---
+apiVersion: policyguard/v1
+kind: Roles
+roles: [{name: engineer}]
+---
+apiVersion: policyguard/v1
+kind: Bindings
+bindings:
+  - {subject: "user:ines", role: engineer, domain: "*"}
+  - {subject: "user:omar", role: engineer, domain: "*"}
+  - {subject: "user:tess", role: engineer, domain: "*"}
+---
+apiVersion: policyguard/v1
+kind: Persons
+persons:
+  - {id: ines, accounts: ["user:ines"]}
+  - {id: omar, accounts: ["user:omar"]}
+  - {id: tess, accounts: ["user:tess"]}
+---
+apiVersion: policyguard/v1
+kind: Quorums
+quorums:
+  - {id: second, approvers: [{count: 1, roles: [engineer]}], of: request, once: true}
+  - {id: lasting, approvers: [{count: 1, roles: [engineer]}], of: request}
+  - {id: work, approvers: [{count: 1, roles: [engineer]}], of: work, once: false}
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: jobs, owner: platform}
+rules:
+  - {id: may, effect: allow, roles: [engineer], actions: ["*"], resources: {type: job}}
+  - {id: kill, effect: require, actions: ["job:breakglass-kill"], resources: {type: job}, quorum: second}
+  - {id: stop, effect: require, actions: ["job:stop"], resources: {type: job}, quorum: lasting}
+  - {id: submit, effect: require, actions: ["job:submit"], resources: {type: job}, quorum: work}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the policies and the guard's key."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "lab.yaml").write_text(POLICIES)
+    write_private_key(tmp_path / "guard.key", KEY)
+    return tmp_path
+
+
+def guard_in(folder: Path, now: Instant = NOW) -> Guard:
+    snapshot = load_snapshot(folder / "policies", ())
+    store = SqliteStore.open(folder / "audit.db", create_as="lab.example/decisions")
+    return Guard(snapshot, KEY, Log.open(store, KEY), clock=lambda: now, close=store.close)
+
+
+def approved(number: int = 1, who: str = "omar", *, request: Request = REQUEST, made: Instant = NOW - 60) -> Facts:
+    """Return facts with one verified approval; its number stands for what was signed."""
+    approval = Approval(f"user:{who}", Assurance.ATTESTED, f"{who}-{number}.json", made, made + HOUR, f"{number:064x}")
+    return Facts(request, approvals=(approval,), contributors=("user:ines",))
+
+
+def test_the_first_allow_uses_an_approval_up(folder: Path) -> None:
+    """The second decision is a denial that names the approval and the entry that counted it; a new approval helps."""
+    with guard_in(folder) as guard:
+        first = guard.issue(approved())
+        assert first.decision.allowed
+        assert parse_statement(first.envelope.payload).predicate.approvals[0].digest == f"{1:064x}"
+        second = guard.issue(approved())
+        assert not second.decision.allowed
+        assert (
+            "approval.used: `omar-1.json` counts once, and counted for entry 0 of the log" in second.decision.explain()
+        )
+        assert parse_statement(second.envelope.payload).predicate.approvals == ()
+        assert guard.issue(approved(2)).decision.allowed
+
+
+def test_another_process_knows_what_is_used_up(folder: Path) -> None:
+    """The log is the record: a guard that was opened later, and one that explains without logging, say the same."""
+    with guard_in(folder) as guard:
+        assert guard.issue(approved()).decision.allowed
+    with guard_in(folder) as later:
+        assert not later.issue(approved()).decision.allowed
+        with SqliteStore.open(folder / "audit.db", read_only=True) as store:
+            assert not considered(later.snapshot, approved(), NOW, store).allowed
+            assert considered(later.snapshot, approved(2), NOW, store).allowed
+
+
+@pytest.mark.parametrize("action", ["job:stop", "job:submit"])
+def test_where_the_quorum_does_not_say_once_an_approval_lasts(folder: Path, action: str) -> None:
+    """The same approval counts until it expires."""
+    request = Request.of("user:ines", action, "job:team/vision/run-21")
+    with guard_in(folder) as guard:
+        assert [guard.issue(approved(request=request)).decision.allowed for _ in range(3)] == [True] * 3
+
+
+def test_a_denial_uses_nothing_up(folder: Path) -> None:
+    """An approval by the requester, or one that expired, is denied; the good one still counts afterwards."""
+    with guard_in(folder) as guard:
+        assert not guard.issue(approved(1, "ines")).decision.allowed
+        assert not guard.issue(approved(2, made=NOW - 2 * HOUR)).decision.allowed
+        assert guard.issue(approved(1)).decision.allowed
+
+
+def test_all_approvals_given_for_a_request_are_used_up(folder: Path) -> None:
+    """Two said yes where one is enough: that is one kill and not two."""
+    both = Facts(REQUEST, approvals=approved(1).approvals + approved(2, "tess").approvals, contributors=("user:ines",))
+    with guard_in(folder) as guard:
+        assert guard.issue(both).decision.allowed
+        assert not guard.issue(approved(2, "tess")).decision.allowed
+
+
+def test_decisions_of_one_push_share_no_approval(folder: Path) -> None:
+    """Issued together, the first is allowed and the second denied; with an approval each, both are allowed."""
+    with guard_in(folder) as guard:
+        signed = guard.issue_many([approved(), approved()])
+        assert [each.decision.allowed for each in signed] == [True, False]
+        assert "made together with this one" in signed[1].decision.explain()
+        assert "entry 0 of the log" in guard.issue(approved()).decision.explain()
+        assert [each.decision.allowed for each in guard.issue_many([approved(2), approved(3)])] == [True, True]
+
+
+def test_of_guards_that_race_on_one_log_one_allows(folder: Path) -> None:
+    """I198: eight guards with connections of their own ask at the same time; exactly one decision is an allow."""
+    guards = [guard_in(folder) for _ in range(8)]
+    start = threading.Barrier(len(guards))
+    allowed: list[bool] = []
+
+    def ask(guard: Guard) -> None:
+        start.wait()
+        allowed.append(guard.issue(approved()).decision.allowed)
+
+    threads = [threading.Thread(target=ask, args=(guard,)) for guard in guards]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for guard in guards:
+        guard.close()
+    assert sorted(allowed) == [False] * 7 + [True]
+
+
+def test_what_came_between_look_and_append_is_looked_at(folder: Path) -> None:
+    """I197: another process appends while we look; the transaction sees its entry, and ours is not added."""
+    ours = Log.open(folder / "audit.db", KEY, create=True)
+    theirs = Log.open(folder / "audit.db", KEY)
+    asked: list[tuple[int, int]] = []
+
+    def holds(store: Store, start: int, stop: int) -> bool:
+        asked.append((start, stop))
+        if len(asked) == 1:
+            theirs.append(b"theirs")
+            return True
+        return [row.leaf for row in store.read(start, stop)] != [b"theirs"]
+
+    with ours, theirs:
+        assert ours.append_if([b"ours"], holds) is None
+        assert asked == [(0, 0), (0, 1)]
+        receipts = ours.append_if([b"ours"], lambda store, start, stop: True)
+        assert receipts is not None
+        assert receipts[0].index == 1
+
+
+def test_on_top_of_an_entry_that_cannot_be_read_nothing_is_allowed_once(folder: Path) -> None:
+    """I196: it might have used the approval up; nothing is added. What counts lastingly does not ask."""
+    with guard_in(folder) as guard:
+        with Log.open(folder / "audit.db", KEY) as other:
+            other.append(b"not an envelope")
+        with pytest.raises(AuditError, match="entry 0 cannot be read"):
+            guard.issue(approved())
+        stop = Request.of("user:ines", "job:stop", "job:team/vision/run-21")
+        assert guard.issue(approved(request=stop)).receipt.index == 1
+
+
+@pytest.mark.parametrize(("ago_s", "readable"), [(CLOCK_SLACK_S + 120, True), (CLOCK_SLACK_S - 120, False)])
+def test_the_log_is_read_back_to_an_hour_before_the_approval(folder: Path, ago_s: int, readable: bool) -> None:
+    """What lies before is not read, so that a long log costs nothing; an hour is how far clocks may differ."""
+    with guard_in(folder, NOW - ago_s * NANOSECONDS_PER_S) as earlier:
+        with Log.open(folder / "audit.db", KEY) as other:
+            other.append(b"not an envelope")
+        assert not any(each.decision.allowed for each in earlier.issue_many([Facts(REQUEST)] * 600))
+    with guard_in(folder) as guard:
+        if readable:
+            assert guard.issue(approved()).decision.allowed
+        else:
+            with pytest.raises(AuditError):
+                guard.issue(approved())
+
+
+def test_a_long_log_is_read_in_pages(folder: Path) -> None:
+    """An allow several pages back is found, whichever page it is on."""
+    with guard_in(folder) as guard:
+        first = guard.issue(approved())
+        guard.issue_many([Facts(REQUEST)] * 600)
+        assert first.decision.allowed
+        assert "entry 0 of the log" in guard.issue(approved()).decision.explain()
+        with SqliteStore.open(folder / "audit.db", read_only=True) as store:
+            assert spent_in(store, 0, 602, {}) == {}
+            assert spent_in(store, 1, 602, {f"{1:064x}": NOW}) == {}
+
+
+def test_actions_are_approved_alone_only_if_every_quorum_says_so(folder: Path) -> None:
+    """I195: one quorum over work is enough to ask for a look at the work."""
+    assert load_snapshot(folder / "policies", ()).approved_alone == {"job:breakglass-kill", "job:stop"}
+    both = POLICIES + '  - {id: stop-2, effect: require, actions: ["job:stop"], resources: {type: job}, quorum: work}\n'
+    (folder / "policies" / "lab.yaml").write_text(both)
+    assert load_snapshot(folder / "policies", ()).approved_alone == {"job:breakglass-kill"}
+    every = POLICIES + '  - {id: every, effect: require, actions: ["*"], resources: {type: job}, quorum: work}\n'
+    (folder / "policies" / "lab.yaml").write_text(every)
+    assert load_snapshot(folder / "policies", ()).approved_alone == frozenset()
+
+
+def test_quorums_that_say_nothing_compile_to_what_they_were(folder: Path) -> None:
+    """`of: work` and `once: false` are what is meant without them, so the policy's digest is the same."""
+    digests = set()
+    for text in (POLICIES, POLICIES.replace(", of: work, once: false", "")):
+        (folder / "policies" / "lab.yaml").write_text(text)
+        digests.add(load_snapshot(folder / "policies", ()).policy_digest)
+    assert len(digests) == 1
+
+
+def test_a_guard_with_a_wrong_clock_hides_nothing(folder: Path) -> None:
+    """Its entry says that it is hours old; what stands before it is looked at all the same."""
+    with guard_in(folder) as guard, guard_in(folder, NOW - 5 * HOUR) as wrong:
+        assert guard.issue(approved()).decision.allowed
+        assert not wrong.issue(Facts(REQUEST)).decision.allowed
+        assert not guard.issue(approved()).decision.allowed
