@@ -22,6 +22,7 @@ from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.uncompared import UncomparedEnvironment
 from policyguard.guard import Collectors
 from policyguard.hooks.jobfile import read_job
 from policyguard.model.facts import Facts
@@ -48,6 +49,8 @@ def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
         collectors.append(EnvironmentCollector(
             str(environment.baseline), environment.keys, cache=cache, threshold=environment.threshold
         ))  # fmt: skip
+    else:
+        collectors.append(UncomparedEnvironment())
     if looks.quota is not None:
         file = str(looks.quota.file) if looks.quota.file is not None else None
         collectors.append(QuotaCollector(file=file, command=looks.quota.command))

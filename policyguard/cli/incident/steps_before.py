@@ -98,11 +98,9 @@ def patch(lab: Lab, story: Story) -> None:
     told = run_unguarded([lab.python, "-c", "from labtorch.optim import step; print(step(0.0, 1.0))"], lab.root)
     story.fact("unguarded, nothing is learned any more", f"step(0, 1) is {told.strip()}", told.strip() == "0.0")
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
-    story.denied("a job of 64 GPUs is denied", signed, "env.tampered", "env.autorun_unowned", naming="zz_speedup.pth")
-    request, inputs = lab.job("bob", "bob-8", 8, action="job:start")
-    story.denied(
-        "and the start of the smallest one", lab.decide(request, inputs), "env.tampered", naming="zz_speedup.pth"
-    )
+    story.denied("a job of 64 GPUs is denied", signed, "env.autorun_unowned", naming="zz_speedup.pth")
+    signed = lab.decide(*lab.job("bob", "bob-8", 8))
+    story.allowed("a small job may run, and its owner is warned", signed, "ok.tier1", "warn.autorun_unowned")
     door.unlink()
     story.allowed("without it the job is allowed", lab.decide(*lab.job("bob", "bob-64", 64)), "ok.tier2")
 
@@ -141,6 +139,8 @@ def framework(lab: Lab, story: Story) -> None:
     story.fact("by its own RECORD the environment looks right", "nothing differs", not own_word.unlike_record)
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("against the build's signed baseline it does not", signed, "env.tampered", naming="labtorch/optim.py")
+    signed = lab.decide(*lab.job("alice", "alice-1", 1))
+    story.denied("nor for the smallest job", signed, "env.tampered", naming="labtorch/optim.py")
     name = os.path.relpath(lab.optimizer, lab.environment)
     who = who_changed(str(lab.environment), name)
     story.fact("the file's owner and time are named", f"{name}: {who}", "owned by" in who, signed.receipt.index)
