@@ -215,11 +215,14 @@ class Guard:
     def _stated(
         self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None
     ) -> bytes:
-        request = decision.facts.request
+        request, policies = decision.facts.request, snapshot or self._snapshot
+        expires = now + self._lifetime_ns
+        if decision.requiring:
+            expires = policies.lasts_until(decision, now, expires)
         return decision_statement(
             decision, request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
-            not_before=now, expires=now + self._lifetime_ns, advisory=self._advisory,
-            mattered=mattered, sensitive=(snapshot or self._snapshot).sensitive(request),
+            not_before=now, expires=expires, advisory=self._advisory,
+            mattered=mattered, sensitive=policies.sensitive(request),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ _REMOTE_KEY = re.compile(r"remote\.(?P<name>.+)\.url")
 
 
 class Code(msgspec.Struct, frozen=True):
-    """One look: what `resource.code` holds, and `resource.uncommitted`, None where `unread` says why it is not there."""
+    """One look: what `resource.code` and `resource.uncommitted` hold; the latter None where `unread` says why."""
 
     record: FrozenMap
     uncommitted: tuple[FrozenMap, ...] | None = None

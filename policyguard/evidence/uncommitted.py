@@ -32,7 +32,7 @@ def uncommitted_files(
     not readable: what it leads to could change unseen.
 
     Raises:
-        EvidenceError: one cannot be read, is neither file, link nor folder, or they are too many bytes or take too long.
+        EvidenceError: one cannot be read, is neither file, link nor folder, or all are too large or take too long.
     """
     records, left = [], MAX_UNCOMMITTED_BYTES
     for path in sorted(set(paths)):
