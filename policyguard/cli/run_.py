@@ -21,6 +21,7 @@ from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.guard import Guard
 from policyguard.hooks.answer import decision_code
 from policyguard.hooks.launcher import launch
+from policyguard.hooks.standing import Accepts, trust_accepts
 from policyguard.model.decision import DEFAULT_AUDIENCE
 
 
@@ -61,6 +62,7 @@ def command(
             return launch(
                 guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
                 on_decision=tell, watch_s=watch, on_alert=_alarm, on_problem=_complain,
+                accepts=_accepts(config), libraries=[str(folder) for folder in config.looks.libraries],
             )  # fmt: skip
         except AccessDenied as denial:
             for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
@@ -73,7 +75,20 @@ def _alarm(signed: SignedDecision) -> None:
 
 
 def _complain(problem: PolicyGuardError) -> None:
-    say(f"policyguard: an alert could not be logged: {problem}", err=True, fg="red")
+    say(f"policyguard: while the job runs: {problem}", err=True, fg="red")
+
+
+def _accepts(config: Config) -> Accepts:
+    """Return whether policies that are exchanged while the job runs are accepted ones.
+
+    The trust file is read when that is asked: whoever publishes policies writes it anew. Without one the policies are
+    those of the folder that the launcher decides by, whatever stands there.
+    """
+
+    def accepts(digest: str, epoch: int) -> bool:
+        return config.trust is None or trust_accepts(read_trust(config.trust))(digest, epoch)
+
+    return accepts
 
 
 def own_trust(guard: Guard, config: Config) -> Trust:

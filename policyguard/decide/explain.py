@@ -39,6 +39,7 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False) -> st
     lines.append(f"reason   {', '.join(decision.reason_codes)}")
     story = _Story(snapshot, decision)
     lines += story.lines(full=full)
+    lines += [f"must     {obligation}" for obligation in decision.obligations]
     lines.append(
         f"policy   {decision.policy_digest[:16]} epoch {decision.epoch}, decided at {format_instant(decision.now)}"
     )

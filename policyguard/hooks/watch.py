@@ -1,7 +1,8 @@
 """The second look: what the decision was bound to is measured again while the job runs.
 
     W1  look with the same collectors, every `period_s` seconds and once more when the job has ended
-    W2  compare each bound fact with what was verified at the start (launcher step L3)
+    W2  compare each bound fact with what was verified at the start (launcher step L3); look at the job's processes
+        (`processes.py`), and decide again if the policies were exchanged (`standing.py`)
     W3  a difference that was not told yet is a denial of `job:drift`, signed and logged: what, and by which decision
         A job that a signal ended, and nobody asked through us, is told, too (`drift.killed`)
     W4  if the decision carries the obligation `stop.on_drift`, the job ends: SIGTERM, then SIGKILL
@@ -15,7 +16,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -24,8 +25,11 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import PolicyGuardError
 from policyguard.evidence.checkpoint import CHECKPOINTS
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.repository import CODE
+from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
 from policyguard.hooks.difference import difference
+from policyguard.hooks.drift import KILLED, REVERTED, TOLD_ONLY, UNMEASURED, Drift
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
@@ -36,17 +40,12 @@ DRIFT_ACTION = "job:drift"
 STOP = "stop.on_drift"
 """The obligation of an allow that lets drift end the job."""
 
-REVERTED, UNMEASURED, KILLED = "drift.reverted", "drift.unmeasured", "drift.killed"
 UNMEASURED_LOOKS = 3
 """A look may fail because a machine is busy. So many in a row count as drift for the obligation, one for the log."""
 
 
-class Drift(msgspec.Struct, frozen=True):
-    """One bound fact that is not what was decided on: its path, a reason code, and the difference in words."""
-
-    path: str
-    reason: str
-    words: str
+Also = Callable[[], tuple[Drift, ...]]
+"""Another way to look at the job; the drift it returns is told with the rest."""
 
 
 class Told:
@@ -75,18 +74,21 @@ class Watch:
         bound: what was measured and verified at the start, by path.
         on_alert: told of each alert once it is in the log.
         on_problem: told of an alert that could not be signed or logged; it is tried again at the next look.
+        also: other ways to look, beside comparing the bound facts.
     """
 
     def __init__(
         self, guard: Guard, request: Request, inputs: JobInputs, verified: VerifiedDecision, bound: Mapping[str, Value],
         *, period_s: float, on_alert: Callable[[SignedDecision], None] | None = None,
         on_problem: Callable[[PolicyGuardError], None] | None = None, clock: Callable[[], Instant] = time.time_ns,
+        also: Sequence[Also] = (),
     ) -> None:  # fmt: skip
         if not period_s > 0:
             raise ValueError(f"period_s: found {period_s}, expected more than 0")
         self._guard, self._request, self._inputs = guard, request, inputs
         self._verified, self._bound, self._period_s = verified, dict(bound), period_s
         self._on_alert, self._on_problem, self._clock = on_alert, on_problem, clock
+        self._also = tuple(also)
         self._told = b""
         self._unmeasured = 0
         self.looks = 0
@@ -108,6 +110,7 @@ class Watch:
         facts = self._guard.gather(self._request, self._inputs)
         self.looks += 1
         found = drifted(self._bound, facts, self._guard.snapshot.sensitive(self._request))
+        found += tuple(drift for look in self._also for drift in look())
         self._unmeasured = self._unmeasured + 1 if any(each.reason == UNMEASURED for each in found) else 0
         state = _state(found, facts) if found else b""
         # INVARIANT I166: every change of state is told once: the drift, another drift, and the way back.
@@ -173,7 +176,7 @@ class Watch:
 
     def _must_stop(self, found: tuple[Drift, ...]) -> bool:
         # A job may write over the checkpoint that it resumed from: that is told, and no reason to end it.
-        measured = any(each.reason != UNMEASURED and each.path != CHECKPOINTS for each in found)
+        measured = any(each.reason not in TOLD_ONLY and each.path != CHECKPOINTS for each in found)
         return self.may_stop and (measured or self._unmeasured >= UNMEASURED_LOOKS)
 
     def _alert(self, found: tuple[Drift, ...], facts: Facts) -> Decision:
@@ -206,11 +209,16 @@ def drifted(bound: Mapping[str, Value], facts: Facts, sensitive: frozenset[str] 
             continue
         if now is not None:
             words = "changed" if path in sensitive else difference(bound.get(path), now)
-            drifts.append(Drift(path, f"drift.{path.partition('.')[2]}", words))
+            drifts.append(Drift(path, _reason(path), words))
         else:
             # What cannot be seen is no proof of a change, and no proof of none.
             drifts.append(Drift(path, UNMEASURED, f"is no longer seen: {facts.missing.get(path, 'not supplied')}"))
     return tuple(drifts)
+
+
+def _reason(path: str) -> str:
+    # What uncommitted files hold is code like the commit itself.
+    return _reason(CODE) if path == UNCOMMITTED else f"drift.{path.partition('.')[2]}"
 
 
 def _without_new(before: Value | None, after: Value) -> Value:
@@ -225,5 +233,5 @@ def _state(found: tuple[Drift, ...], facts: Facts) -> bytes:
     """Return what tells one state of drift from another; the words of a failed look do not count."""
     values = facts.bound
     return canonical({
-        each.path: sha256_digest(canonical(values[each.path])) if each.path in values else "" for each in found
+        each.path: sha256_digest(canonical(values[each.path])) if each.path in values else each.state for each in found
     })  # fmt: skip
