@@ -61,8 +61,9 @@ def _grants(looks: Looks) -> GrantCollector:
     return GrantCollector(str(looks.grants.folder), looks.grants.keys) if looks.grants is not None else GrantCollector()
 
 
-def _digest_cache(path: Path | None) -> DigestCache | None:
-    return DigestCache.open(path) if path is not None else None
+def _digest_cache(path: Path | None) -> DigestCache:
+    """Return the cache of the configuration, else one that lives as long as this process: a watch looks often."""
+    return DigestCache.open(path) if path is not None else DigestCache()
 
 
 def reviewing_collectors(config: Config, request: Request) -> Collectors:

@@ -93,7 +93,10 @@ def process(pid: int) -> Process | None:
             return None
         maps = _must_read(pid, "maps")
         executable = os.readlink(f"/proc/{pid}/exe".encode())
-    except (FileNotFoundError, ProcessLookupError):
+    except PermissionError:
+        raise
+    except OSError:
+        # It ended, or is ending just now.
         return None
     environment = dict(
         os.fsdecode(entry).split("=", 1) for entry in _read(pid, "environ").split(b"\0") if b"=" in entry
