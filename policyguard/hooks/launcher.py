@@ -30,6 +30,7 @@ from policyguard.guard import Guard
 from policyguard.hooks.answer import DENIED
 from policyguard.hooks.carrier import VARIABLE, child_environment
 from policyguard.hooks.processes import JobProcesses
+from policyguard.hooks.refusal import refusals_logged
 from policyguard.hooks.standing import Accepts, Standing, trust_accepts
 from policyguard.hooks.supervise import supervise
 from policyguard.hooks.watch import Watch
@@ -74,35 +75,39 @@ def launch(
 
     Raises:
         AccessDenied: the decision is deny; it is signed and logged, nothing was started.
-        VerificationError: what is about to run is not what was decided on; nothing was started.
-        EvidenceError: the program cannot be found or started.
+        VerificationError: what is about to run is not what was decided on; logged, nothing was started.
+        EvidenceError: the program cannot be found or started; logged.
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
     signed = decided(guard, request, inputs, on_decision)  # L1
-    bound = guard.gather(request, inputs).bound  # L2
-    verified = verify(signed.to_json(), trust, request, audience=audience, now=clock(), bound=bound, used=used)  # L3
-    executable = _measured_program(inputs, bound)
-    if on_start is not None:
-        on_start(verified)
-    with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
-        environment = child_environment(inputs.environment, signed, private)
-        if private_bytecode:
-            environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
-        if watch_s is None:
-            return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
-        processes = JobProcesses(inputs, environment[VARIABLE], libraries)
-        standing = Standing(guard, signed.decision, accepts or trust_accepts(trust))
-        if not can_look() and on_problem is not None:
-            on_problem(EvidenceError("processes are not looked at here, expected a system that has /proc"))
-        watch = Watch(
-            guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
-            clock=clock, also=(standing.look, *((processes.look,) if can_look() else ())),
-        )  # fmt: skip
-        status = supervise(
-            inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_start=processes.began,
-            on_kill=watch.killed,
-        )  # L4, L5  # fmt: skip
-        return DENIED if watch.ended_job else status
+    with refusals_logged(guard, signed, clock):
+        _check_files_seen(signed.decision.facts, inputs)
+        bound = guard.gather(request, inputs).bound  # L2
+        verified = verify(
+            signed.to_json(), trust, request, audience=audience, now=clock(), bound=bound, used=used
+        )  # L3
+        executable = _measured_program(inputs, bound)
+        if on_start is not None:
+            on_start(verified)
+        with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
+            environment = child_environment(inputs.environment, signed, private)
+            if private_bytecode:
+                environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
+            if watch_s is None:
+                return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
+            processes = JobProcesses(inputs, environment[VARIABLE], libraries)
+            standing = Standing(guard, signed.decision, accepts or trust_accepts(trust))
+            if not can_look() and on_problem is not None:
+                on_problem(EvidenceError("processes are not looked at here, expected a system that has /proc"))
+            watch = Watch(
+                guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
+                clock=clock, also=(standing.look, *((processes.look,) if can_look() else ())),
+            )  # fmt: skip
+            status = supervise(
+                inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_start=processes.began,
+                on_kill=watch.killed,
+            )  # L4, L5  # fmt: skip
+            return DENIED if watch.ended_job else status
 
 
 def decided(
@@ -120,10 +125,13 @@ def decided(
     if not signed.decision.allowed:
         explanation = signed.decision.explain()
         raise AccessDenied(f"{explanation}\n{FILES}: {unseen}" if unseen else explanation, signed=signed)
-    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
-    if unseen:
-        raise EvidenceError(f"{FILES}: {unseen}")
     return signed
+
+
+def _check_files_seen(facts: Facts, inputs: JobInputs) -> None:
+    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
+    if inputs.files and FILES in facts.missing:
+        raise EvidenceError(f"{FILES}: {facts.missing[FILES]}")
 
 
 def _naming_unseen_files(facts: Facts, inputs: JobInputs) -> Facts:

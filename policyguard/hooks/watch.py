@@ -30,10 +30,11 @@ from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
 from policyguard.hooks.difference import difference
 from policyguard.hooks.drift import KILLED, REVERTED, TOLD_ONLY, UNMEASURED, Drift
+from policyguard.hooks.told import Told
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
-from policyguard.values import FrozenMap, Instant, Value, canonical, format_instant, sha256_digest
+from policyguard.values import FrozenMap, Instant, Value, canonical, sha256_digest
 from policyguard.verify import VerifiedDecision
 
 DRIFT_ACTION = "job:drift"
@@ -46,24 +47,6 @@ UNMEASURED_LOOKS = 3
 
 Also = Callable[[], tuple[Drift, ...]]
 """Another way to look at the job; the drift it returns is told with the rest."""
-
-
-class Told:
-    """Explains an alert as the snapshot explains a decision; holds which policies were in force."""
-
-    def __init__(self, policy_digest: str, epoch: int, words: tuple[str, ...]) -> None:
-        self.policy_digest = policy_digest
-        self.epoch = epoch
-        self._words = words
-
-    def explain(self, decision: Decision, *, full: bool = False) -> str:  # noqa: ARG002
-        request = decision.facts.request
-        lines = [f"DENY  {request.subject.ref}  {request.action}  {request.resource.ref}"]
-        lines.append(f"reason   {', '.join(decision.reason_codes)}")
-        lines += [f"because  {words}" for words in self._words]
-        lines += [f"must     {obligation}" for obligation in decision.obligations]
-        lines.append(f"policy   {self.policy_digest[:16]} epoch {self.epoch}, seen at {format_instant(decision.now)}")
-        return "\n".join(lines)
 
 
 class Watch:
