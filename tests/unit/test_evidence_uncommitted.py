@@ -124,7 +124,7 @@ def test_a_baseline_that_cannot_be_used_says_nothing(tmp_path: Path) -> None:
     facts = looked(tmp_path, KEY)
     assert facts.entries[BASELINE].value is True
     assert facts.entries["resource.environment"].value == FrozenMap(changed_files=(), unowned_autorun=())
-    forged = looked(tmp_path, PrivateKey.generate(rb"\x08" * 32))
+    forged = looked(tmp_path, PrivateKey.generate(b"\x08" * 32))
     assert set(forged.entries) == set()
     assert set(forged.missing) == {BASELINE, "resource.environment"}
 
