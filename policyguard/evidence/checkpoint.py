@@ -128,7 +128,7 @@ class CheckpointCollector:
         paths = [Path(inputs.directory, name) for name in names]
         options = one_look(self._options)
         scans = [scan for path in paths for scan in scan_paths([path], options)]
-        weights = [scan for scan in scans if scan.format not in _SIDE_FILES or scan.verdict is not Verdict.CLEAN]
+        weights = [scan for scan in scans if _is_loaded(scan)]
         values: dict[str, Value] = {
             "format": _worst([family(scan) for scan in weights]),
             "named_format": _worst([named_family(scan.path) for scan in weights]),
@@ -174,6 +174,11 @@ def one_look(options: Options) -> Options:
     """Return the options for one look: the digests of another one are known only by the cache, which is careful."""
     # INVARIANT I227: between two looks a file is hashed again, unless the cache knows that it cannot have changed.
     return replace(options, digests={})
+
+
+def _is_loaded(scan: CheckpointScan) -> bool:
+    """Settings are no weights; what they name of a repository's code is told by `remote_code` and its like."""
+    return scan.format not in _SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
 
 
 def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:

@@ -114,4 +114,7 @@ def _decisions(store: SqliteStore) -> Iterator[tuple[int, Predicate]]:
         try:
             yield row.entry, parse_statement(parse(row.leaf).payload).predicate
         except VerificationError as problem:
+            # A log may hold statements of other types, such as approvals.
+            if problem.step == "V5":
+                continue
             raise AuditError(f"entry {row.entry}: {problem.message}", entry=row.entry) from problem
