@@ -89,7 +89,7 @@ def process(pid: int) -> Process | None:
     """
     try:
         status = dict(line.split(b":", 1) for line in _must_read(pid, "status").splitlines() if b":" in line)
-        if status[b"State"].split()[0] in (b"Z", b"X"):
+        if status.get(b"State", b"?").split()[0] in (b"Z", b"X"):
             return None
         maps = _must_read(pid, "maps")
         executable = os.readlink(f"/proc/{pid}/exe".encode())
@@ -102,8 +102,8 @@ def process(pid: int) -> Process | None:
         os.fsdecode(entry).split("=", 1) for entry in _read(pid, "environ").split(b"\0") if b"=" in entry
     )
     return Process(
-        pid, int(status[b"Uid"].split()[1]), executable, int(status[b"TracerPid"]), tuple(_mapped(pid, maps)),
-        environment_doors(environment),
+        pid, int(status.get(b"Uid", b"0 0").split()[1]), executable, int(status.get(b"TracerPid", b"0")),
+        tuple(_mapped(pid, maps)), environment_doors(environment),
     )  # fmt: skip
 
 

@@ -59,7 +59,11 @@ class JobProcesses:
         """Look at every process of the job now."""
         if not self._root:
             return ()
-        family = family_of(self._root, self._mark)
+        try:
+            family = family_of(self._root, self._mark)
+        except OSError as problem:
+            words = f"cannot be looked at: {(problem.strerror or '').lower()}"
+            return (Drift("resource.process_unseen", PROCESS_UNSEEN, words, words),)
         for pid in family:
             try:
                 seen = process(pid)

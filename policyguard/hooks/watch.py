@@ -29,7 +29,7 @@ from policyguard.evidence.repository import CODE
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
 from policyguard.hooks.difference import difference
-from policyguard.hooks.drift import KILLED, REVERTED, TOLD_ONLY, UNMEASURED, Drift
+from policyguard.hooks.drift import KILLED, PROCESS, REVERTED, TOLD_ONLY, UNMEASURED, Drift
 from policyguard.hooks.told import Told
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -39,7 +39,10 @@ from policyguard.verify import VerifiedDecision
 
 DRIFT_ACTION = "job:drift"
 STOP = "stop.on_drift"
-"""The obligation of an allow that lets drift end the job."""
+"""The obligation of an allow that lets drift end the job: what differs from the decision, or from its policies."""
+
+STOP_ON_PROCESS = "stop.on_process"
+"""The one that lets `drift.process` end it, too: where code lies is a guess at whose it is."""
 
 UNMEASURED_LOOKS = 3
 """A look may fail because a machine is busy. So many in a row count as drift for the obligation, one for the log."""
@@ -158,9 +161,17 @@ class Watch:
         return not self.stopped and self._must_stop(found)
 
     def _must_stop(self, found: tuple[Drift, ...]) -> bool:
+        return bool(self._ended_by(found))
+
+    def _ended_by(self, found: tuple[Drift, ...]) -> tuple[str, ...]:
+        """Return the obligations of the decision by which this drift ends the job."""
         # A job may write over the checkpoint that it resumed from: that is told, and no reason to end it.
-        measured = any(each.reason not in TOLD_ONLY and each.path != CHECKPOINTS for each in found)
-        return self.may_stop and (measured or self._unmeasured >= UNMEASURED_LOOKS)
+        differs = any(each.reason not in (*TOLD_ONLY, PROCESS) and each.path != CHECKPOINTS for each in found)
+        ending = {
+            STOP: differs or self._unmeasured >= UNMEASURED_LOOKS,
+            STOP_ON_PROCESS: any(each.reason == PROCESS for each in found),
+        }
+        return tuple(name for name, ends in ending.items() if ends and name in self._verified.obligations)
 
     def _alert(self, found: tuple[Drift, ...], facts: Facts) -> Decision:
         predicate, now = self._verified.predicate, self._clock()
@@ -177,7 +188,7 @@ class Watch:
         return Decision(
             allowed=False, reason_codes=tuple(sorted({each.reason for each in found})) or (REVERTED,),
             determining=(), errored=(), requiring=(), gaps=(),
-            obligations=(STOP,) if self._must_stop(found) and KILLED not in {each.reason for each in found} else (),
+            obligations=() if KILLED in {each.reason for each in found} else self._ended_by(found),
             facts=Facts(request, entries, missing=FrozenMap({each.path: each.words for each in found})),
             now=now, explainer=Told(snapshot.policy_digest, snapshot.epoch, words),
         )  # fmt: skip

@@ -61,6 +61,21 @@ def test_a_library_that_comes_from_elsewhere_is_told(lab: Lab, library: Path) ->
     assert str(library) in job.words()
 
 
+@pytest.mark.parametrize(("obligation", "status"), [("stop.on_drift", 0), ("stop.on_process", 77)])
+def test_it_ends_the_job_only_under_its_own_obligation(lab: Lab, library: Path, obligation: str, status: int) -> None:
+    """A place is a guess: a policy that ends jobs for drift does not end them for a library, one that says so does."""
+    policies = lab.folder / "policies" / "jobs.yaml"
+    policies.write_text(policies.read_text().rstrip() + f"\n    obligations: [{obligation}]\n")
+    with lab.guard() as guard, Obeying(lab, guard) as job:
+        job.do(load(library))
+        assert eventually(lambda: bool(job.alerts))
+        if status:
+            job.thread.join(15)
+        else:
+            job.enough()
+        assert job.status == status
+
+
 def test_a_library_without_a_name_is_told(lab: Lab, library: Path) -> None:
     """I226: loaded from memory (memfd), or deleted behind its back in a folder that would be allowed."""
     memory = (
