@@ -25,9 +25,12 @@ class Standing:
 
     def __init__(self, guard: Guard, decision: Decision, accepts: Accepts) -> None:
         self._guard, self._decision, self._accepts = guard, decision, accepts
-        self._judged = self._seen = guard.policies_stamp()
-        self._digest = decision.policy_digest
+        self._seen = guard.policies_stamp()
+        # Nothing is judged yet: they may have been exchanged since the decision was made.
+        self._judged: object = None
         self._epoch = decision.epoch
+        self._waiting: Snapshot | None = None
+        """Policies that load and are not accepted, or not yet."""
         self._found: Drift | None = None
 
     def look(self) -> tuple[Drift, ...]:
@@ -39,25 +42,29 @@ class Standing:
         stamp, before = self._guard.policies_stamp(), self._seen
         self._seen = stamp
         if stamp != self._judged and stamp == before:
-            self._judged = stamp
-            self._found = self._judge()
+            self._judged, self._waiting = stamp, None
+            self._found = self._judge(self._guard.policies_on_disk)
+        elif (waiting := self._waiting) is not None:
+            # Policies are often published before the trust that accepts them.
+            self._found = self._judge(lambda: waiting)
         return (self._found,) if self._found is not None else ()
 
-    def _judge(self) -> Drift | None:
+    def _judge(self, load: Callable[[], Snapshot]) -> Drift | None:
         try:
-            snapshot = self._guard.policies_on_disk()
+            snapshot = self._waiting = load()
             self._check(snapshot)
         except PolicyGuardError as problem:
             words = f"the policies that are there now are not used: {problem}"
             return Drift("resource.policies", POLICIES_UNUSABLE, words, words)
-        self._digest, self._epoch = snapshot.policy_digest, snapshot.epoch
-        return self._decided(snapshot)
+        self._epoch, self._waiting = snapshot.epoch, None
+        return self._decided(snapshot) if snapshot.policy_digest != self._decision.policy_digest else None
 
     def _check(self, snapshot: Snapshot) -> None:
         # INVARIANT I224: only policies that a worker would accept, and never older ones, speak against a running job.
         if snapshot.epoch < self._epoch:
             raise ConfigurationError(f"they are of epoch {snapshot.epoch}, expected at least {self._epoch}")
-        if snapshot.policy_digest != self._digest and not self._accepts(snapshot.policy_digest, snapshot.epoch):
+        is_known = snapshot.policy_digest == self._decision.policy_digest
+        if not is_known and not self._accepts(snapshot.policy_digest, snapshot.epoch):
             raise ConfigurationError(f"{snapshot.policy_digest[:16]} is not accepted here (step V9)")
 
     def _decided(self, snapshot: Snapshot) -> Drift | None:

@@ -50,6 +50,15 @@ def test_policies_that_now_deny_are_a_logged_alert(lab: Lab) -> None:
     assert last_entry(lab).reason_codes == ("drift.policy",)  # type: ignore[attr-defined]
 
 
+def test_policies_exchanged_before_the_watch_began_are_judged(lab: Lab) -> None:
+    """Between the decision and the first look nobody wins time: the guard decided by what is no longer there."""
+    with lab.guard() as guard:
+        replaced(lab, "resource.gpus <= 8", "resource.gpus <= 4")
+        with Obeying(lab, guard) as job:
+            assert eventually(lambda: bool(job.alerts))
+    assert job.reasons == [("drift.policy",)]
+
+
 def test_policies_that_still_allow_are_no_alert(lab: Lab) -> None:
     """The twin: other policies, the same answer; nothing is told."""
     with lab.guard() as guard, Obeying(lab, guard) as job:
@@ -110,6 +119,17 @@ def test_only_accepted_policies_speak_against_a_job(lab: Lab, pinned: bool) -> N
                 time.sleep(2 * PERIOD_S)
             job.enough()
     assert (job.status, job.reasons) == ((0, [("drift.policies_unusable",)]) if pinned else (77, [("drift.policy",)]))
+
+
+def test_policies_are_judged_once_they_are_accepted(lab: Lab) -> None:
+    """Whoever publishes policies first and the workers' trust after that need not touch the policies again."""
+    accepted: list[str] = []
+    with lab.guard() as guard, Obeying(lab, guard, accepts=lambda digest, _: digest in accepted) as job:
+        replaced(lab, "resource.gpus <= 8", "resource.gpus <= 4")
+        assert eventually(lambda: job.reasons == [("drift.policies_unusable",)])
+        accepted.append(guard.policies_on_disk().policy_digest)
+        assert eventually(lambda: len(job.alerts) == 2)
+    assert job.reasons[1] == ("drift.policy",)
 
 
 def test_older_policies_speak_against_nobody(lab: Lab) -> None:

@@ -13,6 +13,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import PolicyGuardError
 from policyguard.guard import Guard
 from policyguard.hooks.launcher import launch
+from policyguard.hooks.standing import Accepts
 from tests.attacks.git_lab import git
 from tests.e2e.launcher_lab import Lab, make_lab, request
 
@@ -57,8 +58,9 @@ class Obeying:
     """The job under the launcher with a watch, in a thread of this process."""
 
     def __init__(
-        self, lab: Lab, guard: Guard, *, trust: Trust | None = None, libraries: Sequence[str] = (), **environment: str
-    ) -> None:
+        self, lab: Lab, guard: Guard, *, trust: Trust | None = None, libraries: Sequence[str] = (),
+        accepts: Accepts | None = None, **environment: str,
+    ) -> None:  # fmt: skip
         self.lab, self.alerts, self.problems = lab, list[SignedDecision](), list[PolicyGuardError]()
         self.status: int | None = None
         inputs = lab.inputs((sys.executable, "train.py", str(lab.ran)), **environment)
@@ -67,6 +69,7 @@ class Obeying:
             self.status = launch(
                 guard, request(), inputs, trust or lab.trust, audience="node-1", watch_s=PERIOD_S,
                 on_alert=self.alerts.append, on_problem=self.problems.append, libraries=libraries,
+                accepts=accepts,
             )  # fmt: skip
 
         self.thread = threading.Thread(target=run)

@@ -167,7 +167,6 @@ def _newer_policies(lab: Lab, story: Story) -> None:
         story.fact("told, and not used: no worker accepts these", words_of(alert), seen, entry_of(alert))
         story.tried("the keepers publish them; workers accept them now")
         published[0] = load_snapshot(lab.root / "policies", ()).policy_digest
-        path.touch()
         ended = job.over()
     path.write_text(kept)
     alert = job.alerts[-1] if job.alerts else None
