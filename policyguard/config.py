@@ -17,8 +17,9 @@
     checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
     quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
     grants: {folder: grants, keys: ["ed25519:..."]}
+    watch: {libraries: [/shared/kernels]}
 
-The last four say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+The last five say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
 relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 

@@ -1,9 +1,10 @@
-"""What the configuration says about looking: the environment's baseline, producers of checkpoints, quotas and grants.
+"""What the configuration says about looking: baseline, producers of checkpoints, quotas, grants, and running jobs.
 
     environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?}
     checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
     quota: {file: FILE} | {command: [WORD...]}
     grants: {folder: FOLDER, keys: [KEY...]}
+    watch: {libraries: [FOLDER...]}
 
 A key is `ed25519:BASE64`, or the path of a public key file; paths are relative to the configuration. The launcher and
 every worker must be told the same, else what one measured the other cannot find (step V7).
@@ -68,11 +69,13 @@ class Looks:
     checkpoints: CheckpointLook = NO_PRODUCERS
     quota: QuotaLook | None = None
     grants: GrantLook | None = None
+    libraries: tuple[Path, ...] = ()
+    """Folders that code of running jobs may be loaded from, beside their own and the system's."""
 
 
 NO_LOOKS = Looks()
 
-LOOKS = ("environment", "checkpoints", "quota", "grants")
+LOOKS = ("environment", "checkpoints", "quota", "grants", "watch")
 """The sections of the configuration that are read here."""
 
 
@@ -102,6 +105,10 @@ def with_look(looks: Looks, name: str, data: Value, source: Path) -> Looks:
         case "grants":
             section.check(("folder", "keys"), ())
             return replace(looks, grants=GrantLook(folder=section.path("folder"), keys=section.keys("keys")))
+        case "watch":
+            section.check(("libraries",), ())
+            folders = tuple(source.parent / name for name in section.texts("libraries"))
+            return replace(looks, libraries=folders)
         case _:
             section.check((), ("file", "command"))
             if len(section.data) != 1:

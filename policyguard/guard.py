@@ -29,7 +29,7 @@ from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Dec
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.once import Spending, Stated, spending_of, stated_in_turn, without_used
-from policyguard.snapshots import load_snapshot
+from policyguard.snapshots import load_snapshot, stamp_of
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Guard:
         self, snapshot: Snapshot, key: PrivateKey, log: Log, *, audience: str = DEFAULT_AUDIENCE,
         lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Collectors = (), advisory: bool = False,
         clock: Callable[[], Instant] = time.time_ns, reload: Callable[[], Snapshot] | None = None,
-        close: Callable[[], None] | None = None,
+        stamp: Callable[[], object] | None = None, close: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         if lifetime_s <= 0:
             raise ValueError(f"lifetime_s: found {lifetime_s}, expected more than 0")
@@ -62,6 +62,7 @@ class Guard:
         self._advisory = advisory
         self._clock = clock
         self._load = reload
+        self._stamp = stamp
         self._close = close
         self._reloading = threading.Lock()
 
@@ -99,7 +100,8 @@ class Guard:
         try:
             return cls(
                 snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
-                collectors=collectors, advisory=advisory, reload=load, close=store.close,
+                collectors=collectors, advisory=advisory, reload=load, stamp=lambda: stamp_of(policies),
+                close=store.close,
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -125,19 +127,32 @@ class Guard:
 
         Other threads go on deciding; each decision is made by one snapshot, the old or the new.
         """
-        if self._load is None:
-            raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
         with self._reloading:
-            snapshot = self._load()
-            # INVARIANT I9: policies never go back: an older epoch, however well signed, is refused.
-            if snapshot.epoch < self._snapshot.epoch:
-                raise ConfigurationError(
-                    f"policies are of epoch {snapshot.epoch}, expected at least {self._snapshot.epoch}, the one in use"
-                )
+            snapshot = self.policies_on_disk()
             # Whoever reloads lives long: no decision shall wait for an index.
             snapshot.warm()
             self._snapshot = snapshot
         return snapshot.policy_digest
+
+    def policies_on_disk(self) -> Snapshot:
+        """Return the policies as they stand where these came from; `reload` decides by them, this does not.
+
+        Raises:
+            PolicyErrors, ConfigurationError: they cannot be used, or are older than those in use.
+        """
+        if self._load is None:
+            raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
+        snapshot = self._load()
+        # INVARIANT I9: policies never go back: an older epoch, however well signed, is refused.
+        if snapshot.epoch < self._snapshot.epoch:
+            raise ConfigurationError(
+                f"policies are of epoch {snapshot.epoch}, expected at least {self._snapshot.epoch}, the one in use"
+            )
+        return snapshot
+
+    def policies_stamp(self) -> object:
+        """Return what is another value once somebody touched the policies where these came from; None if nobody can."""
+        return self._stamp() if self._stamp is not None else None
 
     def gather(self, request: Request, inputs: JobInputs | None = None) -> Facts:
         """Return what is known about the request now. Step 2: look."""
@@ -224,9 +239,12 @@ class Guard:
         self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None
     ) -> bytes:
         request, judged = decision.facts.request, snapshot or self._snapshot
+        expires = now + self._lifetime_ns
+        if decision.requiring:
+            expires = judged.lasts_until(decision, now, expires)
         return decision_statement(
             decision, request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
-            not_before=now, expires=now + self._lifetime_ns, advisory=self._advisory,
+            not_before=now, expires=expires, advisory=self._advisory,
             mattered=mattered, sensitive=judged.sensitive(request), redactions=judged.redactions(request),
         )  # fmt: skip
 

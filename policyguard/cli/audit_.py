@@ -1,11 +1,11 @@
-"""`policyguard audit verify|show|prove|tail`: read the decision log without trusting whoever kept it."""
+"""`policyguard audit verify|show|prove|tail|...`: read the decision log without trusting whoever kept it."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,18 @@ import click
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import encode_base64
-from policyguard.attest.note import NoteKey
 from policyguard.audit.check import LogSummary, check_log
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.audit_entries import Shown, shown_entry
+from policyguard.cli.audit_reviews import MAX_NOTE_FILE_BYTES, log_keys, open_reviews, review
 from policyguard.cli.main import FINDINGS
-from policyguard.cli.options import json_option, key_option, log_option, needed, passphrase, settings, trust_option
+from policyguard.cli.options import json_option, key_option, log_option, needed, settings, trust_option
 from policyguard.cli.output import say, say_json
-from policyguard.cli.verify_ import read_trust
-from policyguard.config import Config
 from policyguard.errors import AuditError
-from policyguard.keyfiles import read_private_key
 from policyguard.snapshots import read_bounded
 
-MAX_NOTE_FILE_BYTES = 65_536
 POLL_S = 0.5
 ENTRY = click.IntRange(0, 2**63 - 1)
 """What SQLite can count to."""
@@ -37,6 +33,10 @@ ENTRY = click.IntRange(0, 2**63 - 1)
 @click.group("audit")
 def command() -> None:
     """Verify, show, prove or follow the decision log."""
+
+
+command.add_command(open_reviews)
+command.add_command(review)
 
 
 @command.command("verify")
@@ -55,7 +55,7 @@ def verify(kept: tuple[Path, ...], as_json: bool, **given: Any) -> int:
     config = settings(**given)
     notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
-        logs = _log_keys(config, store.origin)
+        logs = log_keys(config, store.origin)
         try:
             summary = check_log(store, logs, notes)
         except AuditError as problem:
@@ -128,15 +128,6 @@ def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, Shown]]:
     if last is not None and start <= last.entry:
         for row in store.read(start, last.entry + 1):
             yield row.entry, shown_entry(row.leaf, row.entry)
-
-
-def _log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
-    """Return whose checkpoints count: those of trust, else that of our own key, else None."""
-    if config.trust is not None:
-        return read_trust(config.trust).logs
-    if config.key is not None:
-        return (NoteKey(origin, read_private_key(config.key, passphrase=passphrase()).public),)
-    return None
 
 
 def _broken(problem: AuditError, as_json: bool) -> int:

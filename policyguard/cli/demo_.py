@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from policyguard.attest.keys import PrivateKey
 from policyguard.cli.incident.replay import replay
 from policyguard.cli.init_ import lay_down
 from policyguard.cli.main import DENIED, FINDINGS, OK
-from policyguard.cli.options import write_new
+from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.output import say
 from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.environment import make_baseline
+from policyguard.evidence.environment_files import list_files
 from policyguard.evidence.job import ENVIRONMENT_DOORS
+from policyguard.keyfiles import write_public_key
+from policyguard.values import NANOSECONDS_PER_S, format_instant
 
 TIMEOUT_S = 120
 SHORT_LIFETIME_S = 2
@@ -64,6 +71,11 @@ subject: {subject}
 resource: job:team/vision/{name}
 properties: {{gpus: {gpus}}}
 files: [train.py, optimizer.py]
+"""
+
+CONFIG = """
+environment: {baseline: baseline.json, keys: [build.key.pub]}
+quota: {file: quota.json}
 """
 
 COMMAND = ("train.py", "--epochs", "4")
@@ -113,6 +125,10 @@ class _Lab:
     def code(self) -> Path:
         return self.root / "code"
 
+    @property
+    def python(self) -> str:
+        return str(self.root / "environment" / "bin" / "python")
+
     def policyguard(self, *words: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
         """Run the command line in a process of its own."""
         environment = {"POLICYGUARD_CONFIG": str(self.root / config)}
@@ -128,13 +144,13 @@ class _Lab:
         """Start the training script under the launcher; the decision lands in `decisions/<job>.json`."""
         out = self.root / "decisions" / f"{job}.json"
         return self.policyguard("run", "--job", str(self.root / "jobs" / f"{job}.yaml"), "--out", str(out),
-                                "--", sys.executable, *COMMAND, config=config)  # fmt: skip
+                                "--", self.python, *COMMAND, config=config)  # fmt: skip
 
     def verify(self, job: str, *, audience: str = "local", words: Sequence[str] = COMMAND) -> _Ended:
         """Check a decision as the worker that is about to run these words would."""
         return self.policyguard(
             "verify", str(self.root / "decisions" / f"{job}.json"), "--audience", audience,
-            "--job", str(self.root / "jobs" / f"{job}.yaml"), "--", sys.executable, *words,
+            "--job", str(self.root / "jobs" / f"{job}.yaml"), "--", self.python, *words,
         )  # fmt: skip
 
     def expect(self, what: str, ended: _Ended, code: int, *parts: str) -> None:
@@ -175,10 +191,11 @@ def _build(lab: _Lab) -> None:
     lay_down(lab.root)
     for name in ("code", "jobs", "decisions"):
         (lab.root / name).mkdir()
-    jobs = (("run-17", "user:alice", 8, "a researcher"), ("run-256", "user:ivan", 256, "an intern"))
+    jobs = (("run-17", "user:alice", 16, "a researcher"), ("run-256", "user:ivan", 256, "an intern"))
     for name, subject, gpus, who in jobs:
         text = JOB.format(name=name, subject=subject, gpus=gpus, who=who)
         write_new(lab.root / "jobs" / f"{name}.yaml", text.encode())
+    _build_environment(lab)
     short = (lab.root / "policyguard.yaml").read_text().replace("lifetime: 15m", f"lifetime: {SHORT_LIFETIME_S}s")
     write_new(lab.root / "short.yaml", short.encode())
     write_new(lab.code / "train.py", TRAIN.encode())
@@ -186,6 +203,19 @@ def _build(lab: _Lab) -> None:
     lab.git("init", "--quiet", "--initial-branch=main")
     lab.git("add", "train.py", "optimizer.py")
     lab.git("commit", "--quiet", "--message", "a training script")
+
+
+def _build_environment(lab: _Lab) -> None:
+    """Make the environment that jobs of nine GPUs and more need: installed, its listing signed, room in the quota."""
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(lab.root / "environment")
+    key = PrivateKey.generate(os.urandom(32))
+    write_public_key(lab.root / "build.key.pub", key.public)
+    write_new(lab.root / "baseline.json", make_baseline(list_files(str(lab.root / "environment")), [key]))
+    now = format_instant(time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S)
+    quota = {"observed_at": now, "teams": {"vision": {"limit": 1024, "used": 128}}}
+    write_new(lab.root / "quota.json", json.dumps(quota).encode())
+    settings = lab.root / "policyguard.yaml"
+    replace_file(settings, settings.read_bytes() + CONFIG.encode())
 
 
 def _allowed(lab: _Lab) -> None:

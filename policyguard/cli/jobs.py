@@ -24,6 +24,7 @@ from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.uncompared import UncomparedEnvironment
 from policyguard.guard import Collectors
 from policyguard.hooks.jobfile import read_job
 from policyguard.model.facts import Facts
@@ -51,6 +52,8 @@ def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
         collectors.append(EnvironmentCollector(
             str(environment.baseline), environment.keys, cache=cache, threshold=environment.threshold
         ))  # fmt: skip
+    else:
+        collectors.append(UncomparedEnvironment())
     if looks.quota is not None:
         file = str(looks.quota.file) if looks.quota.file is not None else None
         collectors.append(QuotaCollector(file=file, command=looks.quota.command))
@@ -61,8 +64,9 @@ def _grants(looks: Looks) -> GrantCollector:
     return GrantCollector(str(looks.grants.folder), looks.grants.keys) if looks.grants is not None else GrantCollector()
 
 
-def _digest_cache(path: Path | None) -> DigestCache | None:
-    return DigestCache.open(path) if path is not None else None
+def _digest_cache(path: Path | None) -> DigestCache:
+    """Return the cache of the configuration, else one that lives as long as this process: a watch looks often."""
+    return DigestCache.open(path) if path is not None else DigestCache()
 
 
 def reviewing_collectors(config: Config, request: Request) -> Collectors:

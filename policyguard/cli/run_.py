@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import job_request, reviewing_collectors
 from policyguard.cli.main import BAD_DATA, DENIED
-from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
+from policyguard.cli.options import (
+    check_replaceable,
+    guard_options,
+    open_guard,
+    passphrase,
+    replace_file,
+    settings,
+    trust_option,
+)
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verify_ import read_trust
 from policyguard.config import Config
@@ -21,7 +30,10 @@ from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.guard import Guard
 from policyguard.hooks.answer import decision_code
 from policyguard.hooks.launcher import launch
+from policyguard.hooks.refusal import log_undecided
+from policyguard.hooks.standing import Accepts, trust_accepts
 from policyguard.model.decision import DEFAULT_AUDIENCE
+from policyguard.model.request import Request
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
@@ -54,13 +66,20 @@ def command(
         if not quiet or not signed.decision.allowed:
             say_explanation(signed.decision.explain(), err=True)
 
-    with open_guard(config, collectors=reviewing_collectors(config, request)) as guard:
-        trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
-        store = UsedDecisions.open(used) if used is not None else None
+    with ExitStack() as opened:
+        try:
+            guard = opened.enter_context(open_guard(config, collectors=reviewing_collectors(config, request)))
+            trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
+            store = UsedDecisions.open(used) if used is not None else None
+        except PolicyGuardError as problem:
+            opened.close()
+            _log_undecided(config, request, problem)
+            raise
         try:
             return launch(
                 guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
                 on_decision=tell, watch_s=watch, on_alert=_alarm, on_problem=_complain,
+                accepts=_accepts(config), libraries=[str(folder) for folder in config.looks.libraries],
             )  # fmt: skip
         except AccessDenied as denial:
             for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
@@ -68,19 +87,40 @@ def command(
             return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
 
 
+def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) -> None:
+    if config.key is not None and config.log is not None:
+        log_undecided(
+            request, problem, key=config.key, log=config.log, audience=config.audience or DEFAULT_AUDIENCE,
+            passphrase=passphrase(),
+        )  # fmt: skip
+
+
 def _alarm(signed: SignedDecision) -> None:
     say_explanation(f"ALERT    log entry {signed.receipt.index}\n{signed.decision.explain()}", err=True)
 
 
 def _complain(problem: PolicyGuardError) -> None:
-    say(f"policyguard: an alert could not be logged: {problem}", err=True, fg="red")
+    say(f"policyguard: while the job runs: {problem}", err=True, fg="red")
+
+
+def _accepts(config: Config) -> Accepts:
+    """Return whether policies that are exchanged while the job runs are accepted ones.
+
+    The trust file is read when that is asked: whoever publishes policies writes it anew. Without one the policies are
+    those of the folder that the launcher decides by, whatever stands there.
+    """
+
+    def accepts(digest: str, epoch: int) -> bool:
+        return config.trust is None or trust_accepts(read_trust(config.trust))(digest, epoch)
+
+    return accepts
 
 
 def own_trust(guard: Guard, config: Config) -> Trust:
-    """Return what a launcher accepts that was given no trust: its own guard, under the policies it decides by."""
+    """Return what a launcher accepts that was given no trust: its own guard, and policies no older than its own."""
     return Trust(
         keys=(TrustedKey(key=guard.public_key),),
         logs=(guard.log_key,),
         audiences=frozenset({config.audience or DEFAULT_AUDIENCE}),
-        policy_digests=frozenset({guard.snapshot.policy_digest}),
+        min_epoch=guard.snapshot.epoch,
     )

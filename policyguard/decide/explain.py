@@ -41,6 +41,7 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewe
     story = _Story(snapshot, decision, viewer)
     # INVARIANT I216: who holds no role of `trace` sees no full trace and nothing that is kept for it.
     lines += story.lines(full=full and (viewer is None or story.tells_all))
+    lines += [f"must     {obligation}" for obligation in decision.obligations]
     lines.append(
         f"policy   {decision.policy_digest[:16]} epoch {decision.epoch}, decided at {format_instant(decision.now)}"
     )

@@ -34,6 +34,7 @@ from policyguard.decide.demand import Template, template
 from policyguard.decide.evaluate import decide, evaluate
 from policyguard.decide.explain import explain
 from policyguard.decide.grants import Grants
+from policyguard.decide.lasting import met_until
 from policyguard.decide.pattern import Matcher, literal_stretch, matcher
 from policyguard.decide.redact import Redact, withheld
 from policyguard.decide.roots import Roots, roots_of
@@ -374,6 +375,18 @@ class Snapshot:
             return frozenset() if shape is None else shape.reads
         shapes = [shape for rule_id in ids if (shape := self.by_id[rule_id].shape) is not None]
         return frozenset().union(*(shape.reads for shape in shapes))
+
+    def lasts_until(self, decision: Decision, now: Instant, until: Instant) -> Instant:
+        """Return when a decision made `now` ends at the latest: at `until`, or when its approvals count no more."""
+        if not decision.requiring or not decision.allowed:
+            return until
+        facts = decision.facts
+        gate = self.gates[facts.request.subject.type, facts.request.resource.type]
+        domain = None if gate.domain_at is None else facts.request.resource.id.split("/")[gate.domain_at]
+        for rule_id in decision.requiring:
+            quorum = self.quorums[self.by_id[rule_id].quorum or ""]
+            until = met_until(quorum, rule_id, facts, domain, now, until, self.persons, self.grants.roles_at)
+        return until
 
     def sensitive(self, request: Request) -> frozenset[str]:
         """Return the paths whose values never leave, for a request of these types."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from policyguard.attest.keys import PublicKey
@@ -76,13 +77,14 @@ class JobCheckpoints:
         paths = tuple(_named_paths(inputs))
         if len(paths) > MAX_PATHS:
             raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
+        options = one_look(self._options)
         for path in paths:
-            records |= self._records(path, inputs.directory)
+            records |= self._records(path, inputs.directory, options)
         value = tuple(records[name] for name in sorted(records))
         return Collected(entries={CHECKPOINTS: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 
-    def _records(self, path: Path, directory: str) -> dict[str, FrozenMap]:
-        scans = scan_paths([path], self._options)
+    def _records(self, path: Path, directory: str, options: Options) -> dict[str, FrozenMap]:
+        scans = scan_paths([path], options)
         manifest = attested(path, scans, self._producers)
         producer = manifest.producer if manifest else ""
         return {
@@ -123,7 +125,8 @@ class CheckpointCollector:
         if not names:
             raise EvidenceError("no files are named, expected those that are to be loaded")
         paths = [Path(inputs.directory, name) for name in names]
-        scans = [scan for path in paths for scan in scan_paths([path], self._options)]
+        options = one_look(self._options)
+        scans = [scan for path in paths for scan in scan_paths([path], options)]
         weights = [scan for scan in scans if _is_loaded(scan)]
         values: dict[str, Value] = {
             "format": _worst([family(scan) for scan in weights]),
@@ -164,6 +167,12 @@ class CheckpointCollector:
 
     def _fact(self, value: Value, assurance: Assurance, now: Instant) -> Fact:
         return Fact(value, assurance, self.name, now, bound=True)
+
+
+def one_look(options: Options) -> Options:
+    """Return the options for one look: the digests of another one are known only by the cache, which is careful."""
+    # INVARIANT I227: between two looks a file is hashed again, unless the cache knows that it cannot have changed.
+    return replace(options, digests={})
 
 
 def _is_loaded(scan: CheckpointScan) -> bool:

@@ -58,9 +58,9 @@ def key_of(status: os.stat_result) -> Key:
 
 @dataclass(slots=True)
 class DigestCache:
-    """Digests by file state, in memory; `open` reads and `save` writes the file behind it."""
+    """Digests by file state, in memory; `open` reads and `save` writes the file behind it, where there is one."""
 
-    path: Path
+    path: Path | None = None
     filesystems: frozenset[str] = HONEST_FILESYSTEMS
     clock_ns: Callable[[], int] = time.time_ns
     entries: dict[Key, str] = field(default_factory=dict)
@@ -114,18 +114,19 @@ class DigestCache:
     def save(self) -> None:
         """Write the cache, whole or not at all; a crash leaves the old file or the new one."""
         with self._lock:
-            if not self._changed:
+            if not self._changed or self.path is None:
                 return
             kept = list(self.entries.items())[-MAX_ENTRIES:]
             data = json.dumps({"version": _VERSION, "digests": [[*key, digest] for key, digest in kept]})
             self._changed = False
-        fd, name = tempfile.mkstemp(dir=self.path.parent, prefix=".digests-")
+        path = self.path
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=".digests-")
         try:
             with open(fd, "w", encoding="ascii") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(fd)
-            os.replace(name, self.path)
+            os.replace(name, path)
         except BaseException:
             os.unlink(name)
             raise

@@ -20,6 +20,7 @@ from policyguard.evidence.environment_files import Listing, list_files
 from policyguard.evidence.environment_owners import AUTORUN, Owners, owners_of
 from policyguard.evidence.files import read_small, shown
 from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.uncompared import BASELINE
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, canonical, format_instant
@@ -138,7 +139,7 @@ class EnvironmentCollector:
     """
 
     name = "environment"
-    declares = (ENVIRONMENT,)
+    declares = (ENVIRONMENT, BASELINE)
 
     def __init__(
         self, baseline: str, keys: Sequence[PublicKey], *, cache: str | None = None, threshold: int = 1
@@ -155,12 +156,23 @@ class EnvironmentCollector:
         report = verify_environment(prefix, baseline, cache=self._cache)
         record = FrozenMap(
             changed_files=_bounded({*report.changed, *report.added, *report.removed}),
-            unowned_autorun=_bounded(report.autorun),
+            unowned_autorun=_bounded(_came(report)),
         )
-        return Collected(entries={ENVIRONMENT: Fact(record, Assurance.MEASURED, self.name, now, bound=True)})
+        # INVARIANT I220: that there is a baseline is said only together with what differs from it.
+        entries = {
+            path: Fact(value, Assurance.MEASURED, self.name, now, bound=True)
+            for path, value in ((ENVIRONMENT, record), (BASELINE, True))
+        }
+        return Collected(entries=entries)
 
 
 _DECODER = msgspec.json.Decoder(Baseline)
+
+
+def _came(report: EnvironmentReport) -> tuple[str, ...]:
+    """Return what runs by itself and was added: one that the build shipped and somebody edited is a changed file."""
+    edited = {*report.changed}
+    return tuple(each for each in report.autorun if each not in edited and each.partition(": ")[0] not in edited)
 
 
 def _should_be_owned(name: str) -> bool:

@@ -12,11 +12,14 @@ import time
 from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
+
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.files import shown
 from policyguard.evidence.gitdir import GitDir, config_text, find_gitdir, head, history_doors
 from policyguard.evidence.gitobjects import config_values
+from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
 from policyguard.evidence.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -30,14 +33,34 @@ MAX_LISTED = 1_000
 _REMOTE_KEY = re.compile(r"remote\.(?P<name>.+)\.url")
 
 
+class Code(msgspec.Struct, frozen=True):
+    """One look: what `resource.code` and `resource.uncommitted` hold; the latter None where `unread` says why."""
+
+    record: FrozenMap
+    uncommitted: tuple[FrozenMap, ...] | None = None
+    unread: str = ""
+
+    def collected(self, source: str, now: Instant) -> Collected:
+        """Return the look as facts of this collector."""
+        values: dict[str, Value | None] = {CODE: self.record, UNCOMMITTED: self.uncommitted}
+        entries = {
+            path: Fact(value, Assurance.MEASURED, source, now, bound=True)
+            for path, value in values.items()
+            if value is not None
+        }
+        return Collected(entries=entries, missing={UNCOMMITTED: self.unread} if self.unread else {})
+
+
 class RepositoryCollector:
     """Supplies `resource.code`: the commit and tree of the job's folder and every file that differs from them.
+
+    And `resource.uncommitted`: what those files hold.
 
     `owners` are the uids whose repositories may be measured; the process's own and root if not given.
     """
 
     name = "repository"
-    declares = (CODE,)
+    declares = (CODE, UNCOMMITTED)
 
     def __init__(self, *, timeout_s: float = 15.0, owners: Collection[int] | None = None) -> None:
         self._timeout_s = timeout_s
@@ -49,8 +72,22 @@ class RepositoryCollector:
         The repository is found from the folder the job runs in and is never named by the job: a clean repository
         elsewhere says nothing about this code.
         """
-        record = code_record(inputs.directory, self._owners, time.monotonic() + self._timeout_s)
-        return Collected(entries={CODE: Fact(record, Assurance.MEASURED, self.name, now, bound=True)})
+        return look_at(inputs.directory, self._owners, time.monotonic() + self._timeout_s).collected(self.name, now)
+
+
+def look_at(directory: str, owners: Collection[int], deadline: float) -> Code:
+    """Return the code of this folder and what its uncommitted files hold.
+
+    Raises:
+        EvidenceError: as `code_record`. Uncommitted files that cannot be read are no error.
+    """
+    record, root, found = _measured(directory, owners, deadline)
+    try:
+        # INVARIANT I219: what is not committed is bound by its content; where that cannot be read the fact is absent.
+        uncommitted = uncommitted_files(root, (*found.changed, *found.untracked), owners, deadline)
+    except EvidenceError as problem:
+        return Code(record, None, str(problem))
+    return Code(record, uncommitted)
 
 
 def code_record(directory: str, owners: Collection[int], deadline: float) -> FrozenMap:
@@ -59,6 +96,11 @@ def code_record(directory: str, owners: Collection[int], deadline: float) -> Fro
     Raises:
         EvidenceError: there is no repository, it belongs to somebody else, is damaged, or changes while it is read.
     """
+    return _measured(directory, owners, deadline)[0]
+
+
+def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple[FrozenMap, str, Findings]:
+    """Return the code record, the top folder of the repository, and what differs by its real name."""
     git = find_gitdir(directory, owners)
     commit, branch = head(git)
     tree, found = compare(git, commit, owners, deadline)
@@ -68,7 +110,8 @@ def code_record(directory: str, owners: Collection[int], deadline: float) -> Fro
     # INVARIANT I94: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.
     members["dirty"] = bool(found.changed or found.untracked)
     remote = _remote(git)
-    return FrozenMap(members | ({"branch": branch} if branch else {}) | ({"remote": remote} if remote else {}))
+    named = ({"branch": branch} if branch else {}) | ({"remote": remote} if remote else {})
+    return FrozenMap(members | named), git.root, found
 
 
 def _listed(found: Findings) -> dict[str, Value]:

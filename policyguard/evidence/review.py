@@ -28,8 +28,8 @@ from policyguard.evidence.gitobjects import ObjectReader, open_objects
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.notes import note_approvals
 from policyguard.evidence.push_gpg import Keyring
-from policyguard.evidence.repository import CODE, code_record
-from policyguard.model.facts import Assurance, Fact
+from policyguard.evidence.repository import CODE, look_at
+from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant
@@ -67,14 +67,14 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReviewedRepositoryCollector:
-    """Supplies `resource.code` as `RepositoryCollector` does, and with it contributors and approvals.
+    """Supplies what `RepositoryCollector` does, and with it contributors and approvals.
 
     Use it in place of `RepositoryCollector`. `persons` are those of the policies in force. `apart` are actions that
     carry nobody's work: for them only the code is looked at, and `RequestReviewCollector` does the rest.
     """
 
     name = "repository"
-    declares = (CODE,)
+    declares = (CODE, UNCOMMITTED)
 
     def __init__(
         self, persons: Sequence[Person], files: ReviewFiles, *, apart: Collection[str] = (), timeout_s: float = 15.0,
@@ -88,16 +88,16 @@ class ReviewedRepositoryCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
         """Return the code record; contributors and approvals of exactly this commit, or why there are none."""
         deadline = time.monotonic() + self._timeout_s
-        record = code_record(inputs.directory, self._owners, deadline)
-        entries = {CODE: Fact(record, Assurance.MEASURED, self.name, now, bound=True)}
+        code = look_at(inputs.directory, self._owners, deadline)
+        looked = code.collected(self.name, now)
         if request.action in self._apart:
-            return Collected(entries=entries)
+            return looked
         try:
-            seen = self._review(request, inputs, record, now, deadline)
+            seen = self._review(request, inputs, code.record, now, deadline)
         except PolicyGuardError as problem:
             # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
             seen = Collected(unusable=(f"approval.unreadable: {problem}",))
-        return msgspec.structs.replace(seen, entries=entries)
+        return msgspec.structs.replace(seen, entries=looked.entries, missing=looked.missing)
 
     def _review(
         self, request: Request, inputs: JobInputs, record: FrozenMap, now: Instant, deadline: float

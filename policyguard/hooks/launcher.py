@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import structs
 
@@ -25,9 +25,13 @@ from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError, 
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.files import shown
 from policyguard.evidence.job import ARGV, EXECUTABLE, FILES, resolve_executable
+from policyguard.evidence.processes import can_look
 from policyguard.guard import Guard
 from policyguard.hooks.answer import DENIED
-from policyguard.hooks.carrier import child_environment
+from policyguard.hooks.carrier import VARIABLE, child_environment
+from policyguard.hooks.processes import JobProcesses
+from policyguard.hooks.refusal import refusals_logged
+from policyguard.hooks.standing import Accepts, Standing, trust_accepts
 from policyguard.hooks.supervise import supervise
 from policyguard.hooks.watch import Watch
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -50,6 +54,8 @@ def launch(
     watch_s: float | None = None,
     on_alert: Callable[[SignedDecision], None] | None = None,
     on_problem: Callable[[PolicyGuardError], None] | None = None,
+    accepts: Accepts | None = None,
+    libraries: Sequence[str] = (),
     clock: Callable[[], Instant] = time.time_ns,
 ) -> int:
     """Run the job and return its exit status (128 + n for a signal), if and only if it is allowed here and now.
@@ -63,34 +69,45 @@ def launch(
         private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
         on_decision, on_start: told of the signed decision, allow or deny, and of the verified one; for printing.
         watch_s: look again so often while the job runs; None looks no more.
-        on_alert, on_problem: told of each logged alert, and of one that could not be logged.
+        on_alert, on_problem: told of each logged alert, and of what could not be looked at or logged.
+        accepts: whether policies that are exchanged while the job runs are accepted ones; by `trust` if not given.
+        libraries: folders, beside the job's own and the system's, that its code may be loaded from while it runs.
 
     Raises:
         AccessDenied: the decision is deny; it is signed and logged, nothing was started.
-        VerificationError: what is about to run is not what was decided on; nothing was started.
-        EvidenceError: the program cannot be found or started.
+        VerificationError: what is about to run is not what was decided on; logged, nothing was started.
+        EvidenceError: the program cannot be found or started; logged.
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
     signed = decided(guard, request, inputs, on_decision)  # L1
-    bound = guard.gather(request, inputs).bound  # L2
-    verified = verify(signed.to_json(), trust, request, audience=audience, now=clock(), bound=bound, used=used)  # L3
-    executable = _measured_program(inputs, bound)
-    if on_start is not None:
-        on_start(verified)
-    with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
-        environment = child_environment(inputs.environment, signed, private)
-        if private_bytecode:
-            environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
-        if watch_s is None:
-            return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
-        watch = Watch(
-            guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
-            clock=clock,
-        )  # fmt: skip
-        status = supervise(
-            inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_kill=watch.killed
-        )  # L4, L5
-        return DENIED if watch.ended_job else status
+    with refusals_logged(guard, signed, clock):
+        _check_files_seen(signed.decision.facts, inputs)
+        bound = guard.gather(request, inputs).bound  # L2
+        verified = verify(
+            signed.to_json(), trust, request, audience=audience, now=clock(), bound=bound, used=used
+        )  # L3
+        executable = _measured_program(inputs, bound)
+        if on_start is not None:
+            on_start(verified)
+        with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
+            environment = child_environment(inputs.environment, signed, private)
+            if private_bytecode:
+                environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
+            if watch_s is None:
+                return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
+            processes = JobProcesses(inputs, environment[VARIABLE], libraries)
+            standing = Standing(guard, signed.decision, accepts or trust_accepts(trust))
+            if not can_look() and on_problem is not None:
+                on_problem(EvidenceError("processes are not looked at here, expected a system that has /proc"))
+            watch = Watch(
+                guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
+                clock=clock, also=(standing.look, *((processes.look,) if can_look() else ())),
+            )  # fmt: skip
+            status = supervise(
+                inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_start=processes.began,
+                on_kill=watch.killed,
+            )  # L4, L5  # fmt: skip
+            return DENIED if watch.ended_job else status
 
 
 def decided(
@@ -108,10 +125,13 @@ def decided(
     if not signed.decision.allowed:
         explanation = signed.decision.explain()
         raise AccessDenied(f"{explanation}\n{FILES}: {unseen}" if unseen else explanation, signed=signed)
-    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
-    if unseen:
-        raise EvidenceError(f"{FILES}: {unseen}")
     return signed
+
+
+def _check_files_seen(facts: Facts, inputs: JobInputs) -> None:
+    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
+    if inputs.files and FILES in facts.missing:
+        raise EvidenceError(f"{FILES}: {facts.missing[FILES]}")
 
 
 def _naming_unseen_files(facts: Facts, inputs: JobInputs) -> Facts:

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -60,7 +61,9 @@ def main(words: Sequence[str]) -> int:
         error = f"standard input cannot be read: {(problem.strerror or '').lower()}"
         answer, code = _json({"decision": False, "error": error}), BAD_INPUT
     else:
-        answer, code = respond(text, lambda: open_guard(read_options(words)))
+        answer, code = respond(
+            text, lambda: open_guard(read_options(words)), lambda asked, why: _log(read_options(words), asked, why)
+        )
     try:
         sys.stdout.buffer.write(answer + b"\n")
         sys.stdout.buffer.flush()
@@ -71,11 +74,17 @@ def main(words: Sequence[str]) -> int:
     return code
 
 
-def respond(text: bytes, opened: Callable[[], Guard]) -> tuple[bytes, int]:
+def respond(
+    text: bytes, opened: Callable[[], Guard], undecided: Callable[[Request, PolicyGuardError], None] | None = None
+) -> tuple[bytes, int]:
     """Return the answer to this request text, as JSON bytes, and the exit code that says the same.
 
     A denial is an answer, signed and logged; a problem is an answer, too, with `decision` false and `error`.
+
+    Args:
+        undecided: told of a request that could not be decided, so that its refusal is logged, too.
     """
+    request = None
     try:
         request = Request.from_json(text)
         with opened() as guard:
@@ -84,6 +93,9 @@ def respond(text: bytes, opened: Callable[[], Guard]) -> tuple[bytes, int]:
         data = {**decision_data(decision), "signed": json.loads(signed.to_json())}
         return _json(data), decision_code(decision)
     except PolicyGuardError as problem:
+        if request is not None and undecided is not None:
+            with suppress(PolicyGuardError):
+                undecided(request, problem)
         return _json(_refusal(problem)), error_code(problem)
     # INVARIANT I99: a hook that cannot tell denies.
     except Exception as problem:  # noqa: BLE001 - the caller sees an answer and a code whatever happens here
@@ -122,11 +134,10 @@ def open_guard(options: HookOptions) -> Guard:
         if not getattr(options, name):
             raise ConfigurationError(f"--{name} is missing, expected a path",
                                      help=f"give --{name}, or `{name}:` in a policyguard.yaml")  # fmt: skip
-    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     return Guard.open(
         str(options.policies), key=str(options.key), log=str(options.log),
         audience=options.audience or DEFAULT_AUDIENCE, lifetime_s=options.lifetime_s, collectors=collectors(options),
-        passphrase=passphrase.encode() if passphrase else None,
+        passphrase=_passphrase(),
     )  # fmt: skip
 
 
@@ -143,6 +154,20 @@ def collectors(options: HookOptions) -> Collectors:
         options.observed, look=options.look,
     )  # fmt: skip
     return found
+
+
+def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> None:
+    """Log that this request was refused undecided, where key and log are known; only a failure pays for the import."""
+    if options.key and options.log:
+        import_module("policyguard.hooks.refusal").log_undecided(
+            request, problem, key=options.key, log=options.log, audience=options.audience or DEFAULT_AUDIENCE,
+            passphrase=_passphrase(),
+        )  # fmt: skip
+
+
+def _passphrase() -> bytes | None:
+    found = os.environ.get(PASSPHRASE_VARIABLE)
+    return found.encode() if found else None
 
 
 def _here() -> JobInputs:

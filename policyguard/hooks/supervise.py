@@ -40,12 +40,14 @@ GRACE_S = 10.0
 
 def supervise(
     argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str],
-    *, beside: Beside | None = None, on_kill: Callable[[int], None] | None = None, grace_s: float = GRACE_S,
+    *, beside: Beside | None = None, on_start: Callable[[int], None] | None = None,
+    on_kill: Callable[[int], None] | None = None, grace_s: float = GRACE_S,
 ) -> int:  # fmt: skip
     """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
         beside: entered when the command runs and left when it has ended.
+        on_start: told of the command's process id as soon as it has one.
         on_kill: told of the signal that ended the command if it came neither through us nor from `beside`.
 
     Signals are forwarded only from the main thread, where Python lets them be caught. If this process is killed with
@@ -65,6 +67,8 @@ def supervise(
             reason = getattr(problem, "strerror", None) or str(problem)
             raise EvidenceError(f"`{shown(executable)}`: cannot be started: {reason.lower()}") from problem
         forwarder.adopt(process)
+        if on_start is not None:
+            on_start(process.pid)
         ended: list[int] = []
 
         def end() -> None:

@@ -1,7 +1,8 @@
 """The second look: what the decision was bound to is measured again while the job runs.
 
     W1  look with the same collectors, every `period_s` seconds and once more when the job has ended
-    W2  compare each bound fact with what was verified at the start (launcher step L3)
+    W2  compare each bound fact with what was verified at the start (launcher step L3); look at the job's processes
+        (`processes.py`), and decide again if the policies were exchanged (`standing.py`)
     W3  a difference that was not told yet is a denial of `job:drift`, signed and logged: what, and by which decision
         A job that a signal ended, and nobody asked through us, is told, too (`drift.killed`)
     W4  if the decision carries the obligation `stop.on_drift`, the job ends: SIGTERM, then SIGKILL
@@ -15,7 +16,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -25,47 +26,31 @@ from policyguard.decide.redact import Redact
 from policyguard.errors import PolicyGuardError
 from policyguard.evidence.checkpoint import CHECKPOINTS
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.repository import CODE
+from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
 from policyguard.hooks.difference import difference
+from policyguard.hooks.drift import KILLED, PROCESS, REVERTED, TOLD_ONLY, UNMEASURED, Drift
+from policyguard.hooks.told import Told
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
-from policyguard.values import FrozenMap, Instant, Value, canonical, format_instant, sha256_digest
+from policyguard.values import FrozenMap, Instant, Value, canonical, sha256_digest
 from policyguard.verify import VerifiedDecision
 
 DRIFT_ACTION = "job:drift"
 STOP = "stop.on_drift"
-"""The obligation of an allow that lets drift end the job."""
+"""The obligation of an allow that lets drift end the job: what differs from the decision, or from its policies."""
 
-REVERTED, UNMEASURED, KILLED = "drift.reverted", "drift.unmeasured", "drift.killed"
+STOP_ON_PROCESS = "stop.on_process"
+"""The one that lets `drift.process` end it, too: where code lies is a guess at whose it is."""
+
 UNMEASURED_LOOKS = 3
 """A look may fail because a machine is busy. So many in a row count as drift for the obligation, one for the log."""
 
 
-class Drift(msgspec.Struct, frozen=True):
-    """One bound fact that is not what was decided on: its path, a reason code, and the difference in words."""
-
-    path: str
-    reason: str
-    words: str
-
-
-class Told:
-    """Explains an alert as the snapshot explains a decision; holds which policies were in force."""
-
-    def __init__(self, policy_digest: str, epoch: int, words: tuple[str, ...]) -> None:
-        self.policy_digest = policy_digest
-        self.epoch = epoch
-        self._words = words
-
-    def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:  # noqa: ARG002
-        request = decision.facts.request
-        lines = [f"DENY  {request.subject.ref}  {request.action}  {request.resource.ref}"]
-        lines.append(f"reason   {', '.join(decision.reason_codes)}")
-        lines += [f"because  {words}" for words in self._words]
-        lines += [f"must     {obligation}" for obligation in decision.obligations]
-        lines.append(f"policy   {self.policy_digest[:16]} epoch {self.epoch}, seen at {format_instant(decision.now)}")
-        return "\n".join(lines)
+Also = Callable[[], tuple[Drift, ...]]
+"""Another way to look at the job; the drift it returns is told with the rest."""
 
 
 class Watch:
@@ -76,18 +61,21 @@ class Watch:
         bound: what was measured and verified at the start, by path.
         on_alert: told of each alert once it is in the log.
         on_problem: told of an alert that could not be signed or logged; it is tried again at the next look.
+        also: other ways to look, beside comparing the bound facts.
     """
 
     def __init__(
         self, guard: Guard, request: Request, inputs: JobInputs, verified: VerifiedDecision, bound: Mapping[str, Value],
         *, period_s: float, on_alert: Callable[[SignedDecision], None] | None = None,
         on_problem: Callable[[PolicyGuardError], None] | None = None, clock: Callable[[], Instant] = time.time_ns,
+        also: Sequence[Also] = (),
     ) -> None:  # fmt: skip
         if not period_s > 0:
             raise ValueError(f"period_s: found {period_s}, expected more than 0")
         self._guard, self._request, self._inputs = guard, request, inputs
         self._verified, self._bound, self._period_s = verified, dict(bound), period_s
         self._on_alert, self._on_problem, self._clock = on_alert, on_problem, clock
+        self._also = tuple(also)
         self._told = b""
         self._unmeasured = 0
         self.looks = 0
@@ -112,6 +100,7 @@ class Watch:
         found = drifted(
             self._bound, facts, snapshot.sensitive(self._request), snapshot.redactions(self._request)
         )  # fmt: skip
+        found += tuple(drift for look in self._also for drift in look())
         self._unmeasured = self._unmeasured + 1 if any(each.reason == UNMEASURED for each in found) else 0
         state = _state(found, facts) if found else b""
         # INVARIANT I166: every change of state is told once: the drift, another drift, and the way back.
@@ -176,9 +165,17 @@ class Watch:
         return not self.stopped and self._must_stop(found)
 
     def _must_stop(self, found: tuple[Drift, ...]) -> bool:
+        return bool(self._ended_by(found))
+
+    def _ended_by(self, found: tuple[Drift, ...]) -> tuple[str, ...]:
+        """Return the obligations of the decision by which this drift ends the job."""
         # A job may write over the checkpoint that it resumed from: that is told, and no reason to end it.
-        measured = any(each.reason != UNMEASURED and each.path != CHECKPOINTS for each in found)
-        return self.may_stop and (measured or self._unmeasured >= UNMEASURED_LOOKS)
+        differs = any(each.reason not in (*TOLD_ONLY, PROCESS) and each.path != CHECKPOINTS for each in found)
+        ending = {
+            STOP: differs or self._unmeasured >= UNMEASURED_LOOKS,
+            STOP_ON_PROCESS: any(each.reason == PROCESS for each in found),
+        }
+        return tuple(name for name, ends in ending.items() if ends and name in self._verified.obligations)
 
     def _alert(self, found: tuple[Drift, ...], facts: Facts) -> Decision:
         predicate, now = self._verified.predicate, self._clock()
@@ -195,7 +192,7 @@ class Watch:
         return Decision(
             allowed=False, reason_codes=tuple(sorted({each.reason for each in found})) or (REVERTED,),
             determining=(), errored=(), requiring=(), gaps=(),
-            obligations=(STOP,) if self._must_stop(found) and KILLED not in {each.reason for each in found} else (),
+            obligations=() if KILLED in {each.reason for each in found} else self._ended_by(found),
             facts=Facts(request, entries, missing=FrozenMap({each.path: each.words for each in found})),
             now=now, explainer=Told(snapshot.policy_digest, snapshot.epoch, words),
         )  # fmt: skip
@@ -214,18 +211,23 @@ def drifted(
         if path in bound and now is not None and canonical(bound[path]) == canonical(now):
             continue
         if now is not None:
-            words = "changed" if path in sensitive else _told(bound.get(path), now, (redactions or {}).get(path))
-            drifts.append(Drift(path, f"drift.{path.partition('.')[2]}", words))
+            words = "changed" if path in sensitive else _words(bound.get(path), now, (redactions or {}).get(path))
+            drifts.append(Drift(path, _reason(path), words))
         else:
             # What cannot be seen is no proof of a change, and no proof of none.
             drifts.append(Drift(path, UNMEASURED, f"is no longer seen: {facts.missing.get(path, 'not supplied')}"))
     return tuple(drifts)
 
 
-def _told(before: Value | None, now: Value, redact: Redact | None) -> str:
+def _words(before: Value | None, now: Value, redact: Redact | None) -> str:
     if redact is None:
         return difference(before, now)
     return difference(None if before is None else redact(before), redact(now))
+
+
+def _reason(path: str) -> str:
+    # What uncommitted files hold is code like the commit itself.
+    return _reason(CODE) if path == UNCOMMITTED else f"drift.{path.partition('.')[2]}"
 
 
 def _without_new(before: Value | None, after: Value) -> Value:
@@ -240,5 +242,5 @@ def _state(found: tuple[Drift, ...], facts: Facts) -> bytes:
     """Return what tells one state of drift from another; the words of a failed look do not count."""
     values = facts.bound
     return canonical({
-        each.path: sha256_digest(canonical(values[each.path])) if each.path in values else "" for each in found
+        each.path: sha256_digest(canonical(values[each.path])) if each.path in values else each.state for each in found
     })  # fmt: skip

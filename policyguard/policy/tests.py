@@ -41,9 +41,11 @@ _CASE = Table(
     Field("facts", _FACTS),
     Field("approvals", listing(subject_ref, least=0)),
     Field("contributors", listing(subject_ref, least=0)),
+    Field("unusable", listing(text)),
     Field("now", instant),
     Field("expect", choice("expectation", EXPECTATIONS), required=True),
     Field("reason", text),
+    Field("obligations", listing(text)),
     Field("skip", prose),
 )
 _CELL = Table(

@@ -59,6 +59,7 @@ MEASURED: dict[str, Any] = {
     "checkpoints": [],
     "argv": ["python"],
     "directory": "/job",
+    "environment_baseline": False,
 }
 
 

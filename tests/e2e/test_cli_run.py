@@ -69,6 +69,7 @@ def job(lab: CliLab) -> JobLab:
     code.mkdir()
     code.joinpath("train.py").write_text(TRAIN)
     lab.path("job.yaml").write_text(JOB)
+    lab.path("medium.yaml").write_text(JOB.replace("gpus: 8", "gpus: 16"))
     git(code, "init", "-q", "-b", "main")
     git(code, "add", ".")
     git(code, "commit", "-qm", "a job")
@@ -94,11 +95,29 @@ def test_quiet_says_nothing_of_an_allowed_job(job: JobLab) -> None:
 
 
 def test_the_uncommitted_change_is_named(job: JobLab) -> None:
-    """A job from changed code is denied, and the file is in the explanation."""
+    """Scenario 7: a medium job from changed code is denied, and the file is in the explanation."""
     job.code.joinpath("train.py").write_text(TRAIN + "# changed\n")
-    ended = job.run()
+    ended = job.run(job="../medium.yaml")
     job.denied(ended, "code.uncommitted")
     assert "train.py" in ended.err
+
+
+def test_a_small_job_from_changed_code_is_warned(job: JobLab) -> None:
+    """Scenario 7, tier 1: it runs, the warning is in the decision, and the bytes that it ran from are bound (I219)."""
+    job.code.joinpath("train.py").write_text(TRAIN + "# changed\n")
+    ended = job.run()
+    assert ended.code == 3, ended.err
+    assert "warn.uncommitted" in ended.err
+    words = ("verify", "../signed.json", "--job", "../job.yaml", "--", sys.executable, "train.py", str(job.ran))
+    assert job.policyguard(*words).code == 0
+    job.code.joinpath("train.py").write_text(TRAIN + "# changes\n")
+    assert job.policyguard(*words).complaint.startswith("policyguard: V7: ")
+
+
+def test_a_small_job_whose_changes_cannot_be_read_is_denied(job: JobLab) -> None:
+    """Scenario 7: what nobody can bind by its content is denied in every tier; here a link that leads out."""
+    job.code.joinpath("data").symlink_to("/etc")
+    job.denied(job.run(), "code.uncommitted")
 
 
 def test_a_file_that_does_not_exist_is_denied(job: JobLab) -> None:
@@ -152,7 +171,7 @@ def test_hostile_git_variables_change_nothing(job: JobLab) -> None:
     assert not marker.exists()
     job.ran.unlink(missing_ok=True)
     job.code.joinpath("train.py").write_text(TRAIN + "# changed\n")
-    ended = job.run(variables=hostile)
+    ended = job.run(job="../medium.yaml", variables=hostile)
     assert (ended.code, job.ran.exists(), marker.exists()) == (77, False, False)
     assert job.lab.entries()[-1]["decision"] == "deny"
 
@@ -220,6 +239,6 @@ def test_a_decision_starts_one_job(job: JobLab) -> None:
 def test_file_names_cannot_speak_to_the_terminal(job: JobLab) -> None:
     """A file whose name is an escape sequence is named in the denial, as text."""
     job.code.joinpath("\x1b]0;owned\x07.py").write_text("")
-    ended = job.run()
+    ended = job.run(job="../medium.yaml")
     job.denied(ended, "code.uncommitted")
     assert not set(ended.err) & set("\x1b\x07")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -72,7 +73,8 @@ def facts_of(request: Request, fields: dict[str, Any], body: dict[str, Any], now
         for account, _ in body.get("approvals", ())
     )
     contributors = tuple(name for name, _ in body["contributors"]) if "contributors" in body else None
-    return Facts(request, entries, approvals=approvals, contributors=contributors)
+    unusable = tuple(line for line, _ in body.get("unusable", ()))
+    return Facts(request, entries, approvals=approvals, contributors=contributors, unusable=unusable)
 
 
 def least(request: Request, path: str) -> Assurance:
@@ -94,7 +96,7 @@ def decided(fields: dict[str, Any], body: dict[str, Any], subject: str, action: 
 
 @pytest.mark.parametrize(("fields", "body"), cases())
 def test_the_lab_decides_as_its_table_says(fields: dict[str, Any], body: dict[str, Any]) -> None:
-    """Each case of `policies/tests.yaml` ends as expected and for the reason given there."""
+    """Each case in `policies/` ends as expected, for the reason and with the obligations given there."""
     (request, _) = body["request"]
     decision = decided(fields, body, request["subject"], request["action"], request["resource"])
     if body["expect"] == "needs-approval":
@@ -105,6 +107,26 @@ def test_the_lab_decides_as_its_table_says(fields: dict[str, Any], body: dict[st
         assert not decision.gaps
     if "reason" in body:
         assert body["reason"] in decision.reason_codes, decision.explain(full=True)
+    # Only who is allowed is under an obligation; a case without the field wants none that warns.
+    wanted = {name for name, _ in body.get("obligations", ())}
+    assert wanted <= set(decision.obligations), decision.explain(full=True)
+    if decision.allowed:
+        assert {name for name in decision.obligations if name.startswith("warn.")} <= wanted
+
+
+def test_every_row_of_the_incident_has_a_case() -> None:
+    """The 26 scenarios are all there, each with its reason code."""
+    named = [(body["name"], body.get("reason")) for fields in tables() for (body, _), _ in fields.get("cases", ())]
+    rows = {int(match[1]): reason for name, reason in named if (match := re.match(r"scenario (\d+): ", name))}
+    assert sorted(rows) == list(range(1, 27))
+    assert None not in rows.values()
+
+
+def body_of(start: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The case whose name begins so, and its document."""
+    return next(
+        (fields, body) for fields in tables() for (body, _), _ in fields["cases"] if body["name"].startswith(start)
+    )
 
 
 @pytest.mark.parametrize(("fields", "body"), rows())
@@ -118,8 +140,7 @@ def test_what_the_matrix_does_not_list_is_denied(fields: dict[str, Any], body: d
 
 def test_a_denied_intern_is_told_who_may_raise_the_ceiling() -> None:
     """The explanation names the limit and the leads who can sign a grant."""
-    fields = next(tables())
-    body = next(body for (body, _), _ in fields["cases"] if body["name"].startswith("scenario 2:"))
+    fields, body = body_of("scenario 2:")
     words = decided(fields, body, "user:ivan", "job:submit", "job:team/vision/run-18").explain()
     assert "up to 8 GPUs" in words
     assert "user:carol" in words
@@ -127,7 +148,7 @@ def test_a_denied_intern_is_told_who_may_raise_the_ceiling() -> None:
 
 def test_a_denied_change_names_the_file() -> None:
     """The explanation of an uncommitted change names the file that changed."""
-    fields = next(tables())
-    body = next(body for (body, _), _ in fields["cases"] if body["name"].startswith("an uncommitted change"))
-    words = decided(fields, body, "user:alice", "job:submit", "job:team/vision/run-17").explain()
+    fields, body = body_of("scenario 7: a medium")
+    words = decided(fields, body, "user:bob", "job:submit", "job:team/vision/run-20").explain()
     assert "optim/adamw.py" in words
+    assert "helper.py" in words

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
-from policyguard.evidence.checkpoint_scan import scan_paths
+from policyguard.evidence.checkpoint_digest import QUIET_S, DigestCache, filesystem_of, key_of
+from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.manifest import MANIFEST_NAME, manifest_of, sign_manifest
 from policyguard.model.facts import Assurance, Facts
@@ -33,6 +36,25 @@ def folder(tmp_path: Path) -> Path:
 def signed(path: Path) -> None:
     manifest = manifest_of(path, scan_paths([path]), producer=RUN, run="run-17", step=1, now=1)
     (path / MANIFEST_NAME).write_bytes(sign_manifest(manifest, [KEY]).to_bytes())
+
+
+def test_every_look_hashes_anew_what_the_cache_does_not_vouch_for(folder: Path) -> None:
+    """I227: digests of an earlier look are no facts of this one; those of a quiet file are, by the cache's rules."""
+    model = folder / "step1" / "model.pt"
+    inputs = JobInputs(argv=("python",), directory=str(folder), checkpoints=("step1/model.pt",))
+    cache = DigestCache(filesystems=frozenset({filesystem_of(folder)}))
+    options = Options(cache=cache)
+    wrong, key = "0" * 64, key_of(model.stat())
+    options.digests[key] = wrong
+
+    def digest() -> object:
+        facts = gather(Request.of("user:a", "job:submit", "job:x"), [JobCheckpoints(options)], inputs, lambda: 1)
+        return facts.entries["resource.checkpoints"].value[0]["digest"]  # type: ignore[index, call-overload]
+
+    assert digest() == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert cache.entries == {}
+    cache.remember(model.stat(), model, wrong, time.time_ns() + 2 * QUIET_S * 10**9)
+    assert digest() == wrong
 
 
 def about_job(folder: Path, *argv: str, files: tuple[str, ...] = ()) -> list[dict[str, object]]:

@@ -42,7 +42,7 @@ from policyguard.evidence.review import job_sought
 from policyguard.guard import Collectors, Guard
 from policyguard.keyfiles import read_private_key, write_public_key
 from policyguard.model.request import Request
-from policyguard.snapshots import load_snapshot
+from policyguard.snapshots import load_snapshot, stamp_of
 from policyguard.values import EMPTY_MAP, NANOSECONDS_PER_S, FrozenMap, Value, format_instant
 
 CONFIG = """
@@ -86,7 +86,7 @@ def step(weight, gradient, rate=0.05):
 '''
 
 GIT_IDENTITY = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-PEOPLE = ("alice", "bob", "carol", "dan", "ivan")
+PEOPLE = ("alice", "bob", "carol", "dan", "ivan", "ines", "omar")
 
 
 @dataclass(slots=True)
@@ -197,9 +197,16 @@ class Lab:
         paths = [*(f"resource.{name}" for name in observed), *(f"context.{name}" for name in context)]
         return self._guard((ChannelCollector(paths),), None).decide(request)
 
+    def guard_with(self, collectors: Collectors) -> Guard:
+        """Return a guard that looks by these collectors."""
+        return self._guard(collectors, None)
+
     def _guard(self, collectors: Collectors, policies: Path | None) -> Guard:
-        snapshot = load_snapshot(policies or self.root / "policies", ())
-        return Guard(snapshot, read_private_key(self.root / "guard.key"), self.log, collectors=collectors)
+        folder = policies or self.root / "policies"
+        return Guard(
+            load_snapshot(folder, ()), read_private_key(self.root / "guard.key"), self.log, collectors=collectors,
+            reload=lambda: load_snapshot(folder, ()), stamp=lambda: stamp_of(folder),
+        )  # fmt: skip
 
     def approve(
         self, who: str, request: Request, inputs: JobInputs, *, signer: str = "", **limits: Value

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from policyguard.audit.receipt import SignedDecision
+from policyguard.cli.incident.emergency import break_glass
 from policyguard.cli.incident.lab import Lab, eventually
+from policyguard.cli.incident.running import WATCH_S, Running, entry_of, words_of
 from policyguard.cli.incident.story import Story
 from policyguard.cli.incident.weights import write_weights
 from policyguard.evidence.checkpoint_scan import scan_paths
@@ -23,46 +21,8 @@ from policyguard.evidence.manifest import (
     manifest_of,
     sign_manifest,
 )
-from policyguard.hooks.launcher import launch
+from policyguard.snapshots import load_snapshot
 from policyguard.verify import verify
-
-WATCH_S = 0.1
-
-
-class Running:
-    """A job under the launcher with `--watch`, in a thread; `alerts` are the logged ones."""
-
-    def __init__(self, lab: Lab, who: str, name: str, gpus: int) -> None:
-        self.lab, self.until = lab, lab.root / "out" / name
-        self.alerts: list[SignedDecision] = []
-        self.status: int | None = None
-        self.request, self.inputs = lab.job(who, name, gpus)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        guard = self.lab.guard_for(self.request)
-        self.status = launch(
-            guard, self.request, self.inputs, self.lab.trust, audience="local", watch_s=WATCH_S,
-            on_alert=self.alerts.append,
-        )  # fmt: skip
-
-    @property
-    def pid(self) -> int:
-        return int(Path(f"{self.until}.pid").read_text() or 0)
-
-    @contextmanager
-    def started(self) -> Iterator[Running]:
-        self._thread.start()
-        started = Path(f"{self.until}.pid")
-        eventually(lambda: not self._thread.is_alive() or (started.exists() and started.read_text() != ""))
-        try:
-            yield self
-        finally:
-            self.until.touch()
-            self._thread.join(30)
-
-    def over(self) -> bool:
-        return eventually(lambda: not self._thread.is_alive())
 
 
 def kills(lab: Lab, story: Story) -> None:
@@ -79,9 +39,10 @@ def kills(lab: Lab, story: Story) -> None:
     alert = job.alerts[-1] if job.alerts else None
     seen = alert is not None and alert.decision.reason_codes == ("drift.killed",)
     story.fact("it dies, and the log has a death that nobody decided on",
-               _words(alert), seen, alert.receipt.index if alert is not None else None)  # fmt: skip
+               words_of(alert), seen, entry_of(alert))  # fmt: skip
     signed = lab.ask("carol", "job:kill", "job:team/vision/bob-run", owner="user:bob")
     story.allowed("a lead of the team may, and the owner hears of it", signed, "job.team_lead")
+    break_glass(lab, story)
 
 
 def colleagues_weights(lab: Lab, story: Story) -> None:
@@ -188,9 +149,30 @@ def undetected(lab: Lab, story: Story) -> None:
     lab.optimizer.write_bytes(clean)
     alert = job.alerts[0] if job.alerts else None
     seen = alert is not None and "drift.environment" in alert.decision.reason_codes
-    story.fact("the next look finds it; the alert is in the log", _words(alert), seen,
-               alert.receipt.index if alert is not None else None)  # fmt: skip
+    story.fact("the next look finds it; the alert is in the log", words_of(alert), seen,
+               entry_of(alert))  # fmt: skip
     story.fact("the policy ends such jobs", f"exit status {job.status}", ended and job.status == 77)
+    _newer_policies(lab, story)
+
+
+def _newer_policies(lab: Lab, story: Story) -> None:
+    path = lab.root / "policies" / "jobs.yaml"
+    kept, published = path.read_text(), [""]
+    with Running(lab, "bob", "bob-judged", 64, published=lambda: published[0]).started() as job:
+        story.tried("somebody lowers the ceiling in the policy folder while bob's job of 64 GPUs runs")
+        path.write_text(kept.replace("resource.gpus < 256 && resource.code", "resource.gpus < 32 && resource.code"))
+        eventually(lambda: bool(job.alerts))
+        alert = job.alerts[0] if job.alerts else None
+        seen = alert is not None and alert.decision.reason_codes == ("drift.policies_unusable",)
+        story.fact("told, and not used: no worker accepts these", words_of(alert), seen, entry_of(alert))
+        story.tried("the keepers publish them; workers accept them now")
+        published[0] = load_snapshot(lab.root / "policies", ()).policy_digest
+        ended = job.over()
+    path.write_text(kept)
+    alert = job.alerts[-1] if job.alerts else None
+    seen = alert is not None and alert.decision.reason_codes == ("drift.policy",)
+    story.fact("the running job is judged by them, and ends", words_of(alert), seen and ended and job.status == 77,
+               entry_of(alert))  # fmt: skip
 
 
 def _step(lab: Lab, number: int) -> Path:
@@ -216,11 +198,3 @@ def _signed_manifest(lab: Lab, folder: Path, number: int, previous: Manifest | N
     )
     (folder / MANIFEST_NAME).write_bytes(sign_manifest(manifest, [lab.keys["bob"]]).to_bytes())
     return manifest
-
-
-def _words(alert: SignedDecision | None) -> str:
-    if alert is None:
-        return "no alert"
-    lines = [line.removeprefix("because").strip() for line in alert.decision.explain().splitlines()
-             if line.startswith("because")]  # fmt: skip
-    return "; ".join(lines)

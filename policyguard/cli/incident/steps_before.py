@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-from policyguard.cli.incident.lab import Lab, run_unguarded
+from policyguard.cli.incident.lab import Lab, eventually, run_unguarded
+from policyguard.cli.incident.running import Running, entry_of, words_of
 from policyguard.cli.incident.story import Story
 from policyguard.cli.incident.weights import LOAD, has_torch, write_hostile
 from policyguard.cli.options import write_new
@@ -18,6 +20,14 @@ from policyguard.evidence.grants import sign_grant
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 DAY = 86_400 * NANOSECONDS_PER_S
+
+ATTACH = """\
+import ctypes, sys, time
+PTRACE_SEIZE = 0x4206
+print("attached" if not ctypes.CDLL(None).ptrace(PTRACE_SEIZE, int(sys.argv[1]), None, None) else "refused", flush=True)
+time.sleep(30)
+"""
+"""Attaches as a debugger does (ptrace(2))."""
 
 PATCH = "import labtorch.optim as o; p = o.step; o.step = lambda w, g, rate=0.05, p=p: p(w, 0 * g, rate)"
 """One line of a path file: `site` runs what begins with `import` at every start of the interpreter."""
@@ -98,13 +108,27 @@ def patch(lab: Lab, story: Story) -> None:
     told = run_unguarded([lab.python, "-c", "from labtorch.optim import step; print(step(0.0, 1.0))"], lab.root)
     story.fact("unguarded, nothing is learned any more", f"step(0, 1) is {told.strip()}", told.strip() == "0.0")
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
-    story.denied("a job of 64 GPUs is denied", signed, "env.tampered", "env.autorun_unowned", naming="zz_speedup.pth")
-    request, inputs = lab.job("bob", "bob-8", 8, action="job:start")
-    story.denied(
-        "and the start of the smallest one", lab.decide(request, inputs), "env.tampered", naming="zz_speedup.pth"
-    )
+    story.denied("a job of 64 GPUs is denied", signed, "env.autorun_unowned", naming="zz_speedup.pth")
+    signed = lab.decide(*lab.job("bob", "bob-8", 8))
+    story.allowed("a small job may run, and its owner is warned", signed, "ok.tier1", "warn.autorun_unowned")
     door.unlink()
     story.allowed("without it the job is allowed", lab.decide(*lab.job("bob", "bob-64", 64)), "ok.tier2")
+    _in_memory(lab, story)
+
+
+def _in_memory(lab: Lab, story: Story) -> None:
+    with Running(lab, "bob", "bob-patched", 8).started() as job:
+        story.tried("ivan attaches a debugger to bob's running process, to patch it in memory")
+        with subprocess.Popen([sys.executable, "-c", ATTACH, str(job.pid)], stdout=subprocess.PIPE) as debugger:
+            attached = debugger.stdout is not None and debugger.stdout.readline().strip() == b"attached"
+            eventually(lambda: not attached or bool(job.alerts))
+            debugger.kill()
+    alert = job.alerts[-1] if job.alerts else None
+    seen = alert is not None and alert.decision.reason_codes == ("drift.process",)
+    if attached:
+        story.fact("who was attached is in the log, also when he has gone", words_of(alert), seen, entry_of(alert))
+    else:
+        story.fact("the kernel does not let him", "ptrace: not permitted", alert is None)
 
 
 def scale(lab: Lab, story: Story) -> None:
@@ -141,6 +165,8 @@ def framework(lab: Lab, story: Story) -> None:
     story.fact("by its own RECORD the environment looks right", "nothing differs", not own_word.unlike_record)
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("against the build's signed baseline it does not", signed, "env.tampered", naming="labtorch/optim.py")
+    signed = lab.decide(*lab.job("alice", "alice-1", 1))
+    story.denied("nor for the smallest job", signed, "env.tampered", naming="labtorch/optim.py")
     name = os.path.relpath(lab.optimizer, lab.environment)
     who = who_changed(str(lab.environment), name)
     story.fact("the file's owner and time are named", f"{name}: {who}", "owned by" in who, signed.receipt.index)

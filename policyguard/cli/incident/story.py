@@ -53,11 +53,13 @@ class Story:
         self._tell(what, "DENY   " + ", ".join(decision.reason_codes), signed.receipt.index, good)
         self._evidence(words, naming)
 
-    def allowed(self, what: str, signed: SignedDecision, reason: str) -> None:
-        """Tell a decision that must be an allow: what is right goes on."""
+    def allowed(self, what: str, signed: SignedDecision, reason: str, obligation: str = "") -> None:
+        """Tell a decision that must be an allow, under this obligation if one is named: what is right goes on."""
         decision = signed.decision
         good = decision.allowed and reason in decision.reason_codes
-        self._tell(what, "ALLOW  " + ", ".join(decision.reason_codes), signed.receipt.index, good)
+        good = good and (not obligation or obligation in decision.obligations)
+        said = ", ".join(decision.reason_codes) + (f", {obligation}" if obligation else "")
+        self._tell(what, f"ALLOW  {said}", signed.receipt.index, good)
         if not good:
             self._evidence(decision.explain(), "")
 

@@ -1,0 +1,171 @@
+"""What the kernel says of running processes: their family, the files they may execute, who traces them, their doors.
+
+Linux only, from /proc; see proc(5). A process may end at any moment: what is gone is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from policyguard.evidence.job import environment_doors
+
+MAX_FILE_BYTES = 4 << 20
+"""More environment or mappings than this no process has for honest reasons; the rest is not read."""
+
+_MAPPING = re.compile(
+    rb"([0-9a-f]+)-[0-9a-f]+ (...)[ps] ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) ([0-9]+) +(/[^\n]*)", re.ASCII
+)
+_DELETED = b" (deleted)"
+
+
+class Mapped(msgspec.Struct, frozen=True):
+    """A file that a process may execute from: its path there, and whether no name leads to it any more."""
+
+    path: bytes
+    device: bytes
+    inode: int
+    deleted: bool
+    is_elf: bool = True
+    """False where the first bytes were read and are no program's: what just-in-time compilers write."""
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it lies in memory only (memfd_create(2))."""
+        return self.path.startswith(b"/memfd:")
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One process: `executable` is what it runs, `tracer` who is attached with ptrace, 0 for nobody."""
+
+    pid: int
+    uid: int
+    executable: bytes
+    tracer: int
+    mapped: tuple[Mapped, ...]
+    doors: Mapping[str, str]
+
+
+def can_look() -> bool:
+    """Return whether this system tells."""
+    return os.path.exists("/proc/self/maps")
+
+
+def family_of(root: int, mark: bytes) -> list[int]:
+    """Return the ids of a job's processes: `root`, its descendants, its group, and whatever carries `mark`.
+
+    `mark` is text that was put into the job's environment: it finds what left family and group (a daemon).
+    """
+    parents: dict[int, int] = {}
+    found = set()
+    for pid in _all_processes():
+        line = _read(pid, "stat")
+        # The second field is the program's name in brackets, and may hold anything.
+        fields = line.rpartition(b")")[2].split()
+        if len(fields) < 3 or fields[0] in (b"Z", b"X"):
+            continue
+        parents[pid] = int(fields[1])
+        if pid == root or int(fields[2]) == root:
+            found.add(pid)
+    grew = True
+    while grew:
+        below = {pid for pid, parent in parents.items() if parent in found} - found
+        found |= below
+        grew = bool(below)
+    if mark:
+        ours = os.getpid()
+        found |= {pid for pid in parents.keys() - found if pid != ours and mark in _read(pid, "environ")}
+    return sorted(found)
+
+
+def process(pid: int) -> Process | None:
+    """Return what the kernel says of this process, None if it has ended.
+
+    Raises:
+        PermissionError: it is there, and we may not look: another user's, or one that forbids it.
+    """
+    try:
+        status = dict(line.split(b":", 1) for line in _must_read(pid, "status").splitlines() if b":" in line)
+        if status.get(b"State", b"?").split()[0] in (b"Z", b"X"):
+            return None
+        maps = _must_read(pid, "maps")
+        executable = os.readlink(f"/proc/{pid}/exe".encode())
+    except PermissionError:
+        raise
+    except OSError:
+        # It ended, or is ending just now.
+        return None
+    environment = dict(
+        os.fsdecode(entry).split("=", 1) for entry in _read(pid, "environ").split(b"\0") if b"=" in entry
+    )
+    return Process(
+        pid, int(status.get(b"Uid", b"0 0").split()[1]), executable, int(status.get(b"TracerPid", b"0")),
+        tuple(_mapped(pid, maps)), environment_doors(environment),
+    )  # fmt: skip
+
+
+def describe(pid: int) -> str:
+    """Return a process in words for people: `pid 17, /usr/bin/gdb, uid 1004`."""
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+        executable = os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return f"pid {pid}"
+    return f"pid {pid}, {executable}, uid {uid}"
+
+
+def _mapped(pid: int, maps: bytes) -> Iterator[Mapped]:
+    """Yield each file that has an executable mapping, once."""
+    seen = set()
+    starts: dict[tuple[bytes, bytes], int] = {}
+    for start, rights, offset, device, inode, path in _MAPPING.findall(maps):
+        if int(offset, 16) == 0:
+            starts.setdefault((device, inode), int(start, 16))
+        if b"x" not in rights or (device, inode) in seen:
+            continue
+        seen.add((device, inode))
+        deleted = path.endswith(_DELETED)
+        nameless = deleted or path.startswith(b"/memfd:")
+        first = starts.get((device, inode))
+        yield Mapped(
+            path.removesuffix(_DELETED), device, int(inode), deleted, not nameless or _is_elf(pid, first)
+        )  # fmt: skip
+
+
+def _is_elf(pid: int, start: int | None) -> bool:
+    """Return whether a program or library was mapped there; True where it cannot be read."""
+    if start is None:
+        # Only a part from its middle is mapped: loaders map the beginning, where the headers are.
+        return False
+    try:
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            return os.pread(memory.fileno(), 4, start) == b"\x7fELF"
+    except OSError:
+        return True
+
+
+def _all_processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return _must_read(pid, name)
+    except OSError:
+        return b""
+
+
+def _must_read(pid: int, name: str) -> bytes:
+    parts = []
+    size = 0
+    fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while size < MAX_FILE_BYTES and (part := os.read(fd, 1 << 16)):
+            parts.append(part)
+            size += len(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts)

@@ -1,0 +1,73 @@
+"""What the uncommitted files of a working tree hold: small jobs may run from one, and only from the one decided on.
+
+`resource.code` names these files; here are their digests, so that a worker and every later look find the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterable
+
+from policyguard.errors import EvidenceError
+from policyguard.evidence.files import file_record, kind_of, shown
+from policyguard.evidence.gitdir import gitdir_of, head
+from policyguard.values import FrozenMap
+
+UNCOMMITTED = "resource.uncommitted"
+
+MAX_UNCOMMITTED_BYTES = 256 << 20
+"""More than this is data in the wrong place; it is not read, the fact is absent and says so."""
+
+
+def uncommitted_files(
+    root: str, paths: Iterable[bytes], owners: Iterable[int], deadline: float
+) -> tuple[FrozenMap, ...]:
+    """Return `{path, digest, size}` of each of these paths below `root`, sorted.
+
+    The digest is SHA-256 over the bytes of a file or over where a link leads; of a submodule it is its commit, and
+    empty for what is gone or is a plain folder, whose files stand for themselves. A link that leads out of `root` is
+    not readable: what it leads to could change unseen.
+
+    Raises:
+        EvidenceError: one cannot be read, is neither file, link nor folder, or all are too large or take too long.
+    """
+    records, left = [], MAX_UNCOMMITTED_BYTES
+    for path in sorted(set(paths)):
+        if time.monotonic() > deadline:
+            raise EvidenceError("reading the uncommitted files took too long")
+        record = _record(os.fsencode(root), path, frozenset(owners), left)
+        left -= int(str(record["size"]))
+        records.append(record)
+    return tuple(records)
+
+
+def _record(root: bytes, relative: bytes, owners: frozenset[int], most: int) -> FrozenMap:
+    path, name = os.path.join(root, relative), shown(relative)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return FrozenMap(path=name, digest="", size=0)
+    except OSError as problem:
+        raise EvidenceError(f"`{name}`: {(problem.strerror or 'cannot be read').lower()}") from problem
+    if stat.S_ISLNK(status.st_mode):
+        return _link(root, path, name)
+    if stat.S_ISDIR(status.st_mode):
+        inside = os.path.lexists(os.path.join(path, b".git"))
+        commit = head(gitdir_of(os.fsdecode(path), owners))[0] if inside else ""
+        return FrozenMap(path=name, digest=commit, size=0)
+    # A FIFO or a device is never opened.
+    if not stat.S_ISREG(status.st_mode):
+        raise EvidenceError(f"`{name}`: found {kind_of(status.st_mode)}, expected a regular file")
+    if status.st_size > most:
+        raise EvidenceError(f"uncommitted files hold more than {MAX_UNCOMMITTED_BYTES} bytes, `{name}` among them")
+    return file_record(os.fsdecode(path), name)
+
+
+def _link(root: bytes, path: bytes, name: str) -> FrozenMap:
+    if not os.path.realpath(path).startswith(os.path.realpath(root).rstrip(b"/") + b"/"):
+        raise EvidenceError(f"`{name}`: an uncommitted link leads out of the repository")
+    target = os.readlink(path)
+    return FrozenMap(path=name, digest=hashlib.sha256(b"link " + target).hexdigest(), size=len(target))

@@ -1,0 +1,123 @@
+"""Uses of break-glass in the decision log, and which of them somebody still has to review.
+
+A use is an allow under the obligation `review.within_<n>h`. Its review is a later allow of `breakglass:review` on the
+id of that decision: decided by the policies, signed and logged like everything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from policyguard.attest.dsse import parse
+from policyguard.attest.statement import Predicate, parse_statement
+from policyguard.audit.approvals import is_approval
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.errors import AuditError, EvidenceError, VerificationError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.policy import Person
+from policyguard.model.request import Request
+from policyguard.values import NANOSECONDS_PER_S, Instant, parse_instant
+
+REVIEW_ACTION, RESOURCE_TYPE, CONCERNED = "breakglass:review", "breakglass", "resource.concerned"
+
+_OBLIGATION = re.compile(r"review\.within_([1-9][0-9]{0,3})h")
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """One use of break-glass: its entry in the log, who used and who acknowledged it, and who reviewed it, if any."""
+
+    entry: int
+    decision_id: str
+    requester: str
+    acknowledged_by: tuple[str, ...]
+    action: str
+    resource: str
+    used_at: Instant
+    due_at: Instant
+    reviewed_by: str = ""
+    review_entry: int | None = None
+
+    def is_overdue(self, now: Instant) -> bool:
+        """Whether nobody reviewed it in time."""
+        return self.review_entry is None and now > self.due_at
+
+
+def uses_of(store: SqliteStore) -> list[Use]:
+    """Return every use of break-glass, oldest first, each with its first review.
+
+    Raises:
+        AuditError: an entry is no decision; `audit verify` says more.
+    """
+    found: dict[str, Use] = {}
+    for entry, predicate in _decisions(store):
+        if not predicate.allowed:
+            continue
+        reviewed = found.get(predicate.resource.partition(":")[2]) if predicate.action == REVIEW_ACTION else None
+        if reviewed is not None and reviewed.review_entry is None:
+            found[reviewed.decision_id] = msgspec.structs.replace(
+                reviewed, reviewed_by=predicate.requester, review_entry=entry
+            )
+        elif (within_s := _within_s(predicate)) is not None:
+            used_at = parse_instant(predicate.issued_at)
+            found[predicate.decision_id] = Use(
+                entry=entry, decision_id=predicate.decision_id, requester=predicate.requester, action=predicate.action,
+                acknowledged_by=tuple(sorted({each.account for each in predicate.approvals})),
+                resource=predicate.resource, used_at=used_at, due_at=used_at + within_s * NANOSECONDS_PER_S,
+            )  # fmt: skip
+    return list(found.values())
+
+
+class ReviewCollector:
+    """Supplies `resource.concerned`: every account of the persons who used or acknowledged this break-glass."""
+
+    name = "reviews"
+    declares = (CONCERNED,)
+
+    def __init__(self, log: Path, people: Sequence[Person]) -> None:
+        self._log = log
+        self._accounts = {account: person.accounts for person in people for account in person.accounts}
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return who was concerned, as the log says.
+
+        Raises:
+            EvidenceError: the log holds no such use.
+        """
+        with SqliteStore.open(self._log, read_only=True) as store:
+            uses = {use.decision_id: use for use in uses_of(store)}
+        use = uses.get(request.resource.id)
+        if use is None:
+            raise EvidenceError(f"the log holds no use of break-glass with the decision id `{request.resource.id}`")
+        # INVARIANT I222: nobody reviews their own use of break-glass, whichever of their accounts they take.
+        concerned = {
+            account
+            for each in (use.requester, *use.acknowledged_by)
+            for account in (each, *self._accounts.get(each, ()))
+        }
+        return Collected(entries={CONCERNED: Fact(tuple(sorted(concerned)), Assurance.MEASURED, self.name, now)})
+
+
+def _within_s(predicate: Predicate) -> int | None:
+    matches = [match for name in predicate.obligations if (match := _OBLIGATION.fullmatch(name))]
+    return min(int(match[1]) for match in matches) * 3600 if matches else None
+
+
+def _decisions(store: SqliteStore) -> Iterator[tuple[int, Predicate]]:
+    last = store.last()
+    if last is None:
+        return
+    for row in store.read(0, last.entry + 1):
+        if is_approval(row.leaf):
+            continue
+        try:
+            yield row.entry, parse_statement(parse(row.leaf).payload).predicate
+        except VerificationError as problem:
+            # A log may hold statements of other types.
+            if problem.step == "V5":
+                continue
+            raise AuditError(f"entry {row.entry}: {problem.message}", entry=row.entry) from problem
