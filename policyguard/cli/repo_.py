@@ -23,7 +23,8 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.gitdir import GitDir, head, ref_id
+from policyguard.evidence.gitdir import GitDir
+from policyguard.evidence.gitrefs import head, ref_id
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import RefUpdate, parse_updates
 from policyguard.evidence.push_objects import find_store

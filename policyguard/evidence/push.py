@@ -20,8 +20,9 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import Presented, Refusal
 from policyguard.evidence.contributors import Commit, commit_accounts, commit_signer
 from policyguard.evidence.files import read_small, shown
-from policyguard.evidence.gitdir import MAX_PACKED_REFS_BYTES, GitDir, head, history_doors, ref_id
+from policyguard.evidence.gitdir import MAX_PACKED_REFS_BYTES, GitDir
 from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
+from policyguard.evidence.gitrefs import head, history_doors, in_reftable, ref_id
 from policyguard.evidence.notes import note_approvals
 from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
 from policyguard.evidence.push_objects import Trees, find_store, shallow_file
@@ -138,7 +139,7 @@ class PushReader:
         """
         git, _ = find_store(self._directory, self._environment, self._owners)
         packed = os.path.join(git.shared, "packed-refs")
-        if os.path.lexists(packed + ".lock") or not os.path.lexists(packed):
+        if in_reftable(git) or os.path.lexists(packed + ".lock") or not os.path.lexists(packed):
             return False
         return f"{oid} {ref}".encode() in read_small(packed, MAX_PACKED_REFS_BYTES).split(b"\n")
 
