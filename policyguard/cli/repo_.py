@@ -27,6 +27,7 @@ from policyguard.evidence.gitdir import GitDir
 from policyguard.evidence.gitrefs import head, ref_id
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import RefUpdate, parse_updates
+from policyguard.evidence.push_nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.evidence.push_objects import find_store
 from policyguard.hooks.answer import decision_data
 from policyguard.hooks.git import MAX_INPUT_BYTES
@@ -124,6 +125,8 @@ def _resolved(git: GitDir, word: str) -> str:
 @click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
 @click.option("--resource-uri", help="Where consumers find the repository, for the summaries.")
 @click.option("--level", multiple=True, help="A SLSA source level that the operator claims, for the summaries.")
+@click.option("--certificate-age", type=click.IntRange(1, MAX_AGE_S), default=DEFAULT_AGE_S, show_default=True,
+              metavar="SECONDS", help="For how long a push may use the nonce that git gave out for it.")  # fmt: skip
 @click.argument("repo", type=_REPO)
 def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
@@ -131,7 +134,7 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
         name: _optional(given.pop(name))
         for name in ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "vsa")
     }
-    more |= {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
+    more |= {name: given.pop(name) for name in ("owner", "resource_uri", "level", "certificate_age")}
     config = settings(**given)
     if "post-receive" in kind and (more["vsa"] is None or more["resource_uri"] is None):
         raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")

@@ -266,7 +266,7 @@ def new_hasher(object_format: str, kind: str, size_bytes: int) -> hashlib._Hash:
 def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
     """Return the keys and values of a git configuration text, includes not followed, in order."""
     answer = subprocess.run(
-        [_git(), "config", "--file", "-", "--no-includes", "--null", "--list"], input=text, capture_output=True,
+        [git_program(), "config", "--file", "-", "--no-includes", "--null", "--list"], input=text, capture_output=True,
         env=_clean_environment(private_cwd), cwd=private_cwd, timeout=5, check=False,
     )  # fmt: skip
     if answer.returncode != 0:
@@ -276,7 +276,7 @@ def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
 
 
 def _command(private: str) -> list[str]:
-    return [_git(), f"--git-dir={private}", *_HARD]
+    return [git_program(), f"--git-dir={private}", *_HARD]
 
 
 def _environment(git: GitDir, private: str, quarantine: str | None = None) -> dict[str, str]:
@@ -298,7 +298,8 @@ def _clean_environment(home: str) -> Mapping[str, str]:
     }  # fmt: skip
 
 
-def _git() -> str:
+def git_program() -> str:
+    """Return the path of git, else raise `EvidenceError`."""
     found = shutil.which("git")
     if found is None:
         raise EvidenceError("git is not installed, expected a `git` program on the launcher's PATH")

@@ -25,6 +25,7 @@ from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReade
 from policyguard.evidence.gitrefs import head, history_doors, in_reftable, ref_id
 from policyguard.evidence.notes import note_approvals
 from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
+from policyguard.evidence.push_nonce import Nonces, nonces_of
 from policyguard.evidence.push_objects import Trees, find_store, shallow_file
 
 MAX_UPDATES = 1_000
@@ -142,6 +143,11 @@ class PushReader:
         if in_reftable(git) or os.path.lexists(packed + ".lock") or not os.path.lexists(packed):
             return False
         return f"{oid} {ref}".encode() in read_small(packed, MAX_PACKED_REFS_BYTES).split(b"\n")
+
+    def nonces(self, max_age_s: int) -> Nonces:
+        """Return what the nonces of this repository are made from."""
+        git, _ = find_store(self._directory, self._environment, self._owners)
+        return nonces_of(git, max_age_s=max_age_s)
 
     def read_blob(self, oid: str, limit_bytes: int) -> bytes | None:
         """Return a blob of the push or the repository, None if it is longer; a push certificate, say."""

@@ -77,7 +77,8 @@ def judged_push(
     options: GitOptions, guard: Guard, updates: tuple[RefUpdate, ...], environment: Mapping[str, str]
 ) -> tuple[Judged, ...]:
     """Return the signed and logged decision on each update of a push."""
-    return judge(guard, ask(options, updates, environment, guard.snapshot.people))
+    spend = Accepted(options.repo).spend
+    return judge(guard, ask(options, updates, environment, guard.snapshot.people, spend=spend))
 
 
 def _transaction(options: GitOptions) -> int:

@@ -20,6 +20,7 @@ from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardErr
 from policyguard.evidence.files import read_small, shown
 from policyguard.evidence.gitdir import GitDir, config_text
 from policyguard.evidence.gitobjects import config_values
+from policyguard.evidence.push_nonce import seed_of
 from policyguard.evidence.push_objects import find_store
 from policyguard.hooks.git_options import GitOptions, read_git_options
 from policyguard.values import sha256_digest
@@ -99,8 +100,7 @@ def problems(repository: str) -> Iterator[tuple[str, str]]:
         yield from ((kind, text) for text in _hook_problems(folder / kind, git))
     if "reference-transaction" not in there:
         yield "reference-transaction", "is not installed; what an administrator changes on the server is not seen"
-    names = {key for key, _ in config_values(config_text(git))}
-    if "receive.certnonceseed" not in names:
+    if seed_of(git) is None:
         yield "receive.certNonceSeed", "is not set; nobody can sign a push"
 
 

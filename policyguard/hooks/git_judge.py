@@ -78,11 +78,13 @@ class Asked:
 
 def ask(
     options: GitOptions, updates: tuple[RefUpdate, ...], environment: Mapping[str, str], people: tuple[Person, ...], *,
-    assume_signed: bool = False, clock: Callable[[], Instant] = time.time_ns,
+    assume_signed: bool = False, spend: Callable[[str], bool] | None = None,
+    clock: Callable[[], Instant] = time.time_ns,
 ) -> tuple[Asked, ...]:  # fmt: skip
     """Return what is to be decided for each update, steps P1 to P4.
 
-    `assume_signed` takes the pusher's signature for granted; for a look beforehand, never for a hook.
+    `assume_signed` takes the pusher's signature for granted; for a look beforehand, never for a hook. `spend` remembers
+    a good certificate, see `read_certificate`.
 
     Raises:
         EvidenceError: nobody can tell who pushes.
@@ -104,7 +106,9 @@ def ask(
                 lambda oid: reader.read_blob(oid, MAX_CERTIFICATE_BYTES),
                 signers,
                 clock(),
+                reader.nonces(options.certificate_age),
                 keyring,
+                spend,
             )
     except EvidenceError as unseen:
         found = (unseen,) * len(updates)

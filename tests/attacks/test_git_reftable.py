@@ -1,4 +1,4 @@
-"""Repositories that keep their references in a reftable: tables that git 2.49 wrote, and tables that somebody spoiled."""
+"""Repositories that keep their references in a reftable: tables that git 2.49 wrote, and spoiled ones."""
 
 from __future__ import annotations
 
