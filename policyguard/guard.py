@@ -176,14 +176,17 @@ class Guard:
         envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
         return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
 
-    def issue_many(self, facts: Sequence[Facts], *, one_root: bool = True) -> tuple[SignedDecision, ...]:
+    def issue_many(
+        self, facts: Sequence[Facts], *, one_root: bool = True, recording: Collection[str] = ()
+    ) -> tuple[SignedDecision, ...]:
         """Return one signed decision for each, in order, all durable in one commit, or none.
 
         Args:
             one_root: sign once, over a Merkle root of all; each envelope carries its proof and verifies alone, here
                 and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
+            recording: paths of facts that stand in every statement, whichever rules decided.
         """
-        stated = [self._state(each) for each in facts]
+        stated = [self._state(each, recording) for each in facts]
         payloads = [payload for _, payload in stated]
         if one_root and len(payloads) > 1:
             envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
@@ -206,11 +209,14 @@ class Guard:
             raise AccessDenied(signed.decision.explain(), signed=signed)
         return signed
 
-    def _state(self, facts: Facts) -> tuple[Decision, bytes]:
+    def _state(self, facts: Facts, recording: Collection[str] = ()) -> tuple[Decision, bytes]:
         snapshot = self._snapshot
         now = self._clock()
         decision = snapshot.decide(facts, now)
-        return decision, self._stated(decision, now, mattered=snapshot.mattering(decision), snapshot=snapshot)
+        mattered = snapshot.mattering(decision)
+        if mattered is not None and recording:
+            mattered = mattered.union(recording)
+        return decision, self._stated(decision, now, mattered=mattered, snapshot=snapshot)
 
     def _stated(
         self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None

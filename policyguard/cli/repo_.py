@@ -1,4 +1,4 @@
-"""`policyguard repo check|install-hook|doctor`: judge pushes, and see to it that git asks."""
+"""`policyguard repo check|install-hook|doctor|audit|baseline`: judge pushes, and see to it that git asks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from policyguard.cli.options import (
     settings,
 )
 from policyguard.cli.output import say, say_explanation, say_json
+from policyguard.cli.repo_audit import audit_command, baseline_command
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.gitdir import GitDir
 from policyguard.evidence.gitrefs import head, ref_id
@@ -44,6 +45,10 @@ _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.group("repo")
 def command() -> None:
     """Judge changes of a git repository, and install the hooks that judge every push."""
+
+
+command.add_command(audit_command)
+command.add_command(baseline_command)
 
 
 @command.command("check")

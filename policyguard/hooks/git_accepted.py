@@ -62,9 +62,7 @@ class Accepted:
         """
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         try:
-            os.close(
-                os.open(os.path.join(self._folder, f"{digest}.spent"), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            )
+            Path(self._folder, f"{digest}.spent").touch(mode=0o600, exist_ok=False)
         except FileExistsError:
             return False
         return True

@@ -22,7 +22,7 @@ from policyguard.evidence.gitdir import GitDir, config_text
 from policyguard.evidence.gitobjects import config_values
 from policyguard.evidence.push_nonce import seed_of
 from policyguard.evidence.push_objects import find_store
-from policyguard.hooks.git_options import GitOptions, read_git_options
+from policyguard.hooks.git_options import KINDS, GitOptions, read_git_options
 from policyguard.values import sha256_digest
 
 MARK = "# policyguard git hook, version 1; written by `policyguard repo install-hook`, not to be edited"
@@ -82,6 +82,14 @@ def options_in(text: bytes) -> GitOptions:
     """Return the options that a script of ours was written with."""
     words = shlex.split(text.decode("utf-8", "surrogateescape").splitlines()[3])
     return read_git_options(words[words.index("git") + 1 : -2])
+
+
+def installed(git: GitDir) -> Iterator[GitOptions]:
+    """Yield the options of each hook of ours in a repository; of others nothing is known."""
+    for kind in KINDS:
+        path = Path(git.shared) / "hooks" / kind
+        if path.is_file() and is_ours(text := read_small(str(path), MAX_SCRIPT_BYTES)):
+            yield options_in(text)
 
 
 def problems(repository: str) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
-from policyguard.evidence.push_facts import PushCollector
+from policyguard.evidence.push_facts import RECORDED, PushCollector
 from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.review import ReviewFiles, load_signers
 from policyguard.guard import Guard
@@ -129,7 +129,7 @@ def judge(guard: Guard, asked: tuple[Asked, ...]) -> tuple[Judged, ...]:
     Raises:
         SigningError, AuditError: nothing was decided and nothing may move.
     """
-    signed = guard.issue_many([each.facts for each in asked])
+    signed = guard.issue_many([each.facts for each in asked], recording=RECORDED)
     return tuple(
         Judged(update=each.update, signed=decision, problem=each.problem)
         for each, decision in zip(asked, signed, strict=True)
