@@ -275,6 +275,22 @@ def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in pairs]
 
 
+def effective_value(gitdir: str, key: str) -> str | None:
+    """Return what git itself takes a setting of this repository to be, for this account; None if it is not set.
+
+    Included files, the working tree's, the account's and the system's configuration are read, and nothing is run.
+    """
+    answer = subprocess.run(
+        [git_program(), f"--git-dir={gitdir}", "config", "--includes", "--null", "--get", key],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False, cwd="/",
+        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+    )  # fmt: skip
+    if answer.returncode not in (0, 1):  # 1: not set
+        raise EvidenceError(f"git cannot read the configuration: {shown(answer.stderr.strip()[:200])}")
+    value = answer.stdout.removesuffix(b"\0").decode("utf-8", "surrogateescape")
+    return value if answer.returncode == 0 else None
+
+
 def _command(private: str) -> list[str]:
     return [git_program(), f"--git-dir={private}", *_HARD]
 
