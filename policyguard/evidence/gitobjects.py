@@ -280,11 +280,14 @@ def effective_value(gitdir: str, key: str) -> str | None:
 
     Included files, the working tree's, the account's and the system's configuration are read, and nothing is run.
     """
-    answer = subprocess.run(
-        [git_program(), f"--git-dir={gitdir}", "config", "--includes", "--null", "--get", key],
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False, cwd="/",
-        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-    )  # fmt: skip
+    command = [git_program(), f"--git-dir={gitdir}", "config", "--includes", "--null", "--get", key]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        answer = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False, cwd="/", env=clean
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise EvidenceError("git took too long to read the configuration, is there a FIFO among its files?") from None
     if answer.returncode not in (0, 1):  # 1: not set
         raise EvidenceError(f"git cannot read the configuration: {shown(answer.stderr.strip()[:200])}")
     value = answer.stdout.removesuffix(b"\0").decode("utf-8", "surrogateescape")

@@ -49,6 +49,11 @@ def head_content(git: GitDir) -> bytes:
     return content
 
 
+def is_ref_name(ref: bytes) -> bool:
+    """Return whether git would take this for the full name of a reference."""
+    return _REF.fullmatch(ref) is not None
+
+
 def ref_id(git: GitDir, ref: bytes) -> str | None:
     """Return the object id that this reference names, unverified; None if there is no such reference."""
     content = _found_ref(git, ref)

@@ -89,7 +89,9 @@ def parse_update(old: bytes, new: bytes, ref: bytes) -> RefUpdate:
     """Return one update from its three words; an id of zeros, 40 or 64, says that the reference does not exist."""
     ids = [_object_id(word) for word in (old, new)]
     if len(old) != len(new) or (ids[0] is None and ids[1] is None):
-        raise EvidenceError(f"found the update `{shown(old[:80])} {shown(new[:80])}`, expected two object ids")
+        raise EvidenceError(
+            f"found the update `{shown(old[:80])} {shown(new[:80])}`, expected two object ids of one hash"
+        )
     name = shown(ref)
     if not ref.startswith(b"refs/") or len(ref) > MAX_REF_BYTES:
         raise EvidenceError(f"found the reference `{name[:80]}`, expected `refs/...`")

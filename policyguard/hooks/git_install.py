@@ -21,6 +21,7 @@ from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardErr
 from policyguard.evidence.files import read_small, shown
 from policyguard.evidence.gitdir import GitDir, config_text
 from policyguard.evidence.gitobjects import config_values, effective_value
+from policyguard.evidence.gitrefs import head_content
 from policyguard.evidence.push_nonce import seed_of
 from policyguard.evidence.push_objects import find_store
 from policyguard.hooks.git_options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
@@ -180,6 +181,7 @@ def _refuse_hooks_path(git: GitDir) -> None:
     """Return if git looks for hooks in the repository; included files and the account's configuration count as well."""
     try:
         found = [value for key, value in config_values(config_text(git)) if key == "core.hookspath"]
+        head_content(git)  # Git itself would wait for a HEAD that is a FIFO.
         found = found or [value for value in [effective_value(git.shared, "core.hooksPath")] if value is not None]
     except EvidenceError as problem:
         raise ConfigurationError(str(problem)) from problem
