@@ -194,15 +194,18 @@ class Guard:
         envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
         return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
 
-    def issue_many(self, facts: Sequence[Facts], *, one_root: bool = True) -> tuple[SignedDecision, ...]:
+    def issue_many(
+        self, facts: Sequence[Facts], *, one_root: bool = True, recording: Collection[str] = ()
+    ) -> tuple[SignedDecision, ...]:
         """Return one signed decision for each, in order, all durable in one commit, or none.
 
         Args:
             one_root: sign once, over a Merkle root of all; each envelope carries its proof and verifies alone, here
                 and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
+            recording: paths of facts that stand in every statement, whichever rules decided.
         """
         while True:
-            stated = stated_in_turn(facts, self._state)
+            stated = stated_in_turn(facts, lambda each: self._state(each, recording))
             payloads = [each.payload for each in stated]
             if one_root and len(payloads) > 1:
                 envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
@@ -228,11 +231,14 @@ class Guard:
             raise AccessDenied(signed.decision.explain(), signed=signed)
         return signed
 
-    def _state(self, facts: Facts) -> Stated:
+    def _state(self, facts: Facts, recording: Collection[str] = ()) -> Stated:
         snapshot = self._snapshot
         now = self._clock()
         decision = snapshot.decide(facts, now)
-        payload = self._stated(decision, now, mattered=snapshot.mattering(decision), snapshot=snapshot)
+        mattered = snapshot.mattering(decision)
+        if mattered is not None and recording:
+            mattered = mattered.union(recording)
+        payload = self._stated(decision, now, mattered=mattered, snapshot=snapshot)
         return Stated(decision, payload, spending_of(snapshot, decision))
 
     def _stated(

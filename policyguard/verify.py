@@ -24,7 +24,7 @@ from typing import Protocol
 
 import msgspec
 
-from policyguard.attest.dsse import check_signatures, quoted
+from policyguard.attest.dsse import Envelope, check_signatures, quoted
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.statement import PAYLOAD_TYPE, Predicate, parse_statement
 from policyguard.attest.trust import Trust
@@ -110,6 +110,12 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     checkpoint = open_checkpoint(receipt.checkpoint, trust.logs)
     # V3: these very bytes are a leaf of it.
     check_inclusion(leaf_hash_of(envelope), receipt, checkpoint)
+    predicate, counting = verify_envelope(envelope, trust)
+    return VerifiedDecision(predicate, checkpoint, receipt.index, counting)
+
+
+def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[PublicKey, ...]]:
+    """Return what was decided and who counts as signer: steps V4 and V5, for entries of a log that adds up."""
     # V4: t of n trusted keys signed the payload that is read below.
     signers = check_signatures(
         envelope, signed_message(envelope), tuple([trusted.key for trusted in trust.keys]), trust.threshold
@@ -118,8 +124,7 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     if envelope.payload_type != PAYLOAD_TYPE:
         raise VerificationError("V5", f"payload type is {quoted(envelope.payload_type)}, expected `{PAYLOAD_TYPE}`")
     predicate = parse_statement(envelope.payload).predicate
-    counting = _valid_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
-    return VerifiedDecision(predicate, checkpoint, receipt.index, counting)
+    return predicate, _valid_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
 
 
 def _check_now(predicate: Predicate, now: Instant) -> None:

@@ -1,4 +1,4 @@
-"""`policyguard repo check|install-hook|doctor`: judge pushes, and see to it that git asks."""
+"""`policyguard repo check|install-hook|doctor|audit|baseline`: judge pushes, and see to it that git asks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ from policyguard.cli.options import (
     settings,
 )
 from policyguard.cli.output import say, say_explanation, say_json
+from policyguard.cli.repo_audit import audit_command, baseline_command
 from policyguard.config import Config
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.gitdir import GitDir, head, ref_id
+from policyguard.evidence.files import shown
+from policyguard.evidence.gitdir import GitDir
+from policyguard.evidence.gitrefs import head, is_ref_name, ref_id
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.push import RefUpdate, parse_updates
+from policyguard.evidence.push import RefUpdate, parse_update, parse_updates
+from policyguard.evidence.push_nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.evidence.push_objects import find_store
 from policyguard.hooks.answer import decision_data
 from policyguard.hooks.git import MAX_INPUT_BYTES
@@ -45,6 +49,10 @@ _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.group("repo")
 def command() -> None:
     """Judge changes of a git repository, and install the hooks that judge every push."""
+
+
+command.add_command(audit_command)
+command.add_command(baseline_command)
 
 
 @command.command("check")
@@ -79,7 +87,11 @@ def check(
         decision = snapshot.decide(each.facts, time.time_ns())
         accepted = accepted and decision.allowed and each.problem is None
         if as_json:
-            say_json({"ref": each.update.ref, **decision_data(decision)})
+            unseen = {} if each.problem is None else {"problem": str(each.problem)}
+            say_json({"ref": each.update.ref, **decision_data(decision), **unseen})
+        elif each.problem is not None:
+            # Whatever the policies make of the facts that are left, the hook refuses; only the reason is of use.
+            say(f"{each.update.ref}  cannot be judged, so it is refused: {each.problem}")
         else:
             say(each.update.ref, bold=True)
             say_explanation(decision.explain())
@@ -95,8 +107,8 @@ def _updates(text: str | None, from_stdin: bool, repo: Path, ref: str) -> tuple[
     if not dots or new.startswith("."):
         raise click.UsageError(f"found `{text}`, expected `OLD..NEW`")
     git, _ = find_store(str(repo), {}, {os.geteuid(), 0})
-    ids = [_resolved(git, word) for word in (old, new or "HEAD")]
-    return (RefUpdate(old=ids[0], new=ids[1], ref=ref),)
+    ids = [_resolved(git, word).encode() for word in (old, new or "HEAD")]
+    return (parse_update(ids[0], ids[1], os.fsencode(ref)),)
 
 
 def _resolved(git: GitDir, word: str) -> str:
@@ -106,10 +118,13 @@ def _resolved(git: GitDir, word: str) -> str:
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", word):
         return word
     for name in (word,) if word.startswith("refs/") else (f"refs/heads/{word}", f"refs/tags/{word}"):
-        found = ref_id(git, os.fsencode(name))
+        found = ref_id(git, os.fsencode(name)) if is_ref_name(os.fsencode(name)) else None
         if found is not None:
             return found
-    raise EvidenceError(f"`{word}`: names no branch, tag or full object id here")
+    raise EvidenceError(
+        f"`{shown(word)}`: names no branch, tag or full object id here",
+        help="give HEAD, a branch, a tag or a full id; `git rev-parse` turns other spellings into one",
+    )
 
 
 @command.command("install-hook")
@@ -128,10 +143,12 @@ def _resolved(git: GitDir, word: str) -> str:
 @click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
 @click.option("--resource-uri", help="Where consumers find the repository, for the summaries.")
 @click.option("--level", multiple=True, help="A SLSA source level that the operator claims, for the summaries.")
+@click.option("--certificate-age", type=click.IntRange(1, MAX_AGE_S), default=DEFAULT_AGE_S, show_default=True,
+              metavar="SECONDS", help="For how long a push may use the nonce that git gave out for it.")  # fmt: skip
 @click.argument("repo", type=_REPO)
 def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
-    more: dict[str, Any] = {name: given.pop(name) for name in ("owner", "resource_uri", "level")}
+    more: dict[str, Any] = {name: given.pop(name) for name in ("owner", "resource_uri", "level", "certificate_age")}
     more["vsa"] = _optional(given.pop("vsa"))
     reviewed_by = {name: given.pop(name) for name in _REVIEW}
     config = settings(**given)

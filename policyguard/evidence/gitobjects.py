@@ -266,7 +266,7 @@ def new_hasher(object_format: str, kind: str, size_bytes: int) -> hashlib._Hash:
 def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
     """Return the keys and values of a git configuration text, includes not followed, in order."""
     answer = subprocess.run(
-        [_git(), "config", "--file", "-", "--no-includes", "--null", "--list"], input=text, capture_output=True,
+        [git_program(), "config", "--file", "-", "--no-includes", "--null", "--list"], input=text, capture_output=True,
         env=_clean_environment(private_cwd), cwd=private_cwd, timeout=5, check=False,
     )  # fmt: skip
     if answer.returncode != 0:
@@ -275,8 +275,27 @@ def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in pairs]
 
 
+def effective_value(gitdir: str, key: str) -> str | None:
+    """Return what git itself takes a setting of this repository to be, for this account; None if it is not set.
+
+    Included files, the working tree's, the account's and the system's configuration are read, and nothing is run.
+    """
+    command = [git_program(), f"--git-dir={gitdir}", "config", "--includes", "--null", "--get", key]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        answer = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False, cwd="/", env=clean
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise EvidenceError("git took too long to read the configuration, is there a FIFO among its files?") from None
+    if answer.returncode not in (0, 1):  # 1: not set
+        raise EvidenceError(f"git cannot read the configuration: {shown(answer.stderr.strip()[:200])}")
+    value = answer.stdout.removesuffix(b"\0").decode("utf-8", "surrogateescape")
+    return value if answer.returncode == 0 else None
+
+
 def _command(private: str) -> list[str]:
-    return [_git(), f"--git-dir={private}", *_HARD]
+    return [git_program(), f"--git-dir={private}", *_HARD]
 
 
 def _environment(git: GitDir, private: str, quarantine: str | None = None) -> dict[str, str]:
@@ -298,7 +317,8 @@ def _clean_environment(home: str) -> Mapping[str, str]:
     }  # fmt: skip
 
 
-def _git() -> str:
+def git_program() -> str:
+    """Return the path of git, else raise `EvidenceError`."""
     found = shutil.which("git")
     if found is None:
         raise EvidenceError("git is not installed, expected a `git` program on the launcher's PATH")

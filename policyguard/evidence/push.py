@@ -19,10 +19,12 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import Presented, Refusal
 from policyguard.evidence.contributors import Commit, commit_accounts, signature_account
 from policyguard.evidence.files import read_small, shown
-from policyguard.evidence.gitdir import MAX_PACKED_REFS_BYTES, GitDir, head, history_doors, ref_id
+from policyguard.evidence.gitdir import MAX_PACKED_REFS_BYTES, GitDir
 from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
+from policyguard.evidence.gitrefs import head, history_doors, in_reftable, ref_id
 from policyguard.evidence.notes import note_approvals
 from policyguard.evidence.push_gpg import Keyring
+from policyguard.evidence.push_nonce import Nonces, nonces_of
 from policyguard.evidence.push_objects import Trees, find_store, shallow_file
 
 MAX_UPDATES = 1_000
@@ -86,7 +88,9 @@ def parse_update(old: bytes, new: bytes, ref: bytes) -> RefUpdate:
     """Return one update from its three words; an id of zeros, 40 or 64, says that the reference does not exist."""
     ids = [_object_id(word) for word in (old, new)]
     if len(old) != len(new) or (ids[0] is None and ids[1] is None):
-        raise EvidenceError(f"found the update `{shown(old[:80])} {shown(new[:80])}`, expected two object ids")
+        raise EvidenceError(
+            f"found the update `{shown(old[:80])} {shown(new[:80])}`, expected two object ids of one hash"
+        )
     name = shown(ref)
     if not ref.startswith(b"refs/") or len(ref) > MAX_REF_BYTES:
         raise EvidenceError(f"found the reference `{name[:80]}`, expected `refs/...`")
@@ -137,9 +141,14 @@ class PushReader:
         """
         git, _ = find_store(self._directory, self._environment, self._owners)
         packed = os.path.join(git.shared, "packed-refs")
-        if os.path.lexists(packed + ".lock") or not os.path.lexists(packed):
+        if in_reftable(git) or os.path.lexists(packed + ".lock") or not os.path.lexists(packed):
             return False
         return f"{oid} {ref}".encode() in read_small(packed, MAX_PACKED_REFS_BYTES).split(b"\n")
+
+    def nonces(self, max_age_s: int) -> Nonces:
+        """Return what the nonces of this repository are made from."""
+        git, _ = find_store(self._directory, self._environment, self._owners)
+        return nonces_of(git, max_age_s=max_age_s)
 
     def read_blob(self, oid: str, limit_bytes: int) -> bytes | None:
         """Return a blob of the push or the repository, None if it is longer; a push certificate, say."""

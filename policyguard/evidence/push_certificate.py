@@ -3,11 +3,13 @@
 Git verifies a signed push and tells the hook in variables. Three traps: an SSH key outside the allowed signers still
 arrives with status G and only the signer is empty; a nonce that is not ours says that an old certificate is replayed;
 and git sets these variables only if there is a certificate, so without one they may be the pusher's own. Hence the
-certificate itself is read: it must name exactly the updates that are judged.
+certificate itself is read: it must name exactly the updates that are judged, its nonce must be one that this repository
+gave out lately, and it counts once.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,8 +19,9 @@ from policyguard.evidence.contributors import GIT_NAMESPACE
 from policyguard.evidence.files import shown
 from policyguard.evidence.push import RefUpdate
 from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
+from policyguard.evidence.push_nonce import Nonces
 from policyguard.model.policy import Person
-from policyguard.values import Instant
+from policyguard.values import Instant, sha256_digest
 
 MAX_CERTIFICATE_BYTES = 262_144
 
@@ -42,38 +45,65 @@ def read_certificate(
     read_blob: Callable[[str], bytes | None],
     signers: Signers,
     now: Instant,
+    nonces: Nonces,
     keyring: Keyring | None = None,
+    spend: Callable[[str], bool] | None = None,
 ) -> Signed:
-    """Return who signed this push. The signature is verified in this process; git's word alone is not enough."""
+    """Return who signed this push. The signature is verified in this process; git's word alone is not enough.
+
+    Args:
+        nonces: what the nonces of this repository are made from.
+        spend: remembers the digest of what was signed, returns False if it did before; None remembers nothing.
+    """
     oid = environment.get(_VARIABLE, "")
-    told = {name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")}
     if not oid:
         return Signed(status="none", why="the push is not signed")
     content = read_blob(oid)
     payload, signature = _split(content or b"")
     if content is None or not signature:
         return Signed(status="bad", why="the push certificate cannot be read")
-    # INVARIANT I144: a certificate counts only for exactly the updates it names, under the nonce git has given out.
-    if _commands(payload) != {(each.old, each.new, each.ref) for each in updates}:
-        return Signed(status="bad", why="the push certificate is for other updates")
-    if told["NONCE_STATUS"] != "OK" or _header(payload, b"nonce") != told["NONCE"].encode() or not told["NONCE"]:
-        return Signed(status="bad", why=f"the nonce of the push certificate is {told['NONCE_STATUS'] or 'missing'}")
-    # INVARIANT I145: status G without a signer is not a signer.
-    if told["STATUS"] != "G" or not told["SIGNER"].strip():
-        return Signed(status="bad", why=_not_good(told["STATUS"]))
-    if signature.startswith(PGP_BEGIN) and keyring is not None:
-        owner = keyring.person_of(payload, signature)
-        return Signed(status="good", signer=owner) if owner is not None else Signed(status="bad", why=_NOT_PINNED)
-    if not signature.startswith(_ARMOURS[0]):
-        return Signed(status="bad", why="the push certificate is signed in a way that is not verified here")
+    told = {name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")}
+    why = _unfit(payload, told, updates, nonces, now)
+    if why is not None:
+        return Signed(status="bad", why=why)
     try:
-        person = _signer(payload, signature, signers, now)
+        person = _signer(payload, signature, signers, now, keyring)
     except (UnknownSigner, SshSignatureError) as problem:
         return Signed(status="bad", why=str(problem))
+    # INVARIANT I232: what was signed is good for one push: after a deletion it does not bring the reference back.
+    if spend is not None and not spend(sha256_digest(payload)):
+        return Signed(status="bad", why="the push certificate was used before")
     return Signed(status="good", signer=person)
 
 
-def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant) -> Person:
+def _unfit(
+    payload: bytes, told: Mapping[str, str], updates: tuple[RefUpdate, ...], nonces: Nonces, now: Instant
+) -> str | None:
+    """Return why a certificate cannot count for this push, whoever signed it."""
+    nonce = os.fsencode(told["NONCE"])
+    # INVARIANT I144: a certificate counts only for exactly the updates it names, under the nonce git has given out.
+    if _commands(payload) != {(each.old, each.new, each.ref) for each in updates}:
+        return "the push certificate is for other updates"
+    if told["NONCE_STATUS"] != "OK" or not nonce or _header(payload, b"nonce") != nonce:
+        return f"the nonce of the push certificate is {shown(told['NONCE_STATUS']) or 'missing'}"
+    problem = nonces.problem(nonce, now)
+    if problem is not None:
+        return f"the nonce of the push certificate {problem}"
+    # INVARIANT I145: status G without a signer is not a signer.
+    if told["STATUS"] != "G" or not told["SIGNER"].strip():
+        return _not_good(told["STATUS"])
+    return None
+
+
+def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant, keyring: Keyring | None) -> Person:
+    """Return whose good signature this is, else raise."""
+    if signature.startswith(PGP_BEGIN) and keyring is not None:
+        owner = keyring.person_of(payload, signature)
+        if owner is None:
+            raise UnknownSigner("unpinned", _NOT_PINNED)
+        return owner
+    if not signature.startswith(_ARMOURS[0]):
+        raise SshSignatureError("unknown", "the push certificate is signed in a way that is not verified here")
     # INVARIANT I155: without its own look at the signature the hook believes no variable: the pusher may have set it.
     parsed = parse_signature(signature)
     if not parsed.covers(payload, GIT_NAMESPACE):

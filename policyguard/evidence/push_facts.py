@@ -16,12 +16,16 @@ from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import Instant, Value
 
-REF, CHANGE, OLD, COMMIT, TREE = "resource.ref", "resource.change", "resource.old", "resource.commit", "resource.tree"
+REF, CHANGE, OLD, NEW = "resource.ref", "resource.change", "resource.old", "resource.new"
+COMMIT, TREE = "resource.commit", "resource.tree"
 PATHS, COMMITS = "resource.changed_paths", "resource.commits"
 SUBMODULES, LINKS, POINTERS = "resource.submodules", "resource.links", "resource.lfs_pointers"
 SIGNATURE, SIGNER = "resource.signature", "resource.signer"
 SIGNERS, UNSIGNED = "resource.commit_signers", "resource.unsigned_commits"
 TRANSPORT = "context.transport"
+
+# INVARIANT I233: every decision on a push that was measured says which reference it moves, from which object to which.
+RECORDED = (REF, CHANGE, OLD, NEW)
 
 
 class PushCollector:
@@ -31,8 +35,8 @@ class PushCollector:
     """
 
     name = "push"
-    declares = (REF, CHANGE, OLD, COMMIT, TREE, PATHS, COMMITS, SUBMODULES, LINKS, POINTERS, SIGNATURE, SIGNER, SIGNERS,
-                UNSIGNED, TRANSPORT)  # fmt: skip
+    declares = (REF, CHANGE, OLD, NEW, COMMIT, TREE, PATHS, COMMITS, SUBMODULES, LINKS, POINTERS, SIGNATURE, SIGNER,
+                SIGNERS, UNSIGNED, TRANSPORT)  # fmt: skip
 
     def __init__(
         self, seen: Seen | EvidenceError, signed: Signed, signers: Signers, transport: str,
@@ -109,7 +113,8 @@ class PushCollector:
 def bound_facts(seen: Seen) -> dict[str, Value]:
     """Return what a decision on this update is bound to, by path; whoever moves the reference measures it again."""
     # INVARIANT I146: the decision is bound to the ref, both ids and the tree; it covers no other update.
-    bound: dict[str, Value] = {REF: seen.update.ref, CHANGE: seen.change, OLD: seen.update.old or "none"}
+    bound: dict[str, Value] = {REF: seen.update.ref, CHANGE: seen.change}
+    bound |= {OLD: seen.update.old or "none", NEW: seen.update.new or "none"}
     if seen.commit is not None and seen.tree is not None:
         bound |= {COMMIT: seen.commit, TREE: seen.tree}
     return bound

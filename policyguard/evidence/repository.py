@@ -17,8 +17,9 @@ import msgspec
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.files import shown
-from policyguard.evidence.gitdir import GitDir, config_text, find_gitdir, head, history_doors
+from policyguard.evidence.gitdir import GitDir, config_text, find_gitdir
 from policyguard.evidence.gitobjects import config_values
+from policyguard.evidence.gitrefs import head, history_doors
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
 from policyguard.evidence.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact

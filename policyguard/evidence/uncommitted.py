@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.files import file_record, kind_of, shown
-from policyguard.evidence.gitdir import gitdir_of, head
+from policyguard.evidence.gitdir import gitdir_of
+from policyguard.evidence.gitrefs import head
 from policyguard.values import FrozenMap
 
 UNCOMMITTED = "resource.uncommitted"

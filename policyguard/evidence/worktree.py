@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.files import open_regular, read_all, shown
-from policyguard.evidence.gitdir import GitDir, gitdir_of, head
+from policyguard.evidence.gitdir import GitDir, gitdir_of
 from policyguard.evidence.gitobjects import (
     EXECUTABLE,
     GITLINK,
@@ -31,6 +31,7 @@ from policyguard.evidence.gitobjects import (
     open_objects,
     tree_of,
 )
+from policyguard.evidence.gitrefs import head
 
 MAX_SUBMODULE_DEPTH = 8
 MAX_LFS_POINTER_BYTES = 1_024

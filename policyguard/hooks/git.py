@@ -54,6 +54,7 @@ def _answer(options: GitOptions) -> int:
 
 
 def _decide(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
+    _check_present(options, updates)
     with open_guard(options) as guard:
         judged = judged_push(options, guard, updates, os.environ)
         # INVARIANT I150: all references of a push move, or none does.
@@ -63,6 +64,19 @@ def _decide(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
     for each in judged:
         _say(each.lines())
     return ALLOWED if accepted else DENIED
+
+
+def _check_present(options: GitOptions, updates: tuple[RefUpdate, ...]) -> None:
+    """Return if each reference stands where its update begins; what the pusher says it left behind is a claim."""
+    reader = push_reader(options, os.environ, Signers(()))
+    for update in updates:
+        found = reader.current(update.ref)
+        # INVARIANT I234: a push is judged from where the reference really stands.
+        if found != update.old:
+            raise EvidenceError(
+                f"`{update.ref}` stands at `{found or 'nothing'}`, the push begins at `{update.old or 'nothing'}`",
+                help="somebody else was faster; fetch, and push again",
+            )
 
 
 def _decide_one(options: GitOptions, update: RefUpdate) -> int:
@@ -77,7 +91,8 @@ def judged_push(
     options: GitOptions, guard: Guard, updates: tuple[RefUpdate, ...], environment: Mapping[str, str]
 ) -> tuple[Judged, ...]:
     """Return the signed and logged decision on each update of a push."""
-    return judge(guard, ask(options, updates, environment, guard.snapshot.people))
+    spend = Accepted(options.repo).spend
+    return judge(guard, ask(options, updates, environment, guard.snapshot.people, spend=spend))
 
 
 def _transaction(options: GitOptions) -> int:

@@ -1,5 +1,7 @@
 """Signed decisions on accepted pushes, kept from the hook that decides to the hooks that see the reference move.
 
+Beside them lies an empty file for each push certificate that was used; it is removed when none so old is accepted.
+
 They lie in the repository, in `policyguard-accepted`, one file an update. The place need not be trusted: whoever reads
 one verifies it (V1 to V10) against the guard's own keys, the pusher that the transport names and the objects as they
 are measured now. It is taken by renaming, so that it lets one update through once. A crash between deciding and moving
@@ -52,6 +54,18 @@ class Accepted:
             with open(beside, "wb") as file:
                 file.write(signed.to_json())
             os.replace(beside, path)
+
+    def spend(self, digest: str) -> bool:
+        """Return True the first time this digest of a push certificate is given, and False for a day after.
+
+        No certificate is accepted for so long, see `MAX_AGE_S`.
+        """
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        try:
+            Path(self._folder, f"{digest}.spent").touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def covers(
         self, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str], *,

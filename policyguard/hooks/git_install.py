@@ -12,6 +12,7 @@ import shlex
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +20,14 @@ import policyguard
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.files import read_small, shown
 from policyguard.evidence.gitdir import GitDir, config_text
-from policyguard.evidence.gitobjects import config_values
+from policyguard.evidence.gitobjects import config_values, effective_value
+from policyguard.evidence.gitrefs import head_content
+from policyguard.evidence.push_nonce import seed_of
 from policyguard.evidence.push_objects import find_store
-from policyguard.hooks.git_options import GitOptions, read_git_options
+from policyguard.hooks.git_options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
+from policyguard.hooks.git_vacuous import vacuous
+from policyguard.keyfiles import read_private_key
+from policyguard.snapshots import load_snapshot
 from policyguard.values import sha256_digest
 
 MARK = "# policyguard git hook, version 1; written by `policyguard repo install-hook`, not to be edited"
@@ -83,6 +89,14 @@ def options_in(text: bytes) -> GitOptions:
     return read_git_options(words[words.index("git") + 1 : -2])
 
 
+def installed(git: GitDir) -> Iterator[GitOptions]:
+    """Yield the options of each hook of ours in a repository; of others nothing is known."""
+    for kind in KINDS:
+        path = Path(git.shared) / "hooks" / kind
+        if path.is_file() and is_ours(text := read_small(str(path), MAX_SCRIPT_BYTES)):
+            yield options_in(text)
+
+
 def problems(repository: str) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the hooks of a repository, hook name first; nothing when every push is judged."""
     git = _git(repository, None)
@@ -99,9 +113,20 @@ def problems(repository: str) -> Iterator[tuple[str, str]]:
         yield from ((kind, text) for text in _hook_problems(folder / kind, git))
     if "reference-transaction" not in there:
         yield "reference-transaction", "is not installed; what an administrator changes on the server is not seen"
-    names = {key for key, _ in config_values(config_text(git))}
-    if "receive.certnonceseed" not in names:
+    if seed_of(git) is None:
         yield "receive.certNonceSeed", "is not set; nobody can sign a push"
+    for policies, key, resource in sorted({(each.policies, each.key, each.resource) for each in installed(git)}):
+        if os.path.exists(policies) and os.path.exists(key):
+            yield from (("policies", text) for text in _empty_protections(git, policies, key, resource))
+
+
+def _empty_protections(git: GitDir, policies: str, key: str, resource: str) -> Iterator[str]:
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
+    try:
+        private = read_private_key(key, passphrase=os.fsencode(passphrase) if passphrase else None)
+        yield from vacuous(git, resource, load_snapshot(policies, (private.public,)), time.time_ns())
+    except PolicyGuardError as problem:
+        yield f"cannot tell whether they protect anything here: {str(problem).splitlines()[0]}"
 
 
 def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
@@ -153,8 +178,11 @@ def _git(repository: str, options: GitOptions | None) -> GitDir:
 
 
 def _refuse_hooks_path(git: GitDir) -> None:
+    """Return if git looks for hooks in the repository; included files and the account's configuration count as well."""
     try:
         found = [value for key, value in config_values(config_text(git)) if key == "core.hookspath"]
+        head_content(git)  # Git itself would wait for a HEAD that is a FIFO.
+        found = found or [value for value in [effective_value(git.shared, "core.hooksPath")] if value is not None]
     except EvidenceError as problem:
         raise ConfigurationError(str(problem)) from problem
     if found:

@@ -24,7 +24,7 @@ from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
-from policyguard.evidence.push_facts import PushCollector
+from policyguard.evidence.push_facts import RECORDED, PushCollector
 from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.review import ReviewFiles, load_keyring, load_signers
 from policyguard.guard import Guard
@@ -78,11 +78,13 @@ class Asked:
 
 def ask(
     options: GitOptions, updates: tuple[RefUpdate, ...], environment: Mapping[str, str], people: tuple[Person, ...], *,
-    assume_signed: bool = False, clock: Callable[[], Instant] = time.time_ns,
+    assume_signed: bool = False, spend: Callable[[str], bool] | None = None,
+    clock: Callable[[], Instant] = time.time_ns,
 ) -> tuple[Asked, ...]:  # fmt: skip
     """Return what is to be decided for each update, steps P1 to P4.
 
-    `assume_signed` takes the pusher's signature for granted; for a look beforehand, never for a hook.
+    `assume_signed` takes the pusher's signature for granted; for a look beforehand, never for a hook. `spend` remembers
+    a good certificate, see `read_certificate`.
 
     Raises:
         EvidenceError: nobody can tell who pushes.
@@ -104,7 +106,9 @@ def ask(
                 lambda oid: reader.read_blob(oid, MAX_CERTIFICATE_BYTES),
                 signers,
                 clock(),
+                reader.nonces(options.certificate_age),
                 keyring,
+                spend,
             )
     except EvidenceError as unseen:
         found = (unseen,) * len(updates)
@@ -125,7 +129,7 @@ def judge(guard: Guard, asked: tuple[Asked, ...]) -> tuple[Judged, ...]:
     Raises:
         SigningError, AuditError: nothing was decided and nothing may move.
     """
-    signed = guard.issue_many([each.facts for each in asked])
+    signed = guard.issue_many([each.facts for each in asked], recording=RECORDED)
     return tuple(
         Judged(update=each.update, signed=decision, problem=each.problem)
         for each, decision in zip(asked, signed, strict=True)

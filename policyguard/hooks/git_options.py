@@ -3,7 +3,7 @@
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
     --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
     [--approvals FOLDER] [--approval-log FILE] [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI]
-    [--level NAME]...
+    [--level NAME]... [--certificate-age SECONDS]
     [-- ARGUMENTS OF THE HOOK]
 """
 
@@ -16,6 +16,7 @@ import msgspec
 
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.files import shown
+from policyguard.evidence.push_nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 
 KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
@@ -28,9 +29,10 @@ OS_ACCOUNT = "os"
 _DEFAULT_TEMPLATE = "user:{}"
 _SINGLE = (
     "repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "revoked_keys", "gpg_keyring",
-    "approvals", "approval_log", "vsa", "resource_uri",
+    "approvals", "approval_log", "vsa", "resource_uri", "certificate_age",
 )  # fmt: skip
 _MANY = ("pusher", "owner", "level")
+_DEFAULTS = {"audience": DEFAULT_AUDIENCE, "certificate_age": DEFAULT_AGE_S}
 _NEEDED = ("repo", "resource", "policies", "key", "log")
 
 
@@ -55,6 +57,9 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     vsa: str | None = None
     resource_uri: str | None = None
     level: tuple[str, ...] = ()
+    certificate_age: int = DEFAULT_AGE_S
+    """Seconds for which a push certificate counts after git gave out its nonce."""
+
     arguments: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
@@ -62,8 +67,8 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
         found = [self.kind]
         for name in _SINGLE:
             value = getattr(self, name)
-            if value is not None and (name != "audience" or value != DEFAULT_AUDIENCE):
-                found += [f"--{name.replace('_', '-')}", value]
+            if value is not None and value != _DEFAULTS.get(name):
+                found += [f"--{name.replace('_', '-')}", str(value)]
         for name in _MANY:
             for value in getattr(self, name):
                 found += [f"--{name}", str(value)]
@@ -97,7 +102,15 @@ def read_git_options(words: Sequence[str]) -> GitOptions:
     for name in (*_NEEDED, "pusher"):
         if not given.get(name):
             raise ConfigurationError(f"--{name} is missing", help="install the hook again with `policyguard repo`")
+    if "certificate_age" in given:
+        given["certificate_age"] = _age(given["certificate_age"])
     return GitOptions(kind=kind, arguments=tuple(arguments), **{**given, "owner": _uids(given.get("owner", ()))})
+
+
+def _age(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and 0 < int(word[:9]) <= MAX_AGE_S and len(word) < 9):
+        raise ConfigurationError(f"--certificate-age: found `{word[:20]}`, expected 1 to {MAX_AGE_S} seconds")
+    return int(word)
 
 
 def _uids(words: Sequence[str]) -> tuple[int, ...]:

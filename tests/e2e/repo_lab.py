@@ -125,7 +125,7 @@ def snapshot() -> bytes:
 
 
 def make_forge(folder: Path, *names: str) -> Forge:
-    """Return a forge with hooks `names` (pre-receive if none), whose main branch holds one commit by alice."""
+    """Return a forge with hooks `names` (pre-receive if none), whose main branch holds two commits by alice."""
     forge = Forge(folder)
     (folder / "policies").write_bytes(snapshot())
     write_private_key(folder / "guard.key", PrivateKey.generate(b"\7" * 32))
@@ -146,7 +146,8 @@ def make_forge(folder: Path, *names: str) -> Forge:
         forge.git(forge.bare, "config", name, value)
     forge.git(folder, "init", "-q", "-b", "main", "work")
     forge.git(forge.work, "remote", "add", "origin", str(forge.bare))
-    forge.commit("README.md", "the trainer")
+    for path in ("README.md", "train/optim/__init__.py"):
+        forge.commit(path, "the trainer")
     forge.git(forge.work, "push", "-q", "origin", "main")
     installed = forge.install(*(word for name in names or ("pre-receive",) for word in ("--kind", name)))
     assert installed.accepted, installed.text

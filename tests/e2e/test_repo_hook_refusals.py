@@ -67,7 +67,7 @@ def test_a_kept_decision_lets_through_nothing_else(tmp_path: Path) -> None:
     forge.git(forge.work, "checkout", "-qb", "topic")
     commit = forge.commit("notes.md")
     assert forge.push("topic").accepted
-    (kept,) = (forge.bare / "policyguard-accepted").iterdir()
+    (kept,) = (forge.bare / "policyguard-accepted").glob("*.json")
     forge.git(forge.bare, "update-ref", "-d", "refs/heads/topic")
     assert forge.install("--kind", "reference-transaction").accepted
     assert update_ref(forge, "refs/heads/other", commit) != 0
@@ -80,6 +80,30 @@ def test_a_kept_decision_lets_through_nothing_else(tmp_path: Path) -> None:
     assert update_ref(forge, "refs/heads/topic", commit) == 0
     assert forge.value("refs/heads/topic") == commit
     assert update_ref(forge, "-d", "refs/heads/topic") != 0
+
+
+def test_a_push_from_where_the_reference_does_not_stand_is_refused(tmp_path: Path) -> None:
+    """INVARIANT I234: the old id is the pusher's word; the decision would be signed over it. The true one is judged."""
+    forge = make_forge(tmp_path)
+    first, second = str(forge.value()), forge.commit("notes.md")
+    for old, ref, said in (
+        (second, "refs/heads/main", "stands at"),
+        ("0" * 40, "refs/heads/main", "stands at"),
+        (first, "refs/heads/topic", "stands at `nothing`"),
+    ):
+        told = hook(forge, f"{old} {second} {ref}\n")
+        assert (told.returncode, said in told.stderr.decode()) == (69, True)
+    assert forge.decisions() == []
+    assert hook(forge, f"{first} {first} refs/heads/main\n").returncode == 77
+    assert len(forge.decisions()) == 1
+
+
+def hook(forge: Forge, text: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the installed hook as git would, with these updates."""
+    return subprocess.run(
+        [forge.bare / "hooks" / "pre-receive"], cwd=forge.bare, env=forge.environment(REMOTE_USER="alice"),
+        input=text.encode(), capture_output=True, check=False,
+    )  # fmt: skip
 
 
 def test_housekeeping_and_deletions_pass_the_transaction_hook(tmp_path: Path) -> None:

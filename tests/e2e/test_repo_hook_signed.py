@@ -59,6 +59,86 @@ def test_a_certificate_for_another_push_is_refused(forge: Forge) -> None:
     assert "the push certificate is for other updates" in pushed.text
 
 
+def certificates(forge: Forge, repository: Path) -> list[dict[str, str]]:
+    """Return for each push certificate in a repository the variables with which git announces a good one."""
+    lines = forge.git(repository, "cat-file", "--batch-all-objects", "--batch-check").splitlines()
+    found = []
+    for oid in [line.split()[0] for line in lines if " blob " in line]:
+        text = forge.git(repository, "cat-file", "blob", oid)
+        if text.startswith("certificate version"):
+            nonce = text.split("nonce ")[1].split("\n")[0]
+            found.append({
+                "GIT_PUSH_CERT": oid, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "user:alice",
+                "GIT_PUSH_CERT_NONCE": nonce, "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+            })  # fmt: skip
+    return found
+
+
+def test_a_used_certificate_does_not_bring_a_deleted_branch_back(forge: Forge) -> None:
+    """INVARIANT I232: alice created and deleted it; whoever has her certificate cannot create it again."""
+    forge.git(forge.work, "branch", "wip/alice")
+    assert forge.push("wip/alice").accepted
+    (first,) = certificates(forge, forge.bare)
+    assert forge.push(":wip/alice").accepted
+    replayed = forge.push("wip/alice", key=None, **first)
+    assert not replayed.accepted
+    assert "the push certificate was used before" in replayed.text
+    assert forge.value("refs/heads/wip/alice") is None
+    pushed = forge.push("wip/alice")
+    assert pushed.accepted, pushed.text
+
+
+def test_a_certificate_for_a_fork_is_refused(forge: Forge) -> None:
+    """INVARIANT I230: the fork moved the same branch between the same commits; its nonce comes from another seed."""
+    fork = forge.folder / "fork.git"
+    forge.git(forge.folder, "clone", "-q", "--bare", str(forge.bare), "fork.git")
+    for name in ("gpg.format", "gpg.ssh.allowedSignersFile"):
+        forge.git(fork, "config", name, forge.git(forge.bare, "config", name))
+    forge.git(fork, "config", "receive.certNonceSeed", "another")
+    (fork / "hooks").mkdir(exist_ok=True)
+    (fork / "hooks" / "pre-receive").write_text("#!/bin/sh\n")  # git keeps certificates for hooks only
+    (fork / "hooks" / "pre-receive").chmod(0o755)
+    forge.git(forge.work, "remote", "set-url", "origin", str(fork))
+    assert forge.push("topic").accepted
+    forge.git(forge.work, "remote", "set-url", "origin", str(forge.bare))
+    (foreign,) = certificates(forge, fork)
+    text = forge.git(fork, "cat-file", "blob", foreign["GIT_PUSH_CERT"])
+    copied = forge.git(forge.bare, "hash-object", "-w", "--stdin", stdin=f"{text}\n".encode())
+    assert copied == foreign["GIT_PUSH_CERT"]
+    replayed = forge.push("topic", key=None, **foreign)
+    assert not replayed.accepted
+    assert "was not given out for this repository" in replayed.text
+    assert forge.push("topic").accepted
+
+
+@pytest.mark.parametrize("name", ["../trainer.git", "../trainer", "../work/../trainer.git/", "../link"])
+def test_a_repository_may_be_called_by_any_of_its_names(name: str, forge: Forge) -> None:
+    """Git makes the nonce from the name that the pusher gave; the hook finds it in the receiving git's arguments."""
+    (forge.folder / "link").symlink_to(forge.bare)
+    forge.git(forge.work, "remote", "set-url", "origin", name)
+    pushed = forge.push("topic")
+    assert pushed.accepted, pushed.text
+
+
+def test_a_seed_that_the_pusher_brings_is_not_read(forge: Forge) -> None:
+    """Over a file path git reads the pusher's own configuration; the hook reads the repository's."""
+    forge.git(forge.bare, "config", "--unset", "receive.certNonceSeed")
+    mine = forge.folder / "mine"
+    mine.write_text("[receive]\n\tcertNonceSeed = mine\n")
+    pushed = forge.push("topic", GIT_CONFIG_GLOBAL=str(mine))
+    assert not pushed.accepted
+    assert "no receive.certNonceSeed in the configuration" in pushed.text
+
+
+def test_a_certificate_is_as_old_as_its_nonce(forge: Forge) -> None:
+    """The operator says for how long it counts; an age that is none is refused when the hook is installed."""
+    kept = ("--kind", "pre-receive", "--certificate-age")
+    assert forge.install(*kept, "0").status == 64
+    assert forge.install(*kept, "600").accepted
+    assert "--certificate-age 600" in (forge.bare / "hooks" / "pre-receive").read_text()
+    assert forge.push("topic").accepted
+
+
 def test_a_signature_of_somebody_else_is_not_the_pushers(forge: Forge) -> None:
     """Bob signs what the transport says alice pushes: known, but not her."""
     pushed = forge.push("topic", key="bob")

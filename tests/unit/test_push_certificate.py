@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
+from collections.abc import Callable
+
 import pytest
 
 from policyguard.attest.keys import PrivateKey
@@ -9,27 +12,47 @@ from policyguard.attest.signers import Signers
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.evidence.push import RefUpdate
 from policyguard.evidence.push_certificate import Signed, read_certificate
+from policyguard.evidence.push_nonce import Nonces
 from policyguard.model.policy import Person
+from policyguard.values import NANOSECONDS_PER_S
 
 ALICE, MALLORY = PrivateKey.generate(b"\1" * 32), PrivateKey.generate(b"\2" * 32)
 PERSON = Person(id="alice", accounts=("user:alice",), keys=(SshKey(ALICE.public.raw).text,))
 UPDATE = RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/main")
+NOW_S = 1_700_000_100
+NONCES = Nonces(seed=b"seed", paths=("/srv/other.git", "/srv/trainer.git"))
+
+
+def nonce(path: str = "/srv/trainer.git", at_s: int = NOW_S - 100, seed: bytes = b"seed") -> str:
+    """Return what `git receive-pack PATH` with this seed gives out at this second; checked against git in tests/e2e."""
+    return f"{at_s}-" + hmac.new(f"{path}:{at_s}".encode(), seed, "sha1").hexdigest()
+
+
+NONCE = nonce()
 TEXT = (
-    b"certificate version 0.1\npusher alice 1 +0000\npushee x\nnonce 1-abc\n\n"
+    f"certificate version 0.1\npusher alice 1 +0000\npushee x\nnonce {NONCE}\n\n".encode()
     + f"{UPDATE.old} {UPDATE.new} {UPDATE.ref}\n".encode()
 )
 TOLD = {
     "GIT_PUSH_CERT": "c" * 40, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "user:alice",
-    "GIT_PUSH_CERT_NONCE": "1-abc", "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+    "GIT_PUSH_CERT_NONCE": NONCE, "GIT_PUSH_CERT_NONCE_STATUS": "OK",
 }  # fmt: skip
 
 
 def read(
     *, text: bytes = TEXT, key: PrivateKey = ALICE, namespace: str = "git", update: RefUpdate = UPDATE,
-    content: bytes | None = None, **told: str,
+    content: bytes | None = None, nonces: Nonces = NONCES, spend: Callable[[str], bool] | None = None, **told: str,
 ) -> Signed:  # fmt: skip
     blob = text + sign(text, namespace, key) if content is None else content
-    return read_certificate({**TOLD, **told}, (update,), lambda _: blob, Signers((PERSON,)), 10**18)
+    now = NOW_S * NANOSECONDS_PER_S
+    return read_certificate(
+        {**TOLD, **told}, (update,), lambda _: blob, Signers((PERSON,)), now, nonces, spend=spend
+    )  # fmt: skip
+
+
+def read_with(given: str, nonces: Nonces = NONCES) -> Signed:
+    """Read a certificate that alice signed over this nonce, which git calls OK."""
+    return read(text=TEXT.replace(NONCE.encode(), given.encode()), nonces=nonces, GIT_PUSH_CERT_NONCE=given)
 
 
 def test_a_good_certificate_names_its_person() -> None:
@@ -59,9 +82,67 @@ def test_a_nonce_that_is_not_ok_is_a_replay(status: str) -> None:
 
 def test_the_nonce_is_the_one_in_the_certificate() -> None:
     """A certificate without one, or with another, is not the one that git asked for."""
-    assert read(GIT_PUSH_CERT_NONCE="2-abc").status == "bad"
-    assert read(text=TEXT.replace(b"nonce 1-abc\n", b""), GIT_PUSH_CERT_NONCE="").status == "bad"
-    assert read(text=TEXT.replace(b"nonce 1-abc\n", b"nonce 1-abc\nnonce 1-abc\n")).status == "bad"
+    line = f"nonce {NONCE}\n".encode()
+    assert read(GIT_PUSH_CERT_NONCE=nonce(at_s=NOW_S)).status == "bad"
+    assert read(text=TEXT.replace(line, b""), GIT_PUSH_CERT_NONCE="").status == "bad"
+    assert read(text=TEXT.replace(line, line + line)).status == "bad"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        nonce(seed=b"mine"),
+        nonce("/srv/fork.git"),
+        nonce().replace("1700000000-", "1700000001-"),
+        nonce()[:-1],
+        "1-abc",
+        "0" + nonce(),
+        nonce() + "\u00e9",
+        f"{NOW_S}-",
+    ],
+)
+def test_a_nonce_that_another_seed_made_is_refused(given: str) -> None:
+    """INVARIANT I230: git's word OK does not help; a fork, or a pusher with a seed of his own, makes other nonces."""
+    assert read_with(given).why == "the nonce of the push certificate was not given out for this repository"
+
+
+def test_every_name_of_the_repository_counts() -> None:
+    """The twin: what transports call it, and nothing when the seed is not known."""
+    assert read_with(nonce("/srv/other.git")).status == "good"
+    unknown = read_with(nonce(), Nonces(seed=None, paths=NONCES.paths))
+    assert "no receive.certNonceSeed in the configuration" in unknown.why
+    assert read_with(nonce(seed=b""), Nonces(seed=b"", paths=NONCES.paths)).status == "good"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "status"), [(0, "good"), (3_600, "good"), (3_601, "bad"), (-60, "good"), (-61, "bad")]
+)
+def test_an_old_nonce_is_a_replay(age_s: int, status: str) -> None:
+    """INVARIANT I231: an hour is long enough for a push; what comes from the future was not given out by this clock."""
+    found = read_with(nonce(at_s=NOW_S - age_s))
+    assert found.status == status
+    assert (f"is {age_s} seconds old" in found.why) == (status == "bad")
+
+
+def test_what_was_signed_is_good_once() -> None:
+    """INVARIANT I232: a second look at the same text is a replay; a bad certificate spends nothing."""
+    spent: list[str] = []
+
+    def spend(digest: str) -> bool:
+        spent.append(digest)
+        return len(spent) == len(set(spent))
+
+    assert read(spend=spend, key=MALLORY).status == "bad"
+    assert not spent
+    assert read(spend=spend).status == "good"
+    assert read(spend=spend) == Signed(status="bad", why="the push certificate was used before")
+
+
+def test_a_repository_that_uses_sha256_makes_longer_nonces() -> None:
+    """HMAC with the repository's own hash; of a length that is neither there is none."""
+    made = hmac.new(f"/srv/trainer.git:{NOW_S}".encode(), b"seed", "sha256").hexdigest()
+    assert read_with(f"{NOW_S}-{made}").status == "good"
+    assert read_with(f"{NOW_S}-{made[:50]}").status == "bad"
 
 
 def test_other_updates_are_not_signed() -> None:

@@ -7,9 +7,17 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from google.protobuf import json_format
+from in_toto_attestation.predicates.vsa.v1 import vsa_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.statement import Statement as TheirStatement
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer._key import SSlibKey
 
+from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import PolicyRecord, Predicate
-from policyguard.attest.vsa import QUORUM_LEVEL, Revision, source_summary
+from policyguard.attest.vsa import QUORUM_LEVEL, Revision, sign_summary, source_summary
+from policyguard.values import canonical
 
 SCHEMA = {
     "type": "object",
@@ -67,6 +75,34 @@ def summary(
 def test_the_statement_has_the_published_shape() -> None:
     """Every required field, formats checked."""
     jsonschema_rs.validator_for(SCHEMA, validate_formats=True).validate(summary())
+
+
+def test_the_bindings_of_in_toto_read_it() -> None:
+    """Their envelope, their statement, their message type of the predicate: field by field."""
+    key = PrivateKey.generate(b"\7" * 32)
+    known = SSlibKey(key.keyid, "ed25519", "ed25519", {"public": key.public.raw.hex()})
+    ours = sign_summary(canonical(summary(requiring=("main-needs-two-leads",))), key)
+    envelope = Envelope.from_dict(json.loads(ours.to_bytes()))
+    assert set(envelope.verify([known], 1)) == {key.keyid}
+    statement = TheirStatement.copy_from_pb(json_format.Parse(envelope.payload, statement_pb2.Statement()))
+    statement.validate()
+    assert statement.pb.predicate_type == "https://slsa.dev/verification_summary/v1"
+    assert dict(statement.pb.subject[0].digest) == {"gitCommit": REVISION.commit}
+    assert list(statement.pb.subject[0].annotations["sourceRefs"]) == ["refs/heads/main"]
+    predicate = json_format.MessageToDict(statement.pb.predicate)
+    # Two fields differ from slsa.dev in the message type of 0.9.3, and ours are slsa.dev's: it has no version of the
+    # verifier, and one level instead of a list. Every other field it must know, and read as we wrote it.
+    assert predicate["verifier"].pop("version") == {"policyguard": "0.1.0"}
+    assert predicate.pop("verifiedLevels") == [QUORUM_LEVEL, "SLSA_SOURCE_LEVEL_2"]
+    read = json_format.ParseDict(predicate, vsa_pb2.VerificationSummary())
+    assert read.verifier.id == "urn:policyguard:guard:k"
+    assert read.time_verified.ToSeconds() == 10**9
+    assert read.resource_uri == REVISION.resource_uri
+    assert dict(read.policy.digest) == {"sha256": "cd" * 32}
+    assert [(each.uri, dict(each.digest)) for each in read.input_attestations] == [
+        ("urn:policyguard:decision:" + "ab" * 16, {"sha256": "12" * 32})
+    ]
+    assert read.verification_result == "PASSED"
 
 
 def test_a_quorum_that_was_met_is_a_level_of_its_own() -> None:
