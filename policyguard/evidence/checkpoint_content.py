@@ -16,7 +16,9 @@ from policyguard.evidence.archive_packed import PackedBroken, compression_of, un
 from policyguard.evidence.archive_source import Cursor, Source, Truncated
 from policyguard.evidence.archive_tar import is_tar, tar_members
 from policyguard.evidence.archive_zip import END, LOCAL, NoZip, ends_as_zip
+from policyguard.evidence.checkpoint_arrow import CONTINUATION, FILE_MAGIC, scan_arrow
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
+from policyguard.evidence.checkpoint_parquet import ENCRYPTED, MAGIC, scan_parquet
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
 from policyguard.evidence.checkpoint_zip import scan_zip
 from policyguard.evidence.pickle_file import probe, scan_pickles, scan_torch_tar, scan_whole
@@ -27,9 +29,11 @@ _OPAQUE = {
     b"GGUF": "gguf", b"ggjt": "ggml", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x7fELF": "executable", b"MZ": "executable",
     b"\xca\xfe\xba\xbe": "executable", b"\xcf\xfa\xed\xfe": "executable", b"SQLite format 3\0": "sqlite",
     b"Rar!": "rar",
-    b"PAR1": "parquet", b"ARROW1": "arrow", b"%PDF": "pdf", b"<?xml": "xml",
+    b"%PDF": "pdf", b"<?xml": "xml",
 }  # fmt: skip
 """Known formats that this scanner names and does not read: never clean."""
+_READ = {MAGIC: scan_parquet, ENCRYPTED: scan_parquet, FILE_MAGIC: scan_arrow, CONTINUATION: scan_arrow}
+"""Formats that their first bytes name and that are walked to their last."""
 _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _PYTHON_TAG = re.compile(r"!!?python/|!<tag:yaml\.org,2002:python/|tag:yaml\.org,2002:python/")
@@ -87,6 +91,9 @@ def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int)
         kind = _packed(source, packing, findings, depth)
         if kind:
             return kind
+    for magic, scan in _READ.items():
+        if head.startswith(magic):
+            return scan(source, findings)
     for magic, name in _OPAQUE.items():
         if head.startswith(magic):
             findings.add("ckpt.code_file" if name == "executable" else "ckpt.format_opaque", name)

@@ -28,15 +28,21 @@ _UNKNOWN = {
     "ckpt.archive_encrypted": "a member is encrypted",
     "ckpt.archive_gap": "bytes before, between or after the members belong to no member",
     "ckpt.archive_member": "a member is nothing that this format stores",
+    "ckpt.arrow_extension": "a column type that a library defines and no list names",
+    "ckpt.arrow_layout": "the Arrow messages do not fit together",
     "ckpt.changed": "the file changed while it was read",
     "ckpt.code_file": "the file is source code or an executable, not a checkpoint",
     "ckpt.compression_unknown": "compressed in a way that is not read here",
+    "ckpt.dataset_feature": "a dataset feature that is no class of its library's list",
     "ckpt.empty": "the file is empty",
+    "ckpt.external_data": "the data lies in another file, which this one only names",
     "ckpt.format_opaque": "a known format that can carry code and is not read further",
     "ckpt.format_unknown": "no format that is known here",
+    "ckpt.metadata_binary": "a metadata value that is not what its key promises",
     "ckpt.missing": "there is no such file",
     "ckpt.not_regular": "not a regular file",
     "ckpt.npy_header": "the array header does not hold",
+    "ckpt.parquet_layout": "the parts of the Parquet file do not fit together",
     "ckpt.pickle_broken": "the pickle does not parse to its end",
     "ckpt.pickle_buffer": "the pickle asks for buffers that are not in the file",
     "ckpt.pickle_expansion": "the pickle is small and its objects are enormous",
@@ -48,9 +54,9 @@ _UNKNOWN = {
     "ckpt.safetensors_header": "the safetensors header does not hold",
     "ckpt.symlink": "a symbolic link that leaves the scanned folder",
     "ckpt.timeout": "the scan took longer than it may",
+    "ckpt.too_compressed": "decompresses to suspiciously much",
     "ckpt.too_deep": "archives nested deeper than is read",
     "ckpt.too_large": "more data, members or opcodes than is read",
-    "ckpt.too_compressed": "decompresses to suspiciously much",
     "ckpt.torchscript": "the archive carries TorchScript code",
     "ckpt.trailing_bytes": "bytes after the end of the data",
     "ckpt.truncated": "the file ends before its data does",
@@ -61,7 +67,11 @@ _HOSTILE = {
     "ckpt.archive_link": "a member is a link or a device",
     "ckpt.archive_mismatch": "the archive describes one member in two ways",
     "ckpt.archive_path": "a member's name leaves the folder it is unpacked to",
+    "ckpt.arrow_unpickled": "a column type that readers unpickle",
+    "ckpt.external_path": "names a file outside of its folder",
     "ckpt.format_spoof": "the name says a data-only format, the content is another",
+    "ckpt.java_class": "names a Java class that a reader instantiates",
+    "ckpt.metadata_duplicate": "one metadata key twice, readers differ in which they believe",
     "ckpt.pickle_build": "the pickle changes a class or function instead of an object",
     "ckpt.pickle_extension": "the pickle imports by number from the extension registry",
     "ckpt.pickle_frame": "an argument reaches over the end of its frame, readers differ in what follows",
@@ -123,6 +133,10 @@ class Exhausted(Exception):
         super().__init__(code)
         self.code = code
         self.detail = detail
+
+
+class LayoutProblem(ValueError):
+    """The parts of a file do not fit together as its format says; the text says which."""
 
 
 @dataclass(slots=True)
