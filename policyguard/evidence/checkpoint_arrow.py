@@ -116,11 +116,11 @@ def _scan_file(source: Source, findings: Findings) -> None:
     messages = _messages(source, bare[1] if bare else 8, start, findings, schema_first=bare is None)
     # INVARIANT I206: a file reader trusts the footer, a stream reader the messages; both must name the same.
     if footer.get("schema") != (bare[0] if bare else messages[0][2]["header"]):
-        findings.add("ckpt.polyglot", "footer and stream have two schemas")
+        findings.add("ckpt.arrow_mismatch", "two schemas")
     for label, kind in (("dictionaries", 2), ("batches", 3)):
         here = [(at, head, message["body_length"]) for at, head, message in messages if message["header_type"] == kind]
         if sorted(footer.get(label, ())) != here:
-            findings.add("ckpt.polyglot", f"footer and stream have different {label}")
+            findings.add("ckpt.arrow_mismatch", label)
 
 
 def _bare_schema(

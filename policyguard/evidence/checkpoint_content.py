@@ -18,7 +18,10 @@ from policyguard.evidence.archive_tar import is_tar, tar_members
 from policyguard.evidence.archive_zip import END, LOCAL, NoZip, ends_as_zip
 from policyguard.evidence.checkpoint_arrow import CONTINUATION, FILE_MAGIC, scan_arrow
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
-from policyguard.evidence.checkpoint_parquet import ENCRYPTED, MAGIC, scan_parquet
+from policyguard.evidence.checkpoint_gguf import MAGIC as GGUF
+from policyguard.evidence.checkpoint_gguf import scan_gguf
+from policyguard.evidence.checkpoint_parquet import MAGIC as PARQUET
+from policyguard.evidence.checkpoint_parquet import ENCRYPTED, scan_parquet
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
 from policyguard.evidence.checkpoint_zip import scan_zip
 from policyguard.evidence.pickle_file import probe, scan_pickles, scan_torch_tar, scan_whole
@@ -26,13 +29,15 @@ from policyguard.evidence.pickle_machine import Broken, Dialect, Machine
 
 _NPY = b"\x93NUMPY"
 _OPAQUE = {
-    b"GGUF": "gguf", b"ggjt": "ggml", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x7fELF": "executable", b"MZ": "executable",
+    b"ggjt": "ggml", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x7fELF": "executable", b"MZ": "executable",
     b"\xca\xfe\xba\xbe": "executable", b"\xcf\xfa\xed\xfe": "executable", b"SQLite format 3\0": "sqlite",
     b"Rar!": "rar",
     b"%PDF": "pdf", b"<?xml": "xml",
 }  # fmt: skip
 """Known formats that this scanner names and does not read: never clean."""
-_READ = {MAGIC: scan_parquet, ENCRYPTED: scan_parquet, FILE_MAGIC: scan_arrow, CONTINUATION: scan_arrow}
+_READ = {
+    PARQUET: scan_parquet, ENCRYPTED: scan_parquet, FILE_MAGIC: scan_arrow, CONTINUATION: scan_arrow, GGUF: scan_gguf,
+}  # fmt: skip
 """Formats that their first bytes name and that are walked to their last."""
 _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
