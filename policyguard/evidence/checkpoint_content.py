@@ -20,6 +20,7 @@ from policyguard.evidence.checkpoint_arrow import CONTINUATION, FILE_MAGIC, scan
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
 from policyguard.evidence.checkpoint_gguf import MAGIC as GGUF
 from policyguard.evidence.checkpoint_gguf import scan_gguf
+from policyguard.evidence.checkpoint_onnx import looks_like_onnx, scan_onnx
 from policyguard.evidence.checkpoint_parquet import MAGIC as PARQUET
 from policyguard.evidence.checkpoint_parquet import ENCRYPTED, scan_parquet
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
@@ -103,6 +104,8 @@ def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int)
         if head.startswith(magic):
             findings.add("ckpt.code_file" if name == "executable" else "ckpt.format_opaque", name)
             return name
+    if looks_like_onnx(head):
+        return scan_onnx(source, findings)
     if _is_safetensors(source, head):
         scan_safetensors(source, findings)
         return "safetensors"
@@ -186,13 +189,13 @@ def _packed(source: Source, packing: str, findings: Findings, depth: int) -> str
 
 def _text(source: Source, head: bytes, findings: Findings) -> str:
     if source.size > findings.limits.text_bytes or b"\0" in head:
-        return _unknown(head, findings)
+        return _unknown(findings)
     try:
         text = source.read(0, source.size).decode("utf-8")
     except UnicodeDecodeError:
-        return _unknown(head, findings)
+        return _unknown(findings)
     if _CONTROL.search(text):
-        return _unknown(head, findings)
+        return _unknown(findings)
     if head.startswith(_LFS):
         findings.add("ckpt.format_opaque", "a git-lfs pointer; the file itself was not fetched")
         return "lfs_pointer"
@@ -207,15 +210,7 @@ def _text(source: Source, head: bytes, findings: Findings) -> str:
     return "text"
 
 
-def _unknown(head: bytes, findings: Findings) -> str:
-    if (
-        head[:1] == b"\x08"
-        and head[1:2] in tuple(bytes([n]) for n in range(1, 16))
-        and head[2:3] in (b"\x12", b"\x1a", b":", b"B")
-    ):
-        # onnx.proto: ir_version (field 1), then producer_name, producer_version, graph or opset_import.
-        findings.add("ckpt.format_opaque", "onnx")
-        return "onnx"
+def _unknown(findings: Findings) -> str:
     findings.add("ckpt.format_unknown")
     return "unknown"
 

@@ -43,6 +43,8 @@ _UNKNOWN = {
     "ckpt.missing": "there is no such file",
     "ckpt.not_regular": "not a regular file",
     "ckpt.npy_header": "the array header does not hold",
+    "ckpt.onnx_layout": "the messages of the ONNX model do not fit together",
+    "ckpt.onnx_operator": "an ONNX operator that is on no list needs a library of its own",
     "ckpt.parquet_layout": "the parts of the Parquet file do not fit together",
     "ckpt.pickle_broken": "the pickle does not parse to its end",
     "ckpt.pickle_buffer": "the pickle asks for buffers that are not in the file",

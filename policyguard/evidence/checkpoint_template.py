@@ -24,6 +24,7 @@ _TOKEN = re.compile(
     r"""|(?P<sign>//|\*\*|==|!=|>=|<=|[-+*/%~|.,:;()\[\]{}<>=])""",
     re.DOTALL,
 )
+_COUNTED = re.compile(r"(?:[\d:+-]|loop\.(?:index0?|revindex0?|length))+")
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _DUNDER = re.compile(r"__\w+__")
 _GADGETS = {
@@ -45,9 +46,9 @@ _FILTERS = {
     "reject", "replace", "reverse", "round", "safe", "select", "slice", "string", "striptags", "title", "to_json",
     "tojson", "trim", "truncate", "upper", "urlencode", "wordcount", "wordwrap",
 }  # fmt: skip
-_BY_ATTRIBUTE = {"groupby": 9, "join": 0, "map": 9, "max": 9, "min": 9, "rejectattr": 2, "selectattr": 2, "sort": 9,
+_BY_ATTRIBUTE = {"groupby": 9, "join": 9, "map": 9, "max": 9, "min": 9, "rejectattr": 2, "selectattr": 2, "sort": 9,
                  "sum": 9, "unique": 9}  # fmt: skip
-"""Filters whose arguments may name attributes, and from which argument on they do not (`join`: only the first)."""
+"""Filters whose arguments may name attributes, and how many of them at most."""
 
 _WORDS = {"and", "else", "if", "in", "is", "not", "or"}
 
@@ -136,6 +137,8 @@ def _check(tokens: Sequence[Token], is_tag: bool) -> None:
         after = tokens[index + 1 :]
         if kind == "name" and before[1] != "." and text in _UNREAD_NAMES:
             raise _Unread(text)
+        if (kind, text) == ("name", "loop") and not (before[1] == "." or (after and after[0][1] in (".", "("))):
+            raise _Unread("a name that hides the loop's own")
         if (kind, text) == ("sign", "|"):
             _check_filter(after)
         elif (kind, text) == ("sign", ".") and (not after or not _is_plain(after[0][1])):
@@ -173,8 +176,7 @@ def _check_key(tokens: Sequence[Token]) -> None:
         if not _is_plain(tokens[0][1]):
             raise _Unread(f"key {tokens[0][1]}")
         return
-    words = [text for kind, text in tokens if kind == "name"]
-    if any(kind == "text" for kind, _ in tokens) or not set(words) <= {"loop", "index", "index0", "length"}:
+    if any(kind == "text" for kind, _ in tokens) or not _COUNTED.fullmatch("".join(text for _, text in tokens)):
         raise _Unread("a computed key")
 
 
@@ -189,10 +191,17 @@ def _check_filter(after: Sequence[Token]) -> None:
         if arguments[0][0][1] not in _FILTERS:
             raise _Unread(f"filter {arguments[0][0][1]}")
         arguments = []
-    for argument in arguments[1:] if name == "join" else arguments[: _BY_ATTRIBUTE[name]]:
+    for argument in _naming(name, arguments):
         value = argument[2:] if len(argument) > 2 and argument[1][1] == "=" else argument
         if len(value) != 1 or value[0][1] in _UNREAD_METHODS or not _is_written_out(value[0]):
             raise _Unread(f"a computed argument of {name}")
+
+
+def _naming(name: str, arguments: Sequence[Sequence[Token]]) -> Sequence[Sequence[Token]]:
+    """Return the arguments of a filter that may name an attribute; the first of `join` is what it puts between."""
+    if name == "join" and arguments and not any(text in ("=", "*", "**") for _, text in arguments[0]):
+        return arguments[1:]
+    return arguments[: _BY_ATTRIBUTE[name]]
 
 
 def _is_written_out(token: Token) -> bool:
