@@ -20,6 +20,8 @@ from policyguard.evidence.checkpoint_arrow import CONTINUATION, FILE_MAGIC, scan
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
 from policyguard.evidence.checkpoint_gguf import MAGIC as GGUF
 from policyguard.evidence.checkpoint_gguf import scan_gguf
+from policyguard.evidence.checkpoint_hdf5 import MAGIC as HDF5
+from policyguard.evidence.checkpoint_hdf5 import scan_hdf5
 from policyguard.evidence.checkpoint_onnx import looks_like_onnx, scan_onnx
 from policyguard.evidence.checkpoint_parquet import MAGIC as PARQUET
 from policyguard.evidence.checkpoint_parquet import ENCRYPTED, scan_parquet
@@ -30,7 +32,7 @@ from policyguard.evidence.pickle_machine import Broken, Dialect, Machine
 
 _NPY = b"\x93NUMPY"
 _OPAQUE = {
-    b"ggjt": "ggml", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x7fELF": "executable", b"MZ": "executable",
+    b"ggjt": "ggml", b"\x7fELF": "executable", b"MZ": "executable",
     b"\xca\xfe\xba\xbe": "executable", b"\xcf\xfa\xed\xfe": "executable", b"SQLite format 3\0": "sqlite",
     b"Rar!": "rar",
     b"%PDF": "pdf", b"<?xml": "xml",
@@ -38,6 +40,7 @@ _OPAQUE = {
 """Known formats that this scanner names and does not read: never clean."""
 _READ = {
     PARQUET: scan_parquet, ENCRYPTED: scan_parquet, FILE_MAGIC: scan_arrow, CONTINUATION: scan_arrow, GGUF: scan_gguf,
+    HDF5: scan_hdf5,
 }  # fmt: skip
 """Formats that their first bytes name and that are walked to their last."""
 _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
@@ -79,10 +82,25 @@ def _scan(source: Source, findings: Findings, depth: int) -> str:
     # INVARIANT I105: the reader chooses how to read; what one reader takes for data must not be code for another.
     if kind not in _PICKLED and kind not in ("text", "json") and probe(source, findings):
         findings.add("ckpt.polyglot", f"{kind} that is also a pickle")
+    # A tar's members are looked at one by one; the last may be an archive, and the first begins where HDF5 may.
+    if kind in ("tar", "torch_tar"):
+        return kind
     if ends_as_zip(source):
         findings.add("ckpt.polyglot", f"{kind} that ends as a zip archive")
         scan_zip(source, findings, depth, scan_content)
+    if kind != "hdf5" and _holds_hdf5(source):
+        findings.add("ckpt.polyglot", f"{kind} that is also an HDF5 file")
     return kind
+
+
+def _holds_hdf5(source: Source) -> bool:
+    """HDF5's readers look for its signature at 0, 512 and every doubling."""
+    at = 512
+    while at < source.size:
+        if source.read(at, len(HDF5)) == HDF5:
+            return True
+        at *= 2
+    return False
 
 
 def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int) -> str:
