@@ -84,7 +84,7 @@ def scan_arrow(source: Source, findings: Findings) -> str:
         if source.read(0, 6) == FILE_MAGIC:
             _scan_file(source, findings)
         else:
-            _messages(source, 0, source.size, findings)
+            _messages(source, 0, source.size, findings, ends=True)
     except LayoutProblem as problem:
         findings.add("ckpt.arrow_layout", str(problem))
     return "arrow"
@@ -137,9 +137,9 @@ def _bare_schema(
 
 
 def _messages(
-    source: Source, at: int, end: int, findings: Findings, *, schema_first: bool = True
+    source: Source, at: int, end: int, findings: Findings, *, schema_first: bool = True, ends: bool = False
 ) -> list[tuple[int, int, dict[str, Any]]]:
-    """Return offset, length of the head, and fields of each message; they and the end mark tile the bytes."""
+    """Return offset, length of the head, and fields of each message; they tile the bytes, up to the mark of the end."""
     found: list[tuple[int, int, dict[str, Any]]] = []
     while at < end:
         prefix = source.read(at, min(8, end - at))
@@ -148,7 +148,7 @@ def _messages(
             raise LayoutProblem(f"no message at {at}")
         if not length:
             _check_rest(source, at + 8, end)
-            break
+            return found
         if len(found) >= findings.limits.members:
             raise Exhausted("ckpt.too_large", "Arrow messages")
         message = FlatReader(source.read(at + 8, length), TABLES, findings.check_time).root("Message")
@@ -158,8 +158,8 @@ def _messages(
         _check_message(message, schema_first and not found, findings)
         found.append((at, 8 + length, message))
         at += 8 + length + message["body_length"]
-    if schema_first and not found:
-        raise LayoutProblem("no message")
+    if ends or (schema_first and not found):
+        raise LayoutProblem("a stream without its end")
     return found
 
 

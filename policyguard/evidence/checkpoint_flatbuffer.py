@@ -19,8 +19,8 @@ Kind = str | tuple[str] | Mapping[int, str]
 Tables = Mapping[str, Sequence[tuple[str, Kind]]]
 
 MAX_DEPTH = 64
-MAX_TABLES = 1_000_000
-"""Tables may be shared, so a small buffer can spell an enormous tree."""
+LEAST_TABLE = 8
+"""Bytes of a table and what points to it. One that is shared is counted again: a small buffer spells enormous trees."""
 
 _SCALARS = {"bool": "B", "u8": "B", "i8": "b", "i16": "h", "i32": "i", "i64": "q"}
 _STRUCTS = {"pair": "<2q", "block": "<qi4xq"}
@@ -41,7 +41,7 @@ class FlatReader:
 
     def _table(self, at: int, name: str, depth: int) -> dict[str, Any]:
         self.visited += 1
-        if not depth or self.visited > MAX_TABLES:
+        if not depth or self.visited * LEAST_TABLE > len(self.data):
             raise LayoutProblem(f"{name} nested too deep or too often")
         self.check_time()
         vtable = at - self._number("i", at)

@@ -22,6 +22,8 @@ _MODULES = {
     "keras.losses", "keras.metrics", "keras.models", "keras.optimizers", "keras.optimizers.schedules",
     "keras.quantizers", "keras.random", "keras.regularizers",
 }  # fmt: skip
+_OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("image", "linalg", "math", "nn", "numpy"))
+"""Modules of operations on tensors; not `core`, whose operations take functions."""
 _CLASSES = frozenset(
     (
         # models and what holds them together
@@ -114,6 +116,5 @@ def _check(item: dict[str, object], findings: Findings) -> None:
 def _is_own(item: dict[str, object]) -> bool:
     """Keras' own classes below `keras.src`, and values of builtin types, which it restores without an import."""
     module, name = str(item.get("module")), item.get("class_name")
-    return (module.startswith(("keras.src.", "keras.engine.")) and name in _CLASSES) or (
-        module == "builtins" and name in _CLASSES
-    )
+    is_operation = module.startswith(_OPERATIONS) and str(name)[:1].isupper() and str(name).isidentifier()
+    return is_operation or (module.startswith(("keras.src.", "keras.engine.", "builtins")) and name in _CLASSES)

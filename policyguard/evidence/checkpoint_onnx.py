@@ -25,7 +25,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_OF = {"int": _VARINT, "f32": _FIXED32, "f64": _FIXED64}
 _WIDTH = {_FIXED32: 4, _FIXED64: 8}
 _KEPT = {
-    "Node": ("op_type", "domain"), "Function": ("name", "domain"), "Note": ("key", "value"),
+    "Node": ("op_type", "domain"), "OperatorSet": ("domain",), "Function": ("name", "domain"), "Note": ("key", "value"),
     "Tensor": ("external_data", "data_location", "notes"), "Model": ("notes", "ir_version"), "Graph": ("notes",),
     "ValueInfo": ("notes",),
 }  # fmt: skip
@@ -41,8 +41,8 @@ def scan_onnx(source: Source, findings: Findings) -> str:
     """Return `onnx`; findings hold what stands against the model."""
     walk = _Walk(Cursor(source), findings)
     try:
-        if "graph" not in walk.message("Model", source.size, MAX_DEPTH):
-            raise LayoutProblem("no graph")
+        if not walk.message("Model", source.size, MAX_DEPTH).keys() >= {"graph", "opset_import"}:
+            raise LayoutProblem("no graph or no operator set")
         _check_operators(walk, findings)
     except LayoutProblem as problem:
         findings.add("ckpt.onnx_layout", str(problem))
@@ -50,6 +50,9 @@ def scan_onnx(source: Source, findings: Findings) -> str:
 
 
 def _check_operators(walk: _Walk, findings: Findings) -> None:
+    missing = {domain for domain, _ in walk.operators} - {"", "ai.onnx"} - walk.domains
+    if missing:
+        raise LayoutProblem(f"operators of {', '.join(sorted(missing))}, which is not imported")
     for domain, name in sorted(walk.operators - walk.functions):
         # INVARIANT I212: an operator that is on no list and not defined in the model needs somebody's library.
         if domain not in OWN_DOMAINS and not (domain == "com.microsoft" and name in CONTRIBUTED):
@@ -62,6 +65,7 @@ class _Walk:
     findings: Findings
     operators: set[tuple[str, str]] = field(default_factory=set)
     functions: set[tuple[str, str]] = field(default_factory=set)
+    domains: set[str] = field(default_factory=set)
     fields: int = 0
 
     def message(self, name: str, end: int, depth: int) -> dict[str, object]:
@@ -117,6 +121,8 @@ class _Walk:
         """Return the fields, after what they say about operators, notes and files has gone to where it belongs."""
         if name == "Node":
             self.operators.add((_text(found.get("domain")), _text(found.get("op_type"))))
+        elif name == "OperatorSet":
+            self.domains.add(_text(found.get("domain")))
         elif name == "Function":
             self.functions.add((_text(found.get("domain")), _text(found.get("name"))))
         elif name == "Tensor" and (found.get("data_location") == 1 or "external_data" in found):

@@ -268,10 +268,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % ((len(torch_zip(EVIL)),) * 2), torch_zip(EVIL)),
     "YAML that names Python": lambda: b"a: !!python/object/apply:os.system [x]\n",
     "a shell script": lambda: b"#!/bin/sh\necho\n",
-    "HDF5, not read": lambda: b"\x89HDF\r\n\x1a\n" + b"\0" * 40,
-    "GGUF, not read": lambda: b"GGUF" + b"\0" * 40,
-    "keras, not read": lambda: zipped({"config.json": b"{}", "metadata.json": b"{}",
-                                       "model.weights.h5": b"\x89HDF\r\n\x1a\n"}),
+    "SQLite, not read": lambda: b"SQLite format 3\0" + b"\0" * 40,
+    "HDF5 of nothing": lambda: b"\x89HDF\r\n\x1a\n" + b"\0" * 40,
+    "GGUF of nothing": lambda: b"GGUF" + b"\0" * 40,
     "random bytes": lambda: bytes(range(255, 0, -1)),
     "nothing": lambda: b"",
 }  # fmt: skip

@@ -107,7 +107,7 @@ def test_the_harmless_twin_is_clean(name: str) -> None:
         (HOSTILE["a tar with a link"](), "ckpt.archive_link"),
         (HOSTILE["zips nested without end"](), "ckpt.too_deep"),
         (HOSTILE["lz4, not read"](), "ckpt.compression_unknown"),
-        (HOSTILE["HDF5, not read"](), "ckpt.format_opaque"),
+        (HOSTILE["SQLite, not read"](), "ckpt.format_opaque"),
         (HOSTILE["YAML that names Python"](), "ckpt.code_file"),
         (HOSTILE["random bytes"](), "ckpt.format_unknown"),
         (HOSTILE["nothing"](), "ckpt.empty"),
