@@ -31,7 +31,7 @@ _TYPES = (
 )  # fmt: skip
 _NOTES = ("custom_metadata", ("KeyValue",))
 TABLES: Mapping[str, Sequence[tuple[str, Any]]] = {
-    **{name: () for name in _TYPES},
+    **dict.fromkeys(_TYPES, ()),
     "Int": (("bits", "i32"), ("signed", "bool")),
     "FloatingPoint": (("precision", "i16"),),
     "Decimal": (("precision", "i32"), ("scale", "i32"), ("bits", "i32")),
@@ -75,7 +75,7 @@ _LISTED = {
     *(f"geoarrow.{kind}" for kind in ("box", "linestring", "multilinestring", "multipoint", "multipolygon", "point",
                                       "polygon", "wkb", "wkt")),
 }  # fmt: skip
-"""Types whose readers parse JSON or nothing: Arrow's canonical ones, pandas', those of Hugging Face datasets, GeoArrow."""
+"""Types whose readers parse JSON or nothing: Arrow's canonical ones, pandas', Hugging Face datasets', GeoArrow's."""
 
 
 def scan_arrow(source: Source, findings: Findings) -> str:

@@ -16,15 +16,15 @@ from policyguard.evidence.archive_packed import PackedBroken, compression_of, un
 from policyguard.evidence.archive_source import Cursor, Source, Truncated
 from policyguard.evidence.archive_tar import is_tar, tar_members
 from policyguard.evidence.archive_zip import END, LOCAL, NoZip, ends_as_zip
-from policyguard.evidence.checkpoint_arrow import CONTINUATION, FILE_MAGIC, scan_arrow
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
+from policyguard.evidence.checkpoint_arrow import CONTINUATION, FILE_MAGIC, scan_arrow
 from policyguard.evidence.checkpoint_gguf import MAGIC as GGUF
 from policyguard.evidence.checkpoint_gguf import scan_gguf
 from policyguard.evidence.checkpoint_hdf5 import MAGIC as HDF5
 from policyguard.evidence.checkpoint_hdf5 import scan_hdf5
 from policyguard.evidence.checkpoint_onnx import looks_like_onnx, scan_onnx
-from policyguard.evidence.checkpoint_parquet import MAGIC as PARQUET
 from policyguard.evidence.checkpoint_parquet import ENCRYPTED, scan_parquet
+from policyguard.evidence.checkpoint_parquet import MAGIC as PARQUET
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
 from policyguard.evidence.checkpoint_zip import scan_zip
 from policyguard.evidence.pickle_file import probe, scan_pickles, scan_torch_tar, scan_whole

@@ -91,7 +91,7 @@ class _Walk:
         return self.cursor.take(length)
 
     def value(self, kind: int, depth: int) -> object:
-        """Return a number, or a text (its place if it is long), or None for an array; raises `LayoutProblem` on a type that there is not."""
+        """Return a number, or a text (its place if it is long), or None for an array; raises `LayoutProblem`."""
         if kind == _STRING:
             length = self.number("Q")
             return self.cursor.take(length) if length <= MAX_KEPT else self.cursor.skip(length)

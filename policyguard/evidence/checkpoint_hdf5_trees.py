@@ -114,7 +114,7 @@ def tree_children(
 
 
 def dense_objects(file: Hdf5File, heap_at: int, tree_at: int, kind: int, id_at: int) -> Iterator[bytes]:
-    """Yield the objects that a version 2 B-tree of this kind finds in a fractal heap; the id is at `id_at` of a record."""
+    """Yield the objects that a version 2 B-tree of this kind finds in a fractal heap, by the id `id_at` in a record."""
     heap = _FractalHeap(file, file.read(heap_at, 142, b"FRHP"))
     for record in _records(file, tree_at, kind):
         yield heap.object(record[id_at : id_at + heap.id_bytes])

@@ -103,7 +103,7 @@ def _leaves(schema: Sequence[dict[str, Any]]) -> list[tuple[tuple[bytes, ...], i
 def _spans(source: Source, footer: dict[str, Any], end: int, findings: Findings) -> list[Span]:
     leaves, rows, spans = _leaves(footer.get("schema", ())), 0, list[Span]()
     for group in footer.get("row_groups", ()):
-        rows += group["num_rows"] if "num_rows" in group else 0
+        rows += group.get("num_rows", 0)
         chunks = group.get("columns", ())
         if len(chunks) != len(leaves):
             raise LayoutProblem(f"{len(chunks)} columns in a row group, expected {len(leaves)}")
@@ -154,9 +154,9 @@ def _walk_pages(source: Source, span: Span, expected: int, findings: Findings) -
         if pages > findings.limits.members:
             raise Exhausted("ckpt.too_large", "parquet pages")
         header, used = _struct(source, "PageHeader", at, stop, findings)
-        kind, packed = header.get("type"), header.get("compressed_page_size", -1)
-        inner = header.get(_HEADER_OF.get(kind, ""), None)
-        if (inner is None and kind != _INDEX) or packed < 0 or header.get("uncompressed_page_size", -1) < 0:
+        kind, packed = header.get("type", -1), header.get("compressed_page_size", -1)
+        inner = header.get(_HEADER_OF.get(kind, ""), {})
+        if (not inner and kind != _INDEX) or packed < 0 or header.get("uncompressed_page_size", -1) < 0:
             raise LayoutProblem(f"a page header at {at}")
         if kind == _DICTIONARY and pages > 1:
             raise LayoutProblem("a dictionary that is not the first page")
@@ -181,9 +181,7 @@ def _struct(source: Source, name: str, at: int, stop: int, findings: Findings) -
             length *= 16
 
 
-def _indexes(
-    source: Source, chunk: dict[str, Any], column: dict[str, Any], end: int, findings: Findings
-) -> list[Span]:
+def _indexes(source: Source, chunk: dict[str, Any], column: dict[str, Any], end: int, findings: Findings) -> list[Span]:
     spans = []
     for name, label in (("ColumnIndex", "column_index"), ("OffsetIndex", "offset_index")):
         at, length = chunk.get(f"{label}_offset"), chunk.get(f"{label}_length")
@@ -210,9 +208,7 @@ def _bloom(source: Source, column: dict[str, Any], end: int, findings: Findings)
     return span
 
 
-def _check_tiling(
-    source: Source, spans: Sequence[Span], footer: dict[str, Any], end: int, findings: Findings
-) -> None:
+def _check_tiling(source: Source, spans: Sequence[Span], footer: dict[str, Any], end: int, findings: Findings) -> None:
     # INVARIANT I209: what no chunk, index or filter explains is no part of the file.
     chunks = [chunk for group in footer.get("row_groups", ()) for chunk in group.get("columns", ())]
     at = 4

@@ -8,7 +8,7 @@ _UNIT = {"is_adjusted_to_utc": "bool", "unit": "TimeUnit"}
 
 
 def _in_order(**fields: str | tuple[str]) -> dict[int, tuple[str, str | tuple[str]]]:
-    return {number: field for number, field in enumerate(fields.items(), 1)}
+    return dict(enumerate(fields.items(), 1))
 
 
 def _numbered(first: int, *names: str) -> dict[int, tuple[str, str | tuple[str]]]:
@@ -17,7 +17,8 @@ def _numbered(first: int, *names: str) -> dict[int, tuple[str, str | tuple[str]]
 
 STRUCTS: Structs = {
     **{name: {} for name in ("String", "Map", "List", "Enum", "Date", "Unknown", "Json", "Bson", "Uuid", "Float16",
-                             "Millis", "Micros", "Nanos", "TypeOrder", "TotalOrder", "Block", "XxHash", "Uncompressed")},
+                             "Millis", "Micros", "Nanos", "TypeOrder", "TotalOrder", "Block", "XxHash",
+                             "Uncompressed")},
     "TimeUnit": _numbered(1, "Millis", "Micros", "Nanos"),
     "Decimal": _in_order(scale="i32", precision="i32"),
     "Time": _in_order(**_UNIT),

@@ -9,6 +9,7 @@ from policyguard.evidence.archive_source import Source
 from policyguard.evidence.archive_zip import DEFLATED, STORED, Directory, Member, NoZip, archives, checksum, members
 from policyguard.evidence.checkpoint_keras import MAX_CONFIG, check_config_text
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, Findings, Verdict
+from policyguard.evidence.checkpoint_torchscript import MAX_CODE, check_script
 from policyguard.evidence.pickle_file import Storages, scan_whole
 from policyguard.evidence.pickle_machine import Dialect
 
@@ -164,9 +165,15 @@ def _is_script(inner: str) -> bool:
     return inner.casefold().startswith("code/") or inner.casefold() == "constants.pkl"
 
 
+def _scan_script(inner: str, member: Member, findings: Findings) -> None:
+    findings.add("ckpt.torchscript", inner)
+    if inner.casefold().endswith(".py") and (content := content_of(member, findings)) is not None:
+        check_script(content.read(0, MAX_CODE), findings)
+
+
 def _scan_other(inner: str, member: Member, findings: Findings, depth: int, scan: ScanContent) -> None:
     if _is_script(inner):
-        findings.add("ckpt.torchscript", inner)
+        _scan_script(inner, member, findings)
         return
     if inner in _TORCH_NOTES and member.method == STORED and member.size <= 64:
         content = member.data.read(0, 64)

@@ -1,4 +1,4 @@
-"""Hostile and broken tables and models, built when the tests run: Parquet, Arrow, GGUF, ONNX, Keras; none is ever loaded.
+"""Hostile and broken tables and models, built when the tests run: Parquet, Arrow, GGUF, ONNX, Keras; none is loaded.
 
 Each builder writes a small file that its readers accept; each entry of `HOSTILE` changes one thing. Techniques are
 those of the advisories that `docs/scan.md` names; nothing here is copied from other people's samples.
@@ -68,7 +68,8 @@ def group(*chunks: Thrift, rows: int = 1) -> Thrift:
 
 def schema(children: int = 1) -> Thrift:
     return items(
-        record((4, binary(b"root")), (5, integer(children))), record((1, integer(1)), (3, integer(0)), (4, binary(b"a")))
+        record((4, binary(b"root")), (5, integer(children))),
+        record((1, integer(1)), (3, integer(0)), (4, binary(b"a"))),
     )
 
 
@@ -162,9 +163,7 @@ def batch(offset: int = 0, length: int = 8, body: bytes = b"\0" * 8) -> bytes:
     return message(head, body, 3)
 
 
-def arrow_file(
-    first: dict[int, Slot] | None = None, last: dict[int, Slot] | None = None, blocks: bool = True
-) -> bytes:
+def arrow_file(first: dict[int, Slot] | None = None, last: dict[int, Slot] | None = None, blocks: bool = True) -> bytes:
     start = message(first or arrow_schema())
     data = batch()
     at, head = 8 + len(start), len(data) - 8
@@ -291,7 +290,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         field(13, pair(b"location", b"a")), field(13, pair(b"location", b"b")), field(14, 1))),
     "keras: a Lambda layer": lambda: keras(layer("Lambda", function=CODE)),
     "keras: bytecode below another layer": lambda: keras(layer("Dense", units=1, kernel_regularizer=CODE)),
-    "keras: a function of Keras that fetches a file": lambda: keras(layer("function", "keras.utils", config="get_file")),
+    "keras: a function that fetches a file": lambda: keras(layer("function", "keras.utils", config="get_file")),
     "keras: a member that is a pickle": lambda: keras(layer("Dense"), **{"assets/a.pkl": EVIL}),
     "keras: a function of the system": lambda: keras(layer("function", "os", config="system")),
 }  # fmt: skip
@@ -390,7 +389,8 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "keras: a wrapped torch module": lambda: keras(layer("TorchModuleWrapper")),
     "keras: a model in another file": lambda: keras(layer("TFSMLayer", filepath="/x")),
     "keras: a vocabulary in a file": lambda: keras(layer("StringLookup", vocabulary="/etc/passwd")),
-    "keras: weights that are none": lambda: keras(layer("Dense"), **{"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 90}),
+    "keras: weights that are none": lambda: keras(
+        layer("Dense"), **{"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 90}),
     "hdf5: nothing behind the signature": lambda: b"\x89HDF\r\n\x1a\n",
 }  # fmt: skip
 """Must not be clean."""

@@ -1,4 +1,4 @@
-"""Tables and models that are no pickles: what is hostile is called so, what does not hold is not clean, nothing raises."""
+"""Tables and models that are no pickles: what is hostile is called so, what does not hold is not clean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policyguard.evidence.checkpoint_report import Findings, Limits, Verdict
 from policyguard.evidence.checkpoint_scan import scan_file
 from policyguard.evidence.checkpoint_template import check_template
 from tests.attacks.checkpoint_lab import EVIL, npy, tarred, zipped
-from tests.attacks.formats_lab import BROKEN, GOOD, HOSTILE, parquet, page
+from tests.attacks.formats_lab import BROKEN, GOOD, HOSTILE, page, parquet
 
 FILES = Path(__file__).parents[1] / "data" / "scan" / "benign"
 SUFFIXES = {".parquet", ".feather", ".arrow", ".gguf", ".onnx", ".h5", ".keras"}
@@ -89,7 +89,7 @@ def test_each_reason_has_its_code(build: Callable[[], bytes], code: str) -> None
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_file_cut_short_is_clean(name: str) -> None:
-    """INVARIANT I209: at every byte from the eighth on (less is a word of text); what is missing is never taken for something harmless."""
+    """INVARIANT I209: at every byte from the eighth on (less is a word of text)."""
     data = SMALL[name]
     assert [size for size in range(8, len(data)) if scanned(data[:size]).verdict is Verdict.CLEAN] == []
 
@@ -111,7 +111,9 @@ def test_no_changed_file_raises(seed: int) -> None:
         for _ in range(choose.randint(1, 4)):
             at = choose.randrange(len(data))
             cut = data[at : at + choose.choice([0, 1, 8])]
-            data[at : at + len(cut)] = choose.choice([b"", b"\0", b"\xff" * 4, bytes([choose.randrange(256)]), cut + cut])
+            data[at : at + len(cut)] = choose.choice(
+                [b"", b"\0", b"\xff" * 4, bytes([choose.randrange(256)]), cut + cut]
+            )
             if not data:
                 break
         assert scanned(bytes(data)).verdict in Verdict
@@ -154,8 +156,9 @@ def test_an_archive_as_the_last_member_of_a_tar_is_no_polyglot() -> None:
     "code",
     [
         "{{ x.in['a' ~ 'b'] }}", "{{ x['__cla' 'ss__'] }}", "{% set length = y %}{{ x[length] }}", "{{ x|join(*y) }}",
-        "{{ x|sort(attribute=y) }}", "{{ x|map(y) }}", "{{ '{}'.format(x) }}", "{{ lipsum.x }}", "{% raw %}{% endraw %}",
-        "{% filter attr('x') %}{% endfilter %}", "{{ x._y }}", "{{ x['_y'] }}", "{# no end", "{{ ( ] }}", "{{ '\\x5' }}",
+        "{{ x|sort(attribute=y) }}", "{{ x|map(y) }}", "{{ '{}'.format(x) }}", "{{ lipsum.x }}",
+        "{% raw %}{% endraw %}", "{% filter attr('x') %}{% endfilter %}", "{{ x._y }}", "{{ x['_y'] }}", "{# no end",
+        "{{ ( ] }}", "{{ '\\x5' }}",
     ],
 )  # fmt: skip
 def test_a_template_that_computes_what_it_reaches_for_is_not_clean(code: str) -> None:
@@ -179,3 +182,22 @@ def test_a_template_of_plain_data_is_clean(code: str) -> None:
     findings = Findings()
     check_template(code, findings)
     assert findings.reasons == set()
+
+
+def script(body: bytes) -> bytes:
+    """What torch saves for a module whose forward is `body`; the pickle is that of an empty dictionary."""
+    code = b"class M(Module):\n  def forward(self: __torch__.M, x: Tensor) -> Tensor:\n    " + body + b"\n"
+    return zipped({"m/data.pkl": b"\x80\x02}.", "m/code/__torch__.py": code, "m/constants.pkl": b"\x80\x02)."})
+
+
+@pytest.mark.parametrize("call", [b'torch.save(x, "/a")', b'torch.from_file("/a", True, 8)', b'ops.aten.save(x, "/a")'])
+def test_script_that_opens_files_is_hostile(call: bytes) -> None:
+    """torch itself registers two operators that take a file name."""
+    assert codes(script(b"_0 = " + call)) == {"ckpt.torchscript", "ckpt.torchscript_file"}
+
+
+def test_script_that_needs_a_library_says_which() -> None:
+    """Its operators are that library's code; the harmless twin is TorchScript and no more."""
+    assert codes(script(b"return ops.image.read_file(x)")) == {"ckpt.torchscript", "ckpt.torchscript_operator"}
+    assert codes(script(b"return torch.linear(x, x, None)")) == {"ckpt.torchscript"}
+    assert codes(script(b"return ops.prim.data(x)")) == {"ckpt.torchscript"}

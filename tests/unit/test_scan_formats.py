@@ -1,4 +1,4 @@
-"""What pyarrow, gguf, onnx and h5py write is clean, of every kind they offer; what they see of a changed file agrees."""
+"""What pyarrow, gguf, onnx and h5py write is clean, of every kind they offer; of a changed file they see no more."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def _table() -> Any:
         "large": pa.array(["x"] * 120, pa.large_string()), "fixed": pa.array([b"abcd"] * 120, pa.binary(4)),
         "halves": pa.array([1, 2, 3] * 40, pa.float16()), "durations": pa.array([1] * 120, pa.duration("s")),
         "nothing": pa.nulls(120), "uuids": pa.array([uuid.UUID(int=1).bytes] * 120, pa.uuid()),
-        "vectors": pa.array([[1, 2]] * 120, pa.list_(pa.float32(), 2)), "views": pa.array(["x"] * 120, pa.string_view()),
+        "vectors": pa.array([[1, 2]] * 120, pa.list_(pa.float32(), 2)),
+        "views": pa.array(["x"] * 120, pa.string_view()),
     })  # fmt: skip
 
 
@@ -132,7 +133,9 @@ def _everything(root: Any) -> None:
     for index in range(40):
         root.attrs[f"x{index}"] = "y" * index
         root.create_group(f"layers/{index}", track_order=bool(index % 2))["0"] = np.ones((2, 2))
-    root.create_dataset("packed", data=np.arange(1000), chunks=(100,), compression="gzip", shuffle=True, fletcher32=True)
+    root.create_dataset(
+        "packed", data=np.arange(1000), chunks=(100,), compression="gzip", shuffle=True, fletcher32=True
+    )
     root.create_dataset("lzf", data=np.zeros((100, 100)), chunks=(10, 10), compression="lzf")
     root.create_dataset("grows", shape=(0, 3), maxshape=(None, 3), dtype="f4")
     root["records"] = np.zeros(3, dtype=[("a", "i4"), ("b", "f8")])
@@ -174,7 +177,7 @@ def _linked(name: str) -> Callable[[Any], object]:
 )
 @pytest.mark.parametrize("tracked", [False, True])
 def test_what_hdf5_may_bring_is_found(fill: Callable[[Any], object], code: str, tracked: bool) -> None:
-    """INVARIANTS I210 and I212: Keras' configuration, pickles in attributes, data and links elsewhere, in both layouts."""
+    """INVARIANTS I210 and I212: Keras' configuration, pickles in attributes, data and links elsewhere."""
     assert [reason.split()[0] for reason in reasons(_hdf5(fill, track_order=tracked))] == [code]
 
 
@@ -214,7 +217,7 @@ def test_what_stays_clean_names_no_more_to_onnx(tmp_path: Path) -> None:
             continue
         try:
             seen = onnx.load_model_from_string(bytes(data))
-        except Exception:  # noqa: BLE001, S112 - the reader refuses it, so it loads nothing
+        except Exception:  # noqa: BLE001 - the reader refuses it, so it loads nothing
             continue
         clean += 1
         own = {(function.domain, function.name) for function in seen.functions}
@@ -237,7 +240,7 @@ def test_what_stays_clean_names_no_more_to_pyarrow() -> None:
             continue
         try:
             seen = parquet.read_metadata(io.BytesIO(bytes(data)))
-        except Exception:  # noqa: BLE001, S112 - the reader refuses it, so it loads nothing
+        except Exception:  # noqa: BLE001 - the reader refuses it, so it loads nothing
             continue
         clean += 1
         assert seen.num_rows == count

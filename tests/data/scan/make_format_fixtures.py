@@ -28,7 +28,9 @@ def pyarrow() -> None:
         "list": pa.array([[1.5], None] * (ROWS // 2)), "struct": pa.array([{"x": 1, "y": b"z"}] * ROWS),
         "time": pa.array([datetime.datetime(2020, 1, 1)] * ROWS, pa.timestamp("us", "UTC")),
         "uuid": pa.array([bytes(16)] * ROWS, pa.uuid()),
-    }).replace_schema_metadata({"huggingface": '{"info": {"features": {"i": {"dtype": "int64", "_type": "Value"}}}}'})  # fmt: skip
+    })  # fmt: skip
+    features = '{"info": {"features": {"i": {"dtype": "int64", "_type": "Value"}}}}'
+    table = table.replace_schema_metadata({"huggingface": features})
     parquet.write_table(table, HERE / "table.parquet")
     parquet.write_table(
         table, HERE / "indexed.parquet", compression="zstd", data_page_version="2.0", write_page_index=True,
@@ -98,7 +100,8 @@ def onnx() -> None:
         [helper.make_node("Add", ["x", "w"], ["y"])], "then", [],
         [helper.make_tensor_value_info("y", 1, [2])])  # fmt: skip
     graph = helper.make_graph(
-        [helper.make_node("Gemm", ["x", "w"], ["g"]), helper.make_node("FastGelu", ["g"], ["f"], domain="com.microsoft"),
+        [helper.make_node("Gemm", ["x", "w"], ["g"]),
+         helper.make_node("FastGelu", ["g"], ["f"], domain="com.microsoft"),
          helper.make_node("Twice", ["f"], ["t"], domain="lab"),
          helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)],
         "main", [helper.make_tensor_value_info("x", 1, [2, "n"])], [helper.make_tensor_value_info("y", 1, [2])],
