@@ -89,7 +89,7 @@ class _Walk:
 
     def link(self, data: bytes) -> None:
         flags = number(data, 1, 1)
-        kind, at = (data[2], 3) if flags & 8 else (_HARD, 2)
+        kind, at = (number(data, 2, 1), 3) if flags & 8 else (_HARD, 2)
         at += (8 if flags & 4 else 0) + (1 if flags & 16 else 0)
         width = 1 << (flags & 3)
         at += width + number(data, at, width)

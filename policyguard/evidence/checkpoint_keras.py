@@ -56,24 +56,26 @@ def _maps(config: object) -> Iterator[dict[str, object]]:
 
 def _check(item: dict[str, object], findings: Findings) -> None:
     # INVARIANT I212: a class that a configuration names is on the list, or the model is not clean.
-    name, module, registered = item.get("class_name"), item.get("module"), item.get("registered_name")
+    name, module, registered = (
+        None if item.get(key) is None else str(item[key]) for key in ("class_name", "module", "registered_name")
+    )
     if name in _CODE:
-        findings.add("ckpt.keras_lambda", str(name))
+        findings.add("ckpt.keras_lambda", name or "")
     elif _is_own(item):
         pass
     elif module is not None and module not in _MODULES:
-        custom = (module, name) == ("builtins", "function") or judged(str(module), str(name)) is Verdict.UNKNOWN
+        custom = (module, name) == ("builtins", "function") or judged(module, str(name)) is Verdict.UNKNOWN
         findings.add("ckpt.keras_class" if custom else "ckpt.keras_module", f"{module}.{name}")
     elif "class_name" in item and name not in CLASSES:
         findings.add("ckpt.keras_class", str(name))
     if registered is not None and registered != name:
-        findings.add("ckpt.keras_class", str(registered))
+        findings.add("ckpt.keras_class", registered)
     if any(isinstance(item.get(key), str) and item.get(key) for key in ("vocabulary", "idf_weights", "filepath")):
         findings.add("ckpt.external_data", "a vocabulary or a model in another file")
 
 
 def _is_own(item: dict[str, object]) -> bool:
     """Keras' own classes below `keras.src`, and values of builtin types, which it restores without an import."""
-    module, name = str(item.get("module")), item.get("class_name")
-    is_operation = module.startswith(_OPERATIONS) and str(name)[:1].isupper() and str(name).isidentifier()
+    module, name = str(item.get("module")), str(item.get("class_name"))
+    is_operation = module.startswith(_OPERATIONS) and name[:1].isupper() and name.isidentifier()
     return is_operation or (module.startswith(("keras.src.", "keras.engine.", "builtins")) and name in CLASSES)

@@ -82,7 +82,7 @@ def _check_java(name: str, value: bytes, findings: Findings) -> None:
     for item in _maps(_parsed(name, value, findings)):
         for key in _JAVA_KEYS:
             wanted = item.get(key)
-            if wanted is not None and wanted not in _JAVA_LISTED:
+            if wanted is not None and str(wanted) not in _JAVA_LISTED:
                 findings.add("ckpt.java_class", str(wanted))
 
 

@@ -34,7 +34,7 @@ _KEPT = {
 
 def looks_like_onnx(head: bytes) -> bool:
     """Return whether the bytes begin as every writer's do: IR version (field 1), then a field that may follow it."""
-    return head[:1] == b"\x08" and 1 <= head[1] <= 15 and head[2:3] in (b"\x12", b"\x1a", b'"', b"(", b"2", b":", b"B")
+    return len(head) > 2 and head[0] == 8 and 1 <= head[1] <= 15 and head[2] in b'\x12\x1a"(2:B'
 
 
 def scan_onnx(source: Source, findings: Findings) -> str:
@@ -73,7 +73,6 @@ class _Walk:
         if not depth:
             raise LayoutProblem(f"{name} nested too deep")
         found, seen, fields, kept = dict[str, object](), set[int](), MESSAGES[name], _KEPT.get(name, ())
-        notes: list[tuple[bytes, bytes]] = []
         while self.cursor.position < end:
             self.spend()
             tag = self.varint()
@@ -86,8 +85,9 @@ class _Walk:
             seen.add(number)
             value = self.value(kind, wire, end, label in kept, depth, f"{name}.{label}")
             if isinstance(value, tuple):
-                notes.append(value)
-            found[label] = notes if isinstance(value, tuple) else value
+                _pairs(found.setdefault(label, [])).append(value)
+            else:
+                found[label] = value
         if self.cursor.position != end:
             raise LayoutProblem(f"{name} that ends inside of a field")
         return self.checked(name, found)

@@ -131,7 +131,9 @@ def _chunk(
         raise LayoutProblem(f"codec {column['codec']}")
     check_notes([(note.get("key", b""), note.get("value", b"")) for note in column.get("key_value_metadata", ())],
                 findings)  # fmt: skip
-    start = min(column[at] for at in ("dictionary_page_offset", "data_page_offset") if column.get(at))
+    # Writers say 0 for a page that is not there.
+    offsets = [column[at] for at in ("dictionary_page_offset", "data_page_offset") if column.get(at)]
+    start = min(offsets, default=0)
     span = (start, start + column["total_compressed_size"], "column")
     _check_inside(span, end)
     _walk_pages(source, span, column["num_values"], findings)

@@ -25,6 +25,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _COUNTED = re.compile(r"(?:[\d:+-]|loop\.(?:index0?|revindex0?|length))+")
+_ESCAPE = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
+_SHORT = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _DUNDER = re.compile(r"__\w+__")
 _GADGETS = {
@@ -114,10 +116,18 @@ def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]
 
 
 def _unescaped(literal: str) -> str:
-    try:
-        return literal[1:-1].encode("ascii", "backslashreplace").decode("unicode-escape")
-    except UnicodeDecodeError:
-        raise _Unread("an escape that does not parse") from None
+    return _ESCAPE.sub(_escaped, literal[1:-1])
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = found[1]
+    if code[0] in "01234567":
+        return chr(int(code, 8))
+    if len(code) > 1:
+        return chr(min(int(code[1:], 16), 0x10FFFF))
+    if code in "xuUN":
+        raise _Unread("an escape that does not parse")
+    return _SHORT.get(code, code)
 
 
 def _check_names(tokens: Sequence[Token], findings: Findings) -> None:

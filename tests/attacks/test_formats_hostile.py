@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from policyguard.evidence.checkpoint_report import Findings, Limits, Verdict
 from policyguard.evidence.checkpoint_scan import scan_file
 from policyguard.evidence.checkpoint_template import check_template
 from tests.attacks.checkpoint_lab import EVIL, npy, tarred, zipped
-from tests.attacks.formats_lab import BROKEN, GOOD, HOSTILE, page, parquet
+from tests.attacks.formats_lab import BROKEN, GOOD, HOSTILE, keras, layer, page, parquet
 
 FILES = Path(__file__).parents[1] / "data" / "scan" / "benign"
 SUFFIXES = {".parquet", ".feather", ".arrow", ".gguf", ".onnx", ".h5", ".keras"}
@@ -119,6 +120,14 @@ def test_no_changed_file_raises(seed: int) -> None:
         assert scanned(bytes(data)).verdict in Verdict
 
 
+@pytest.mark.parametrize(
+    "data", [b"\x08", b"\x08\x03", b"GGUF", b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", b"\x89HDF\r\n\x1a\n"]
+)
+def test_a_signature_and_nothing_else_is_not_clean(data: bytes) -> None:
+    """INVARIANT I113: the shortest files there are."""
+    assert scanned(data).verdict is Verdict.UNKNOWN
+
+
 def test_every_length_that_lies_is_seen() -> None:
     """Each byte of a Parquet footer that is a length or an offset, one more: the file is not clean."""
     data = parquet([(b"k", b"v")])
@@ -201,3 +210,15 @@ def test_script_that_needs_a_library_says_which() -> None:
     assert codes(script(b"return ops.image.read_file(x)")) == {"ckpt.torchscript", "ckpt.torchscript_operator"}
     assert codes(script(b"return torch.linear(x, x, None)")) == {"ckpt.torchscript"}
     assert codes(script(b"return ops.prim.data(x)")) == {"ckpt.torchscript"}
+
+
+@pytest.mark.parametrize("value", [[], {}, 1, True, None, [{"class_name": {}}]], ids=str)
+def test_a_name_that_is_no_text_is_not_a_traceback(value: object) -> None:
+    """INVARIANT I113: JSON puts anything where a name belongs."""
+    for data in (
+        keras({**layer("Dense"), "module": value, "registered_name": value, "class_name": value}),
+        parquet([(b"huggingface", json.dumps({"_type": value}).encode())]),
+        parquet([(b"avro.schema", json.dumps({"java-class": value}).encode())]),
+    ):
+        scanned(data)
+    assert scanned(keras({**layer("Dense"), "class_name": [value]})).verdict is Verdict.UNKNOWN
