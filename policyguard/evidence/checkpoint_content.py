@@ -115,13 +115,9 @@ def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int)
         kind = _packed(source, packing, findings, depth)
         if kind:
             return kind
-    for magic, scan in _READ.items():
-        if head.startswith(magic):
-            return scan(source, findings)
-    for magic, name in _OPAQUE.items():
-        if head.startswith(magic):
-            findings.add("ckpt.code_file" if name == "executable" else "ckpt.format_opaque", name)
-            return name
+    kind = _by_magic(source, head, findings)
+    if kind:
+        return kind
     if looks_like_onnx(head):
         return scan_onnx(source, findings)
     if _is_safetensors(source, head):
@@ -130,6 +126,18 @@ def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int)
     if _is_pickle(source, head, findings):
         return scan_pickles(source, findings, lambda inner: _nested(inner, findings, depth))
     return _text(source, head, findings)
+
+
+def _by_magic(source: Source, head: bytes, findings: Findings) -> str:
+    """Return the format that the first bytes name, after it was walked if it is one that is read; else ""."""
+    for magic, scan in _READ.items():
+        if head.startswith(magic):
+            return scan(source, findings)
+    for magic, name in _OPAQUE.items():
+        if head.startswith(magic):
+            findings.add("ckpt.code_file" if name == "executable" else "ckpt.format_opaque", name)
+            return name
+    return ""
 
 
 def _nested(source: Source, findings: Findings, depth: int) -> None:

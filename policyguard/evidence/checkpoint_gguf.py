@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from policyguard.evidence.archive_source import Cursor, Source
+from policyguard.evidence.archive_source import Cursor, Source, Truncated
 from policyguard.evidence.checkpoint_report import Exhausted, Findings, LayoutProblem
 from policyguard.evidence.checkpoint_template import check_template
 
@@ -20,6 +20,7 @@ MAGIC = b"GGUF"
 MAX_ITEMS = 2**24
 """Items of arrays that have to be walked one by one; vocabularies have some 500,000."""
 MAX_DEPTH = 4
+_BLOCK = 2**20
 MAX_KEPT = 2**21
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -109,14 +110,26 @@ class _Walk:
         self.items += count
         if self.items > MAX_ITEMS:
             raise Exhausted("ckpt.too_large", f"{self.items} items of arrays")
-        unpack, take, skip = struct.Struct(f"{self.order}Q").unpack, self.cursor.take, self.cursor.skip
-        for index in range(count):
-            if not index & 1023:
-                self.findings.check_time()
-            if kind == _STRING:
-                skip(unpack(take(8))[0])
-            else:
-                self.value(kind, depth - 1)
+        if kind == _STRING:
+            self._skip_texts(count)
+            return
+        for _ in range(count):
+            self.findings.check_time()
+            self.value(kind, depth - 1)
+
+    def _skip_texts(self, count: int) -> None:
+        """Pass over so many texts. A vocabulary has half a million: lengths are read from blocks, not one by one."""
+        unpack, source = struct.Struct(f"{self.order}Q").unpack_from, self.cursor.source
+        while count:
+            self.findings.check_time()
+            block = source.read(self.cursor.position, _BLOCK)
+            used, last = 0, len(block) - 8
+            while count and used <= last:
+                used += 8 + unpack(block, used)[0]
+                count -= 1
+            if not used:
+                raise Truncated
+            self.cursor.skip(used)
 
 
 def _tensor(walk: _Walk, findings: Findings) -> tuple[bytes, int, int]:

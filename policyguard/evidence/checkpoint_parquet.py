@@ -131,13 +131,17 @@ def _chunk(
         raise LayoutProblem(f"codec {column['codec']}")
     check_notes([(note.get("key", b""), note.get("value", b"")) for note in column.get("key_value_metadata", ())],
                 findings)  # fmt: skip
-    # Writers say 0 for a page that is not there.
-    offsets = [column[at] for at in ("dictionary_page_offset", "data_page_offset") if column.get(at)]
-    start = min(offsets, default=0)
-    span = (start, start + column["total_compressed_size"], "column")
+    span = _extent(column)
     _check_inside(span, end)
     _walk_pages(source, span, column["num_values"], findings)
     return [span, *_indexes(source, chunk, column, end, findings)]
+
+
+def _extent(column: dict[str, Any]) -> Span:
+    # Writers say 0 for a page that is not there.
+    offsets = [column[at] for at in ("dictionary_page_offset", "data_page_offset") if column.get(at)]
+    start = min(offsets, default=0)
+    return start, start + column["total_compressed_size"], "column"
 
 
 _NEEDED = {"type", "path_in_schema", "codec", "num_values", "total_compressed_size", "data_page_offset"}
