@@ -6,8 +6,6 @@ be clean itself. The formats and the readers they come from are in `docs/scan.md
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 
 from policyguard.evidence.archive_7z import MAGIC as SEVEN_ZIP
@@ -26,6 +24,7 @@ from policyguard.evidence.checkpoint_onnx import looks_like_onnx, scan_onnx
 from policyguard.evidence.checkpoint_parquet import ENCRYPTED, scan_parquet
 from policyguard.evidence.checkpoint_parquet import MAGIC as PARQUET
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
+from policyguard.evidence.checkpoint_text import scan_text
 from policyguard.evidence.checkpoint_zip import scan_zip
 from policyguard.evidence.pickle_file import probe, scan_pickles, scan_torch_tar, scan_whole
 from policyguard.evidence.pickle_machine import Broken, Dialect, Machine
@@ -44,9 +43,6 @@ _READ = {
 }  # fmt: skip
 """Formats that their first bytes name and that are walked to their last."""
 _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-_PYTHON_TAG = re.compile(r"!!?python/|!<tag:yaml\.org,2002:python/|tag:yaml\.org,2002:python/")
-_LFS = b"version https://git-lfs.github.com/spec/"
 _PICKLED = {"pickle", "joblib", "torch_legacy", "torch_tar"}
 
 
@@ -125,7 +121,7 @@ def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int)
         return "safetensors"
     if _is_pickle(source, head, findings):
         return scan_pickles(source, findings, lambda inner: _nested(inner, findings, depth))
-    return _text(source, head, findings)
+    return scan_text(source, head, findings)
 
 
 def _by_magic(source: Source, head: bytes, findings: Findings) -> str:
@@ -211,34 +207,6 @@ def _packed(source: Source, packing: str, findings: Findings, depth: int) -> str
         raise
     kind = scan_content(inner, findings, depth + 1)
     return "joblib" if kind in ("pickle", "joblib") else packing
-
-
-def _text(source: Source, head: bytes, findings: Findings) -> str:
-    if source.size > findings.limits.text_bytes or b"\0" in head:
-        return _unknown(findings)
-    try:
-        text = source.read(0, source.size).decode("utf-8")
-    except UnicodeDecodeError:
-        return _unknown(findings)
-    if _CONTROL.search(text):
-        return _unknown(findings)
-    if head.startswith(_LFS):
-        findings.add("ckpt.format_opaque", "a git-lfs pointer; the file itself was not fetched")
-        return "lfs_pointer"
-    if _PYTHON_TAG.search(text) or text.startswith("#!"):
-        findings.add("ckpt.code_file", "text that names code to run")
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            json.loads(text)
-        except (ValueError, RecursionError):
-            return "text"
-        return "json"
-    return "text"
-
-
-def _unknown(findings: Findings) -> str:
-    findings.add("ckpt.format_unknown")
-    return "unknown"
 
 
 __all__ = ["DEFAULT_LIMITS", "scan_content"]

@@ -25,7 +25,7 @@ from policyguard.evidence.checkpoint_thrift import OutOfBytes, ThriftReader
 
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 MAX_FOOTER = 64 * 2**20
-_HEAD, _MAX_HEAD = 2_048, 16 * 2**20
+_HEAD, _MAX_HEAD = 2_048, 2**24
 _DATA, _INDEX, _DICTIONARY, _DATA_2 = range(4)
 _HEADER_OF = {_DATA: "data_page_header", _DICTIONARY: "dictionary_page_header", _DATA_2: "data_page_header_v2"}
 _CODECS = range(8)
@@ -139,8 +139,7 @@ def _chunk(
 
 def _extent(column: dict[str, Any]) -> Span:
     # Writers say 0 for a page that is not there.
-    offsets = [column[at] for at in ("dictionary_page_offset", "data_page_offset") if column.get(at)]
-    start = min(offsets, default=0)
+    start = min([column[at] for at in ("dictionary_page_offset", "data_page_offset") if column.get(at)], default=0)
     return start, start + column["total_compressed_size"], "column"
 
 

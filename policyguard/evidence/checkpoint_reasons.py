@@ -52,6 +52,7 @@ _UNKNOWN = {
     "ckpt.pickle_unresolved": "the pickle computes the name of what it imports",
     "ckpt.safetensors_header": "the safetensors header does not hold",
     "ckpt.symlink": "a symbolic link that leaves the scanned folder",
+    "ckpt.target_unlisted": "the configuration names a library's function to call",
     "ckpt.template_unread": "a chat template that computes what it reaches for",
     "ckpt.timeout": "the scan took longer than it may",
     "ckpt.too_compressed": "decompresses to suspiciously much",
@@ -62,6 +63,9 @@ _UNKNOWN = {
     "ckpt.trailing_bytes": "bytes after the end of the data",
     "ckpt.truncated": "the file ends before its data does",
     "ckpt.unreadable": "the file cannot be opened or read",
+    "hub.foreign_code": "the configuration takes code from another repository",
+    "hub.own_code": "the configuration names code that comes with the model",
+    "hub.remote_kernels": "the configuration fetches kernels by name",
 }
 _HOSTILE = {
     "ckpt.archive_duplicate": "two members share one name, readers differ in which they load",
@@ -84,6 +88,7 @@ _HOSTILE = {
     "ckpt.pickle_reader": "the pickle hands bytes to a second unpickler where they cannot be followed",
     "ckpt.polyglot": "the same bytes are also a file of another format",
     "ckpt.storage_mismatch": "a tensor claims more or less data than its storage has",
+    "ckpt.target_call": "the configuration names a function to call that can run code",
     "ckpt.template_code": "a chat template reaches for the interpreter",
     "ckpt.torchscript_file": "TorchScript code that reads or writes files",
 }
