@@ -57,11 +57,20 @@ class NoZip(Exception):
 
 
 def ends_as_zip(source: Source) -> bool:
-    """Return whether the file's last bytes are the end of a zip archive, whatever its first bytes are."""
-    try:
-        return last_directory(source).size > 0
-    except (NoZip, Truncated, struct.error):
-        return False
+    """Return whether a reader that looks for a zip archive from the end finds one, whatever the first bytes are.
+
+    Such readers take the last end record in the last 64 KiB, whatever follows it, and count back to the directory.
+    """
+    tail_at = max(0, source.size - 22 - 0xFFFF)
+    tail = source.read(tail_at, source.size - tail_at)
+    found = tail.rfind(END)
+    while found >= 0:
+        size = int.from_bytes(tail[found + 12 : found + 16], "little")
+        wide = tail[max(0, found - 20) : found][:4] == _LOCATOR64
+        if wide or (0 < size <= tail_at + found and source.read(tail_at + found - size, 4) == CENTRAL):
+            return True
+        found = tail.rfind(END, 0, found)
+    return False
 
 
 def last_directory(source: Source) -> Directory:

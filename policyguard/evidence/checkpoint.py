@@ -32,16 +32,35 @@ MAX_PATHS = 1_000
 _NAMED = {
     "safetensors": (".safetensors",),
     "pickle": (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".distcp", ".metadata", ".pt2"),
-    "archive": (".npy", ".npz", ".zip", ".tar", ".gz", ".tgz", ".7z", ".bz2", ".xz"),
+    "archive": (
+        ".npy",
+        ".npz",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".tgz",
+        ".7z",
+        ".bz2",
+        ".xz",
+        ".gguf",
+        ".onnx",
+        ".h5",
+        ".hdf5",
+        ".keras",
+    ),
 }
 _SIDE_FILES = ("text", "json", "lfs_pointer", "empty")
-_ARCHIVES = ("npy", "npz", "zip", "tar", "gzip", "bz2", "xz", "lzma", "zlib", "7z")
+_ARCHIVES = (
+    "npy", "npz", "zip", "tar", "gzip", "bz2", "xz", "lzma", "zlib", "7z", "gguf", "onnx", "hdf5", "keras", "parquet",
+    "arrow",
+)  # fmt: skip
 
 
 def family(scan: CheckpointScan) -> str:
     """Return the word that rules use: `pickle` wherever one is inside, `safetensors`, `archive`, or `unknown`.
 
-    `archive` is numpy's arrays and packed files without a pickle; `unknown` is whatever was not read or not recognised.
+    `archive` is arrays, models, tables and packed files without a pickle; `unknown` is whatever was not read or not
+    recognised.
     """
     if scan.pickled:
         return "pickle"

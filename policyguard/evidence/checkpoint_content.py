@@ -6,7 +6,6 @@ be clean itself. The formats and the readers they come from are in `docs/scan.md
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from policyguard.evidence.archive_7z import MAGIC as SEVEN_ZIP
@@ -16,24 +15,34 @@ from policyguard.evidence.archive_source import Cursor, Source, Truncated
 from policyguard.evidence.archive_tar import is_tar, tar_members
 from policyguard.evidence.archive_zip import END, LOCAL, NoZip, ends_as_zip
 from policyguard.evidence.checkpoint_arrays import HeaderProblem, npy_data, scan_safetensors
+from policyguard.evidence.checkpoint_arrow import CONTINUATION, FILE_MAGIC, scan_arrow
+from policyguard.evidence.checkpoint_gguf import MAGIC as GGUF
+from policyguard.evidence.checkpoint_gguf import scan_gguf
+from policyguard.evidence.checkpoint_hdf5 import MAGIC as HDF5
+from policyguard.evidence.checkpoint_hdf5 import scan_hdf5
+from policyguard.evidence.checkpoint_onnx import looks_like_onnx, scan_onnx
+from policyguard.evidence.checkpoint_parquet import ENCRYPTED, scan_parquet
+from policyguard.evidence.checkpoint_parquet import MAGIC as PARQUET
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, DEFAULT_LIMITS, Exhausted, Findings
-from policyguard.evidence.checkpoint_settings import check_settings, check_targets
-from policyguard.evidence.checkpoint_text import names_code, template_escape
+from policyguard.evidence.checkpoint_text import scan_text
 from policyguard.evidence.checkpoint_zip import scan_zip
 from policyguard.evidence.pickle_file import probe, scan_pickles, scan_torch_tar, scan_whole
 from policyguard.evidence.pickle_machine import Broken, Dialect, Machine
 
 _NPY = b"\x93NUMPY"
 _OPAQUE = {
-    b"GGUF": "gguf", b"ggjt": "ggml", b"\x89HDF\r\n\x1a\n": "hdf5", b"\x7fELF": "executable", b"MZ": "executable",
+    b"ggjt": "ggml", b"\x7fELF": "executable", b"MZ": "executable",
     b"\xca\xfe\xba\xbe": "executable", b"\xcf\xfa\xed\xfe": "executable", b"SQLite format 3\0": "sqlite",
     b"Rar!": "rar",
-    b"PAR1": "parquet", b"ARROW1": "arrow", b"%PDF": "pdf", b"<?xml": "xml",
+    b"%PDF": "pdf", b"<?xml": "xml",
 }  # fmt: skip
 """Known formats that this scanner names and does not read: never clean."""
+_READ = {
+    PARQUET: scan_parquet, ENCRYPTED: scan_parquet, FILE_MAGIC: scan_arrow, CONTINUATION: scan_arrow, GGUF: scan_gguf,
+    HDF5: scan_hdf5,
+}  # fmt: skip
+"""Formats that their first bytes name and that are walked to their last."""
 _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-_LFS = b"version https://git-lfs.github.com/spec/"
 _PICKLED = {"pickle", "joblib", "torch_legacy", "torch_tar"}
 
 
@@ -69,10 +78,25 @@ def _scan(source: Source, findings: Findings, depth: int) -> str:
     # INVARIANT I105: the reader chooses how to read; what one reader takes for data must not be code for another.
     if kind not in _PICKLED and kind not in ("text", "json") and probe(source, findings):
         findings.add("ckpt.polyglot", f"{kind} that is also a pickle")
+    # A tar's members are looked at one by one; the last may be an archive, and the first begins where HDF5 may.
+    if kind in ("tar", "torch_tar"):
+        return kind
     if ends_as_zip(source):
         findings.add("ckpt.polyglot", f"{kind} that ends as a zip archive")
         scan_zip(source, findings, depth, scan_content)
+    if kind != "hdf5" and _holds_hdf5(source):
+        findings.add("ckpt.polyglot", f"{kind} that is also an HDF5 file")
     return kind
+
+
+def _holds_hdf5(source: Source) -> bool:
+    """HDF5's readers look for its signature at 0, 512 and every doubling."""
+    at = 512
+    while at < source.size:
+        if source.read(at, len(HDF5)) == HDF5:
+            return True
+        at *= 2
+    return False
 
 
 def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int) -> str:
@@ -87,16 +111,29 @@ def _other_than_zip(source: Source, head: bytes, findings: Findings, depth: int)
         kind = _packed(source, packing, findings, depth)
         if kind:
             return kind
-    for magic, name in _OPAQUE.items():
-        if head.startswith(magic):
-            findings.add("ckpt.code_file" if name == "executable" else "ckpt.format_opaque", name)
-            return name
+    kind = _by_magic(source, head, findings)
+    if kind:
+        return kind
+    if looks_like_onnx(head):
+        return scan_onnx(source, findings)
     if _is_safetensors(source, head):
         scan_safetensors(source, findings)
         return "safetensors"
     if _is_pickle(source, head, findings):
         return scan_pickles(source, findings, lambda inner: _nested(inner, findings, depth))
-    return _text(source, head, findings)
+    return scan_text(source, head, findings)
+
+
+def _by_magic(source: Source, head: bytes, findings: Findings) -> str:
+    """Return the format that the first bytes name, after it was walked if it is one that is read; else ""."""
+    for magic, scan in _READ.items():
+        if head.startswith(magic):
+            return scan(source, findings)
+    for magic, name in _OPAQUE.items():
+        if head.startswith(magic):
+            findings.add("ckpt.code_file" if name == "executable" else "ckpt.format_opaque", name)
+            return name
+    return ""
 
 
 def _nested(source: Source, findings: Findings, depth: int) -> None:
@@ -170,41 +207,6 @@ def _packed(source: Source, packing: str, findings: Findings, depth: int) -> str
         raise
     kind = scan_content(inner, findings, depth + 1)
     return "joblib" if kind in ("pickle", "joblib") else packing
-
-
-def _text(source: Source, head: bytes, findings: Findings) -> str:
-    if source.size > findings.limits.text_bytes or b"\0" in head:
-        return _unknown(head, findings)
-    try:
-        text = source.read(0, source.size).decode("utf-8")
-    except UnicodeDecodeError:
-        return _unknown(head, findings)
-    if _CONTROL.search(text):
-        return _unknown(head, findings)
-    if head.startswith(_LFS):
-        findings.add("ckpt.format_opaque", "a git-lfs pointer; the file itself was not fetched")
-        return "lfs_pointer"
-    if names_code(text):
-        findings.add("ckpt.code_file", "text that names code to run")
-    check_targets(text, findings)
-    values = check_settings(text, findings)
-    escape = template_escape(text, values)
-    if escape:
-        findings.add("ckpt.template_code", escape)
-    return "text" if values is None else "json"
-
-
-def _unknown(head: bytes, findings: Findings) -> str:
-    if (
-        head[:1] == b"\x08"
-        and head[1:2] in tuple(bytes([n]) for n in range(1, 16))
-        and head[2:3] in (b"\x12", b"\x1a", b":", b"B")
-    ):
-        # onnx.proto: ir_version (field 1), then producer_name, producer_version, graph or opset_import.
-        findings.add("ckpt.format_opaque", "onnx")
-        return "onnx"
-    findings.add("ckpt.format_unknown")
-    return "unknown"
 
 
 __all__ = ["DEFAULT_LIMITS", "scan_content"]

@@ -34,8 +34,11 @@ _CODES = {
     errno.ENOENT: "ckpt.missing", errno.ENOTDIR: "ckpt.missing", errno.ELOOP: "ckpt.symlink",
     errno.ENXIO: "ckpt.not_regular", errno.EISDIR: "ckpt.not_regular",
 }  # fmt: skip
-_PROMISES = {".safetensors": "safetensors", ".npy": "npy", ".npz": "npz", ".gguf": "gguf"}
-"""Suffixes of data-only formats, and the one format that keeps the promise."""
+_PROMISES = {
+    ".safetensors": "safetensors", ".npy": "npy", ".npz": "npz", ".gguf": "gguf", ".parquet": "parquet",
+    ".arrow": "arrow", ".feather": "arrow", ".onnx": "onnx", ".h5": "hdf5", ".hdf5": "hdf5",
+}  # fmt: skip
+"""Suffixes of formats that are no pickle and no archive, and the one format that keeps the promise."""
 _UNDECIDED = ("unknown", "empty", "lfs_pointer")
 
 Progress = Callable[[str, int], None]

@@ -1,67 +1,41 @@
-"""Text beside weights that a loader runs: tags that name Python, script lines, and chat templates that leave theirs.
-
-A chat template is a Jinja program, a string in `tokenizer_config.json` or a file of its own. Rendered without a sandbox
-it reaches Python through attributes whose names begin with two underscores; one that formats messages needs none.
-
-Source: jinja2 3.1, `lexer.py` for what a block is and `sandbox.py`, which refuses the same names; CVE-2024-34359 is a
-renderer without that sandbox.
-"""
+"""Text and JSON: harmless as data, unless it names code that a loader of it runs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 
-_PYTHON_TAG = re.compile(r"!!?python/|!<tag:yaml\.org,2002:python/|tag:yaml\.org,2002:python/")
-_SPELT = re.compile(r"\\+(?:u00|x)([0-7][0-9a-fA-F])|\\+(1[0-7]{2})")
-"""A character of ASCII as an escape in a string of the template: `\\u005f`, `\\x5f`, `\\137`."""
+from policyguard.evidence.archive_source import Source
+from policyguard.evidence.checkpoint_escape import names_code, template_escape
+from policyguard.evidence.checkpoint_report import Findings
+from policyguard.evidence.checkpoint_settings import check_settings, check_targets
 
-_START = re.compile(r"\{\{|\{%")
-_STRING_OR_END = re.compile(r"""\}\}|%\}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
-_REACHES = (
-    r"\|\s*attr\b|['\"]\s*_+\s*['\"]\s*[~+*%|]|\|\s*map\s*\(\s*attribute\s*=\s*[^'\"\s]"
-    r"|\b(?:lipsum|cycler|joiner|url_for|get_flashed_messages)\s*[.\[]"
-)
-_IN_A_STRING = re.compile(rf"__[A-Za-z]|{_REACHES}")
-_IN_A_FILE = re.compile(rf"[\w)\]'\"]\s*\.\s*__[A-Za-z]|\[\s*['\"]__[A-Za-z]|{_REACHES}")
-"""A file of tokens, one a line, has `{{` and `__init__` on lines of their own; that is no template."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
-def names_code(text: str) -> bool:
-    """Return whether the text is a script or has YAML tags that build Python objects."""
-    return bool(_PYTHON_TAG.search(text)) or text.startswith("#!")
+def scan_text(source: Source, head: bytes, findings: Findings) -> str:
+    """Return `text`, `json`, `lfs_pointer`, or `unknown` for what is no text; findings hold the code that it names."""
+    if source.size > findings.limits.text_bytes or b"\0" in head:
+        return _unknown(findings)
+    try:
+        text = source.read(0, source.size).decode("utf-8")
+    except UnicodeDecodeError:
+        return _unknown(findings)
+    if _CONTROL.search(text):
+        return _unknown(findings)
+    if head.startswith(_LFS):
+        findings.add("ckpt.format_opaque", "a git-lfs pointer; the file itself was not fetched")
+        return "lfs_pointer"
+    if names_code(text):
+        findings.add("ckpt.code_file", "text that names code to run")
+    check_targets(text, findings)
+    values = check_settings(text, findings)
+    escape = template_escape(text, values)
+    if escape:
+        findings.add("ckpt.template_code", escape)
+    return "text" if values is None else "json"
 
 
-def template_escape(text: str, values: Sequence[str] | None = None) -> str:
-    """Return the first part of a template that reaches beyond what it is given, empty if none does.
-
-    Args:
-        values: the texts in it, where it is JSON: then each of them is a template of its own.
-    """
-    if values is None:
-        return _escape(text, _IN_A_FILE)
-    return next(filter(None, (_escape(each, _IN_A_STRING) for each in values)), "")
-
-
-def _escape(text: str, reaches: re.Pattern[str]) -> str:
-    # INVARIANT I213: a template that reaches for Python's own attributes is code, in whatever file it lies.
-    for block in _blocks(text):
-        plain = _SPELT.sub(lambda found: chr(int(found[1], 16) if found[1] else int(found[2], 8)), block)
-        found = reaches.search(plain)
-        if found:
-            return plain[max(found.start() - 20, 0) : found.end() + 20]
-    return ""
-
-
-def _blocks(text: str) -> Iterator[str]:
-    """Yield each block between its braces; an end inside a string of the template ends nothing."""
-    at = 0
-    while start := _START.search(text, at):
-        at = start.end()
-        while (token := _STRING_OR_END.search(text, at)) and token[0][0] in "\"'":
-            at = token.end()
-        at = token.end() if token else len(text)
-        yield text[start.end() : at]
-
-
-__all__ = ["names_code", "template_escape"]
+def _unknown(findings: Findings) -> str:
+    findings.add("ckpt.format_unknown")
+    return "unknown"

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from policyguard.evidence.archive_packed import PackedBroken, unpacked
 from policyguard.evidence.archive_source import Source
 from policyguard.evidence.archive_zip import DEFLATED, STORED, Directory, Member, NoZip, archives, checksum, members
+from policyguard.evidence.checkpoint_keras import MAX_CONFIG, check_config_text
 from policyguard.evidence.checkpoint_report import CODE_SUFFIXES, Findings, Verdict
+from policyguard.evidence.checkpoint_torchscript import MAX_CODE, check_script
 from policyguard.evidence.pickle_file import Storages, scan_whole
 from policyguard.evidence.pickle_machine import Dialect
 
@@ -36,12 +38,20 @@ def _scan_archive(directory: Directory, findings: Findings, depth: int, scan: Sc
     roots = [member.name.partition("/")[0] for member in found if member.name.casefold().endswith("/data.pkl")]
     if roots:
         return _scan_torch(found, roots, findings, depth, scan)
-    names = {member.name for member in found}
-    if {"config.json", "metadata.json"} <= names and any(name.endswith(".h5") for name in names):
-        findings.add("ckpt.format_opaque", "keras")
-        return "keras"
+    is_keras = any(_is_keras(member, findings) for member in found if member.name == "config.json")
     kinds = {_scan_member(member, findings, depth, scan) for member in found if not _is_folder(member, findings)}
+    if is_keras:
+        return "keras"
     return "npz" if kinds and kinds <= {"npy"} else "zip"
+
+
+def _is_keras(member: Member, findings: Findings) -> bool:
+    """Return whether the configuration is one that Keras rebuilds a model from, after looking at what it names."""
+    content = content_of(member, findings)
+    if content is None or content.size > MAX_CONFIG or b'"class_name"' not in (data := content.read(0, content.size)):
+        return False
+    check_config_text(data, findings)
+    return True
 
 
 def _is_folder(member: Member, findings: Findings) -> bool:
@@ -155,9 +165,15 @@ def _is_script(inner: str) -> bool:
     return inner.casefold().startswith("code/") or inner.casefold() == "constants.pkl"
 
 
+def _scan_script(inner: str, member: Member, findings: Findings) -> None:
+    findings.add("ckpt.torchscript", inner)
+    if inner.casefold().endswith(".py") and (content := content_of(member, findings)) is not None:
+        check_script(content.read(0, MAX_CODE), findings)
+
+
 def _scan_other(inner: str, member: Member, findings: Findings, depth: int, scan: ScanContent) -> None:
     if _is_script(inner):
-        findings.add("ckpt.torchscript", inner)
+        _scan_script(inner, member, findings)
         return
     if inner in _TORCH_NOTES and member.method == STORED and member.size <= 64:
         content = member.data.read(0, 64)

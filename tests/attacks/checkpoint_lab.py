@@ -281,10 +281,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a template file that asks for globals": lambda: b"{% for m in ms %}{{ m.__init__.__globals__ }}{% endfor %}",
     "a class of a legacy model that is a function": lambda: legacy(module_pickle("os", "system"), []),
     "a shell script": lambda: b"#!/bin/sh\necho\n",
-    "HDF5, not read": lambda: b"\x89HDF\r\n\x1a\n" + b"\0" * 40,
-    "GGUF, not read": lambda: b"GGUF" + b"\0" * 40,
-    "keras, not read": lambda: zipped({"config.json": b"{}", "metadata.json": b"{}",
-                                       "model.weights.h5": b"\x89HDF\r\n\x1a\n"}),
+    "SQLite, not read": lambda: b"SQLite format 3\0" + b"\0" * 40,
+    "HDF5 of nothing": lambda: b"\x89HDF\r\n\x1a\n" + b"\0" * 40,
+    "GGUF of nothing": lambda: b"GGUF" + b"\0" * 40,
     "random bytes": lambda: bytes(range(255, 0, -1)),
     "nothing": lambda: b"",
 }  # fmt: skip

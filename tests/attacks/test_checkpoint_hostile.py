@@ -125,7 +125,7 @@ def test_many_braces_are_read_once() -> None:
         (HOSTILE["a tar with a link"](), "ckpt.archive_link"),
         (HOSTILE["zips nested without end"](), "ckpt.too_deep"),
         (HOSTILE["lz4, not read"](), "ckpt.compression_unknown"),
-        (HOSTILE["HDF5, not read"](), "ckpt.format_opaque"),
+        (HOSTILE["SQLite, not read"](), "ckpt.format_opaque"),
         (HOSTILE["YAML that names Python"](), "ckpt.code_file"),
         (HOSTILE["a chat template that asks for a class"](), "ckpt.template_code"),
         (HOSTILE["a chat template that spells its underscores"](), "ckpt.template_code"),
