@@ -105,6 +105,7 @@ class DigestCache:
         finally:
             os.close(fd)
         cache.doubt, cache._foreign_seal = found.doubt, found.is_sealed and key is None
+        cache._changed = bool(found.doubt)
         cache.entries = _parse(found.payload) if found.payload is not None else {}
         return cache
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import structs
@@ -181,16 +181,17 @@ class EnvironmentCollector:
 
     def __init__(
         self, baseline: str, keys: Sequence[PublicKey], *, cache: str | None = None, threshold: int = 1,
-        seal: bytes | None = None, interpreter: str | None = None,
+        seal: bytes | None = None, interpreter: str | None = None, tell: Callable[[str], object] | None = None,
     ) -> None:  # fmt: skip
         """Look with this signed baseline.
 
         Args:
             cache: a file of ours that remembers digests; sealed, and believed only if sealed, where there is a `seal`.
             interpreter: see `verify_environment`.
+            tell: told why the cache is not believed.
         """
         self._baseline, self._keys, self._threshold = baseline, tuple(keys), threshold
-        self._cache, self._seal, self._interpreter = cache, seal, interpreter
+        self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return the differences; `changed_files` holds what changed, was added, is gone, and unlike byte code."""
@@ -201,6 +202,8 @@ class EnvironmentCollector:
         baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
         cache = FileCache(self._cache, self._seal) if self._cache is not None else None
         report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter)
+        if report.doubt and self._tell is not None:
+            self._tell(report.doubt)
         unlike = {finding.name for finding in report.bytecode}
         # INVARIANT I193: byte code unlike its source is a changed file, for policies that know of no byte code, too.
         record = FrozenMap(

@@ -53,7 +53,7 @@ class FileCache:
         self._entries = _entries(opened)
         self._begun = time.time_ns()
         self._devices = _unreliable_devices()
-        self._changed = False
+        self._changed = bool(self.doubt)
 
     def digest(self, name: str, version: Version) -> str | None:
         """Return the digest of the file in this version, if it is known."""

@@ -12,6 +12,7 @@ from policyguard.cli.incident.story import Story
 from policyguard.cli.incident.weights import LOAD, has_torch, write_hostile
 from policyguard.cli.options import write_new
 from policyguard.evidence.environment import compare, make_baseline, who_changed
+from policyguard.evidence.environment_bytecode import judge_bytecode
 from policyguard.evidence.environment_files import list_files
 from policyguard.evidence.environment_owners import owners_of
 from policyguard.evidence.grants import sign_grant
@@ -137,7 +138,7 @@ def framework(lab: Lab, story: Story) -> None:
     lab.write_record()
     story.tried("ivan edits the installed labtorch/optim.py and rewrites its line in RECORD")
     listing = list_files(str(lab.environment))
-    own_word = compare(listing, owners_of(str(lab.environment), listing.files), None)
+    own_word = compare(listing, owners_of(str(lab.environment), listing.files), None, judge_bytecode(listing, {}, {}))
     story.fact("by its own RECORD the environment looks right", "nothing differs", not own_word.unlike_record)
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("against the build's signed baseline it does not", signed, "env.tampered", naming="labtorch/optim.py")
