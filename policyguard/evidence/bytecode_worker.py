@@ -49,7 +49,9 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
 def judge(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
     """Return whether this interpreter makes this byte code of this source, at this level of optimisation."""
     try:
-        made = marshal.dumps(compile(source, path, "exec", dont_inherit=True, optimize=level))
+        # Held by a name, as importlib does: what only the writer holds is written otherwise, and compared the long way.
+        code = compile(source, path, "exec", dont_inherit=True, optimize=level)
+        made = marshal.dumps(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as problem:
         return UNCOMPILABLE, f"its source does not compile: {type(problem).__name__}"
     if made == bytecode:

@@ -158,7 +158,7 @@ def _check_file(path: Path, status: os.stat_result) -> None:
         not stat.S_ISREG(status.st_mode)
         or status.st_uid != os.geteuid()
         or status.st_mode & 0o077
-        or status.st_nlink != 1
+        or status.st_nlink > 1
     ):
         raise ConfigurationError(
             f"digest cache `{path}` is not a file of mode 0600 that belongs to this account",

@@ -34,6 +34,9 @@ from policyguard.evidence.environment_cache import FileCache
 from policyguard.evidence.environment_files import Listing
 from policyguard.evidence.files import open_regular
 
+BATCH = 500
+"""After so many comparisons the cache is saved: a look that runs out of time leaves less to the next one."""
+
 REASONS = {
     "unlike": "runs other code than its source",
     "stray": "has no source beside it",
@@ -78,7 +81,7 @@ def judge_bytecode(
 
     Args:
         known: digests of byte code that a signed baseline lists, `known_files` those of the sources it was made of.
-        cache: remembers what was found equal; the caller saves it.
+        cache: remembers what was found equal; saved on the way, and again by the caller.
         interpreter: a Python of the environment's version, outside of the environment; the running one if None.
     """
     found = [Finding(name, "unread", why) for name, why in listing.unread.items()]
@@ -95,8 +98,12 @@ def judge_bytecode(
     with Compiler(interpreter) as compiler:
         look = _Look(listing, compiler.interpreter, cache)
     questions = [question for name in unknown if (question := look.question(name)) is not None]
-    for answer in answers(listing, questions, interpreter, progress):
-        look.take(*answer)
+    for begin in range(0, len(questions), BATCH):
+        told = None if progress is None else _from(begin, len(questions), progress)
+        for answer in answers(listing, questions[begin : begin + BATCH], interpreter, told):
+            look.take(*answer)
+        if cache is not None:
+            cache.save()
     return Judged(_sorted([*found, *look.findings]), tuple(sorted(look.idle)), {**equal, **look.equal}, len(questions))
 
 
@@ -210,6 +217,10 @@ def _is_loaded(head: bytes, source: str) -> bool:
     status = os.stat(source)
     stamps = (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
     return stamps == (int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little"))
+
+
+def _from(begin: int, total: int, progress: Progress) -> Progress:
+    return lambda done, _: progress(begin + done, total)
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -17,7 +17,7 @@ import tempfile
 
 import msgspec
 
-from policyguard.evidence.files import open_regular, read_all
+from policyguard.evidence.files import open_regular
 
 SEAL_PURPOSE = "seal of remembered digests 2"
 """What the key of the seal is derived for (`PrivateKey.derive`)."""
@@ -57,19 +57,17 @@ def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
 def read_own(path: str, limit_bytes: int) -> bytes | None:
     """Return the bytes of a file that only this account can have written, None if somebody else can.
 
+    A file that is replaced meanwhile is read as it was. One that is longer than the limit is cut off.
+
     Raises:
-        EvidenceError: no regular file, unreadable, longer than the limit, or changing.
+        EvidenceError: no regular file, or it cannot be opened.
     """
     descriptor, status = open_regular(path)
-    try:
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022 or status.st_nlink != 1:
+    with open(descriptor, "rb") as file:
+        # No name at all is a file that was replaced a moment ago.
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022 or status.st_nlink > 1:
             return None
-        content = bytearray()
-        if status.st_size <= limit_bytes:
-            read_all(descriptor, status, path, content.extend)
-        return bytes(content)
-    finally:
-        os.close(descriptor)
+        return file.read(limit_bytes)
 
 
 def replace_whole(path: str, data: bytes) -> None:
