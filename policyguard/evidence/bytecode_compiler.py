@@ -56,7 +56,7 @@ class Compiler:
     """One process at a time, started at the first question and again when it was lost; not for several threads."""
 
     def __init__(self, interpreter: str | None = None, *, answer_s: float = ANSWER_S) -> None:
-        self._path = interpreter or sys.executable
+        self._path = os.path.abspath(interpreter or sys.executable or "")
         self._answer_s = answer_s
         self._running: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
         self._interpreter: Interpreter | None = None

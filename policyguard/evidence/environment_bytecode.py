@@ -32,7 +32,7 @@ from policyguard.evidence.bytecode_compiler import Compiler, Interpreter
 from policyguard.evidence.bytecode_worker import DAMAGED, EQUAL, LOST, NESTED, UNCOMPILABLE, UNLIKE
 from policyguard.evidence.environment_cache import FileCache
 from policyguard.evidence.environment_files import Listing
-from policyguard.evidence.files import open_regular
+from policyguard.evidence.files import open_regular, read_small
 
 BATCH = 500
 """After so many comparisons the cache is saved: a look that runs out of time leaves less to the next one."""
@@ -52,6 +52,7 @@ _CODES = {
     UNLIKE: "unlike", DAMAGED: "damaged", NESTED: "nested", UNCOMPILABLE: "uncompilable", LOST: "uncompilable",
     UNREAD: "unread",
 }  # fmt: skip
+_MAX_SETTINGS_BYTES = 65_536
 _HOME_OF_VERSION = re.compile(r"(?:^|/)lib(?:64)?/python(\d+)\.(\d+)t?/")
 _TAG = re.compile(r"\.cpython-(\d)(\d+)(?:\.opt-[0-9A-Za-z]+)?\.pyc\Z")
 
@@ -140,7 +141,8 @@ class _Look:
             if self._cache is not None:
                 self._cache.remember_equal(question.name, digest, self._made_of(question))
         else:
-            self.findings.append(Finding(question.name, _CODES[code], detail))
+            other = f"compiled with {self._python.version}, made for {self._version}" if self._is_other_version else ""
+            self.findings.append(Finding(question.name, _CODES[code], detail or other))
 
     def _sorted_out(self, name: str) -> Question | Finding | None:
         """Return the question, or why it counts without one, or None for what Python never loads."""
@@ -166,6 +168,21 @@ class _Look:
         """The versions of Python that have a library folder here, the asked one left out."""
         homes = {match.groups() for each in self._listing.files if (match := _HOME_OF_VERSION.search(each))}
         return {home for home in homes if f"cpython-{home[0]}{home[1]}" != self._python.tag}
+
+    @property
+    def _is_other_version(self) -> bool:
+        """Whether the environment says to be of another patch release, whose compiler may write other code."""
+        return self._version not in ("", self._python.version)
+
+    @cached_property
+    def _version(self) -> str:
+        """What `pyvenv.cfg` says of the version; empty where it says nothing."""
+        try:
+            text = read_small(self._listing.path("pyvenv.cfg"), _MAX_SETTINGS_BYTES).decode("utf-8", "replace")
+        except EvidenceError:
+            return ""
+        found = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", text, re.MULTILINE)
+        return found[1] if found is not None else ""
 
     def _digest(self, name: str) -> str:
         return self._listing.bytecode[name]

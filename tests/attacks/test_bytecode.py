@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 import pytest
 
@@ -230,9 +231,14 @@ def test_assertions_cannot_be_dropped_by_moving_a_file(prefix: Path, baseline: B
 # ---- what is honest
 
 
-def written(prefix: Path, **how: object) -> None:
+def written(prefix: Path, **how: Any) -> None:
     source = prefix / SITE / "lab" / "optim.py"
-    py_compile.compile(str(source), doraise=True, **how)  # type: ignore[arg-type]
+    py_compile.compile(str(source), doraise=True, **how)
+
+
+def by_an_import(prefix: Path) -> None:
+    (prefix / CACHED).unlink()
+    learn(prefix)
 
 
 def by_a_child(prefix: Path, *options: str) -> None:
@@ -250,7 +256,7 @@ HONEST: dict[str, Callable[[Path], object]] = {
     "another file name": lambda prefix: written(prefix, dfile="/build/root/lab/optim.py"),
     "a hash of another source": lambda prefix: (prefix / CACHED).write_bytes(
         MAGIC + (3).to_bytes(4, "little") + bytes(8) + body(SOURCE)),
-    "written when it was imported": lambda prefix: ((prefix / CACHED).unlink(), learn(prefix)),
+    "written when it was imported": by_an_import,
     "compileall": by_a_child,
     "a folder that is stripped": lambda prefix: by_a_child_stripped(prefix),
     "without columns": lambda prefix: by_a_child(prefix, "-X", "no_debug_ranges"),
@@ -442,12 +448,12 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-HELLO = """import struct, sys, time
+HELLO = f"""import struct, sys, time
 def say(code, text):
     sys.stdout.buffer.write(struct.pack("<II", code, len(text)) + text)
     sys.stdout.flush()
-say(6, b"%s 3.11.0 %s")
-""" % (TAG, MAGIC.hex())
+say(6, b"{TAG} 3.11.0 {MAGIC.hex()}")
+"""
 
 
 @pytest.mark.parametrize(
@@ -481,6 +487,15 @@ def test_byte_code_of_a_python_that_was_not_named_counts(prefix: Path, baseline:
     (library / "__pycache__" / "tool.cpython-399.pyc").write_bytes(b"\x99\x0f\r\n" + bytes(12) + body(EVIL))
     names = codes(verify_environment(str(prefix), baseline))
     assert names == {"lib/python3.99/site-packages/__pycache__/tool.cpython-399.pyc": "other_python"}
+
+
+def test_another_patch_release_is_said_with_the_finding(prefix: Path, baseline: Baseline) -> None:
+    """Compilers of two patch releases may differ; who reads the finding is told which two these are."""
+    (prefix / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11.99\n")
+    other_source(prefix / CACHED)
+    (finding,) = verify_environment(str(prefix), baseline).bytecode
+    assert finding.code == "unlike"
+    assert finding.detail.endswith("made for 3.11.99")
 
 
 # ---- what comes of it

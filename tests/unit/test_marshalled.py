@@ -140,7 +140,7 @@ INNER = next(each for each in CODE.co_consts if isinstance(each, CodeType))
 )  # fmt: skip
 def test_every_field_of_code_counts(inner: dict[str, object]) -> None:
     """INVARIANT I185: the file name of a part, too; the loader replaces it only where it is the module's."""
-    consts = tuple(INNER.replace(**inner) if each is INNER else each for each in CODE.co_consts)  # type: ignore[arg-type]
+    consts = tuple(INNER.replace(**inner) if each is INNER else each for each in CODE.co_consts)
     tampered = changed(CODE, co_consts=consts)
     assert same(marshal.dumps(CODE), changed(CODE, co_consts=CODE.co_consts))
     if "co_filename" in inner:
