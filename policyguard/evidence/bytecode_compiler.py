@@ -7,6 +7,7 @@ memory: all that follows is the answer `LOST`.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import select
 import subprocess
@@ -48,6 +49,11 @@ class Interpreter(msgspec.Struct, frozen=True):
         return f"{self.tag} {self.version} {self.magic}"
 
 
+def _own() -> Interpreter:
+    tag, version = sys.implementation.cache_tag, sys.version.split(" ", 1)[0]
+    return Interpreter(tag, version, importlib.util.MAGIC_NUMBER.hex())
+
+
 class _Lost(Exception):
     """The process ended, or took too long."""
 
@@ -59,7 +65,7 @@ class Compiler:
         self._path = os.path.abspath(interpreter or sys.executable or "")
         self._answer_s = answer_s
         self._running: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
-        self._interpreter: Interpreter | None = None
+        self._interpreter = None if interpreter else _own()
 
     @property
     def interpreter(self) -> Interpreter:
