@@ -44,7 +44,7 @@ class FileCache:
         """Read the file, if it is there.
 
         Raises:
-            EvidenceError: others may write it.
+            EvidenceError: others may write it, or it is no regular file; then nothing is put in its place.
         """
         self._path, self._key = path, key
         opened = _read(path, key)
@@ -103,10 +103,7 @@ class FileCache:
 def _read(path: str, key: bytes | None) -> Opened:
     if not os.path.lexists(path):
         return Opened()
-    try:
-        data = read_own(path, MAX_CACHE_BYTES)
-    except EvidenceError as problem:
-        return Opened(doubt=problem.message)
+    data = read_own(path, MAX_CACHE_BYTES)
     # INVARIANT I190: a cache that somebody else may write, or owns, says whatever they like.
     if data is None:
         raise EvidenceError(f"`{shown(path)}`: others may write this cache, expected a file of mode 0600 of our own")

@@ -146,8 +146,8 @@ def test_a_cache_of_others_is_refused_with_and_without_a_key(prefix: Path, attac
 
 
 @pytest.mark.parametrize("kind", ["a link", "a FIFO", "a folder"])
-def test_a_cache_that_is_no_file_is_said_and_costs_time_only(prefix: Path, kind: str) -> None:
-    """Nothing is read from it."""
+def test_a_cache_that_is_no_file_is_refused(prefix: Path, kind: str) -> None:
+    """Nothing is read from it, and it is not renamed away."""
     path = prefix.parent / "cache"
     if kind == "a link":
         path.symlink_to("/etc/passwd")
@@ -155,9 +155,10 @@ def test_a_cache_that_is_no_file_is_said_and_costs_time_only(prefix: Path, kind:
         os.mkfifo(path)
     else:
         path.mkdir()
-    found, cache = looked(prefix, KEY)
-    assert found["optim.py"] != FALSE
-    assert "expected a regular file" in cache.doubt
+    before = os.lstat(path)
+    with pytest.raises(EvidenceError, match="expected a regular file"):
+        looked(prefix, KEY)
+    assert os.lstat(path) == before
 
 
 WRITER = """
