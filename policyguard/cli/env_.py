@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -90,9 +91,11 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
     report = compare(listing, owners_of(str(prefix), listing.files), None, judged)
     say(f"{out}: {len(listing.files)} files of {prefix}, {len(judged.equal)} of byte code like their source, "
         f"signed by {private.public.keyid[:16]}")  # fmt: skip
-    for each in judged.findings:
+    for each in judged.findings[:_MOST_SHOWN]:
         word = "is listed now" if each.name in stray else "is not listed"
         say(f"  look at {each.name}: {_why(each)}; it {word}", fg="yellow")
+    if len(judged.findings) > _MOST_SHOWN:
+        say(f"  and at {len(judged.findings) - _MOST_SHOWN} more", fg="yellow")
     for name in ("unlike_record", "doubly_owned", "autorun"):
         found = getattr(report, name)
         if found:
@@ -121,8 +124,8 @@ def verify(
     prefix = _environment(prefix)
     config = settings(key=key)
     look = None if own_word else _look(config.looks.environment, baseline_file, signer)
-    kept, python = (given or (getattr(look, name) if look is not None else None)
-                    for name, given in (("cache", cache), ("interpreter", interpreter)))  # fmt: skip
+    kept = cache or (look.cache if look is not None else None)
+    python = interpreter or (look.interpreter if look is not None else None)
     began = time.perf_counter()
     expected = None
     if look is not None:
@@ -212,10 +215,13 @@ def _bar() -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with click.progressbar(length=1, label="comparing byte code", file=sys.stderr) as bar:
+    with ExitStack() as shown:
+        bars: list[Any] = []
 
         def tell(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            if not bars:
+                bar = click.progressbar(length=total, label="comparing byte code", file=sys.stderr)
+                bars.append(shown.enter_context(bar))
+            bars[0].update(done - bars[0].pos)
 
         yield tell

@@ -125,7 +125,7 @@ class Compiler:
             return self._running[options]
         process = subprocess.Popen(
             [self._path, *_ISOLATED, *options, "-c", _START, _HOME],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), cwd="/",
         )  # fmt: skip
         self._running[options] = process
         code, name = _answer(process, self._answer_s)
@@ -133,6 +133,11 @@ class Compiler:
             raise _Lost("it is no interpreter")
         self._interpreter = Interpreter(*name.split(" "))
         return process
+
+
+def _environment() -> dict[str, str]:
+    """Return where libraries lie, as this process was told: some builds of Python do not start without."""
+    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 
 
 def _answer(process: subprocess.Popen[bytes], within_s: float) -> tuple[int, str]:

@@ -54,7 +54,7 @@ _CODES = {
 }  # fmt: skip
 _MAX_SETTINGS_BYTES = 65_536
 _HOME_OF_VERSION = re.compile(r"(?:^|/)lib(?:64)?/python(\d+)\.(\d+)t?/")
-_TAG = re.compile(r"\.cpython-(\d)(\d+)(?:\.opt-[0-9A-Za-z]+)?\.pyc\Z")
+_TAG = re.compile(r".*\.(cpython-\d+)(?!\d)[^/]*\.pyc\Z", re.DOTALL)
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -156,18 +156,20 @@ class _Look:
 
     def _of_another(self, name: str, head: bytes) -> Finding | None:
         """Return why byte code counts that the asked interpreter does not load for a source beside it, if it does."""
-        if head[:4] == self._magic and not any(source_digest(self._listing, each) for each in _sources(name)):
-            return Finding(name, "stray")
-        tag = _TAG.search(name)
-        if not self._other_homes or (tag is not None and tag.groups() not in self._other_homes):
+        if head[:4] == self._magic:
+            has_source = any(source_digest(self._listing, each) for each in _sources(name))
+            return None if has_source else Finding(name, "stray")
+        tag = _TAG.match(name)
+        if not self._other_tags or (tag is not None and tag[1] not in self._other_tags):
             return None
-        return Finding(name, "other_python", f"expected {self._python.tag}")
+        return Finding(name, "other_python", f"expected {self._python.tag} {self._python.version}")
 
     @cached_property
-    def _other_homes(self) -> set[tuple[str | None, ...]]:
-        """The versions of Python that have a library folder here, the asked one left out."""
-        homes = {match.groups() for each in self._listing.files if (match := _HOME_OF_VERSION.search(each))}
-        return {home for home in homes if f"cpython-{home[0]}{home[1]}" != self._python.tag}
+    def _other_tags(self) -> set[str]:
+        """The tags of Pythons that have a library folder here and may not be the asked one."""
+        homes = (_HOME_OF_VERSION.search(each) for each in self._listing.files)
+        tags = {f"cpython-{home[1]}{home[2]}" for home in homes if home is not None}
+        return tags if self._is_other_version else tags - {self._python.tag}
 
     @property
     def _is_other_version(self) -> bool:

@@ -498,6 +498,19 @@ def test_another_patch_release_is_said_with_the_finding(prefix: Path, baseline: 
     assert finding.detail.endswith("made for 3.11.99")
 
 
+def test_a_tag_of_ours_with_another_magic_is_not_harmless_where_the_release_is_another(
+    prefix: Path, baseline: Baseline
+) -> None:
+    """A release candidate has another magic number: what we do not load, the environment's Python may."""
+    (prefix / CACHED).write_bytes(b"\x99\x0d\r\n" + header_of(prefix / CACHED)[4:] + body(EVIL))
+    runner = CACHED.replace(TAG, f"{TAG}-pytest-9.0.1")
+    (prefix / runner).write_bytes(MAGIC + bytes(12) + body(SOURCE))
+    assert verify_environment(str(prefix), baseline).idle_bytecode == (runner, CACHED)
+    (prefix / "pyvenv.cfg").write_text("version = 3.11.99\n")
+    report = verify_environment(str(prefix), baseline)
+    assert (codes(report), report.idle_bytecode) == ({CACHED: "other_python"}, (runner,))
+
+
 # ---- what comes of it
 
 
