@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.bytecode_compare import Progress
 from policyguard.evidence.environment import (
     MAX_BASELINE_BYTES,
+    Baseline,
     EnvironmentReport,
     compare,
     make_baseline,
@@ -88,14 +89,18 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
         judged = judge_bytecode(listing, {}, {}, interpreter=_text(interpreter), progress=progress)
     stray = {each.name: listing.bytecode[each.name] for each in judged.findings if each.code == "stray"}
     (replace_file if force else write_new)(out, make_baseline(listing, (private,), {**judged.equal, **stray}))
-    report = compare(listing, owners_of(str(prefix), listing.files), None, judged)
     say(f"{out}: {len(listing.files)} files of {prefix}, {len(judged.equal)} of byte code like their source, "
         f"signed by {private.public.keyid[:16]}")  # fmt: skip
-    for each in judged.findings[:_MOST_SHOWN]:
+    _say_doubtful(compare(listing, owners_of(str(prefix), listing.files), None, judged), stray)
+
+
+def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
+    """Say what somebody should look at before the baseline is used."""
+    for each in report.bytecode[:_MOST_SHOWN]:
         word = "is listed now" if each.name in stray else "is not listed"
         say(f"  look at {each.name}: {_why(each)}; it {word}", fg="yellow")
-    if len(judged.findings) > _MOST_SHOWN:
-        say(f"  and at {len(judged.findings) - _MOST_SHOWN} more", fg="yellow")
+    if len(report.bytecode) > _MOST_SHOWN:
+        say(f"  and at {len(report.bytecode) - _MOST_SHOWN} more", fg="yellow")
     for name in ("unlike_record", "doubly_owned", "autorun"):
         found = getattr(report, name)
         if found:
@@ -127,9 +132,7 @@ def verify(
     kept = cache or (look.cache if look is not None else None)
     python = interpreter or (look.interpreter if look is not None else None)
     began = time.perf_counter()
-    expected = None
-    if look is not None:
-        expected = read_baseline(read_small(str(look.baseline), MAX_BASELINE_BYTES), look.keys, look.threshold)
+    expected = _baseline(look) if look is not None else None
     remembered = FileCache(str(kept), cache_seal(config, is_required=key is not None)) if kept else None
     with _bar() as progress:
         report = verify_environment(
@@ -144,6 +147,10 @@ def verify(
     else:
         _say_report(prefix, report, names, time.perf_counter() - began)
     return FINDINGS if found else OK
+
+
+def _baseline(look: EnvironmentLook) -> Baseline:
+    return read_baseline(read_small(str(look.baseline), MAX_BASELINE_BYTES), look.keys, look.threshold)
 
 
 def _environment(prefix: Path) -> Path:

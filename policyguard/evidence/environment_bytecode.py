@@ -86,14 +86,7 @@ def judge_bytecode(
         interpreter: a Python of the environment's version, outside of the environment; the running one if None.
     """
     found = [Finding(name, "unread", why) for name, why in listing.unread.items()]
-    equal: dict[str, str] = {}
-    unknown = []
-    for name, digest in listing.bytecode.items():
-        # INVARIANT I191: the baseline speaks for byte code only together with the source that it was compared with.
-        if known.get(name) == digest and all(known_files.get(at) == listing.files.get(at) for at in _sources(name)):
-            equal[name] = digest
-        else:
-            unknown.append(name)
+    equal, unknown = _known(listing, known, known_files)
     if not unknown:
         return Judged(_sorted(found), (), equal)
     with Compiler(interpreter) as compiler:
@@ -106,6 +99,21 @@ def judge_bytecode(
         if cache is not None:
             cache.save()
     return Judged(_sorted([*found, *look.findings]), tuple(sorted(look.idle)), {**equal, **look.equal}, len(questions))
+
+
+def _known(
+    listing: Listing, known: Mapping[str, str], known_files: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the byte code that the baseline speaks for, with its digests, and the names of the rest."""
+    equal: dict[str, str] = {}
+    unknown = []
+    for name, digest in listing.bytecode.items():
+        # INVARIANT I191: the baseline speaks for byte code only together with the source that it was compared with.
+        if known.get(name) == digest and all(known_files.get(at) == listing.files.get(at) for at in _sources(name)):
+            equal[name] = digest
+        else:
+            unknown.append(name)
+    return equal, unknown
 
 
 class _Look:

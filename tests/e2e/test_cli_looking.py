@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import py_compile
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -248,3 +249,25 @@ def process(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-P", "-c", start, *words], cwd=lab.code, env=environment, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
+
+
+def test_the_launcher_seals_what_it_remembers(tmp_path: Path) -> None:
+    """With the guard's key: a cache without its seal is said, and replaced; a worker has no key, and reads it."""
+    lab = Lab(tmp_path / "lab")
+    lab.close()
+    settings = lab.root / "policyguard.yaml"
+    settings.write_text(settings.read_text().replace("{baseline: b", "{cache: env.cache, baseline: b"))
+    cache = lab.root / "env.cache"
+    cache.write_bytes(b"policyguard environment-digests 2 unsealed\n\x80")
+    cache.chmod(0o600)
+    job, until = lab.root / "job.yaml", str(lab.root / "out" / "r")
+    job.write_text("subject: user:bob\nresource: job:team/vision/r\nproperties: {gpus: 16}\n")
+    Path(until).touch()
+    words = ("--job", str(job), "--", lab.python, "train.py", until)
+    first, second = (process(lab, "run", "--out", str(lab.root / "d.json"), *words) for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "env.cache: not believed, everything is hashed again: it has no seal" in first.stderr
+    assert "not believed" not in second.stderr
+    assert re.match(rb"policyguard environment-digests 2 [0-9a-f]{64}\n", cache.read_bytes())
+    check = process(lab, "verify", str(lab.root / "d.json"), "--audience", "local", *words)
+    assert check.returncode == 0, check.stderr
