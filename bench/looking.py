@@ -1,4 +1,4 @@
-"""How long looking takes: an environment of 3,000 files cold and warm, and a checkpoint of 1 GiB beyond its hash.
+"""How long looking takes: an environment of 3,000 files cold and warm, its byte code, a checkpoint beyond its hash.
 
     python -m bench.looking [FOLDER]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import py_compile
 import random
 import subprocess
 import sys
@@ -22,9 +23,20 @@ from policyguard.cli.incident.weights import tensor_pickle
 from policyguard.evidence.checkpoint_digest import key_of
 from policyguard.evidence.checkpoint_scan import Options, scan_file
 from policyguard.evidence.environment import Baseline, verify_environment
+from policyguard.evidence.environment_bytecode import judge_bytecode
+from policyguard.evidence.environment_cache import FileCache
 from policyguard.evidence.environment_files import list_files
 
 FILES, MEAN_BYTES, GIB = 3_000, 40_000, 1 << 30
+MEAN_FUNCTIONS = 40
+FUNCTION = """
+def step{name}(weight, gradient, rate={number}, *, clip=None):
+    '''Return the weight after one step.'''
+    if clip is not None and abs(gradient) > clip:
+        gradient = clip if gradient > 0 else -clip
+    return [weight - rate * each for each in (gradient, {number})]
+"""
+SEAL = b"\7" * 32
 QUIET_S = 6
 
 
@@ -34,6 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=where) as name:
         folder = Path(name)
         environment(folder)
+        bytecode(folder)
         checkpoint(folder)
 
 
@@ -51,12 +64,45 @@ def environment(folder: Path) -> None:
     os.sync()
     plain, bare = best(lambda: hash_plainly(prefix)), best(lambda: hash_here(prefix.rglob("*")))
     cold = best(lambda: verify_environment(str(prefix), baseline))
-    verify_environment(str(prefix), baseline, cache=cache)
-    warm = best(lambda: verify_environment(str(prefix), baseline, cache=cache))
-    report = verify_environment(str(prefix), baseline, cache=cache)
+    verify_environment(str(prefix), baseline, cache=FileCache(cache))
+    warm = best(lambda: verify_environment(str(prefix), baseline, cache=FileCache(cache)))
+    sealed = f"{cache}.sealed"
+    verify_environment(str(prefix), baseline, cache=FileCache(sealed, SEAL))
+    checked = best(lambda: verify_environment(str(prefix), baseline, cache=FileCache(sealed, SEAL)))
+    report = verify_environment(str(prefix), baseline, cache=FileCache(sealed, SEAL))
     assert report.is_clean
     print(f"environment, {FILES} files: sha256sum {plain:.3f} s, hashlib {bare:.3f} s, cold {cold:.3f} s "
-          f"({cold / bare:.2f} x hashlib), warm {warm:.3f} s ({report.read} files read)")  # fmt: skip
+          f"({cold / bare:.2f} x hashlib), warm {warm:.3f} s, warm and sealed {checked:.3f} s "
+          f"({report.read} files read)")  # fmt: skip
+
+
+def bytecode(folder: Path) -> None:
+    """Measure an environment whose modules are compiled: byte code in the baseline, not in it, and remembered."""
+    prefix, cache = folder / "compiled", str(folder / "compiled.cache")
+    pick = random.Random(2)
+    for number in range(FILES):
+        path = prefix / f"package{number % 100}" / f"module{number}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count = int(pick.expovariate(1 / MEAN_FUNCTIONS)) + 1
+        path.write_text("".join(FUNCTION.format(name=name, number=pick.random()) for name in range(count)))
+        py_compile.compile(str(path), doraise=True)
+    listing = list_files(str(prefix))
+    judged = judge_bytecode(listing, {}, {})
+    assert not judged.findings
+    known = Baseline(files=listing.files, bytecode=judged.equal, version=2)
+    unknown = Baseline(files=listing.files)
+    time.sleep(QUIET_S)
+    os.sync()
+    bare = best(lambda: hash_here(prefix.rglob("*")))
+    cold = best(lambda: verify_environment(str(prefix), known))
+    compared = best(lambda: verify_environment(str(prefix), unknown))
+    verify_environment(str(prefix), unknown, cache=FileCache(cache, SEAL))
+    warm = best(lambda: verify_environment(str(prefix), unknown, cache=FileCache(cache, SEAL)))
+    report = verify_environment(str(prefix), unknown, cache=FileCache(cache, SEAL))
+    assert report.is_clean
+    print(f"byte code of {FILES} modules: hashlib over all {bare:.3f} s, cold with the baseline's {cold:.3f} s "
+          f"({cold / bare:.2f} x hashlib), each compared with its source {compared:.2f} s, "
+          f"remembered {warm:.3f} s ({report.compared} compared)")  # fmt: skip
 
 
 def hash_plainly(prefix: Path) -> None:

@@ -13,7 +13,7 @@
     gpgKeyring: keyring.gpg       # the only GPG keys that sign commits, as `gpg --export` writes them
     accepted: accepted            # ids of commits and trees that were reviewed before
     signedCommits: required       # an unsigned commit is work of somebody unknown
-    environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE}
+    environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE, interpreter: FILE}
     checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
     quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
     grants: {folder: grants, keys: ["ed25519:..."]}

@@ -1,6 +1,6 @@
 """What the configuration says about looking: baseline, producers of checkpoints, quotas, grants, and running jobs.
 
-    environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?}
+    environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?, interpreter: FILE?}
     checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
     quota: {file: FILE} | {command: [WORD...]}
     grants: {folder: FOLDER, keys: [KEY...]}
@@ -31,6 +31,8 @@ class EnvironmentLook:
     keys: tuple[PublicKey, ...]
     threshold: int = 1
     cache: Path | None = None
+    interpreter: Path | None = None
+    """A Python of the environment's version, outside of it, that byte code is compared with; None is our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +90,18 @@ def with_look(looks: Looks, name: str, data: Value, source: Path) -> Looks:
     section = _Section(data, source, name)
     match name:
         case "environment":
-            section.check(("baseline", "keys"), ("threshold", "cache"))
+            section.check(("baseline", "keys"), ("threshold", "cache", "interpreter"))
             keys = section.keys("keys")
             environment = EnvironmentLook(
                 baseline=section.path("baseline"), keys=keys, threshold=section.threshold(len(keys)),
-                cache=section.path("cache") if "cache" in section.data else None,
+                cache=section.optional_path("cache"), interpreter=section.optional_path("interpreter"),
             )  # fmt: skip
             return replace(looks, environment=environment)
         case "checkpoints":
             section.check((), ("producers", "classes", "cache"))
             checkpoints = CheckpointLook(
                 producers=section.producers(), classes=section.classes(),
-                cache=section.path("cache") if "cache" in section.data else None,
+                cache=section.optional_path("cache"),
             )  # fmt: skip
             return replace(looks, checkpoints=checkpoints)
         case "grants":
@@ -146,6 +148,9 @@ class _Section:
 
     def path(self, name: str) -> Path:
         return self.source.parent / self.text(name, self.data[name])
+
+    def optional_path(self, name: str) -> Path | None:
+        return self.path(name) if name in self.data else None
 
     def texts(self, name: str, data: Value = EMPTY_MAP) -> tuple[str, ...]:
         value = self.data[name] if data is EMPTY_MAP else data

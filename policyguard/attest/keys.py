@@ -145,6 +145,16 @@ class PrivateKey:
             raise SigningError("found no Ed25519 private key, expected one unencrypted `PRIVATE KEY` PEM block")
         return cls(der[len(_PKCS8) :])
 
+    def derive(self, purpose: str) -> bytes:
+        """Return 32 secret bytes for this purpose alone: HKDF-SHA256 of the seed (RFC 5869).
+
+        They say nothing of the seed, and nothing of what is derived for another purpose.
+        """
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        return HKDF(SHA256(), length=32, salt=None, info=f"policyguard {purpose}".encode()).derive(self._seed)
+
     def to_pem(self) -> bytes:
         """Return the unencrypted `PRIVATE KEY` PEM text; keep it in a file of mode 0600."""
         return _armour(_PKCS8 + self._seed, _PRIVATE)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from policyguard.cli.options import read_input
+from policyguard.cli.options import cache_seal, read_input
+from policyguard.cli.output import say
 from policyguard.config import Config
-from policyguard.config_looks import Looks
+from policyguard.config_looks import EnvironmentLook, Looks
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
@@ -34,10 +35,14 @@ from policyguard.policy.reader import read_value
 MAX_JOB_BYTES = 262_144
 
 
-def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
-    """Return what looks at such a request: the same at the decision, at every worker and at every later look."""
+def job_collectors(looks: Looks, request: Request, seal: bytes | None = None) -> tuple[Collector, ...]:
+    """Return what looks at such a request: the same at the decision, at every worker and at every later look.
+
+    Args:
+        seal: what remembered digests are sealed with (`cache_seal`).
+    """
     checkpoints = looks.checkpoints
-    options = Options(extra_globals=checkpoints.classes, cache=_digest_cache(checkpoints.cache))
+    options = Options(extra_globals=checkpoints.classes, cache=digest_cache(checkpoints.cache, seal))
     if request.resource.type == "checkpoint":
         return (IdentityCollector(), CheckpointCollector(options, checkpoints.producers))
     if request.resource.type == "dataset":
@@ -47,11 +52,7 @@ def job_collectors(looks: Looks, request: Request) -> tuple[Collector, ...]:
         _grants(looks),
     ]  # fmt: skip
     if looks.environment is not None:
-        environment = looks.environment
-        cache = str(environment.cache) if environment.cache is not None else None
-        collectors.append(EnvironmentCollector(
-            str(environment.baseline), environment.keys, cache=cache, threshold=environment.threshold
-        ))  # fmt: skip
+        collectors.append(_environment(looks.environment, seal))
     else:
         collectors.append(UncomparedEnvironment())
     if looks.quota is not None:
@@ -64,9 +65,30 @@ def _grants(looks: Looks) -> GrantCollector:
     return GrantCollector(str(looks.grants.folder), looks.grants.keys) if looks.grants is not None else GrantCollector()
 
 
-def _digest_cache(path: Path | None) -> DigestCache:
-    """Return the cache of the configuration, else one that lives as long as this process: a watch looks often."""
-    return DigestCache.open(path) if path is not None else DigestCache()
+def _environment(look: EnvironmentLook, seal: bytes | None) -> EnvironmentCollector:
+    cache, interpreter = (str(path) if path is not None else None for path in (look.cache, look.interpreter))
+    return EnvironmentCollector(
+        str(look.baseline), look.keys, cache=cache, threshold=look.threshold, seal=seal, interpreter=interpreter,
+        tell=lambda doubt: say_doubt(look.cache, doubt),
+    )  # fmt: skip
+
+
+def digest_cache(path: Path | None, seal: bytes | None) -> DigestCache:
+    """Return the cache of checkpoints' digests; says on standard error if what it holds is not believed.
+
+    Without a path it lives as long as this process: a watch looks often.
+    """
+    if path is None:
+        return DigestCache()
+    cache = DigestCache.open(path, key=seal)
+    say_doubt(path, cache.doubt)
+    return cache
+
+
+def say_doubt(path: Path | None, doubt: str) -> None:
+    """Say on standard error that a cache is not believed, and why; nothing if there is no doubt."""
+    if doubt:
+        say(f"{path}: not believed, everything is hashed again: {doubt}", err=True, fg="yellow")
 
 
 def reviewing_collectors(config: Config, request: Request) -> Collectors:
@@ -74,7 +96,10 @@ def reviewing_collectors(config: Config, request: Request) -> Collectors:
 
     A worker needs no approvals: what it must measure again, the bound facts, is the same with and without.
     """
-    files, plain = review_files(config), job_collectors(config.looks, request)
+    looks = config.looks
+    has_cache = looks.checkpoints.cache or (looks.environment and looks.environment.cache)
+    seal = cache_seal(config, is_required=True) if has_cache else None
+    files, plain = review_files(config), job_collectors(looks, request, seal)
     if files == ReviewFiles():
         return plain
 

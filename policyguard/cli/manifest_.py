@@ -72,9 +72,9 @@ def sign(
     keys = _producers(producer_key)
     keys.setdefault(producer, (private.public,))
     before = verify_manifest(_read(manifest_path(previous)), keys) if previous is not None else None
-    options = settings().looks.checkpoints
+    config = settings()
     with progress_bar([checkpoint]) as progress:
-        scans = scan_paths([checkpoint], scan_options(options, progress=progress))
+        scans = scan_paths([checkpoint], scan_options(config, progress=progress))
     try:
         manifest = manifest_of(
             checkpoint, scans, producer=producer, run=run, step=step, now=time.time_ns(), previous=before,
@@ -110,11 +110,11 @@ def verify(checkpoints: tuple[Path, ...], producer_key: tuple[str, ...], as_json
             help="give --producer-key TYPE:ID=KEY, or `checkpoints: {producers: ...}` in a policyguard.yaml",
         )
     manifests: list[Manifest] = []
-    options = settings().looks.checkpoints
+    config = settings()
     with progress_bar(checkpoints) as progress:
         for checkpoint in checkpoints:
             manifest = verify_manifest(_read(manifest_path(checkpoint)), producers)
-            scans = scan_paths([checkpoint], scan_options(options, progress=progress))
+            scans = scan_paths([checkpoint], scan_options(config, progress=progress))
             check_files(manifest, checkpoint, scans)
             manifests.append(manifest)
             worst = max((scan.verdict for scan in scans), key=list(Verdict).index)

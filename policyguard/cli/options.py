@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import click
 
 from policyguard.config import PATHS, VARIABLE, Config, find_config
-from policyguard.errors import ConfigurationError, RequestError
+from policyguard.errors import ConfigurationError, RequestError, SigningError
+from policyguard.evidence.sealed import SEAL_PURPOSE
 from policyguard.guard import Collectors, Guard
+from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.snapshots import kind_of, read_bounded, read_start
@@ -73,6 +75,22 @@ def passphrase() -> bytes | None:
     """Return the passphrase of wrapped keys from the environment, if there is one."""
     found = os.environ.get(PASSPHRASE_VARIABLE)
     return os.fsencode(found) if found else None
+
+
+def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
+    """Return what remembered digests are sealed with, derived from the private key; None where there is no key.
+
+    Raises:
+        SigningError: the key is required, and cannot be used.
+    """
+    if config.key is None:
+        return None
+    try:
+        return read_private_key(config.key, passphrase=passphrase()).derive(SEAL_PURPOSE)
+    except SigningError:
+        if is_required:
+            raise
+        return None
 
 
 def read_request(source: str) -> Request:

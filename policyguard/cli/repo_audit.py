@@ -13,7 +13,7 @@ import click
 from policyguard.attest.note import NoteKey
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.audit_ import MAX_NOTE_FILE_BYTES
+from policyguard.cli.audit_reviews import MAX_NOTE_FILE_BYTES
 from policyguard.cli.main import FINDINGS, OK
 from policyguard.cli.options import (
     json_option,

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
+from policyguard.cli.jobs import digest_cache
 from policyguard.cli.main import FINDINGS, OK
-from policyguard.cli.options import json_option, settings
+from policyguard.cli.options import cache_seal, json_option, settings
 from policyguard.cli.output import flat, say, say_json
-from policyguard.config_looks import CheckpointLook
+from policyguard.config import Config
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.checkpoint_digest import DigestCache
 from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
 from policyguard.evidence.checkpoint_scan import Options, Progress, scan_paths
 from policyguard.evidence.second_opinion import SecondOpinion
@@ -42,10 +42,10 @@ def command(
 
     Exits with 0 if every file is clean, with 1 if one is hostile, unknown or missing.
     """
-    look = settings().looks.checkpoints
+    config = settings()
     other = SecondOpinion() if second_opinion else None
     with progress_bar(paths) as progress:
-        scans = scan_paths(paths, scan_options(look, classes, cache, progress))
+        scans = scan_paths(paths, scan_options(config, classes, cache, progress))
     if other is not None:
         scans = tuple(map(other.on, scans))
     for scan in scans:
@@ -60,16 +60,17 @@ def command(
 
 
 def scan_options(
-    look: CheckpointLook, classes: Sequence[str] = (), cache: Path | None = None, progress: Progress | None = None
+    config: Config, classes: Sequence[str] = (), cache: Path | None = None, progress: Progress | None = None
 ) -> Options:
     """Return how to scan by this configuration and these options."""
     for name in classes:
         if "." not in name.strip("."):
             raise click.UsageError(f"--class: found `{name}`, expected MODULE.NAME")
     extra = frozenset((name.rpartition(".")[0], name.rpartition(".")[2]) for name in classes)
+    look = config.looks.checkpoints
     path = cache or look.cache
     try:
-        digests = DigestCache.open(path) if path is not None else None
+        digests = digest_cache(path, cache_seal(config, is_required=False) if path is not None else None)
     except OSError as problem:
         raise ConfigurationError(f"{path}: {(problem.strerror or 'cannot be opened').lower()}") from problem
     return Options(extra_globals=look.classes | extra, cache=digests, progress=progress)

@@ -1,8 +1,9 @@
-"""SHA-256 of open files, streamed, and a cache of digests that only this account can have written.
+"""SHA-256 of open files, streamed, and a cache of digests that only this account, or the holder of a key, has written.
 
 A cached digest is used only for a file whose device, inode, size, modification and change time are all the same, that
 was already quiet for `QUIET_S` when it was hashed, on a file system that keeps change times honestly. Whoever writes
-the file cannot set its change time back. What this does not stop: root, and a raw write to the disk.
+the file cannot set its change time back. What this does not stop: root, and a raw write to the disk. Where there is a
+key the cache is sealed (`sealed.py`), and believed only if the seal is right.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.archive_source import Truncated
+from policyguard.evidence.sealed import replace_whole, sealed, unsealed
 
 BLOCK = 2**20
 QUIET_S = 120
@@ -30,7 +31,7 @@ HONEST_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
 """Local file systems that stamp mapped writes. Not tmpfs (never writes back), not network ones (the server's clock)."""
 
 MAX_ENTRIES = 100_000
-_VERSION = 1
+KIND = "checkpoint-digests"
 Progress = Callable[[int], None]
 Key = tuple[int, int, int, int, int]
 
@@ -58,12 +59,18 @@ def key_of(status: os.stat_result) -> Key:
 
 @dataclass(slots=True)
 class DigestCache:
-    """Digests by file state, in memory; `open` reads and `save` writes the file behind it, where there is one."""
+    """Digests by file state, in memory; `open` reads and `save` writes the file behind it, where there is one.
+
+    `doubt` says why the file that is there was not believed.
+    """
 
     path: Path | None = None
     filesystems: frozenset[str] = HONEST_FILESYSTEMS
     clock_ns: Callable[[], int] = time.time_ns
     entries: dict[Key, str] = field(default_factory=dict)
+    key: bytes | None = field(default=None, repr=False)
+    doubt: str = ""
+    _foreign_seal: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _changed: bool = False
 
@@ -72,15 +79,19 @@ class DigestCache:
         cls,
         path: Path,
         *,
+        key: bytes | None = None,
         filesystems: frozenset[str] = HONEST_FILESYSTEMS,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> DigestCache:
-        """Return the cache kept at `path`, empty if there is none or it is not of this version.
+        """Return the cache kept at `path`, empty if there is none or it cannot be believed.
+
+        Args:
+            key: what the file is sealed with; without one it is believed as a file of this account.
 
         Raises:
             ConfigurationError: the file or its folder could have been written by somebody else.
         """
-        cache = cls(path, filesystems, clock_ns)
+        cache = cls(path, filesystems, clock_ns, key=key)
         _check_folder(path.parent)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -90,9 +101,12 @@ class DigestCache:
             raise ConfigurationError(f"digest cache `{path}`: {problem.strerror}") from None
         try:
             _check_file(path, os.fstat(fd))
-            cache.entries = _parse(_all_of(fd))
+            found = unsealed(KIND, _all_of(fd), key)
         finally:
             os.close(fd)
+        cache.doubt, cache._foreign_seal = found.doubt, found.is_sealed and key is None
+        cache._changed = bool(found.doubt)
+        cache.entries = _parse(found.payload) if found.payload is not None else {}
         return cache
 
     def find(self, status: os.stat_result, path: Path) -> str | None:
@@ -114,22 +128,13 @@ class DigestCache:
     def save(self) -> None:
         """Write the cache, whole or not at all; a crash leaves the old file or the new one."""
         with self._lock:
-            if not self._changed or self.path is None:
+            # What another one sealed stays: without its key we could only replace it by what it does not believe.
+            if not self._changed or self.path is None or self._foreign_seal:
                 return
             kept = list(self.entries.items())[-MAX_ENTRIES:]
-            data = json.dumps({"version": _VERSION, "digests": [[*key, digest] for key, digest in kept]})
+            data = json.dumps({"digests": [[*key, digest] for key, digest in kept]})
             self._changed = False
-        path = self.path
-        fd, name = tempfile.mkstemp(dir=path.parent, prefix=".digests-")
-        try:
-            with open(fd, "w", encoding="ascii") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        replace_whole(str(self.path), sealed(KIND, data.encode(), self.key))
 
     def _is_honest(self, path: Path) -> bool:
         return filesystem_of(path) in self.filesystems
@@ -153,7 +158,7 @@ def _check_file(path: Path, status: os.stat_result) -> None:
         not stat.S_ISREG(status.st_mode)
         or status.st_uid != os.geteuid()
         or status.st_mode & 0o077
-        or status.st_nlink != 1
+        or status.st_nlink > 1
     ):
         raise ConfigurationError(
             f"digest cache `{path}` is not a file of mode 0600 that belongs to this account",
@@ -170,12 +175,9 @@ def _all_of(fd: int) -> bytes:
 
 def _parse(data: bytes) -> dict[Key, str]:
     try:
-        content = json.loads(data)
-        if content["version"] != _VERSION:
-            return {}
         return {
             (int(dev), int(inode), int(size), int(mtime), int(ctime)): digest
-            for dev, inode, size, mtime, ctime, digest in content["digests"]
+            for dev, inode, size, mtime, ctime, digest in json.loads(data)["digests"]
             if type(digest) is str and len(digest) == 64
         }
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+from msgspec import structs
 
 from policyguard.attest.dsse import Envelope, check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.bytecode_compare import Progress
 from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.environment_bytecode import Finding, Judged, judge_bytecode
+from policyguard.evidence.environment_cache import FileCache
 from policyguard.evidence.environment_files import Listing, list_files
 from policyguard.evidence.environment_owners import AUTORUN, Owners, owners_of
 from policyguard.evidence.files import read_small, shown
@@ -32,18 +36,24 @@ MAX_LISTED = 1_000
 
 
 class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a clean build had installed; names are relative to the environment."""
+    """What a clean build had installed; names are relative to the environment.
+
+    `bytecode` is what the build found in `__pycache__`, equal to its source. Version 1 did not list it; then each is
+    compared with its source where it is found.
+    """
 
     files: dict[str, str]
     version: int = 1
+    bytecode: dict[str, str] = {}
 
 
 class EnvironmentReport(msgspec.Struct, frozen=True):
     """How an environment differs from its baseline, each tuple sorted.
 
     `changed` and `added` and `removed` are relative to the baseline; `autorun` is what would run by itself and is not
-    in it. The others need no baseline: files that no distribution owns, that two own, or that differ from RECORD, and
-    byte code without source.
+    in it; `bytecode` is what Python would run in place of a source that is not like it, and what could not be compared.
+    The others need no baseline: files that no distribution owns, that two own, or that differ from RECORD, and byte
+    code that is never loaded. `doubt` says why the cache was not believed.
     """
 
     changed: tuple[str, ...] = ()
@@ -53,18 +63,27 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     unowned: tuple[str, ...] = ()
     doubly_owned: tuple[str, ...] = ()
     unlike_record: tuple[str, ...] = ()
-    stray_bytecode: tuple[str, ...] = ()
+    bytecode: tuple[Finding, ...] = ()
+    idle_bytecode: tuple[str, ...] = ()
     read: int = 0
+    compared: int = 0
+    doubt: str = ""
 
     @property
     def is_clean(self) -> bool:
-        """Whether the environment is exactly the baseline."""
-        return not (self.changed or self.added or self.removed or self.autorun)
+        """Whether the environment is exactly the baseline, byte code written since then included."""
+        return not (self.changed or self.added or self.removed or self.autorun or self.bytecode)
 
 
-def make_baseline(listing: Listing, keys: Sequence[PrivateKey]) -> bytes:
-    """Return the signed baseline of a clean build, as the bytes of its envelope."""
-    return sign(canonical({"files": listing.files, "version": 1}), PAYLOAD_TYPE, keys).to_bytes()
+def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mapping[str, str] | None = None) -> bytes:
+    """Return the signed baseline of a clean build, as the bytes of its envelope.
+
+    Args:
+        bytecode: what may lie in `__pycache__` with no second look: what was found equal to its source
+            (`Judged.equal`), and what the build wants to have there without one.
+    """
+    data = {"bytecode": bytecode or {}, "files": listing.files, "version": 2}
+    return sign(canonical(data), PAYLOAD_TYPE, keys).to_bytes()
 
 
 def read_baseline(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> Baseline:
@@ -84,18 +103,36 @@ def read_baseline(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) ->
         baseline = _DECODER.decode(envelope.payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise EvidenceError(f"the environment's baseline: {str(problem).lower()}") from None
-    if baseline.version != 1 or not baseline.files:
-        raise EvidenceError("the environment's baseline: found no files of version 1, expected at least one")
+    if baseline.version not in (1, 2) or not baseline.files:
+        raise EvidenceError("the environment's baseline: found no files of version 1 or 2, expected at least one")
     return baseline
 
 
-def verify_environment(prefix: str, baseline: Baseline | None, *, cache: str | None = None) -> EnvironmentReport:
-    """Return how the environment at `prefix` differs from the baseline, and from what its distributions say."""
+def verify_environment(
+    prefix: str, baseline: Baseline | None, *, cache: FileCache | None = None, interpreter: str | None = None,
+    progress: Progress | None = None,
+) -> EnvironmentReport:  # fmt: skip
+    """Return how the environment at `prefix` differs from the baseline, and from what its distributions say.
+
+    Args:
+        cache: what was remembered of earlier looks; saved with what this one read.
+        interpreter: a Python of the environment's version to compile with, outside of it; the running one if None.
+        progress: told of each comparison of byte code with its source.
+
+    Raises:
+        EvidenceError: something cannot be looked at.
+    """
     listing = list_files(prefix, cache)
-    return compare(listing, owners_of(prefix, listing.files), baseline)
+    known = (baseline.bytecode, baseline.files) if baseline is not None else ({}, {})
+    judged = judge_bytecode(listing, *known, cache=cache, interpreter=interpreter, progress=progress)
+    report = compare(listing, owners_of(prefix, listing.files), baseline, judged)
+    if cache is None:
+        return report
+    cache.save()
+    return structs.replace(report, doubt=cache.doubt)
 
 
-def compare(listing: Listing, owners: Owners, baseline: Baseline | None) -> EnvironmentReport:
+def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged: Judged) -> EnvironmentReport:
     """Return the report of a listing; without a baseline everything that runs by itself and is unowned is reported."""
     files, expected = listing.files, baseline.files if baseline is not None else {}
     unowned = [name for name in files if name not in owners.by_file and _should_be_owned(name)]
@@ -113,8 +150,10 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None) -> Envi
         unowned=_sorted(unowned),
         doubly_owned=_sorted(name for name, who in owners.by_file.items() if len(set(who)) > 1 and name in files),
         unlike_record=_sorted(name for name, digest in owners.digests.items() if files.get(name, digest) != digest),
-        stray_bytecode=listing.stray_bytecode,
+        bytecode=judged.findings,
+        idle_bytecode=judged.idle,
         read=listing.read,
+        compared=judged.compared,
     )  # fmt: skip
 
 
@@ -142,20 +181,35 @@ class EnvironmentCollector:
     declares = (ENVIRONMENT, BASELINE)
 
     def __init__(
-        self, baseline: str, keys: Sequence[PublicKey], *, cache: str | None = None, threshold: int = 1
-    ) -> None:
-        self._baseline, self._keys, self._cache, self._threshold = baseline, tuple(keys), cache, threshold
+        self, baseline: str, keys: Sequence[PublicKey], *, cache: str | None = None, threshold: int = 1,
+        seal: bytes | None = None, interpreter: str | None = None, tell: Callable[[str], object] | None = None,
+    ) -> None:  # fmt: skip
+        """Look with this signed baseline.
+
+        Args:
+            cache: a file of ours that remembers digests; sealed, and believed only if sealed, where there is a `seal`.
+            interpreter: see `verify_environment`.
+            tell: told why the cache is not believed.
+        """
+        self._baseline, self._keys, self._threshold = baseline, tuple(keys), threshold
+        self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the differences; the list `changed_files` holds what changed, was added and is gone."""
+        """Return the differences; `changed_files` holds what changed, was added, is gone, and unlike byte code."""
         executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
         prefix = os.path.dirname(os.path.dirname(executable))
         if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):
             raise EvidenceError(f"`{shown(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/...")
         baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
-        report = verify_environment(prefix, baseline, cache=self._cache)
+        cache = FileCache(self._cache, self._seal) if self._cache is not None else None
+        report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter)
+        if report.doubt and self._tell is not None:
+            self._tell(report.doubt)
+        unlike = {finding.name for finding in report.bytecode}
+        # INVARIANT I193: byte code unlike its source is a changed file, for policies that know of no byte code, too.
         record = FrozenMap(
-            changed_files=_bounded({*report.changed, *report.added, *report.removed}),
+            changed_files=_bounded({*report.changed, *report.added, *report.removed, *unlike}),
+            unlike_bytecode=_bounded(unlike),
             unowned_autorun=_bounded(_came(report)),
         )
         # INVARIANT I220: that there is a baseline is said only together with what differs from it.

@@ -1,8 +1,8 @@
 """Every file of an installed environment and its digest, with a cache that no change escapes.
 
 A listing maps names relative to the environment to `sha256:...` for regular files (a link to a file counts as its
-content, with where it leads), and to `link:...` for other links. Byte code in `__pycache__` is left out: the launcher
-keeps Python from reading it.
+content, with where it leads), and to `link:...` for other links. Byte code in `__pycache__` is listed apart: Python
+writes it whenever it likes, so it is judged by its source (`environment_bytecode.py`).
 """
 
 from __future__ import annotations
@@ -18,79 +18,104 @@ from itertools import repeat
 import msgspec
 
 from policyguard.errors import EvidenceError
-from policyguard.evidence.files import open_regular, open_resolved, read_all, read_small, shown
+from policyguard.evidence.environment_cache import FileCache, Version
+from policyguard.evidence.files import open_regular, open_resolved, read_all, shown
 
 MAX_FILES = 500_000
-MAX_CACHE_BYTES = 256 << 20
-
-RACY_NS = 5_000_000_000
-"""A file changed this recently may change again within one tick of its time stamps, so it is not remembered."""
 
 SETTLED_NS = 600_000_000_000
 """The kernel has long written out what was dirty this long ago (Documentation/admin-guide/sysctl/vm, 30 s)."""
 
 LARGE_BYTES = 1 << 20
 
-_UNREMEMBERED = frozenset({"tmpfs", "ramfs", "fuse", "devtmpfs", "hugetlbfs"})
-"""File systems where writing through a memory map, or the server, may leave the time stamps as they are."""
+MAX_BYTECODE_BYTES = 64 << 20
+"""Byte code in `__pycache__` that is larger has no digest; compilers write some hundred kilobytes."""
 
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
-Version = tuple[int, int, int, int, int]
-
-
-class Remembered(msgspec.Struct, frozen=True, array_like=True):
-    """A digest, and the device, inode, size and times (ns) the file had when it was computed."""
-
-    version: Version
-    digest: str
-
 
 class Listing(msgspec.Struct, frozen=True):
-    """What is installed: names to digests, byte code without source, and how many files had to be read."""
+    """What is installed, by the shown name of each file, and how many files had to be read.
 
+    `files` and `bytecode` map to digests; `unread` is byte code that has none, and why. `spelled` has the real name
+    where the shown one differs.
+    """
+
+    root: str
     files: dict[str, str]
-    stray_bytecode: tuple[str, ...] = ()
+    bytecode: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     read: int = 0
 
+    def path(self, name: str) -> str:
+        """Return the path of the file with this shown name."""
+        return os.path.join(self.root, self.spelled.get(name, name))
 
-def list_files(prefix: str, cache: str | None = None) -> Listing:
-    """Return the listing of the environment at `prefix`.
 
-    Args:
-        cache: a file of ours that remembers digests; made if it is not there, ignored and replaced if it is damaged.
+class _Walked(msgspec.Struct):
+    """Regular files and byte code with their versions, and links, by shown name."""
+
+    regular: dict[str, Version] = {}
+    bytecode: dict[str, Version] = {}
+    links: list[str] = []
+    spelled: dict[str, str] = {}
+
+
+def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
+    """Return the listing of the environment at `prefix`; what is read is remembered in the cache, which is not saved.
 
     Raises:
-        EvidenceError: no such folder, too many files, a file that cannot be read or changes, or a cache that others
-            may write.
+        EvidenceError: no such folder, too many files, or a file that cannot be read or changes.
     """
     root = os.path.realpath(prefix)
-    regular, links, stray = _walk(root)
-    remembered = _read_cache(cache) if cache is not None else {}
-    files: dict[str, str] = {}
-    fresh: list[tuple[str, str]] = []
-    for name, version in regular.items():
-        known = remembered.get(name)
-        if known is not None and known.version == version:
-            files[name] = known.digest
+    walked = _walk(root)
+    listing = Listing(root=root, files={}, bytecode={}, unread={}, spelled=walked.spelled)
+    read = _look(listing, walked.regular, listing.files, cache)
+    read += _look_at_bytecode(listing, walked.bytecode, cache)
+    listing.files.update({name: _link(listing.path(name)) for name in walked.links})
+    if cache is not None:
+        cache.keep_only({*walked.regular, *walked.bytecode})
+    return msgspec.structs.replace(listing, read=read)
+
+
+def _look(listing: Listing, versions: Mapping[str, Version], digests: dict[str, str], cache: FileCache | None) -> int:
+    """Add the digest of each of these files, and return how many had to be read."""
+    fresh = []
+    for name, version in versions.items():
+        known = cache.digest(name, version) if cache is not None else None
+        if known is not None:
+            digests[name] = known
         else:
-            fresh.append((name, os.path.join(root, name)))
-    begun = time.time_ns()
-    digests = _digests(fresh, regular, cache is not None)
-    files.update({name: digest for name, (_, digest) in digests.items()})
-    files.update({name: _link(root, name) for name in links})
-    if cache is not None and (fresh or len(remembered) != len(regular)):
-        kept = {name: remembered[name] for name in regular if name in remembered and name not in digests}
-        _write_cache(cache, {**kept, **_rememberable(digests, begun)})
-    shown_files = {shown(name): digest for name, digest in files.items()}
-    return Listing(shown_files, tuple(sorted(shown(name) for name in stray)), len(fresh))
+            fresh.append((name, listing.path(name)))
+    for name, (version, digest) in _digests(fresh, versions, cache is not None).items():
+        digests[name] = digest
+        if cache is not None:
+            cache.remember(name, version, digest)
+    return len(fresh)
 
 
-def _walk(root: str) -> tuple[dict[str, Version], list[str], list[str]]:
-    """Return regular files with their versions, links, and byte code in `__pycache__` that has no source beside it."""
-    regular: dict[str, Version] = {}
-    links: list[str] = []
-    bytecode: list[str] = []
+def _look_at_bytecode(listing: Listing, versions: Mapping[str, Version], cache: FileCache | None) -> int:
+    """Add the digest of byte code, or why it has none: what cannot be read there does not hide the rest."""
+    large = {name: version[2] for name, version in versions.items() if version[2] > MAX_BYTECODE_BYTES}
+    for name, size in large.items():
+        listing.unread[name] = f"found {size} bytes, expected at most {MAX_BYTECODE_BYTES}"
+    versions = {name: version for name, version in versions.items() if name not in large}
+    try:
+        return _look(listing, versions, listing.bytecode, cache)
+    except EvidenceError:
+        listing.bytecode.clear()
+    for name, version in versions.items():
+        try:
+            _look(listing, {name: version}, listing.bytecode, cache)
+        except EvidenceError as problem:
+            listing.unread[name] = problem.message
+    return len(versions)
+
+
+def _walk(root: str) -> _Walked:
+    """Return what lies in this folder and below it."""
+    walked = _Walked()
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -99,15 +124,19 @@ def _walk(root: str) -> tuple[dict[str, Version], list[str], list[str]]:
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 waiting.append(name + "/")
-            elif stat.S_ISLNK(status.st_mode):
-                links.append(name)
+                continue
+            text = shown(name)
+            if text != name:
+                walked.spelled[text] = name
+            if stat.S_ISLNK(status.st_mode):
+                walked.links.append(text)
             elif name.endswith(".pyc") and folder.endswith("__pycache__/"):
-                bytecode.append(name)
+                walked.bytecode[text] = _version(status)
             else:
-                regular[name] = _version(status)
-        if len(regular) + len(links) > MAX_FILES:
+                walked.regular[text] = _version(status)
+        if len(walked.regular) + len(walked.bytecode) + len(walked.links) > MAX_FILES:
             raise EvidenceError(f"`{shown(root)}`: found more than {MAX_FILES} files")
-    return regular, links, [name for name in bytecode if _source_of(name) not in regular]
+    return walked
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -118,11 +147,6 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     os.close(descriptor)
     with os.scandir(folder) as listing:
         return list(listing)
-
-
-def _source_of(bytecode: str) -> str:
-    folder, _, name = bytecode.rpartition("__pycache__/")
-    return f"{folder}{name.partition('.')[0]}.py"
 
 
 def _digests(
@@ -156,8 +180,7 @@ def _digest(path: str, synced: bool) -> tuple[Version, str]:
     return _version(status), f"sha256:{hasher.hexdigest()}"
 
 
-def _link(root: str, name: str) -> str:
-    path = os.path.join(root, name)
+def _link(path: str) -> str:
     target = shown(os.readlink(path))
     if not os.path.isfile(path):
         return f"link:{target}"
@@ -172,58 +195,3 @@ def _link(root: str, name: str) -> str:
 
 def _version(status: os.stat_result) -> Version:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _rememberable(digests: Mapping[str, tuple[Version, str]], begun: int) -> dict[str, Remembered]:
-    """Return what may be used again without reading: old enough, and where time stamps can be relied on."""
-    devices = _unreliable_devices()
-    return {
-        name: Remembered(version, digest)
-        for name, (version, digest) in digests.items()
-        if max(version[3], version[4]) < begun - RACY_NS and version[0] not in devices
-    }
-
-
-def _unreliable_devices() -> frozenset[int]:
-    """Return the devices of mounted file systems whose time stamps do not follow every write (proc(5), mountinfo)."""
-    devices = set()
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            for mount in mounts:
-                before, _, after = mount.partition(" - ")
-                kind, major_minor = after.split(" ", 1)[0], before.split(" ", 3)[2]
-                if kind.split(".")[0] in _UNREMEMBERED:
-                    major, _, minor = major_minor.partition(":")
-                    devices.add(os.makedev(int(major), int(minor)))
-    except (OSError, ValueError, IndexError):
-        return frozenset(devices)
-    return frozenset(devices)
-
-
-def _read_cache(path: str) -> dict[str, Remembered]:
-    if not os.path.lexists(path):
-        return {}
-    status = os.lstat(path)
-    # A cache that somebody else may write, or owns, says whatever they like.
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not stat.S_ISREG(status.st_mode):
-        raise EvidenceError(f"`{shown(path)}`: others may write this cache, expected a file of mode 0600 of our own")
-    try:
-        return _DECODER.decode(read_small(path, MAX_CACHE_BYTES))
-    except (msgspec.DecodeError, EvidenceError, UnicodeDecodeError):
-        return {}
-
-
-def _write_cache(path: str, remembered: Mapping[str, Remembered]) -> None:
-    """Put the cache in place whole: written beside it, then renamed. A crash leaves the old one; failing is fine."""
-    beside = f"{path}.{os.getpid()}"
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_ENCODER.encode(remembered))
-        os.replace(beside, path)
-    except (OSError, ValueError, UnicodeEncodeError):
-        return
-
-
-_DECODER = msgspec.msgpack.Decoder(dict[str, Remembered])
-_ENCODER = msgspec.msgpack.Encoder()

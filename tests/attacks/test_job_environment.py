@@ -29,7 +29,8 @@ from policyguard.evidence.environment import (
     verify_environment,
     who_changed,
 )
-from policyguard.evidence.environment_files import RACY_NS, list_files
+from policyguard.evidence.environment_cache import RACY_NS, FileCache
+from policyguard.evidence.environment_files import Listing, list_files
 from policyguard.model.request import Request
 from policyguard.values import canonical
 
@@ -133,9 +134,9 @@ def test_an_edited_environment_is_seen(
     """With a warm cache, too: every edit shows, by the name of the file."""
     cache = str(tmp_path / "cache")
     time.sleep(0.01)
-    assert verify_environment(str(prefix), baseline, cache=cache).is_clean
+    assert verify_environment(str(prefix), baseline, cache=FileCache(cache)).is_clean
     edit(prefix / SITE)
-    report = verify_environment(str(prefix), baseline, cache=cache)
+    report = verify_environment(str(prefix), baseline, cache=FileCache(cache))
     assert name in {*report.changed, *report.added, *report.removed}
     assert not report.is_clean
     assert "owned by" in who_changed(str(prefix), name) or name in report.removed
@@ -178,17 +179,12 @@ def test_a_file_unlike_its_record_is_reported(prefix: Path) -> None:
     assert verify_environment(str(prefix), None).unlike_record == (f"{SITE}/torch/optim.py",)
 
 
-def test_byte_code_without_source_is_reported(prefix: Path, baseline: Baseline) -> None:
-    """In `__pycache__` it is listed apart; beside modules it is a file like any other."""
-    cache = prefix / SITE / "torch" / "__pycache__"
-    cache.mkdir()
-    (cache / "optim.cpython-311.pyc").write_bytes(b"x")
-    assert verify_environment(str(prefix), baseline).is_clean
-    (cache / "gone.cpython-311.pyc").write_bytes(b"x")
-    (prefix / SITE / "sourceless.pyc").write_bytes(b"x")
-    report = verify_environment(str(prefix), baseline)
-    assert report.stray_bytecode == (f"{SITE}/torch/__pycache__/gone.cpython-311.pyc",)
-    assert report.added == (f"{SITE}/sourceless.pyc",)
+def listed(prefix: Path, cache: Path) -> Listing:
+    """List with a cache, and save it."""
+    remembered = FileCache(str(cache))
+    found = list_files(str(prefix), remembered)
+    remembered.save()
+    return found
 
 
 def age(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,16 +196,16 @@ def age(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_warm_cache_reads_nothing(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And gives the same listing."""
     age(prefix, monkeypatch)
-    cache = str(tmp_path / "cache")
-    cold, warm = list_files(str(prefix), cache), list_files(str(prefix), cache)
+    cache = tmp_path / "cache"
+    cold, warm = listed(prefix, cache), listed(prefix, cache)
     assert (cold.read, warm.read) == (len(cold.files) - 1, 0)  # the interpreter is a link, and links are read each time
     assert cold.files == warm.files
 
 
 def test_a_recent_file_is_read_again(prefix: Path, tmp_path: Path) -> None:
     """Its time stamps may not move with the next write."""
-    cache = str(tmp_path / "cache")
-    first, second = list_files(str(prefix), cache), list_files(str(prefix), cache)
+    cache = tmp_path / "cache"
+    first, second = listed(prefix, cache), listed(prefix, cache)
     assert first.read == second.read > 0
 
 
@@ -218,12 +214,12 @@ def test_a_warm_cache_misses_no_edit(
     prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[Path], object]
 ) -> None:
     """The change time is the kernel's."""
-    cache = str(tmp_path / "cache")
+    cache = tmp_path / "cache"
     with monkeypatch.context() as patched:
         age(prefix, patched)
-        before = list_files(str(prefix), cache).files
+        before = listed(prefix, cache).files
     edit(prefix / SITE)
-    after = list_files(str(prefix), cache).files
+    after = listed(prefix, cache).files
     assert before[f"{SITE}/torch/optim.py"] != after[f"{SITE}/torch/optim.py"]
 
 
@@ -231,25 +227,27 @@ def test_a_write_through_a_memory_map_is_not_missed(
     prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page that is dirty when the file is hashed could be written again without a new time stamp."""
-    cache, path = str(tmp_path / "cache"), prefix / SITE / "torch/optim.py"
+    cache, path = tmp_path / "cache", prefix / SITE / "torch/optim.py"
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as window:
         window[0:1] = b"L"
         with monkeypatch.context() as patched:
             age(prefix, patched)
-            before = list_files(str(prefix), cache).files
+            before = listed(prefix, cache).files
         time.sleep(0.02)
         window[0:1] = b"M"
-        after = list_files(str(prefix), cache).files
+        after = listed(prefix, cache).files
     assert before[f"{SITE}/torch/optim.py"] != after[f"{SITE}/torch/optim.py"]
 
 
 def test_a_cache_that_others_may_write_is_refused(prefix: Path, tmp_path: Path) -> None:
     """Whoever writes the cache says what is clean."""
     cache = tmp_path / "cache"
-    list_files(str(prefix), str(cache))
+    cache.write_bytes(b"")
+    cache.chmod(0o600)
+    listed(prefix, cache)
     cache.chmod(0o666)
     with pytest.raises(EvidenceError, match="others may write this cache"):
-        list_files(str(prefix), str(cache))
+        listed(prefix, cache)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xc1", b"\x80", b"\x81\xa1a\x01"])
@@ -258,7 +256,7 @@ def test_a_damaged_cache_is_made_again(prefix: Path, tmp_path: Path, content: by
     cache = tmp_path / "cache"
     cache.write_bytes(content)
     cache.chmod(0o600)
-    assert list_files(str(prefix), str(cache)).files == list_files(str(prefix)).files
+    assert listed(prefix, cache).files == list_files(str(prefix)).files
 
 
 @pytest.mark.parametrize(
@@ -271,7 +269,7 @@ def test_a_damaged_cache_is_made_again(prefix: Path, tmp_path: Path, content: by
         ).to_bytes(),
         sign(canonical({"files": {"a": "b"}, "version": 1}), "application/json", [KEY]).to_bytes(),
         sign(canonical({"files": {}, "version": 1}), PAYLOAD_TYPE, [KEY]).to_bytes(),
-        sign(canonical({"files": {"a": "b"}, "version": 2}), PAYLOAD_TYPE, [KEY]).to_bytes(),
+        sign(canonical({"files": {"a": "b"}, "version": 3}), PAYLOAD_TYPE, [KEY]).to_bytes(),
         sign(b"[]", PAYLOAD_TYPE, [KEY]).to_bytes(),
     ],
     ids=["nothing", "no envelope", "another key", "another type", "no files", "another version", "no map"],
@@ -289,10 +287,11 @@ def test_the_collector_looks_at_the_environment_of_the_program(prefix: Path, tmp
     inputs = JobInputs(argv=(str(prefix / "bin" / "python"), "-V"), directory="/", environment={})
     request = Request.of("user:a", "job:submit", "job:x")
     assert collector.collect(request, inputs, 1).entries[ENVIRONMENT].value == {
-        "changed_files": (), "unowned_autorun": ()}  # fmt: skip
+        "changed_files": (), "unlike_bytecode": (), "unowned_autorun": ()}  # fmt: skip
     (prefix / SITE / "zz.pth").write_text("import os\n")
     assert collector.collect(request, inputs, 1).entries[ENVIRONMENT].value == {
-        "changed_files": (f"{SITE}/zz.pth",), "unowned_autorun": (f"{SITE}/zz.pth",)}  # fmt: skip
+        "changed_files": (f"{SITE}/zz.pth",), "unlike_bytecode": (),
+        "unowned_autorun": (f"{SITE}/zz.pth",)}  # fmt: skip
 
 
 def test_a_program_in_no_environment_is_a_reason(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -72,6 +74,68 @@ def test_a_path_file_and_a_missing_file_are_findings(home: Path, capsys: pytest.
     assert (code, report["clean"]) == (1, False)
     assert [Path(name).name for name in report["autorun"]] == ["zz.pth"]
     assert [Path(name).name for name in report["removed"]] == ["optim.py"]
+
+
+def cached(home: Path) -> Path:
+    """Let Python compile the package, and return the byte code."""
+    source = home / "env" / "lib" / "python3" / "site-packages" / "torchy" / "optim.py"
+    return Path(py_compile.compile(str(source), doraise=True) or "")
+
+
+def test_byte_code_unlike_its_source_is_named_with_owner_and_time(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written later it is no finding; exchanged behind its header it is, also for machines and by its own word."""
+    assert run(["env", "baseline", "env", "--key", "build.key", "--out", "base.json"]) == 0
+    path = cached(home)
+    assert said(*verify_env(), capsys=capsys)[0] == 0
+    path.write_bytes(path.read_bytes().replace(b"step", b"stop"))
+    code, text = said(*verify_env(), capsys=capsys)
+    assert code == 1
+    assert f"{path.name}: runs other code than its source  (owned by " in text
+    code, text = said(*verify_env("--json"), capsys=capsys)
+    report = json.loads(text)
+    assert (code, report["clean"], report["compared"]) == (1, False, 1)
+    assert [(Path(each["name"]).name, each["code"]) for each in report["bytecode"]] == [(path.name, "unlike")]
+    assert said("env", "verify", "env", "--own-word", capsys=capsys)[0] == 1
+
+
+def test_a_baseline_lists_byte_code_and_names_what_it_does_not(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal to its source: listed, and not compared again. Unlike: named, and a finding at every look."""
+    path = cached(home)
+    (path.parent / path.name.replace("optim", "gone")).write_bytes(path.read_bytes())
+    code, text = said("env", "baseline", "env", "--key", "build.key", "--out", "base.json", capsys=capsys)
+    assert (code, "1 of byte code like their source" in text) == (0, True)
+    assert "has no source beside it; it is listed now" in text
+    code, text = said(*verify_env(), capsys=capsys)
+    assert (code, "0 compared" in text) == (0, True)
+    path.write_bytes(path.read_bytes().replace(b"step", b"stop"))
+    code, text = said("env", "baseline", "env", "--key", "build.key", "--out", "two.json", capsys=capsys)
+    assert (code, "runs other code than its source; it is not listed" in text) == (0, True)
+    assert said("env", "verify", "env", "--baseline", "two.json", "--signer", "build.pub", capsys=capsys)[0] == 1
+
+
+def test_a_cache_with_a_key_is_believed_only_with_its_seal(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Written without the key it is not believed, and that is said once; then it is sealed."""
+    assert run(["env", "baseline", "env", "--key", "build.key", "--out", "base.json"]) == 0
+    assert "not believed" not in said(*verify_env("--cache", "cache"), capsys=capsys)[1]
+    (home / "cache").write_bytes(b"policyguard environment-digests 2 unsealed\n\x80")
+    sealed = verify_env("--cache", "cache", "--key", "build.key")
+    code, text = said(*sealed, capsys=capsys)
+    assert (code, "cache: not believed, everything is hashed again: it has no seal" in text) == (0, True)
+    assert "not believed" not in said(*sealed, capsys=capsys)[1]
+    assert said(*verify_env("--cache", "cache", "--key", "gone.key"), capsys=capsys)[0] not in (0, 1)
+
+
+@pytest.mark.parametrize("python", ["gone", "build.pub", "/bin/true"])
+def test_an_interpreter_that_is_none_is_said(home: Path, capsys: pytest.CaptureFixture[str], python: str) -> None:
+    """One line, and nothing is called clean."""
+    assert run(["env", "baseline", "env", "--key", "build.key", "--out", "base.json"]) == 0
+    cached(home)
+    capsys.readouterr()
+    code, text = said(*verify_env("--interpreter", python), capsys=capsys)
+    assert (code, text.count("\n")) == (69, 1)
+    assert "found no Python 3.11 or newer to compile with" in text
 
 
 def test_only_the_builds_key_makes_a_baseline(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,3 +249,25 @@ def process(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-P", "-c", start, *words], cwd=lab.code, env=environment, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
+
+
+def test_the_launcher_seals_what_it_remembers(tmp_path: Path) -> None:
+    """With the guard's key: a cache without its seal is said, and replaced; a worker has no key, and reads it."""
+    lab = Lab(tmp_path / "lab")
+    lab.close()
+    settings = lab.root / "policyguard.yaml"
+    settings.write_text(settings.read_text().replace("{baseline: b", "{cache: env.cache, baseline: b"))
+    cache = lab.root / "env.cache"
+    cache.write_bytes(b"policyguard environment-digests 2 unsealed\n\x80")
+    cache.chmod(0o600)
+    job, until = lab.root / "job.yaml", str(lab.root / "out" / "r")
+    job.write_text("subject: user:bob\nresource: job:team/vision/r\nproperties: {gpus: 16}\n")
+    Path(until).touch()
+    words = ("--job", str(job), "--", lab.python, "train.py", until)
+    first, second = (process(lab, "run", "--out", str(lab.root / "d.json"), *words) for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "env.cache: not believed, everything is hashed again: it has no seal" in first.stderr
+    assert "not believed" not in second.stderr
+    assert re.match(rb"policyguard environment-digests 2 [0-9a-f]{64}\n", cache.read_bytes())
+    check = process(lab, "verify", str(lab.root / "d.json"), "--audience", "local", *words)
+    assert check.returncode == 0, check.stderr

@@ -35,6 +35,7 @@ from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.environment import make_baseline
+from policyguard.evidence.environment_bytecode import judge_bytecode
 from policyguard.evidence.environment_files import list_files
 from policyguard.evidence.gitdir import find_gitdir
 from policyguard.evidence.repository import code_record
@@ -239,7 +240,8 @@ class Lab:
         write_new(info / "METADATA", b"Metadata-Version: 2.1\nName: labtorch\nVersion: 2.0\n")
         self.write_record()
         listing = list_files(str(self.environment))
-        write_new(self.root / "baseline.json", make_baseline(listing, [self.keys["build"]]))
+        equal = judge_bytecode(listing, {}, {}).equal
+        write_new(self.root / "baseline.json", make_baseline(listing, [self.keys["build"]], equal))
 
     def write_record(self) -> None:
         """Write RECORD so that it fits what is installed now, as an attacker would, too."""

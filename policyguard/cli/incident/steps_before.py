@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import subprocess
 import sys
@@ -14,10 +15,13 @@ from policyguard.cli.incident.story import Story
 from policyguard.cli.incident.weights import LOAD, has_torch, write_hostile
 from policyguard.cli.options import write_new
 from policyguard.evidence.environment import compare, make_baseline, who_changed
+from policyguard.evidence.environment_bytecode import judge_bytecode
 from policyguard.evidence.environment_files import list_files
 from policyguard.evidence.environment_owners import owners_of
 from policyguard.evidence.grants import sign_grant
 from policyguard.values import NANOSECONDS_PER_S, Instant
+
+STEP = "from labtorch.optim import step; print(step(0.0, 1.0))"
 
 DAY = 86_400 * NANOSECONDS_PER_S
 
@@ -105,7 +109,7 @@ def patch(lab: Lab, story: Story) -> None:
     story.tried(
         "ivan drops zz_speedup.pth into the shared environment; it patches the optimizer of whoever starts there"
     )
-    told = run_unguarded([lab.python, "-c", "from labtorch.optim import step; print(step(0.0, 1.0))"], lab.root)
+    told = run_unguarded([lab.python, "-c", STEP], lab.root)
     story.fact("unguarded, nothing is learned any more", f"step(0, 1) is {told.strip()}", told.strip() == "0.0")
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("a job of 64 GPUs is denied", signed, "env.autorun_unowned", naming="zz_speedup.pth")
@@ -161,7 +165,7 @@ def framework(lab: Lab, story: Story) -> None:
     lab.write_record()
     story.tried("ivan edits the installed labtorch/optim.py and rewrites its line in RECORD")
     listing = list_files(str(lab.environment))
-    own_word = compare(listing, owners_of(str(lab.environment), listing.files), None)
+    own_word = compare(listing, owners_of(str(lab.environment), listing.files), None, judge_bytecode(listing, {}, {}))
     story.fact("by its own RECORD the environment looks right", "nothing differs", not own_word.unlike_record)
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("against the build's signed baseline it does not", signed, "env.tampered", naming="labtorch/optim.py")
@@ -179,9 +183,28 @@ def framework(lab: Lab, story: Story) -> None:
     baseline.write_bytes(kept)
     lab.optimizer.write_bytes(clean)
     lab.write_record()
+    _bytecode(lab, story)
     story.allowed(
         "put back, the job is allowed; the entries above stay", lab.decide(*lab.job("bob", "bob-64", 64)), "ok.tier2"
     )
+
+
+def _bytecode(lab: Lab, story: Story) -> None:
+    """The same edit where nobody reads it: byte code under the header that fits the clean source."""
+    before = run_unguarded([lab.python, "-c", STEP], lab.root).strip()
+    cached = next(lab.optimizer.parent.glob("__pycache__/optim.*.pyc"))
+    story.allowed(
+        "byte code that Python wrote itself is no drift", lab.decide(*lab.job("bob", "bob-64", 64)), "ok.tier2"
+    )
+    evil = compile(lab.optimizer.read_bytes().replace(b"weight - rate", b"weight + rate"), str(lab.optimizer), "exec")
+    cached.write_bytes(cached.read_bytes()[:16] + marshal.dumps(evil))
+    after = run_unguarded([lab.python, "-c", STEP], lab.root).strip()
+    story.tried("ivan leaves every source as it is and exchanges the byte code of the optimizer behind its header")
+    story.fact("unguarded, it runs in place of the source", f"step(0, 1) was {before} and is {after}",
+               (before, after) == ("-0.05", "0.05"))  # fmt: skip
+    signed = lab.decide(*lab.job("bob", "bob-64", 64))
+    story.denied("compared with its source it is another code", signed, "env.tampered", naming=cached.name)
+    cached.unlink()
 
 
 def _sign_as(lab: Lab, path: Path, who: str) -> None:
