@@ -160,6 +160,7 @@ def record(name: str) -> ValueType:
 GOOD, BAD = {"name": "a", "size": 1}, {"name": "a", "size": "1"}
 COMPOUND = {
     "list of text": (list_of(TEXT), ["a", "b"], ["a", 1], "[1]"),
+    "list of text and nothing of it": (list_of(TEXT), ["a"], [1], "[0]"),
     "list of booleans": (list_of(BOOL), [True, False], [True, 1], "[1]"),
     "list of integers": (list_of(INT), [1, 0], [1, True], "[1]"),
     "map of integers": (map_of(INT), {"x": 1, "y": 2}, {"x": 1, "y": "2"}, ".y"),
