@@ -118,7 +118,8 @@ BAD_BLOBS: dict[str, tuple[bytes, str]] = {
     "bytes at the end": (blob(tail=b"\0"), "followed by 1 more bytes"),
     "bytes after the key": (blob(key=SshKey(KEY.public.raw).blob + b"x"), "SSH public key is followed by 1 more bytes"),
     "bytes after the signature proper": (
-        blob(signature=b"\0" * 64, kind=b"ssh-ed25519", inner_tail=b"x"), "SSH signature is followed by 1 more bytes",
+        blob(signature=b"\0" * 64, kind=b"ssh-ed25519", inner_tail=b"x"),
+        "SSH signature is followed by 1 more bytes",
     ),
     "65 bytes of signature": (blob(signature=b"\0" * 65), "65 bytes"),
     "33 bytes of key": (blob(key=string(b"ssh-ed25519") + string(b"\0" * 33)), "33 bytes, expected 32"),
