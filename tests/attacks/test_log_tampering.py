@@ -275,6 +275,7 @@ def test_no_proof_is_made_from_rows_that_are_not_there(path: Path) -> None:
     note = latest_note(store)
     assert prove_consistency(store, 0) == prove_consistency(store, 4) == ()
     assert len(prove_consistency(store, 3)) == len(prove_consistency(store, 3, 4)) == 3
+    assert prove_consistency(store, 1, 2) == prove_consistency(store, 1)[:1]
     assert prove_inclusion(store, 0) == prove_inclusion(store, 0, note)
     for index in (-1, 4):
         with pytest.raises(AuditError, match=f"entry {index} is not in the log, expected 0 to 3"):

@@ -276,6 +276,16 @@ def test_the_good_one_counts() -> None:
     assert len(examine([GOOD], SIGNERS, SOUGHT, NOW).approvals) == 1
 
 
+@pytest.mark.parametrize(
+    ("now", "code"), [(NOW - HOUR - 1, "approval.not_yet_valid"), (NOW - HOUR, None), (NOW + HOUR, "approval.expired")]
+)
+def test_an_approval_is_examined_at_its_time(now: int, code: str | None) -> None:
+    """Outside its time an approval does not reach the quorum, which looks at the time once more."""
+    examined = examine([GOOD], SIGNERS, SOUGHT, now)
+    assert [refusal.code for refusal in examined.refused] == ([] if code is None else [code])
+    assert len(examined.approvals) == (code is None)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_mutation_of_an_approval_counts_or_raises(data: st.DataObject) -> None:

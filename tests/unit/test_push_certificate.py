@@ -48,7 +48,8 @@ def test_status_g_without_a_signer_is_not_a_signer(signer: str) -> None:
 @pytest.mark.parametrize("status", ["B", "U", "X", "Y", "R", "E", "N", "", "g"])
 def test_any_other_status_is_bad(status: str) -> None:
     """Expired, revoked and unverifiable signatures are bad ones."""
-    assert read(GIT_PUSH_CERT_STATUS=status).status == "bad"
+    found = read(GIT_PUSH_CERT_STATUS=status)
+    assert found == Signed(status="bad", why=f"git says `{status or 'nothing'}` of the push certificate, expected `G`")
 
 
 @pytest.mark.parametrize("status", ["SLOP", "BAD", "MISSING", "UNSOLICITED", ""])
@@ -68,7 +69,8 @@ def test_other_updates_are_not_signed() -> None:
     """Another id, another ref, one more line."""
     assert read(update=RefUpdate(old="a" * 40, new="c" * 40, ref="refs/heads/main")).status == "bad"
     assert read(update=RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/x")).status == "bad"
-    assert read(text=TEXT + b"0 1 refs/heads/y\n").status == "bad"
+    for line in (b"0 1 refs/heads/y\n", b"refs/heads/y\n", b"0 refs/heads/y\n", b" \n"):
+        assert read(text=TEXT + line).why == "the push certificate is for other updates"
 
 
 def test_the_signature_is_verified_here() -> None:
@@ -76,7 +78,8 @@ def test_the_signature_is_verified_here() -> None:
     assert "in neither" in read(key=MALLORY).why
     assert read(namespace="file").status == "bad"
     changed = TEXT.replace(b"pushee x", b"pushee y")
-    assert read(content=changed + sign(TEXT, "git", ALICE)).status == "bad"
+    forged = read(content=changed + sign(TEXT, "git", ALICE))
+    assert forged == Signed(status="bad", why="the signature does not fit the push certificate")
     assert read(content=TEXT + b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n").status == "bad"
     assert read(content=TEXT + b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n").status == "bad"
     assert read(content=TEXT).why == "the push certificate cannot be read"
