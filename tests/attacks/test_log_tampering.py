@@ -12,9 +12,9 @@ import pytest
 
 from policyguard.attest.keys import encode_base64
 from policyguard.audit.check import check_log
-from policyguard.audit.checkpoint import read_checkpoint
+from policyguard.audit.checkpoint import Checkpoint, read_checkpoint, sign_checkpoint
 from policyguard.audit.log import Log
-from policyguard.audit.merkle import Range, leaf_hash
+from policyguard.audit.merkle import EMPTY_ROOT, Range, leaf_hash
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -245,6 +245,14 @@ def test_the_shortest_tree_that_was_cut_off_is_named(path: Path) -> None:
         check_log(store, None, (latest_note(store),))
         with pytest.raises(AuditError, match="kept checkpoint: "):
             check_log(store, None, (b"x",))
+
+
+def test_a_checkpoint_of_nothing_asks_for_nothing(path: Path) -> None:
+    """Every log begins with the tree of no entries: keeping its checkpoint accuses nobody."""
+    with SqliteStore.open(path, read_only=True) as store:
+        verifier = Log.open(store, LOG_KEY).verifier
+        kept = sign_checkpoint(Checkpoint(ORIGIN, 0, EMPTY_ROOT), verifier, LOG_KEY)
+        assert check_log(store, (verifier,), (kept,)).checkpoint.size == COUNT
 
 
 def test_a_log_without_any_checkpoint_is_under_none(path: Path) -> None:
