@@ -27,7 +27,6 @@ _IDENTITY = re.compile(rb"[^<>\n\0]*<([^<>\n\0]*)> -?(\d{1,12}) [+-]\d{4}")
 _OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _TRAILER = re.compile(rb"^[ \t]*co-(?:authored|developed)-by[ \t]*:([^\n]*)$", re.IGNORECASE | re.MULTILINE)
 _TRAILER_MAIL = re.compile(rb"[^<>]*<([^<>]+)>[^<>]*")
-_SSH_BEGIN = b"-----BEGIN SSH SIGNATURE-----"
 
 
 class Commit:
@@ -137,8 +136,6 @@ def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
 
 
 def _signer(commit: Commit, signature: bytes, signers: Signers) -> str:
-    if not signature.startswith(_SSH_BEGIN):
-        return f"unknown:signature-{commit.oid[:12]}"
     try:
         return commit_signer(commit, signature, signers)
     except (UnknownSigner, SshSignatureError):
