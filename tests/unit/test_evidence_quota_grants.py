@@ -13,7 +13,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.config_looks import NO_LOOKS, with_look
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.evidence.grants import GRANT_TYPE, GRANTS, MAX_GRANTS, GrantCollector, sign_grant
+from policyguard.evidence.grants import GRANT_TYPE, GRANTS, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant
 from policyguard.evidence.quota import LIMIT, USAGE, QuotaCollector
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
@@ -148,6 +148,16 @@ def test_grants_are_sorted_and_other_files_are_none(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_bytes(data)
         (tmp_path / f"{name}.bak").write_bytes(data)
     assert [each["grant_id"] for each in grants(tmp_path) if isinstance(each, FrozenMap)] == ["g-1", "g-2"]
+
+
+def test_a_file_that_is_too_large_takes_no_grant_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is none itself; and without a folder the folder we stand in is not looked at, whatever it holds."""
+    put(tmp_path, "grant-7")
+    (tmp_path / "large.json").write_bytes(b" " * (MAX_GRANT_BYTES + 1))
+    assert len(grants(tmp_path)) == 1
+    monkeypatch.chdir(tmp_path)
+    facts = gather(REQUEST, [GrantCollector(None, [LEAD.public])], JobInputs(), lambda: NOW)
+    assert facts.entries[GRANTS].value == ()
 
 
 def test_grants_that_cannot_be_read_are_a_gap(tmp_path: Path) -> None:
