@@ -168,7 +168,7 @@ def parse_approval(payload: bytes) -> ApprovalStatement:
         statement = _DECODER.decode(payload)
         _check(statement)
         spelled = statement.payload
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as problem:
+    except (RecursionError, ValueError, OverflowError) as problem:
         raise RefusedApproval("malformed", f"statement: {reason(problem)}") from None
     # INVARIANT I126: an approval has one spelling, so that what was read is what was signed.
     if spelled != payload:

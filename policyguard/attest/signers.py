@@ -213,8 +213,9 @@ def _each_line(text: bytes, what: str, read: Callable[[int, str], _T | None]) ->
 
 def _signer(number: int, line: str) -> SignerLine | None:
     words = _WORD.findall(line)
-    if "".join(words) != "".join(line.split()) and '"' not in line:
-        raise ValueError("cannot be split into words")
+    # INVARIANT I239: a quote that nothing closes refuses the file; ssh-keygen does not believe such a line either.
+    if '"' in _WORD.sub("", line):
+        raise ValueError("found a quote that is not closed, expected them in pairs")
     if len(words) < 3:
         raise ValueError("expected principals, a key type and a key")
     options: dict[str, str] = {}

@@ -57,9 +57,6 @@ class Range:
         self.size += 1
         return completed
 
-    def copy(self) -> Range:
-        return Range(self.size, self.nodes)
-
     def root(self) -> bytes:
         """Return the tree's root; that of no leaves is the hash of nothing."""
         if not self.nodes:

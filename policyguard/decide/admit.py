@@ -220,8 +220,7 @@ def _plain(kind: ValueType, schema: Schema) -> Callable[[Any], bool] | None:
     """
     if kind.kind == "record":
         fields = schema.records[kind.record or ""]
-        kinds = {name: _scalar(attribute.type) for name, attribute in fields.items() if not attribute.enum}
-        return _plain_record(kinds) if len(kinds) == len(fields) and all(kinds.values()) else None
+        return _plain_record({name: _scalar(each.type) for name, each in fields.items() if not each.enum})
     element = kind.element
     if element is None:
         return None

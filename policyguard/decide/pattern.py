@@ -72,7 +72,7 @@ def literal_stretch(pattern: str | None, type_patterns: Collection[str | None]) 
     ends the pattern but for `**`, so that comparing it also shows that the id is long enough.
     """
     segments = (pattern or "").replace(DOMAIN, "*").split("/")
-    if len(segments) < 2 or segments[-1] != "**" or any("*" in s and s != "*" for s in segments[:-1]):
+    if segments[-1] != "**" or any("*" in s and s != "*" for s in segments[:-1]):
         return None
     given = {
         at: segment

@@ -96,9 +96,7 @@ def _eligible(
     for approval in facts.approvals:
         reason = _unusable(approval, quorum, now)
         person = persons.get(approval.account)
-        if reason is None and person is None:
-            reason = "unknown_person", "belongs to no known person"
-        elif reason is None and approval.account != asker and person == persons.get(asker):
+        if reason is None and approval.account != asker and person == persons.get(asker):
             reason = "same_person", "is a second account of who asks"
         elif reason is None and person in conflicted:
             reason = "contributor", "contributed to what is to be approved, or asks for it"

@@ -83,7 +83,7 @@ class GrantCollector:
             check_signatures(envelope, pae(envelope.payload_type, envelope.payload), self._keys, 1)
             grant = _DECODER.decode(envelope.payload)
             parse_instant(grant.expires)
-        except (EvidenceError, VerificationError, msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        except (EvidenceError, VerificationError, ValueError):
             return None
         sound = envelope.payload_type == GRANT_TYPE and grant.version == 1 and 0 <= grant.gpus <= MAX_INTEGER
         return grant if sound and canonical(msgspec.to_builtins(grant)) == envelope.payload else None

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
-from policyguard.attest.signers import Signers
-from policyguard.attest.sshsig import sign
-from policyguard.evidence.contributors import Commit, commits_since, contributors_of
+from policyguard.attest.signers import Signers, parse_allowed_signers
+from policyguard.attest.sshsig import SshKey, sign
+from policyguard.errors import EvidenceError
+from policyguard.evidence.contributors import (
+    Commit,
+    commit_accounts,
+    commits_since,
+    contributors_of,
+)
 from policyguard.evidence.gitdir import find_gitdir
-from policyguard.evidence.gitobjects import open_objects
+from policyguard.evidence.gitobjects import ObjectReader, open_objects
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.review import ReviewedRepositoryCollector
 from tests.attacks.approvals_lab import KEYS, NOW, SNAPSHOT, Lab, because, codes, make_lab
@@ -254,3 +261,87 @@ def test_where_signatures_are_required_an_unsigned_commit_stops_approval(lab: La
     decision = strict.decide()
     assert not decision.allowed
     assert any("unknown:unsigned-" in line for line in because(decision))
+
+
+@pytest.mark.parametrize("name", [b"", b"a" * 39, b"A" * 40, b"../../etc/passwd", b"a" * 41, b"\xff" * 40])
+def test_what_a_commit_names_is_an_object_id(name: bytes) -> None:
+    """A tree or a parent of another form is said, and never looked for."""
+    good = b"a" * 40
+    assert Commit("c" * 40, b"tree " + good + b"\nparent " + good + b"\n\n").parents == ["a" * 40]
+    for content, part in (
+        (b"tree " + name + b"\nparent " + good + b"\n\n", "tree"),
+        (b"tree " + good + b"\nparent " + name + b"\n\n", "parents"),
+    ):
+        with pytest.raises(EvidenceError, match="expected an object id"):
+            getattr(Commit("c" * 40, content), part)
+
+
+class History(ObjectReader):
+    """Commits that exist as bytes only: oid to (tree, parents)."""
+
+    def __init__(self, commits: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
+        self.commits = commits
+
+    def read(self, oid: str, kind: str) -> bytes:
+        assert kind == "commit"
+        tree, parents = self.commits[oid]
+        lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents), "author x", "committer x"]
+        return ("\n".join(lines) + "\n\nm\n").encode()
+
+
+def oid(name: str) -> str:
+    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+
+
+def history(**parents: str) -> History:
+    """Commits named by letters, each with a tree of its own: `history(c="ab", a="", b="")`."""
+    return History({oid(n): (oid(f"tree {n}"), tuple(map(oid, own))) for n, own in parents.items()})
+
+
+def since(reader: History, head: str, *accepted: str) -> set[str]:
+    found = {commit.oid for commit in commits_since(reader, oid(head), frozenset(map(oid, accepted)))}
+    return {name for name in "abcdeh" if oid(name) in found}
+
+
+def test_an_accepted_tree_does_not_vouch_for_the_history_below_it() -> None:
+    """I131: led around by another branch, what lies below an accepted tree counts; below an accepted commit it does
+    not, nor does an accepted commit that the head does not hold take anything away."""
+    reader = history(a="", b="a", c="a", h="bc", d="h", e="d")
+    assert since(reader, "h") == {"a", "b", "c", "h"}
+    assert since(reader, "h", "tree b") == {"a", "c", "h"}
+    assert since(reader, "h", "b") == {"c", "h"}
+    assert since(reader, "h", "tree b", "e") == {"a", "c", "h"}
+    assert since(reader, "h", "h") == since(reader, "h", "tree h") == set()
+
+
+def test_a_history_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator learns that nothing was accepted lately; at the limit it is read."""
+
+    class Endless(History):
+        def read(self, oid: str, kind: str) -> bytes:
+            number = int(oid, 16)
+            parent = f"parent {number - 1:040x}\n" if number > 1 else ""
+            return f"tree {number + 2**80:040x}\n{parent}\nm\n".encode()
+
+    monkeypatch.setattr("policyguard.evidence.contributors.MAX_COMMITS", 1_000)
+    reader = Endless({})
+    assert len(list(commits_since(reader, f"{1_000:040x}", frozenset()))) == 1_000
+    with pytest.raises(EvidenceError, match="more than 1000 commits since an accepted one"):
+        list(commits_since(reader, f"{1_001:040x}", frozenset()))
+
+
+@pytest.mark.parametrize(
+    ("window", "account"),
+    [("valid-after", "unknown:signature-"), ("valid-before", "user:carol")],
+    ids=["a key that was not yet hers", "a key that was hers"],
+)
+def test_a_commit_is_signed_at_the_time_that_it_names(lab: Lab, window: str, account: str) -> None:
+    """A key whose window closed since still says who signed; one from before its window does not."""
+    signed(lab, "carol")
+    key = SshKey(KEYS["carol"].public.raw).text
+    lines = parse_allowed_signers(f'carol@lab {window}="20291123000000Z" {key}'.encode())
+    head = git(lab.root, "rev-parse", "HEAD")
+    with open_objects(find_gitdir(str(lab.root), {lab.root.stat().st_uid}), head, time.monotonic() + 10) as reader:
+        found = commit_accounts(Commit(head, reader.read(head, "commit")), Signers(SNAPSHOT.people, lines))
+    assert any(each.startswith(account) for each in found)
+    assert len(found) == 2

@@ -132,6 +132,14 @@ def _envelope_of(key: str, who: str = "carol") -> Attack:
     return attack
 
 
+def _envelope_signed_by(*keys: str, kind: str = APPROVAL_PAYLOAD_TYPE) -> Attack:
+    def attack(lab: Lab) -> None:
+        envelope = sign_envelope(lab.statement("carol").payload, kind, [KEYS[key] for key in keys])
+        (lab.folder / "carol.json").write_bytes(envelope.to_bytes())
+
+    return attack
+
+
 def _envelope_with_stolen_keyid(lab: Lab) -> None:
     payload = lab.statement("carol").payload
     data = sign_envelope(payload, APPROVAL_PAYLOAD_TYPE, [KEYS["mallory"]]).to_bytes()
@@ -194,6 +202,14 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "edited after it was signed": ("approval.forged", _edited),
     "signature over another payload": ("approval.forged", _put(over=b"something else")),
     "an envelope whose key id is carol's and whose key is mallory's": ("approval.forged", _envelope_with_stolen_keyid),
+    "an envelope signed for another purpose": ("approval.malformed", _envelope_signed_by("carol", kind="text/plain")),
+    "an envelope that two signed": ("approval.malformed", _envelope_signed_by("carol", "mallory")),
+    "by a key that was not yet carol's when it was signed": (
+        "approval.key_window", _window('valid-after="20300317174000Z"'),
+    ),
+    "by a key that is no longer carol's since it was signed": (
+        "approval.key_window", _window('valid-before="20300317174000Z"'),
+    ),
     "for 256 GPUs, when 512 are asked for": ("approval.other_request", _grown),
     "up to 8 GPUs, when 512 are asked for": ("approval.over_limit", _grown_over_limit),
     "with a limit for GPUs only, when a queue is asked for too": ("approval.no_limit", _unnamed_property),

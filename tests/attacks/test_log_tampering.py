@@ -12,10 +12,10 @@ import pytest
 
 from policyguard.attest.keys import encode_base64
 from policyguard.audit.check import check_log
-from policyguard.audit.checkpoint import read_checkpoint
+from policyguard.audit.checkpoint import Checkpoint, read_checkpoint, sign_checkpoint
 from policyguard.audit.log import Log
-from policyguard.audit.merkle import Range, leaf_hash
-from policyguard.audit.proofs import latest_note
+from policyguard.audit.merkle import EMPTY_ROOT, Range, leaf_hash
+from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
@@ -211,6 +211,91 @@ def test_kept_checkpoint_must_be_signed_too(path: Path) -> None:
         logs = (Log.open(store, LOG_KEY).verifier,)
         with pytest.raises(AuditError, match="kept checkpoint: checkpoint carries no signature of a trusted log"):
             check_log(store, logs, (latest_note(forged),))
+
+
+def note_of(count: int, word: str) -> bytes:
+    """The checkpoint that the log's own key signs over a log of so many entries."""
+    store = MemoryStore(ORIGIN)
+    log = Log.open(store, LOG_KEY)
+    for n in range(count):
+        log.append(b"entry %d: %s" % (n, word.encode()))
+    return latest_note(store)
+
+
+@pytest.mark.parametrize("others", [0, 1, 2], ids=["shown first", "in between", "shown last"])
+def test_two_kept_checkpoints_that_differ_are_a_split_view(path: Path, others: int) -> None:
+    """I53: two trees of one size are told although the log agrees with one of them, in whatever order they come."""
+    with SqliteStore.open(path, read_only=True) as store:
+        logs = (Log.open(store, LOG_KEY).verifier,)
+        kept = [latest_note(store)] * 2
+        check_log(store, logs, kept)
+        kept.insert(others, note_of(COUNT, "deny"))
+        with pytest.raises(AuditError, match="two kept checkpoints of 9 entries have different roots: a split view"):
+            check_log(store, logs, kept)
+
+
+def test_the_shortest_tree_that_was_cut_off_is_named(path: Path) -> None:
+    """I53: of several kept checkpoints beyond the end, the first that the log lacks; each within it is looked at."""
+    with SqliteStore.open(path, read_only=True) as store:
+        logs = (Log.open(store, LOG_KEY).verifier,)
+        with pytest.raises(AuditError, match="log has 9 entries, a kept checkpoint says 11"):
+            check_log(store, logs, (note_of(13, "allow"), note_of(11, "allow")))
+        with pytest.raises(AuditError, match="the first 3 entries have root"):
+            check_log(store, logs, (note_of(3, "deny"), latest_note(store)))
+        check_log(store, None, (latest_note(store),))
+        with pytest.raises(AuditError, match="kept checkpoint: "):
+            check_log(store, None, (b"x",))
+
+
+def test_a_checkpoint_of_nothing_asks_for_nothing(path: Path) -> None:
+    """Every log begins with the tree of no entries: keeping its checkpoint accuses nobody."""
+    with SqliteStore.open(path, read_only=True) as store:
+        verifier = Log.open(store, LOG_KEY).verifier
+        kept = sign_checkpoint(Checkpoint(ORIGIN, 0, EMPTY_ROOT), verifier, LOG_KEY)
+        assert check_log(store, (verifier,), (kept,)).checkpoint.size == COUNT
+
+
+def test_a_log_without_any_checkpoint_is_under_none(path: Path) -> None:
+    """Entries that nobody signed for are told from an empty log."""
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE entries SET checkpoint = NULL")
+    connection.close()
+    with SqliteStore.open(path, read_only=True) as store:
+        with pytest.raises(AuditError, match="entries 0 to 8 are under no signed checkpoint"):
+            check_log(store, None)
+        with pytest.raises(AuditError, match="entry 8 carries no checkpoint") as caught:
+            latest_note(store)
+        assert caught.value.entry == 8
+
+
+def test_no_proof_is_made_from_rows_that_are_not_there(path: Path) -> None:
+    """Every proof over a damaged store is an error that names the entry, never a proof that fails elsewhere."""
+    empty = MemoryStore(ORIGIN)
+    with pytest.raises(AuditError, match="log is empty"):
+        latest_note(empty)
+    with pytest.raises(AuditError, match="entry 0 is missing"):
+        row_at(empty, 0)
+    store = MemoryStore(ORIGIN)
+    log = Log.open(store, LOG_KEY)
+    for n in range(4):
+        log.append(b"%d" % n)
+    note = latest_note(store)
+    assert prove_consistency(store, 0) == prove_consistency(store, 4) == ()
+    assert len(prove_consistency(store, 3)) == len(prove_consistency(store, 3, 4)) == 3
+    assert prove_consistency(store, 1, 2) == prove_consistency(store, 1)[:1]
+    assert prove_inclusion(store, 0) == prove_inclusion(store, 0, note)
+    for index in (-1, 4):
+        with pytest.raises(AuditError, match=f"entry {index} is not in the log, expected 0 to 3"):
+            prove_inclusion(store, index)
+        with pytest.raises(AuditError, match="log has 4 entries, expected at least"):
+            prove_consistency(store, 5 if index > 0 else -1)
+    with pytest.raises(AuditError, match="note"):
+        prove_inclusion(store, 0, b"x")
+    store.rows[1] = store.rows[1]._replace(hashes=store.rows[1].hashes[:32])
+    with pytest.raises(AuditError, match="entry 1 lacks the hash of the subtree it closes") as caught:
+        prove_inclusion(store, 2)
+    assert caught.value.entry == 1
 
 
 def test_writer_does_not_sign_over_a_tampered_end(path: Path) -> None:

@@ -20,7 +20,7 @@ from policyguard.keyfiles import write_private_key
 from policyguard.model.request import Request
 from tests.attacks.git_lab import git
 
-POLICIES = """
+SCHEMA = """
 apiVersion: policyguard/v1
 kind: Schema
 subjects:
@@ -33,6 +33,12 @@ resources:
     actions: [submit]
     attributes:
       gpus: {type: int, unit: gpu}
+"""
+"""What the labs of the launcher and of the hook begin with; what follows adds attributes of a job, or a document."""
+
+POLICIES = (
+    SCHEMA
+    + """\
       argv: {type: list(string), optional: true, assurance: measured}
       directory: {type: string, optional: true, assurance: measured}
       env_doors: {type: "map(string, string)", optional: true, assurance: measured}
@@ -71,6 +77,7 @@ rules:
     resources: {type: job}
     when: resource.gpus <= 8 && !resource.code.dirty && size(resource.env_doors) == 0
 """
+)
 
 
 @dataclass(frozen=True)

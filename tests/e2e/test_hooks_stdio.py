@@ -19,23 +19,13 @@ from policyguard.policy.bundle import seal
 from policyguard.sources import grants_of, policy_set_of_folder
 from policyguard.values import canonical
 from policyguard.verify import verify, verify_origin
-from tests.e2e.launcher_lab import Lab, make_lab
+from tests.e2e.launcher_lab import SCHEMA, Lab, make_lab
 
 ROOT = Path(__file__).parents[2]
 
-POLICIES = """
-apiVersion: policyguard/v1
-kind: Schema
-subjects:
-  user:
-    attributes:
-      uid: {type: int, optional: true, assurance: observed}
-resources:
-  job:
-    id: "team/{team}/**"
-    actions: [submit]
-    attributes:
-      gpus: {type: int, unit: gpu}
+POLICIES = (
+    SCHEMA
+    + """\
 ---
 apiVersion: policyguard/v1
 kind: Policy
@@ -52,6 +42,7 @@ rules:
     resources: {type: job}
     when: resource.gpus <= 64 && subject.uid >= 1000
 """
+)
 
 
 @pytest.fixture(scope="module")

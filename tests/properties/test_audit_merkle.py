@@ -20,6 +20,7 @@ from policyguard.audit.merkle import (
     inclusion_path,
     inclusion_paths,
     leaf_hash,
+    node_hash,
     range_of,
     root_from_inclusion,
 )
@@ -159,3 +160,46 @@ def test_leaf_never_passes_for_node(leaves: list[bytes], data: st.DataObject) ->
         tree.append(leaf_hash(leaf))
     at = data.draw(st.integers(0, len(leaves) - 1))
     assert leaf_hash(tree.nodes[0] + leaf_hash(leaves[at])) != tree.root()
+
+
+def test_a_path_that_does_not_fit_its_sizes_is_refused_whatever_it_leads_to() -> None:
+    """I41: a log that signs a root of its own choice gains nothing by a path that is too short or too long."""
+    for old in range(1, 17):
+        for new in range(old + 1, 18):
+            path, extra = consistency_path(old, new, subtree), leaf_hash(b"extra")
+            grown = {"old_root": node_hash(extra, ROOTS[old]), "new_root": node_hash(extra, ROOTS[new])}
+            assert not agree(old, new, (*path, extra), **grown)
+            # Eight leaves under the root of four: all hashes agree, and nothing shows the other four.
+            assert not agree(old, new, (), old_root=ROOTS[old], new_root=ROOTS[old])
+
+
+def test_a_hash_cut_elsewhere_is_no_hash() -> None:
+    """I41: the same bytes cut at another place lead to the same root, so every hash has its 32 bytes."""
+    left, right = LEAVES[0], LEAVES[1]
+    assert root_from_inclusion(left, 0, 2, (right,)) == ROOTS[2]
+    for leaf, path in (
+        (left + right[:1], (right[1:],)),
+        (left[:31], (right,)),
+        (left, (left[31:] + right,)),
+        (left, (right[:31],)),
+    ):
+        with pytest.raises(ProofError, match="of 32 bytes"):
+            root_from_inclusion(leaf, 0, 2, path)
+    good = consistency_path(3, 7, subtree)
+    assert agree(3, 7, good, old_root=ROOTS[3], new_root=ROOTS[7])
+    for at in range(len(good)):
+        for hash_ in (good[at][:31], good[at] + b"\0", b""):
+            with pytest.raises(ProofError, match="not 32 bytes"):
+                check_consistency(3, ROOTS[3], 7, ROOTS[7], (*good[:at], hash_, *good[at + 1 :]))
+
+
+def test_there_is_no_path_beyond_the_tree() -> None:
+    """Who asks for a leaf or a size that is not there is told so; the first tree needs no hashes."""
+    for index, size in ((-1, 2), (2, 2), (0, 0)):
+        with pytest.raises(ValueError, match=f"index {index} is not in a tree of {size} leaves"):
+            inclusion_path(index, size, subtree)
+    for old, new in ((3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="beyond the new size"):
+            consistency_path(old, new, subtree)
+    assert consistency_path(0, 5, subtree) == consistency_path(5, 5, subtree) == ()
+    assert inclusion_paths(3, 3, subtree) == []

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.attest.signers import Signers, UnknownSigner, matches, parse_allowed_signers, parse_revoked, person_key
+from policyguard.attest.signers import (
+    MAX_LINES,
+    MAX_PATTERN,
+    MAX_SIGNERS_BYTES,
+    Signers,
+    UnknownSigner,
+    matches,
+    parse_allowed_signers,
+    parse_revoked,
+    person_key,
+)
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.errors import ConfigurationError
 from policyguard.model.policy import Person
@@ -34,6 +46,8 @@ def who(text: str, key: PrivateKey = CAROL, *, revoked: str = "", now: int = NOW
         return problem.code
 
 
+OTHER_KINDS = ("ssh-rsa", "ssh-dss", "ecdsa-sha2-nistp256", "sk-ecdsa-sha2-nistp256@openssh.com")
+
 CASES: dict[str, tuple[str, str]] = {
     "by e-mail address": (f"carol@lab {LINE}", "carol"),
     "by account": (f"user:carol {LINE}", "carol"),
@@ -50,6 +64,12 @@ CASES: dict[str, tuple[str, str]] = {
     "in another namespace": (f'carol@lab namespaces="git" {LINE}', "wrong_namespace"),
     "in time": (f'carol@lab valid-after="20300101Z",valid-before="20310101Z" {LINE}', "carol"),
     "with capital options": (f'carol@lab Valid-After="20300101Z" {LINE}', "carol"),
+    "too early by a second": (f'carol@lab valid-after="20300601120001Z" {LINE}', "key_window"),
+    "with lines of other kinds beside it": (
+        "\n".join(f"carol@lab {kind} AAAA" for kind in OTHER_KINDS) + f"\ncarol@lab {LINE}",
+        "carol",
+    ),
+    "with options before another kind": (f'carol@lab namespaces="git" ssh-rsa AAAA\ncarol@lab {LINE}', "carol"),
     "too early": (f'carol@lab valid-after="203006011201Z" {LINE}', "key_window"),
     "on the dot": (f'carol@lab valid-after="20300601120000Z" {LINE}', "carol"),
     "too late": (f'carol@lab valid-before="20300601120000Z" {LINE}', "key_window"),
@@ -95,6 +115,10 @@ MISTAKES: dict[str, tuple[str, str]] = {
     "no key": ("carol@lab ssh-ed25519", "principals, a key type and a key"),
     "a damaged key": ("carol@lab ssh-ed25519 AAAA", "line 1"),
     "an empty principal": (f"carol@lab,, {LINE}", "patterns separated by commas"),
+    "a quote after the principals": (f'carol@lab" {LINE}', "quote that is not closed"),
+    "a quote before them": (f'"carol@lab {LINE}', "quote that is not closed"),
+    "a quote after the key": (f'carol@lab {LINE}"', "quote that is not closed"),
+    "a principal that is too long": (f"{'c' * (MAX_PATTERN + 1)} {LINE}", "patterns separated by commas"),
     "an unclosed quote": (f'carol@lab namespaces="git {LINE}', "line 1"),
 }
 
@@ -114,6 +138,61 @@ def test_bytes_that_are_no_text_refuse_the_file() -> None:
             parse(b"\xff")
     with pytest.raises(ConfigurationError, match="line 1"):
         parse_revoked(b"ssh-ed25519 AAAA")
+
+
+def test_a_quote_that_nothing_closes_speaks_for_nobody() -> None:
+    """I239: what looks like a word is not read past the quote, whatever the rest says; the twin has both quotes."""
+    for line in (f'carol@lab" {LINE}', f'"carol@lab {LINE}', f'carol@lab,"dan@lab {LINE}'):
+        with pytest.raises(ConfigurationError, match="line 1: found a quote that is not closed"):
+            who(line)
+    assert who(f'"carol@lab" {LINE}') == "carol"
+
+
+def test_a_key_holds_at_every_instant_that_counts() -> None:
+    """I124: a window that covers the signature but not the decision covers neither."""
+    text = f'carol@lab valid-before="20300601120000Z" {LINE}'
+    signers = Signers(PERSONS, parse_allowed_signers(text.encode()))
+    key, early = SshKey(CAROL.public.raw), NOW - 1
+    assert signers.person_of(key, NAMESPACE, (early, early)).id == "carol"
+    for instants in ((early, NOW), (NOW, early)):
+        with pytest.raises(UnknownSigner) as refusal:
+            signers.person_of(key, NAMESPACE, instants)
+        assert refusal.value.code == "key_window"
+
+
+def test_files_are_limited_in_bytes_and_lines() -> None:
+    """At the limit a file is read, one more of either refuses it."""
+    assert parse_allowed_signers(b"\n" * (MAX_LINES - 1)) == ()
+    with pytest.raises(ConfigurationError, match=f"{MAX_LINES + 1} lines, expected at most"):
+        parse_allowed_signers(b"\n" * MAX_LINES)
+    assert parse_revoked(b"#" * MAX_SIGNERS_BYTES) == frozenset()
+    with pytest.raises(ConfigurationError, match=f"{MAX_SIGNERS_BYTES + 1} bytes, expected at most"):
+        parse_revoked(b"#" * (MAX_SIGNERS_BYTES + 1))
+    assert len(parse_allowed_signers(f"{'c' * MAX_PATTERN} {LINE}".encode())) == 1
+
+
+def test_keys_of_other_kinds_are_nobodys() -> None:
+    """Passed over in persons and in the list of revoked ones; the keys beside them count."""
+    rsa, broken = "ssh-rsa AAAAB3NzaC1yc2E=", "ed25519:zz"
+    assert parse_revoked(f"{rsa}\n{LINE}".encode()) == {SshKey(CAROL.public.raw).fingerprint}
+    assert person_key(rsa) is person_key(broken) is None
+    carol = Person(id="carol", accounts=("user:carol",), keys=(rsa, broken, CAROL.public.text))
+    assert Signers((carol,)).person_of(SshKey(CAROL.public.raw), NAMESPACE, (NOW,)).id == "carol"
+
+
+def test_every_plain_key_is_found_by_its_id() -> None:
+    """Those of persons and those of the file."""
+    signers = Signers(PERSONS, parse_allowed_signers(f"carol@lab {LINE}".encode()))
+    assert set(signers.by_keyid) == {CAROL.public.keyid, DAN.public.keyid}
+
+
+def test_patterns_match_as_their_definition_says() -> None:
+    """All texts up to three and all patterns up to four characters, against a regular expression."""
+    texts = ["".join(each) for size in range(4) for each in product("ab", repeat=size)]
+    for size in range(1, 5):
+        for pattern in map("".join, product("ab*?", repeat=size)):
+            meant = re.compile(pattern.replace("*", ".*").replace("?", "."))
+            assert [matches(text, (pattern,)) for text in texts] == [bool(meant.fullmatch(text)) for text in texts]
 
 
 @pytest.mark.parametrize(

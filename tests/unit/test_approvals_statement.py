@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from policyguard.attest.approval import (
     APPROVAL_TYPE,
     MAX_APPROVAL_BYTES,
+    MAX_LIFETIME_S,
     NAMESPACE,
     RefusedApproval,
     Sought,
     approval_statement,
     check_covers,
+    check_time,
     command_digest,
     parse_approval,
 )
@@ -84,6 +86,8 @@ MALFORMED: dict[str, bytes] = {
     "an empty reason": changed(predicate__reason=" "),
     "a long reason": changed(predicate__reason="x" * 1001),
     "an action that is none": changed(predicate__action="job:submit\n\x1b[31m"),
+    "a bare resource": changed(predicate__resource="team/vision/run-19"),
+    "limits in a list": changed(predicate__limits=["gpus"]),
     "a bare approver": changed(predicate__approver="carol"),
     "a time without zone": changed(predicate__expires="2030-03-17T17:46:40"),
     "a time in another spelling": changed(predicate__approved_at="2030-03-17T16:46:40.000Z"),
@@ -116,6 +120,48 @@ def test_what_is_no_approval_is_refused(payload: bytes) -> None:
         parse_approval(payload)
     assert refusal.value.code == "approval.malformed"
     assert "\n" not in str(refusal.value)
+
+
+LARGE = changed(predicate__reason="x" * 1000, predicate__limits={"note": ""})
+LARGEST = changed(predicate__reason="x" * 1000, predicate__limits={"note": "x" * (MAX_APPROVAL_BYTES - len(LARGE))})
+AT_THE_LIMIT = {
+    "of the longest reason": changed(predicate__reason="x" * 1000),
+    "of the longest time": changed(predicate__expires="2030-03-24T16:46:40Z"),
+    "of the shortest time": changed(predicate__expires="2030-03-17T16:46:40.000000001Z"),
+    "of the most bytes": LARGEST,
+}
+
+
+@pytest.mark.parametrize("payload", AT_THE_LIMIT.values(), ids=AT_THE_LIMIT)
+def test_an_approval_at_the_limit_is_one(payload: bytes) -> None:
+    """The twin of what is refused one step beyond."""
+    assert parse_approval(payload).payload == payload
+
+
+def test_one_step_beyond_the_limit_is_refused_by_the_limit() -> None:
+    """By a nanosecond and by a byte."""
+    with pytest.raises(RefusedApproval, match=f"at most {MAX_LIFETIME_S // 86400} days"):
+        parse_approval(changed(predicate__expires="2030-03-24T16:46:40.000000001Z"))
+    with pytest.raises(RefusedApproval, match=f"{MAX_APPROVAL_BYTES + 1} bytes, expected at most"):
+        parse_approval(LARGEST.replace(b"xxxx", b"xxxxx", 1))
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (NOW - HOUR - 1, "approval.not_yet_valid"), (NOW - HOUR, ""), (NOW + HOUR - 1, ""),
+        (NOW + HOUR, "approval.expired"),
+    ],
+    ids=["before", "from its first instant", "until its last", "at its end"],
+)  # fmt: skip
+def test_an_approval_holds_from_its_start_until_just_before_its_end(now: int, expected: str) -> None:
+    """To the nanosecond."""
+    found = ""
+    try:
+        check_time(STATEMENT, now)
+    except RefusedApproval as problem:
+        found = problem.code
+    assert found == expected
 
 
 def test_what_would_never_count_cannot_be_made() -> None:
@@ -164,6 +210,12 @@ def asked(**properties: Any) -> Sought:
                   found={"tree": "a" * 40}, demanded=("tree",))  # fmt: skip
 
 
+def ordered(*demanded: str) -> Sought:
+    """A job with its tree and its command measured, of which the approval must name these."""
+    return Sought(request=Request.of("user:a", "job:submit", "job:team/vision/r"),
+                  found={"tree": "a" * 40, "command": "c" * 64}, demanded=demanded)  # fmt: skip
+
+
 PUSH = Sought(
     request=Request.of("user:a", "repo:push", "repo:team/vision/trainer"), found={"tree": "b" * 40}, demanded=("tree",),
     target_ref="refs/heads/main", from_id="1" * 40, target_id="b" * 40,
@@ -186,6 +238,22 @@ COVERS: dict[str, tuple[Sought, dict[str, Any], str]] = {
     "another type of resource": (asked(gpus=8), {"resource": "repo:team/vision/**"}, "approval.other_resource"),
     "a star that stops at a slash": (asked(gpus=8), {"resource": "job:team/*"}, "approval.other_resource"),
     "another tree": (asked(gpus=8), {"subjects": {"tree": "b" * 40}}, "approval.other_tree"),
+    "a command by its digest": (
+        ordered("tree", "command"), {"subjects": {"tree": "a" * 40, "command": "c" * 64}}, "",
+    ),
+    "any command, where one is asked for": (ordered("tree", "command"), {"any_command": True}, ""),
+    "no command, where one is asked for": (ordered("tree", "command"), {}, "approval.no_command"),
+    "another command beside any command": (
+        ordered("tree"), {"any_command": True, "subjects": {"tree": "a" * 40, "command": "d" * 64}},
+        "approval.other_command",
+    ),
+    "any command and a request, but no tree": (
+        ordered("tree"),
+        {"any_command": True, "subjects": {"request": ordered().request_digest}}, "approval.no_tree",
+    ),
+    "a checkpoint nobody looked at": (
+        ordered(), {"subjects": {"tree": "a" * 40, "checkpoint": "d" * 64}}, "approval.no_checkpoint",
+    ),
     "a push to this ref": (PUSH, PUSHED, ""),
     "a push to another ref": (PUSH, {**PUSHED, "target_ref": "refs/heads/dev"}, "approval.other_target"),
     "a push from elsewhere": (PUSH, {**PUSHED, "from_id": "2" * 40}, "approval.other_target"),
@@ -206,6 +274,16 @@ GOOD = Presented("good", PAYLOAD, sign(PAYLOAD, NAMESPACE, KEY))
 def test_the_good_one_counts() -> None:
     """The twin of all mutations."""
     assert len(examine([GOOD], SIGNERS, SOUGHT, NOW).approvals) == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "code"), [(NOW - HOUR - 1, "approval.not_yet_valid"), (NOW - HOUR, None), (NOW + HOUR, "approval.expired")]
+)
+def test_an_approval_is_examined_at_its_time(now: int, code: str | None) -> None:
+    """Outside its time an approval does not reach the quorum, which looks at the time once more."""
+    examined = examine([GOOD], SIGNERS, SOUGHT, now)
+    assert [refusal.code for refusal in examined.refused] == ([] if code is None else [code])
+    assert len(examined.approvals) == (code is None)
 
 
 @settings(max_examples=150, deadline=None)

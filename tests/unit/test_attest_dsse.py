@@ -82,6 +82,14 @@ REFUSED = {
         edited(lambda d: d.update(batch={"index": 0, "path": ["A"] * 64, "size": 1})),
         "found 64 hashes",
     ),
+    "a batch before its first": (
+        edited(lambda d: d.update(batch={"index": -1, "path": [], "size": 1})),
+        "found index -1 of 1",
+    ),
+    "a batch larger than any": (
+        edited(lambda d: d.update(batch={"index": 0, "path": [], "size": 2**32 + 1})),
+        "found index 0 of 4294967297",
+    ),
     "larger than the limit": (b" " * (MAX_ENVELOPE_BYTES + 1), "expected at most 1048576"),
     "nested without end": (b"[" * 100_000, "not an envelope"),
 }
@@ -95,6 +103,23 @@ def test_malformed_envelope_is_refused(case: str) -> None:
         parse(data)
     assert caught.value.step == "V1"
     assert "\n" not in str(caught.value)
+
+
+ZEROS = encode_base64(bytes(32)).decode()
+AT_THE_LIMIT: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a key id": lambda d: d["signatures"][0].update(keyid="x" * 256),
+    "a payload type": lambda d: d.update(payloadType="x" * 256),
+    "the last of the largest batch": lambda d: d.update(batch={"index": 2**32 - 1, "path": [], "size": 2**32}),
+    "the longest path": lambda d: d.update(batch={"index": 0, "path": [ZEROS] * 63, "size": 1}),
+    "as many signatures as fit": lambda d: d.update(signatures=d["signatures"] * 16),
+}
+
+
+@pytest.mark.parametrize("case", AT_THE_LIMIT)
+def test_an_envelope_at_the_limit_is_one(case: str) -> None:
+    """The twin of what is refused one step beyond."""
+    data = edited(AT_THE_LIMIT[case])
+    assert parse(data).to_bytes() == data
 
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)

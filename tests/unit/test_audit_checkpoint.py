@@ -9,9 +9,17 @@ import pytest
 
 from policyguard.attest.keys import PrivateKey, PublicKey, decode_base64, encode_base64
 from policyguard.attest.note import NoteKey, open_note, sign_note, split_note
-from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint, read_checkpoint, sign_checkpoint
+from policyguard.audit.checkpoint import (
+    MAX_TREE_SIZE,
+    Checkpoint,
+    open_checkpoint,
+    parse_checkpoint,
+    read_checkpoint,
+    sign_checkpoint,
+)
+from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.errors import ConfigurationError, VerificationError
-from tests.attest_lab import LOG_KEY, ORIGIN, STRANGER
+from tests.attest_lab import LOG_KEY, ORIGIN, STRANGER, Lab
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data/c2sp/notes.json").read_text())
 TEXT, PETER, ENOCH = (VECTORS[name] for name in ("text", "peter_line", "enoch_line"))
@@ -149,6 +157,39 @@ def test_checkpoint_has_one_spelling(case: str) -> None:
     with pytest.raises(VerificationError, match="checkpoint") as caught:
         parse_checkpoint(MALFORMED_TEXTS[case].encode())
     assert caught.value.step == "V1"
+
+
+def test_a_checkpoint_holds_sizes_up_to_its_limit() -> None:
+    """V1: the largest tree is read back, one more is refused, and so is a number too long to be looked at."""
+    largest = Checkpoint(ORIGIN, MAX_TREE_SIZE, b"r" * 32)
+    assert parse_checkpoint(largest.to_text()) == largest
+    for size in (str(MAX_TREE_SIZE + 1), "9" * 20, "9" * 5_000):
+        with pytest.raises(VerificationError, match="expected a decimal number") as caught:
+            parse_checkpoint(f"origin\n{size}\n{ROOT}\n".encode())
+        assert caught.value.step == "V1"
+
+
+def test_a_checkpoint_is_text() -> None:
+    """V1: bytes that are no UTF-8 are refused as such."""
+    with pytest.raises(VerificationError, match="checkpoint is not UTF-8") as caught:
+        parse_checkpoint(b"origin\xff\n1\n" + ROOT.encode() + b"\n")
+    assert caught.value.step == "V1"
+
+
+def test_a_signed_decision_that_has_travelled_decides_nothing() -> None:
+    """Its decision is asked of `verify`; where it was made it is there. Too many bytes are refused before parsing."""
+    signed = Lab().issue()
+    read = SignedDecision.from_json(signed.to_json())
+    assert (read.envelope, read.receipt) == (signed.envelope, signed.receipt)
+    with pytest.raises(ValueError, match="read from text"):
+        _ = read.decision
+    for size, words in ((MAX_SIGNED_BYTES, "not a signed decision"), (MAX_SIGNED_BYTES + 1, "expected at most")):
+        with pytest.raises(VerificationError, match=words) as caught:
+            SignedDecision.from_json(b" " * size)
+        assert caught.value.step == "V1"
+    for data in (b"[" * 100_000, b'"\xff"', b"{}"):
+        with pytest.raises(VerificationError, match="V1: not a signed decision"):
+            SignedDecision.from_json(data)
 
 
 def test_log_vouches_for_its_own_name_only() -> None:

@@ -121,3 +121,151 @@ def test_an_id_fits_its_type(identifier: str) -> None:
     with pytest.raises(Malformed) as caught:
         GATE.admit(asked, NOW)
     assert caught.value.path == "$.resource.id"
+
+
+DURATION = ValueType(kind="duration")
+PART = ValueType(kind="record", record="part")
+RECORDS = {
+    "part": {"name": Attribute(name="name", type=TEXT), "size": Attribute(name="size", type=INT)},
+    "graded": {"name": Attribute(name="name", type=TEXT), "grade": Attribute(name="grade", type=TEXT, enum=("b", "a"))},
+    "timed": {"name": Attribute(name="name", type=TEXT), "at": Attribute(name="at", type=ValueType(kind="timestamp"))},
+    "secret": {"key": Attribute(name="key", type=DURATION, sensitive=True)},
+}
+
+
+def gate(kind: ValueType, *, sensitive: bool = False) -> Gate:
+    """The gate of a job with one attribute, `it`."""
+    attributes = {"it": Attribute(name="it", type=kind, sensitive=sensitive)}
+    schema = Schema(
+        subjects={"user": EntityType(name="user")},
+        resources={"job": EntityType(name="job", attributes=attributes)},
+        records=RECORDS,
+        context={"zone": Attribute(name="zone", type=TEXT)},
+    )
+    return Gate(schema, schema.subjects["user"], schema.resources["job"])
+
+
+def list_of(kind: ValueType) -> ValueType:
+    return ValueType(kind="list", element=kind)
+
+
+def map_of(kind: ValueType) -> ValueType:
+    return ValueType(kind="map", element=kind)
+
+
+def record(name: str) -> ValueType:
+    return ValueType(kind="record", record=name)
+
+
+GOOD, BAD = {"name": "a", "size": 1}, {"name": "a", "size": "1"}
+COMPOUND = {
+    "list of text": (list_of(TEXT), ["a", "b"], ["a", 1], "[1]"),
+    "list of text and nothing of it": (list_of(TEXT), ["a"], [1], "[0]"),
+    "list of booleans": (list_of(BOOL), [True, False], [True, 1], "[1]"),
+    "list of integers": (list_of(INT), [1, 0], [1, True], "[1]"),
+    "map of integers": (map_of(INT), {"x": 1, "y": 2}, {"x": 1, "y": "2"}, ".y"),
+    "map of text": (map_of(TEXT), {"x": "1"}, {"x": 1}, ".x"),
+    "record": (PART, GOOD, BAD, ".size"),
+    "record and a stranger in it": (PART, {"name": "a"}, {"name": "a", "extra": 1}, ".extra"),
+    "record with a list of words": (record("graded"), {"grade": "a"}, {"grade": "c"}, ".grade"),
+    "list of records": (list_of(PART), [GOOD, GOOD], [GOOD, BAD], "[1].size"),
+    "list of records and text in it": (list_of(PART), [GOOD], [GOOD, "a"], "[1]"),
+    "list of graded records": (list_of(record("graded")), [{"grade": "b"}], [{"grade": "b"}, {"grade": "d"}],
+                               "[1].grade"),
+    "list of lists": (list_of(list_of(INT)), [[1], [2, 3]], [[1], [2, "3"]], "[1][1]"),
+    "map of records": (map_of(PART), {"x": GOOD}, {"x": BAD}, ".x.size"),
+    "map of lists": (map_of(list_of(TEXT)), {"x": ["a"]}, {"x": ["a", 1]}, ".x[1]"),
+    "empty list": (list_of(PART), [], [1], "[0]"),
+    "empty map": (map_of(PART), {}, {"x": 1}, ".x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "good", "bad", "at"), COMPOUND.values(), ids=list(COMPOUND))
+def test_each_kind_inside_another_is_checked_to_its_end(kind: ValueType, good: Any, bad: Any, at: str) -> None:
+    """What fits is admitted as it is, and one step away the path leads to the one part that does not."""
+    assert gate(kind).admit(facts(it=good), NOW).resource["it"] == freeze(good)
+    with pytest.raises(Malformed) as caught:
+        gate(kind).admit(facts(it=bad), NOW)
+    assert caught.value.path == f"$.resource.properties.it{at}"
+
+
+TIMED = [{"name": "a", "at": "2027-01-15T08:00:00Z"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        (list_of(DURATION), ["90s"], (90 * SECOND,)),
+        (map_of(DURATION), {"x": "90s"}, {"x": 90 * SECOND}),
+        (list_of(record("timed")), TIMED, ({"name": "a", "at": NOW},)),
+    ],
+    ids=["in a list", "in a map", "in a record of a list"],
+)
+def test_times_inside_others_are_converted(kind: ValueType, given: Any, expected: Any) -> None:
+    """No short way hands a condition the text of a time instead of the time."""
+    assert gate(kind).admit(facts(it=given), NOW).resource["it"] == expected
+
+
+def test_a_duration_that_is_none_is_named() -> None:
+    """A duration's text is read, and what cannot be read is said with its place."""
+    assert gate(DURATION).admit(facts(it="1h"), NOW).resource["it"] == 3600 * SECOND
+    with pytest.raises(Malformed) as caught:
+        gate(DURATION).admit(facts(it="soon"), NOW)
+    assert caught.value.path == "$.resource.properties.it"
+    assert "soon" in caught.value.message
+
+
+def test_what_is_hidden_is_not_said() -> None:
+    """A sensitive value that does not fit is named by its place only, also one inside a record."""
+    for kind, given in ((DURATION, "hush"), (record("secret"), {"key": "hush"})):
+        guarded = gate(kind, sensitive=kind is DURATION)
+        assert guarded.sensitive == {"resource.it"}
+        with pytest.raises(Malformed) as caught:
+            guarded.admit(facts(it=given), NOW)
+        assert caught.value.path == "$.resource.properties.it"
+        assert "hidden" in caught.value.message
+        assert "hush" not in str(caught.value)
+    assert gate(TEXT).sensitive == frozenset()
+
+
+@pytest.mark.parametrize("given", list(Assurance))
+@pytest.mark.parametrize("least", list(Assurance))
+def test_no_fact_counts_for_more_than_it_is(least: Assurance, given: Assurance) -> None:
+    """I1: at each of the four levels, and whatever stands beside it, only as much as the schema asks is enough."""
+    job = EntityType(name="job", attributes={n: Attribute(name=n, type=INT, assurance=least) for n in ("a", "b")})
+    schema = Schema(subjects={"user": EntityType(name="user")}, resources={"job": job})
+    admitted = Gate(schema, schema.subjects["user"], job).admit(facts(given, a=1, b=2), NOW)
+    assert ("a" in admitted.resource, "b" in admitted.resource) == (given >= least,) * 2
+    assert set(admitted.weak or {}) == (set() if given >= least else {"resource.a", "resource.b"})
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "said"),
+    [
+        (-1, "observed 1 s in the future"),
+        (-90 * SECOND, "observed 90 s in the future"),
+        (60 * SECOND + 1, "60 s old, at most 60 s counts"),
+        (61 * SECOND, "61 s old, at most 60 s counts"),
+    ],
+)
+def test_the_age_of_a_fact_is_said(age_ns: int, said: str) -> None:
+    """To the nanosecond a fact is too old or too new, and the reason says which in seconds."""
+    assert GATE.admit(facts(observed_at=NOW - age_ns, fresh=1), NOW).weak == {"resource.fresh": said}
+
+
+def test_the_names_one_could_have_meant_are_listed() -> None:
+    """An unknown name is answered with those of its own entity, sorted, or with the one that is near."""
+    asked = Request.of("user:alice", "job:submit", "job:team/vision/run-17")
+    said = {}
+    for path in ("resource.xyzzy", "context.xyzzy", "subject.xyzzy"):
+        with pytest.raises(Malformed) as caught:
+            gate(TEXT).admit(Facts(asked, {path: Fact(1, Assurance.CLAIMED, "test", NOW)}), NOW)
+        said[path] = str(caught.value)
+    assert said["resource.xyzzy"].startswith("$.resource.properties.xyzzy: unknown attribute `xyzzy`, expected one of")
+    assert said["resource.xyzzy"].endswith("expected one of `it`")
+    assert said["context.xyzzy"] == "$.context.xyzzy: unknown attribute `xyzzy`, expected one of `zone`"
+    assert said["subject.xyzzy"].endswith("expected none")
+    with pytest.raises(Malformed, match="expected one of `dev`, `prod`"):
+        GATE.admit(facts(queue="none"), NOW)
+    with pytest.raises(Malformed, match="expected one of `clean`, `code`, `fresh`, `gpus`, `queue`, `tags`, `until`"):
+        GATE.admit(facts(zzz=1), NOW)

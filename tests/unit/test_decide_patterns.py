@@ -62,6 +62,15 @@ def test_a_stretch_is_the_whole_test() -> None:
     assert found > 5
 
 
+def test_a_stretch_holds_for_every_type_it_is_used_for() -> None:
+    """What one type gives and another does not has to be compared; what all give goes without saying."""
+    assert literal_stretch("team/a/**", [TYPE, "team/{team}/x/**"]) == (slice(1, 2), ["a"])
+    for types in (["lab/{team}/**", TYPE], [TYPE, "lab/{team}/**"], [TYPE, None], [None, TYPE]):
+        assert literal_stretch("team/a/**", types) == (slice(0, 2), ["team", "a"])
+    for pattern in ("team/**", "**", "", None, "team/a"):
+        assert literal_stretch(pattern, [TYPE]) is None
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

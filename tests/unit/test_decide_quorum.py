@@ -64,6 +64,42 @@ def test_who_does_not_count(approvals: tuple[Approval, ...], needed: int, becaus
     assert because in " ".join(gap.because)
 
 
+TWICE_WRONG = {
+    "expired, by the requester": (approval("alice", left=0), "approval.expired"),
+    "expired, by nobody known": (approval("zoe", left=0), "approval.expired"),
+    "too weak, by one who counts already": (approval("carol-admin", assurance=Assurance.MEASURED), "approval.too_weak"),
+    "of the future, without the role": (approval("bob", ago=-1), "approval.not_yet_valid"),
+}
+
+
+@pytest.mark.parametrize(("given", "because"), TWICE_WRONG.values(), ids=TWICE_WRONG)
+def test_the_first_reason_is_the_one_that_is_said(given: Approval, because: str) -> None:
+    """One line for an approval: what is wrong with itself before what is wrong with its approver."""
+    [gap] = missing(TWO_LEADS, approval("carol"), given)
+    assert [line.partition(":")[0] for line in gap.because] == [because]
+
+
+def test_a_gap_names_where_the_role_is_asked_for() -> None:
+    """The quorum's own domain, else the request's, else every one; gaps come in the quorum's order."""
+    groups = (Approvers(count=1, roles=("infra",), domain="ops"), Approvers(count=2, roles=("lead",)))
+    for domain, shown in (("vision", "vision"), (None, "*")):
+        found = missing(Quorum(id="q", approvers=groups), domain=domain)
+        assert [(gap.needed, gap.roles, gap.domain) for gap in found] == [
+            (1, ("infra",), "ops"), (2, ("lead",), shown),
+        ]  # fmt: skip
+
+
+def test_why_nobody_counts_is_said_with_what_could_not_be_used() -> None:
+    """I3: who contributed is not known, or one of them, or the asker is not; refused approvals keep their reasons."""
+    refused = ("approval.forged: x",)
+    for contributors, words in ((None, "who contributed is not known"), (("user:zoe",), "`user:zoe` belongs to no")):
+        facts = Facts(request=REQUEST, approvals=(), contributors=contributors, unusable=refused)
+        [gap] = gaps(TWO_LEADS, "rule", facts, "vision", NOW, PERSONS, lambda *_: ())
+        assert "approval.forged: x" in gap.because
+        assert any(line.startswith(words) for line in gap.because)
+        assert list(gap.because) == sorted(gap.because)
+
+
 def test_without_knowing_who_contributed_nobody_counts() -> None:
     """I3: no `contributors`, or one that no person owns, and every approver might be the same human."""
     both = approval("carol"), approval("dan")

@@ -176,6 +176,18 @@ def test_facts_are_dated_at_the_start_of_the_look() -> None:
     assert {NOW} == {found.observed_at for found in facts.entries.values()}
 
 
+def test_a_channel_vouches_for_what_it_was_named_for() -> None:
+    """I97: named paths rise to observed, the others stay claims; a named path that nobody set is missing."""
+    channel = ChannelCollector(("subject.uid", "resource.gpus", "resource.gpus"))
+    assert channel.declares == ("resource.gpus", "subject.uid")
+    request = Request.of("user:alice", "job:submit", "job:team/vision/run-17", gpus=8, nodes=2)
+    collected = channel.collect(request, JobInputs(), NOW)
+    assert {path: (found.value, found.assurance) for path, found in collected.entries.items()} == {
+        "resource.gpus": (8, Assurance.OBSERVED)
+    }
+    assert collected.missing == {"subject.uid": "the calling platform did not say"}
+
+
 ALL_COLLECTORS: tuple[Collector, ...] = (
     IdentityCollector(),
     JobCollector(),

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
 from policyguard.config_looks import NO_LOOKS, with_look
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.evidence.grants import GRANTS, GrantCollector, sign_grant
+from policyguard.evidence.grants import GRANT_TYPE, GRANTS, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant
 from policyguard.evidence.quota import LIMIT, USAGE, QuotaCollector
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
@@ -97,6 +98,78 @@ def test_grants_of_others_by_others_or_changed_do_not(tmp_path: Path) -> None:
     envelope["payload"] = envelope["payload"][:-8] + "AAAAAAAA"
     path.write_text(json.dumps(envelope))
     (tmp_path / "rubbish.json").write_text("{")
+    assert grants(tmp_path) == ()
+
+
+GRANT: dict[str, object] = {
+    "expires": "2030-03-08T18:00:00Z", "gpus": 64, "grant_id": "g", "subject": "user:ivan", "version": 1,
+}  # fmt: skip
+SIGNED: dict[str, tuple[object, str]] = {
+    "for another purpose": (GRANT, "application/vnd.policyguard.manifest+json"),
+    "of another version": ({**GRANT, "version": 2}, GRANT_TYPE),
+    "of fewer GPUs than none": ({**GRANT, "gpus": -1}, GRANT_TYPE),
+    "of more GPUs than a number may be": ({**GRANT, "gpus": 2**53}, GRANT_TYPE),
+    "without a time that can be read": ({**GRANT, "expires": "tomorrow"}, GRANT_TYPE),
+    "with a member more": ({**GRANT, "note": "x"}, GRANT_TYPE),
+    "in another spelling": (json.dumps(GRANT, indent=1), GRANT_TYPE),
+    "that leaves the version out": ({name: GRANT[name] for name in GRANT if name != "version"}, GRANT_TYPE),
+    "that is a list": ([], GRANT_TYPE),
+    "that is no text": (b"\xff", GRANT_TYPE),
+}
+
+
+def put_signed(folder: Path, payload: object, kind: str) -> None:
+    text = payload if isinstance(payload, str | bytes) else json.dumps(payload, separators=(",", ":"))
+    raw = text.encode() if isinstance(text, str) else text
+    (folder / "g.json").write_bytes(sign(raw, kind, (LEAD,)).to_bytes())
+
+
+@pytest.mark.parametrize(("payload", "kind"), SIGNED.values(), ids=SIGNED)
+def test_what_a_lead_signed_is_a_grant_only_as_a_whole(payload: object, kind: str, tmp_path: Path) -> None:
+    """I169: a right signature over anything but a grant in its one spelling raises nothing; the twin is one."""
+    put_signed(tmp_path, payload, kind)
+    assert grants(tmp_path) == ()
+    put_signed(tmp_path, GRANT, GRANT_TYPE)
+    assert len(grants(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("gpus", [0, 2**53 - 1])
+def test_a_grant_holds_any_count(gpus: int, tmp_path: Path) -> None:
+    """From none to the largest number that facts hold."""
+    put_signed(tmp_path, {**GRANT, "gpus": gpus}, GRANT_TYPE)
+    assert [dict(each)["gpus"] for each in grants(tmp_path) if isinstance(each, FrozenMap)] == [gpus]
+
+
+def test_grants_are_sorted_and_other_files_are_none(tmp_path: Path) -> None:
+    """By their ids, whatever their files are called; only `.json` counts."""
+    for name, grant in (("a", "g-2"), ("b", "g-1")):
+        expires = parse_instant(str(GRANT["expires"]))
+        data = sign_grant(grant_id=grant, subject="user:ivan", gpus=1, expires=expires, key=LEAD)
+        (tmp_path / f"{name}.json").write_bytes(data)
+        (tmp_path / f"{name}.bak").write_bytes(data)
+    assert [each["grant_id"] for each in grants(tmp_path) if isinstance(each, FrozenMap)] == ["g-1", "g-2"]
+
+
+def test_a_file_that_is_too_large_takes_no_grant_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is none itself; and without a folder the folder we stand in is not looked at, whatever it holds."""
+    put(tmp_path, "grant-7")
+    (tmp_path / "large.json").write_bytes(b" " * (MAX_GRANT_BYTES + 1))
+    assert len(grants(tmp_path)) == 1
+    monkeypatch.chdir(tmp_path)
+    facts = gather(REQUEST, [GrantCollector(None, [LEAD.public])], JobInputs(), lambda: NOW)
+    assert facts.entries[GRANTS].value == ()
+
+
+def test_grants_that_cannot_be_read_are_a_gap(tmp_path: Path) -> None:
+    """A folder that is not there, or holds too many, gives no fact, and the reason says which."""
+    missing = tmp_path / "missing"
+    for folder, why in ((missing, "no such file"), (tmp_path, f"found {MAX_GRANTS + 1} grants")):
+        for number in range(MAX_GRANTS + 1):
+            (tmp_path / f"{number}.json").touch()
+        facts = gather(REQUEST, [GrantCollector(str(folder), [LEAD.public])], JobInputs(), lambda: NOW)
+        assert GRANTS not in facts.entries
+        assert why in str(facts.missing[GRANTS])
+    (tmp_path / "0.json").unlink()
     assert grants(tmp_path) == ()
 
 

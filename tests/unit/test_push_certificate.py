@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.attest.signers import Signers
+from policyguard.attest.signers import Signers, parse_allowed_signers
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.evidence.push import RefUpdate
 from policyguard.evidence.push_certificate import Signed, read_certificate
@@ -71,7 +71,8 @@ def test_status_g_without_a_signer_is_not_a_signer(signer: str) -> None:
 @pytest.mark.parametrize("status", ["B", "U", "X", "Y", "R", "E", "N", "", "g"])
 def test_any_other_status_is_bad(status: str) -> None:
     """Expired, revoked and unverifiable signatures are bad ones."""
-    assert read(GIT_PUSH_CERT_STATUS=status).status == "bad"
+    found = read(GIT_PUSH_CERT_STATUS=status)
+    assert found == Signed(status="bad", why=f"git says `{status or 'nothing'}` of the push certificate, expected `G`")
 
 
 @pytest.mark.parametrize("status", ["SLOP", "BAD", "MISSING", "UNSOLICITED", ""])
@@ -149,7 +150,8 @@ def test_other_updates_are_not_signed() -> None:
     """Another id, another ref, one more line."""
     assert read(update=RefUpdate(old="a" * 40, new="c" * 40, ref="refs/heads/main")).status == "bad"
     assert read(update=RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/x")).status == "bad"
-    assert read(text=TEXT + b"0 1 refs/heads/y\n").status == "bad"
+    for line in (b"0 1 refs/heads/y\n", b"refs/heads/y\n", b"0 refs/heads/y\n", b" \n"):
+        assert read(text=TEXT + line).why == "the push certificate is for other updates"
 
 
 def test_the_signature_is_verified_here() -> None:
@@ -157,10 +159,54 @@ def test_the_signature_is_verified_here() -> None:
     assert "in neither" in read(key=MALLORY).why
     assert read(namespace="file").status == "bad"
     changed = TEXT.replace(b"pushee x", b"pushee y")
-    assert read(content=changed + sign(TEXT, "git", ALICE)).status == "bad"
+    forged = read(content=changed + sign(TEXT, "git", ALICE))
+    assert forged == Signed(status="bad", why="the signature does not fit the push certificate")
     assert read(content=TEXT + b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n").status == "bad"
     assert read(content=TEXT + b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n").status == "bad"
     assert read(content=TEXT).why == "the push certificate cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("window", "status"),
+    [("20010101Z", "good"), ("20010909014641Z", "good"), ("20010909014640Z", "bad"), ("19990101Z", "bad")],
+)
+def test_the_key_must_hold_when_the_push_arrives(window: str, status: str) -> None:
+    """The window of the key is that of the hook's clock, 2001-09-09T01:46:40Z here; the pusher's date is a claim."""
+    line = f'user:alice valid-before="{window}" {SshKey(ALICE.public.raw).text}\n'
+    if window == "20010101Z":
+        line = line.replace("before", "after")
+    signers = Signers((PERSON,), parse_allowed_signers(line.encode()))
+    blob = TEXT + sign(TEXT, "git", ALICE)
+    assert read_certificate(TOLD, (UPDATE,), lambda _: blob, signers, 10**18).status == status
+
+
+OTHER_ARMOURS = (b"-----BEGIN PGP SIGNATURE-----", b"-----BEGIN SIGNED MESSAGE-----")
+
+
+@pytest.mark.parametrize("armour", OTHER_ARMOURS, ids=["PGP", "X.509"])
+def test_another_kind_of_signature_is_not_verified_here(armour: bytes) -> None:
+    """The first armour ends what is signed; an SSH signature hidden behind another one counts for nothing."""
+    why = "the push certificate is signed in a way that is not verified here"
+    for content in (TEXT + armour + b"\nx\n", TEXT + armour + b"\nx\n" + sign(TEXT, "git", ALICE)):
+        assert read(content=content) == Signed(status="bad", why=why)
+    text = TEXT + sign(TEXT, "git", ALICE) + armour + b"\nx\n"
+    assert read(content=text).status == "bad"
+
+
+def test_what_is_no_certificate_is_a_bad_one() -> None:
+    """No blob, an empty one, one without a signature, one that is a signature alone."""
+    why = "the push certificate cannot be read"
+    for blob in (None, b"", TEXT, sign(TEXT, "git", ALICE)):
+        found = read_certificate(TOLD, (UPDATE,), lambda _, blob=blob: blob, Signers((PERSON,)), 10**18)  # type: ignore[misc]
+        assert found == Signed(status="bad", why=why)
+
+
+def test_a_new_or_deleted_ref_has_no_id() -> None:
+    """Zeros in the certificate are what the update says as nothing; a line of two words is no update."""
+    text = TEXT.replace(b"a" * 40, b"0" * 40)
+    assert read(text=text, update=RefUpdate(old=None, new="b" * 40, ref="refs/heads/main")).status == "good"
+    assert read(text=text, update=RefUpdate(old="0" * 40, new="b" * 40, ref="refs/heads/main")).status == "bad"
+    assert read(text=TEXT, update=RefUpdate(old=None, new="b" * 40, ref="refs/heads/main")).status == "bad"
 
 
 def test_no_certificate_is_no_signature() -> None:

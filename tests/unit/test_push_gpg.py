@@ -17,6 +17,7 @@ from policyguard.config import read_config
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
+from policyguard.evidence.push_certificate import Signed, read_certificate
 from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.policy import Person
@@ -93,6 +94,35 @@ def test_a_signature_for_another_text_is_bad(lab: Lab) -> None:
     assert keyring.person_of(b"other", made) is None
     assert keyring.person_of(b"text", made + b"\n" + made) is None
     assert keyring.person_of(b"text", b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----") is None
+
+
+def test_a_push_certificate_by_a_pinned_key_is_good(lab: Lab) -> None:
+    """I155, I156: it is verified here, by the keyring alone; changed, not pinned or without a keyring it is bad."""
+    update = RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/main")
+    text = b"certificate version 0.1\nnonce 1-abc\n\n" + f"{update.old} {update.new} {update.ref}\n".encode()
+    payload = lab.repo / "payload"
+    payload.write_bytes(text)
+    armour = lab.gpg("--armor", "--detach-sign", "-o", "-", str(payload))
+    told = {
+        "GIT_PUSH_CERT": "c" * 40, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "alice",
+        "GIT_PUSH_CERT_NONCE": "1-abc", "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+    }  # fmt: skip
+
+    def read(content: bytes, keyring: Keyring | None) -> Signed:
+        return read_certificate(told, (update,), lambda _: content, Signers(()), 10**18, keyring)
+
+    pinned = lab.keyring(f"gpg:{lab.fingerprint}")
+    good = read(text + armour, pinned)
+    assert (good.status, good.signer.id if good.signer else None) == ("good", "alice")
+    changed = text.replace(b"version 0.1", b"version 0.2")
+    for content, keyring, why in (
+        (changed + armour, pinned, "pinned"),
+        (text + armour, lab.keyring(), "pinned"),
+        (text + armour, None, "not verified here"),
+    ):
+        bad = read(content, keyring)
+        assert (bad.status, bad.signer) == ("bad", None)
+        assert why in bad.why
 
 
 def test_a_keyring_that_everybody_may_write_to_pins_nobody(lab: Lab) -> None:

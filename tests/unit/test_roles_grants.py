@@ -84,6 +84,16 @@ def test_half_open_bindings_hold_on_their_open_side() -> None:
     assert [grants.roles_at("user:b", "vision", now) for now in (-(10**18), 9, 10)] == [("auditor",), ("auditor",), ()]
 
 
+def test_times_are_written_as_people_write_them() -> None:
+    """A bound that is not there is empty, one that is there is RFC 3339; what is read back is the same."""
+    bindings = [bind("user:a", "lead", since=10**9), bind("user:a", "lead", until=2 * 10**9), bind("user:a", "lead")]
+    grants = build_grants(LAB, bindings)
+    data = grants.to_data()
+    assert [row[3:] for row in data["timed"]] == [["", "1970-01-01T00:00:02Z"], ["1970-01-01T00:00:01Z", ""]]
+    assert Grants.from_data(json.loads(json.dumps(data))).to_data() == data
+    assert sorted(Grants.from_data(data).rows()) == sorted(grants.rows())
+
+
 def test_i62_asking_about_strangers_leaves_no_trace() -> None:
     """I62: 5,000 unknown subjects hold nothing and change nothing."""
     grants = build_grants(LAB, [bind("user:alice", "lead")])
@@ -115,12 +125,44 @@ def test_i60_one_link_too_many_stops_the_load() -> None:
         ([role("b", "a"), role("a", "b")], "roles inherit each other in a circle: `a` > `b` > `a`"),
         ([role("z", "c"), role("c", "b"), role("b", "a"), role("a", "c")],
          "roles inherit each other in a circle: `a` > `c` > `b` > `a`"),
+        ([role("b", "a", "c"), role("c", "b", "a"), role("a")],
+         "roles inherit each other in a circle: `b` > `c` > `b`"),
+        ([role("a", "c"), role("c", "d"), role("d", "b"), role("b", "c")],
+         "roles inherit each other in a circle: `b` > `c` > `d` > `b`"),
     ],
-    ids=["a role that inherits itself", "two roles", "three roles and one that leads in"],
+    ids=["a role that inherits itself", "two roles", "three roles and one that leads in", "two and one in no circle",
+         "one that leads into the middle"],
 )  # fmt: skip
 def test_i64_a_circle_of_roles_stops_the_load(roles: list[Role], message: str) -> None:
     """I64: PG501 names the circle, smallest role first."""
     assert refused(roles) == [("PG501", message)]
+
+
+def test_i60_the_longest_way_counts() -> None:
+    """I60: a short way to the same role does not hide the long one; the twin is one link shorter."""
+    chain = [role(f"r{n}", f"r{n + 1}") for n in range(MAX_INHERITANCE)] + [role(f"r{MAX_INHERITANCE}")]
+    message = "role `top` inherits over 65 links, expected at most 64"
+    assert refused([*chain, role("top", f"r{MAX_INHERITANCE}", "r0")]) == [("PG502", message)]
+    build_grants([*chain, role("top", f"r{MAX_INHERITANCE}", "r1")], [])
+
+
+def test_i60_roles_that_inherit_too_much_in_all_stop_the_load() -> None:
+    """I60: few lines can spell a closure that fills the memory; it is refused by its size, the twin is loaded."""
+    base = [role(f"b{n}") for n in range(1_000)]
+    hub = role("hub", *(each.name for each in base))
+    many = [role(f"m{n}", "hub") for n in range(497)]
+    # 1,000 by themselves, the hub with 1,001, and 1,002 each of the others; five more make it 500,000.
+    full = [*base, hub, *many, *(role(f"x{n}") for n in range(5))]
+    build_grants(full, [])
+    assert refused([*full, role("y")]) == [("PG010", "roles inherit each other more than 500000 times in all")]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\n", "\u202e", "a" * 513])
+def test_names_of_roles_and_domains_hold_no_tricks(name: str) -> None:
+    """What would look like another name, or like none, is refused; the longest that is allowed is loaded."""
+    assert [code for code, _ in refused([role(name)])] == ["PG011"]
+    assert [code for code, _ in refused(LAB, [bind("user:alice", "lead", name)])] == ["PG011"]
+    build_grants([role("a" * 512)], [bind("user:alice", "a" * 512, "d" * 512)])
 
 
 def test_a_diamond_of_roles_is_no_circle() -> None:

@@ -118,6 +118,14 @@ def resigned(envelope: Envelope, change: Callable[[dict[str, object]], object]) 
         (lambda d: d["predicate"]["resources"][0].update(digest="AB"), "V1: not a manifest"),
         (lambda d: d["predicate"]["policyguard"].update(step=True), "V1: not a manifest"),
         (lambda d: d["predicate"]["policyguard"].update(producer="trainer"), "V1: not a manifest"),
+        (lambda d: d["predicate"]["policyguard"].update(step=-1), "V1: not a manifest: step must be a count"),
+        (lambda d: d["predicate"]["policyguard"].update(run=""), "V1: not a manifest: resources and names"),
+        (lambda d: d["predicate"]["policyguard"].update(run=7), "V1: not a manifest"),
+        (lambda d: d["subject"][0].update(name=""), "V1: not a manifest: resources and names"),
+        (lambda d: d["subject"].clear(), "V1: not a manifest"),
+        (lambda d: d.update(predicate=[]), "V1: not a manifest"),
+        (lambda d: d["predicate"]["resources"][0].update(name="/etc/x"), "V1: not a manifest: resources must be"),
+        (lambda d: d["predicate"]["resources"][0].update(name="a/../x"), "V1: not a manifest: resources must be"),
     ],
 )
 def test_a_malformed_manifest_is_refused_though_signed(
@@ -157,6 +165,31 @@ def test_a_step_back_does_not_follow(folder: Path) -> None:
     first = made(folder, 5)
     with pytest.raises(VerificationError, match="V7: step 4 does not come after step 5"):
         check_follows(msgspec.structs.replace(made(folder, 6, first), step=4), first)
+
+
+def test_only_what_would_verify_is_made_and_signed(folder: Path) -> None:
+    """I117: who signs is told before anybody else is: no step backwards, no member that would be refused."""
+    first = made(folder)
+    check_follows(made(folder, 2, first), first)
+    with pytest.raises(VerificationError, match="step 1 does not come after step 1"):
+        made(folder, 1, first)
+    late = msgspec.structs.replace(first, created_at=NOW + 5)
+    second = msgspec.structs.replace(made(folder, 6, late), created_at=NOW + 4)
+    with pytest.raises(VerificationError, match="step 6 does not come after step 1"):
+        check_follows(second, late)
+    check_follows(msgspec.structs.replace(second, created_at=NOW + 5), late)
+    for wrong in ({"step": -1}, {"run": ""}, {"producer": "trainer"}, {"resources": (("../x", "0" * 64),)}):
+        with pytest.raises(ValueError, match=r"must be"):
+            sign_manifest(msgspec.structs.replace(first, **wrong), [KEY])
+    zero = msgspec.structs.replace(first, step=0)
+    assert verify_manifest(sign_manifest(zero, [KEY]).to_bytes(), PRODUCERS) == zero
+
+
+def test_another_payload_by_the_producers_key_is_no_manifest(folder: Path) -> None:
+    """A statement of another payload type, signed for something else, is not read as one."""
+    payload = sign_manifest(made(folder), [KEY]).payload
+    with pytest.raises(VerificationError, match="V5: payload type is `text/plain`"):
+        verify_manifest(sign(payload, "text/plain", [KEY]).to_bytes(), PRODUCERS)
 
 
 def test_hostile_and_unreadable_files_are_not_vouched_for(folder: Path) -> None:

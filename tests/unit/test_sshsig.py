@@ -100,9 +100,9 @@ def string(data: bytes) -> bytes:
 def blob(
     *, magic: bytes = b"SSHSIG", version: int = 1, key: bytes = SshKey(KEY.public.raw).blob, namespace: bytes = b"n",
     reserved: bytes = b"", hash_name: bytes = b"sha512", kind: bytes = b"ssh-ed25519", signature: bytes = b"\0" * 64,
-    tail: bytes = b"",
+    inner_tail: bytes = b"", tail: bytes = b"",
 ) -> bytes:  # fmt: skip
-    fields = (key, namespace, reserved, hash_name, string(kind) + string(signature))
+    fields = (key, namespace, reserved, hash_name, string(kind) + string(signature) + inner_tail)
     return magic + version.to_bytes(4, "big") + b"".join(map(string, fields)) + tail
 
 
@@ -116,6 +116,14 @@ BAD_BLOBS: dict[str, tuple[bytes, str]] = {
     "63 bytes of signature": (blob(signature=b"\0" * 63), "63 bytes"),
     "signature of another kind": (blob(kind=b"ssh-rsa"), "expected 64 of `ssh-ed25519`"),
     "bytes at the end": (blob(tail=b"\0"), "followed by 1 more bytes"),
+    "bytes after the key": (blob(key=SshKey(KEY.public.raw).blob + b"x"), "SSH public key is followed by 1 more bytes"),
+    "bytes after the signature proper": (
+        blob(signature=b"\0" * 64, kind=b"ssh-ed25519", inner_tail=b"x"),
+        "SSH signature is followed by 1 more bytes",
+    ),
+    "65 bytes of signature": (blob(signature=b"\0" * 65), "65 bytes"),
+    "33 bytes of key": (blob(key=string(b"ssh-ed25519") + string(b"\0" * 33)), "33 bytes, expected 32"),
+    "a kind that is no name": (blob(key=string(b"\x1b[31m") + string(b"x")), "expected an SSH key type"),
     "31 bytes of key": (blob(key=string(b"ssh-ed25519") + string(b"\0" * 31)), "31 bytes, expected 32"),
     "an RSA key": (blob(key=string(b"ssh-rsa") + string(b"x")), "`ssh-rsa` keys are not verified here"),
     "an ECDSA key": (blob(key=string(b"ecdsa-sha2-nistp256") + string(b"x")), "`ecdsa-sha2-nistp256` keys"),
@@ -153,6 +161,8 @@ BAD_ARMOURS: dict[str, bytes] = {
     "an empty line": ARMOUR.replace(b"U1NI", b"\nU1NI"),
     "carriage returns": ARMOUR.replace(b"\n", b"\r\n"),
     "one long line": armoured(BLOB, 4096),
+    "no beginning": ARMOUR.replace(b"-----BEGIN", b"-----BEGUN"),
+    "a beginning and an end alone": b"-----BEGIN SSH SIGNATURE-----\n-----END SSH SIGNATURE-----\n",
     "too long": b"-----BEGIN SSH SIGNATURE-----\n" + b"A" * MAX_ARMOUR_BYTES,
 }
 
@@ -162,6 +172,24 @@ def test_a_bad_armour_is_refused(armour: bytes) -> None:
     """The envelope of lines is strict as well."""
     with pytest.raises(SshSignatureError):
         parse_signature(armour)
+
+
+def test_too_much_is_refused_before_it_is_read() -> None:
+    """By its size, whatever it holds; at the limit it is read, and here it is no signature."""
+    for size, words in ((MAX_ARMOUR_BYTES, "found no SSH signature"), (MAX_ARMOUR_BYTES + 1, "at most 8192")):
+        with pytest.raises(SshSignatureError, match=words) as refusal:
+            parse_signature(b"x" * size)
+        assert refusal.value.code == "malformed"
+    with pytest.raises(SshSignatureError, match="found no SSH public key"):
+        parse_key(f"{ED25519} {'A' * (MAX_ARMOUR_BYTES + 4)}")
+
+
+def test_a_kind_we_do_not_verify_is_no_mistake_and_a_kind_of_no_name_is() -> None:
+    """I121: by their codes they are told apart."""
+    for line, code in (("ssh-rsa AAAA", "key_type"), ("SSH/RSA AAAA", "malformed")):
+        with pytest.raises(SshSignatureError) as refusal:
+            parse_key(line)
+        assert refusal.value.code == code
 
 
 def test_lines_may_be_wrapped_elsewhere() -> None:

@@ -1,0 +1,88 @@
+"""What the definitions of a casbin `model.conf` say, where it says no more than can be translated.
+
+Pure. Whatever casbin would ignore without a word is refused with its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policyguard.decide.casbin_conf import Conf, Text
+from policyguard.decide.casbin_matcher import Alternative, alternatives
+from policyguard.errors import PolicyError
+from policyguard.values import Span
+
+PARTS = {
+    "sub": "sub", "subject": "sub", "user": "sub", "obj": "obj", "object": "obj", "resource": "obj", "thing": "obj",
+    "act": "act", "action": "act", "dom": "dom", "domain": "dom", "tenant": "dom",
+}  # fmt: skip
+
+EFFECTS = {
+    "some(where(p.eft==allow))": ("allow",),
+    "some(where(p.eft==allow))&&!some(where(p.eft==deny))": ("allow", "deny"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """A model file understood: `requests` is request token to part, `groups` is kind of row to number of columns."""
+
+    requests: dict[str, str]
+    columns: tuple[str, ...]
+    groups: dict[str, int]
+    effects: tuple[str, ...]
+    alternatives: tuple[Alternative, ...]
+    matcher: Span
+
+
+def read_definitions(conf: Conf) -> Definitions:
+    """Return what the model says, else raise `PolicyError` at the definition that has no counterpart."""
+    _single(conf)
+    return Definitions(
+        requests=_request_parts(conf.r["r"]),
+        columns=tuple(column.strip() for column in conf.p["p"].text.split(",")),
+        groups={name: _group_width(name, text) for name, text in conf.g.items()},
+        effects=_effects(conf.e["e"]),
+        alternatives=alternatives(conf.m["m"]),
+        matcher=conf.m["m"].at(0),
+    )
+
+
+def _single(conf: Conf) -> None:
+    for letter in "rpem":
+        found: dict[str, Text] = getattr(conf, letter)
+        if letter not in found:
+            raise PolicyError(f"the model has no `{letter}`", span=Span("model.conf", 1, 1), code="PG003")
+        for key, text in found.items():
+            if key != letter:
+                raise PolicyError(f"found `{key}`, expected only `{letter}`: casbin ignores it unless asked in code",
+                                  span=text.at(0), code="PG109")  # fmt: skip
+
+
+def _request_parts(definition: Text) -> dict[str, str]:
+    tokens = [token.strip() for token in definition.text.split(",")]
+    parts = {token: PARTS.get(token.lower(), "") for token in tokens}
+    if "" in parts.values() or len(set(parts.values())) != len(tokens):
+        raise PolicyError(f"found the request `{definition.text}`, expected `sub`, `dom`, `obj`, `act` at most once",
+                          span=definition.at(0), code="PG109")  # fmt: skip
+    return parts
+
+
+def _group_width(name: str, definition: Text) -> int:
+    shape = definition.text.replace(" ", "")
+    if shape not in ("_,_", "_,_,_"):
+        raise PolicyError(f"found `{name} = {definition.text}`, expected `_, _` or `_, _, _`", span=definition.at(0),
+                          code="PG109", help="roles with conditions need `notBefore` and `expires`")  # fmt: skip
+    return shape.count("_")
+
+
+def _effects(definition: Text) -> tuple[str, ...]:
+    shape = definition.text.replace(" ", "").replace("p_eft", "p.eft")
+    if shape in EFFECTS:
+        return EFFECTS[shape]
+    if shape == "!some(where(p.eft==deny))":
+        raise PolicyError("this effect allows what nothing matches (H5)", span=definition.at(0), code="PG220",
+                          help="write `some(where (p.eft == allow)) && !some(where (p.eft == deny))`")  # fmt: skip
+    code = "PG312" if "riority" in shape else "PG109"
+    raise PolicyError(f"found the effect `{definition.text}`, expected allow-override or deny-override",
+                      span=definition.at(0), code=code, help="our rules have no priorities: deny trumps")  # fmt: skip

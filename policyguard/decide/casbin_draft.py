@@ -1,0 +1,176 @@
+"""What one row makes of one alternative of a casbin matcher: who, what, where, and the tests that are left.
+
+Pure. An atom narrows a draft only if ours decides alike; every other one is refused with its place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+
+from policyguard.decide.casbin_conf import Row
+from policyguard.decide.casbin_matcher import Alternative, Atom, Operand
+from policyguard.decide.casbin_patterns import glob_regex, key_match2_regex, key_match_prefix
+from policyguard.decide.casbin_source import Source
+from policyguard.errors import PolicyError
+
+_ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+
+
+@dataclass(slots=True)
+class Draft:
+    """One rule in the making. `subjects`, `objects` and `domains` None mean any."""
+
+    subjects: set[str] | None = None
+    role: str | None = None
+    objects: set[str] | None = None
+    domains: set[str] | None = None
+    actions: set[str] = field(default_factory=set)
+    tests: list[tuple[str, str]] = field(default_factory=list)
+    """(condition text with `{id}` for the prefix of the id, place kind)."""
+
+
+class Drafting:
+    """Drafts of one source; `attributes` learns the types of attributes from what they are compared with."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.attributes: dict[str, dict[str, str]] = {"subject": {}, "resource": {}}
+
+    def draft(self, alternative: Alternative, row: Row | None) -> Draft | None:
+        """Return the rule this row makes of the alternative, or None if it can never match."""
+        draft = Draft(actions=set(self.source.universe))
+        for atom in alternative:
+            if not self.apply(atom, row, draft):
+                return None
+        if draft.role is not None and draft.subjects is not None:
+            raise self.source.refusal(alternative[0], row, "the subject is compared and asked for a role at once")
+        # An empty set is "nobody" or "nothing"; written as an empty list it would be everyone.
+        return None if set() in (draft.actions, draft.subjects, draft.objects, draft.domains) else draft
+
+    def apply(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
+        """Narrow the draft by one atom; return False if the atom is false for this row."""
+        left, *others = atom.arguments
+        if left.kind != "r":
+            return self.static(atom, row, draft)
+        if len(left.path) > 1 or (others and others[0].kind == "r" and atom.function in ("==", "!=")):
+            self.attribute(atom, row, draft)
+            return True
+        part = self.source.part(left)
+        value = self.source.constant(others[0], row) if others else ""
+        if atom.function in ("==", "in"):
+            narrowed = {str(one) for one in (value if isinstance(value, tuple) else (value,))}
+            self.narrow(part, {self.source.located_name(part, one, atom, row) for one in narrowed}, draft)
+        elif atom.function in self.source.groups:
+            self.group(atom, part, str(value), draft, row)
+        else:
+            self.match(atom, part, str(value), draft, row)
+        return True
+
+    def static(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
+        """A comparison of constants and columns is decided now; one with the request on the right is turned round."""
+        left, *others = atom.arguments
+        if atom.function in ("==", "!=") and others[0].kind == "r":
+            return self.apply(Atom(atom.function, (others[0], left), atom.span), row, draft)
+        if atom.function not in ("==", "!=", "in") or others[0].kind == "r":
+            raise self.source.refusal(atom, row, f"`{atom.function}` is not about the request")
+        one, two = self.source.constant(left, row), self.source.constant(others[0], row)
+        if atom.function == "in":
+            return one in two if isinstance(two, tuple) else False
+        return bool(one == two) == (atom.function == "==")
+
+    def narrow(self, part: str, values: set[str], draft: Draft) -> None:
+        if part == "act":
+            draft.actions &= values
+        elif part == "sub":
+            draft.subjects = values if draft.subjects is None else draft.subjects & values
+        elif part == "obj":
+            draft.objects = values if draft.objects is None else draft.objects & values
+        else:
+            draft.domains = values if draft.domains is None else draft.domains & values
+
+    def group(self, atom: Atom, part: str, value: str, draft: Draft, row: Row | None) -> None:
+        width = self.source.groups[atom.function]
+        if len(atom.arguments) != width or (width == 3 and not self.source.is_request(atom.arguments[2], "dom")):
+            raise self.source.refusal(atom, row, f"`{atom.function}` takes the request's name, a group"
+                               + (" and the request's domain" if width == 3 else ""))  # fmt: skip
+        if part != "sub":
+            if width == 3:
+                raise self.source.refusal(atom, row, "groups of resources by domain have no counterpart")
+            members = self.source.members(atom.function, value)
+            self.narrow(part, {self.source.located_name(part, one, atom, row) for one in members}, draft)
+        elif atom.function != "g":
+            raise self.source.refusal(atom, row, "only `g` can give roles to subjects")
+        elif value not in self.source.role_names:
+            self.narrow("sub", {value}, draft)
+        elif draft.role not in (None, value):
+            raise self.source.refusal(atom, row, "two roles are asked for at once")
+        else:
+            draft.role = value
+
+    def match(self, atom: Atom, part: str, value: str, draft: Draft, row: Row | None) -> None:
+        """Apply `!=` and the matching functions."""
+        place = self.source.place(atom, row)
+        raw, value = value, self.source.located_name(part, value, atom, row)
+        if part == "act" and atom.function in ("regexMatch", "!="):
+            kept = {a for a in self.source.universe if (a != value if atom.function == "!=" else re.match(value, a))}
+            draft.actions &= kept
+        elif part == "obj" and atom.function == "!=":
+            draft.tests.append(("resource.id != {id}", value))
+        elif part == "sub" and atom.function == "!=":
+            draft.tests.append((f"subject.id != {quoted('user:' + value)}", ""))
+        elif part == "obj" and atom.function == "keyMatch":
+            prefix, exact = key_match_prefix(raw, place)
+            prefix = prefix.removeprefix("/")
+            if exact:
+                self.narrow("obj", {prefix}, draft)
+            else:
+                draft.tests.append(("resource.id.startsWith({id})", prefix))
+        elif part == "obj" and atom.function in ("keyMatch2", "keyMatch3"):
+            draft.tests.append(("resource.id.matches({regex})", key_match2_regex(raw, atom.function, place)))
+        elif part == "obj" and atom.function == "globMatch":
+            draft.tests.append(("resource.id.matches({regex})", glob_regex(raw, place)))
+        else:
+            raise self.source.refusal(atom, row, f"`{atom.function}` on `{part}` has no exact counterpart")
+
+    def attribute(self, atom: Atom, row: Row | None, draft: Draft) -> None:
+        """Turn a comparison with an attribute into a condition, and learn the attribute's type from it."""
+        if atom.function not in ("==", "!=", "<", "<=", ">", ">="):
+            raise self.source.refusal(atom, row, f"`{atom.function}` on an attribute has no exact counterpart")
+        left, right = atom.arguments
+        constants = [self.source.constant(one, row) for one in atom.arguments if one.kind != "r"]
+        kind = "int" if constants and type(constants[0]) is int else "string"
+        if kind == "string" and atom.function not in ("==", "!="):
+            raise self.source.refusal(atom, row, "texts are compared by order")
+        spelled = [self.spelled(operand, row, kind, atom) for operand in (left, right)]
+        draft.tests.append((f"{spelled[0]} {atom.function} {spelled[1]}", ""))
+
+    def spelled(self, operand: Operand, row: Row | None, kind: str, atom: Atom) -> str:
+        if operand.kind != "r":
+            value = self.source.constant(operand, row)
+            return str(value) if type(value) is int else quoted(str(value))
+        part = self.source.part(operand)
+        if len(operand.path) == 1:
+            if part != "sub" or kind != "string" or all(len(one.path) < 2 for one in atom.arguments):
+                raise self.source.refusal(atom, row, "only the subject can be compared with an attribute")
+            return "subject.id"
+        if len(operand.path) != 2 or part not in ("sub", "obj"):
+            raise self.source.refusal(atom, row, "attributes of attributes have no counterpart")
+        name = self.learned("subject" if part == "sub" else "resource", operand, kind)
+        beside_subject = any(one.kind == "r" and len(one.path) == 1 for one in atom.arguments)
+        return f'"user:" + {name}' if beside_subject else name
+
+    def learned(self, entity: str, operand: Operand, kind: str) -> str:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operand.path[1]).lower()
+        if not _ATTRIBUTE.fullmatch(name) or name in ("id", "type", "domain"):
+            raise PolicyError(f"attribute `{operand.path[1]}` has no spelling here", span=operand.span, code="PG011")
+        if self.attributes[entity].setdefault(name, kind) != kind:
+            raise PolicyError(f"attribute `{operand.path[1]}` is compared with text and with integers",
+                              span=operand.span, code="PG104")  # fmt: skip
+        return f"{entity}.{name}"
+
+
+def quoted(text: str) -> str:
+    """Return the text as a CEL literal; JSON's escapes are CEL's."""
+    return json.dumps(text, ensure_ascii=False)

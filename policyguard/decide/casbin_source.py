@@ -1,0 +1,151 @@
+"""A casbin model and its rows as one source of names: who is in which group, what is a role, what a column holds.
+
+Pure. casbin has no list of actions and objects, a schema needs one: it is what rows and matcher mention.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from policyguard.decide.casbin_conf import Row, read_rows
+from policyguard.decide.casbin_definitions import Definitions
+from policyguard.decide.casbin_matcher import Alternative, Atom, Operand
+from policyguard.decide.casbin_patterns import words
+from policyguard.errors import PolicyError, PolicyErrors
+from policyguard.values import Span
+
+MAX_LINKS = 9
+"""casbin follows so many links of a chain of groups (H11); a longer one would mean more here than there."""
+
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+
+
+class Source:
+    """What the rows say under these definitions. `rooted`: every object begins with `/`, which is left out."""
+
+    def __init__(self, definitions: Definitions, policy: str, policy_file: str, actions: Sequence[str]) -> None:
+        self.requests = definitions.requests
+        self.columns = definitions.columns
+        self.groups = definitions.groups
+        self.effects = definitions.effects
+        self.alternatives = definitions.alternatives
+        self.matcher = definitions.matcher
+        self.domains = "dom" in self.requests.values()
+        widths = {"p": len(self.columns), **self.groups}
+        self.rows, errors = read_rows(policy, policy_file, widths)
+        errors += [error for row in self.rows if (error := self.effect_error(row)) is not None]
+        if errors:
+            raise PolicyErrors(errors)
+        self.links = {name: [row for row in self.rows if row.kind == name] for name in self.groups}
+        self.role_names = {row.values[1] for row in self.links.get("g", [])}
+        self.universe = {*actions, *self.named("act")}
+        objects = [name.startswith("/") for name in self.named("obj")]
+        self.rooted = bool(objects) and all(objects)
+
+    def effect_error(self, row: Row) -> PolicyError | None:
+        if row.kind != "p" or "eft" not in self.columns:
+            return None
+        effect = row.values[self.columns.index("eft")]
+        if effect not in ("allow", "deny"):
+            return PolicyError(f"found the effect `{effect}`, expected `allow` or `deny`: casbin ignores the row (H1)",
+                               span=row.span, code="PG004")  # fmt: skip
+        if effect not in self.effects:
+            return PolicyError("found a deny, which this model's effect never looks at", span=row.span, code="PG306",
+                               help="add `&& !some(where (p.eft == deny))` to the effect")  # fmt: skip
+        return None
+
+    def named(self, part: str) -> Iterator[str]:
+        """Yield every constant that is compared or matched with this part of the request."""
+        for alternative in self.alternatives:
+            for row in self.rows_for(alternative):
+                for atom in alternative:
+                    if self.is_request(atom.arguments[0], part) and atom.arguments[1].kind != "r":
+                        yield from self.constants_in(atom, row)
+
+    def constants_in(self, atom: Atom, row: Row | None) -> Iterable[str]:
+        value = self.constant(atom.arguments[1], row)
+        if atom.function == "regexMatch" and self.is_request(atom.arguments[0], "act"):
+            return words(str(value), self.place(atom, row))
+        if atom.function in self.groups:
+            return self.members(atom.function, str(value))
+        return [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+
+    def rows_for(self, alternative: Alternative) -> Sequence[Row | None]:
+        """Return the rows an alternative is tried with; once without a row if it reads none."""
+        reads = any(operand.kind == "p" for atom in alternative for operand in atom.arguments)
+        return [row for row in self.rows if row.kind == "p"] if reads else [None]
+
+    def effects_of(self, row: Row | None) -> list[str]:
+        """Return the row's effect; an alternative that reads no row matches with each, so it has all their effects."""
+        if "eft" not in self.columns:
+            return ["allow"]
+        at = self.columns.index("eft")
+        rows = [row] if row is not None else [one for one in self.rows if one.kind == "p"]
+        return sorted({one.values[at] for one in rows}) or ["allow"]
+
+    def part(self, operand: Operand) -> str:
+        token = operand.path[0]
+        if token not in self.requests:
+            raise PolicyError(f"`r.{token}` is not in the request definition", span=operand.span, code="PG110")
+        return self.requests[token]
+
+    def located_name(self, part: str, name: str, atom: Atom, row: Row | None) -> str:
+        """Return an object's name as an id spells it: without the leading slash, where all have one."""
+        if part != "obj":
+            return name
+        if name.startswith("/") != self.rooted:
+            raise PolicyError(f"found the object `{name}`, expected all objects or none to begin with `/`",
+                              span=self.place(atom, row), code="PG011")  # fmt: skip
+        own = name.removeprefix("/")
+        if any(segment in ("", ".", "..") for segment in own.split("/")[:-1]) or not own:
+            raise PolicyError(f"found the object `{name}`, expected no empty, `.` or `..` segment",
+                              span=self.place(atom, row), code="PG011")  # fmt: skip
+        return own
+
+    def is_request(self, operand: Operand, part: str) -> bool:
+        return operand.kind == "r" and len(operand.path) == 1 and self.requests.get(operand.path[0]) == part
+
+    def constant(self, operand: Operand, row: Row | None) -> Any:
+        if operand.kind == "constant":
+            return operand.value
+        if operand.kind != "p" or row is None or len(operand.path) != 1 or operand.path[0] not in self.columns:
+            raise PolicyError(f"found `{operand.value}`, expected a constant or a column of `p`", span=operand.span,
+                              code="PG110")  # fmt: skip
+        return row.values[self.columns.index(operand.path[0])]
+
+    def members(self, group: str, value: str) -> list[str]:
+        """Return the names that casbin counts into a group, itself included."""
+        found = {value}
+        for _ in range(MAX_LINKS + 1):
+            more = {row.values[0] for row in self.links[group] if row.values[1] in found} - found
+            found |= more
+        if more:
+            row = next(row for row in self.links[group] if row.values[0] in more)
+            raise PolicyError(f"a chain of `{group}` rows is longer than the {MAX_LINKS} links casbin follows (H11)",
+                              span=row.span, code="PG502")  # fmt: skip
+        return sorted(found)
+
+    def role_name(self, name: str, span: Span) -> str:
+        """Return the role's name here: a leading `role:`, which many write to keep roles apart, goes without saying."""
+        short = name.removeprefix("role:")
+        if short != name and short in self.role_names:
+            raise PolicyError(f"found the roles `{short}` and `{name}`, expected one of them", span=span, code="PG006")
+        return role_like(short, "a role", span)
+
+    def place(self, atom: Atom, row: Row | None) -> Span:
+        return row.span if row is not None else atom.span
+
+    def refusal(self, atom: Atom, row: Row | None, why: str) -> PolicyError:
+        where = f" (row {row.span})" if row is not None else ""
+        return PolicyError(f"{why}{where}, which import does not translate", span=atom.span, code="PG109")
+
+
+def role_like(name: str, what: str, span: Span) -> str:
+    """Return the name if it could be a role's, else raise `PolicyError`."""
+    if not _ROLE.fullmatch(name):
+        raise PolicyError(
+            f"found `{name}`, expected {what} of letters, digits, `.`, `_` and `-`", span=span, code="PG011"
+        )
+    return name
