@@ -168,16 +168,17 @@ def test_the_signature_is_verified_here() -> None:
 
 @pytest.mark.parametrize(
     ("window", "status"),
-    [("20010101Z", "good"), ("20010909014641Z", "good"), ("20010909014640Z", "bad"), ("19990101Z", "bad")],
+    [("20010101Z", "good"), ("20231114221501Z", "good"), ("20231114221500Z", "bad"), ("19990101Z", "bad")],
 )
 def test_the_key_must_hold_when_the_push_arrives(window: str, status: str) -> None:
-    """The window of the key is that of the hook's clock, 2001-09-09T01:46:40Z here; the pusher's date is a claim."""
+    """The window of the key is that of the hook's clock, 2023-11-14T22:15:00Z here; the pusher's date is a claim."""
     line = f'user:alice valid-before="{window}" {SshKey(ALICE.public.raw).text}\n'
     if window == "20010101Z":
         line = line.replace("before", "after")
     signers = Signers((PERSON,), parse_allowed_signers(line.encode()))
     blob = TEXT + sign(TEXT, "git", ALICE)
-    assert read_certificate(TOLD, (UPDATE,), lambda _: blob, signers, 10**18).status == status
+    now = NOW_S * NANOSECONDS_PER_S
+    assert read_certificate(TOLD, (UPDATE,), lambda _: blob, signers, now, NONCES).status == status
 
 
 OTHER_ARMOURS = (b"-----BEGIN PGP SIGNATURE-----", b"-----BEGIN SIGNED MESSAGE-----")
@@ -197,7 +198,9 @@ def test_what_is_no_certificate_is_a_bad_one() -> None:
     """No blob, an empty one, one without a signature, one that is a signature alone."""
     why = "the push certificate cannot be read"
     for blob in (None, b"", TEXT, sign(TEXT, "git", ALICE)):
-        found = read_certificate(TOLD, (UPDATE,), lambda _, blob=blob: blob, Signers((PERSON,)), 10**18)  # type: ignore[misc]
+        found = read_certificate(
+            TOLD, (UPDATE,), lambda _, blob=blob: blob, Signers((PERSON,)), NOW_S * NANOSECONDS_PER_S, NONCES
+        )  # type: ignore[misc]
         assert found == Signed(status="bad", why=why)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import Signed, read_certificate
 from policyguard.evidence.push_gpg import Keyring
+from policyguard.evidence.push_nonce import Nonces
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
@@ -99,17 +101,19 @@ def test_a_signature_for_another_text_is_bad(lab: Lab) -> None:
 def test_a_push_certificate_by_a_pinned_key_is_good(lab: Lab) -> None:
     """I155, I156: it is verified here, by the keyring alone; changed, not pinned or without a keyring it is bad."""
     update = RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/main")
-    text = b"certificate version 0.1\nnonce 1-abc\n\n" + f"{update.old} {update.new} {update.ref}\n".encode()
+    nonce = "999999999-" + hmac.new(b"/srv/r.git:999999999", b"seed", "sha1").hexdigest()
+    text = f"certificate version 0.1\nnonce {nonce}\n\n".encode() + f"{update.old} {update.new} {update.ref}\n".encode()
     payload = lab.repo / "payload"
     payload.write_bytes(text)
     armour = lab.gpg("--armor", "--detach-sign", "-o", "-", str(payload))
     told = {
         "GIT_PUSH_CERT": "c" * 40, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "alice",
-        "GIT_PUSH_CERT_NONCE": "1-abc", "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+        "GIT_PUSH_CERT_NONCE": nonce, "GIT_PUSH_CERT_NONCE_STATUS": "OK",
     }  # fmt: skip
 
     def read(content: bytes, keyring: Keyring | None) -> Signed:
-        return read_certificate(told, (update,), lambda _: content, Signers(()), 10**18, keyring)
+        nonces = Nonces(seed=b"seed", paths=("/srv/r.git",))
+        return read_certificate(told, (update,), lambda _: content, Signers(()), 10**18, nonces, keyring)
 
     pinned = lab.keyring(f"gpg:{lab.fingerprint}")
     good = read(text + armour, pinned)
