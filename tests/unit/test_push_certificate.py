@@ -197,10 +197,10 @@ def test_another_kind_of_signature_is_not_verified_here(armour: bytes) -> None:
 def test_what_is_no_certificate_is_a_bad_one() -> None:
     """No blob, an empty one, one without a signature, one that is a signature alone."""
     why = "the push certificate cannot be read"
+    now = NOW_S * NANOSECONDS_PER_S
     for blob in (None, b"", TEXT, sign(TEXT, "git", ALICE)):
-        found = read_certificate(
-            TOLD, (UPDATE,), lambda _, blob=blob: blob, Signers((PERSON,)), NOW_S * NANOSECONDS_PER_S, NONCES
-        )  # type: ignore[misc]
+        blobs = {TOLD["GIT_PUSH_CERT"]: blob}
+        found = read_certificate(TOLD, (UPDATE,), blobs.get, Signers((PERSON,)), now, NONCES)
         assert found == Signed(status="bad", why=why)
 
 
