@@ -40,7 +40,7 @@ class StubExplainer:
     policy_digest: str = POLICY_DIGEST
     epoch: int = EPOCH
 
-    def explain(self, decision: Decision, *, full: bool = False) -> str:
+    def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
         return "allowed" if decision.allowed else "denied"
 
 

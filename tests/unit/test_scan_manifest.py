@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -236,7 +237,12 @@ def test_a_large_manifest_of_a_stranger_is_not_taken_apart(monkeypatch: pytest.M
     """INVARIANT I214: the signature is checked before the statement is parsed; a small one may be parsed first."""
     parsed: list[int] = []
     real = json.loads
-    monkeypatch.setattr("json.loads", lambda data, **options: parsed.append(len(data)) or real(data, **options))
+
+    def counting(data: bytes, **options: Any) -> Any:
+        parsed.append(len(data))
+        return real(data, **options)
+
+    monkeypatch.setattr("json.loads", counting)
     stranger = PrivateKey.generate(b"s" * 32)
     with pytest.raises(VerificationError, match="V4: 0 of the trusted keys signed this"):
         verify_manifest(sign_manifest(of_many(10_000), [stranger]).to_bytes(), PRODUCERS)
