@@ -10,8 +10,7 @@ renderer without that sandbox.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 _PYTHON_TAG = re.compile(r"!!?python/|!<tag:yaml\.org,2002:python/|tag:yaml\.org,2002:python/")
 _SPELT = re.compile(r"\\+(?:u00|x)([0-7][0-9a-fA-F])|\\+(1[0-7]{2})")
@@ -33,16 +32,16 @@ def names_code(text: str) -> bool:
     return bool(_PYTHON_TAG.search(text)) or text.startswith("#!")
 
 
-def template_escape(text: str, value: Any = None) -> str:
+def template_escape(text: str, texts: Sequence[object] | None = None) -> str:
     """Return the first part of a template that reaches beyond what it is given, empty if none does.
 
     Args:
-        value: the text as parsed JSON, where it is JSON: then each of its strings is a template of its own. Objects
-            are pairs, for a name that is there twice has two values and readers differ in which they take.
+        texts: where the text is JSON, its strings and lists: each string is a template of its own, and a name that is
+            there twice has two, for readers differ in which they take.
     """
-    if value is None:
+    if texts is None:
         return _escape(text, _IN_A_FILE)
-    return next(filter(None, (_escape(each, _IN_A_STRING) for each in _strings(value))), "")
+    return next(filter(None, (_escape(each, _IN_A_STRING) for each in _strings(texts))), "")
 
 
 def _escape(text: str, reaches: re.Pattern[str]) -> str:
@@ -66,13 +65,13 @@ def _blocks(text: str) -> Iterator[str]:
         yield text[start.end() : at]
 
 
-def _strings(value: Any) -> Iterator[str]:
-    waiting = [value]
+def _strings(texts: Sequence[object]) -> Iterator[str]:
+    waiting = list(texts)
     while waiting:
         each = waiting.pop()
         if isinstance(each, str):
             yield each
-        elif isinstance(each, list | tuple):
+        elif isinstance(each, list):
             waiting.extend(each)
 
 
