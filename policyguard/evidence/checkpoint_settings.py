@@ -27,7 +27,7 @@ def check_targets(text: str, findings: Findings) -> None:
 
 
 def check_settings(text: str, findings: Findings) -> list[str] | None:
-    """Findings hold what the settings name; returns every text value in them, None where this is no JSON.
+    """Findings hold what the settings name; returns every name and text in them, None where this is no JSON.
 
     Every entry counts, also one of two of a name: readers differ in which they take.
     """
@@ -43,6 +43,7 @@ def check_settings(text: str, findings: Findings) -> list[str] | None:
             for kind, name in named_by(key, value) or ():
                 if kind in _NAMED_CODE:
                     findings.add(_NAMED_CODE[kind], name)
+            texts.append(key)
             texts.extend(_texts(value))
         return dict(pairs)
 
