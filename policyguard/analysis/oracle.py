@@ -27,7 +27,7 @@ def decide(policy: Plain, facts: Plain, now: int) -> Plain:
     for rule in policy["rules"]:
         if not concerns(policy, rule, facts, now):
             continue
-        outcome = condition(rule, world)
+        outcome = condition(rule, seen_by(rule, world, facts))
         if outcome == "error":
             errored.add(rule["id"])
         if outcome == "true" or (outcome == "error" and rule["effect"] != "allow"):
@@ -173,10 +173,27 @@ def concerns(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
         and (not rule["roles"] or any(role in held for role in rule["roles"]))
         and (not rule["subjects"] or facts["subject"] in rule["subjects"])
         and (rule["scope"] is None or rule["scope"] == where)
+        and says_where(rule, pattern_of(policy, kind(facts["resource"])))
         and (rule["pattern"] is None or glob(name(facts["resource"]), rule["pattern"].replace("{team}", where or "")))
         and (rule["since"] is None or rule["since"] <= now)
         and (rule["until"] is None or now < rule["until"])
     )
+
+
+def says_where(rule: Plain, type_pattern: str) -> bool:
+    """Whether the rule's `{team}`, if it has one, stands in the segment where ids of the type have theirs."""
+    segments, own = (rule["pattern"] or "").split("/"), type_pattern.split("/")
+    return "{team}" not in segments or ("{team}" in own and segments.index("{team}") == own.index("{team}"))
+
+
+def seen_by(rule: Plain, world: Plain, facts: Plain) -> Plain:
+    """Return the world without the facts that this rule wants known better than they are."""
+    seen = {part: dict(value) if isinstance(value, dict) else value for part, value in world.items()}
+    for path, floor in rule["floors"].items():
+        entity, attribute = path.split(".", 1)
+        if path in facts["entries"] and facts["entries"][path]["assurance"] < floor:
+            seen[entity].pop(attribute, None)
+    return seen
 
 
 def condition(rule: Plain, world: Plain) -> str:

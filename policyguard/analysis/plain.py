@@ -109,5 +109,6 @@ def _rule(rule: Rule) -> Plain:
         "id": rule.id, "effect": rule.effect, "actions": list(rule.actions), "types": list(rule.resource_types),
         "roles": list(rule.roles), "subjects": list(rule.subjects), "pattern": rule.id_pattern,
         "when": None if rule.when is None else plain_tree(rule.when.expression), "quorum": rule.quorum,
+        "floors": {path: int(least) for path, least in rule.assurance},
         "scope": rule.scope, "since": rule.not_before, "until": rule.expires,
     }  # fmt: skip

@@ -38,6 +38,10 @@ class Requests:
         conditions = [rule.when.expression for rule in policy_set.rules if rule.when is not None]
         self._constants = _constants(conditions)
         self._compared = _compared(conditions)
+        self._wanted: dict[str, list[Assurance]] = {}
+        """Facts that some rule wants known better than the schema asks: at that level and at the one below."""
+        for path, least in (pair for rule in policy_set.rules for pair in rule.assurance):
+            self._wanted.setdefault(path, []).extend((least, Assurance(least - 1)))
         self._domains = _domains(policy_set)
         self._subjects = _subjects(policy_set)
         self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
@@ -180,8 +184,11 @@ class Requests:
                 value = self._value(attribute, attribute.type)
                 if sloppy and self._chance(0.03):
                     value = self._pick([True, 0, "text", ()])
+                path = f"{entity}.{name}"
                 assurance = attribute.assurance if not sloppy or self._chance(0.8) else self._pick(list(Assurance))
-                yield f"{entity}.{name}", Fact(value, assurance, "generated", now - self._age_ns(attribute, sloppy))
+                if path in self._wanted and self._chance(0.5):
+                    assurance = self._pick(self._wanted[path])
+                yield path, Fact(value, assurance, "generated", now - self._age_ns(attribute, sloppy))
         if self._chance(0.02):
             yield "resource.nobody_declared_this", Fact(1, self._pick(list(Assurance)), "generated", now)
 

@@ -143,13 +143,18 @@ def gates(schema: Schema) -> dict[tuple[str, str], Gate]:
 
 def _weakness(rule: AttributeRule, assurance: int, observed_at: Instant, now: Instant) -> str | None:
     if assurance < rule.assurance:
-        return f"present but only {Assurance(assurance).word}, {Assurance(rule.assurance).word} counts"
+        return weakness(assurance, rule.assurance)
     if rule.max_age_ns is not None and not 0 <= now - observed_at <= rule.max_age_ns:
         age_s = (now - observed_at) // NANOSECONDS_PER_S
         if age_s < 0:
             return f"observed {-age_s} s in the future"
         return f"{age_s} s old, at most {rule.max_age_ns // NANOSECONDS_PER_S} s counts"
     return None
+
+
+def weakness(assurance: int, least: int) -> str:
+    """Return why a fact that is known only so well does not count."""
+    return f"present but only {Assurance(assurance).word}, {Assurance(least).word} counts"
 
 
 def _fit(rule: AttributeRule, value: Any, path: str) -> Any:

@@ -16,11 +16,13 @@ from itertools import product
 from typing import Any
 
 from casbin import Enforcer
+from msgspec.structs import replace
 
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
 from policyguard.decide.admit import Admitted, Malformed, gates
 from policyguard.decide.grants import ALWAYS, NEVER, ROLE_PREFIX, Grants, Row
+from policyguard.decide.pattern import is_aligned
 from policyguard.decide.quorum import gaps
 from policyguard.model.facts import Facts
 from policyguard.model.policy import ANY_DOMAIN, PolicySet, Rule
@@ -125,11 +127,22 @@ class SecondOpinion:
     def _outcome(self, rule: Rule, context: _Context) -> bool | EvalError:
         if rule.when is None:
             return True
-        admitted = context.admitted
+        admitted = _without_weak(context.admitted, rule)
         return evaluate(
             rule.when.expression, admitted.subject, admitted.resource, admitted.context, context.facts.request.action,
             context.now,
         )  # fmt: skip
+
+
+def _without_weak(admitted: Admitted, rule: Rule) -> Admitted:
+    """Return what is admitted less the facts that the rule wants known better than they are."""
+    known = {"subject": dict(admitted.subject), "resource": dict(admitted.resource), "context": dict(admitted.context)}
+    for path, least in rule.assurance:
+        entity, _, name = path.partition(".")
+        fact = admitted.facts.entries.get(path)
+        if fact is not None and fact.assurance < least:
+            known[entity].pop(name, None)
+    return replace(admitted, **known)
 
 
 class _Context:
@@ -153,7 +166,8 @@ def policy_rows(policy_set: PolicySet) -> Iterator[list[str]]:
         # Casbin knows no third effect, and drops rows with one it does not know (H1).
         effect = "allow" if rule.effect == "allow" else "deny"
         for holder, type_, action in product(holders, rule.resource_types, rule.actions):
-            if action in policy_set.schema.resources[type_].actions:
+            declared = policy_set.schema.resources[type_]
+            if action in declared.actions and is_aligned(rule.id_pattern, declared.id_pattern):
                 pattern = f"{type_}:{rule.id_pattern or '**'}"
                 yield [rule.id, holder, rule.scope or ANY_DOMAIN, pattern, action, rule.id, effect]
 

@@ -99,6 +99,9 @@ def decode_constant(value: Any, type_name: str) -> Any:
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
+_Fact = Annotated[str, msgspec.Meta(pattern=r"^(?:subject|resource|context)\.[a-z][a-z0-9_]*$")]
+
+
 class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """One rule as `_rule` writes it."""
 
@@ -119,6 +122,7 @@ class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     obligations: list[_Name]
     not_before: _Name | None
     expires: _Name | None
+    assurance: list[tuple[_Fact, Literal[2, 3, 4]]]
 
 
 class _Policy(msgspec.Struct, forbid_unknown_fields=True):
@@ -190,6 +194,7 @@ def _rule(rule: Rule, shapes: _Shapes) -> list[Any]:
         list(rule.obligations),
         None if rule.not_before is None else format_instant(rule.not_before),
         None if rule.expires is None else format_instant(rule.expires),
+        [[path, int(least)] for path, least in rule.assurance],
     ]
 
 

@@ -82,8 +82,18 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
             continue
         if scope is not None and scope != domain:
             continue
-        if narrow and not rule.concerns(ref, now):
-            continue
+        if narrow:
+            if not rule.concerns(ref, now):
+                continue
+            if rule.assurance:
+                outcome = rule.outcome(admitted)
+                if outcome is False:
+                    continue
+                if outcome is not True:
+                    errored = (*errored, rule)
+                    if effect == ALLOW:
+                        continue
+                run = None
         if run is not None:
             try:
                 if not run(subject, resource, context, action, now, constants):

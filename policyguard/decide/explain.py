@@ -137,6 +137,7 @@ class _Story:
         condition = rule.condition
         if condition is None:
             return
+        admitted = rule.known_well(admitted) if rule.assurance else admitted
         for atom in trace(
             condition, admitted.subject, admitted.resource, admitted.context, self.request.action, self.decision.now
         ):

@@ -24,6 +24,11 @@ def domain_index(id_pattern: str | None) -> int | None:
     return segments.index(DOMAIN) if DOMAIN in segments else None
 
 
+def is_aligned(pattern: str | None, type_pattern: str | None) -> bool:
+    """Return whether a rule's pattern has `{team}` nowhere, or where the type's own pattern has it."""
+    return domain_index(pattern) in (None, domain_index(type_pattern))
+
+
 def literal_domain(pattern: str | None, index: int | None) -> str | None:
     """Return the one domain a rule's pattern can match, or None if it can match several."""
     if pattern is None or index is None:
@@ -48,7 +53,7 @@ def literal_prefix(pattern: str | None) -> tuple[str, ...]:
 def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
     """Return a test for ids that already match their type's pattern, or None if every such id matches.
 
-    A `{team}` where the type's own pattern has it is the domain by construction; elsewhere it is refused at load.
+    A `{team}` where the type's own pattern has it is the domain by construction; see `is_aligned` for elsewhere.
     """
     if pattern is None:
         return None

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from policyguard.decide.demand import bind
-from policyguard.decide.index import PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, Node, Slot, build
-from policyguard.decide.pattern import DOMAIN, domain_index, literal_domain, literal_prefix
+from policyguard.decide.index import CONTEXT, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, Node, Slot, build
+from policyguard.decide.pattern import DOMAIN, domain_index, is_aligned, literal_domain, literal_prefix
 from policyguard.model.policy import Schema
 
 if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule
 
+NAMES = {SUBJECT: "subject", RESOURCE: "resource", CONTEXT: "context"}
 ANYONE = ""
 """The role under which rules stand that name none."""
 
@@ -124,6 +125,9 @@ def roots_of(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, s
                 domains[pair] = _one_domain(*pair)
             domain = domains[pair]
         for type_name in rule.resource_types:
+            # INVARIANT I246: a rule about the resource's domain is not about types whose ids do not say it there.
+            if not is_aligned(rule.id_pattern, schema.resources[type_name].id_pattern):
+                continue
             for action in rule.actions:
                 key = (action, type_name)
                 if key in anywhere:
@@ -142,6 +146,10 @@ def _one_domain(pattern: str, type_patterns: frozenset[str | None]) -> str | Non
 def demands(rule: CompiledRule) -> tuple[Demand, ...]:
     """Return what a request must meet for this rule to matter: of its condition, its scope, its subjects, its ids."""
     found: list[Demand] = [] if rule.shape is None else list(bind(rule.shape.demands, rule.constants))
+    if rule.assurance:
+        # A fact that is there may be absent for this rule: no look-up by it is exact.
+        doubted = {path for path, _ in rule.assurance}
+        found = [demand for demand in found if f"{NAMES[demand.slot[0][0]]}.{demand.slot[0][1]}" not in doubted]
     if rule.subjects:
         found.append(_demand((SUBJECT, "id", None), *rule.subjects))
     if rule.id_pattern is not None:

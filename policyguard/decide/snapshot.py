@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
 from policyguard.conditions.problems import ProfileError
-from policyguard.decide.admit import Admitted, Gate, Malformed, gates
+from policyguard.decide.admit import Admitted, Gate, Malformed, gates, weakness
 from policyguard.decide.compile import (
     FORMAT,
     LARGE,
@@ -103,7 +104,7 @@ class CompiledRule:
     """
 
     __slots__ = (
-        "actions", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
+        "actions", "assurance", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
         "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
         "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
         "type_patterns",
@@ -117,7 +118,7 @@ class CompiledRule:
 
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
         (self.id, self.effect, actions, types, roles, subjects, self.id_pattern, self.scope, number, constants,
-         quorum, reason, remedy, contact, obligations, not_before, expires) = data  # fmt: skip
+         quorum, reason, remedy, contact, obligations, not_before, expires, assurance) = data  # fmt: skip
         texts = intern.texts
         self.actions: tuple[str, ...] = texts(actions)
         self.resource_types: tuple[str, ...] = texts(types)
@@ -135,7 +136,10 @@ class CompiledRule:
         self.shape: Shape | None = shapes[number] if number >= 0 else None
         self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
         self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
-        self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None)
+        self.assurance: tuple[tuple[str, int], ...] = tuple([tuple(each) for each in assurance]) if assurance else ()
+        self.narrow = bool(
+            self.subjects or self.not_before is not None or self.expires is not None or self.assurance
+        )  # fmt: skip
         file, line, column, self.text, self.owner = place
         self.span = Span(sys.intern(file), line, column)
 
@@ -178,6 +182,32 @@ class CompiledRule:
         if self.not_before is not None and now < self.not_before:
             return False
         return self.expires is None or now < self.expires
+
+    def known_well(self, admitted: Admitted) -> Admitted:
+        """Return what this rule may read: without the facts that it wants known better than they are."""
+        entries = admitted.facts.entries
+        # INVARIANT I245: a fact that a rule wants known better is absent for it, and absence only takes access away.
+        weak = {path: least for path, least in self.assurance if path in entries and entries[path].assurance < least}
+        if not weak:
+            return admitted
+        known = {
+            "subject": dict(admitted.subject),
+            "resource": dict(admitted.resource),
+            "context": dict(admitted.context),
+        }
+        reasons = dict(admitted.weak or {})
+        for path, least in weak.items():
+            entity, _, name = path.partition(".")
+            known[entity].pop(name, None)
+            reasons.setdefault(path, weakness(entries[path].assurance, least))
+        return structs.replace(admitted, **known, weak=reasons)
+
+    def outcome(self, admitted: Admitted) -> bool | EvalError:
+        """Return the three-valued outcome of the condition on what this rule may read."""
+        read = self.known_well(admitted)
+        return self.evaluate_exactly(
+            read.subject, read.resource, read.context, admitted.facts.request.action, admitted.now
+        )
 
     @property
     def condition(self) -> Expression | None:

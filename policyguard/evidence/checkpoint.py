@@ -125,7 +125,7 @@ class CheckpointCollector:
             raise EvidenceError("no files are named, expected those that are to be loaded")
         paths = [Path(inputs.directory, name) for name in names]
         scans = [scan for path in paths for scan in scan_paths([path], self._options)]
-        weights = [scan for scan in scans if scan.format not in _SIDE_FILES or scan.verdict is not Verdict.CLEAN]
+        weights = [scan for scan in scans if _is_loaded(scan)]
         values: dict[str, Value] = {
             "format": _worst([family(scan) for scan in weights]),
             "named_format": _worst([named_family(scan.path) for scan in weights]),
@@ -165,6 +165,11 @@ class CheckpointCollector:
 
     def _fact(self, value: Value, assurance: Assurance, now: Instant) -> Fact:
         return Fact(value, assurance, self.name, now, bound=True)
+
+
+def _is_loaded(scan: CheckpointScan) -> bool:
+    """Settings are no weights; what they name of a repository's code is told by `remote_code` and its like."""
+    return scan.format not in _SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
 
 
 def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:

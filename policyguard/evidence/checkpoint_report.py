@@ -55,6 +55,10 @@ _UNKNOWN = {
     "ckpt.trailing_bytes": "bytes after the end of the data",
     "ckpt.truncated": "the file ends before its data does",
     "ckpt.unreadable": "the file cannot be opened or read",
+    "ckpt.target_unlisted": "the configuration names a library's function to call",
+    "hub.foreign_code": "the configuration takes code from another repository",
+    "hub.own_code": "the configuration names code that comes with the model",
+    "hub.remote_kernels": "the configuration fetches kernels by name",
 }
 _HOSTILE = {
     "ckpt.archive_duplicate": "two members share one name, readers differ in which they load",
@@ -69,6 +73,7 @@ _HOSTILE = {
     "ckpt.pickle_indirect_call": "the pickle calls something that is no import",
     "ckpt.pickle_reader": "the pickle hands bytes to a second unpickler where they cannot be followed",
     "ckpt.polyglot": "the same bytes are also a file of another format",
+    "ckpt.target_call": "the configuration names a function to call that can run code",
     "ckpt.storage_mismatch": "a tensor claims more or less data than its storage has",
 }
 REASONS: dict[str, tuple[Verdict, str]] = {

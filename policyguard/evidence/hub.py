@@ -174,18 +174,26 @@ def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
     if not isinstance(data, Mapping) or depth <= 0:
         return
     for key, value in data.items():
-        if key == "auto_map":
-            yield from (_reference(text) for text in _texts(value))
-        elif key in ("custom_pipelines", "auto_mapping"):
-            yield from _loader(key, value)
-        elif key in _KERNEL_KEYS:
-            yield from (("kernel", text) for text in _texts(value) if _is_repository(text))
-        elif key in ("use_kernels", "allow_all_kernels") and value is True:
-            yield "kernel", key
-        elif key == "_class_name" and isinstance(value, list):
-            yield "own", ".".join(_texts(value))
-        else:
-            yield from _named_code(value, depth - 1)
+        found = named_by(key, value)
+        yield from _named_code(value, depth - 1) if found is None else found
+
+
+def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:
+    """Return the code that one entry of a configuration names, as kind and name; None if it is no entry that names any.
+
+    Kinds: `own` (in this repository), `foreign` (another repository), `kernel`, `import` (an installed library).
+    """
+    if key == "auto_map":
+        return (_reference(text) for text in _texts(value))
+    if key in ("custom_pipelines", "auto_mapping"):
+        return _loader(key, value)
+    if key in _KERNEL_KEYS:
+        return (("kernel", text) for text in _texts(value) if _is_repository(text))
+    if key in ("use_kernels", "allow_all_kernels") and value is True:
+        return iter([("kernel", key)])
+    if key == "_class_name" and isinstance(value, list):
+        return iter([("own", ".".join(_texts(value)))])
+    return None
 
 
 def _reference(text: str) -> tuple[str, str]:
@@ -233,4 +241,4 @@ def _first_line(path: Path) -> str:
         return file.read(200).split(b"\n")[0].decode("utf-8", "replace").strip()
 
 
-__all__ = ["HubRepository", "inspect_repository", "is_pinned", "load_problem", "revision_of"]
+__all__ = ["HubRepository", "inspect_repository", "is_pinned", "load_problem", "named_by", "revision_of"]

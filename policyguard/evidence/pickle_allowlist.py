@@ -155,6 +155,11 @@ def judged(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset
     return Verdict.HOSTILE if _runs_code(*modern(module, name)) or _runs_code(module, name) else Verdict.UNKNOWN
 
 
+def is_standard(module: str) -> bool:
+    """Return whether the module is the standard library's, of whichever Python."""
+    return module.partition(".")[0] in _STANDARD
+
+
 def _runs_code(module: str, name: str) -> bool:
     top = module.partition(".")[0]
     if "." in name or not module or not name:

@@ -31,12 +31,17 @@ def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> 
         ConfigurationError: the guard was opened as an enforcing one, which a line in the user's process is not.
     """
     signed = guard.enforce(request, inputs)
+    require_advisory(signed)
+    yield signed
+
+
+def require_advisory(signed: SignedDecision) -> None:
+    """Return if the decision says of itself that it cannot stop anything, else raise `ConfigurationError`."""
     if parse_statement(signed.envelope.payload).predicate.mode != "advisory":
         raise ConfigurationError(
             "this guard's decisions call themselves enforcing, expected advisory ones inside the process they guard",
             help="open it with `Guard.open(..., advisory=True)`",
         )
-    yield signed
 
 
 def guarded(

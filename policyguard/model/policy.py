@@ -189,7 +189,8 @@ class Rule(Placed, frozen=True, kw_only=True):
 
     `actions` and `resource_types` are never empty: a star is expanded against the schema. `any_action` and `any_type`
     remember that the author wrote a star. `id_pattern` None means every id. `roles` empty and `subjects` empty means
-    everyone. `scope` confines the rule to resources of one domain.
+    everyone. `scope` confines the rule to resources of one domain. `assurance` holds (path, least) for facts that must
+    be known better here than the schema asks: a weaker one is absent for this rule.
     """
 
     id: str
@@ -200,6 +201,7 @@ class Rule(Placed, frozen=True, kw_only=True):
     subjects: tuple[str, ...] = ()
     id_pattern: str | None = None
     when: Condition | None = None
+    assurance: tuple[tuple[str, Assurance], ...] = ()
     quorum: str | None = None
     scope: str | None = None
     reason: str | None = None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from msgspec.structs import replace
 
+from policyguard.conditions.ast import paths_read
 from policyguard.conditions.check import Checker
 from policyguard.conditions.polarity import polarity_errors
 from policyguard.conditions.problems import ConditionError, ConditionErrors
 from policyguard.errors import PolicyErrors
 from policyguard.model.expression import Expression
-from policyguard.model.policy import Condition, Effect, Rule, Schema
+from policyguard.model.policy import Attribute, Condition, Effect, Rule, Schema
 from policyguard.policy.binder import Problems
 from policyguard.policy.nodes import Scalar
 from policyguard.policy.rules import Draft
@@ -28,11 +30,13 @@ def check_conditions(drafts: list[Draft], schema: Schema, problems: Problems) ->
         return []
     rules = []
     for draft in drafts:
+        if not _assurance_fits(draft, schema, problems):
+            continue
         if draft.when is None:
             rules.append(draft.rule)
             continue
         condition = _condition(draft.rule, draft.when, checker, problems)
-        if condition is not None:
+        if condition is not None and _assurance_is_read(draft, condition.expression, problems):
             rules.append(replace(draft.rule, when=condition))
     return rules
 
@@ -73,6 +77,56 @@ def _condition(rule: Rule, when: Scalar, checker: _Memory, problems: Problems) -
     if not _polarity(first, rule.effect, when, problems):
         return None
     return Condition(text=text, expression=first, span=when.at(0), positions=when.stretches())
+
+
+def _assurance_fits(draft: Draft, schema: Schema, problems: Problems) -> bool:
+    """Return whether each fact that the rule wants known better is declared, and the schema asks for less."""
+    before = len(problems.errors)
+    for path, least in draft.rule.assurance:
+        place = draft.node.get("assurance") or draft.node
+        declared = _declared(path, draft.rule, schema)
+        if not declared:
+            known = sorted({f"{entity}.{name}" for entity, name in _known(draft.rule, schema)})
+            problems.unknown(place, "PG103", "attribute", path, known, where=" in `assurance`")
+        elif least <= max(attribute.assurance for attribute in declared):
+            asked = max(attribute.assurance for attribute in declared).word
+            problems.add(
+                place, "PG003", f"found `{least.word}` for `{path}`, expected more than the schema's `{asked}`"
+            )
+    if draft.rule.assurance and draft.when is None:
+        problems.add(
+            draft.node, "PG003", "found `assurance` in a rule without `when`, expected a condition that reads it"
+        )
+    return len(problems.errors) == before
+
+
+def _known(rule: Rule, schema: Schema) -> Iterator[tuple[str, str]]:
+    for type_ in schema.subjects.values():
+        yield from (("subject", name) for name in type_.attributes)
+    for type_name in rule.resource_types:
+        yield from (("resource", name) for name in schema.resources[type_name].attributes)
+    yield from (("context", name) for name in schema.context)
+
+
+def _declared(path: str, rule: Rule, schema: Schema) -> list[Attribute]:
+    """Return what the schema says of a path in all types that the rule is about."""
+    entity, _, name = path.partition(".")
+    groups = {
+        "subject": [type_.attributes for type_ in schema.subjects.values()],
+        "resource": [schema.resources[type_name].attributes for type_name in rule.resource_types],
+        "context": [schema.context],
+    }[entity]
+    return [group[name] for group in groups if name in group]
+
+
+def _assurance_is_read(draft: Draft, expression: Expression, problems: Problems) -> bool:
+    """Return whether the condition reads every fact that is to be known better; else the line would do nothing."""
+    read = {f"{path[0]}.{path[1]}" for path in paths_read(expression) if len(path) > 1}
+    idle = [path for path, _ in draft.rule.assurance if path not in read]
+    for path in idle:
+        place = draft.node.get("assurance") or draft.node
+        problems.add(place, "PG003", f"the condition does not read `{path}`, expected only facts that it reads")
+    return not idle
 
 
 def _report(failed: dict[str, ConditionErrors], types: int, when: Scalar, problems: Problems) -> None:

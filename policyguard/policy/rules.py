@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from policyguard.decide.pattern import DOMAIN, domain_index
+from policyguard.decide.pattern import DOMAIN, domain_index, is_aligned
 from policyguard.model.policy import EFFECTS, Rule, Schema
 from policyguard.policy.binder import (
     Field,
@@ -19,6 +19,7 @@ from policyguard.policy.binder import (
     nested,
     prose,
     raw,
+    table_of,
     text,
     values,
 )
@@ -26,7 +27,7 @@ from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
 from policyguard.policy.patterns import overlap
 from policyguard.policy.people import IDENTIFIER, one_domain, subject_ref, window
 from policyguard.policy.scalars import shown
-from policyguard.policy.schema import id_pattern
+from policyguard.policy.schema import ASSURANCES, id_pattern
 
 STAR = "*"
 
@@ -44,6 +45,7 @@ _TEXTS = listing(text)
 _RESOURCES = Table("`resources`", Field("type", one_or_more), Field("id", id_pattern))
 _REASON = name("a reason code", r"[a-z][a-z0-9_]{0,62}(?:\.[a-z0-9_]{1,63}){0,7}", "quota.role_ceiling")
 _OBLIGATION = name("an obligation", r"[a-z][a-z0-9_.-]{0,126}", "notify.owner")
+_FACT = name("a fact", r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", "resource.owner")
 _RULE = Table(
     "a rule",
     Field("id", IDENTIFIER, required=True),
@@ -53,6 +55,7 @@ _RULE = Table(
     Field("actions", listing(text), required=True),
     Field("resources", nested(_RESOURCES)),
     Field("when", raw),
+    Field("assurance", table_of(_FACT, choice("assurance", ASSURANCES), "a map from facts to the least that counts")),
     Field("quorum", IDENTIFIER),
     Field("reason", _REASON),
     Field("remedy", prose),
@@ -92,6 +95,7 @@ def bind_rule(
         roles=distinct(body.get("roles"), "role", problems),
         subjects=distinct(body.get("subjects"), "subject", problems),
         id_pattern=resources.get("id"),
+        assurance=tuple(sorted((path, ASSURANCES[word]) for path, _, word in body.get("assurance", ()))),
         quorum=body.get("quorum"),
         scope=scope,
         reason=body.get("reason"),
@@ -157,6 +161,8 @@ def _resolve(
     if any_type:
         chosen = tuple(name_ for name_ in chosen if wanted.intersection(schema.resources[name_].actions))
     _pattern_fits(pattern, scope, chosen, any_type, node, schema, problems)
+    if any_type:
+        chosen = tuple(name_ for name_ in chosen if is_aligned(pattern, schema.resources[name_].id_pattern))
     return (tuple(sorted(wanted)), chosen) if len(problems.errors) == before else None
 
 

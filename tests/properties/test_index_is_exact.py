@@ -186,6 +186,13 @@ def _guards(focus: Expression) -> list[Expression]:
             or (isinstance(test, Call) and test.arguments[1] in near)] or [_constant(True)]  # fmt: skip
 
 
+_DOUBTED = ("context.ticket", "resource.clean", "resource.code", "resource.labels", "resource.limits", "resource.queue",
+            "resource.size", "subject.level")  # fmt: skip
+_FLOORS = st.just(()) | st.sets(st.sampled_from(_DOUBTED), max_size=4).map(
+    lambda paths: tuple((path, Assurance.MEASURED) for path in sorted(paths))
+)
+
+
 @st.composite
 def _rules(draw: st.DrawFn, number: int, focus: Expression) -> Rule:
     effect: Effect = draw(st.sampled_from(("allow", "deny", "require")))
@@ -201,6 +208,7 @@ def _rules(draw: st.DrawFn, number: int, focus: Expression) -> Rule:
         id_pattern=draw(st.sampled_from(PATTERNS)),
         scope=draw(st.sampled_from((None, None, None, None, None, *DOMAINS))),
         when=Condition(text="", expression=when),
+        assurance=draw(_FLOORS),
         quorum="one" if effect == "require" else None,
         not_before=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),
         expires=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),

@@ -175,12 +175,18 @@ def rules(draw: st.DrawFn, number: int) -> Rule:
         id_pattern=draw(st.sampled_from(PATTERNS)) if in_teams else None,
         scope=draw(st.sampled_from((None, None, *DOMAINS))) if in_teams else None,
         when=None if when is None else Condition(text="", expression=when),
+        assurance=draw(st.sampled_from(FLOORS)) if when is not None else (),
         quorum=draw(st.sampled_from([quorum.id for quorum in QUORUMS])) if effect == "require" else None,
         reason=draw(st.sampled_from((None, "some.reason"))),
         expires=draw(st.sampled_from((None, None, NOW, NOW + HOUR))),
     )
 
 
+FLOORS: tuple[tuple[tuple[str, Assurance], ...], ...] = (
+    (), (), (), (("resource.gpus", Assurance.OBSERVED),), (("resource.clean", Assurance.ATTESTED),),
+    (("resource.code", Assurance.MEASURED), ("resource.queue", Assurance.MEASURED)),
+    (("context.ticket", Assurance.OBSERVED), ("subject.level", Assurance.ATTESTED)),
+)  # fmt: skip
 PATTERNS = (None, None, "team/{team}/**", "team/red/**", "team/*/run-*", "team/blue/run-1", "team/{team}/run-1")
 
 

@@ -22,7 +22,7 @@ def rule(name: str, effect: str, outcome: str = "true", **more: Any) -> dict[str
     return {
         "id": name, "effect": effect, "actions": ["job:submit"], "types": ["job"], "roles": [], "subjects": [],
         "pattern": None, "when": OUTCOMES[outcome], "quorum": "two" if effect == "require" else None, "scope": None,
-        "since": None, "until": None, **more,
+        "since": None, "until": None, "floors": {}, **more,
     }  # fmt: skip
 
 
@@ -176,3 +176,24 @@ def test_a_weak_or_stale_fact_is_absent() -> None:
         for age in (-1, 0, 10, 11)
     }
     assert {key for key, allowed in found.items() if allowed} == {(3, 0), (3, 10), (4, 0), (4, 10)}
+
+
+def test_what_a_rule_wants_known_better_is_absent_for_it_alone() -> None:
+    """A weaker fact is an error where the condition reads it and nothing where it is settled without."""
+    attribute = {"type": "int", "enum": [], "assurance": 1, "max_age": None}
+    job = {
+        "attributes": {"gpus": attribute, "nodes": attribute},
+        "actions": ["job:submit"],
+        "pattern": "team/{team}/**",
+    }
+    many = ["call", "greater_int64", ["select", ["var", "resource"], "gpus"], ["const", 8]]
+    spread = ["call", "greater_int64", ["select", ["var", "resource"], "nodes"], ["const", 4]]
+    deny = rule("d", "deny", when=["call", "logical_and", many, spread], floors={"resource.nodes": 2})
+    world = policy(rule("a", "allow"), deny, resources={"job": job})
+
+    def asked(gpus: int, assurance: int) -> dict[str, Any]:
+        nodes = {"value": 1, "assurance": assurance, "observed_at": NOW}
+        return decide(world, facts(entries={"resource.gpus": {**nodes, "value": gpus}, "resource.nodes": nodes}), NOW)
+
+    assert [asked(8, 1)["allowed"], asked(9, 2)["allowed"], asked(9, 1)["allowed"]] == [True, True, False]
+    assert asked(9, 1)["errored"] == ["d"]

@@ -35,6 +35,7 @@ def _meaning(rule: Rule) -> tuple[object, ...]:
         frozenset(rule.subjects),
         rule.id_pattern,
         frozenset(conjuncts(rule.when.expression)) if rule.when is not None else None,
+        rule.assurance,
         rule.quorum,
         rule.scope,
         rule.reason,
