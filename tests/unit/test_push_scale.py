@@ -42,11 +42,11 @@ def test_a_thousand_commits_cost_four_processes(tmp_path: Path, monkeypatch: pyt
     """Every commit and every changed path is seen, through two open doors to git's objects and two walks."""
     old, new = history(tmp_path / "r", 1_000)
     started = []
-    real = subprocess.Popen.__init__
+    real: Any = subprocess.Popen.__init__
 
     def counting(process: object, *given: Any, **more: Any) -> None:
         started.append(given)
-        real(process, *given, **more)  # type: ignore[arg-type]
+        real(process, *given, **more)
 
     monkeypatch.setattr(subprocess.Popen, "__init__", counting)
     seen = measured(tmp_path / "r", old, new)
