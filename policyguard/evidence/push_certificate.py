@@ -60,7 +60,7 @@ def read_certificate(
         return Signed(status="none", why="the push is not signed")
     content = read_blob(oid)
     payload, signature = _split(content or b"")
-    if content is None or not signature:
+    if not signature:
         return Signed(status="bad", why="the push certificate cannot be read")
     told = {name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")}
     why = _unfit(payload, told, updates, nonces, now)
@@ -132,7 +132,11 @@ def _header(payload: bytes, name: bytes) -> bytes:
 
 def _commands(payload: bytes) -> set[tuple[str | None, str | None, str]]:
     lines = [line.split(b" ", 2) for line in payload.partition(b"\n\n")[2].split(b"\n") if line]
-    return {(_oid(words[0]), _oid(words[1]), shown(words[2])) for words in lines if len(words) == 3}
+    # A line that is no update is one that nobody asks for, so that the certificate is for other updates.
+    return {(_oid(words[0]), _oid(words[1]), shown(words[2])) if len(words) == 3 else _NO_UPDATE for words in lines}
+
+
+_NO_UPDATE = (None, None, "")
 
 
 def _oid(word: bytes) -> str | None:

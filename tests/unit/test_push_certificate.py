@@ -149,7 +149,8 @@ def test_other_updates_are_not_signed() -> None:
     """Another id, another ref, one more line."""
     assert read(update=RefUpdate(old="a" * 40, new="c" * 40, ref="refs/heads/main")).status == "bad"
     assert read(update=RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/x")).status == "bad"
-    assert read(text=TEXT + b"0 1 refs/heads/y\n").status == "bad"
+    for line in (b"0 1 refs/heads/y\n", b"refs/heads/y\n", b"0 refs/heads/y\n", b" \n"):
+        assert read(text=TEXT + line).why == "the push certificate is for other updates"
 
 
 def test_the_signature_is_verified_here() -> None:
