@@ -266,3 +266,28 @@ def test_a_real_keras_model_with_a_lambda_is_hostile(tmp_path: Path) -> None:
         for name, data in {**members, "config.json": json.dumps(config).encode()}.items():
             archive.writestr(name, data)
     assert scan_file(tmp_path / "m.keras").verdict is Verdict.HOSTILE
+
+
+def test_the_copy_of_a_groups_table_is_followed_too() -> None:
+    """INVARIANT I105: the superblock keeps the root's table beside its header; a reader may believe either."""
+    data = bytearray((FILES / "default.h5").read_bytes())
+    assert data[72:76] == b"\1\0\0\0"
+    data[80:88] = data[64:72]
+    assert [reason.split()[0] for reason in reasons(bytes(data))] == ["ckpt.hdf5_layout"]
+
+
+@pytest.mark.parametrize("index", [b"BTLF\0\5", b"BTLF\0\6"], ids=["by name", "by order"])
+def test_both_indexes_of_a_dense_group_are_followed(index: bytes) -> None:
+    """INVARIANT I105: links that only one of them lists are links all the same."""
+    data = bytearray((FILES / "tracked.h5").read_bytes())
+    at = data.index(index) + 6
+    data[at + 8 : at + 12] = b"\xff" * 4
+    assert [reason.split()[0] for reason in reasons(bytes(data))] == ["ckpt.hdf5_layout"]
+
+
+def test_what_the_superblock_points_to_is_followed(tmp_path: Path) -> None:
+    """INVARIANT I209: an extension of the superblock is an object like any other."""
+    data = bytearray(_hdf5(_config(layer("Dense")), libver="v110"))
+    assert reasons(bytes(data)) == []
+    data[20:28] = (len(data) + 8).to_bytes(8, "little")
+    assert [reason.split()[0] for reason in reasons(bytes(data))] == ["ckpt.hdf5_layout"]
