@@ -12,7 +12,7 @@ Source: HDF5 File Format Specification 3.0, sections II and IV.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from policyguard.evidence.archive_source import Source
@@ -39,7 +39,8 @@ def scan_hdf5(source: Source, findings: Findings) -> str:
     """Return `hdf5`; findings hold what stands against the file."""
     file = Hdf5File(source, findings)
     try:
-        walk = _Walk(file, [_root(file)])
+        walk = _Walk(file)
+        walk.superblock()
         while walk.pending:
             walk.object(walk.pending.pop())
     except LayoutProblem as problem:
@@ -47,29 +48,32 @@ def scan_hdf5(source: Source, findings: Findings) -> str:
     return "hdf5"
 
 
-def _root(file: Hdf5File) -> int:
-    """Return the address of the root group's header."""
-    head = file.read(0, min(96, file.source.size), MAGIC)
-    version = number(head, 8, 1)
-    if version in (0, 1):
-        at = 24 + 4 * version
-        sizes, base, end, root = head[13:15], number(head, at, 8), number(head, at + 16, 8), number(head, at + 40, 8)
-    elif version in (2, 3):
-        sizes, base, end, root = head[9:11], number(head, 12, 8), number(head, 28, 8), number(head, 36, 8)
-    else:
-        raise LayoutProblem(f"superblock of version {version}")
-    if sizes != b"\x08\x08" or base:
-        raise LayoutProblem("addresses of another width, or not from the beginning")
-    if end != file.source.size:
-        raise LayoutProblem(f"a file of {end} bytes in {file.source.size}")
-    return root
-
-
 @dataclass(slots=True)
 class _Walk:
     file: Hdf5File
-    pending: list[int]
+    pending: list[int] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
+    tables: set[bytes] = field(default_factory=set)
+
+    def superblock(self) -> None:
+        """Begin with the root group and whatever else the superblock points to."""
+        size = self.file.source.size
+        head = self.file.read(0, min(100, size), MAGIC)
+        version = number(head, 8, 1)
+        if version in (0, 1):
+            at = 24 + 4 * version
+            sizes, base, end, driver = head[13:15], *(number(head, at + step, 8) for step in (0, 16, 24))
+            self.entry(head[at + 32 : at + 72])
+        elif version in (2, 3):
+            sizes, base, driver, end, root = head[9:11], *(number(head, at, 8) for at in (12, 20, 28, 36))
+            self.pending += [root] if driver == UNDEFINED else [root, driver]
+            driver = UNDEFINED
+        else:
+            raise LayoutProblem(f"superblock of version {version}")
+        if sizes != b"\x08\x08" or base or driver != UNDEFINED:
+            raise LayoutProblem("addresses of another width, not from the beginning, or in other files")
+        if end != size:
+            raise LayoutProblem(f"a file of {end} bytes in {size}")
 
     def object(self, at: int) -> None:
         """Follow every message of the object header; raises `LayoutProblem` on one that is not read."""
@@ -81,8 +85,8 @@ class _Walk:
             if kind in _PASSED:
                 continue
             if kind not in _READ or flags & _SHARED:
-                if kind == 3:
-                    self.pending.append(number(data, 2, 8))
+                if kind == 3 and flags & _SHARED:
+                    self.pending.append(number(data, 8 if data[:1] == b"\1" else 2, 8))
                     continue
                 raise LayoutProblem(f"a message of type {kind:#x}")
             _READ[kind](self, data)
@@ -102,28 +106,31 @@ class _Walk:
             raise LayoutProblem(f"a link of type {kind}")
 
     def links(self, data: bytes) -> None:
-        at = 2 + (8 if number(data, 1, 1) & 1 else 0)
-        heap, tree = number(data, at, 8), number(data, at + 8, 8)
-        if heap != UNDEFINED:
-            for link in dense_objects(self.file, heap, tree, 5, 4):
-                self.link(link)
+        for link in _dense(self.file, data, 8, ((5, 4), (6, 8))):
+            self.link(link)
 
     def table(self, data: bytes) -> None:
-        for _, at, cached in group_entries(self.file, number(data, 0, 8), number(data, 8, 8)):
-            if cached not in (0, 1, 2):
-                raise LayoutProblem(f"a group entry of type {cached}")
-            if cached != 2:
-                self.pending.append(at)
+        if data[:16] not in self.tables:
+            self.tables.add(data[:16])
+            for entry in group_entries(self.file, number(data, 0, 8), number(data, 8, 8)):
+                self.entry(entry)
+
+    def entry(self, entry: bytes) -> None:
+        """Follow an entry of a group, both ways: its header, and the copy of the group's table that is kept in it."""
+        cached = number(entry, 16, 4)
+        if cached not in (0, 1, 2):
+            raise LayoutProblem(f"a group entry of type {cached}")
+        if cached != 2:
+            self.pending.append(number(entry, 8, 8))
+        if cached == 1:
+            self.table(entry[24:40])
 
     def attribute(self, data: bytes) -> None:
         check_attribute(self.file, data)
 
     def attributes(self, data: bytes) -> None:
-        at = 2 + (2 if number(data, 1, 1) & 1 else 0)
-        heap, tree = number(data, at, 8), number(data, at + 8, 8)
-        if heap != UNDEFINED:
-            for attribute in dense_objects(self.file, heap, tree, 8, 0):
-                check_attribute(self.file, attribute)
+        for attribute in _dense(self.file, data, 2, ((8, 0), (9, 0))):
+            check_attribute(self.file, attribute)
 
     def filters(self, data: bytes) -> None:
         version, count, at = number(data, 0, 1), number(data, 1, 1), 8
@@ -182,6 +189,16 @@ _READ: Mapping[int, Callable[[_Walk, bytes], None]] = {
     0x02: _Walk.links, 0x03: lambda _, data: _check_type(data), 0x06: _Walk.link, 0x07: _Walk.external,
     0x08: _Walk.layout, 0x0B: _Walk.filters, 0x0C: _Walk.attribute, 0x11: _Walk.table, 0x15: _Walk.attributes,
 }  # fmt: skip
+
+
+def _dense(file: Hdf5File, data: bytes, counter_bytes: int, indexes: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
+    """Yield what a dense group or set of attributes keeps, by each of its indexes: a reader may ask either."""
+    flags = number(data, 1, 1)
+    at = 2 + (counter_bytes if flags & 1 else 0)
+    heap = number(data, at, 8)
+    if heap != UNDEFINED:
+        for index, (kind, id_at) in enumerate(indexes[: 2 if flags & 2 else 1]):
+            yield from dense_objects(file, heap, number(data, at + 8 + 8 * index, 8), kind, id_at)
 
 
 def _check_type(data: bytes) -> None:

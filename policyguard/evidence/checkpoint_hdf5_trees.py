@@ -75,8 +75,8 @@ def _objects(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, address and cache type of each entry of a group that is kept as a symbol table."""
+def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
+    """Yield each entry, 40 bytes, of a group that is kept as a symbol table; their names are in its heap."""
     head = file.read(heap, 32, b"HEAP")
     names = file.read(number(head, 24, 8), number(head, 8, 8))
     for node in tree_children(file, tree, 0, 8):
@@ -84,10 +84,9 @@ def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[tuple[bytes,
         data = file.read(node, 8 + 40 * count)
         for at in range(8, len(data), 40):
             start = number(data, at, 8)
-            end = names.find(b"\0", start)
-            if start >= len(names) or end < 0:
+            if start >= len(names) or names.find(b"\0", start) < 0:
                 raise LayoutProblem("a name outside of its heap")
-            yield names[start:end], number(data, at + 8, 8), number(data, at + 16, 4)
+            yield data[at : at + 40]
 
 
 def tree_children(

@@ -87,7 +87,7 @@ def test_empty_tables_are_clean() -> None:
 @pytest.mark.parametrize("order", ["LITTLE", "BIG"])
 def test_gguf_of_every_type_is_clean(order: str, tmp_path: Path) -> None:
     """Every scalar, arrays of each, every quantization that gguf can write."""
-    import gguf
+    gguf = pytest.importorskip("gguf")
     import numpy as np
 
     writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama", endianess=gguf.GGUFEndian[order])
@@ -107,8 +107,7 @@ def test_gguf_of_every_type_is_clean(order: str, tmp_path: Path) -> None:
 
 def test_the_models_that_onnx_brings_are_clean() -> None:
     """The real models in the library's own test data, 140 in onnx 1.23."""
-    import onnx
-
+    onnx = pytest.importorskip("onnx")
     folder = Path(onnx.__file__).parent / "backend" / "test" / "data"
     paths = [path for path in sorted(folder.rglob("model.onnx")) if path.parts[-3] != "node"]
     assert len(paths) > 100
@@ -116,8 +115,7 @@ def test_the_models_that_onnx_brings_are_clean() -> None:
 
 
 def _hdf5(fill: Callable[[Any], object], **options: Any) -> bytes:
-    import h5py
-
+    h5py = pytest.importorskip("h5py")
     file = io.BytesIO()
     with h5py.File(file, "w", **options) as root:
         fill(root)
@@ -155,9 +153,7 @@ def _config(*layers: dict[str, Any]) -> Callable[[Any], object]:
 
 
 def _linked(name: str) -> Callable[[Any], object]:
-    import h5py
-
-    return lambda root: root.__setitem__("x", h5py.ExternalLink(name, "/"))
+    return lambda root: root.__setitem__("x", pytest.importorskip("h5py").ExternalLink(name, "/"))
 
 
 @pytest.mark.parametrize(
@@ -206,8 +202,7 @@ def test_a_changed_hdf5_file_is_never_a_traceback(libver: str) -> None:
 
 def test_what_stays_clean_names_no_more_to_onnx(tmp_path: Path) -> None:
     """Of a thousand changed models those that are clean show onnx only listed operators and no other file."""
-    import onnx
-
+    onnx = pytest.importorskip("onnx")
     choose, clean = random.Random(0), 0
     seed = (FILES / "functions.onnx").read_bytes()
     for _ in range(1000):
@@ -266,3 +261,28 @@ def test_a_real_keras_model_with_a_lambda_is_hostile(tmp_path: Path) -> None:
         for name, data in {**members, "config.json": json.dumps(config).encode()}.items():
             archive.writestr(name, data)
     assert scan_file(tmp_path / "m.keras").verdict is Verdict.HOSTILE
+
+
+def test_the_copy_of_a_groups_table_is_followed_too() -> None:
+    """INVARIANT I105: the superblock keeps the root's table beside its header; a reader may believe either."""
+    data = bytearray((FILES / "default.h5").read_bytes())
+    assert data[72:76] == b"\1\0\0\0"
+    data[80:88] = data[64:72]
+    assert [reason.split()[0] for reason in reasons(bytes(data))] == ["ckpt.hdf5_layout"]
+
+
+@pytest.mark.parametrize("index", [b"BTLF\0\5", b"BTLF\0\6"], ids=["by name", "by order"])
+def test_both_indexes_of_a_dense_group_are_followed(index: bytes) -> None:
+    """INVARIANT I105: links that only one of them lists are links all the same."""
+    data = bytearray((FILES / "tracked.h5").read_bytes())
+    at = data.index(index) + 6
+    data[at + 8 : at + 12] = b"\xff" * 4
+    assert [reason.split()[0] for reason in reasons(bytes(data))] == ["ckpt.hdf5_layout"]
+
+
+def test_what_the_superblock_points_to_is_followed(tmp_path: Path) -> None:
+    """INVARIANT I209: an extension of the superblock is an object like any other."""
+    data = bytearray(_hdf5(_config(layer("Dense")), libver="v110"))
+    assert reasons(bytes(data)) == []
+    data[20:28] = (len(data) + 8).to_bytes(8, "little")
+    assert [reason.split()[0] for reason in reasons(bytes(data))] == ["ckpt.hdf5_layout"]
