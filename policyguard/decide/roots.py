@@ -50,7 +50,8 @@ class Trees(dict[tuple[str, ...], Node | None]):
             return None
         roles = (*self.always, *held)
         rules = tuple({id(rule): rule for role in roles for rule in self.piles.get(role, ())}.values())
-        if len(self) >= MOST_TREES:
+        # INVARIANT I240: neither what is kept nor what was asked for once grows beyond its bound.
+        if len(self) >= MOST_TREES or len(self.asked) >= MOST_TREES:
             self.clear()
             self.asked.clear()
         if not rules:

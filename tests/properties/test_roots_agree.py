@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
+import pytest
 from hypothesis import HealthCheck, given, settings
 
+from policyguard.decide.roles import build_grants
+from policyguard.decide.snapshot import Snapshot
+from policyguard.model.facts import Facts
+from policyguard.model.policy import Binding
+from policyguard.model.request import Request
+from policyguard.policy.loader import load
 from tests.properties.worlds import NOW, World, fresh_snapshot_of, snapshot_of, worlds
 
 
@@ -22,3 +31,43 @@ def test_no_decision_depends_on_those_before_it(world: World, other: World) -> N
         for found in (each.decide(world.facts, NOW) for each in (fresh, fresh, fresh, warm, busy, busy))
     ]
     assert len(set(decided)) == 1
+
+
+LAB = """
+apiVersion: policyguard/v1
+kind: Schema
+subjects: {user: {}}
+resources: {job: {id: "team/{team}/**", actions: [submit]}}
+---
+apiVersion: policyguard/v1
+kind: Roles
+roles: [{name: member}, {name: lead}, {name: guest}, {name: owner}]
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: jobs}
+rules:
+  - {id: members, effect: allow, roles: [member], actions: [job:submit], resources: {type: job}}
+  - {id: guests, effect: deny, roles: [guest], actions: [job:submit], resources: {type: job}}
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["asked once", "asked again"])
+def test_trees_are_bounded_and_a_new_one_decides_the_same(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I240: with room for two sets of roles, fourteen asked in turn are answered as with room for all."""
+    monkeypatch.setattr("policyguard.decide.roots.MOST_TREES", 2)
+    policies = load({"lab.yaml": LAB.encode()})
+    names = ("member", "lead", "guest", "owner")
+    sets = [each for size in range(1, 4) for each in combinations(names, size)]
+    bindings = [Binding(subject=f"user:u{n}", role=role, domain="*") for n, own in enumerate(sets) for role in own]
+    snapshot = Snapshot.of(policies, build_grants(policies.roles, bindings))
+    expected = ["member" in own and "guest" not in own for own in sets]
+    for _ in range(2):
+        found = []
+        for n in range(len(sets)):
+            facts = Facts(Request.of(f"user:u{n}", "job:submit", "job:team/vision/run"), {})
+            found.append([snapshot.decide(facts, NOW).allowed for _ in range(times)][-1])
+        assert expected == found
+    trees = snapshot.roots["job:submit", "job"].anywhere
+    assert 0 < len(trees.asked) + len(trees) <= 4
+    assert max(len(trees.asked), len(trees)) <= 2
