@@ -36,12 +36,12 @@ COUNTS = {
         ("other", "clean"): 6, ("other", "unknown"): 20, ("other", "hostile"): 10,
     },
     "modelaudit": {
-        ("benign", "clean"): 35, ("benign", "unknown"): 3,
-        ("hostile", "clean"): 9, ("hostile", "unknown"): 2, ("hostile", "hostile"): 57, ("other", "clean"): 6,
+        ("benign", "clean"): 36, ("benign", "unknown"): 2,
+        ("hostile", "clean"): 9, ("hostile", "unknown"): 1, ("hostile", "hostile"): 58, ("other", "clean"): 6,
     },
     "modelscan": {
-        ("benign", "clean"): 6, ("benign", "unknown"): 5, ("hostile", "unknown"): 4, ("hostile", "hostile"): 24,
-        ("other", "unknown"): 2,
+        ("benign", "clean"): 7, ("benign", "unknown"): 3, ("benign", "hostile"): 1,
+        ("hostile", "unknown"): 2, ("hostile", "hostile"): 26, ("other", "unknown"): 2,
     },
     "pickle_injector": {("hostile", "unknown"): 3},
     "picklescan": {("benign", "clean"): 11, ("hostile", "hostile"): 94, ("other", "unknown"): 3},
