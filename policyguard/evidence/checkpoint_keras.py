@@ -78,4 +78,6 @@ def _is_own(item: dict[str, object]) -> bool:
     """Keras' own classes below `keras.src` (of Keras 2, `tf_keras.src`), and values of builtin types, which it restores without an import."""
     module, name = str(item.get("module")), str(item.get("class_name"))
     is_operation = module.startswith(_OPERATIONS) and name[:1].isupper() and name.isidentifier()
-    return is_operation or (module.startswith(("keras.src.", "keras.engine.", "tf_keras.src.", "builtins")) and name in CLASSES)
+    return is_operation or (
+        module.startswith(("keras.src.", "keras.engine.", "tf_keras.src.", "builtins")) and name in CLASSES
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from policyguard.attest.approval import NAMESPACE, Sought, approval_statement
 from policyguard.attest.dsse import parse
@@ -18,10 +18,8 @@ from policyguard.attest.sshsig import sign
 from policyguard.attest.statement import parse_statement
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.audit_ import command
 from policyguard.cli.init_ import lay_down
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import AuditError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collector
 from policyguard.evidence.review import RequestReviewCollector, ReviewFiles
@@ -29,6 +27,7 @@ from policyguard.guard import Guard
 from policyguard.hooks.reviews import uses_of
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S, Instant, parse_instant
+from tests.e2e.cli_lab import Ended
 
 VERBS = ("stop", "kill", "suspend", "modify", "exec", "attach")
 ACTIONS = tuple(f"job:breakglass-{verb}" for verb in VERBS)
@@ -48,8 +47,8 @@ def whole_seconds() -> Instant:
 class House:
     """The example lab, with keys of two engineers, a folder of approvals, and a long lifetime of decisions."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, here: Callable[..., Ended]) -> None:
+        self.folder, self.here = folder, here
         lay_down(folder)
         persons = folder / "policies" / "persons.yaml"
         text = persons.read_text()
@@ -85,18 +84,22 @@ class House:
         (self.folder / "approvals" / f"{who}.json.sig").write_bytes(sign(statement.payload, NAMESPACE, KEYS[who]))
 
     def audit(self, *words: str, code: int = 0) -> str:
-        key = ("--key", str(self.folder / "guard.key")) if words[0] != "prove" else ()
-        paths = ("--log", str(self.folder / "audit.db"), *key)
-        policies = ("--policies", str(self.folder / "policies")) if words[0] == "review" else ()
-        result = CliRunner().invoke(command, [words[0], *paths, *policies, *words[1:]], standalone_mode=False)
-        assert result.exception is None, result.exception
-        assert (result.return_value or 0) == code, result.output
-        return result.output
+        """Run this verb of `policyguard audit` on the lab and return what it prints."""
+        options = {"log": "audit.db"}
+        if words[0] != "prove":
+            options["key"] = "guard.key"
+        if words[0] == "review":
+            options["policies"] = "policies"
+        paths = [f"--{name}={self.folder / path}" for name, path in options.items()]
+        ended = self.here("audit", words[0], *paths, *words[1:])
+        assert ended.code == code, ended.err
+        return ended.out + ended.err
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "house")
+def house(tmp_path: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> House:
+    monkeypatch.delenv("POLICYGUARD_CONFIG", raising=False)
+    return House(tmp_path / "house", here)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -177,11 +180,8 @@ def test_a_use_that_nobody_reviewed_in_a_day_is_overdue(house: House) -> None:
 def test_only_uses_can_be_reviewed(house: House) -> None:
     """An entry that is no use of break-glass is named; nothing is decided."""
     house.decide(asked())
-    result = CliRunner().invoke(
-        command, ["review", "0", "--as", "user:sam", "--finding", "x", "--log", str(house.folder / "audit.db")]
-    )
-    assert result.exit_code != 0
-    assert "no use of break-glass" in str(result.exception or result.output)
+    said = house.audit("review", "0", "--as", "user:sam", "--finding", "x", code=78)
+    assert "no use of break-glass" in said
 
 
 def test_a_log_that_does_not_add_up_lists_nothing(house: House, tmp_path: Path) -> None:
@@ -196,7 +196,6 @@ def test_a_log_that_does_not_add_up_lists_nothing(house: House, tmp_path: Path) 
         with closing(sqlite3.connect(house.folder / "audit.db")) as connection:
             connection.execute("DELETE FROM entries WHERE idx = ?", (entry,))
             connection.commit()
-        words = ["--log", str(house.folder / "audit.db"), "--key", str(house.folder / "guard.key")]
-        result = CliRunner().invoke(command, ["open-reviews", *words, "--checkpoint", str(note)])
-        assert isinstance(result.exception, AuditError)
-        assert result.output == ""
+        said = house.audit("open-reviews", "--checkpoint", str(note), code=69)
+        assert said.startswith("policyguard: ")
+        assert len(said.splitlines()) <= 2

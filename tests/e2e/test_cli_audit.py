@@ -133,7 +133,11 @@ def test_trust_decides_whom_a_worker_believes(step: str, old: str, new: str, log
 def test_one_changed_byte_is_named(logged: CliLab) -> None:
     """A byte of an entry changed in the file: exit code 1 and the entry's number, in text and JSON."""
     (leaf,) = sqlite3.connect(logged.path("audit.db")).execute("SELECT leaf FROM entries WHERE idx = 1").fetchone()
-    change(logged.path("audit.db"), "UPDATE entries SET leaf = ? WHERE idx = 1", leaf[:-9] + b"X" + leaf[-8:])
+    change(
+        logged.path("audit.db"),
+        "UPDATE entries SET leaf = ? WHERE idx = 1",
+        leaf[:-9] + bytes([leaf[-9] ^ 1]) + leaf[-8:],
+    )
     ended = logged.here("audit", "verify")
     assert (ended.code, ended.out[:16]) == (1, "BROKEN  entry 1:")
     data = logged.here("audit", "verify", "--json")

@@ -14,7 +14,11 @@ import pytest
 from policyguard.cli.group import VERBS
 from tests.e2e.cli_lab import CliLab, Ended, files_below
 
-GROUPS = {"keys": ("new", "show"), "audit": ("verify", "show", "prove", "tail"), "import": ("casbin",)}
+GROUPS = {
+    "keys": ("new", "show"),
+    "audit": ("verify", "show", "prove", "tail", "open-reviews", "review"),
+    "import": ("casbin",),
+}
 
 
 @pytest.mark.parametrize("verb", list(VERBS))

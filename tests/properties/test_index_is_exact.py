@@ -16,6 +16,7 @@ from policyguard.analysis import oracle
 from policyguard.analysis.plain import plain_facts, plain_policy
 from policyguard.decide.compile import compile_policy, policy_digest
 from policyguard.decide.index import Node
+from policyguard.decide.pattern import is_aligned
 from policyguard.decide.roles import build_grants
 from policyguard.decide.roots import ANYONE, InDomain, Trees
 from policyguard.decide.snapshot import Snapshot
@@ -279,7 +280,12 @@ def scanning(policies: PolicySet) -> Snapshot:
     """Return the snapshot with its index taken away: every rule of the action, type and role is visited."""
     snapshot = snapshot_of(policies)
     for (action, type_name), roots in snapshot.roots.items():
-        candidates = [rule for rule in snapshot.rules if action in rule.actions and type_name in rule.resource_types]
+        pattern = snapshot.schema.resources[type_name].id_pattern
+        candidates = [
+            rule
+            for rule in snapshot.rules
+            if action in rule.actions and type_name in rule.resource_types and is_aligned(rule.id_pattern, pattern)
+        ]
         roots.anywhere = Scan({"all": candidates}, (), frozenset(), True)
         roots.in_domain = InDomain({})
     return snapshot

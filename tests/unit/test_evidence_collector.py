@@ -14,6 +14,7 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
+from policyguard.evidence.dataset import DatasetCollector
 from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
@@ -197,6 +198,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
     CheckpointCollector(),
+    DatasetCollector(),
     JobCheckpoints(),
     GrantCollector("/nonexistent/grants"),
     QuotaCollector(file="/nonexistent/quota.json"),

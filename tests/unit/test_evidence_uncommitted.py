@@ -123,7 +123,9 @@ def test_a_baseline_that_cannot_be_used_says_nothing(tmp_path: Path) -> None:
     environment(tmp_path)
     facts = looked(tmp_path, KEY)
     assert facts.entries[BASELINE].value is True
-    assert facts.entries["resource.environment"].value == FrozenMap(changed_files=(), unowned_autorun=())
+    assert facts.entries["resource.environment"].value == FrozenMap(
+        changed_files=(), unlike_bytecode=(), unowned_autorun=()
+    )
     forged = looked(tmp_path, PrivateKey.generate(b"\x08" * 32))
     assert set(forged.entries) == set()
     assert set(forged.missing) == {BASELINE, "resource.environment"}
@@ -144,4 +146,5 @@ def test_an_edited_path_file_of_the_build_is_a_changed_file(tmp_path: Path) -> N
     record = looked(tmp_path, KEY).entries["resource.environment"].value
     assert isinstance(record, FrozenMap)
     shipped, dropped = ("lib/python3.11/site-packages/" + name for name in ("shipped.pth", "dropped.pth"))
-    assert record == FrozenMap(changed_files=tuple(sorted((shipped, dropped))), unowned_autorun=(dropped,))
+    changed = tuple(sorted((shipped, dropped)))
+    assert record == FrozenMap(changed_files=changed, unlike_bytecode=(), unowned_autorun=(dropped,))
