@@ -144,7 +144,9 @@ def test_a_signature_of_somebody_else_is_not_the_pushers(forge: Forge) -> None:
     pushed = forge.push("topic", key="bob")
     assert not pushed.accepted
     assert "engine.no_allow" in pushed.text
-    assert forge.push("topic", user="bob", key="bob").accepted
+    forge.commit("more.md")  # within one second the same push has the same certificate, which counts once
+    pushed = forge.push("topic", user="bob", key="bob")
+    assert pushed.accepted, pushed.text
 
 
 def test_a_revoked_key_signs_nothing(forge: Forge) -> None:
