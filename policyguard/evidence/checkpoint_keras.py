@@ -23,6 +23,7 @@ _MODULES = {
     "keras.losses", "keras.metrics", "keras.models", "keras.optimizers", "keras.optimizers.schedules",
     "keras.quantizers", "keras.random", "keras.regularizers",
 }  # fmt: skip
+_OWN = ("keras.src.", "keras.engine.", "tf_keras.src.", "builtins")
 _OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("image", "linalg", "math", "nn", "numpy"))
 """Modules of operations on tensors; not `core`, whose operations take functions."""
 
@@ -75,9 +76,7 @@ def _check(item: dict[str, object], findings: Findings) -> None:
 
 
 def _is_own(item: dict[str, object]) -> bool:
-    """Keras' own classes below `keras.src` (of Keras 2, `tf_keras.src`), and values of builtin types, which it restores without an import."""
+    """Keras' own classes below `keras.src`, and values of builtin types, which it restores without an import."""
     module, name = str(item.get("module")), str(item.get("class_name"))
     is_operation = module.startswith(_OPERATIONS) and name[:1].isupper() and name.isidentifier()
-    return is_operation or (
-        module.startswith(("keras.src.", "keras.engine.", "tf_keras.src.", "builtins")) and name in CLASSES
-    )
+    return is_operation or (module.startswith(_OWN) and name in CLASSES)
