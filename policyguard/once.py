@@ -13,7 +13,6 @@ from msgspec import structs
 
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import Receipt
-from policyguard.audit.spent import spent_in
 from policyguard.audit.stores import Store
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
@@ -48,6 +47,9 @@ class Spending:
         return log.append_if(leaves, self._is_unspent)
 
     def _is_unspent(self, store: Store, start: int, stop: int) -> bool:
+        # Only what counts once pays for this import, not the start of every hook.
+        from policyguard.audit.spent import spent_in
+
         self.used |= _words(spent_in(store, start, stop, self._approvals))
         return not self.used
 
@@ -92,6 +94,8 @@ def considered(snapshot: Snapshot, facts: Facts, now: Instant, store: Store | No
     Raises:
         AuditError: the log cannot be read.
     """
+    from policyguard.audit.spent import spent_in
+
     while True:
         decision = snapshot.decide(facts, now)
         spends = spending_of(snapshot, decision)
