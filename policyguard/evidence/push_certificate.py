@@ -26,6 +26,7 @@ from policyguard.values import Instant, sha256_digest
 MAX_CERTIFICATE_BYTES = 262_144
 
 _NOT_PINNED = "the push certificate has no good GPG signature by a pinned key of somebody known"
+_USED = "the push certificate was used before; a push repeated within one second has the same one"
 _VARIABLE = "GIT_PUSH_CERT"
 _ARMOURS = (b"-----BEGIN SSH SIGNATURE-----", PGP_BEGIN, b"-----BEGIN SIGNED MESSAGE-----")
 
@@ -72,7 +73,7 @@ def read_certificate(
         return Signed(status="bad", why=str(problem))
     # INVARIANT I232: what was signed is good for one push: after a deletion it does not bring the reference back.
     if spend is not None and not spend(sha256_digest(payload)):
-        return Signed(status="bad", why="the push certificate was used before")
+        return Signed(status="bad", why=_USED)
     return Signed(status="good", signer=person)
 
 

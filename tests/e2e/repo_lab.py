@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -85,6 +86,11 @@ class Forge:
             ["git", *signing, "push", *(["--signed=yes"] if key else []), "origin", *words], cwd=self.work,
             env=self.environment(**variables), capture_output=True, check=False,
         )  # fmt: skip
+        if done.returncode:
+            # Within one second the same push has the same certificate, which counts once.
+            second = int(time.time())
+            while int(time.time()) == second:
+                time.sleep(0.02)
         return Pushed(done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace"))
 
     def policyguard(self, *words: str, stdin: bytes = b"", **variables: str) -> Pushed:

@@ -73,7 +73,8 @@ def test_two_approvals_of_this_very_tree_open_main(tmp_path: Path) -> None:
     refused = forge.push("main")
     assert not refused.accepted
     assert "approval.other_tree" in refused.text
-    assert forge.push(f"{commit}:refs/heads/main").accepted
+    pushed = forge.push(f"{commit}:refs/heads/main")
+    assert pushed.accepted, pushed.text
     assert forge.value() == commit != more
 
 

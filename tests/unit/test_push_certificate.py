@@ -20,6 +20,7 @@ ALICE, MALLORY = PrivateKey.generate(b"\1" * 32), PrivateKey.generate(b"\2" * 32
 PERSON = Person(id="alice", accounts=("user:alice",), keys=(SshKey(ALICE.public.raw).text,))
 UPDATE = RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/main")
 NOW_S = 1_700_000_100
+USED = "the push certificate was used before; a push repeated within one second has the same one"
 NONCES = Nonces(seed=b"seed", paths=("/srv/other.git", "/srv/trainer.git"))
 
 
@@ -136,7 +137,7 @@ def test_what_was_signed_is_good_once() -> None:
     assert read(spend=spend, key=MALLORY).status == "bad"
     assert not spent
     assert read(spend=spend).status == "good"
-    assert read(spend=spend) == Signed(status="bad", why="the push certificate was used before")
+    assert read(spend=spend) == Signed(status="bad", why=USED)
 
 
 def test_a_repository_that_uses_sha256_makes_longer_nonces() -> None:
