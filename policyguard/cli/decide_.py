@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from policyguard.cli.jobs import review_files
+from policyguard.cli.jobs import artifact_collectors, review_files
 from policyguard.cli.options import (
     check_replaceable,
     guard_options,
@@ -20,17 +20,22 @@ from policyguard.cli.options import (
     settings,
 )
 from policyguard.cli.output import say_explanation, say_json
+from policyguard.evidence.collector import JobInputs
 from policyguard.hooks.answer import decision_code, decision_data
-from policyguard.hooks.reviewing import hook_collectors
+from policyguard.hooks.reviewing import both, hook_collectors
 
 
 @click.command("decide")
 @guard_options
 @observed_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
+@click.option("--of", "of", type=click.Path(path_type=Path), metavar="PATH",
+              help="The weights, data or policies it is about: measured, and approvals of them count.")  # fmt: skip
 @json_option
 @click.argument("request")
-def command(request: str, out: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any) -> int:
+def command(
+    request: str, out: Path | None, of: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any
+) -> int:  # fmt: skip
     """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
 
     Approvals are read where the configuration says, for actions that are approved by their request alone.
@@ -42,8 +47,13 @@ def command(request: str, out: Path | None, as_json: bool, observed: tuple[str, 
     if out is not None:
         check_replaceable(out)
     config = settings(**given)
-    with open_guard(config, collectors=hook_collectors(review_files(config), observed)) as guard:
-        signed = guard.decide(asked)
+    collectors, inputs = hook_collectors(review_files(config), observed), None
+    if of is not None:
+        path = of.absolute()
+        collectors = both(collectors, artifact_collectors(config, asked, path))
+        inputs = JobInputs(directory=str(path.parent), files=(path.name,))
+    with open_guard(config, collectors=collectors) as guard:
+        signed = guard.decide(asked, inputs)
     if out is not None:
         replace_file(out, signed.to_json() + b"\n")
     decision = signed.decision

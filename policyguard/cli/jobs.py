@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from policyguard.cli.options import cache_seal, read_input
+from policyguard.cli.options import cache_seal, passphrase, read_input
 from policyguard.cli.output import say
 from policyguard.config import Config
 from policyguard.config_looks import EnvironmentLook, Looks
@@ -25,12 +25,15 @@ from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.review_artifact import ArtifactReviewCollector, artifact_digest
 from policyguard.evidence.uncompared import UncomparedEnvironment
-from policyguard.guard import Collectors
+from policyguard.guard import Collectors, CollectorsFor
 from policyguard.hooks.jobfile import read_job
+from policyguard.keyfiles import read_private_key
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
+from policyguard.snapshots import load_snapshot
 
 MAX_JOB_BYTES = 262_144
 
@@ -106,6 +109,32 @@ def reviewing_collectors(config: Config, request: Request) -> Collectors:
     def collectors(snapshot: Snapshot) -> Sequence[Collector]:
         reviewed = ReviewedRepositoryCollector(snapshot.people, files)
         return [reviewed if each.name == reviewed.name else each for each in plain]
+
+    return collectors
+
+
+def artifact_collectors(config: Config, request: Request, path: Path) -> CollectorsFor:
+    """Return what looks at the weights, the data or the policies in `path`, and at approvals of just these."""
+    kind = request.resource.type
+    if kind not in ("checkpoint", "dataset", "policy"):
+        raise ConfigurationError(
+            f"`{request.resource.ref}` is measured nowhere by a path, expected a checkpoint, a dataset or policies",
+            help="jobs are looked at by `policyguard run`, repositories by the git hooks",
+        )
+    seal = cache_seal(config, is_required=True) if config.looks.checkpoints.cache else None
+    looks = config.looks.checkpoints
+    options = Options(extra_globals=looks.classes, cache=digest_cache(looks.cache, seal))
+
+    def measured() -> str:
+        if kind != "policy":
+            return artifact_digest(path, options)
+        keys = (read_private_key(config.key, passphrase=passphrase()).public,) if config.key is not None else ()
+        return load_snapshot(path, keys).policy_digest
+
+    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+        subject = "policy" if kind == "policy" else "checkpoint"
+        review = ArtifactReviewCollector(snapshot.people, review_files(config), subject, measured)
+        return (*(job_collectors(config.looks, request, seal) if kind != "policy" else ()), review)
 
     return collectors
 

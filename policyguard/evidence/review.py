@@ -125,7 +125,7 @@ class ReviewedRepositoryCollector:
             )
         except EvidenceError as problem:
             return None, (f"approval.contributors_unknown: {problem}",)
-        return (*found, *_runner(self._uid, signers)), ()
+        return (*found, *runner_account(self._uid, signers)), ()
 
 
 class RequestReviewCollector:
@@ -153,7 +153,7 @@ class RequestReviewCollector:
             # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
             return Collected(unusable=(f"approval.unreadable: {problem}",))
         examined = examine(self._files.presented(), signers, Sought(request=request), now)
-        contributors = (request.subject.ref, *_runner(self._uid, signers))
+        contributors = (request.subject.ref, *runner_account(self._uid, signers))
         lines = examined.lines if self._files.keeps_approvals else (UNCONFIGURED,)
         return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
 
@@ -172,7 +172,7 @@ def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object]
     return Sought(request=request, found=found, demanded=("command", "tree"))
 
 
-def _runner(uid: int, signers: Signers) -> tuple[str, ...]:
+def runner_account(uid: int, signers: Signers) -> tuple[str, ...]:
     """Return the account that runs this process, if it is a person's; a launcher's service account is nobody's."""
     # INVARIANT I134: whoever really runs the launcher is no independent approver, whomever the request names.
     runner = f"user:{account_name(uid)}"

@@ -38,3 +38,13 @@ def hook_collectors(files: ReviewFiles, observed: Collection[str] = (), *, look:
         return found
 
     return collectors
+
+
+def both(first: CollectorsFor, second: CollectorsFor) -> CollectorsFor:
+    """Return what looks as the one and as the other, each collector once."""
+
+    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+        found = {each.name: each for each in (*first(snapshot), *second(snapshot))}
+        return tuple(found.values())
+
+    return collectors

@@ -1,0 +1,69 @@
+"""Approvals of an artifact: weights, data or policies that are approved by what they are, whoever asks for them.
+
+The digest that an approval has to name is measured here, at the decision. What nobody measured nobody approved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from policyguard.attest.approval import Sought
+from policyguard.errors import EvidenceError, PolicyGuardError
+from policyguard.evidence.approvals import examine
+from policyguard.evidence.checkpoint_scan import Options, scan_paths
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.manifest import measured
+from policyguard.evidence.review import UNCONFIGURED, ReviewFiles, load_signers, runner_account
+from policyguard.model.policy import Person
+from policyguard.model.request import Request
+from policyguard.values import Instant
+
+Digest = Callable[[], str]
+
+
+class ArtifactReviewCollector:
+    """Supplies approvals that name the artifact's digest, for what a request is about and not for its words.
+
+    `subject` is what approvals call it, `checkpoint` or `policy`; `digest` measures it. Contributors are the requester
+    and whoever runs this: who wrote an artifact is for rules to ask of its manifest.
+    """
+
+    name = "artifact-review"
+    declares: tuple[str, ...] = ()
+
+    def __init__(
+        self, persons: Sequence[Person], files: ReviewFiles, subject: str, digest: Digest, *, uid: int | None = None
+    ) -> None:
+        self._persons, self._files, self._subject, self._digest = tuple(persons), files, subject, digest
+        self._uid = os.getuid() if uid is None else uid
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the approvals that name this artifact, each also for this action, resource and what is claimed."""
+        try:
+            signers = load_signers(self._persons, self._files)
+            digest = self._digest()
+        except PolicyGuardError as problem:
+            # INVARIANT I248: an artifact that cannot be measured is approved by nobody.
+            return Collected(unusable=(f"approval.unreadable: {problem}",))
+        sought = Sought(request=request, found={self._subject: digest}, demanded=(self._subject,))
+        examined = examine(self._files.presented(), signers, sought, now)
+        contributors = (request.subject.ref, *runner_account(self._uid, signers))
+        lines = examined.lines if self._files.keeps_approvals else (UNCONFIGURED,)
+        return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
+
+
+def artifact_digest(path: Path, options: Options) -> str:
+    """Return the SHA-256 of a file; of a folder that over the digests of its files by name, as its manifest has it.
+
+    Raises:
+        EvidenceError: a file cannot be read to its end, or there is none.
+    """
+    resources = measured(path, scan_paths([path], options))
+    if not resources:
+        raise EvidenceError(f"`{path}`: found no files, expected at least one")
+    if set(resources) == {"."}:
+        return resources["."]
+    return hashlib.sha256(b"".join(bytes.fromhex(resources[name]) for name in sorted(resources))).hexdigest()
