@@ -158,7 +158,8 @@ class _Story:
             yield atom, self._read(sorted(paths_read(atom.expression)), admitted)
 
     def _read(self, paths: Sequence[tuple[str, ...]], admitted: Admitted) -> str:
-        return "; ".join(filter(None, (self._fact(path, admitted) for path in paths if len(path) > 1)))
+        told = dict.fromkeys(self._fact(path, admitted) for path in paths if len(path) > 1)
+        return "; ".join(filter(None, told))
 
     def _fact(self, path: tuple[str, ...], admitted: Admitted) -> str:
         entity, name = path[0], path[1]
