@@ -24,6 +24,7 @@ from policyguard.evidence.push_facts import PushCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.review_artifact import ArtifactReviewCollector
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 
@@ -195,6 +196,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     RepositoryCollector(),
     RequestReviewCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals")), ("job:submit",)),
     ReviewedRepositoryCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals"))),
+    ArtifactReviewCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals")), "checkpoint", lambda: "0" * 64),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
     CheckpointCollector(),
