@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -174,7 +175,7 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
     """Return the log's name, writing schema and header first if the database is empty and may be created."""
     if create_as is not None and _is_blank(connection):
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _set_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have created the log while we waited for the lock.
         if _is_blank(connection):
@@ -190,6 +191,19 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
     return found
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Change the journal's mode, waiting for others who do: where two change it at once, SQLite waits for neither."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:
