@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from policyguard.attest.keys import PublicKey
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.jobs import review_files
 from policyguard.cli.options import (
@@ -16,18 +15,16 @@ from policyguard.cli.options import (
     log_option,
     needed,
     observed_option,
-    passphrase,
     policies_option,
     read_request,
     settings,
+    snapshot_keys,
 )
 from policyguard.cli.output import say_explanation, say_json
-from policyguard.config import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.hooks.answer import decision_code, decision_data
 from policyguard.hooks.reviewing import hook_collectors
-from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
 from policyguard.once import considered
@@ -53,7 +50,8 @@ def command(
     """
     asked = read_request(request)
     config = settings(policies=policies, key=key, log=log)
-    snapshot = load_snapshot(needed(config, "policies"), _keys(config))
+    path = needed(config, "policies")
+    snapshot = load_snapshot(path, snapshot_keys(config, path))
     facts = gather(asked, hook_collectors(review_files(config), observed)(snapshot), JobInputs(), time.time_ns)
     decision = _decision(snapshot, facts, config.log)
     if as_json:
@@ -71,11 +69,3 @@ def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
         return decision
     with SqliteStore.open(log, read_only=True) as store:
         return considered(snapshot, facts, now, store)
-
-
-def _keys(config: Config) -> tuple[PublicKey, ...]:
-    """Return who may have signed a compiled snapshot; a folder needs nobody."""
-    path = needed(config, "policies")
-    if path.is_dir():
-        return ()
-    return (read_private_key(needed(config, "key"), passphrase=passphrase()).public,)

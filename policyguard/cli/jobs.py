@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from policyguard.cli.options import cache_seal, passphrase, read_input
+from policyguard.cli.options import cache_seal, read_input, snapshot_keys
 from policyguard.cli.output import say
 from policyguard.config import Config
 from policyguard.config_looks import EnvironmentLook, Looks
@@ -29,7 +29,6 @@ from policyguard.evidence.review_artifact import ArtifactReviewCollector, artifa
 from policyguard.evidence.uncompared import UncomparedEnvironment
 from policyguard.guard import Collectors, CollectorsFor
 from policyguard.hooks.jobfile import read_job
-from policyguard.keyfiles import read_private_key
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
@@ -128,8 +127,7 @@ def artifact_collectors(config: Config, request: Request, path: Path) -> Collect
     def measured() -> str:
         if kind != "policy":
             return artifact_digest(path, options)
-        keys = (read_private_key(config.key, passphrase=passphrase()).public,) if config.key is not None else ()
-        return load_snapshot(path, keys).policy_digest
+        return load_snapshot(path, snapshot_keys(config, path)).policy_digest
 
     def collectors(snapshot: Snapshot) -> Sequence[Collector]:
         subject = "policy" if kind == "policy" else "checkpoint"

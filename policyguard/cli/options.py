@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from policyguard.attest.keys import PublicKey
 from policyguard.config import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.sealed import SEAL_PURPOSE
@@ -60,6 +61,11 @@ def needed(config: Config, name: str, option: str | None = None) -> Path:
             f"{word} is missing, expected a path", help=f"give {word}, or `{spelled}:` in a policyguard.yaml"
         )
     return path
+
+
+def snapshot_keys(config: Config, path: Path) -> tuple[PublicKey, ...]:
+    """Return who may have signed the policies there, where they are a compiled snapshot; a folder needs nobody."""
+    return () if path.is_dir() else (read_private_key(needed(config, "key"), passphrase=passphrase()).public,)
 
 
 def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:

@@ -6,7 +6,7 @@ Pure; `now` is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -137,6 +137,22 @@ class Gate:
                     continue
             admitted[entity][name] = value
         return Admitted(of_subject, of_resource, of_context, domain, segments, facts, now, weak)
+
+
+def known_well(admitted: Admitted, floors: Iterable[tuple[str, int]]) -> Admitted:
+    """Return what a rule may read that wants these facts known at least so well: without those that are not."""
+    entries = admitted.facts.entries
+    # INVARIANT I245: a fact that a rule wants known better is absent for it, and absence only takes access away.
+    weak = {path: least for path, least in floors if path in entries and entries[path].assurance < least}
+    if not weak:
+        return admitted
+    known = {"subject": dict(admitted.subject), "resource": dict(admitted.resource), "context": dict(admitted.context)}
+    reasons = dict(admitted.weak or {})
+    for path, least in weak.items():
+        entity, _, name = path.partition(".")
+        known[entity].pop(name, None)
+        reasons.setdefault(path, weakness(entries[path].assurance, least))
+    return msgspec.structs.replace(admitted, **known, weak=reasons)
 
 
 def gates(schema: Schema) -> dict[tuple[str, str], Gate]:

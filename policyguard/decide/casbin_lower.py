@@ -16,11 +16,10 @@ from itertools import product
 from typing import Any
 
 from casbin import Enforcer
-from msgspec.structs import replace
 
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
-from policyguard.decide.admit import Admitted, Malformed, gates
+from policyguard.decide.admit import Admitted, Malformed, gates, known_well
 from policyguard.decide.grants import ALWAYS, NEVER, ROLE_PREFIX, Grants, Row
 from policyguard.decide.pattern import is_aligned
 from policyguard.decide.quorum import gaps
@@ -127,22 +126,11 @@ class SecondOpinion:
     def _outcome(self, rule: Rule, context: _Context) -> bool | EvalError:
         if rule.when is None:
             return True
-        admitted = _without_weak(context.admitted, rule)
+        admitted = known_well(context.admitted, rule.assurance)
         return evaluate(
             rule.when.expression, admitted.subject, admitted.resource, admitted.context, context.facts.request.action,
             context.now,
         )  # fmt: skip
-
-
-def _without_weak(admitted: Admitted, rule: Rule) -> Admitted:
-    """Return what is admitted less the facts that the rule wants known better than they are."""
-    known = {"subject": dict(admitted.subject), "resource": dict(admitted.resource), "context": dict(admitted.context)}
-    for path, least in rule.assurance:
-        entity, _, name = path.partition(".")
-        fact = admitted.facts.entries.get(path)
-        if fact is not None and fact.assurance < least:
-            known[entity].pop(name, None)
-    return replace(admitted, **known)
 
 
 class _Context:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard.conditions.ast import paths_read
 from policyguard.conditions.exact import AtomValue, EvalError, trace
 from policyguard.conditions.rendering import render
-from policyguard.decide.admit import Admitted, Gate, Malformed
+from policyguard.decide.admit import Admitted, Gate, Malformed, known_well
 from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
 from policyguard.decide.redact import reads_traced
 from policyguard.model.decision import Decision, Gap
@@ -151,7 +151,7 @@ class _Story:
         condition = rule.condition
         if condition is None:
             return
-        admitted = rule.known_well(admitted) if rule.assurance else admitted
+        admitted = known_well(admitted, rule.assurance)
         for atom in trace(
             condition, admitted.subject, admitted.resource, admitted.context, self.request.action, self.decision.now
         ):

@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import structs
 
 from policyguard.conditions.ast import filled, from_canonical, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
 from policyguard.conditions.problems import ProfileError
-from policyguard.decide.admit import Admitted, Gate, Malformed, gates, weakness
+from policyguard.decide.admit import Admitted, Gate, Malformed, gates, known_well
 from policyguard.decide.compile import (
     FORMAT,
     LARGE,
@@ -185,28 +184,9 @@ class CompiledRule:
             return False
         return self.expires is None or now < self.expires
 
-    def known_well(self, admitted: Admitted) -> Admitted:
-        """Return what this rule may read: without the facts that it wants known better than they are."""
-        entries = admitted.facts.entries
-        # INVARIANT I245: a fact that a rule wants known better is absent for it, and absence only takes access away.
-        weak = {path: least for path, least in self.assurance if path in entries and entries[path].assurance < least}
-        if not weak:
-            return admitted
-        known = {
-            "subject": dict(admitted.subject),
-            "resource": dict(admitted.resource),
-            "context": dict(admitted.context),
-        }
-        reasons = dict(admitted.weak or {})
-        for path, least in weak.items():
-            entity, _, name = path.partition(".")
-            known[entity].pop(name, None)
-            reasons.setdefault(path, weakness(entries[path].assurance, least))
-        return structs.replace(admitted, **known, weak=reasons)
-
     def outcome(self, admitted: Admitted) -> bool | EvalError:
         """Return the three-valued outcome of the condition on what this rule may read."""
-        read = self.known_well(admitted)
+        read = known_well(admitted, self.assurance)
         return self.evaluate_exactly(
             read.subject, read.resource, read.context, admitted.facts.request.action, admitted.now
         )

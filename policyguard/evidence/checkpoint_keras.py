@@ -10,10 +10,10 @@ Source: the Keras 3 serialization library and the Keras 2 HDF5 format.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 from policyguard.evidence.checkpoint_keras_classes import CLASSES
 from policyguard.evidence.checkpoint_report import Findings, Verdict
+from policyguard.evidence.checkpoint_settings import maps_in
 from policyguard.evidence.pickle_allowlist import judged
 
 MAX_CONFIG = 64 * 2**20
@@ -40,19 +40,8 @@ def check_config_text(data: bytes, findings: Findings) -> None:
         return
     if not isinstance(config, dict):
         findings.add("ckpt.keras_config", "no map")
-    for item in _maps(config):
+    for item in maps_in(config):
         _check(item, findings)
-
-
-def _maps(config: object) -> Iterator[dict[str, object]]:
-    pending = [config]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            yield item
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
 
 
 def _check(item: dict[str, object], findings: Findings) -> None:

@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from policyguard.evidence.archive_source import BytesSource
 from policyguard.evidence.checkpoint_report import Findings
+from policyguard.evidence.checkpoint_settings import maps_in
 from policyguard.evidence.pickle_file import probe
 
 _FEATURES = {
@@ -59,27 +60,16 @@ def _parsed(name: str, value: bytes, findings: Findings) -> object:
         return None
 
 
-def _maps(data: object) -> Iterator[dict[str, object]]:
-    pending = [data]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            yield item
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-
-
 def _check_features(name: str, value: bytes, findings: Findings) -> None:
     """The reader looks a `_type` up among its classes and then among all globals of its module."""
-    for item in _maps(_parsed(name, value, findings)):
+    for item in maps_in(_parsed(name, value, findings)):
         kind = item.get("_type", "Value")
         if isinstance(kind, str) and kind not in _FEATURES:
             findings.add("ckpt.dataset_feature", kind)
 
 
 def _check_java(name: str, value: bytes, findings: Findings) -> None:
-    for item in _maps(_parsed(name, value, findings)):
+    for item in maps_in(_parsed(name, value, findings)):
         for key in _JAVA_KEYS:
             wanted = item.get(key)
             if wanted is not None and str(wanted) not in _JAVA_LISTED:

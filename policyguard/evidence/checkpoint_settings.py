@@ -54,6 +54,18 @@ def check_settings(text: str, findings: Findings) -> list[str] | None:
     return texts
 
 
+def maps_in(value: object) -> Iterator[dict[str, object]]:
+    """Yield every object in parsed JSON, at any depth."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+
+
 def _texts(value: object) -> Iterator[str]:
     """Yield a text or those of a list; what lies in an object was seen when the object was read."""
     waiting = [value]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -28,6 +29,11 @@ MAX_RESOURCES = 100_000
 _HEX = re.compile(r"[0-9a-f]{64}")
 _CLASS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _REF = re.compile(r"[a-z][a-z0-9_]{0,62}:\S{1,512}")
+
+
+def root_digest(digests: Iterable[str]) -> str:
+    """Return the SHA-256 over the digests of a folder's files, given in the order of their names."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def root_digest(self) -> str:
         """The digest over all files that model signing puts into the subject: SHA-256 over the digests, by name."""
-        return hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in self.resources)).hexdigest()
+        return root_digest(digest for _, digest in self.resources)
 
     @property
     def digest(self) -> str:
@@ -137,4 +143,12 @@ def check_members(manifest: Manifest) -> None:
         raise ValueError("digests must be 64 hexadecimal digits")
 
 
-__all__ = ["MANIFEST_NAME", "PREDICATE_TYPE", "Manifest", "check_members", "check_origin", "parse_manifest"]
+__all__ = [
+    "MANIFEST_NAME",
+    "PREDICATE_TYPE",
+    "Manifest",
+    "check_members",
+    "check_origin",
+    "parse_manifest",
+    "root_digest",
+]

@@ -5,7 +5,6 @@ The digest that an approval has to name is measured here, at the decision. What 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from policyguard.evidence.approvals import examine
 from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.manifest import measured
+from policyguard.evidence.manifest_statement import root_digest
 from policyguard.evidence.review import UNCONFIGURED, ReviewFiles, load_signers, runner_account
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
@@ -66,4 +66,4 @@ def artifact_digest(path: Path, options: Options) -> str:
         raise EvidenceError(f"`{path}`: found no files, expected at least one")
     if set(resources) == {"."}:
         return resources["."]
-    return hashlib.sha256(b"".join(bytes.fromhex(resources[name]) for name in sorted(resources))).hexdigest()
+    return root_digest(resources[name] for name in sorted(resources))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +33,7 @@ from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import verify, verify_origin
 from tests.attacks.git_lab import git
 from tests.e2e.launcher_lab import Lab, make_lab, request
+from tests.e2e.watch_lab import PERIOD_S, eventually
 
 WAITING = """
 import os, sys, time
@@ -43,7 +43,6 @@ for _ in range(int(float(sys.argv[2]) * 20)):
     if os.path.exists(sys.argv[1] + ".enough"):
         break
 """
-PERIOD_S = 0.1
 START = (
     f"import sys; sys.path.append({str(Path(__file__).parents[2])!r}); from policyguard.cli.main import main; main()"
 )
@@ -63,15 +62,6 @@ def lab(tmp_path: Path) -> Lab:
 def policies_that_stop(lab: Lab) -> None:
     path = lab.folder / "policies" / "jobs.yaml"
     path.write_text(path.read_text().rstrip() + "\n    obligations: [stop.on_drift]\n")
-
-
-def eventually(fact: Callable[[], bool], within_s: float = 10) -> bool:
-    deadline = time.monotonic() + within_s
-    while not fact():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def entries(lab: Lab) -> list[Predicate]:
