@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from policyguard.cli.incident.weights import tensor_pickle
+from policyguard.demo.incident.weights import tensor_pickle
 from policyguard.evidence.checkpoint_digest import key_of
 from policyguard.evidence.checkpoint_scan import Options, scan_file
 from policyguard.evidence.environment import Baseline, verify_environment

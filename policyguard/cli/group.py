@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from policyguard import __version__
-from policyguard.cli import main as codes
+from policyguard import exit_codes as codes
 from policyguard.cli.output import flat, visible
 from policyguard.errors import (
     AccessDenied,
@@ -75,7 +75,7 @@ class VerbGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = import_module(f"policyguard.cli.{cmd_name.replace('-', '_')}_")
+        module = import_module(f"policyguard.cli.verbs.{cmd_name.replace('-', '_')}_")
         command: click.Command = module.command
         return command
 

@@ -28,7 +28,7 @@ from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.evidence.review_artifact import ArtifactReviewCollector, artifact_digest
 from policyguard.evidence.uncompared import UncomparedEnvironment
 from policyguard.guard import Collectors, CollectorsFor
-from policyguard.hooks.jobfile import read_job
+from policyguard.hooks.launcher.job_file import read_job
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value

@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import NoReturn
 
-OK, FINDINGS, USAGE, BAD_DATA, UNAVAILABLE, DENIED, CONFIGURATION = 0, 1, 64, 65, 69, 77, 78
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:2] == ["hook", "git"]:
-        from policyguard.hooks.git import main as git_hook
+        from policyguard.hooks.git.main import main as git_hook
 
         sys.exit(git_hook(words[2:]))
     if words[:1] == ["hook"] and not {"--help", "-h", "--json"} & set(words):

@@ -17,10 +17,7 @@ from pathlib import Path
 
 from policyguard.attest.dsse import MAX_ENVELOPE_BYTES, Envelope, check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
-from policyguard.attest.statement import PAYLOAD_TYPE
-from policyguard.errors import EvidenceError, VerificationError
-from policyguard.evidence.checkpoint_report import CheckpointScan
-from policyguard.evidence.manifest_statement import (
+from policyguard.attest.manifest_statement import (
     MANIFEST_NAME,
     PREDICATE_TYPE,
     Manifest,
@@ -28,6 +25,9 @@ from policyguard.evidence.manifest_statement import (
     check_origin,
     parse_manifest,
 )
+from policyguard.attest.statement import PAYLOAD_TYPE
+from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.checkpoint_report import CheckpointScan
 from policyguard.values import Instant
 
 MAX_MANIFEST_BYTES = 32 * 2**20

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from policyguard.attest.approval import Sought
+from policyguard.attest.manifest_statement import root_digest
 from policyguard.errors import EvidenceError, PolicyGuardError
 from policyguard.evidence.approvals import examine
 from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.manifest import measured
-from policyguard.evidence.manifest_statement import root_digest
 from policyguard.evidence.review import UNCONFIGURED, ReviewFiles, load_signers, runner_account
 from policyguard.model.policy import Person
 from policyguard.model.request import Request

@@ -23,7 +23,7 @@ import msgspec
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.guard import Collectors, Guard
-from policyguard.hooks.answer import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
+from policyguard.hooks.responses import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 
@@ -159,7 +159,7 @@ def collectors(options: HookOptions) -> Collectors:
 def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> None:
     """Log that this request was refused undecided, where key and log are known; only a failure pays for the import."""
     if options.key and options.log:
-        import_module("policyguard.hooks.refusal").log_undecided(
+        import_module("policyguard.hooks.launcher.refusals").log_undecided(
             request, problem, key=options.key, log=options.log, audience=options.audience or DEFAULT_AUDIENCE,
             passphrase=_passphrase(),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.cli.init_ import lay_down
+from policyguard.cli.verbs.init_ import lay_down
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import RequestError
 from policyguard.model.decision import Decision
@@ -273,4 +273,4 @@ def test_a_decision_is_for_one_spelling_of_one_request() -> None:
 
 def test_the_lab_is_the_one_that_ships() -> None:
     """These attacks are tried on the policies that `policyguard init` lays down."""
-    assert import_module("policyguard.cli.init_").example_policies().is_dir()
+    assert import_module("policyguard.cli.verbs.init_").example_policies().is_dir()

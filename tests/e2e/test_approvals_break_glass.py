@@ -10,7 +10,7 @@ import pytest
 from policyguard.attest.approval import NAMESPACE, Sought, approval_statement
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import sign
-from policyguard.cli.init_ import lay_down
+from policyguard.cli.verbs.init_ import lay_down
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collector

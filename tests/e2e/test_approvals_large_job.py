@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.approval import NAMESPACE
-from policyguard.cli.init_ import lay_down
+from policyguard.cli.verbs.init_ import lay_down
 from policyguard.evidence.environment import make_baseline
 from policyguard.evidence.environment_files import list_files
 from policyguard.keyfiles import read_private_key

@@ -18,7 +18,7 @@ from policyguard.attest.sshsig import sign
 from policyguard.attest.statement import parse_statement
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.init_ import lay_down
+from policyguard.cli.verbs.init_ import lay_down
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import Collector

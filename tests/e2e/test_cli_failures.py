@@ -19,7 +19,7 @@ def test_a_mistake_of_ours_is_one_line(mistake: Exception, lab: CliLab, monkeypa
     def fail(*_: object, **__: object) -> None:
         raise mistake
 
-    monkeypatch.setattr("policyguard.cli.decide_.open_guard", fail)
+    monkeypatch.setattr("policyguard.cli.verbs.decide_.open_guard", fail)
     ended = lab.here("decide", "requests/allowed.json")
     assert (ended.code, ended.out) == (69, "")
     assert ended.complaint.startswith(f"policyguard: stopped by a mistake in policyguard: {type(mistake).__name__}")
@@ -67,7 +67,7 @@ def test_completion_offers_what_fits(words: str, number: int, offered: list[str]
 def test_completing_a_verb_loads_none() -> None:
     """Pressing Tab after the program's name imports no command, no engine and no yaml."""
     _, imported = complete("policyguard d", 1)
-    for name in ("policyguard.guard", "policyguard.cli.demo_", "casbin", "yaml", "cryptography"):
+    for name in ("policyguard.guard", "policyguard.demo.quick", "casbin", "yaml", "cryptography"):
         assert f" {name}\n" not in imported, name
 
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import group, run
-from policyguard.cli.incident.lab import Lab
-from policyguard.cli.incident.weights import write_hostile, write_weights
+from policyguard.demo.incident.lab import Lab
+from policyguard.demo.incident.weights import write_hostile, write_weights
 from policyguard.keyfiles import write_private_key, write_public_key
 
 ROOT = Path(__file__).parents[2]

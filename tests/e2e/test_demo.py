@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.cli import demo_
+from policyguard.demo import quick as demo_
 from tests.e2e.cli_lab import CliLab, process_environment
 
 SCENES = (

@@ -14,7 +14,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.errors import AccessDenied, ConfigurationError
 from policyguard.evidence.checkpoint import CheckpointCollector
 from policyguard.guard import Guard
-from policyguard.hooks.loading import loading
+from policyguard.hooks.in_process.loading import loading
 from policyguard.keyfiles import write_private_key
 from policyguard.model.request import Request
 

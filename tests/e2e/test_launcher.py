@@ -14,8 +14,8 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, AuditError, ConfigurationError, EvidenceError, VerificationError
 from policyguard.evidence.collector import JobInputs
 from policyguard.guard import Guard
-from policyguard.hooks.carrier import VARIABLE, read_carried
-from policyguard.hooks.launcher import launch
+from policyguard.hooks.launcher.job_environment import VARIABLE, read_carried
+from policyguard.hooks.launcher.launch import launch
 from policyguard.model.request import Request
 from policyguard.values import EMPTY_MAP
 from policyguard.verify import verify, verify_origin
@@ -213,7 +213,7 @@ def test_stray_byte_code_does_not_run(lab: Lab, private: bool) -> None:
 
 def test_a_large_decision_travels_as_a_file(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit of a variable: a path to a file of mode 0600 that is gone when the job is."""
-    monkeypatch.setattr("policyguard.hooks.carrier.MAX_INLINE_BYTES", 100)
+    monkeypatch.setattr("policyguard.hooks.launcher.job_environment.MAX_INLINE_BYTES", 100)
     (lab.job / "train.py").write_text(
         "import os, sys\npath = os.environ['POLICYGUARD_DECISION'][1:]\n"
         "open(sys.argv[1], 'w').write(f'{os.stat(path).st_mode & 0o777:o} {path} {open(path).read()}')\n"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import EvidenceError
-from policyguard.hooks.supervise import supervise
+from policyguard.hooks.launcher.supervise import supervise
 
 LAUNCHER = (
-    "import sys\nfrom policyguard.hooks.supervise import supervise\n"
+    "import sys\nfrom policyguard.hooks.launcher.supervise import supervise\n"
     "sys.exit(supervise(sys.argv[1:], sys.argv[1], '.', {'PATH': '/usr/bin:/bin'}))\n"
 )
 CATCH = "echo ready; trap 'echo caught; exit 7' %s; while :; do sleep 0.02; done"
@@ -133,7 +133,7 @@ def test_stopping_the_launcher_stops_the_job() -> None:
 def test_a_signal_that_comes_before_the_job_exists_is_not_lost(number: int) -> None:
     """Caught while the child is being made, then treated like any other, a stop included."""
     code = (
-        "import os, signal, subprocess, sys\nfrom policyguard.hooks.supervise import supervise\n"
+        "import os, signal, subprocess, sys\nfrom policyguard.hooks.launcher.supervise import supervise\n"
         "class Early(subprocess.Popen):\n"
         "    def __init__(self, *a, **k):\n"
         f"        os.kill(os.getpid(), {int(number)})\n        super().__init__(*a, **k)\n"

@@ -17,7 +17,7 @@ from policyguard.audit.proofs import prove_inclusion
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import EvidenceError, VerificationError
-from policyguard.hooks.launcher import launch
+from policyguard.hooks.launcher.launch import launch
 from policyguard.verify import verify_origin
 from tests.e2e.launcher_lab import Lab, commit_all, make_lab, request
 

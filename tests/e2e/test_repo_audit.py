@@ -18,8 +18,8 @@ from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.group import run
 from policyguard.evidence.gitdir import bare_gitdir
-from policyguard.hooks.git_audit import Audited, Subject, audit
-from policyguard.hooks.git_baseline import parse_baseline
+from policyguard.hooks.git.audit import Audited, Subject, audit
+from policyguard.hooks.git.baseline import parse_baseline
 from policyguard.keyfiles import read_private_key, write_private_key
 from policyguard.values import NANOSECONDS_PER_S
 from tests.e2e.repo_lab import RESOURCE, Forge, make_forge

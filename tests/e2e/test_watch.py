@@ -23,9 +23,9 @@ from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.guard import Guard
-from policyguard.hooks.difference import difference
-from policyguard.hooks.launcher import launch
-from policyguard.hooks.watch import UNMEASURED_LOOKS, Watch, drifted
+from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.watch.diff import difference
+from policyguard.hooks.watch.watch import UNMEASURED_LOOKS, Watch, drifted
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request

@@ -12,8 +12,8 @@ from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import PolicyGuardError
 from policyguard.guard import Guard
-from policyguard.hooks.launcher import launch
-from policyguard.hooks.standing import Accepts
+from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.watch.policies import Accepts
 from tests.attacks.git_lab import git
 from tests.e2e.launcher_lab import Lab, make_lab, request
 

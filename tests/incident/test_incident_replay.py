@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from policyguard.cli.demo_ import command
-from policyguard.cli.incident import replay
-from policyguard.cli.incident.lab import Lab
-from policyguard.cli.incident.story import Outcome, Story
-from policyguard.cli.incident.weights import write_hostile, write_weights
+from policyguard.cli.verbs.demo_ import command
+from policyguard.demo.incident import replay
+from policyguard.demo.incident.lab import Lab
+from policyguard.demo.incident.story import Outcome, Story
+from policyguard.demo.incident.weights import write_hostile, write_weights
 from policyguard.evidence.checkpoint_scan import scan_file
 
 NAMES = (

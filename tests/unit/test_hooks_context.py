@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import AccessDenied, ConfigurationError
-from policyguard.hooks.context import allowed, guarded
+from policyguard.hooks.in_process.context import allowed, guarded
 from policyguard.model.request import Request
 from policyguard.verify import verify_origin
 from tests.e2e.launcher_lab import Lab, make_lab, request

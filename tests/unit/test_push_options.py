@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.hooks.git_install import is_ours, options_in, script
-from policyguard.hooks.git_options import GitOptions, pusher_of, read_git_options
+from policyguard.hooks.git.install import is_ours, options_in, script
+from policyguard.hooks.git.options import GitOptions, pusher_of, read_git_options
 
 OPTIONS = GitOptions(
     kind="pre-receive", repo="/srv/it's here/x.git", resource="repo:team/vision/x", policies="/etc/p q", key="/k",

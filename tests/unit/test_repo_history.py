@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from policyguard.hooks.git_history import NOTHING, Finding, History, Look
+from policyguard.hooks.git.ref_history import NOTHING, Finding, History, Look
 
 MAIN = "refs/heads/main"
 LIFE = 10

@@ -1,0 +1,207 @@
+"""`policyguard approve`: say with your own key that exactly this may be done; or list what approvals come to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.approval import (
+    APPROVAL_PAYLOAD_TYPE,
+    NAMESPACE,
+    ApprovalStatement,
+    RefusedApproval,
+    approval_statement,
+)
+from policyguard.attest.dsse import sign
+from policyguard.attest.signers import Signers
+from policyguard.cli.jobs import review_files
+from policyguard.cli.options import (
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    policies_option,
+    settings,
+    write_new,
+)
+from policyguard.cli.output import say, say_json
+from policyguard.cli.verbs.approve_.destinations import as_note, in_folder, in_log, read_approval, ssh_sign
+from policyguard.cli.verbs.approve_.listing import list_approvals
+from policyguard.cli.verbs.approve_.subjects import Approved, approved_by, limits_of, own_account, sought_by
+from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.config import Config
+from policyguard.decide.snapshot import Snapshot
+from policyguard.errors import RequestError
+from policyguard.evidence.approvals import Presented, vouched
+from policyguard.evidence.review import load_signers
+from policyguard.exit_codes import OK
+from policyguard.keyfiles import read_private_key
+from policyguard.snapshots import load_snapshot
+from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
+
+
+@click.command("approve", context_settings={"ignore_unknown_options": True})
+@policies_option
+@key_option
+@click.option("--job", type=click.Path(path_type=Path), help="Approve this job file with CMD, run from here.")
+@click.option("--request", "request_file", help="Approve the AuthZEN request in this file, `-` for standard input.")
+@click.option("--tree", help="Approve this git tree; with --action and --resource.")
+@click.option("--checkpoint", help="Approve the checkpoint with this SHA-256; with --action and --resource.")
+@click.option("--policy", help="Approve the policies with this digest; with --action and --resource.")
+@click.option("--action", help="What is approved, as `job:submit`.")
+@click.option("--resource", help="On what, as `job:team/vision/run-17`; with stars, on everything that fits.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE",
+              help="Approve any request up to this, not just the one given; repeat for every property.")  # fmt: skip
+@click.option("--any-command", is_flag=True, help="Approve whatever command is run from the tree.")
+@click.option("--target", nargs=3, metavar="REF FROM TO", help="The ref that moves, from which commit, to which tree.")
+@click.option("--reason", help="Why; it is signed.")
+@click.option("--expires", default="24h", show_default=True, help="How long it holds, at most 7d.")
+@click.option("--as", "approver", help="Your account, as `user:carol`; that of this process if not given.")
+@click.option("--ssh-key", type=click.Path(path_type=Path), help="Sign with ssh-keygen and this SSH key.")
+@click.option("--payload", type=click.Path(path_type=Path), help="Write what is to be signed to this file, unsigned.")
+@click.option("--note", is_flag=True, help="Keep it as a git note on the tree, instead of in a folder.")
+@click.option("--log", type=click.Path(path_type=Path), help="Keep it as an entry of this log, which `key:` signs.")
+@click.option("--add", type=click.Path(path_type=Path), help="Take this signed approval into the log.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where approvals are kept.")
+@click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
+@json_option
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) -> int:
+    """Approve a job, a request, a tree, a checkpoint or policies with your own key.
+
+    Needs --key, or --ssh-key, or --payload FILE to sign by hand with `ssh-keygen -Y sign`. Exits with 1 where --list
+    finds an approval that does not count.
+    """
+    if sum((given["note"], given["log"] is not None, given["folder"] is not None)) > 1:
+        raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
+    config = settings(policies=given.pop("policies"), approvals=given.pop("folder"), approval_log=given["log"])
+    if listing:
+        return _list(config, given, words, as_json)
+    if given["add"] is not None:
+        return _add(config, given["add"], as_json)
+    signers = None if config.policies is None else _signers(config)
+    statement = _statement(approved_by(given, words), given, time.time_ns())
+    _check_account(statement.predicate.approver, signers)
+    payload_file: Path | None = given["payload"]
+    if payload_file is not None:
+        write_new(payload_file, statement.payload)
+        made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
+    else:
+        signed = _signed(statement.payload, given["key"], given["ssh_key"])
+        made = _put(statement, signed, given, config, signers)
+    _tell(statement, made, as_json)
+    return OK
+
+
+def _add(config: Config, path: Path, as_json: bool) -> int:
+    made = in_log(read_approval(path), config, _signers(config))
+    if as_json:
+        say_json(made)
+    else:
+        say(f"{path}: entry {made['entry']}")
+    return OK
+
+
+def _statement(approved: Approved, given: Mapping[str, Any], now: Instant) -> ApprovalStatement:
+    approver = given["approver"] or own_account()
+    if approver is None or not given["reason"]:
+        raise click.UsageError("give --reason TEXT" if approver else "give --as user:NAME")
+    approved_at = now // NANOSECONDS_PER_S * NANOSECONDS_PER_S
+    ref, start, target = given["target"] or ("", "", "")
+    lifetime_s = _lifetime_s(given["expires"])
+    try:
+        return approval_statement(
+            subjects=approved.subjects, action=approved.action, resource=approved.resource, approver=approver,
+            reason=given["reason"], approved_at=approved_at, expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
+            limits=limits_of(given["limits"]), any_command=given["any_command"], target_ref=ref, from_id=start,
+            target_id=target,
+        )  # fmt: skip
+    except (RefusedApproval, ValueError) as problem:
+        raise RequestError(f"would never count: {problem}", path="this approval") from None
+
+
+def _lifetime_s(text: str) -> int:
+    try:
+        return parse_duration_s(text)
+    except ValueError as problem:
+        raise RequestError(str(problem), path="--expires") from None
+
+
+def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented:
+    if (key is None) == (ssh_key is None):
+        raise click.UsageError("give one of --key FILE, --ssh-key FILE and --payload FILE")
+    if key is not None:
+        signer = read_private_key(key, passphrase=passphrase())
+        return Presented("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
+    return Presented("this", payload, ssh_sign(payload, Path(str(ssh_key))))
+
+
+def _put(
+    statement: ApprovalStatement, signed: Presented, given: Mapping[str, Any], config: Config, signers: Signers | None
+) -> dict[str, str]:
+    """Keep the approval where the options say, else where the configuration does, else in a folder here."""
+    if given["note"]:
+        return as_note(statement, signed) | _doubt(signers, signed)
+    # Where both are configured reviewers have the folder, and whoever keeps the log takes approvals into it.
+    if given["log"] is not None or (config.approvals is None and config.approval_log is not None):
+        return in_log(signed, config, signers or _signers(config))
+    return in_folder(statement, signed, config) | _doubt(signers, signed)
+
+
+def _check_account(account: str, signers: Signers | None) -> None:
+    if signers is not None and account not in signers.by_account:
+        raise RequestError(
+            f"`{account}` is an account of nobody whom the policies know, expected one in `Persons`", path="--as"
+        )
+
+
+def _doubt(signers: Signers | None, presented: Presented) -> dict[str, str]:
+    """Return why this approval would not count here, as far as that can be told."""
+    if signers is None:
+        return {}
+    try:
+        vouched(presented, signers, time.time_ns())
+    except RefusedApproval as problem:
+        return {"warning": f"{problem.code}: {problem}"}
+    return {}
+
+
+def _signers(config: Config) -> Signers:
+    """Return whose keys count here."""
+    return load_signers(_snapshot(config).people, review_files(config))
+
+
+def _snapshot(config: Config) -> Snapshot:
+    """Return the policies; a compiled snapshot is one that the keys in trust.yaml have signed."""
+    path = needed(config, "policies")
+    keys = () if path.is_dir() else tuple(trusted.key for trusted in read_trust(needed(config, "trust")).keys)
+    return load_snapshot(path, keys)
+
+
+def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) -> None:
+    predicate = statement.predicate
+    if as_json:
+        say_json({**made, "action": predicate.action, "resource": predicate.resource, "approver": predicate.approver,
+                  "expires": predicate.expires, "subjects": statement.named, "limits": predicate.limits})  # fmt: skip
+        return
+    say(f"approves  {predicate.action}  {predicate.resource}  by {predicate.approver} until {predicate.expires}")
+    for name, digest in statement.named.items():
+        say(f"  {name:<10} {digest}")
+    for name, value in predicate.limits.items():
+        say(f"  {'limit':<10} {name} <= {value}" if type(value) is int else f"  {'limit':<10} {name} = {value}")
+    for name, text in made.items():
+        say(f"{name:<8}  {text}", fg="yellow" if name == "warning" else None)
+
+
+def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
+    files = review_files(config)
+    if not files.keeps_approvals:
+        needed(config, "approvals", "--folder")
+    sought = sought_by(given, words) if given["job"] is not None or given["request_file"] is not None else None
+    snapshot = _snapshot(config)
+    log = config.log if sought is not None and sought.request.action in snapshot.approved_once else None
+    return list_approvals(files, load_signers(snapshot.people, files), sought, log, as_json=as_json)

@@ -1,0 +1,76 @@
+"""`policyguard approve --list`: what stands in the folder and the log of approvals, and whether it counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from policyguard.attest.approval import RefusedApproval, Sought
+from policyguard.attest.signers import Signers
+from policyguard.audit.spent import spent_in
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.output import say, say_json
+from policyguard.errors import AuditError
+from policyguard.evidence.approvals import Examined, Presented, Refusal, examine, vouched
+from policyguard.evidence.review import ReviewFiles
+from policyguard.exit_codes import FINDINGS, OK
+from policyguard.model.facts import Approval
+from policyguard.values import Instant
+
+
+def list_approvals(
+    files: ReviewFiles, signers: Signers, sought: Sought | None, log: Path | None = None, *, as_json: bool
+) -> int:
+    """Print each approval with its standing; return 1 if one of them does not count, else 0.
+
+    Args:
+        sought: what they are held against; None asks only who signed.
+        log: where allows that use them up would stand; None where approvals last.
+    """
+    now = time.time_ns()
+    rows = [_row(each, signers, sought, now, log) for each in files.presented()]
+    _show(rows, as_json)
+    return FINDINGS if any("message" in row for row in rows) else OK
+
+
+def _row(
+    each: Presented | Refusal, signers: Signers, sought: Sought | None, now: Instant, log: Path | None
+) -> dict[str, str]:
+    row = {"source": each.source, "standing": "counts" if sought else "signed"}
+    try:
+        if isinstance(each, Refusal):
+            raise RefusedApproval(each.code.removeprefix("approval."), each.message)
+        predicate = vouched(each, signers, now).statement.predicate
+        row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
+                "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
+        found = examine([each], signers, sought, now) if sought else Examined()
+        if found.refused:
+            raise RefusedApproval(found.refused[0].code.removeprefix("approval."), found.refused[0].message)
+        _check_unused(found.approvals, log)
+    except RefusedApproval as problem:
+        row |= {"standing": problem.code, "message": str(problem)}
+    return row
+
+
+def _check_unused(approvals: Sequence[Approval], log: Path | None) -> None:
+    if log is None or not log.exists():
+        return
+    asked = {each.approval_digest: each.approved_at for each in approvals}
+    try:
+        with SqliteStore.open(log, read_only=True) as store:
+            last = store.last()
+            used = spent_in(store, 0, 0 if last is None else last.entry + 1, asked)
+    except AuditError as problem:
+        raise RefusedApproval("unreadable", f"may be used up, which cannot be told: {problem}") from None
+    for entry in used.values():
+        raise RefusedApproval("used", f"counts once, and counted for entry {entry} of the log")
+
+
+def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    if as_json:
+        say_json({"approvals": rows})
+        return
+    for row in rows:
+        told = row.get("message") or f"{row['approver']}  {row['action']}  {row['resource']}  until {row['expires']}"
+        say(f"{row['standing']:<24}  {row['source']}  {told}", fg="red" if "message" in row else None)

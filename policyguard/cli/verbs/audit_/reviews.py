@@ -1,0 +1,125 @@
+"""`policyguard audit open-reviews` and `audit review`: uses of break-glass, and whoever looked at them afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.note import NoteKey
+from policyguard.audit.check import check_log
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.options import (
+    guard_options,
+    json_option,
+    key_option,
+    log_option,
+    needed,
+    open_guard,
+    passphrase,
+    settings,
+    trust_option,
+)
+from policyguard.cli.output import say, say_explanation, say_json
+from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.config import Config
+from policyguard.decide.snapshot import Snapshot
+from policyguard.errors import ConfigurationError
+from policyguard.evidence.collector import Collector
+from policyguard.exit_codes import FINDINGS, OK
+from policyguard.hooks.responses import decision_code, decision_data
+from policyguard.hooks.reviews import RESOURCE_TYPE, REVIEW_ACTION, ReviewCollector, Use, uses_of
+from policyguard.keyfiles import read_private_key
+from policyguard.model.request import Request
+from policyguard.snapshots import read_bounded
+from policyguard.values import Instant, format_instant
+
+MAX_NOTE_FILE_BYTES = 65_536
+_ENTRY = click.IntRange(0, 2**63 - 1)
+
+
+@click.command("open-reviews")
+@log_option
+@trust_option
+@key_option
+@click.option("--checkpoint", "kept", multiple=True, type=click.Path(path_type=Path),
+              help="A checkpoint kept from earlier; the log must still contain that tree.")  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="List reviewed uses, too.")
+@json_option
+def open_reviews(kept: tuple[Path, ...], everything: bool, as_json: bool, **given: Any) -> int:
+    """List uses of break-glass that nobody has reviewed yet.
+
+    The log is verified first. Exits with 1 where one is overdue, and not with 0 where the log does not add up.
+    """
+    config, now = settings(**given), time.time_ns()
+    notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
+    with SqliteStore.open(needed(config, "log"), read_only=True) as store:
+        # INVARIANT I223: no list of what is open comes from a log that does not add up.
+        check_log(store, log_keys(config, store.origin), notes)
+        uses = [use for use in uses_of(store) if everything or use.review_entry is None]
+    for use in uses:
+        if as_json:
+            say_json(_data(use, now))
+        else:
+            say(_line(use, now))
+    if not uses and not as_json:
+        say("nothing to review")
+    return FINDINGS if any(use.is_overdue(now) for use in uses) else OK
+
+
+@click.command("review")
+@guard_options
+@click.option("--as", "account", required=True, metavar="ACCOUNT", help="Who reviewed it, as `user:sam`.")
+@click.option("--finding", required=True, help="What the review found, in a sentence.")
+@json_option
+@click.argument("entry", type=_ENTRY)
+def review(entry: int, account: str, finding: str, as_json: bool, **given: Any) -> int:
+    """Put a review of the use of break-glass at index ENTRY into the log, if the policies let this account review it.
+
+    Exits with 0 when it is in the log, and with 77 when denied, as for whoever used or acknowledged it.
+    """
+    config = settings(**given)
+    log = needed(config, "log")
+    with SqliteStore.open(log, read_only=True) as store:
+        use = next((each for each in uses_of(store) if each.entry == entry), None)
+    if use is None:
+        raise ConfigurationError(f"entry {entry} is no use of break-glass, see `policyguard audit open-reviews --all`")
+
+    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+        return (ReviewCollector(log, snapshot.people),)
+
+    request = Request.of(account, REVIEW_ACTION, f"{RESOURCE_TYPE}:{use.decision_id}", finding=finding)
+    with open_guard(config, collectors=collectors) as guard:
+        decision = guard.decide(request).decision
+    if as_json:
+        say_json(decision_data(decision))
+    else:
+        say_explanation(decision.explain())
+    return decision_code(decision)
+
+
+def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
+    """Return whose checkpoints count: those of trust, else that of our own key, else None."""
+    if config.trust is not None:
+        return read_trust(config.trust).logs
+    if config.key is not None:
+        return (NoteKey(origin, read_private_key(config.key, passphrase=passphrase()).public),)
+    return None
+
+
+def _data(use: Use, now: Instant) -> dict[str, Any]:
+    data = {name: getattr(use, name) for name in use.__struct_fields__}
+    times = {name: format_instant(getattr(use, name)) for name in ("used_at", "due_at")}
+    return {**data, **times, "overdue": use.is_overdue(now)}
+
+
+def _line(use: Use, now: Instant) -> str:
+    if use.review_entry is not None:
+        state = f"reviewed by {use.reviewed_by}, entry {use.review_entry}"
+    else:
+        state = f"{'OVERDUE since' if use.is_overdue(now) else 'open until'} {format_instant(use.due_at)}"
+    with_whom = f", acknowledged by {', '.join(use.acknowledged_by)}" if use.acknowledged_by else ""
+    return f"{use.entry:>6}  {state}  {use.requester}  {use.action}  {use.resource}{with_whom}"

@@ -1,0 +1,64 @@
+"""`policyguard decide REQUEST`: decide, sign, log, explain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.cli.jobs import artifact_collectors, review_files
+from policyguard.cli.options import (
+    check_replaceable,
+    guard_options,
+    json_option,
+    observed_option,
+    open_guard,
+    read_request,
+    replace_file,
+    settings,
+)
+from policyguard.cli.output import say_explanation, say_json
+from policyguard.evidence.collector import JobInputs
+from policyguard.hooks.responses import decision_code, decision_data
+from policyguard.hooks.reviewing import both, hook_collectors
+
+
+@click.command("decide")
+@guard_options
+@observed_option
+@click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
+@click.option("--of", "of", type=click.Path(path_type=Path), metavar="PATH",
+              help="The weights, data or policies it is about: measured, and approvals of them count.")  # fmt: skip
+@json_option
+@click.argument("request")
+def command(
+    request: str, out: Path | None, of: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any
+) -> int:  # fmt: skip
+    """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
+
+    Approvals are read where the configuration says, for actions that are approved by their request alone.
+
+    Exits with 0 when allowed, 77 when denied, 65 when the request does not fit the schema (a denial is signed and
+    logged all the same).
+    """
+    asked = read_request(request)
+    if out is not None:
+        check_replaceable(out)
+    config = settings(**given)
+    collectors, inputs = hook_collectors(review_files(config), observed), None
+    if of is not None:
+        path = of.absolute()
+        collectors = both(collectors, artifact_collectors(config, asked, path))
+        inputs = JobInputs(directory=str(path.parent), files=(path.name,))
+    with open_guard(config, collectors=collectors) as guard:
+        signed = guard.decide(asked, inputs)
+    if out is not None:
+        replace_file(out, signed.to_json() + b"\n")
+    decision = signed.decision
+    if as_json:
+        say_json({**decision_data(decision), "signed": json.loads(signed.to_json())})
+    else:
+        say_explanation(decision.explain())
+    return decision_code(decision)

@@ -1,0 +1,166 @@
+"""`policyguard doctor`: whether this installation and this configuration can do their work; each problem one line."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from shutil import which
+
+import click
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.note import NoteKey
+from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.audit.check import check_log
+from policyguard.audit.log import Log
+from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores.memory import MemoryStore
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.options import json_option, passphrase, settings
+from policyguard.cli.output import say, say_json
+from policyguard.cli.verbs.init_ import example_policies
+from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.config import Config
+from policyguard.errors import PolicyGuardError, VerificationError
+from policyguard.exit_codes import FINDINGS, OK
+from policyguard.guard import Guard
+from policyguard.keyfiles import read_private_key
+from policyguard.model.request import Request
+from policyguard.snapshots import load_snapshot
+from policyguard.verify import verify, verify_origin
+
+NEEDED = {"pycasbin": (2, 8), "simpleeval": (1, 0, 8), "PyYAML": (6, 0, 3), "cryptography": (48,), "msgspec": (0, 22)}
+
+Check = Callable[[Config], Iterator[str]]
+"""Yields what is wrong, one line each; nothing when all is well."""
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> int:
+    """Check packages, the key, the policies, trust and the log, and try a decision in memory. Exits with 1 if ill."""
+    config = settings()
+    found: dict[str, list[str]] = {}
+    for title, check in CHECKS.items():
+        try:
+            found[title] = list(check(config))
+        except PolicyGuardError as problem:
+            found[title] = str(problem).splitlines()
+    ill = any(found.values())
+    if as_json:
+        say_json({"healthy": not ill, "checks": found})
+        return FINDINGS if ill else OK
+    for title, problems in found.items():
+        say(f"{'ILL ' if problems else 'ok  '}  ", nl=False, fg="red" if problems else "green", bold=True)
+        say(title)
+        for line in problems:
+            say(f"      {line}")
+    return FINDINGS if ill else OK
+
+
+def _packages(_: Config) -> Iterator[str]:
+    for name, least in NEEDED.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield f"{name} is not installed"
+            continue
+        if _numbers(found) < least:
+            yield f"{name} is {found}, expected {'.'.join(map(str, least))} or newer"
+    owners = set(packages_distributions().get("casbin", ()))
+    if {"casbin", "pycasbin"} <= owners:
+        yield "`casbin` and `pycasbin` are both installed and overwrite each other; remove both, install `pycasbin`"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = text.split(".")
+    return tuple(int(part) for part in parts if part.isdigit())
+
+
+def _platform(_: Config) -> Iterator[str]:
+    if sqlite3.sqlite_version_info < (3, 35):
+        yield f"SQLite is {sqlite3.sqlite_version}, expected 3.35 or newer"
+    if which("git") is None:
+        yield "git is not installed; repositories cannot be looked at"
+
+
+def _key(config: Config) -> Iterator[str]:
+    if config.key is not None:
+        read_private_key(config.key, passphrase=passphrase())
+    yield from ()
+
+
+def _policies(config: Config) -> Iterator[str]:
+    if config.policies is not None:
+        keys = () if config.key is None else (read_private_key(config.key, passphrase=passphrase()).public,)
+        if config.policies.is_dir() or keys:
+            load_snapshot(config.policies, keys)
+        else:
+            yield f"{config.policies}: is compiled, and no key is configured to check it by"
+
+
+def _trust(config: Config) -> Iterator[str]:
+    if config.trust is None:
+        return
+    trust = read_trust(config.trust)
+    if config.key is not None:
+        public = read_private_key(config.key, passphrase=passphrase()).public
+        now = time.time_ns()
+        if not any(trusted.key == public and trusted.is_valid(now) for trusted in trust.keys):
+            yield f"{config.trust}: does not trust `{config.key}` today; workers will refuse its decisions at V4"
+    if config.audience is not None and config.audience not in trust.audiences:
+        yield f"{config.trust}: does not name the audience `{config.audience}`; workers will refuse at V8"
+
+
+def _log(config: Config) -> Iterator[str]:
+    if config.log is None or not os.path.lexists(config.log):
+        return
+    with SqliteStore.open(config.log, read_only=True) as store:
+        if store.last() is None:
+            return
+        logs = read_trust(config.trust).logs if config.trust is not None else None
+        check_log(store, logs)
+    yield from ()
+
+
+def _self_test(_: Config) -> Iterator[str]:
+    """A known deny must deny, a signed decision must verify, and the same decision changed must not."""
+    key = PrivateKey.generate(os.urandom(32))
+    snapshot = load_snapshot(Path(str(example_policies())), ())
+    store = MemoryStore("doctor")
+    guard = Guard(snapshot, key, Log.open(store, key, "doctor"))
+    request = Request.of("user:nobody-knows", "job:submit", "job:team/vision/run", gpus=1)
+    signed = guard.decide(request)
+    if signed.decision.allowed:
+        yield "the self-test's stranger was allowed to submit a job"
+    trust = Trust(
+        keys=(TrustedKey(key=key.public),), logs=(NoteKey("doctor", key.public),), audiences=frozenset({"local"}),
+        policy_digests=frozenset({snapshot.policy_digest}),
+    )  # fmt: skip
+    verify_origin(signed.to_json(), trust)
+    try:
+        verify(signed.to_json(), trust, request, audience="local", now=time.time_ns())
+        yield "the self-test's denial was taken for an allow"
+    except VerificationError as problem:
+        if problem.step != "V10":
+            yield f"the self-test's denial was refused at {problem.step}, expected V10"
+    if _verifies(bytes(signed.to_json()).replace(b'"index":0', b'"index":1'), trust):
+        yield "the self-test's altered decision verified"
+
+
+def _verifies(data: bytes, trust: Trust) -> bool:
+    try:
+        verify_origin(SignedDecision.from_json(data), trust)
+    except VerificationError:
+        return False
+    return True
+
+
+CHECKS: dict[str, Check] = {
+    "packages": _packages, "platform": _platform, "key": _key, "policies": _policies, "trust": _trust, "log": _log,
+    "self-test": _self_test,
+}  # fmt: skip

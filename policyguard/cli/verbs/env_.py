@@ -1,0 +1,234 @@
+"""`policyguard env baseline|verify`: the installed environment against the signed listing of a clean build."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from policyguard.attest.keys import PublicKey
+from policyguard.cli.jobs import say_doubt
+from policyguard.cli.options import (
+    cache_seal,
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    replace_file,
+    settings,
+    write_new,
+)
+from policyguard.cli.output import say, say_json
+from policyguard.config_looks import EnvironmentLook
+from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.bytecode_compare import Progress
+from policyguard.evidence.environment import (
+    MAX_BASELINE_BYTES,
+    Baseline,
+    EnvironmentReport,
+    compare,
+    make_baseline,
+    read_baseline,
+    verify_environment,
+    who_changed,
+)
+from policyguard.evidence.environment_bytecode import REASONS, Finding, judge_bytecode
+from policyguard.evidence.environment_cache import FileCache
+from policyguard.evidence.environment_files import list_files
+from policyguard.evidence.environment_owners import owners_of
+from policyguard.evidence.files import read_small
+from policyguard.exit_codes import FINDINGS, OK
+from policyguard.keyfiles import read_private_key, read_public_key
+
+SECTIONS = {
+    "changed": "unlike the baseline", "added": "not in the baseline", "removed": "in the baseline, but gone",
+    "autorun": "runs by itself", "unowned": "no distribution owns it", "doubly_owned": "two distributions own it",
+    "unlike_record": "unlike its RECORD", "bytecode": "byte code unlike its source, or not compared with it",
+    "idle_bytecode": "byte code that is never loaded",
+}  # fmt: skip
+_DIFFERENCES = ("changed", "added", "removed", "autorun", "bytecode")
+"""What counts against an environment that has a baseline; the other sections describe and accuse nobody alone."""
+_MOST_SHOWN = 40
+
+interpreter_option = click.option(
+    "--interpreter", type=click.Path(path_type=Path), metavar="PYTHON",
+    help="A trusted Python of the environment's version to compile with; this one, if not given.",
+)  # fmt: skip
+prefix_argument = click.argument("prefix", type=click.Path(path_type=Path), default=Path(sys.prefix))
+
+
+@click.group("env")
+def command() -> None:
+    """List an installed environment, sign the list, and compare with it later."""
+
+
+@command.command("baseline")
+@prefix_argument
+@key_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Write the signed baseline to this file.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@interpreter_option
+def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter: Path | None) -> None:
+    """Sign the list of every file in the environment at PREFIX (this interpreter's, if not given).
+
+    Make it where the environment is built, before anybody else can write to it, and keep the key there. Byte code is
+    compared with its source; what is not like it is named, and not listed.
+    """
+    private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
+    listing = list_files(str(_environment(prefix)))
+    if not listing.files:
+        raise EvidenceError(f"{prefix}: found no files, expected an installed environment")
+    with _bar() as progress:
+        judged = judge_bytecode(listing, {}, {}, interpreter=_text(interpreter), progress=progress)
+    stray = {each.name: listing.bytecode[each.name] for each in judged.findings if each.code == "stray"}
+    (replace_file if force else write_new)(out, make_baseline(listing, (private,), {**judged.equal, **stray}))
+    say(f"{out}: {len(listing.files)} files of {prefix}, {len(judged.equal)} of byte code like their source, "
+        f"signed by {private.public.keyid[:16]}")  # fmt: skip
+    _say_doubtful(compare(listing, owners_of(str(prefix), listing.files), None, judged), stray)
+
+
+def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
+    """Say what somebody should look at before the baseline is used."""
+    for each in report.bytecode[:_MOST_SHOWN]:
+        word = "is listed now" if each.name in stray else "is not listed"
+        say(f"  look at {each.name}: {_why(each)}; it {word}", fg="yellow")
+    if len(report.bytecode) > _MOST_SHOWN:
+        say(f"  and at {len(report.bytecode) - _MOST_SHOWN} more", fg="yellow")
+    for name in ("unlike_record", "doubly_owned", "autorun"):
+        found = getattr(report, name)
+        if found:
+            say(f"  look at {len(found)} that are listed now: {SECTIONS[name]}: {', '.join(found[:5])}", fg="yellow")
+
+
+@command.command("verify")
+@prefix_argument
+@click.option("--baseline", "baseline_file", type=click.Path(path_type=Path), help="The signed baseline.")
+@click.option("--signer", multiple=True, help="Who may sign it: `ed25519:...` or a public key file.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Remember digests of unchanged files here, mode 0600.")
+@click.option("--key", type=click.Path(path_type=Path), help="Seal what is remembered with this private key.")
+@click.option("--own-word", is_flag=True, help="Without a baseline: only what RECORD and the files say of themselves.")
+@interpreter_option
+@json_option
+def verify(
+    prefix: Path, baseline_file: Path | None, signer: tuple[str, ...], cache: Path | None, key: Path | None,
+    own_word: bool, interpreter: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Compare the environment at PREFIX with its signed baseline; name every difference, its owner and its time.
+
+    Byte code that is not in the baseline is compared with its source.
+
+    Exits with 0 if nothing differs, with 1 if something does.
+    """
+    prefix = _environment(prefix)
+    config = settings(key=key)
+    look = None if own_word else _look(config.looks.environment, baseline_file, signer)
+    kept = cache or (look.cache if look is not None else None)
+    python = interpreter or (look.interpreter if look is not None else None)
+    began = time.perf_counter()
+    expected = _baseline(look) if look is not None else None
+    remembered = FileCache(str(kept), cache_seal(config, is_required=key is not None)) if kept else None
+    with _bar() as progress:
+        report = verify_environment(
+            str(prefix), expected, cache=remembered, interpreter=_text(python), progress=progress
+        )  # fmt: skip
+    say_doubt(kept, report.doubt)
+    names = _DIFFERENCES if look is not None else ("autorun", "unlike_record", "bytecode")
+    found = [name for name in names if getattr(report, name)]
+    if as_json:
+        say_json({"prefix": str(prefix), "clean": not found, "baseline": look is not None,
+                  **msgspec.to_builtins(report)})  # fmt: skip
+    else:
+        _say_report(prefix, report, names, time.perf_counter() - began)
+    return FINDINGS if found else OK
+
+
+def _baseline(look: EnvironmentLook) -> Baseline:
+    return read_baseline(read_small(str(look.baseline), MAX_BASELINE_BYTES), look.keys, look.threshold)
+
+
+def _environment(prefix: Path) -> Path:
+    if not prefix.is_dir():
+        raise ConfigurationError(f"{prefix}: found no folder, expected an installed environment such as `.venv`")
+    return prefix
+
+
+def _look(configured: EnvironmentLook | None, baseline: Path | None, signers: tuple[str, ...]) -> EnvironmentLook:
+    """Return baseline and keys, options before configuration; `ConfigurationError` if either is missing."""
+    keys = tuple(_public(text) for text in signers)
+    if configured is not None:
+        found = replace(configured, baseline=baseline or configured.baseline)
+        return replace(found, keys=keys, threshold=1) if keys else found
+    # INVARIANT I164: without a baseline, and somebody pinned who signed it, nothing is called clean by mistake.
+    if baseline is None or not keys:
+        missing = "--signer" if baseline is not None else "--baseline"
+        raise ConfigurationError(
+            f"{missing} is missing, expected a signed baseline and who signed it",
+            help="give --baseline and --signer, or `environment:` in a policyguard.yaml; or ask for --own-word",
+        )
+    return EnvironmentLook(baseline=baseline, keys=keys)
+
+
+def _public(text: str) -> PublicKey:
+    return PublicKey.from_text(text) if text.startswith("ed25519:") else read_public_key(text)
+
+
+def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ...], took_s: float) -> None:
+    """Say each section that is not empty; those that count in red, the others as remarks."""
+    found = False
+    for name, words in SECTIONS.items():
+        names = [_line(each) for each in getattr(report, name)]
+        if not names:
+            continue
+        counts = name in counting
+        found = found or counts
+        say(f"{'FOUND   ' if counts else 'remark  '}", nl=False, fg="red" if counts else "yellow", bold=counts)
+        say(f"{len(names)} {words}")
+        if counts:
+            for each in names[:_MOST_SHOWN]:
+                file, _, more = each.partition(": ")
+                said = f"{file}: {more}" if more else file
+                say(f"          {said}  ({who_changed(str(prefix), file)})")
+            if len(names) > _MOST_SHOWN:
+                say(f"          and {len(names) - _MOST_SHOWN} more; --json lists them all")
+    if not found:
+        say("CLEAN   ", nl=False, fg="green", bold=True)
+        say(f"{prefix}: nothing differs")
+    took = f"{report.read} files read, {report.compared} compared with their source, in {took_s:.2f} s"
+    say(took, err=True, dim=True)
+
+
+def _line(found: str | Finding) -> str:
+    return found if isinstance(found, str) else f"{found.name}: {_why(found)}"
+
+
+def _why(finding: Finding) -> str:
+    return f"{REASONS[finding.code]}{f' ({finding.detail})' if finding.detail else ''}"
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path is not None else None
+
+
+@contextmanager
+def _bar() -> Iterator[Progress | None]:
+    """Yield what to tell of comparisons: a bar on a terminal, None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with ExitStack() as shown:
+        bars: list[Any] = []
+
+        def tell(done: int, total: int) -> None:
+            if not bars:
+                bar = click.progressbar(length=total, label="comparing byte code", file=sys.stderr)
+                bars.append(shown.enter_context(bar))
+            bars[0].update(done - bars[0].pos)
+
+        yield tell

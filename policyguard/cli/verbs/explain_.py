@@ -1,0 +1,71 @@
+"""`policyguard explain REQUEST`: how a request would be decided now; nothing is signed, nothing is logged."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.jobs import review_files
+from policyguard.cli.options import (
+    json_option,
+    key_option,
+    log_option,
+    needed,
+    observed_option,
+    policies_option,
+    read_request,
+    settings,
+    snapshot_keys,
+)
+from policyguard.cli.output import say_explanation, say_json
+from policyguard.decide.snapshot import Snapshot
+from policyguard.evidence.collector import JobInputs, gather
+from policyguard.hooks.responses import decision_code, decision_data
+from policyguard.hooks.reviewing import hook_collectors
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Facts
+from policyguard.once import considered
+from policyguard.snapshots import load_snapshot
+
+
+@click.command("explain")
+@policies_option
+@key_option
+@log_option
+@observed_option
+@click.option("--full", is_flag=True, help="Every rule that could concern the request, with each atom.")
+@click.option("--viewer", metavar="TYPE:ID", help="Explain it as this subject may see it.")
+@json_option
+@click.argument("request")
+def command(
+    request: str, policies: Path | None, key: Path | None, log: Path | None, observed: tuple[str, ...], full: bool,
+    viewer: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Explain how the AuthZEN request in the file REQUEST, `-` for standard input, would be decided.
+
+    Approvals are read as `decide` reads them; with a log, also which of them are used up.
+    """
+    asked = read_request(request)
+    config = settings(policies=policies, key=key, log=log)
+    path = needed(config, "policies")
+    snapshot = load_snapshot(path, snapshot_keys(config, path))
+    facts = gather(asked, hook_collectors(review_files(config), observed)(snapshot), JobInputs(), time.time_ns)
+    decision = _decision(snapshot, facts, config.log)
+    if as_json:
+        say_json({**decision_data(decision), "explanation": decision.explain(full=full, viewer=viewer)})
+    else:
+        say_explanation(decision.explain(full=full, viewer=viewer))
+    return decision_code(decision)
+
+
+def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
+    now = time.time_ns()
+    decision = snapshot.decide(facts, now)
+    # Who explains may not be who may read the log: it is opened only for what it can change.
+    if log is None or not snapshot.spends(decision) or not log.exists():
+        return decision
+    with SqliteStore.open(log, read_only=True) as store:
+        return considered(snapshot, facts, now, store)

@@ -1,0 +1,159 @@
+"""`policyguard init DIR`: everything a first decision needs; nothing that is there is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.note import NoteKey
+from policyguard.cli.options import json_option, write_new
+from policyguard.cli.output import say, say_json
+from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.guard import log_origin
+from policyguard.keyfiles import write_private_key, write_public_key
+
+CONFIG = """\
+# What `policyguard` assumes in this folder; an option on the command line wins.
+policies: policies        # a folder, or a compiled snapshot
+key: guard.key            # signs decisions and log checkpoints; keep it here, mode 0600
+log: audit.db             # the decision log
+trust: trust.yaml         # what a verifier accepts; copy it to the workers
+audience: local           # whom decisions are for
+lifetime: 15m             # how long a decision may be used
+"""
+
+TRUST = """\
+# Whose decisions this worker accepts. It holds no secret; protect it from writers.
+apiVersion: policyguard/v1
+kind: Trust
+keys:
+  - key: {key}
+    name: guard
+logs:
+  - {log}
+audiences: [local]
+policies:
+  minEpoch: 1             # pin `digests:` instead to accept just one compiled snapshot
+"""
+
+NAMES = ("policies", "requests", "guard.key", "guard.key.pub", "trust.yaml", "policyguard.yaml")
+
+
+@click.command("init")
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+def command(folder: Path, as_json: bool) -> None:
+    """Lay down example policies, requests, a key, trust.yaml and policyguard.yaml in FOLDER; never overwrites."""
+    lay_down(folder)
+    if as_json:
+        say_json({"folder": str(folder), "made": list(NAMES)})
+        return
+    say(f"{folder}: ready; try")
+    say(f"  cd {folder}")
+    say("  policyguard lint policies")
+    say("  policyguard decide requests/allowed.json")
+
+
+def lay_down(folder: Path) -> PrivateKey:
+    """Make the folder's content and return its key; `ConfigurationError`, and nothing written, if any of it exists.
+
+    All of it is written to a hidden folder first and then moved to its names. A crash leaves `.init-*`, and of the
+    names those that were moved by then, each of them whole.
+    """
+    for name in NAMES:
+        if os.path.lexists(folder / name):
+            raise ConfigurationError(f"{folder / name}: exists already, expected a folder without it")
+    made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
+    hidden = folder / f".init-{os.urandom(6).hex()}"
+    try:
+        hidden.mkdir(parents=True)
+        key = _fill(hidden)
+        for name in NAMES:
+            (hidden / name).rename(folder / name)
+        hidden.rmdir()
+    except (OSError, ValueError) as problem:
+        _take_back(folder, hidden, made)
+        raise ConfigurationError(f"{folder}: cannot be written: {_why(problem)}") from problem
+    except PolicyGuardError:
+        _take_back(folder, hidden, made)
+        raise
+    return key
+
+
+def _fill(folder: Path) -> PrivateKey:
+    _copy(example_policies(), folder / "policies")
+    (folder / "requests").mkdir()
+    for name, request in EXAMPLES.items():
+        write_new(folder / "requests" / f"{name}.json", (json.dumps(request, indent=2) + "\n").encode())
+    key = PrivateKey.generate(os.urandom(32))
+    write_private_key(folder / "guard.key", key)
+    write_public_key(folder / "guard.key.pub", key.public)
+    log = NoteKey(log_origin(key.public), key.public)
+    write_new(folder / "trust.yaml", TRUST.format(key=json.dumps(key.public.text), log=json.dumps(log.text)).encode())
+    write_new(folder / "policyguard.yaml", CONFIG.encode())
+    return key
+
+
+def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
+    """Remove what this run has made, and nothing else: what still lies hidden, then folders that are empty again."""
+    for name in NAMES:
+        with suppress(OSError):
+            if hidden.exists() and not os.path.lexists(hidden / name):
+                (folder / name).rename(hidden / name)
+    shutil.rmtree(hidden, ignore_errors=True)
+    for parent in made:
+        with suppress(OSError):
+            parent.rmdir()
+
+
+def _why(problem: Exception) -> str:
+    return (getattr(problem, "strerror", None) or str(problem)).lower()
+
+
+def example_policies() -> Traversable:
+    """Return the example lab: inside the wheel, or beside the package in a checkout."""
+    inside = files("policyguard") / "policies"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "policies"
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    target.mkdir()
+    for item in sorted(source.iterdir(), key=lambda each: each.name):
+        if item.is_dir():
+            _copy(item, target / item.name)
+        elif item.name.endswith((".yaml", ".yml", ".md")):
+            write_new(target / item.name, item.read_bytes())
+
+
+def _request(user: str, action: str, type_: str, id_: str, **properties: Any) -> dict[str, Any]:
+    resource = {"type": type_, "id": id_, **({"properties": properties} if properties else {})}
+    return {"subject": {"type": "user", "id": user}, "action": {"name": action}, "resource": resource}
+
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "allowed": _request("alice", "repo:read", "repo", "team/vision/trainer"),
+    "denied-stranger": _request("mallory", "repo:read", "repo", "team/vision/trainer"),
+    "denied-only-claimed": _request(
+        "alice", "job:submit", "job", "team/vision/run-17", gpus=8,
+        code={"commit": "0" * 40, "dirty": False, "dirty_files": [], "untracked_files": []},
+    ),
+    "denied-ceiling": _request("ivan", "job:submit", "job", "team/vision/run-17", gpus=256),
+    "denied-unknown-attribute": _request("alice", "job:submit", "job", "team/vision/run-17", gpu=8),
+    "denied-alone": {
+        **_request("ines", "job:breakglass-kill", "job", "team/vision/run-21"), "context": {"ticket": "INC-18"},
+    },
+}  # fmt: skip
+"""Requests that decide, by file name. A job is allowed only where somebody looks at it: `policyguard run`.
+
+What is denied alone is allowed with a second person's approval: docs/approvals.md.
+"""

@@ -1,0 +1,146 @@
+"""`policyguard repo audit|baseline`: hold a repository against the decision log, since a state that was kept."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.note import NoteKey
+from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.options import (
+    json_option,
+    key_option,
+    log_option,
+    needed,
+    passphrase,
+    settings,
+    trust_option,
+    write_new,
+)
+from policyguard.cli.output import say, say_json
+from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES
+from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.config import Config
+from policyguard.errors import ConfigurationError
+from policyguard.evidence.gitdir import GitDir
+from policyguard.evidence.push_objects import find_store
+from policyguard.exit_codes import FINDINGS, OK
+from policyguard.hooks.git.audit import Audited, Subject, audit
+from policyguard.hooks.git.baseline import MAX_BASELINE_BYTES, Baseline, baseline_of, differences, parse_baseline
+from policyguard.hooks.git.install import installed, problems
+from policyguard.hooks.git.ref_history import Finding
+from policyguard.keyfiles import read_private_key
+from policyguard.snapshots import read_bounded
+
+_REPO = click.Path(path_type=Path, exists=True, file_okay=False)
+_resource_option = click.option("--resource", help="Which resource it is; what its hooks say if not given.")
+_owner_option = click.option("--owner", type=int, multiple=True, help="A uid that may own it, beside ours and root.")
+
+
+@click.command("audit")
+@log_option
+@trust_option
+@key_option
+@_resource_option
+@_owner_option
+@click.option("--ref", "patterns", multiple=True, metavar="PATTERN", help="Only these references, `refs/heads/**`.")
+@click.option("--since", type=click.Path(path_type=Path), help="What `repo baseline` wrote; nothing before it counts.")
+@click.option("--checkpoint", "kept", multiple=True, type=click.Path(path_type=Path),
+              help="A checkpoint kept from earlier; the log must still contain that tree.")  # fmt: skip
+@click.option("--no-doctor", is_flag=True, help="Leave the hooks alone; for a copy of the repository.")
+@json_option
+@click.argument("repo", type=_REPO)
+def audit_command(
+    repo: Path, resource: str | None, owner: tuple[int, ...], patterns: tuple[str, ...], since: Path | None,
+    kept: tuple[Path, ...], no_doctor: bool, as_json: bool, **given: Any,
+) -> int:  # fmt: skip
+    """Check that every reference of REPO stands where a logged, verified decision put it.
+
+    What was edited under `refs/` without git shows here, and so does a hook, HEAD or configuration that somebody
+    changed. Exits with 1 and names each finding.
+    """
+    config = settings(**given)
+    git, _ = find_store(str(repo), {}, {os.geteuid(), 0, *owner})
+    baseline = None if since is None else parse_baseline(read_bounded(since, MAX_BASELINE_BYTES), str(since))
+    subject = Subject(resource=_resource(git, resource, baseline), patterns=patterns, since=baseline)
+    notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
+    with SqliteStore.open(needed(config, "log"), read_only=True) as store:
+        audited = audit(git, store, _trust(config, store.origin), subject, now=time.time_ns(), kept=notes)
+    findings = [*audited.findings, *differences(git, baseline)]
+    if not no_doctor:
+        findings += [Finding(code="hook", ref=hook, text=text) for hook, text in problems(str(repo))]
+    return _answer(subject, audited, findings, as_json)
+
+
+@click.command("baseline")
+@log_option
+@_resource_option
+@_owner_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where it is kept; not in the repository.")
+@click.argument("repo", type=_REPO)
+def baseline_command(repo: Path, resource: str | None, owner: tuple[int, ...], out: Path, log: Path | None) -> int:
+    """Write down where every reference of REPO stands now, for `repo audit --since`.
+
+    Look at it when you install the hooks: what it says counts as reviewed. A log that does not exist yet is empty.
+    """
+    git, _ = find_store(str(repo), {}, {os.geteuid(), 0, *owner})
+    named, path = _resource(git, resource, None), needed(settings(log=log), "log")
+    if os.path.lexists(path):
+        with SqliteStore.open(path, read_only=True) as store:
+            found = baseline_of(git, named, store)
+    else:
+        found = baseline_of(git, named, None)
+    write_new(out, found.to_json())
+    say(f"written  {out}: {len(found.refs)} references of {named} after {found.size} entries of the log")
+    return OK
+
+
+def _resource(git: GitDir, given: str | None, baseline: Baseline | None) -> str:
+    """Return which resource of the log this is: as told, as the baseline says, as the hooks were installed for."""
+    named = {given} if given else {baseline.resource} if baseline else {each.resource for each in installed(git)}
+    if len(named) != 1:
+        raise ConfigurationError(
+            f"--resource is missing, the hooks name {', '.join(sorted(map(str, named))) or 'none'}",
+            help="give `--resource repo:team/...` as it stands in the decisions",
+        )
+    (found,) = named
+    if baseline is not None and baseline.resource != found:
+        raise ConfigurationError(f"the baseline is of `{baseline.resource}`, expected one of `{found}`")
+    return str(found)
+
+
+def _trust(config: Config, origin: str) -> Trust:
+    """Return whose decisions and checkpoints count: those of trust, else those of our own key."""
+    if config.trust is not None:
+        return read_trust(config.trust)
+    if config.key is None:
+        raise ConfigurationError("--trust is missing, expected a path", help="without it anybody's decisions would do")
+    public = read_private_key(config.key, passphrase=passphrase()).public
+    return Trust(
+        keys=(TrustedKey(key=public),), logs=(NoteKey(origin, public),), audiences=frozenset({"repo audit"}),
+        min_epoch=0,
+    )  # fmt: skip
+
+
+def _answer(subject: Subject, audited: Audited, findings: Sequence[Finding], as_json: bool) -> int:
+    if as_json:
+        say_json({
+            "clean": not findings, "resource": subject.resource, "references": audited.references,
+            "decisions": audited.decisions, "entries": audited.entries,
+            "findings": [{"code": f.code, "ref": f.ref, "entry": f.entry, "text": f.text} for f in findings],
+        })  # fmt: skip
+        return FINDINGS if findings else OK
+    for finding in findings:
+        say(f"{finding.code:<15}  ", nl=False, fg="red", bold=True)
+        say(f"{finding.ref + ': ' if finding.ref else ''}{finding.text}")
+    if not findings:
+        say("ok    ", nl=False, fg="green", bold=True)
+        many = f"{audited.references} references of {subject.resource}"
+        say(f"{many} stand where {audited.decisions} decisions left them")
+    return FINDINGS if findings else OK

@@ -1,0 +1,201 @@
+"""`policyguard repo check|install-hook|doctor|audit|baseline`: judge pushes, and see to it that git asks."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.cli.options import (
+    guard_options,
+    json_option,
+    key_option,
+    needed,
+    passphrase,
+    policies_option,
+    settings,
+)
+from policyguard.cli.output import say, say_explanation, say_json
+from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
+from policyguard.config import Config
+from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.files import shown
+from policyguard.evidence.gitdir import GitDir
+from policyguard.evidence.gitrefs import head, is_ref_name, ref_id
+from policyguard.evidence.identity import account_name
+from policyguard.evidence.push import RefUpdate, parse_update, parse_updates
+from policyguard.evidence.push_nonce import DEFAULT_AGE_S, MAX_AGE_S
+from policyguard.evidence.push_objects import find_store
+from policyguard.exit_codes import DENIED, FINDINGS, OK
+from policyguard.hooks.git.install import install, problems
+from policyguard.hooks.git.judge import ask
+from policyguard.hooks.git.main import MAX_INPUT_BYTES
+from policyguard.hooks.git.options import KINDS, GitOptions
+from policyguard.hooks.responses import decision_data
+from policyguard.keyfiles import read_private_key
+from policyguard.model.decision import DEFAULT_AUDIENCE
+from policyguard.snapshots import load_snapshot
+
+_REVIEW = ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "approval_log")
+_REPO = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.group("repo")
+def command() -> None:
+    """Judge changes of a git repository, and install the hooks that judge every push."""
+
+
+command.add_command(audit_command)
+command.add_command(baseline_command)
+
+
+@command.command("check")
+@key_option
+@policies_option
+@click.option("--repo", type=_REPO, default=".", help="The repository; this folder if not given.")
+@click.option("--resource", required=True, help="Which resource it is, such as `repo:team/vision/trainer`.")
+@click.option("--ref", default="refs/heads/main", show_default=True, help="The reference that would move, for RANGE.")
+@click.option("--as", "account", help="Who would push, such as `user:alice`; this account if not given.")
+@click.option("--assume-signed", is_flag=True, help="Take it that the pusher will sign the push.")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read lines `OLD NEW REF` as git gives them to pre-receive.")
+@json_option
+@click.argument("range", required=False, metavar="[OLD..NEW]")
+def check(
+    range: str | None, repo: Path, resource: str, ref: str, account: str | None, from_stdin: bool, as_json: bool,
+    assume_signed: bool, **given: Any,
+) -> int:  # fmt: skip
+    """Say how a push would be decided, unsigned and unlogged. Exits with 0 if it would be accepted, 77 if not."""
+    config = settings(**given)
+    path = needed(config, "policies")
+    keys = () if config.key is None else (read_private_key(config.key, passphrase=passphrase()).public,)
+    snapshot = load_snapshot(path, keys)
+    updates = _updates(range, from_stdin, repo, ref)
+    pusher = account or f"user:{account_name(os.getuid())}"
+    options = GitOptions(
+        kind="pre-receive", repo=str(repo), resource=resource, policies=str(path), key="", log="",
+        pusher=("PUSHER={}",), **_reviewed_by(config, {}),
+    )  # fmt: skip
+    asked = ask(options, updates, {**os.environ, "PUSHER": pusher}, snapshot.people, assume_signed=assume_signed)
+    accepted = True
+    for each in asked:
+        decision = snapshot.decide(each.facts, time.time_ns())
+        accepted = accepted and decision.allowed and each.problem is None
+        if as_json:
+            unseen = {} if each.problem is None else {"problem": str(each.problem)}
+            say_json({"ref": each.update.ref, **decision_data(decision), **unseen})
+        elif each.problem is not None:
+            # Whatever the policies make of the facts that are left, the hook refuses; only the reason is of use.
+            say(f"{each.update.ref}  cannot be judged, so it is refused: {each.problem}")
+        else:
+            say(each.update.ref, bold=True)
+            say_explanation(decision.explain())
+    return OK if accepted else DENIED
+
+
+def _updates(text: str | None, from_stdin: bool, repo: Path, ref: str) -> tuple[RefUpdate, ...]:
+    if from_stdin == (text is not None):
+        raise click.UsageError("give either OLD..NEW or --stdin")
+    if from_stdin:
+        return parse_updates(sys.stdin.buffer.read(MAX_INPUT_BYTES))
+    old, dots, new = (text or "").partition("..")
+    if not dots or new.startswith("."):
+        raise click.UsageError(f"found `{text}`, expected `OLD..NEW`")
+    git, _ = find_store(str(repo), {}, {os.geteuid(), 0})
+    ids = [_resolved(git, word).encode() for word in (old, new or "HEAD")]
+    return (parse_update(ids[0], ids[1], os.fsencode(ref)),)
+
+
+def _resolved(git: GitDir, word: str) -> str:
+    """Return the object id of a branch, a tag, a full reference, a full id or HEAD. No other spelling is known."""
+    if word == "HEAD":
+        return head(git)[0]
+    if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", word):
+        return word
+    for name in (word,) if word.startswith("refs/") else (f"refs/heads/{word}", f"refs/tags/{word}"):
+        found = ref_id(git, os.fsencode(name)) if is_ref_name(os.fsencode(name)) else None
+        if found is not None:
+            return found
+    raise EvidenceError(
+        f"`{shown(word)}`: names no branch, tag or full object id here",
+        help="give HEAD, a branch, a tag or a full id; `git rev-parse` turns other spellings into one",
+    )
+
+
+@command.command("install-hook")
+@guard_options
+@click.option("--kind", type=click.Choice(KINDS), multiple=True, help="Which hooks; pre-receive if not given.")
+@click.option("--resource", required=True, help="Which resource the repository is, `repo:team/vision/trainer`.")
+@click.option("--pusher", multiple=True, required=True, metavar="VARIABLE[=TEMPLATE]",
+              help="Which variable of the transport names the pusher, such as `REMOTE_USER=user:{}`; `os` for the "
+                   "account of the process. The first that is set counts.")  # fmt: skip
+@click.option("--allowed-signers", type=click.Path(path_type=Path), help="OpenSSH allowed signers of pushes, commits.")
+@click.option("--revoked-keys", type=click.Path(path_type=Path), help="Keys that speak for nobody any more.")
+@click.option("--gpg-keyring", type=click.Path(path_type=Path), help="The only GPG keys that count, `gpg --export`.")
+@click.option("--approvals", type=click.Path(path_type=Path), help="A folder of approvals, beside those in git notes.")
+@click.option("--owner", type=int, multiple=True, help="A uid that may own the repository, beside ours and root.")
+@click.option("--approval-log", type=click.Path(path_type=Path), help="A log that holds approvals as entries.")
+@click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
+@click.option("--resource-uri", help="Where consumers find the repository, for the summaries.")
+@click.option("--level", multiple=True, help="A SLSA source level that the operator claims, for the summaries.")
+@click.option("--certificate-age", type=click.IntRange(1, MAX_AGE_S), default=DEFAULT_AGE_S, show_default=True,
+              metavar="SECONDS", help="For how long a push may use the nonce that git gave out for it.")  # fmt: skip
+@click.argument("repo", type=_REPO)
+def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
+    """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
+    more: dict[str, Any] = {name: given.pop(name) for name in ("owner", "resource_uri", "level", "certificate_age")}
+    more["vsa"] = _optional(given.pop("vsa"))
+    reviewed_by = {name: given.pop(name) for name in _REVIEW}
+    config = settings(**given)
+    more |= _reviewed_by(config, reviewed_by)
+    if "post-receive" in kind and (more["vsa"] is None or more["resource_uri"] is None):
+        raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")
+    for each in kind or ("pre-receive",):
+        options = GitOptions(
+            kind=each, repo=_absolute(_store(repo, more["owner"])), resource=resource, pusher=pusher,
+            audience=config.audience or DEFAULT_AUDIENCE, policies=_absolute(needed(config, "policies")),
+            key=_absolute(needed(config, "key")), log=_absolute(needed(config, "log")),
+            **more,
+        )  # fmt: skip
+        path, written = install(options)
+        say(f"{'written' if written else 'current'}  {path}")
+    return OK
+
+
+def _reviewed_by(config: Config, given: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Return where approvals are kept and whose keys count: what was given, else what the configuration says."""
+    return {name: _optional(given.get(name) or getattr(config, name)) for name in _REVIEW}
+
+
+def _store(repo: Path, owners: tuple[int, ...]) -> Path:
+    return Path(find_store(str(repo), {}, {os.geteuid(), 0, *owners})[0].shared)
+
+
+def _optional(path: Path | None) -> str | None:
+    return None if path is None else _absolute(path)
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)
+
+
+@command.command("doctor")
+@json_option
+@click.argument("repo", type=_REPO)
+def doctor(repo: Path, as_json: bool) -> int:
+    """Check that the hooks of REPO are there, executable, current and refuse. Exits with 1 if anything is wrong."""
+    found = list(problems(str(repo)))
+    if as_json:
+        say_json({"healthy": not found, "problems": [{"hook": hook, "problem": text} for hook, text in found]})
+    else:
+        for hook, text in found:
+            say("ILL   ", nl=False, fg="red", bold=True)
+            say(f"{hook}: {text}")
+        if not found:
+            say("ok    every push to this repository is judged", fg="green")
+    return FINDINGS if found else OK

@@ -1,0 +1,126 @@
+"""`policyguard run --job JOB.yaml -- CMD...`: decide about a job, and start it only if it is allowed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores.used import UsedDecisions
+from policyguard.cli.jobs import job_request, reviewing_collectors
+from policyguard.cli.options import (
+    check_replaceable,
+    guard_options,
+    open_guard,
+    passphrase,
+    replace_file,
+    settings,
+    trust_option,
+)
+from policyguard.cli.output import say, say_explanation
+from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.config import Config
+from policyguard.errors import AccessDenied, PolicyGuardError
+from policyguard.exit_codes import BAD_DATA, DENIED
+from policyguard.guard import Guard
+from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.launcher.refusals import log_undecided
+from policyguard.hooks.responses import decision_code
+from policyguard.hooks.watch.policies import Accepts, trust_accepts
+from policyguard.model.decision import DEFAULT_AUDIENCE
+from policyguard.model.request import Request
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True})
+@guard_options
+@trust_option
+@click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
+@click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; one starts one job.")
+@click.option("--watch", type=click.FloatRange(min=0.05), metavar="SECONDS",
+              help="Look again so often while CMD runs; log what changed.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+def command(
+    words: tuple[str, ...], job: Path, out: Path | None, used: Path | None, watch: float | None, quiet: bool,
+    **given: Any,
+) -> int:  # fmt: skip
+    """Look at the job, decide, sign and log; look again just before the start; run CMD only if all of it holds.
+
+    Exits with the job's own status, and with 77 when denied or ended by --watch because it changed. The job's processes
+    find the signed decision in POLICYGUARD_DECISION.
+    """
+    config = settings(**given)
+    request, inputs = job_request(job, words, os.environ)
+    if out is not None:
+        check_replaceable(out)
+
+    def tell(signed: SignedDecision) -> None:
+        if out is not None:
+            replace_file(out, signed.to_json() + b"\n")
+        if not quiet or not signed.decision.allowed:
+            say_explanation(signed.decision.explain(), err=True)
+
+    with ExitStack() as opened:
+        try:
+            guard = opened.enter_context(open_guard(config, collectors=reviewing_collectors(config, request)))
+            trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
+            store = UsedDecisions.open(used) if used is not None else None
+        except PolicyGuardError as problem:
+            opened.close()
+            _log_undecided(config, request, problem)
+            raise
+        try:
+            return launch(
+                guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
+                on_decision=tell, watch_s=watch, on_alert=_alarm, on_problem=_complain,
+                accepts=_accepts(config), libraries=[str(folder) for folder in config.looks.libraries],
+            )  # fmt: skip
+        except AccessDenied as denial:
+            for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
+                say(f"missing  {line}", err=True)
+            return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
+
+
+def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) -> None:
+    if config.key is not None and config.log is not None:
+        log_undecided(
+            request, problem, key=config.key, log=config.log, audience=config.audience or DEFAULT_AUDIENCE,
+            passphrase=passphrase(),
+        )  # fmt: skip
+
+
+def _alarm(signed: SignedDecision) -> None:
+    say_explanation(f"ALERT    log entry {signed.receipt.index}\n{signed.decision.explain()}", err=True)
+
+
+def _complain(problem: PolicyGuardError) -> None:
+    say(f"policyguard: while the job runs: {problem}", err=True, fg="red")
+
+
+def _accepts(config: Config) -> Accepts:
+    """Return whether policies that are exchanged while the job runs are accepted ones.
+
+    The trust file is read when that is asked: whoever publishes policies writes it anew. Without one the policies are
+    those of the folder that the launcher decides by, whatever stands there.
+    """
+
+    def accepts(digest: str, epoch: int) -> bool:
+        return config.trust is None or trust_accepts(read_trust(config.trust))(digest, epoch)
+
+    return accepts
+
+
+def own_trust(guard: Guard, config: Config) -> Trust:
+    """Return what a launcher accepts that was given no trust: its own guard, and policies no older than its own."""
+    return Trust(
+        keys=(TrustedKey(key=guard.public_key),),
+        logs=(guard.log_key,),
+        audiences=frozenset({config.audience or DEFAULT_AUDIENCE}),
+        min_epoch=guard.snapshot.epoch,
+    )

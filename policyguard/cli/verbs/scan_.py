@@ -1,0 +1,145 @@
+"""`policyguard scan PATH...`: what each checkpoint is, what loading it would import, and who may have written it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.cli.jobs import digest_cache
+from policyguard.cli.options import cache_seal, json_option, settings
+from policyguard.cli.output import flat, say, say_json
+from policyguard.config import Config
+from policyguard.errors import ConfigurationError
+from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
+from policyguard.evidence.checkpoint_scan import Options, Progress, scan_paths
+from policyguard.evidence.second_opinion import SecondOpinion
+from policyguard.exit_codes import FINDINGS, OK
+
+_COLOURS = {Verdict.CLEAN: "green", Verdict.UNKNOWN: "yellow", Verdict.HOSTILE: "red"}
+_MOST_GLOBALS = 8
+_REDRAW_BYTES = 32 << 20
+
+
+@click.command("scan")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option("--class", "classes", multiple=True, metavar="MODULE.NAME", help="A class that pickles may import, too.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Remember digests in this file, mode 0600.")
+@click.option("--second-opinion", is_flag=True, help="Ask picklescan about what is clean; it can only accuse.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what is not clean.")
+@json_option
+def command(
+    paths: tuple[Path, ...], classes: tuple[str, ...], cache: Path | None, second_opinion: bool, quiet: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Scan files and folders of weights; nothing is ever unpickled.
+
+    Exits with 0 if every file is clean, with 1 if one is hostile, unknown or missing.
+    """
+    config = settings()
+    other = SecondOpinion() if second_opinion else None
+    with progress_bar(paths) as progress:
+        scans = scan_paths(paths, scan_options(config, classes, cache, progress))
+    if other is not None:
+        scans = tuple(map(other.on, scans))
+    for scan in scans:
+        if as_json:
+            say_json(scan_data(scan))
+        elif not quiet or scan.verdict is not Verdict.CLEAN:
+            _say_scan(scan)
+    if not as_json:
+        _say_total(scans)
+    # INVARIANT I163: only clean is clean; nothing scanned, unknown and hostile all leave with 1.
+    return OK if scans and all(scan.verdict is Verdict.CLEAN for scan in scans) else FINDINGS
+
+
+def scan_options(
+    config: Config, classes: Sequence[str] = (), cache: Path | None = None, progress: Progress | None = None
+) -> Options:
+    """Return how to scan by this configuration and these options."""
+    for name in classes:
+        if "." not in name.strip("."):
+            raise click.UsageError(f"--class: found `{name}`, expected MODULE.NAME")
+    extra = frozenset((name.rpartition(".")[0], name.rpartition(".")[2]) for name in classes)
+    look = config.looks.checkpoints
+    path = cache or look.cache
+    try:
+        digests = digest_cache(path, cache_seal(config, is_required=False) if path is not None else None)
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: {(problem.strerror or 'cannot be opened').lower()}") from problem
+    return Options(extra_globals=look.classes | extra, cache=digests, progress=progress)
+
+
+def scan_data(scan: CheckpointScan) -> dict[str, Any]:
+    """Return what machines want to know of a scan."""
+    return {**scan.to_value(), "reasons": [{"code": each.code, "detail": each.detail} for each in scan.reasons]}
+
+
+@contextmanager
+def progress_bar(paths: Sequence[Path]) -> Iterator[Progress | None]:
+    """Yield what to tell of hashed bytes: a bar on a terminal, None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    total = sum(_size(path) for path in paths)
+    with click.progressbar(length=max(total, 1), label="hashing", file=sys.stderr) as bar:
+        yield _counter(bar.update)
+
+
+def _counter(update: Callable[[int], None]) -> Progress:
+    """Return a counter that any thread may call, and that redraws only now and then."""
+    lock, waiting = threading.Lock(), 0
+
+    def count(path: str, size: int) -> None:  # noqa: ARG001
+        nonlocal waiting
+        with lock:
+            waiting += size
+            if waiting >= _REDRAW_BYTES:
+                update(waiting)
+                waiting = 0
+
+    return count
+
+
+def _size(path: Path) -> int:
+    """Return how many bytes lie there; a guess for the bar, no statement."""
+    if not os.path.isdir(path):
+        return os.path.getsize(path) if os.path.isfile(path) else 0
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
+    )  # fmt: skip
+
+
+def _say_scan(scan: CheckpointScan) -> None:
+    say(f"{scan.verdict.value.upper():<8}", nl=False, fg=_COLOURS[scan.verdict], bold=True)
+    say(f" {scan.format:<12} {flat(scan.path)}")
+    for reason in scan.reasons:
+        say(f"         {reason.code}  {reason.text}")
+    if scan.globals and scan.verdict is not Verdict.CLEAN:
+        shown = flat(", ".join(scan.globals[:_MOST_GLOBALS]))
+        more = len(scan.globals) - _MOST_GLOBALS
+        say(f"         imports  {shown}" + (f" and {more} more" if more > 0 else ""))
+    writers = [
+        word
+        for word, is_so in (
+            ("the file's group or anybody", bool(scan.mode & 0o022)),
+            ("the folder's group", scan.dir_group_writable),
+            ("anybody through the folder", scan.dir_world_writable),
+        )
+        if is_so
+    ]
+    if writers:
+        say(f"         may be written by {' and '.join(writers)}", fg="yellow")
+
+
+def _say_total(scans: Sequence[CheckpointScan]) -> None:
+    counts = {verdict: sum(scan.verdict is verdict for scan in scans) for verdict in Verdict}
+    size = sum(scan.size_bytes for scan in scans)
+    words = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
+    say(f"{len(scans)} files, {size} bytes: {words}")

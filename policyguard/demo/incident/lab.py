@@ -1,0 +1,296 @@
+"""Where the replay happens: example policies, keys, a log, a repository, an installed environment, shared weights.
+
+Everything lies in one new folder and nothing outside of it is touched. People are the accounts of the example lab; what
+the scheduler would say of a job (owner, victims, drained nodes) comes in over the channel that `hook --observed` uses.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import os
+import struct
+import subprocess
+import time
+import venv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, approval_statement
+from policyguard.attest.dsse import sign
+from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.audit.log import Log
+from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.jobs import reviewing_collectors
+from policyguard.cli.options import replace_file, write_new
+from policyguard.cli.verbs.init_ import lay_down
+from policyguard.config import Config, read_config
+from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.environment import make_baseline
+from policyguard.evidence.environment_bytecode import judge_bytecode
+from policyguard.evidence.environment_files import list_files
+from policyguard.evidence.gitdir import find_gitdir
+from policyguard.evidence.repository import code_record
+from policyguard.evidence.review import job_sought
+from policyguard.guard import Collectors, Guard
+from policyguard.keyfiles import read_private_key, write_public_key
+from policyguard.model.request import Request
+from policyguard.snapshots import load_snapshot, stamp_of
+from policyguard.values import EMPTY_MAP, NANOSECONDS_PER_S, FrozenMap, Value, format_instant
+
+CONFIG = """
+environment: {baseline: baseline.json, keys: [build.key.pub]}
+checkpoints: {producers: {"user:bob": [bob.key.pub]}}
+quota: {file: quota.json}
+approvals: approvals
+allowedSigners: signers
+accepted: accepted
+grants: {folder: grants, keys: [carol.key.pub, dan.key.pub]}
+"""
+
+TRAIN = '''\
+"""A small training job: fits y = 3x with the optimizer that is installed."""
+
+import os
+import sys
+import time
+
+from labtorch.optim import step
+
+weight, until = 0.0, sys.argv[1]
+with open(f"{until}.pid", "w") as file:
+    file.write(str(os.getpid()))
+for epoch in range(600):
+    gradient = sum(2 * x * (weight * x - 3.0 * x) for x in range(1, 5)) / 4
+    weight = step(weight, gradient)
+    if os.path.exists(until):
+        break
+    time.sleep(0.05)
+with open(f"{until}.weight", "w") as file:
+    file.write(f"{weight:.3f}")
+'''
+
+OPTIMIZER = '''\
+"""Plain gradient descent, as the framework ships it."""
+
+
+def step(weight, gradient, rate=0.05):
+    return weight - rate * gradient
+'''
+
+GIT_IDENTITY = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+PEOPLE = ("alice", "bob", "carol", "dan", "ivan", "ines", "omar")
+
+
+@dataclass(slots=True)
+class Lab:
+    """The folder, and the guard that stands before everything in it."""
+
+    root: Path
+    config: Config = field(init=False)
+    keys: dict[str, PrivateKey] = field(init=False, default_factory=dict)
+    store: SqliteStore = field(init=False)
+    log: Log = field(init=False)
+    trust: Trust = field(init=False)
+
+    def __post_init__(self) -> None:
+        if os.path.lexists(self.root):
+            raise ConfigurationError(f"{self.root}: exists already, expected a new folder")
+        lay_down(self.root)
+        for name in ("code", "shared", "runs", "approvals", "grants", "witness", "out"):
+            (self.root / name).mkdir()
+        for name in (*PEOPLE, "build"):
+            self.keys[name] = PrivateKey.generate(os.urandom(32))
+            write_public_key(self.root / f"{name}.key.pub", self.keys[name].public)
+        self.set_quota(limit=1024, used=128)
+        write_new(self.root / "accepted", b"# commits that were reviewed before\n")
+        write_new(self.root / "signers", _allowed_signers(self.keys).encode())
+        self._build_environment()
+        self._build_repository()
+        settings = self.root / "policyguard.yaml"
+        replace_file(settings, settings.read_bytes() + CONFIG.encode())
+        self.config = read_config(settings)
+        key = read_private_key(self.root / "guard.key")
+        self.store = SqliteStore.open(self.root / "audit.db", create_as=f"policyguard/{key.public.keyid[:16]}")
+        self.log = Log.open(self.store, key, self.store.origin)
+        snapshot = load_snapshot(self.root / "policies", ())
+        self.trust = Trust(
+            keys=(TrustedKey(key=key.public),), logs=(self.log.verifier,), audiences=frozenset({"local"}),
+            policy_digests=frozenset({snapshot.policy_digest}),
+        )  # fmt: skip
+
+    # ---- what is there
+
+    @property
+    def code(self) -> Path:
+        return self.root / "code"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment"
+
+    @property
+    def python(self) -> str:
+        return str(self.environment / "bin" / "python")
+
+    @property
+    def site(self) -> Path:
+        return next(self.environment.glob("lib/python*/site-packages"))
+
+    @property
+    def optimizer(self) -> Path:
+        return self.site / "labtorch" / "optim.py"
+
+    def set_quota(self, *, limit: int, used: int) -> None:
+        """Let the scheduler say now what the team may use and uses."""
+        now = format_instant(time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S)
+        quota = {"observed_at": now, "teams": {"vision": {"limit": limit, "used": used}}}
+        replace_file(self.root / "quota.json", json.dumps(quota).encode())
+
+    def git(self, *words: str, who: str = "alice") -> str:
+        """Run real git in the repository as somebody; the names in a commit are claims, also here."""
+        identity = {f"GIT_{role}_{part}": who if part == "NAME" else f"{who}@lab.example"
+                    for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}  # fmt: skip
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.root), **GIT_IDENTITY, **identity}
+        ended = subprocess.run(
+            ["git", *words], cwd=self.code, env=environment, capture_output=True, text=True, check=False
+        )
+        if ended.returncode:
+            raise EvidenceError(f"`git {words[0]}` failed: {ended.stderr.strip()}")
+        return ended.stdout.strip()
+
+    # ---- what is asked
+
+    def job(
+        self, who: str, name: str, gpus: int, *, argv: Sequence[str] = (), checkpoints: Sequence[Path] = (),
+        action: str = "job:submit", **variables: str,
+    ) -> tuple[Request, JobInputs]:  # fmt: skip
+        """Return the request and the inputs of a job that runs the lab's training script."""
+        request = Request.of(f"user:{who}", action, f"job:team/vision/{name}", gpus=gpus)
+        inputs = JobInputs(
+            argv=tuple(argv) or (self.python, "train.py", str(self.root / "out" / name)), directory=str(self.code),
+            environment={"PATH": os.defpath, "HOME": str(self.root), **variables},
+            checkpoints=tuple(str(path) for path in checkpoints),
+        )  # fmt: skip
+        return request, inputs
+
+    def guard_for(self, request: Request, *, policies: Path | None = None) -> Guard:
+        """Return the guard as `policyguard run` opens it for this request."""
+        return self._guard(reviewing_collectors(self.config, request), policies)
+
+    def decide(self, request: Request, inputs: JobInputs, *, policies: Path | None = None) -> SignedDecision:
+        """Return the signed, logged decision about a job."""
+        return self.guard_for(request, policies=policies).decide(request, inputs)
+
+    def ask(self, who: str, action: str, resource: str, *, ticket: str = "", **observed: Value) -> SignedDecision:
+        """Return the signed, logged decision about something that the scheduler, or the forge, was asked to do."""
+        context = {"ticket": ticket} if ticket else {}
+        subject = who if ":" in who else f"user:{who}"
+        request = Request.of(subject, action, resource, context=context, **observed)
+        paths = [*(f"resource.{name}" for name in observed), *(f"context.{name}" for name in context)]
+        return self._guard((ChannelCollector(paths),), None).decide(request)
+
+    def guard_with(self, collectors: Collectors) -> Guard:
+        """Return a guard that looks by these collectors."""
+        return self._guard(collectors, None)
+
+    def _guard(self, collectors: Collectors, policies: Path | None) -> Guard:
+        folder = policies or self.root / "policies"
+        return Guard(
+            load_snapshot(folder, ()), read_private_key(self.root / "guard.key"), self.log, collectors=collectors,
+            reload=lambda: load_snapshot(folder, ()), stamp=lambda: stamp_of(folder),
+        )  # fmt: skip
+
+    def approve(
+        self, who: str, request: Request, inputs: JobInputs, *, signer: str = "", **limits: Value
+    ) -> None:  # fmt: skip
+        """Put an approval of this job into the folder, signed by `who`, or by somebody else in that name."""
+        owners = {os.geteuid(), 0}
+        record = code_record(str(self.code), owners, time.monotonic() + 15)
+        sought = job_sought(request, inputs, record, find_gitdir(str(self.code), owners).root)
+        subjects = dict(sought.found) if limits else {**sought.found, "request": sought.request_digest}
+        now = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
+        statement = approval_statement(
+            subjects=subjects, action=request.action, resource=request.resource.ref, approver=f"user:{who}",
+            reason="reviewed", approved_at=now, expires=now + 3600 * NANOSECONDS_PER_S,
+            limits=FrozenMap(limits) if limits else EMPTY_MAP,
+        )  # fmt: skip
+        envelope = sign(statement.payload, APPROVAL_PAYLOAD_TYPE, [self.keys[signer or who]])
+        name = f"{who}-by-{signer or who}-{os.urandom(4).hex()}.json"
+        write_new(self.root / "approvals" / name, envelope.to_bytes())
+
+    # ---- building
+
+    def _build_environment(self) -> None:
+        """Install one package as an installer does, with RECORD, and sign the listing as the build does."""
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(self.environment)
+        package, info = self.site / "labtorch", self.site / "labtorch-2.0.dist-info"
+        package.mkdir()
+        info.mkdir()
+        write_new(package / "__init__.py", b'"""A framework, as far as this replay needs one."""\n')
+        write_new(self.optimizer, OPTIMIZER.encode())
+        write_new(info / "METADATA", b"Metadata-Version: 2.1\nName: labtorch\nVersion: 2.0\n")
+        self.write_record()
+        listing = list_files(str(self.environment))
+        equal = judge_bytecode(listing, {}, {}).equal
+        write_new(self.root / "baseline.json", make_baseline(listing, [self.keys["build"]], equal))
+
+    def write_record(self) -> None:
+        """Write RECORD so that it fits what is installed now, as an attacker would, too."""
+        rows = io.StringIO()
+        writer = csv.writer(rows, lineterminator="\n")
+        for name in ("labtorch/__init__.py", "labtorch/optim.py", "labtorch-2.0.dist-info/METADATA"):
+            data = (self.site / name).read_bytes()
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            writer.writerow((name, f"sha256={digest}", len(data)))
+        writer.writerow(("labtorch-2.0.dist-info/RECORD", "", ""))
+        (self.site / "labtorch-2.0.dist-info" / "RECORD").write_text(rows.getvalue())
+
+    def _build_repository(self) -> None:
+        write_new(self.code / "train.py", TRAIN.encode())
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("add", "train.py")
+        self.git("commit", "--quiet", "--message", "a training script")
+
+    def close(self) -> None:
+        """Close the log."""
+        self.store.close()
+
+
+def run_unguarded(words: Sequence[str], where: Path, variables: Mapping[str, str] | None = None) -> str:
+    """Run a program as nobody guards it, and return what it printed; for showing that an attack is a real one."""
+    environment = {"PATH": os.defpath, **(variables or {})}
+    ended = subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return ended.stdout + ended.stderr
+
+
+def eventually(fact: Callable[[], bool], within_s: float = 20.0) -> bool:
+    """Return True as soon as the fact holds, False if it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _allowed_signers(keys: Mapping[str, PrivateKey]) -> str:
+    lines = [
+        f'{name}@lab.example namespaces="policyguard-approval@v1,git" {_ssh_text(keys[name].public)}' for name in PEOPLE
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ssh_text(key: PublicKey) -> str:
+    """Return the key as OpenSSH writes it (RFC 4253, section 6.6; RFC 8709)."""
+    kind = b"ssh-ed25519"
+    blob = struct.pack(">I", len(kind)) + kind + struct.pack(">I", len(key.raw)) + key.raw
+    return f"ssh-ed25519 {base64.b64encode(blob).decode()}"

@@ -1,0 +1,172 @@
+"""Holding a repository against the decision log: every reference where a signed decision put it, or it is a finding.
+
+What the hooks cannot see, files edited under `refs/`, shows here. The log is verified first, as a whole, then read a
+second time for the decisions on this repository; both in constant memory but for one record a reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from policyguard.attest.dsse import parse
+from policyguard.attest.statement import FactRecord, Predicate
+from policyguard.attest.trust import Trust
+from policyguard.audit.check import check_log
+from policyguard.audit.stores import Row, Store
+from policyguard.conditions.globs import glob
+from policyguard.errors import AuditError, EvidenceError, VerificationError
+from policyguard.evidence.gitdir import GitDir
+from policyguard.evidence.gitrefs import all_refs
+from policyguard.evidence.push_facts import NEW, OLD, REF
+from policyguard.hooks.git.baseline import Baseline
+from policyguard.hooks.git.ref_history import Finding, History, Look
+from policyguard.values import Instant, canonical, parse_instant, sha256_digest
+from policyguard.verify import verify_envelope
+
+_PAGE = 512
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What a repository looks like beside its log. No finding: every reference stands where decisions left it."""
+
+    findings: tuple[Finding, ...]
+    references: int
+    decisions: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is audited: which resource in the log, which of its references (patterns, none for all), since when."""
+
+    resource: str
+    patterns: tuple[str, ...] = ()
+    since: Baseline | None = None
+
+    def covers(self, ref: str) -> bool:
+        return not self.patterns or any(glob(ref, pattern) for pattern in self.patterns)
+
+
+def audit(
+    git: GitDir, store: Store, trust: Trust, subject: Subject, *, now: Instant, kept: Sequence[bytes] = ()
+) -> Audited:
+    """Return what no decision explains.
+
+    Args:
+        kept: checkpoints from elsewhere that the log must still contain, see `check_log`.
+
+    Raises:
+        EvidenceError: the references cannot be read, or change faster than the log can be.
+    """
+    notes = [*kept, *([subject.since.checkpoint.encode()] if subject.since and subject.since.checkpoint else [])]
+    for _ in range(_ATTEMPTS):
+        # References first: what moves meanwhile is explained by decisions that are not read yet, and looked at again.
+        present = _present(git, subject)
+        try:
+            size = check_log(store, trust.logs, notes).checkpoint.size if notes or store.last() is not None else 0
+        except AuditError as problem:
+            finding = Finding(code="log", ref="", text=f"the log does not add up: {problem}", entry=problem.entry)
+            return Audited(findings=(finding,), references=len(present), decisions=0, entries=0)
+        found = _held_against(store, trust, subject, present, size, now)
+        if not found.findings or _present(git, subject) == present:
+            return found
+    raise EvidenceError("the references change faster than the log can be read, try again later")
+
+
+def _present(git: GitDir, subject: Subject) -> dict[str, str]:
+    return {ref: value for ref, value in all_refs(git).items() if subject.covers(ref)}
+
+
+def _held_against(
+    store: Store, trust: Trust, subject: Subject, present: Mapping[str, str], size: int, now: Instant
+) -> Audited:
+    start = 0 if subject.since is None else subject.since.size
+    begin = None if subject.since is None else subject.since.refs
+    history = History(None if begin is None else {ref: value for ref, value in begin.items() if subject.covers(ref)})
+    names = {_long_name(ref): ref for ref in present}
+    findings: list[Finding] = []
+    decisions = 0
+    for group in _transactions(store, start, size):
+        for look in _looks(group, trust, subject.resource, names, findings):
+            if subject.covers(look.ref):
+                history.add(look)
+                decisions += 1
+    findings += history.compare(present, now)
+    return Audited(findings=tuple(findings), references=len(present), decisions=decisions, entries=size)
+
+
+def _transactions(store: Store, start: int, size: int) -> Iterator[list[Row]]:
+    """Yield the entries from `start` on, those together that became durable together: a push is one transaction."""
+    group: list[Row] = []
+    for page in range(start, size, _PAGE):
+        for row in store.read(page, min(page + _PAGE, size)):
+            group.append(row)
+            if row.checkpoint is not None:
+                yield group
+                group = []
+
+
+def _looks(
+    group: Sequence[Row], trust: Trust, resource: str, names: Mapping[str, str], findings: list[Finding]
+) -> list[Look]:
+    """Return what the decisions of one push say; a denied one moved nothing, whatever else it was allowed."""
+    decided = []
+    for row in group:
+        try:
+            predicate = _decision(row, trust, resource)
+        except VerificationError as problem:
+            text = f"entry {row.entry} speaks of this repository and does not hold: {problem}"
+            findings.append(Finding(code="untrusted", ref="", text=text, entry=row.entry))
+            continue
+        if predicate is not None:
+            decided.append((row.entry, predicate))
+    # INVARIANT I236: only a verified, enforcing allow explains a move, and only if nothing in its push was denied.
+    moved = all(predicate.allowed and predicate.mode == "enforcing" for _, predicate in decided)
+    return [look for entry, predicate in decided if (look := _look(entry, predicate, names, moved)) is not None]
+
+
+class _Resource(msgspec.Struct, frozen=True):
+    resource: str
+
+
+class _Named(msgspec.Struct, frozen=True):
+    predicate: _Resource
+
+
+def _decision(row: Row, trust: Trust, resource: str) -> Predicate | None:
+    """Return the verified decision if it is on this resource, None if on another; asked first, as signatures cost."""
+    try:
+        envelope = parse(row.leaf)
+        named = msgspec.json.decode(envelope.payload, type=_Named).predicate.resource
+    except (VerificationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return verify_envelope(envelope, trust)[0] if named == resource else None
+
+
+def _look(entry: int, predicate: Predicate, names: Mapping[str, str], moved: bool) -> Look | None:
+    """Return what a decision says of a reference, None if it was not about a move that was measured."""
+    facts = predicate.facts
+    if not predicate.action.startswith("repo:") or not {REF, OLD, NEW} <= facts.keys():
+        return None
+    ref, old, new = (_text(facts[path]) for path in (REF, OLD, NEW))
+    return Look(
+        entry=entry, ref=names.get(ref, ref), old=old, new=new, allowed=moved,
+        issued_at=parse_instant(predicate.issued_at), expires=parse_instant(predicate.expires),
+    )  # fmt: skip
+
+
+def _text(fact: FactRecord) -> str:
+    """Return the text of a fact; of a long one, that stands in the statement as its digest, a name made of that."""
+    if isinstance(fact.value, msgspec.Raw):
+        value = msgspec.json.decode(fact.value)
+        return value if isinstance(value, str) else str(value)
+    return f"(sha256:{fact.digest})"
+
+
+def _long_name(ref: str) -> str:
+    return f"(sha256:{sha256_digest(canonical(ref))})"

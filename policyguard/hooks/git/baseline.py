@@ -1,0 +1,96 @@
+"""The state of a repository at one moment, kept by its operator: what stood where before the hooks began to judge.
+
+A baseline holds no more than what anybody can read in the repository, and the log's checkpoint of that moment. It is
+worth what the place is worth where it is kept: not in the repository, and not beside the log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from policyguard.attest.dsse import reason
+from policyguard.audit.proofs import latest_note
+from policyguard.audit.stores import Store
+from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.files import read_small, shown
+from policyguard.evidence.gitdir import GitDir, config_text
+from policyguard.evidence.gitrefs import all_refs, head_content
+from policyguard.hooks.git.ref_history import Finding
+from policyguard.values import sha256_digest
+
+FORMAT = "policyguard repo baseline v1"
+MAX_BASELINE_BYTES = 256 << 20
+MAX_HOOK_BYTES = 1 << 20
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """References with their values, HEAD, digests of configuration and hooks; the log then had `size` entries."""
+
+    format: str
+    resource: str
+    head: str
+    refs: dict[str, str]
+    config_digest: str
+    hooks: dict[str, str]
+    size: int
+    checkpoint: str
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1) + b"\n"
+
+
+def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
+    """Return the present state of a repository; `store` is None where there is no log yet."""
+    last = None if store is None else store.last()
+    note = b"" if store is None or last is None else latest_note(store)
+    return Baseline(
+        format=FORMAT, resource=resource, head=shown(head_content(git)), refs=all_refs(git),
+        config_digest=sha256_digest(config_text(git)), hooks=dict(_hooks(git)),
+        size=0 if last is None else last.entry + 1, checkpoint=note.decode(),
+    )  # fmt: skip
+
+
+def parse_baseline(data: bytes, where: str) -> Baseline:
+    """Return the baseline these bytes spell, else raise `ConfigurationError` naming `where`."""
+    try:
+        found = msgspec.json.decode(data, type=Baseline)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise ConfigurationError(f"{where}: {reason(problem)}, expected what `repo baseline` writes") from None
+    if found.format != FORMAT or found.size < 0 or bool(found.size) != bool(found.checkpoint):
+        raise ConfigurationError(f"{where}: found the format `{shown(found.format[:80])}`, expected `{FORMAT}`")
+    return found
+
+
+def differences(git: GitDir, since: Baseline | None) -> Iterator[Finding]:
+    """Yield what else is another than at the baseline: HEAD, configuration, hooks; without one, a HEAD on no branch."""
+    found = shown(head_content(git))
+    # INVARIANT I237: HEAD, configuration and hooks are the baseline's, or that is a finding.
+    if since is None:
+        if not found.startswith("ref: refs/heads/"):
+            yield Finding(code="head", ref="HEAD", text=f"is `{found}`, expected a branch")
+        return
+    if found != since.head:
+        yield Finding(code="head", ref="HEAD", text=f"is `{found}`, the baseline says `{since.head}`")
+    if sha256_digest(config_text(git)) != since.config_digest:
+        yield Finding(code="config", ref="config", text="was changed since the baseline")
+    hooks = dict(_hooks(git))
+    for name in sorted(hooks.keys() | since.hooks.keys()):
+        if hooks.get(name) != since.hooks.get(name):
+            what = "is gone" if name not in hooks else "is new" if name not in since.hooks else "was changed"
+            yield Finding(code="hook", ref=f"hooks/{name}", text=f"{what} since the baseline")
+
+
+def _hooks(git: GitDir) -> Iterator[tuple[str, str]]:
+    folder = os.path.join(git.shared, "hooks")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        path = os.path.join(folder, name)
+        if name.endswith(".sample"):
+            continue
+        try:
+            mark = "" if os.access(path, os.X_OK) else "not executable "
+            yield shown(name), mark + sha256_digest(read_small(path, MAX_HOOK_BYTES))
+        except EvidenceError as problem:
+            yield shown(name), str(problem)

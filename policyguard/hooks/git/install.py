@@ -1,0 +1,191 @@
+"""Hook scripts in a repository: written once, recognised by their own digest, never in place of somebody else's.
+
+A script is one line of shell that starts this installation's Python in isolated mode, so that neither `PYTHONPATH` of
+the pusher nor a module in the repository's folder is imported. A hook that is missing or cannot be executed means
+open: git then accepts every push. `problems` says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import policyguard
+from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
+from policyguard.evidence.files import read_small, shown
+from policyguard.evidence.gitdir import GitDir, config_text
+from policyguard.evidence.gitobjects import config_values, effective_value
+from policyguard.evidence.gitrefs import head_content
+from policyguard.evidence.push_nonce import seed_of
+from policyguard.evidence.push_objects import find_store
+from policyguard.hooks.git.empty_rules import vacuous
+from policyguard.hooks.git.options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
+from policyguard.keyfiles import read_private_key
+from policyguard.snapshots import load_snapshot
+from policyguard.values import sha256_digest
+
+MARK = "# policyguard git hook, version 1; written by `policyguard repo install-hook`, not to be edited"
+MAX_SCRIPT_BYTES = 65_536
+DECIDING = ("pre-receive", "update")
+
+_DIGEST = "# sha256 of the next line: "
+_PACKAGE = str(Path(policyguard.__file__).resolve().parents[1])
+_PROGRAM = f"import sys; sys.path.append({_PACKAGE!r}); from policyguard.cli.main import main; main()"
+
+
+def script(options: GitOptions) -> bytes:
+    """Return the text of a hook script for these options."""
+    words = [sys.executable, "-I", "-c", _PROGRAM, "hook", "git", *options.words()]
+    line = f'exec {shlex.join(words)} -- "$@"\n'
+    return f"#!/bin/sh\n{MARK}\n{_DIGEST}{sha256_digest(os.fsencode(line))}\n".encode() + os.fsencode(line)
+
+
+def install(options: GitOptions) -> tuple[Path, bool]:
+    """Return the path of the installed hook and whether anything had to be written.
+
+    Raises:
+        ConfigurationError: another hook stands there, or git looks for hooks elsewhere (`core.hooksPath`).
+    """
+    git = _git(options.repo, options)
+    _refuse_hooks_path(git)
+    folder = Path(git.shared) / "hooks"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    path = folder / options.kind
+    text = script(options)
+    if os.path.lexists(path):
+        found = read_small(str(path), MAX_SCRIPT_BYTES)
+        # INVARIANT I153: a hook that is not ours, or that somebody edited, is never overwritten.
+        if not is_ours(found):
+            raise ConfigurationError(
+                f"{path}: found another hook, expected none", help="move it away, or call it from a hook of your own"
+            )
+        if found == text and os.access(path, os.X_OK):
+            return path, False
+    beside = folder / f".{options.kind}.{os.getpid()}"
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755), "wb") as file:
+        file.write(text)
+    os.chmod(beside, 0o755)
+    os.replace(beside, path)
+    return path, True
+
+
+def is_ours(text: bytes) -> bool:
+    """Return whether this is a script of ours, unchanged since it was written."""
+    lines = text.decode("utf-8", "surrogateescape").splitlines(keepends=True)
+    if len(lines) != 4 or lines[0] != "#!/bin/sh\n" or lines[1] != MARK + "\n":
+        return False
+    return lines[2] == f"{_DIGEST}{sha256_digest(os.fsencode(lines[3]))}\n"
+
+
+def options_in(text: bytes) -> GitOptions:
+    """Return the options that a script of ours was written with."""
+    words = shlex.split(text.decode("utf-8", "surrogateescape").splitlines()[3])
+    return read_git_options(words[words.index("git") + 1 : -2])
+
+
+def installed(git: GitDir) -> Iterator[GitOptions]:
+    """Yield the options of each hook of ours in a repository; of others nothing is known."""
+    for kind in KINDS:
+        path = Path(git.shared) / "hooks" / kind
+        if path.is_file() and is_ours(text := read_small(str(path), MAX_SCRIPT_BYTES)):
+            yield options_in(text)
+
+
+def problems(repository: str) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the hooks of a repository, hook name first; nothing when every push is judged."""
+    git = _git(repository, None)
+    try:
+        _refuse_hooks_path(git)
+    except ConfigurationError as problem:
+        yield "hooks", str(problem)
+    folder = Path(git.shared) / "hooks"
+    there = [kind for kind in (*DECIDING, "reference-transaction", "post-receive") if os.path.lexists(folder / kind)]
+    # INVARIANT I154: a repository without a deciding hook is reported as open, not as unknown.
+    if not any(kind in there for kind in DECIDING):
+        yield "pre-receive", f"{folder}: no hook decides about pushes, this repository is OPEN"
+    for kind in there:
+        yield from ((kind, text) for text in _hook_problems(folder / kind, git))
+    if "reference-transaction" not in there:
+        yield "reference-transaction", "is not installed; what an administrator changes on the server is not seen"
+    if seed_of(git) is None:
+        yield "receive.certNonceSeed", "is not set; nobody can sign a push"
+    for policies, key, resource in sorted({(each.policies, each.key, each.resource) for each in installed(git)}):
+        if os.path.exists(policies) and os.path.exists(key):
+            yield from (("policies", text) for text in _empty_protections(git, policies, key, resource))
+
+
+def _empty_protections(git: GitDir, policies: str, key: str, resource: str) -> Iterator[str]:
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
+    try:
+        private = read_private_key(key, passphrase=os.fsencode(passphrase) if passphrase else None)
+        yield from vacuous(git, resource, load_snapshot(policies, (private.public,)), time.time_ns())
+    except PolicyGuardError as problem:
+        yield f"cannot tell whether they protect anything here: {str(problem).splitlines()[0]}"
+
+
+def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        yield f"{path}: is no regular file"
+        return
+    text = read_small(str(path), MAX_SCRIPT_BYTES)
+    if not is_ours(text):
+        yield f"{path}: is not ours or was edited; what it does is not known"
+        return
+    if not status.st_mode & 0o111:
+        yield f"{path}: cannot be executed, git skips it: this repository is OPEN"
+    for where in (path, path.parent, Path(git.shared)):
+        if where.stat().st_mode & 0o022:
+            yield f"{where}: others may write to it and switch the hook off"
+    options = options_in(text)
+    if script(options) != text:
+        yield f"{path}: is not current, install it again"
+    if os.path.realpath(options.repo) != git.shared:
+        yield f"{path}: was written for `{shown(options.repo)}`, this repository was moved or copied"
+    for each in (options.policies, options.key, options.allowed_signers, options.revoked_keys, options.gpg_keyring):
+        if each is not None and not os.path.lexists(each):
+            yield f"{path}: names `{shown(each)}`, which does not exist; every push is refused"
+    if status.st_mode & 0o111 and path.name != "post-receive":
+        yield from _does_refuse(path)
+
+
+def _does_refuse(path: Path) -> Iterator[str]:
+    """Run the hook on nonsense: it must refuse, in our words."""
+    words = [str(path)] if path.name == "pre-receive" else [str(path), "prepared"]
+    clean = {"PATH": os.defpath}
+    try:
+        answer = subprocess.run(words, input=b"nonsense a b\n", capture_output=True, timeout=30, check=False, env=clean)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        yield f"{path}: cannot be run: {problem}"
+        return
+    expected = path.name != "reference-transaction"
+    if expected and (answer.returncode == 0 or b"policyguard: push refused" not in answer.stderr):
+        yield f"{path}: does not refuse nonsense, it ends with {answer.returncode}"
+
+
+def _git(repository: str, options: GitOptions | None) -> GitDir:
+    owners = {os.geteuid(), 0, *(options.owner if options is not None else ())}
+    try:
+        return find_store(repository, {}, owners)[0]
+    except PolicyGuardError as problem:
+        raise ConfigurationError(str(problem), help=problem.help) from problem
+
+
+def _refuse_hooks_path(git: GitDir) -> None:
+    """Return if git looks for hooks in the repository; included files and the account's configuration count as well."""
+    try:
+        found = [value for key, value in config_values(config_text(git)) if key == "core.hookspath"]
+        head_content(git)  # Git itself would wait for a HEAD that is a FIFO.
+        found = found or [value for value in [effective_value(git.shared, "core.hooksPath")] if value is not None]
+    except EvidenceError as problem:
+        raise ConfigurationError(str(problem)) from problem
+    if found:
+        raise ConfigurationError(
+            f"`core.hooksPath` is `{shown(found[-1])}`, git does not run the hooks of this repository: it is OPEN"
+        )

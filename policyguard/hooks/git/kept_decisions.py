@@ -1,0 +1,152 @@
+"""Signed decisions on accepted pushes, kept from the hook that decides to the hooks that see the reference move.
+
+Beside them lies an empty file for each push certificate that was used; it is removed when none so old is accepted.
+
+They lie in the repository, in `policyguard-accepted`, one file an update. The place need not be trusted: whoever reads
+one verifies it (V1 to V10) against the guard's own keys, the pusher that the transport names and the objects as they
+are measured now. It is taken by renaming, so that it lets one update through once. A crash between deciding and moving
+leaves a file that expires with its decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from policyguard.attest.signers import Signers
+from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.attest.vsa import DEFAULT_LEVELS, Revision, sign_summary, source_summary
+from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
+from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.evidence.files import read_small
+from policyguard.evidence.identity import account_name
+from policyguard.evidence.push import RefUpdate
+from policyguard.evidence.push_facts import bound_facts
+from policyguard.guard import Guard
+from policyguard.hooks.git.judge import action_of, push_reader
+from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, pusher_of
+from policyguard.keyfiles import read_private_key
+from policyguard.model.request import Request
+from policyguard.values import sha256_digest
+from policyguard.verify import VerifiedDecision, verify
+
+FOLDER = "policyguard-accepted"
+_WAITING, _TAKEN = ".json", ".taken.json"
+
+
+class Accepted:
+    """The kept decisions of one repository."""
+
+    def __init__(self, repository: str) -> None:
+        self._folder = os.path.join(repository, FOLDER)
+
+    def keep(self, decided: Iterable[tuple[RefUpdate, SignedDecision]]) -> None:
+        """Keep each signed allow until its reference moves; what has expired goes."""
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        self._prune()
+        for update, signed in decided:
+            path = self._path(update, _WAITING)
+            beside = f"{path}.{os.getpid()}"
+            with open(beside, "wb") as file:
+                file.write(signed.to_json())
+            os.replace(beside, path)
+
+    def spend(self, digest: str) -> bool:
+        """Return True the first time this digest of a push certificate is given, and False for a day after.
+
+        No certificate is accepted for so long, see `MAX_AGE_S`.
+        """
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        try:
+            Path(self._folder, f"{digest}.spent").touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def covers(
+        self, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str], *,
+        taking: bool = True,
+    ) -> bool:  # fmt: skip
+        """Return whether a kept decision allows exactly this update; `taking` it, once."""
+        path = self._path(update, _WAITING)
+        if not os.path.lexists(path):
+            # Git 2.39 asks twice for one deletion of a packed reference: for the packed file and for its own.
+            path, taking = self._path(update, _TAKEN), False
+            if update.new is not None or not os.path.lexists(path):
+                return False
+        try:
+            self._verified(path, update, options, guard, environment)
+            if taking:
+                os.rename(path, self._path(update, _TAKEN))  # Only one of two transactions wins this.
+        except (PolicyGuardError, OSError):
+            return False
+        return True
+
+    def summarize(
+        self, updates: Iterable[RefUpdate], options: GitOptions, guard: Guard, environment: Mapping[str, str]
+    ) -> list[str]:
+        """Write a verification summary for each accepted revision and return the paths; forget the decisions."""
+        written = []
+        for update in updates:
+            paths = [path for end in (_TAKEN, _WAITING) if os.path.lexists(path := self._path(update, end))]
+            if paths and options.vsa is not None and update.new is not None:
+                written.append(self._summary(paths[0], update, options, guard, environment))
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+        return written
+
+    def _summary(
+        self, path: str, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str]
+    ) -> str:
+        verified, signed, commit = self._verified(path, update, options, guard, environment)
+        if options.vsa is None or options.resource_uri is None or commit is None:
+            raise ConfigurationError("a verification summary wants --vsa and --resource-uri")
+        now = time.time_ns()
+        statement = source_summary(
+            Revision(commit=commit, ref=update.ref, resource_uri=options.resource_uri), verified.predicate,
+            decision_digest=sha256_digest(signed.envelope.to_bytes()), verified_at=now,
+            verifier=f"urn:policyguard:guard:{guard.public_key.keyid}", levels=options.level or DEFAULT_LEVELS,
+        )  # fmt: skip
+        secret = environment.get(PASSPHRASE_VARIABLE)
+        key = read_private_key(Path(options.key), passphrase=secret.encode() if secret else None)
+        os.makedirs(options.vsa, exist_ok=True)
+        name = f"{commit}.{hashlib.sha256(os.fsencode(update.ref)).hexdigest()[:12]}.vsa.json"
+        target = os.path.join(options.vsa, name)
+        with open(f"{target}.{os.getpid()}", "wb") as file:
+            file.write(sign_summary(statement, key).to_bytes() + b"\n")
+        os.replace(f"{target}.{os.getpid()}", target)
+        return target
+
+    def _verified(
+        self, path: str, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str]
+    ) -> tuple[VerifiedDecision, SignedDecision, str | None]:
+        # INVARIANT I152: a reference moves under a kept decision only if that verifies for this pusher and objects.
+        signed = SignedDecision.from_json(read_small(path, MAX_SIGNED_BYTES))
+        pusher, _ = pusher_of(options.pusher, environment, account_name(os.getuid()))
+        (seen,) = push_reader(options, environment, Signers(())).measure((update,), deep=False)
+        request = Request.of(pusher, action_of(seen), options.resource)
+        trust = Trust(
+            keys=(TrustedKey(key=guard.public_key),), logs=(guard.log_key,), audiences=frozenset({options.audience}),
+            policy_digests=frozenset({guard.snapshot.policy_digest}),
+        )  # fmt: skip
+        verified = verify(
+            signed, trust, request, audience=options.audience, now=time.time_ns(), bound=bound_facts(seen)
+        )
+        return verified, signed, seen.commit
+
+    def _path(self, update: RefUpdate, end: str) -> str:
+        text = f"{update.old} {update.new} {update.ref}"
+        return os.path.join(self._folder, hashlib.sha256(text.encode()).hexdigest() + end)
+
+    def _prune(self) -> None:
+        oldest = time.time() - 86_400
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)

@@ -1,0 +1,89 @@
+"""Guarding a call that loads weights, with the arguments that decide whether the load runs code.
+
+    with loading(guard, request, folder, trust_remote_code=True, revision=commit):
+        model = AutoModel.from_pretrained(folder, trust_remote_code=True, revision=commit)
+
+What lies on the disk is measured; whether code may come along, and pinned to which commits, only the call knows. Like
+every line in the user's own process this is advisory (`hooks/in_process/context.py`).
+
+Source: transformers 5 `dynamic_module_utils.py`: `revision` pins the repository that is named, `code_revision` the one
+that `auto_map` names.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import structs
+
+from policyguard.audit.receipt import SignedDecision
+from policyguard.errors import AccessDenied
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.hub import inspect_repository
+from policyguard.guard import Guard
+from policyguard.hooks.in_process.context import require_advisory
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant, Value
+
+
+@contextmanager
+def loading(
+    guard: Guard,
+    request: Request,
+    path: str | os.PathLike[str],
+    *,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    code_revision: str | None = None,
+    clock: Callable[[], Instant] = time.time_ns,
+) -> Iterator[SignedDecision]:
+    """Enter the block only if these files may be loaded with these arguments; yields the signed decision.
+
+    Args:
+        guard: advisory, and one that looks at checkpoints (`CheckpointCollector`).
+        request: about a `checkpoint`, to `load` or `fetch` it.
+        path: the file or folder on the disk that the call will read.
+        trust_remote_code, revision, code_revision: as they are passed to the call.
+
+    Raises:
+        AccessDenied: the block is not entered; the decision is signed and logged.
+        ConfigurationError: the guard was opened as an enforcing one.
+    """
+    full = Path(os.path.abspath(path))
+    facts = guard.gather(request, JobInputs(directory=str(full.parent), checkpoints=(full.name,)))
+    signed = guard.issue(_with_arguments(facts, full, trust_remote_code, revision, code_revision, clock()))
+    if not signed.decision.allowed:
+        raise AccessDenied(signed.decision.explain(), signed=signed)
+    require_advisory(signed)
+    yield signed
+
+
+def _with_arguments(
+    facts: Facts, path: Path, trusted: bool, revision: str | None, code_revision: str | None, now: Instant
+) -> Facts:
+    found = inspect_repository(path) if path.is_dir() else None
+    values: dict[str, Value] = {"remote_code": trusted}
+    if found is not None:
+        # INVARIANT I244: kernels are fetched whether remote code is trusted or not; what cannot be read is code.
+        values["remote_code"] = bool(found.kernels) or (trusted and found.remote_code)
+        values["foreign_code"] = bool(found.foreign_code or found.kernels or found.problems)
+        # No argument pins a kernel, so whatever `code_revision` pins is not all that is fetched.
+        code_revision = None if found.kernels else code_revision
+    values |= {"revision": _commit(found.revision if found else "", revision), "code_revision": code_revision or ""}
+    entries = dict(facts.entries)
+    for name, value in values.items():
+        entries[f"resource.{name}"] = Fact(value, Assurance.MEASURED, "loading", now, bound=True)
+    missing = {name: why for name, why in facts.missing.items() if name not in entries}
+    return structs.replace(facts, entries=entries, missing=FrozenMap(missing))
+
+
+def _commit(on_disk: str, asked: str | None) -> str:
+    """Return the revision of the files; empty where the disk and the call name two, for then it is neither."""
+    if on_disk and asked and on_disk != asked:
+        return ""
+    return on_disk or asked or ""

@@ -1,0 +1,155 @@
+"""Starting a job only under a signed allow, and only if it is still what the decision was about.
+
+    L1  decide: collect, decide, sign, log (design section 6, steps 2 to 6); a deny ends here
+    L2  look again: the same collectors, just before the start
+    L3  verify: steps V1 to V11 on the very bytes the job will carry, with what L2 measured
+    L4  start the program that was measured, by its path, with the decision in its environment
+    L5  pass signals down and the exit status up; with `watch_s`, look again all the while (`hooks/watch/watch.py`)
+
+Nothing is started before L4. Between L3 and the kernel reading the program lies a moment in which its owner could
+change it; docs/hooks/launcher.md says what narrows it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import structs
+
+from policyguard.attest.trust import Trust
+from policyguard.audit.receipt import SignedDecision
+from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError, PolicyGuardError
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.files import shown
+from policyguard.evidence.job import ARGV, EXECUTABLE, FILES, resolve_executable
+from policyguard.evidence.processes import can_look
+from policyguard.guard import Guard
+from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
+from policyguard.hooks.launcher.refusals import refusals_logged
+from policyguard.hooks.launcher.supervise import supervise
+from policyguard.hooks.responses import DENIED
+from policyguard.hooks.watch.policies import Accepts, Standing, trust_accepts
+from policyguard.hooks.watch.processes import JobProcesses
+from policyguard.hooks.watch.watch import Watch
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant, Value
+from policyguard.verify import UsedStore, VerifiedDecision, verify
+
+
+def launch(
+    guard: Guard,
+    request: Request,
+    inputs: JobInputs,
+    trust: Trust,
+    *,
+    audience: str,
+    used: UsedStore | None = None,
+    private_bytecode: bool = True,
+    on_decision: Callable[[SignedDecision], None] | None = None,
+    on_start: Callable[[VerifiedDecision], None] | None = None,
+    watch_s: float | None = None,
+    on_alert: Callable[[SignedDecision], None] | None = None,
+    on_problem: Callable[[PolicyGuardError], None] | None = None,
+    accepts: Accepts | None = None,
+    libraries: Sequence[str] = (),
+    clock: Callable[[], Instant] = time.time_ns,
+) -> int:
+    """Run the job and return its exit status (128 + n for a signal), if and only if it is allowed here and now.
+
+    A job that drifted, and that the policy therefore ended, returns 77.
+
+    Args:
+        guard: must look at jobs (`JobCollector`), else a decision would not be bound to the command.
+        trust: what this launcher accepts as a verifier, `audience` its own name.
+        used: with it, a decision starts one job only.
+        private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
+        on_decision, on_start: told of the signed decision, allow or deny, and of the verified one; for printing.
+        watch_s: look again so often while the job runs; None looks no more.
+        on_alert, on_problem: told of each logged alert, and of what could not be looked at or logged.
+        accepts: whether policies that are exchanged while the job runs are accepted ones; by `trust` if not given.
+        libraries: folders, beside the job's own and the system's, that its code may be loaded from while it runs.
+
+    Raises:
+        AccessDenied: the decision is deny; it is signed and logged, nothing was started.
+        VerificationError: what is about to run is not what was decided on; logged, nothing was started.
+        EvidenceError: the program cannot be found or started; logged.
+        SigningError, AuditError: the decision could not be signed or logged; nothing was started.
+    """
+    signed = decided(guard, request, inputs, on_decision)  # L1
+    with refusals_logged(guard, signed, clock):
+        _check_files_seen(signed.decision.facts, inputs)
+        bound = guard.gather(request, inputs).bound  # L2
+        verified = verify(
+            signed.to_json(), trust, request, audience=audience, now=clock(), bound=bound, used=used
+        )  # L3
+        executable = _measured_program(inputs, bound)
+        if on_start is not None:
+            on_start(verified)
+        with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
+            environment = child_environment(inputs.environment, signed, private)
+            if private_bytecode:
+                environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
+            if watch_s is None:
+                return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
+            processes = JobProcesses(inputs, environment[VARIABLE], libraries)
+            standing = Standing(guard, signed.decision, accepts or trust_accepts(trust))
+            if not can_look() and on_problem is not None:
+                on_problem(EvidenceError("processes are not looked at here, expected a system that has /proc"))
+            watch = Watch(
+                guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
+                clock=clock, also=(standing.look, *((processes.look,) if can_look() else ())),
+            )  # fmt: skip
+            status = supervise(
+                inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_start=processes.began,
+                on_kill=watch.killed,
+            )  # L4, L5  # fmt: skip
+            return DENIED if watch.ended_job else status
+
+
+def decided(
+    guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
+) -> SignedDecision:
+    """Return the signed allow for this job, else raise `AccessDenied`; tells `on_decision` of either."""
+    facts = _naming_unseen_files(guard.gather(request, inputs), inputs)
+    # INVARIANT I96: nothing is started under a decision that is not bound to the command itself.
+    if inputs.argv and ARGV not in facts.bound:
+        raise ConfigurationError("the guard does not look at commands, expected one opened with a `JobCollector`")
+    signed = guard.issue(facts)
+    if on_decision is not None:
+        on_decision(signed)
+    unseen = facts.missing.get(FILES) if inputs.files else None
+    if not signed.decision.allowed:
+        explanation = signed.decision.explain()
+        raise AccessDenied(f"{explanation}\n{FILES}: {unseen}" if unseen else explanation, signed=signed)
+    return signed
+
+
+def _check_files_seen(facts: Facts, inputs: JobInputs) -> None:
+    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
+    if inputs.files and FILES in facts.missing:
+        raise EvidenceError(f"{FILES}: {facts.missing[FILES]}")
+
+
+def _naming_unseen_files(facts: Facts, inputs: JobInputs) -> Facts:
+    """Return the facts with the names of the job's files as a claim, where the files could not be measured.
+
+    Names are no measured files: the request does not fit the schema, and its denial is signed and logged.
+    """
+    if not inputs.files or FILES in facts.entries:
+        return facts
+    named = Fact(tuple(shown(name) for name in inputs.files), Assurance.CLAIMED, "job file", 0)
+    return structs.replace(facts, entries={**facts.entries, FILES: named})
+
+
+def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
+    """Return the path to start, which is the one whose digest was verified a moment ago."""
+    executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+    record = bound.get(EXECUTABLE)
+    # INVARIANT I96: the program started is the one that was measured, not what the name leads to by now.
+    if not isinstance(record, FrozenMap) or record["path"] != shown(executable):
+        raise EvidenceError(f"`{shown(executable)}`: was not measured, expected the program that the decision is about")
+    return executable

@@ -1,0 +1,90 @@
+"""Refusals that are no decision of the policies, signed and logged all the same wherever key and log can be used.
+
+Two kinds: what was allowed and then not started, because it was no longer what the decision was about; and what could
+not be decided at all, because the policies, or another file of the guard's, cannot be used.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from policyguard.attest.dsse import sign
+from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
+from policyguard.audit.log import Log
+from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.errors import EvidenceError, PolicyGuardError, VerificationError
+from policyguard.guard import Guard, log_origin
+from policyguard.hooks.denials import Told
+from policyguard.keyfiles import read_private_key
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.request import Entity, Request
+from policyguard.values import FrozenMap, Instant, one_line
+
+NOT_STARTED, NOT_DECIDED = "start.refused", "guard.unusable"
+NO_POLICIES = "0" * 64
+"""The digest of policies where none could be read."""
+
+_LONGEST_WORDS = 300
+
+
+@contextmanager
+def refusals_logged(
+    guard: Guard, signed: SignedDecision, clock: Callable[[], Instant] = time.time_ns
+) -> Iterator[None]:
+    """Within the block, whatever keeps an allowed job from its start is a denial in the log beside the allow."""
+    try:
+        yield
+    except (VerificationError, EvidenceError) as problem:
+        # INVARIANT I228: what is refused is signed and logged wherever key and log can be used.
+        with suppress(PolicyGuardError):
+            guard.issue_denial(_not_started(signed, problem, clock()))
+        raise
+
+
+def log_undecided(
+    request: Request, problem: PolicyGuardError, *, key: str | Path, log: str | Path, audience: str,
+    passphrase: bytes | None = None, now: Instant | None = None,
+) -> None:  # fmt: skip
+    """Put into the log that this request was refused because nothing could be decided; do nothing where that fails.
+
+    The problem itself is what the caller reports: this never raises.
+    """
+    now = time.time_ns() if now is None else now
+    words = one_line(str(problem), _LONGEST_WORDS)
+    facts = Facts(request, {}, missing=FrozenMap({"guard": words}))
+    decision = _denial(facts, NOT_DECIDED, now, Told(NO_POLICIES, 0, (words,)))
+    # INVARIANT I228: what is refused is signed and logged wherever key and log can be used.
+    with suppress(PolicyGuardError):
+        private = read_private_key(key, passphrase=passphrase)
+        payload = decision_statement(
+            decision, request, decision_id=os.urandom(16).hex(), audience=audience, issued_at=now, not_before=now,
+            expires=now + 1, mattered=(),
+        )  # fmt: skip
+        with SqliteStore.open(log, create_as=log_origin(private.public)) as store:
+            Log.open(store, private, store.origin).append(sign(payload, PAYLOAD_TYPE, (private,)).to_bytes())
+
+
+def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant) -> Decision:
+    allowed = signed.decision
+    request, words = allowed.facts.request, one_line(str(problem), _LONGEST_WORDS)
+    predicate = parse_statement(signed.envelope.payload).predicate
+    about = FrozenMap(decision_id=predicate.decision_id, entry=signed.receipt.index)
+    asked = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, about))
+    entries = {f"resource.{name}": Fact(value, Assurance.MEASURED, "launcher", now) for name, value in about.items()}
+    facts = Facts(asked, entries, missing=FrozenMap({"resource.start": words}))
+    return _denial(facts, NOT_STARTED, now, Told(allowed.policy_digest, allowed.epoch, (words,)))
+
+
+def _denial(facts: Facts, reason: str, now: Instant, told: Told) -> Decision:
+    return Decision(
+        allowed=False, reason_codes=(reason,), determining=(), errored=(), requiring=(), gaps=(), obligations=(),
+        facts=facts, now=now, explainer=told,
+    )  # fmt: skip
