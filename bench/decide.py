@@ -13,9 +13,9 @@ from bench.peers import Prepared
 from bench.report import Section, Target, times, us
 from bench.timing import Contestant, race, threaded
 from bench.workload import SEED, SHARES, Question, Rule, Workload
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.conditions.ast import shape
 from policyguard.conditions.codegen import compile_shape
-from policyguard.decide.roles import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.policy import PolicySet
 from policyguard.policy.loader import load

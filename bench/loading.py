@@ -18,14 +18,14 @@ from bench.documents import sources
 from bench.report import Section, Target, us
 from bench.workload import Workload
 from policyguard.attest.keys import PrivateKey
-from policyguard.decide.compile import compile_policy
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.compiled_form import compile_policy
 from policyguard.decide.snapshot import Snapshot
 from policyguard.keyfiles import write_private_key
 from policyguard.policy.bundle import open_sealed, seal
 from policyguard.policy.loader import load
-from policyguard.snapshots import load_snapshot
-from policyguard.sources import snapshot_of_folder
+from policyguard.policy_store.folder import snapshot_of_folder
+from policyguard.policy_store.load import load_snapshot
 
 SEED = bytes(range(32))
 RULES = 1_000

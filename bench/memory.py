@@ -15,8 +15,8 @@ from bench.loading import sealed
 from bench.report import Section, Target
 from bench.resident import SEED
 from policyguard.attest.keys import PrivateKey
-from policyguard.decide.compile import compile_policy
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.compiled_form import compile_policy
 from policyguard.model.policy import Binding, Role
 from policyguard.policy.bundle import seal
 

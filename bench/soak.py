@@ -19,7 +19,7 @@ from bench.documents import NOW, facts, sources
 from bench.report import Section, Target
 from bench.resident import resident_bytes
 from bench.workload import SEED, Workload
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.request import Entity

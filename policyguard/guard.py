@@ -29,11 +29,11 @@ from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Dec
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.once import Spending, Stated, spending_of, stated_in_turn, without_used
-from policyguard.snapshots import load_snapshot, stamp_of
+from policyguard.policy_store.load import load_snapshot, stamp_of
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 if TYPE_CHECKING:
-    # Annotations only, see `snapshots.py`.
+    # Annotations only, see `policy_store/load.py`.
     from pathlib import Path
 
 CollectorsFor = Callable[[Snapshot], Sequence[Collector]]

@@ -14,8 +14,8 @@ from policyguard.analysis import oracle
 from policyguard.analysis.oracle_cel import Unsupported
 from policyguard.analysis.plain import plain_facts, plain_policy
 from policyguard.analysis.requests import Requests
-from policyguard.decide.casbin_lower import SecondOpinion
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.casbin_compat.second_opinion import SecondOpinion
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.policy import PolicySet

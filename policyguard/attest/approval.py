@@ -26,8 +26,8 @@ import msgspec
 
 from policyguard.attest.dsse import quoted, reason
 from policyguard.attest.statement import PAYLOAD_TYPE, STATEMENT_TYPE, instant_text
-from policyguard.conditions.globs import glob
 from policyguard.model.request import Request, request_digest
+from policyguard.patterns.glob import glob
 from policyguard.values import (
     EMPTY_MAP,
     NANOSECONDS_PER_S,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from policyguard.cli.options import cache_seal, read_input, snapshot_keys
 from policyguard.cli.output import say
-from policyguard.config import Config
-from policyguard.config_looks import EnvironmentLook, Looks
+from policyguard.config.file import Config
+from policyguard.config.measurement import EnvironmentLook, Looks
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
@@ -32,7 +32,7 @@ from policyguard.hooks.launcher.job_file import read_job
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 
 MAX_JOB_BYTES = 262_144
 

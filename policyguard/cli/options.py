@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import click
 
 from policyguard.attest.keys import PublicKey
-from policyguard.config import PATHS, VARIABLE, Config, find_config
+from policyguard.config.file import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.sealed import SEAL_PURPOSE
 from policyguard.guard import Collectors, Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
-from policyguard.snapshots import kind_of, read_bounded, read_start
+from policyguard.policy_store.load import kind_of, read_bounded, read_start
 
 F = TypeVar("F", bound=Callable[..., Any])
 

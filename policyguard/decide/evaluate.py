@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from policyguard.decide.admit import Admitted, Malformed
-from policyguard.decide.index import gather
+from policyguard.decide.admission import Admitted, Malformed
+from policyguard.decide.index.rules import EVERYONE, Roots
+from policyguard.decide.index.tree import gather
 from policyguard.decide.quorum import gaps, why
-from policyguard.decide.roots import EVERYONE, Roots
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from policyguard.conditions.ast import paths_read
 from policyguard.conditions.exact import AtomValue, EvalError, trace
 from policyguard.conditions.rendering import render
-from policyguard.decide.admit import Admitted, Gate, Malformed, known_well
+from policyguard.decide.admission import Admitted, Gate, Malformed, known_well
 from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
-from policyguard.decide.redact import reads_traced
+from policyguard.decide.redaction import reads_traced
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import format_instant, one_line

@@ -18,8 +18,8 @@ from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
 from policyguard.conditions.problems import ProfileError
-from policyguard.decide.admit import Admitted, Gate, Malformed, gates, known_well
-from policyguard.decide.compile import (
+from policyguard.decide.admission import Admitted, Gate, Malformed, gates, known_well
+from policyguard.decide.compiled_form import (
     FORMAT,
     LARGE,
     check_policy,
@@ -29,20 +29,20 @@ from policyguard.decide.compile import (
     policy_digest,
     schema_of,
 )
-from policyguard.decide.demand import Template, template
 from policyguard.decide.evaluate import decide, evaluate
 from policyguard.decide.explain import explain
-from policyguard.decide.grants import Grants
+from policyguard.decide.index.keys import Template, template
+from policyguard.decide.index.rules import Roots, roots_of
 from policyguard.decide.lasting import met_until
-from policyguard.decide.pattern import Matcher, literal_stretch, matcher
-from policyguard.decide.redact import Redact, withheld
-from policyguard.decide.roots import Roots, roots_of
+from policyguard.decide.redaction import Redact, withheld
+from policyguard.decide.role_grants import Grants
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Expression
 from policyguard.model.facts import Facts
 from policyguard.model.policy import REQUEST, Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
+from policyguard.patterns.id_pattern import Matcher, literal_stretch, matcher
 from policyguard.values import Instant, Span, one_line, parse_instant
 
 _AGAIN = "compile the policies again"

@@ -176,7 +176,7 @@ def _here() -> JobInputs:
 
 def _completed(options: HookOptions) -> HookOptions:
     """Return the options with what `policyguard.yaml` adds; only here does a hook read yaml."""
-    configuration = import_module("policyguard.config")
+    configuration = import_module("policyguard.config.file")
     found = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
     names = (*_PATHS, "audience", *_REVIEW)
     added = {name: str(getattr(found, name)) for name in names if getattr(found, name) is not None}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from policyguard.lint.reading import Path
+from policyguard.conditions.queries import Path
 
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 

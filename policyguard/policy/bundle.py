@@ -13,7 +13,7 @@ import msgspec
 
 from policyguard.attest.dsse import check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
-from policyguard.decide.compile import FORMAT, policy_digest
+from policyguard.decide.compiled_form import FORMAT, policy_digest
 from policyguard.errors import ConfigurationError, VerificationError
 from policyguard.values import canonical
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from policyguard.decide.pattern import DOMAIN, domain_index, is_aligned
 from policyguard.model.policy import EFFECTS, Rule, Schema
+from policyguard.patterns.id_pattern import DOMAIN, domain_index, is_aligned
+from policyguard.patterns.overlap import overlap
 from policyguard.policy.binder import (
     Field,
     Problems,
@@ -24,7 +25,6 @@ from policyguard.policy.binder import (
     values,
 )
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
-from policyguard.policy.patterns import overlap
 from policyguard.policy.people import IDENTIFIER, one_domain, subject_ref, window
 from policyguard.policy.scalars import shown
 from policyguard.policy.schema import ASSURANCES, id_pattern

@@ -9,6 +9,7 @@ from typing import Any
 
 from policyguard.model.facts import Assurance
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
+from policyguard.patterns.overlap import pattern_problem
 from policyguard.policy.binder import (
     Field,
     Problems,
@@ -26,7 +27,6 @@ from policyguard.policy.binder import (
     text,
 )
 from policyguard.policy.nodes import Node, Scalar
-from policyguard.policy.patterns import pattern_problem
 from policyguard.policy.scalars import kind_of, said, shown
 
 ASSURANCES = {assurance.word: assurance for assurance in Assurance}

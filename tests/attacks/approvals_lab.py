@@ -17,7 +17,7 @@ from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.model.decision import Decision
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 from policyguard.values import NANOSECONDS_PER_S, Instant, Value
 from tests.attacks.git_lab import git
 

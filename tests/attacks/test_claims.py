@@ -18,7 +18,7 @@ from policyguard.errors import RequestError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts, claims
 from policyguard.model.request import Request, request_digest
-from policyguard.sources import snapshot_of_folder
+from policyguard.policy_store.folder import snapshot_of_folder
 from policyguard.values import FrozenMap, Value, freeze
 
 CODE: dict[str, Any] = {

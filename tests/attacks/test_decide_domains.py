@@ -6,7 +6,7 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 
 POLICIES = """\
 apiVersion: policyguard/v1

@@ -6,7 +6,7 @@ import pytest
 
 from policyguard.errors import RequestError
 from policyguard.model.request import Request
-from policyguard.policy.patterns import pattern_problem
+from policyguard.patterns.overlap import pattern_problem
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from policyguard.attest.statement import decision_statement
-from policyguard.decide.compile import compile_policy, policy_digest
+from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 from policyguard.values import FrozenMap, Value
 
 NOW = 1_800_000_000 * 10**9

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyguard.decide.compile import compile_policy
+from policyguard.decide.compiled_form import compile_policy
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
-from policyguard.sources import grants_of, policy_set_of_folder
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 from policyguard.values import canonical
 
 POLICY_SET = policy_set_of_folder(Path(__file__).parents[2] / "policies")

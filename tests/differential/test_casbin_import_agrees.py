@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import casbin
 import pytest
 
-from policyguard.decide.casbin_import import Imported, import_casbin
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.importer import Imported, import_casbin
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors, RequestError
 from policyguard.model.facts import Assurance, Fact, Facts

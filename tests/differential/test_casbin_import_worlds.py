@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from policyguard.decide.casbin_import import import_casbin
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.importer import import_casbin
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors
 from policyguard.model.facts import Facts

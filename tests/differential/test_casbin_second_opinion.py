@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from policyguard.analysis.check_engine import check_engine
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.policy import Binding, EntityType, PolicySet, Role, Rule, Schema
 from tests.differential.casbin_lab import lab

@@ -14,10 +14,10 @@ from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.decide.compile import compile_policy
+from policyguard.decide.compiled_form import compile_policy
 from policyguard.keyfiles import write_private_key
 from policyguard.policy.bundle import seal
-from policyguard.sources import grants_of, policy_set_of_folder
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 
 ROOT = Path(__file__).parents[2]
 RESOURCE = "repo:team/vision/trainer"

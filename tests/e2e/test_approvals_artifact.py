@@ -13,7 +13,7 @@ import pytest
 from policyguard.attest.approval import NAMESPACE, approval_statement
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import sign
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S
 from tests.attacks.checkpoint_lab import safetensors
 from tests.e2e.cli_lab import CliLab

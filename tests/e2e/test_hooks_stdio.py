@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from policyguard.attest.trust import Trust
-from policyguard.decide.compile import compile_policy
+from policyguard.decide.compiled_form import compile_policy
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
 from policyguard.policy.bundle import seal
-from policyguard.sources import grants_of, policy_set_of_folder
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 from policyguard.values import canonical
 from policyguard.verify import verify, verify_origin
 from tests.e2e.launcher_lab import SCHEMA, Lab, make_lab

@@ -8,7 +8,7 @@ from typing import Any
 import casbin
 from casbin.persist.adapters import StringAdapter
 
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request

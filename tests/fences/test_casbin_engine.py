@@ -10,10 +10,10 @@ from typing import Any
 import casbin
 import pytest
 
-from policyguard.decide import casbin_lower
-from policyguard.decide.casbin_import import import_casbin
-from policyguard.decide.casbin_lower import SecondOpinion, lowered_text
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat import second_opinion as casbin_lower
+from policyguard.casbin_compat.importer import import_casbin
+from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.casbin_compat.second_opinion import SecondOpinion, lowered_text
 from policyguard.errors import PolicyErrors
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request

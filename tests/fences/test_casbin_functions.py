@@ -9,8 +9,8 @@ import pytest
 from casbin.util import ip_match, key_match, key_match2, regex_match
 from casbin.util.builtin_operators import time_match_func
 
+from policyguard.casbin_compat.importer import import_casbin
 from policyguard.conditions.functions import Failure, glob, ip_in, matches
-from policyguard.decide.casbin_import import import_casbin
 from policyguard.errors import PolicyErrors, RequestError
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request

@@ -7,8 +7,8 @@ import time
 import pytest
 from casbin import Enforcer
 
-from policyguard.decide.casbin_import import import_casbin
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.importer import import_casbin
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.errors import PolicyErrors
 from policyguard.model.policy import Binding, Role
 from tests.fences.casbin_stock import DENY_OVERRIDE, READERS, allows, conf, ours, stock

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from policyguard.analysis import oracle
 from policyguard.analysis.plain import plain_facts, plain_policy
-from policyguard.decide.compile import compile_policy, policy_digest
-from policyguard.decide.index import Node
-from policyguard.decide.pattern import is_aligned
-from policyguard.decide.roles import build_grants
-from policyguard.decide.roots import ANYONE, InDomain, Trees
+from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.compiled_form import compile_policy, policy_digest
+from policyguard.decide.index.rules import ANYONE, InDomain, Trees
+from policyguard.decide.index.tree import Node
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Call, Constant, Expression, Has, ListOf, Select, Variable
@@ -38,6 +37,7 @@ from policyguard.model.policy import (
     ValueType,
 )
 from policyguard.model.request import Entity, Request
+from policyguard.patterns.id_pattern import is_aligned
 from policyguard.values import EMPTY_MAP, MAX_INTEGER, FrozenMap, canonical
 from tests.properties.worlds import DOMAINS, HOUR, NOW, snapshot_of
 

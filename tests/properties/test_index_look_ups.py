@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyguard.decide.index import CONTEXT, FEW, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, build, gather
+from policyguard.decide.index.tree import CONTEXT, FEW, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, build, gather
 from policyguard.values import MAX_INTEGER
 
 quickly = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))

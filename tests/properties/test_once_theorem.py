@@ -12,7 +12,7 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.guard import Guard
 from policyguard.model.facts import Facts
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 from tests.unit.test_approvals_once import KEY, NOW, POLICIES, REQUEST, approved
 
 POLICY_SET = load({"lab.yaml": POLICIES.encode()})

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policyguard.errors import PolicyError
+from policyguard.patterns.overlap import overlap, pattern_problem
 from policyguard.policy.loader import analyse, load
 from policyguard.policy.nodes import Mapping, Scalar, walk
-from policyguard.policy.patterns import overlap, pattern_problem
 from policyguard.policy.reader import parse, read, read_value
 from policyguard.values import FrozenMap, freeze
 

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.policy import Binding
@@ -55,7 +55,7 @@ rules:
 @pytest.mark.parametrize("times", [1, 2], ids=["asked once", "asked again"])
 def test_trees_are_bounded_and_a_new_one_decides_the_same(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """I240: with room for two sets of roles, fourteen asked in turn are answered as with room for all."""
-    monkeypatch.setattr("policyguard.decide.roots.MOST_TREES", 2)
+    monkeypatch.setattr("policyguard.decide.index.rules.MOST_TREES", 2)
     policies = load({"lab.yaml": LAB.encode()})
     names = ("member", "lead", "guest", "owner")
     sets = [each for size in range(1, 4) for each in combinations(names, size)]

@@ -15,7 +15,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import run
 from policyguard.cli.jobs import review_files
 from policyguard.cli.verbs.init_ import lay_down
-from policyguard.config import find_config
+from policyguard.config.file import find_config
 from policyguard.keyfiles import write_private_key
 from tests.attacks.git_lab import git
 

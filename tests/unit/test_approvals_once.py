@@ -19,7 +19,7 @@ from policyguard.keyfiles import write_private_key
 from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.request import Request
 from policyguard.once import considered
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 KEY = PrivateKey.generate(b"o" * 32)

@@ -14,7 +14,7 @@ from bench.shapes import SHAPES
 from bench.soak import strangers
 from bench.timing import Contestant, race, threaded
 from bench.workload import Workload
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.policy.loader import load
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyguard.decide.casbin_import import import_casbin
+from policyguard.casbin_compat.importer import import_casbin
 from policyguard.errors import PolicyErrors
 from policyguard.model.policy import PolicySet
 from policyguard.policy.loader import load

@@ -9,8 +9,8 @@ from casbin.util import glob_match, key_match, key_match2, key_match3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyguard.casbin_compat.patterns import glob_regex, key_match2_regex, key_match_prefix, words
 from policyguard.conditions.functions import matches
-from policyguard.decide.casbin_patterns import glob_regex, key_match2_regex, key_match_prefix, words
 from policyguard.errors import PolicyError
 from policyguard.values import NO_SPAN
 

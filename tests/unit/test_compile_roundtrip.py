@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from policyguard.decide.compile import compile_policy, policy_digest, schema_data, schema_of
+from policyguard.decide.compiled_form import compile_policy, policy_digest, schema_data, schema_of
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.policy import Approvers, PolicySet, Quorum
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 from policyguard.values import Value, canonical
 
 NOW = 1_800_000_000 * 10**9

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.config import FILE_NAME, Config, find_config, read_config
+from policyguard.config.file import FILE_NAME, Config, find_config, read_config
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import DEFAULT_LIFETIME_S
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.decide.admit import Gate, Malformed
+from policyguard.decide.admission import Gate, Malformed
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.model.request import Request

@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from policyguard.decide.compile import compile_policy
+from policyguard.decide.compiled_form import compile_policy
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 
 NOW = 1_800_000_000 * 10**9
 POLICIES = """\

@@ -11,8 +11,8 @@ from policyguard.conditions.ast import shape
 from policyguard.conditions.check import Checker
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.problems import ConditionErrors
-from policyguard.decide.demand import bind, template
-from policyguard.decide.index import Demand
+from policyguard.decide.index.keys import bind, template
+from policyguard.decide.index.tree import Demand
 from policyguard.model.expression import Expression
 from tests.properties.strategies_conditions import SCHEMA, conditions, worlds
 

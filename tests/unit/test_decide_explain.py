@@ -9,7 +9,7 @@ from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 from policyguard.values import FrozenMap, Value
 
 NOW = 1_800_000_000 * 10**9

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from policyguard.conditions.functions import glob
-from policyguard.decide.pattern import (
+from policyguard.patterns.id_pattern import (
     compiled,
     domain_index,
     literal_domain,

@@ -10,7 +10,7 @@ import pytest
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
-from policyguard.config_looks import NO_LOOKS, with_look
+from policyguard.config.measurement import NO_LOOKS, with_look
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.grants import GRANT_TYPE, GRANTS, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant

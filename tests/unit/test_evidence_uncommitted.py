@@ -11,7 +11,7 @@ import pytest
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.jobs import job_collectors
-from policyguard.config_looks import NO_LOOKS
+from policyguard.config.measurement import NO_LOOKS
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.environment import EnvironmentCollector, make_baseline
 from policyguard.evidence.environment_files import list_files

@@ -18,7 +18,7 @@ from policyguard.errors import AuditError
 from policyguard.guard import Guard
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 from policyguard.verify import verify_origin
 from tests.attest_lab import NOW, ORIGIN, SIGNER
 

@@ -15,11 +15,11 @@ from policyguard.attest.note import NoteKey
 from policyguard.audit.checkpoint import open_checkpoint
 from policyguard.audit.receipt import SignedDecision, check_inclusion, leaf_hash_of
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.decide.compile import compile_policy
+from policyguard.decide.compiled_form import compile_policy
 from policyguard.keyfiles import write_private_key
 from policyguard.policy.bundle import seal
 from policyguard.policy.loader import load
-from policyguard.sources import grants_of
+from policyguard.policy_store.folder import grants_of
 from policyguard.values import canonical
 
 ROOT = Path(__file__).parents[2]
@@ -56,9 +56,9 @@ SLOW = {
 
 OWN = {
     "policyguard.analysis", "policyguard.cli.group", "policyguard.cli.options", "policyguard.conditions.check",
-    "policyguard.conditions.decoding", "policyguard.conditions.lexing", "policyguard.config",
-    "policyguard.decide.roles", "policyguard.evidence.repository", "policyguard.lint", "policyguard.policy.loader",
-    "policyguard.policy.reader", "policyguard.sources", "policyguard.verify",
+    "policyguard.conditions.decoding", "policyguard.conditions.lexing", "policyguard.config.file",
+    "policyguard.casbin_compat.role_graph", "policyguard.evidence.repository", "policyguard.lint", "policyguard.policy.loader",
+    "policyguard.policy.reader", "policyguard.policy_store.folder", "policyguard.verify",
 }  # fmt: skip
 """Rooms that a decision from a compiled snapshot never enters."""
 

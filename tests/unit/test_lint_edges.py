@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.conditions.queries import base_name
 from policyguard.lint.catalogue import catalogue
-from policyguard.lint.reading import base_name
 from policyguard.lint.runner import lint
 from policyguard.lint.stars import matches_everything
 from policyguard.lint.vocabulary import names_break_glass, verb_words, words

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.decide.casbin_import import import_casbin
+from policyguard.casbin_compat.importer import import_casbin
 from policyguard.errors import PolicyErrors
 from policyguard.lint.catalogue import catalogue
 from policyguard.lint.report import Report

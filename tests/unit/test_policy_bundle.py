@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.decide.compile import compile_policy, policy_digest
+from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.policy.bundle import open_sealed, seal
-from policyguard.sources import grants_of, policy_set_of_folder
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 
 POLICIES = Path(__file__).parents[2] / "policies"
 KEY, OTHER = PrivateKey.generate(bytes(32)), PrivateKey.generate(bytes(31) + b"\1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyError
 from policyguard.model.decision import Decision

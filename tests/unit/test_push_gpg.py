@@ -14,7 +14,7 @@ import pytest
 
 from policyguard.attest.signers import Signers
 from policyguard.cli.jobs import review_files
-from policyguard.config import read_config
+from policyguard.config.file import read_config
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push import PushReader, RefUpdate, Seen

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from policyguard.decide.casbin_sqlalchemy import SQLAlchemyAdapter
+from policyguard.casbin_compat.sqlalchemy_adapter import SQLAlchemyAdapter
 from policyguard.errors import PolicyErrors
-from policyguard.sources import snapshot_of_folder
+from policyguard.policy_store.folder import snapshot_of_folder
 
 FOLDER = """
 apiVersion: policyguard/v1

@@ -10,7 +10,7 @@ from policyguard.analysis.check_engine import check_engine
 from policyguard.cli.options import json_option, needed, settings
 from policyguard.cli.output import say, say_json
 from policyguard.exit_codes import FINDINGS, OK
-from policyguard.sources import policy_set_of_folder
+from policyguard.policy_store.folder import policy_set_of_folder
 
 
 @click.command("check-engine")

@@ -15,10 +15,10 @@ from policyguard.cli.options import (
     settings,
 )
 from policyguard.cli.output import say, say_json
-from policyguard.decide.compile import compile_policy, policy_digest
+from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.keyfiles import read_private_key
 from policyguard.policy.bundle import seal
-from policyguard.sources import grants_of, policy_set_of_folder
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 
 
 @click.command("compile")

@@ -24,13 +24,13 @@ from policyguard.cli.options import json_option, passphrase, settings
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.init_ import example_policies
 from policyguard.cli.verbs.verify_ import read_trust
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.errors import PolicyGuardError, VerificationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 from policyguard.verify import verify, verify_origin
 
 NEEDED = {"pycasbin": (2, 8), "simpleeval": (1, 0, 8), "PyYAML": (6, 0, 3), "cryptography": (48,), "msgspec": (0, 22)}

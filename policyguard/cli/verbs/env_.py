@@ -26,7 +26,7 @@ from policyguard.cli.options import (
     write_new,
 )
 from policyguard.cli.output import say, say_json
-from policyguard.config_looks import EnvironmentLook
+from policyguard.config.measurement import EnvironmentLook
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.bytecode_compare import Progress
 from policyguard.evidence.environment import (

@@ -28,7 +28,7 @@ from policyguard.hooks.reviewing import hook_collectors
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
 from policyguard.once import considered
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 
 
 @click.command("explain")

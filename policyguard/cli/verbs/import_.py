@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from policyguard.casbin_compat.importer import import_casbin
 from policyguard.cli.options import json_option, write_new
 from policyguard.cli.output import say, say_json
-from policyguard.decide.casbin_import import import_casbin
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 
 FILE_NAME = "imported.yaml"
 MAX_MODEL_BYTES = 1_048_576

@@ -22,7 +22,7 @@ from policyguard.lint.formats.text import to_text
 from policyguard.lint.report import Report
 from policyguard.lint.runner import lint
 from policyguard.policy.files import read_folder
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 
 MAX_BASELINE_BYTES = 16_777_216
 

@@ -34,7 +34,7 @@ from policyguard.evidence.manifest import (
     verify_manifest,
 )
 from policyguard.keyfiles import read_private_key, read_public_key
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 
 folder_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
 producer_key_option = click.option(

@@ -24,7 +24,7 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verbs.verify_ import read_trust
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.exit_codes import BAD_DATA, DENIED
 from policyguard.guard import Guard

@@ -15,7 +15,7 @@ import click
 from policyguard.cli.jobs import digest_cache
 from policyguard.cli.options import cache_seal, json_option, settings
 from policyguard.cli.output import flat, say, say_json
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
 from policyguard.evidence.checkpoint_scan import Options, Progress, scan_paths

@@ -24,11 +24,11 @@ from policyguard.cli.options import (
     trust_option,
 )
 from policyguard.cli.output import say, say_json
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 from policyguard.values import EMPTY_MAP, Value
 from policyguard.verify import VerifiedDecision, verify
 

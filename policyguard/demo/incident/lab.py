@@ -30,7 +30,7 @@ from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.jobs import reviewing_collectors
 from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.verbs.init_ import lay_down
-from policyguard.config import Config, read_config
+from policyguard.config.file import Config, read_config
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import JobInputs
@@ -43,7 +43,7 @@ from policyguard.evidence.review import job_sought
 from policyguard.guard import Collectors, Guard
 from policyguard.keyfiles import read_private_key, write_public_key
 from policyguard.model.request import Request
-from policyguard.snapshots import load_snapshot, stamp_of
+from policyguard.policy_store.load import load_snapshot, stamp_of
 from policyguard.values import EMPTY_MAP, NANOSECONDS_PER_S, FrozenMap, Value, format_instant
 
 CONFIG = """

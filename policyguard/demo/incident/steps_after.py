@@ -21,7 +21,7 @@ from policyguard.evidence.manifest import (
     manifest_of,
     sign_manifest,
 )
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 from policyguard.verify import verify
 
 

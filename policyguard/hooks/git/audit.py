@@ -16,13 +16,13 @@ from policyguard.attest.statement import FactRecord, Predicate
 from policyguard.attest.trust import Trust
 from policyguard.audit.check import check_log
 from policyguard.audit.stores import Row, Store
-from policyguard.conditions.globs import glob
 from policyguard.errors import AuditError, EvidenceError, VerificationError
 from policyguard.evidence.gitdir import GitDir
 from policyguard.evidence.gitrefs import all_refs
 from policyguard.evidence.push_facts import NEW, OLD, REF
 from policyguard.hooks.git.baseline import Baseline
 from policyguard.hooks.git.ref_history import Finding, History, Look
+from policyguard.patterns.glob import glob
 from policyguard.values import Instant, canonical, parse_instant, sha256_digest
 from policyguard.verify import verify_envelope
 

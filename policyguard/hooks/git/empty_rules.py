@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from policyguard.conditions.functions import Failure, under
-from policyguard.conditions.globs import glob
-from policyguard.decide.pattern import domain_index
+from policyguard.conditions.queries import NOT, base_name, is_call, path_of
 from policyguard.decide.snapshot import CompiledRule, Snapshot
 from policyguard.errors import EvidenceError
 from policyguard.evidence.files import shown
 from policyguard.evidence.gitdir import GitDir
 from policyguard.evidence.gitobjects import files_of, open_objects, tree_of
 from policyguard.evidence.gitrefs import head, head_content
-from policyguard.lint.reading import NOT, base_name, is_call, path_of
 from policyguard.model.expression import Call, Constant, Expression, Quantifier, Variable, parts
 from policyguard.model.policy import EFFECTS, Approvers, Quorum
+from policyguard.patterns.glob import glob
+from policyguard.patterns.id_pattern import domain_index
 from policyguard.values import Instant
 
 TIMEOUT_S = 60.0

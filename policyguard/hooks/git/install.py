@@ -27,7 +27,7 @@ from policyguard.evidence.push_objects import find_store
 from policyguard.hooks.git.empty_rules import vacuous
 from policyguard.hooks.git.options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
 from policyguard.keyfiles import read_private_key
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 from policyguard.values import sha256_digest
 
 MARK = "# policyguard git hook, version 1; written by `policyguard repo install-hook`, not to be edited"

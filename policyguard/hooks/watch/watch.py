@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import msgspec
 
 from policyguard.audit.receipt import SignedDecision
-from policyguard.decide.redact import Redact
+from policyguard.decide.redaction import Redact
 from policyguard.errors import PolicyGuardError
 from policyguard.evidence.checkpoint import CHECKPOINTS
 from policyguard.evidence.collector import JobInputs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import is_call, text_of
 from policyguard.lint.context import Context
-from policyguard.lint.reading import is_call, text_of
 from policyguard.lint.rule import Hit
 from policyguard.lint.stars import matches_everything
 from policyguard.model.expression import Call, Constant, walk

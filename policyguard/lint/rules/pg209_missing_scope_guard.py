@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.decide.pattern import domain_index
+from policyguard.conditions.queries import Path, paths_read, paths_tested
 from policyguard.lint.context import Context
-from policyguard.lint.reading import Path, paths_read, paths_tested
 from policyguard.lint.rule import Hit
 from policyguard.model.policy import ANY_DOMAIN, Rule
+from policyguard.patterns.id_pattern import domain_index
 
 CODE = "PG209"
 NAME = "missing-scope-guard"

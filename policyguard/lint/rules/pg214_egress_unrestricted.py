@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import paths_read
 from policyguard.lint.context import Context
-from policyguard.lint.reading import paths_read
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import CLASSES, DATA_TYPES, EXPORT_VERBS, last_words, type_words, with_verb
 from policyguard.model.policy import Rule

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import MIRRORED, Path, base_name, paths_read
 from policyguard.lint.context import Context
-from policyguard.lint.reading import MIRRORED, Path, base_name, paths_read
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import QUANTITIES, START_VERBS, last_words, with_verb
 from policyguard.model.expression import Call, walk

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import Path, literals_equal_to, paths_read, text_of
 from policyguard.lint.context import Context
-from policyguard.lint.reading import Path, literals_equal_to, paths_read, text_of
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import START_VERBS, last_words, with_verb
 from policyguard.model.expression import Constant

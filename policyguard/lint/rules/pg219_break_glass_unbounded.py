@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import paths_read, paths_tested
 from policyguard.lint.context import Context
-from policyguard.lint.reading import paths_read, paths_tested
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import last_words, names_break_glass
 from policyguard.model.policy import Binding, Rule

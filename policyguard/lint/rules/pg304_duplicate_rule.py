@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import conjuncts
 from policyguard.lint.context import Context
-from policyguard.lint.reading import conjuncts
 from policyguard.lint.rule import Hit
 from policyguard.model.policy import Rule
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import AND, NOT, OR, base_name, is_call, leftmost, path_of
 from policyguard.lint.context import Context
-from policyguard.lint.reading import AND, NOT, OR, base_name, is_call, leftmost, path_of
 from policyguard.lint.rule import Hit
 from policyguard.model.expression import Call, Expression, Variable, walk
 

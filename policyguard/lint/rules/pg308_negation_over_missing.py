@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import NOT, Path, base_name, is_call, leftmost, nonempty_lists, path_of
 from policyguard.lint.context import Context
-from policyguard.lint.reading import NOT, Path, base_name, is_call, leftmost, nonempty_lists, path_of
 from policyguard.lint.rule import Hit
 from policyguard.model.expression import Call, Expression, Quantifier, walk
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import leftmost, nonempty_lists, path_of
 from policyguard.lint.context import Context
-from policyguard.lint.reading import leftmost, nonempty_lists, path_of
 from policyguard.lint.rule import Hit
 from policyguard.model.expression import Quantifier, walk
 

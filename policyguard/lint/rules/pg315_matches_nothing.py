@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import base_name, path_of, text_of
 from policyguard.lint.context import Context
-from policyguard.lint.reading import base_name, path_of, text_of
 from policyguard.lint.rule import Hit
 from policyguard.model.expression import Call, Constant, Expression, walk
 

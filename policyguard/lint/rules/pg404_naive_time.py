@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policyguard.conditions.queries import leftmost
 from policyguard.lint.context import Context
-from policyguard.lint.reading import leftmost
 from policyguard.lint.rule import Hit
 from policyguard.model.expression import Call, walk
 

@@ -33,14 +33,14 @@ from policyguard.cli.verbs.approve_.destinations import as_note, in_folder, in_l
 from policyguard.cli.verbs.approve_.listing import list_approvals
 from policyguard.cli.verbs.approve_.subjects import Approved, approved_by, limits_of, own_account, sought_by
 from policyguard.cli.verbs.verify_ import read_trust
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import RequestError
 from policyguard.evidence.approvals import Presented, vouched
 from policyguard.evidence.review import load_signers
 from policyguard.exit_codes import OK
 from policyguard.keyfiles import read_private_key
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 
 

@@ -16,13 +16,13 @@ from policyguard.audit.approvals import approval_leaf, approval_leaves, approval
 from policyguard.audit.log import Log
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.options import needed, passphrase, read_input, write_new
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approval_log import line_of
 from policyguard.evidence.approvals import MAX_FILE_BYTES, Presented, vouched
 from policyguard.evidence.notes import NOTES_REF
 from policyguard.keyfiles import read_private_key
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 from policyguard.values import sha256_digest
 
 MAX_SSH_KEY_BYTES = 65_536

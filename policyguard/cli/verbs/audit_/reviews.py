@@ -25,7 +25,7 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.verbs.verify_ import read_trust
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.collector import Collector
@@ -34,7 +34,7 @@ from policyguard.hooks.responses import decision_code, decision_data
 from policyguard.hooks.reviews import RESOURCE_TYPE, REVIEW_ACTION, ReviewCollector, Use, uses_of
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 from policyguard.values import Instant, format_instant
 
 MAX_NOTE_FILE_BYTES = 65_536

@@ -26,7 +26,7 @@ from policyguard.cli.options import (
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES
 from policyguard.cli.verbs.verify_ import read_trust
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.gitdir import GitDir
 from policyguard.evidence.push_objects import find_store
@@ -36,7 +36,7 @@ from policyguard.hooks.git.baseline import MAX_BASELINE_BYTES, Baseline, baselin
 from policyguard.hooks.git.install import installed, problems
 from policyguard.hooks.git.ref_history import Finding
 from policyguard.keyfiles import read_private_key
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
 _resource_option = click.option("--resource", help="Which resource it is; what its hooks say if not given.")

@@ -23,7 +23,7 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
-from policyguard.config import Config
+from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.files import shown
 from policyguard.evidence.gitdir import GitDir
@@ -40,7 +40,7 @@ from policyguard.hooks.git.options import KINDS, GitOptions
 from policyguard.hooks.responses import decision_data
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
-from policyguard.snapshots import load_snapshot
+from policyguard.policy_store.load import load_snapshot
 
 _REVIEW = ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "approval_log")
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from policyguard.decide.grants import Row
+from policyguard.decide.role_grants import Row
 from policyguard.errors import PolicyError
 from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
 from policyguard.values import Span

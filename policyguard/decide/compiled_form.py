@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from policyguard.conditions.ast import canonical_form, shape
-from policyguard.decide.grants import Grants
+from policyguard.decide.role_grants import Grants
 from policyguard.model.expression import Expression, Hole, walk
 from policyguard.model.facts import Assurance
 from policyguard.model.policy import PolicySet, Quorum, Rule, Schema

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policyguard.decide.casbin_conf import read_conf
-from policyguard.decide.casbin_definitions import read_definitions
-from policyguard.decide.casbin_documents import as_yaml, documents, rule
-from policyguard.decide.casbin_draft import Drafting
-from policyguard.decide.casbin_source import Source, role_like
+from policyguard.casbin_compat.conf import read_conf
+from policyguard.casbin_compat.definitions import read_definitions
+from policyguard.casbin_compat.documents import as_yaml, documents, rule
+from policyguard.casbin_compat.draft import Drafting
+from policyguard.casbin_compat.source import Source, role_like
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.values import Span
 

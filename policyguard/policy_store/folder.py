@@ -6,9 +6,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from policyguard.decide.casbin_intake import adapter_for, bindings_from_adapter
-from policyguard.decide.grants import Grants
-from policyguard.decide.roles import build_grants
+from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapter
+from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.role_grants import Grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.policy import Binding, BindingSource, PolicySet
 from policyguard.policy.files import load_folder

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from casbin import Model
 
-from policyguard.decide.casbin_intake import adapter_for, bindings_from_adapter
-from policyguard.decide.grants import ALWAYS, NAME, NEVER, REF, ROLE_PREFIX, Grants, Row, shown
-from policyguard.decide.separation import exclusion_errors
+from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapter
+from policyguard.decide.role_grants import ALWAYS, NAME, NEVER, REF, ROLE_PREFIX, Grants, Row, shown
+from policyguard.decide.separation_of_duty import exclusion_errors
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
 from policyguard.values import NO_SPAN, Span

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from policyguard.decide.index import CONTEXT, RESOURCE, SUBJECT, Demand, Key
+from policyguard.decide.index.tree import CONTEXT, RESOURCE, SUBJECT, Demand, Key
 from policyguard.model.expression import Call, Constant, Expression, Has, Hole, ListOf, Select, Variable
 
 _ENTITIES = {"subject": SUBJECT, "resource": RESOURCE, "context": CONTEXT}

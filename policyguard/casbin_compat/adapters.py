@@ -15,7 +15,7 @@ from casbin.model import Assertion
 from casbin.persist import Adapter
 from casbin.persist.adapters import FileAdapter
 
-from policyguard.decide.grants import NAME, REF, ROLE_PREFIX, shown
+from policyguard.decide.role_grants import NAME, REF, ROLE_PREFIX, shown
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
 from policyguard.model.policy import Binding
 from policyguard.values import Instant, Span, parse_instant
@@ -66,7 +66,7 @@ def adapter_for(kind: Literal["csv", "sqlalchemy"], location: str) -> Adapter:
     if kind == "csv":
         return FileAdapter(location)
     try:
-        from policyguard.decide.casbin_sqlalchemy import SQLAlchemyAdapter
+        from policyguard.casbin_compat.sqlalchemy_adapter import SQLAlchemyAdapter
     except ImportError as problem:
         raise ConfigurationError(
             "bindings from a database need SQLAlchemy", help="install `policyguard-engine[db]`"

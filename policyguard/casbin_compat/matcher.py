@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
 
-from policyguard.decide.casbin_conf import Text
+from policyguard.casbin_compat.conf import Text
 from policyguard.errors import PolicyError
 from policyguard.values import Span
 

@@ -33,7 +33,7 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
         raise ConfigurationError(f"{path}: no policies there: {_why(problem)}") from problem
     if stat.S_ISDIR(status.st_mode):
         # The loader's imports cost five times a whole decision process; only this branch pays for them.
-        loader: Any = import_module("policyguard.sources")
+        loader: Any = import_module("policyguard.policy_store.folder")
         snapshot: Snapshot = loader.snapshot_of_folder(import_module("pathlib").Path(path))
         return snapshot
     if not stat.S_ISREG(status.st_mode):

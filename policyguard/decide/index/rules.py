@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from policyguard.decide.demand import bind
-from policyguard.decide.index import CONTEXT, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, Node, Slot, build
-from policyguard.decide.pattern import DOMAIN, domain_index, is_aligned, literal_domain, literal_prefix
+from policyguard.decide.index.keys import bind
+from policyguard.decide.index.tree import CONTEXT, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, Node, Slot, build
 from policyguard.model.policy import Schema
+from policyguard.patterns.id_pattern import DOMAIN, domain_index, is_aligned, literal_domain, literal_prefix
 
 if TYPE_CHECKING:
     from policyguard.decide.snapshot import CompiledRule

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from policyguard.decide.casbin_conf import Row
-from policyguard.decide.casbin_draft import Draft, quoted
-from policyguard.decide.casbin_source import Source, role_like
+from policyguard.casbin_compat.conf import Row
+from policyguard.casbin_compat.draft import Draft, quoted
+from policyguard.casbin_compat.source import Source, role_like
 from policyguard.errors import PolicyError
 from policyguard.values import Span
 

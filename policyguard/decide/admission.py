@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from policyguard.conditions.times import parse_span
-from policyguard.decide.pattern import DOMAIN, compiled, domain_index
-from policyguard.decide.redact import redactor, traced_names
+from policyguard.decide.redaction import redactor, traced_names
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
+from policyguard.patterns.id_pattern import DOMAIN, compiled, domain_index
 from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, one_line, parse_instant
 
 Converter = Callable[[Any], Any]

@@ -19,7 +19,7 @@
     grants: {folder: grants, keys: ["ed25519:..."]}
     watch: {libraries: [/shared/kernels]}
 
-The last five say what is looked at beyond the command and its repository (`config_looks.py` reads them). Paths are
+The last five say what is looked at beyond the command and its repository (`config/measurement.py` reads them). Paths are
 relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
@@ -30,11 +30,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from policyguard.config_looks import LOOKS, NO_LOOKS, Looks, with_look
+from policyguard.config.measurement import LOOKS, NO_LOOKS, Looks, with_look
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
-from policyguard.snapshots import read_bounded
+from policyguard.policy_store.load import read_bounded
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"

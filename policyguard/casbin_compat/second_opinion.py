@@ -19,12 +19,12 @@ from casbin import Enforcer
 
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
-from policyguard.decide.admit import Admitted, Malformed, gates, known_well
-from policyguard.decide.grants import ALWAYS, NEVER, ROLE_PREFIX, Grants, Row
-from policyguard.decide.pattern import is_aligned
+from policyguard.decide.admission import Admitted, Malformed, gates, known_well
 from policyguard.decide.quorum import gaps
+from policyguard.decide.role_grants import ALWAYS, NEVER, ROLE_PREFIX, Grants, Row
 from policyguard.model.facts import Facts
 from policyguard.model.policy import ANY_DOMAIN, PolicySet, Rule
+from policyguard.patterns.id_pattern import is_aligned
 from policyguard.values import Instant
 
 MODEL = """\

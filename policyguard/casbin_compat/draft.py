@@ -9,10 +9,10 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from policyguard.decide.casbin_conf import Row
-from policyguard.decide.casbin_matcher import Alternative, Atom, Operand
-from policyguard.decide.casbin_patterns import glob_regex, key_match2_regex, key_match_prefix
-from policyguard.decide.casbin_source import Source
+from policyguard.casbin_compat.conf import Row
+from policyguard.casbin_compat.matcher import Alternative, Atom, Operand
+from policyguard.casbin_compat.patterns import glob_regex, key_match2_regex, key_match_prefix
+from policyguard.casbin_compat.source import Source
 from policyguard.errors import PolicyError
 
 _ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policyguard.decide.casbin_conf import Conf, Text
-from policyguard.decide.casbin_matcher import Alternative, alternatives
+from policyguard.casbin_compat.conf import Conf, Text
+from policyguard.casbin_compat.matcher import Alternative, alternatives
 from policyguard.errors import PolicyError
 from policyguard.values import Span
 

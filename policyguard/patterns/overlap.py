@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from policyguard.decide.pattern import DOMAIN
+from policyguard.patterns.id_pattern import DOMAIN
 from policyguard.policy.scalars import shown
 
 _PART = re.compile(r"[^\s/{}\[\]?\\]+")

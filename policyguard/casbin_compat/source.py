@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from policyguard.decide.casbin_conf import Row, read_rows
-from policyguard.decide.casbin_definitions import Definitions
-from policyguard.decide.casbin_matcher import Alternative, Atom, Operand
-from policyguard.decide.casbin_patterns import words
+from policyguard.casbin_compat.conf import Row, read_rows
+from policyguard.casbin_compat.definitions import Definitions
+from policyguard.casbin_compat.matcher import Alternative, Atom, Operand
+from policyguard.casbin_compat.patterns import words
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.values import Span
 
