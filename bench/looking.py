@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from policyguard.demo.incident.weights import tensor_pickle
-from policyguard.evidence.checkpoint_digest import key_of
-from policyguard.evidence.checkpoint_scan import Options, scan_file
-from policyguard.evidence.environment import Baseline, verify_environment
-from policyguard.evidence.environment_bytecode import judge_bytecode
-from policyguard.evidence.environment_cache import FileCache
-from policyguard.evidence.environment_files import list_files
+from policyguard.environment.bytecode import judge_bytecode
+from policyguard.environment.cache import FileCache
+from policyguard.environment.listing import list_files
+from policyguard.environment.report import Baseline, verify_environment
+from policyguard.scan.digest_cache import key_of
+from policyguard.scan.files import Options, scan_file
 
 FILES, MEAN_BYTES, GIB = 3_000, 40_000, 1 << 30
 MEAN_FUNCTIONS = 40

@@ -12,13 +12,11 @@ from policyguard.cli.output import say
 from policyguard.config.file import Config
 from policyguard.config.measurement import EnvironmentLook, Looks
 from policyguard.decide.snapshot import Snapshot
+from policyguard.environment.report import EnvironmentCollector
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
-from policyguard.evidence.checkpoint_digest import DigestCache
-from policyguard.evidence.checkpoint_scan import Options
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
-from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
@@ -33,6 +31,8 @@ from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
 from policyguard.policy_store.load import load_snapshot
+from policyguard.scan.digest_cache import DigestCache
+from policyguard.scan.files import Options
 
 MAX_JOB_BYTES = 262_144
 

@@ -15,7 +15,7 @@ import click
 from policyguard.attest.keys import PublicKey
 from policyguard.config.file import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
-from policyguard.evidence.sealed import SEAL_PURPOSE
+from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Collectors, Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE

@@ -18,9 +18,9 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.output import say
 from policyguard.cli.verbs.init_ import lay_down
+from policyguard.environment.listing import list_files
+from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.environment import make_baseline
-from policyguard.evidence.environment_files import list_files
 from policyguard.evidence.job import ENVIRONMENT_DOORS
 from policyguard.exit_codes import DENIED, FINDINGS, OK
 from policyguard.keyfiles import write_public_key

@@ -13,8 +13,8 @@ from policyguard.audit.approvals import approval_leaves, approval_line
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
 from policyguard.evidence.approvals import Presented, Refusal
-from policyguard.evidence.files import shown
 from policyguard.evidence.notes import note_line, presented_line
+from policyguard.fs.safe_open import shown
 
 
 def logged_approvals(path: str | os.PathLike[str]) -> Iterator[Presented | Refusal]:

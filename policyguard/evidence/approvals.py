@@ -27,7 +27,7 @@ from policyguard.attest.dsse import pae, parse, quoted
 from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.attest.sshsig import MAX_ARMOUR_BYTES, SshKey, SshSignatureError, parse_signature
 from policyguard.errors import EvidenceError, VerificationError
-from policyguard.evidence.files import read_small, shown
+from policyguard.fs.safe_open import read_small, shown
 from policyguard.model.facts import Approval, Assurance
 from policyguard.model.policy import Person
 from policyguard.values import Instant, sha256_digest

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from policyguard.attest.keys import PublicKey
 from policyguard.errors import EvidenceError, VerificationError
-from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
-from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.files import open_resolved, shown
-from policyguard.evidence.hub import inspect_repository
-from policyguard.evidence.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, check_files, verify_manifest
+from policyguard.fs.safe_open import open_resolved, shown
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.scan.files import Options, scan_paths
+from policyguard.scan.findings import CheckpointScan, Verdict
+from policyguard.scan.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, check_files, verify_manifest
+from policyguard.scan.model_repository import inspect_repository
 from policyguard.values import FrozenMap, Instant, Value
 
 CHECKPOINTS = "resource.checkpoints"

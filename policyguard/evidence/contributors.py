@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator
 from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.errors import EvidenceError
-from policyguard.evidence.files import shown
-from policyguard.evidence.gitobjects import ObjectReader
-from policyguard.evidence.push_gpg import PGP_BEGIN, Keyring
+from policyguard.fs.safe_open import shown
+from policyguard.git.gpg import PGP_BEGIN, Keyring
+from policyguard.git.objects import ObjectReader
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 GIT_NAMESPACE = "git"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.checkpoint import Producers, attested, others_may_write
-from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
-from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.scan.files import Options, scan_paths
+from policyguard.scan.findings import CheckpointScan, Verdict
 from policyguard.values import Instant, Value
 
 

@@ -18,7 +18,7 @@ from policyguard.attest.dsse import check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.files import read_small, shown
+from policyguard.fs.safe_open import read_small, shown
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import MAX_INTEGER, FrozenMap, Instant, canonical, format_instant, parse_instant

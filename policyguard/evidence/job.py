@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.files import file_record, shown
+from policyguard.fs.safe_open import file_record, shown
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, Value

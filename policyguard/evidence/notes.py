@@ -14,9 +14,9 @@ import msgspec
 from policyguard.attest.keys import decode_base64, encode_base64
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import MAX_FILE_BYTES, Presented, Refusal
-from policyguard.evidence.gitdir import GitDir
-from policyguard.evidence.gitobjects import Entry, ObjectReader, parse_tree, tree_of
-from policyguard.evidence.gitrefs import ref_id
+from policyguard.git.directory import GitDir
+from policyguard.git.objects import Entry, ObjectReader, parse_tree, tree_of
+from policyguard.git.refs import ref_id
 
 NOTES_REF = b"refs/notes/policyguard-approvals"
 MAX_NOTE_BYTES = 1 << 20

@@ -18,14 +18,14 @@ from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals import Presented, Refusal
 from policyguard.evidence.contributors import Commit, commit_accounts, signature_account
-from policyguard.evidence.files import read_small, shown
-from policyguard.evidence.gitdir import MAX_PACKED_REFS_BYTES, GitDir
-from policyguard.evidence.gitobjects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
-from policyguard.evidence.gitrefs import head, history_doors, in_reftable, ref_id
 from policyguard.evidence.notes import note_approvals
-from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.push_nonce import Nonces, nonces_of
 from policyguard.evidence.push_objects import Trees, find_store, shallow_file
+from policyguard.fs.safe_open import read_small, shown
+from policyguard.git.directory import MAX_PACKED_REFS_BYTES, GitDir
+from policyguard.git.gpg import Keyring
+from policyguard.git.objects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
+from policyguard.git.refs import head, history_doors, in_reftable, ref_id
 
 MAX_UPDATES = 1_000
 MAX_PATHS = 50_000

@@ -18,8 +18,8 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policyguard.evidence.gitdir import GitDir, config_text
-from policyguard.evidence.gitobjects import config_values, git_program
+from policyguard.git.directory import GitDir, config_text
+from policyguard.git.objects import config_values, git_program
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 DEFAULT_AGE_S = 3_600

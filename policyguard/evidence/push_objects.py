@@ -12,9 +12,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 
 from policyguard.errors import EvidenceError
-from policyguard.evidence.files import read_small, shown
-from policyguard.evidence.gitdir import MAX_SMALL_FILE_BYTES, GitDir, bare_gitdir, find_gitdir
-from policyguard.evidence.gitobjects import MAX_DEPTH, TREE, Entry, ObjectReader, parse_tree
+from policyguard.fs.safe_open import read_small, shown
+from policyguard.git.directory import MAX_SMALL_FILE_BYTES, GitDir, bare_gitdir, find_gitdir
+from policyguard.git.objects import MAX_DEPTH, TREE, Entry, ObjectReader, parse_tree
 
 _CACHED_TREES = 256
 """Trees kept parsed: neighbours in history share most of theirs."""

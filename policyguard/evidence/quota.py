@@ -16,7 +16,7 @@ import msgspec
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.files import read_small, shown
+from policyguard.fs.safe_open import read_small, shown
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import MAX_INTEGER, Instant, parse_instant

@@ -16,12 +16,12 @@ import msgspec
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.files import shown
-from policyguard.evidence.gitdir import GitDir, config_text, find_gitdir
-from policyguard.evidence.gitobjects import config_values
-from policyguard.evidence.gitrefs import head, history_doors
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
-from policyguard.evidence.worktree import Findings, compare
+from policyguard.fs.safe_open import shown
+from policyguard.git.directory import GitDir, config_text, find_gitdir
+from policyguard.git.objects import config_values
+from policyguard.git.refs import head, history_doors
+from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, Value

@@ -22,14 +22,14 @@ from policyguard.evidence.approval_log import logged_approvals
 from policyguard.evidence.approvals import Presented, Refusal, examine, folder_approvals
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.contributors import contributors_of
-from policyguard.evidence.files import open_resolved, read_all, shown
-from policyguard.evidence.gitdir import find_gitdir
-from policyguard.evidence.gitobjects import ObjectReader, open_objects
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.notes import note_approvals
-from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.repository import CODE, look_at
 from policyguard.evidence.uncommitted import UNCOMMITTED
+from policyguard.fs.safe_open import open_resolved, read_all, shown
+from policyguard.git.directory import find_gitdir
+from policyguard.git.gpg import Keyring
+from policyguard.git.objects import ObjectReader, open_objects
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant

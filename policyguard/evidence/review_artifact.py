@@ -13,12 +13,12 @@ from policyguard.attest.approval import Sought
 from policyguard.attest.manifest_statement import root_digest
 from policyguard.errors import EvidenceError, PolicyGuardError
 from policyguard.evidence.approvals import examine
-from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.manifest import measured
 from policyguard.evidence.review import UNCONFIGURED, ReviewFiles, load_signers, runner_account
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
+from policyguard.scan.files import Options, scan_paths
+from policyguard.scan.manifest import measured
 from policyguard.values import Instant
 
 Digest = Callable[[], str]

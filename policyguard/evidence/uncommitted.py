@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable
 
 from policyguard.errors import EvidenceError
-from policyguard.evidence.files import file_record, kind_of, shown
-from policyguard.evidence.gitdir import gitdir_of
-from policyguard.evidence.gitrefs import head
+from policyguard.fs.safe_open import file_record, kind_of, shown
+from policyguard.git.directory import gitdir_of
+from policyguard.git.refs import head
 from policyguard.values import FrozenMap
 
 UNCOMMITTED = "resource.uncommitted"

@@ -23,10 +23,10 @@ from policyguard.evidence.contributors import (
     commits_since,
     contributors_of,
 )
-from policyguard.evidence.gitdir import find_gitdir
-from policyguard.evidence.gitobjects import ObjectReader, open_objects
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.review import ReviewedRepositoryCollector
+from policyguard.git.directory import find_gitdir
+from policyguard.git.objects import ObjectReader, open_objects
 from tests.attacks.approvals_lab import KEYS, NOW, SNAPSHOT, Lab, because, codes, make_lab
 from tests.attacks.git_lab import git
 

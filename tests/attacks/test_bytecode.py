@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.evidence.bytecode_compiler import Compiler
-from policyguard.evidence.bytecode_worker import LOST
-from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.environment import (
+from policyguard.environment.bytecode import Judged, judge_bytecode
+from policyguard.environment.cache import FileCache
+from policyguard.environment.compiler import Compiler
+from policyguard.environment.compiler_worker import LOST
+from policyguard.environment.listing import MAX_BYTECODE_BYTES, list_files
+from policyguard.environment.marshal_reader import MAX_DEPTH
+from policyguard.environment.report import (
     ENVIRONMENT,
     Baseline,
     EnvironmentCollector,
@@ -29,10 +32,7 @@ from policyguard.evidence.environment import (
     read_baseline,
     verify_environment,
 )
-from policyguard.evidence.environment_bytecode import Judged, judge_bytecode
-from policyguard.evidence.environment_cache import FileCache
-from policyguard.evidence.environment_files import MAX_BYTECODE_BYTES, list_files
-from policyguard.evidence.marshalled import MAX_DEPTH
+from policyguard.evidence.collector import JobInputs
 from policyguard.model.request import Request
 from tests.attacks.test_job_environment import age, install
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.archive_source import BytesSource
-from policyguard.evidence.checkpoint_content import scan_content
-from policyguard.evidence.checkpoint_report import Findings, Verdict
-from policyguard.evidence.checkpoint_scan import scan_file
+from policyguard.scan.content import scan_content
+from policyguard.scan.files import scan_file
+from policyguard.scan.findings import Findings, Verdict
+from policyguard.scan.source import BytesSource
 from tests.attacks.checkpoint_lab import (
     CERTAIN,
     EVIL,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.archive_source import BytesSource
-from policyguard.evidence.checkpoint_content import scan_content
-from policyguard.evidence.checkpoint_report import Findings, Limits, Verdict
-from policyguard.evidence.checkpoint_scan import scan_file
-from policyguard.evidence.checkpoint_template import check_template
+from policyguard.scan.content import scan_content
+from policyguard.scan.files import scan_file
+from policyguard.scan.findings import Findings, Limits, Verdict
+from policyguard.scan.formats.chat_template import check_template
+from policyguard.scan.source import BytesSource
 from tests.attacks.checkpoint_lab import EVIL, npy, tarred, zipped
 from tests.attacks.formats_lab import BROKEN, GOOD, HOSTILE, keras, layer, page, parquet
 

@@ -14,10 +14,10 @@ import pytest
 
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.gitdir import GitDir, bare_gitdir, find_gitdir
-from policyguard.evidence.gitrefs import all_refs, head, head_content, history_doors, ref_id
 from policyguard.evidence.push import PushReader, RefUpdate
-from policyguard.evidence.reftable import records, stacked_refs
+from policyguard.git.directory import GitDir, bare_gitdir, find_gitdir
+from policyguard.git.refs import all_refs, head, head_content, history_doors, ref_id
+from policyguard.git.reftable import records, stacked_refs
 
 DATA = Path(__file__).parents[1] / "data" / "reftable"
 

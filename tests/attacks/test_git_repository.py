@@ -13,8 +13,8 @@ import pytest
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.gitobjects import parse_tree
 from policyguard.evidence.repository import CODE, RepositoryCollector
+from policyguard.git.objects import parse_tree
 from tests.attacks.git_lab import REQUEST, Lab, git, make_lab
 
 

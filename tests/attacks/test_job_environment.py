@@ -16,9 +16,9 @@ import pytest
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
-from policyguard.errors import EvidenceError
-from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.environment import (
+from policyguard.environment.cache import RACY_NS, FileCache
+from policyguard.environment.listing import Listing, list_files
+from policyguard.environment.report import (
     ENVIRONMENT,
     PAYLOAD_TYPE,
     Baseline,
@@ -29,8 +29,8 @@ from policyguard.evidence.environment import (
     verify_environment,
     who_changed,
 )
-from policyguard.evidence.environment_cache import RACY_NS, FileCache
-from policyguard.evidence.environment_files import Listing, list_files
+from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import JobInputs
 from policyguard.model.request import Request
 from policyguard.values import canonical
 

@@ -10,8 +10,8 @@ import pytest
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.files import file_record, open_regular, read_all
 from policyguard.evidence.job import JobCollector
+from policyguard.fs.safe_open import file_record, open_regular, read_all
 from policyguard.model.request import Request
 
 REQUEST = Request.of("user:mallory", "job:submit", "job:team/vision/run-17")

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from policyguard.evidence.archive_source import BytesSource
-from policyguard.evidence.checkpoint_content import scan_content
-from policyguard.evidence.checkpoint_report import REASONS, Findings, Verdict
-from policyguard.evidence.checkpoint_scan import scan_file, scan_paths
-from policyguard.evidence.pickle_allowlist import judged
+from policyguard.scan.content import scan_content
+from policyguard.scan.files import scan_file, scan_paths
+from policyguard.scan.findings import REASONS, Findings, Verdict
+from policyguard.scan.pickles.allowlist import judged
+from policyguard.scan.source import BytesSource
 from tests.attacks.checkpoint_lab import HOSTILE, calls, calls_stacked
 
 TABLES = Path(__file__).parents[1] / "data" / "corpora"

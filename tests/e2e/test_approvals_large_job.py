@@ -16,8 +16,8 @@ import pytest
 
 from policyguard.attest.approval import NAMESPACE
 from policyguard.cli.verbs.init_ import lay_down
-from policyguard.evidence.environment import make_baseline
-from policyguard.evidence.environment_files import list_files
+from policyguard.environment.listing import list_files
+from policyguard.environment.report import make_baseline
 from policyguard.keyfiles import read_private_key
 from policyguard.values import format_instant
 from tests.attacks.git_lab import git

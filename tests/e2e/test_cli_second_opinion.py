@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.checkpoint_report import Verdict
-from policyguard.evidence.checkpoint_scan import Options, scan_file, scan_paths
-from policyguard.evidence.second_opinion import SecondOpinion
+from policyguard.scan.files import Options, scan_file, scan_paths
+from policyguard.scan.findings import Verdict
+from policyguard.scan.picklescan import SecondOpinion
 from tests.attacks.checkpoint_lab import EVIL, HOSTILE, calls, torch_zip, zipped
 from tests.e2e.cli_lab import CliLab
 

@@ -17,7 +17,7 @@ from policyguard.attest.note import NoteKey
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.group import run
-from policyguard.evidence.gitdir import bare_gitdir
+from policyguard.git.directory import bare_gitdir
 from policyguard.hooks.git.audit import Audited, Subject, audit
 from policyguard.hooks.git.baseline import parse_baseline
 from policyguard.keyfiles import read_private_key, write_private_key

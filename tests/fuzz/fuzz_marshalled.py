@@ -10,8 +10,8 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["policyguard.evidence.marshalled"]):
-    from policyguard.evidence.marshalled import MAX_DEPTH, Malformed, Numbers, read
+with atheris.instrument_imports(include=["policyguard.environment.marshal_reader"]):
+    from policyguard.environment.marshal_reader import MAX_DEPTH, Malformed, Numbers, read
 
 
 def one_input(data: bytes) -> None:

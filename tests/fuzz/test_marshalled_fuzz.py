@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.marshalled import Malformed, Numbers, read
+from policyguard.environment.marshal_reader import Malformed, Numbers, read
 
 TESTS = Path(__file__).parents[1]
 

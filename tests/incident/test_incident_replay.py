@@ -12,7 +12,7 @@ from policyguard.demo.incident import replay
 from policyguard.demo.incident.lab import Lab
 from policyguard.demo.incident.story import Outcome, Story
 from policyguard.demo.incident.weights import write_hostile, write_weights
-from policyguard.evidence.checkpoint_scan import scan_file
+from policyguard.scan.files import scan_file
 
 NAMES = (
     "rights", "weights", "backdoor", "patch", "scale", "framework", "kills", "colleagues_weights", "reverted",

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.signers import Signers
+from policyguard.environment.report import EnvironmentCollector
 from policyguard.errors import EvidenceError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
-from policyguard.evidence.environment import EnvironmentCollector
 from policyguard.evidence.grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector

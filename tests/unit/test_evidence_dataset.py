@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.evidence.checkpoint_scan import scan_paths
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
-from policyguard.evidence.manifest import MANIFEST_NAME, manifest_of, sign_manifest
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
+from policyguard.scan.files import scan_paths
+from policyguard.scan.manifest import MANIFEST_NAME, manifest_of, sign_manifest
 
 KEY = PrivateKey.generate(b"d" * 32)
 OWNER = "service:annotation"

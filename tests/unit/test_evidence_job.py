@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.files import shown
 from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector, environment_doors, resolve_executable
+from policyguard.fs.safe_open import shown
 from policyguard.model.facts import Assurance
 from policyguard.model.request import Request, request_digest
 from policyguard.values import FrozenMap

@@ -12,9 +12,9 @@ import pytest
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.jobs import job_collectors
 from policyguard.config.measurement import NO_LOOKS
+from policyguard.environment.listing import list_files
+from policyguard.environment.report import EnvironmentCollector, make_baseline
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.evidence.environment import EnvironmentCollector, make_baseline
-from policyguard.evidence.environment_files import list_files
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.evidence.uncompared import BASELINE
 from policyguard.model.facts import Facts

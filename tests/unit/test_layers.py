@@ -33,7 +33,7 @@ DOORS = {
     "click": {"cli/"},
     "rich": {"cli/"},
     "sqlalchemy": {"decide/casbin_"},
-    "picklescan": {"evidence/second_opinion.py"},
+    "picklescan": {"scan/picklescan.py"},
 }
 
 PURE_ROOMS = ("model/", "conditions/", "decide/", "attest/", "lint/", "verify.py", "audit/merkle.py",

@@ -11,8 +11,8 @@ from types import CodeType
 
 import pytest
 
-from policyguard.evidence import marshalled
-from policyguard.evidence.marshalled import MAX_DEPTH, Malformed, Numbers, TooDeep, read
+from policyguard.environment import marshal_reader as marshalled
+from policyguard.environment.marshal_reader import MAX_DEPTH, Malformed, Numbers, TooDeep, read
 
 SOURCE = """
 '''A module.'''

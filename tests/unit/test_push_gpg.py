@@ -19,9 +19,9 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import Signed, read_certificate
-from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.push_nonce import Nonces
 from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.git.gpg import Keyring
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from tests.attacks.git_lab import git

@@ -11,12 +11,12 @@ import pytest
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
-from policyguard.evidence.checkpoint_digest import QUIET_S, DigestCache, filesystem_of, key_of
-from policyguard.evidence.checkpoint_scan import Options, scan_paths
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.evidence.manifest import MANIFEST_NAME, manifest_of, sign_manifest
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
+from policyguard.scan.digest_cache import QUIET_S, DigestCache, filesystem_of, key_of
+from policyguard.scan.files import Options, scan_paths
+from policyguard.scan.manifest import MANIFEST_NAME, manifest_of, sign_manifest
 from tests.attacks.checkpoint_lab import EVIL, GOOD, STORAGE, safetensors, torch_zip
 
 KEY = PrivateKey.generate(b"k" * 32)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.checkpoint_report import Verdict
-from policyguard.evidence.checkpoint_scan import scan_file
+from policyguard.scan.files import scan_file
+from policyguard.scan.findings import Verdict
 
 
 def codes(folder: Path, text: str, name: str = "config.json") -> tuple[Verdict, set[str]]:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyguard.evidence.archive_source import BytesSource, Cursor, Truncated
-from policyguard.evidence.checkpoint_content import scan_content
-from policyguard.evidence.checkpoint_report import Findings, Limits, Verdict
-from policyguard.evidence.checkpoint_scan import scan_file
-from policyguard.evidence.pickle_machine import Broken, Machine
+from policyguard.scan.content import scan_content
+from policyguard.scan.files import scan_file
+from policyguard.scan.findings import Findings, Limits, Verdict
+from policyguard.scan.pickles.machine import Broken, Machine
+from policyguard.scan.source import BytesSource, Cursor, Truncated
 from tests.attacks.checkpoint_lab import CERTAIN, EVIL, GOOD, HOSTILE
 
 FILES = Path(__file__).parents[1] / "data" / "scan"

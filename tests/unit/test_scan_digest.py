@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.archive_source import Truncated
-from policyguard.evidence.checkpoint_digest import QUIET_S, DigestCache, filesystem_of, sha256_of
-from policyguard.evidence.checkpoint_scan import Options, scan_file, scan_paths
+from policyguard.scan.digest_cache import QUIET_S, DigestCache, filesystem_of, sha256_of
+from policyguard.scan.files import Options, scan_file, scan_paths
+from policyguard.scan.source import Truncated
 from tests.attacks.checkpoint_lab import GOOD, STORAGE, torch_zip
 
 DATA = torch_zip(GOOD, **STORAGE)

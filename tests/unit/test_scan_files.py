@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.checkpoint_report import REASONS, Limits, Verdict, shown
-from policyguard.evidence.checkpoint_scan import CheckpointScan, Options, scan_file, scan_paths
+from policyguard.scan.files import CheckpointScan, Options, scan_file, scan_paths
+from policyguard.scan.findings import REASONS, Limits, Verdict, shown
 from policyguard.values import freeze
 from tests.attacks.checkpoint_lab import GOOD, STORAGE, torch_zip
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from policyguard.evidence.archive_source import BytesSource
 from policyguard.evidence.checkpoint import family, named_family
-from policyguard.evidence.checkpoint_content import scan_content
-from policyguard.evidence.checkpoint_onnx_fields import CONTRIBUTED, OWN_DOMAINS
-from policyguard.evidence.checkpoint_report import Findings, Verdict
-from policyguard.evidence.checkpoint_scan import scan_file
+from policyguard.scan.content import scan_content
+from policyguard.scan.files import scan_file
+from policyguard.scan.findings import Findings, Verdict
+from policyguard.scan.formats.onnx_fields import CONTRIBUTED, OWN_DOMAINS
+from policyguard.scan.source import BytesSource
 from tests.attacks.formats_lab import layer, model
 
 FILES = Path(__file__).parents[1] / "data" / "scan" / "benign"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.hub import HubRepository, inspect_repository, is_pinned, load_problem
+from policyguard.scan.model_repository import HubRepository, inspect_repository, is_pinned, load_problem
 from policyguard.values import freeze
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from policyguard.evidence.archive_source import BytesSource
-from policyguard.evidence.checkpoint_content import scan_content
-from policyguard.evidence.checkpoint_report import Findings, Verdict
-from policyguard.evidence.checkpoint_scan import scan_file, scan_paths
-from policyguard.evidence.pickle_allowlist import ALLOWED, modern
+from policyguard.scan.content import scan_content
+from policyguard.scan.files import scan_file, scan_paths
+from policyguard.scan.findings import Findings, Verdict
+from policyguard.scan.pickles.allowlist import ALLOWED, modern
+from policyguard.scan.source import BytesSource
 from tests.attacks.checkpoint_lab import EVIL, safetensors_polyglot
 
 FILES = Path(__file__).parents[1] / "data" / "scan"

@@ -16,8 +16,8 @@ from policyguard.attest.dsse import Envelope, parse, sign
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import PAYLOAD_TYPE
 from policyguard.errors import EvidenceError, VerificationError
-from policyguard.evidence.checkpoint_scan import scan_paths
-from policyguard.evidence.manifest import (
+from policyguard.scan.files import scan_paths
+from policyguard.scan.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     Manifest,

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from policyguard.attest.keys import PrivateKey
+from policyguard.environment.cache import KIND, RACY_NS, FileCache, Remembered
+from policyguard.environment.listing import list_files
 from policyguard.errors import EvidenceError
-from policyguard.evidence.checkpoint_digest import QUIET_S, DigestCache, filesystem_of
-from policyguard.evidence.checkpoint_scan import Options, scan_file
-from policyguard.evidence.environment_cache import KIND, RACY_NS, FileCache, Remembered
-from policyguard.evidence.environment_files import list_files
-from policyguard.evidence.sealed import SEAL_PURPOSE, sealed, unsealed
+from policyguard.fs.sealed import SEAL_PURPOSE, sealed, unsealed
+from policyguard.scan.digest_cache import QUIET_S, DigestCache, filesystem_of
+from policyguard.scan.files import Options, scan_file
 from tests.attacks.checkpoint_lab import GOOD, STORAGE, torch_zip
 
 KEY = PrivateKey.generate(b"\x44" * 32).derive(SEAL_PURPOSE)
@@ -163,7 +163,7 @@ def test_a_cache_that_is_no_file_is_refused(prefix: Path, kind: str) -> None:
 
 WRITER = """
 import sys
-from policyguard.evidence.environment_cache import FileCache
+from policyguard.environment.cache import FileCache
 for number in range(30):
     cache = FileCache(sys.argv[1], bytes(32))
     assert not cache.doubt, cache.doubt

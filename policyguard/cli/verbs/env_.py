@@ -27,9 +27,12 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say, say_json
 from policyguard.config.measurement import EnvironmentLook
-from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.bytecode_compare import Progress
-from policyguard.evidence.environment import (
+from policyguard.environment.bytecode import REASONS, Finding, judge_bytecode
+from policyguard.environment.cache import FileCache
+from policyguard.environment.compilers import Progress
+from policyguard.environment.listing import list_files
+from policyguard.environment.owners import owners_of
+from policyguard.environment.report import (
     MAX_BASELINE_BYTES,
     Baseline,
     EnvironmentReport,
@@ -39,12 +42,9 @@ from policyguard.evidence.environment import (
     verify_environment,
     who_changed,
 )
-from policyguard.evidence.environment_bytecode import REASONS, Finding, judge_bytecode
-from policyguard.evidence.environment_cache import FileCache
-from policyguard.evidence.environment_files import list_files
-from policyguard.evidence.environment_owners import owners_of
-from policyguard.evidence.files import read_small
+from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.fs.safe_open import read_small
 from policyguard.keyfiles import read_private_key, read_public_key
 
 SECTIONS = {

@@ -20,9 +20,11 @@ from policyguard.cli.options import (
 from policyguard.cli.output import flat, say, say_json
 from policyguard.cli.verbs.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
-from policyguard.evidence.checkpoint_report import Verdict
-from policyguard.evidence.checkpoint_scan import scan_paths
-from policyguard.evidence.manifest import (
+from policyguard.keyfiles import read_private_key, read_public_key
+from policyguard.policy_store.load import read_bounded
+from policyguard.scan.files import scan_paths
+from policyguard.scan.findings import Verdict
+from policyguard.scan.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -33,8 +35,6 @@ from policyguard.evidence.manifest import (
     sign_manifest,
     verify_manifest,
 )
-from policyguard.keyfiles import read_private_key, read_public_key
-from policyguard.policy_store.load import read_bounded
 
 folder_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
 producer_key_option = click.option(

@@ -17,10 +17,10 @@ from policyguard.cli.options import cache_seal, json_option, settings
 from policyguard.cli.output import flat, say, say_json
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.checkpoint_report import CheckpointScan, Verdict
-from policyguard.evidence.checkpoint_scan import Options, Progress, scan_paths
-from policyguard.evidence.second_opinion import SecondOpinion
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.scan.files import Options, Progress, scan_paths
+from policyguard.scan.findings import CheckpointScan, Verdict
+from policyguard.scan.picklescan import SecondOpinion
 
 _COLOURS = {Verdict.CLEAN: "green", Verdict.UNKNOWN: "yellow", Verdict.HOSTILE: "red"}
 _MOST_GLOBALS = 8

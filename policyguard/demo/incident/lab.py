@@ -31,15 +31,15 @@ from policyguard.cli.jobs import reviewing_collectors
 from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.verbs.init_ import lay_down
 from policyguard.config.file import Config, read_config
+from policyguard.environment.bytecode import judge_bytecode
+from policyguard.environment.listing import list_files
+from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.channel import ChannelCollector
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.environment import make_baseline
-from policyguard.evidence.environment_bytecode import judge_bytecode
-from policyguard.evidence.environment_files import list_files
-from policyguard.evidence.gitdir import find_gitdir
 from policyguard.evidence.repository import code_record
 from policyguard.evidence.review import job_sought
+from policyguard.git.directory import find_gitdir
 from policyguard.guard import Collectors, Guard
 from policyguard.keyfiles import read_private_key, write_public_key
 from policyguard.model.request import Request

@@ -12,8 +12,9 @@ from policyguard.demo.incident.lab import Lab, eventually
 from policyguard.demo.incident.running import WATCH_S, Running, entry_of, words_of
 from policyguard.demo.incident.story import Story
 from policyguard.demo.incident.weights import write_weights
-from policyguard.evidence.checkpoint_scan import scan_paths
-from policyguard.evidence.manifest import (
+from policyguard.policy_store.load import load_snapshot
+from policyguard.scan.files import scan_paths
+from policyguard.scan.manifest import (
     MANIFEST_NAME,
     Manifest,
     check_files,
@@ -21,7 +22,6 @@ from policyguard.evidence.manifest import (
     manifest_of,
     sign_manifest,
 )
-from policyguard.policy_store.load import load_snapshot
 from policyguard.verify import verify
 
 

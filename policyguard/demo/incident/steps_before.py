@@ -14,10 +14,10 @@ from policyguard.demo.incident.lab import Lab, eventually, run_unguarded
 from policyguard.demo.incident.running import Running, entry_of, words_of
 from policyguard.demo.incident.story import Story
 from policyguard.demo.incident.weights import LOAD, has_torch, write_hostile
-from policyguard.evidence.environment import compare, make_baseline, who_changed
-from policyguard.evidence.environment_bytecode import judge_bytecode
-from policyguard.evidence.environment_files import list_files
-from policyguard.evidence.environment_owners import owners_of
+from policyguard.environment.bytecode import judge_bytecode
+from policyguard.environment.listing import list_files
+from policyguard.environment.owners import owners_of
+from policyguard.environment.report import compare, make_baseline, who_changed
 from policyguard.evidence.grants import sign_grant
 from policyguard.values import NANOSECONDS_PER_S, Instant
 

@@ -17,9 +17,9 @@ from policyguard.attest.trust import Trust
 from policyguard.audit.check import check_log
 from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, EvidenceError, VerificationError
-from policyguard.evidence.gitdir import GitDir
-from policyguard.evidence.gitrefs import all_refs
 from policyguard.evidence.push_facts import NEW, OLD, REF
+from policyguard.git.directory import GitDir
+from policyguard.git.refs import all_refs
 from policyguard.hooks.git.baseline import Baseline
 from policyguard.hooks.git.ref_history import Finding, History, Look
 from policyguard.patterns.glob import glob

@@ -15,9 +15,9 @@ from policyguard.attest.dsse import reason
 from policyguard.audit.proofs import latest_note
 from policyguard.audit.stores import Store
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.files import read_small, shown
-from policyguard.evidence.gitdir import GitDir, config_text
-from policyguard.evidence.gitrefs import all_refs, head_content
+from policyguard.fs.safe_open import read_small, shown
+from policyguard.git.directory import GitDir, config_text
+from policyguard.git.refs import all_refs, head_content
 from policyguard.hooks.git.ref_history import Finding
 from policyguard.values import sha256_digest
 

@@ -13,10 +13,10 @@ from policyguard.conditions.functions import Failure, under
 from policyguard.conditions.queries import NOT, base_name, is_call, path_of
 from policyguard.decide.snapshot import CompiledRule, Snapshot
 from policyguard.errors import EvidenceError
-from policyguard.evidence.files import shown
-from policyguard.evidence.gitdir import GitDir
-from policyguard.evidence.gitobjects import files_of, open_objects, tree_of
-from policyguard.evidence.gitrefs import head, head_content
+from policyguard.fs.safe_open import shown
+from policyguard.git.directory import GitDir
+from policyguard.git.objects import files_of, open_objects, tree_of
+from policyguard.git.refs import head, head_content
 from policyguard.model.expression import Call, Constant, Expression, Quantifier, Variable, parts
 from policyguard.model.policy import EFFECTS, Approvers, Quorum
 from policyguard.patterns.glob import glob

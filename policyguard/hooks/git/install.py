@@ -18,12 +18,12 @@ from pathlib import Path
 
 import policyguard
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
-from policyguard.evidence.files import read_small, shown
-from policyguard.evidence.gitdir import GitDir, config_text
-from policyguard.evidence.gitobjects import config_values, effective_value
-from policyguard.evidence.gitrefs import head_content
 from policyguard.evidence.push_nonce import seed_of
 from policyguard.evidence.push_objects import find_store
+from policyguard.fs.safe_open import read_small, shown
+from policyguard.git.directory import GitDir, config_text
+from policyguard.git.objects import config_values, effective_value
+from policyguard.git.refs import head_content
 from policyguard.hooks.git.empty_rules import vacuous
 from policyguard.hooks.git.options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
 from policyguard.keyfiles import read_private_key

@@ -25,8 +25,8 @@ from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import PushReader, RefUpdate, Seen
 from policyguard.evidence.push_certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
 from policyguard.evidence.push_facts import RECORDED, PushCollector
-from policyguard.evidence.push_gpg import Keyring
 from policyguard.evidence.review import ReviewFiles, load_keyring, load_signers
+from policyguard.git.gpg import Keyring
 from policyguard.guard import Guard
 from policyguard.hooks.git.options import GitOptions, pusher_of
 from policyguard.model.facts import Facts

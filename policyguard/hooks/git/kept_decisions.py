@@ -22,10 +22,10 @@ from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.attest.vsa import DEFAULT_LEVELS, Revision, sign_summary, source_summary
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.errors import ConfigurationError, PolicyGuardError
-from policyguard.evidence.files import read_small
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import RefUpdate
 from policyguard.evidence.push_facts import bound_facts
+from policyguard.fs.safe_open import read_small
 from policyguard.guard import Guard
 from policyguard.hooks.git.judge import action_of, push_reader
 from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, pusher_of

@@ -23,11 +23,11 @@ from msgspec import structs
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.hub import inspect_repository
 from policyguard.guard import Guard
 from policyguard.hooks.in_process.context import require_advisory
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
+from policyguard.scan.model_repository import inspect_repository
 from policyguard.values import FrozenMap, Instant, Value
 
 

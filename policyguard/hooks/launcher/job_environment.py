@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.errors import EvidenceError
-from policyguard.evidence.files import read_small
+from policyguard.fs.safe_open import read_small
 
 VARIABLE = "POLICYGUARD_DECISION"
 

@@ -23,9 +23,9 @@ from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.files import shown
 from policyguard.evidence.job import ARGV, EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import can_look
+from policyguard.fs.safe_open import shown
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
 from policyguard.hooks.launcher.refusals import refusals_logged

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from policyguard.errors import EvidenceError
-from policyguard.evidence.files import shown
+from policyguard.fs.safe_open import shown
 
 FORWARDED = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,

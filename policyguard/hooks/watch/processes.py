@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.files import shown
 from policyguard.evidence.job import environment_doors, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
+from policyguard.fs.safe_open import shown
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/opt", "/nix/store", "/dev")

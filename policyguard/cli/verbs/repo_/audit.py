@@ -28,9 +28,9 @@ from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.gitdir import GitDir
 from policyguard.evidence.push_objects import find_store
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.git.directory import GitDir
 from policyguard.hooks.git.audit import Audited, Subject, audit
 from policyguard.hooks.git.baseline import MAX_BASELINE_BYTES, Baseline, baseline_of, differences, parse_baseline
 from policyguard.hooks.git.install import installed, problems

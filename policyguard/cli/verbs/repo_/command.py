@@ -25,14 +25,14 @@ from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.files import shown
-from policyguard.evidence.gitdir import GitDir
-from policyguard.evidence.gitrefs import head, is_ref_name, ref_id
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push import RefUpdate, parse_update, parse_updates
 from policyguard.evidence.push_nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.evidence.push_objects import find_store
 from policyguard.exit_codes import DENIED, FINDINGS, OK
+from policyguard.fs.safe_open import shown
+from policyguard.git.directory import GitDir
+from policyguard.git.refs import head, is_ref_name, ref_id
 from policyguard.hooks.git.install import install, problems
 from policyguard.hooks.git.judge import ask
 from policyguard.hooks.git.main import MAX_INPUT_BYTES

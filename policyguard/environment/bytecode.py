@@ -1,0 +1,254 @@
+"""Byte code in `__pycache__`, judged by the source beside it.
+
+Python runs it in place of the source if its 16-byte header fits, whatever comes after the header. So each file is held
+against what an interpreter makes of the source that was just hashed. What the build compared, and put into the signed
+baseline, needs no second comparison while neither file has changed.
+
+What Python would never load (another interpreter's, or older than its source) is a remark. Everything else counts
+unless it was found equal: what cannot be compared is not equal.
+
+Source: CPython, `Lib/importlib/_bootstrap_external.py`, `SourceLoader.get_code`, `cache_from_source`; PEP 3147, 552.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+
+import msgspec
+
+from policyguard.environment.cache import FileCache
+from policyguard.environment.compiler import Compiler, Interpreter
+from policyguard.environment.compiler_worker import DAMAGED, EQUAL, LOST, NESTED, UNCOMPILABLE, UNLIKE
+from policyguard.environment.compilers import (
+    HEADER_BYTES,
+    UNREAD,
+    Progress,
+    Question,
+    answers,
+    source_digest,
+)
+from policyguard.environment.listing import Listing
+from policyguard.errors import EvidenceError
+from policyguard.fs.safe_open import open_regular, read_small
+
+BATCH = 500
+"""After so many comparisons the cache is saved: a look that runs out of time leaves less to the next one."""
+
+REASONS = {
+    "unlike": "runs other code than its source",
+    "stray": "has no source beside it",
+    "damaged": "is not what a compiler writes",
+    "nested": "is nested deeper than Python reads",
+    "unread": "cannot be read",
+    "uncompilable": "could not be compared: its source does not compile",
+    "other_python": "could not be compared: made by a Python that was not named",
+}
+"""Why byte code counts; the codes are stable."""
+
+_CODES = {
+    UNLIKE: "unlike", DAMAGED: "damaged", NESTED: "nested", UNCOMPILABLE: "uncompilable", LOST: "uncompilable",
+    UNREAD: "unread",
+}  # fmt: skip
+_MAX_SETTINGS_BYTES = 65_536
+_HOME_OF_VERSION = re.compile(r"(?:^|/)lib(?:64)?/python(\d+)\.(\d+)t?/")
+_TAG = re.compile(r".*\.(cpython-\d+)(?!\d)[^/]*\.pyc\Z", re.DOTALL)
+
+
+class Finding(msgspec.Struct, frozen=True, order=True):
+    """Byte code that counts: its name, one of `REASONS`, and what more is known."""
+
+    name: str
+    code: str
+    detail: str = ""
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """Byte code that counts; what is never loaded; and the digests of what equals its source, for a baseline."""
+
+    findings: tuple[Finding, ...] = ()
+    idle: tuple[str, ...] = ()
+    equal: dict[str, str] = {}
+    compared: int = 0
+
+
+def judge_bytecode(
+    listing: Listing, known: Mapping[str, str], known_files: Mapping[str, str], *, cache: FileCache | None = None,
+    interpreter: str | None = None, progress: Progress | None = None,
+) -> Judged:  # fmt: skip
+    """Return what the byte code of this listing is.
+
+    Args:
+        known: digests of byte code that a signed baseline lists, `known_files` those of the sources it was made of.
+        cache: remembers what was found equal; saved on the way, and again by the caller.
+        interpreter: a Python of the environment's version, outside of the environment; the running one if None.
+    """
+    found = [Finding(name, "unread", why) for name, why in listing.unread.items()]
+    equal, unknown = _known(listing, known, known_files)
+    if not unknown:
+        return Judged(_sorted(found), (), equal)
+    with Compiler(interpreter) as compiler:
+        look = _Look(listing, compiler.interpreter, cache)
+    questions = [question for name in unknown if (question := look.question(name)) is not None]
+    for begin in range(0, len(questions), BATCH):
+        told = None if progress is None else _from(begin, len(questions), progress)
+        for answer in answers(listing, questions[begin : begin + BATCH], interpreter, told):
+            look.take(*answer)
+        if cache is not None:
+            cache.save()
+    return Judged(_sorted([*found, *look.findings]), tuple(sorted(look.idle)), {**equal, **look.equal}, len(questions))
+
+
+def _known(
+    listing: Listing, known: Mapping[str, str], known_files: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the byte code that the baseline speaks for, with its digests, and the names of the rest."""
+    equal: dict[str, str] = {}
+    unknown = []
+    for name, digest in listing.bytecode.items():
+        # INVARIANT I191: the baseline speaks for byte code only together with the source that it was compared with.
+        if known.get(name) == digest and all(known_files.get(at) == listing.files.get(at) for at in _sources(name)):
+            equal[name] = digest
+        else:
+            unknown.append(name)
+    return equal, unknown
+
+
+class _Look:
+    """Byte code sorted into what counts, what is idle, what is equal, and what is to be compared."""
+
+    def __init__(self, listing: Listing, python: Interpreter, cache: FileCache | None) -> None:
+        self._listing, self._python, self._cache = listing, python, cache
+        self._magic = bytes.fromhex(python.magic)
+        self.findings: list[Finding] = []
+        self.idle: list[str] = []
+        self.equal: dict[str, str] = {}
+
+    def question(self, name: str) -> Question | None:
+        """Return what is to be compared, or None where that is decided without."""
+        try:
+            found = self._sorted_out(name)
+        except (EvidenceError, OSError) as problem:
+            found = Finding(name, "unread", str(problem))
+        if isinstance(found, Finding):
+            self.findings.append(found)
+        elif found is None:
+            self.idle.append(name)
+        elif self._cache is not None and self._cache.equal_to(name, self._digest(name)) == self._made_of(found):
+            self.equal[name] = self._digest(name)
+        else:
+            return found
+        return None
+
+    def take(self, question: Question, code: int, detail: str) -> None:
+        """Note what the comparison said."""
+        if code == EQUAL:
+            digest = self.equal[question.name] = self._digest(question.name)
+            if self._cache is not None:
+                self._cache.remember_equal(question.name, digest, self._made_of(question))
+        else:
+            other = f"compiled with {self._python.version}, made for {self._version}" if self._is_other_version else ""
+            self.findings.append(Finding(question.name, _CODES[code], detail or other))
+
+    def _sorted_out(self, name: str) -> Question | Finding | None:
+        """Return the question, or why it counts without one, or None for what Python never loads."""
+        question = _question(name, self._python.tag)
+        head = _head(self._listing.path(name))
+        if question is None or head[:4] != self._magic:
+            return self._of_another(name, head)
+        if not source_digest(self._listing, question.source):
+            return Finding(name, "stray")
+        return question if _is_loaded(head, self._listing.path(question.source)) else None
+
+    def _of_another(self, name: str, head: bytes) -> Finding | None:
+        """Return why byte code counts that the asked interpreter does not load for a source beside it, if it does."""
+        if head[:4] == self._magic:
+            has_source = any(source_digest(self._listing, each) for each in _sources(name))
+            return None if has_source else Finding(name, "stray")
+        tag = _TAG.match(name)
+        if not self._other_tags or (tag is not None and tag[1] not in self._other_tags):
+            return None
+        return Finding(name, "other_python", f"expected {self._python.tag} {self._python.version}")
+
+    @cached_property
+    def _other_tags(self) -> set[str]:
+        """The tags of Pythons that have a library folder here and may not be the asked one."""
+        homes = (_HOME_OF_VERSION.search(each) for each in self._listing.files)
+        tags = {f"cpython-{home[1]}{home[2]}" for home in homes if home is not None}
+        return tags if self._is_other_version else tags - {self._python.tag}
+
+    @property
+    def _is_other_version(self) -> bool:
+        """Whether the environment says to be of another patch release, whose compiler may write other code."""
+        return self._version not in ("", self._python.version)
+
+    @cached_property
+    def _version(self) -> str:
+        """What `pyvenv.cfg` says of the version; empty where it says nothing."""
+        try:
+            text = read_small(self._listing.path("pyvenv.cfg"), _MAX_SETTINGS_BYTES).decode("utf-8", "replace")
+        except EvidenceError:
+            return ""
+        found = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", text, re.MULTILINE)
+        return found[1] if found is not None else ""
+
+    def _digest(self, name: str) -> str:
+        return self._listing.bytecode[name]
+
+    def _made_of(self, question: Question) -> str:
+        return f"{source_digest(self._listing, question.source)} {question.level} {self._python.name}"
+
+
+def _question(name: str, tag: str) -> Question | None:
+    """Return the source and the level of optimisation that this interpreter loads such a name for, if it does.
+
+    name = folder "__pycache__/" module "." tag [ ".opt-" level ] ".pyc"          ; level = 1*DIGIT, not 0
+    """
+    folder, _, last = name.rpartition("__pycache__/")
+    match = re.fullmatch(rf"(.+)\.{re.escape(tag)}(?:\.opt-([1-9][0-9]{{0,8}}))?\.pyc", last)
+    if match is None:
+        return None
+    # The compiler knows two levels; `python -OOO` loads `opt-3`, and compiles as for two.
+    return Question(name, f"{folder}{match[1]}.py", min(int(match[2] or 0), 2))
+
+
+def _sources(name: str) -> Iterator[str]:
+    """Yield each source that byte code of this name may belong to, whatever the interpreter's tag is."""
+    folder, _, last = name.rpartition("__pycache__/")
+    parts = last.split(".")
+    for count in range(1, len(parts) - 1):
+        yield f"{folder}{'.'.join(parts[:count])}.py"
+
+
+def _head(path: str) -> bytes:
+    descriptor, _ = open_regular(path)
+    try:
+        return os.read(descriptor, HEADER_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _is_loaded(head: bytes, source: str) -> bool:
+    """Return whether Python takes this header for the source as it is now; it compiles the source anew if not.
+
+    Byte code with a hash counts as loaded, right or wrong: unchecked hashes are never compared, and the others are not
+    under `--check-hash-based-pycs never`.
+    """
+    flags = int.from_bytes(head[4:8], "little")
+    if len(head) < HEADER_BYTES or flags > 3:
+        return False
+    if flags & 1:
+        return True
+    status = os.stat(source)
+    stamps = (int(status.st_mtime) & 0xFFFFFFFF, status.st_size & 0xFFFFFFFF)
+    return stamps == (int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little"))
+
+
+def _from(begin: int, total: int, progress: Progress) -> Progress:
+    return lambda done, _: progress(begin + done, total)
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings))

@@ -1,0 +1,137 @@
+"""What is remembered of an environment's files: digests, and which byte code was found equal to which source.
+
+An entry is used only for a file whose device, inode, size and both times are the same, that was quiet when it was read,
+on a file system whose times follow every write. The file is sealed where there is a key (`sealed.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+
+import msgspec
+
+from policyguard.errors import EvidenceError
+from policyguard.fs.safe_open import shown
+from policyguard.fs.sealed import Opened, read_own, replace_whole, sealed, unsealed
+
+KIND = "environment-digests"
+MAX_CACHE_BYTES = 256 << 20
+
+RACY_NS = 5_000_000_000
+"""A file changed this recently may change again within one tick of its time stamps, so it is not remembered."""
+
+_UNREMEMBERED = frozenset({"tmpfs", "ramfs", "fuse", "devtmpfs", "hugetlbfs"})
+"""File systems where writing through a memory map, or the server, may leave the time stamps as they are."""
+
+Version = tuple[int, int, int, int, int]
+"""Device, inode, size and times (ns) of a file."""
+
+
+class Remembered(msgspec.Struct, frozen=True, array_like=True):
+    """A digest, the version the file had when it was computed, and what byte code was found equal to."""
+
+    version: Version
+    digest: str
+    equal_to: str = ""
+
+
+class FileCache:
+    """Entries by name, relative to the environment. `doubt` says why the file that is there was not believed."""
+
+    def __init__(self, path: str, key: bytes | None = None) -> None:
+        """Read the file, if it is there.
+
+        Raises:
+            EvidenceError: others may write it, or it is no regular file; then nothing is put in its place.
+        """
+        self._path, self._key = path, key
+        opened = _read(path, key)
+        self.doubt = opened.doubt
+        self._foreign_seal = opened.is_sealed and key is None
+        self._entries = _entries(opened)
+        self._begun = time.time_ns()
+        self._devices = _unreliable_devices()
+        self._changed = bool(self.doubt)
+
+    def digest(self, name: str, version: Version) -> str | None:
+        """Return the digest of the file in this version, if it is known."""
+        known = self._entries.get(name)
+        return known.digest if known is not None and known.version == version else None
+
+    def equal_to(self, name: str, digest: str) -> str:
+        """Return what the byte code of this digest was found equal to; empty if nothing is known."""
+        known = self._entries.get(name)
+        return known.equal_to if known is not None and known.digest == digest else ""
+
+    def remember(self, name: str, version: Version, digest: str) -> None:
+        """Keep the digest, if what is read now can be told from what is written later."""
+        if max(version[3], version[4]) < self._begun - RACY_NS and version[0] not in self._devices:
+            self._put(name, Remembered(version, digest, self.equal_to(name, digest)))
+        elif self._entries.pop(name, None) is not None:
+            self._changed = True
+
+    def remember_equal(self, name: str, digest: str, equal_to: str) -> None:
+        """Keep what byte code was found equal to, if its digest is kept."""
+        known = self._entries.get(name)
+        if known is not None and known.digest == digest:
+            self._put(name, Remembered(known.version, digest, equal_to))
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Forget the files that are no longer there."""
+        for name in [name for name in self._entries if name not in names]:
+            del self._entries[name]
+            self._changed = True
+
+    def save(self) -> None:
+        """Put the file in place if something changed; failing costs time at the next look, and nothing else."""
+        # What another one sealed stays: without its key we could only replace it by what it does not believe.
+        if not self._changed or self._foreign_seal:
+            return
+        try:
+            replace_whole(self._path, sealed(KIND, _ENCODER.encode(self._entries), self._key))
+            self._changed = False
+        except (OSError, ValueError):
+            return
+
+    def _put(self, name: str, entry: Remembered) -> None:
+        self._entries[name] = entry
+        self._changed = True
+
+
+def _read(path: str, key: bytes | None) -> Opened:
+    if not os.path.lexists(path):
+        return Opened()
+    data = read_own(path, MAX_CACHE_BYTES)
+    # INVARIANT I190: a cache that somebody else may write, or owns, says whatever they like.
+    if data is None:
+        raise EvidenceError(f"`{shown(path)}`: others may write this cache, expected a file of mode 0600 of our own")
+    return unsealed(KIND, data, key)
+
+
+def _entries(opened: Opened) -> dict[str, Remembered]:
+    try:
+        return _DECODER.decode(opened.payload) if opened.payload is not None else {}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def _unreliable_devices() -> frozenset[int]:
+    """Return the devices of mounted file systems whose time stamps do not follow every write (proc(5), mountinfo)."""
+    devices = set()
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for mount in mounts:
+                before, _, after = mount.partition(" - ")
+                kind, major_minor = after.split(" ", 1)[0], before.split(" ", 3)[2]
+                if kind.split(".")[0] in _UNREMEMBERED:
+                    major, _, minor = major_minor.partition(":")
+                    devices.add(os.makedev(int(major), int(minor)))
+    except (OSError, ValueError, IndexError):
+        return frozenset(devices)
+    return frozenset(devices)
+
+
+_DECODER = msgspec.msgpack.Decoder(dict[str, Remembered])
+_ENCODER = msgspec.msgpack.Encoder()

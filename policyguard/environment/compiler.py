@@ -1,0 +1,174 @@
+"""An interpreter that is asked, in a process of its own, whether byte code is what it makes of a source.
+
+The interpreter is never the measured one: it is the one that runs this, or one that the operator names. The process
+gets no environment, no site packages and no path of the environment that is measured; it may crash, hang or fill its
+memory: all that follows is the answer `LOST`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import select
+import subprocess
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from policyguard.environment.compiler_worker import ANSWER, EQUAL, HELLO, LOST, QUESTION, UNLIKE
+from policyguard.errors import EvidenceError
+from policyguard.fs.safe_open import shown
+
+ANSWER_S = 30.0
+"""How long one file may take; the largest sources of the common frameworks take about a second."""
+
+MAX_ANSWER_BYTES = 65_536
+
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_START = (
+    "import sys; sys.path.append(sys.argv[1]); from policyguard.environment.compiler_worker import serve; "
+    "serve(sys.stdin.buffer, sys.stdout.buffer)"
+)
+_ISOLATED = ("-I", "-S", "-B", "-W", "ignore")
+_WITHOUT_COLUMNS = ("-X", "no_debug_ranges")
+
+
+class Interpreter(msgspec.Struct, frozen=True):
+    """What an interpreter says of itself: `cpython-311`, `3.11.7` and the magic number of its byte code in hex."""
+
+    tag: str
+    version: str
+    magic: str
+
+    @property
+    def name(self) -> str:
+        """One text that no other interpreter's byte code has."""
+        return f"{self.tag} {self.version} {self.magic}"
+
+
+def _own() -> Interpreter:
+    tag, version = sys.implementation.cache_tag, sys.version.split(" ", 1)[0]
+    return Interpreter(tag, version, importlib.util.MAGIC_NUMBER.hex())
+
+
+class _Lost(Exception):
+    """The process ended, or took too long."""
+
+
+class Compiler:
+    """One process at a time, started at the first question and again when it was lost; not for several threads."""
+
+    def __init__(self, interpreter: str | None = None, *, answer_s: float = ANSWER_S) -> None:
+        self._path = os.path.abspath(interpreter or sys.executable or "")
+        self._answer_s = answer_s
+        self._running: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
+        self._interpreter = None if interpreter else _own()
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """Which interpreter this is; raises `EvidenceError` if it cannot be asked."""
+        if self._interpreter is None:
+            try:
+                self._process(())
+            except (_Lost, OSError, ValueError) as problem:
+                raise EvidenceError(
+                    f"`{shown(self._path)}`: found no Python 3.11 or newer to compile with"
+                ) from problem
+        assert self._interpreter is not None
+        return self._interpreter
+
+    def compare(self, source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
+        """Return EQUAL, or why not, of the byte code behind a header; `path` names the source in tracebacks only.
+
+        Code that was compiled without columns for tracebacks (`-X no_debug_ranges`) equals its source, too.
+        """
+        code, detail = self._ask((), source, path, level, bytecode)
+        if code != UNLIKE:
+            return code, detail
+        without, _ = self._ask(_WITHOUT_COLUMNS, source, path, level, bytecode)
+        return (EQUAL, "") if without == EQUAL else (code, detail)
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._running.values():
+            _end(process)
+        self._running.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, options: tuple[str, ...], source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
+        where = os.fsencode(path)
+        question = QUESTION.pack(level, len(where), len(source), len(bytecode)) + where + source + bytecode
+        try:
+            process = self._process(options)
+            assert process.stdin is not None
+            process.stdin.write(question)
+            process.stdin.flush()
+            return _answer(process, self._answer_s)
+        # INVARIANT I188: whatever becomes of the compiler, what it did not call equal is not.
+        except (_Lost, OSError, ValueError) as problem:
+            if options in self._running:
+                _end(self._running.pop(options))
+            return LOST, f"the compiler gave no answer: {str(problem) or 'it ended'}"
+
+    def _process(self, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        if options in self._running:
+            return self._running[options]
+        process = subprocess.Popen(
+            [self._path, *_ISOLATED, *options, "-c", _START, _HOME],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), cwd="/",
+        )  # fmt: skip
+        self._running[options] = process
+        code, name = _answer(process, self._answer_s)
+        if code != HELLO or name.count(" ") != 2:
+            raise _Lost("it is no interpreter")
+        self._interpreter = Interpreter(*name.split(" "))
+        return process
+
+
+def _environment() -> dict[str, str]:
+    """Return where libraries lie, as this process was told: some builds of Python do not start without."""
+    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+
+
+def _answer(process: subprocess.Popen[bytes], within_s: float) -> tuple[int, str]:
+    deadline = time.monotonic() + within_s
+    code, size = ANSWER.unpack(_bytes(process, ANSWER.size, deadline))
+    if size > MAX_ANSWER_BYTES:
+        raise _Lost("it said too much")
+    return code, _bytes(process, size, deadline).decode("utf-8", "replace")
+
+
+def _bytes(process: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
+    assert process.stdout is not None
+    found = b""
+    poll = select.poll()
+    poll.register(process.stdout, select.POLLIN)
+    while len(found) < size:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise _Lost("it took too long")
+        part = os.read(process.stdout.fileno(), size - len(found))
+        if not part:
+            raise _Lost("it ended")
+        found += part
+    return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            try:
+                stream.close()
+            except OSError:
+                pass
+    process.wait()

@@ -1,0 +1,88 @@
+"""The other side of `bytecode_compiler.py`: compiles one source after the other and says what byte code is like it.
+
+Runs in a process of its own (`python -I -S -B`), so that a source which ends its compiler ends nothing else. Nothing
+that it reads is run or loaded: the source is compiled, the byte code is read by `marshalled.py`.
+
+    question = level, size of path, of source and of byte code (4 bytes each, little endian), path, source, byte code
+    answer   = code, size of detail (4 bytes each, little endian), detail
+
+The first answer, before any question, names the interpreter: its cache tag, its version and its magic number.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import marshal
+import struct
+import sys
+from typing import BinaryIO
+
+from policyguard.environment.marshal_reader import MAX_DEPTH, Malformed, Numbers, TooDeep, read
+
+QUESTION = struct.Struct("<IIII")
+ANSWER = struct.Struct("<II")
+
+EQUAL, UNLIKE, DAMAGED, NESTED, UNCOMPILABLE = range(5)
+LOST, HELLO = 5, 6
+"""No answer of a compiler: it gave none; and its name."""
+
+MAX_MEMORY_BYTES = 4 << 30
+
+_FRAMES = 1_000 + 3 * MAX_DEPTH
+"""Two calls of the reader a level, and some for what calls it."""
+
+
+def serve(questions: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until there are no more questions."""
+    if sys.version_info < (3, 11) or sys.implementation.name != "cpython":
+        return
+    _limit_memory()
+    name = f"{sys.implementation.cache_tag} {sys.version.split(' ', 1)[0]} {importlib.util.MAGIC_NUMBER.hex()}"
+    _say(answers, HELLO, name)
+    while head := questions.read(QUESTION.size):
+        level, path, source, bytecode = QUESTION.unpack(head)
+        where = questions.read(path).decode("utf-8", "surrogateescape")
+        code, detail = judge(questions.read(source), where, level, questions.read(bytecode))
+        _say(answers, code, detail)
+
+
+def judge(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
+    """Return whether this interpreter makes this byte code of this source, at this level of optimisation."""
+    try:
+        # Held by a name, as importlib does: what only the writer holds is written otherwise, and compared the long way.
+        code = compile(source, path, "exec", dont_inherit=True, optimize=level)
+        made = marshal.dumps(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as problem:
+        return UNCOMPILABLE, f"its source does not compile: {type(problem).__name__}"
+    if made == bytecode:
+        return EQUAL, ""
+    # INVARIANT I194: byte code that somebody left is read by us, and never loaded: `marshal` trusts its input.
+    numbers: Numbers = {}
+    before = sys.getrecursionlimit()
+    # Only while reading: the compiler takes the limit as a measure for its own stack.
+    sys.setrecursionlimit(max(before, _FRAMES))
+    try:
+        return (EQUAL, "") if read(bytecode, numbers) == read(made, numbers) else (UNLIKE, "")
+    except TooDeep as problem:
+        return NESTED, str(problem)
+    except Malformed as problem:
+        return DAMAGED, str(problem)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _say(answers: BinaryIO, code: int, detail: str) -> None:
+    data = detail.encode("utf-8", "backslashreplace")
+    answers.write(ANSWER.pack(code, len(data)) + data)
+    answers.flush()
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MAX_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MAX_MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

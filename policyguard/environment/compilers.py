@@ -1,0 +1,107 @@
+"""Asking compilers about many files at once: which byte code is what its source gives.
+
+Both are read here, held against the digests of the listing, and handed over as bytes: the compilers open no file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from policyguard.environment.compiler import Compiler
+from policyguard.environment.compiler_worker import LOST
+from policyguard.environment.listing import MAX_BYTECODE_BYTES, Listing
+from policyguard.errors import EvidenceError
+from policyguard.fs.safe_open import open_resolved, read_all, read_small
+
+HEADER_BYTES = 16
+MAX_SOURCE_BYTES = 32 << 20
+
+MAX_LOST = 8
+"""After so many files in a row that ended or stopped the compiler, the rest counts as not compared."""
+
+UNREAD = 7
+"""Beside the answers of a compiler: there was nothing to ask."""
+
+_WORTH_A_PROCESS = 16
+"""So many comparisons take about as long as starting one more compiler."""
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many comparisons are done."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """Byte code that Python loads, the source it says to be made of, and the level of optimisation."""
+
+    name: str
+    source: str
+    level: int
+
+
+def answers(
+    listing: Listing, questions: Sequence[Question], interpreter: str | None, progress: Progress | None
+) -> list[tuple[Question, int, str]]:
+    """Return the answer to each question; as many compilers as there are cores, each asked by one thread."""
+    waiting, found, lock = iter(questions), list[tuple[Question, int, str]](), threading.Lock()
+
+    def work() -> None:
+        with Compiler(interpreter) as compiler:
+            while True:
+                with lock:
+                    question = next(waiting, None)
+                    is_lost = sum(code == LOST for _, code, _ in found[-MAX_LOST:]) == MAX_LOST
+                if question is None:
+                    return
+                answer = (LOST, "the compiler failed too often") if is_lost else _compare(listing, question, compiler)
+                with lock:
+                    found.append((question, *answer))
+                    if progress is not None:
+                        progress(len(found), len(questions))
+
+    count = min(len(os.sched_getaffinity(0)), 1 + len(questions) // _WORTH_A_PROCESS)
+    with ThreadPoolExecutor(count, thread_name_prefix="policyguard-compile") as pool:
+        for each in [pool.submit(work) for _ in range(count)]:
+            each.result()
+    return found
+
+
+def _compare(listing: Listing, question: Question, compiler: Compiler) -> tuple[int, str]:
+    """Return whether the byte code and the source that were listed, and no others, are equal."""
+    path = listing.path(question.source)
+    try:
+        bytecode = read_small(listing.path(question.name), MAX_BYTECODE_BYTES)
+        source = _read_source(path)
+    except EvidenceError as problem:
+        return UNREAD, problem.message
+    read = (_sha256(bytecode), _sha256(source))
+    # INVARIANT I192: what is compared is what was listed, to the byte.
+    if read != (listing.bytecode[question.name], source_digest(listing, question.source)):
+        return UNREAD, "changed while it was looked at"
+    return compiler.compare(source, path, question.level, bytecode[HEADER_BYTES:])
+
+
+def _read_source(path: str) -> bytes:
+    descriptor, status, _ = open_resolved(path)
+    try:
+        if status.st_size > MAX_SOURCE_BYTES:
+            raise EvidenceError(f"the source: found {status.st_size} bytes, expected at most {MAX_SOURCE_BYTES}")
+        content = bytearray()
+        read_all(descriptor, status, path, content.extend)
+        return bytes(content)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def source_digest(listing: Listing, source: str) -> str:
+    """Return the digest of a source file, links followed; empty if there is none."""
+    digest = listing.files.get(source, "").rpartition(" ")[2]
+    return digest if digest.startswith("sha256:") else ""

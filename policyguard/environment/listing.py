@@ -1,0 +1,197 @@
+"""Every file of an installed environment and its digest, with a cache that no change escapes.
+
+A listing maps names relative to the environment to `sha256:...` for regular files (a link to a file counts as its
+content, with where it leads), and to `link:...` for other links. Byte code in `__pycache__` is listed apart: Python
+writes it whenever it likes, so it is judged by its source (`environment_bytecode.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
+import msgspec
+
+from policyguard.environment.cache import FileCache, Version
+from policyguard.errors import EvidenceError
+from policyguard.fs.safe_open import open_regular, open_resolved, read_all, shown
+
+MAX_FILES = 500_000
+
+SETTLED_NS = 600_000_000_000
+"""The kernel has long written out what was dirty this long ago (Documentation/admin-guide/sysctl/vm, 30 s)."""
+
+LARGE_BYTES = 1 << 20
+
+MAX_BYTECODE_BYTES = 64 << 20
+"""Byte code in `__pycache__` that is larger has no digest; compilers write some hundred kilobytes."""
+
+_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What is installed, by the shown name of each file, and how many files had to be read.
+
+    `files` and `bytecode` map to digests; `unread` is byte code that has none, and why. `spelled` has the real name
+    where the shown one differs.
+    """
+
+    root: str
+    files: dict[str, str]
+    bytecode: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    read: int = 0
+
+    def path(self, name: str) -> str:
+        """Return the path of the file with this shown name."""
+        return os.path.join(self.root, self.spelled.get(name, name))
+
+
+class _Walked(msgspec.Struct):
+    """Regular files and byte code with their versions, and links, by shown name."""
+
+    regular: dict[str, Version] = {}
+    bytecode: dict[str, Version] = {}
+    links: list[str] = []
+    spelled: dict[str, str] = {}
+
+
+def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
+    """Return the listing of the environment at `prefix`; what is read is remembered in the cache, which is not saved.
+
+    Raises:
+        EvidenceError: no such folder, too many files, or a file that cannot be read or changes.
+    """
+    root = os.path.realpath(prefix)
+    walked = _walk(root)
+    listing = Listing(root=root, files={}, bytecode={}, unread={}, spelled=walked.spelled)
+    read = _look(listing, walked.regular, listing.files, cache)
+    read += _look_at_bytecode(listing, walked.bytecode, cache)
+    listing.files.update({name: _link(listing.path(name)) for name in walked.links})
+    if cache is not None:
+        cache.keep_only({*walked.regular, *walked.bytecode})
+    return msgspec.structs.replace(listing, read=read)
+
+
+def _look(listing: Listing, versions: Mapping[str, Version], digests: dict[str, str], cache: FileCache | None) -> int:
+    """Add the digest of each of these files, and return how many had to be read."""
+    fresh = []
+    for name, version in versions.items():
+        known = cache.digest(name, version) if cache is not None else None
+        if known is not None:
+            digests[name] = known
+        else:
+            fresh.append((name, listing.path(name)))
+    for name, (version, digest) in _digests(fresh, versions, cache is not None).items():
+        digests[name] = digest
+        if cache is not None:
+            cache.remember(name, version, digest)
+    return len(fresh)
+
+
+def _look_at_bytecode(listing: Listing, versions: Mapping[str, Version], cache: FileCache | None) -> int:
+    """Add the digest of byte code, or why it has none: what cannot be read there does not hide the rest."""
+    large = {name: version[2] for name, version in versions.items() if version[2] > MAX_BYTECODE_BYTES}
+    for name, size in large.items():
+        listing.unread[name] = f"found {size} bytes, expected at most {MAX_BYTECODE_BYTES}"
+    versions = {name: version for name, version in versions.items() if name not in large}
+    try:
+        return _look(listing, versions, listing.bytecode, cache)
+    except EvidenceError:
+        listing.bytecode.clear()
+    for name, version in versions.items():
+        try:
+            _look(listing, {name: version}, listing.bytecode, cache)
+        except EvidenceError as problem:
+            listing.unread[name] = problem.message
+    return len(versions)
+
+
+def _walk(root: str) -> _Walked:
+    """Return what lies in this folder and below it."""
+    walked = _Walked()
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        for entry in _entries(os.path.join(root, folder)):
+            name = folder + entry.name
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append(name + "/")
+                continue
+            text = shown(name)
+            if text != name:
+                walked.spelled[text] = name
+            if stat.S_ISLNK(status.st_mode):
+                walked.links.append(text)
+            elif name.endswith(".pyc") and folder.endswith("__pycache__/"):
+                walked.bytecode[text] = _version(status)
+            else:
+                walked.regular[text] = _version(status)
+        if len(walked.regular) + len(walked.bytecode) + len(walked.links) > MAX_FILES:
+            raise EvidenceError(f"`{shown(root)}`: found more than {MAX_FILES} files")
+    return walked
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        descriptor = os.open(folder, _FOLDER)
+    except OSError as problem:
+        raise EvidenceError(f"`{shown(folder)}`: {(problem.strerror or 'cannot be opened').lower()}") from problem
+    os.close(descriptor)
+    with os.scandir(folder) as listing:
+        return list(listing)
+
+
+def _digests(
+    files: list[tuple[str, str]], sizes: Mapping[str, Version], synced: bool
+) -> dict[str, tuple[Version, str]]:
+    """Return version and digest of each file; large ones are hashed side by side.
+
+    Small files one after the other: opening them in threads costs three times more than it saves.
+    """
+    large = [file for file in files if sizes[file[0]][2] >= LARGE_BYTES]
+    small = [file for file in files if sizes[file[0]][2] < LARGE_BYTES]
+    digests = {name: _digest(path, synced) for name, path in small}
+    if large:
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="policyguard-hash") as pool:
+            found = pool.map(_digest, [path for _, path in large], repeat(synced))
+            digests.update(zip((name for name, _ in large), found, strict=True))
+    return digests
+
+
+def _digest(path: str, synced: bool) -> tuple[Version, str]:
+    descriptor, status = open_regular(path)
+    try:
+        if synced and time.time_ns() - status.st_ctime_ns < SETTLED_NS:
+            # Dirty pages of a shared memory map are written out: from then on a write through it changes ctime.
+            os.fdatasync(descriptor)
+            status = os.fstat(descriptor)
+        hasher = hashlib.sha256()
+        read_all(descriptor, status, path, hasher.update)
+    finally:
+        os.close(descriptor)
+    return _version(status), f"sha256:{hasher.hexdigest()}"
+
+
+def _link(path: str) -> str:
+    target = shown(os.readlink(path))
+    if not os.path.isfile(path):
+        return f"link:{target}"
+    descriptor, status, _ = open_resolved(path)
+    try:
+        hasher = hashlib.sha256()
+        read_all(descriptor, status, path, hasher.update)
+    finally:
+        os.close(descriptor)
+    return f"link:{target} sha256:{hasher.hexdigest()}"
+
+
+def _version(status: os.stat_result) -> Version:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,244 @@
+"""The installed environment against a signed baseline: who edited what, and what would run by itself.
+
+A baseline is the listing of a clean build, as canonical JSON in a DSSE envelope. `env baseline` makes one, `env verify`
+and the collector compare with it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+from msgspec import structs
+
+from policyguard.attest.dsse import Envelope, check_signatures, pae, parse, sign
+from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.environment.bytecode import Finding, Judged, judge_bytecode
+from policyguard.environment.cache import FileCache
+from policyguard.environment.compilers import Progress
+from policyguard.environment.listing import Listing, list_files
+from policyguard.environment.owners import AUTORUN, Owners, owners_of
+from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.uncompared import BASELINE
+from policyguard.fs.safe_open import read_small, shown
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant, canonical, format_instant
+
+ENVIRONMENT = "resource.environment"
+PAYLOAD_TYPE = "application/vnd.policyguard.environment+json"
+MAX_BASELINE_BYTES = 256 << 20
+MAX_LISTED = 1_000
+
+
+class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a clean build had installed; names are relative to the environment.
+
+    `bytecode` is what the build found in `__pycache__`, equal to its source. Version 1 did not list it; then each is
+    compared with its source where it is found.
+    """
+
+    files: dict[str, str]
+    version: int = 1
+    bytecode: dict[str, str] = {}
+
+
+class EnvironmentReport(msgspec.Struct, frozen=True):
+    """How an environment differs from its baseline, each tuple sorted.
+
+    `changed` and `added` and `removed` are relative to the baseline; `autorun` is what would run by itself and is not
+    in it; `bytecode` is what Python would run in place of a source that is not like it, and what could not be compared.
+    The others need no baseline: files that no distribution owns, that two own, or that differ from RECORD, and byte
+    code that is never loaded. `doubt` says why the cache was not believed.
+    """
+
+    changed: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    autorun: tuple[str, ...] = ()
+    unowned: tuple[str, ...] = ()
+    doubly_owned: tuple[str, ...] = ()
+    unlike_record: tuple[str, ...] = ()
+    bytecode: tuple[Finding, ...] = ()
+    idle_bytecode: tuple[str, ...] = ()
+    read: int = 0
+    compared: int = 0
+    doubt: str = ""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the environment is exactly the baseline, byte code written since then included."""
+        return not (self.changed or self.added or self.removed or self.autorun or self.bytecode)
+
+
+def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mapping[str, str] | None = None) -> bytes:
+    """Return the signed baseline of a clean build, as the bytes of its envelope.
+
+    Args:
+        bytecode: what may lie in `__pycache__` with no second look: what was found equal to its source
+            (`Judged.equal`), and what the build wants to have there without one.
+    """
+    data = {"bytecode": bytecode or {}, "files": listing.files, "version": 2}
+    return sign(canonical(data), PAYLOAD_TYPE, keys).to_bytes()
+
+
+def read_baseline(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> Baseline:
+    """Return a baseline that enough of these keys have signed.
+
+    Raises:
+        EvidenceError: it is too large, not a baseline, or not signed by those who may.
+    """
+    try:
+        envelope: Envelope = parse(data, limit=MAX_BASELINE_BYTES)
+        check_signatures(envelope, pae(envelope.payload_type, envelope.payload), tuple(keys), threshold)
+    except VerificationError as problem:
+        raise EvidenceError(f"the environment's baseline: {problem.message}") from problem
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise EvidenceError(f"the environment's baseline: found `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
+    try:
+        baseline = _DECODER.decode(envelope.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise EvidenceError(f"the environment's baseline: {str(problem).lower()}") from None
+    if baseline.version not in (1, 2) or not baseline.files:
+        raise EvidenceError("the environment's baseline: found no files of version 1 or 2, expected at least one")
+    return baseline
+
+
+def verify_environment(
+    prefix: str, baseline: Baseline | None, *, cache: FileCache | None = None, interpreter: str | None = None,
+    progress: Progress | None = None,
+) -> EnvironmentReport:  # fmt: skip
+    """Return how the environment at `prefix` differs from the baseline, and from what its distributions say.
+
+    Args:
+        cache: what was remembered of earlier looks; saved with what this one read.
+        interpreter: a Python of the environment's version to compile with, outside of it; the running one if None.
+        progress: told of each comparison of byte code with its source.
+
+    Raises:
+        EvidenceError: something cannot be looked at.
+    """
+    listing = list_files(prefix, cache)
+    known = (baseline.bytecode, baseline.files) if baseline is not None else ({}, {})
+    judged = judge_bytecode(listing, *known, cache=cache, interpreter=interpreter, progress=progress)
+    report = compare(listing, owners_of(prefix, listing.files), baseline, judged)
+    if cache is None:
+        return report
+    cache.save()
+    return structs.replace(report, doubt=cache.doubt)
+
+
+def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged: Judged) -> EnvironmentReport:
+    """Return the report of a listing; without a baseline everything that runs by itself and is unowned is reported."""
+    files, expected = listing.files, baseline.files if baseline is not None else {}
+    unowned = [name for name in files if name not in owners.by_file and _should_be_owned(name)]
+    both = baseline is not None
+    added = [name for name in files if name not in expected] if both else []
+    suspects = set(added) | {name for name in files if expected.get(name) != files[name]} if both else set(unowned)
+    return EnvironmentReport(
+        changed=_sorted(name for name, digest in files.items() if expected.get(name, digest) != digest),
+        added=_sorted(added),
+        removed=_sorted(name for name in expected if name not in files),
+        autorun=_sorted([
+            *(name for name in suspects if AUTORUN.search(name)),
+            *(f"{name}: {point}" for name, point in owners.entry_points if name in suspects),
+        ]),
+        unowned=_sorted(unowned),
+        doubly_owned=_sorted(name for name, who in owners.by_file.items() if len(set(who)) > 1 and name in files),
+        unlike_record=_sorted(name for name, digest in owners.digests.items() if files.get(name, digest) != digest),
+        bytecode=judged.findings,
+        idle_bytecode=judged.idle,
+        read=listing.read,
+        compared=judged.compared,
+    )  # fmt: skip
+
+
+def who_changed(prefix: str, name: str) -> str:
+    """Return owner and modification time of a file, for people: `owned by alice, modified 2026-03-01T09:00:00Z`."""
+    try:
+        status = os.lstat(os.path.join(prefix, name))
+    except (OSError, ValueError):
+        return "gone"
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = f"uid {status.st_uid}"
+    return f"owned by {owner}, modified {format_instant(status.st_mtime_ns // 10**9 * 10**9)}"
+
+
+class EnvironmentCollector:
+    """Supplies `resource.environment`: how the environment of the job's program differs from the signed baseline.
+
+    The environment is the folder above the `bin` of the program that is started, links not resolved, so that a virtual
+    environment's interpreter leads to it and not to the interpreter it borrows.
+    """
+
+    name = "environment"
+    declares = (ENVIRONMENT, BASELINE)
+
+    def __init__(
+        self, baseline: str, keys: Sequence[PublicKey], *, cache: str | None = None, threshold: int = 1,
+        seal: bytes | None = None, interpreter: str | None = None, tell: Callable[[str], object] | None = None,
+    ) -> None:  # fmt: skip
+        """Look with this signed baseline.
+
+        Args:
+            cache: a file of ours that remembers digests; sealed, and believed only if sealed, where there is a `seal`.
+            interpreter: see `verify_environment`.
+            tell: told why the cache is not believed.
+        """
+        self._baseline, self._keys, self._threshold = baseline, tuple(keys), threshold
+        self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the differences; `changed_files` holds what changed, was added, is gone, and unlike byte code."""
+        executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+        prefix = os.path.dirname(os.path.dirname(executable))
+        if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):
+            raise EvidenceError(f"`{shown(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/...")
+        baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
+        cache = FileCache(self._cache, self._seal) if self._cache is not None else None
+        report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter)
+        if report.doubt and self._tell is not None:
+            self._tell(report.doubt)
+        unlike = {finding.name for finding in report.bytecode}
+        # INVARIANT I193: byte code unlike its source is a changed file, for policies that know of no byte code, too.
+        record = FrozenMap(
+            changed_files=_bounded({*report.changed, *report.added, *report.removed, *unlike}),
+            unlike_bytecode=_bounded(unlike),
+            unowned_autorun=_bounded(_came(report)),
+        )
+        # INVARIANT I220: that there is a baseline is said only together with what differs from it.
+        entries = {
+            path: Fact(value, Assurance.MEASURED, self.name, now, bound=True)
+            for path, value in ((ENVIRONMENT, record), (BASELINE, True))
+        }
+        return Collected(entries=entries)
+
+
+_DECODER = msgspec.json.Decoder(Baseline)
+
+
+def _came(report: EnvironmentReport) -> tuple[str, ...]:
+    """Return what runs by itself and was added: one that the build shipped and somebody edited is a changed file."""
+    edited = {*report.changed}
+    return tuple(each for each in report.autorun if each not in edited and each.partition(": ")[0] not in edited)
+
+
+def _should_be_owned(name: str) -> bool:
+    """Return whether installers list such a file: everything in a site folder but RECORD's own company."""
+    return "/site-packages/" in f"/{name}" or "/dist-packages/" in f"/{name}"
+
+
+def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > MAX_LISTED:
+        raise EvidenceError(f"found {len(names)} differences to the baseline; this is another environment")
+    return tuple(sorted(names))
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))

@@ -1,0 +1,93 @@
+"""Files in which we remember what we measured, with a seal that only the holder of a key can make.
+
+    file  = "policyguard" SP kind SP "2" SP seal LF payload
+    seal  = 64HEXDIG / "unsealed"                            ; HMAC-SHA256 over kind, a zero byte and the payload
+
+Without a key a file is believed if nobody but this account can have written it; with a key, only if the seal is right.
+Whoever can read the key can make a seal: it helps against those who can write the file and cannot read the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import stat
+import tempfile
+
+import msgspec
+
+from policyguard.fs.safe_open import open_regular
+
+SEAL_PURPOSE = "seal of remembered digests 2"
+"""What the key of the seal is derived for (`PrivateKey.derive`)."""
+
+_UNSEALED = b"unsealed"
+_VERSION = b"2"
+_MAX_HEAD_BYTES = 200
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What a file may be believed to say; `payload` None is nothing, and `doubt` says why, if the file is there."""
+
+    payload: bytes | None = None
+    doubt: str = ""
+    is_sealed: bool = False
+
+
+def sealed(kind: str, payload: bytes, key: bytes | None) -> bytes:
+    """Return the bytes of a file of this kind, sealed if there is a key."""
+    return b"policyguard %b %b %b\n%b" % (kind.encode(), _VERSION, _seal(kind, payload, key), payload)
+
+
+def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
+    """Return the payload of such a file, as far as it may be believed by who holds this key, or none."""
+    head, found, payload = data[:_MAX_HEAD_BYTES].partition(b"\n")
+    words = head.split(b" ")
+    if not found or len(words) != 4 or words[:3] != [b"policyguard", kind.encode(), _VERSION]:
+        return Opened(doubt="it is of another version, or damaged")
+    payload, seal = data[len(head) + 1 :], words[3]
+    is_sealed = seal != _UNSEALED
+    # INVARIANT I189: who holds the key believes nothing that was written without it.
+    if key is not None and not hmac.compare_digest(seal, _seal(kind, payload, key)):
+        return Opened(doubt="its seal is not of this key" if is_sealed else "it has no seal", is_sealed=is_sealed)
+    return Opened(payload=payload, is_sealed=is_sealed)
+
+
+def read_own(path: str, limit_bytes: int) -> bytes | None:
+    """Return the bytes of a file that only this account can have written, None if somebody else can.
+
+    A file that is replaced meanwhile is read as it was. One that is longer than the limit is cut off.
+
+    Raises:
+        EvidenceError: no regular file, or it cannot be opened.
+    """
+    descriptor, status = open_regular(path)
+    with open(descriptor, "rb") as file:
+        # No name at all is a file that was replaced a moment ago.
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022 or status.st_nlink > 1:
+            return None
+        return file.read(limit_bytes)
+
+
+def replace_whole(path: str, data: bytes) -> None:
+    """Put the file in place whole, mode 0600: written beside it, then renamed. A crash leaves the old one or the new.
+
+    Any number of writers may do so at once; the last one's file stays. Raises `OSError`.
+    """
+    descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".digests-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _seal(kind: str, payload: bytes, key: bytes | None) -> bytes:
+    if key is None:
+        return _UNSEALED
+    return hmac.new(key, kind.encode() + b"\0" + payload, hashlib.sha256).hexdigest().encode()

@@ -1,0 +1,109 @@
+"""Finding a repository by reading small files, without running git and without obeying its configuration.
+
+Nothing read here is trusted to be true: `gitobjects` hashes every object again. What is refused: folders that belong to
+somebody else, and a `.git` that is a symbolic link.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from policyguard.errors import EvidenceError
+from policyguard.fs.safe_open import read_small, shown
+
+MAX_SMALL_FILE_BYTES = 65_536
+MAX_PACKED_REFS_BYTES = 64 << 20
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitDir:
+    """Where a working tree (`root`), its own files (`own`) and the files shared by all its working trees are."""
+
+    root: str
+    own: str
+    shared: str
+
+    @property
+    def objects(self) -> str:
+        return os.path.join(self.shared, "objects")
+
+
+def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
+    """Return the repository at or above a folder.
+
+    Raises:
+        EvidenceError: there is none, or it or a part of it belongs to a uid outside `owners`.
+    """
+    root = os.path.realpath(directory)
+    while not os.path.lexists(os.path.join(root, ".git")):
+        parent = os.path.dirname(root)
+        if parent == root:
+            raise EvidenceError(f"`{shown(directory)}`: found no git repository here or above")
+        root = parent
+    return gitdir_of(root, owners)
+
+
+def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
+    """Return the repository whose working tree begins at `root`, which has a `.git`; see `find_gitdir`."""
+    dot_git = os.path.join(root, ".git")
+    if os.path.islink(dot_git):
+        raise EvidenceError(f"`{shown(dot_git)}`: found a symbolic link, expected a folder or a file")
+    own = dot_git if os.path.isdir(dot_git) else _pointed_to(dot_git)
+    shared = own
+    if os.path.lexists(os.path.join(own, "commondir")):
+        shared = os.path.realpath(os.path.join(own, os.fsdecode(read_line(os.path.join(own, "commondir")))))
+    found = GitDir(root=root, own=own, shared=shared)
+    for path in dict.fromkeys((root, dot_git, own, shared, found.objects)):
+        _check_owner(path, owners)
+    return found
+
+
+def bare_gitdir(directory: str, owners: Collection[int]) -> GitDir:
+    """Return the repository without a working tree whose files lie in this folder itself, links already resolved.
+
+    Raises:
+        EvidenceError: it is none, or it belongs to a uid outside `owners`.
+    """
+    found = GitDir(root=directory, own=directory, shared=directory)
+    for path in (directory, found.objects):
+        _check_owner(path, owners)
+    return found
+
+
+def config_text(git: GitDir) -> bytes:
+    """Return the repository's own configuration as text; empty if there is none. It is never obeyed."""
+    path = os.path.join(git.shared, "config")
+    return read_small(path, MAX_CONFIG_BYTES) if os.path.lexists(path) else b""
+
+
+def _pointed_to(dot_git: str) -> str:
+    content = read_line(dot_git)
+    if not content.startswith(b"gitdir:"):
+        raise EvidenceError(f"`{shown(dot_git)}`: found `{shown(content[:80])}`, expected `gitdir: PATH`")
+    target = os.path.join(os.path.dirname(dot_git), os.fsdecode(content[7:].strip()))
+    return os.path.realpath(target)
+
+
+def _check_owner(path: str, owners: Collection[int]) -> None:
+    try:
+        uid = os.lstat(path).st_uid
+    except (OSError, ValueError):
+        raise EvidenceError(f"`{shown(path)}`: found nothing here, expected a part of a git repository") from None
+    # INVARIANT I89: a repository whose owner is not the job's is not measured, its owner could change it afterwards.
+    if uid not in owners:
+        expected = " or ".join(f"uid {owner}" for owner in sorted(owners))
+        raise EvidenceError(
+            f"`{shown(path)}`: belongs to uid {uid}, expected {expected}",
+            help="clone the repository as the user who runs the job; there is no safe.directory to switch this off",
+        )
+
+
+def read_line(path: str) -> bytes:
+    """Return the content of a small file of one line, without what surrounds it."""
+    content = read_small(path, MAX_SMALL_FILE_BYTES).strip()
+    if b"\0" in content:
+        raise EvidenceError(f"`{shown(path)}`: found a NUL byte, expected a line of text")
+    return content

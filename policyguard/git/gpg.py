@@ -1,0 +1,89 @@
+"""GPG signatures, verified by `gpgv` against one pinned keyring: it knows the keys of that file and asks nobody else.
+
+Whose key it is, `Persons` say: `keys: ["gpg:FINGERPRINT"]`, the 40 digits of the primary key. No trust database, no
+key server, no configuration of the account that the hook runs as. One process for each signature, some milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+
+from policyguard.errors import EvidenceError
+from policyguard.fs.safe_open import open_resolved, shown
+from policyguard.model.policy import Person
+
+PGP_BEGIN = b"-----BEGIN PGP SIGNATURE-----"
+MAX_SIGNATURE_BYTES = 65_536
+TIMEOUT_S = 10
+
+_PREFIX = "gpg:"
+_REFUSED = frozenset({b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG", b"NODATA", b"UNEXPECTED"})
+
+
+class Keyring:
+    """A pinned keyring and the persons whose keys it may hold. Remembers what it said of a signature.
+
+    `deadline` is an instant of `time.monotonic()`: later signatures are not looked at, and nobody's answer is made up.
+    """
+
+    def __init__(self, path: str, people: Sequence[Person], *, deadline: float | None = None) -> None:
+        self._deadline = deadline
+        self._answers: dict[bytes, Person | None] = {}
+        descriptor, status, self._path = open_resolved(path)
+        os.close(descriptor)
+        if status.st_mode & 0o002:
+            raise EvidenceError(f"`{shown(path)}`: everybody may write to it, expected the operator alone")
+        self._program = shutil.which("gpgv")
+        self._people = {
+            key.removeprefix(_PREFIX).upper(): person
+            for person in people
+            for key in person.keys
+            if key.startswith(_PREFIX)
+        }
+
+    def person_of(self, payload: bytes, signature: bytes) -> Person | None:
+        """Return whose good signature this is, None if it is bad, expired, revoked, of nobody known, or not one.
+
+        Raises:
+            EvidenceError: the time is up.
+        """
+        if self._program is None or not signature.startswith(PGP_BEGIN) or len(signature) > MAX_SIGNATURE_BYTES:
+            return None
+        asked = hashlib.sha256(b"%d %b%b" % (len(payload), payload, signature)).digest()
+        if asked not in self._answers:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                raise EvidenceError(f"more GPG signatures than can be verified in time, {len(self._answers)} so far")
+            self._answers[asked] = self._verified(payload, signature)
+        return self._answers[asked]
+
+    def _verified(self, payload: bytes, signature: bytes) -> Person | None:
+        with tempfile.TemporaryDirectory(prefix="policyguard-gpg-") as private:
+            armour = os.path.join(private, "signature")
+            with open(armour, "xb") as file:
+                file.write(signature + b"\n")
+            command = [str(self._program), "--homedir", private, "--keyring", self._path, "--weak-digest", "SHA1"]
+            try:
+                answer = subprocess.run(
+                    [*command, "--status-fd", "1", armour, "-"], input=payload, stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False, cwd=private,
+                    env={"PATH": os.defpath, "HOME": private, "LC_ALL": "C"},
+                )  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired):
+                return None
+        return self._good(answer.stdout) if answer.returncode == 0 else None
+
+    def _good(self, status: bytes) -> Person | None:
+        """Return the person of exactly one good signature; a file may hold several, of which one is bad."""
+        lines = [line.split() for line in status.split(b"\n") if line.startswith(b"[GNUPG:] ")]
+        words = [line[1] for line in lines]
+        valid = [line for line in lines if line[1] == b"VALIDSIG" and len(line) > 11]
+        # INVARIANT I156: a GPG signature counts only if it is the only one, good, and by a known person's pinned key.
+        if words.count(b"GOODSIG") != 1 or words.count(b"NEWSIG") != 1 or len(valid) != 1 or _REFUSED & set(words):
+            return None
+        return self._people.get(valid[0][11].decode("ascii", "replace"))

@@ -1,0 +1,200 @@
+"""SHA-256 of open files, streamed, and a cache of digests that only this account, or the holder of a key, has written.
+
+A cached digest is used only for a file whose device, inode, size, modification and change time are all the same, that
+was already quiet for `QUIET_S` when it was hashed, on a file system that keeps change times honestly. Whoever writes
+the file cannot set its change time back. What this does not stop: root, and a raw write to the disk. Where there is a
+key the cache is sealed (`sealed.py`), and believed only if the seal is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policyguard.errors import ConfigurationError
+from policyguard.fs.sealed import replace_whole, sealed, unsealed
+from policyguard.scan.source import Truncated
+
+BLOCK = 2**20
+QUIET_S = 120
+"""A page that is mapped for writing is stamped when it is first touched and again after write-back, some 35 s later; a
+file that was touched more recently than this may still change under the same times."""
+
+HONEST_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+"""Local file systems that stamp mapped writes. Not tmpfs (never writes back), not network ones (the server's clock)."""
+
+MAX_ENTRIES = 100_000
+KIND = "checkpoint-digests"
+Progress = Callable[[int], None]
+Key = tuple[int, int, int, int, int]
+
+
+def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
+    """Return the SHA-256 of the first `size` bytes of an open file; raises `Truncated` when there are fewer."""
+    digest, buffer, at = hashlib.sha256(), memoryview(bytearray(BLOCK)), 0
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    while at < size:
+        count = os.preadv(fd, [buffer[: min(BLOCK, size - at)]], at)
+        if not count:
+            raise Truncated
+        digest.update(buffer[:count])
+        at += count
+        if progress:
+            progress(count)
+    return digest.hexdigest()
+
+
+def key_of(status: os.stat_result) -> Key:
+    """Return what identifies one state of one file."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(slots=True)
+class DigestCache:
+    """Digests by file state, in memory; `open` reads and `save` writes the file behind it, where there is one.
+
+    `doubt` says why the file that is there was not believed.
+    """
+
+    path: Path | None = None
+    filesystems: frozenset[str] = HONEST_FILESYSTEMS
+    clock_ns: Callable[[], int] = time.time_ns
+    entries: dict[Key, str] = field(default_factory=dict)
+    key: bytes | None = field(default=None, repr=False)
+    doubt: str = ""
+    _foreign_seal: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _changed: bool = False
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        key: bytes | None = None,
+        filesystems: frozenset[str] = HONEST_FILESYSTEMS,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> DigestCache:
+        """Return the cache kept at `path`, empty if there is none or it cannot be believed.
+
+        Args:
+            key: what the file is sealed with; without one it is believed as a file of this account.
+
+        Raises:
+            ConfigurationError: the file or its folder could have been written by somebody else.
+        """
+        cache = cls(path, filesystems, clock_ns, key=key)
+        _check_folder(path.parent)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return cache
+        except OSError as problem:
+            raise ConfigurationError(f"digest cache `{path}`: {problem.strerror}") from None
+        try:
+            _check_file(path, os.fstat(fd))
+            found = unsealed(KIND, _all_of(fd), key)
+        finally:
+            os.close(fd)
+        cache.doubt, cache._foreign_seal = found.doubt, found.is_sealed and key is None
+        cache._changed = bool(found.doubt)
+        cache.entries = _parse(found.payload) if found.payload is not None else {}
+        return cache
+
+    def find(self, status: os.stat_result, path: Path) -> str | None:
+        """Return the digest of a file in this state, if one is known and the file lies where times are honest."""
+        with self._lock:
+            found = self.entries.get(key_of(status))
+        return found if found and self._is_honest(path) else None
+
+    def remember(self, status: os.stat_result, path: Path, sha256: str, hashed_from_ns: int) -> None:
+        """Keep the digest, unless the file was touched too shortly before `hashed_from_ns` (or after it)."""
+        # INVARIANT I107: a digest is reused only for a state of the file that cannot have changed unseen.
+        if hashed_from_ns - max(status.st_mtime_ns, status.st_ctime_ns) < QUIET_S * 1_000_000_000:
+            return
+        if self._is_honest(path):
+            with self._lock:
+                self.entries[key_of(status)] = sha256
+                self._changed = True
+
+    def save(self) -> None:
+        """Write the cache, whole or not at all; a crash leaves the old file or the new one."""
+        with self._lock:
+            # What another one sealed stays: without its key we could only replace it by what it does not believe.
+            if not self._changed or self.path is None or self._foreign_seal:
+                return
+            kept = list(self.entries.items())[-MAX_ENTRIES:]
+            data = json.dumps({"digests": [[*key, digest] for key, digest in kept]})
+            self._changed = False
+        replace_whole(str(self.path), sealed(KIND, data.encode(), self.key))
+
+    def _is_honest(self, path: Path) -> bool:
+        return filesystem_of(path) in self.filesystems
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        status = os.stat(folder)
+    except OSError as problem:
+        raise ConfigurationError(f"digest cache folder `{folder}`: {problem.strerror}") from None
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+        raise ConfigurationError(
+            f"digest cache folder `{folder}` can be written by others",
+            help="keep the cache in a folder that belongs to this account and has mode 0700",
+        )
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    # INVARIANT I108: the cache is believed only if nobody but this account can have written it.
+    if (
+        not stat.S_ISREG(status.st_mode)
+        or status.st_uid != os.geteuid()
+        or status.st_mode & 0o077
+        or status.st_nlink > 1
+    ):
+        raise ConfigurationError(
+            f"digest cache `{path}` is not a file of mode 0600 that belongs to this account",
+            help="remove it; it is built again",
+        )
+
+
+def _all_of(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, BLOCK):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parse(data: bytes) -> dict[Key, str]:
+    try:
+        return {
+            (int(dev), int(inode), int(size), int(mtime), int(ctime)): digest
+            for dev, inode, size, mtime, ctime, digest in json.loads(data)["digests"]
+            if type(digest) is str and len(digest) == 64
+        }
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the type of the file system `path` lies on, "" where the system does not tell."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    real, best, kind = os.path.realpath(path), "", ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = fields.split(" ")[4].encode("utf-8", "surrogateescape").decode("unicode_escape", "replace")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, rest.split(" ", 1)[0]
+    return kind

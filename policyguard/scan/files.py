@@ -1,0 +1,222 @@
+"""Opens files and folders and measures each checkpoint: digest, format, what it imports, who may have written it.
+
+One descriptor serves for the status, the digest and the scan, and the status is taken again at the end: what is
+reported is one state of one file. Links, devices and pipes are named and not opened. Nothing here raises on data.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policyguard.scan.content import scan_content
+from policyguard.scan.digest_cache import DigestCache, key_of, sha256_of
+from policyguard.scan.findings import (
+    CODE_SUFFIXES,
+    DEFAULT_LIMITS,
+    CheckpointScan,
+    Findings,
+    Limits,
+    Reason,
+    Verdict,
+)
+from policyguard.scan.source import FileSource, Truncated
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_CODES = {
+    errno.ENOENT: "ckpt.missing", errno.ENOTDIR: "ckpt.missing", errno.ELOOP: "ckpt.symlink",
+    errno.ENXIO: "ckpt.not_regular", errno.EISDIR: "ckpt.not_regular",
+}  # fmt: skip
+_PROMISES = {
+    ".safetensors": "safetensors", ".npy": "npy", ".npz": "npz", ".gguf": "gguf", ".parquet": "parquet",
+    ".arrow": "arrow", ".feather": "arrow", ".onnx": "onnx", ".h5": "hdf5", ".hdf5": "hdf5",
+}  # fmt: skip
+"""Suffixes of formats that are no pickle and no archive, and the one format that keeps the promise."""
+_UNDECIDED = ("unknown", "empty", "lfs_pointer")
+
+Progress = Callable[[str, int], None]
+"""Called with a path and how many bytes more of it were hashed, from several threads."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Options:
+    """How to scan: limits, classes the operator lists beyond ours, a digest cache, and whom to tell of progress."""
+
+    limits: Limits = DEFAULT_LIMITS
+    extra_globals: frozenset[tuple[str, str]] = frozenset()
+    cache: DigestCache | None = None
+    progress: Progress | None = None
+    jobs: int = 0
+    digests: dict[tuple[int, ...], str] = field(default_factory=dict)
+    """Digests of this very run, by file state: a hub cache names one file many times."""
+
+
+def scan_paths(paths: Sequence[str | os.PathLike[str]], options: Options | None = None) -> tuple[CheckpointScan, ...]:
+    """Return one scan for each file named and for each file in each folder named, in sorted order; all cores hash."""
+    options = options or Options()
+    files = [found for path in paths for found in _files(Path(path))]
+    jobs = options.jobs or min(len(files), os.cpu_count() or 1) or 1
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="scan") as pool:
+        scans = tuple(pool.map(lambda item: scan_file(item[0], options, links_within=item[1]), files))
+    if options.cache:
+        options.cache.save()
+    return scans
+
+
+def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
+    # `os.path` answers for names no file can have; `Path` raises.
+    if os.path.islink(path) or not os.path.isdir(path):
+        yield path, None
+        return
+    within = _link_scope(path)
+    pending = [path]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            yield folder, within
+            continue
+        folders = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        yield from ((Path(entry), within) for entry in entries if not entry.is_dir(follow_symlinks=False))
+        pending.extend(reversed(folders))
+
+
+def _link_scope(folder: Path) -> Path:
+    """Return the folder that links may point into: the scanned one, or the whole repository of a hub cache snapshot."""
+    real = Path(os.path.realpath(folder))
+    hub = real.parent.parent
+    return hub if real.parent.name == "snapshots" and hub.name.startswith("models--") else real
+
+
+def scan_file(
+    path: str | os.PathLike[str], options: Options | None = None, *, links_within: Path | None = None
+) -> CheckpointScan:
+    """Return what one file is; whatever cannot be opened or read is `unknown` with its reason.
+
+    Args:
+        links_within: a symbolic link is followed if its target lies in this folder, and refused otherwise.
+    """
+    options = options or Options()
+    findings = Findings(limits=options.limits, extra_globals=options.extra_globals)
+    try:
+        real = _target(Path(path), links_within)
+        fd = os.open(real, _FLAGS)
+    except OSError as problem:
+        findings.add(_CODES.get(problem.errno or 0, "ckpt.unreadable"), _reason(problem))
+        return _report(path, findings, "unknown")
+    except ValueError:
+        findings.add("ckpt.unreadable", "a name no file can have")
+        return _report(path, findings, "unknown")
+    try:
+        return _scan_open(path, real, fd, options, findings)
+    finally:
+        os.close(fd)
+
+
+def _target(path: Path, links_within: Path | None) -> Path:
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    if links_within is None or not real.is_relative_to(links_within):
+        raise OSError(errno.ELOOP, "symbolic link")
+    return real
+
+
+def _reason(problem: OSError) -> str:
+    return (problem.strerror or "cannot be opened").lower()
+
+
+def _scan_open(
+    path: str | os.PathLike[str], real: Path, fd: int, options: Options, findings: Findings
+) -> CheckpointScan:
+    before = os.fstat(fd)
+    # INVARIANT I111: only regular files are read, judged by the descriptor; a link is followed inside the scope only.
+    if not stat.S_ISREG(before.st_mode):
+        findings.add("ckpt.not_regular", stat.filemode(before.st_mode)[:1])
+        return _report(path, findings, "unknown", before, real)
+    sha256, kind = "", "unknown"
+    try:
+        sha256 = _digest(path, real, fd, before, options)
+        kind = scan_content(FileSource(fd, before.st_size), findings)
+    except OSError as problem:
+        findings.add("ckpt.unreadable", _reason(problem))
+    except Truncated:
+        findings.add("ckpt.changed", "shorter than it was")
+    # INVARIANT I109: the digest, the scan and the status describe one state of the file, or the file is not clean.
+    if key_of(os.fstat(fd)) != key_of(before):
+        findings.add("ckpt.changed")
+        sha256 = ""
+    _check_name(Path(path), kind, findings)
+    return _report(path, findings, kind, before, real, sha256)
+
+
+def _digest(path: str | os.PathLike[str], real: Path, fd: int, status: os.stat_result, options: Options) -> str:
+    key = key_of(status)
+    known = options.digests.get(key) or (options.cache.find(status, real) if options.cache else None)
+    if known:
+        return known
+    name, progress, began_ns = os.fspath(path), options.progress, time.time_ns()
+    sha256 = sha256_of(fd, status.st_size, (lambda count: progress(name, count)) if progress else None)
+    if key_of(os.fstat(fd)) == key:
+        with _LOCK:
+            options.digests[key] = sha256
+        if options.cache:
+            options.cache.remember(status, real, sha256, began_ns)
+    return sha256
+
+
+_LOCK = threading.Lock()
+
+
+def _check_name(path: Path, kind: str, findings: Findings) -> None:
+    suffix = path.suffix.lower()
+    promised = _PROMISES.get(suffix)
+    # INVARIANT I110: a name never makes a file better, only worse.
+    if promised and kind != promised and kind not in _UNDECIDED:
+        findings.add("ckpt.format_spoof", f"named {suffix}, is {kind}")
+    # A `.pth` of text is a path file that an interpreter runs, any other is torch's.
+    if suffix in CODE_SUFFIXES or (suffix == ".pth" and kind == "text"):
+        findings.add("ckpt.code_file", suffix)
+
+
+def _report(
+    path: str | os.PathLike[str],
+    findings: Findings,
+    kind: str,
+    status: os.stat_result | None = None,
+    real: Path | None = None,
+    sha256: str = "",
+) -> CheckpointScan:
+    folder_mode = _folder_mode(real) if real is not None else 0
+    return CheckpointScan(
+        path=os.fsencode(path).decode("utf-8", "backslashreplace"),
+        verdict=findings.verdict,
+        format=kind,
+        globals=tuple(sorted(findings.globals)),
+        reasons=tuple(sorted(findings.reasons)),
+        pickled=findings.pickled,
+        sha256=sha256,
+        size_bytes=status.st_size if status else 0,
+        owner_uid=status.st_uid if status else -1,
+        mode=stat.S_IMODE(status.st_mode) if status else 0,
+        dir_group_writable=bool(folder_mode & 0o020),
+        dir_world_writable=bool(folder_mode & 0o002),
+    )
+
+
+def _folder_mode(path: Path) -> int:
+    try:
+        return os.stat(path.parent).st_mode
+    except OSError:
+        return 0o022
+
+
+__all__ = ["CheckpointScan", "Limits", "Options", "Reason", "Verdict", "scan_file", "scan_paths"]

@@ -1,0 +1,174 @@
+"""What a scan of one file says: verdict, format, imported globals, reasons; and how much work it may cost.
+
+`clean` means: read to the last byte that could carry code, and every part of it explained. `unknown` is not clean: it
+is what cannot be read, or what no list of ours names. `hostile` carries a construct that runs code or deceives readers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from policyguard.scan.reasons import REASONS as REASONS
+from policyguard.scan.reasons import Verdict as Verdict
+from policyguard.values import FrozenMap
+
+MAX_REASONS = 64
+MAX_GLOBALS = 512
+_RANK = {Verdict.CLEAN: 0, Verdict.UNKNOWN: 1, Verdict.HOSTILE: 2}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reason:
+    """One thing that stands against a file: a code from `REASONS` and where or what, in one short line."""
+
+    code: str
+    detail: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        return REASONS[self.code][0]
+
+    @property
+    def text(self) -> str:
+        return f"{REASONS[self.code][1]}: {self.detail}" if self.detail else REASONS[self.code][1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one file may cost. Beyond a limit the verdict is unknown, with the limit's reason code."""
+
+    decompressed_bytes: int = 4 * 2**30
+    free_ratio_bytes: int = 64 * 2**20
+    """Up to here any compression ratio is fine: an array of zeros packs 1000 to 1."""
+    ratio: int = 200
+    depth: int = 4
+    opcodes: int = 4_000_000
+    members: int = 200_000
+    time_s: float = 60.0
+    text_bytes: int = 64 * 2**20
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Exhausted(Exception):
+    """A limit was reached; `code` is its reason."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+
+
+class LayoutProblem(ValueError):
+    """The parts of a file do not fit together as its format says; the text says which."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What one scan gathers while it runs, and what it may still spend."""
+
+    limits: Limits = DEFAULT_LIMITS
+    extra_globals: frozenset[tuple[str, str]] = frozenset()
+    clock: Callable[[], float] = time.monotonic
+    globals: set[str] = field(default_factory=set)
+    reasons: set[Reason] = field(default_factory=set)
+    pickled: bool = False
+    decompressed_bytes: int = 0
+    opcodes: int = 0
+    deadline: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.deadline = self.clock() + self.limits.time_s
+
+    def add(self, code: str, detail: str = "") -> None:
+        """Record the reason; the verdict is never better afterwards."""
+        verdict, _ = REASONS[code]
+        # A hostile reason is never dropped for want of room.
+        if len(self.reasons) < MAX_REASONS or (verdict is Verdict.HOSTILE and self.verdict is not Verdict.HOSTILE):
+            self.reasons.add(Reason(code, shown(detail)))
+
+    def import_of(self, name: str) -> None:
+        """Record that a pickle imports `name`."""
+        if len(self.globals) < MAX_GLOBALS:
+            self.globals.add(shown(name))
+
+    def spend_opcodes(self, count: int) -> None:
+        """Return if `count` opcodes more are within limits, else raise `Exhausted`."""
+        self.opcodes += count
+        if self.opcodes > self.limits.opcodes:
+            raise Exhausted("ckpt.too_large", f"more than {self.limits.opcodes} pickle opcodes")
+        self.check_time()
+
+    def spend_bytes(self, count: int, packed: int) -> None:
+        """Return if `count` decompressed bytes more are within limits, else raise `Exhausted`."""
+        self.decompressed_bytes += count
+        limits = self.limits
+        if self.decompressed_bytes > limits.decompressed_bytes:
+            raise Exhausted("ckpt.too_large", f"more than {limits.decompressed_bytes} bytes after decompression")
+        if self.decompressed_bytes > max(limits.free_ratio_bytes, limits.ratio * packed):
+            raise Exhausted("ckpt.too_compressed", f"more than {limits.ratio} to 1")
+        self.check_time()
+
+    def check_time(self) -> None:
+        """Return if there is time left, else raise `Exhausted`."""
+        if self.clock() > self.deadline:
+            raise Exhausted("ckpt.timeout", f"{self.limits.time_s:g} s")
+
+    @property
+    def verdict(self) -> Verdict:
+        return max((reason.verdict for reason in self.reasons), key=_RANK.__getitem__, default=Verdict.CLEAN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointScan:
+    """One file as it was measured.
+
+    `sha256` is empty when the file could not be read to its end. `owner_uid`, `mode` (permission bits) and the two
+    directory flags describe the file that was opened and the folder it lies in; -1 and False where nothing was opened.
+    `pickled` says that some part is a pickle, however deeply packed.
+    """
+
+    path: str
+    verdict: Verdict
+    format: str
+    globals: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    pickled: bool = False
+    sha256: str = ""
+    size_bytes: int = 0
+    owner_uid: int = -1
+    mode: int = 0
+    dir_group_writable: bool = False
+    dir_world_writable: bool = False
+
+    def to_value(self) -> FrozenMap:
+        """Return the scan as a fact value, reasons as their codes."""
+        return FrozenMap(
+            path=self.path,
+            verdict=self.verdict.value,
+            format=self.format,
+            globals=self.globals,
+            reasons=tuple(sorted({reason.code for reason in self.reasons})),
+            pickled=self.pickled,
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            owner_uid=self.owner_uid,
+            mode=self.mode,
+            dir_group_writable=self.dir_group_writable,
+            dir_world_writable=self.dir_world_writable,
+        )
+
+
+CODE_SUFFIXES = (
+    ".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".sh", ".ipynb", ".jar", ".js", ".exe",
+)  # fmt: skip
+"""Names of code. A name never makes a file better; here it makes it worse."""
+
+
+def shown(text: str, width: int = 160) -> str:
+    """Return text that is safe on a terminal and in JSON: one line, ASCII, at most `width` characters."""
+    plain = text[: width + 1].encode("unicode_escape").decode("ascii")
+    return plain if len(plain) <= width else plain[: width - 3] + "..."

@@ -1,0 +1,231 @@
+"""Chat templates: Jinja that loaders render, some without its sandbox; harmless if all it can reach is plain data.
+
+Loaders rendered templates of GGUF files with a plain Jinja environment (CVE-2024-34359 of llama-cpp-python), where an
+attribute of an attribute leads to every function there is. So each attribute and key must be written out in the
+template and be a plain name; what is computed cannot be judged.
+
+    template = *( text / "{{" tokens "}}" / "{%" tokens "%}" / "{#" comment "#}" )
+
+Source: the Jinja 3.1 template documentation and its lexer's rules for strings and brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from policyguard.scan.findings import Findings
+
+MAX_TEMPLATE = 2**20
+_OPEN = re.compile(r"\{%|\{\{|\{#")
+_END = {"{%": re.compile(r"[-+]?%\}"), "{{": re.compile(r"-?\}\}")}
+_TOKEN = re.compile(
+    r"""\s+|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<name>[^\W\d]\w*)|(?P<number>\d[\w.]*)"""
+    r"""|(?P<sign>//|\*\*|==|!=|>=|<=|[-+*/%~|.,:;()\[\]{}<>=])""",
+    re.DOTALL,
+)
+_COUNTED = re.compile(r"(?:[\d:+-]|loop\.(?:index0?|revindex0?|length))+")
+_ESCAPE = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
+_SHORT = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_PAIRS = {")": "(", "]": "[", "}": "{"}
+_DUNDER = re.compile(r"__\w+__")
+_GADGETS = {
+    "ag_code", "ag_frame", "co_code", "cr_code", "cr_frame", "f_back", "f_builtins", "f_code", "f_globals", "f_locals",
+    "func_code", "func_globals", "gi_code", "gi_frame", "gi_yieldfrom", "im_class", "im_func", "mro", "tb_frame",
+    "tb_next",
+}  # fmt: skip
+"""Attributes without underscores that lead from a generator, a traceback or a class to the interpreter."""
+_UNREAD_NAMES = {"config", "cycler", "joiner", "lipsum", "request", "self"}
+_UNREAD_METHODS = {"format", "format_map"}
+"""They read attributes that the text to be formatted names."""
+_TAGS = {
+    "break", "call", "continue", "elif", "else", "endcall", "endfilter", "endfor", "endgeneration", "endif",
+    "endmacro", "endset", "endwith", "filter", "for", "generation", "if", "macro", "set", "with",
+}  # fmt: skip
+_FILTERS = {
+    "abs", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first", "float",
+    "forceescape", "from_json", "fromjson", "indent", "int", "items", "last", "length", "list", "lower", "pprint",
+    "reject", "replace", "reverse", "round", "safe", "select", "slice", "string", "striptags", "title", "to_json",
+    "tojson", "trim", "truncate", "upper", "urlencode", "wordcount", "wordwrap",
+}  # fmt: skip
+_BY_ATTRIBUTE = {"groupby": 9, "join": 9, "map": 9, "max": 9, "min": 9, "rejectattr": 2, "selectattr": 2, "sort": 9,
+                 "sum": 9, "unique": 9}  # fmt: skip
+"""Filters whose arguments may name attributes, and how many of them at most."""
+
+_WORDS = {"and", "else", "if", "in", "is", "not", "or"}
+
+Token = tuple[str, str]
+
+
+class _Unread(Exception):
+    """Something that is computed, or that this reader does not know."""
+
+
+def check_template(text: str | None, findings: Findings) -> None:
+    """Findings hold whether the template reaches for code, or does what cannot be judged from its text.
+
+    Args:
+        text: None for a template too long to be kept.
+    """
+    try:
+        if text is None or len(text) > MAX_TEMPLATE:
+            raise _Unread("more than 1 MiB")
+        code = []
+        for tokens, is_tag in _code_of(text, findings.check_time):
+            _check_names(tokens, findings)
+            code.append((tokens, is_tag))
+        for tokens, is_tag in code:
+            _check(tokens, is_tag)
+    except _Unread as problem:
+        findings.add("ckpt.template_unread", str(problem))
+
+
+def _code_of(text: str, check_time: Callable[[], None]) -> Iterator[tuple[list[Token], bool]]:
+    at = 0
+    while found := _OPEN.search(text, at):
+        check_time()
+        at = found.end()
+        if found[0] == "{#":
+            at = text.find("#}", at) + 2
+            if at < 2:
+                raise _Unread("a comment without end")
+            continue
+        if text[at : at + 1] in ("-", "+"):
+            at += 1
+        tokens, at = _tokens(text, at, _END[found[0]])
+        yield tokens, found[0] == "{%"
+
+
+def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]:
+    tokens: list[Token] = []
+    brackets: list[str] = []
+    while True:
+        if not brackets and (stop := end.match(text, at)):
+            return tokens, stop.end()
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise _Unread("code that does not parse")
+        at = found.end()
+        if (kind := found.lastgroup) is None:
+            continue
+        if found[0] in ("(", "[", "{"):
+            brackets.append(found[0])
+        elif found[0] in _PAIRS and (not brackets or brackets.pop() != _PAIRS[found[0]]):
+            raise _Unread("brackets that do not match")
+        tokens.append((kind, _unescaped(found[0]) if kind == "text" else found[0]))
+
+
+def _unescaped(literal: str) -> str:
+    return _ESCAPE.sub(_escaped, literal[1:-1])
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = found[1]
+    if code[0] in "01234567":
+        return chr(int(code, 8))
+    if len(code) > 1:
+        return chr(min(int(code[1:], 16), 0x10FFFF))
+    if code in "xuUN":
+        raise _Unread("an escape that does not parse")
+    return _SHORT.get(code, code)
+
+
+def _check_names(tokens: Sequence[Token], findings: Findings) -> None:
+    # INVARIANT I211: a template reaches only what it names, and no name in it is one of the interpreter's own.
+    for kind, text in tokens:
+        if kind in ("name", "text") and (_DUNDER.search(text) or (text in _GADGETS)):
+            findings.add("ckpt.template_code", text)
+
+
+def _check(tokens: Sequence[Token], is_tag: bool) -> None:
+    if is_tag and (not tokens or tokens[0][1] not in _TAGS):
+        raise _Unread(f"tag {tokens[0][1] if tokens else 'of nothing'}")
+    if is_tag and tokens[0][1] == "filter":
+        tokens = [("sign", "|"), *tokens[1:]]
+    for index, (kind, text) in enumerate(tokens):
+        before = tokens[index - 1] if index else ("sign", "")
+        after = tokens[index + 1 :]
+        if kind == "name" and before[1] != "." and text in _UNREAD_NAMES:
+            raise _Unread(text)
+        if (kind, text) == ("name", "loop") and not (before[1] == "." or (after and after[0][1] in (".", "("))):
+            raise _Unread("a name that hides the loop's own")
+        if (kind, text) == ("sign", "|"):
+            _check_filter(after)
+        elif (kind, text) == ("sign", ".") and (not after or not _is_plain(after[0][1])):
+            raise _Unread("an attribute that is no plain name")
+        elif (kind, text) == ("sign", "[") and _is_value(before, tokens[index - 2] if index > 1 else before):
+            _check_key(_inside(after, "["))
+
+
+def _is_value(token: Token, before: Token) -> bool:
+    """Return whether a bracket behind this token asks for a key of a value, and does not begin a list."""
+    kind, text = token
+    if kind == "sign":
+        return text in (")", "]", "}")
+    return kind != "name" or before[1] == "." or text not in _WORDS
+
+
+def _is_plain(name: str) -> bool:
+    return not any(part.startswith("_") for part in name.split(".")) and name not in _UNREAD_METHODS
+
+
+def _inside(tokens: Sequence[Token], opening: str) -> Sequence[Token]:
+    """Return the tokens up to the bracket that closes an opening one just before them."""
+    depth = 1
+    for index, (kind, text) in enumerate(tokens):
+        depth += kind == "sign" and text in ("(", "[", "{")
+        depth -= kind == "sign" and text in _PAIRS
+        if not depth:
+            return tokens[:index]
+    raise _Unread(f"`{opening}` without end")
+
+
+def _check_key(tokens: Sequence[Token]) -> None:
+    """A key is one text that is written out, or numbers and a loop's counters; a computed text could be any name."""
+    if len(tokens) == 1 and tokens[0][0] == "text":
+        if not _is_plain(tokens[0][1]):
+            raise _Unread(f"key {tokens[0][1]}")
+        return
+    if any(kind == "text" for kind, _ in tokens) or not _COUNTED.fullmatch("".join(text for _, text in tokens)):
+        raise _Unread("a computed key")
+
+
+def _check_filter(after: Sequence[Token]) -> None:
+    name = after[0][1] if after and after[0][0] == "name" else ""
+    arguments = _arguments(_inside(after[2:], "(")) if len(after) > 1 and after[1][1] == "(" else []
+    if name in _FILTERS:
+        return
+    if name not in _BY_ATTRIBUTE:
+        raise _Unread(f"filter {name}")
+    if name == "map" and arguments and arguments[0][0][0] == "text":
+        if arguments[0][0][1] not in _FILTERS:
+            raise _Unread(f"filter {arguments[0][0][1]}")
+        arguments = []
+    for argument in _naming(name, arguments):
+        value = argument[2:] if len(argument) > 2 and argument[1][1] == "=" else argument
+        if len(value) != 1 or value[0][1] in _UNREAD_METHODS or not _is_written_out(value[0]):
+            raise _Unread(f"a computed argument of {name}")
+
+
+def _naming(name: str, arguments: Sequence[Sequence[Token]]) -> Sequence[Sequence[Token]]:
+    """Return the arguments of a filter that may name an attribute; the first of `join` is what it puts between."""
+    if name == "join" and arguments and not any(text in ("=", "*", "**") for _, text in arguments[0]):
+        return arguments[1:]
+    return arguments[: _BY_ATTRIBUTE[name]]
+
+
+def _is_written_out(token: Token) -> bool:
+    kind, text = token
+    return kind == "number" or (kind == "text" and _is_plain(text)) or text.casefold() in ("true", "false", "none")
+
+
+def _arguments(tokens: Sequence[Token]) -> list[list[Token]]:
+    arguments: list[list[Token]] = [[]]
+    depth = 0
+    for kind, text in tokens:
+        depth += (text in ("(", "[", "{")) - (text in _PAIRS) if kind == "sign" else 0
+        if (kind, text, depth) == ("sign", ",", 0):
+            arguments.append([])
+        else:
+            arguments[-1].append((kind, text))
+    return [argument for argument in arguments if argument]

@@ -1,0 +1,71 @@
+"""Keras configurations: the classes a model is rebuilt from, each by name; a Lambda layer brings Python bytecode.
+
+Keras builds whatever its configuration names: `module` and `class_name` were imported from anywhere before 3.9
+(CVE-2025-1550), functions of Keras itself fetch and write files (CVE-2025-8747), and a Lambda layer holds marshalled
+code (CVE-2024-3660).
+
+Source: the Keras 3 serialization library and the Keras 2 HDF5 format.
+"""
+
+from __future__ import annotations
+
+import json
+
+from policyguard.scan.findings import Findings, Verdict
+from policyguard.scan.formats.keras_classes import CLASSES
+from policyguard.scan.formats.model_config import maps_in
+from policyguard.scan.pickles.allowlist import judged
+
+MAX_CONFIG = 64 * 2**20
+_CODE = {"Lambda", "__lambda__"}
+_MODULES = {
+    "keras", "keras.activations", "keras.constraints", "keras.dtype_policies", "keras.initializers", "keras.layers",
+    "keras.losses", "keras.metrics", "keras.models", "keras.optimizers", "keras.optimizers.schedules",
+    "keras.quantizers", "keras.random", "keras.regularizers",
+}  # fmt: skip
+_OWN = ("keras.src.", "keras.engine.", "tf_keras.src.", "builtins")
+_OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("image", "linalg", "math", "nn", "numpy"))
+"""Modules of operations on tensors; not `core`, whose operations take functions."""
+
+
+def check_config_text(data: bytes, findings: Findings) -> None:
+    """Findings hold what rebuilding this configuration would run or read."""
+    if len(data) > MAX_CONFIG:
+        findings.add("ckpt.too_large", "a Keras configuration")
+        return
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError):
+        findings.add("ckpt.keras_config", "no JSON")
+        return
+    if not isinstance(config, dict):
+        findings.add("ckpt.keras_config", "no map")
+    for item in maps_in(config):
+        _check(item, findings)
+
+
+def _check(item: dict[str, object], findings: Findings) -> None:
+    # INVARIANT I212: a class that a configuration names is on the list, or the model is not clean.
+    name, module, registered = (
+        None if item.get(key) is None else str(item[key]) for key in ("class_name", "module", "registered_name")
+    )
+    if name in _CODE:
+        findings.add("ckpt.keras_lambda", name or "")
+    elif _is_own(item):
+        pass
+    elif module is not None and module not in _MODULES:
+        custom = (module, name) == ("builtins", "function") or judged(module, str(name)) is Verdict.UNKNOWN
+        findings.add("ckpt.keras_class" if custom else "ckpt.keras_module", f"{module}.{name}")
+    elif "class_name" in item and name not in CLASSES:
+        findings.add("ckpt.keras_class", str(name))
+    if registered is not None and registered != name:
+        findings.add("ckpt.keras_class", registered)
+    if any(isinstance(item.get(key), str) and item.get(key) for key in ("vocabulary", "idf_weights", "filepath")):
+        findings.add("ckpt.external_data", "a vocabulary or a model in another file")
+
+
+def _is_own(item: dict[str, object]) -> bool:
+    """Keras' own classes below `keras.src`, and values of builtin types, which it restores without an import."""
+    module, name = str(item.get("module")), str(item.get("class_name"))
+    is_operation = module.startswith(_OPERATIONS) and name[:1].isupper() and name.isidentifier()
+    return is_operation or (module.startswith(_OWN) and name in CLASSES)

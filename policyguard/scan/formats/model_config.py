@@ -1,0 +1,88 @@
+"""Settings in JSON that name code: a model's configuration says where its code is, hydra's what to call.
+
+Source: transformers 5 `dynamic_module_utils.py`; hydra 1.3 `instantiate`, as NeMo's archives use it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from policyguard.scan.findings import Findings, Verdict
+from policyguard.scan.model_repository import named_by
+from policyguard.scan.pickles.allowlist import is_standard, judged
+
+_NAMED_CODE = {"own": "hub.own_code", "foreign": "hub.foreign_code", "kernel": "hub.remote_kernels"}
+"""`import` is left out: an adapter that names an installed library is as good as the environment is."""
+_TARGET = re.compile(r"""_target_["']?[ \t]*:[ \t]*["']?([\w.]+)""", re.ASCII)
+"""In YAML only in its plain spelling."""
+_HARMLESS_TARGETS = ("collections", "datetime", "decimal", "fractions", "math", "pathlib", "uuid")
+
+
+def check_targets(text: str, findings: Findings) -> None:
+    """Findings hold every function that plain text asks to be called."""
+    for match in _TARGET.finditer(text):
+        _target(match[1], findings)
+
+
+def check_settings(text: str, findings: Findings) -> list[str] | None:
+    """Findings hold what the settings name; returns every name and text in them, None where this is no JSON.
+
+    Every entry counts, also one of two of a name: readers differ in which they take.
+    """
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    texts: list[str] = []
+
+    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        # INVARIANT I243: a configuration that names code for its loader is not clean, wherever in the file it does.
+        for key, value in pairs:
+            if key == "_target_" and type(value) is str:
+                _target(value, findings)
+            for kind, name in named_by(key, value) or ():
+                if kind in _NAMED_CODE:
+                    findings.add(_NAMED_CODE[kind], name)
+            texts.append(key)
+            texts.extend(_texts(value))
+        return dict(pairs)
+
+    try:
+        texts.extend(_texts(json.loads(text, object_pairs_hook=members)))
+    except (ValueError, RecursionError):
+        return None
+    return texts
+
+
+def maps_in(value: object) -> Iterator[dict[str, object]]:
+    """Yield every object in parsed JSON, at any depth."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield a text or those of a list; what lies in an object was seen when the object was read."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, list):
+            waiting.extend(each)
+
+
+def _target(name: str, findings: Findings) -> None:
+    """A class is what such entries are for; a function of the standard library is an attack, a library's a question."""
+    module, _, function = name.rpartition(".")
+    if module.partition(".")[0] in _HARMLESS_TARGETS or judged(module, function) is not Verdict.HOSTILE:
+        return
+    if is_standard(module) or not module:
+        findings.add("ckpt.target_call", name)
+    elif not function[:1].isupper():
+        findings.add("ckpt.target_unlisted", name)

@@ -1,0 +1,185 @@
+"""Zip archives that checkpoints come in: torch's, numpy's npz, and plain ones; every member must be explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from policyguard.scan.archives.compressed import PackedBroken, unpacked
+from policyguard.scan.archives.zip import DEFLATED, STORED, Directory, Member, NoZip, archives, checksum, members
+from policyguard.scan.findings import CODE_SUFFIXES, Findings, Verdict
+from policyguard.scan.formats.keras import MAX_CONFIG, check_config_text
+from policyguard.scan.formats.torchscript import MAX_CODE, check_script
+from policyguard.scan.pickles.files import Storages, scan_whole
+from policyguard.scan.pickles.machine import Dialect
+from policyguard.scan.source import Source
+
+ScanContent = Callable[[Source, Findings, int], str]
+_SMALL = 2**20
+_RAW = ("npy", "safetensors")
+_TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
+"""What torch 1.6 to 2.13 writes beside pickle and storages; each a line of text."""
+
+
+def scan_zip(source: Source, findings: Findings, depth: int, scan: ScanContent) -> str:
+    """Return the format of a file that ends as a zip archive; findings hold what stands against it."""
+    try:
+        directories = archives(source)
+    except NoZip:
+        findings.add("ckpt.archive_broken", "no zip directory at the end, or bytes before the archive")
+        return "zip"
+    kinds = [_scan_archive(directory, findings, depth, scan) for directory in directories]
+    if len(kinds) > 1:
+        return "torch_shard" if set(kinds) == {"torch_zip"} else "zip"
+    return kinds[0]
+
+
+def _scan_archive(directory: Directory, findings: Findings, depth: int, scan: ScanContent) -> str:
+    found = members(directory, findings)
+    roots = [member.name.partition("/")[0] for member in found if member.name.casefold().endswith("/data.pkl")]
+    if roots:
+        return _scan_torch(found, roots, findings, depth, scan)
+    is_keras = any(_is_keras(member, findings) for member in found if member.name == "config.json")
+    kinds = {_scan_member(member, findings, depth, scan) for member in found if not _is_folder(member, findings)}
+    if is_keras:
+        return "keras"
+    return "npz" if kinds and kinds <= {"npy"} else "zip"
+
+
+def _is_keras(member: Member, findings: Findings) -> bool:
+    """Return whether the configuration is one that Keras rebuilds a model from, after looking at what it names."""
+    content = content_of(member, findings)
+    if content is None or content.size > MAX_CONFIG or b'"class_name"' not in (data := content.read(0, content.size)):
+        return False
+    check_config_text(data, findings)
+    return True
+
+
+def _is_folder(member: Member, findings: Findings) -> bool:
+    if not member.name.endswith("/"):
+        return False
+    if member.size or member.data.size:
+        findings.add("ckpt.archive_mismatch", f"{member.name}: a folder with content")
+    return True
+
+
+def content_of(member: Member, findings: Findings) -> Source | None:
+    """Return the member's bytes, or None with a finding when they cannot be had."""
+    if member.method == STORED:
+        if member.size != member.data.size:
+            findings.add("ckpt.archive_mismatch", f"{member.name}: stored in two sizes")
+        return member.data
+    if member.method != DEFLATED:
+        findings.add("ckpt.compression_unknown", f"{member.name}: zip method {member.method}")
+        return None
+    try:
+        content = unpacked(member.data, "deflate", findings)
+    except PackedBroken:
+        findings.add("ckpt.archive_broken", member.name)
+        return None
+    if content.size != member.size:
+        findings.add("ckpt.archive_mismatch", f"{member.name}: {content.size} bytes, expected {member.size}")
+    return content
+
+
+def _scan_member(member: Member, findings: Findings, depth: int, scan: ScanContent) -> str:
+    if member.name.casefold().endswith(CODE_SUFFIXES):
+        findings.add("ckpt.code_file", member.name)
+    if member.encrypted:
+        return _scan_encrypted(member, findings, depth, scan)
+    content = content_of(member, findings)
+    if content is None:
+        return "unknown"
+    if not content.size:
+        return "empty"
+    pickled, findings.pickled = findings.pickled, False
+    kind = scan(content, findings, depth + 1)
+    # Large plain arrays are not read to their end for a checksum: the file's own digest covers them.
+    if content.size <= _SMALL or kind not in _RAW or findings.pickled:
+        _check_sum(member, content, findings)
+    findings.pickled |= pickled
+    return kind
+
+
+def _scan_encrypted(member: Member, findings: Findings, depth: int, scan: ScanContent) -> str:
+    """The bit may lie: torch's reader ignores it. What the bytes are as they stand counts if it is hostile."""
+    trial = Findings(limits=findings.limits, extra_globals=findings.extra_globals, clock=findings.clock)
+    content = content_of(member, trial)
+    kind = scan(content, trial, depth + 1) if content is not None else "unknown"
+    pickled = [reason for reason in trial.reasons if reason.code.startswith("ckpt.pickle_")]
+    if not any(reason.verdict is Verdict.HOSTILE for reason in pickled):
+        return "unknown"
+    for reason in pickled:
+        findings.add(reason.code, reason.detail)
+    findings.globals |= trial.globals
+    return kind
+
+
+def _check_sum(member: Member, content: Source, findings: Findings) -> None:
+    if checksum(content, findings) != member.crc:
+        findings.add("ckpt.archive_crc", member.name)
+
+
+def _scan_torch(
+    found: Sequence[Member], roots: Sequence[str], findings: Findings, depth: int, scan: ScanContent
+) -> str:
+    """torch's layout: one folder with `data.pkl`, `data/<key>` for each storage, and a few lines of text.
+
+    Source: torch/serialization.py `_save` and `_load`; caffe2/serialize/inline_container.cc.
+    """
+    root = found[0].name.partition("/")[0]
+    if set(roots) != {root}:
+        findings.add("ckpt.archive_member", "data.pkl outside the first folder")
+    storages = Storages(findings)
+    rest: dict[str, Member] = {}
+    for member in found:
+        inner = member.name.removeprefix(f"{root}/")
+        if inner.casefold() == "data.pkl":
+            _scan_data_pickle(member, storages, findings, depth, scan)
+        else:
+            rest[inner] = member
+    for key, expected in storages.bytes_of.items():
+        storage = rest.pop(f"data/{key}", None)
+        # INVARIANT I106: a storage holds exactly the bytes its tensors claim (CVE-2026-24747 read beyond).
+        if storage is None or storage.size != expected or (storage.method == STORED and storage.data.size != expected):
+            findings.add("ckpt.storage_mismatch", f"data/{key}")
+    for inner, member in rest.items():
+        _scan_other(inner, member, findings, depth, scan)
+    return (
+        "torchscript" if any(inner.startswith("code/") or inner == "constants.pkl" for inner in rest) else "torch_zip"
+    )
+
+
+def _scan_data_pickle(member: Member, storages: Storages, findings: Findings, depth: int, scan: ScanContent) -> None:
+    content = content_of(member, findings)
+    if content is None:
+        return
+    _check_sum(member, content, findings)
+
+    def nested(inner: Source) -> None:
+        scan(inner, findings, depth + 1)
+
+    scan_whole(content, findings, Dialect(persistent=storages.persistent, nested=nested))
+
+
+def _is_script(inner: str) -> bool:
+    return inner.casefold().startswith("code/") or inner.casefold() == "constants.pkl"
+
+
+def _scan_script(inner: str, member: Member, findings: Findings) -> None:
+    findings.add("ckpt.torchscript", inner)
+    if inner.casefold().endswith(".py") and (content := content_of(member, findings)) is not None:
+        check_script(content.read(0, MAX_CODE), findings)
+
+
+def _scan_other(inner: str, member: Member, findings: Findings, depth: int, scan: ScanContent) -> None:
+    if _is_script(inner):
+        _scan_script(inner, member, findings)
+        return
+    if inner in _TORCH_NOTES and member.method == STORED and member.size <= 64:
+        content = member.data.read(0, 64)
+        if content.isascii() and content.decode().strip().replace("\n", "").isprintable():
+            _check_sum(member, member.data, findings)
+            return
+    if not _is_folder(member, findings):
+        findings.add("ckpt.archive_member", member.name)
+        _scan_member(member, findings, depth, scan)

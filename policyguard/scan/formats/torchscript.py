@@ -1,0 +1,26 @@
+"""TorchScript code: which of its operators read or write files, and which only somebody's library brings.
+
+An archive with code is never clean: the language is what torch prints and reads back, not a specification, and its
+operators trust their arguments. What it says openly is told all the same.
+
+Source: the operators that libtorch 2.15 registers with a file name, `aten::save` and `aten::from_file`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from policyguard.scan.findings import Findings
+
+MAX_CODE = 16 * 2**20
+_FILES = re.compile(r"\btorch\s*\.\s*(save|from_file)\b|\bops\s*\.\s*aten\s*\.\s*(save|from_file)\b")
+_LIBRARY = re.compile(r"\bops\s*\.\s*(?!(?:aten|prim|quantized|prepacked|_c10d_functional)\b)(\w+)\s*\.\s*(\w+)")
+
+
+def check_script(code: bytes, findings: Findings) -> None:
+    """Findings hold each operator of this source text that opens a file or is none of torch's own."""
+    text = code.decode("utf-8", "replace")
+    for found in _FILES.finditer(text):
+        findings.add("ckpt.torchscript_file", "".join(found[0].split()))
+    for found in _LIBRARY.finditer(text):
+        findings.add("ckpt.torchscript_operator", f"{found[1]}::{found[2]}")

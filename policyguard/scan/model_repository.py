@@ -1,0 +1,244 @@
+"""Model repositories on disk in the hub's layout: which code they bring, from where, and at which revision.
+
+Read are the configuration files that loaders follow: `auto_map` (code in this or another repository), custom pipelines,
+adapters that import a library, kernels fetched by name, and Python files beside them. Nothing is imported. A
+configuration that cannot be read counts as remote code: what it would have said is not known.
+
+Source: transformers 5 `dynamic_module_utils.py` and `integrations/hub_kernels.py`; diffusers `pipeline_utils.py`; peft
+`auto.py`; huggingface_hub's cache layout (`models--org--name/snapshots/<commit>`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from policyguard.errors import EvidenceError, RequestError
+from policyguard.fs.safe_open import open_resolved, shown
+from policyguard.model.request import parse_json
+from policyguard.values import FrozenMap
+
+MAX_CONFIG_BYTES = 64 * 2**20
+"""The largest tokenizer files are some 20 MB."""
+
+MAX_CONFIGS = 1_000
+REVISION = re.compile(r"[0-9a-f]{40}")
+"""A commit; a branch or tag can be moved after it was reviewed."""
+
+_CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib", ".ipynb", ".sh", ".cu", ".cpp")
+_KERNEL_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal", "kernel_config",
+                "experts_implementation", "_experts_implementation"}  # fmt: skip
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?(?::[\w.-]+)?", re.ASCII)
+_BUILTIN_KERNELS = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "paged_attention"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubRepository:
+    """What loading a repository would run.
+
+    `revision` is the commit the files belong to, empty if the disk does not tell. `code_files` lie in the repository.
+    `own_code` are configuration entries that name code in it, `foreign_code` entries that name another repository
+    (`file: repository`), `kernels` repositories of kernels that are fetched, `imports` libraries that are imported by
+    name. `problems` are configurations that could not be read.
+    """
+
+    path: str
+    revision: str = ""
+    code_files: tuple[str, ...] = ()
+    own_code: tuple[str, ...] = ()
+    foreign_code: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def remote_code(self) -> bool:
+        """Whether loading with remote code allowed runs code that came with the repository or that it names."""
+        # INVARIANT I118: a configuration that cannot be read is remote code.
+        return bool(self.own_code or self.foreign_code or self.kernels or self.imports or self.problems)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the files are those of one known commit."""
+        return bool(REVISION.fullmatch(self.revision))
+
+    def to_value(self) -> FrozenMap:
+        """Return the repository as a fact value."""
+        return FrozenMap(
+            path=self.path, revision=self.revision, remote_code=self.remote_code,
+            foreign_code=self.foreign_code, code_files=self.code_files, kernels=self.kernels,
+            imports=self.imports, problems=self.problems,
+        )  # fmt: skip
+
+
+def is_pinned(revision: str | None) -> bool:
+    """Return whether a revision names one commit for ever: 40 hexadecimal digits, lower case."""
+    return revision is not None and REVISION.fullmatch(revision) is not None
+
+
+def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
+    """Return what the repository in this folder brings. Never raises on what it finds in the folder."""
+    root = Path(path)
+    entries: dict[str, list[str]] = {"own": [], "foreign": [], "kernel": [], "import": []}
+    problems, code = [], []
+    try:
+        files = sorted(_files(root))
+    except OSError as problem:
+        files, problems = [], [f"{shown(os.fspath(root))}: {(problem.strerror or 'unreadable').lower()}"]
+    for name in files:
+        if name.endswith(_CODE_SUFFIXES):
+            code.append(name)
+        if name.endswith(".json"):
+            try:
+                for kind, what in _named_code(_config(root / name)):
+                    entries[kind].append(f"{name}: {what}")
+            except EvidenceError as problem:
+                problems.append(f"{name}: {problem.message}")
+    return HubRepository(
+        path=shown(os.fspath(root)), revision=revision_of(root), code_files=tuple(code),
+        own_code=tuple(entries["own"]), foreign_code=tuple(entries["foreign"]), kernels=tuple(entries["kernel"]),
+        imports=tuple(entries["import"]), problems=tuple(problems),
+    )  # fmt: skip
+
+
+def revision_of(root: Path) -> str:
+    """Return the commit that the disk says these files are of, "" if it does not, or not with one voice.
+
+    Either the folder is `snapshots/<commit>` of a hub cache, or all download records beside the files name one commit.
+    """
+    real = Path(os.path.realpath(root))
+    if real.parent.name == "snapshots" and REVISION.fullmatch(real.name):
+        return real.name
+    records = sorted((real / ".cache" / "huggingface" / "download").rglob("*.metadata"))[:MAX_CONFIGS]
+    commits = {_first_line(record) for record in records}
+    commit = commits.pop() if len(commits) == 1 else ""
+    return commit if REVISION.fullmatch(commit) else ""
+
+
+def load_problem(
+    repository: HubRepository, *, trust_remote_code: bool, revision: str | None, code_revision: str | None = None
+) -> str | None:
+    """Return the reason code that stands against loading with these arguments, None if there is none.
+
+    `hub.unpinned_remote_code` (scenario 18): code is allowed to come along and the revision can be moved.
+    `hub.code_revision_unpinned` (scenario 19): the code is another repository's, which `revision` does not pin.
+    `hub.remote_kernels`: kernels are fetched by name, which no argument pins.
+    """
+    if repository.kernels:
+        return "hub.remote_kernels"
+    if not trust_remote_code:
+        return None
+    if not is_pinned(revision):
+        return "hub.unpinned_remote_code"
+    # INVARIANT I119: `revision` does not pin code of another repository; only `code_revision` does.
+    if (repository.foreign_code or repository.problems) and not is_pinned(code_revision):
+        return "hub.code_revision_unpinned"
+    return None
+
+
+def _files(root: Path) -> Iterator[str]:
+    pending, count = [root], 0
+    while pending:
+        folder = pending.pop()
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in (".git", ".cache"):
+                    pending.append(Path(entry.path))
+                continue
+            count += 1
+            if count > MAX_CONFIGS * 10:
+                raise OSError(7, "too many files")
+            yield os.path.relpath(entry.path, root)
+
+
+def _config(path: Path) -> object:
+    fd, status, _ = open_resolved(str(path))
+    with open(fd, "rb") as file:
+        if status.st_size > MAX_CONFIG_BYTES:
+            raise EvidenceError(f"{status.st_size} bytes, expected at most {MAX_CONFIG_BYTES}")
+        data = file.read(MAX_CONFIG_BYTES + 1)
+    try:
+        return parse_json(data)
+    except RequestError as problem:
+        raise EvidenceError(problem.message) from problem
+
+
+def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
+    """Yield what a configuration names, at any depth: composite models keep configurations inside configurations."""
+    if isinstance(data, list):
+        for item in data:
+            yield from _named_code(item, depth - 1)
+    if not isinstance(data, Mapping) or depth <= 0:
+        return
+    for key, value in data.items():
+        found = named_by(key, value)
+        yield from _named_code(value, depth - 1) if found is None else found
+
+
+def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:
+    """Return the code that one entry of a configuration names, as kind and name; None if it is no entry that names any.
+
+    Kinds: `own` (in this repository), `foreign` (another repository), `kernel`, `import` (an installed library).
+    """
+    if key == "auto_map":
+        return (_reference(text) for text in _texts(value))
+    if key in ("custom_pipelines", "auto_mapping"):
+        return _loader(key, value)
+    if key in _KERNEL_KEYS:
+        return (("kernel", text) for text in _texts(value) if _is_repository(text))
+    if key in ("use_kernels", "allow_all_kernels") and value is True:
+        return iter([("kernel", key)])
+    if key == "_class_name" and isinstance(value, list):
+        return iter([("own", ".".join(_texts(value)))])
+    return None
+
+
+def _reference(text: str) -> tuple[str, str]:
+    """`repository--module.Class` names another repository, `module.Class` this one."""
+    repository, dashes, _ = text.rpartition("--")
+    return ("foreign", repository) if dashes else ("own", text)
+
+
+def _loader(key: str, value: object) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, Mapping):
+        return
+    if key == "auto_mapping":
+        library = value.get("parent_library")
+        if type(library) is str and library:
+            yield "import", library
+        return
+    for task in value.values():
+        if isinstance(task, Mapping) and type(task.get("impl")) is str:
+            yield _reference(task["impl"])
+
+
+def _is_repository(text: str) -> bool:
+    return (
+        text.rpartition("|")[2] not in _BUILTIN_KERNELS and _REPOSITORY.fullmatch(text.rpartition("|")[2]) is not None
+    )
+
+
+def _texts(value: object) -> Iterator[str]:
+    if type(value) is str:
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        fd, _, _ = open_resolved(str(path))
+    except EvidenceError:
+        return ""
+    with open(fd, "rb") as file:
+        return file.read(200).split(b"\n")[0].decode("utf-8", "replace").strip()
+
+
+__all__ = ["HubRepository", "inspect_repository", "is_pinned", "load_problem", "named_by", "revision_of"]

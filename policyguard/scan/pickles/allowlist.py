@@ -1,0 +1,170 @@
+"""Which imports a pickle of tensors and plain data needs, exactly; everything else counts against the file.
+
+The list is of (module, name) pairs, never of modules or patterns. It covers what torch's own `weights_only` reader
+allows (torch 2.13, `_weights_only_unpickler._get_allowed_globals`), numpy's arrays, scalars and random states, joblib's
+array wrapper, torch's distributed-checkpoint metadata, and plain data classes of the standard library. Nothing on it
+opens anything or looks up an attribute by name; where an argument matters, the machine checks it.
+"""
+
+from __future__ import annotations
+
+import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Iterator
+
+from policyguard.scan.findings import Verdict
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_DTYPES = (
+    "float16 float32 float64 bfloat16 complex32 complex64 complex128 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+    " bool qint8 quint8 qint32 quint4x2 quint2x4 bits8 bits16 bits1x8 bits2x4 bits4x2 float8_e4m3fn float8_e4m3fnuz"
+    " float8_e5m2 float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2 int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3"
+    " uint4 uint5 uint6 uint7 half float double short int long cfloat cdouble chalf"
+    " per_tensor_affine per_channel_affine per_tensor_symmetric per_channel_symmetric per_channel_affine_float_qparams"
+)
+_KINDS = ["BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short"]
+
+STORAGE_ITEM_BYTES = {
+    "BFloat16Storage": 2, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ComplexDoubleStorage": 16,
+    "ComplexFloatStorage": 8, "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "IntStorage": 4,
+    "LongStorage": 8,
+    "QInt32Storage": 4, "QInt8Storage": 1, "QUInt2x4Storage": 1, "QUInt4x2Storage": 1, "QUInt8Storage": 1,
+    "ShortStorage": 2, "UntypedStorage": 1,
+}  # fmt: skip
+"""Bytes of one element, by the name of torch's storage class."""
+
+_TABLE: dict[str, str] = {
+    "builtins": "set frozenset slice complex bytearray bytes range list dict tuple int float str bool object Ellipsis"
+    " NotImplemented",
+    "_codecs": "encode",
+    "copyreg": "_reconstructor",
+    "collections": "OrderedDict Counter defaultdict deque",
+    "datetime": "datetime date time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "uuid": "UUID",
+    "pathlib": "PosixPath PurePosixPath WindowsPath PureWindowsPath Path PurePath",
+    "argparse": "Namespace",
+    "numpy": "dtype ndarray matrix record recarray bool_ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+    " float16 float32 float64 longdouble complex64 complex128 clongdouble str_ bytes_ void object_"
+    " datetime64 timedelta64"
+    " longlong ulonglong intc uintc",
+    "numpy.dtypes": "BoolDType Int8DType Int16DType Int32DType Int64DType UInt8DType UInt16DType UInt32DType"
+    " UInt64DType"
+    " Float16DType Float32DType Float64DType Complex64DType Complex128DType StrDType BytesDType ObjectDType VoidDType"
+    " LongLongDType ULongLongDType LongDoubleDType CLongDoubleDType DateTime64DType TimeDelta64DType",
+    "numpy.rec": "recarray record",
+    "numpy.ma": "MaskedArray",
+    "numpy.ma.core": "MaskedArray _mareconstruct",
+    "numpy.random": "RandomState Generator",
+    "numpy.random.mtrand": "RandomState",
+    "numpy.random._pickle": "__bit_generator_ctor __generator_ctor __randomstate_ctor",
+    "numpy.random._mt19937": "MT19937",
+    "numpy.random._pcg64": "PCG64 PCG64DXSM",
+    "numpy.random._philox": "Philox",
+    "numpy.random._sfc64": "SFC64",
+    "numpy.random.bit_generator": "SeedSequence __pyx_unpickle_SeedSequence",
+    "joblib.numpy_pickle": "NumpyArrayWrapper",
+    "torch": f"Tensor Size device Generator {_DTYPES} "
+    + " ".join(f"{kind}Tensor {kind}Storage" for kind in _KINDS)
+    + " ComplexFloatStorage ComplexDoubleStorage QInt8Storage QUInt8Storage QInt32Storage QUInt4x2Storage"
+    " QUInt2x4Storage",
+    "torch._C": "Generator",
+    "torch.cuda": " ".join(f"{kind}Tensor {kind}Storage" for kind in _KINDS),
+    "torch.sparse": " ".join(f"{kind}Tensor" for kind in _KINDS),
+    "torch.cuda.sparse": " ".join(f"{kind}Tensor" for kind in _KINDS),
+    "torch.nn.parameter": "Parameter Buffer",
+    "torch._tensor": "_rebuild_from_type_v2",
+    "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter"
+    " _rebuild_parameter_with_state _rebuild_qtensor _rebuild_sparse_tensor _rebuild_sparse_csr_tensor"
+    " _rebuild_nested_tensor _rebuild_meta_tensor_no_storage _rebuild_wrapper_subclass"
+    " _rebuild_device_tensor_from_numpy"
+    " _rebuild_device_tensor_from_cpu_tensor",
+    "torch.serialization": "_get_layout",
+    "torch.storage": "TypedStorage UntypedStorage _load_from_bytes",
+    "torch.torch_version": "TorchVersion",
+    "torch.distributed.checkpoint.metadata": "Metadata TensorStorageMetadata BytesStorageMetadata ChunkStorageMetadata"
+    " TensorProperties MetadataIndex StorageMeta _MEM_FORMAT_ENCODING",
+    "torch.distributed.checkpoint.filesystem": "_StorageInfo _StoragePrefix",
+}
+_MOVED = {"numpy._core.multiarray": "_reconstruct scalar", "numpy._core.numeric": "_frombuffer"}
+
+
+def _pairs() -> Iterator[tuple[str, str]]:
+    for module, names in _TABLE.items():
+        yield from ((module, name) for name in names.split())
+    for module, names in _MOVED.items():
+        # numpy 2 moved `numpy.core` to `numpy._core`; files of both ages are about.
+        for spelled in (module, module.replace("._core.", ".core.")):
+            yield from ((spelled, name) for name in names.split())
+
+
+# INVARIANT I100: an import that is not on this list, or on the operator's, is never clean.
+ALLOWED: frozenset[tuple[str, str]] = frozenset(_pairs())
+"""Every pair of module and name that a clean pickle may import."""
+
+_CARRIERS = _words("""
+    torch torchvision torchaudio torchgen functorch numpy joblib safetensors scipy pip setuptools pkg_resources
+    distutils cloudpickle dill jsonpickle pandas tensorflow keras jax flax transformers accelerate diffusers
+    huggingface_hub sklearn IPython ipykernel six requests urllib3 httpx aiohttp paramiko fabric invoke sh webbrowser
+    win32api pytest _pytest numba cffi ctypes yaml jinja2 mako lib2to3 nose django flask celery fsspec datasets triton
+    deepspeed lightning pytorch_lightning test wheel virtualenv conda psutil boto3 google azure kubernetes ray dask
+""")
+"""Packages on most training machines that hold functions which run code: an unlisted function of theirs is a gadget."""
+
+_STANDARD = sys.stdlib_module_names | _words("""
+    __builtin__ __builtins__ commands popen2 cPickle httplib urllib2 nt posix ce os2 imp asyncore asynchat smtpd binhex
+    formatter macpath parser symbol dummy_threading _bootlocale aifc audioop cgi cgitb chunk crypt imghdr mailcap msilib
+    nis nntplib ossaudiodev pipes sndhdr spwd sunau telnetlib uu xdrlib _crypt _pyrepl _android_support _apple_support
+    _ios_support _aix_support _osx_support _colorize annotationlib compression _interpreters _interpqueues
+    _interpchannels _xxsubinterpreters _zstd _sysconfig _suggestions _winapi winreg _wmi msvcrt _overlapped
+""")
+"""The standard library of any Python from 2.7 to 3.14, whichever reads this: the verdict must not depend on it."""
+
+_PLAIN_CLASSES = (
+    "torch.nn.modules.", "torch.optim.", "sklearn.", "transformers.", "accelerate.utils.", "accelerate.state",
+    "scipy.sparse.",
+    "pandas.core.", "lightning.fabric.", "lightning.pytorch.", "pytorch_lightning.", "torchvision.", "torchaudio.",
+    "keras.", "diffusers.", "joblib.numpy_pickle_compat.",
+)  # fmt: skip
+"""Where an unlisted *class* is a model or its settings far more often than an attack: unknown, not hostile."""
+
+
+def modern(module: str, name: str) -> tuple[str, str]:
+    """Return what `pickle` imports for this Python 2 name (protocols 0 to 2), or the pair itself."""
+    if (module, name) in NAME_MAPPING:
+        mapped: tuple[str, str] = NAME_MAPPING[(module, name)]
+        return mapped
+    return IMPORT_MAPPING.get(module, module), name
+
+
+def judged(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset()) -> Verdict:
+    """Return what an import says about a file: clean if listed, hostile if it can run code, else unknown.
+
+    `extra` are pairs an operator adds for classes of their own. A Python 2 spelling counts as its Python 3 name only if
+    both are harmless: which one is imported depends on the protocol that the file claims.
+    """
+    pair = (module, name)
+    if pair in ALLOWED or pair in extra:
+        return Verdict.CLEAN
+    if module in ("__builtin__", "copy_reg", "UserDict") and modern(module, name) in ALLOWED:
+        return Verdict.CLEAN
+    return Verdict.HOSTILE if _runs_code(*modern(module, name)) or _runs_code(module, name) else Verdict.UNKNOWN
+
+
+def is_standard(module: str) -> bool:
+    """Return whether the module is the standard library's, of whichever Python."""
+    return module.partition(".")[0] in _STANDARD
+
+
+def _runs_code(module: str, name: str) -> bool:
+    top = module.partition(".")[0]
+    if "." in name or not module or not name:
+        return True
+    if module.startswith(_PLAIN_CLASSES) and name[:1].isupper():
+        return False
+    return (top in _STANDARD and top != "__main__") or top in _CARRIERS

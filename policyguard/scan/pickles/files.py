@@ -1,0 +1,282 @@
+"""Files that are made of pickles: plain ones, joblib's with arrays between opcodes, and torch's older layouts.
+
+One reading is never enough: a file that joblib reads as arrays is read by `pickle.load` as opcodes, so both readings
+must be harmless (INVARIANT I104).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+from policyguard.scan.findings import Exhausted, Findings
+from policyguard.scan.pickles.allowlist import STORAGE_ITEM_BYTES
+from policyguard.scan.pickles.machine import Broken, Dialect, Machine, kind_of
+from policyguard.scan.pickles.values import NOTHING, Abstract, Import, Items, Made, Other
+from policyguard.scan.source import Cursor, Source, Truncated
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+"""torch/serialization.py, `MAGIC_NUMBER` and `PROTOCOL_VERSION`."""
+
+Nested = Callable[[Source], None]
+_WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
+_ALIGNMENT = 16
+
+
+def read_one(cursor: Cursor, findings: Findings, dialect: Dialect) -> tuple[Machine, Abstract]:
+    """Return the machine and value of the pickle at the cursor; one that breaks is a finding and returns NOTHING."""
+    machine = Machine(cursor, findings, dialect)
+    try:
+        value = machine.run()
+    except Broken as problem:
+        findings.add("ckpt.pickle_broken", f"{problem} near byte {cursor.position}")
+        value = NOTHING
+    except Truncated:
+        findings.add("ckpt.truncated", "inside a pickle")
+        value = NOTHING
+    finally:
+        findings.pickled = True
+    return machine, value
+
+
+def scan_whole(source: Source, findings: Findings, dialect: Dialect) -> Abstract:
+    """Return the value of a source that is one pickle and nothing else."""
+    cursor = Cursor(source)
+    _, value = read_one(cursor, findings, dialect)
+    if value is not NOTHING and cursor.left:
+        findings.add("ckpt.trailing_bytes", f"{cursor.left} bytes after the pickle")
+        _scan_rest(cursor, findings, dialect)
+    return value
+
+
+def scan_pickles(source: Source, findings: Findings, nested: Nested) -> str:
+    """Return the format of a file that begins with a pickle: `pickle`, `joblib` or `torch_legacy`."""
+    joblib = _Joblib(findings)
+    dialect = Dialect(built=joblib.built, nested=nested)
+    joblib.dialect = dialect
+    cursor = Cursor(source)
+    _, value = read_one(cursor, findings, dialect)
+    if type(value) is int and value == LEGACY_MAGIC:
+        _scan_legacy(cursor, findings, nested)
+        return "torch_legacy"
+    if joblib.arrays and _reads_differently(source, findings, nested):
+        findings.add("ckpt.polyglot", "array bytes that are opcodes for a plain reader")
+    if value is not NOTHING and cursor.left:
+        findings.add("ckpt.pickle_sequence", f"{cursor.left} bytes after the first pickle")
+        _scan_rest(cursor, findings, dialect)
+    return "joblib" if joblib.arrays else "pickle"
+
+
+def probe(source: Source, findings: Findings) -> bool:
+    """Return whether `pickle.load` of these bytes would import what can run code, or call what it imports.
+
+    Asked of files of every format: the reader chooses how to read, not the format (INVARIANT I105).
+    """
+    machine = _read_plainly(source, findings, None)
+    codes = {reason.code for reason in machine.findings.reasons}
+    runs_code = bool(codes & {"ckpt.pickle_global", "ckpt.pickle_extension"})
+    return machine.imported > 0 and (machine.called > 0 or runs_code)
+
+
+_DIFFERENT = frozenset(f"ckpt.pickle_{what}" for what in ("global", "extension", "build", "unresolved", "reader"))
+"""What makes a second reading of the same bytes dangerous; that it breaks, or calls a number, does not."""
+
+
+def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bool:
+    """Return whether a plain reading of a joblib file does harm that joblib's own reading does not.
+
+    A plain reader takes a pickled object array for the end of the file, with memo numbers of its own; so names get
+    mixed up. An unlisted import made of parts that the proper reading imports too is such a mix and no module anywhere.
+    """
+    trial = _read_plainly(source, findings, nested).findings
+    parts = {part for name in findings.globals for part in name.split(".")}
+    strange = any(
+        reason.code == "ckpt.pickle_unlisted" and not parts.issuperset(reason.detail.split("."))
+        for reason in trial.reasons - findings.reasons
+    )
+    return strange or any(reason.code in _DIFFERENT for reason in trial.reasons - findings.reasons)
+
+
+def _read_plainly(source: Source, findings: Findings, nested: Nested | None) -> Machine:
+    trial = Findings(limits=findings.limits, extra_globals=findings.extra_globals, clock=findings.clock)
+    machine = Machine(Cursor(source), trial, Dialect(nested=nested))
+    try:
+        machine.run()
+    except Exhausted as limit:
+        # A reading that does not end within limits has not been shown to be harmless.
+        findings.add(limit.code, "in a second reading")
+    except (Broken, Truncated):
+        pass
+    return machine
+
+
+def _scan_rest(cursor: Cursor, findings: Findings, dialect: Dialect) -> None:
+    while cursor.left:
+        findings.check_time()
+        _, value = read_one(cursor, findings, dialect)
+        if value is NOTHING:
+            return
+
+
+class _Joblib:
+    """joblib's departure: after the BUILD of an array wrapper its data follows in the file.
+
+    Source: joblib 1.6 `numpy_pickle.py`, `NumpyArrayWrapper.read_array`.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.arrays = 0
+        self.dialect = Dialect()
+
+    def built(self, cursor: Cursor, target: Abstract) -> None:
+        if not (isinstance(target, Made) and isinstance(target.of, Import) and target.of.pair == _WRAPPER):
+            return
+        if not isinstance(target.state, Items):
+            raise Broken("an array wrapper without a state")
+        self.arrays += 1
+        item_bytes, is_object = dtype_of(target.state.entry("dtype"), self.findings)
+        if is_object:
+            read_one(cursor, self.findings, self.dialect)
+            return
+        shape = target.state.entry("shape")
+        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+            raise Broken("an array wrapper without a shape")
+        if target.state.entry("numpy_array_alignment_bytes") is not NOTHING:
+            padding = cursor.take(1)[0]
+            if padding > _ALIGNMENT or cursor.take(padding).strip(b"\xff"):
+                raise Broken("array padding that is not padding")
+        cursor.skip(math.prod(n for n in shape if type(n) is int) * item_bytes)
+
+
+def dtype_of(value: Abstract, findings: Findings) -> tuple[int, bool]:
+    """Return the item size in bytes and whether items are pickled objects, for a pickled `numpy.dtype`.
+
+    Raises:
+        Broken: not a dtype that can be told from its pickle.
+    """
+    if not (isinstance(value, Made) and isinstance(value.of, Import) and value.of.module.startswith("numpy")):
+        raise Broken("an array without a dtype")
+    args = value.args
+    code = args[0] if isinstance(args, tuple) and args else None
+    match = re.fullmatch(r"[<>|=]?([a-zA-Z?])(\d*)", code) if type(code) is str else None
+    if match is None:
+        raise Broken("a dtype that is not read here")
+    kind, count = match[1], int(match[2] or "0")
+    state = value.state if isinstance(value.state, tuple) else ()
+    flags = state[-1] if len(state) >= 8 else None
+    width = count * 4 if kind == "U" else count
+    # The state overrides what the code says; where they differ, readers may too.
+    claims_object = type(flags) is int and bool(flags & 1)
+    if kind != "V" and flags is not None and claims_object != (kind == "O"):
+        findings.add("ckpt.pickle_state", "a dtype whose flags deny its kind")
+    if len(state) >= 6 and type(state[5]) is int and state[5] not in (-1, width):
+        findings.add("ckpt.pickle_state", "a dtype of two sizes")
+    return width, kind == "O" or claims_object
+
+
+class Storages:
+    """torch's persistent ids: which storages a checkpoint has and how many bytes each must hold."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.bytes_of: dict[str, int] = {}
+        self.item_bytes_of: dict[str, int] = {}
+
+    def persistent(self, value: Abstract) -> Abstract:
+        """Record the storage and return a stand-in; an id of another shape is a finding."""
+        if isinstance(value, tuple) and len(value) == 4 and value[0] == "module" and isinstance(value[1], Import):
+            # The older layout of a whole model keeps each class with its source; the reader returns the class.
+            self.findings.add("ckpt.pickle_persistent_id", "a class of a whole model with its source")
+            return value[1]
+        if not (isinstance(value, tuple) and len(value) in (5, 6) and value[0] == "storage"):
+            self.findings.add("ckpt.pickle_persistent_id", kind_of(value))
+            return Other("persistent object")
+        kind, key, count = value[1], value[2], value[4]
+        item_bytes = STORAGE_ITEM_BYTES.get(kind.name) if isinstance(kind, Import) else None
+        if item_bytes is None or type(key) not in (str, int) or type(count) is not int or count < 0:
+            self.findings.add("ckpt.pickle_persistent_id", "a storage without type, key or size")
+            return Other("persistent object")
+        known = self.bytes_of.setdefault(str(key), count * item_bytes)
+        self.item_bytes_of[str(key)] = item_bytes
+        if known != count * item_bytes and len(value) == 5:
+            self.findings.add("ckpt.storage_mismatch", f"storage {key} of two sizes")
+        return Other("storage")
+
+
+def _scan_legacy(cursor: Cursor, findings: Findings, nested: Nested) -> None:
+    """torch before 1.6: magic, protocol, system information, the object, the storage keys, then the storages.
+
+    Source: torch/serialization.py, `_legacy_load`.
+    """
+    storages = Storages(findings)
+    plain = Dialect(nested=nested)
+    _, protocol = read_one(cursor, findings, plain)
+    if protocol != LEGACY_PROTOCOL:
+        findings.add("ckpt.pickle_broken", "legacy torch file of another protocol")
+    values: list[Abstract] = []
+    for dialect in (plain, Dialect(persistent=storages.persistent, nested=nested), plain):
+        _, value = read_one(cursor, findings, dialect)
+        if value is NOTHING:
+            return
+        values.append(value)
+    keys = values[-1].items if isinstance(values[-1], Items) and values[-1].kind == "list" else None
+    if keys is None or {str(key) for key in keys} != set(storages.bytes_of):
+        findings.add("ckpt.storage_mismatch", "storage keys and tensors name different storages")
+        return
+    for key in keys:
+        count = int.from_bytes(cursor.take(8), "little", signed=True)
+        if count * storages.item_bytes_of[str(key)] != storages.bytes_of[str(key)]:
+            findings.add("ckpt.storage_mismatch", f"storage {key}")
+            return
+        cursor.skip(storages.bytes_of[str(key)])
+    if cursor.left:
+        findings.add("ckpt.trailing_bytes", f"{cursor.left} bytes after the storages")
+
+
+def scan_torch_tar(members: dict[str, Source], findings: Findings) -> None:
+    """Findings hold what stands against torch's first layout, a tar of `storages`, `tensors`, `pickle` and `sys_info`.
+
+    Source: torch/serialization.py, `legacy_load`.
+    """
+    if "sys_info" in members:
+        scan_whole(members["sys_info"], findings, Dialect())
+    _scan_interleaved(members["storages"], findings, _skip_storage)
+    if "tensors" in members:
+        _scan_interleaved(members["tensors"], findings, _skip_tensor)
+    scan_whole(members["pickle"], findings, Dialect(persistent=lambda _: Other("tensor")))
+
+
+def _scan_interleaved(source: Source, findings: Findings, skip: Callable[[Cursor, Abstract], None]) -> None:
+    """A count, then so many times a pickle followed by raw data."""
+    cursor = Cursor(source)
+    _, count = read_one(cursor, findings, Dialect())
+    if type(count) is not int or not 0 <= count <= findings.limits.members:
+        findings.add("ckpt.pickle_broken", "a count that is none")
+        return
+    for _ in range(count):
+        findings.check_time()
+        _, value = read_one(cursor, findings, Dialect())
+        if value is NOTHING:
+            return
+        skip(cursor, value)
+    if skip is _skip_storage and cursor.left:
+        read_one(cursor, findings, Dialect())
+    if cursor.left:
+        findings.add("ckpt.trailing_bytes", f"{cursor.left} bytes")
+
+
+def _skip_storage(cursor: Cursor, value: Abstract) -> None:
+    kind = value[2] if isinstance(value, tuple) and len(value) == 3 else None
+    item_bytes = STORAGE_ITEM_BYTES.get(kind.name) if isinstance(kind, Import) else None
+    if item_bytes is None:
+        raise Broken("a storage without a type")
+    cursor.skip(int.from_bytes(cursor.take(8), "little", signed=True) * item_bytes)
+
+
+def _skip_tensor(cursor: Cursor, _: Abstract) -> None:
+    dimensions = int.from_bytes(cursor.take(4), "little", signed=True)
+    cursor.skip(4)
+    cursor.skip(8 * (2 * dimensions + 1))

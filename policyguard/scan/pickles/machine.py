@@ -1,0 +1,56 @@
+"""Reads a pickle as the interpreter would, and runs nothing: what it imports, calls and builds, on abstract values.
+
+One machine reads one pickle, from a cursor, to its STOP.
+
+    pickle = *( opcode argument ) STOP
+
+Source: Lib/pickle.py and Modules/_pickle.c of CPython 3.11, opcode by opcode; PEP 307, 3154 and 574.
+"""
+
+from __future__ import annotations
+
+from policyguard.scan.pickles.opcodes import TABLE, Stopped
+from policyguard.scan.pickles.stack import Broken, Dialect, PickleStack, kind_of
+from policyguard.scan.pickles.values import Abstract
+
+_STEP = 2_048
+
+
+class Machine(PickleStack):
+    """The abstract stack, marks and memo of one pickle, and the loop that reads it."""
+
+    __slots__ = ()
+
+    def run(self) -> Abstract:
+        """Return what the pickle would return; findings hold what was seen, also when this raises.
+
+        Raises:
+            Broken: an opcode or argument is malformed, or the stack runs empty.
+            Truncated: the source ended before STOP.
+            Exhausted: a limit was reached.
+        """
+        cursor, table = self.cursor, TABLE
+        try:
+            while True:
+                self.opcodes += 1
+                if self.opcodes % _STEP == 0:
+                    self.findings.spend_opcodes(_STEP)
+                entry, start = table[cursor.take(1)[0]], cursor.position - 1
+                if entry is None:
+                    raise Broken("a byte that is no opcode")
+                entry[1](self, entry[0])
+                if start < self.frame_end < cursor.position and entry[0] != "BUILD":
+                    self.leave_frame(entry[0])
+        except Stopped:
+            if self.checked_left:
+                # A listed function that reads its argument as a pickle or codec went somewhere other than a call.
+                self.findings.add("ckpt.pickle_reader", "a reader function is passed on as a value")
+            value = self.pop()
+            if self.stack or self.marks:
+                self.findings.add("ckpt.pickle_state", "values left behind at the end")
+            return value
+        except (IndexError, ValueError, OverflowError, UnicodeError):
+            raise Broken("a malformed argument") from None
+
+
+__all__ = ["Broken", "Dialect", "Machine", "kind_of"]

@@ -1,0 +1,68 @@
+"""picklescan, asked about files that we call clean: it can accuse one, and acquits none.
+
+It reads by a list of names that are dangerous, we by a list of those that are harmless, so each may know what the other
+does not. Asked of clean files only: those were read within every limit, so no bomb reaches a parser that has none.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from policyguard.errors import ConfigurationError
+from policyguard.scan.findings import CheckpointScan, Reason, Verdict, shown
+
+_SUFFIXES = {
+    "pickle": ".pkl", "joblib": ".pkl", "torch_zip": ".pt", "torch_legacy": ".pt", "npy": ".npy", "npz": ".npz",
+    "zip": ".zip", "7z": ".7z",
+}  # fmt: skip
+"""It goes by suffix where we go by content: it is told the suffix of what the file is."""
+
+
+class SecondOpinion:
+    """picklescan of the extra `scan`, loaded once."""
+
+    def __init__(self) -> None:
+        """Load it.
+
+        Raises:
+            ConfigurationError: it is not installed.
+        """
+        try:
+            # The extra `scan`: without it, only who asks for a second opinion is refused.
+            import picklescan.scanner as scanner
+        except ImportError as problem:
+            raise ConfigurationError(
+                "a second opinion needs picklescan, which is not installed",
+                help="install policyguard with the extra `scan`, or leave --second-opinion out",
+            ) from problem
+        logging.getLogger("picklescan").setLevel(logging.CRITICAL)
+        self._scanner: Any = scanner
+
+    def on(self, scan: CheckpointScan) -> CheckpointScan:
+        """Return the scan as it was, or as hostile with `ckpt.second_opinion` where a clean file is accused.
+
+        What picklescan cannot read it has no opinion on: our verdict stands.
+        """
+        if scan.verdict is not Verdict.CLEAN or scan.format not in _SUFFIXES:
+            return scan
+        accused = self._accused(Path(scan.path), _SUFFIXES[scan.format])
+        if not accused:
+            return scan
+        reason = Reason("ckpt.second_opinion", shown(f"picklescan: {', '.join(accused)}", 160))
+        return replace(scan, verdict=Verdict.HOSTILE, reasons=(*scan.reasons, reason))
+
+    def _accused(self, path: Path, suffix: str) -> list[str]:
+        try:
+            with open(path, "rb") as file:
+                result = self._scanner.scan_bytes(file, str(path), suffix)
+        except Exception:  # noqa: BLE001 - a guest's parser raises anything on damaged data
+            return []
+        dangerous = self._scanner.SafetyLevel.Dangerous
+        names = sorted({f"{each.module}.{each.name}" for each in result.globals if each.safety is dangerous})
+        return names or (["an import it does not name"] if result.issues_count else [])
+
+
+__all__ = ["SecondOpinion"]
