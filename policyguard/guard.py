@@ -17,6 +17,7 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
+from policyguard.audit.approval_use import Spending, Stated, spending_of, stated_in_turn, without_used
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
@@ -28,7 +29,6 @@ from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Decision
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
-from policyguard.once import Spending, Stated, spending_of, stated_in_turn, without_used
 from policyguard.policy_store.load import load_snapshot, stamp_of
 from policyguard.values import NANOSECONDS_PER_S, Instant
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from policyguard.decide.snapshot import Snapshot
-from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
 from policyguard.evidence.collector import Collector
 from policyguard.evidence.identity import IdentityCollector
+from policyguard.evidence.platform import ChannelCollector
 from policyguard.evidence.repository import RepositoryCollector
-from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
 from policyguard.guard import CollectorsFor
 
 

@@ -146,9 +146,9 @@ def collectors(options: HookOptions) -> Collectors:
     review = {name: getattr(options, name) for name in _REVIEW if getattr(options, name) is not None}
     # Only a hook that looks, or listens, pays for what that needs.
     if not (options.look or review or options.signed_only):
-        channel = "policyguard.evidence.channel"
+        channel = "policyguard.evidence.platform"
         return (import_module(channel).ChannelCollector(options.observed),) if options.observed else ()
-    path, files = import_module("pathlib").Path, import_module("policyguard.evidence.review").ReviewFiles
+    path, files = import_module("pathlib").Path, import_module("policyguard.evidence.approvals.collectors").ReviewFiles
     found: Collectors = import_module("policyguard.hooks.reviewing").hook_collectors(
         files(**{name: path(text) for name, text in review.items()}, signed_only=options.signed_only),
         options.observed, look=options.look,

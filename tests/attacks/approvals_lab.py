@@ -11,9 +11,9 @@ from policyguard.attest.approval import NAMESPACE, ApprovalStatement, Sought, ap
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.decide.snapshot import Snapshot
+from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles, job_sought
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.repository import code_record
-from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles, job_sought
 from policyguard.model.decision import Decision
 from policyguard.model.request import Request
 from policyguard.policy.loader import load

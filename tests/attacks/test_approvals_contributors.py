@@ -17,6 +17,7 @@ from msgspec import structs
 from policyguard.attest.signers import Signers, parse_allowed_signers
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.errors import EvidenceError
+from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector
 from policyguard.evidence.contributors import (
     Commit,
     commit_accounts,
@@ -24,7 +25,6 @@ from policyguard.evidence.contributors import (
     contributors_of,
 )
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.review import ReviewedRepositoryCollector
 from policyguard.git.directory import find_gitdir
 from policyguard.git.objects import ObjectReader, open_objects
 from tests.attacks.approvals_lab import KEYS, NOW, SNAPSHOT, Lab, because, codes, make_lab

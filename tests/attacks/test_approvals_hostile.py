@@ -14,7 +14,7 @@ from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, APPROVAL_TYPE
 from policyguard.attest.dsse import sign as sign_envelope
 from policyguard.attest.keys import decode_base64, encode_base64
 from policyguard.attest.sshsig import ED25519
-from policyguard.evidence.approvals import MAX_FILE_BYTES, MAX_FILES
+from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, MAX_FILES
 from policyguard.values import canonical
 from tests.attacks.approvals_lab import HOUR, KEYS, NOW, Lab, because, codes, make_lab, ssh_line
 from tests.attacks.git_lab import git

@@ -14,7 +14,7 @@ import pytest
 
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.push import PushReader, RefUpdate
+from policyguard.evidence.push.updates import PushReader, RefUpdate
 from policyguard.git.directory import GitDir, bare_gitdir, find_gitdir
 from policyguard.git.refs import all_refs, head, head_content, history_doors, ref_id
 from policyguard.git.reftable import records, stacked_refs

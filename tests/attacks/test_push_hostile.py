@@ -9,7 +9,7 @@ import pytest
 
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.push import PushReader, RefUpdate, Seen, parse_updates
+from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen, parse_updates
 from tests.attacks.git_lab import git
 
 ZEROS = "0" * 40

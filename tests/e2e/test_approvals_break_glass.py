@@ -12,9 +12,9 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import sign
 from policyguard.cli.verbs.init_ import lay_down
 from policyguard.decide.snapshot import Snapshot
-from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewFiles
 from policyguard.evidence.collector import Collector
-from policyguard.evidence.review import RequestReviewCollector, ReviewFiles
+from policyguard.evidence.platform import ChannelCollector
 from policyguard.guard import Guard
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S

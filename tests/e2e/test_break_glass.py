@@ -20,11 +20,11 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.verbs.init_ import lay_down
 from policyguard.decide.snapshot import Snapshot
-from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewFiles
+from policyguard.evidence.breakglass import uses_of
 from policyguard.evidence.collector import Collector
-from policyguard.evidence.review import RequestReviewCollector, ReviewFiles
+from policyguard.evidence.platform import ChannelCollector
 from policyguard.guard import Guard
-from policyguard.hooks.reviews import uses_of
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S, Instant, parse_instant
 from tests.e2e.cli_lab import Ended

@@ -13,7 +13,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import group
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.grants import GrantCollector
+from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.keyfiles import write_private_key
 from policyguard.model.request import Request
 

@@ -10,7 +10,7 @@ import pytest
 from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, NAMESPACE
 from policyguard.attest.dsse import sign as sign_envelope
 from policyguard.attest.sshsig import sign
-from policyguard.evidence.notes import MAX_NOTE_BYTES, note_line
+from policyguard.evidence.approvals.from_git_notes import MAX_NOTE_BYTES, note_line
 from tests.attacks.approvals_lab import KEYS, Lab, because, codes, make_lab
 from tests.attacks.git_lab import git
 

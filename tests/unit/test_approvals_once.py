@@ -9,8 +9,9 @@ import pytest
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import parse_statement
+from policyguard.audit.approval_use import considered
+from policyguard.audit.approval_use_scan import CLOCK_SLACK_S, spent_in
 from policyguard.audit.log import Log
-from policyguard.audit.spent import CLOCK_SLACK_S, spent_in
 from policyguard.audit.stores import Store
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
@@ -18,7 +19,6 @@ from policyguard.guard import Guard
 from policyguard.keyfiles import write_private_key
 from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.request import Request
-from policyguard.once import considered
 from policyguard.policy_store.load import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant
 

@@ -25,7 +25,7 @@ from policyguard.attest.approval import (
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.signers import Signers
 from policyguard.attest.sshsig import SshSignatureError, parse_signature, sign
-from policyguard.evidence.approvals import Presented, examine
+from policyguard.evidence.approvals.verify import Presented, examine
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S, canonical

@@ -12,19 +12,19 @@ import pytest
 from policyguard.attest.signers import Signers
 from policyguard.environment.report import EnvironmentCollector
 from policyguard.errors import EvidenceError
-from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.approvals.artifact_collector import ArtifactReviewCollector
+from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
-from policyguard.evidence.grants import GrantCollector
+from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
-from policyguard.evidence.push_certificate import Signed
-from policyguard.evidence.push_facts import PushCollector
+from policyguard.evidence.platform import ChannelCollector
+from policyguard.evidence.push.certificate import Signed
+from policyguard.evidence.push.collector import PushCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
-from policyguard.evidence.review import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
-from policyguard.evidence.review_artifact import ArtifactReviewCollector
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 

@@ -12,7 +12,7 @@ import pytest
 from policyguard.environment.report import EnvironmentCollector
 from policyguard.evidence.checkpoint import JobCheckpoints
 from policyguard.evidence.collector import Collector, JobInputs, gather
-from policyguard.evidence.grants import GrantCollector
+from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector
 from policyguard.evidence.quota import QuotaCollector

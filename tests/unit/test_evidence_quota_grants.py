@@ -13,7 +13,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.config.measurement import NO_LOOKS, with_look
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.evidence.grants import GRANT_TYPE, GRANTS, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant
+from policyguard.evidence.gpu_grants import GRANT_TYPE, GRANTS, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant
 from policyguard.evidence.quota import LIMIT, USAGE, QuotaCollector
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request

@@ -10,9 +10,9 @@ import pytest
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.signers import Signers, parse_allowed_signers
 from policyguard.attest.sshsig import SshKey, sign
-from policyguard.evidence.push import RefUpdate
-from policyguard.evidence.push_certificate import Signed, read_certificate
-from policyguard.evidence.push_nonce import Nonces
+from policyguard.evidence.push.certificate import Signed, read_certificate
+from policyguard.evidence.push.nonce import Nonces
+from policyguard.evidence.push.updates import RefUpdate
 from policyguard.model.policy import Person
 from policyguard.values import NANOSECONDS_PER_S
 

@@ -16,11 +16,11 @@ from policyguard.attest.signers import Signers
 from policyguard.cli.jobs import review_files
 from policyguard.config.file import read_config
 from policyguard.errors import EvidenceError
+from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.push import PushReader, RefUpdate, Seen
-from policyguard.evidence.push_certificate import Signed, read_certificate
-from policyguard.evidence.push_nonce import Nonces
-from policyguard.evidence.review import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.push.certificate import Signed, read_certificate
+from policyguard.evidence.push.nonce import Nonces
+from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen
 from policyguard.git.gpg import Keyring
 from policyguard.model.policy import Person
 from policyguard.model.request import Request

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from policyguard.attest.signers import Signers
-from policyguard.evidence.push import PushReader, RefUpdate, Seen
+from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen
 
 
 def history(folder: Path, commits: int) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from policyguard.audit.approval_use import considered
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.jobs import review_files
 from policyguard.cli.options import (
@@ -27,7 +28,6 @@ from policyguard.hooks.responses import decision_code, decision_data
 from policyguard.hooks.reviewing import hook_collectors
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
-from policyguard.once import considered
 from policyguard.policy_store.load import load_snapshot
 
 

@@ -11,7 +11,7 @@ import click
 from policyguard.cli.options import json_option, key_option, needed, passphrase, settings, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.errors import RequestError
-from policyguard.evidence.grants import sign_grant
+from policyguard.evidence.gpu_grants import sign_grant
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
 from policyguard.values import MAX_INTEGER, NANOSECONDS_PER_S, Instant, format_instant, parse_duration_s, parse_instant

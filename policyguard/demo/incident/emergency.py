@@ -14,10 +14,10 @@ from policyguard.cli.options import write_new
 from policyguard.decide.snapshot import Snapshot
 from policyguard.demo.incident.lab import Lab
 from policyguard.demo.incident.story import Story
-from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.approvals.collectors import RequestReviewCollector
+from policyguard.evidence.breakglass import REVIEW_ACTION, ReviewCollector, uses_of
 from policyguard.evidence.collector import Collector
-from policyguard.evidence.review import RequestReviewCollector
-from policyguard.hooks.reviews import REVIEW_ACTION, ReviewCollector, uses_of
+from policyguard.evidence.platform import ChannelCollector
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S
 

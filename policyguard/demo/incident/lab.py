@@ -35,10 +35,10 @@ from policyguard.environment.bytecode import judge_bytecode
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.channel import ChannelCollector
+from policyguard.evidence.approvals.collectors import job_sought
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.platform import ChannelCollector
 from policyguard.evidence.repository import code_record
-from policyguard.evidence.review import job_sought
 from policyguard.git.directory import find_gitdir
 from policyguard.guard import Collectors, Guard
 from policyguard.keyfiles import read_private_key, write_public_key

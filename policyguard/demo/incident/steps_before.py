@@ -18,7 +18,7 @@ from policyguard.environment.bytecode import judge_bytecode
 from policyguard.environment.listing import list_files
 from policyguard.environment.owners import owners_of
 from policyguard.environment.report import compare, make_baseline, who_changed
-from policyguard.evidence.grants import sign_grant
+from policyguard.evidence.gpu_grants import sign_grant
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 STEP = "from labtorch.optim import step; print(step(0.0, 1.0))"

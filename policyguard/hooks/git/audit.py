@@ -17,7 +17,7 @@ from policyguard.attest.trust import Trust
 from policyguard.audit.check import check_log
 from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, EvidenceError, VerificationError
-from policyguard.evidence.push_facts import NEW, OLD, REF
+from policyguard.evidence.push.collector import NEW, OLD, REF
 from policyguard.git.directory import GitDir
 from policyguard.git.refs import all_refs
 from policyguard.hooks.git.baseline import Baseline

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import policyguard
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
-from policyguard.evidence.push_nonce import seed_of
-from policyguard.evidence.push_objects import find_store
+from policyguard.evidence.push.nonce import seed_of
+from policyguard.evidence.push.objects import find_store
 from policyguard.fs.safe_open import read_small, shown
 from policyguard.git.directory import GitDir, config_text
 from policyguard.git.objects import config_values, effective_value

@@ -20,12 +20,12 @@ from policyguard.attest.signers import Signers
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import EvidenceError
+from policyguard.evidence.approvals.collectors import ReviewFiles, load_keyring, load_signers
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.push import PushReader, RefUpdate, Seen
-from policyguard.evidence.push_certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
-from policyguard.evidence.push_facts import RECORDED, PushCollector
-from policyguard.evidence.review import ReviewFiles, load_keyring, load_signers
+from policyguard.evidence.push.certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
+from policyguard.evidence.push.collector import RECORDED, PushCollector
+from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen
 from policyguard.git.gpg import Keyring
 from policyguard.guard import Guard
 from policyguard.hooks.git.options import GitOptions, pusher_of

@@ -23,8 +23,8 @@ from policyguard.attest.vsa import DEFAULT_LEVELS, Revision, sign_summary, sourc
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.push import RefUpdate
-from policyguard.evidence.push_facts import bound_facts
+from policyguard.evidence.push.collector import bound_facts
+from policyguard.evidence.push.updates import RefUpdate
 from policyguard.fs.safe_open import read_small
 from policyguard.guard import Guard
 from policyguard.hooks.git.judge import action_of, push_reader

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from policyguard.attest.signers import Signers
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
-from policyguard.evidence.push import RefUpdate, parse_update, parse_updates
+from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
 from policyguard.guard import Guard
 from policyguard.hooks.git.judge import Judged, ask, judge, push_reader
 from policyguard.hooks.git.kept_decisions import Accepted

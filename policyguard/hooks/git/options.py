@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.push_nonce import DEFAULT_AGE_S, MAX_AGE_S
+from policyguard.evidence.push.nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.fs.safe_open import shown
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 

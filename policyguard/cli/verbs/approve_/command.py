@@ -36,8 +36,8 @@ from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import RequestError
-from policyguard.evidence.approvals import Presented, vouched
-from policyguard.evidence.review import load_signers
+from policyguard.evidence.approvals.collectors import load_signers
+from policyguard.evidence.approvals.verify import Presented, vouched
 from policyguard.exit_codes import OK
 from policyguard.keyfiles import read_private_key
 from policyguard.policy_store.load import load_snapshot

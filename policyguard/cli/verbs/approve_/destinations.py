@@ -18,9 +18,9 @@ from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.options import needed, passphrase, read_input, write_new
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
-from policyguard.evidence.approval_log import line_of
-from policyguard.evidence.approvals import MAX_FILE_BYTES, Presented, vouched
-from policyguard.evidence.notes import NOTES_REF
+from policyguard.evidence.approvals.from_git_notes import NOTES_REF
+from policyguard.evidence.approvals.from_log import line_of
+from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, Presented, vouched
 from policyguard.keyfiles import read_private_key
 from policyguard.policy_store.load import read_bounded
 from policyguard.values import sha256_digest

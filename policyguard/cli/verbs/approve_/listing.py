@@ -8,12 +8,12 @@ from pathlib import Path
 
 from policyguard.attest.approval import RefusedApproval, Sought
 from policyguard.attest.signers import Signers
-from policyguard.audit.spent import spent_in
+from policyguard.audit.approval_use_scan import spent_in
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.output import say, say_json
 from policyguard.errors import AuditError
-from policyguard.evidence.approvals import Examined, Presented, Refusal, examine, vouched
-from policyguard.evidence.review import ReviewFiles
+from policyguard.evidence.approvals.collectors import ReviewFiles
+from policyguard.evidence.approvals.verify import Examined, Presented, Refusal, examine, vouched
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.model.facts import Approval
 from policyguard.values import Instant

@@ -14,9 +14,9 @@ from policyguard.attest.approval import Sought
 from policyguard.cli.jobs import job_request
 from policyguard.cli.options import read_request
 from policyguard.errors import ConfigurationError, RequestError
+from policyguard.evidence.approvals.collectors import job_sought
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.repository import code_record
-from policyguard.evidence.review import job_sought
 from policyguard.git.directory import find_gitdir
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Value

@@ -12,8 +12,8 @@ from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import approval_line, is_approval
 from policyguard.errors import AuditError, VerificationError
-from policyguard.evidence.approvals import Refusal
-from policyguard.evidence.notes import presented_line
+from policyguard.evidence.approvals.from_git_notes import presented_line
+from policyguard.evidence.approvals.verify import Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
+from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, ReviewCollector, Use, uses_of
 from policyguard.evidence.collector import Collector
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.hooks.responses import decision_code, decision_data
-from policyguard.hooks.reviews import RESOURCE_TYPE, REVIEW_ACTION, ReviewCollector, Use, uses_of
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
 from policyguard.policy_store.load import read_bounded

@@ -28,7 +28,7 @@ from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.push_objects import find_store
+from policyguard.evidence.push.objects import find_store
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.git.directory import GitDir
 from policyguard.hooks.git.audit import Audited, Subject, audit

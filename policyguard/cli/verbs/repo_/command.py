@@ -26,9 +26,9 @@ from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.push import RefUpdate, parse_update, parse_updates
-from policyguard.evidence.push_nonce import DEFAULT_AGE_S, MAX_AGE_S
-from policyguard.evidence.push_objects import find_store
+from policyguard.evidence.push.nonce import DEFAULT_AGE_S, MAX_AGE_S
+from policyguard.evidence.push.objects import find_store
+from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
 from policyguard.exit_codes import DENIED, FINDINGS, OK
 from policyguard.fs.safe_open import shown
 from policyguard.git.directory import GitDir

@@ -13,7 +13,7 @@ import msgspec
 
 from policyguard.attest.keys import decode_base64, encode_base64
 from policyguard.errors import EvidenceError
-from policyguard.evidence.approvals import MAX_FILE_BYTES, Presented, Refusal
+from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, Presented, Refusal
 from policyguard.git.directory import GitDir
 from policyguard.git.objects import Entry, ObjectReader, parse_tree, tree_of
 from policyguard.git.refs import ref_id

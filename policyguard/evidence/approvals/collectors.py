@@ -18,12 +18,12 @@ import msgspec
 from policyguard.attest.approval import Sought, command_digest
 from policyguard.attest.signers import MAX_SIGNERS_BYTES, Signers, parse_allowed_signers, parse_revoked
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
-from policyguard.evidence.approval_log import logged_approvals
-from policyguard.evidence.approvals import Presented, Refusal, examine, folder_approvals
+from policyguard.evidence.approvals.from_git_notes import note_approvals
+from policyguard.evidence.approvals.from_log import logged_approvals
+from policyguard.evidence.approvals.verify import Presented, Refusal, examine, folder_approvals
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.contributors import contributors_of
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.notes import note_approvals
 from policyguard.evidence.repository import CODE, look_at
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.fs.safe_open import open_resolved, read_all, shown

@@ -12,9 +12,9 @@ from pathlib import Path
 from policyguard.attest.approval import Sought
 from policyguard.attest.manifest_statement import root_digest
 from policyguard.errors import EvidenceError, PolicyGuardError
-from policyguard.evidence.approvals import examine
+from policyguard.evidence.approvals.collectors import UNCONFIGURED, ReviewFiles, load_signers, runner_account
+from policyguard.evidence.approvals.verify import examine
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.review import UNCONFIGURED, ReviewFiles, load_signers, runner_account
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.scan.files import Options, scan_paths

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from policyguard.attest.approval import Sought
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.approvals import Examined, examine
+from policyguard.evidence.approvals.collectors import ReviewFiles
+from policyguard.evidence.approvals.verify import Examined, examine
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.push import MAX_UNSIGNED, Seen
-from policyguard.evidence.push_certificate import Signed
-from policyguard.evidence.review import ReviewFiles
+from policyguard.evidence.push.certificate import Signed
+from policyguard.evidence.push.updates import MAX_UNSIGNED, Seen
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import Instant, Value

@@ -48,7 +48,7 @@ class Spending:
 
     def _is_unspent(self, store: Store, start: int, stop: int) -> bool:
         # Only what counts once pays for this import, not the start of every hook.
-        from policyguard.audit.spent import spent_in
+        from policyguard.audit.approval_use_scan import spent_in
 
         self.used |= _words(spent_in(store, start, stop, self._approvals))
         return not self.used
@@ -94,7 +94,7 @@ def considered(snapshot: Snapshot, facts: Facts, now: Instant, store: Store | No
     Raises:
         AuditError: the log cannot be read.
     """
-    from policyguard.audit.spent import spent_in
+    from policyguard.audit.approval_use_scan import spent_in
 
     while True:
         decision = snapshot.decide(facts, now)

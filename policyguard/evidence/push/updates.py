@@ -16,11 +16,11 @@ from typing import Literal, TypeAlias
 
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.approvals import Presented, Refusal
+from policyguard.evidence.approvals.from_git_notes import note_approvals
+from policyguard.evidence.approvals.verify import Presented, Refusal
 from policyguard.evidence.contributors import Commit, commit_accounts, signature_account
-from policyguard.evidence.notes import note_approvals
-from policyguard.evidence.push_nonce import Nonces, nonces_of
-from policyguard.evidence.push_objects import Trees, find_store, shallow_file
+from policyguard.evidence.push.nonce import Nonces, nonces_of
+from policyguard.evidence.push.objects import Trees, find_store, shallow_file
 from policyguard.fs.safe_open import read_small, shown
 from policyguard.git.directory import MAX_PACKED_REFS_BYTES, GitDir
 from policyguard.git.gpg import Keyring

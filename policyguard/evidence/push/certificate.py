@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.evidence.contributors import GIT_NAMESPACE
-from policyguard.evidence.push import RefUpdate
-from policyguard.evidence.push_nonce import Nonces
+from policyguard.evidence.push.nonce import Nonces
+from policyguard.evidence.push.updates import RefUpdate
 from policyguard.fs.safe_open import shown
 from policyguard.git.gpg import PGP_BEGIN, Keyring
 from policyguard.model.policy import Person

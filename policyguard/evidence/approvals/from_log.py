@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from policyguard.audit.approvals import approval_leaves, approval_line
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
-from policyguard.evidence.approvals import Presented, Refusal
-from policyguard.evidence.notes import note_line, presented_line
+from policyguard.evidence.approvals.from_git_notes import note_line, presented_line
+from policyguard.evidence.approvals.verify import Presented, Refusal
 from policyguard.fs.safe_open import shown
 
 
