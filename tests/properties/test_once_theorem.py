@@ -13,7 +13,7 @@ from policyguard.guard import Guard
 from policyguard.model.facts import Facts
 from policyguard.policy.loader import load
 from policyguard.policy_store.folder import grants_of
-from tests.unit.test_approvals_once import KEY, NOW, POLICIES, REQUEST, approved
+from tests.unit.audit.test_approval_use import KEY, NOW, POLICIES, REQUEST, approved
 
 POLICY_SET = load({"lab.yaml": POLICIES.encode()})
 SNAPSHOT = Snapshot.of(POLICY_SET, grants_of(POLICY_SET))
