@@ -2,7 +2,7 @@
 
 A leaf is an envelope of the log's own key; its payload is the approval as it came, one line:
 
-    line = envelope / %s"{" payload "," signature "}"      ; as in a git note, see `evidence/approvals/from_git_notes.py`
+    line = envelope / %s"{" payload "," signature "}"      ; as in a git note (`evidence/approvals`)
 
 The log's signature says that the approval was taken in, and nothing about who approved: the line carries that itself.
 """

@@ -19,8 +19,8 @@
     grants: {folder: grants, keys: ["ed25519:..."]}
     watch: {libraries: [/shared/kernels]}
 
-The last five say what is looked at beyond the command and its repository (`config/measurement.py` reads them). Paths are
-relative to the configuration file. An option given on the command line wins. Reads one file.
+The last five configure what is measured beyond the command and its repository (`config/measurement.py` reads them).
+Paths are relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
 from __future__ import annotations
