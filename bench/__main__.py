@@ -66,8 +66,12 @@ def _sections(options: argparse.Namespace, names: Sequence[str]) -> Iterator[Sec
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure policyguard beside its peers.")
     parser.add_argument("--quick", action="store_true", help="a minute instead of ten; the numbers are rougher")
-    parser.add_argument("--only", action="append", metavar="NAME", help="peers, growth, unindexed, signing, logging, "
-                        "loading, memory or soak; may be given again")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="peers, growth, unindexed, signing, logging, loading, memory or soak; may be given again",
+    )
     parser.add_argument("--sizes", type=_numbers, default=SIZES, metavar="N,N", help="numbers of rules")
     parser.add_argument("--peers", type=_words, default=peers.NAMES, metavar="NAME,NAME", help=", ".join(peers.NAMES))
     parser.add_argument("--scratch", type=Path, default=Path(), metavar="DIR", help="where logs are written")

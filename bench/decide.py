@@ -103,15 +103,25 @@ def ours_whole(size: int, unindexed: int = SHARES["unindexed"]) -> Prepared:
 def beside_peers(sizes: Sequence[int], names: Sequence[str], effort: Effort) -> list[Section]:
     """Return the table of engines by number of rules, and that of four threads, after checking that all agree."""
     single = Section(
-        "Deciding, beside the peers", ("engine", "rules", "p50", "p99", "x policyguard", "calls"),
-        notes=["every engine gives the naive evaluation's answer to every question; half are allowed",
-               "policyguard takes admitted facts, as each peer takes its own prepared form; the row below admits too",
-               "x policyguard: median over rounds of (median call / median call of policyguard in the same round)"],
-    )  # fmt: skip
+        "Deciding, beside the peers",
+        ("engine", "rules", "p50", "p99", "x policyguard", "calls"),
+        notes=[
+            "every engine gives the naive evaluation's answer to every question; half are allowed",
+            "policyguard takes admitted facts, as each peer takes its own prepared form; the row below admits too",
+            "x policyguard: median over rounds of (median call / median call of policyguard in the same round)",
+        ],
+    )
     together = Section(
-        f"Deciding, {THREADS} threads", ("engine", "rules", "1 thread, calls/s", f"{THREADS} threads, calls/s",
-                                         f"p50, {THREADS} threads", f"p99, {THREADS} threads"),
-    )  # fmt: skip
+        f"Deciding, {THREADS} threads",
+        (
+            "engine",
+            "rules",
+            "1 thread, calls/s",
+            f"{THREADS} threads, calls/s",
+            f"p50, {THREADS} threads",
+            f"p99, {THREADS} threads",
+        ),
+    )
     for size in sizes:
         engines = {OURS: ours(size), OURS_WHOLE: ours_whole(size)}
         engines |= {peers.module(name).NAME: _peer(name, size, effort) for name in names}
@@ -159,9 +169,10 @@ def _threads(name: str, size: int, engine: Prepared, effort: Effort) -> Sequence
 def growth(sizes: Sequence[int], effort: Effort) -> Section:
     """Return our cost at each size, and beside it the floor: the same conditions run on candidates known beforehand."""
     section = Section(
-        "Growth and floor", ("rules", "p50", "p99", "floor p50", "x floor", "conditions a request"),
+        "Growth and floor",
+        ("rules", "p50", "p99", "floor p50", "x floor", "conditions a request"),
         notes=["floor: only the conditions of the rules that a perfect index finds, attributes at hand, no `Decision`"],
-    )  # fmt: skip
+    )
     found: dict[int, Contestant] = {}
     contestants: dict[str, Contestant] = {}
     for size in sizes:

@@ -96,8 +96,18 @@ def _processes(folder: Path, runs: int) -> dict[str, list[float]]:
         "resource": {"type": question.kind, "id": question.id, "properties": question.attributes},
     }
     text = json.dumps(request).encode()
-    hook = [sys.executable, "-m", "policyguard", "hook", "--policies", str(folder / "compiled.pg"),
-            "--key", str(folder / "guard.key"), "--log", str(folder / "audit.db")]  # fmt: skip
+    hook = [
+        sys.executable,
+        "-m",
+        "policyguard",
+        "hook",
+        "--policies",
+        str(folder / "compiled.pg"),
+        "--key",
+        str(folder / "guard.key"),
+        "--log",
+        str(folder / "audit.db"),
+    ]
     found: dict[str, list[float]] = {"bare interpreter, a process": [], "hook on a compiled snapshot, a process": []}
     for run in range(runs + 1):
         for times, command in zip(found.values(), ([sys.executable, "-c", "pass"], hook), strict=True):

@@ -71,9 +71,11 @@ def environment(folder: Path) -> None:
     checked = best(lambda: verify_environment(str(prefix), baseline, cache=FileCache(sealed, SEAL)))
     report = verify_environment(str(prefix), baseline, cache=FileCache(sealed, SEAL))
     assert report.is_clean
-    print(f"environment, {FILES} files: sha256sum {plain:.3f} s, hashlib {bare:.3f} s, cold {cold:.3f} s "
-          f"({cold / bare:.2f} x hashlib), warm {warm:.3f} s, warm and sealed {checked:.3f} s "
-          f"({report.read} files read)")  # fmt: skip
+    print(
+        f"environment, {FILES} files: sha256sum {plain:.3f} s, hashlib {bare:.3f} s, cold {cold:.3f} s "
+        f"({cold / bare:.2f} x hashlib), warm {warm:.3f} s, warm and sealed {checked:.3f} s "
+        f"({report.read} files read)"
+    )
 
 
 def bytecode(folder: Path) -> None:
@@ -100,9 +102,11 @@ def bytecode(folder: Path) -> None:
     warm = best(lambda: verify_environment(str(prefix), unknown, cache=FileCache(cache, SEAL)))
     report = verify_environment(str(prefix), unknown, cache=FileCache(cache, SEAL))
     assert report.is_clean
-    print(f"byte code of {FILES} modules: hashlib over all {bare:.3f} s, cold with the baseline's {cold:.3f} s "
-          f"({cold / bare:.2f} x hashlib), each compared with its source {compared:.2f} s, "
-          f"remembered {warm:.3f} s ({report.compared} compared)")  # fmt: skip
+    print(
+        f"byte code of {FILES} modules: hashlib over all {bare:.3f} s, cold with the baseline's {cold:.3f} s "
+        f"({cold / bare:.2f} x hashlib), each compared with its source {compared:.2f} s, "
+        f"remembered {warm:.3f} s ({report.compared} compared)"
+    )
 
 
 def hash_plainly(prefix: Path) -> None:
@@ -131,8 +135,10 @@ def checkpoint(folder: Path) -> None:
     assert scan.verdict == "clean", scan
     known = Options(digests={key_of(os.stat(path)): scan.sha256})
     beyond = best(lambda: scan_file(path, known))
-    print(f"checkpoint, {os.path.getsize(path)} bytes: sha256sum {plain:.2f} s, hashlib {bare:.2f} s, "
-          f"scan {whole:.2f} s ({whole / bare:.2f} x hashlib), beyond hashing {beyond * 1000:.1f} ms")  # fmt: skip
+    print(
+        f"checkpoint, {os.path.getsize(path)} bytes: sha256sum {plain:.2f} s, hashlib {bare:.2f} s, "
+        f"scan {whole:.2f} s ({whole / bare:.2f} x hashlib), beyond hashing {beyond * 1000:.1f} ms"
+    )
 
 
 def _write_large(path: Path, count: int) -> None:

@@ -45,9 +45,7 @@ def memory(scratch: Path, *, subjects: int = SUBJECTS, roles: int = ROLES, rules
 def many_subjects(subjects: int, roles: int, key: PrivateKey) -> bytes:
     """Return the lab of ten rules with so many subjects, each with one role in one of 500 domains, sealed."""
     names = [f"role-{n}" for n in range(roles)]
-    chains = tuple(
-        Role(name=name, inherits=(names[n - 1],) if n % DEPTH else ()) for n, name in enumerate(names)
-    )  # fmt: skip
+    chains = tuple(Role(name=name, inherits=(names[n - 1],) if n % DEPTH else ()) for n, name in enumerate(names))
     bindings = tuple(
         Binding(subject=f"user:u{n}", role=names[n % roles], domain=f"t{n % 500:03d}") for n in range(subjects)
     )

@@ -41,9 +41,16 @@ def statement(decision: Decision) -> bytes:
     request = decision.facts.request
     compiled = snapshot(RULES)
     return decision_statement(
-        decision, request, decision_id=os.urandom(16).hex(), audience="bench", issued_at=NOW, not_before=NOW,
-        expires=NOW + LIFETIME, mattered=compiled.mattering(decision), sensitive=compiled.sensitive(request),
-    )  # fmt: skip
+        decision,
+        request,
+        decision_id=os.urandom(16).hex(),
+        audience="bench",
+        issued_at=NOW,
+        not_before=NOW,
+        expires=NOW + LIFETIME,
+        mattered=compiled.mattering(decision),
+        sensitive=compiled.sensitive(request),
+    )
 
 
 def signed(decision: Decision, key: PrivateKey) -> bytes:

@@ -57,8 +57,16 @@ def soak(seconds: float = 10.0, threads: int = 4) -> Section:
         thread.join()
     growth = strangers(watch.current, watch.questions[0][1])
     section = Section("Soak", ("seconds", "threads", "reloads", "decisions", "wrong", "growth with strangers"))
-    section.rows.append((f"{seconds:g}", f"{threads}", f"{watch.reloads:,}", f"{watch.decided:,}", f"{watch.wrong}",
-                         f"{growth / 1e6:.1f} MB"))  # fmt: skip
+    section.rows.append(
+        (
+            f"{seconds:g}",
+            f"{threads}",
+            f"{watch.reloads:,}",
+            f"{watch.decided:,}",
+            f"{watch.wrong}",
+            f"{growth / 1e6:.1f} MB",
+        )
+    )
     section.targets = [
         Target("wrong answers", watch.wrong, 0),
         Target("reloads while deciding", watch.reloads, 2, True),

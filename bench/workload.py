@@ -44,9 +44,16 @@ INHERITS: Mapping[str, tuple[str, ...]] = {
 OPERATORS = ("user:op-0", "user:op-1")
 
 SHARES = {
-    "team": 560, "literal": 60, "general": 3, "team-deny": 170, "open-deny": 100, "any-action": 60, "lab-wide": 25,
-    "optional": 20, "unindexed": 2,
-}  # fmt: skip
+    "team": 560,
+    "literal": 60,
+    "general": 3,
+    "team-deny": 170,
+    "open-deny": 100,
+    "any-action": 60,
+    "lab-wide": 25,
+    "optional": 20,
+    "unindexed": 2,
+}
 """Per mille."""
 
 
@@ -192,10 +199,13 @@ def _shape(name: str, kind: str | None, n: int) -> str:
     allowing = [shape.name for shape in ALLOWING if shape.name != "reserved"]
     denying = [shape.name for shape in DENYING]
     choices = {
-        "team": allowing, "literal": allowing, "general": ["small_clean", "safe_checkpoints"],
-        "optional": ["reserved"], "unindexed": ["foreign_pickle", "no_ticket"],
+        "team": allowing,
+        "literal": allowing,
+        "general": ["small_clean", "safe_checkpoints"],
+        "optional": ["reserved"],
+        "unindexed": ["foreign_pickle", "no_ticket"],
         "lab-wide": ["queue_limit", "banned_image", "late_deadline", "embargo"],
-    }.get(name, denying)  # fmt: skip
+    }.get(name, denying)
     if kind != "job":
         choices = [choice for choice in choices if choice in CHECKPOINT_SHAPES] or ["project_label"]
     return choices[n % len(choices)]
@@ -251,10 +261,14 @@ def _questions(lab: Workload, chance: random.Random, count: int) -> Iterator[Que
         if len(found[answer]) < wanted[answer]:
             found[answer].append(
                 Question(
-                    subject=question.subject, action=question.action, team=question.team, path=question.path,
-                    attributes=question.attributes, allowed=answer,
+                    subject=question.subject,
+                    action=question.action,
+                    team=question.team,
+                    path=question.path,
+                    attributes=question.attributes,
+                    allowed=answer,
                 )
-            )  # fmt: skip
+            )
     for pair in zip(found[True], found[False], strict=True):
         yield from pair
 
@@ -294,10 +308,8 @@ def _attributes(kind: str, subject: str, lab: Workload, chance: random.Random) -
         "image_digest": _image(lab, chance),
         "code": {"dirty": chance.random() < 0.2, "commit": f"{chance.randrange(16**12):040x}"},
         "labels": labels,
-        "checkpoints": [
-            {"format": "safetensors", "producer": subject} for _ in range(chance.choice((0, 1, 1, 2)))
-        ],
-    }  # fmt: skip
+        "checkpoints": [{"format": "safetensors", "producer": subject} for _ in range(chance.choice((0, 1, 1, 2)))],
+    }
     if chance.random() < 0.05:
         attributes["ticket"] = f"CHG-{chance.randrange(9)}"
     return attributes

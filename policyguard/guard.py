@@ -46,11 +46,20 @@ class Guard:
     """Decides, signs and logs. Use `Guard.open`; close it, or use it in a `with` block."""
 
     def __init__(
-        self, snapshot: Snapshot, key: PrivateKey, log: Log, *, audience: str = DEFAULT_AUDIENCE,
-        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Collectors = (), advisory: bool = False,
-        clock: Callable[[], Instant] = time.time_ns, reload: Callable[[], Snapshot] | None = None,
-        stamp: Callable[[], object] | None = None, close: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        snapshot: Snapshot,
+        key: PrivateKey,
+        log: Log,
+        *,
+        audience: str = DEFAULT_AUDIENCE,
+        lifetime_s: int = DEFAULT_LIFETIME_S,
+        collectors: Collectors = (),
+        advisory: bool = False,
+        clock: Callable[[], Instant] = time.time_ns,
+        reload: Callable[[], Snapshot] | None = None,
+        stamp: Callable[[], object] | None = None,
+        close: Callable[[], None] | None = None,
+    ) -> None:
         if lifetime_s <= 0:
             raise ValueError(f"lifetime_s: found {lifetime_s}, expected more than 0")
         self._snapshot = snapshot
@@ -68,10 +77,19 @@ class Guard:
 
     @classmethod
     def open(
-        cls, policies: str | Path, *, key: str | Path, log: str | Path, audience: str = DEFAULT_AUDIENCE,
-        lifetime_s: int = DEFAULT_LIFETIME_S, collectors: Collectors = (), advisory: bool = False,
-        policy_keys: Sequence[PublicKey] = (), passphrase: bytes | None = None, origin: str | None = None,
-    ) -> Guard:  # fmt: skip
+        cls,
+        policies: str | Path,
+        *,
+        key: str | Path,
+        log: str | Path,
+        audience: str = DEFAULT_AUDIENCE,
+        lifetime_s: int = DEFAULT_LIFETIME_S,
+        collectors: Collectors = (),
+        advisory: bool = False,
+        policy_keys: Sequence[PublicKey] = (),
+        passphrase: bytes | None = None,
+        origin: str | None = None,
+    ) -> Guard:
         """Return a guard over these policies, ready to decide.
 
         Args:
@@ -99,10 +117,17 @@ class Guard:
         store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
         try:
             return cls(
-                snapshot, private, Log.open(store, private, store.origin), audience=audience, lifetime_s=lifetime_s,
-                collectors=collectors, advisory=advisory, reload=load, stamp=lambda: stamp_of(policies),
+                snapshot,
+                private,
+                Log.open(store, private, store.origin),
+                audience=audience,
+                lifetime_s=lifetime_s,
+                collectors=collectors,
+                advisory=advisory,
+                reload=load,
+                stamp=lambda: stamp_of(policies),
                 close=store.close,
-            )  # fmt: skip
+            )
         except BaseException:
             store.close()
             raise
@@ -249,10 +274,18 @@ class Guard:
         if decision.requiring:
             expires = judged.lasts_until(decision, now, expires)
         return decision_statement(
-            decision, request, decision_id=os.urandom(16).hex(), audience=self._audience, issued_at=now,
-            not_before=now, expires=expires, advisory=self._advisory,
-            mattered=mattered, sensitive=judged.sensitive(request), redactions=judged.redactions(request),
-        )  # fmt: skip
+            decision,
+            request,
+            decision_id=os.urandom(16).hex(),
+            audience=self._audience,
+            issued_at=now,
+            not_before=now,
+            expires=expires,
+            advisory=self._advisory,
+            mattered=mattered,
+            sensitive=judged.sensitive(request),
+            redactions=judged.redactions(request),
+        )
 
     def close(self) -> None:
         """Close the log that `open` opened. Everything acknowledged is durable already."""

@@ -123,9 +123,17 @@ def _text(data: str, path: str) -> str:
 
 
 _NAMES = {
-    bool: "a bool", int: "an integer", float: "a float", str: "text", list: "a list", tuple: "a list", dict: "a map",
-    FrozenMap: "a map", type(None): "null", bytes: "bytes",
-}  # fmt: skip
+    bool: "a bool",
+    int: "an integer",
+    float: "a float",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+    dict: "a map",
+    FrozenMap: "a map",
+    type(None): "null",
+    bytes: "bytes",
+}
 
 
 def name_of(data: object) -> str:

@@ -61,21 +61,42 @@ def decision_of(
 ) -> Decision:
     gaps = () if allowed else (Gap("two-leads", "large-jobs", 1, ("lead",), "vision", ("user:alice: requester",)),)
     return Decision(
-        allowed, ("rule.allow" if allowed else "needs_approval",), ("researchers-submit",), (), ("large-jobs",), gaps,
-        ("keep-logs",), facts_of(request), NOW, explainer or StubExplainer(),
-    )  # fmt: skip
+        allowed,
+        ("rule.allow" if allowed else "needs_approval",),
+        ("researchers-submit",),
+        (),
+        ("large-jobs",),
+        gaps,
+        ("keep-logs",),
+        facts_of(request),
+        NOW,
+        explainer or StubExplainer(),
+    )
 
 
 def payload_of(
-    decision: Decision | None = None, *, decision_id: str = "d-1", audience: str = AUDIENCE, issued_at: Instant = NOW,
-    not_before: Instant = NOW, expires: Instant = NOW + LIFETIME, advisory: bool = False,
+    decision: Decision | None = None,
+    *,
+    decision_id: str = "d-1",
+    audience: str = AUDIENCE,
+    issued_at: Instant = NOW,
+    not_before: Instant = NOW,
+    expires: Instant = NOW + LIFETIME,
+    advisory: bool = False,
     sensitive: frozenset[str] = frozenset(),
-) -> bytes:  # fmt: skip
+) -> bytes:
     decision = decision_of() if decision is None else decision
     return decision_statement(
-        decision, decision.facts.request, decision_id=decision_id, audience=audience, issued_at=issued_at,
-        not_before=not_before, expires=expires, advisory=advisory, sensitive=sensitive,
-    )  # fmt: skip
+        decision,
+        decision.facts.request,
+        decision_id=decision_id,
+        audience=audience,
+        issued_at=issued_at,
+        not_before=not_before,
+        expires=expires,
+        advisory=advisory,
+        sensitive=sensitive,
+    )
 
 
 @dataclass

@@ -111,10 +111,17 @@ def _ancestry(role: str, lab: Workload) -> set[str]:
 
 def _module(tables: Mapping[tuple[str, ...], Any], *, by_value: bool) -> str:
     bodies = [_body(key, by_value=by_value) for key in sorted(tables)]
-    return "\n".join([
-        "package lab", "import rego.v1", "default allow := false", 'default ticket := ""',
-        "ticket := input.ctx.ticket", *bodies, "allow if { not forbid; permit }",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "package lab",
+            "import rego.v1",
+            "default allow := false",
+            'default ticket := ""',
+            "ticket := input.ctx.ticket",
+            *bodies,
+            "allow if { not forbid; permit }",
+        ]
+    )
 
 
 def _body(key: tuple[str, ...], *, by_value: bool) -> str:

@@ -97,9 +97,12 @@ def check_engine(
     for facts, now in stream.take(requests, jury.rare):
         found += jury.differences(facts, now)
     return Report(
-        requests=requests, allowed=jury.allowed, unjudged=jury.unjudged, reached=tuple(sorted(jury.reached)),
+        requests=requests,
+        allowed=jury.allowed,
+        unjudged=jury.unjudged,
+        reached=tuple(sorted(jury.reached)),
         differences=tuple(found),
-    )  # fmt: skip
+    )
 
 
 class _Jury:
@@ -135,9 +138,12 @@ class _Jury:
             found.append(difference("casbin", "H11" if self.flat.allows(facts, now) == ours else None))
         if judged is not None:
             said = {
-                "allowed": ours, "determining": list(decision.determining), "errored": list(decision.errored),
-                "requiring": list(decision.requiring), "unmet": sorted({gap.quorum for gap in decision.gaps}),
-            }  # fmt: skip
+                "allowed": ours,
+                "determining": list(decision.determining),
+                "errored": list(decision.errored),
+                "requiring": list(decision.requiring),
+                "unmet": sorted({gap.quorum for gap in decision.gaps}),
+            }
             found += [
                 difference(f"oracle on `{name}`: {judged[name]}, engine: {value}")
                 for name, value in said.items()

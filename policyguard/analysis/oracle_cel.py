@@ -109,8 +109,12 @@ def map_(world: World, variable: str, source: Tree, body: Tree, only: Tree | Non
 
 
 MACROS: dict[str, Callable[..., Any]] = {
-    "all": all_, "exists": exists, "exists_one": exists_one, "filter": filter_, "map": map_,
-}  # fmt: skip
+    "all": all_,
+    "exists": exists,
+    "exists_one": exists_one,
+    "filter": filter_,
+    "map": map_,
+}
 
 
 # --- functions -------------------------------------------------------------------------------------------------------
@@ -226,23 +230,42 @@ def text_to_int(text: str) -> int:
 
 
 READ: dict[str, Callable[[datetime], int]] = {
-    "year": lambda t: t.year, "month": lambda t: t.month - 1, "day_of_year": lambda t: t.timetuple().tm_yday - 1,
-    "day_of_month": lambda t: t.day - 1, "day_of_month_1_based": lambda t: t.day,
-    "day_of_week": lambda t: (t.weekday() + 1) % 7, "hours": lambda t: t.hour, "minutes": lambda t: t.minute,
+    "year": lambda t: t.year,
+    "month": lambda t: t.month - 1,
+    "day_of_year": lambda t: t.timetuple().tm_yday - 1,
+    "day_of_month": lambda t: t.day - 1,
+    "day_of_month_1_based": lambda t: t.day,
+    "day_of_week": lambda t: (t.weekday() + 1) % 7,
+    "hours": lambda t: t.hour,
+    "minutes": lambda t: t.minute,
     "seconds": lambda t: t.second,
-}  # fmt: skip
+}
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "equals": lambda a, b: a == b, "not_equals": lambda a, b: a != b,
-    "in_list": lambda a, b: a in b, "in_map": lambda a, b: a in b, "index_list": at, "index_map": at,
-    "size_list": len, "size_map": len, "size_string": len,
-    "add_int64": lambda a, b: within(a + b), "subtract_int64": lambda a, b: within(a - b),
-    "multiply_int64": lambda a, b: within(a * b), "divide_int64": quotient, "modulo_int64": remainder,
-    "negate_int64": lambda a: within(-a), "logical_not": lambda a: not a,
-    "add_string": lambda a, b: a + b, "add_list": lambda a, b: a + b,
-    "contains_string": lambda a, b: b in a, "starts_with_string": lambda a, b: a[: len(b)] == b,
+    "equals": lambda a, b: a == b,
+    "not_equals": lambda a, b: a != b,
+    "in_list": lambda a, b: a in b,
+    "in_map": lambda a, b: a in b,
+    "index_list": at,
+    "index_map": at,
+    "size_list": len,
+    "size_map": len,
+    "size_string": len,
+    "add_int64": lambda a, b: within(a + b),
+    "subtract_int64": lambda a, b: within(a - b),
+    "multiply_int64": lambda a, b: within(a * b),
+    "divide_int64": quotient,
+    "modulo_int64": remainder,
+    "negate_int64": lambda a: within(-a),
+    "logical_not": lambda a: not a,
+    "add_string": lambda a, b: a + b,
+    "add_list": lambda a, b: a + b,
+    "contains_string": lambda a, b: b in a,
+    "starts_with_string": lambda a, b: a[: len(b)] == b,
     "ends_with_string": lambda a, b: b == "" or a[-len(b) :] == b,
-    "glob_string_string": path_glob, "under_string_string": under, "ip_in_string_string": address_in,
+    "glob_string_string": path_glob,
+    "under_string_string": under,
+    "ip_in_string_string": address_in,
     "matches": found_in,
     "add_timestamp_duration": lambda a, b: in_timestamps(a + b),
     "add_duration_timestamp": lambda a, b: in_timestamps(a + b),
@@ -250,19 +273,26 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "subtract_timestamp_duration": lambda a, b: in_timestamps(a - b),
     "subtract_timestamp_timestamp": lambda a, b: in_durations(a - b),
     "subtract_duration_duration": lambda a, b: in_durations(a - b),
-    "string_to_timestamp": timestamp, "string_to_duration": duration, "string_to_int64": text_to_int,
-    "int64_to_string": str, "bool_to_string": lambda a: str(a).lower(),
-    "int64_to_timestamp": lambda a: in_timestamps(a * 10**9), "timestamp_to_int64": lambda a: a // 10**9,
+    "string_to_timestamp": timestamp,
+    "string_to_duration": duration,
+    "string_to_int64": text_to_int,
+    "int64_to_string": str,
+    "bool_to_string": lambda a: str(a).lower(),
+    "int64_to_timestamp": lambda a: in_timestamps(a * 10**9),
+    "timestamp_to_int64": lambda a: a // 10**9,
     "duration_to_hours": lambda a: int(quotient(a, 3600 * 10**9)),
-    "duration_to_minutes": lambda a: int(quotient(a, 60 * 10**9)), "duration_to_seconds": lambda a: quotient(a, 10**9),
+    "duration_to_minutes": lambda a: int(quotient(a, 60 * 10**9)),
+    "duration_to_seconds": lambda a: quotient(a, 10**9),
     **{f"timestamp_to_{n}": (lambda a, read=read: read(local(a, "UTC"))) for n, read in READ.items()},
     **{f"timestamp_to_{n}_with_tz": (lambda a, z, read=read: read(local(a, z))) for n, read in READ.items()},
     **{
         f"{order}_{kind}": compare
         for kind in ("bool", "int64", "string", "timestamp", "duration")
         for order, compare in {
-            "less": lambda a, b: a < b, "less_equals": lambda a, b: a <= b,
-            "greater": lambda a, b: a > b, "greater_equals": lambda a, b: a >= b,
+            "less": lambda a, b: a < b,
+            "less_equals": lambda a, b: a <= b,
+            "greater": lambda a, b: a > b,
+            "greater_equals": lambda a, b: a >= b,
         }.items()
     },
-}  # fmt: skip
+}

@@ -76,18 +76,22 @@ def plain_tree(node: Expression) -> list[Any]:
 
 def _entity(entity: EntityType) -> Plain:
     return {
-        "attributes": _attributes(entity.attributes), "actions": list(entity.actions), "pattern": entity.id_pattern,
-    }  # fmt: skip
+        "attributes": _attributes(entity.attributes),
+        "actions": list(entity.actions),
+        "pattern": entity.id_pattern,
+    }
 
 
 def _attributes(attributes: Mapping[str, Attribute]) -> Plain:
     return {
         name: {
-            "type": _type(one.type), "enum": list(one.enum), "assurance": int(one.assurance),
+            "type": _type(one.type),
+            "enum": list(one.enum),
+            "assurance": int(one.assurance),
             "max_age": None if one.max_age_s is None else one.max_age_s * NANOSECONDS_PER_S,
         }
         for name, one in attributes.items()
-    }  # fmt: skip
+    }
 
 
 def _type(kind: ValueType) -> Any:
@@ -106,9 +110,17 @@ def _quorum(quorum: Quorum) -> Plain:
 
 def _rule(rule: Rule) -> Plain:
     return {
-        "id": rule.id, "effect": rule.effect, "actions": list(rule.actions), "types": list(rule.resource_types),
-        "roles": list(rule.roles), "subjects": list(rule.subjects), "pattern": rule.id_pattern,
-        "when": None if rule.when is None else plain_tree(rule.when.expression), "quorum": rule.quorum,
+        "id": rule.id,
+        "effect": rule.effect,
+        "actions": list(rule.actions),
+        "types": list(rule.resource_types),
+        "roles": list(rule.roles),
+        "subjects": list(rule.subjects),
+        "pattern": rule.id_pattern,
+        "when": None if rule.when is None else plain_tree(rule.when.expression),
+        "quorum": rule.quorum,
         "floors": {path: int(least) for path, least in rule.assurance},
-        "scope": rule.scope, "since": rule.not_before, "until": rule.expires,
-    }  # fmt: skip
+        "scope": rule.scope,
+        "since": rule.not_before,
+        "until": rule.expires,
+    }

@@ -115,9 +115,10 @@ class Requests:
 
     def _now(self, aim: Rule | None) -> Instant:
         inside = [
-            instant for instant in self._instants
+            instant
+            for instant in self._instants
             if aim is not None and (aim.not_before or instant) <= instant < (aim.expires or instant + 1)
-        ]  # fmt: skip
+        ]
         return int(self._pick(inside if inside and self._chance(0.7) else self._instants))
 
     def _pick(self, choices: Sequence[Any]) -> Any:
@@ -164,8 +165,17 @@ class Requests:
         text = "/".join(segments) or "x"
         if self._chance(0.9):
             return text
-        near = [text + "/", "/" + text, text + "x", text.upper(), text.rpartition("/")[0] or "y", text + "/..",
-                text.replace("/", "//", 1), "*", text + "_secret"]  # fmt: skip
+        near = [
+            text + "/",
+            "/" + text,
+            text + "x",
+            text.upper(),
+            text.rpartition("/")[0] or "y",
+            text + "/..",
+            text.replace("/", "//", 1),
+            "*",
+            text + "_secret",
+        ]
         return str(self._pick(near))
 
     def _entries(self, request: Request, now: Instant) -> Iterator[tuple[str, Fact]]:
@@ -303,9 +313,14 @@ def _near(text: str) -> list[str]:
     """Return texts that a comparison with this one, as text, prefix, pattern or network, may tell apart from it."""
     digest = _REPEATED.sub(lambda found: "0" * min(int(found[1]), 128), text).strip("^$")
     return [
-        digest, text + "x", text + "/x", text.rstrip("/"), text.partition("/")[0], text.rpartition("/")[0],
+        digest,
+        text + "x",
+        text + "/x",
+        text.rstrip("/"),
+        text.partition("/")[0],
+        text.rpartition("/")[0],
         "/".join("x" if part == "**" else part.replace("*", "x") for part in text.split("/")),
-    ]  # fmt: skip
+    ]
 
 
 def _domains(policies: PolicySet) -> list[str]:

@@ -54,8 +54,14 @@ _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _ACTION = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _ACCOUNT = re.compile(r"[a-z][a-z0-9_]{0,62}:[!-~]{1,256}", re.ASCII)
-_DIGESTS = {"request": "sha256", "command": "sha256", "tree": "gitTree", "checkpoint": "sha256", "policy": "sha256",
-            "environment": "sha256"}  # fmt: skip
+_DIGESTS = {
+    "request": "sha256",
+    "command": "sha256",
+    "tree": "gitTree",
+    "checkpoint": "sha256",
+    "policy": "sha256",
+    "environment": "sha256",
+}
 
 
 class RefusedApproval(Exception):
@@ -139,19 +145,38 @@ def command_digest(argv: tuple[str, ...], directory: str, files: tuple[str, ...]
 
 
 def approval_statement(
-    *, subjects: Mapping[str, str], action: str, resource: str, approver: str, reason: str, approved_at: Instant,
-    expires: Instant, limits: Mapping[str, Value] = EMPTY_MAP, any_command: bool = False, target_ref: str = "",
-    from_id: str = "", target_id: str = "",
-) -> ApprovalStatement:  # fmt: skip
+    *,
+    subjects: Mapping[str, str],
+    action: str,
+    resource: str,
+    approver: str,
+    reason: str,
+    approved_at: Instant,
+    expires: Instant,
+    limits: Mapping[str, Value] = EMPTY_MAP,
+    any_command: bool = False,
+    target_ref: str = "",
+    from_id: str = "",
+    target_id: str = "",
+) -> ApprovalStatement:
     """Return the statement that approves these subjects, checked as if it had been read.
 
     Raises:
         RefusedApproval: it would never count, such as one without a subject or of more than seven days.
     """
     predicate = ApprovalPredicate(
-        action, instant_text(approved_at), approver, instant_text(expires), reason, resource, any_command, from_id,
-        dict(limits), target_id, target_ref,
-    )  # fmt: skip
+        action,
+        instant_text(approved_at),
+        approver,
+        instant_text(expires),
+        reason,
+        resource,
+        any_command,
+        from_id,
+        dict(limits),
+        target_id,
+        target_ref,
+    )
     named = tuple(ApprovalSubject({_DIGESTS[name]: subjects[name]}, name) for name in sorted(subjects))
     return parse_approval(ApprovalStatement(STATEMENT_TYPE, predicate, APPROVAL_TYPE, named).payload)
 

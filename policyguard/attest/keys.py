@@ -236,10 +236,12 @@ def _read_wrapped(data: bytes) -> tuple[_Wrapped, bytes, bytes]:
         decode_base64(text.encode("ascii", "replace")) for text in (header.nonce, header.salt, header.ciphertext)
     )
     if (
-        nonce is None or salt is None or sealed is None
+        nonce is None
+        or salt is None
+        or sealed is None
         or (len(nonce), len(salt), len(sealed)) != (NONCE_BYTES, SALT_BYTES, SEED_BYTES + 16)
         or msgspec.json.encode(header) != inner
-    ):  # fmt: skip
+    ):
         raise SigningError("wrapped key is not in the one spelling we write")
     # INVARIANT I31: a key file cannot ask for more than 1 GiB of memory, 16 passes or 16 lanes.
     if not (

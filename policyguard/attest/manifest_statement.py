@@ -66,9 +66,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def to_statement(self) -> bytes:
         """Return the in-toto statement in its one spelling."""
         ours: dict[str, object] = {
-            "producer": self.producer, "run": self.run, "step": self.step,
-            "created_at": format_instant(self.created_at), "previous": self.previous or "",
-        }  # fmt: skip
+            "producer": self.producer,
+            "run": self.run,
+            "step": self.step,
+            "created_at": format_instant(self.created_at),
+            "previous": self.previous or "",
+        }
         if self.data_class:
             ours["class"] = self.data_class
         return canonical(
@@ -78,7 +81,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                 "subject": [{"name": self.name, "digest": {"sha256": self.root_digest}}],
                 "predicate": {
                     "serialization": {
-                        "method": "files", "hash_type": "sha256", "allow_symlinks": False,
+                        "method": "files",
+                        "hash_type": "sha256",
+                        "allow_symlinks": False,
                         "ignore_paths": [MANIFEST_NAME],
                     },
                     "resources": [
@@ -87,7 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                     "policyguard": ours,
                 },
             }
-        )  # fmt: skip
+        )
 
 
 def parse_manifest(payload: bytes) -> Manifest:

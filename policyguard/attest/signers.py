@@ -232,9 +232,13 @@ def _signer(number: int, line: str) -> SignerLine | None:
     after, before = options.get("valid-after"), options.get("valid-before")
     spaces = options.get("namespaces")
     return SignerLine(
-        number, principals, key, None if spaces is None else _patterns(spaces, "namespaces"),
-        None if after is None else _instant(after, _WEST), None if before is None else _instant(before, -_EAST),
-    )  # fmt: skip
+        number,
+        principals,
+        key,
+        None if spaces is None else _patterns(spaces, "namespaces"),
+        None if after is None else _instant(after, _WEST),
+        None if before is None else _instant(before, -_EAST),
+    )
 
 
 def _is_key_type(word: str) -> bool:

@@ -278,9 +278,13 @@ def _gap(gap: Gap) -> GapRecord:
 
 def _approval(each: Approval) -> ApprovalRecord:
     return ApprovalRecord(
-        each.account, instant_text(each.approved_at), _WORDS[each.assurance], each.approval_digest,
-        instant_text(each.expires), each.source,
-    )  # fmt: skip
+        each.account,
+        instant_text(each.approved_at),
+        _WORDS[each.assurance],
+        each.approval_digest,
+        instant_text(each.expires),
+        each.source,
+    )
 
 
 def _check_types(payload: bytes) -> None:

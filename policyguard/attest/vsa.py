@@ -37,9 +37,14 @@ class Revision:
 
 
 def source_summary(
-    revision: Revision, decision: Predicate, *, decision_digest: str, verifier: str, verified_at: Instant,
+    revision: Revision,
+    decision: Predicate,
+    *,
+    decision_digest: str,
+    verifier: str,
+    verified_at: Instant,
     levels: Sequence[str] = DEFAULT_LEVELS,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """Return the statement, RFC 8785 JSON, that says this revision passed.
 
     Args:
@@ -71,7 +76,8 @@ def source_summary(
             "timeVerified": format_instant(verified_at),
             "resourceUri": revision.resource_uri,
             "policy": {
-                "uri": f"urn:policyguard:policy:{decision.policy.digest}", "digest": {"sha256": decision.policy.digest},
+                "uri": f"urn:policyguard:policy:{decision.policy.digest}",
+                "digest": {"sha256": decision.policy.digest},
             },
             "inputAttestations": [
                 {"uri": f"urn:policyguard:decision:{decision.decision_id}", "digest": {"sha256": decision_digest}}
@@ -79,7 +85,7 @@ def source_summary(
             "verificationResult": "PASSED",
             "verifiedLevels": sorted({*levels, *reviewed}),
         },
-    }  # fmt: skip
+    }
     return canonical(statement)
 
 

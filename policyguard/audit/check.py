@@ -63,8 +63,9 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, kept: Sequence[bytes
         raise AuditError(f"entries {covered} to {tree.size - 1} are under no signed checkpoint", entry=covered)
     if wanted:
         size = min(wanted)
-        raise AuditError(f"log has {tree.size} entries, a kept checkpoint says {size}: the end was cut off",
-                         entry=tree.size)  # fmt: skip
+        raise AuditError(
+            f"log has {tree.size} entries, a kept checkpoint says {size}: the end was cut off", entry=tree.size
+        )
     return LogSummary(newest, note, count, approvals)
 
 
@@ -90,8 +91,9 @@ def _check_row(row: Row, tree: Range) -> None:
             entry=entry,
         )
     if b"".join(tree.append(computed)) != row.hashes:
-        raise AuditError(f"entry {entry}: the stored subtree hashes do not follow from the entries up to it",
-                         entry=entry)  # fmt: skip
+        raise AuditError(
+            f"entry {entry}: the stored subtree hashes do not follow from the entries up to it", entry=entry
+        )
 
 
 def _check_checkpoint(note: bytes, tree: Range, logs: Sequence[NoteKey] | None, covered: int) -> Checkpoint:

@@ -209,8 +209,9 @@ class Log:
     def _reload(self, last: Row, size: int) -> _Tail:
         # INVARIANT I44: we sign on top of a tree only if our own signature under exactly that tree is in the store.
         if last.checkpoint is None:
-            raise AuditError(f"entry {last.entry} carries no checkpoint, expected one after the last entry",
-                             entry=last.entry)  # fmt: skip
+            raise AuditError(
+                f"entry {last.entry} carries no checkpoint, expected one after the last entry", entry=last.entry
+            )
         try:
             checkpoint = open_checkpoint(last.checkpoint, (self.verifier,))
         except VerificationError as problem:

@@ -38,8 +38,9 @@ def latest_note(store: Store) -> bytes:
     if last is None:
         raise AuditError("log is empty, expected at least one entry")
     if last.checkpoint is None:
-        raise AuditError(f"entry {last.entry} carries no checkpoint, expected one after the last entry",
-                         entry=last.entry)  # fmt: skip
+        raise AuditError(
+            f"entry {last.entry} carries no checkpoint, expected one after the last entry", entry=last.entry
+        )
     return last.checkpoint
 
 

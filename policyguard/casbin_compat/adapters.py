@@ -104,23 +104,32 @@ class _Intake(Model):  # type: ignore[misc]
 
 def _binding(kind: str, row: Sequence[object], span: Span) -> Binding:
     if kind != "g":
-        raise PolicyError(f"found a `{shown(kind)}` row, expected only `g` rows: subject, role, domain", span=span,
-                          code="PG010", help="translate rules with `policyguard import casbin`")  # fmt: skip
+        raise PolicyError(
+            f"found a `{shown(kind)}` row, expected only `g` rows: subject, role, domain",
+            span=span,
+            code="PG010",
+            help="translate rules with `policyguard import casbin`",
+        )
     if len(row) not in _WIDTHS or not all(type(column) is str for column in row):
-        raise PolicyError(f"found a row of {len(row)} columns, expected text in 3 or 5: subject, role, domain, not "
-                          "before, expires", span=span, code="PG010")  # fmt: skip
+        raise PolicyError(
+            f"found a row of {len(row)} columns, expected text in 3 or 5: subject, role, domain, not before, expires",
+            span=span,
+            code="PG010",
+        )
     subject, role, domain, *times = (str(column) for column in row)
     # INVARIANT I63: subjects and roles live in namespaces of their own; nobody is named like a role.
     if not REF.fullmatch(subject) or subject.startswith(ROLE_PREFIX):
-        raise PolicyError(f"found the subject `{shown(subject)}`, expected `type:id` such as `user:alice`", span=span,
-                          code="PG510")  # fmt: skip
+        raise PolicyError(
+            f"found the subject `{shown(subject)}`, expected `type:id` such as `user:alice`", span=span, code="PG510"
+        )
     if not REF.fullmatch(role) or not role.startswith(ROLE_PREFIX):
         raise PolicyError(f"found the role `{shown(role)}`, expected `role:` and a name", span=span, code="PG510")
     if not NAME.fullmatch(domain):
         raise PolicyError(f"found the domain `{shown(domain)}`, expected a name or `*`", span=span, code="PG011")
     since, until = (_time(text, span) for text in times) if times else (None, None)
-    return Binding(subject=subject, role=role.removeprefix(ROLE_PREFIX), domain=domain, not_before=since, expires=until,
-                   span=span)  # fmt: skip
+    return Binding(
+        subject=subject, role=role.removeprefix(ROLE_PREFIX), domain=domain, not_before=since, expires=until, span=span
+    )
 
 
 def _time(text: str, span: Span) -> Instant | None:

@@ -14,8 +14,12 @@ from policyguard.errors import PolicyError
 from policyguard.values import Span
 
 SECTIONS = {
-    "request_definition": "r", "policy_definition": "p", "role_definition": "g", "policy_effect": "e", "matchers": "m",
-}  # fmt: skip
+    "request_definition": "r",
+    "policy_definition": "p",
+    "role_definition": "g",
+    "policy_effect": "e",
+    "matchers": "m",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +63,16 @@ def read_conf(text: str, file: str) -> Conf:
         if stripped.startswith("[") and stripped.endswith("]"):
             letter = SECTIONS.get(stripped[1:-1])
             if letter is None:
-                raise PolicyError(f"unknown section `{stripped}`, expected one of {_listed(SECTIONS)}",
-                                  span=line.at(0), code="PG003")  # fmt: skip
+                raise PolicyError(
+                    f"unknown section `{stripped}`, expected one of {_listed(SECTIONS)}", span=line.at(0), code="PG003"
+                )
             continue
         key, equals, _ = line.text.partition("=")
         name = key.strip()
         if not equals or letter is None or not name.startswith(letter) or not (name[1:] or "2").isdigit():
-            raise PolicyError(f"found `{stripped[:60]}`, expected a section or `{letter or 'r'} = ...`",
-                              span=line.at(0), code="PG003")  # fmt: skip
+            raise PolicyError(
+                f"found `{stripped[:60]}`, expected a section or `{letter or 'r'} = ...`", span=line.at(0), code="PG003"
+            )
         if name in found[letter]:
             raise PolicyError(f"key `{name}` is written twice", span=line.at(0), code="PG002")
         found[letter][name] = _stripped(_without_comment(_cut(line, len(key) + 1)))
@@ -136,16 +142,20 @@ def read_rows(text: str, file: str, widths: dict[str, int]) -> tuple[list[Row], 
 
 def _row(kind: str, values: list[str], widths: dict[str, int], span: Span) -> Row:
     if kind not in widths:
-        raise PolicyError(f"found a `{kind}` row, which the model does not have: casbin drops it in silence", span=span,
-                          code="PG010")  # fmt: skip
+        raise PolicyError(
+            f"found a `{kind}` row, which the model does not have: casbin drops it in silence", span=span, code="PG010"
+        )
     if len(values) != widths[kind]:
         raise PolicyError(
             f"found {len(values)} columns after `{kind}`, expected {widths[kind]}", span=span, code="PG010"
         )
     for value in values:
         if not value or any(c.isspace() or c in "\"'\\" or not c.isprintable() for c in value):
-            raise PolicyError(f"found the value `{value}`, expected one without quotes, spaces or backslashes, and not "
-                              "empty", span=span, code="PG011")  # fmt: skip
+            raise PolicyError(
+                f"found the value `{value}`, expected one without quotes, spaces or backslashes, and not empty",
+                span=span,
+                code="PG011",
+            )
     return Row(kind, tuple(values), span)
 
 
@@ -155,15 +165,19 @@ def _columns(line: str, span: Span) -> list[str]:
     for i, character in enumerate(line):
         depth += (character in "([") - (character in ")]")
         if depth < 0:
-            raise PolicyError(f"found `{character}` without its opening bracket",
-                              span=Span(span.file, span.line, span.column + i), code="PG010")  # fmt: skip
+            raise PolicyError(
+                f"found `{character}` without its opening bracket",
+                span=Span(span.file, span.line, span.column + i),
+                code="PG010",
+            )
         if character == "," and not depth:
             columns.append("")
         else:
             columns[-1] += character
     if depth:
-        raise PolicyError("found a bracket that is not closed, so that casbin reads the rest as one column", span=span,
-                          code="PG010")  # fmt: skip
+        raise PolicyError(
+            "found a bracket that is not closed, so that casbin reads the rest as one column", span=span, code="PG010"
+        )
     return [column.strip() for column in columns]
 
 

@@ -13,9 +13,19 @@ from policyguard.errors import PolicyError
 from policyguard.values import Span
 
 PARTS = {
-    "sub": "sub", "subject": "sub", "user": "sub", "obj": "obj", "object": "obj", "resource": "obj", "thing": "obj",
-    "act": "act", "action": "act", "dom": "dom", "domain": "dom", "tenant": "dom",
-}  # fmt: skip
+    "sub": "sub",
+    "subject": "sub",
+    "user": "sub",
+    "obj": "obj",
+    "object": "obj",
+    "resource": "obj",
+    "thing": "obj",
+    "act": "act",
+    "action": "act",
+    "dom": "dom",
+    "domain": "dom",
+    "tenant": "dom",
+}
 
 EFFECTS = {
     "some(where(p.eft==allow))": ("allow",),
@@ -55,24 +65,34 @@ def _single(conf: Conf) -> None:
             raise PolicyError(f"the model has no `{letter}`", span=Span("model.conf", 1, 1), code="PG003")
         for key, text in found.items():
             if key != letter:
-                raise PolicyError(f"found `{key}`, expected only `{letter}`: casbin ignores it unless asked in code",
-                                  span=text.at(0), code="PG109")  # fmt: skip
+                raise PolicyError(
+                    f"found `{key}`, expected only `{letter}`: casbin ignores it unless asked in code",
+                    span=text.at(0),
+                    code="PG109",
+                )
 
 
 def _request_parts(definition: Text) -> dict[str, str]:
     tokens = [token.strip() for token in definition.text.split(",")]
     parts = {token: PARTS.get(token.lower(), "") for token in tokens}
     if "" in parts.values() or len(set(parts.values())) != len(tokens):
-        raise PolicyError(f"found the request `{definition.text}`, expected `sub`, `dom`, `obj`, `act` at most once",
-                          span=definition.at(0), code="PG109")  # fmt: skip
+        raise PolicyError(
+            f"found the request `{definition.text}`, expected `sub`, `dom`, `obj`, `act` at most once",
+            span=definition.at(0),
+            code="PG109",
+        )
     return parts
 
 
 def _group_width(name: str, definition: Text) -> int:
     shape = definition.text.replace(" ", "")
     if shape not in ("_,_", "_,_,_"):
-        raise PolicyError(f"found `{name} = {definition.text}`, expected `_, _` or `_, _, _`", span=definition.at(0),
-                          code="PG109", help="roles with conditions need `notBefore` and `expires`")  # fmt: skip
+        raise PolicyError(
+            f"found `{name} = {definition.text}`, expected `_, _` or `_, _, _`",
+            span=definition.at(0),
+            code="PG109",
+            help="roles with conditions need `notBefore` and `expires`",
+        )
     return shape.count("_")
 
 
@@ -81,8 +101,16 @@ def _effects(definition: Text) -> tuple[str, ...]:
     if shape in EFFECTS:
         return EFFECTS[shape]
     if shape == "!some(where(p.eft==deny))":
-        raise PolicyError("this effect allows what nothing matches (H5)", span=definition.at(0), code="PG220",
-                          help="write `some(where (p.eft == allow)) && !some(where (p.eft == deny))`")  # fmt: skip
+        raise PolicyError(
+            "this effect allows what nothing matches (H5)",
+            span=definition.at(0),
+            code="PG220",
+            help="write `some(where (p.eft == allow)) && !some(where (p.eft == deny))`",
+        )
     code = "PG312" if "riority" in shape else "PG109"
-    raise PolicyError(f"found the effect `{definition.text}`, expected allow-override or deny-override",
-                      span=definition.at(0), code=code, help="our rules have no priorities: deny trumps")  # fmt: skip
+    raise PolicyError(
+        f"found the effect `{definition.text}`, expected allow-override or deny-override",
+        span=definition.at(0),
+        code=code,
+        help="our rules have no priorities: deny trumps",
+    )

@@ -90,15 +90,21 @@ def documents(
         at = source.matcher
         short = {name: source.role_name(name, at) for name in source.role_names}
         parents = {one: sorted({short[r.values[1]] for r in links if r.values[0] == one}) for one in short}
-        yield _document("Roles", roles=[
-            {"name": short[one], **({"inherits": parents[one]} if parents[one] and not flat else {})}
-            for one in sorted(short)
-        ])  # fmt: skip
+        yield _document(
+            "Roles",
+            roles=[
+                {"name": short[one], **({"inherits": parents[one]} if parents[one] and not flat else {})}
+                for one in sorted(short)
+            ],
+        )
         bound = _flat_bindings(source, links) if flat else _plain_bindings(source, links)
-        yield _document("Bindings", bindings=[
-            {"subject": f"user:{user}", "role": short[role], "domain": domain}
-            for user, role, domain in sorted(set(bound))
-        ])  # fmt: skip
+        yield _document(
+            "Bindings",
+            bindings=[
+                {"subject": f"user:{user}", "role": short[role], "domain": domain}
+                for user, role, domain in sorted(set(bound))
+            ],
+        )
     yield _document("Policy", rules=rules)
 
 

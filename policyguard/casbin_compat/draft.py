@@ -93,8 +93,12 @@ class Drafting:
     def group(self, atom: Atom, part: str, value: str, draft: Draft, row: Row | None) -> None:
         width = self.source.groups[atom.function]
         if len(atom.arguments) != width or (width == 3 and not self.source.is_request(atom.arguments[2], "dom")):
-            raise self.source.refusal(atom, row, f"`{atom.function}` takes the request's name, a group"
-                               + (" and the request's domain" if width == 3 else ""))  # fmt: skip
+            raise self.source.refusal(
+                atom,
+                row,
+                f"`{atom.function}` takes the request's name, a group"
+                + (" and the request's domain" if width == 3 else ""),
+            )
         if part != "sub":
             if width == 3:
                 raise self.source.refusal(atom, row, "groups of resources by domain have no counterpart")
@@ -166,8 +170,11 @@ class Drafting:
         if not _ATTRIBUTE.fullmatch(name) or name in ("id", "type", "domain"):
             raise PolicyError(f"attribute `{operand.path[1]}` has no spelling here", span=operand.span, code="PG011")
         if self.attributes[entity].setdefault(name, kind) != kind:
-            raise PolicyError(f"attribute `{operand.path[1]}` is compared with text and with integers",
-                              span=operand.span, code="PG104")  # fmt: skip
+            raise PolicyError(
+                f"attribute `{operand.path[1]}` is compared with text and with integers",
+                span=operand.span,
+                code="PG104",
+            )
         return f"{entity}.{name}"
 
 

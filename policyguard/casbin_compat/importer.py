@@ -59,9 +59,13 @@ class Imported:
 
 
 def import_casbin(
-    model: str, policy: str, *, model_file: str = "model.conf", policy_file: str = "policy.csv",
+    model: str,
+    policy: str,
+    *,
+    model_file: str = "model.conf",
+    policy_file: str = "policy.csv",
     actions: Sequence[str] = (),
-) -> Imported:  # fmt: skip
+) -> Imported:
     """Return the documents that decide as this casbin model and these rows do.
 
     Args:
@@ -92,11 +96,17 @@ def _documents(source: Source) -> str:
                 errors.append(error)
     errors += _link_errors(source)
     if len({action.lower() for action in source.universe}) < len(source.universe):
-        errors.append(PolicyError("found actions that differ in case only, expected one spelling of each",
-                                  span=source.matcher, code="PG006"))  # fmt: skip
+        errors.append(
+            PolicyError(
+                "found actions that differ in case only, expected one spelling of each",
+                span=source.matcher,
+                code="PG006",
+            )
+        )
     if not rules and not errors:
-        errors.append(PolicyError("found no row that could ever match, expected at least one", span=source.matcher,
-                                  code="PG003"))  # fmt: skip
+        errors.append(
+            PolicyError("found no row that could ever match, expected at least one", span=source.matcher, code="PG003")
+        )
     if errors:
         raise PolicyErrors(_distinct(errors))
     written = (as_yaml(document) for document in documents(source, drafting.attributes, rules))

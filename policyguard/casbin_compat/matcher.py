@@ -139,8 +139,12 @@ class _Parser:
     def call(self, name: _Token) -> Atom:
         if name.text not in CALLABLE:
             known = ", ".join(f"`{known}`" for known in CALLABLE)
-            raise PolicyError(f"found the function `{name.text}`, expected one of {known}",
-                              span=name.span, code="PG109", help=_HELP.get(name.text))  # fmt: skip
+            raise PolicyError(
+                f"found the function `{name.text}`, expected one of {known}",
+                span=name.span,
+                code="PG109",
+                help=_HELP.get(name.text),
+            )
         self.take("(")
         arguments = [self.operand(self.take())]
         while self.peek() == ",":
@@ -202,8 +206,11 @@ def _tokens(matcher: Text) -> list[_Token]:
     while position < len(matcher.text):
         match = _TOKEN.match(matcher.text, position)
         if match is None or match.lastgroup is None:
-            raise PolicyError(f"found `{matcher.text[position]}`, which import does not translate",
-                              span=matcher.at(position), code="PG109")  # fmt: skip
+            raise PolicyError(
+                f"found `{matcher.text[position]}`, which import does not translate",
+                span=matcher.at(position),
+                code="PG109",
+            )
         if match.lastgroup != "space":
             found.append(_Token(match.lastgroup, match[0], matcher.at(position)))
         position = match.end()

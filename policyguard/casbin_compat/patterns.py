@@ -20,8 +20,12 @@ def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
     """Return (text, whole): `keyMatch` compares the whole id with a pattern without star, else its beginning."""
     head, star, rest = pattern.partition("*")
     if rest:
-        raise PolicyError(f"found `{pattern}`, expected `*` at the end only: keyMatch ignores what follows it (H17)",
-                          span=span, code="PG206", help=f"write `{head}*`, which is what it matches")  # fmt: skip
+        raise PolicyError(
+            f"found `{pattern}`, expected `*` at the end only: keyMatch ignores what follows it (H17)",
+            span=span,
+            code="PG206",
+            help=f"write `{head}*`, which is what it matches",
+        )
     return head, not star
 
 
@@ -37,8 +41,12 @@ def key_match2_regex(pattern: str, function: str, span: Span) -> str:
         elif segment and _LITERAL.fullmatch(segment) and not re.search(r"[:{}]", segment):
             found.append(re.escape(segment))
         else:
-            raise PolicyError(f"found `{segment}` in `{pattern}`, expected plain text, a variable or `*`: {function} "
-                              "reads the rest as a regular expression (H18)", span=span, code="PG206")  # fmt: skip
+            raise PolicyError(
+                f"found `{segment}` in `{pattern}`, expected plain text, a variable or `*`: {function} "
+                "reads the rest as a regular expression (H18)",
+                span=span,
+                code="PG206",
+            )
     return "/".join(found)
 
 
@@ -52,8 +60,12 @@ def glob_regex(pattern: str, span: Span) -> str:
         elif head and _LITERAL.fullmatch(head):
             found.append(re.escape(head) + ("[^/]*" if head != segment else ""))
         else:
-            raise PolicyError(f"found `{segment}` in `{pattern}`, expected plain segments and `*`", span=span,
-                              code="PG206", help="write a condition with `glob`")  # fmt: skip
+            raise PolicyError(
+                f"found `{segment}` in `{pattern}`, expected plain segments and `*`",
+                span=span,
+                code="PG206",
+                help="write a condition with `glob`",
+            )
     return "/".join(found)
 
 
@@ -62,8 +74,9 @@ def words(pattern: str, span: Span) -> list[str]:
     if pattern in (".*", "^.*$"):
         return []
     if not _WORDS.fullmatch(pattern) or not _compiles(pattern):
-        raise PolicyError(f"found the regular expression `{pattern}`, expected words such as `(GET)|(POST)`", span=span,
-                          code="PG207")  # fmt: skip
+        raise PolicyError(
+            f"found the regular expression `{pattern}`, expected words such as `(GET)|(POST)`", span=span, code="PG207"
+        )
     return re.findall(r"\w+", pattern, re.ASCII)
 
 

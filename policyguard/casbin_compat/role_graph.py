@@ -64,8 +64,11 @@ def _role_errors(roles: Sequence[Role]) -> Iterator[PolicyError]:
     known: set[str] = set()
     for role in roles:
         if not NAME.fullmatch(role.name):
-            yield PolicyError(f"found the role name {role.name!r}, expected no spaces or control characters",
-                              span=role.span, code="PG011")  # fmt: skip
+            yield PolicyError(
+                f"found the role name {role.name!r}, expected no spaces or control characters",
+                span=role.span,
+                code="PG011",
+            )
         if role.name in known:
             yield PolicyError(f"role `{role.name}` is defined twice", span=role.span, code="PG006")
         known.add(role.name)
@@ -81,15 +84,22 @@ def _binding_errors(roles: Sequence[Role], bindings: Sequence[Binding]) -> Itera
     known = {role.name for role in roles}
     for binding in bindings:
         if binding.role not in known:
-            yield PolicyError(f"found the unknown role `{binding.role}`, expected one that `Roles` defines",
-                              span=binding.span, code="PG503")  # fmt: skip
+            yield PolicyError(
+                f"found the unknown role `{binding.role}`, expected one that `Roles` defines",
+                span=binding.span,
+                code="PG503",
+            )
         # INVARIANT I63: subjects and roles live in namespaces of their own; nobody is named like a role.
         if not REF.fullmatch(binding.subject) or binding.subject.startswith(ROLE_PREFIX):
-            yield PolicyError(f"found the subject `{shown(binding.subject)}`, expected `type:id` such as `user:alice`",
-                              span=binding.span, code="PG510")  # fmt: skip
+            yield PolicyError(
+                f"found the subject `{shown(binding.subject)}`, expected `type:id` such as `user:alice`",
+                span=binding.span,
+                code="PG510",
+            )
         if not NAME.fullmatch(binding.domain):
-            yield PolicyError(f"found the domain `{shown(binding.domain)}`, expected a name or `*`",
-                              span=binding.span, code="PG011")  # fmt: skip
+            yield PolicyError(
+                f"found the domain `{shown(binding.domain)}`, expected a name or `*`", span=binding.span, code="PG011"
+            )
 
 
 def _filled(roles: Sequence[Role], bindings: Sequence[Binding]) -> Model:
@@ -132,13 +142,27 @@ def _closed(model: Model, roles: Sequence[Role]) -> dict[str, tuple[str, ...]]:
         depth[name] = 1 + max((depth[parent] for parent in parents[name]), default=-1)
         # INVARIANT I60: inheritance is followed to its end, or the load stops.
         if depth[name] > MAX_INHERITANCE:
-            raise PolicyErrors([PolicyError(f"role `{name}` inherits over {depth[name]} links, expected at most "
-                                            f"{MAX_INHERITANCE}", span=spans[name], code="PG502")])  # fmt: skip
+            raise PolicyErrors(
+                [
+                    PolicyError(
+                        f"role `{name}` inherits over {depth[name]} links, expected at most {MAX_INHERITANCE}",
+                        span=spans[name],
+                        code="PG502",
+                    )
+                ]
+            )
         closed[name] = frozenset((name,)).union(*(closed[parent] for parent in parents[name]))
         total += len(closed[name])
         if total > MAX_CLOSED_ROLES:
-            raise PolicyErrors([PolicyError(f"roles inherit each other more than {MAX_CLOSED_ROLES} times in all",
-                                            span=spans[name], code="PG010")])  # fmt: skip
+            raise PolicyErrors(
+                [
+                    PolicyError(
+                        f"roles inherit each other more than {MAX_CLOSED_ROLES} times in all",
+                        span=spans[name],
+                        code="PG010",
+                    )
+                ]
+            )
     return {name: tuple(sorted(closed[name])) for name in sorted(closed)}
 
 
@@ -158,8 +182,15 @@ def _parents_first(parents: Mapping[str, Sequence[str]], spans: Mapping[str, Spa
         left = {name for name, count in waiting.items() if count}
         cycle = _cycle(parents, left)
         # INVARIANT I64: a cycle of roles stops the load.
-        raise PolicyErrors([PolicyError(f"roles inherit each other in a circle: {' > '.join(f'`{n}`' for n in cycle)}",
-                                        span=spans[cycle[0]], code="PG501")])  # fmt: skip
+        raise PolicyErrors(
+            [
+                PolicyError(
+                    f"roles inherit each other in a circle: {' > '.join(f'`{n}`' for n in cycle)}",
+                    span=spans[cycle[0]],
+                    code="PG501",
+                )
+            ]
+        )
     return order
 
 

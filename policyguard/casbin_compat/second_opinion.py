@@ -95,8 +95,11 @@ class SecondOpinion:
 
     def _group_rows(self, bindings: Sequence[tuple[str, str, str]]) -> list[list[str]]:
         if self._flat:
-            return [[subject, ROLE_PREFIX + held, domain]
-                    for subject, role, domain in bindings for held in self._grants.closed[role]]  # fmt: skip
+            return [
+                [subject, ROLE_PREFIX + held, domain]
+                for subject, role, domain in bindings
+                for held in self._grants.closed[role]
+            ]
         domains = sorted({domain for _, _, domain in bindings})
         inherited = [
             [ROLE_PREFIX + role.name, ROLE_PREFIX + parent, domain]
@@ -128,9 +131,13 @@ class SecondOpinion:
             return True
         admitted = known_well(context.admitted, rule.assurance)
         return evaluate(
-            rule.when.expression, admitted.subject, admitted.resource, admitted.context, context.facts.request.action,
+            rule.when.expression,
+            admitted.subject,
+            admitted.resource,
+            admitted.context,
+            context.facts.request.action,
             context.now,
-        )  # fmt: skip
+        )
 
 
 class _Context:
@@ -196,7 +203,10 @@ def _loggers_kept() -> Iterator[None]:
 def lowered_text(policy_set: PolicySet) -> tuple[str, list[list[Any]]]:
     """Return the PERM model text and the rows, for a reader: `("p", ...)` then `("g", ...)`, bindings of all times."""
     rows: list[list[Any]] = [["p", *row] for row in policy_rows(policy_set)]
-    rows += [["g", ROLE_PREFIX + role.name, ROLE_PREFIX + parent, ANY_DOMAIN]
-             for role in policy_set.roles for parent in role.inherits]  # fmt: skip
+    rows += [
+        ["g", ROLE_PREFIX + role.name, ROLE_PREFIX + parent, ANY_DOMAIN]
+        for role in policy_set.roles
+        for parent in role.inherits
+    ]
     rows += [["g", b.subject, ROLE_PREFIX + b.role, b.domain] for b in policy_set.bindings]
     return MODEL, rows

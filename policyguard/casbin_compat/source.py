@@ -49,11 +49,18 @@ class Source:
             return None
         effect = row.values[self.columns.index("eft")]
         if effect not in ("allow", "deny"):
-            return PolicyError(f"found the effect `{effect}`, expected `allow` or `deny`: casbin ignores the row (H1)",
-                               span=row.span, code="PG004")  # fmt: skip
+            return PolicyError(
+                f"found the effect `{effect}`, expected `allow` or `deny`: casbin ignores the row (H1)",
+                span=row.span,
+                code="PG004",
+            )
         if effect not in self.effects:
-            return PolicyError("found a deny, which this model's effect never looks at", span=row.span, code="PG306",
-                               help="add `&& !some(where (p.eft == deny))` to the effect")  # fmt: skip
+            return PolicyError(
+                "found a deny, which this model's effect never looks at",
+                span=row.span,
+                code="PG306",
+                help="add `&& !some(where (p.eft == deny))` to the effect",
+            )
         return None
 
     def named(self, part: str) -> Iterator[str]:
@@ -96,12 +103,18 @@ class Source:
         if part != "obj":
             return name
         if name.startswith("/") != self.rooted:
-            raise PolicyError(f"found the object `{name}`, expected all objects or none to begin with `/`",
-                              span=self.place(atom, row), code="PG011")  # fmt: skip
+            raise PolicyError(
+                f"found the object `{name}`, expected all objects or none to begin with `/`",
+                span=self.place(atom, row),
+                code="PG011",
+            )
         own = name.removeprefix("/")
         if any(segment in ("", ".", "..") for segment in own.split("/")[:-1]) or not own:
-            raise PolicyError(f"found the object `{name}`, expected no empty, `.` or `..` segment",
-                              span=self.place(atom, row), code="PG011")  # fmt: skip
+            raise PolicyError(
+                f"found the object `{name}`, expected no empty, `.` or `..` segment",
+                span=self.place(atom, row),
+                code="PG011",
+            )
         return own
 
     def is_request(self, operand: Operand, part: str) -> bool:
@@ -111,8 +124,9 @@ class Source:
         if operand.kind == "constant":
             return operand.value
         if operand.kind != "p" or row is None or len(operand.path) != 1 or operand.path[0] not in self.columns:
-            raise PolicyError(f"found `{operand.value}`, expected a constant or a column of `p`", span=operand.span,
-                              code="PG110")  # fmt: skip
+            raise PolicyError(
+                f"found `{operand.value}`, expected a constant or a column of `p`", span=operand.span, code="PG110"
+            )
         return row.values[self.columns.index(operand.path[0])]
 
     def members(self, group: str, value: str) -> list[str]:
@@ -123,8 +137,11 @@ class Source:
             found |= more
         if more:
             row = next(row for row in self.links[group] if row.values[0] in more)
-            raise PolicyError(f"a chain of `{group}` rows is longer than the {MAX_LINKS} links casbin follows (H11)",
-                              span=row.span, code="PG502")  # fmt: skip
+            raise PolicyError(
+                f"a chain of `{group}` rows is longer than the {MAX_LINKS} links casbin follows (H11)",
+                span=row.span,
+                code="PG502",
+            )
         return sorted(found)
 
     def role_name(self, name: str, span: Span) -> str:

@@ -130,8 +130,10 @@ def run(words: Sequence[str]) -> int:
     except Exception as problem:
         if DEBUG_VARIABLE in os.environ:
             raise
-        complain(f"stopped by a mistake in policyguard: {type(problem).__name__}: {problem}",
-                 f"please report it, with what {DEBUG_VARIABLE}=1 adds")  # fmt: skip
+        complain(
+            f"stopped by a mistake in policyguard: {type(problem).__name__}: {problem}",
+            f"please report it, with what {DEBUG_VARIABLE}=1 adds",
+        )
         return codes.UNAVAILABLE
     return result if isinstance(result, int) else codes.OK
 

@@ -50,9 +50,12 @@ def job_collectors(looks: Looks, request: Request, seal: bytes | None = None) ->
     if request.resource.type == "dataset":
         return (IdentityCollector(), DatasetCollector(options, checkpoints.producers))
     collectors: list[Collector] = [
-        IdentityCollector(), JobCollector(), RepositoryCollector(), JobCheckpoints(options, checkpoints.producers),
+        IdentityCollector(),
+        JobCollector(),
+        RepositoryCollector(),
+        JobCheckpoints(options, checkpoints.producers),
         _grants(looks),
-    ]  # fmt: skip
+    ]
     if looks.environment is not None:
         collectors.append(_environment(looks.environment, seal))
     else:
@@ -70,9 +73,14 @@ def _grants(looks: Looks) -> GrantCollector:
 def _environment(look: EnvironmentLook, seal: bytes | None) -> EnvironmentCollector:
     cache, interpreter = (str(path) if path is not None else None for path in (look.cache, look.interpreter))
     return EnvironmentCollector(
-        str(look.baseline), look.keys, cache=cache, threshold=look.threshold, seal=seal, interpreter=interpreter,
+        str(look.baseline),
+        look.keys,
+        cache=cache,
+        threshold=look.threshold,
+        seal=seal,
+        interpreter=interpreter,
         tell=lambda doubt: say_doubt(look.cache, doubt),
-    )  # fmt: skip
+    )
 
 
 def digest_cache(path: Path | None, seal: bytes | None) -> DigestCache:
@@ -140,10 +148,14 @@ def artifact_collectors(config: Config, request: Request, path: Path) -> Collect
 def review_files(config: Config) -> ReviewFiles:
     """Return where the configuration keeps what reviews are judged by."""
     return ReviewFiles(
-        approvals=config.approvals, approval_log=config.approval_log, allowed_signers=config.allowed_signers,
-        revoked_keys=config.revoked_keys, gpg_keyring=config.gpg_keyring, accepted=config.accepted,
+        approvals=config.approvals,
+        approval_log=config.approval_log,
+        allowed_signers=config.allowed_signers,
+        revoked_keys=config.revoked_keys,
+        gpg_keyring=config.gpg_keyring,
+        accepted=config.accepted,
         signed_only=config.signed_commits,
-    )  # fmt: skip
+    )
 
 
 def job_request(path: Path, words: Sequence[str], environment: Mapping[str, str]) -> tuple[Request, JobInputs]:

@@ -71,10 +71,15 @@ def snapshot_keys(config: Config, path: Path) -> tuple[PublicKey, ...]:
 def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:
     """Return the guard these settings describe."""
     return Guard.open(
-        needed(config, "policies"), key=needed(config, "key"), log=needed(config, "log"),
-        audience=config.audience or DEFAULT_AUDIENCE, lifetime_s=config.lifetime_s, collectors=collectors,
-        advisory=advisory, passphrase=passphrase(),
-    )  # fmt: skip
+        needed(config, "policies"),
+        key=needed(config, "key"),
+        log=needed(config, "log"),
+        audience=config.audience or DEFAULT_AUDIENCE,
+        lifetime_s=config.lifetime_s,
+        collectors=collectors,
+        advisory=advisory,
+        passphrase=passphrase(),
+    )
 
 
 def passphrase() -> bytes | None:

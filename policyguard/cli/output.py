@@ -10,10 +10,17 @@ import click
 
 _COLOURS: dict[str, dict[str, Any]] = {
     "ALLOW": {"fg": "green", "bold": True},
-    "DENY": {"fg": "red", "bold": True}, "ALERT": {"fg": "red", "bold": True}, "must": {"fg": "yellow"},
-    "reason": {"fg": "cyan"}, "because": {"fg": "cyan"}, "missing": {"fg": "cyan"}, "remedy": {"fg": "yellow"},
-    "ask": {"fg": "yellow"}, "policy": {"dim": True}, "trace": {"fg": "cyan"},
-}  # fmt: skip
+    "DENY": {"fg": "red", "bold": True},
+    "ALERT": {"fg": "red", "bold": True},
+    "must": {"fg": "yellow"},
+    "reason": {"fg": "cyan"},
+    "because": {"fg": "cyan"},
+    "missing": {"fg": "cyan"},
+    "remedy": {"fg": "yellow"},
+    "ask": {"fg": "yellow"},
+    "policy": {"dim": True},
+    "trace": {"fg": "cyan"},
+}
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _FIRST_WORD = re.compile(r"(\w+)(?=\s|$)")
 

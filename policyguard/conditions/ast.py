@@ -71,9 +71,14 @@ def rebuilt(node: Expression, change: Callable[[Expression], Expression]) -> Exp
     elif isinstance(node, Quantifier):
         condition = rebuilt(node.condition, change) if node.condition is not None else None
         node = Quantifier(
-            node.kind, node.variable, rebuilt(node.range, change), rebuilt(node.body, change), node.type, condition,
+            node.kind,
+            node.variable,
+            rebuilt(node.range, change),
+            rebuilt(node.body, change),
+            node.type,
+            condition,
             node.offset,
-        )  # fmt: skip
+        )
     return change(node)
 
 
@@ -294,8 +299,10 @@ _NODES: dict[str, tuple[Callable[..., Expression], tuple[type | None, ...]]] = {
     "h": (lambda operand, name, offset: Has(_node(operand), name, offset), (list, str, int)),
     "f": (_call_node, (str, list, str, int)),
     "l": (lambda parts, kind, offset: ListOf(tuple([_node(part) for part in parts]), kind, offset), (list, str, int)),
-    "m": (lambda entries, kind, offset: MapOf(tuple([(_node(k), _node(v)) for k, v in entries]), kind, offset),
-          (list, str, int)),
+    "m": (
+        lambda entries, kind, offset: MapOf(tuple([(_node(k), _node(v)) for k, v in entries]), kind, offset),
+        (list, str, int),
+    ),
     "q": (_quantifier_node, (str, str, list, list, str, list, int)),
-}  # fmt: skip
+}
 """What builds each node, and the types of its fields."""

@@ -53,11 +53,17 @@ _GLOBALS: dict[str, Any] = {
 """All a condition can reach: no builtins but these, no import, no attribute that leads out."""
 
 _COMPARISONS: dict[str, type[ast.cmpop]] = {
-    "less": ast.Lt, "less_equals": ast.LtE, "greater": ast.Gt, "greater_equals": ast.GtE,
-}  # fmt: skip
+    "less": ast.Lt,
+    "less_equals": ast.LtE,
+    "greater": ast.Gt,
+    "greater_equals": ast.GtE,
+}
 _ARITHMETIC: dict[str, type[ast.operator]] = {
-    "add_int64": ast.Add, "subtract_int64": ast.Sub, "multiply_int64": ast.Mult, "add_string": ast.Add,
-}  # fmt: skip
+    "add_int64": ast.Add,
+    "subtract_int64": ast.Sub,
+    "multiply_int64": ast.Mult,
+    "add_string": ast.Add,
+}
 _TEXT_METHODS = {"starts_with_string": "startswith", "ends_with_string": "endswith"}
 _SCALARS = frozenset({"int", "string", "timestamp", "duration"})
 
@@ -188,10 +194,16 @@ class _Builder:
 
 
 _VALUES: dict[type, Callable[[_Builder, Any], ast.expr]] = {
-    Constant: _Builder.constant, Hole: _Builder.hole, Variable: _Builder.variable, Select: _Builder.select,
-    Has: _Builder.has, ListOf: _Builder.list_of, MapOf: _Builder.map_of, Quantifier: _Builder.quantifier,
+    Constant: _Builder.constant,
+    Hole: _Builder.hole,
+    Variable: _Builder.variable,
+    Select: _Builder.select,
+    Has: _Builder.has,
+    ListOf: _Builder.list_of,
+    MapOf: _Builder.map_of,
+    Quantifier: _Builder.quantifier,
     Call: _Builder.call,
-}  # fmt: skip
+}
 
 
 def _distinct(built: dict[str, Any], count: int) -> dict[str, Any]:

@@ -25,16 +25,30 @@ _RANGE = re.compile(r"expression of type '(?P<type>.*)' cannot be the range of a
 _MISSING = re.compile(r"missing '(?P<missing>.*?)' at '(?P<found>.*)'", re.DOTALL)
 
 _WORDS = {
-    "int": "an integer", "uint": "an unsigned integer", "double": "a floating-point number", "string": "text",
-    "bool": "a bool", "bytes": "bytes", "null_type": "null", "null": "null", "dyn": "any value", "type": "a type",
-    "google.protobuf.Timestamp": "a timestamp", "google.protobuf.Duration": "a duration",
-    "timestamp": "a timestamp", "duration": "a duration",
-}  # fmt: skip
+    "int": "an integer",
+    "uint": "an unsigned integer",
+    "double": "a floating-point number",
+    "string": "text",
+    "bool": "a bool",
+    "bytes": "bytes",
+    "null_type": "null",
+    "null": "null",
+    "dyn": "any value",
+    "type": "a type",
+    "google.protobuf.Timestamp": "a timestamp",
+    "google.protobuf.Duration": "a duration",
+    "timestamp": "a timestamp",
+    "duration": "a duration",
+}
 _OPERATORS = {"_[_]": "[]", "_?_:_": "?:", "@in": "in", "!_": "!", "-_": "-"}
 _SIGNATURES = {
-    "glob": "(text, text)", "under": "(text, text)", "ip.in": "(text, text)", "matches": "(text, text)",
-    "timestamp": "(text)", "duration": "(text)",
-}  # fmt: skip
+    "glob": "(text, text)",
+    "under": "(text, text)",
+    "ip.in": "(text, text)",
+    "matches": "(text, text)",
+    "timestamp": "(text)",
+    "duration": "(text)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +118,11 @@ def _field(text: str, offset: int, match: re.Match[str], names: Names) -> Condit
     where = text.find(name, offset)
     shown = f"`{entity}.{name}`" if entity in ENTITIES else f"`{name}` of `{_bare(kind)}`"
     return ConditionError(
-        where if where >= 0 else offset, f"unknown attribute {shown}, expected {_one_of(known)}", _meant(name, known),
+        where if where >= 0 else offset,
+        f"unknown attribute {shown}, expected {_one_of(known)}",
+        _meant(name, known),
         "PG103",
-    )  # fmt: skip
+    )
 
 
 def _name(text: str, offset: int, match: re.Match[str], names: Names) -> ConditionError | None:
@@ -137,8 +153,9 @@ def _function(text: str, offset: int, name: str) -> ConditionError | None:
         return ConditionError(start, f"`{name}` does not take so many arguments{expected}", None, "PG110")
     if name in ("bind", "optMap", "sortBy", "transformList", "transformMap"):
         return ConditionError(start, f"the macro `{name}` is outside the profile", code="PG110")
-    return ConditionError(start, f"unknown function `{name}`, expected {_one_of(FUNCTION_NAMES)}",
-                          _meant(name, FUNCTION_NAMES), "PG109")  # fmt: skip
+    return ConditionError(
+        start, f"unknown function `{name}`, expected {_one_of(FUNCTION_NAMES)}", _meant(name, FUNCTION_NAMES), "PG109"
+    )
 
 
 def _start_of_call(text: str, offset: int, name: str) -> int:
@@ -188,8 +205,11 @@ def _range(_text: str, offset: int, match: re.Match[str], names: Names) -> Condi
 
 _Translation = Callable[[str, int, "re.Match[str]", Names], "ConditionError | None"]
 _TRANSLATIONS: tuple[tuple[re.Pattern[str], _Translation], ...] = (
-    (_FIELD, _field), (_NAME, _name), (_OVERLOAD, _overload), (_RANGE, _range),
-)  # fmt: skip
+    (_FIELD, _field),
+    (_NAME, _name),
+    (_OVERLOAD, _overload),
+    (_RANGE, _range),
+)
 
 
 def _syntax(text: str, offset: int, message: str) -> ConditionError:
@@ -208,9 +228,13 @@ def _syntax(text: str, offset: int, message: str) -> ConditionError:
 
 
 _OTHER_LANGUAGES = {
-    "=": "equality is `==`", "and": "write `&&`", "or": "write `||`", "not": "write `!`", "&": "write `&&`",
+    "=": "equality is `==`",
+    "and": "write `&&`",
+    "or": "write `||`",
+    "not": "write `!`",
+    "&": "write `&&`",
     "|": "write `||`",
-}  # fmt: skip
+}
 
 
 def _one_of(known: Mapping[str, object] | tuple[str, ...]) -> str:

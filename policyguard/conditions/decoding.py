@@ -215,9 +215,11 @@ class _Decoder:
         # INVARIANT I15: an entity is never a value, so no comparison sees that a fact is absent.
         if expression.type in ENTITIES:
             raise ProfileError(
-                f"`{expression.type}` is no value by itself", expression.offset, name="entity",
+                f"`{expression.type}` is no value by itself",
+                expression.offset,
+                name="entity",
                 help="name one of its attributes",
-            )  # fmt: skip
+            )
         return expression
 
     def list_of(self, data: bytes, identifier: int, offset: int, bound: frozenset[str], depth: int) -> Expression:
@@ -286,9 +288,14 @@ class _Decoder:
 
 _Reader = Callable[[_Decoder, bytes, int, int, "frozenset[str]", int], Expression]
 _KINDS: dict[int, _Reader] = {
-    3: _Decoder.constant, 4: _Decoder.identifier, 5: _Decoder.select, 6: _Decoder.call,
-    7: _Decoder.list_of, 8: _Decoder.map_of, 9: _Decoder.comprehension,
-}  # fmt: skip
+    3: _Decoder.constant,
+    4: _Decoder.identifier,
+    5: _Decoder.select,
+    6: _Decoder.call,
+    7: _Decoder.list_of,
+    8: _Decoder.map_of,
+    9: _Decoder.comprehension,
+}
 
 
 def _type_name(data: bytes, depth: int) -> TypeName:
@@ -331,18 +338,22 @@ def _refuse_records(arguments: tuple[Expression, ...], offset: int) -> None:
         innermost = argument.type.replace("list(", "").replace("map(string, ", "").replace("map(dyn, ", "").rstrip(")")
         if innermost not in _PLAIN:
             raise ProfileError(
-                f"records (`{innermost}`) cannot be compared", offset, name="record-equality",
+                f"records (`{innermost}`) cannot be compared",
+                offset,
+                name="record-equality",
                 help="compare the fields that matter",
-            )  # fmt: skip
+            )
 
 
 def _refuse_zone_names(zone: Expression) -> None:
     if isinstance(zone, Constant) and _OFFSET.fullmatch(str(zone.value)):
         return
     raise ProfileError(
-        "a time zone is `UTC` or an offset such as `+02:00`, written out", zone.offset, name="zone",
+        "a time zone is `UTC` or an offset such as `+02:00`, written out",
+        zone.offset,
+        name="zone",
         help="the rules of named zones differ from host to host",
-    )  # fmt: skip
+    )
 
 
 def _flattened(function: str, arguments: tuple[Expression, ...]) -> tuple[Expression, ...]:

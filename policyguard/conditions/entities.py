@@ -16,9 +16,19 @@ Members: TypeAlias = Mapping[TypeName, Mapping[str, Attribute]]
 _TEXT = ValueType(kind="string")
 _BUILT_IN = {"subject": ("id", "type"), "resource": ("id", "type", "domain"), "context": ()}
 
-RESERVED = frozenset({
-    "bool", "int", "string", "timestamp", "duration", "list", "map", *ENTITIES, *REFUSED_TYPES,
-})  # fmt: skip
+RESERVED = frozenset(
+    {
+        "bool",
+        "int",
+        "string",
+        "timestamp",
+        "duration",
+        "list",
+        "map",
+        *ENTITIES,
+        *REFUSED_TYPES,
+    }
+)
 """What no record may be called."""
 
 _NOT_A_NAME = frozenset({"in", "true", "false", "null"})
@@ -70,8 +80,10 @@ def _attribute_errors(schema: Schema) -> Iterator[PolicyError]:
             if element is not None and element.kind in ("list", "map"):
                 yield PolicyError(
                     f"{path}: `{name}` is {attribute.type}, expected no list or map directly inside another",
-                    span=attribute.span, code="PG104", help="name the inner one as a field of a record",
-                )  # fmt: skip
+                    span=attribute.span,
+                    code="PG104",
+                    help="name the inner one as a field of a record",
+                )
             yield from _unknown_records(schema, path, attribute)
 
 
@@ -108,5 +120,7 @@ def _merge_errors(schema: Schema) -> Iterator[PolicyError]:
             if earlier.type != attribute.type:
                 yield PolicyError(
                     f"subject {entity.name}: `{name}` is {attribute.type}, but {earlier.type} on subject {owner}",
-                    span=attribute.span, code="PG104", help="same-named attributes of subjects agree in type",
-                )  # fmt: skip
+                    span=attribute.span,
+                    code="PG104",
+                    help="same-named attributes of subjects agree in type",
+                )

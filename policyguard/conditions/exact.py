@@ -97,9 +97,14 @@ def value_of(expression: Expression, names: Mapping[str, Any]) -> Any:
 
 def _names(subject: Any, resource: Any, context: Any, action: str, now: int, constants: Any) -> _Names:
     return {
-        "subject": subject, "resource": resource, "context": context, "action": action, "now": now,
-        _CONSTANTS: constants, _STEPS: [MAX_STEPS],
-    }  # fmt: skip
+        "subject": subject,
+        "resource": resource,
+        "context": context,
+        "action": action,
+        "now": now,
+        _CONSTANTS: constants,
+        _STEPS: [MAX_STEPS],
+    }
 
 
 _CONSTANTS = "@constants"
@@ -182,9 +187,14 @@ _CHECKS: dict[TypeName, Callable[[Any], bool]] = {
     "duration": lambda value: type(value) is int,
 }
 _WORDS = {
-    "bool": "a bool", "int": "an integer", "string": "text", "timestamp": "a timestamp", "duration": "a duration",
-    "list": "a list", "map": "a map",
-}  # fmt: skip
+    "bool": "a bool",
+    "int": "an integer",
+    "string": "text",
+    "timestamp": "a timestamp",
+    "duration": "a duration",
+    "list": "a list",
+    "map": "a map",
+}
 
 
 def _checked(value: Any, kind: TypeName, node: Expression) -> Any:
@@ -276,8 +286,11 @@ def _conditional(node: Call, names: _Names) -> Any:
 
 
 _LOGIC: dict[str, Callable[[Call, _Names], Any]] = {
-    "logical_and": _absorbing(False), "logical_or": _absorbing(True), "logical_not": _not, "conditional": _conditional,
-}  # fmt: skip
+    "logical_and": _absorbing(False),
+    "logical_or": _absorbing(True),
+    "logical_not": _not,
+    "conditional": _conditional,
+}
 
 
 def _quantifier(node: Quantifier, names: _Names) -> Any:
@@ -352,11 +365,21 @@ def _map(node: Quantifier, elements: Iterator[_Names]) -> Any:
 
 
 _MACROS: dict[str, Callable[[Quantifier, Iterator[_Names]], Any]] = {
-    "all": _absorbing_macro(False), "exists": _absorbing_macro(True), "exists_one": _exists_one, "filter": _filter,
+    "all": _absorbing_macro(False),
+    "exists": _absorbing_macro(True),
+    "exists_one": _exists_one,
+    "filter": _filter,
     "map": _map,
-}  # fmt: skip
+}
 
 _EVALUATORS: dict[type, Callable[[Any, _Names], Any]] = {
-    Constant: _constant, Hole: _hole, Variable: _variable, Select: _select, Has: _has, ListOf: _list_of,
-    MapOf: _map_of, Quantifier: _quantifier, Call: _call,
-}  # fmt: skip
+    Constant: _constant,
+    Hole: _hole,
+    Variable: _variable,
+    Select: _select,
+    Has: _has,
+    ListOf: _list_of,
+    MapOf: _map_of,
+    Quantifier: _quantifier,
+    Call: _call,
+}

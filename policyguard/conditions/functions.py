@@ -23,8 +23,18 @@ MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 
 _LITERAL = LazyPattern(r"(?P<start>\^?)(?P<text>(?:[A-Za-z0-9_/:@ -]|\\[./-])*)(?P<end>\$?)", re.ASCII)
 _INTEGER = LazyPattern(r"[+-]?[0-9]{1,20}", re.ASCII)
-_BOOLS = {"1": True, "t": True, "true": True, "TRUE": True, "True": True,
-          "0": False, "f": False, "false": False, "FALSE": False, "False": False}  # fmt: skip
+_BOOLS = {
+    "1": True,
+    "t": True,
+    "true": True,
+    "TRUE": True,
+    "True": True,
+    "0": False,
+    "f": False,
+    "false": False,
+    "FALSE": False,
+    "False": False,
+}
 
 
 def under(path: str, prefix: str) -> bool:
@@ -195,14 +205,21 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "duration_to_seconds": _spans(10**9),
     "duration_to_milliseconds": times.span_milliseconds,
     "timestamp_to_seconds_with_tz": times.seconds,
-}  # fmt: skip
+}
 """Overload id to implementation, of everything that is neither logic nor a macro."""
 
 for _name, _read in {
-    "year": times.full_year, "month": times.month, "day_of_year": times.day_of_year,
-    "day_of_month": times.day_of_month, "day_of_month_1_based": times.date, "day_of_week": times.day_of_week,
-    "hours": times.hours, "minutes": times.minutes, "seconds": times.seconds, "milliseconds": times.milliseconds,
-}.items():  # fmt: skip
+    "year": times.full_year,
+    "month": times.month,
+    "day_of_year": times.day_of_year,
+    "day_of_month": times.day_of_month,
+    "day_of_month_1_based": times.date,
+    "day_of_week": times.day_of_week,
+    "hours": times.hours,
+    "minutes": times.minutes,
+    "seconds": times.seconds,
+    "milliseconds": times.milliseconds,
+}.items():
     FUNCTIONS[f"timestamp_to_{_name}"] = FUNCTIONS[f"timestamp_to_{_name}_with_tz"] = _read
 
 for _kind in ("bool", "int64", "string", "timestamp", "duration"):

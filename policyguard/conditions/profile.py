@@ -15,14 +15,23 @@ ENTITIES = frozenset({"subject", "resource", "context"})
 MACROS = ("all", "exists", "exists_one", "filter", "map", "has")
 
 SYNONYMS = {
-    "matches_string": "matches", "string_size": "size_string", "list_size": "size_list", "map_size": "size_map",
+    "matches_string": "matches",
+    "string_size": "size_string",
+    "list_size": "size_list",
+    "map_size": "size_map",
     "timestamp_to_seconds_tz": "timestamp_to_seconds_with_tz",
-}  # fmt: skip
+}
 """Overloads that mean the same, to the one name kept."""
 
-IDENTITIES = frozenset({
-    "int64_to_int64", "string_to_string", "bool_to_bool", "timestamp_to_timestamp", "duration_to_duration",
-})  # fmt: skip
+IDENTITIES = frozenset(
+    {
+        "int64_to_int64",
+        "string_to_string",
+        "bool_to_bool",
+        "timestamp_to_timestamp",
+        "duration_to_duration",
+    }
+)
 """Conversions of a type to itself; the argument stands for the call."""
 
 LOGIC = frozenset({"logical_and", "logical_or", "logical_not", "conditional"})
@@ -31,33 +40,63 @@ OVERLOADS = frozenset(FUNCTIONS) | LOGIC
 """Every overload a checked condition may hold."""
 
 INFIX = {
-    "equals": "==", "not_equals": "!=", "in_list": "in", "in_map": "in",
-    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "modulo": "%",
-    "less": "<", "less_equals": "<=", "greater": ">", "greater_equals": ">=",
-}  # fmt: skip
+    "equals": "==",
+    "not_equals": "!=",
+    "in_list": "in",
+    "in_map": "in",
+    "add": "+",
+    "subtract": "-",
+    "multiply": "*",
+    "divide": "/",
+    "modulo": "%",
+    "less": "<",
+    "less_equals": "<=",
+    "greater": ">",
+    "greater_equals": ">=",
+}
 """Overload, or overload without its types, to operator."""
 
 _ACCESSORS = {
-    "year": "getFullYear", "month": "getMonth", "day_of_year": "getDayOfYear", "day_of_month": "getDayOfMonth",
-    "day_of_month_1_based": "getDate", "day_of_week": "getDayOfWeek", "hours": "getHours", "minutes": "getMinutes",
-    "seconds": "getSeconds", "milliseconds": "getMilliseconds",
-}  # fmt: skip
+    "year": "getFullYear",
+    "month": "getMonth",
+    "day_of_year": "getDayOfYear",
+    "day_of_month": "getDayOfMonth",
+    "day_of_month_1_based": "getDate",
+    "day_of_week": "getDayOfWeek",
+    "hours": "getHours",
+    "minutes": "getMinutes",
+    "seconds": "getSeconds",
+    "milliseconds": "getMilliseconds",
+}
 
 METHODS = {
-    "contains_string": "contains", "starts_with_string": "startsWith", "ends_with_string": "endsWith",
-    "matches": "matches", "size_string": "size", "size_list": "size", "size_map": "size",
+    "contains_string": "contains",
+    "starts_with_string": "startsWith",
+    "ends_with_string": "endsWith",
+    "matches": "matches",
+    "size_string": "size",
+    "size_list": "size",
+    "size_map": "size",
     **{f"timestamp_to_{key}": name for key, name in _ACCESSORS.items()},
     **{f"timestamp_to_{key}_with_tz": name for key, name in _ACCESSORS.items()},
     **{f"duration_to_{key}": _ACCESSORS[key] for key in ("hours", "minutes", "seconds", "milliseconds")},
-}  # fmt: skip
+}
 
 CALLS = {
-    "glob_string_string": "glob", "under_string_string": "under", "ip_in_string_string": "ip.in",
-    "string_to_timestamp": "timestamp", "int64_to_timestamp": "timestamp", "string_to_duration": "duration",
-    "string_to_int64": "int", "timestamp_to_int64": "int", "string_to_bool": "bool",
-    "int64_to_string": "string", "bool_to_string": "string", "timestamp_to_string": "string",
+    "glob_string_string": "glob",
+    "under_string_string": "under",
+    "ip_in_string_string": "ip.in",
+    "string_to_timestamp": "timestamp",
+    "int64_to_timestamp": "timestamp",
+    "string_to_duration": "duration",
+    "string_to_int64": "int",
+    "timestamp_to_int64": "int",
+    "string_to_bool": "bool",
+    "int64_to_string": "string",
+    "bool_to_string": "string",
+    "timestamp_to_string": "string",
     "duration_to_string": "string",
-}  # fmt: skip
+}
 
 FUNCTION_NAMES = tuple(sorted({*METHODS.values(), *CALLS.values(), *MACROS}))
 """What an author may call, for "did you mean"."""

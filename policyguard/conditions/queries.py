@@ -89,15 +89,38 @@ def base_name(overload: str) -> str:
 
 
 _BASES = (
-    "logical_and", "logical_or", "logical_not", "conditional", "not_equals", "equals", "less_equals", "less",
-    "greater_equals", "greater", "in", "size", "matches", "starts_with", "ends_with", "contains", "divide", "modulo",
-    "index", "glob", "under", "ip_in",
-)  # fmt: skip
+    "logical_and",
+    "logical_or",
+    "logical_not",
+    "conditional",
+    "not_equals",
+    "equals",
+    "less_equals",
+    "less",
+    "greater_equals",
+    "greater",
+    "in",
+    "size",
+    "matches",
+    "starts_with",
+    "ends_with",
+    "contains",
+    "divide",
+    "modulo",
+    "index",
+    "glob",
+    "under",
+    "ip_in",
+)
 
 MIRRORED = {
-    "less": "greater", "less_equals": "greater_equals", "greater": "less", "greater_equals": "less_equals",
-    "equals": "equals", "not_equals": "not_equals",
-}  # fmt: skip
+    "less": "greater",
+    "less_equals": "greater_equals",
+    "greater": "less",
+    "greater_equals": "less_equals",
+    "equals": "equals",
+    "not_equals": "not_equals",
+}
 
 
 def comparisons(node: Expression) -> Iterator[tuple[Path, str, Constant, Call]]:

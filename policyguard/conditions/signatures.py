@@ -10,25 +10,40 @@ from policyguard.model.expression import Expression
 
 Signature = tuple[tuple[str, ...], str]
 
-_KINDS = {"bool": "bool", "int64": "int", "string": "string", "timestamp": "timestamp", "duration": "duration",
-          "list": "list", "map": "map"}  # fmt: skip
+_KINDS = {
+    "bool": "bool",
+    "int64": "int",
+    "string": "string",
+    "timestamp": "timestamp",
+    "duration": "duration",
+    "list": "list",
+    "map": "map",
+}
 
 _SPECIAL: dict[str, Signature] = {
-    "logical_and": (("bool", "bool"), "bool"), "logical_or": (("bool", "bool"), "bool"),
-    "logical_not": (("bool",), "bool"), "conditional": (("bool", "any", "any"), "any"),
-    "equals": (("any", "any"), "bool"), "not_equals": (("any", "any"), "bool"),
-    "in_list": (("any", "list"), "bool"), "in_map": (("any", "map"), "bool"),
-    "index_list": (("list", "int"), "any"), "index_map": (("map", "string"), "any"),
-    "matches": (("string", "string"), "bool"), "negate_int64": (("int",), "int"),
-    "glob_string_string": (("string", "string"), "bool"), "under_string_string": (("string", "string"), "bool"),
-    "ip_in_string_string": (("string", "string"), "bool"), "not_strictly_false": (("bool",), "bool"),
+    "logical_and": (("bool", "bool"), "bool"),
+    "logical_or": (("bool", "bool"), "bool"),
+    "logical_not": (("bool",), "bool"),
+    "conditional": (("bool", "any", "any"), "any"),
+    "equals": (("any", "any"), "bool"),
+    "not_equals": (("any", "any"), "bool"),
+    "in_list": (("any", "list"), "bool"),
+    "in_map": (("any", "map"), "bool"),
+    "index_list": (("list", "int"), "any"),
+    "index_map": (("map", "string"), "any"),
+    "matches": (("string", "string"), "bool"),
+    "negate_int64": (("int",), "int"),
+    "glob_string_string": (("string", "string"), "bool"),
+    "under_string_string": (("string", "string"), "bool"),
+    "ip_in_string_string": (("string", "string"), "bool"),
+    "not_strictly_false": (("bool",), "bool"),
     "add_timestamp_duration": (("timestamp", "duration"), "timestamp"),
     "add_duration_timestamp": (("duration", "timestamp"), "timestamp"),
     "subtract_timestamp_duration": (("timestamp", "duration"), "timestamp"),
     "subtract_timestamp_timestamp": (("timestamp", "timestamp"), "duration"),
     "add_duration_duration": (("duration", "duration"), "duration"),
     "subtract_duration_duration": (("duration", "duration"), "duration"),
-}  # fmt: skip
+}
 
 _TESTS = ("less_", "greater_", "contains_", "starts_with_", "ends_with_")
 _ARITHMETIC = ("add_", "subtract_", "multiply_", "divide_", "modulo_")

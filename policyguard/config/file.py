@@ -64,10 +64,17 @@ class Config:
 
 
 PATHS = {
-    "policies": "policies", "key": "key", "log": "log", "trust": "trust", "approvals": "approvals",
-    "approvalLog": "approval_log", "allowedSigners": "allowed_signers", "revokedKeys": "revoked_keys",
-    "gpgKeyring": "gpg_keyring", "accepted": "accepted",
-}  # fmt: skip
+    "policies": "policies",
+    "key": "key",
+    "log": "log",
+    "trust": "trust",
+    "approvals": "approvals",
+    "approvalLog": "approval_log",
+    "allowedSigners": "allowed_signers",
+    "revokedKeys": "revoked_keys",
+    "gpgKeyring": "gpg_keyring",
+    "accepted": "accepted",
+}
 """Each path of the configuration file, and the field that it fills."""
 
 _FIELDS = (*PATHS, "audience", "lifetime", "signedCommits", *LOOKS)

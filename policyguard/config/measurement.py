@@ -93,16 +93,20 @@ def with_look(looks: Looks, name: str, data: Value, source: Path) -> Looks:
             section.check(("baseline", "keys"), ("threshold", "cache", "interpreter"))
             keys = section.keys("keys")
             environment = EnvironmentLook(
-                baseline=section.path("baseline"), keys=keys, threshold=section.threshold(len(keys)),
-                cache=section.optional_path("cache"), interpreter=section.optional_path("interpreter"),
-            )  # fmt: skip
+                baseline=section.path("baseline"),
+                keys=keys,
+                threshold=section.threshold(len(keys)),
+                cache=section.optional_path("cache"),
+                interpreter=section.optional_path("interpreter"),
+            )
             return replace(looks, environment=environment)
         case "checkpoints":
             section.check((), ("producers", "classes", "cache"))
             checkpoints = CheckpointLook(
-                producers=section.producers(), classes=section.classes(),
+                producers=section.producers(),
+                classes=section.classes(),
                 cache=section.optional_path("cache"),
-            )  # fmt: skip
+            )
             return replace(looks, checkpoints=checkpoints)
         case "grants":
             section.check(("folder", "keys"), ())

@@ -40,9 +40,22 @@ class AttributeRule:
     """How one attribute is admitted."""
 
     __slots__ = (
-        "assurance", "convert", "entity", "enum", "guarded", "kind", "max_age_ns", "name", "plain", "redact",
-        "sensitive", "strict", "traced", "type_name", "withheld",
-    )  # fmt: skip
+        "assurance",
+        "convert",
+        "entity",
+        "enum",
+        "guarded",
+        "kind",
+        "max_age_ns",
+        "name",
+        "plain",
+        "redact",
+        "sensitive",
+        "strict",
+        "traced",
+        "type_name",
+        "withheld",
+    )
 
     def __init__(self, entity: int, attribute: Attribute, schema: Schema) -> None:
         self.entity = entity
@@ -385,8 +398,13 @@ def _listed(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
 
 
-_ARTICLES = {"int": "an integer", "string": "text", "bool": "a bool", "timestamp": "an RFC 3339 time as text",
-             "duration": "a duration as text"}  # fmt: skip
+_ARTICLES = {
+    "int": "an integer",
+    "string": "text",
+    "bool": "a bool",
+    "timestamp": "an RFC 3339 time as text",
+    "duration": "a duration as text",
+}
 
 
 def _article(type_name: str) -> str:

@@ -40,8 +40,10 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
             "shapes": shapes.forms,
             "rules": rules,
             "grants": grants.to_data(),
-            "persons": [[person.id, list(person.accounts), list(person.keys), list(person.emails)]
-                        for person in policy_set.persons],
+            "persons": [
+                [person.id, list(person.accounts), list(person.keys), list(person.emails)]
+                for person in policy_set.persons
+            ],
             "quorums": [_plain(quorum) for quorum in policy_set.quorums],
             "trace_roles": list(policy_set.trace_roles),
         },
@@ -49,7 +51,7 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
             [rule.span.file, rule.span.line, rule.span.column, rule.when.text if rule.when else None, rule.owner]
             for rule in policy_set.rules
         ],
-    }  # fmt: skip
+    }
 
 
 def policy_digest(compiled: dict[str, Any]) -> str:

@@ -146,9 +146,16 @@ def refuse(snapshot: Snapshot, facts: Facts, now: Instant, reason: str) -> Decis
 
 
 def _decision(
-    snapshot: Snapshot, facts: Facts, now: Instant, allowed: bool, reasons: tuple[str, ...], determining: Rules,
-    errored: Rules, requires: Rules, missing: tuple[Gap, ...] = NO_GAPS,
-) -> Decision:  # fmt: skip
+    snapshot: Snapshot,
+    facts: Facts,
+    now: Instant,
+    allowed: bool,
+    reasons: tuple[str, ...],
+    determining: Rules,
+    errored: Rules,
+    requires: Rules,
+    missing: tuple[Gap, ...] = NO_GAPS,
+) -> Decision:
     if len(determining) == 1:
         ids, obligations = determining[0].ids, determining[0].obligations
     elif determining:
@@ -156,9 +163,17 @@ def _decision(
     else:
         ids = obligations = NONE
     return Decision(
-        allowed, reasons, ids, _ids(errored) if errored else NONE, _ids(requires) if requires else NONE, missing,
-        obligations, facts, now, snapshot,
-    )  # fmt: skip
+        allowed,
+        reasons,
+        ids,
+        _ids(errored) if errored else NONE,
+        _ids(requires) if requires else NONE,
+        missing,
+        obligations,
+        facts,
+        now,
+        snapshot,
+    )
 
 
 def _ids(rules: Rules) -> tuple[str, ...]:

@@ -11,9 +11,15 @@ from policyguard.values import NANOSECONDS_PER_S, Instant
 
 
 def met_until(
-    quorum: Quorum, rule_id: str, facts: Facts, domain: str | None, now: Instant, until: Instant,
-    persons: Mapping[str, str], roles_at: RolesAt,
-) -> Instant:  # fmt: skip
+    quorum: Quorum,
+    rule_id: str,
+    facts: Facts,
+    domain: str | None,
+    now: Instant,
+    until: Instant,
+    persons: Mapping[str, str],
+    roles_at: RolesAt,
+) -> Instant:
     """Return the last end, at most `until`, before which this quorum is met all the time; it is met `now`.
 
     Who holds which role is asked as of `now`. More approvals than are needed count in favour: the end is that of the

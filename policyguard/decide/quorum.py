@@ -16,9 +16,14 @@ RolesAt = Callable[[str, str | None, Instant], Sequence[str]]
 
 
 def gaps(
-    quorum: Quorum, rule_id: str, facts: Facts, domain: str | None, now: Instant, persons: Mapping[str, str],
+    quorum: Quorum,
+    rule_id: str,
+    facts: Facts,
+    domain: str | None,
+    now: Instant,
+    persons: Mapping[str, str],
     roles_at: RolesAt,
-) -> tuple[Gap, ...]:  # fmt: skip
+) -> tuple[Gap, ...]:
     """Return what is still missing, empty when the quorum is met.
 
     Args:
@@ -51,11 +56,15 @@ def gaps(
             missing[index] = missing.get(index, 0) + 1
     return tuple(
         Gap(
-            quorum.id, rule_id, count, quorum.approvers[index].roles,
-            quorum.approvers[index].domain or domain or ANY_DOMAIN, tuple(sorted(set(because))),
+            quorum.id,
+            rule_id,
+            count,
+            quorum.approvers[index].roles,
+            quorum.approvers[index].domain or domain or ANY_DOMAIN,
+            tuple(sorted(set(because))),
         )
         for index, count in sorted(missing.items())
-    )  # fmt: skip
+    )
 
 
 SCENARIOS: Mapping[str, str] = {

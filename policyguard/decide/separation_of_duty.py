@@ -42,9 +42,10 @@ def _holder_errors(
     reported: set[str] = set()
     for (_, _, domain, since, until), span in held:
         now = [
-            row for row, _ in held
+            row
+            for row, _ in held
             if (row[2] in (domain, ANY_DOMAIN) or domain == ANY_DOMAIN) and row[3] <= since < row[4] and since < until
-        ]  # fmt: skip
+        ]
         for place in sorted({row[2] for row in now} | {domain}):
             found = frozenset[str]().union(*(apart[row[1]] for row in now if row[2] in (place, ANY_DOMAIN)))
             if len(found) >= exclusion.limit and place not in reported and ANY_DOMAIN not in reported:
@@ -57,6 +58,8 @@ def _separation(who: str, roles: Sequence[str], exclusion: Exclusion, span: Span
     names = ", ".join(f"`{role}`" for role in roles)
     allowed = exclusion.limit - 1
     return PolicyError(
-        f"{who} {names}, expected at most {allowed} of them (`{exclusion.name}`)", span=span, code="PG506",
+        f"{who} {names}, expected at most {allowed} of them (`{exclusion.name}`)",
+        span=span,
+        code="PG506",
         help="remove one of the bindings, or end it before the other begins",
-    )  # fmt: skip
+    )

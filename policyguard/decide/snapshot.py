@@ -105,11 +105,37 @@ class CompiledRule:
     """
 
     __slots__ = (
-        "actions", "assurance", "constants", "contact", "effect", "expires", "hot", "id", "id_pattern", "ids", "narrow",
-        "not_before", "obligations", "owner", "quorum", "reason", "reasons", "remedy", "resource_types", "roles", "run",
-        "scope", "shape", "span", "spelled", "stretch", "subjects", "test", "text",
+        "actions",
+        "assurance",
+        "constants",
+        "contact",
+        "effect",
+        "expires",
+        "hot",
+        "id",
+        "id_pattern",
+        "ids",
+        "narrow",
+        "not_before",
+        "obligations",
+        "owner",
+        "quorum",
+        "reason",
+        "reasons",
+        "remedy",
+        "resource_types",
+        "roles",
+        "run",
+        "scope",
+        "shape",
+        "span",
+        "spelled",
+        "stretch",
+        "subjects",
+        "test",
+        "text",
         "type_patterns",
-    )  # fmt: skip
+    )
 
     hot: tuple[Any, ...]
     run: Callable[..., bool] | None
@@ -118,8 +144,26 @@ class CompiledRule:
     test: Matcher | None
 
     def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
-        (self.id, self.effect, actions, types, roles, subjects, self.id_pattern, self.scope, number, constants,
-         quorum, reason, remedy, contact, obligations, not_before, expires, assurance) = data  # fmt: skip
+        (
+            self.id,
+            self.effect,
+            actions,
+            types,
+            roles,
+            subjects,
+            self.id_pattern,
+            self.scope,
+            number,
+            constants,
+            quorum,
+            reason,
+            remedy,
+            contact,
+            obligations,
+            not_before,
+            expires,
+            assurance,
+        ) = data
         texts = intern.texts
         self.actions: tuple[str, ...] = texts(actions)
         self.resource_types: tuple[str, ...] = texts(types)
@@ -138,9 +182,7 @@ class CompiledRule:
         self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
         self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
         self.assurance: tuple[tuple[str, int], ...] = tuple([tuple(each) for each in assurance]) if assurance else ()
-        self.narrow = bool(
-            self.subjects or self.not_before is not None or self.expires is not None or self.assurance
-        )  # fmt: skip
+        self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None or self.assurance)
         file, line, column, self.text, self.owner = place
         self.span = Span(sys.intern(file), line, column)
 
@@ -157,8 +199,16 @@ class CompiledRule:
         self.stretch, self.spelled = stretch or (None, [])
         # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
         self.hot = (
-            self.stretch, self.spelled, self.test, self.scope, self.narrow, self.run, self.constants, self.effect, self,
-        )  # fmt: skip
+            self.stretch,
+            self.spelled,
+            self.test,
+            self.scope,
+            self.narrow,
+            self.run,
+            self.constants,
+            self.effect,
+            self,
+        )
         return getattr(self, name)
 
     @property
@@ -235,9 +285,21 @@ class Snapshot:
     """An immutable, compiled policy set. Build with `of` or `from_compiled`."""
 
     __slots__ = (
-        "_all_redactions", "_all_sensitive", "by_id", "epoch", "gates", "grants", "people", "persons", "policy_digest",
-        "quorums", "roots", "rules", "schema", "trace_roles",
-    )  # fmt: skip
+        "_all_redactions",
+        "_all_sensitive",
+        "by_id",
+        "epoch",
+        "gates",
+        "grants",
+        "people",
+        "persons",
+        "policy_digest",
+        "quorums",
+        "roots",
+        "rules",
+        "schema",
+        "trace_roles",
+    )
 
     def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
         policy = compiled["policy"]

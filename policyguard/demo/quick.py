@@ -134,15 +134,31 @@ class _Lab:
     def run_job(self, job: str, config: str = "policyguard.yaml") -> _Ended:
         """Start the training script under the launcher; the decision lands in `decisions/<job>.json`."""
         out = self.root / "decisions" / f"{job}.json"
-        return self.policyguard("run", "--job", str(self.root / "jobs" / f"{job}.yaml"), "--out", str(out),
-                                "--", self.python, *COMMAND, config=config)  # fmt: skip
+        return self.policyguard(
+            "run",
+            "--job",
+            str(self.root / "jobs" / f"{job}.yaml"),
+            "--out",
+            str(out),
+            "--",
+            self.python,
+            *COMMAND,
+            config=config,
+        )
 
     def verify(self, job: str, *, audience: str = "local", words: Sequence[str] = COMMAND) -> _Ended:
         """Check a decision as the worker that is about to run these words would."""
         return self.policyguard(
-            "verify", str(self.root / "decisions" / f"{job}.json"), "--audience", audience,
-            "--job", str(self.root / "jobs" / f"{job}.yaml"), "--", self.python, *words,
-        )  # fmt: skip
+            "verify",
+            str(self.root / "decisions" / f"{job}.json"),
+            "--audience",
+            audience,
+            "--job",
+            str(self.root / "jobs" / f"{job}.yaml"),
+            "--",
+            self.python,
+            *words,
+        )
 
     def expect(self, what: str, ended: _Ended, code: int, *parts: str) -> None:
         """Show the outcome and remember whether it was as said."""
@@ -279,9 +295,10 @@ def _plain_environment() -> dict[str, str]:
     """Return our environment without what the demo's own policies forbid, and without what redirects git."""
     prefixes = tuple(name for name in ENVIRONMENT_DOORS if name.endswith("_"))
     closed = {
-        name: value for name, value in os.environ.items()
+        name: value
+        for name, value in os.environ.items()
         if name not in ENVIRONMENT_DOORS and not name.startswith((*prefixes, "GIT_", "POLICYGUARD_"))
-    }  # fmt: skip
+    }
     return {**closed, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
@@ -289,9 +306,15 @@ def _run(words: Sequence[str], where: Path, variables: Mapping[str, str]) -> _En
     environment = {**_plain_environment(), "NO_COLOR": "1", **variables}
     try:
         ended = subprocess.run(
-            words, cwd=where, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+            words,
+            cwd=where,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
     except FileNotFoundError:
         raise EvidenceError(f"`{words[0]}` is not installed, the demo needs it") from None
     except subprocess.TimeoutExpired:

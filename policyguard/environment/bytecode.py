@@ -49,9 +49,13 @@ REASONS = {
 """Why byte code counts; the codes are stable."""
 
 _CODES = {
-    UNLIKE: "unlike", DAMAGED: "damaged", NESTED: "nested", UNCOMPILABLE: "uncompilable", LOST: "uncompilable",
+    UNLIKE: "unlike",
+    DAMAGED: "damaged",
+    NESTED: "nested",
+    UNCOMPILABLE: "uncompilable",
+    LOST: "uncompilable",
     UNREAD: "unread",
-}  # fmt: skip
+}
 _MAX_SETTINGS_BYTES = 65_536
 _HOME_OF_VERSION = re.compile(r"(?:^|/)lib(?:64)?/python(\d+)\.(\d+)t?/")
 _TAG = re.compile(r".*\.(cpython-\d+)(?!\d)[^/]*\.pyc\Z", re.DOTALL)
@@ -75,9 +79,14 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 def judge_bytecode(
-    listing: Listing, known: Mapping[str, str], known_files: Mapping[str, str], *, cache: FileCache | None = None,
-    interpreter: str | None = None, progress: Progress | None = None,
-) -> Judged:  # fmt: skip
+    listing: Listing,
+    known: Mapping[str, str],
+    known_files: Mapping[str, str],
+    *,
+    cache: FileCache | None = None,
+    interpreter: str | None = None,
+    progress: Progress | None = None,
+) -> Judged:
     """Return what the byte code of this listing is.
 
     Args:

@@ -125,8 +125,12 @@ class Compiler:
             return self._running[options]
         process = subprocess.Popen(
             [self._path, *_ISOLATED, *options, "-c", _START, _HOME],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), cwd="/",
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            cwd="/",
+        )
         self._running[options] = process
         code, name = _answer(process, self._answer_s)
         if code != HELLO or name.count(" ") != 2:

@@ -20,11 +20,23 @@ from policyguard.fs.safe_open import read_small, shown
 
 MAX_METADATA_BYTES = 32 << 20
 
-TRAINER_GROUPS = frozenset({
-    "lightning.pytorch.callbacks_factory", "pytorch_lightning.callbacks_factory", "lightning.fabric.strategies",
-    "torchx.schedulers", "torchx.named_resources", "torchrun.logs_specs", "torch.backends", "airflow.policy",
-    "prefect.plugins", "pytest11", "transformers.plugins", "mlflow.plugins", "sitecustomize",
-})  # fmt: skip
+TRAINER_GROUPS = frozenset(
+    {
+        "lightning.pytorch.callbacks_factory",
+        "pytorch_lightning.callbacks_factory",
+        "lightning.fabric.strategies",
+        "torchx.schedulers",
+        "torchx.named_resources",
+        "torchrun.logs_specs",
+        "torch.backends",
+        "airflow.policy",
+        "prefect.plugins",
+        "pytest11",
+        "transformers.plugins",
+        "mlflow.plugins",
+        "sitecustomize",
+    }
+)
 """Entry-point groups whose code is imported by a trainer, launcher or test runner without being asked for."""
 
 AUTORUN = re.compile(r"(?:^|/)(?:[^/]+\.pth|[^/]+\.egg-link|(?:site|user)customize(?:\.py|\.pyc|/.+|\.[^/]+\.so))\Z")

@@ -109,9 +109,13 @@ def read_baseline(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) ->
 
 
 def verify_environment(
-    prefix: str, baseline: Baseline | None, *, cache: FileCache | None = None, interpreter: str | None = None,
+    prefix: str,
+    baseline: Baseline | None,
+    *,
+    cache: FileCache | None = None,
+    interpreter: str | None = None,
     progress: Progress | None = None,
-) -> EnvironmentReport:  # fmt: skip
+) -> EnvironmentReport:
     """Return how the environment at `prefix` differs from the baseline, and from what its distributions say.
 
     Args:
@@ -143,10 +147,12 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged:
         changed=_sorted(name for name, digest in files.items() if expected.get(name, digest) != digest),
         added=_sorted(added),
         removed=_sorted(name for name in expected if name not in files),
-        autorun=_sorted([
-            *(name for name in suspects if AUTORUN.search(name)),
-            *(f"{name}: {point}" for name, point in owners.entry_points if name in suspects),
-        ]),
+        autorun=_sorted(
+            [
+                *(name for name in suspects if AUTORUN.search(name)),
+                *(f"{name}: {point}" for name, point in owners.entry_points if name in suspects),
+            ]
+        ),
         unowned=_sorted(unowned),
         doubly_owned=_sorted(name for name, who in owners.by_file.items() if len(set(who)) > 1 and name in files),
         unlike_record=_sorted(name for name, digest in owners.digests.items() if files.get(name, digest) != digest),
@@ -154,7 +160,7 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged:
         idle_bytecode=judged.idle,
         read=listing.read,
         compared=judged.compared,
-    )  # fmt: skip
+    )
 
 
 def who_changed(prefix: str, name: str) -> str:
@@ -181,9 +187,16 @@ class EnvironmentCollector:
     declares = (ENVIRONMENT, BASELINE)
 
     def __init__(
-        self, baseline: str, keys: Sequence[PublicKey], *, cache: str | None = None, threshold: int = 1,
-        seal: bytes | None = None, interpreter: str | None = None, tell: Callable[[str], object] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        baseline: str,
+        keys: Sequence[PublicKey],
+        *,
+        cache: str | None = None,
+        threshold: int = 1,
+        seal: bytes | None = None,
+        interpreter: str | None = None,
+        tell: Callable[[str], object] | None = None,
+    ) -> None:
         """Look with this signed baseline.
 
         Args:

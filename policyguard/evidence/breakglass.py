@@ -65,10 +65,15 @@ def uses_of(store: SqliteStore) -> list[Use]:
         elif (within_s := _within_s(predicate)) is not None:
             used_at = parse_instant(predicate.issued_at)
             found[predicate.decision_id] = Use(
-                entry=entry, decision_id=predicate.decision_id, requester=predicate.requester, action=predicate.action,
+                entry=entry,
+                decision_id=predicate.decision_id,
+                requester=predicate.requester,
+                action=predicate.action,
                 acknowledged_by=tuple(sorted({each.account for each in predicate.approvals})),
-                resource=predicate.resource, used_at=used_at, due_at=used_at + within_s * NANOSECONDS_PER_S,
-            )  # fmt: skip
+                resource=predicate.resource,
+                used_at=used_at,
+                due_at=used_at + within_s * NANOSECONDS_PER_S,
+            )
     return list(found.values())
 
 

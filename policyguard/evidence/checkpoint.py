@@ -51,9 +51,23 @@ _NAMED = {
 }
 _SIDE_FILES = ("text", "json", "lfs_pointer", "empty")
 _ARCHIVES = (
-    "npy", "npz", "zip", "tar", "gzip", "bz2", "xz", "lzma", "zlib", "7z", "gguf", "onnx", "hdf5", "keras", "parquet",
+    "npy",
+    "npz",
+    "zip",
+    "tar",
+    "gzip",
+    "bz2",
+    "xz",
+    "lzma",
+    "zlib",
+    "7z",
+    "gguf",
+    "onnx",
+    "hdf5",
+    "keras",
+    "parquet",
     "arrow",
-)  # fmt: skip
+)
 
 
 def family(scan: CheckpointScan) -> str:
@@ -124,10 +138,20 @@ class CheckpointCollector:
     declares = tuple(
         f"resource.{name}"
         for name in (
-            "format", "named_format", "verdict", "reasons", "pickle_globals", "others_may_write", "digest", "producer",
-            "manifest_matches", "remote_code", "foreign_code", "revision",
+            "format",
+            "named_format",
+            "verdict",
+            "reasons",
+            "pickle_globals",
+            "others_may_write",
+            "digest",
+            "producer",
+            "manifest_matches",
+            "remote_code",
+            "foreign_code",
+            "revision",
         )
-    )  # fmt: skip
+    )
 
     def __init__(
         self, options: Options | None = None, producers: Mapping[str, Sequence[PublicKey]] | None = None

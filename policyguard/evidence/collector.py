@@ -155,9 +155,12 @@ def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collect
             missing[path] = _one_line(f"{name}: {found.missing.get(path, 'not seen')}")
     contributors = found.contributors if found.contributors is None else tuple(found.contributors)
     return Collected(
-        entries=entries, missing=missing, approvals=tuple(found.approvals), contributors=contributors,
+        entries=entries,
+        missing=missing,
+        approvals=tuple(found.approvals),
+        contributors=contributors,
         unusable=tuple(_one_line(str(line)) for line in found.unusable[:MAX_UNUSABLE]),
-    )  # fmt: skip
+    )
 
 
 def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str | None:

@@ -66,9 +66,14 @@ class Commit:
 
 
 def contributors_of(
-    reader: ObjectReader, head: str, signers: Signers, accepted: Collection[str] = (), *, signed_only: bool = False,
+    reader: ObjectReader,
+    head: str,
+    signers: Signers,
+    accepted: Collection[str] = (),
+    *,
+    signed_only: bool = False,
     keyring: Keyring | None = None,
-) -> tuple[str, ...]:  # fmt: skip
+) -> tuple[str, ...]:
     """Return the accounts, sorted, of everybody who had a hand in the commits since the accepted ones.
 
     Args:

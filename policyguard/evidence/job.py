@@ -74,8 +74,12 @@ class JobCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return what can be measured of the job; each part that cannot is missing on its own, with its reason."""
         measures: Mapping[str, Callable[[JobInputs], Value]] = {
-            ARGV: _argv, DIRECTORY: _directory, EXECUTABLE: _executable, DOORS: _doors, FILES: _files,
-        }  # fmt: skip
+            ARGV: _argv,
+            DIRECTORY: _directory,
+            EXECUTABLE: _executable,
+            DOORS: _doors,
+            FILES: _files,
+        }
         entries, missing = {}, {}
         for path, measure in measures.items():
             try:

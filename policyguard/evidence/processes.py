@@ -102,9 +102,13 @@ def process(pid: int) -> Process | None:
         os.fsdecode(entry).split("=", 1) for entry in _read(pid, "environ").split(b"\0") if b"=" in entry
     )
     return Process(
-        pid, int(status.get(b"Uid", b"0 0").split()[1]), executable, int(status.get(b"TracerPid", b"0")),
-        tuple(_mapped(pid, maps)), environment_doors(environment),
-    )  # fmt: skip
+        pid,
+        int(status.get(b"Uid", b"0 0").split()[1]),
+        executable,
+        int(status.get(b"TracerPid", b"0")),
+        tuple(_mapped(pid, maps)),
+        environment_doors(environment),
+    )
 
 
 def describe(pid: int) -> str:
@@ -130,9 +134,7 @@ def _mapped(pid: int, maps: bytes) -> Iterator[Mapped]:
         deleted = path.endswith(_DELETED)
         nameless = deleted or path.startswith(b"/memfd:")
         first = starts.get((device, inode))
-        yield Mapped(
-            path.removesuffix(_DELETED), device, int(inode), deleted, not nameless or _is_elf(pid, first)
-        )  # fmt: skip
+        yield Mapped(path.removesuffix(_DELETED), device, int(inode), deleted, not nameless or _is_elf(pid, first))
 
 
 def _is_elf(pid: int, start: int | None) -> bool:

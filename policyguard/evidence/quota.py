@@ -64,10 +64,12 @@ class QuotaCollector:
         # INVARIANT I162: a quota is as old as its provider says, and one from the future is none.
         if observed_at > now:
             raise EvidenceError(f"quotas are of `{quotas.observed_at}`, which is in the future")
-        return Collected(entries={
-            LIMIT: Fact(found.limit, Assurance.OBSERVED, self.name, observed_at),
-            USAGE: Fact(found.used, Assurance.OBSERVED, self.name, observed_at),
-        })  # fmt: skip
+        return Collected(
+            entries={
+                LIMIT: Fact(found.limit, Assurance.OBSERVED, self.name, observed_at),
+                USAGE: Fact(found.used, Assurance.OBSERVED, self.name, observed_at),
+            }
+        )
 
     def _read(self) -> Quotas:
         data = _printed(self._command) if self._file is None else read_small(self._file, MAX_QUOTA_BYTES)
@@ -87,9 +89,13 @@ def _printed(command: Sequence[str]) -> bytes:
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     try:
         ended = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S,
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_S,
             check=False,
-        )  # fmt: skip
+        )
     except (OSError, ValueError) as problem:
         raise EvidenceError(f"`{shown(command[0])}`: cannot be started") from problem
     except subprocess.TimeoutExpired:

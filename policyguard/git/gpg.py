@@ -70,10 +70,15 @@ class Keyring:
             command = [str(self._program), "--homedir", private, "--keyring", self._path, "--weak-digest", "SHA1"]
             try:
                 answer = subprocess.run(
-                    [*command, "--status-fd", "1", armour, "-"], input=payload, stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False, cwd=private,
+                    [*command, "--status-fd", "1", armour, "-"],
+                    input=payload,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    timeout=TIMEOUT_S,
+                    check=False,
+                    cwd=private,
                     env={"PATH": os.defpath, "HOME": private, "LC_ALL": "C"},
-                )  # fmt: skip
+                )
             except (OSError, subprocess.TimeoutExpired):
                 return None
         return self._good(answer.stdout) if answer.returncode == 0 else None

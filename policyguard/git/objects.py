@@ -30,11 +30,30 @@ TREE = 0o040000
 _MODES = frozenset({GITLINK, SYMLINK, EXECUTABLE, 0o100644, 0o100664, TREE})
 
 _HARD = (
-    "--no-replace-objects", "--no-optional-locks", "--no-pager",
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.pager=cat",
-    "-c", "protocol.allow=never", "-c", "core.attributesFile=/dev/null", "-c", "core.excludesFile=/dev/null",
-    "-c", "diff.external=", "-c", "core.quotePath=false", "-c", "credential.helper=", "-c", "core.sshCommand=false",
-)  # fmt: skip
+    "--no-replace-objects",
+    "--no-optional-locks",
+    "--no-pager",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.pager=cat",
+    "-c",
+    "protocol.allow=never",
+    "-c",
+    "core.attributesFile=/dev/null",
+    "-c",
+    "core.excludesFile=/dev/null",
+    "-c",
+    "diff.external=",
+    "-c",
+    "core.quotePath=false",
+    "-c",
+    "credential.helper=",
+    "-c",
+    "core.sshCommand=false",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +74,13 @@ class ObjectReader:
         self.object_format = object_format
         self._environment = _environment(git, private, quarantine)
         self._process = subprocess.Popen(
-            [*_command(private), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=self._environment, cwd=private,
-        )  # fmt: skip
+            [*_command(private), "cat-file", "--batch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            cwd=private,
+        )
         self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._process.kill)
         self._timer.daemon = True
         self._timer.start()
@@ -102,9 +125,13 @@ class ObjectReader:
         """Return kind and size of an object as the store says them, unverified; `read` verifies."""
         if self._sizes is None:
             self._sizes = subprocess.Popen(
-                [*_command(self._private), "cat-file", "--batch-check"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, env=self._environment, cwd=self._private,
-            )  # fmt: skip
+                [*_command(self._private), "cat-file", "--batch-check"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=self._environment,
+                cwd=self._private,
+            )
         return self._ask(oid, self._sizes)
 
     def _ask(self, oid: str, process: subprocess.Popen[bytes] | None = None) -> tuple[str, int]:
@@ -144,9 +171,14 @@ class ObjectReader:
         command += ["--no-index", "--verbose", "--stdin", "-z"]
         try:
             answer = subprocess.run(
-                command, input=question, capture_output=True, env=self._environment, cwd=self._git.root,
-                timeout=max(0.01, self._deadline - time.monotonic()), check=False,
-            )  # fmt: skip
+                command,
+                input=question,
+                capture_output=True,
+                env=self._environment,
+                cwd=self._git.root,
+                timeout=max(0.01, self._deadline - time.monotonic()),
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             raise EvidenceError("git took too long to read the ignore rules") from None
         if answer.returncode not in (0, 1):  # 1: nothing is ignored
@@ -163,9 +195,13 @@ class ObjectReader:
         """
         command = [*_command(self._private), "-c", "core.commitGraph=false", *words]
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=self._environment, cwd=self._private,
-        ) as process:  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            cwd=self._private,
+        ) as process:
             timer = threading.Timer(max(0.0, self._deadline - time.monotonic()), process.kill)
             timer.daemon = True
             timer.start()
@@ -266,9 +302,14 @@ def new_hasher(object_format: str, kind: str, size_bytes: int) -> hashlib._Hash:
 def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
     """Return the keys and values of a git configuration text, includes not followed, in order."""
     answer = subprocess.run(
-        [git_program(), "config", "--file", "-", "--no-includes", "--null", "--list"], input=text, capture_output=True,
-        env=_clean_environment(private_cwd), cwd=private_cwd, timeout=5, check=False,
-    )  # fmt: skip
+        [git_program(), "config", "--file", "-", "--no-includes", "--null", "--list"],
+        input=text,
+        capture_output=True,
+        env=_clean_environment(private_cwd),
+        cwd=private_cwd,
+        timeout=5,
+        check=False,
+    )
     if answer.returncode != 0:
         raise EvidenceError(f"git cannot read the configuration: {shown(answer.stderr.strip()[:200])}")
     pairs = (item.decode("utf-8", "surrogateescape").partition("\n") for item in answer.stdout.split(b"\0") if item)
@@ -285,7 +326,7 @@ def effective_value(gitdir: str, key: str) -> str | None:
     try:
         answer = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False, cwd="/", env=clean
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         raise EvidenceError("git took too long to read the configuration, is there a FIFO among its files?") from None
     if answer.returncode not in (0, 1):  # 1: not set
@@ -303,18 +344,30 @@ def _environment(git: GitDir, private: str, quarantine: str | None = None) -> di
         return {**_clean_environment(private), "GIT_OBJECT_DIRECTORY": git.objects}
     borrowed = '"' + git.objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return {
-        **_clean_environment(private), "GIT_OBJECT_DIRECTORY": quarantine, "GIT_ALTERNATE_OBJECT_DIRECTORIES": borrowed,
-    }  # fmt: skip
+        **_clean_environment(private),
+        "GIT_OBJECT_DIRECTORY": quarantine,
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": borrowed,
+    }
 
 
 def _clean_environment(home: str) -> Mapping[str, str]:
     # INVARIANT I92: git gets an environment made here; no variable of the job or of the launcher reaches it.
     return {
-        "PATH": os.defpath, "HOME": home, "XDG_CONFIG_HOME": home, "LC_ALL": "C",
-        "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_CEILING_DIRECTORIES": "/", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1",
-        "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_PAGER": "cat", "GIT_FLUSH": "1",
-    }  # fmt: skip
+        "PATH": os.defpath,
+        "HOME": home,
+        "XDG_CONFIG_HOME": home,
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": "/",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_PAGER": "cat",
+        "GIT_FLUSH": "1",
+    }
 
 
 def git_program() -> str:

@@ -20,10 +20,14 @@ ALLOWED, BAD_INPUT, UNAVAILABLE, DENIED, CONFIGURATION = 0, 65, 69, 77, 78
 """sysexits(3): EX_DATAERR, EX_UNAVAILABLE, EX_NOPERM, EX_CONFIG. No other code leaves a hook."""
 
 _CODES: tuple[tuple[type[PolicyGuardError], int], ...] = (
-    (RequestError, BAD_INPUT), (PolicyError, CONFIGURATION), (PolicyErrors, CONFIGURATION),
-    (ConfigurationError, CONFIGURATION), (SigningError, CONFIGURATION), (AuditError, UNAVAILABLE),
+    (RequestError, BAD_INPUT),
+    (PolicyError, CONFIGURATION),
+    (PolicyErrors, CONFIGURATION),
+    (ConfigurationError, CONFIGURATION),
+    (SigningError, CONFIGURATION),
+    (AuditError, UNAVAILABLE),
     (EvidenceError, UNAVAILABLE),
-)  # fmt: skip
+)
 
 
 def decision_data(decision: Decision) -> dict[str, Any]:

@@ -132,13 +132,18 @@ def open_guard(options: HookOptions) -> Guard:
     """Return the guard these options describe."""
     for name in _PATHS:
         if not getattr(options, name):
-            raise ConfigurationError(f"--{name} is missing, expected a path",
-                                     help=f"give --{name}, or `{name}:` in a policyguard.yaml")  # fmt: skip
+            raise ConfigurationError(
+                f"--{name} is missing, expected a path", help=f"give --{name}, or `{name}:` in a policyguard.yaml"
+            )
     return Guard.open(
-        str(options.policies), key=str(options.key), log=str(options.log),
-        audience=options.audience or DEFAULT_AUDIENCE, lifetime_s=options.lifetime_s, collectors=collectors(options),
+        str(options.policies),
+        key=str(options.key),
+        log=str(options.log),
+        audience=options.audience or DEFAULT_AUDIENCE,
+        lifetime_s=options.lifetime_s,
+        collectors=collectors(options),
         passphrase=_passphrase(),
-    )  # fmt: skip
+    )
 
 
 def collectors(options: HookOptions) -> Collectors:
@@ -151,8 +156,9 @@ def collectors(options: HookOptions) -> Collectors:
     path, files = import_module("pathlib").Path, import_module("policyguard.evidence.approvals.collectors").ReviewFiles
     found: Collectors = import_module("policyguard.hooks.reviewing").hook_collectors(
         files(**{name: path(text) for name, text in review.items()}, signed_only=options.signed_only),
-        options.observed, look=options.look,
-    )  # fmt: skip
+        options.observed,
+        look=options.look,
+    )
     return found
 
 
@@ -160,9 +166,13 @@ def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> N
     """Log that this request was refused undecided, where key and log are known; only a failure pays for the import."""
     if options.key and options.log:
         import_module("policyguard.hooks.launcher.refusals").log_undecided(
-            request, problem, key=options.key, log=options.log, audience=options.audience or DEFAULT_AUDIENCE,
+            request,
+            problem,
+            key=options.key,
+            log=options.log,
+            audience=options.audience or DEFAULT_AUDIENCE,
             passphrase=_passphrase(),
-        )  # fmt: skip
+        )
 
 
 def _passphrase() -> bytes | None:
@@ -182,9 +192,12 @@ def _completed(options: HookOptions) -> HookOptions:
     added = {name: str(getattr(found, name)) for name in names if getattr(found, name) is not None}
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return HookOptions(
-        **{**added, **given}, lifetime_s=found.lifetime_s, observed=options.observed, look=options.look,
+        **{**added, **given},
+        lifetime_s=found.lifetime_s,
+        observed=options.observed,
+        look=options.look,
         signed_only=found.signed_commits,
-    )  # fmt: skip
+    )
 
 
 def _refusal(problem: PolicyGuardError) -> dict[str, Any]:

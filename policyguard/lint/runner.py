@@ -117,8 +117,17 @@ def _about_suppressions(
     for suppression in written:
         message = suppression.problem or _needless(suppression, used, ran)
         if message is not None:
-            found.append(Finding(code=rule.code, name=rule.name, severity=rule.severity, span=suppression.span,
-                                 message=message, help=rule.help, fixable=rule.fixable))  # fmt: skip
+            found.append(
+                Finding(
+                    code=rule.code,
+                    name=rule.name,
+                    severity=rule.severity,
+                    span=suppression.span,
+                    message=message,
+                    help=rule.help,
+                    fixable=rule.fixable,
+                )
+            )
     return found
 
 

@@ -18,34 +18,141 @@ START_VERBS = frozenset({"submit", "launch", "start", "run", "resize", "scale"})
 READ_VERBS = frozenset({"read", "list", "get", "view", "show", "describe", "search"})
 DESTROY_VERBS = frozenset({"delete", "destroy", "purge", "overwrite", "erase", "wipe", "truncate", "write"})
 EXPORT_VERBS = frozenset({"export", "publish", "download", "upload", "egress", "share", "release"})
-CHANGE_VERBS = frozenset({
-    "write", "update", "edit", "change", "set", "create", "add", "grant", "assign", "bind", "approve", "rotate",
-    "delete", "remove", "revoke", "push", "merge", "import", "administer", "manage",
-})  # fmt: skip
+CHANGE_VERBS = frozenset(
+    {
+        "write",
+        "update",
+        "edit",
+        "change",
+        "set",
+        "create",
+        "add",
+        "grant",
+        "assign",
+        "bind",
+        "approve",
+        "rotate",
+        "delete",
+        "remove",
+        "revoke",
+        "push",
+        "merge",
+        "import",
+        "administer",
+        "manage",
+    }
+)
 
 DATA_TYPES = frozenset({"checkpoint", "checkpoints", "weights", "model", "dataset", "datasets", "artifact", "adapter"})
-POWER_TYPES = frozenset({
-    "policy", "policies", "role", "roles", "binding", "bindings", "quorum", "quorums", "approval", "approvals",
-    "person", "persons", "trust", "key", "keys", "permission", "permissions",
-})  # fmt: skip
+POWER_TYPES = frozenset(
+    {
+        "policy",
+        "policies",
+        "role",
+        "roles",
+        "binding",
+        "bindings",
+        "quorum",
+        "quorums",
+        "approval",
+        "approvals",
+        "person",
+        "persons",
+        "trust",
+        "key",
+        "keys",
+        "permission",
+        "permissions",
+    }
+)
 POLICY_PLACES = frozenset({"policy", "policies", "policyguard", "trust", "authz"})
 REPOSITORY_TYPES = frozenset({"repository", "repositories", "repo", "branch", "ref", "path", "file", "environment"})
 WORKLOADS = frozenset({"job", "workload", "service", "runner", "worker", "bot", "pipeline", "node", "agent"})
 
 QUANTITIES = frozenset({"gpu", "gpus", "node", "nodes", "hours", "gpuhours", "accelerators", "devices", "tpus"})
-MEASURES = frozenset({
-    "memory", "mem", "size", "duration", "timeout", "disk", "storage", "walltime", "bandwidth", "age", "lifetime",
-    "budget", "cost", "ram", "vram", "quota", "interval", "period",
-})  # fmt: skip
-UNITS = frozenset({
-    "s", "ms", "us", "ns", "sec", "secs", "seconds", "second", "min", "mins", "minutes", "minute", "h", "hours", "hour",
-    "days", "day", "d", "bytes", "byte", "b", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib", "percent", "pct",
-    "usd", "eur", "cents", "count", "mbps", "gbps", "bps", "tokens", "steps", "bits",
-})  # fmt: skip
-CLASSES = frozenset({
-    "class", "classification", "sensitivity", "license", "licence", "visibility", "public", "tier", "confidentiality",
-    "released", "destination", "export",
-})  # fmt: skip
+MEASURES = frozenset(
+    {
+        "memory",
+        "mem",
+        "size",
+        "duration",
+        "timeout",
+        "disk",
+        "storage",
+        "walltime",
+        "bandwidth",
+        "age",
+        "lifetime",
+        "budget",
+        "cost",
+        "ram",
+        "vram",
+        "quota",
+        "interval",
+        "period",
+    }
+)
+UNITS = frozenset(
+    {
+        "s",
+        "ms",
+        "us",
+        "ns",
+        "sec",
+        "secs",
+        "seconds",
+        "second",
+        "min",
+        "mins",
+        "minutes",
+        "minute",
+        "h",
+        "hours",
+        "hour",
+        "days",
+        "day",
+        "d",
+        "bytes",
+        "byte",
+        "b",
+        "kb",
+        "mb",
+        "gb",
+        "tb",
+        "kib",
+        "mib",
+        "gib",
+        "tib",
+        "percent",
+        "pct",
+        "usd",
+        "eur",
+        "cents",
+        "count",
+        "mbps",
+        "gbps",
+        "bps",
+        "tokens",
+        "steps",
+        "bits",
+    }
+)
+CLASSES = frozenset(
+    {
+        "class",
+        "classification",
+        "sensitivity",
+        "license",
+        "licence",
+        "visibility",
+        "public",
+        "tier",
+        "confidentiality",
+        "released",
+        "destination",
+        "export",
+    }
+)
 
 EXCEPTION_WORDS = frozenset({"exception", "exemption", "waiver", "temporary", "temporarily", "interim", "workaround"})
 _BREAK_GLASS = frozenset({("break", "glass"), ("emergency", "access"), ("emergency", "override")})

@@ -92,8 +92,10 @@ class Request(msgspec.Struct, frozen=True):
         top = _object(data, "$", required=("subject", "action", "resource"), optional=("context",))
         action = _object(top["action"], "$.action", required=("name",), optional=("properties",))
         if action.get("properties"):
-            raise RequestError("found properties of an action, expected none; put them on the resource or the context",
-                               path="$.action.properties")  # fmt: skip
+            raise RequestError(
+                "found properties of an action, expected none; put them on the resource or the context",
+                path="$.action.properties",
+            )
         return cls(
             _entity_of(top["subject"], "$.subject"),
             _action(action["name"]),

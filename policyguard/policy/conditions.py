@@ -71,8 +71,12 @@ def _condition(rule: Rule, when: Scalar, checker: _Memory, problems: Problems) -
     # One rule is one tree: types of another shape under the same text would be judged by the wrong code.
     if any(other != first for other in others):
         listed = ", ".join(f"`{type_}`" for type_ in outcomes)
-        problems.add(when, "PG104", f"condition means different things for {listed}, expected one meaning",
-                     "write one rule for each resource type")  # fmt: skip
+        problems.add(
+            when,
+            "PG104",
+            f"condition means different things for {listed}, expected one meaning",
+            "write one rule for each resource type",
+        )
         return None
     if not _polarity(first, rule.effect, when, problems):
         return None

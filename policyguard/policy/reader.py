@@ -36,8 +36,13 @@ _TAB_INDENT = re.compile("^ *\t", re.MULTILINE)
 _DIRECTIVE = re.compile("^%", re.MULTILINE)
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[-+]\d\d:\d\d)", re.ASCII)
 _STYLES: dict[str | None, Style] = {
-    None: "plain", "": "plain", "'": "single", '"': "double", "|": "literal", ">": "folded",
-}  # fmt: skip
+    None: "plain",
+    "": "plain",
+    "'": "single",
+    '"': "double",
+    "|": "literal",
+    ">": "folded",
+}
 
 
 def read(data: bytes | str, file: str) -> list[Node]:

@@ -26,9 +26,12 @@ def check_roles(roles: MappingOf[str, Role], problems: Problems) -> dict[str, fr
 
 
 def _close(
-    start: str, roles: MappingOf[str, Role], closed: dict[str, frozenset[str]], depth: dict[str, int],
+    start: str,
+    roles: MappingOf[str, Role],
+    closed: dict[str, frozenset[str]],
+    depth: dict[str, int],
     problems: Problems,
-) -> None:  # fmt: skip
+) -> None:
     """Close one role over inheritance, depth first with an explicit path, so that no chain is too long to judge."""
     path: list[str] = [start] if start not in closed else []
     on_path = set(path)
@@ -55,8 +58,13 @@ def _close(
         on_path.discard(path.pop())
 
 
-def check_references(documents: Iterable[Document], roles: Collection[str], quorums: Collection[str],
-                     subject_types: Collection[str] | None, problems: Problems) -> None:  # fmt: skip
+def check_references(
+    documents: Iterable[Document],
+    roles: Collection[str],
+    quorums: Collection[str],
+    subject_types: Collection[str] | None,
+    problems: Problems,
+) -> None:
     """Report every role, quorum and subject type that is named and that no document declares."""
     declared = {"role": ("PG503", roles), "quorum": ("PG503", quorums), "subject type": ("PG102", subject_types)}
     for document in documents:
@@ -96,15 +104,22 @@ def check_persons(persons: Iterable[Person], problems: Problems) -> dict[str, st
             for thing in things:
                 other = owner.setdefault((what, thing), person.id)
                 if other != person.id:
-                    problems.add(person.span, "PG510", f"{what} `{thing}` belongs to `{other}` and to `{person.id}`, "
-                                 "expected one person")  # fmt: skip
+                    problems.add(
+                        person.span,
+                        "PG510",
+                        f"{what} `{thing}` belongs to `{other}` and to `{person.id}`, expected one person",
+                    )
     return {thing: person for (what, thing), person in owner.items() if what == "account"}
 
 
 def check_separation(
-    exclusions: Iterable[Exclusion], bindings: Iterable[Binding], closed: MappingOf[str, frozenset[str]],
-    person_of: MappingOf[str, str], roles: MappingOf[str, Role], problems: Problems,
-) -> None:  # fmt: skip
+    exclusions: Iterable[Exclusion],
+    bindings: Iterable[Binding],
+    closed: MappingOf[str, frozenset[str]],
+    person_of: MappingOf[str, str],
+    roles: MappingOf[str, Role],
+    problems: Problems,
+) -> None:
     """Report whoever may hold, at one time and in one domain, roles that exclude each other.
 
     This is static separation of duty (NIST RBAC). Accounts of one person count together, and a binding to every domain
@@ -128,9 +143,12 @@ def check_separation(
 
 
 def _separate(
-    holder: str, bindings: list[Binding], exclusion: Exclusion, brings: MappingOf[str, frozenset[str]],
+    holder: str,
+    bindings: list[Binding],
+    exclusion: Exclusion,
+    brings: MappingOf[str, frozenset[str]],
     problems: Problems,
-) -> None:  # fmt: skip
+) -> None:
     """Report the first binding that completes a forbidden set: sets only grow where a window opens."""
     if len(bindings) < 2:
         return
@@ -142,8 +160,11 @@ def _separate(
             held = frozenset[str]().union(*(brings[other.role] for other in here if _in_force(other, at)))
             if len(held) >= exclusion.limit and not any(len(brings[b.role]) >= exclusion.limit for b in here):
                 where = "every domain" if domain == ANY_DOMAIN else f"domain `{domain}`"
-                problems.add(binding.span, "PG506", f"`{holder}` would hold {_listed(held)} in {where}, which "
-                             f"`{exclusion.name}` keeps apart")  # fmt: skip
+                problems.add(
+                    binding.span,
+                    "PG506",
+                    f"`{holder}` would hold {_listed(held)} in {where}, which `{exclusion.name}` keeps apart",
+                )
                 return
 
 

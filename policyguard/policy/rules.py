@@ -124,8 +124,11 @@ def _together(body: dict[str, Any], node: Mapping, problems: Problems) -> bool:
     if (key := node.key("subjects")) is not None and node.get("roles") is not None:
         problems.add(key, "PG003", "found `roles` and `subjects` in one rule, expected one of them", "write two rules")
     if (reason := body.get("reason")) is not None and reason.split(".")[0] in ("engine", "rule", "needs_approval"):
-        problems.add(node.get("reason") or node, "PG003",
-                     f"reason `{reason}` starts like the engine's own, expected another word first")  # fmt: skip
+        problems.add(
+            node.get("reason") or node,
+            "PG003",
+            f"reason `{reason}` starts like the engine's own, expected another word first",
+        )
     return len(problems.errors) == before
 
 
@@ -137,9 +140,14 @@ def _condition(node: Mapping, problems: Problems) -> Scalar | None:
 
 
 def _resolve(
-    actions: list[tuple[str, Node]], types: list[tuple[str, Node]], pattern: str | None, scope: str | None,
-    node: Mapping, schema: Schema | None, problems: Problems,
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:  # fmt: skip
+    actions: list[tuple[str, Node]],
+    types: list[tuple[str, Node]],
+    pattern: str | None,
+    scope: str | None,
+    node: Mapping,
+    schema: Schema | None,
+    problems: Problems,
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Return the actions and the resource types that are meant, sorted; None when a name is not declared."""
     if schema is None:
         return (), ()
@@ -167,9 +175,13 @@ def _resolve(
 
 
 def _applicable(
-    actions: list[tuple[str, Node]], types: list[tuple[str, Node]], offered: set[str], wanted: set[str],
-    schema: Schema, problems: Problems,
-) -> None:  # fmt: skip
+    actions: list[tuple[str, Node]],
+    types: list[tuple[str, Node]],
+    offered: set[str],
+    wanted: set[str],
+    schema: Schema,
+    problems: Problems,
+) -> None:
     """Report an action that none of the types offers, and a type that offers none of the actions."""
     for action, place in actions:
         if action != STAR and action not in offered:
@@ -180,9 +192,14 @@ def _applicable(
 
 
 def _pattern_fits(
-    pattern: str | None, scope: str | None, types: tuple[str, ...], any_type: bool, node: Mapping, schema: Schema,
+    pattern: str | None,
+    scope: str | None,
+    types: tuple[str, ...],
+    any_type: bool,
+    node: Mapping,
+    schema: Schema,
     problems: Problems,
-) -> None:  # fmt: skip
+) -> None:
     """Report a pattern that no id of a type can match, and a scope over a type that belongs to no domain."""
     resources = node.get("resources")
     place = resources.get("id") if isinstance(resources, Mapping) else None
@@ -195,8 +212,12 @@ def _pattern_fits(
         if problem is not None and place is not None and not any_type:
             problems.add(place, "PG102", problem)
         if scope is not None and where is None and not any_type:
-            problems.add(node, "PG508", f"resource type `{name_}` belongs to no domain, expected no rule about it in a "
-                         f"document with scope `{scope}`")  # fmt: skip
+            problems.add(
+                node,
+                "PG508",
+                f"resource type `{name_}` belongs to no domain, expected no rule about it in a "
+                f"document with scope `{scope}`",
+            )
         if problem is None and pattern is not None and where is not None and scope is not None:
             _own_domain(pattern.split("/"), where, scope, place, problems)
     if any_type and not fitting and place is not None:

@@ -26,7 +26,7 @@ _AMBIGUOUS = re.compile(
       | [0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}.*)?
       | = )""",
     re.ASCII | re.VERBOSE,
-)  # fmt: skip
+)
 _MAY_BE_OTHER = re.compile(r"[-+.=~0-9]|[tTfFnNyYoO]", re.ASCII)
 
 MAX_DIGITS = 17

@@ -34,10 +34,34 @@ ASSURANCES = {assurance.word: assurance for assurance in Assurance}
 _NAME = r"[a-z][a-z0-9_]{0,62}"
 _VERB = r"[a-z][a-z0-9_-]{0,62}"
 _SIMPLE = ("bool", "int", "string", "timestamp", "duration")
-_RESERVED = frozenset((
-    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
-    "namespace", "null", "package", "return", "true", "var", "void", "while", "id", "type", "domain",
-))  # fmt: skip
+_RESERVED = frozenset(
+    (
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "false",
+        "for",
+        "function",
+        "if",
+        "import",
+        "in",
+        "let",
+        "loop",
+        "namespace",
+        "null",
+        "package",
+        "return",
+        "true",
+        "var",
+        "void",
+        "while",
+        "id",
+        "type",
+        "domain",
+    )
+)
 """The reserved words of the CEL specification (section Syntax) and the built-in attributes."""
 
 MAX_TYPE_DEPTH = 4
@@ -109,10 +133,12 @@ def bind_schema(fields: dict[str, Any], node: Node, problems: Problems) -> Schem
             problems.add(key, "PG510", f"record `{name_}` has the name of a built-in type, expected another")
         records[name_] = _attributes(body.get("attributes"), names, problems, record=True)
     _no_endless_records(records, problems)
-    subjects = {name_: _subject(name_, key, body, names, problems)
-                for name_, key, (body, _) in fields.get("subjects", [])}  # fmt: skip
-    resources = {name_: _resource(name_, key, body, names, problems)
-                 for name_, key, (body, _) in fields.get("resources", [])}  # fmt: skip
+    subjects = {
+        name_: _subject(name_, key, body, names, problems) for name_, key, (body, _) in fields.get("subjects", [])
+    }
+    resources = {
+        name_: _resource(name_, key, body, names, problems) for name_, key, (body, _) in fields.get("resources", [])
+    }
     _something(fields, subjects, resources, node, problems)
     _declared_verbs(fields, resources, problems)
     _subjects_agree(subjects, problems)
@@ -255,9 +281,12 @@ def _record_in(type_: ValueType) -> str | None:
 
 
 def _something(
-    fields: dict[str, Any], subjects: dict[str, EntityType], resources: dict[str, EntityType], node: Node,
+    fields: dict[str, Any],
+    subjects: dict[str, EntityType],
+    resources: dict[str, EntityType],
+    node: Node,
     problems: Problems,
-) -> None:  # fmt: skip
+) -> None:
     for what, found in (("subjects", subjects), ("resources", resources)):
         if fields.get(what) == [] and not found:
             problems.add(node, "PG003", f"`{what}` is empty, expected at least one type")
@@ -279,5 +308,9 @@ def _subjects_agree(subjects: dict[str, EntityType], problems: Problems) -> None
         for attribute in subject.attributes.values():
             other, earlier = first.setdefault(attribute.name, (subject.name, attribute))
             if earlier.type != attribute.type:
-                problems.add(attribute.span, "PG104", f"attribute `{attribute.name}` has type `{attribute.type}`, "
-                             f"expected `{earlier.type}` as in subject type `{other}`")  # fmt: skip
+                problems.add(
+                    attribute.span,
+                    "PG104",
+                    f"attribute `{attribute.name}` has type `{attribute.type}`, "
+                    f"expected `{earlier.type}` as in subject type `{other}`",
+                )

@@ -31,16 +31,25 @@ from policyguard.scan.source import Cursor, Source, Truncated
 
 _NPY = b"\x93NUMPY"
 _OPAQUE = {
-    b"ggjt": "ggml", b"\x7fELF": "executable", b"MZ": "executable",
-    b"\xca\xfe\xba\xbe": "executable", b"\xcf\xfa\xed\xfe": "executable", b"SQLite format 3\0": "sqlite",
+    b"ggjt": "ggml",
+    b"\x7fELF": "executable",
+    b"MZ": "executable",
+    b"\xca\xfe\xba\xbe": "executable",
+    b"\xcf\xfa\xed\xfe": "executable",
+    b"SQLite format 3\0": "sqlite",
     b"Rar!": "rar",
-    b"%PDF": "pdf", b"<?xml": "xml",
-}  # fmt: skip
+    b"%PDF": "pdf",
+    b"<?xml": "xml",
+}
 """Known formats that this scanner names and does not read: never clean."""
 _READ = {
-    PARQUET: scan_parquet, ENCRYPTED: scan_parquet, FILE_MAGIC: scan_arrow, CONTINUATION: scan_arrow, GGUF: scan_gguf,
+    PARQUET: scan_parquet,
+    ENCRYPTED: scan_parquet,
+    FILE_MAGIC: scan_arrow,
+    CONTINUATION: scan_arrow,
+    GGUF: scan_gguf,
     HDF5: scan_hdf5,
-}  # fmt: skip
+}
 """Formats that their first bytes name and that are walked to their last."""
 _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 _PICKLED = {"pickle", "joblib", "torch_legacy", "torch_tar"}

@@ -31,13 +31,24 @@ from policyguard.scan.source import FileSource, Truncated
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CODES = {
-    errno.ENOENT: "ckpt.missing", errno.ENOTDIR: "ckpt.missing", errno.ELOOP: "ckpt.symlink",
-    errno.ENXIO: "ckpt.not_regular", errno.EISDIR: "ckpt.not_regular",
-}  # fmt: skip
+    errno.ENOENT: "ckpt.missing",
+    errno.ENOTDIR: "ckpt.missing",
+    errno.ELOOP: "ckpt.symlink",
+    errno.ENXIO: "ckpt.not_regular",
+    errno.EISDIR: "ckpt.not_regular",
+}
 _PROMISES = {
-    ".safetensors": "safetensors", ".npy": "npy", ".npz": "npz", ".gguf": "gguf", ".parquet": "parquet",
-    ".arrow": "arrow", ".feather": "arrow", ".onnx": "onnx", ".h5": "hdf5", ".hdf5": "hdf5",
-}  # fmt: skip
+    ".safetensors": "safetensors",
+    ".npy": "npy",
+    ".npz": "npz",
+    ".gguf": "gguf",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".onnx": "onnx",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+}
 """Suffixes of formats that are no pickle and no archive, and the one format that keeps the promise."""
 _UNDECIDED = ("unknown", "empty", "lfs_pointer")
 

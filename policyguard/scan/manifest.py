@@ -57,9 +57,15 @@ def manifest_of(
     if not resources:
         raise EvidenceError(f"`{os.fspath(folder)}`: found no files, expected at least one")
     manifest = Manifest(
-        name=_shown_name(Path(folder)), resources=resources, producer=producer, run=run, step=step, created_at=now,
-        previous=None if previous is None else previous.digest, data_class=data_class,
-    )  # fmt: skip
+        name=_shown_name(Path(folder)),
+        resources=resources,
+        producer=producer,
+        run=run,
+        step=step,
+        created_at=now,
+        previous=None if previous is None else previous.digest,
+        data_class=data_class,
+    )
     if previous is not None:
         check_follows(manifest, previous)
     return manifest
@@ -176,8 +182,15 @@ def check_chain(manifests: Sequence[Manifest]) -> None:
 
 
 __all__ = [
-    "MANIFEST_NAME", "MAX_MANIFEST_BYTES", "PREDICATE_TYPE", "Manifest", "check_chain", "check_files", "check_follows",
+    "MANIFEST_NAME",
+    "MAX_MANIFEST_BYTES",
+    "PREDICATE_TYPE",
+    "Manifest",
+    "check_chain",
+    "check_files",
+    "check_follows",
     "check_origin",
     "manifest_of",
-    "sign_manifest", "verify_manifest",
-]  # fmt: skip
+    "sign_manifest",
+    "verify_manifest",
+]

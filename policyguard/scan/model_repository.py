@@ -29,8 +29,14 @@ REVISION = re.compile(r"[0-9a-f]{40}")
 """A commit; a branch or tag can be moved after it was reviewed."""
 
 _CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib", ".ipynb", ".sh", ".cu", ".cpp")
-_KERNEL_KEYS = {"attn_implementation", "_attn_implementation", "_attn_implementation_internal", "kernel_config",
-                "experts_implementation", "_experts_implementation"}  # fmt: skip
+_KERNEL_KEYS = {
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "kernel_config",
+    "experts_implementation",
+    "_experts_implementation",
+}
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?(?::[\w.-]+)?", re.ASCII)
 _BUILTIN_KERNELS = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "paged_attention"}
 
@@ -68,10 +74,15 @@ class HubRepository:
     def to_value(self) -> FrozenMap:
         """Return the repository as a fact value."""
         return FrozenMap(
-            path=self.path, revision=self.revision, remote_code=self.remote_code,
-            foreign_code=self.foreign_code, code_files=self.code_files, kernels=self.kernels,
-            imports=self.imports, problems=self.problems,
-        )  # fmt: skip
+            path=self.path,
+            revision=self.revision,
+            remote_code=self.remote_code,
+            foreign_code=self.foreign_code,
+            code_files=self.code_files,
+            kernels=self.kernels,
+            imports=self.imports,
+            problems=self.problems,
+        )
 
 
 def is_pinned(revision: str | None) -> bool:
@@ -98,10 +109,15 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
             except EvidenceError as problem:
                 problems.append(f"{name}: {problem.message}")
     return HubRepository(
-        path=shown(os.fspath(root)), revision=revision_of(root), code_files=tuple(code),
-        own_code=tuple(entries["own"]), foreign_code=tuple(entries["foreign"]), kernels=tuple(entries["kernel"]),
-        imports=tuple(entries["import"]), problems=tuple(problems),
-    )  # fmt: skip
+        path=shown(os.fspath(root)),
+        revision=revision_of(root),
+        code_files=tuple(code),
+        own_code=tuple(entries["own"]),
+        foreign_code=tuple(entries["foreign"]),
+        kernels=tuple(entries["kernel"]),
+        imports=tuple(entries["import"]),
+        problems=tuple(problems),
+    )
 
 
 def revision_of(root: Path) -> str:

@@ -15,9 +15,15 @@ from policyguard.errors import ConfigurationError
 from policyguard.scan.findings import CheckpointScan, Reason, Verdict, shown
 
 _SUFFIXES = {
-    "pickle": ".pkl", "joblib": ".pkl", "torch_zip": ".pt", "torch_legacy": ".pt", "npy": ".npy", "npz": ".npz",
-    "zip": ".zip", "7z": ".7z",
-}  # fmt: skip
+    "pickle": ".pkl",
+    "joblib": ".pkl",
+    "torch_zip": ".pt",
+    "torch_legacy": ".pt",
+    "npy": ".npy",
+    "npz": ".npz",
+    "zip": ".zip",
+    "7z": ".7z",
+}
 """It goes by suffix where we go by content: it is told the suffix of what the file is."""
 
 

@@ -132,16 +132,27 @@ class Lab:
         """Return what a lead would sign for this very request; `changes` replace parts of it."""
         sought = self.sought
         parts: dict[str, object] = {
-            "subjects": {**sought.found, "request": sought.request_digest}, "action": "job:submit",
-            "resource": "job:team/vision/run-19", "approver": f"user:{who}", "reason": "reviewed",
-            "approved_at": NOW - HOUR, "expires": NOW + HOUR,
-        }  # fmt: skip
+            "subjects": {**sought.found, "request": sought.request_digest},
+            "action": "job:submit",
+            "resource": "job:team/vision/run-19",
+            "approver": f"user:{who}",
+            "reason": "reviewed",
+            "approved_at": NOW - HOUR,
+            "expires": NOW + HOUR,
+        }
         return approval_statement(**{**parts, **changes})  # type: ignore[arg-type]
 
     def put(
-        self, who: str, payload: bytes | None = None, *, key: str | None = None, namespace: str = NAMESPACE,
-        over: bytes | None = None, name: str | None = None, **changes: object,
-    ) -> Path:  # fmt: skip
+        self,
+        who: str,
+        payload: bytes | None = None,
+        *,
+        key: str | None = None,
+        namespace: str = NAMESPACE,
+        over: bytes | None = None,
+        name: str | None = None,
+        **changes: object,
+    ) -> Path:
         """Write an approval and its SSH signature as `ssh-keygen -Y sign` leaves them; `over` is what is signed."""
         content = self.statement(who, **changes).payload if payload is None else payload
         path = self.folder / f"{name or who}.json"

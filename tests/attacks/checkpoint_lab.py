@@ -179,10 +179,20 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "EXT1": lambda: b"\x80\x02\x82\x01.",
     "EXT2": lambda: b"\x80\x02\x83\x01\x00.",
     "EXT4": lambda: b"\x80\x02\x84\x01\x00\x00\x00.",
-    "a name taken from the memo": lambda: b"\x80\x04" + text("os") + b"\x94" + text("system") + b"\x940" + b"0"
-    + b"h\x00h\x01\x93" + text("x") + b"\x85R.",
-    "a name computed by a call": lambda: b"\x80\x04cbuiltins\nstr\n" + text("os") + b"\x85R"
-    + text("system") + b"\x93.",
+    "a name taken from the memo": lambda: (
+        b"\x80\x04"
+        + text("os")
+        + b"\x94"
+        + text("system")
+        + b"\x940"
+        + b"0"
+        + b"h\x00h\x01\x93"
+        + text("x")
+        + b"\x85R."
+    ),
+    "a name computed by a call": lambda: (
+        b"\x80\x04cbuiltins\nstr\n" + text("os") + b"\x85R" + text("system") + b"\x93."
+    ),
     "a name that is no text": lambda: b"\x80\x04K\x01K\x02\x93.",
     "a name from old 8-bit text": lambda: b"\x80\x02U\x02osU\x06system\x93Vx\n\x85R.",
     "a name with an escape that pickletools undoes": lambda: b"ccoll\\x65ctions\nOrderedDict\n)R.",
@@ -194,16 +204,19 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a persistent id": lambda: b"\x80\x02Vx\nQ.",
     "a persistent id as a line": lambda: b"Px\n.",
     "an unusual codec": lambda: b"c_codecs\nencode\n(Vx\nVevil\ntR.",
-    "a reader function passed on as a factory": lambda: b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n("
-    b"ctorch.storage\n_load_from_bytes\nctorch\nTensor\n(Vx\nt}tR.",
-    "a hostile pickle inside _load_from_bytes": lambda: b"\x80\x03ctorch.storage\n_load_from_bytes\nC"
-    + bytes([len(EVIL)]) + EVIL + b"\x85R.",
+    "a reader function passed on as a factory": lambda: (
+        b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(ctorch.storage\n_load_from_bytes\nctorch\nTensor\n(Vx\nt}tR."
+    ),
+    "a hostile pickle inside _load_from_bytes": lambda: (
+        b"\x80\x03ctorch.storage\n_load_from_bytes\nC" + bytes([len(EVIL)]) + EVIL + b"\x85R."
+    ),
     "a call before a broken end": lambda: EVIL[:-1] + b"\xff\xff",
     "a call and no end": lambda: EVIL[:-1],
     "a second pickle after a harmless one": lambda: pickle.dumps({"a": 1}) + EVIL,
     "bytes after the pickle": lambda: pickle.dumps({"a": 1}) + b"garbage",
-    "an argument over the end of its frame": lambda: b"\x80\x05\x95" + struct.pack("<Q", 2) + b"B"
-    + struct.pack("<I", 20) + b"\0" * 20 + b".",
+    "an argument over the end of its frame": lambda: (
+        b"\x80\x05\x95" + struct.pack("<Q", 2) + b"B" + struct.pack("<I", 20) + b"\0" * 20 + b"."
+    ),
     "values left behind": lambda: b"\x80\x04]" + b"2" * 150 + b".",
     "a frame in a frame": lambda: b"\x80\x05\x95" + struct.pack("<Q", 12) + b"N\x95" + struct.pack("<Q", 2) + b"0N.",
     "a billion references": lambda: b"\x80\x04]" + b"(" * 9 + b"N" + (b"2" * 9 + b"t") * 9 + b"a.",
@@ -215,10 +228,12 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "an encrypted harmless member": lambda: flagged(torch_zip(GOOD, **STORAGE), 0x1),
     "a patch-data bit": lambda: flagged(torch_zip(GOOD, **STORAGE), 0x20),
     "a strong-encryption bit": lambda: flagged(torch_zip(GOOD, **STORAGE), 0x40),
-    "a member renamed in its own header": lambda: patched(torch_zip(GOOD, **STORAGE), b"archive/data.pkl",
-                                                          b"archive/datA.pkl"),
-    "two members of one name": lambda: patched(zipped({"archive/data.pkl": GOOD, "archive/dat2.pkl": GOOD, **STORAGE}),
-                                               b"dat2.pkl", b"data.pkl", 2),
+    "a member renamed in its own header": lambda: patched(
+        torch_zip(GOOD, **STORAGE), b"archive/data.pkl", b"archive/datA.pkl"
+    ),
+    "two members of one name": lambda: patched(
+        zipped({"archive/data.pkl": GOOD, "archive/dat2.pkl": GOOD, **STORAGE}), b"dat2.pkl", b"data.pkl", 2
+    ),
     "two members that differ in case": lambda: zipped({"archive/data.pkl": GOOD, "archive/DATA.PKL": EVIL, **STORAGE}),
     "data.pkl in a second folder": lambda: zipped({"archive/data.pkl": GOOD, "other/data.pkl": EVIL, **STORAGE}),
     "junk before the archive": lambda: b"junk" * 8 + torch_zip(GOOD, **STORAGE),
@@ -238,8 +253,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a tar with a link": lambda: tarred({"a.npy": npy(b"\0" * 8, "<f8")}, link="model.pt"),
     "a tar in a zip": lambda: zipped({"a.tar": tarred({"model.pkl": EVIL})}),
     "a gzipped tar": lambda: gzip.compress(tarred({"model.pkl": EVIL})),
-    "torch's tar layout": lambda: tarred({"sys_info": pickle.dumps({}), "pickle": EVIL, "storages": pickle.dumps(0),
-                                          "tensors": pickle.dumps(0)}),
+    "torch's tar layout": lambda: tarred(
+        {"sys_info": pickle.dumps({}), "pickle": EVIL, "storages": pickle.dumps(0), "tensors": pickle.dumps(0)}
+    ),
     "torch's legacy layout": lambda: legacy(EVIL, []),
     "torch's legacy layout, storages that lie": lambda: legacy(GOOD, ["0"], struct.pack("<q", 1) + b"\0" * 4),
     "torch's legacy layout, bytes after": lambda: legacy(GOOD, ["0"], struct.pack("<q", 2) + b"\0" * 8 + EVIL),
@@ -258,20 +274,24 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "array bytes that are opcodes": joblib_polyglot,
     "safetensors with bytes behind": lambda: safetensors(b"{}", EVIL),
     "safetensors with a key twice": lambda: safetensors(
-        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
-        b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"),
+        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+        b"x",
+    ),
     "safetensors with a hole": lambda: safetensors(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xx"),
     "safetensors with an overlap": lambda: safetensors(
-        b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},'
-        b'"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"xx"),
+        b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}',
+        b"xx",
+    ),
     "safetensors with an unknown dtype": lambda: safetensors(
-        b'{"a":{"dtype":"OBJ","shape":[1],"data_offsets":[0,1]}}', b"x"),
+        b'{"a":{"dtype":"OBJ","shape":[1],"data_offsets":[0,1]}}', b"x"
+    ),
     "safetensors with a header beyond the file": lambda: struct.pack("<Q", 10**7) + b"{}" + b" " * 600,
     "a safetensors file that is also a pickle": safetensors_polyglot,
     "a tar whose first name is a pickle": lambda: tarred({"cos\nsystem\n(Vx\ntR.": b""}),
     "an array that ends as a zip": lambda: npy(torch_zip(EVIL), f"|S{len(torch_zip(EVIL))}"),
     "a safetensors file that ends as a zip": lambda: safetensors(
-        b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % ((len(torch_zip(EVIL)),) * 2), torch_zip(EVIL)),
+        b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % ((len(torch_zip(EVIL)),) * 2), torch_zip(EVIL)
+    ),
     "YAML that names Python": lambda: b"a: !!python/object/apply:os.system [x]\n",
     "a chat template that asks for a class": lambda: b'{"chat_template": "{{ m.__class__.__mro__ }}"}',
     "a chat template that spells its underscores": lambda: b'{"t": ["{{ m[\'\\\\x5f\\\\x5fclass\'] }}"]}',
@@ -286,7 +306,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "GGUF of nothing": lambda: b"GGUF" + b"\0" * 40,
     "random bytes": lambda: bytes(range(255, 0, -1)),
     "nothing": lambda: b"",
-}  # fmt: skip
+}
 
 CERTAIN = {name for name in HOSTILE if name.startswith(("a call of", "INST", "OBJ", "NEWOBJ", "EXT"))}
 """Those that must be called hostile, not merely unknown."""

@@ -57,8 +57,15 @@ def page(values: int = 1, data: bytes = b"\0\0\0\0", packed: int | None = None) 
 
 def chunk(at: int, size: int, values: int = 1, *more: tuple[int, Thrift], path: bytes = b"a") -> Thrift:
     column = record(
-        (1, integer(1)), (2, items(integer(0))), (3, items(binary(path))), (4, integer(0)), (5, integer(values, 6)),
-        (6, integer(size, 6)), (7, integer(size, 6)), (9, integer(at, 6)))  # fmt: skip
+        (1, integer(1)),
+        (2, items(integer(0))),
+        (3, items(binary(path))),
+        (4, integer(0)),
+        (5, integer(values, 6)),
+        (6, integer(size, 6)),
+        (7, integer(size, 6)),
+        (9, integer(at, 6)),
+    )
     return record(*sorted([(2, integer(0, 6)), (3, column), *more], key=lambda field: field[0]))
 
 
@@ -83,8 +90,13 @@ def parquet(
 ) -> bytes:
     body = page() if body is None else body
     pairs = items(*(record((1, binary(key)), (2, binary(value))) for key, value in notes))
-    fields = [(1, integer(2)), (2, tree or schema()), (3, integer(rows, 6)),
-              (4, groups or items(group(chunk(4, len(body))))), (5, pairs)]  # fmt: skip
+    fields = [
+        (1, integer(2)),
+        (2, tree or schema()),
+        (3, integer(rows, 6)),
+        (4, groups or items(group(chunk(4, len(body))))),
+        (5, pairs),
+    ]
     footer = record(*fields, *more)[1]
     return b"PAR1" + body + footer + struct.pack("<I", len(footer)) + b"PAR1"
 
@@ -141,8 +153,13 @@ def note(key: bytes, value: bytes) -> dict[int, Slot]:
 def arrow_field(*notes: tuple[bytes, bytes], children: int = 0) -> dict[int, Slot]:
     kind = {0: ("i", 64), 1: ("b", 1)}
     inner = [arrow_field() for _ in range(children)]
-    return {0: ("text", b"a"), 2: ("B", 2), 3: ("table", kind), 5: ("tables", inner),
-            6: ("tables", [note(*pair) for pair in notes])}  # fmt: skip
+    return {
+        0: ("text", b"a"),
+        2: ("B", 2),
+        3: ("table", kind),
+        5: ("tables", inner),
+        6: ("tables", [note(*pair) for pair in notes]),
+    }
 
 
 def arrow_schema(*fields: dict[int, Slot], notes: Sequence[tuple[bytes, bytes]] = ()) -> dict[int, Slot]:
@@ -168,8 +185,9 @@ def arrow_file(first: dict[int, Slot] | None = None, last: dict[int, Slot] | Non
     data = batch()
     at, head = 8 + len(start), len(data) - 8
     places = [struct.pack("<qi4xq", at, head, 8)] if blocks else []
-    footer = flat({0: ("h", 4), 1: ("table", last or first or arrow_schema()),
-                   3: ("<24s", [(place,) for place in places])})  # fmt: skip
+    footer = flat(
+        {0: ("h", 4), 1: ("table", last or first or arrow_schema()), 3: ("<24s", [(place,) for place in places])}
+    )
     return b"ARROW1\0\0" + start + data + END + footer + struct.pack("<i", len(footer)) + b"ARROW1"
 
 
@@ -260,20 +278,28 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "parquet: a column that is unpickled": lambda: with_schema(extension(b"arrow.py_extension_type", b"x")),
     "parquet: a column of pickled objects": lambda: with_schema(extension(b"ray.data.arrow_pickled_object")),
     "parquet: a type whose metadata is a pickle": lambda: with_schema(
-        extension(b"ray.data.arrow_tensor", b"\x80\x04" + EVIL)),
-    "parquet: a column inside a column that is unpickled": lambda: with_schema(arrow_schema(
-        {**arrow_field(), 5: ("tables", [arrow_field((EXTENSION, b"arrow.py_extension_type"))])})),
-    "parquet: one key twice": lambda: parquet([(b"ARROW:schema", base64.b64encode(message(arrow_schema()))),
-                                               (b"ARROW:schema", base64.b64encode(message(extension(b"x"))))]),
+        extension(b"ray.data.arrow_tensor", b"\x80\x04" + EVIL)
+    ),
+    "parquet: a column inside a column that is unpickled": lambda: with_schema(
+        arrow_schema({**arrow_field(), 5: ("tables", [arrow_field((EXTENSION, b"arrow.py_extension_type"))])})
+    ),
+    "parquet: one key twice": lambda: parquet(
+        [
+            (b"ARROW:schema", base64.b64encode(message(arrow_schema()))),
+            (b"ARROW:schema", base64.b64encode(message(extension(b"x")))),
+        ]
+    ),
     "parquet: a Java class": lambda: parquet([(b"parquet.avro.schema", b'{"a": {"java-class": "javax.X"}}')]),
     "parquet: data in a file elsewhere": lambda: parquet(groups=items(group(chunk(4, 9, 1, (1, binary(b"/etc/x")))))),
     "parquet: data above the folder": lambda: parquet(groups=items(group(chunk(4, 9, 1, (1, binary(b"../x")))))),
     "parquet: also a zip archive": lambda: parquet([(b"k", _unended(zipped({"a.pkl": EVIL})))]),
     "parquet: also an HDF5 file": lambda: parquet(
-        body=page(1, (b"\0" * (508 - len(page(1, b"\0" * 600)) + 600) + b"\x89HDF\r\n\x1a\n").ljust(600))),
+        body=page(1, (b"\0" * (508 - len(page(1, b"\0" * 600)) + 600) + b"\x89HDF\r\n\x1a\n").ljust(600))
+    ),
     "arrow: a column that is unpickled": lambda: arrow_file(extension(b"arrow.py_extension_type")),
     "arrow: a column that only the footer unpickles": lambda: arrow_file(
-        arrow_schema(), extension(b"arrow.py_extension_type")),
+        arrow_schema(), extension(b"arrow.py_extension_type")
+    ),
     "arrow: a footer of another schema": lambda: arrow_file(arrow_schema(), arrow_schema(arrow_field(children=1))),
     "arrow: a footer of other batches": lambda: arrow_file(blocks=False),
     "arrow: a stream that is unpickled": lambda: message(extension(b"arrow.py_extension_type")) + END,
@@ -286,14 +312,15 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "onnx: data above the folder": lambda: outside(b"../../secret"),
     "onnx: data above the folder, as Windows writes it": lambda: outside(b"..\\secret"),
     "onnx: data on another machine": lambda: outside(b"http://host/x"),
-    "onnx: two places of one data": lambda: onnx(tensor(
-        field(13, pair(b"location", b"a")), field(13, pair(b"location", b"b")), field(14, 1))),
+    "onnx: two places of one data": lambda: onnx(
+        tensor(field(13, pair(b"location", b"a")), field(13, pair(b"location", b"b")), field(14, 1))
+    ),
     "keras: a Lambda layer": lambda: keras(layer("Lambda", function=CODE)),
     "keras: bytecode below another layer": lambda: keras(layer("Dense", units=1, kernel_regularizer=CODE)),
     "keras: a function that fetches a file": lambda: keras(layer("function", "keras.utils", config="get_file")),
     "keras: a member that is a pickle": lambda: keras(layer("Dense"), **{"assets/a.pkl": EVIL}),
     "keras: a function of the system": lambda: keras(layer("function", "os", config="system")),
-}  # fmt: skip
+}
 """Must be hostile, not merely unknown."""
 
 BROKEN: dict[str, Callable[[], bytes]] = {
@@ -304,22 +331,24 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "parquet: a field twice": lambda: parquet((), (1, integer(1))),
     "parquet: a field of another type": lambda: parquet((), (6, integer(1))),
     "parquet: a struct in a struct without end": lambda: parquet(
-        tree=(9, b"\x1c" + record((10, (12, b"\x5c" * 60)))[1])),
+        tree=(9, b"\x1c" + record((10, (12, b"\x5c" * 60)))[1])
+    ),
     "parquet: a list of a billion": lambda: parquet(tree=(9, b"\xfc" + varint(10**9))),
     "parquet: a column outside of the file": lambda: parquet(groups=items(group(chunk(4, 10**6)))),
     "parquet: a column over the footer": lambda: parquet(groups=items(group(chunk(4, len(page()) + 4)))),
     "parquet: a column over the magic": lambda: parquet(groups=items(group(chunk(1, len(page()) + 3)))),
     "parquet: two columns in one place": lambda: parquet(
-        groups=items(group(chunk(4, len(page()))), group(chunk(4, len(page())))), rows=2),
+        groups=items(group(chunk(4, len(page()))), group(chunk(4, len(page())))), rows=2
+    ),
     "parquet: a page longer than its column": lambda: parquet(body=page(1, b"\0" * 4, 400)),
     "parquet: a page of negative length": lambda: parquet(body=page(1, b"\0" * 4, -4)),
     "parquet: pages of fewer values": lambda: parquet(groups=items(group(chunk(4, len(page()), 2)))),
-    "parquet: a column that the schema has not": lambda: parquet(
-        groups=items(group(chunk(4, len(page()), path=b"b")))),
+    "parquet: a column that the schema has not": lambda: parquet(groups=items(group(chunk(4, len(page()), path=b"b")))),
     "parquet: more rows than its groups": lambda: parquet(rows=2),
     "parquet: a schema that is no tree": lambda: parquet(tree=schema(children=3)),
     "parquet: bytes that no column has": lambda: parquet(
-        body=page() + EVIL, groups=items(group(chunk(4, len(page()))))),
+        body=page() + EVIL, groups=items(group(chunk(4, len(page()))))
+    ),
     "parquet: data in another file": lambda: parquet(groups=items(group(chunk(4, 9, 1, (1, binary(b"b.parquet")))))),
     "parquet: an encrypted footer": lambda: b"PARE" + parquet()[4:-4] + b"PARE",
     "parquet: encrypted columns": lambda: parquet((), (8, record((1, record())))),
@@ -333,8 +362,9 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "parquet: notes of pandas that are no JSON": lambda: parquet([(b"pandas", b"{")]),
     "arrow: a column of an unlisted type": lambda: arrow_file(extension(b"lab.type")),
     "arrow: a message longer than the file": lambda: b"\xff\xff\xff\xff\xff\xff\0\0" + b"\0" * 64,
-    "arrow: a body longer than the file": lambda: message(arrow_schema()) + message(
-        {0: ("q", 1)}, b"\0" * 8, 3, 800) + END,
+    "arrow: a body longer than the file": lambda: (
+        message(arrow_schema()) + message({0: ("q", 1)}, b"\0" * 8, 3, 800) + END
+    ),
     "arrow: a body of negative length": lambda: message(arrow_schema()) + message({0: ("q", 1)}, b"", 3, -8) + END,
     "arrow: a buffer outside of its body": lambda: message(arrow_schema()) + batch(8, 8) + END,
     "arrow: a second schema": lambda: message(arrow_schema()) * 2 + END,
@@ -367,11 +397,14 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "gguf: a template longer than is read": lambda: template(b"{{ x }}" * 2**19),
     "onnx: an operator of somebody's library": lambda: onnx(node(b"Op", b"lab"), domains=[b"", b"lab"]),
     "onnx: an operator that calls Python": lambda: onnx(
-        node(b"PythonOp", b"com.microsoft"), domains=[b"", b"com.microsoft"]),
+        node(b"PythonOp", b"com.microsoft"), domains=[b"", b"com.microsoft"]
+    ),
     "onnx: an operator that loads compiled code": lambda: onnx(
-        node(b"EPContext", b"com.microsoft"), domains=[b"", b"com.microsoft"]),
+        node(b"EPContext", b"com.microsoft"), domains=[b"", b"com.microsoft"]
+    ),
     "onnx: an operator in a graph in a node": lambda: onnx(
-        node(b"If", b"", field(5, field(6, node(b"Op", b"lab")))), domains=[b"", b"lab"]),
+        node(b"If", b"", field(5, field(6, node(b"Op", b"lab")))), domains=[b"", b"lab"]
+    ),
     "onnx: an operator of a domain that is not imported": lambda: onnx(node(b"Add", b"ai.onnx.ml")),
     "onnx: data in another file": lambda: outside(b"model.onnx.data"),
     "onnx: data outside without a place": lambda: onnx(tensor(field(14, 1))),
@@ -390,9 +423,10 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "keras: a model in another file": lambda: keras(layer("TFSMLayer", filepath="/x")),
     "keras: a vocabulary in a file": lambda: keras(layer("StringLookup", vocabulary="/etc/passwd")),
     "keras: weights that are none": lambda: keras(
-        layer("Dense"), **{"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 90}),
+        layer("Dense"), **{"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 90}
+    ),
     "hdf5: nothing behind the signature": lambda: b"\x89HDF\r\n\x1a\n",
-}  # fmt: skip
+}
 """Must not be clean."""
 
 
@@ -453,9 +487,10 @@ GOOD: dict[str, bytes] = {
     "gguf with a template": template(b"{% for m in messages[1:] %}{{ m['role'] | trim }}{{ loop.index }}{% endfor %}"),
     "onnx": onnx(),
     "onnx with a listed operator": onnx(node(b"FastGelu", b"com.microsoft"), domains=[b"", b"com.microsoft"]),
-    "onnx with its own function": onnx(node(b"Op", b"lab"), domains=[b"", b"lab"],
-                                       more=field(25, field(1, b"Op") + field(10, b"lab"))),
+    "onnx with its own function": onnx(
+        node(b"Op", b"lab"), domains=[b"", b"lab"], more=field(25, field(1, b"Op") + field(10, b"lab"))
+    ),
     "onnx with graphs in graphs": deep_graph(5),
     "keras": keras(layer("Dense", units=1)),
     "keras with a vocabulary": keras(layer("StringLookup", vocabulary=["a"])),
-}  # fmt: skip
+}

@@ -18,10 +18,16 @@ REQUEST = Request.of("user:mallory", "job:submit", "job:team/vision/run-17")
 def git(folder: Path, *arguments: str, stdin: bytes = b"", **variables: str) -> str:
     """Run real git with an identity and without this machine's configuration; return what it says."""
     environment = {
-        "PATH": os.environ["PATH"], "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@lab", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@lab",
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@lab",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@lab",
         **variables,
-    }  # fmt: skip
+    }
     done = subprocess.run(
         ["git", *arguments], cwd=folder, env=environment, input=stdin, capture_output=True, check=True
     )

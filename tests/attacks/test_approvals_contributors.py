@@ -86,10 +86,8 @@ WAYS: dict[str, tuple[Callable[[Lab], object], str]] = {
     "co-developer": (lambda lab: change(lab, "more\n\nCo-developed-by: C <carol@lab>"), "user:carol"),
     "signer": (lambda lab: signed(lab, "carol"), "user:carol"),
     "unknown author": (lambda lab: change(lab, GIT_AUTHOR_EMAIL="x@y"), "unknown:x@y"),
-    "second author line": (
-        lambda lab: raw_commit(lab, b"author C <carol@lab> 1 +0000\n" + PLAIN), "user:carol"
-    ),
-}  # fmt: skip
+    "second author line": (lambda lab: raw_commit(lab, b"author C <carol@lab> 1 +0000\n" + PLAIN), "user:carol"),
+}
 
 
 @pytest.mark.parametrize(("way", "account"), WAYS.values(), ids=WAYS)
@@ -106,12 +104,14 @@ UNREADABLE: dict[str, Callable[[Lab], object]] = {
     "an OpenPGP signature": lambda lab: raw_commit(lab, PLAIN + b"gpgsig -----BEGIN PGP SIGNATURE-----\n x\n"),
     "no author": lambda lab: raw_commit(lab, b"committer " + ALICE + b"\n"),
     "two addresses in one author": lambda lab: raw_commit(
-        lab, b"author A <a@lab> C <carol@lab> 1 +0000\ncommitter " + ALICE + b"\n"),
+        lab, b"author A <a@lab> C <carol@lab> 1 +0000\ncommitter " + ALICE + b"\n"
+    ),
     "an author that is no UTF-8": lambda lab: raw_commit(
-        lab, b"author A <\xff\xfe@lab> 1 +0000\ncommitter " + ALICE + b"\n"),
+        lab, b"author A <\xff\xfe@lab> 1 +0000\ncommitter " + ALICE + b"\n"
+    ),
     "a co-author without an address": lambda lab: change(lab, "more\n\nCo-authored-by: somebody"),
     "more co-authors than anybody reads": lambda lab: change(lab, "Co-authored-by: A <a@lab>\n" * 1001),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("way", UNREADABLE.values(), ids=UNREADABLE)

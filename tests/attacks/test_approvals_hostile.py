@@ -205,10 +205,12 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "an envelope signed for another purpose": ("approval.malformed", _envelope_signed_by("carol", kind="text/plain")),
     "an envelope that two signed": ("approval.malformed", _envelope_signed_by("carol", "mallory")),
     "by a key that was not yet carol's when it was signed": (
-        "approval.key_window", _window('valid-after="20300317174000Z"'),
+        "approval.key_window",
+        _window('valid-after="20300317174000Z"'),
     ),
     "by a key that is no longer carol's since it was signed": (
-        "approval.key_window", _window('valid-before="20300317174000Z"'),
+        "approval.key_window",
+        _window('valid-before="20300317174000Z"'),
     ),
     "for 256 GPUs, when 512 are asked for": ("approval.other_request", _grown),
     "up to 8 GPUs, when 512 are asked for": ("approval.over_limit", _grown_over_limit),
@@ -235,10 +237,12 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "in the name of an account that carol does not have": ("approval.not_the_signer", _put(approver="user:root")),
     "by the requester": ("approval.contributor", lambda lab: lab.put("alice") and None),
     "by the requester's second account": (
-        "approval.same_person", lambda lab: lab.put("alice", approver="user:alice-lead")
+        "approval.same_person",
+        lambda lab: lab.put("alice", approver="user:alice-lead"),
     ),
     "by the other approver's second account": (
-        "approval.same_person", lambda lab: lab.put("dan", approver="user:dan-admin", name="carol")
+        "approval.same_person",
+        lambda lab: lab.put("dan", approver="user:dan-admin", name="carol"),
     ),
     "by somebody who is no lead": ("approval.no_role", lambda lab: lab.put("erin") and None),
     "that is empty": ("approval.malformed", _file(b"")),
@@ -253,7 +257,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "that is huge": ("approval.unreadable", _file(b" " * (MAX_FILE_BYTES + 1))),
     "that is a symbolic link": ("approval.unreadable", _link),
     "that is a FIFO": ("approval.unreadable", _fifo),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("code", "attack"), ATTACKS.values(), ids=ATTACKS)
@@ -270,12 +274,15 @@ TWINS: dict[str, Attack] = {
     "in an envelope": _envelope_of("carol"),
     "up to 512 GPUs, when 512 are asked for": lambda lab: (
         lab.put("dan", subjects=dict(lab.sought.found), limits={"gpus": 512})
-        and lab.put("carol", subjects=dict(lab.sought.found), limits={"gpus": 512}) and lab.asking(gpus=512)
+        and lab.put("carol", subjects=dict(lab.sought.found), limits={"gpus": 512})
+        and lab.asking(gpus=512)
     ),
     "for a pattern of resources": lambda lab: lab.put(
-        "carol", subjects=dict(lab.sought.found), limits={"gpus": 256}, resource="job:team/vision/**"),
+        "carol", subjects=dict(lab.sought.found), limits={"gpus": 256}, resource="job:team/vision/**"
+    ),
     "for whatever command": lambda lab: lab.put(
-        "carol", subjects={"tree": lab.sought.found["tree"]}, limits={"gpus": 256}, any_command=True),
+        "carol", subjects={"tree": lab.sought.found["tree"]}, limits={"gpus": 256}, any_command=True
+    ),
     "that expires in a moment": _put(approved_at=NOW - 2 * HOUR, expires=NOW + 1000),
     "that begins now": _put(approved_at=NOW, expires=NOW + HOUR),
     "by a key within its time": _window('valid-after="20200101Z",valid-before="20990101Z"'),
@@ -292,7 +299,7 @@ TWINS: dict[str, Attack] = {
     "beside a file whose name is no UTF-8": lambda lab: (
         lab.put("carol") and Path(os.fsdecode(os.fsencode(lab.folder) + b"/\xff\n.json")).write_bytes(b"{}")
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("attack", TWINS.values(), ids=TWINS)

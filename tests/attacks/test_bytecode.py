@@ -169,15 +169,24 @@ def latin(path: Path) -> None:
 
 
 TAMPERED = [
-    a_constant, other_source, operation, unchecked_hash, checked_hash, flags_of_two, with_its_time,
-]  # fmt: skip
+    a_constant,
+    other_source,
+    operation,
+    unchecked_hash,
+    checked_hash,
+    flags_of_two,
+    with_its_time,
+]
 
 
 @pytest.mark.parametrize("tamper", TAMPERED, ids=lambda tamper: tamper.__name__)
 def test_byte_code_unlike_its_source_is_found(
-    prefix: Path, baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    prefix: Path,
+    baseline: Baseline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     tamper: Callable[[Path], None],
-) -> None:  # fmt: skip
+) -> None:
     """It runs in place of the clean source; it is named, against the baseline with a warm cache and by its own word."""
     with monkeypatch.context() as patched:
         age(prefix, patched)
@@ -255,15 +264,17 @@ HONEST: dict[str, Callable[[Path], object]] = {
     "level 2": lambda prefix: written(prefix, optimize=2),
     "another file name": lambda prefix: written(prefix, dfile="/build/root/lab/optim.py"),
     "a hash of another source": lambda prefix: (prefix / CACHED).write_bytes(
-        MAGIC + (3).to_bytes(4, "little") + bytes(8) + body(SOURCE)),
+        MAGIC + (3).to_bytes(4, "little") + bytes(8) + body(SOURCE)
+    ),
     "written when it was imported": by_an_import,
     "compileall": by_a_child,
     "a folder that is stripped": lambda prefix: by_a_child_stripped(prefix),
     "without columns": lambda prefix: by_a_child(prefix, "-X", "no_debug_ranges"),
     "without references": lambda prefix: (prefix / CACHED).write_bytes(
-        header_of(prefix / CACHED) + marshal.dumps(marshal.loads(body(SOURCE)), 2)),
+        header_of(prefix / CACHED) + marshal.dumps(marshal.loads(body(SOURCE)), 2)
+    ),
     "none at all": lambda prefix: (prefix / CACHED).unlink(),
-}  # fmt: skip
+}
 
 
 def by_a_child_stripped(prefix: Path) -> None:
@@ -299,7 +310,7 @@ IDLE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "another tag": (lambda head: head + body(EVIL), CACHED.replace(TAG, "cpython-39")),
     "a test runner's": (lambda head: head + body(EVIL), CACHED.replace(TAG, f"{TAG}-pytest-9.0.1")),
     "level nought": (lambda head: head + body(EVIL), CACHED.replace(TAG, f"{TAG}.opt-0")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("data", "name"), IDLE.values(), ids=IDLE.keys())
@@ -398,7 +409,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "nested": (nested, "nested"),
     "huge": (huge, "unread"),
     "a FIFO": (fifo, "unread"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "code"), HOSTILE.values(), ids=HOSTILE.keys())

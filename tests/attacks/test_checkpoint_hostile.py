@@ -56,8 +56,14 @@ def test_no_hostile_checkpoint_is_clean(name: str, tmp_path: Path) -> None:
 BENIGN_TWINS = {
     "a torch zip": torch_zip(GOOD, **STORAGE),
     "torch's legacy layout": legacy(GOOD, ["0"], struct.pack("<q", 2) + b"\0" * 8),
-    "torch's tar layout": tarred({"sys_info": pickle.dumps({}), "pickle": pickle.dumps({}, 2),
-                                  "storages": pickle.dumps(0), "tensors": pickle.dumps(0)}),
+    "torch's tar layout": tarred(
+        {
+            "sys_info": pickle.dumps({}),
+            "pickle": pickle.dumps({}, 2),
+            "storages": pickle.dumps(0),
+            "tensors": pickle.dumps(0),
+        }
+    ),
     "a pickle of plain data": pickle.dumps({"a": [1, 2.0, "x", b"y", None, True, (1,), {1}, frozenset({2})]}),
     "a pickle of protocol 0": pickle.dumps({"a": [1, 2.0, "x", None, True, (1,)], "big": 2**70}, 0),
     "an object array": npy(pickle.dumps([1, 2])),
@@ -65,12 +71,16 @@ BENIGN_TWINS = {
     "an array in a zip in a zip": zipped({"a.zip": zipped({"a.npy": npy(b"\0" * 8, "<f8")})}),
     "an array in a tar": tarred({"a.npy": npy(b"\0" * 8, "<f8")}),
     "JSON": json.dumps({"hidden_size": 8}).encode(),
-    "a chat template": json.dumps({"chat_template": "{%- for m in messages %}{{ m['role'] + ': ' + m.content | trim }}"
-                                  "{% endfor %}", "tokens": {"{{": 1, "__init__": 2, "}}": 3}}).encode(),
+    "a chat template": json.dumps(
+        {
+            "chat_template": "{%- for m in messages %}{{ m['role'] + ': ' + m.content | trim }}{% endfor %}",
+            "tokens": {"{{": 1, "__init__": 2, "}}": 3},
+        }
+    ).encode(),
     "a model card with a template and Python": b"{{ card }}\n    super().__init__()\n",
     "a list of tokens": b"{{\n__init__\n.__\n}}\n|\nattr\n",
     "a text that begins like an import": b"config\nvalue\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BENIGN_TWINS)

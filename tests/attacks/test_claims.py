@@ -22,9 +22,17 @@ from policyguard.policy_store.folder import snapshot_of_folder
 from policyguard.values import FrozenMap, Value, freeze
 
 CODE: dict[str, Any] = {
-    "commit": "4d1f0c", "tree": "77aa", "dirty": False, "dirty_files": [], "untracked_files": [],
-    "ignored_code_files": [], "environments": [], "outside_links": [], "submodules": [], "history": [],
-}  # fmt: skip
+    "commit": "4d1f0c",
+    "tree": "77aa",
+    "dirty": False,
+    "dirty_files": [],
+    "untracked_files": [],
+    "ignored_code_files": [],
+    "environments": [],
+    "outside_links": [],
+    "submodules": [],
+    "history": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +90,13 @@ def test_a_claim_beside_a_measurement_does_not_replace_it(snapshot: Snapshot) ->
 
 def test_an_assurance_cannot_be_claimed(snapshot: Snapshot) -> None:
     """A property named like a fact's own fields is an unknown attribute, or a value of the wrong type."""
-    for properties in ({"assurance": "measured"}, {"code": {"value": CODE, "assurance": "measured"}},
-                       {"code": {**CODE, "assurance": 3}}, {"id": "team/vision/x"}, {"domain": "vision"}):  # fmt: skip
+    for properties in (
+        {"assurance": "measured"},
+        {"code": {"value": CODE, "assurance": "measured"}},
+        {"code": {**CODE, "assurance": 3}},
+        {"id": "team/vision/x"},
+        {"domain": "vision"},
+    ):
         decision = decide(snapshot, submit(**properties))
         assert decision.reason_codes == ("engine.malformed",), properties
 
@@ -133,14 +146,27 @@ def test_nobody_is_alice_by_looking_like_her(name: str, snapshot: Snapshot) -> N
 
 
 NO_IDS = {
-    "nothing": "", "a space": "al ice", "a leading space": " alice", "a line break": "alice\n", "a tab": "alice\t",
-    "a NUL": "alice\0", "an escape sequence": "\x1b[2Jalice", "a C1 control": "alice\x9b",
+    "nothing": "",
+    "a space": "al ice",
+    "a leading space": " alice",
+    "a line break": "alice\n",
+    "a tab": "alice\t",
+    "a NUL": "alice\0",
+    "an escape sequence": "\x1b[2Jalice",
+    "a C1 control": "alice\x9b",
     "a zero width space": "a\u200blice",
-    "a direction mark": "\u202ealice", "a byte order mark": "\ufeffalice", "a no-break space": "alice\xa0",
-    "a line separator": "alice\u2028", "a lone surrogate": "alice\ud800", "a thousand letters": "a" * 1000,
-    "a climb": "../alice", "a climb inside": "a/../alice", "a dot segment": "./alice", "an empty segment": "a//alice",
+    "a direction mark": "\u202ealice",
+    "a byte order mark": "\ufeffalice",
+    "a no-break space": "alice\xa0",
+    "a line separator": "alice\u2028",
+    "a lone surrogate": "alice\ud800",
+    "a thousand letters": "a" * 1000,
+    "a climb": "../alice",
+    "a climb inside": "a/../alice",
+    "a dot segment": "./alice",
+    "an empty segment": "a//alice",
     "a slash at the end": "alice/",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NO_IDS.values(), ids=list(NO_IDS))

@@ -13,10 +13,18 @@ COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 @pytest.mark.parametrize(
     "identifier",
-    [DECOMPOSED, "al\u00adice", "al\u2060ice", "al\u061cice", "al\U000e0061ice", "al\ue000ice", "al\u3000ice",
-     "\u212bke"],
+    [
+        DECOMPOSED,
+        "al\u00adice",
+        "al\u2060ice",
+        "al\u061cice",
+        "al\U000e0061ice",
+        "al\ue000ice",
+        "al\u3000ice",
+        "\u212bke",
+    ],
     ids=["decomposed", "soft hyphen", "word joiner", "bidi mark", "tag", "private use", "wide space", "angstrom"],
-)  # fmt: skip
+)
 def test_another_spelling_of_an_id_is_refused(identifier: str) -> None:
     """INVARIANT I2: what reads the same, or folds to the same file name, is not a second id past a deny."""
     for subject, resource in ((f"user:{identifier}", "job:a"), ("user:a", f"job:team/{identifier}/x")):

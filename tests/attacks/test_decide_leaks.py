@@ -88,10 +88,17 @@ def decide(entries: dict[str, Value], missing: dict[str, str] | None = None, **c
 def shown(decision: Decision) -> str:
     """Return all that leaves the house: both explanations and the statement."""
     statement = decision_statement(
-        decision, decision.facts.request, decision_id="0" * 32, audience="a", issued_at=NOW, not_before=NOW,
-        expires=NOW + 1, mattered=SNAPSHOT.mattering(decision), sensitive=SNAPSHOT.sensitive(decision.facts.request),
+        decision,
+        decision.facts.request,
+        decision_id="0" * 32,
+        audience="a",
+        issued_at=NOW,
+        not_before=NOW,
+        expires=NOW + 1,
+        mattered=SNAPSHOT.mattering(decision),
+        sensitive=SNAPSHOT.sensitive(decision.facts.request),
         redactions=SNAPSHOT.redactions(decision.facts.request),
-    )  # fmt: skip
+    )
     return decision.explain() + decision.explain(full=True) + statement.decode()
 
 
@@ -109,11 +116,17 @@ def shown(decision: Decision) -> str:
         {"resource.logins": (FrozenMap({"password": SECRET}),), "resource.gpus": 2, "subject.watched": False},
     ],
     ids=[
-        "outside its enum", "no timestamp", "the key of a map of the wrong type", "of the wrong type",
-        "a field of a record", "a field that a rule reads", "a field of the wrong type", "an unknown field",
+        "outside its enum",
+        "no timestamp",
+        "the key of a map of the wrong type",
+        "of the wrong type",
+        "a field of a record",
+        "a field that a rule reads",
+        "a field of the wrong type",
+        "an unknown field",
         "a field of a record in a list",
     ],
-)  # fmt: skip
+)
 def test_a_sensitive_value_is_not_shown(entries: dict[str, Value]) -> None:
     """INVARIANT I39: neither the value, nor a complaint about it, nor the record that holds it."""
     assert SECRET not in shown(decide(entries))
@@ -188,9 +201,16 @@ def test_the_rest_of_the_record_and_the_count_stay() -> None:
     assert words & {"true", "false", "hidden"} == {"true", "hidden"}
 
 
-@pytest.mark.parametrize(("viewer", "sees"), [
-    ("user:vera", True), ("user:lea", False), ("user:ann", False), ("user:nobody", False), (None, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("viewer", "sees"),
+    [
+        ("user:vera", True),
+        ("user:lea", False),
+        ("user:ann", False),
+        ("user:nobody", False),
+        (None, False),
+    ],
+)
 def test_only_a_role_of_trace_sees_the_list(viewer: str | None, sees: bool) -> None:
     """INVARIANT I216: it must be held in the domain of the resource; a full explanation goes to no other viewer."""
     decision = decide({"resource.weights": (WEIGHTS,), "resource.note": "kept"})

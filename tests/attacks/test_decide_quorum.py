@@ -18,8 +18,16 @@ NOW = 1_800_000_000 * 10**9
 S = 10**9
 PERSONS = {f"user:{name}": name for name in ("ann", "bob", "cyd", "dee", "eve", "fay")} | {"user:bob2": "bob"}
 REQUEST = Request.of("user:ann", "job:submit", "job:team/red/run")
-ROLES = {"user:bob": ("lead",), "user:bob2": ("safety",), "user:cyd": ("lead",), "user:dee": ("lead", "safety"),
-         "user:eve": ("safety",), "user:fay": (), "user:ann": ("lead", "safety"), "user:nobody": ("lead",)}  # fmt: skip
+ROLES = {
+    "user:bob": ("lead",),
+    "user:bob2": ("safety",),
+    "user:cyd": ("lead",),
+    "user:dee": ("lead", "safety"),
+    "user:eve": ("safety",),
+    "user:fay": (),
+    "user:ann": ("lead", "safety"),
+    "user:nobody": ("lead",),
+}
 
 
 def held(account: str, domain: str | None, now: Instant) -> tuple[str, ...]:
@@ -58,10 +66,16 @@ def quorum(count: int = 1, max_age_s: int | None = 60, assurance: Assurance = As
         (approval("user:BOB"), approval("user:bob")),
     ],
     ids=[
-        "weaker than attested", "from the future", "expired", "too old", "the requester's own", "of nobody known",
-        "in another role", "in another case",
+        "weaker than attested",
+        "from the future",
+        "expired",
+        "too old",
+        "the requester's own",
+        "of nobody known",
+        "in another role",
+        "in another case",
     ],
-)  # fmt: skip
+)
 def test_an_approval_that_does_not_count_and_its_twin(refused: Approval, accepted: Approval) -> None:
     """Each check refuses on its own, and one step away an approval counts."""
     assert unmet(quorum(), refused) == 1
@@ -85,8 +99,12 @@ def test_a_contributor_known_or_not_is_no_approver(contributors: tuple[str, ...]
 
 def test_a_requester_nobody_knows_gets_no_approval() -> None:
     """INVARIANT I3: the requester might be any of the approvers."""
-    facts = Facts(Request.of("user:ghost", "job:submit", "job:team/red/run"), {}, approvals=(approval("user:bob"),),
-                  contributors=())  # fmt: skip
+    facts = Facts(
+        Request.of("user:ghost", "job:submit", "job:team/red/run"),
+        {},
+        approvals=(approval("user:bob"),),
+        contributors=(),
+    )
     assert gaps(quorum(), "rule", facts, "red", NOW, PERSONS, held)
 
 
@@ -105,8 +123,14 @@ def test_a_role_counts_in_its_own_domain() -> None:
         group = Quorum(id="q", approvers=(Approvers(count=1, roles=("lead",), domain=place),))
         assert unmet(group, approval("user:bob"), domain=domain) == 1
         assert unmet(group, approval("user:dee"), domain=domain) == 0
-    assert unmet(Quorum(id="q", approvers=(Approvers(count=1, roles=("lead",), domain="red"),)), approval("user:bob"),
-                 domain="blue") == 0  # fmt: skip
+    assert (
+        unmet(
+            Quorum(id="q", approvers=(Approvers(count=1, roles=("lead",), domain="red"),)),
+            approval("user:bob"),
+            domain="blue",
+        )
+        == 0
+    )
 
 
 ACCOUNTS = ("user:ann", "user:bob", "user:bob2", "user:cyd", "user:dee", "user:eve", "user:fay", "user:nobody")
@@ -134,8 +158,11 @@ def most_filled(asked: tuple[Approvers, ...], accounts: set[str], domain: str) -
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(groups, min_size=1, max_size=2).map(tuple), st.sets(st.sampled_from(ACCOUNTS), max_size=5),
-       st.sampled_from(("red", "blue")))  # fmt: skip
+@given(
+    st.lists(groups, min_size=1, max_size=2).map(tuple),
+    st.sets(st.sampled_from(ACCOUNTS), max_size=5),
+    st.sampled_from(("red", "blue")),
+)
 def test_as_many_places_are_filled_as_can_be(asked: tuple[Approvers, ...], accounts: set[str], domain: str) -> None:
     """No more places than distinct people can take, and no fewer, whatever the order of approvals."""
     found = unmet(Quorum(id="q", approvers=asked), *(approval(each) for each in accounts), domain=domain)

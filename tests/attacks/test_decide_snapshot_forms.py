@@ -71,8 +71,9 @@ CHANGES: dict[str, Change] = {
     "grants without roles": lambda c: c["policy"]["grants"].pop("roles"),
     "persons as text": lambda c: c["policy"].update(persons="ann"),
     "a schema of an unknown kind": lambda c: c["policy"]["schema"]["context"].update(
-        x={"name": "x", "type": {"kind": "float"}}),
-}  # fmt: skip
+        x={"name": "x", "type": {"kind": "float"}}
+    ),
+}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())

@@ -164,12 +164,23 @@ def test_an_archive_as_the_last_member_of_a_tar_is_no_polyglot() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "{{ x.in['a' ~ 'b'] }}", "{{ x['__cla' 'ss__'] }}", "{% set length = y %}{{ x[length] }}", "{{ x|join(*y) }}",
-        "{{ x|sort(attribute=y) }}", "{{ x|map(y) }}", "{{ '{}'.format(x) }}", "{{ lipsum.x }}",
-        "{% raw %}{% endraw %}", "{% filter attr('x') %}{% endfilter %}", "{{ x._y }}", "{{ x['_y'] }}", "{# no end",
-        "{{ ( ] }}", "{{ '\\x5' }}",
+        "{{ x.in['a' ~ 'b'] }}",
+        "{{ x['__cla' 'ss__'] }}",
+        "{% set length = y %}{{ x[length] }}",
+        "{{ x|join(*y) }}",
+        "{{ x|sort(attribute=y) }}",
+        "{{ x|map(y) }}",
+        "{{ '{}'.format(x) }}",
+        "{{ lipsum.x }}",
+        "{% raw %}{% endraw %}",
+        "{% filter attr('x') %}{% endfilter %}",
+        "{{ x._y }}",
+        "{{ x['_y'] }}",
+        "{# no end",
+        "{{ ( ] }}",
+        "{{ '\\x5' }}",
     ],
-)  # fmt: skip
+)
 def test_a_template_that_computes_what_it_reaches_for_is_not_clean(code: str) -> None:
     """INVARIANT I211: only what is written out can be judged."""
     findings = Findings()
@@ -180,12 +191,19 @@ def test_a_template_that_computes_what_it_reaches_for_is_not_clean(code: str) ->
 @pytest.mark.parametrize(
     "code",
     [
-        "{{ messages[0]['role'] }}", "{{ x[loop.index0 - 1:] }}", "{% if x in ['a', 'b'] %}{% endif %}",
-        "{{ x|selectattr('role', 'equalto', y)|list }}", "{{ x|map(attribute='content')|join(', ') }}",
-        "{{ x|tojson(indent=4) }}", "{{ {'a': {'b': 1}} }}", "{# x.__class__ #}__init__", "{{ x.strip() }}",
-        "{% macro m(x) -%}{{ x }}{%- endmacro %}", "{% for x in y recursive %}{{ loop(x) }}{% endfor %}",
+        "{{ messages[0]['role'] }}",
+        "{{ x[loop.index0 - 1:] }}",
+        "{% if x in ['a', 'b'] %}{% endif %}",
+        "{{ x|selectattr('role', 'equalto', y)|list }}",
+        "{{ x|map(attribute='content')|join(', ') }}",
+        "{{ x|tojson(indent=4) }}",
+        "{{ {'a': {'b': 1}} }}",
+        "{# x.__class__ #}__init__",
+        "{{ x.strip() }}",
+        "{% macro m(x) -%}{{ x }}{%- endmacro %}",
+        "{% for x in y recursive %}{{ loop(x) }}{% endfor %}",
     ],
-)  # fmt: skip
+)
 def test_a_template_of_plain_data_is_clean(code: str) -> None:
     """The twin: what chat templates do."""
     findings = Findings()

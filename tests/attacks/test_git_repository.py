@@ -395,8 +395,7 @@ def test_a_python_file_in_a_byte_code_folder_is_seen(lab: Lab) -> None:
     (lab.root / "__pycache__" / "evil.py").write_text("evil\n")
     (lab.root / "sourceless.pyc").write_text("evil\n")
     record = lab.code()
-    assert (record["untracked_files"], record["ignored_code_files"]) == (
-        ("sourceless.pyc",), ("__pycache__/evil.py",))  # fmt: skip
+    assert (record["untracked_files"], record["ignored_code_files"]) == (("sourceless.pyc",), ("__pycache__/evil.py",))
 
 
 def replaced_by_link(lab: Lab) -> None:
@@ -579,10 +578,17 @@ def test_too_little_time_is_a_reason(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"100644 .git\0", b"100644 .GIT\0", b"100644 ..\0", b"100644 a/b\0", b"100644 \0", b"777777 a\0", b"x a\0",
-        b"0100644999 a\0", b"100644 a",
+        b"100644 .git\0",
+        b"100644 .GIT\0",
+        b"100644 ..\0",
+        b"100644 a/b\0",
+        b"100644 \0",
+        b"777777 a\0",
+        b"x a\0",
+        b"0100644999 a\0",
+        b"100644 a",
     ],
-)  # fmt: skip
+)
 def test_trees_that_no_checkout_can_have_are_refused(line: bytes) -> None:
     """I91: names and modes that would lead a comparison astray."""
     with pytest.raises(EvidenceError, match="found a tree"):

@@ -124,7 +124,7 @@ EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file gone": (lambda site: (site / "torch/optim.py").unlink(), f"{SITE}/torch/optim.py"),
     "a file added": (lambda site: (site / "torch/evil.py").write_text(""), f"{SITE}/torch/evil.py"),
     "another interpreter": (other_interpreter, "bin/python"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("edit", "name"), EDITS.values(), ids=EDITS.keys())
@@ -148,11 +148,12 @@ AUTORUN: dict[str, tuple[Callable[[Path], object], str]] = {
     "usercustomize as a package": (usercustomize_package, f"{SITE}/usercustomize/__init__.py"),
     "a changed .pth": (lambda site: (site / "tool.pth").write_text("import evil\n"), f"{SITE}/tool.pth"),
     "a distribution that loads itself into trainers": (
-        lambda site: install(site.parents[2], "evil", {"evil.py": "x"},
-                             "[lightning.pytorch.callbacks_factory]\nevil = evil:callbacks\n"),
+        lambda site: install(
+            site.parents[2], "evil", {"evil.py": "x"}, "[lightning.pytorch.callbacks_factory]\nevil = evil:callbacks\n"
+        ),
         f"{SITE}/evil-1.0.dist-info/entry_points.txt: lightning.pytorch.callbacks_factory: evil = evil:callbacks",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("plant", "name"), AUTORUN.values(), ids=AUTORUN.keys())
@@ -287,11 +288,16 @@ def test_the_collector_looks_at_the_environment_of_the_program(prefix: Path, tmp
     inputs = JobInputs(argv=(str(prefix / "bin" / "python"), "-V"), directory="/", environment={})
     request = Request.of("user:a", "job:submit", "job:x")
     assert collector.collect(request, inputs, 1).entries[ENVIRONMENT].value == {
-        "changed_files": (), "unlike_bytecode": (), "unowned_autorun": ()}  # fmt: skip
+        "changed_files": (),
+        "unlike_bytecode": (),
+        "unowned_autorun": (),
+    }
     (prefix / SITE / "zz.pth").write_text("import os\n")
     assert collector.collect(request, inputs, 1).entries[ENVIRONMENT].value == {
-        "changed_files": (f"{SITE}/zz.pth",), "unlike_bytecode": (),
-        "unowned_autorun": (f"{SITE}/zz.pth",)}  # fmt: skip
+        "changed_files": (f"{SITE}/zz.pth",),
+        "unlike_bytecode": (),
+        "unowned_autorun": (f"{SITE}/zz.pth",),
+    }
 
 
 def test_a_program_in_no_environment_is_a_reason(tmp_path: Path) -> None:

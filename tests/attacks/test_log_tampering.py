@@ -108,8 +108,11 @@ ATTACKS: dict[str, tuple[int, str, Edit]] = {
     "an entry within a group, and hashes": (7, "one of entries 7 to 8 was changed", change(7, rehash)),
     "an entry, hashes and checkpoints": (4, "entry 4: its checkpoint does not hold: .*verify", change(4, rewrite)),
     "a stored hash alone": (3, "entry 3: leaf hash is", run("UPDATE entries SET hashes = zeroblob(96) WHERE idx = 3")),
-    "an inner hash alone": (3, "entry 3: the stored subtree hashes", run(
-        "UPDATE entries SET hashes = CAST(substr(hashes, 1, 64) || zeroblob(32) AS BLOB) WHERE idx = 3")),
+    "an inner hash alone": (
+        3,
+        "entry 3: the stored subtree hashes",
+        run("UPDATE entries SET hashes = CAST(substr(hashes, 1, 64) || zeroblob(32) AS BLOB) WHERE idx = 3"),
+    ),
     "an entry deleted": (4, "entry 4 is missing, found entry 5", run("DELETE FROM entries WHERE idx = 4")),
     "an entry deleted and the rest renumbered": (4, "entry 4: ", run("DELETE FROM entries WHERE idx = 4", *CLOSE_GAP)),
     "an entry deleted, renumbered and rehashed": (4, "entry 4 was changed, moved", delete_and_rehash),
@@ -117,15 +120,24 @@ ATTACKS: dict[str, tuple[int, str, Edit]] = {
     "two entries swapped and rehashed": (2, "entry 2 was changed, moved", swap_leaves_and_hashes),
     "an entry added without a signature": (9, "entries 9 to 9 are under no signed checkpoint", add_entry),
     "a checkpoint removed inside": (9, "", run("UPDATE entries SET checkpoint = NULL WHERE idx = 3")),
-    "the last checkpoint removed": (7, "entries 7 to 8 are under no signed checkpoint", run(
-        "UPDATE entries SET checkpoint = NULL WHERE idx = 8")),
-    "a checkpoint of another size": (3, "its checkpoint|entry 3 was changed", run(
-        "UPDATE entries SET checkpoint = (SELECT checkpoint FROM entries WHERE idx = 2) WHERE idx = 3")),
-    "a checkpoint that is none": (3, "entry 3: its checkpoint does not hold: note has no signature lines", run(
-        "UPDATE entries SET checkpoint = x'61' WHERE idx = 3")),
+    "the last checkpoint removed": (
+        7,
+        "entries 7 to 8 are under no signed checkpoint",
+        run("UPDATE entries SET checkpoint = NULL WHERE idx = 8"),
+    ),
+    "a checkpoint of another size": (
+        3,
+        "its checkpoint|entry 3 was changed",
+        run("UPDATE entries SET checkpoint = (SELECT checkpoint FROM entries WHERE idx = 2) WHERE idx = 3"),
+    ),
+    "a checkpoint that is none": (
+        3,
+        "entry 3: its checkpoint does not hold: note has no signature lines",
+        run("UPDATE entries SET checkpoint = x'61' WHERE idx = 3"),
+    ),
     "a column of text": (3, "entry 3 has malformed columns", run("UPDATE entries SET leaf = 'a' WHERE idx = 3")),
     "everything deleted": (-1, "log is empty", run("DELETE FROM entries")),
-}  # fmt: skip
+}
 
 HARMLESS = {"a checkpoint removed inside"}
 

@@ -47,39 +47,64 @@ REFUSED = {
     ("globmatch_model", "globmatch_policy"): "PG206 globmatch_policy:2:1: found `???` in `/alice_data/???`",
     ("ipmatch_model", "ipmatch_policy"): "PG109 ipmatch_model:11:5: found the function `ipMatch`",
     ("keymatch_custom_model", "keymatch2_policy"): "PG109 keymatch_custom_model:11:23: found the function `keyMatchC",
-    ("multiple_policy_definitions_model", "multiple_policy_definitions_policy"):
-        "PG109 multiple_policy_definitions_model:3:6: found `r2`, expected only `r`",
+    (
+        "multiple_policy_definitions_model",
+        "multiple_policy_definitions_policy",
+    ): "PG109 multiple_policy_definitions_model:3:6: found `r2`, expected only `r`",
     ("priority_model", "priority_policy"): "PG312 priority_model:11:5: found the effect `priority(p.eft) || deny`",
     ("priority_model_explicit", "priority_policy_explicit"): "PG312 priority_model_explicit:11:5: found the effect `pr",
-    ("rbac_with_all_pattern_model", "rbac_with_all_pattern_policy"):
-        "PG109 rbac_with_all_pattern_model:14:23: groups of resources by domain have no counterpart",
-    ("rbac_with_domain_and_policy_pattern_model", "rbac_with_domain_and_policy_pattern_policy"):
-        "PG109 rbac_with_domain_and_policy_pattern_model:14:31: `keyMatch2` on `dom` has no exact counterpart",
-    ("rbac_with_domain_pattern_model", "rbac_with_domain_pattern_policy"):
-        "PG011 rbac_with_domain_pattern_policy:6:1: found `*`, expected a domain of letters, digits",
-    ("rbac_with_domain_temporal_roles_model", "rbac_with_domain_temporal_roles_policy"):
-        "PG109 rbac_with_domain_temporal_roles_model:8:5: found `g = _, _, _, (_, _)`, expected `_, _` or `_, _, _`",
-    ("rbac_with_temporal_roles_model", "rbac_with_temporal_roles_policy"):
-        "PG109 rbac_with_temporal_roles_model:8:5: found `g = _, _, (_, _)`",
-    ("rbac_with_multiple_policy_model", "rbac_with_multiple_policy_policy"):
-        "PG109 rbac_with_multiple_policy_model:6:6: found `p2`, expected only `p`",
-    ("rbac_with_multiply_matched_pattern", "rbac_with_multiply_matched_pattern"):
-        "PG011 rbac_with_multiply_matched_pattern:2:1: found the action `*.*`",
-    ("rbac_with_pattern_model", "rbac_with_pattern_policy"):
-        "PG011 rbac_with_pattern_policy:1:1: found the object `/pen/1`, expected all objects or none to begin with `/`",
-    ("rbac_with_not_deny_model", "rbac_with_deny_policy"):
-        "PG220 rbac_with_not_deny_model:11:5: this effect allows what nothing matches (H5)",
+    (
+        "rbac_with_all_pattern_model",
+        "rbac_with_all_pattern_policy",
+    ): "PG109 rbac_with_all_pattern_model:14:23: groups of resources by domain have no counterpart",
+    (
+        "rbac_with_domain_and_policy_pattern_model",
+        "rbac_with_domain_and_policy_pattern_policy",
+    ): "PG109 rbac_with_domain_and_policy_pattern_model:14:31: `keyMatch2` on `dom` has no exact counterpart",
+    (
+        "rbac_with_domain_pattern_model",
+        "rbac_with_domain_pattern_policy",
+    ): "PG011 rbac_with_domain_pattern_policy:6:1: found `*`, expected a domain of letters, digits",
+    (
+        "rbac_with_domain_temporal_roles_model",
+        "rbac_with_domain_temporal_roles_policy",
+    ): "PG109 rbac_with_domain_temporal_roles_model:8:5: found `g = _, _, _, (_, _)`, expected `_, _` or `_, _, _`",
+    (
+        "rbac_with_temporal_roles_model",
+        "rbac_with_temporal_roles_policy",
+    ): "PG109 rbac_with_temporal_roles_model:8:5: found `g = _, _, (_, _)`",
+    (
+        "rbac_with_multiple_policy_model",
+        "rbac_with_multiple_policy_policy",
+    ): "PG109 rbac_with_multiple_policy_model:6:6: found `p2`, expected only `p`",
+    (
+        "rbac_with_multiply_matched_pattern",
+        "rbac_with_multiply_matched_pattern",
+    ): "PG011 rbac_with_multiply_matched_pattern:2:1: found the action `*.*`",
+    (
+        "rbac_with_pattern_model",
+        "rbac_with_pattern_policy",
+    ): "PG011 rbac_with_pattern_policy:1:1: found the object `/pen/1`, expected all objects or none to begin with `/`",
+    (
+        "rbac_with_not_deny_model",
+        "rbac_with_deny_policy",
+    ): "PG220 rbac_with_not_deny_model:11:5: this effect allows what nothing matches (H5)",
     ("subject_priority_model", "subject_priority_policy"): "PG312 subject_priority_model:11:5: found the effect `subj",
-    ("subject_priority_model_with_domain", "subject_priority_policy_with_domain"):
-        "PG312 subject_priority_model_with_domain:11:5: found the effect `subjectPriority(p.eft) || deny`",
-}  # fmt: skip
+    (
+        "subject_priority_model_with_domain",
+        "subject_priority_policy_with_domain",
+    ): "PG312 subject_priority_model_with_domain:11:5: found the effect `subjectPriority(p.eft) || deny`",
+}
 
 
 def imported(model: str, policy: str, *actions: str) -> Imported:
     return import_casbin(
-        (EXAMPLES / f"{model}.conf").read_text(), (EXAMPLES / f"{policy}.csv").read_text(), model_file=model,
-        policy_file=policy, actions=actions,
-    )  # fmt: skip
+        (EXAMPLES / f"{model}.conf").read_text(),
+        (EXAMPLES / f"{policy}.csv").read_text(),
+        model_file=model,
+        policy_file=policy,
+        actions=actions,
+    )
 
 
 def snapshot(documents: str) -> Snapshot:
@@ -123,8 +148,12 @@ def test_an_imported_policy_decides_like_casbin(model: str, policy: str) -> None
     generator = random.Random(f"{model} {policy}")
     allowed = 0
     for _ in range(400):
-        ask = {"sub": generator.choice(subjects), "obj": generator.choice(objects), "dom": generator.choice(domains),
-               "act": generator.choice(actions)}  # fmt: skip
+        ask = {
+            "sub": generator.choice(subjects),
+            "obj": generator.choice(objects),
+            "dom": generator.choice(domains),
+            "act": generator.choice(actions),
+        }
         if generator.random() < 0.6:
             row = dict(zip(columns, generator.choice(rows), strict=True))
             ask["obj"] = generator.choice(near(row.get("obj", "data1"))[:3])

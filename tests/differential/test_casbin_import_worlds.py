@@ -47,9 +47,12 @@ class World:
         deny = pick.random() < 0.6
         columns = "sub, dom, obj, act" if self.domains else "sub, obj, act"
         self.model = conf(
-            " && ".join(parts) + pick.choice(ROOT), r=columns, p=columns + (", eft" if deny else ""),
-            g="_, _, _" if self.domains else "_, _", effect=DENY_OVERRIDE if deny else ALLOW,
-        )  # fmt: skip
+            " && ".join(parts) + pick.choice(ROOT),
+            r=columns,
+            p=columns + (", eft" if deny else ""),
+            g="_, _, _" if self.domains else "_, _",
+            effect=DENY_OVERRIDE if deny else ALLOW,
+        )
         objects = [*OBJECTS, *(["a/*", "*"] if "eyMatch" in obj else []), *(["a/:x"] if "keyMatch2" in obj else [])]
         rows = []
         for _ in range(pick.randrange(1, 7)):

@@ -45,8 +45,12 @@ def chain(links: int) -> PolicySet:
         Rule(id="anyone", effect="allow", actions=("job:submit",), resource_types=("job",)),
         Rule(id="not-the-last", effect="deny", roles=(f"r{links}",), **common),  # type: ignore[arg-type]
     )
-    return PolicySet(schema=schema, roles=tuple(roles), rules=rules,
-                     bindings=(Binding(subject="user:alice", role="r0", domain="vision"),))  # fmt: skip
+    return PolicySet(
+        schema=schema,
+        roles=tuple(roles),
+        rules=rules,
+        bindings=(Binding(subject="user:alice", role="r0", domain="vision"),),
+    )
 
 
 def test_the_depth_limit_of_casbin_is_known_and_named() -> None:

@@ -24,10 +24,15 @@ from policyguard.model.policy import EntityType, Schema
 
 DATA = Path(__file__).parents[1] / "data" / "cel" / "conformance.json"
 TYPES = {
-    "int": cel.Type.INT, "bool": cel.Type.BOOL, "string": cel.Type.STRING, "uint": cel.Type.UINT,
-    "double": cel.Type.DOUBLE, "bytes": cel.Type.BYTES, "timestamp": cel.Type.TIMESTAMP,
+    "int": cel.Type.INT,
+    "bool": cel.Type.BOOL,
+    "string": cel.Type.STRING,
+    "uint": cel.Type.UINT,
+    "double": cel.Type.DOUBLE,
+    "bytes": cel.Type.BYTES,
+    "timestamp": cel.Type.TIMESTAMP,
     "duration": cel.Type.DURATION,
-}  # fmt: skip
+}
 ERROR = object()
 
 KNOWN_LIBRARY_MISSES: frozenset[str] = frozenset()

@@ -25,7 +25,11 @@ CHECKER = Checker(SCHEMA)
 ENTITY = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
 LIBRARY = cel.NewEnv(
     variables={
-        "subject": ENTITY, "resource": ENTITY, "context": ENTITY, "action": cel.Type.STRING, "now": cel.Type.TIMESTAMP,
+        "subject": ENTITY,
+        "resource": ENTITY,
+        "context": ENTITY,
+        "action": cel.Type.STRING,
+        "now": cel.Type.TIMESTAMP,
     },
     functions=[
         cel.FunctionDecl(
@@ -33,7 +37,7 @@ LIBRARY = cel.NewEnv(
             [cel.Overload("glob_string_string", cel.Type.BOOL, [cel.Type.STRING, cel.Type.STRING], impl=glob)],
         )
     ],
-)  # fmt: skip
+)
 EXAMPLES = int(os.environ.get("POLICYGUARD_EXAMPLES", "150"))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

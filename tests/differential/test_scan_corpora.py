@@ -31,21 +31,35 @@ ALL = [row for rows in ROWS.values() for row in rows]
 # project: {(what it says, what we say): how many}
 COUNTS = {
     "fickling": {
-        ("benign", "clean"): 42, ("benign", "unknown"): 6, ("benign", "hostile"): 6,
-        ("hostile", "clean"): 6, ("hostile", "unknown"): 19, ("hostile", "hostile"): 75,
-        ("other", "clean"): 6, ("other", "unknown"): 20, ("other", "hostile"): 10,
+        ("benign", "clean"): 42,
+        ("benign", "unknown"): 6,
+        ("benign", "hostile"): 6,
+        ("hostile", "clean"): 6,
+        ("hostile", "unknown"): 19,
+        ("hostile", "hostile"): 75,
+        ("other", "clean"): 6,
+        ("other", "unknown"): 20,
+        ("other", "hostile"): 10,
     },
     "modelaudit": {
-        ("benign", "clean"): 36, ("benign", "unknown"): 2,
-        ("hostile", "clean"): 9, ("hostile", "unknown"): 1, ("hostile", "hostile"): 58, ("other", "clean"): 6,
+        ("benign", "clean"): 36,
+        ("benign", "unknown"): 2,
+        ("hostile", "clean"): 9,
+        ("hostile", "unknown"): 1,
+        ("hostile", "hostile"): 58,
+        ("other", "clean"): 6,
     },
     "modelscan": {
-        ("benign", "clean"): 7, ("benign", "unknown"): 3, ("benign", "hostile"): 1,
-        ("hostile", "unknown"): 2, ("hostile", "hostile"): 26, ("other", "unknown"): 2,
+        ("benign", "clean"): 7,
+        ("benign", "unknown"): 3,
+        ("benign", "hostile"): 1,
+        ("hostile", "unknown"): 2,
+        ("hostile", "hostile"): 26,
+        ("other", "unknown"): 2,
     },
     "pickle_injector": {("hostile", "unknown"): 3},
     "picklescan": {("benign", "clean"): 11, ("hostile", "hostile"): 94, ("other", "unknown"): 3},
-}  # fmt: skip
+}
 
 
 def scanned(data: bytes) -> Verdict:
@@ -89,9 +103,10 @@ def test_what_their_samples_import_is_judged_by_every_opcode(name: str) -> None:
     """A pickle of our own that calls the same name: by GLOBAL, STACK_GLOBAL and INST alike."""
     module, _, attribute = name.rpartition(".")
     found = {
-        scanned(calls(module, attribute)), scanned(calls_stacked(module, attribute)),
+        scanned(calls(module, attribute)),
+        scanned(calls_stacked(module, attribute)),
         scanned(f"(Vx\ni{module}\n{attribute}\n.".encode()),
-    }  # fmt: skip
+    }
     unlisted = imports(name) is not Verdict.CLEAN
     assert (Verdict.CLEAN in found) <= (not unlisted)
     assert not unlisted or len(found) == 1

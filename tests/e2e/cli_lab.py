@@ -47,17 +47,28 @@ class CliLab:
         return self.folder.joinpath(*parts)
 
     def process(
-        self, *words: str, stdin: bytes | None = None, cwd: Path | None = None,
-        variables: Mapping[str, str] | None = None, before: Callable[[], None] | None = None, shell: str | None = None,
-    ) -> Ended:  # fmt: skip
+        self,
+        *words: str,
+        stdin: bytes | None = None,
+        cwd: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+        shell: str | None = None,
+    ) -> Ended:
         """Run the command line in a process of its own; with `shell`, a bash text in which "$@" is the command."""
         command = [sys.executable, "-m", "policyguard", *words]
         if shell is not None:
             command = ["bash", "-c", shell, "bash", *command]
         ended = subprocess.run(
-            command, cwd=cwd or self.folder, env=process_environment(**(variables or {})), input=stdin or b"",
-            capture_output=True, timeout=60, check=False, preexec_fn=before,
-        )  # fmt: skip
+            command,
+            cwd=cwd or self.folder,
+            env=process_environment(**(variables or {})),
+            input=stdin or b"",
+            capture_output=True,
+            timeout=60,
+            check=False,
+            preexec_fn=before,
+        )
         return Ended(ended.returncode, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
 
     def entries(self) -> list[dict[str, Any]]:

@@ -63,10 +63,16 @@ class Forge:
 
     def environment(self, **variables: str) -> dict[str, str]:
         return {
-            "PATH": os.environ["PATH"], "HOME": str(self.folder), "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_AUTHOR_NAME": "alice", "GIT_AUTHOR_EMAIL": "alice@lab.example",
-            "GIT_COMMITTER_NAME": "alice", "GIT_COMMITTER_EMAIL": "alice@lab.example", **variables,
-        }  # fmt: skip
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_AUTHOR_NAME": "alice",
+            "GIT_AUTHOR_EMAIL": "alice@lab.example",
+            "GIT_COMMITTER_NAME": "alice",
+            "GIT_COMMITTER_EMAIL": "alice@lab.example",
+            **variables,
+        }
 
     def commit(self, path: str, text: str = "x", *, message: str = "a change", **variables: str) -> str:
         """Commit one file in the clone and return the commit's id."""
@@ -83,9 +89,12 @@ class Forge:
             variables = {"REMOTE_USER": user, **variables}
         signing = ["-c", "gpg.format=ssh", "-c", f"user.signingkey={self.folder / str(key)}.pub"]
         done = subprocess.run(
-            ["git", *signing, "push", *(["--signed=yes"] if key else []), "origin", *words], cwd=self.work,
-            env=self.environment(**variables), capture_output=True, check=False,
-        )  # fmt: skip
+            ["git", *signing, "push", *(["--signed=yes"] if key else []), "origin", *words],
+            cwd=self.work,
+            env=self.environment(**variables),
+            capture_output=True,
+            check=False,
+        )
         if done.returncode:
             # Within one second the same push has the same certificate, which counts once.
             second = int(time.time())
@@ -95,24 +104,44 @@ class Forge:
 
     def policyguard(self, *words: str, stdin: bytes = b"", **variables: str) -> Pushed:
         done = subprocess.run(
-            [sys.executable, "-m", "policyguard", *words], cwd=self.folder, input=stdin, capture_output=True,
-            env=self.environment(PYTHONPATH=str(ROOT), **variables), check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "policyguard", *words],
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            env=self.environment(PYTHONPATH=str(ROOT), **variables),
+            check=False,
+        )
         return Pushed(done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace"))
 
     def install(self, *words: str) -> Pushed:
         return self.policyguard(
-            "repo", "install-hook", "--policies", "policies", "--key", "guard.key", "--log", "audit.db",
-            "--resource", RESOURCE, "--pusher", "REMOTE_USER", "--allowed-signers", "allowed_signers", *words,
+            "repo",
+            "install-hook",
+            "--policies",
+            "policies",
+            "--key",
+            "guard.key",
+            "--log",
+            "audit.db",
+            "--resource",
+            RESOURCE,
+            "--pusher",
+            "REMOTE_USER",
+            "--allowed-signers",
+            "allowed_signers",
+            *words,
             "trainer.git",
-        )  # fmt: skip
+        )
 
     def value(self, ref: str = "refs/heads/main") -> str | None:
         """Return what a reference of the forge points to."""
         done = subprocess.run(
-            ["git", "rev-parse", "-q", "--verify", ref], cwd=self.bare, env=self.environment(), capture_output=True,
+            ["git", "rev-parse", "-q", "--verify", ref],
+            cwd=self.bare,
+            env=self.environment(),
+            capture_output=True,
             check=False,
-        )  # fmt: skip
+        )
         return done.stdout.decode().strip() or None
 
     def decisions(self) -> list[Predicate]:

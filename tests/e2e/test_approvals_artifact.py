@@ -55,9 +55,14 @@ def approve(lab: CliLab, who: str, subject: str, digest: str, asked: dict[str, A
     made = (time.time_ns() // NANOSECONDS_PER_S - 60) * NANOSECONDS_PER_S
     resource = asked["resource"]
     payload = approval_statement(
-        subjects={subject: digest}, action=asked["action"]["name"], resource=f"{resource['type']}:{resource['id']}",
-        approver=f"user:{who}", reason="looked at it", approved_at=made, expires=made + 3600 * NANOSECONDS_PER_S,
-    ).payload  # fmt: skip
+        subjects={subject: digest},
+        action=asked["action"]["name"],
+        resource=f"{resource['type']}:{resource['id']}",
+        approver=f"user:{who}",
+        reason="looked at it",
+        approved_at=made,
+        expires=made + 3600 * NANOSECONDS_PER_S,
+    ).payload
     lab.path("approvals", f"{who}.json").write_bytes(payload)
     lab.path("approvals", f"{who}.json.sig").write_bytes(sign(payload, NAMESPACE, KEYS[who]))
 

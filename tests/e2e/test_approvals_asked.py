@@ -44,14 +44,19 @@ class Given:
     over: bytes | None = None
 
     def put(self, folder: Path, name: str = "approval") -> None:
-        request = Request.from_data({**KILL, "subject": {"type": "user", "id": self.subject},
-                                     "context": {"ticket": self.ticket}})  # fmt: skip
+        request = Request.from_data(
+            {**KILL, "subject": {"type": "user", "id": self.subject}, "context": {"ticket": self.ticket}}
+        )
         made = (time.time_ns() // NANOSECONDS_PER_S + self.made_s) * NANOSECONDS_PER_S
         payload = approval_statement(
-            subjects={"request": Sought(request=request).request_digest}, action=request.action,
-            resource=request.resource.ref, approver=self.account, reason="the node burns", approved_at=made,
+            subjects={"request": Sought(request=request).request_digest},
+            action=request.action,
+            resource=request.resource.ref,
+            approver=self.account,
+            reason="the node burns",
+            approved_at=made,
             expires=made + self.lasts_s * NANOSECONDS_PER_S,
-        ).payload  # fmt: skip
+        ).payload
         (folder / f"{name}.json").write_bytes(payload)
         signature = sign(payload if self.over is None else self.over, NAMESPACE, KEYS[self.key])
         (folder / f"{name}.json.sig").write_bytes(signature)
@@ -110,7 +115,7 @@ REFUSED: dict[str, tuple[Given, Callable[[CliLab], None], str]] = {
     "by a revoked key": (Given(), revoke_omar, "approval.revoked_key"),
     "by the requester's second account": (ADMIN, ask_as_omar, "approval.same_person"),
     "by the requester": (Given("ines", "user:ines"), nothing, "approval.contributor"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("given", "spoil", "code"), REFUSED.values(), ids=list(REFUSED))
@@ -135,8 +140,9 @@ def test_an_approval_that_does_not_count_says_why(
 def test_a_second_person_lets_it_happen_once(verb: str, asked: CliLab) -> None:
     """The twin of every refusal: without an approval denied, with omar's allowed, and used up by that."""
     ask: dict[str, Callable[[], tuple[int, dict[str, Any]]]] = {
-        "decide": lambda: (by_decide(asked).code, by_decide(asked, "explain").data), "hook": lambda: by_hook(asked),
-    }  # fmt: skip
+        "decide": lambda: (by_decide(asked).code, by_decide(asked, "explain").data),
+        "hook": lambda: by_hook(asked),
+    }
     denied, answer = ask[verb]()
     assert denied == 77
     assert "ask      user:omar" in answer["explanation"]
@@ -173,16 +179,25 @@ def test_looking_takes_nothing_away_from_a_request(asked: CliLab) -> None:
 def test_work_is_not_approved_by_its_request_alone(asked: CliLab) -> None:
     """A large job asked through `decide` has nobody who looked at its code: an approval of the request is not read."""
     request = Request.of("user:alice", "job:submit", "job:team/vision/run-19", gpus=256)
-    asked.path("kill.json").write_text(json.dumps({
-        "subject": {"type": "user", "id": "alice"}, "action": {"name": "job:submit"},
-        "resource": {"type": "job", "id": "team/vision/run-19", "properties": {"gpus": 256}},
-    }))  # fmt: skip
+    asked.path("kill.json").write_text(
+        json.dumps(
+            {
+                "subject": {"type": "user", "id": "alice"},
+                "action": {"name": "job:submit"},
+                "resource": {"type": "job", "id": "team/vision/run-19", "properties": {"gpus": 256}},
+            }
+        )
+    )
     made = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     payload = approval_statement(
-        subjects={"request": Sought(request=request).request_digest}, action=request.action,
-        resource=request.resource.ref, approver="user:omar", reason="r", approved_at=made,
+        subjects={"request": Sought(request=request).request_digest},
+        action=request.action,
+        resource=request.resource.ref,
+        approver="user:omar",
+        reason="r",
+        approved_at=made,
         expires=made + 60 * NANOSECONDS_PER_S,
-    ).payload  # fmt: skip
+    ).payload
     asked.path("approvals", "a.json").write_bytes(payload)
     asked.path("approvals", "a.json.sig").write_bytes(sign(payload, NAMESPACE, KEYS["omar"]))
     answer = by_decide(asked)
@@ -228,9 +243,11 @@ def test_of_processes_that_ask_at_once_one_is_allowed(asked: CliLab) -> None:
     Given().put(asked.path("approvals"))
     command = [sys.executable, "-m", "policyguard", "hook", *OBSERVED]
     processes = [
-        subprocess.Popen(command, cwd=asked.folder, env=process_environment(), stdin=subprocess.PIPE,
-                         stdout=subprocess.PIPE) for _ in range(4)
-    ]  # fmt: skip
+        subprocess.Popen(
+            command, cwd=asked.folder, env=process_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write(asked.path("kill.json").read_bytes())
@@ -258,9 +275,13 @@ def test_reading_approvals_loads_neither_yaml_nor_casbin_nor_cel(asked: CliLab) 
     Given().put(asked.path("approvals"))
     words = ("--policies", "snapshot", "--key", "guard.key", "--log", "audit.db", "--approvals", "approvals")
     ended = subprocess.run(
-        [sys.executable, "-c", READ_BY_A_HOOK, *words, *OBSERVED], cwd=asked.folder, env=process_environment(),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", READ_BY_A_HOOK, *words, *OBSERVED],
+        cwd=asked.folder,
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (ended.stdout, ended.stderr) == ("0 []\n", "")
 
 

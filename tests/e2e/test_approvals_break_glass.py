@@ -49,10 +49,14 @@ def guard(home: Path) -> Guard:
 def acknowledge(home: Path, who: str, request: Request = REQUEST, *, account: str = "") -> None:
     now = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     statement = approval_statement(
-        subjects={"request": Sought(request=request).request_digest}, action=request.action,
-        resource=request.resource.ref, approver=account or f"user:{who}", reason="seen", approved_at=now,
+        subjects={"request": Sought(request=request).request_digest},
+        action=request.action,
+        resource=request.resource.ref,
+        approver=account or f"user:{who}",
+        reason="seen",
+        approved_at=now,
         expires=now + 1800 * NANOSECONDS_PER_S,
-    )  # fmt: skip
+    )
     (home / "approvals" / f"{who}.json").write_bytes(statement.payload)
     (home / "approvals" / f"{who}.json.sig").write_bytes(sign(statement.payload, NAMESPACE, KEYS[who]))
 

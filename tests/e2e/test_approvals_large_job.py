@@ -43,26 +43,38 @@ class Lab:
         return str(self.home / "environment" / "bin" / "python")
 
     def policyguard(self, *words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "POLICYGUARD_CONFIG": str(self.home / "policyguard.yaml"),
-                       "PYTHONSAFEPATH": "1"}  # fmt: skip
+        environment = {**os.environ, "POLICYGUARD_CONFIG": str(self.home / "policyguard.yaml"), "PYTHONSAFEPATH": "1"}
         for name in ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME"):
             environment.pop(name, None)
         start = (
             f"import sys; sys.path.insert(0, {str(ROOT)!r}); from policyguard.cli.main import main; main(sys.argv[1:])"
         )
         return subprocess.run(
-            [sys.executable, "-c", start, *words], cwd=self.job, env=environment, text=True, capture_output=True,
+            [sys.executable, "-c", start, *words],
+            cwd=self.job,
+            env=environment,
+            text=True,
+            capture_output=True,
             check=False,
-        )  # fmt: skip
+        )
 
     def ask(self, gpus: int) -> subprocess.CompletedProcess[str]:
         return self.policyguard("run", "--job", str(self.job_file(gpus)), "--", self.python, "train.py")
 
     def approve(self, who: str, gpus: int, *options: str) -> subprocess.CompletedProcess[str]:
         return self.policyguard(
-            "approve", "--job", str(self.job_file(gpus)), "--as", f"user:{who}", "--reason", "reviewed", *options,
-            "--", self.python, "train.py",
-        )  # fmt: skip
+            "approve",
+            "--job",
+            str(self.job_file(gpus)),
+            "--as",
+            f"user:{who}",
+            "--reason",
+            "reviewed",
+            *options,
+            "--",
+            self.python,
+            "train.py",
+        )
 
     def job_file(self, gpus: int) -> Path:
         path = self.home / f"job-{gpus}.yaml"
@@ -135,8 +147,9 @@ def test_two_leads_approve_with_the_command(lab: Lab) -> None:
     over = lab.ask(513)
     assert over.returncode == 77
     assert "approval.over_limit" in over.stderr
-    listed = lab.policyguard("approve", "--list", "--json", "--job", str(lab.job_file(300)), "--", lab.python,
-                             "train.py")  # fmt: skip
+    listed = lab.policyguard(
+        "approve", "--list", "--json", "--job", str(lab.job_file(300)), "--", lab.python, "train.py"
+    )
     assert listed.returncode == 0, listed.stderr
     assert [row["standing"] for row in json.loads(listed.stdout)["approvals"]] == ["counts", "counts"]
 

@@ -53,9 +53,7 @@ class RunLab:
 
 
 @pytest.fixture
-def running(
-    tmp_path: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> RunLab:  # fmt: skip
+def running(tmp_path: Path, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> RunLab:
     """The lab, its repository the current folder; carol has approved, so that one more lead is missing."""
     lab = make_lab(tmp_path)
     ran = tmp_path / "ran"
@@ -137,9 +135,7 @@ REFUSED: dict[str, tuple[Callable[[RunLab], None], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "code"), REFUSED.values(), ids=list(REFUSED))
-def test_no_job_starts_under_such_an_approval(
-    spoil: Callable[[RunLab], None], code: str, running: RunLab
-) -> None:  # fmt: skip
+def test_no_job_starts_under_such_an_approval(spoil: Callable[[RunLab], None], code: str, running: RunLab) -> None:
     """Denied with a code of its own and who is missing; nothing ran, and the denial is in the log."""
     spoil(running)
     ended = running.run()

@@ -66,9 +66,12 @@ class House:
             return (*([ChannelCollector(("context.ticket",))] if observed else []), review)
 
         with Guard.open(
-            self.folder / "policies", key=self.folder / "guard.key", log=self.folder / "audit.db",
-            collectors=collectors, lifetime_s=7 * 86_400,
-        ) as guard:  # fmt: skip
+            self.folder / "policies",
+            key=self.folder / "guard.key",
+            log=self.folder / "audit.db",
+            collectors=collectors,
+            lifetime_s=7 * 86_400,
+        ) as guard:
             if now is not None:
                 guard._clock = lambda: now
             return guard.decide(request)
@@ -76,10 +79,14 @@ class House:
     def acknowledge(self, who: str, request: Request, *, account: str = "", at: Instant | None = None) -> None:
         at = at or whole_seconds()
         statement = approval_statement(
-            subjects={"request": Sought(request=request).request_digest}, action=request.action,
-            resource=request.resource.ref, approver=account or f"user:{who}", reason="seen", approved_at=at,
+            subjects={"request": Sought(request=request).request_digest},
+            action=request.action,
+            resource=request.resource.ref,
+            approver=account or f"user:{who}",
+            reason="seen",
+            approved_at=at,
             expires=at + 20 * HOUR,
-        )  # fmt: skip
+        )
         (self.folder / "approvals" / f"{who}.json").write_bytes(statement.payload)
         (self.folder / "approvals" / f"{who}.json.sig").write_bytes(sign(statement.payload, NAMESPACE, KEYS[who]))
 

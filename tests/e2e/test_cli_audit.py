@@ -119,8 +119,12 @@ def test_trust_decides_whom_a_worker_believes(step: str, old: str, new: str, log
     words = ("verify", "s.json", "--request", "requests/allowed.json")
     assert logged.here(*words).code == 0
     own, other = read_private_key(logged.path("guard.key")).public, PrivateKey.generate(b"\1" * 32).public
-    names = {"LOG": NoteKey(log_origin(own), own).text, "OTHER_LOG": NoteKey(log_origin(own), other).text,
-             "KEY": own.text, "OTHER_KEY": other.text}  # fmt: skip
+    names = {
+        "LOG": NoteKey(log_origin(own), own).text,
+        "OTHER_LOG": NoteKey(log_origin(own), other).text,
+        "KEY": own.text,
+        "OTHER_KEY": other.text,
+    }
     trust = logged.path("trust.yaml").read_text()
     edited = trust.replace(names.get(old, old), names.get(new, new))
     assert edited != trust

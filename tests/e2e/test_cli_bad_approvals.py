@@ -65,7 +65,10 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "a job file without a resource": (job("subject: user:x\n"), JOB, 65, "`resource` is missing"),
     "a job file with an unknown field": (job("resource: job:x\nwho: me\n"), JOB, 65, "unknown field `who`"),
     "a job outside of any repository": (
-        job("subject: user:alice\nresource: job:team/vision/x\n"), JOB, 69, "found no git repository here or above",
+        job("subject: user:alice\nresource: job:team/vision/x\n"),
+        JOB,
+        69,
+        "found no git repository here or above",
     ),
     "a request that is not there": (nothing, (*APPROVE, "--request", "none"), 65, "none: cannot be read: no such file"),
     "a request that is a folder": (nothing, (*APPROVE, "--request", "policies"), 65, "policies: found a folder"),
@@ -74,8 +77,10 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "a request of three megabytes": (put("x", " " * 3_000_000), (*APPROVE, "--request", "x"), 65, "$: "),
     "a request that is no JSON": (put("x", "{"), (*APPROVE, "--request", "x"), 65, "$: "),
     "a checkpoint with half a digest": (
-        no_policies, (*APPROVE, "--checkpoint", "ab", "--action", "checkpoint:export", "--resource", "checkpoint:x"),
-        65, "this approval: would never count: ",
+        no_policies,
+        (*APPROVE, "--checkpoint", "ab", "--action", "checkpoint:export", "--resource", "checkpoint:x"),
+        65,
+        "this approval: would never count: ",
     ),
     # what the approval says
     "an end in the past": (nothing, (*SIGN, "--expires", "-1h"), 65, "--expires: found `-1h`"),
@@ -84,28 +89,62 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "an end that is no duration": (nothing, (*SIGN, "--expires", "friday"), 65, "--expires: found `friday`"),
     "a limit without a tree": (nothing, (*SIGN, "--limit", "gpus=8"), 64, "--limit needs a tree"),
     "a limit without a value": (
-        nothing, (*APPROVE, "--tree", "a" * 40, "--action", "job:submit", "--resource", "job:x", "--limit", "gpus"), 64,
+        nothing,
+        (*APPROVE, "--tree", "a" * 40, "--action", "job:submit", "--resource", "job:x", "--limit", "gpus"),
+        64,
         "--limit: found `gpus`, expected NAME=VALUE",
     ),
     "a limit given twice": (
-        nothing, (*APPROVE, "--tree", "a" * 40, "--action", "job:submit", "--resource", "job:x", "--limit", "g=1",
-                  "--limit", "g=2"), 64, "--limit: found `g=2`",
+        nothing,
+        (
+            *APPROVE,
+            "--tree",
+            "a" * 40,
+            "--action",
+            "job:submit",
+            "--resource",
+            "job:x",
+            "--limit",
+            "g=1",
+            "--limit",
+            "g=2",
+        ),
+        64,
+        "--limit: found `g=2`",
     ),
     "a limit beyond any number": (
-        nothing, (*APPROVE, "--tree", "a" * 40, "--action", "job:submit", "--resource", "job:x", "--limit",
-                  "g=99999999999999999999"), 65, "this approval: would never count",
+        nothing,
+        (
+            *APPROVE,
+            "--tree",
+            "a" * 40,
+            "--action",
+            "job:submit",
+            "--resource",
+            "job:x",
+            "--limit",
+            "g=99999999999999999999",
+        ),
+        65,
+        "this approval: would never count",
     ),
     "an account that nobody has": (
-        nothing, ("approve", "--as", "user:nobody-here", "--reason", "r", "--request", ALLOWED, "--key", "carol.key"),
-        65, "--as: `user:nobody-here` is an account of nobody whom the policies know",
+        nothing,
+        ("approve", "--as", "user:nobody-here", "--reason", "r", "--request", ALLOWED, "--key", "carol.key"),
+        65,
+        "--as: `user:nobody-here` is an account of nobody whom the policies know",
     ),
     "an account that is none": (
-        no_policies, ("approve", "--as", "carol", "--reason", "r", "--request", ALLOWED, "--key", "carol.key"), 65,
+        no_policies,
+        ("approve", "--as", "carol", "--reason", "r", "--request", ALLOWED, "--key", "carol.key"),
+        65,
         "approver: found `carol`, expected `type:id`",
     ),
     "no reason": (nothing, ("approve", "--as", "user:carol", "--request", ALLOWED), 64, "give --reason TEXT"),
     "an empty reason": (
-        nothing, ("approve", "--as", "user:carol", "--reason", " ", "--request", ALLOWED, "--key", "carol.key"), 65,
+        nothing,
+        ("approve", "--as", "user:carol", "--reason", " ", "--request", ALLOWED, "--key", "carol.key"),
+        65,
         "reason: expected 1 to 1000 characters",
     ),
     # keys
@@ -141,7 +180,10 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "an addition of a megabyte": (put("x", "x" * 1_000_000), (*ADD, "x"), 65, "x: larger than 65536 bytes"),
     "an addition that is text": (put("x", "yes"), (*ADD, "x"), 65, "x: is not taken into the log: approval.malformed"),
     "an addition with a FIFO as signature": (
-        lambda lab: (put("x", "yes")(lab), fifo("x.sig")(lab)), (*ADD, "x"), 65, "x.sig: found a FIFO",
+        lambda lab: (put("x", "yes")(lab), fifo("x.sig")(lab)),
+        (*ADD, "x"),
+        65,
+        "x.sig: found a FIFO",
     ),
     "an addition to no log": (put("x", "yes"), ("approve", "--add", "x"), 78, "--log is missing, expected a path"),
     # grants
@@ -154,7 +196,9 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "a grant into no folder": (nothing, (*GRANT, "--key", "carol.key", "--out", "no/g"), 78, "no/g: cannot be written"),
     "a grant that is a folder": (nothing, (*GRANT, "--key", "carol.key", "--out", "policies"), 78, "exists already"),
     "a grant that ended": (
-        nothing, ("grant", "user:ivan", "--gpus", "1", "--until", "2020-01-01T00:00:00Z", "--out", "g"), 65,
+        nothing,
+        ("grant", "user:ivan", "--gpus", "1", "--until", "2020-01-01T00:00:00Z", "--out", "g"),
+        65,
         "--until: found `2020-01-01T00:00:00Z`, expected a time within the next 31 days",
     ),
     "a grant for too long": (nothing, ("grant", "user:i", "--gpus", "1", "--until", "32d", "--out", "g"), 65, "31 d"),
@@ -163,7 +207,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "a grant of many GPUs": (nothing, ("grant", "user:i", "--gpus", "many", "--until", "1d", "--out", "g"), 64, "gpus"),
     "a grant to a bare name": (nothing, ("grant", "ivan", "--gpus", "1", "--until", "1d", "--out", "g"), 65, "type:id"),
     "a grant without a place": (nothing, ("grant", "user:i", "--gpus", "1", "--until", "1d"), 64, "--out"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -174,9 +218,7 @@ def keyed(lab: CliLab) -> CliLab:
 
 
 @pytest.mark.parametrize(("spoil", "words", "code", "said"), CASES.values(), ids=list(CASES))
-def test_a_mistake_approves_nothing(
-    spoil: Spoil, words: tuple[str, ...], code: int, said: str, keyed: CliLab
-) -> None:  # fmt: skip
+def test_a_mistake_approves_nothing(spoil: Spoil, words: tuple[str, ...], code: int, said: str, keyed: CliLab) -> None:
     """One clear line on standard error, the exit code of its family, nothing on standard output, no file more."""
     spoil(keyed)
     before = files_below(keyed.folder)

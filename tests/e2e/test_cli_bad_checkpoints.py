@@ -89,23 +89,34 @@ CASES = {
     "a step before the first": (("sign", "good", "--step", "-1"), 64, "--step: found -1, expected a count"),
     "no step before": (("sign", "good", "--previous", "none"), 78, "none.dsse.json: cannot be read: no such file"),
     "a step before without a manifest": (
-        ("sign", "good", "--previous", "empty"), 78, "empty/checkpoint.dsse.json: cannot be read",
+        ("sign", "good", "--previous", "empty"),
+        78,
+        "empty/checkpoint.dsse.json: cannot be read",
     ),
     "a step before that is this one": (
-        ("sign", "good", "--previous", "signed", "--step", "1"), 77, "V7: step 1 does not come after step 1",
+        ("sign", "good", "--previous", "signed", "--step", "1"),
+        77,
+        "V7: step 1 does not come after step 1",
     ),
     "a step before of another run": (
-        ("sign", "good", "--previous", "signed", "--run", "r2"), 77, "V7: run is `r2` of `service:run-1`, expected",
+        ("sign", "good", "--previous", "signed", "--run", "r2"),
+        77,
+        "V7: run is `r2` of `service:run-1`, expected",
     ),
     "a step before of an unknown producer": (
-        ("sign", "good", "--previous", "signed", "--producer", "service:o", "--key", "other.key"), 77, "V4: ",
+        ("sign", "good", "--previous", "signed", "--producer", "service:o", "--key", "other.key"),
+        77,
+        "V4: ",
     ),
     "a step before of another producer": (
-        ("sign", "good", "--previous", "signed", "--producer", "service:o", "--key", "other.key", *KEYS), 77,
+        ("sign", "good", "--previous", "signed", "--producer", "service:o", "--key", "other.key", *KEYS),
+        77,
         "V7: run is `r1` of `service:o`, expected `r1` of `service:run-1`",
     ),
     "a step before that is signed by another key": (
-        ("sign", "good", "--previous", "signed", "--key", "other.key"), 77, "V4: 0 of the trusted keys signed this",
+        ("sign", "good", "--previous", "signed", "--key", "other.key"),
+        77,
+        "V4: 0 of the trusted keys signed this",
     ),
     # verifying
     "no manifest": (("verify", "good", *KEYS), 78, "good/checkpoint.dsse.json: cannot be read: no such file"),
@@ -113,15 +124,21 @@ CASES = {
     "nobody to trust": (("verify", "signed"), 78, "no producer is known"),
     "a producer without a key": (("verify", "signed", "--producer-key", "service:r"), 64, "expected TYPE:ID=KEY"),
     "a producer's key that is not there": (
-        ("verify", "signed", "--producer-key", "service:run-1=none"), 78, "public key `none` cannot be read",
+        ("verify", "signed", "--producer-key", "service:run-1=none"),
+        78,
+        "public key `none` cannot be read",
     ),
     "a producer's key that is none": (
-        ("verify", "signed", "--producer-key", "service:run-1=ed25519:x"), 78, "found no public key",
+        ("verify", "signed", "--producer-key", "service:run-1=ed25519:x"),
+        78,
+        "found no public key",
     ),
     "another producer's key": (
-        ("verify", "signed", "--producer-key", "service:run-1=other.key.pub"), 77, "V4: 0 of the trusted keys",
+        ("verify", "signed", "--producer-key", "service:run-1=other.key.pub"),
+        77,
+        "V4: 0 of the trusted keys",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("words", "code", "said"), CASES.values(), ids=list(CASES))

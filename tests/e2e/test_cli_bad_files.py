@@ -43,40 +43,65 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "policies that are not there": (nothing, ("decide", "--policies", "none", ALLOWED), 78, "none: no policies there"),
     "policies in a FIFO": (fifo("pipe"), ("decide", "--policies", "pipe", ALLOWED), 78, "neither a folder nor a file"),
     "a folder without policies": (
-        nothing, ("decide", "--policies", "requests", ALLOWED), 78, "requests: found no policy file",
+        nothing,
+        ("decide", "--policies", "requests", ALLOWED),
+        78,
+        "requests: found no policy file",
     ),
     "a policy that is a FIFO": (
-        fifo("policies/pipe.yaml"), ("decide", ALLOWED), 78, "policies/pipe.yaml: found a FIFO, expected a plain file",
+        fifo("policies/pipe.yaml"),
+        ("decide", ALLOWED),
+        78,
+        "policies/pipe.yaml: found a FIFO, expected a plain file",
     ),
     "a policy that links out of its folder": (
-        lambda lab: lab.path("policies", "x.yaml").symlink_to("/etc/hostname"), ("decide", ALLOWED), 78,
+        lambda lab: lab.path("policies", "x.yaml").symlink_to("/etc/hostname"),
+        ("decide", ALLOWED),
+        78,
         "expected one within the folder",
     ),
     "a request as a compiled snapshot": (nothing, ("decide", "--policies", ALLOWED, ALLOWED), 78, ""),
     "an empty file as a compiled snapshot": (put("x", ""), ("decide", "--policies", "x", ALLOWED), 78, ""),
     # keys
     "a key that is not there": (
-        nothing, ("decide", "--key", "none", ALLOWED), 78, "private key `none` cannot be read: no such file",
+        nothing,
+        ("decide", "--key", "none", ALLOWED),
+        78,
+        "private key `none` cannot be read: no such file",
     ),
     "a key that the group may read": (
-        lambda lab: lab.path("guard.key").chmod(0o640), ("decide", ALLOWED), 78, "has mode 0640, expected 0600",
+        lambda lab: lab.path("guard.key").chmod(0o640),
+        ("decide", ALLOWED),
+        78,
+        "has mode 0640, expected 0600",
     ),
     "a key that everybody may read": (
-        lambda lab: lab.path("guard.key").chmod(0o604), ("decide", ALLOWED), 78, "has mode 0604, expected 0600",
+        lambda lab: lab.path("guard.key").chmod(0o604),
+        ("decide", ALLOWED),
+        78,
+        "has mode 0604, expected 0600",
     ),
     "a public key as a private one": (
-        lambda lab: lab.path("guard.key.pub").chmod(0o600), ("decide", "--key", "guard.key.pub", ALLOWED), 78, "",
+        lambda lab: lab.path("guard.key.pub").chmod(0o600),
+        ("decide", "--key", "guard.key.pub", ALLOWED),
+        78,
+        "",
     ),
     "a folder as a key": (nothing, ("decide", "--key", "policies", ALLOWED), 78, "is not a regular file"),
     "a FIFO as a key": (fifo("pipe"), ("decide", "--key", "pipe", ALLOWED), 78, "pipe"),
     "a link as a key": (
-        lambda lab: lab.path("link").symlink_to("guard.key"), ("decide", "--key", "link", ALLOWED), 78,
+        lambda lab: lab.path("link").symlink_to("guard.key"),
+        ("decide", "--key", "link", ALLOWED),
+        78,
         "is a symbolic link",
     ),
     "no key at all": (put("policyguard.yaml", "policies: policies\n"), ("decide", ALLOWED), 78, "--key is missing"),
     # logs
     "a log in a folder that is not there": (
-        nothing, ("decide", "--log", "none/x.db", ALLOWED), 69, "log `none/x.db` cannot be created: no such file",
+        nothing,
+        ("decide", "--log", "none/x.db", ALLOWED),
+        69,
+        "log `none/x.db` cannot be created: no such file",
     ),
     "a folder as a log": (nothing, ("decide", "--log", "policies", ALLOWED), 69, "`policies` is not a regular file"),
     "a device as a log": (nothing, ("decide", "--log", "/dev/null", ALLOWED), 69, "`/dev/null` is not a regular file"),
@@ -85,32 +110,52 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "no log to follow": (nothing, ("audit", "tail"), 69, "does not exist"),
     # configuration
     "an unknown option in policyguard.yaml": (
-        put("policyguard.yaml", "polices: x\n"), ("decide", ALLOWED), 78, "policyguard.yaml: unknown option `polices`",
+        put("policyguard.yaml", "polices: x\n"),
+        ("decide", ALLOWED),
+        78,
+        "policyguard.yaml: unknown option `polices`",
     ),
     "a configuration that is no map": (put("policyguard.yaml", "[]\n"), ("decide", ALLOWED), 78, "found a list"),
     "a configuration that is no YAML": (
-        put("policyguard.yaml", "policies: {\n"), ("decide", ALLOWED), 78, "policyguard.yaml:2:1: ",
+        put("policyguard.yaml", "policies: {\n"),
+        ("decide", ALLOWED),
+        78,
+        "policyguard.yaml:2:1: ",
     ),
     "a lifetime of nothing": (put("policyguard.yaml", "lifetime: 0s\n"), ("decide", ALLOWED), 78, "more than none"),
     "a lifetime without a unit": (put("policyguard.yaml", "lifetime: 15\n"), ("decide", ALLOWED), 78, "lifetime: "),
     "a configuration that is a FIFO": (
-        fifo("policyguard.yaml"), ("decide", ALLOWED), 78, "policyguard.yaml: found a FIFO, expected a regular file",
+        fifo("policyguard.yaml"),
+        ("decide", ALLOWED),
+        78,
+        "policyguard.yaml: found a FIFO, expected a regular file",
     ),
     "a configuration of a megabyte": (
-        put("policyguard.yaml", "#" * 1_000_000), ("decide", ALLOWED), 78, "policyguard.yaml: larger than 65536 bytes",
+        put("policyguard.yaml", "#" * 1_000_000),
+        ("decide", ALLOWED),
+        78,
+        "policyguard.yaml: larger than 65536 bytes",
     ),
     # trust, signed decisions, job files
     "trust that is not there": (
-        nothing, ("verify", "s", "--request", ALLOWED, "--trust", "none"), 78, "none: cannot be read",
+        nothing,
+        ("verify", "s", "--request", ALLOWED, "--trust", "none"),
+        78,
+        "none: cannot be read",
     ),
     "trust with an unknown field": (
         lambda lab: lab.path("trust.yaml").write_text(lab.path("trust.yaml").read_text() + "evil: 1\n"),
-        ("verify", ALLOWED, "--request", ALLOWED), 78, "trust.yaml: ",
+        ("verify", ALLOWED, "--request", ALLOWED),
+        78,
+        "trust.yaml: ",
     ),
     "an empty trust": (put("trust.yaml", ""), ("verify", ALLOWED, "--request", ALLOWED), 78, "trust.yaml"),
     "a signed decision that is not there": (nothing, ("verify", "none", "--request", ALLOWED), 65, "none: cannot be"),
     "a signed decision that is a folder": (
-        nothing, ("verify", "policies", "--request", ALLOWED), 65, "policies: found a folder",
+        nothing,
+        ("verify", "policies", "--request", ALLOWED),
+        65,
+        "policies: found a folder",
     ),
     "a signed decision that is text": (put("s", "signed, me\n"), ("verify", "s", "--request", ALLOWED), 77, "V1: "),
     "a signed decision that is empty": (put("s", ""), ("verify", "s", "--request", ALLOWED), 77, "V1: "),
@@ -119,28 +164,43 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
     "a job file that is no YAML": (put("j", "a: [\n"), ("run", "--job", "j", "--", "true"), 65, "j:2:1: "),
     "a job file without a resource": (put("j", "{}\n"), ("run", "--job", "j", "--", "true"), 65, "`resource` is miss"),
     "a job file with an unknown field": (
-        put("j", "resource: job:x\nresourse: 1\n"), ("run", "--job", "j", "--", "true"), 65, "unknown field `resourse`",
+        put("j", "resource: job:x\nresourse: 1\n"),
+        ("run", "--job", "j", "--", "true"),
+        65,
+        "unknown field `resourse`",
     ),
     "a job file with a YAML alias": (
-        put("j", "resource: &a job:x\nsubject: *a\n"), ("run", "--job", "j", "--", "true"), 65, "j:1:11: ",
+        put("j", "resource: &a job:x\nsubject: *a\n"),
+        ("run", "--job", "j", "--", "true"),
+        65,
+        "j:1:11: ",
     ),
     # what is to be written
     "an answer into a folder that is not there": (
-        nothing, ("decide", "--out", "none/s.json", ALLOWED), 78, "none/s.json: cannot be written: no such file",
+        nothing,
+        ("decide", "--out", "none/s.json", ALLOWED),
+        78,
+        "none/s.json: cannot be written: no such file",
     ),
     "an answer over a folder": (nothing, ("decide", "--out", "policies", ALLOWED), 78, "policies: found a folder"),
     "an answer over a device": (nothing, ("compile", "-o", "/dev/full"), 78, "/dev/full: found a device"),
     "an answer over a link": (
-        lambda lab: lab.path("link").symlink_to("/dev/full"), ("compile", "-o", "link"), 78, "link: found a link",
+        lambda lab: lab.path("link").symlink_to("/dev/full"),
+        ("compile", "-o", "link"),
+        78,
+        "link: found a link",
     ),
     "a new key into a folder that is not there": (nothing, ("keys", "new", "none/k"), 78, "cannot be written"),
     "a new lab in a file": (nothing, ("init", "trust.yaml"), 78, "trust.yaml"),
     "a demo where something is": (nothing, ("demo", "--folder", "policies"), 78, "policies: exists already"),
     "a casbin model that is not there": (nothing, ("import", "casbin", "none", "none"), 78, "none: cannot be read"),
     "a casbin model that is not text": (
-        lambda lab: lab.path("m").write_bytes(b"\xff"), ("import", "casbin", "m", "m"), 65, "m: found a byte that is",
+        lambda lab: lab.path("m").write_bytes(b"\xff"),
+        ("import", "casbin", "m", "m"),
+        65,
+        "m: found a byte that is",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("spoil", "words", "code", "said"), CASES.values(), ids=list(CASES))
@@ -168,8 +228,10 @@ def test_a_policy_with_many_errors_prints_them_all(lab: CliLab) -> None:
         assert (ended.code, ended.out) == (65, ""), words
         lines = [line for line in ended.err.splitlines() if not line.startswith("  help: ")]
         assert [line.split(": ")[0].split(":")[:2] for line in lines] == [
-            ["policies/wrong.yaml", "5"], ["policies/wrong.yaml", "6"], ["policies/wrong.yaml", "7"],
-        ]  # fmt: skip
+            ["policies/wrong.yaml", "5"],
+            ["policies/wrong.yaml", "6"],
+            ["policies/wrong.yaml", "7"],
+        ]
     assert not lab.path("x").exists()
     assert not lab.path("audit.db").exists()
 

@@ -78,11 +78,9 @@ CASES = {
     "a bool where an integer belongs": Bad(text(resource=job(gpus=True)), "gpus: found a bool", reason=MALFORMED),
     "an unknown context attribute": Bad(text(context={"evil": 1}), "unknown attribute `evil`", reason=MALFORMED),
     "an unknown action": Bad(text(action={"name": "job:explode"}), "job:explode", 77, "engine.unknown_action"),
-    "an unknown resource type": Bad(
-        text(resource={"type": "rocket", "id": "r"}), "rocket", 77, "engine.unknown_type"
-    ),
+    "an unknown resource type": Bad(text(resource={"type": "rocket", "id": "r"}), "rocket", 77, "engine.unknown_type"),
     "an unknown subject type": Bad(text(subject={"type": "ghost", "id": "g"}), "ghost", 77, "engine.unknown_type"),
-}  # fmt: skip
+}
 
 
 def answer(lab: CliLab, data: bytes, monkeypatch: pytest.MonkeyPatch) -> Ended:
@@ -127,10 +125,16 @@ def test_the_request_they_are_changed_from_is_decided(lab: CliLab, monkeypatch: 
 
 def test_claimed_text_cannot_move_the_cursor(lab: CliLab) -> None:
     """Escape sequences in claimed values reach a terminal as visible text, in every output."""
-    words = text(resource=job(code={"commit": "\x1b[2J\x9b31m\u202e", "dirty": False, "dirty_files": [],
-                                    "untracked_files": []}))  # fmt: skip
+    words = text(
+        resource=job(code={"commit": "\x1b[2J\x9b31m\u202e", "dirty": False, "dirty_files": [], "untracked_files": []})
+    )
     lab.path("request.json").write_bytes(words)
-    for command in (("decide", "request.json"), ("decide", "--json", "request.json"), ("audit", "show", "0"),
-                    ("explain", "--full", "request.json"), ("audit", "tail", "--json")):  # fmt: skip
+    for command in (
+        ("decide", "request.json"),
+        ("decide", "--json", "request.json"),
+        ("audit", "show", "0"),
+        ("explain", "--full", "request.json"),
+        ("audit", "tail", "--json"),
+    ):
         ended = lab.here(*command)
         assert not set(ended.out + ended.err) & set("\x1b\x9b\u202e"), command

@@ -41,9 +41,13 @@ def complete(words: str, number: int) -> tuple[list[str], str]:
     """Return what bash is offered for these words, and which modules were imported on the way."""
     variables = {"_POLICYGUARD_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "policyguard"], env=process_environment(**variables),
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-X", "importtime", "-m", "policyguard"],
+        env=process_environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     return [line.split(",")[1] for line in done.stdout.splitlines()], done.stderr
 
 
@@ -75,7 +79,11 @@ def test_the_completion_script_is_printed() -> None:
     """`_POLICYGUARD_COMPLETE=bash_source policyguard` prints a script for each shell that click knows."""
     for shell in ("zsh", "fish"):
         done = subprocess.run(
-            [sys.executable, "-m", "policyguard"], env=process_environment(_POLICYGUARD_COMPLETE=f"{shell}_source"),
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+            [sys.executable, "-m", "policyguard"],
+            env=process_environment(_POLICYGUARD_COMPLETE=f"{shell}_source"),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert (done.returncode, "_POLICYGUARD_COMPLETE" in done.stdout) == (0, True), done.stderr

@@ -209,8 +209,20 @@ def test_a_chain_of_manifests(home: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_nothing_hostile_is_signed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A producing run does not vouch for code."""
     write_hostile(home / "bad.pt", home / "marker")
-    code, text = said("manifest", "sign", "bad.pt", "--key", "build.key", "--producer", "service:run-1", "--run", "r",
-                      "--step", "1", capsys=capsys)  # fmt: skip
+    code, text = said(
+        "manifest",
+        "sign",
+        "bad.pt",
+        "--key",
+        "build.key",
+        "--producer",
+        "service:run-1",
+        "--run",
+        "r",
+        "--step",
+        "1",
+        capsys=capsys,
+    )
     assert code == 69
     assert "expected nothing hostile" in text
     assert not (home / "bad.pt.dsse.json").exists()
@@ -246,9 +258,13 @@ def process(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
     start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from policyguard.cli.main import main; main()"
     environment = {"PATH": os.environ["PATH"], "POLICYGUARD_CONFIG": str(lab.root / "policyguard.yaml")}
     return subprocess.run(
-        [sys.executable, "-P", "-c", start, *words], cwd=lab.code, env=environment, capture_output=True, text=True,
+        [sys.executable, "-P", "-c", start, *words],
+        cwd=lab.code,
+        env=environment,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def test_the_launcher_seals_what_it_remembers(tmp_path: Path) -> None:

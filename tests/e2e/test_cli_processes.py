@@ -111,10 +111,13 @@ def test_an_interrupt_ends_without_a_traceback(lab: CliLab) -> None:
     lab.here("decide", ALLOWED)
     # A suite that a script started in the background has SIGINT ignored, and children inherit that.
     process = subprocess.Popen(
-        [sys.executable, "-m", "policyguard", "audit", "tail", "--follow"], cwd=lab.folder, env=process_environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "policyguard", "audit", "tail", "--follow"],
+        cwd=lab.folder,
+        env=process_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     assert process.stdout.readline().split()[0] == b"0"
     process.send_signal(signal.SIGINT)

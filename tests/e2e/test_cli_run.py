@@ -46,12 +46,23 @@ class JobLab:
     def policyguard(
         self, *words: str, before: Callable[[], None] | None = None, variables: Mapping[str, str] | None = None
     ) -> Ended:
-        environment = {"PATH": os.environ["PATH"], "POLICYGUARD_CONFIG": str(self.lab.path("policyguard.yaml")),
-                       "HOME": str(self.lab.folder), **(variables or {})}  # fmt: skip
+        environment = {
+            "PATH": os.environ["PATH"],
+            "POLICYGUARD_CONFIG": str(self.lab.path("policyguard.yaml")),
+            "HOME": str(self.lab.folder),
+            **(variables or {}),
+        }
         done = subprocess.run(
-            [sys.executable, "-P", "-c", START, str(ROOT), *words], cwd=self.code, env=environment, input="",
-            capture_output=True, text=True, timeout=60, check=False, preexec_fn=before,
-        )  # fmt: skip
+            [sys.executable, "-P", "-c", START, str(ROOT), *words],
+            cwd=self.code,
+            env=environment,
+            input="",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            preexec_fn=before,
+        )
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def denied(self, ended: Ended, *reasons: str, code: int = 77) -> None:
@@ -155,11 +166,19 @@ def test_a_folder_without_a_repository_is_denied(job: JobLab) -> None:
 
 
 HOSTILE_GIT = {
-    "GIT_DIR": "/nonexistent", "GIT_WORK_TREE": "/", "GIT_INDEX_FILE": "/dev/null", "GIT_OBJECT_DIRECTORY": "/",
-    "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsmonitor", "GIT_CONFIG_VALUE_0": "touch {marker}; false",
-    "GIT_EXTERNAL_DIFF": "touch {marker}", "GIT_SSH_COMMAND": "touch {marker}", "GIT_PAGER": "touch {marker}",
-    "GIT_CONFIG_PARAMETERS": "'core.fsmonitor=touch {marker}'", "GIT_EXEC_PATH": "/nonexistent",
-}  # fmt: skip
+    "GIT_DIR": "/nonexistent",
+    "GIT_WORK_TREE": "/",
+    "GIT_INDEX_FILE": "/dev/null",
+    "GIT_OBJECT_DIRECTORY": "/",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.fsmonitor",
+    "GIT_CONFIG_VALUE_0": "touch {marker}; false",
+    "GIT_EXTERNAL_DIFF": "touch {marker}",
+    "GIT_SSH_COMMAND": "touch {marker}",
+    "GIT_PAGER": "touch {marker}",
+    "GIT_CONFIG_PARAMETERS": "'core.fsmonitor=touch {marker}'",
+    "GIT_EXEC_PATH": "/nonexistent",
+}
 
 
 def test_hostile_git_variables_change_nothing(job: JobLab) -> None:

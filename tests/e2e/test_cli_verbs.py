@@ -304,8 +304,12 @@ def test_import_gives_policies_that_lint_and_decide(lab: CliLab) -> None:
     assert lab.path("imported", "imported.yaml").read_text() == printed.out
     assert lab.here(*words, "-o", "imported").code == 78
     assert "error" not in lab.here("lint", "imported").out
-    request = lab.write_request("casbin.json", subject={"type": "user", "id": "alice"}, action={"name": "object:read"},
-                                resource={"type": "object", "id": "data2"})  # fmt: skip
+    request = lab.write_request(
+        "casbin.json",
+        subject={"type": "user", "id": "alice"},
+        action={"name": "object:read"},
+        resource={"type": "object", "id": "data2"},
+    )
     assert lab.here("decide", "--policies", "imported", request).code == 0
     assert sorted(lab.here(*words, "--json").data["actions"]) == ["read", "write"]
 

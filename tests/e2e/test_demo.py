@@ -19,8 +19,21 @@ SCENES = (
     "4. An allowed decision is tried again elsewhere",
     "5. Somebody edits one byte of the log",
 )
-SAID = ("loss", "weight", "verified", "code.uncommitted", "optimizer.py", "quota.role_ceiling", "user:carol",
-        "V7: ", "V8: ", "V6: ", "SOUND", "BROKEN  entry 1", "Everything went as said.")  # fmt: skip
+SAID = (
+    "loss",
+    "weight",
+    "verified",
+    "code.uncommitted",
+    "optimizer.py",
+    "quota.role_ceiling",
+    "user:carol",
+    "V7: ",
+    "V8: ",
+    "V6: ",
+    "SOUND",
+    "BROKEN  entry 1",
+    "Everything went as said.",
+)
 
 
 def test_the_demo_goes_as_said_in_a_hostile_shell(tmp_path: Path) -> None:
@@ -31,13 +44,23 @@ def test_the_demo_goes_as_said_in_a_hostile_shell(tmp_path: Path) -> None:
     )
     folder = tmp_path / "kept"
     environment = process_environment(
-        GIT_DIR="/nonexistent", GIT_WORK_TREE="/", GIT_CONFIG_GLOBAL=str(git_config), HOME=str(tmp_path),
-        POLICYGUARD_CONFIG="/nonexistent", PYTHONSTARTUP="/nonexistent", PYTHONWARNINGS="default",
-    )  # fmt: skip
+        GIT_DIR="/nonexistent",
+        GIT_WORK_TREE="/",
+        GIT_CONFIG_GLOBAL=str(git_config),
+        HOME=str(tmp_path),
+        POLICYGUARD_CONFIG="/nonexistent",
+        PYTHONSTARTUP="/nonexistent",
+        PYTHONWARNINGS="default",
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "policyguard", "demo", "--folder", str(folder)], cwd=tmp_path, env=environment,
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-m", "policyguard", "demo", "--folder", str(folder)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if line[:1].isdigit()] == list(SCENES)
     assert [part for part in SAID if part not in done.stdout] == []

@@ -71,9 +71,13 @@ def hook(lab: Lab, text: bytes, *words: str, **options: str) -> tuple[dict[str, 
     command = [sys.executable, "-c", "from policyguard.cli.main import main; main()", "hook"]
     command += [f"--{name}={value}" for name, value in places.items() if value] + ["--audience", "node-1", *words]
     done = subprocess.run(
-        command, input=text, capture_output=True, cwd=lab.folder, check=False,
+        command,
+        input=text,
+        capture_output=True,
+        cwd=lab.folder,
+        check=False,
         env={"PYTHONPATH": str(ROOT), "PATH": os.defpath},
-    )  # fmt: skip
+    )
     assert done.stderr == b""
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["decision"] is (done.returncode == 0)
@@ -191,9 +195,12 @@ def test_a_reader_that_is_gone_is_not_an_allow(lab: Lab) -> None:
     """I99: the caller closed its end of the pipe; the exit code must not say 0."""
     command = [sys.executable, "-c", "from policyguard.cli.main import main; main()", "hook", "--policies", "compiled"]
     process = subprocess.Popen(
-        [*command, "--key", "guard.key", "--log", "hook.db"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        cwd=lab.folder, env={"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [*command, "--key", "guard.key", "--log", "hook.db"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=lab.folder,
+        env={"PYTHONPATH": str(ROOT)},
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.close()
@@ -213,7 +220,11 @@ def test_the_compiled_hook_imports_no_heavy_dependency(lab: Lab) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "--policies", "compiled", "--key", "guard.key", "--log", "hook.db"],
-        input=asked(), capture_output=True, cwd=lab.folder, env={"PYTHONPATH": str(ROOT)}, check=False,
-    )  # fmt: skip
+        input=asked(),
+        capture_output=True,
+        cwd=lab.folder,
+        env={"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     assert done.returncode == 0
     assert not set(done.stderr.decode().split()) & set(HEAVY)

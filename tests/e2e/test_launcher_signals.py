@@ -45,9 +45,13 @@ def _no_signal_ignored() -> None:
 def launched(*argv: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     return subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, *argv], stdin=stdin, stdout=subprocess.PIPE, text=True, cwd=root,
+        [sys.executable, "-c", LAUNCHER, *argv],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
         preexec_fn=_no_signal_ignored,
-    )  # fmt: skip
+    )
 
 
 def line(process: subprocess.Popen[str]) -> str:
@@ -141,9 +145,11 @@ def test_a_signal_that_comes_before_the_job_exists_is_not_lost(number: int) -> N
         "sys.exit(supervise(['sleep', '20'], '/bin/sleep', '/', {}))\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
         preexec_fn=_no_signal_ignored,
-    )  # fmt: skip
+    )
     if number == signal.SIGTSTP:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)

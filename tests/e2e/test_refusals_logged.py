@@ -86,8 +86,9 @@ def test_a_job_that_starts_leaves_one_entry(lab: Lab) -> None:
 
 
 def command(lab: Lab, *words: str, stdin: str = "", log: str = "audit.db") -> subprocess.CompletedProcess[str]:
-    paths = [f"--{name}={lab.folder / path}" for name, path in
-             (("policies", "policies"), ("key", "guard.key"), ("log", log))]  # fmt: skip
+    paths = [
+        f"--{name}={lab.folder / path}" for name, path in (("policies", "policies"), ("key", "guard.key"), ("log", log))
+    ]
     whole = [sys.executable, "-P", "-c", START, words[0], *paths, *words[1:]]
     environment = {"PATH": os.environ["PATH"]}
     return subprocess.run(

@@ -82,13 +82,18 @@ def later(forge: Forge, *, after_s: int = 3_600, since: str | None = "first.json
     baseline = None if since is None else parse_baseline((forge.folder / since).read_bytes(), since)
     with SqliteStore.open(forge.folder / "audit.db", read_only=True) as store:
         trust = Trust(
-            keys=(TrustedKey(key=public),), logs=(NoteKey(store.origin, public),), audiences=frozenset({"x"}),
+            keys=(TrustedKey(key=public),),
+            logs=(NoteKey(store.origin, public),),
+            audiences=frozenset({"x"}),
             min_epoch=0,
-        )  # fmt: skip
+        )
         return audit(
-            bare_gitdir(os.path.realpath(forge.bare), {os.geteuid(), 0}), store, trust,
-            Subject(resource=RESOURCE, since=baseline), now=time.time_ns() + after_s * NANOSECONDS_PER_S,
-        )  # fmt: skip
+            bare_gitdir(os.path.realpath(forge.bare), {os.geteuid(), 0}),
+            store,
+            trust,
+            Subject(resource=RESOURCE, since=baseline),
+            now=time.time_ns() + after_s * NANOSECONDS_PER_S,
+        )
 
 
 def fact(forge: Forge, entry: int, path: str) -> str:
@@ -129,10 +134,12 @@ EDITS: dict[str, tuple[Callable[[Path, str], object], tuple[str, str]]] = {
         ("moved", "refs/heads/topic"),
     ),
     "a reference that was removed": (
-        lambda bare, _: (bare / "refs/heads/topic").unlink(), ("vanished", "refs/heads/topic"),
+        lambda bare, _: (bare / "refs/heads/topic").unlink(),
+        ("vanished", "refs/heads/topic"),
     ),
     "a reference that was added": (
-        lambda bare, first: (bare / "refs/heads/evil").write_text(first + "\n"), ("uncovered", "refs/heads/evil"),
+        lambda bare, first: (bare / "refs/heads/evil").write_text(first + "\n"),
+        ("uncovered", "refs/heads/evil"),
     ),
     "a packed reference that was added": (
         lambda bare, first: (bare / "packed-refs").write_text(f"{first} refs/heads/evil\n"),
@@ -143,26 +150,30 @@ EDITS: dict[str, tuple[Callable[[Path, str], object], tuple[str, str]]] = {
         ("moved", "refs/heads/main"),
     ),
     "a reference that became another's name": (
-        lambda bare, _: (bare / "refs/heads/topic").write_text("ref: refs/heads/main\n"), ("moved", "refs/heads/topic"),
+        lambda bare, _: (bare / "refs/heads/topic").write_text("ref: refs/heads/main\n"),
+        ("moved", "refs/heads/topic"),
     ),
     "a reference that is a FIFO": (
         lambda bare, _: fifo(bare / "refs/heads/topic"),
         ("moved", "refs/heads/topic"),
     ),
     "another main branch": (
-        lambda bare, _: (bare / "HEAD").write_text("ref: refs/heads/topic\n"), ("head", "HEAD"),
+        lambda bare, _: (bare / "HEAD").write_text("ref: refs/heads/topic\n"),
+        ("head", "HEAD"),
     ),
     "another configuration": (
         lambda bare, _: (bare / "config").write_text((bare / "config").read_text() + "[x]\n\ty = 1\n"),
         ("config", "config"),
     ),
     "a hook that was put beside ours": (
-        lambda bare, _: (bare / "hooks" / "update").write_text("#!/bin/sh\n"), ("hook", "hooks/update"),
+        lambda bare, _: (bare / "hooks" / "update").write_text("#!/bin/sh\n"),
+        ("hook", "hooks/update"),
     ),
     "a hook that was switched off": (
-        lambda bare, _: (bare / "hooks" / "pre-receive").chmod(0o644), ("hook", "hooks/pre-receive"),
+        lambda bare, _: (bare / "hooks" / "pre-receive").chmod(0o644),
+        ("hook", "hooks/pre-receive"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -206,8 +217,9 @@ def test_without_a_baseline_what_no_decision_covers_is_said(copy: Forge, audited
     assert said(audited(copy, "--no-doctor", since=())[1]) == [("uncovered", "refs/heads/main")]
     assert copy.policyguard("repo", "baseline", "trainer.git", "--log", "audit.db", "--out", "today.json").accepted
     assert audited(copy, "--no-doctor", since=("--since", "today.json")) == (
-        0, {"clean": True, "resource": RESOURCE, "references": 3, "decisions": 0, "entries": 3, "findings": []},
-    )  # fmt: skip
+        0,
+        {"clean": True, "resource": RESOURCE, "references": 3, "decisions": 0, "entries": 3, "findings": []},
+    )
     again = copy.policyguard("repo", "baseline", "trainer.git", "--log", "audit.db", "--out", "today.json")
     assert again.status == 78
     assert "exists already" in again.text

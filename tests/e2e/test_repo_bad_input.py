@@ -167,12 +167,12 @@ UNJUDGED: dict[str, tuple[Spoil, str]] = {
     "a shallow history": (written("shallow", "a" * 40 + "\n"), "(shallow)"),
     "a grafted history": (written("info/grafts", "a" * 40 + "\n"), "(grafts)"),
     "a replaced history": (lambda repo: git(repo, "replace", "HEAD", "HEAD~1"), "(replace_refs)"),
-    "a partial clone": (written("config", "[remote \"o\"]\n\tpromisor = true\n"), "(partial)"),
+    "a partial clone": (written("config", '[remote "o"]\n\tpromisor = true\n'), "(partial)"),
     "a shallow file that is a FIFO": (fifo("shallow"), "found a FIFO"),
     "packs of other bytes": (junk("pack/*.pack", "gc", "-q"), "missing from the repository"),
     "indexes of other bytes": (junk("pack/*.idx", "gc", "-q"), "missing from the repository"),
     "objects of other bytes": (junk("??/*"), "missing from the repository"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", UNJUDGED)
@@ -194,11 +194,18 @@ def hostile(repo: Path) -> None:
     program.chmod(0o755)
     (repo / "more").write_text(f"[core]\n\tfsmonitor = {program}\n\tsshCommand = {program}\n")
     for name, value in (
-        ("include.path", str(repo / "more")), ("core.fsmonitor", str(program)), ("core.hooksPath", str(repo)),
-        ("diff.x.textconv", str(program)), ("diff.external", str(program)), ("filter.x.clean", str(program)),
-        ("gpg.program", str(program)), ("gpg.ssh.program", str(program)), ("core.pager", str(program)),
-        ("core.alternateRefsCommand", str(program)), ("uploadpack.packObjectsHook", str(program)),
-    ):  # fmt: skip
+        ("include.path", str(repo / "more")),
+        ("core.fsmonitor", str(program)),
+        ("core.hooksPath", str(repo)),
+        ("diff.x.textconv", str(program)),
+        ("diff.external", str(program)),
+        ("filter.x.clean", str(program)),
+        ("gpg.program", str(program)),
+        ("gpg.ssh.program", str(program)),
+        ("core.pager", str(program)),
+        ("core.alternateRefsCommand", str(program)),
+        ("uploadpack.packObjectsHook", str(program)),
+    ):
         git(repo, "config", name, value)
     written("info/attributes", "* diff=x filter=x\n")(repo)
 

@@ -21,10 +21,25 @@ def approve(forge: Forge, approver: str, ref: str, start: str, commit: str) -> N
     """Sign an approval of the tree of a commit with the approver's ssh key."""
     tree = forge.git(forge.work, "rev-parse", f"{commit}^{{tree}}")
     done = forge.policyguard(
-        "approve", "--tree", tree, "--action", "repo:push", "--resource", "repo:team/vision/trainer", "--target", ref,
-        start, tree, "--as", f"user:{approver}", "--reason", "read it", "--ssh-key", str(forge.folder / approver),
+        "approve",
+        "--tree",
+        tree,
+        "--action",
+        "repo:push",
+        "--resource",
+        "repo:team/vision/trainer",
+        "--target",
+        ref,
+        start,
+        tree,
+        "--as",
+        f"user:{approver}",
+        "--reason",
+        "read it",
+        "--ssh-key",
+        str(forge.folder / approver),
         POLICYGUARD_CONFIG=str(config(forge)),
-    )  # fmt: skip
+    )
     assert done.accepted, done.text
 
 
@@ -151,10 +166,24 @@ def test_scenario_25_a_robot_stays_in_its_paths(forge: Forge) -> None:
     pushed = forge.push("main", user=None, key="ci", SERVICE_USER="ci")
     assert not pushed.accepted
     assert forge.policyguard(
-        "repo", "install-hook", "--policies", "policies", "--key", "guard.key", "--log", "audit.db", "--resource",
-        "repo:team/vision/trainer", "--pusher", "REMOTE_USER", "--pusher", "SERVICE_USER=service:{}",
-        "--allowed-signers", "allowed_signers", "trainer.git",
-    ).accepted  # fmt: skip
+        "repo",
+        "install-hook",
+        "--policies",
+        "policies",
+        "--key",
+        "guard.key",
+        "--log",
+        "audit.db",
+        "--resource",
+        "repo:team/vision/trainer",
+        "--pusher",
+        "REMOTE_USER",
+        "--pusher",
+        "SERVICE_USER=service:{}",
+        "--allowed-signers",
+        "allowed_signers",
+        "trainer.git",
+    ).accepted
     robot = {"GIT_AUTHOR_EMAIL": "ci@lab.example", "GIT_COMMITTER_EMAIL": "ci@lab.example"}
     pushed = forge.push("main", user=None, key="ci", SERVICE_USER="ci")
     assert pushed.accepted, pushed.text
@@ -236,9 +265,12 @@ def test_a_local_administrator_is_seen_by_the_transaction_hook(tmp_path: Path) -
     assert len(forge.decisions()) == 1
     for words in (["refs/heads/main", commit], ["-d", "refs/heads/topic"], ["refs/heads/topic", first]):
         done = subprocess.run(
-            ["git", "update-ref", *words], cwd=forge.bare, env=forge.environment(REMOTE_USER="alice"),
-            capture_output=True, check=False,
-        )  # fmt: skip
+            ["git", "update-ref", *words],
+            cwd=forge.bare,
+            env=forge.environment(REMOTE_USER="alice"),
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode != 0, done.stderr
     assert forge.value() == first
     assert forge.value("refs/heads/topic") == commit
@@ -281,9 +313,20 @@ def test_installing_twice_changes_nothing_and_foreign_hooks_stay(forge: Forge) -
 def test_check_says_beforehand_what_the_hook_would_say(forge: Forge) -> None:
     """A range or pre-receive lines; 77 for what would be refused; nothing is logged."""
     start, commit = str(forge.value()), forge.commit("notes.md")
-    common = ("repo", "check", "--policies", "policies", "--key", "guard.key", "--repo", "work",
-              "--resource", "repo:team/vision/trainer",
-              "--as", "user:alice")  # fmt: skip
+    common = (
+        "repo",
+        "check",
+        "--policies",
+        "policies",
+        "--key",
+        "guard.key",
+        "--repo",
+        "work",
+        "--resource",
+        "repo:team/vision/trainer",
+        "--as",
+        "user:alice",
+    )
     ranged = forge.policyguard(*common, f"{start}..{commit}")
     assert ranged.status == 77, ranged.text
     assert "repo.quorum_main" in ranged.text or "id.unknown_signer" in ranged.text

@@ -32,9 +32,12 @@ rules:
 
 def update_ref(forge: Forge, *words: str, user: str = "alice") -> int:
     done = subprocess.run(
-        ["git", "update-ref", *words], cwd=forge.bare, env=forge.environment(REMOTE_USER=user), capture_output=True,
+        ["git", "update-ref", *words],
+        cwd=forge.bare,
+        env=forge.environment(REMOTE_USER=user),
+        capture_output=True,
         check=False,
-    )  # fmt: skip
+    )
     return done.returncode
 
 
@@ -101,9 +104,13 @@ def test_a_push_from_where_the_reference_does_not_stand_is_refused(tmp_path: Pat
 def hook(forge: Forge, text: str) -> subprocess.CompletedProcess[bytes]:
     """Run the installed hook as git would, with these updates."""
     return subprocess.run(
-        [forge.bare / "hooks" / "pre-receive"], cwd=forge.bare, env=forge.environment(REMOTE_USER="alice"),
-        input=text.encode(), capture_output=True, check=False,
-    )  # fmt: skip
+        [forge.bare / "hooks" / "pre-receive"],
+        cwd=forge.bare,
+        env=forge.environment(REMOTE_USER="alice"),
+        input=text.encode(),
+        capture_output=True,
+        check=False,
+    )
 
 
 def test_housekeeping_and_deletions_pass_the_transaction_hook(tmp_path: Path) -> None:

@@ -30,9 +30,12 @@ def forge(tmp_path: Path) -> Forge:
 def test_variables_of_the_pusher_are_no_certificate(forge: Forge) -> None:
     """Git passes the pusher's environment on where there is no certificate: status G in it means nothing."""
     forged = {
-        "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "user:alice", "GIT_PUSH_CERT_NONCE": "1-a",
-        "GIT_PUSH_CERT_NONCE_STATUS": "OK", "GIT_PUSH_CERT_KEY": "SHA256:x",
-    }  # fmt: skip
+        "GIT_PUSH_CERT_STATUS": "G",
+        "GIT_PUSH_CERT_SIGNER": "user:alice",
+        "GIT_PUSH_CERT_NONCE": "1-a",
+        "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+        "GIT_PUSH_CERT_KEY": "SHA256:x",
+    }
     pushed = forge.push("topic", key=None, **forged)
     assert not pushed.accepted
     assert "the push is not signed" in pushed.text
@@ -52,9 +55,14 @@ def test_a_certificate_for_another_push_is_refused(forge: Forge) -> None:
     nonce = forge.git(forge.bare, "cat-file", "blob", cert).split("nonce ")[1].split("\n")[0]
     forge.commit("more.md")
     pushed = forge.push(
-        "topic", key=None, GIT_PUSH_CERT=cert, GIT_PUSH_CERT_STATUS="G", GIT_PUSH_CERT_SIGNER="user:alice",
-        GIT_PUSH_CERT_NONCE=nonce, GIT_PUSH_CERT_NONCE_STATUS="OK",
-    )  # fmt: skip
+        "topic",
+        key=None,
+        GIT_PUSH_CERT=cert,
+        GIT_PUSH_CERT_STATUS="G",
+        GIT_PUSH_CERT_SIGNER="user:alice",
+        GIT_PUSH_CERT_NONCE=nonce,
+        GIT_PUSH_CERT_NONCE_STATUS="OK",
+    )
     assert not pushed.accepted
     assert "the push certificate is for other updates" in pushed.text
 
@@ -67,10 +75,15 @@ def certificates(forge: Forge, repository: Path) -> list[dict[str, str]]:
         text = forge.git(repository, "cat-file", "blob", oid)
         if text.startswith("certificate version"):
             nonce = text.split("nonce ")[1].split("\n")[0]
-            found.append({
-                "GIT_PUSH_CERT": oid, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "user:alice",
-                "GIT_PUSH_CERT_NONCE": nonce, "GIT_PUSH_CERT_NONCE_STATUS": "OK",
-            })  # fmt: skip
+            found.append(
+                {
+                    "GIT_PUSH_CERT": oid,
+                    "GIT_PUSH_CERT_STATUS": "G",
+                    "GIT_PUSH_CERT_SIGNER": "user:alice",
+                    "GIT_PUSH_CERT_NONCE": nonce,
+                    "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+                }
+            )
     return found
 
 

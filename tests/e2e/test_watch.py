@@ -82,9 +82,15 @@ class Run:
 
         def run() -> None:
             self.status = launch(
-                guard, request(), inputs, lab.trust, audience="node-1", watch_s=PERIOD_S,
-                on_alert=self.alerts.append, on_problem=self.problems.append,
-            )  # fmt: skip
+                guard,
+                request(),
+                inputs,
+                lab.trust,
+                audience="node-1",
+                watch_s=PERIOD_S,
+                on_alert=self.alerts.append,
+                on_problem=self.problems.append,
+            )
 
         self.thread = threading.Thread(target=run)
 
@@ -192,9 +198,12 @@ def blind(lab: Lab) -> tuple[Watch, Failing]:
     policies_that_stop(lab)
     collector = Failing()
     guard = Guard.open(
-        lab.folder / "policies", key=lab.folder / "guard.key", log=lab.folder / "audit.db", audience="node-1",
+        lab.folder / "policies",
+        key=lab.folder / "guard.key",
+        log=lab.folder / "audit.db",
+        audience="node-1",
         collectors=(IdentityCollector(), JobCollector(), collector),
-    )  # fmt: skip
+    )
     signed = guard.decide(request(), lab.inputs())
     bound = guard.gather(request(), lab.inputs()).bound
     verified = verify(signed.to_json(), lab.trust, request(), audience="node-1", now=time.time_ns(), bound=bound)
@@ -254,10 +263,28 @@ def test_the_command_line_watches(lab: Lab, tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text("subject: user:alice\nresource: job:team/vision/run-17\nproperties: {gpus: 8}\n")
     words = [
-        sys.executable, "-P", "-c", START, "run", "--policies", str(lab.folder / "policies"), "--key",
-        str(lab.folder / "guard.key"), "--log", str(lab.folder / "audit.db"), "--job", str(job), "--watch", "0.1", "-q",
-        "--", sys.executable, "train.py", str(lab.ran), "20",
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        "-c",
+        START,
+        "run",
+        "--policies",
+        str(lab.folder / "policies"),
+        "--key",
+        str(lab.folder / "guard.key"),
+        "--log",
+        str(lab.folder / "audit.db"),
+        "--job",
+        str(job),
+        "--watch",
+        "0.1",
+        "-q",
+        "--",
+        sys.executable,
+        "train.py",
+        str(lab.ran),
+        "20",
+    ]
     with subprocess.Popen(
         words, cwd=lab.job, env={"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -58,19 +58,32 @@ class Obeying:
     """The job under the launcher with a watch, in a thread of this process."""
 
     def __init__(
-        self, lab: Lab, guard: Guard, *, trust: Trust | None = None, libraries: Sequence[str] = (),
-        accepts: Accepts | None = None, **environment: str,
-    ) -> None:  # fmt: skip
+        self,
+        lab: Lab,
+        guard: Guard,
+        *,
+        trust: Trust | None = None,
+        libraries: Sequence[str] = (),
+        accepts: Accepts | None = None,
+        **environment: str,
+    ) -> None:
         self.lab, self.alerts, self.problems = lab, list[SignedDecision](), list[PolicyGuardError]()
         self.status: int | None = None
         inputs = lab.inputs((sys.executable, "train.py", str(lab.ran)), **environment)
 
         def run() -> None:
             self.status = launch(
-                guard, request(), inputs, trust or lab.trust, audience="node-1", watch_s=PERIOD_S,
-                on_alert=self.alerts.append, on_problem=self.problems.append, libraries=libraries,
+                guard,
+                request(),
+                inputs,
+                trust or lab.trust,
+                audience="node-1",
+                watch_s=PERIOD_S,
+                on_alert=self.alerts.append,
+                on_problem=self.problems.append,
+                libraries=libraries,
                 accepts=accepts,
-            )  # fmt: skip
+            )
 
         self.thread = threading.Thread(target=run)
 

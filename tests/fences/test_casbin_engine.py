@@ -72,13 +72,15 @@ def test_i67_the_lowered_matcher_is_one_constant_text_for_every_policy() -> None
     model, rows = lowered_text(lab())
     assert model == casbin_lower.MODEL
     assert all(type(column) is str for row in rows for column in row)
-    hostile = lab("""
+    hostile = lab(
+        """
   - id: hostile
     effect: deny
     subjects: ["user:) || true # r.sub"]
     actions: ["job:kill"]
     resources: {type: job, id: "team/{team}/**"}
-""".replace(") || true # r.sub", ")||true#r.sub"))  # fmt: skip
+""".replace(") || true # r.sub", ")||true#r.sub")
+    )
     assert lowered_text(hostile)[0] == casbin_lower.MODEL
 
 
@@ -126,8 +128,12 @@ def fast(tmp_path: Path, matcher: str, policy: str, order: list[int]) -> Any:
 def test_h24_fast_enforcer_keeps_the_filter_of_one_caller_for_all_and_is_not_used(tmp_path: Path) -> None:
     """casbin: the filter of the request in progress sits on the shared model; a second question takes it away while
     the first is still reading. Shown without luck, by asking from inside a matcher function. Not used here."""
-    enforcer = fast(tmp_path, "inner(r.sub) && r.sub == p.sub && r.obj == p.obj && r.act == p.act",
-                    "p, alice, a, read, allow\np, bob, b, read, allow", [1, 2])  # fmt: skip
+    enforcer = fast(
+        tmp_path,
+        "inner(r.sub) && r.sub == p.sub && r.obj == p.obj && r.act == p.act",
+        "p, alice, a, read, allow\np, bob, b, read, allow",
+        [1, 2],
+    )
     policy = enforcer.get_model()["p"]["p"].policy
     filters: list[object] = []
 

@@ -14,8 +14,9 @@ from policyguard.model.policy import Binding, Role
 from tests.fences.casbin_stock import DENY_OVERRIDE, READERS, allows, conf, ours, stock
 
 RBAC = conf("g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", g="_, _")
-RBAC_DENY = conf("g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", p="sub, obj, act, eft", g="_, _",
-                 effect=DENY_OVERRIDE)  # fmt: skip
+RBAC_DENY = conf(
+    "g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", p="sub, obj, act, eft", g="_, _", effect=DENY_OVERRIDE
+)
 
 
 def chain(links: int) -> str:

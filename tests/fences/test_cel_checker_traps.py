@@ -29,14 +29,16 @@ SCHEMA = Schema(
         "job": EntityType(
             name="job",
             attributes=attributes(
-                gpus=INT, team=STRING, tags=ValueType(kind="list", element=STRING),
+                gpus=INT,
+                team=STRING,
+                tags=ValueType(kind="list", element=STRING),
                 checkpoints=ValueType(kind="list", element=ValueType(kind="record", record="ckpt")),
                 code=ValueType(kind="record", record="code"),
             ),
         )
     },
     records={"ckpt": attributes(format=STRING), "code": attributes(dirty=BOOL)},
-)  # fmt: skip
+)
 CHECKER = Checker(SCHEMA)
 
 
@@ -75,8 +77,11 @@ def test_misspelt_fields_of_records_in_lists_are_refused() -> None:
         CHECKER.check('resource.checkpoints.exists(c, c.formatt == "x")', resource_type="job")
     (error,) = caught.value.errors
     assert (error.offset, error.message, error.help, error.code) == (
-        33, "unknown attribute `formatt` of `ckpt`, expected `format`", "did you mean `format`?", "PG103"
-    )  # fmt: skip
+        33,
+        "unknown attribute `formatt` of `ckpt`, expected `format`",
+        "did you mean `format`?",
+        "PG103",
+    )
 
 
 _SERIALIZE = """
@@ -148,7 +153,7 @@ ACCEPTED_BY_THE_LIBRARY = {
     '[1, "a"] == [1]': "a value of any type is outside the profile",
     "{1: 2} == {1: 2}": "a key of a map is text, nothing else",
     'now.getHours("Europe/Berlin") > 1': "a time zone is `UTC` or an offset such as `+02:00`, written out",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text", ACCEPTED_BY_THE_LIBRARY)

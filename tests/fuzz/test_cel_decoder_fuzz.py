@@ -144,6 +144,10 @@ def test_the_fuzzer_runs_briefly_without_a_finding(tmp_path: Path) -> None:
         (tmp_path / f"seed{index}").write_bytes(data)
     run = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.fuzz_cel_decoder", "-runs=4000", "-max_len=2000", "-seed=1", str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr[-2000:]

@@ -23,8 +23,16 @@ def test_a_short_fuzz_of_the_parsers_finds_nothing(tmp_path: Path) -> None:
     corpus.mkdir()
     signed = Lab().issue()
     notes = json.loads((TESTS / "data/c2sp/notes.json").read_text())
-    seeds = (signed.to_json(), signed.envelope.to_bytes(), payload_of(), signed.receipt.checkpoint, SIGNER.to_pem(),
-             SIGNER.public.to_pem(), SIGNER.public.text.encode(), notes["keys"]["peter"].encode())  # fmt: skip
+    seeds = (
+        signed.to_json(),
+        signed.envelope.to_bytes(),
+        payload_of(),
+        signed.receipt.checkpoint,
+        SIGNER.to_pem(),
+        SIGNER.public.to_pem(),
+        SIGNER.public.text.encode(),
+        notes["keys"]["peter"].encode(),
+    )
     for number, seed in enumerate(seeds):
         (corpus / str(number)).write_bytes(seed)
     bounds = ("-runs=12000", "-seed=1", "-max_len=4096")

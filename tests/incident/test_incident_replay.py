@@ -15,9 +15,19 @@ from policyguard.demo.incident.weights import write_hostile, write_weights
 from policyguard.scan.files import scan_file
 
 NAMES = (
-    "rights", "weights", "backdoor", "patch", "scale", "framework", "kills", "colleagues_weights", "reverted",
-    "policies", "blame", "undetected",
-)  # fmt: skip
+    "rights",
+    "weights",
+    "backdoor",
+    "patch",
+    "scale",
+    "framework",
+    "kills",
+    "colleagues_weights",
+    "reverted",
+    "policies",
+    "blame",
+    "undetected",
+)
 
 
 @pytest.fixture(scope="module")

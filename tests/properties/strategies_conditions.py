@@ -33,10 +33,20 @@ def attributes(**types: ValueType) -> dict[str, Attribute]:
 CHECKPOINT = attributes(format=STRING, producer=STRING, size=INT, signed=BOOL)
 CODE = attributes(dirty=BOOL, commit=STRING)
 JOB = attributes(
-    gpus=INT, nodes=INT, team=STRING, path=STRING, flag=BOOL, started=TIMESTAMP, limit=DURATION, tags=listed(STRING),
-    nums=listed(INT), labels=mapped(STRING), counts=mapped(INT), checkpoints=listed(record("checkpoint_ref")),
+    gpus=INT,
+    nodes=INT,
+    team=STRING,
+    path=STRING,
+    flag=BOOL,
+    started=TIMESTAMP,
+    limit=DURATION,
+    tags=listed(STRING),
+    nums=listed(INT),
+    labels=mapped(STRING),
+    counts=mapped(INT),
+    checkpoints=listed(record("checkpoint_ref")),
     code=record("code"),
-)  # fmt: skip
+)
 SCHEMA = Schema(
     subjects={"user": EntityType(name="user", attributes=attributes(level=INT, employment=STRING))},
     resources={"job": EntityType(name="job", attributes=JOB)},
@@ -53,8 +63,12 @@ _instants = st.sampled_from([NOW, NOW - 3600 * 10**9, 0, -(10**9), 253_402_300_7
 _spans = st.sampled_from([0, 10**9, 3600 * 10**9, -(10**9)])
 
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "bool": st.booleans(), "int": _numbers, "string": _words, "timestamp": _instants, "duration": _spans,
-}  # fmt: skip
+    "bool": st.booleans(),
+    "int": _numbers,
+    "string": _words,
+    "timestamp": _instants,
+    "duration": _spans,
+}
 
 
 def _value(kind: ValueType) -> st.SearchStrategy[Any]:
@@ -118,13 +132,23 @@ def _joined(template: str, *parts: st.SearchStrategy[str]) -> st.SearchStrategy[
 @cache
 def _bools(depth: int, bound: Bound) -> st.SearchStrategy[str]:
     leaves = [
-        st.sampled_from([
-            "true", "resource.flag", "resource.code.dirty", "context.mfa", "has(resource.gpus)", "has(resource.code)",
-            "has(resource.code.dirty)", "has(resource.tags)", "has(resource.labels.a)", "has(context.addr)",
-        ]),
+        st.sampled_from(
+            [
+                "true",
+                "resource.flag",
+                "resource.code.dirty",
+                "context.mfa",
+                "has(resource.gpus)",
+                "has(resource.code)",
+                "has(resource.code.dirty)",
+                "has(resource.tags)",
+                "has(resource.labels.a)",
+                "has(context.addr)",
+            ]
+        ),
         *_names(bound, "bool"),
         *[st.sampled_from([f"{name}.signed", f"has({name}.producer)"]) for name, kind in bound if kind == "record"],
-    ]  # fmt: skip
+    ]
     if depth <= 0:
         return _pick(*leaves)
     below = st.deferred(lambda: _bools(depth - 1, bound))
@@ -135,17 +159,28 @@ def _bools(depth: int, bound: Bound) -> st.SearchStrategy[str]:
     orders = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
     return _pick(
         *leaves,
-        _joined("({} && {})", below, below), _joined("({} || {})", below, below), _joined("!{}", below),
-        _joined("({} ? {} : {})", below, below, below), _joined("({} == {})", below, below),
-        _joined("({} {} {})", ints, orders, ints), _joined("({} {} {})", texts, orders, texts),
-        _joined("({} {} {})", times, orders, times), _joined("({} {} {})", spans, orders, spans),
-        _joined("({} in {})", ints, number_lists), _joined("({} in {})", texts, text_lists),
-        _joined("({} in resource.labels)", texts), _joined("({} == {})", number_lists, number_lists),
-        _joined("({} != {})", text_lists, text_lists), _joined("(resource.labels == {{{}: {}}})", texts, texts),
-        _joined("{}.startsWith({})", texts, texts), _joined("{}.endsWith({})", texts, texts),
-        _joined("{}.contains({})", texts, texts), _joined('{}.matches("^[a-v]+$")', texts),
-        _joined('glob({}, "team/*/**")', texts), _quantified(depth, bound),
-    )  # fmt: skip
+        _joined("({} && {})", below, below),
+        _joined("({} || {})", below, below),
+        _joined("!{}", below),
+        _joined("({} ? {} : {})", below, below, below),
+        _joined("({} == {})", below, below),
+        _joined("({} {} {})", ints, orders, ints),
+        _joined("({} {} {})", texts, orders, texts),
+        _joined("({} {} {})", times, orders, times),
+        _joined("({} {} {})", spans, orders, spans),
+        _joined("({} in {})", ints, number_lists),
+        _joined("({} in {})", texts, text_lists),
+        _joined("({} in resource.labels)", texts),
+        _joined("({} == {})", number_lists, number_lists),
+        _joined("({} != {})", text_lists, text_lists),
+        _joined("(resource.labels == {{{}: {}}})", texts, texts),
+        _joined("{}.startsWith({})", texts, texts),
+        _joined("{}.endsWith({})", texts, texts),
+        _joined("{}.contains({})", texts, texts),
+        _joined('{}.matches("^[a-v]+$")', texts),
+        _joined('glob({}, "team/*/**")', texts),
+        _quantified(depth, bound),
+    )
 
 
 @cache
@@ -158,17 +193,21 @@ def _quantified(depth: int, bound: Bound) -> st.SearchStrategy[str]:
         return _joined(f"{{}}.{{}}({name}, {{}})", source, macro, body)
 
     return _pick(
-        over("int", _number_lists(depth - 2, bound)), over("string", _text_lists(depth - 2, bound)),
-        over("record", st.just("resource.checkpoints")), over("string", st.just("resource.labels")),
-    )  # fmt: skip
+        over("int", _number_lists(depth - 2, bound)),
+        over("string", _text_lists(depth - 2, bound)),
+        over("record", st.just("resource.checkpoints")),
+        over("string", st.just("resource.labels")),
+    )
 
 
 @cache
 def _ints(depth: int, bound: Bound) -> st.SearchStrategy[str]:
     leaves = [
-        _numbers.map(str), st.sampled_from(["resource.gpus", "resource.nodes", "subject.level"]),
-        *_names(bound, "int"), *[st.just(f"{name}.size") for name, kind in bound if kind == "record"],
-    ]  # fmt: skip
+        _numbers.map(str),
+        st.sampled_from(["resource.gpus", "resource.nodes", "subject.level"]),
+        *_names(bound, "int"),
+        *[st.just(f"{name}.size") for name, kind in bound if kind == "record"],
+    ]
     if depth <= 0:
         return _pick(*leaves)
     below = st.deferred(lambda: _ints(depth - 1, bound))
@@ -176,32 +215,45 @@ def _ints(depth: int, bound: Bound) -> st.SearchStrategy[str]:
     bools = st.deferred(lambda: _bools(depth - 1, bound))
     operators = st.sampled_from(["+", "-", "*", "/", "%"])
     return _pick(
-        *leaves, _joined("({} {} {})", below, operators, below), _joined("(-{})", _pick(*leaves[1:])),
-        _joined("size({})", texts), _joined("{}.size()", _text_lists(depth - 1, bound)),
-        _joined("({} ? {} : {})", bools, below, below), _joined("resource.nums[{}]", _small.map(str)),
-        st.just("resource.counts.a"), _joined("resource.counts[{}]", texts), st.just("resource.started.getHours()"),
-        st.just('resource.started.getDayOfYear("+05:30")'), st.just("resource.limit.getSeconds()"),
+        *leaves,
+        _joined("({} {} {})", below, operators, below),
+        _joined("(-{})", _pick(*leaves[1:])),
+        _joined("size({})", texts),
+        _joined("{}.size()", _text_lists(depth - 1, bound)),
+        _joined("({} ? {} : {})", bools, below, below),
+        _joined("resource.nums[{}]", _small.map(str)),
+        st.just("resource.counts.a"),
+        _joined("resource.counts[{}]", texts),
+        st.just("resource.started.getHours()"),
+        st.just('resource.started.getDayOfYear("+05:30")'),
+        st.just("resource.limit.getSeconds()"),
         _joined("int({})", _times(depth - 1)),
-    )  # fmt: skip
+    )
 
 
 @cache
 def _texts(depth: int, bound: Bound) -> st.SearchStrategy[str]:
     leaves = [
-        _words.map(quoted), st.sampled_from(["resource.team", "resource.path", "resource.id", "subject.id", "action"]),
+        _words.map(quoted),
+        st.sampled_from(["resource.team", "resource.path", "resource.id", "subject.id", "action"]),
         *_names(bound, "string"),
         *[st.sampled_from([f"{name}.format", f"{name}.producer"]) for name, kind in bound if kind == "record"],
-    ]  # fmt: skip
+    ]
     if depth <= 0:
         return _pick(*leaves)
     below = st.deferred(lambda: _texts(depth - 1, bound))
     ints = st.deferred(lambda: _ints(depth - 1, bound))
     bools = st.deferred(lambda: _bools(depth - 1, bound))
     return _pick(
-        *leaves, _joined("({} + {})", below, below), _joined("string({})", ints), _joined("string({})", bools),
-        _joined("({} ? {} : {})", bools, below, below), st.just("resource.labels.a"),
-        _joined("resource.labels[{}]", below), _joined("resource.tags[{}]", _small.map(str)),
-    )  # fmt: skip
+        *leaves,
+        _joined("({} + {})", below, below),
+        _joined("string({})", ints),
+        _joined("string({})", bools),
+        _joined("({} ? {} : {})", bools, below, below),
+        st.just("resource.labels.a"),
+        _joined("resource.labels[{}]", below),
+        _joined("resource.tags[{}]", _small.map(str)),
+    )
 
 
 @cache
@@ -228,12 +280,17 @@ def _number_lists(depth: int, bound: Bound) -> st.SearchStrategy[str]:
     name = f"y{len(bound)}"
     inner = (*bound, (name, "int"))
     return _pick(
-        leaves, _joined("({} + {})", leaves, leaves),
+        leaves,
+        _joined("({} + {})", leaves, leaves),
         _joined(f"{{}}.filter({name}, {{}})", leaves, st.deferred(lambda: _bools(depth - 1, inner))),
         _joined(f"{{}}.map({name}, {{}})", leaves, st.deferred(lambda: _ints(depth - 1, inner))),
-        _joined(f"{{}}.map({name}, {{}}, {{}})", leaves, st.deferred(lambda: _bools(depth - 1, inner)),
-                st.deferred(lambda: _ints(depth - 1, inner))),
-    )  # fmt: skip
+        _joined(
+            f"{{}}.map({name}, {{}}, {{}})",
+            leaves,
+            st.deferred(lambda: _bools(depth - 1, inner)),
+            st.deferred(lambda: _ints(depth - 1, inner)),
+        ),
+    )
 
 
 @cache

@@ -151,10 +151,16 @@ def test_timestamps_survive_their_own_spelling(instant: int) -> None:
 @pytest.mark.parametrize(
     ("text", "nanoseconds"),
     [
-        ("1h30m", 5400 * 10**9), ("-1.5s", -1_500_000_000), ("100ms", 10**8), ("1us", 1000), ("1µs", 1000),
-        ("0", 0), (".5s", 5 * 10**8), ("1h1m1s1ms1us1ns", 3_661_001_001_001),
+        ("1h30m", 5400 * 10**9),
+        ("-1.5s", -1_500_000_000),
+        ("100ms", 10**8),
+        ("1us", 1000),
+        ("1µs", 1000),
+        ("0", 0),
+        (".5s", 5 * 10**8),
+        ("1h1m1s1ms1us1ns", 3_661_001_001_001),
     ],
-)  # fmt: skip
+)
 def test_durations_are_read_in_all_units(text: str, nanoseconds: int) -> None:
     """Hours to nanoseconds, fractions and a sign."""
     assert parse_span(text) == nanoseconds

@@ -55,23 +55,48 @@ ATTRIBUTES = {
 }
 PATTERNS_OF_TYPES = {"job": "team/{team}/**", "image": "team/{team}/**", "node": "org/main/{team}/*/**", "disk": None}
 SCHEMA = Schema(
-    subjects={"user": EntityType(name="user", attributes={"level": Attribute(name="level", type=INT, optional=True)}),
-              "bot": EntityType(name="bot")},
-    resources={name: EntityType(name=name, attributes=ATTRIBUTES, actions=("job:use",), id_pattern=pattern)
-               for name, pattern in PATTERNS_OF_TYPES.items()},
+    subjects={
+        "user": EntityType(name="user", attributes={"level": Attribute(name="level", type=INT, optional=True)}),
+        "bot": EntityType(name="bot"),
+    },
+    resources={
+        name: EntityType(name=name, attributes=ATTRIBUTES, actions=("job:use",), id_pattern=pattern)
+        for name, pattern in PATTERNS_OF_TYPES.items()
+    },
     context={"ticket": Attribute(name="ticket", type=TEXT, optional=True)},
-    records={"code": {"dirty": Attribute(name="dirty", type=BOOL, optional=True),
-                      "lines": Attribute(name="lines", type=INT, optional=True),
-                      "owner": Attribute(name="owner", type=TEXT, optional=True)}},
-)  # fmt: skip
+    records={
+        "code": {
+            "dirty": Attribute(name="dirty", type=BOOL, optional=True),
+            "lines": Attribute(name="lines", type=INT, optional=True),
+            "owner": Attribute(name="owner", type=TEXT, optional=True),
+        }
+    },
+)
 TYPES = (("job",), ("job",), ("job", "image"), ("job", "node"), tuple(PATTERNS_OF_TYPES))
 SUBJECTS = ("user:ann", "user:bob", "bot:ci")
 ROLES = ("r0", "r1")
 PATTERNS = (
-    *(None,) * 8, "**", "team/{team}/**", "team/red/**", "team/blue/**", "team/*/run/**", "team/red/run/*",
-    "team/*/run", "team/red/run", "team/blue/run/1", "org/main/{team}/*/**", "org/main/red/**", "org/*/red/**",
-    "*/main/**", "team/{team}/run/**", "team/r*/**", "**/run", "base", "team", "org/main/red/a/b",
-)  # fmt: skip
+    *(None,) * 8,
+    "**",
+    "team/{team}/**",
+    "team/red/**",
+    "team/blue/**",
+    "team/*/run/**",
+    "team/red/run/*",
+    "team/*/run",
+    "team/red/run",
+    "team/blue/run/1",
+    "org/main/{team}/*/**",
+    "org/main/red/**",
+    "org/*/red/**",
+    "*/main/**",
+    "team/{team}/run/**",
+    "team/r*/**",
+    "**/run",
+    "base",
+    "team",
+    "org/main/red/a/b",
+)
 IDS = {
     "job": ("team/red", "team/blue", "team/red/run", "team/blue/run/1", "team/red/run/1/2", "team/green/x"),
     "image": ("team/red", "team/red/run", "team/blue/run"),
@@ -100,24 +125,41 @@ def _key(attribute: str, key: str, kind: str) -> Call:
 
 _CODE = Select(_RESOURCE, "code", "code")
 _INTEGERS: tuple[Expression, ...] = (
-    Select(_RESOURCE, "size", "int"), Select(_CODE, "lines", "int"), _key("limits", "k", "int"),
-    _key("limits", "l", "int"), Select(_ENTITIES["subject"], "level", "int"),
-)  # fmt: skip
+    Select(_RESOURCE, "size", "int"),
+    Select(_CODE, "lines", "int"),
+    _key("limits", "k", "int"),
+    _key("limits", "l", "int"),
+    Select(_ENTITIES["subject"], "level", "int"),
+)
 _TEXTS: tuple[Expression, ...] = (
-    Select(_RESOURCE, "queue", "string"), Select(_CODE, "owner", "string"), _key("labels", "k", "string"),
-    _key("labels", "l", "string"), Select(_ENTITIES["context"], "ticket", "string"),
-    Select(_RESOURCE, "domain", "string"), Select(_RESOURCE, "id", "string"),
-    Select(_ENTITIES["subject"], "id", "string"), Select(_RESOURCE, "type", "string"),
-)  # fmt: skip
+    Select(_RESOURCE, "queue", "string"),
+    Select(_CODE, "owner", "string"),
+    _key("labels", "k", "string"),
+    _key("labels", "l", "string"),
+    Select(_ENTITIES["context"], "ticket", "string"),
+    Select(_RESOURCE, "domain", "string"),
+    Select(_RESOURCE, "id", "string"),
+    Select(_ENTITIES["subject"], "id", "string"),
+    Select(_RESOURCE, "type", "string"),
+)
 _BOOLS: tuple[Expression, ...] = (
-    Select(_RESOURCE, "clean", "bool"), Select(_CODE, "dirty", "bool"), _key("flags", "k", "bool"),
-)  # fmt: skip
+    Select(_RESOURCE, "clean", "bool"),
+    Select(_CODE, "dirty", "bool"),
+    _key("flags", "k", "bool"),
+)
 _PRESENCE: tuple[Expression, ...] = (
-    *(Has(_RESOURCE, name) for name in (*ATTRIBUTES, "domain")), Has(_CODE, "dirty"), Has(_CODE, "lines"),
-    Has(_CODE, "owner"), Has(_ENTITIES["context"], "ticket"), Has(_ENTITIES["subject"], "level"),
-    *(_call("in_map", _constant(key), Select(_RESOURCE, name, "map(string, string)"))
-      for name in ("labels", "limits", "flags") for key in "kl"),
-)  # fmt: skip
+    *(Has(_RESOURCE, name) for name in (*ATTRIBUTES, "domain")),
+    Has(_CODE, "dirty"),
+    Has(_CODE, "lines"),
+    Has(_CODE, "owner"),
+    Has(_ENTITIES["context"], "ticket"),
+    Has(_ENTITIES["subject"], "level"),
+    *(
+        _call("in_map", _constant(key), Select(_RESOURCE, name, "map(string, string)"))
+        for name in ("labels", "limits", "flags")
+        for key in "kl"
+    ),
+)
 _BOUNDS = ("less_int64", "less_equals_int64", "greater_int64", "greater_equals_int64")
 
 
@@ -129,9 +171,17 @@ def _atoms(draw: st.DrawFn) -> Expression:
     if kind == "bool":
         value = draw(st.sampled_from(_BOOLS))
         literal = _constant(draw(st.booleans()))
-        return draw(st.sampled_from((value, _call("logical_not", value), _call("equals", value, literal),
-                                     _call("equals", literal, value),
-                                     _call("in_list", value, ListOf((literal,), "list(bool)")))))  # fmt: skip
+        return draw(
+            st.sampled_from(
+                (
+                    value,
+                    _call("logical_not", value),
+                    _call("equals", value, literal),
+                    _call("equals", literal, value),
+                    _call("in_list", value, ListOf((literal,), "list(bool)")),
+                )
+            )
+        )
     if kind == "other":
         left, right = draw(st.sampled_from(_TEXTS)), _constant(draw(st.sampled_from(WORDS)))
         return _call(draw(st.sampled_from(("not_equals", "starts_with_string"))), left, right)
@@ -182,13 +232,24 @@ def _guards(focus: Expression) -> list[Expression]:
     """Return the tests of presence that have to do with the focus, those of its fields and keys too."""
     inner = focus.arguments[0] if isinstance(focus, Call) else focus.operand if isinstance(focus, Select) else focus
     near = {focus, inner}
-    return [test for test in _PRESENCE
-            if (isinstance(test, Has) and any(isinstance(each, Select) and each.name == test.name for each in near))
-            or (isinstance(test, Call) and test.arguments[1] in near)] or [_constant(True)]  # fmt: skip
+    return [
+        test
+        for test in _PRESENCE
+        if (isinstance(test, Has) and any(isinstance(each, Select) and each.name == test.name for each in near))
+        or (isinstance(test, Call) and test.arguments[1] in near)
+    ] or [_constant(True)]
 
 
-_DOUBTED = ("context.ticket", "resource.clean", "resource.code", "resource.labels", "resource.limits", "resource.queue",
-            "resource.size", "subject.level")  # fmt: skip
+_DOUBTED = (
+    "context.ticket",
+    "resource.clean",
+    "resource.code",
+    "resource.labels",
+    "resource.limits",
+    "resource.queue",
+    "resource.size",
+    "subject.level",
+)
 _FLOORS = st.just(()) | st.sets(st.sampled_from(_DOUBTED), max_size=4).map(
     lambda paths: tuple((path, Assurance.MEASURED) for path in sorted(paths))
 )
@@ -213,7 +274,7 @@ def _rules(draw: st.DrawFn, number: int, focus: Expression) -> Rule:
         quorum="one" if effect == "require" else None,
         not_before=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),
         expires=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),
-    )  # fmt: skip
+    )
 
 
 @st.composite
@@ -224,12 +285,14 @@ def policy_sets(draw: st.DrawFn) -> PolicySet:
     return PolicySet(
         schema=SCHEMA,
         roles=(Role(name="r0"), Role(name="r1", inherits=("r0",))),
-        bindings=(Binding(subject="user:ann", role="r0", domain="red"),
-                  Binding(subject="user:bob", role="r1", domain="*"),
-                  Binding(subject="bot:ci", role="r1", domain="red", expires=NOW + HOUR)),
+        bindings=(
+            Binding(subject="user:ann", role="r0", domain="red"),
+            Binding(subject="user:bob", role="r1", domain="*"),
+            Binding(subject="bot:ci", role="r1", domain="red", expires=NOW + HOUR),
+        ),
         rules=tuple(draw(_rules(number, focus)) for number in range(count)),
         quorums=(Quorum(id="one", approvers=(Approvers(count=1, roles=("r0",)),)),),
-    )  # fmt: skip
+    )
 
 
 def _frozen(data: dict[str, Any]) -> FrozenMap:
@@ -240,14 +303,20 @@ def _maps(keys: tuple[str, ...], values: st.SearchStrategy[Any]) -> st.SearchStr
     return st.dictionaries(st.sampled_from(keys), values, max_size=2).map(_frozen)
 
 
-_CODES = st.fixed_dictionaries({}, optional={"dirty": st.booleans(), "lines": st.sampled_from(EDGES),
-                                             "owner": st.sampled_from(WORDS)}).map(_frozen)  # fmt: skip
+_CODES = st.fixed_dictionaries(
+    {}, optional={"dirty": st.booleans(), "lines": st.sampled_from(EDGES), "owner": st.sampled_from(WORDS)}
+).map(_frozen)
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "resource.size": st.sampled_from(EDGES), "resource.queue": st.sampled_from(WORDS), "resource.clean": st.booleans(),
-    "resource.code": _CODES, "resource.labels": _maps(("k", "l", "m"), st.sampled_from(WORDS)),
-    "resource.limits": _maps(("k", "l"), st.sampled_from(EDGES)), "resource.flags": _maps(("k", "l"), st.booleans()),
-    "subject.level": st.sampled_from(EDGES), "context.ticket": st.sampled_from(WORDS),
-}  # fmt: skip
+    "resource.size": st.sampled_from(EDGES),
+    "resource.queue": st.sampled_from(WORDS),
+    "resource.clean": st.booleans(),
+    "resource.code": _CODES,
+    "resource.labels": _maps(("k", "l", "m"), st.sampled_from(WORDS)),
+    "resource.limits": _maps(("k", "l"), st.sampled_from(EDGES)),
+    "resource.flags": _maps(("k", "l"), st.booleans()),
+    "subject.level": st.sampled_from(EDGES),
+    "context.ticket": st.sampled_from(WORDS),
+}
 
 
 @st.composite
@@ -264,16 +333,29 @@ def facts(draw: st.DrawFn) -> Facts:
 
 
 def told(decision: Decision) -> tuple[object, ...]:
-    return (decision.allowed, decision.reason_codes, decision.determining, decision.errored, decision.requiring,
-            decision.gaps, decision.obligations)  # fmt: skip
+    return (
+        decision.allowed,
+        decision.reason_codes,
+        decision.determining,
+        decision.errored,
+        decision.requiring,
+        decision.gaps,
+        decision.obligations,
+    )
 
 
 class Scan(Trees):
     """Trees without an index: all rules of the action and type that any of the held roles brings."""
 
     def __missing__(self, held: tuple[str, ...]) -> Node:
-        return Node(tuple(rule.hot for pile in self.piles.values() for rule in pile
-                          if not set(rule.roles or (ANYONE,)).isdisjoint(held)))  # fmt: skip
+        return Node(
+            tuple(
+                rule.hot
+                for pile in self.piles.values()
+                for rule in pile
+                if not set(rule.roles or (ANYONE,)).isdisjoint(held)
+            )
+        )
 
 
 def scanning(policies: PolicySet) -> Snapshot:

@@ -46,7 +46,7 @@ def attributes(draw: st.DrawFn) -> tuple[dict[str, Any], ...]:
         draw(st.fixed_dictionaries({}, optional={"level": number})),
         draw(st.fixed_dictionaries({"id": st.sampled_from(IDS)}, optional=resource)),
         draw(st.fixed_dictionaries({}, optional={"ticket": word})),
-    )  # fmt: skip
+    )
 
 
 def is_met(demand: Demand, entities: tuple[dict[str, Any], ...]) -> bool:

@@ -22,12 +22,33 @@ BASE = Path(__file__).parents[1] / "data" / "policy" / "base"
 brief = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 YAMLISH = st.lists(
-    st.sampled_from([
-        *"abz019 -?:,[]{}#&*!|>'\"%@`~=\n\t\r.\\", "\n  ", "\n- ", ": ", "<<: ", "--- ", "...\n", "!!str ", "&a ", "*a",
-        "|\n  ", ">-\n  ", "é", "𝄞", "\u2028", "\x00", "\x85", "null", "true", "0x1", "1e3",
-    ]),
+    st.sampled_from(
+        [
+            *"abz019 -?:,[]{}#&*!|>'\"%@`~=\n\t\r.\\",
+            "\n  ",
+            "\n- ",
+            ": ",
+            "<<: ",
+            "--- ",
+            "...\n",
+            "!!str ",
+            "&a ",
+            "*a",
+            "|\n  ",
+            ">-\n  ",
+            "é",
+            "𝄞",
+            "\u2028",
+            "\x00",
+            "\x85",
+            "null",
+            "true",
+            "0x1",
+            "1e3",
+        ]
+    ),
     max_size=60,
-).map("".join)  # fmt: skip
+).map("".join)
 
 TEXT = st.text(
     st.characters(

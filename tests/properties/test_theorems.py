@@ -21,19 +21,27 @@ from tests.properties.worlds import DOMAINS, NOW, PERSONS, QUORUMS, SCHEMA, Worl
 
 theorem = settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck))
 
-_WORDS = {"engine.no_rules": "no_rules", "engine.unknown_type": "unknown_type", "engine.malformed": "malformed",
-          "engine.unknown_action": "unknown_action", "engine.no_allow": "no_allow",
-          "needs-approval": "needs_approval"}  # fmt: skip
+_WORDS = {
+    "engine.no_rules": "no_rules",
+    "engine.unknown_type": "unknown_type",
+    "engine.malformed": "malformed",
+    "engine.unknown_action": "unknown_action",
+    "engine.no_allow": "no_allow",
+    "needs-approval": "needs_approval",
+}
 
 
 def outcome(decision: Decision) -> dict[str, object]:
     """Return a decision in the oracle's words."""
     reason = "allow" if decision.allowed else _WORDS.get(decision.reason_codes[0], "deny")
     return {
-        "allowed": decision.allowed, "reason": reason, "determining": list(decision.determining),
-        "errored": list(decision.errored), "requiring": list(decision.requiring),
+        "allowed": decision.allowed,
+        "reason": reason,
+        "determining": list(decision.determining),
+        "errored": list(decision.errored),
+        "requiring": list(decision.requiring),
         "unmet": sorted({gap.quorum for gap in decision.gaps}),
-    }  # fmt: skip
+    }
 
 
 @theorem
@@ -168,13 +176,15 @@ def test_a_second_account_adds_no_approver(world: World) -> None:
     )
     holding = replace(
         world.policies,
-        bindings=tuple({
-            (b.subject, b.role, b.domain): b
-            for binding in world.policies.bindings
-            for account in accounts.get(binding.subject, (binding.subject,))
-            for b in [replace(binding, subject=account)]
-        }.values()),
-    )  # fmt: skip
+        bindings=tuple(
+            {
+                (b.subject, b.role, b.domain): b
+                for binding in world.policies.bindings
+                for account in accounts.get(binding.subject, (binding.subject,))
+                for b in [replace(binding, subject=account)]
+            }.values()
+        ),
+    )
     snapshot = snapshot_of(holding)
     once = snapshot.decide(world.facts, NOW)
     twice = snapshot.decide(msgspec.structs.replace(world.facts, approvals=world.facts.approvals + again), NOW)
@@ -215,14 +225,25 @@ _KINDS: list[tuple[Effect, str]] = [(effect, name) for effect in EFFECTS for nam
 def _small(kinds: tuple[tuple[Effect, str], ...]) -> PolicySet:
     rules = tuple(
         Rule(
-            id=f"r{i}", effect=effect, actions=("job:submit",), resource_types=("job",), roles=("r0",),
-            quorum="one" if effect == "require" else None, when=Condition(text="", expression=_OUTCOMES[name]),
+            id=f"r{i}",
+            effect=effect,
+            actions=("job:submit",),
+            resource_types=("job",),
+            roles=("r0",),
+            quorum="one" if effect == "require" else None,
+            when=Condition(text="", expression=_OUTCOMES[name]),
         )
         for i, (effect, name) in enumerate(kinds)
-    )  # fmt: skip
+    )
     binding = Binding(subject="user:ann", role="r0", domain="red")
-    return PolicySet(schema=SCHEMA, roles=(Role(name="r0"), Role(name="r1"), Role(name="r2")), bindings=(binding,),
-                     persons=PERSONS, rules=rules, quorums=QUORUMS)  # fmt: skip
+    return PolicySet(
+        schema=SCHEMA,
+        roles=(Role(name="r0"), Role(name="r1"), Role(name="r2")),
+        bindings=(binding,),
+        persons=PERSONS,
+        rules=rules,
+        quorums=QUORUMS,
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -253,9 +274,13 @@ def test_a_met_quorum_allows_and_its_twin_does_not() -> None:
     kinds: tuple[tuple[Effect, str], ...] = (("allow", "true"), ("require", "true"))
     policies = _small(kinds)
     policies = replace(
-        policies, bindings=(*policies.bindings, Binding(subject="user:bob", role="r0", domain="red"),
-                            Binding(subject="service:ci", role="r0", domain="red")),
-    )  # fmt: skip
+        policies,
+        bindings=(
+            *policies.bindings,
+            Binding(subject="user:bob", role="r0", domain="red"),
+            Binding(subject="service:ci", role="r0", domain="red"),
+        ),
+    )
     request = Request.of("user:ann", "job:submit", "job:team/red/run", gpus=1)
     entries = {"resource.gpus": Fact(1, Assurance.CLAIMED, "request", NOW)}
 

@@ -105,21 +105,30 @@ def fresh_snapshot_of(policies: PolicySet) -> Snapshot:
 
 
 _RESOURCE, _SUBJECT, _CONTEXT = (
-    Variable("resource", "resource"), Variable("subject", "subject"), Variable("context", "context")
-)  # fmt: skip
+    Variable("resource", "resource"),
+    Variable("subject", "subject"),
+    Variable("context", "context"),
+)
 _GPUS = Select(_RESOURCE, "gpus", "int")
 _CODE = Select(_RESOURCE, "code", "code")
 _FILES = Select(_RESOURCE, "files", "list(string)")
 _INTEGERS: tuple[Expression, ...] = (_GPUS, Select(_SUBJECT, "level", "int"), Select(_CODE, "lines", "int"))
 _TEXTS: tuple[Expression, ...] = (
-    Select(_RESOURCE, "queue", "string"), Select(_CONTEXT, "ticket", "string"), Select(_SUBJECT, "id", "string"),
-    Select(_RESOURCE, "id", "string"), Variable("action", "string"),
-)  # fmt: skip
+    Select(_RESOURCE, "queue", "string"),
+    Select(_CONTEXT, "ticket", "string"),
+    Select(_SUBJECT, "id", "string"),
+    Select(_RESOURCE, "id", "string"),
+    Variable("action", "string"),
+)
 _BOOLS: tuple[Expression, ...] = (Select(_RESOURCE, "clean", "bool"), Select(_CODE, "dirty", "bool"))
 _PRESENCE: tuple[Expression, ...] = (
-    Has(_RESOURCE, "queue"), Has(_RESOURCE, "code"), Has(_CONTEXT, "ticket"), Has(_RESOURCE, "files"),
-    Has(_SUBJECT, "level"), Has(_CODE, "dirty"),
-)  # fmt: skip
+    Has(_RESOURCE, "queue"),
+    Has(_RESOURCE, "code"),
+    Has(_CONTEXT, "ticket"),
+    Has(_RESOURCE, "files"),
+    Has(_SUBJECT, "level"),
+    Has(_CODE, "dirty"),
+)
 _WORDS = ("prod", "dev", "T-1", "user:ann", "a", "job:submit")
 
 
@@ -183,10 +192,14 @@ def rules(draw: st.DrawFn, number: int) -> Rule:
 
 
 FLOORS: tuple[tuple[tuple[str, Assurance], ...], ...] = (
-    (), (), (), (("resource.gpus", Assurance.OBSERVED),), (("resource.clean", Assurance.ATTESTED),),
+    (),
+    (),
+    (),
+    (("resource.gpus", Assurance.OBSERVED),),
+    (("resource.clean", Assurance.ATTESTED),),
     (("resource.code", Assurance.MEASURED), ("resource.queue", Assurance.MEASURED)),
     (("context.ticket", Assurance.OBSERVED), ("subject.level", Assurance.ATTESTED)),
-)  # fmt: skip
+)
 PATTERNS = (None, None, "team/{team}/**", "team/red/**", "team/*/run-*", "team/blue/run-1", "team/{team}/run-1")
 
 
@@ -223,18 +236,27 @@ def _values(name: str) -> st.SearchStrategy[Value]:
         "resource.gpus": st.integers(-2, 4),
         "resource.queue": st.sampled_from(("prod", "dev")),
         "resource.clean": st.booleans(),
-        "resource.code": st.builds(lambda dirty, lines: FrozenMap({**dirty, **lines}),
-                                   st.just({}) | st.booleans().map(lambda value: {"dirty": value}),
-                                   st.just({}) | st.integers(0, 3).map(lambda value: {"lines": value})),
+        "resource.code": st.builds(
+            lambda dirty, lines: FrozenMap({**dirty, **lines}),
+            st.just({}) | st.booleans().map(lambda value: {"dirty": value}),
+            st.just({}) | st.integers(0, 3).map(lambda value: {"lines": value}),
+        ),
         "resource.files": st.lists(st.sampled_from(("a", "prod")), max_size=2).map(tuple),
         "subject.level": st.integers(-2, 4),
         "context.ticket": st.sampled_from(("T-1", "prod")),
-    }  # fmt: skip
+    }
     return choices[name]
 
 
-PATHS = ("resource.gpus", "resource.queue", "resource.clean", "resource.code", "resource.files", "subject.level",
-         "context.ticket")  # fmt: skip
+PATHS = (
+    "resource.gpus",
+    "resource.queue",
+    "resource.clean",
+    "resource.code",
+    "resource.files",
+    "subject.level",
+    "context.ticket",
+)
 
 
 @st.composite
@@ -242,8 +264,11 @@ def facts(draw: st.DrawFn) -> Facts:
     subject = draw(st.sampled_from(SUBJECTS))
     kind, _, name = subject.partition(":")
     team = draw(st.sampled_from(DOMAINS))
-    resource = draw(st.sampled_from((Entity("job", f"team/{team}/run-1"), Entity("job", f"team/{team}/x/y"),
-                                     Entity("image", "base"))))  # fmt: skip
+    resource = draw(
+        st.sampled_from(
+            (Entity("job", f"team/{team}/run-1"), Entity("job", f"team/{team}/x/y"), Entity("image", "base"))
+        )
+    )
     request = Request(Entity(kind, name), draw(st.sampled_from(("job:submit", "job:kill", "image:push"))), resource)
     entries = {}
     for path in PATHS:

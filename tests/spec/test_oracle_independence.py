@@ -28,5 +28,8 @@ def test_i68_the_translation_imports_nouns_only() -> None:
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     inside = {module for module in modules if module and module.startswith("policyguard")}
     assert inside == {
-        "policyguard.model.expression", "policyguard.model.facts", "policyguard.model.policy", "policyguard.values",
-    }  # fmt: skip
+        "policyguard.model.expression",
+        "policyguard.model.facts",
+        "policyguard.model.policy",
+        "policyguard.values",
+    }

@@ -20,23 +20,38 @@ EFFECTS = ("allow", "deny", "require")
 
 def rule(name: str, effect: str, outcome: str = "true", **more: Any) -> dict[str, Any]:
     return {
-        "id": name, "effect": effect, "actions": ["job:submit"], "types": ["job"], "roles": [], "subjects": [],
-        "pattern": None, "when": OUTCOMES[outcome], "quorum": "two" if effect == "require" else None, "scope": None,
-        "since": None, "until": None, "floors": {}, **more,
-    }  # fmt: skip
+        "id": name,
+        "effect": effect,
+        "actions": ["job:submit"],
+        "types": ["job"],
+        "roles": [],
+        "subjects": [],
+        "pattern": None,
+        "when": OUTCOMES[outcome],
+        "quorum": "two" if effect == "require" else None,
+        "scope": None,
+        "since": None,
+        "until": None,
+        "floors": {},
+        **more,
+    }
 
 
 def policy(*rules: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "subjects": {"user": {"attributes": {}, "actions": [], "pattern": None}},
         "resources": {"job": {"attributes": {}, "actions": ["job:submit", "job:kill"], "pattern": "team/{team}/**"}},
-        "context": {}, "records": {}, "roles": {"lead": ["researcher"], "researcher": []},
+        "context": {},
+        "records": {},
+        "roles": {"lead": ["researcher"], "researcher": []},
         "bindings": [bind(f"user:{name}", "lead") for name in ("bob", "carol", "dave")],
         "persons": {f"user:{name}": name for name in ("alice", "bob", "carol", "dave")},
-        "quorums": {"two": {"places": [{"count": 2, "roles": ["lead"], "domain": None}], "max_age": None,
-                            "assurance": 4}},
-        "rules": list(rules), **more,
-    }  # fmt: skip
+        "quorums": {
+            "two": {"places": [{"count": 2, "roles": ["lead"], "domain": None}], "max_age": None, "assurance": 4}
+        },
+        "rules": list(rules),
+        **more,
+    }
 
 
 def bind(subject: str, role: str, domain: str = "vision") -> dict[str, Any]:
@@ -48,9 +63,14 @@ def facts(*approvers: str, **more: Any) -> dict[str, Any]:
         {"account": f"user:{name}", "assurance": 4, "approved_at": NOW - 1, "expires": NOW + 1} for name in approvers
     ]
     return {
-        "subject": "user:alice", "action": "job:submit", "resource": "job:team/vision/run-1", "entries": {},
-        "approvals": approvals, "contributors": [], **more,
-    }  # fmt: skip
+        "subject": "user:alice",
+        "action": "job:submit",
+        "resource": "job:team/vision/run-1",
+        "entries": {},
+        "approvals": approvals,
+        "contributors": [],
+        **more,
+    }
 
 
 KINDS = [(effect, outcome) for effect in EFFECTS for outcome in OUTCOMES]
@@ -140,9 +160,18 @@ def test_an_inherited_role_counts() -> None:
         (("bob", "carol", "dave"), {"contributors": ["user:bob"]}, True),
         (("bob", "carol"), {"contributors": ["user:stranger"]}, False),
     ],
-    ids=["two leads", "one", "one twice", "the requester", "an account nobody knows", "contributors not known",
-         "a contributor", "two beside a contributor", "a contributor nobody knows"],
-)  # fmt: skip
+    ids=[
+        "two leads",
+        "one",
+        "one twice",
+        "the requester",
+        "an account nobody knows",
+        "contributors not known",
+        "a contributor",
+        "two beside a contributor",
+        "a contributor nobody knows",
+    ],
+)
 def test_a_quorum_counts_distinct_independent_persons(
     approvers: tuple[str, ...], more: dict[str, Any], met: bool
 ) -> None:
@@ -154,8 +183,11 @@ def test_a_quorum_counts_distinct_independent_persons(
 
 def test_places_are_filled_whichever_way_fits() -> None:
     """Bob fits both places, Carol only one: Bob takes the other."""
-    quorum = {"places": [{"count": 1, "roles": ["lead"], "domain": None}, {"count": 1, "roles": ["x"], "domain": "*"}],
-              "max_age": None, "assurance": 4}  # fmt: skip
+    quorum = {
+        "places": [{"count": 1, "roles": ["lead"], "domain": None}, {"count": 1, "roles": ["x"], "domain": "*"}],
+        "max_age": None,
+        "assurance": 4,
+    }
     held = [bind("user:bob", "lead"), bind("user:bob", "x", "*"), bind("user:carol", "lead")]
     world = policy(rule("a", "allow"), rule("q", "require"), quorums={"two": quorum}, bindings=held)
     assert decide(world, facts("bob", "carol"), NOW)["allowed"]

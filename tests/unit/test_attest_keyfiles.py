@@ -113,9 +113,20 @@ def someone_elses(path: Path) -> None:
         (public, "found no Ed25519 private key"),
         (locked, "key is wrapped, expected a passphrase"),
     ],
-    ids=["missing", "readable by the group", "writable by others", "a symbolic link", "a FIFO", "a folder",
-         "another owner", "too large", "no key", "a public key", "wrapped, no passphrase"],
-)  # fmt: skip
+    ids=[
+        "missing",
+        "readable by the group",
+        "writable by others",
+        "a symbolic link",
+        "a FIFO",
+        "a folder",
+        "another owner",
+        "too large",
+        "no key",
+        "a public key",
+        "wrapped, no passphrase",
+    ],
+)
 def test_unsafe_key_file_is_refused(tmp_path: Path, make: Callable[[Path], None], wording: str) -> None:
     """Invariants I50 and I51: one line with the path, and the key stays closed."""
     make(tmp_path / "key")

@@ -194,9 +194,10 @@ def test_every_invariant_has_a_test_that_exists() -> None:
 
 
 ERRORS = sorted(
-    name for name, kind in vars(errors).items()
+    name
+    for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.PolicyGuardError) and kind is not errors.PolicyGuardError
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -163,15 +163,17 @@ def test_reloading_takes_the_new_policies(guard: Guard, folder: Path) -> None:
 
 BROKEN = {
     "a rule without an effect": (
-        lambda folder: (folder / "policies/all.yaml").write_text(OPEN + "  - {id: x}\n"), PolicyErrors,
+        lambda folder: (folder / "policies/all.yaml").write_text(OPEN + "  - {id: x}\n"),
+        PolicyErrors,
     ),
     "an empty folder": (lambda folder: (folder / "policies/all.yaml").unlink(), ConfigurationError),
     "no folder": (lambda folder: (folder / "policies").rename(folder / "gone"), ConfigurationError),
     "an empty file": (lambda folder: (folder / "policies/all.yaml").write_text(""), PolicyErrors),
     "only a schema": (
-        lambda folder: (folder / "policies/all.yaml").write_text(OPEN.split("---")[0]), PolicyErrors,
+        lambda folder: (folder / "policies/all.yaml").write_text(OPEN.split("---")[0]),
+        PolicyErrors,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("spoil", "family"), BROKEN.values(), ids=list(BROKEN))

@@ -37,9 +37,11 @@ class Desk:
         self.store = store
         self.guard = Guard(snapshot, SIGNER, Log.open(store, SIGNER), audience="cluster-a", clock=lambda: NOW)
         self.trust = Trust(
-            keys=(TrustedKey(key=SIGNER.public),), logs=(self.guard.log_key,), audiences=frozenset({"cluster-a"}),
+            keys=(TrustedKey(key=SIGNER.public),),
+            logs=(self.guard.log_key,),
+            audiences=frozenset({"cluster-a"}),
             policy_digests=frozenset({snapshot.policy_digest}),
-        )  # fmt: skip
+        )
 
     def facts(self, count: int = 5) -> list[Facts]:
         asked = [Request.of("user:alice", "job:submit", f"job:team/vision/run-{n}", gpus=n) for n in range(count)]

@@ -47,19 +47,53 @@ DOORS = {"yaml", "_yaml", "casbin", "cel_expr_python", "google", "re2", "_re2", 
 """Behind these stand loading from source and the command line."""
 
 SLOW = {
-    "asyncio", "concurrent", "dataclasses", "difflib", "dis", "email", "html", "http", "importlib.metadata",
-    "inspect", "ipaddress", "logging", "multiprocessing", "pathlib", "pickle", "random", "secrets", "selectors",
-    "shutil", "socket", "statistics", "subprocess", "tempfile", "tokenize", "unittest", "urllib",
-    "xml", "zipfile",
-}  # fmt: skip
+    "asyncio",
+    "concurrent",
+    "dataclasses",
+    "difflib",
+    "dis",
+    "email",
+    "html",
+    "http",
+    "importlib.metadata",
+    "inspect",
+    "ipaddress",
+    "logging",
+    "multiprocessing",
+    "pathlib",
+    "pickle",
+    "random",
+    "secrets",
+    "selectors",
+    "shutil",
+    "socket",
+    "statistics",
+    "subprocess",
+    "tempfile",
+    "tokenize",
+    "unittest",
+    "urllib",
+    "xml",
+    "zipfile",
+}
 """Of the standard library, what costs a millisecond or more and answers nothing here."""
 
 OWN = {
-    "policyguard.analysis", "policyguard.cli.group", "policyguard.cli.options", "policyguard.conditions.check",
-    "policyguard.conditions.decoding", "policyguard.conditions.lexing", "policyguard.config.file",
-    "policyguard.casbin_compat.role_graph", "policyguard.evidence.repository", "policyguard.lint", "policyguard.policy.loader",
-    "policyguard.policy.reader", "policyguard.policy_store.folder", "policyguard.verify",
-}  # fmt: skip
+    "policyguard.analysis",
+    "policyguard.cli.group",
+    "policyguard.cli.options",
+    "policyguard.conditions.check",
+    "policyguard.conditions.decoding",
+    "policyguard.conditions.lexing",
+    "policyguard.config.file",
+    "policyguard.casbin_compat.role_graph",
+    "policyguard.evidence.repository",
+    "policyguard.lint",
+    "policyguard.policy.loader",
+    "policyguard.policy.reader",
+    "policyguard.policy_store.folder",
+    "policyguard.verify",
+}
 """Rooms that a decision from a compiled snapshot never enters."""
 
 
@@ -75,9 +109,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def python(*words: str, cwd: Path, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, *words], input=text, capture_output=True, check=False, cwd=cwd,
+        [sys.executable, *words],
+        input=text,
+        capture_output=True,
+        check=False,
+        cwd=cwd,
         env={"PYTHONPATH": str(ROOT), "PATH": os.defpath},
-    )  # fmt: skip
+    )
 
 
 def imported(report: bytes) -> set[str]:

@@ -36,10 +36,35 @@ DOORS = {
     "picklescan": {"scan/picklescan.py"},
 }
 
-PURE_ROOMS = ("model/", "conditions/", "decide/", "attest/", "lint/", "verify.py", "audit/merkle.py",
-              "audit/checkpoint.py", "audit/receipt.py", "values.py", "errors.py")  # fmt: skip
-IMPURE_MODULES = {"os", "socket", "subprocess", "pathlib", "tempfile", "shutil", "time", "random", "secrets", "sqlite3",
-                  "urllib", "http", "glob", "io"}  # fmt: skip
+PURE_ROOMS = (
+    "model/",
+    "conditions/",
+    "decide/",
+    "attest/",
+    "lint/",
+    "verify.py",
+    "audit/merkle.py",
+    "audit/checkpoint.py",
+    "audit/receipt.py",
+    "values.py",
+    "errors.py",
+)
+IMPURE_MODULES = {
+    "os",
+    "socket",
+    "subprocess",
+    "pathlib",
+    "tempfile",
+    "shutil",
+    "time",
+    "random",
+    "secrets",
+    "sqlite3",
+    "urllib",
+    "http",
+    "glob",
+    "io",
+}
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "breakpoint"}
 
 

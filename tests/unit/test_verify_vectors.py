@@ -68,9 +68,13 @@ def check(signed: str) -> None:
     bound = freeze(KEPT["bound"])
     assert isinstance(bound, dict)
     verify(
-        signed.encode(), parse_trust(KEPT["trust"]), Request.from_data(KEPT["request"]), audience=KEPT["audience"],
-        now=parse_instant(KEPT["now"]), bound=bound,
-    )  # fmt: skip
+        signed.encode(),
+        parse_trust(KEPT["trust"]),
+        Request.from_data(KEPT["request"]),
+        audience=KEPT["audience"],
+        now=parse_instant(KEPT["now"]),
+        bound=bound,
+    )
 
 
 @pytest.mark.parametrize("case", KEPT["accept"], ids=lambda case: case["name"])

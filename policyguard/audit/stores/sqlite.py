@@ -254,9 +254,13 @@ def _read_header(target: str, connection: sqlite3.Connection) -> str:
 def _row(row: tuple[object, ...]) -> Row:
     index, leaf, hashes, checkpoint = row
     if not (
-        type(index) is int and type(leaf) is bytes and type(hashes) is bytes
-        and (checkpoint is None or type(checkpoint) is bytes) and len(hashes) % 32 == 0 and hashes
-    ):  # fmt: skip
+        type(index) is int
+        and type(leaf) is bytes
+        and type(hashes) is bytes
+        and (checkpoint is None or type(checkpoint) is bytes)
+        and len(hashes) % 32 == 0
+        and hashes
+    ):
         entry = index if type(index) is int else None
         raise AuditError(f"entry {entry} has malformed columns, expected the bytes that the log wrote", entry=entry)
     return Row(index, leaf, hashes, checkpoint)

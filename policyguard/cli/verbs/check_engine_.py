@@ -23,15 +23,22 @@ def command(folder: Path | None, requests: int, seed: int, as_json: bool) -> int
 
     Exits with 1 on a difference that no documented limit of casbin explains.
     """
-    report = check_engine(policy_set_of_folder(needed(settings(policies=folder), "policies")), requests=requests,
-                          seed=seed)  # fmt: skip
+    report = check_engine(
+        policy_set_of_folder(needed(settings(policies=folder), "policies")), requests=requests, seed=seed
+    )
     if as_json:
-        say_json({
-            "agree": report.ok, "requests": report.requests, "allowed": report.allowed, "seed": seed,
-            "unjudged": report.unjudged, "reached": report.reached,
-            "failures": [str(difference) for difference in report.failures],
-            "explained": [str(difference) for difference in report.differences if difference.hazard],
-        })  # fmt: skip
+        say_json(
+            {
+                "agree": report.ok,
+                "requests": report.requests,
+                "allowed": report.allowed,
+                "seed": seed,
+                "unjudged": report.unjudged,
+                "reached": report.reached,
+                "failures": [str(difference) for difference in report.failures],
+                "explained": [str(difference) for difference in report.differences if difference.hazard],
+            }
+        )
     else:
         say(report.to_text())
     return OK if report.ok else FINDINGS

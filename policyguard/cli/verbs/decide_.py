@@ -29,13 +29,18 @@ from policyguard.hooks.reviewing import both, hook_collectors
 @guard_options
 @observed_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
-@click.option("--of", "of", type=click.Path(path_type=Path), metavar="PATH",
-              help="The weights, data or policies it is about: measured, and approvals of them count.")  # fmt: skip
+@click.option(
+    "--of",
+    "of",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The weights, data or policies it is about: measured, and approvals of them count.",
+)
 @json_option
 @click.argument("request")
 def command(
     request: str, out: Path | None, of: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any
-) -> int:  # fmt: skip
+) -> int:
     """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
 
     Approvals are read where the configuration says, for actions that are approved by their request alone.

@@ -138,9 +138,11 @@ def _self_test(_: Config) -> Iterator[str]:
     if signed.decision.allowed:
         yield "the self-test's stranger was allowed to submit a job"
     trust = Trust(
-        keys=(TrustedKey(key=key.public),), logs=(NoteKey("doctor", key.public),), audiences=frozenset({"local"}),
+        keys=(TrustedKey(key=key.public),),
+        logs=(NoteKey("doctor", key.public),),
+        audiences=frozenset({"local"}),
         policy_digests=frozenset({snapshot.policy_digest}),
-    )  # fmt: skip
+    )
     verify_origin(signed.to_json(), trust)
     try:
         verify(signed.to_json(), trust, request, audience="local", now=time.time_ns())
@@ -161,6 +163,11 @@ def _verifies(data: bytes, trust: Trust) -> bool:
 
 
 CHECKS: dict[str, Check] = {
-    "packages": _packages, "platform": _platform, "key": _key, "policies": _policies, "trust": _trust, "log": _log,
+    "packages": _packages,
+    "platform": _platform,
+    "key": _key,
+    "policies": _policies,
+    "trust": _trust,
+    "log": _log,
     "self-test": _self_test,
-}  # fmt: skip
+}

@@ -48,19 +48,26 @@ from policyguard.fs.safe_open import read_small
 from policyguard.keyfiles import read_private_key, read_public_key
 
 SECTIONS = {
-    "changed": "unlike the baseline", "added": "not in the baseline", "removed": "in the baseline, but gone",
-    "autorun": "runs by itself", "unowned": "no distribution owns it", "doubly_owned": "two distributions own it",
-    "unlike_record": "unlike its RECORD", "bytecode": "byte code unlike its source, or not compared with it",
+    "changed": "unlike the baseline",
+    "added": "not in the baseline",
+    "removed": "in the baseline, but gone",
+    "autorun": "runs by itself",
+    "unowned": "no distribution owns it",
+    "doubly_owned": "two distributions own it",
+    "unlike_record": "unlike its RECORD",
+    "bytecode": "byte code unlike its source, or not compared with it",
     "idle_bytecode": "byte code that is never loaded",
-}  # fmt: skip
+}
 _DIFFERENCES = ("changed", "added", "removed", "autorun", "bytecode")
 """What counts against an environment that has a baseline; the other sections describe and accuse nobody alone."""
 _MOST_SHOWN = 40
 
 interpreter_option = click.option(
-    "--interpreter", type=click.Path(path_type=Path), metavar="PYTHON",
+    "--interpreter",
+    type=click.Path(path_type=Path),
+    metavar="PYTHON",
     help="A trusted Python of the environment's version to compile with; this one, if not given.",
-)  # fmt: skip
+)
 prefix_argument = click.argument("prefix", type=click.Path(path_type=Path), default=Path(sys.prefix))
 
 
@@ -89,8 +96,10 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
         judged = judge_bytecode(listing, {}, {}, interpreter=_text(interpreter), progress=progress)
     stray = {each.name: listing.bytecode[each.name] for each in judged.findings if each.code == "stray"}
     (replace_file if force else write_new)(out, make_baseline(listing, (private,), {**judged.equal, **stray}))
-    say(f"{out}: {len(listing.files)} files of {prefix}, {len(judged.equal)} of byte code like their source, "
-        f"signed by {private.public.keyid[:16]}")  # fmt: skip
+    say(
+        f"{out}: {len(listing.files)} files of {prefix}, {len(judged.equal)} of byte code like their source, "
+        f"signed by {private.public.keyid[:16]}"
+    )
     _say_doubtful(compare(listing, owners_of(str(prefix), listing.files), None, judged), stray)
 
 
@@ -117,9 +126,15 @@ def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
 @interpreter_option
 @json_option
 def verify(
-    prefix: Path, baseline_file: Path | None, signer: tuple[str, ...], cache: Path | None, key: Path | None,
-    own_word: bool, interpreter: Path | None, as_json: bool,
-) -> int:  # fmt: skip
+    prefix: Path,
+    baseline_file: Path | None,
+    signer: tuple[str, ...],
+    cache: Path | None,
+    key: Path | None,
+    own_word: bool,
+    interpreter: Path | None,
+    as_json: bool,
+) -> int:
     """Compare the environment at PREFIX with its signed baseline; name every difference, its owner and its time.
 
     Byte code that is not in the baseline is compared with its source.
@@ -137,13 +152,14 @@ def verify(
     with _bar() as progress:
         report = verify_environment(
             str(prefix), expected, cache=remembered, interpreter=_text(python), progress=progress
-        )  # fmt: skip
+        )
     say_doubt(kept, report.doubt)
     names = _DIFFERENCES if look is not None else ("autorun", "unlike_record", "bytecode")
     found = [name for name in names if getattr(report, name)]
     if as_json:
-        say_json({"prefix": str(prefix), "clean": not found, "baseline": look is not None,
-                  **msgspec.to_builtins(report)})  # fmt: skip
+        say_json(
+            {"prefix": str(prefix), "clean": not found, "baseline": look is not None, **msgspec.to_builtins(report)}
+        )
     else:
         _say_report(prefix, report, names, time.perf_counter() - began)
     return FINDINGS if found else OK

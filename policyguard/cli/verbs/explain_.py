@@ -41,9 +41,15 @@ from policyguard.policy_store.load import load_snapshot
 @json_option
 @click.argument("request")
 def command(
-    request: str, policies: Path | None, key: Path | None, log: Path | None, observed: tuple[str, ...], full: bool,
-    viewer: str | None, as_json: bool,
-) -> int:  # fmt: skip
+    request: str,
+    policies: Path | None,
+    key: Path | None,
+    log: Path | None,
+    observed: tuple[str, ...],
+    full: bool,
+    viewer: str | None,
+    as_json: bool,
+) -> int:
     """Explain how the AuthZEN request in the file REQUEST, `-` for standard input, would be decided.
 
     Approvals are read as `decide` reads them; with a log, also which of them are used up.

@@ -36,14 +36,23 @@ def casbin(model: Path, policy: Path, actions: tuple[str, ...], out: Path | None
     What cannot be translated exactly is refused with file, line and column; exits with 65.
     """
     imported = import_casbin(
-        _text(model, MAX_MODEL_BYTES), _text(policy, MAX_ROWS_BYTES), model_file=str(model), policy_file=str(policy),
+        _text(model, MAX_MODEL_BYTES),
+        _text(policy, MAX_ROWS_BYTES),
+        model_file=str(model),
+        policy_file=str(policy),
         actions=actions,
-    )  # fmt: skip
+    )
     if out is not None:
         _lay_down(out, imported.documents)
     if as_json:
-        say_json({"documents": imported.documents, "actions": sorted(imported.names.actions),
-                  "domains": imported.names.domains, "out": None if out is None else str(out)})  # fmt: skip
+        say_json(
+            {
+                "documents": imported.documents,
+                "actions": sorted(imported.names.actions),
+                "domains": imported.names.domains,
+                "out": None if out is None else str(out),
+            }
+        )
     elif out is None:
         click.echo(imported.documents, nl=False)
     else:

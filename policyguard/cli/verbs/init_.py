@@ -144,15 +144,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "allowed": _request("alice", "repo:read", "repo", "team/vision/trainer"),
     "denied-stranger": _request("mallory", "repo:read", "repo", "team/vision/trainer"),
     "denied-only-claimed": _request(
-        "alice", "job:submit", "job", "team/vision/run-17", gpus=8,
+        "alice",
+        "job:submit",
+        "job",
+        "team/vision/run-17",
+        gpus=8,
         code={"commit": "0" * 40, "dirty": False, "dirty_files": [], "untracked_files": []},
     ),
     "denied-ceiling": _request("ivan", "job:submit", "job", "team/vision/run-17", gpus=256),
     "denied-unknown-attribute": _request("alice", "job:submit", "job", "team/vision/run-17", gpu=8),
     "denied-alone": {
-        **_request("ines", "job:breakglass-kill", "job", "team/vision/run-21"), "context": {"ticket": "INC-18"},
+        **_request("ines", "job:breakglass-kill", "job", "team/vision/run-21"),
+        "context": {"ticket": "INC-18"},
     },
-}  # fmt: skip
+}
 """Requests that decide, by file name. A job is allowed only where somebody looks at it: `policyguard run`.
 
 What is denied alone is allowed with a second person's approval: docs/approvals.md.

@@ -28,8 +28,11 @@ MAX_BASELINE_BYTES = 16_777_216
 
 FORMATS: dict[str, Callable[[Report], str]] = {
     "text": lambda report: to_text(report, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ),
-    "json": to_json, "sarif": to_sarif, "github": to_github, "junit": to_junit,
-}  # fmt: skip
+    "json": to_json,
+    "sarif": to_sarif,
+    "github": to_github,
+    "junit": to_junit,
+}
 
 
 @click.command("lint")
@@ -41,9 +44,14 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 @click.option("--baseline", type=click.Path(path_type=Path), help="Findings known from before; only new ones count.")
 @click.option("--write-baseline", type=click.Path(path_type=Path), help="Write today's findings as a baseline.")
 def command(
-    folder: Path | None, form: str, as_json: bool, select: tuple[str, ...], ignore: tuple[str, ...],
-    baseline: Path | None, write_baseline: Path | None,
-) -> int:  # fmt: skip
+    folder: Path | None,
+    form: str,
+    as_json: bool,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    baseline: Path | None,
+    write_baseline: Path | None,
+) -> int:
     """Lint the policies in FOLDER. Exits with 1 if there is an error or a warning."""
     sources = read_folder(needed(settings(policies=folder), "policies"))
     try:

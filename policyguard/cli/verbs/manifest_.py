@@ -57,9 +57,15 @@ def command() -> None:
 @click.option("--class", "data_class", default="", help="Of data: its class, as the schema names it, `internal`.")
 @producer_key_option
 def sign(
-    checkpoint: Path, key: Path | None, producer: str, run: str, step: int, previous: Path | None, data_class: str,
+    checkpoint: Path,
+    key: Path | None,
+    producer: str,
+    run: str,
+    step: int,
+    previous: Path | None,
+    data_class: str,
     producer_key: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     """Scan and sign CHECKPOINT, a file or a folder; the manifest lies beside the file or in the folder.
 
     Sign as the run, right after writing. What is hostile is not signed. With --previous the step before is verified
@@ -77,9 +83,15 @@ def sign(
         scans = scan_paths([checkpoint], scan_options(config, progress=progress))
     try:
         manifest = manifest_of(
-            checkpoint, scans, producer=producer, run=run, step=step, now=time.time_ns(), previous=before,
+            checkpoint,
+            scans,
+            producer=producer,
+            run=run,
+            step=step,
+            now=time.time_ns(),
+            previous=before,
             data_class=data_class,
-        )  # fmt: skip
+        )
         envelope = sign_manifest(manifest, (private,))
     except ValueError as problem:
         raise RequestError(f"manifest: {problem}") from problem
@@ -148,11 +160,18 @@ def _producers(given: tuple[str, ...]) -> dict[str, tuple[PublicKey, ...]]:
 
 def _say(checkpoint: Path, manifest: Manifest, worst: Verdict, as_json: bool) -> None:
     if as_json:
-        say_json({
-            "verified": True, "checkpoint": str(checkpoint), "producer": manifest.producer, "run": manifest.run,
-            "step": manifest.step, "digest": manifest.digest, "previous": manifest.previous or "",
-            "verdict": worst.value,
-        })  # fmt: skip
+        say_json(
+            {
+                "verified": True,
+                "checkpoint": str(checkpoint),
+                "producer": manifest.producer,
+                "run": manifest.run,
+                "step": manifest.step,
+                "digest": manifest.digest,
+                "previous": manifest.previous or "",
+                "verdict": worst.value,
+            }
+        )
         return
     say("verified", nl=False, fg="green", bold=True)
     say(flat(f"  {checkpoint}: step {manifest.step} of {manifest.run} by {manifest.producer}, scan says {worst.value}"))

@@ -42,14 +42,23 @@ from policyguard.model.request import Request
 @click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
 @click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; one starts one job.")
-@click.option("--watch", type=click.FloatRange(min=0.05), metavar="SECONDS",
-              help="Look again so often while CMD runs; log what changed.")  # fmt: skip
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.05),
+    metavar="SECONDS",
+    help="Look again so often while CMD runs; log what changed.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 def command(
-    words: tuple[str, ...], job: Path, out: Path | None, used: Path | None, watch: float | None, quiet: bool,
+    words: tuple[str, ...],
+    job: Path,
+    out: Path | None,
+    used: Path | None,
+    watch: float | None,
+    quiet: bool,
     **given: Any,
-) -> int:  # fmt: skip
+) -> int:
     """Look at the job, decide, sign and log; look again just before the start; run CMD only if all of it holds.
 
     Exits with the job's own status, and with 77 when denied or ended by --watch because it changed. The job's processes
@@ -77,10 +86,19 @@ def command(
             raise
         try:
             return launch(
-                guard, request, inputs, trust, audience=config.audience or DEFAULT_AUDIENCE, used=store,
-                on_decision=tell, watch_s=watch, on_alert=_alarm, on_problem=_complain,
-                accepts=_accepts(config), libraries=[str(folder) for folder in config.looks.libraries],
-            )  # fmt: skip
+                guard,
+                request,
+                inputs,
+                trust,
+                audience=config.audience or DEFAULT_AUDIENCE,
+                used=store,
+                on_decision=tell,
+                watch_s=watch,
+                on_alert=_alarm,
+                on_problem=_complain,
+                accepts=_accepts(config),
+                libraries=[str(folder) for folder in config.looks.libraries],
+            )
         except AccessDenied as denial:
             for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
                 say(f"missing  {line}", err=True)
@@ -90,9 +108,13 @@ def command(
 def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) -> None:
     if config.key is not None and config.log is not None:
         log_undecided(
-            request, problem, key=config.key, log=config.log, audience=config.audience or DEFAULT_AUDIENCE,
+            request,
+            problem,
+            key=config.key,
+            log=config.log,
+            audience=config.audience or DEFAULT_AUDIENCE,
             passphrase=passphrase(),
-        )  # fmt: skip
+        )
 
 
 def _alarm(signed: SignedDecision) -> None:

@@ -35,9 +35,13 @@ _REDRAW_BYTES = 32 << 20
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is not clean.")
 @json_option
 def command(
-    paths: tuple[Path, ...], classes: tuple[str, ...], cache: Path | None, second_opinion: bool, quiet: bool,
+    paths: tuple[Path, ...],
+    classes: tuple[str, ...],
+    cache: Path | None,
+    second_opinion: bool,
+    quiet: bool,
     as_json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Scan files and folders of weights; nothing is ever unpickled.
 
     Exits with 0 if every file is clean, with 1 if one is hostile, unknown or missing.
@@ -111,9 +115,7 @@ def _size(path: Path) -> int:
     """Return how many bytes lie there; a guess for the bar, no statement."""
     if not os.path.isdir(path):
         return os.path.getsize(path) if os.path.isfile(path) else 0
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
-    )  # fmt: skip
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def _say_scan(scan: CheckpointScan) -> None:

@@ -45,9 +45,14 @@ MAX_TRUST_BYTES = 262_144
 @json_option
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(
-    signed: Path, request_file: str | None, job: Path | None, words: tuple[str, ...], used: Path | None, as_json: bool,
+    signed: Path,
+    request_file: str | None,
+    job: Path | None,
+    words: tuple[str, ...],
+    used: Path | None,
+    as_json: bool,
     **given: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Check that the SignedDecision in the file SIGNED allows exactly this request, here and now.
 
     With --job and CMD the job is looked at again, as the launcher did. Exits with 77 and names the step, V1 to V11,
@@ -60,9 +65,7 @@ def command(
     request, bound = _about_to_run(config, request_file, job, words)
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     store = UsedDecisions.open(used) if used is not None else None
-    verified = verify(
-        data, trust, request, audience=config.audience, now=time.time_ns(), bound=bound, used=store
-    )  # fmt: skip
+    verified = verify(data, trust, request, audience=config.audience, now=time.time_ns(), bound=bound, used=store)
     if as_json:
         say_json(verified_data(verified))
         return

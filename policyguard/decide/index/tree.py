@@ -80,8 +80,9 @@ and whether those from the cut on are met. Without bounds the last four are empt
 
 
 _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
-    ">=": (bisect_right, False), "<=": (bisect_left, True),
-}  # fmt: skip
+    ">=": (bisect_right, False),
+    "<=": (bisect_left, True),
+}
 """Where to cut the sorted bounds, and whether the rules met are those from the cut on."""
 
 

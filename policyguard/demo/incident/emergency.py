@@ -68,9 +68,13 @@ def _review(lab: Lab, who: str, decision_id: str) -> SignedDecision:
 def _acknowledge(lab: Lab, who: str, request: Request, *, account: str = "") -> None:
     now = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     statement = approval_statement(
-        subjects={"request": Sought(request=request).request_digest}, action=request.action,
-        resource=request.resource.ref, approver=account or f"user:{who}", reason="the node is lost", approved_at=now,
+        subjects={"request": Sought(request=request).request_digest},
+        action=request.action,
+        resource=request.resource.ref,
+        approver=account or f"user:{who}",
+        reason="the node is lost",
+        approved_at=now,
         expires=now + 3_600 * NANOSECONDS_PER_S,
-    )  # fmt: skip
+    )
     envelope = sign(statement.payload, APPROVAL_PAYLOAD_TYPE, [lab.keys[who]])
     write_new(lab.root / "approvals" / f"{who}-{os.urandom(4).hex()}.json", envelope.to_bytes())

@@ -123,9 +123,11 @@ class Lab:
         self.log = Log.open(self.store, key, self.store.origin)
         snapshot = load_snapshot(self.root / "policies", ())
         self.trust = Trust(
-            keys=(TrustedKey(key=key.public),), logs=(self.log.verifier,), audiences=frozenset({"local"}),
+            keys=(TrustedKey(key=key.public),),
+            logs=(self.log.verifier,),
+            audiences=frozenset({"local"}),
             policy_digests=frozenset({snapshot.policy_digest}),
-        )  # fmt: skip
+        )
 
     # ---- what is there
 
@@ -157,8 +159,11 @@ class Lab:
 
     def git(self, *words: str, who: str = "alice") -> str:
         """Run real git in the repository as somebody; the names in a commit are claims, also here."""
-        identity = {f"GIT_{role}_{part}": who if part == "NAME" else f"{who}@lab.example"
-                    for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}  # fmt: skip
+        identity = {
+            f"GIT_{role}_{part}": who if part == "NAME" else f"{who}@lab.example"
+            for role in ("AUTHOR", "COMMITTER")
+            for part in ("NAME", "EMAIL")
+        }
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.root), **GIT_IDENTITY, **identity}
         ended = subprocess.run(
             ["git", *words], cwd=self.code, env=environment, capture_output=True, text=True, check=False
@@ -170,16 +175,24 @@ class Lab:
     # ---- what is asked
 
     def job(
-        self, who: str, name: str, gpus: int, *, argv: Sequence[str] = (), checkpoints: Sequence[Path] = (),
-        action: str = "job:submit", **variables: str,
-    ) -> tuple[Request, JobInputs]:  # fmt: skip
+        self,
+        who: str,
+        name: str,
+        gpus: int,
+        *,
+        argv: Sequence[str] = (),
+        checkpoints: Sequence[Path] = (),
+        action: str = "job:submit",
+        **variables: str,
+    ) -> tuple[Request, JobInputs]:
         """Return the request and the inputs of a job that runs the lab's training script."""
         request = Request.of(f"user:{who}", action, f"job:team/vision/{name}", gpus=gpus)
         inputs = JobInputs(
-            argv=tuple(argv) or (self.python, "train.py", str(self.root / "out" / name)), directory=str(self.code),
+            argv=tuple(argv) or (self.python, "train.py", str(self.root / "out" / name)),
+            directory=str(self.code),
             environment={"PATH": os.defpath, "HOME": str(self.root), **variables},
             checkpoints=tuple(str(path) for path in checkpoints),
-        )  # fmt: skip
+        )
         return request, inputs
 
     def guard_for(self, request: Request, *, policies: Path | None = None) -> Guard:
@@ -205,13 +218,15 @@ class Lab:
     def _guard(self, collectors: Collectors, policies: Path | None) -> Guard:
         folder = policies or self.root / "policies"
         return Guard(
-            load_snapshot(folder, ()), read_private_key(self.root / "guard.key"), self.log, collectors=collectors,
-            reload=lambda: load_snapshot(folder, ()), stamp=lambda: stamp_of(folder),
-        )  # fmt: skip
+            load_snapshot(folder, ()),
+            read_private_key(self.root / "guard.key"),
+            self.log,
+            collectors=collectors,
+            reload=lambda: load_snapshot(folder, ()),
+            stamp=lambda: stamp_of(folder),
+        )
 
-    def approve(
-        self, who: str, request: Request, inputs: JobInputs, *, signer: str = "", **limits: Value
-    ) -> None:  # fmt: skip
+    def approve(self, who: str, request: Request, inputs: JobInputs, *, signer: str = "", **limits: Value) -> None:
         """Put an approval of this job into the folder, signed by `who`, or by somebody else in that name."""
         owners = {os.geteuid(), 0}
         record = code_record(str(self.code), owners, time.monotonic() + 15)
@@ -219,10 +234,15 @@ class Lab:
         subjects = dict(sought.found) if limits else {**sought.found, "request": sought.request_digest}
         now = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
         statement = approval_statement(
-            subjects=subjects, action=request.action, resource=request.resource.ref, approver=f"user:{who}",
-            reason="reviewed", approved_at=now, expires=now + 3600 * NANOSECONDS_PER_S,
+            subjects=subjects,
+            action=request.action,
+            resource=request.resource.ref,
+            approver=f"user:{who}",
+            reason="reviewed",
+            approved_at=now,
+            expires=now + 3600 * NANOSECONDS_PER_S,
             limits=FrozenMap(limits) if limits else EMPTY_MAP,
-        )  # fmt: skip
+        )
         envelope = sign(statement.payload, APPROVAL_PAYLOAD_TYPE, [self.keys[signer or who]])
         name = f"{who}-by-{signer or who}-{os.urandom(4).hex()}.json"
         write_new(self.root / "approvals" / name, envelope.to_bytes())

@@ -20,10 +20,19 @@ from policyguard.exit_codes import FINDINGS, OK
 Step = Callable[[Lab, Story], None]
 
 STEPS: tuple[Step, ...] = (
-    steps_before.rights, steps_before.weights, steps_before.backdoor, steps_before.patch, steps_before.scale,
-    steps_before.framework, steps_after.kills, steps_after.colleagues_weights, steps_after.reverted,
-    steps_after.policies, steps_after.blame, steps_after.undetected,
-)  # fmt: skip
+    steps_before.rights,
+    steps_before.weights,
+    steps_before.backdoor,
+    steps_before.patch,
+    steps_before.scale,
+    steps_before.framework,
+    steps_after.kills,
+    steps_after.colleagues_weights,
+    steps_after.reverted,
+    steps_after.policies,
+    steps_after.blame,
+    steps_after.undetected,
+)
 
 
 def replay(folder: Path | None = None) -> int:
@@ -87,7 +96,7 @@ REMOVALS = {
     "one byte of it changed": (
         "UPDATE entries SET leaf = CAST(replace(leaf, substr(leaf, 40, 1), X'7e') AS BLOB) WHERE idx = :entry",
     ),
-}  # fmt: skip
+}
 
 
 def _adds_up(lab: Lab, notes: list[bytes], statements: tuple[str, ...] = (), entry: int = 0) -> str | None:

@@ -32,9 +32,15 @@ class Running:
     def _run(self) -> None:
         guard = self.lab.guard_for(self.request)
         self.status = launch(
-            guard, self.request, self.inputs, self.lab.trust, audience="local", watch_s=WATCH_S,
-            on_alert=self.alerts.append, accepts=self._accepts,
-        )  # fmt: skip
+            guard,
+            self.request,
+            self.inputs,
+            self.lab.trust,
+            audience="local",
+            watch_s=WATCH_S,
+            on_alert=self.alerts.append,
+            accepts=self._accepts,
+        )
 
     def _accepts(self, digest: str, epoch: int) -> bool:
         if self._published is not None and digest == self._published():
@@ -64,8 +70,11 @@ def words_of(alert: SignedDecision | None) -> str:
     """Return what an alert says."""
     if alert is None:
         return "no alert"
-    lines = [line.removeprefix("because").strip() for line in alert.decision.explain().splitlines()
-             if line.startswith("because")]  # fmt: skip
+    lines = [
+        line.removeprefix("because").strip()
+        for line in alert.decision.explain().splitlines()
+        if line.startswith("because")
+    ]
     return "; ".join(lines)
 
 

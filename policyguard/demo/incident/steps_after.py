@@ -38,8 +38,7 @@ def kills(lab: Lab, story: Story) -> None:
         job.over()
     alert = job.alerts[-1] if job.alerts else None
     seen = alert is not None and alert.decision.reason_codes == ("drift.killed",)
-    story.fact("it dies, and the log has a death that nobody decided on",
-               words_of(alert), seen, entry_of(alert))  # fmt: skip
+    story.fact("it dies, and the log has a death that nobody decided on", words_of(alert), seen, entry_of(alert))
     signed = lab.ask("carol", "job:kill", "job:team/vision/bob-run", owner="user:bob")
     story.allowed("a lead of the team may, and the owner hears of it", signed, "job.team_lead")
     break_glass(lab, story)
@@ -78,8 +77,11 @@ def reverted(lab: Lab, story: Story) -> None:
     story.tried("ivan edits train.py between the decision and the start")
     script.write_bytes(clean.replace(b"weight = step", b"weight = -step"))
     bound = lab.guard_for(request).gather(request, inputs).bound
-    story.refused("the worker measures again and does not start it", "V7", lambda: verify(
-        signed.to_json(), lab.trust, request, audience="local", now=time.time_ns(), bound=bound))  # fmt: skip
+    story.refused(
+        "the worker measures again and does not start it",
+        "V7",
+        lambda: verify(signed.to_json(), lab.trust, request, audience="local", now=time.time_ns(), bound=bound),
+    )
     script.write_bytes(clean)
     story.tried("ivan edits it while the job runs, and puts it back before anybody looks")
     with Running(lab, "bob", "bob-watched", 8).started() as job:
@@ -108,16 +110,25 @@ def policies(lab: Lab, story: Story) -> None:
         text = file.read_text()
         if file.name == "jobs.yaml":
             text = text.replace("resource.gpus > 8\n", "resource.gpus > 800\n")
-            text = text.replace("roles: [researcher, lead]\n    actions: [job:submit]",
-                                "roles: [intern, researcher, lead]\n    actions: [job:submit]")  # fmt: skip
+            text = text.replace(
+                "roles: [researcher, lead]\n    actions: [job:submit]",
+                "roles: [intern, researcher, lead]\n    actions: [job:submit]",
+            )
         (forged / file.name).write_text(text)
     request, inputs = lab.job("ivan", "ivan-128", 128)
     signed = lab.decide(request, inputs, policies=forged)
     bound = lab.guard_for(request).gather(request, inputs).bound
-    story.fact("decided by it, he would be allowed; that, too, is logged", ", ".join(signed.decision.reason_codes),
-               signed.decision.allowed, signed.receipt.index)  # fmt: skip
-    story.refused("no worker accepts policies whose digest it was not given", "V9", lambda: verify(
-        signed.to_json(), lab.trust, request, audience="local", now=time.time_ns(), bound=bound))  # fmt: skip
+    story.fact(
+        "decided by it, he would be allowed; that, too, is logged",
+        ", ".join(signed.decision.reason_codes),
+        signed.decision.allowed,
+        signed.receipt.index,
+    )
+    story.refused(
+        "no worker accepts policies whose digest it was not given",
+        "V9",
+        lambda: verify(signed.to_json(), lab.trust, request, audience="local", now=time.time_ns(), bound=bound),
+    )
 
 
 def blame(lab: Lab, story: Story) -> None:
@@ -149,8 +160,7 @@ def undetected(lab: Lab, story: Story) -> None:
     lab.optimizer.write_bytes(clean)
     alert = job.alerts[0] if job.alerts else None
     seen = alert is not None and "drift.environment" in alert.decision.reason_codes
-    story.fact("the next look finds it; the alert is in the log", words_of(alert), seen,
-               entry_of(alert))  # fmt: skip
+    story.fact("the next look finds it; the alert is in the log", words_of(alert), seen, entry_of(alert))
     story.fact("the policy ends such jobs", f"exit status {job.status}", ended and job.status == 77)
     _newer_policies(lab, story)
 
@@ -171,8 +181,12 @@ def _newer_policies(lab: Lab, story: Story) -> None:
     path.write_text(kept)
     alert = job.alerts[-1] if job.alerts else None
     seen = alert is not None and alert.decision.reason_codes == ("drift.policy",)
-    story.fact("the running job is judged by them, and ends", words_of(alert), seen and ended and job.status == 77,
-               entry_of(alert))  # fmt: skip
+    story.fact(
+        "the running job is judged by them, and ends",
+        words_of(alert),
+        seen and ended and job.status == 77,
+        entry_of(alert),
+    )
 
 
 def _step(lab: Lab, number: int) -> Path:

@@ -57,8 +57,12 @@ def rights(lab: Lab, story: Story) -> None:
     story.allowed("his own small job is allowed", lab.decide(*lab.job("ivan", "ivan-8", 8)), "ok.tier1")
     lab.set_quota(limit=192, used=128)
     signed = lab.decide(*lab.job("alice", "alice-quota", 128))
-    story.denied("quota, the motive: a researcher is told limit, use and who raises it", signed, "quota.team_limit",
-                 naming="team_limit = 192")  # fmt: skip
+    story.denied(
+        "quota, the motive: a researcher is told limit, use and who raises it",
+        signed,
+        "quota.team_limit",
+        naming="team_limit = 192",
+    )
     lab.set_quota(limit=1024, used=128)
 
 
@@ -72,16 +76,22 @@ def weights(lab: Lab, story: Story) -> None:
     marker, model = lab.root / "out" / "payload-ran", lab.root / "shared" / "model.bin"
     lab.root.joinpath("shared").chmod(0o777)
     write_hostile(model, marker)
-    story.tried(f"ivan shares model.bin ({'written by torch' if has_torch() else 'the zip format of torch'}), "
-                "which runs a command when it is loaded; alice's job names it")  # fmt: skip
+    story.tried(
+        f"ivan shares model.bin ({'written by torch' if has_torch() else 'the zip format of torch'}), "
+        "which runs a command when it is loaded; alice's job names it"
+    )
     run_unguarded([sys.executable, "-c", LOAD, str(model)], lab.root)
     story.fact("unguarded, loading it runs the command", "the file it makes is there", marker.exists())
     marker.unlink(missing_ok=True)
     argv = (lab.python, "-c", LOAD, str(model))
     signed = lab.decide(*lab.job("alice", "alice-resume", 1, argv=argv, checkpoints=[model]))
     story.denied("denied, whatever the size of the job", signed, "ckpt.hostile", "ckpt.pickle_untrusted")
-    story.fact("the imports are in the evidence", _globals(signed.decision.facts.bound), "system" in _globals(
-        signed.decision.facts.bound), signed.receipt.index)  # fmt: skip
+    story.fact(
+        "the imports are in the evidence",
+        _globals(signed.decision.facts.bound),
+        "system" in _globals(signed.decision.facts.bound),
+        signed.receipt.index,
+    )
     story.tried("the same bytes renamed to model.safetensors, only as an argument")
     renamed = model.with_suffix(".safetensors")
     model.rename(renamed)
@@ -200,8 +210,11 @@ def _bytecode(lab: Lab, story: Story) -> None:
     cached.write_bytes(cached.read_bytes()[:16] + marshal.dumps(evil))
     after = run_unguarded([lab.python, "-c", STEP], lab.root).strip()
     story.tried("ivan leaves every source as it is and exchanges the byte code of the optimizer behind its header")
-    story.fact("unguarded, it runs in place of the source", f"step(0, 1) was {before} and is {after}",
-               (before, after) == ("-0.05", "0.05"))  # fmt: skip
+    story.fact(
+        "unguarded, it runs in place of the source",
+        f"step(0, 1) was {before} and is {after}",
+        (before, after) == ("-0.05", "0.05"),
+    )
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("compared with its source it is another code", signed, "env.tampered", naming=cached.name)
     cached.unlink()

@@ -77,9 +77,15 @@ class ReviewedRepositoryCollector:
     declares = (CODE, UNCOMMITTED)
 
     def __init__(
-        self, persons: Sequence[Person], files: ReviewFiles, *, apart: Collection[str] = (), timeout_s: float = 15.0,
-        owners: Collection[int] | None = None, uid: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        persons: Sequence[Person],
+        files: ReviewFiles,
+        *,
+        apart: Collection[str] = (),
+        timeout_s: float = 15.0,
+        owners: Collection[int] | None = None,
+        uid: int | None = None,
+    ) -> None:
         self._uid = os.getuid() if uid is None else uid
         self._persons, self._files, self._apart = tuple(persons), files, frozenset(apart)
         self._timeout_s = timeout_s

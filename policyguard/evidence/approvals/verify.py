@@ -160,9 +160,13 @@ def _counted(presented: Presented, signers: Signers, sought: Sought, now: Instan
     check_covers(found.statement, sought)
     check_time(found.statement, now)
     return Approval(
-        found.statement.predicate.approver, Assurance.ATTESTED, presented.source, found.statement.approved_at,
-        found.statement.expires, sha256_digest(found.payload),
-    )  # fmt: skip
+        found.statement.predicate.approver,
+        Assurance.ATTESTED,
+        presented.source,
+        found.statement.approved_at,
+        found.statement.expires,
+        sha256_digest(found.payload),
+    )
 
 
 def _signed(presented: Presented, signers: Signers) -> tuple[bytes, SshKey]:

@@ -35,13 +35,33 @@ class PushCollector:
     """
 
     name = "push"
-    declares = (REF, CHANGE, OLD, NEW, COMMIT, TREE, PATHS, COMMITS, SUBMODULES, LINKS, POINTERS, SIGNATURE, SIGNER,
-                SIGNERS, UNSIGNED, TRANSPORT)  # fmt: skip
+    declares = (
+        REF,
+        CHANGE,
+        OLD,
+        NEW,
+        COMMIT,
+        TREE,
+        PATHS,
+        COMMITS,
+        SUBMODULES,
+        LINKS,
+        POINTERS,
+        SIGNATURE,
+        SIGNER,
+        SIGNERS,
+        UNSIGNED,
+        TRANSPORT,
+    )
 
     def __init__(
-        self, seen: Seen | EvidenceError, signed: Signed, signers: Signers, transport: str,
+        self,
+        seen: Seen | EvidenceError,
+        signed: Signed,
+        signers: Signers,
+        transport: str,
         files: ReviewFiles | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._seen, self._signed, self._signers = seen, signed, signers
         self._transport, self._files = transport, files or ReviewFiles()
 
@@ -78,9 +98,12 @@ class PushCollector:
         accounts = tuple(sorted({request.subject.ref, *seen.accounts, *seen.signers} | ({signer} if signer else set())))
         examined = self._approved(seen, request, now)
         return Collected(
-            entries=entries, missing=missing, approvals=examined.approvals, contributors=accounts,
+            entries=entries,
+            missing=missing,
+            approvals=examined.approvals,
+            contributors=accounts,
             unusable=examined.lines,
-        )  # fmt: skip
+        )
 
     def _approved(self, seen: Seen, request: Request, now: Instant) -> Examined:
         """Return the approvals given for exactly this: the reference, where it stood, and the tree it will hold."""
@@ -88,9 +111,13 @@ class PushCollector:
             return Examined()
         presented = [*seen.presented, *self._files.presented()]
         sought = Sought(
-            request=request, found={"tree": seen.tree}, demanded=("tree",), target_ref=seen.update.ref,
-            from_id=seen.old_commit or "", target_id=seen.tree,
-        )  # fmt: skip
+            request=request,
+            found={"tree": seen.tree},
+            demanded=("tree",),
+            target_ref=seen.update.ref,
+            from_id=seen.old_commit or "",
+            target_id=seen.tree,
+        )
         return examine(presented, self._signers, sought, now)
 
     def _who(self, signer: str, now: Instant) -> dict[str, Fact]:

@@ -89,10 +89,14 @@ def _account_seed() -> bytes | None:
     except KeyError:
         home = "/"
     answer = subprocess.run(
-        [git_program(), "config", "--null", "--get", _KEY], stdin=subprocess.DEVNULL, capture_output=True,
-        env={"PATH": os.defpath, "HOME": home, "LC_ALL": "C", "GIT_DIR": "/nonexistent"}, cwd="/", timeout=5,
+        [git_program(), "config", "--null", "--get", _KEY],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={"PATH": os.defpath, "HOME": home, "LC_ALL": "C", "GIT_DIR": "/nonexistent"},
+        cwd="/",
+        timeout=5,
         check=False,
-    )  # fmt: skip
+    )
     return answer.stdout.removesuffix(b"\0") if answer.returncode == 0 else None
 
 

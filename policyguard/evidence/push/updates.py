@@ -108,9 +108,15 @@ class PushReader:
     """Measures the updates of one push. Holds a path set and a few trees, whatever the number of commits."""
 
     def __init__(
-        self, directory: str, environment: Mapping[str, str], owners: Collection[int], signers: Signers, *,
-        keyring: Keyring | None = None, timeout_s: float = 60.0,
-    ) -> None:  # fmt: skip
+        self,
+        directory: str,
+        environment: Mapping[str, str],
+        owners: Collection[int],
+        signers: Signers,
+        *,
+        keyring: Keyring | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
         self._directory, self._environment, self._owners = directory, environment, owners
         self._signers, self._keyring, self._timeout_s = signers, keyring, timeout_s
 

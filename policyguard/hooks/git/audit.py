@@ -155,9 +155,14 @@ def _look(entry: int, predicate: Predicate, names: Mapping[str, str], moved: boo
         return None
     ref, old, new = (_text(facts[path]) for path in (REF, OLD, NEW))
     return Look(
-        entry=entry, ref=names.get(ref, ref), old=old, new=new, allowed=moved,
-        issued_at=parse_instant(predicate.issued_at), expires=parse_instant(predicate.expires),
-    )  # fmt: skip
+        entry=entry,
+        ref=names.get(ref, ref),
+        old=old,
+        new=new,
+        allowed=moved,
+        issued_at=parse_instant(predicate.issued_at),
+        expires=parse_instant(predicate.expires),
+    )
 
 
 def _text(fact: FactRecord) -> str:

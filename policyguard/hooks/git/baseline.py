@@ -47,10 +47,15 @@ def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
     last = None if store is None else store.last()
     note = b"" if store is None or last is None else latest_note(store)
     return Baseline(
-        format=FORMAT, resource=resource, head=shown(head_content(git)), refs=all_refs(git),
-        config_digest=sha256_digest(config_text(git)), hooks=dict(_hooks(git)),
-        size=0 if last is None else last.entry + 1, checkpoint=note.decode(),
-    )  # fmt: skip
+        format=FORMAT,
+        resource=resource,
+        head=shown(head_content(git)),
+        refs=all_refs(git),
+        config_digest=sha256_digest(config_text(git)),
+        hooks=dict(_hooks(git)),
+        size=0 if last is None else last.entry + 1,
+        checkpoint=note.decode(),
+    )
 
 
 def parse_baseline(data: bytes, where: str) -> Baseline:

@@ -28,9 +28,13 @@ _ACTIONS = frozenset({"repo:push", "repo:rewrite"})
 _PATHS, _REF = ("resource", "changed_paths"), ("resource", "ref")
 
 _FITS: dict[str, Callable[[str, str], bool]] = {
-    "glob": glob, "under": under, "equals": str.__eq__, "starts_with": str.startswith, "ends_with": str.endswith,
+    "glob": glob,
+    "under": under,
+    "equals": str.__eq__,
+    "starts_with": str.startswith,
+    "ends_with": str.endswith,
     "contains": str.__contains__,
-}  # fmt: skip
+}
 """Functions that compare a path, first, with a literal, second."""
 
 

@@ -77,10 +77,15 @@ class Asked:
 
 
 def ask(
-    options: GitOptions, updates: tuple[RefUpdate, ...], environment: Mapping[str, str], people: tuple[Person, ...], *,
-    assume_signed: bool = False, spend: Callable[[str], bool] | None = None,
+    options: GitOptions,
+    updates: tuple[RefUpdate, ...],
+    environment: Mapping[str, str],
+    people: tuple[Person, ...],
+    *,
+    assume_signed: bool = False,
+    spend: Callable[[str], bool] | None = None,
     clock: Callable[[], Instant] = time.time_ns,
-) -> tuple[Asked, ...]:  # fmt: skip
+) -> tuple[Asked, ...]:
     """Return what is to be decided for each update, steps P1 to P4.
 
     `assume_signed` takes the pusher's signature for granted; for a look beforehand, never for a hook. `spend` remembers
@@ -156,10 +161,12 @@ def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:
 def review_files_of(options: GitOptions) -> ReviewFiles:
     """Return what this hook judges reviews by."""
     return ReviewFiles(
-        approvals=_path(options.approvals), approval_log=_path(options.approval_log),
-        allowed_signers=_path(options.allowed_signers), revoked_keys=_path(options.revoked_keys),
+        approvals=_path(options.approvals),
+        approval_log=_path(options.approval_log),
+        allowed_signers=_path(options.allowed_signers),
+        revoked_keys=_path(options.revoked_keys),
         gpg_keyring=_path(options.gpg_keyring),
-    )  # fmt: skip
+    )
 
 
 def _path(text: str | None) -> Path | None:

@@ -68,9 +68,14 @@ class Accepted:
         return True
 
     def covers(
-        self, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str], *,
+        self,
+        update: RefUpdate,
+        options: GitOptions,
+        guard: Guard,
+        environment: Mapping[str, str],
+        *,
         taking: bool = True,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         """Return whether a kept decision allows exactly this update; `taking` it, once."""
         path = self._path(update, _WAITING)
         if not os.path.lexists(path):
@@ -108,10 +113,13 @@ class Accepted:
             raise ConfigurationError("a verification summary wants --vsa and --resource-uri")
         now = time.time_ns()
         statement = source_summary(
-            Revision(commit=commit, ref=update.ref, resource_uri=options.resource_uri), verified.predicate,
-            decision_digest=sha256_digest(signed.envelope.to_bytes()), verified_at=now,
-            verifier=f"urn:policyguard:guard:{guard.public_key.keyid}", levels=options.level or DEFAULT_LEVELS,
-        )  # fmt: skip
+            Revision(commit=commit, ref=update.ref, resource_uri=options.resource_uri),
+            verified.predicate,
+            decision_digest=sha256_digest(signed.envelope.to_bytes()),
+            verified_at=now,
+            verifier=f"urn:policyguard:guard:{guard.public_key.keyid}",
+            levels=options.level or DEFAULT_LEVELS,
+        )
         secret = environment.get(PASSPHRASE_VARIABLE)
         key = read_private_key(Path(options.key), passphrase=secret.encode() if secret else None)
         os.makedirs(options.vsa, exist_ok=True)
@@ -131,9 +139,11 @@ class Accepted:
         (seen,) = push_reader(options, environment, Signers(())).measure((update,), deep=False)
         request = Request.of(pusher, action_of(seen), options.resource)
         trust = Trust(
-            keys=(TrustedKey(key=guard.public_key),), logs=(guard.log_key,), audiences=frozenset({options.audience}),
+            keys=(TrustedKey(key=guard.public_key),),
+            logs=(guard.log_key,),
+            audiences=frozenset({options.audience}),
             policy_digests=frozenset({guard.snapshot.policy_digest}),
-        )  # fmt: skip
+        )
         verified = verify(
             signed, trust, request, audience=options.audience, now=time.time_ns(), bound=bound_facts(seen)
         )

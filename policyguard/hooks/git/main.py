@@ -138,9 +138,13 @@ def open_guard(options: GitOptions) -> Guard:
     """Return the guard of a hook; it collects nothing by itself, a push is measured as a whole."""
     passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     return Guard.open(
-        options.policies, key=options.key, log=options.log, audience=options.audience, lifetime_s=options.lifetime_s,
+        options.policies,
+        key=options.key,
+        log=options.log,
+        audience=options.audience,
+        lifetime_s=options.lifetime_s,
         passphrase=passphrase.encode() if passphrase else None,
-    )  # fmt: skip
+    )
 
 
 def _standard_input() -> bytes:

@@ -28,9 +28,21 @@ OS_ACCOUNT = "os"
 
 _DEFAULT_TEMPLATE = "user:{}"
 _SINGLE = (
-    "repo", "resource", "policies", "key", "log", "audience", "allowed_signers", "revoked_keys", "gpg_keyring",
-    "approvals", "approval_log", "vsa", "resource_uri", "certificate_age",
-)  # fmt: skip
+    "repo",
+    "resource",
+    "policies",
+    "key",
+    "log",
+    "audience",
+    "allowed_signers",
+    "revoked_keys",
+    "gpg_keyring",
+    "approvals",
+    "approval_log",
+    "vsa",
+    "resource_uri",
+    "certificate_age",
+)
 _MANY = ("pusher", "owner", "level")
 _DEFAULTS = {"audience": DEFAULT_AUDIENCE, "certificate_age": DEFAULT_AGE_S}
 _NEEDED = ("repo", "resource", "policies", "key", "log")

@@ -129,9 +129,11 @@ def _unexplained(reference: _Reference, ref: str, value: str, entry: int | None)
 def _unmade(reference: _Reference, ref: str, value: str, now: Instant, seen: str) -> list[Finding]:
     return [
         Finding(
-            code="taken-back", ref=ref, entry=move.entry,
+            code="taken-back",
+            ref=ref,
+            entry=move.entry,
             text=f"entry {move.entry} accepted its move to {move.new}, and {seen} at {value} as before: "
-                 "somebody took the move back, or git refused it after the hook",
+            "somebody took the move back, or git refused it after the hook",
         )
         for move in reference.unmade(value, now)
-    ]  # fmt: skip
+    ]

@@ -44,17 +44,21 @@ def read_job(
         raise RequestError("`resource` is missing, expected `type:id` such as `job:team/vision/run-17`")
     subject_type, subject_id = _split(data.get("subject", _own_account()), "$.subject")
     resource_type, resource_id = _split(data["resource"], "$.resource")
-    request = Request.from_data({
-        "subject": {"type": subject_type, "id": subject_id},
-        "action": {"name": data.get("action", DEFAULT_ACTION)},
-        "resource": {"type": resource_type, "id": resource_id, "properties": data.get("properties", {})},
-        "context": data.get("context", {}),
-    })  # fmt: skip
+    request = Request.from_data(
+        {
+            "subject": {"type": subject_type, "id": subject_id},
+            "action": {"name": data.get("action", DEFAULT_ACTION)},
+            "resource": {"type": resource_type, "id": resource_id, "properties": data.get("properties", {})},
+            "context": data.get("context", {}),
+        }
+    )
     inputs = JobInputs(
-        argv=tuple(argv), directory=directory, environment=dict(environment),
+        argv=tuple(argv),
+        directory=directory,
+        environment=dict(environment),
         files=_names(data.get("files", ()), "$.files"),
         checkpoints=_names(data.get("checkpoints", ()), "$.checkpoints"),
-    )  # fmt: skip
+    )
     return request, inputs
 
 

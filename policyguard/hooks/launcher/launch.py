@@ -100,13 +100,26 @@ def launch(
             if not can_look() and on_problem is not None:
                 on_problem(EvidenceError("processes are not looked at here, expected a system that has /proc"))
             watch = Watch(
-                guard, request, inputs, verified, bound, period_s=watch_s, on_alert=on_alert, on_problem=on_problem,
-                clock=clock, also=(standing.look, *((processes.look,) if can_look() else ())),
-            )  # fmt: skip
+                guard,
+                request,
+                inputs,
+                verified,
+                bound,
+                period_s=watch_s,
+                on_alert=on_alert,
+                on_problem=on_problem,
+                clock=clock,
+                also=(standing.look, *((processes.look,) if can_look() else ())),
+            )
             status = supervise(
-                inputs.argv, executable, inputs.directory, environment, beside=watch.beside, on_start=processes.began,
+                inputs.argv,
+                executable,
+                inputs.directory,
+                environment,
+                beside=watch.beside,
+                on_start=processes.began,
                 on_kill=watch.killed,
-            )  # L4, L5  # fmt: skip
+            )  # L4, L5
             return DENIED if watch.ended_job else status
 
 

@@ -50,9 +50,15 @@ def refusals_logged(
 
 
 def log_undecided(
-    request: Request, problem: PolicyGuardError, *, key: str | Path, log: str | Path, audience: str,
-    passphrase: bytes | None = None, now: Instant | None = None,
-) -> None:  # fmt: skip
+    request: Request,
+    problem: PolicyGuardError,
+    *,
+    key: str | Path,
+    log: str | Path,
+    audience: str,
+    passphrase: bytes | None = None,
+    now: Instant | None = None,
+) -> None:
     """Put into the log that this request was refused because nothing could be decided; do nothing where that fails.
 
     The problem itself is what the caller reports: this never raises.
@@ -65,9 +71,15 @@ def log_undecided(
     with suppress(PolicyGuardError):
         private = read_private_key(key, passphrase=passphrase)
         payload = decision_statement(
-            decision, request, decision_id=os.urandom(16).hex(), audience=audience, issued_at=now, not_before=now,
-            expires=now + 1, mattered=(),
-        )  # fmt: skip
+            decision,
+            request,
+            decision_id=os.urandom(16).hex(),
+            audience=audience,
+            issued_at=now,
+            not_before=now,
+            expires=now + 1,
+            mattered=(),
+        )
         with SqliteStore.open(log, create_as=log_origin(private.public)) as store:
             Log.open(store, private, store.origin).append(sign(payload, PAYLOAD_TYPE, (private,)).to_bytes())
 
@@ -85,6 +97,14 @@ def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant
 
 def _denial(facts: Facts, reason: str, now: Instant, told: Told) -> Decision:
     return Decision(
-        allowed=False, reason_codes=(reason,), determining=(), errored=(), requiring=(), gaps=(), obligations=(),
-        facts=facts, now=now, explainer=told,
-    )  # fmt: skip
+        allowed=False,
+        reason_codes=(reason,),
+        determining=(),
+        errored=(),
+        requiring=(),
+        gaps=(),
+        obligations=(),
+        facts=facts,
+        now=now,
+        explainer=told,
+    )

@@ -20,11 +20,29 @@ from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import shown
 
 FORWARDED = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
-    signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP,
-)  # fmt: skip
-KILLING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM,
-                     signal.SIGUSR1, signal.SIGUSR2})  # fmt: skip
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGWINCH,
+    signal.SIGCONT,
+    signal.SIGTSTP,
+)
+KILLING = frozenset(
+    {
+        signal.SIGKILL,
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGALRM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    }
+)
 """Signals that somebody sends; the others a program brings upon itself, as by a wrong address."""
 
 _POLL_S = 0.05
@@ -39,10 +57,16 @@ GRACE_S = 10.0
 
 
 def supervise(
-    argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str],
-    *, beside: Beside | None = None, on_start: Callable[[int], None] | None = None,
-    on_kill: Callable[[int], None] | None = None, grace_s: float = GRACE_S,
-) -> int:  # fmt: skip
+    argv: Sequence[str],
+    executable: str,
+    directory: str,
+    environment: Mapping[str, str],
+    *,
+    beside: Beside | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_kill: Callable[[int], None] | None = None,
+    grace_s: float = GRACE_S,
+) -> int:
     """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
@@ -60,9 +84,12 @@ def supervise(
     with _Forwarder(has_terminal) as forwarder:
         try:
             process = subprocess.Popen(
-                list(argv), executable=executable, cwd=directory, env=dict(environment),
+                list(argv),
+                executable=executable,
+                cwd=directory,
+                env=dict(environment),
                 process_group=None if has_terminal else 0,
-            )  # fmt: skip
+            )
         except (OSError, ValueError) as problem:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise EvidenceError(f"`{shown(executable)}`: cannot be started: {reason.lower()}") from problem

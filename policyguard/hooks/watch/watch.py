@@ -65,11 +65,19 @@ class Watch:
     """
 
     def __init__(
-        self, guard: Guard, request: Request, inputs: JobInputs, verified: VerifiedDecision, bound: Mapping[str, Value],
-        *, period_s: float, on_alert: Callable[[SignedDecision], None] | None = None,
-        on_problem: Callable[[PolicyGuardError], None] | None = None, clock: Callable[[], Instant] = time.time_ns,
+        self,
+        guard: Guard,
+        request: Request,
+        inputs: JobInputs,
+        verified: VerifiedDecision,
+        bound: Mapping[str, Value],
+        *,
+        period_s: float,
+        on_alert: Callable[[SignedDecision], None] | None = None,
+        on_problem: Callable[[PolicyGuardError], None] | None = None,
+        clock: Callable[[], Instant] = time.time_ns,
         also: Sequence[Also] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not period_s > 0:
             raise ValueError(f"period_s: found {period_s}, expected more than 0")
         self._guard, self._request, self._inputs = guard, request, inputs
@@ -97,9 +105,7 @@ class Watch:
         facts = self._guard.gather(self._request, self._inputs)
         self.looks += 1
         snapshot = self._guard.snapshot
-        found = drifted(
-            self._bound, facts, snapshot.sensitive(self._request), snapshot.redactions(self._request)
-        )  # fmt: skip
+        found = drifted(self._bound, facts, snapshot.sensitive(self._request), snapshot.redactions(self._request))
         found += tuple(drift for look in self._also for drift in look())
         self._unmeasured = self._unmeasured + 1 if any(each.reason == UNMEASURED for each in found) else 0
         state = _state(found, facts) if found else b""
@@ -190,12 +196,17 @@ class Watch:
         words = tuple(f"{each.path} {each.words}" for each in found) or ("everything is as it was decided on again",)
         snapshot = self._guard.snapshot
         return Decision(
-            allowed=False, reason_codes=tuple(sorted({each.reason for each in found})) or (REVERTED,),
-            determining=(), errored=(), requiring=(), gaps=(),
+            allowed=False,
+            reason_codes=tuple(sorted({each.reason for each in found})) or (REVERTED,),
+            determining=(),
+            errored=(),
+            requiring=(),
+            gaps=(),
             obligations=() if KILLED in {each.reason for each in found} else self._ended_by(found),
             facts=Facts(request, entries, missing=FrozenMap({each.path: each.words for each in found})),
-            now=now, explainer=Told(snapshot.policy_digest, snapshot.epoch, words),
-        )  # fmt: skip
+            now=now,
+            explainer=Told(snapshot.policy_digest, snapshot.epoch, words),
+        )
 
 
 def drifted(
@@ -241,6 +252,9 @@ def _without_new(before: Value | None, after: Value) -> Value:
 def _state(found: tuple[Drift, ...], facts: Facts) -> bytes:
     """Return what tells one state of drift from another; the words of a failed look do not count."""
     values = facts.bound
-    return canonical({
-        each.path: sha256_digest(canonical(values[each.path])) if each.path in values else each.state for each in found
-    })  # fmt: skip
+    return canonical(
+        {
+            each.path: sha256_digest(canonical(values[each.path])) if each.path in values else each.state
+            for each in found
+        }
+    )

@@ -23,9 +23,11 @@ def check(context: Context) -> Iterator[Hit]:
     for _, condition in context.conditions():
         for part in _operands(condition.expression):
             if not any(isinstance(node, Variable) for node in walk(part)):
-                message = "condition does not depend on the request" if part is condition.expression else (
-                    "this part of the condition does not depend on the request"
-                )  # fmt: skip
+                message = (
+                    "condition does not depend on the request"
+                    if part is condition.expression
+                    else ("this part of the condition does not depend on the request")
+                )
                 yield Hit(condition.at(leftmost(part)), message)
             elif _compares_with_itself(part):
                 yield Hit(condition.at(leftmost(part)), "this compares a value with itself")

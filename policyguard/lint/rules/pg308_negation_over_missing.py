@@ -17,8 +17,13 @@ FIXABLE = True
 
 _HELP_EXISTS = "ask also that there is one, `list.size() > 0`, if an empty list is not meant"
 _OPPOSITES = {
-    "equals": "!=", "not_equals": "==", "less": ">=", "less_equals": ">", "greater": "<=", "greater_equals": "<",
-}  # fmt: skip
+    "equals": "!=",
+    "not_equals": "==",
+    "less": ">=",
+    "less_equals": ">",
+    "greater": "<=",
+    "greater_equals": "<",
+}
 
 
 def check(context: Context) -> Iterator[Hit]:

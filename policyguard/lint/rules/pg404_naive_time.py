@@ -19,10 +19,15 @@ PRODUCED_BY = "load and lint"
 _WALL_CLOCK = {
     f"timestamp_to_{part}": name
     for part, name in (
-        ("hours", "getHours"), ("minutes", "getMinutes"), ("day_of_week", "getDayOfWeek"), ("month", "getMonth"),
-        ("day_of_month", "getDayOfMonth"), ("day_of_month_1_based", "getDate"), ("day_of_year", "getDayOfYear"),
+        ("hours", "getHours"),
+        ("minutes", "getMinutes"),
+        ("day_of_week", "getDayOfWeek"),
+        ("month", "getMonth"),
+        ("day_of_month", "getDayOfMonth"),
+        ("day_of_month_1_based", "getDate"),
+        ("day_of_year", "getDayOfYear"),
     )
-}  # fmt: skip
+}
 
 
 def check(context: Context) -> Iterator[Hit]:

@@ -25,10 +25,33 @@ FILE_MAGIC = b"ARROW1"
 CONTINUATION = b"\xff\xff\xff\xff"
 MAX_MESSAGE = 64 * 2**20
 _TYPES = (
-    "Null", "Int", "FloatingPoint", "Binary", "Utf8", "Bool", "Decimal", "Date", "Time", "Timestamp", "Interval",
-    "List", "Struct", "Union", "FixedSizeBinary", "FixedSizeList", "Map", "Duration", "LargeBinary", "LargeUtf8",
-    "LargeList", "RunEndEncoded", "BinaryView", "Utf8View", "ListView", "LargeListView",
-)  # fmt: skip
+    "Null",
+    "Int",
+    "FloatingPoint",
+    "Binary",
+    "Utf8",
+    "Bool",
+    "Decimal",
+    "Date",
+    "Time",
+    "Timestamp",
+    "Interval",
+    "List",
+    "Struct",
+    "Union",
+    "FixedSizeBinary",
+    "FixedSizeList",
+    "Map",
+    "Duration",
+    "LargeBinary",
+    "LargeUtf8",
+    "LargeList",
+    "RunEndEncoded",
+    "BinaryView",
+    "Utf8View",
+    "ListView",
+    "LargeListView",
+)
 _NOTES = ("custom_metadata", ("KeyValue",))
 TABLES: Mapping[str, Sequence[tuple[str, Any]]] = {
     **dict.fromkeys(_TYPES, ()),
@@ -47,34 +70,69 @@ TABLES: Mapping[str, Sequence[tuple[str, Any]]] = {
     "KeyValue": (("key", "text"), ("value", "text")),
     "Dictionary": (("id", "i64"), ("index", "Int"), ("ordered", "bool"), ("kind", "i16")),
     "Field": (
-        ("name", "text"), ("nullable", "bool"), ("type_type", "u8"), ("type", dict(enumerate(_TYPES, 1))),
-        ("dictionary", "Dictionary"), ("children", ("Field",)), _NOTES,
+        ("name", "text"),
+        ("nullable", "bool"),
+        ("type_type", "u8"),
+        ("type", dict(enumerate(_TYPES, 1))),
+        ("dictionary", "Dictionary"),
+        ("children", ("Field",)),
+        _NOTES,
     ),
     "Schema": (("endianness", "i16"), ("fields", ("Field",)), _NOTES, ("features", ("i64",))),
     "Compression": (("codec", "i8"), ("method", "i8")),
     "RecordBatch": (
-        ("length", "i64"), ("nodes", ("pair",)), ("buffers", ("pair",)), ("compression", "Compression"),
+        ("length", "i64"),
+        ("nodes", ("pair",)),
+        ("buffers", ("pair",)),
+        ("compression", "Compression"),
         ("variadic", ("i64",)),
     ),
     "DictionaryBatch": (("id", "i64"), ("data", "RecordBatch"), ("is_delta", "bool")),
     "Message": (
-        ("version", "i16"), ("header_type", "u8"), ("header", {1: "Schema", 2: "DictionaryBatch", 3: "RecordBatch"}),
-        ("body_length", "i64"), _NOTES,
+        ("version", "i16"),
+        ("header_type", "u8"),
+        ("header", {1: "Schema", 2: "DictionaryBatch", 3: "RecordBatch"}),
+        ("body_length", "i64"),
+        _NOTES,
     ),
     "Footer": (
-        ("version", "i16"), ("schema", "Schema"), ("dictionaries", ("block",)), ("batches", ("block",)), _NOTES,
+        ("version", "i16"),
+        ("schema", "Schema"),
+        ("dictionaries", ("block",)),
+        ("batches", ("block",)),
+        _NOTES,
     ),
-}  # fmt: skip
+}
 
 _UNPICKLED = {"arrow.py_extension_type", "ray.data.arrow_pickled_object"}
 """Types whose reader unpickles: pyarrow before 14.0.1, and Ray's column of Python objects."""
 _LISTED = {
-    "arrow.bool8", "arrow.fixed_shape_tensor", "arrow.json", "arrow.opaque", "arrow.timestamp_with_offset",
-    "arrow.uuid", "arrow.variable_shape_tensor", "arrow.parquet.variant", "pandas.interval", "pandas.period",
+    "arrow.bool8",
+    "arrow.fixed_shape_tensor",
+    "arrow.json",
+    "arrow.opaque",
+    "arrow.timestamp_with_offset",
+    "arrow.uuid",
+    "arrow.variable_shape_tensor",
+    "arrow.parquet.variant",
+    "pandas.interval",
+    "pandas.period",
     *(f"datasets.features.features.Array{size}DExtensionType" for size in range(2, 6)),
-    *(f"geoarrow.{kind}" for kind in ("box", "linestring", "multilinestring", "multipoint", "multipolygon", "point",
-                                      "polygon", "wkb", "wkt")),
-}  # fmt: skip
+    *(
+        f"geoarrow.{kind}"
+        for kind in (
+            "box",
+            "linestring",
+            "multilinestring",
+            "multipoint",
+            "multipolygon",
+            "point",
+            "polygon",
+            "wkb",
+            "wkt",
+        )
+    ),
+}
 """Types whose readers parse JSON or nothing: Arrow's canonical ones, pandas', Hugging Face datasets', GeoArrow's."""
 
 

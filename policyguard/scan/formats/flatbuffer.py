@@ -59,8 +59,11 @@ class FlatReader:
             slot = slots[number] if number < len(slots) else 0
             number += 1
             if slot:
-                found[label] = self._union(at + slot, kind, union, depth) if isinstance(kind, Mapping) else (
-                    self._value(at + slot, kind, depth))  # fmt: skip
+                found[label] = (
+                    self._union(at + slot, kind, union, depth)
+                    if isinstance(kind, Mapping)
+                    else (self._value(at + slot, kind, depth))
+                )
             elif isinstance(kind, Mapping) and union:
                 raise LayoutProblem(f"{name}.{label} without its value")
             union = found.get(label, 0) if kind == "u8" else 0

@@ -186,9 +186,16 @@ class _Walk:
 _PASSED = {0x00, 0x01, 0x04, 0x05, 0x0A, 0x0D, 0x0E, 0x12, 0x13, 0x16}
 """Nothing, dataspace, fill values, group information, comment, times, tree sizes, reference count: data only."""
 _READ: Mapping[int, Callable[[_Walk, bytes], None]] = {
-    0x02: _Walk.links, 0x03: lambda _, data: _check_type(data), 0x06: _Walk.link, 0x07: _Walk.external,
-    0x08: _Walk.layout, 0x0B: _Walk.filters, 0x0C: _Walk.attribute, 0x11: _Walk.table, 0x15: _Walk.attributes,
-}  # fmt: skip
+    0x02: _Walk.links,
+    0x03: lambda _, data: _check_type(data),
+    0x06: _Walk.link,
+    0x07: _Walk.external,
+    0x08: _Walk.layout,
+    0x0B: _Walk.filters,
+    0x0C: _Walk.attribute,
+    0x11: _Walk.table,
+    0x15: _Walk.attributes,
+}
 
 
 def _dense(file: Hdf5File, data: bytes, counter_bytes: int, indexes: tuple[tuple[int, int], ...]) -> Iterator[bytes]:

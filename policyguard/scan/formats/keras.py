@@ -19,10 +19,21 @@ from policyguard.scan.pickles.allowlist import judged
 MAX_CONFIG = 64 * 2**20
 _CODE = {"Lambda", "__lambda__"}
 _MODULES = {
-    "keras", "keras.activations", "keras.constraints", "keras.dtype_policies", "keras.initializers", "keras.layers",
-    "keras.losses", "keras.metrics", "keras.models", "keras.optimizers", "keras.optimizers.schedules",
-    "keras.quantizers", "keras.random", "keras.regularizers",
-}  # fmt: skip
+    "keras",
+    "keras.activations",
+    "keras.constraints",
+    "keras.dtype_policies",
+    "keras.initializers",
+    "keras.layers",
+    "keras.losses",
+    "keras.metrics",
+    "keras.models",
+    "keras.optimizers",
+    "keras.optimizers.schedules",
+    "keras.quantizers",
+    "keras.random",
+    "keras.regularizers",
+}
 _OWN = ("keras.src.", "keras.engine.", "tf_keras.src.", "builtins")
 _OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("image", "linalg", "math", "nn", "numpy"))
 """Modules of operations on tensors; not `core`, whose operations take functions."""

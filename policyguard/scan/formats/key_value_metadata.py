@@ -18,16 +18,34 @@ from policyguard.scan.pickles.files import probe
 from policyguard.scan.source import BytesSource
 
 _FEATURES = {
-    "Array2D", "Array3D", "Array4D", "Array5D", "Audio", "ClassLabel", "Image", "Json", "LargeList", "List", "Nifti",
-    "Pdf", "Sequence", "Translation", "TranslationVariableLanguages", "Value", "Video",
-}  # fmt: skip
+    "Array2D",
+    "Array3D",
+    "Array4D",
+    "Array5D",
+    "Audio",
+    "ClassLabel",
+    "Image",
+    "Json",
+    "LargeList",
+    "List",
+    "Nifti",
+    "Pdf",
+    "Sequence",
+    "Translation",
+    "TranslationVariableLanguages",
+    "Value",
+    "Video",
+}
 _JAVA_KEYS = ("java-class", "java-element-class", "java-key-class")
 _JAVA_LISTED = {
-    *(f"java.lang.{name}" for name in ("Boolean", "Byte", "Character", "Double", "Float", "Integer", "Long", "Short",
-                                       "String")),
+    *(
+        f"java.lang.{name}"
+        for name in ("Boolean", "Byte", "Character", "Double", "Float", "Integer", "Long", "Short", "String")
+    ),
     *(f"java.util.{name}" for name in ("ArrayList", "Collection", "HashMap", "HashSet", "List", "Map", "Set", "UUID")),
-    "java.math.BigDecimal", "java.math.BigInteger",
-}  # fmt: skip
+    "java.math.BigDecimal",
+    "java.math.BigInteger",
+}
 
 
 def check_notes(pairs: Iterable[tuple[bytes, bytes]], findings: Findings) -> None:
@@ -81,6 +99,8 @@ def _check_json(name: str, value: bytes, findings: Findings) -> None:
 
 
 _CHECKS: dict[str, Callable[[str, bytes, Findings], None]] = {
-    "huggingface": _check_features, "parquet.avro.schema": _check_java, "avro.schema": _check_java,
+    "huggingface": _check_features,
+    "parquet.avro.schema": _check_java,
+    "avro.schema": _check_java,
     "pandas": _check_json,
-}  # fmt: skip
+}

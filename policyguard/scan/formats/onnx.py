@@ -25,10 +25,15 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_OF = {"int": _VARINT, "f32": _FIXED32, "f64": _FIXED64}
 _WIDTH = {_FIXED32: 4, _FIXED64: 8}
 _KEPT = {
-    "Node": ("op_type", "domain"), "OperatorSet": ("domain",), "Function": ("name", "domain"), "Note": ("key", "value"),
-    "Tensor": ("external_data", "data_location", "notes"), "Model": ("notes", "ir_version"), "Graph": ("notes",),
+    "Node": ("op_type", "domain"),
+    "OperatorSet": ("domain",),
+    "Function": ("name", "domain"),
+    "Note": ("key", "value"),
+    "Tensor": ("external_data", "data_location", "notes"),
+    "Model": ("notes", "ir_version"),
+    "Graph": ("notes",),
     "ValueInfo": ("notes",),
-}  # fmt: skip
+}
 """What is asked of the messages; everything else is passed over within its bounds."""
 
 

@@ -129,8 +129,9 @@ def _chunk(
         raise LayoutProblem("a column that is not the one of the schema")
     if column["codec"] not in _CODECS:
         raise LayoutProblem(f"codec {column['codec']}")
-    check_notes([(note.get("key", b""), note.get("value", b"")) for note in column.get("key_value_metadata", ())],
-                findings)  # fmt: skip
+    check_notes(
+        [(note.get("key", b""), note.get("value", b"")) for note in column.get("key_value_metadata", ())], findings
+    )
     span = _extent(column)
     _check_inside(span, end)
     _walk_pages(source, span, column["num_values"], findings)

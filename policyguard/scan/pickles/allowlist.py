@@ -29,12 +29,25 @@ _DTYPES = (
 _KINDS = ["BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short"]
 
 STORAGE_ITEM_BYTES = {
-    "BFloat16Storage": 2, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ComplexDoubleStorage": 16,
-    "ComplexFloatStorage": 8, "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "IntStorage": 4,
+    "BFloat16Storage": 2,
+    "BoolStorage": 1,
+    "ByteStorage": 1,
+    "CharStorage": 1,
+    "ComplexDoubleStorage": 16,
+    "ComplexFloatStorage": 8,
+    "DoubleStorage": 8,
+    "FloatStorage": 4,
+    "HalfStorage": 2,
+    "IntStorage": 4,
     "LongStorage": 8,
-    "QInt32Storage": 4, "QInt8Storage": 1, "QUInt2x4Storage": 1, "QUInt4x2Storage": 1, "QUInt8Storage": 1,
-    "ShortStorage": 2, "UntypedStorage": 1,
-}  # fmt: skip
+    "QInt32Storage": 4,
+    "QInt8Storage": 1,
+    "QUInt2x4Storage": 1,
+    "QUInt4x2Storage": 1,
+    "QUInt8Storage": 1,
+    "ShortStorage": 2,
+    "UntypedStorage": 1,
+}
 """Bytes of one element, by the name of torch's storage class."""
 
 _TABLE: dict[str, str] = {
@@ -126,11 +139,23 @@ _STANDARD = sys.stdlib_module_names | _words("""
 """The standard library of any Python from 2.7 to 3.14, whichever reads this: the verdict must not depend on it."""
 
 _PLAIN_CLASSES = (
-    "torch.nn.modules.", "torch.optim.", "sklearn.", "transformers.", "accelerate.utils.", "accelerate.state",
+    "torch.nn.modules.",
+    "torch.optim.",
+    "sklearn.",
+    "transformers.",
+    "accelerate.utils.",
+    "accelerate.state",
     "scipy.sparse.",
-    "pandas.core.", "lightning.fabric.", "lightning.pytorch.", "pytorch_lightning.", "torchvision.", "torchaudio.",
-    "keras.", "diffusers.", "joblib.numpy_pickle_compat.",
-)  # fmt: skip
+    "pandas.core.",
+    "lightning.fabric.",
+    "lightning.pytorch.",
+    "pytorch_lightning.",
+    "torchvision.",
+    "torchaudio.",
+    "keras.",
+    "diffusers.",
+    "joblib.numpy_pickle_compat.",
+)
 """Where an unlisted *class* is a model or its settings far more often than an attack: unknown, not hostile."""
 
 

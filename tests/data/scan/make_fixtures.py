@@ -28,15 +28,24 @@ def main() -> None:
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     state: dict[str, Any] = {
-        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3,
-        "loss": numpy.float64(0.5), "settings": argparse.Namespace(rate=0.1),
-    }  # fmt: skip
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "loss": numpy.float64(0.5),
+        "settings": argparse.Namespace(rate=0.1),
+    }
     torch.save(state, HERE / "torch_zip.pt")
     torch.save(state, HERE / "torch_zip_protocol4.pt", pickle_protocol=4)
     torch.save(state, HERE / "torch_legacy.pt", _use_new_zipfile_serialization=False)
-    torch.save({"q": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8), "s": torch.eye(2).to_sparse(),
-                "b": torch.ones(2).bfloat16(), "m": torch.empty(2, device="meta")},
-               HERE / "torch_kinds.pt")  # fmt: skip
+    torch.save(
+        {
+            "q": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
+            "s": torch.eye(2).to_sparse(),
+            "b": torch.ones(2).bfloat16(),
+            "m": torch.empty(2, device="meta"),
+        },
+        HERE / "torch_kinds.pt",
+    )
     sharded.save({"model": model.state_dict(), "step": 3}, checkpoint_id=str(HERE / "torch_sharded"))
     (HERE / "torch_tensor.pkl").write_bytes(pickle.dumps(torch.ones(2)))
     (HERE / "torch_tensor_protocol2.pkl").write_bytes(pickle.dumps(torch.ones(2), protocol=2))

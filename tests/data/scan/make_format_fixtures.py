@@ -23,18 +23,29 @@ def pyarrow() -> None:
     import pyarrow.feather as feather
     import pyarrow.parquet as parquet
 
-    table = pa.table({
-        "i": pa.array([1, None] * (ROWS // 2)), "text": pa.array(["a", "bc"] * (ROWS // 2)).dictionary_encode(),
-        "list": pa.array([[1.5], None] * (ROWS // 2)), "struct": pa.array([{"x": 1, "y": b"z"}] * ROWS),
-        "time": pa.array([datetime.datetime(2020, 1, 1)] * ROWS, pa.timestamp("us", "UTC")),
-        "uuid": pa.array([bytes(16)] * ROWS, pa.uuid()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "i": pa.array([1, None] * (ROWS // 2)),
+            "text": pa.array(["a", "bc"] * (ROWS // 2)).dictionary_encode(),
+            "list": pa.array([[1.5], None] * (ROWS // 2)),
+            "struct": pa.array([{"x": 1, "y": b"z"}] * ROWS),
+            "time": pa.array([datetime.datetime(2020, 1, 1)] * ROWS, pa.timestamp("us", "UTC")),
+            "uuid": pa.array([bytes(16)] * ROWS, pa.uuid()),
+        }
+    )
     features = '{"info": {"features": {"i": {"dtype": "int64", "_type": "Value"}}}}'
     table = table.replace_schema_metadata({"huggingface": features})
     parquet.write_table(table, HERE / "table.parquet")
     parquet.write_table(
-        table, HERE / "indexed.parquet", compression="zstd", data_page_version="2.0", write_page_index=True,
-        write_page_checksum=True, row_group_size=3, store_schema=False)  # fmt: skip
+        table,
+        HERE / "indexed.parquet",
+        compression="zstd",
+        data_page_version="2.0",
+        write_page_index=True,
+        write_page_checksum=True,
+        row_group_size=3,
+        store_schema=False,
+    )
     feather.write_feather(table, HERE / "table.feather", compression="zstd", chunksize=3)
     with pa.ipc.new_stream(HERE / "stream.arrow", table.schema) as writer:
         writer.write_table(table, 3)
@@ -97,15 +108,20 @@ def onnx() -> None:
     from onnx import helper
 
     body = helper.make_graph(
-        [helper.make_node("Add", ["x", "w"], ["y"])], "then", [],
-        [helper.make_tensor_value_info("y", 1, [2])])  # fmt: skip
+        [helper.make_node("Add", ["x", "w"], ["y"])], "then", [], [helper.make_tensor_value_info("y", 1, [2])]
+    )
     graph = helper.make_graph(
-        [helper.make_node("Gemm", ["x", "w"], ["g"]),
-         helper.make_node("FastGelu", ["g"], ["f"], domain="com.microsoft"),
-         helper.make_node("Twice", ["f"], ["t"], domain="lab"),
-         helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)],
-        "main", [helper.make_tensor_value_info("x", 1, [2, "n"])], [helper.make_tensor_value_info("y", 1, [2])],
-        [helper.make_tensor("w", 1, [2, 2], [1.0] * 4)])  # fmt: skip
+        [
+            helper.make_node("Gemm", ["x", "w"], ["g"]),
+            helper.make_node("FastGelu", ["g"], ["f"], domain="com.microsoft"),
+            helper.make_node("Twice", ["f"], ["t"], domain="lab"),
+            helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body),
+        ],
+        "main",
+        [helper.make_tensor_value_info("x", 1, [2, "n"])],
+        [helper.make_tensor_value_info("y", 1, [2])],
+        [helper.make_tensor("w", 1, [2, 2], [1.0] * 4)],
+    )
     twice = helper.make_function(
         "lab", "Twice", ["x"], ["y"], [helper.make_node("Add", ["x", "x"], ["y"])], [helper.make_opsetid("", 21)]
     )
@@ -131,8 +147,9 @@ def h5py() -> None:
 def keras() -> None:
     import keras as library
 
-    model = library.Sequential([library.layers.Input((2,)), library.layers.Dense(2, activation="relu"),
-                                library.layers.Dense(1)])  # fmt: skip
+    model = library.Sequential(
+        [library.layers.Input((2,)), library.layers.Dense(2, activation="relu"), library.layers.Dense(1)]
+    )
     model.compile(optimizer="sgd", loss="mse")
     model.save(HERE / "model.keras")
     model.save(HERE / "model.h5")

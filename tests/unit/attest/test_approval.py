@@ -37,10 +37,14 @@ SIGNERS = Signers((Person(id="carol", accounts=("user:carol",), keys=(KEY.public
 REQUEST = Request.of("user:alice", "job:submit", "job:team/vision/run-19", gpus=256)
 SOUGHT = Sought(request=REQUEST, found={"tree": "a" * 40}, demanded=("tree",))
 STATEMENT = approval_statement(
-    subjects={"tree": "a" * 40, "request": SOUGHT.request_digest}, action="job:submit",
-    resource="job:team/vision/run-19", approver="user:carol", reason="reviewed", approved_at=NOW - HOUR,
+    subjects={"tree": "a" * 40, "request": SOUGHT.request_digest},
+    action="job:submit",
+    resource="job:team/vision/run-19",
+    approver="user:carol",
+    reason="reviewed",
+    approved_at=NOW - HOUR,
     expires=NOW + HOUR,
-)  # fmt: skip
+)
 PAYLOAD = STATEMENT.payload
 
 
@@ -149,11 +153,13 @@ def test_one_step_beyond_the_limit_is_refused_by_the_limit() -> None:
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (NOW - HOUR - 1, "approval.not_yet_valid"), (NOW - HOUR, ""), (NOW + HOUR - 1, ""),
+        (NOW - HOUR - 1, "approval.not_yet_valid"),
+        (NOW - HOUR, ""),
+        (NOW + HOUR - 1, ""),
         (NOW + HOUR, "approval.expired"),
     ],
     ids=["before", "from its first instant", "until its last", "at its end"],
-)  # fmt: skip
+)
 def test_an_approval_holds_from_its_start_until_just_before_its_end(now: int, expected: str) -> None:
     """To the nanosecond."""
     found = ""
@@ -167,16 +173,27 @@ def test_an_approval_holds_from_its_start_until_just_before_its_end(now: int, ex
 def test_what_would_never_count_cannot_be_made() -> None:
     """I129: the builder refuses what the parser refuses."""
     with pytest.raises(RefusedApproval):
-        approval_statement(subjects={}, action="job:submit", resource="job:x", approver="user:c", reason="r",
-                           approved_at=NOW, expires=NOW + HOUR)  # fmt: skip
+        approval_statement(
+            subjects={},
+            action="job:submit",
+            resource="job:x",
+            approver="user:c",
+            reason="r",
+            approved_at=NOW,
+            expires=NOW + HOUR,
+        )
 
 
 def test_the_order_of_subjects_and_limits_does_not_matter() -> None:
     """One value, one spelling, however it was put together."""
     parts: dict[str, Any] = {
-        "action": "job:submit", "resource": "job:x", "approver": "user:c", "reason": "r", "approved_at": NOW,
+        "action": "job:submit",
+        "resource": "job:x",
+        "approver": "user:c",
+        "reason": "r",
+        "approved_at": NOW,
         "expires": NOW + HOUR,
-    }  # fmt: skip
+    }
     one = approval_statement(subjects={"tree": "a" * 40, "policy": "b" * 64}, limits={"x": 1, "é": 2}, **parts)
     two = approval_statement(subjects={"policy": "b" * 64, "tree": "a" * 40}, limits={"é": 2, "x": 1}, **parts)
     assert one.payload == two.payload
@@ -185,19 +202,27 @@ def test_the_order_of_subjects_and_limits_does_not_matter() -> None:
 def test_the_command_digest_tells_commands_apart() -> None:
     """Words are not joined, the folder and the files are part of it."""
     digests = {
-        command_digest(("a", "b c"), "."), command_digest(("a b", "c"), "."), command_digest(("a", "b c"), "x"),
-        command_digest(("a", "b c"), ".", ("f",)), command_digest(("a", "b c", "f"), "."),
-    }  # fmt: skip
+        command_digest(("a", "b c"), "."),
+        command_digest(("a b", "c"), "."),
+        command_digest(("a", "b c"), "x"),
+        command_digest(("a", "b c"), ".", ("f",)),
+        command_digest(("a", "b c", "f"), "."),
+    }
     assert len(digests) == 5
 
 
 def code(sought: Sought, **changes: Any) -> str:
     """Return the reason code why an approval with these changes does not cover what is sought; empty if it does."""
     parts: dict[str, Any] = {
-        "subjects": {"tree": "a" * 40}, "action": "job:submit", "resource": "job:team/vision/**",
-        "approver": "user:carol", "reason": "r", "approved_at": NOW - HOUR, "expires": NOW + HOUR,
+        "subjects": {"tree": "a" * 40},
+        "action": "job:submit",
+        "resource": "job:team/vision/**",
+        "approver": "user:carol",
+        "reason": "r",
+        "approved_at": NOW - HOUR,
+        "expires": NOW + HOUR,
         "limits": {"gpus": 512},
-    }  # fmt: skip
+    }
     try:
         check_covers(approval_statement(**{**parts, **changes}), sought)
     except RefusedApproval as problem:
@@ -206,24 +231,39 @@ def code(sought: Sought, **changes: Any) -> str:
 
 
 def asked(**properties: Any) -> Sought:
-    return Sought(request=Request.of("user:a", "job:submit", "job:team/vision/r", context=None, **properties),
-                  found={"tree": "a" * 40}, demanded=("tree",))  # fmt: skip
+    return Sought(
+        request=Request.of("user:a", "job:submit", "job:team/vision/r", context=None, **properties),
+        found={"tree": "a" * 40},
+        demanded=("tree",),
+    )
 
 
 def ordered(*demanded: str) -> Sought:
     """A job with its tree and its command measured, of which the approval must name these."""
-    return Sought(request=Request.of("user:a", "job:submit", "job:team/vision/r"),
-                  found={"tree": "a" * 40, "command": "c" * 64}, demanded=demanded)  # fmt: skip
+    return Sought(
+        request=Request.of("user:a", "job:submit", "job:team/vision/r"),
+        found={"tree": "a" * 40, "command": "c" * 64},
+        demanded=demanded,
+    )
 
 
 PUSH = Sought(
-    request=Request.of("user:a", "repo:push", "repo:team/vision/trainer"), found={"tree": "b" * 40}, demanded=("tree",),
-    target_ref="refs/heads/main", from_id="1" * 40, target_id="b" * 40,
-)  # fmt: skip
+    request=Request.of("user:a", "repo:push", "repo:team/vision/trainer"),
+    found={"tree": "b" * 40},
+    demanded=("tree",),
+    target_ref="refs/heads/main",
+    from_id="1" * 40,
+    target_id="b" * 40,
+)
 PUSHED: dict[str, Any] = {
-    "subjects": {"tree": "b" * 40}, "action": "repo:push", "resource": "repo:team/vision/trainer", "limits": {},
-    "target_ref": "refs/heads/main", "from_id": "1" * 40, "target_id": "b" * 40,
-}  # fmt: skip
+    "subjects": {"tree": "b" * 40},
+    "action": "repo:push",
+    "resource": "repo:team/vision/trainer",
+    "limits": {},
+    "target_ref": "refs/heads/main",
+    "from_id": "1" * 40,
+    "target_id": "b" * 40,
+}
 
 COVERS: dict[str, tuple[Sought, dict[str, Any], str]] = {
     "within the limit": (asked(gpus=512), {}, ""),
@@ -239,27 +279,33 @@ COVERS: dict[str, tuple[Sought, dict[str, Any], str]] = {
     "a star that stops at a slash": (asked(gpus=8), {"resource": "job:team/*"}, "approval.other_resource"),
     "another tree": (asked(gpus=8), {"subjects": {"tree": "b" * 40}}, "approval.other_tree"),
     "a command by its digest": (
-        ordered("tree", "command"), {"subjects": {"tree": "a" * 40, "command": "c" * 64}}, "",
+        ordered("tree", "command"),
+        {"subjects": {"tree": "a" * 40, "command": "c" * 64}},
+        "",
     ),
     "any command, where one is asked for": (ordered("tree", "command"), {"any_command": True}, ""),
     "no command, where one is asked for": (ordered("tree", "command"), {}, "approval.no_command"),
     "another command beside any command": (
-        ordered("tree"), {"any_command": True, "subjects": {"tree": "a" * 40, "command": "d" * 64}},
+        ordered("tree"),
+        {"any_command": True, "subjects": {"tree": "a" * 40, "command": "d" * 64}},
         "approval.other_command",
     ),
     "any command and a request, but no tree": (
         ordered("tree"),
-        {"any_command": True, "subjects": {"request": ordered().request_digest}}, "approval.no_tree",
+        {"any_command": True, "subjects": {"request": ordered().request_digest}},
+        "approval.no_tree",
     ),
     "a checkpoint nobody looked at": (
-        ordered(), {"subjects": {"tree": "a" * 40, "checkpoint": "d" * 64}}, "approval.no_checkpoint",
+        ordered(),
+        {"subjects": {"tree": "a" * 40, "checkpoint": "d" * 64}},
+        "approval.no_checkpoint",
     ),
     "a push to this ref": (PUSH, PUSHED, ""),
     "a push to another ref": (PUSH, {**PUSHED, "target_ref": "refs/heads/dev"}, "approval.other_target"),
     "a push from elsewhere": (PUSH, {**PUSHED, "from_id": "2" * 40}, "approval.other_target"),
     "a push without a target": (PUSH, {**PUSHED, "target_id": ""}, "approval.other_target"),
     "a target where nothing moves": (asked(gpus=8), {"target_ref": "refs/heads/main"}, "approval.other_target"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("sought", "changes", "expected"), COVERS.values(), ids=COVERS)

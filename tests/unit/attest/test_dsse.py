@@ -175,6 +175,9 @@ def test_fast_encoder_writes_the_one_spelling() -> None:
         points = [point for point in range(start, start + 0x400) if not 0xD800 <= point < 0xE000]
         text = "".join(map(chr, points))
         data = text.encode()[: len(points) % 7 + start % 5]
-        wire = {"payload": encode_base64(data).decode(), "payloadType": text,
-                "signatures": [{"keyid": text, "sig": encode_base64(bytes(64)).decode()}]}  # fmt: skip
+        wire = {
+            "payload": encode_base64(data).decode(),
+            "payloadType": text,
+            "signatures": [{"keyid": text, "sig": encode_base64(bytes(64)).decode()}],
+        }
         assert Envelope(data, text, (Signature(text, bytes(64)),)).to_bytes() == canonical(wire)

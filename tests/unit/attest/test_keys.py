@@ -80,11 +80,29 @@ def test_public_text_round_trip() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ed25519:", KEY.public.text[8:], KEY.public.text[:-1], KEY.public.text + "=", "rsa" + KEY.public.text[7:],
-     KEY.public.text + "\n", KEY.public.text[:-2] + "p=", "ed25519:" + "\u00e9" * 44],
-    ids=["empty", "no key", "no scheme", "padding cut", "padding added", "another scheme", "line end",
-         "loose bits set", "not ASCII"],
-)  # fmt: skip
+    [
+        "",
+        "ed25519:",
+        KEY.public.text[8:],
+        KEY.public.text[:-1],
+        KEY.public.text + "=",
+        "rsa" + KEY.public.text[7:],
+        KEY.public.text + "\n",
+        KEY.public.text[:-2] + "p=",
+        "ed25519:" + "\u00e9" * 44,
+    ],
+    ids=[
+        "empty",
+        "no key",
+        "no scheme",
+        "padding cut",
+        "padding added",
+        "another scheme",
+        "line end",
+        "loose bits set",
+        "not ASCII",
+    ],
+)
 def test_public_text_has_one_spelling(text: str) -> None:
     """Anything but the canonical text is refused. Invariant I30."""
     with pytest.raises(ConfigurationError, match="found no public key, expected `ed25519:`"):
@@ -96,11 +114,29 @@ PEM = KEY.to_pem()
 
 @pytest.mark.parametrize(
     "data",
-    [b"", PEM[:-1], PEM + b"\n", b"\n" + PEM, PEM.replace(b"\n", b"\r\n"), PEM.replace(b"PRIVATE", b"EC PRIVATE"),
-     KEY.public.to_pem(), PEM * 100, PEM + PEM],
-    ids=["empty", "last line end missing", "empty line after", "empty line before", "CR LF", "another label",
-         "a public key", "larger than a key", "two keys"],
-)  # fmt: skip
+    [
+        b"",
+        PEM[:-1],
+        PEM + b"\n",
+        b"\n" + PEM,
+        PEM.replace(b"\n", b"\r\n"),
+        PEM.replace(b"PRIVATE", b"EC PRIVATE"),
+        KEY.public.to_pem(),
+        PEM * 100,
+        PEM + PEM,
+    ],
+    ids=[
+        "empty",
+        "last line end missing",
+        "empty line after",
+        "empty line before",
+        "CR LF",
+        "another label",
+        "a public key",
+        "larger than a key",
+        "two keys",
+    ],
+)
 def test_private_pem_has_one_spelling(data: bytes) -> None:
     """Anything but one canonical block is refused with one clear line. Invariant I30."""
     with pytest.raises(SigningError, match="found no Ed25519 private key, expected one unencrypted"):
@@ -128,8 +164,12 @@ def rewrap(**changes: object) -> bytes:
 
 def test_wrapped_key_header_is_authenticated() -> None:
     """Whoever edits the parameters, the public key or the salt gets no key."""
-    for changes in ({"passes": 2}, {"memory_kib": 16}, {"public": PrivateKey.generate(b"x" * 32).public.text},
-                    {"salt": keys.encode_base64(b"t" * 16).decode()}):  # fmt: skip
+    for changes in (
+        {"passes": 2},
+        {"memory_kib": 16},
+        {"public": PrivateKey.generate(b"x" * 32).public.text},
+        {"salt": keys.encode_base64(b"t" * 16).decode()},
+    ):
         with pytest.raises(SigningError, match="does not open"):
             PrivateKey.unwrap(rewrap(**changes), b"correct horse")
 

@@ -98,10 +98,18 @@ def string(data: bytes) -> bytes:
 
 
 def blob(
-    *, magic: bytes = b"SSHSIG", version: int = 1, key: bytes = SshKey(KEY.public.raw).blob, namespace: bytes = b"n",
-    reserved: bytes = b"", hash_name: bytes = b"sha512", kind: bytes = b"ssh-ed25519", signature: bytes = b"\0" * 64,
-    inner_tail: bytes = b"", tail: bytes = b"",
-) -> bytes:  # fmt: skip
+    *,
+    magic: bytes = b"SSHSIG",
+    version: int = 1,
+    key: bytes = SshKey(KEY.public.raw).blob,
+    namespace: bytes = b"n",
+    reserved: bytes = b"",
+    hash_name: bytes = b"sha512",
+    kind: bytes = b"ssh-ed25519",
+    signature: bytes = b"\0" * 64,
+    inner_tail: bytes = b"",
+    tail: bytes = b"",
+) -> bytes:
     fields = (key, namespace, reserved, hash_name, string(kind) + string(signature) + inner_tail)
     return magic + version.to_bytes(4, "big") + b"".join(map(string, fields)) + tail
 

@@ -57,7 +57,11 @@ def test_statement_holds_every_field_of_the_design() -> None:
         "requiring": ["large-jobs"],
         "gaps": [
             {
-                "quorum": "two-leads", "rule": "large-jobs", "needed": 1, "roles": ["lead"], "domain": "vision",
+                "quorum": "two-leads",
+                "rule": "large-jobs",
+                "needed": 1,
+                "roles": ["lead"],
+                "domain": "vision",
                 "because": ["user:alice: requester"],
             }
         ],
@@ -69,22 +73,33 @@ def test_statement_holds_every_field_of_the_design() -> None:
         "bound": ["resource.code"],
         "facts": {
             "resource.code": {
-                "assurance": "measured", "source": "git", "observed_at": "2026-03-01T09:00:00Z",
+                "assurance": "measured",
+                "source": "git",
+                "observed_at": "2026-03-01T09:00:00Z",
                 "value": {"commit": "a" * 40, "dirty": False},
             },
             "resource.gpus": {
-                "assurance": "claimed", "source": "request", "observed_at": "2026-03-01T09:00:00Z", "value": 8,
+                "assurance": "claimed",
+                "source": "request",
+                "observed_at": "2026-03-01T09:00:00Z",
+                "value": 8,
             },
             "subject.employment": {
-                "assurance": "observed", "source": "directory", "observed_at": "2026-03-01T08:59:59Z",
+                "assurance": "observed",
+                "source": "directory",
+                "observed_at": "2026-03-01T08:59:59Z",
                 "value": "contractor",
             },
         },
         "missing": {"resource.image": "timed out after 2 s"},
         "approvals": [
             {
-                "account": "user:bob", "assurance": "attested", "source": "sshsig", "digest": "cd" * 32,
-                "approved_at": "2026-03-01T08:59:59Z", "expires": "2026-03-01T09:15:00Z",
+                "account": "user:bob",
+                "assurance": "attested",
+                "source": "sshsig",
+                "digest": "cd" * 32,
+                "approved_at": "2026-03-01T08:59:59Z",
+                "expires": "2026-03-01T09:15:00Z",
             }
         ],
         "policy": {"digest": POLICY_DIGEST, "epoch": EPOCH},
@@ -93,7 +108,7 @@ def test_statement_holds_every_field_of_the_design() -> None:
         "issued_at": "2026-03-01T09:00:00Z",
         "not_before": "2026-03-01T09:00:00Z",
         "expires": "2026-03-01T09:15:00Z",
-    }  # fmt: skip
+    }
 
 
 def test_bytes_are_canonical() -> None:
@@ -106,9 +121,16 @@ def fact_statement(value: Value, sensitive: frozenset[str] = frozenset(), **opti
     facts = Facts(REQUEST, {"resource.x": Fact(value, Assurance.OBSERVED, "test", NOW)})
     decision = Decision(True, ("rule.allow",), (), (), (), (), (), facts, NOW, StubExplainer())
     return decision_statement(
-        decision, REQUEST, decision_id="d", audience="a", issued_at=NOW, not_before=NOW, expires=NOW + 1,
-        sensitive=sensitive, **options,
-    )  # fmt: skip
+        decision,
+        REQUEST,
+        decision_id="d",
+        audience="a",
+        issued_at=NOW,
+        not_before=NOW,
+        expires=NOW + 1,
+        sensitive=sensitive,
+        **options,
+    )
 
 
 def recorded(payload: bytes) -> dict[str, Any]:
@@ -183,11 +205,17 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a time with idle zeros": (predicate(expires="2026-03-01T09:15:00.000Z"), "V1", "one spelling of a utc time"),
     "two subjects": (edited(lambda d: d.update(subject=d["subject"] * 2)), "V1", "length"),
     "a subject that is not the request": (
-        edited(lambda d: d["subject"][0].update(name="job:other")), "V1", "subject differs"),
+        edited(lambda d: d["subject"][0].update(name="job:other")),
+        "V1",
+        "subject differs",
+    ),
     "a digest that is not the request's": (predicate(request_digest="0" * 64), "V1", "subject differs"),
     "a fact with value and digest": (fact(digest="0" * 64), "V1", "exactly one of `value`, `digest` and `masked`"),
     "a fact with neither": (
-        edited(lambda d: d["predicate"]["facts"]["resource.gpus"].pop("value")), "V1", "exactly one"),
+        edited(lambda d: d["predicate"]["facts"]["resource.gpus"].pop("value")),
+        "V1",
+        "exactly one",
+    ),
     "a float": (GOOD.replace(b'"value":8', b'"value":8.5'), "V1", "found a float"),
     "a null": (fact(value=None), "V1", "found null"),
     "an integer beyond 2^53": (fact(value=2**53), "V1", "beyond 2"),
@@ -195,7 +223,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "an unknown field first": (GOOD.replace(b'"_type"', b'"a":1,"_type"'), "V1", "unknown field"),
     "a field twice": (GOOD[:-1] + b',"predicateType":"urn:policyguard:decision:v1"}', "V1", "one spelling"),
     "nested without end": (b'{"_type":' * 100_000, "V1", "statement"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

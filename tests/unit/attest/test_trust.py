@@ -19,8 +19,10 @@ DOCUMENT: dict[str, Any] = {
     "kind": "Trust",
     "keys": [
         {
-            "key": SIGNER.public.text, "name": "launcher",
-            "notBefore": "2026-01-01T00:00:00Z", "expires": "2027-01-01T00:00:00Z",
+            "key": SIGNER.public.text,
+            "name": "launcher",
+            "notBefore": "2026-01-01T00:00:00Z",
+            "expires": "2027-01-01T00:00:00Z",
         },
         {"key": SECOND_SIGNER.public.text},
     ],
@@ -28,7 +30,7 @@ DOCUMENT: dict[str, Any] = {
     "logs": [LOG.text],
     "audiences": ["cluster-a"],
     "policies": {"digests": [POLICY_DIGEST], "minEpoch": 3},
-}  # fmt: skip
+}
 
 
 def test_document_reads_and_writes_back() -> None:
@@ -100,8 +102,11 @@ def test_what_is_no_document_is_refused(data: object) -> None:
 def test_trust_built_in_code_keeps_the_same_rules() -> None:
     """Invariant I45: an empty trust cannot be made, from whatever side."""
     parts: dict[str, Any] = {
-        "keys": (TrustedKey(key=SIGNER.public),), "logs": (LOG,), "audiences": frozenset({"a"}), "min_epoch": 1,
-    }  # fmt: skip
+        "keys": (TrustedKey(key=SIGNER.public),),
+        "logs": (LOG,),
+        "audiences": frozenset({"a"}),
+        "min_epoch": 1,
+    }
     Trust(**parts)
     for name in ("keys", "logs", "audiences"):
         with pytest.raises(ConfigurationError, match=f"{name}: found none"):

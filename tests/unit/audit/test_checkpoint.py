@@ -38,10 +38,14 @@ def test_published_note_is_signed_byte_for_byte() -> None:
 
 @pytest.mark.parametrize(
     ("lines", "trusted", "signer"),
-    [(PETER + ENOCH, (PETER_KEY,), PETER_KEY), (PETER + ENOCH, (ENOCH_KEY,), ENOCH_KEY),
-     (PETER + ENOCH, (PETER_KEY, ENOCH_KEY), PETER_KEY), (PETER + PETER + ENOCH, (ENOCH_KEY,), ENOCH_KEY)],
+    [
+        (PETER + ENOCH, (PETER_KEY,), PETER_KEY),
+        (PETER + ENOCH, (ENOCH_KEY,), ENOCH_KEY),
+        (PETER + ENOCH, (PETER_KEY, ENOCH_KEY), PETER_KEY),
+        (PETER + PETER + ENOCH, (ENOCH_KEY,), ENOCH_KEY),
+    ],
     ids=["first of two", "second of two", "both", "a line doubled"],
-)  # fmt: skip
+)
 def test_published_notes_open(lines: str, trusted: tuple[NoteKey, ...], signer: NoteKey) -> None:
     """Lines of unknown keys are skipped, those of trusted keys verify."""
     assert (TEXT.encode(), signer) == open_note(f"{TEXT}\n{lines}".encode(), trusted)

@@ -100,28 +100,68 @@ def test_an_empty_source_is_no_error(tmp_path: Path) -> None:
     [
         (("p", "user:a", "x", "y"), "PG010 rows:1:1: found a `p` row, expected only `g` rows: subject, role, domain"),
         (("p2", "a"), "PG010 rows:1:1: found a `p2` row, expected only `g` rows: subject, role, domain"),
-        (("g2", "user:a", "role:b", "c"), ("PG010 rows:1:1: found a `g2` row, expected only `g` rows: subject, role, "
-         "domain")),
-        (("g", "user:a", "role:b"), ("PG010 rows:1:1: found a row of 2 columns, expected text in 3 or 5: subject, "
-         "role, domain, not before, expires")),
-        (("g", "user:a", "role:b", "c", "_"), ("PG010 rows:1:1: found a row of 4 columns, expected text in 3 or 5: "
-         "subject, role, domain, not before, expires")),
-        (("g", "user:a", "role:b", 7), ("PG010 rows:1:1: found a row of 3 columns, expected text in 3 or 5: subject, "
-         "role, domain, not before, expires")),
-        (("g", "alice", "role:b", "c"), ("PG510 rows:1:1: found the subject `alice`, expected `type:id` such as "
-         "`user:alice`")),
-        (("g", "role:a", "role:b", "c"), ("PG510 rows:1:1: found the subject `role:a`, expected `type:id` such as "
-         "`user:alice`")),
+        (
+            ("g2", "user:a", "role:b", "c"),
+            ("PG010 rows:1:1: found a `g2` row, expected only `g` rows: subject, role, domain"),
+        ),
+        (
+            ("g", "user:a", "role:b"),
+            (
+                "PG010 rows:1:1: found a row of 2 columns, expected text in 3 or 5: subject, "
+                "role, domain, not before, expires"
+            ),
+        ),
+        (
+            ("g", "user:a", "role:b", "c", "_"),
+            (
+                "PG010 rows:1:1: found a row of 4 columns, expected text in 3 or 5: "
+                "subject, role, domain, not before, expires"
+            ),
+        ),
+        (
+            ("g", "user:a", "role:b", 7),
+            (
+                "PG010 rows:1:1: found a row of 3 columns, expected text in 3 or 5: subject, "
+                "role, domain, not before, expires"
+            ),
+        ),
+        (
+            ("g", "alice", "role:b", "c"),
+            ("PG510 rows:1:1: found the subject `alice`, expected `type:id` such as `user:alice`"),
+        ),
+        (
+            ("g", "role:a", "role:b", "c"),
+            ("PG510 rows:1:1: found the subject `role:a`, expected `type:id` such as `user:alice`"),
+        ),
         (("g", "user:a", "lead", "c"), "PG510 rows:1:1: found the role `lead`, expected `role:` and a name"),
         (("g", "user:a", "role:b", ""), "PG011 rows:1:1: found the domain ``, expected a name or `*`"),
-        (("g", "user:a\u202e", "role:b", "c"), ("PG510 rows:1:1: found the subject `user:a\\u202e`, expected `type:id` "
-         "such as `user:alice`")),
-        (("g", "user:a", "role:b", "c", "2026-01-01", "_"), ("PG404 rows:1:1: found `2026-01-01`, expected an RFC 3339 "
-         "time with a zone such as `2026-03-01T09:00:00Z`")),
+        (
+            ("g", "user:a\u202e", "role:b", "c"),
+            ("PG510 rows:1:1: found the subject `user:a\\u202e`, expected `type:id` such as `user:alice`"),
+        ),
+        (
+            ("g", "user:a", "role:b", "c", "2026-01-01", "_"),
+            (
+                "PG404 rows:1:1: found `2026-01-01`, expected an RFC 3339 "
+                "time with a zone such as `2026-03-01T09:00:00Z`"
+            ),
+        ),
     ],
-    ids=["a rule", "another kind of rule", "another kind of role", "too narrow", "one time of two", "no text",
-         "a bare name", "a role as subject", "a bare role", "no domain", "a bidi character", "a time without zone"],
-)  # fmt: skip
+    ids=[
+        "a rule",
+        "another kind of rule",
+        "another kind of role",
+        "too narrow",
+        "one time of two",
+        "no text",
+        "a bare name",
+        "a role as subject",
+        "a bare role",
+        "no domain",
+        "a bidi character",
+        "a time without zone",
+    ],
+)
 def test_i61_a_row_that_is_no_binding_stops_the_load(row: Sequence[Any], message: str) -> None:
     """I61: casbin would drop most of these without a word."""
     assert refused(Rows(row)) == [message]

@@ -13,8 +13,12 @@ from policyguard.policy.loader import load
 from tests.fences.casbin_stock import ALLOW, DENY_OVERRIDE, EQUAL, conf, stock
 
 RBAC = conf("g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", g="_, _")
-DOMAINS = conf("g(r.sub, p.sub, r.dom) && r.dom == p.dom && r.obj == p.obj && r.act == p.act", r="sub, dom, obj, act",
-               p="sub, dom, obj, act", g="_, _, _")  # fmt: skip
+DOMAINS = conf(
+    "g(r.sub, p.sub, r.dom) && r.dom == p.dom && r.obj == p.obj && r.act == p.act",
+    r="sub, dom, obj, act",
+    p="sub, dom, obj, act",
+    g="_, _, _",
+)
 
 
 def loaded(model: str, policy: str, *actions: str) -> PolicySet:
@@ -79,8 +83,10 @@ def test_domains_become_the_first_segment_of_an_id() -> None:
     assert [rule.id_pattern for rule in found.rules] == ["d1/data1"]
     assert found.schema.resources["object"].id_pattern == "{team}/**"
     assert sorted((b.subject, b.role, b.domain) for b in found.bindings) == [
-        ("user:alice", "admin", "d1"), ("user:alice", "reader", "d1"), ("user:bob", "admin", "d2"),
-    ]  # fmt: skip
+        ("user:alice", "admin", "d1"),
+        ("user:alice", "reader", "d1"),
+        ("user:bob", "admin", "d2"),
+    ]
     assert all(role.inherits == () for role in found.roles)
 
 
@@ -89,15 +95,17 @@ def test_domains_become_the_first_segment_of_an_id() -> None:
     [
         ("r.sub == r.obj.Owner", 'subject.id == "user:" + resource.owner'),
         ("r.sub.Age > 18 && r.sub.Age <= 60", "subject.age > 18 && subject.age <= 60"),
-        ('r.sub.Team == r.obj.TeamName && r.sub.Team != "x"',
-         'subject.team == resource.team_name && subject.team != "x"'),
+        (
+            'r.sub.Team == r.obj.TeamName && r.sub.Team != "x"',
+            'subject.team == resource.team_name && subject.team != "x"',
+        ),
         ('r.obj in ["a", "b"]', 'resource.id in ["a", "b"]'),
         ('r.sub != "root"', 'subject.id != "user:root"'),
         ('r.obj != "a"', 'resource.id != "a"'),
         ('keyMatch(r.obj, "data/*")', 'resource.id.startsWith("data/")'),
         ('keyMatch2(r.obj, "data/:id/x")', 'resource.id.matches("^data/[^/]+/x$")'),
     ],
-)  # fmt: skip
+)
 def test_conditions_are_what_the_matcher_says(matcher: str, expected: str) -> None:
     """And they pass the checker, so the schema that was derived fits them."""
     assert condition(matcher) == expected
@@ -107,11 +115,15 @@ def test_alternatives_become_rules() -> None:
     """Each row with each alternative that reads it; one that reads no row stands once."""
     found = loaded(conf(f'{EQUAL} || r.sub == "root"'), "p, alice, data1, read\np, bob, data2, read")
     assert [rule.id for rule in found.rules] == ["line-1-1", "line-2-1", "matcher-allow-2"]
-    nested = loaded(conf('(r.sub == p.sub || p.sub == "any") && r.obj == p.obj && r.act == p.act'),
-                    "p, any, data1, read\np, bob, data2, read")  # fmt: skip
+    nested = loaded(
+        conf('(r.sub == p.sub || p.sub == "any") && r.obj == p.obj && r.act == p.act'),
+        "p, any, data1, read\np, bob, data2, read",
+    )
     assert [(rule.id, rule.subjects) for rule in nested.rules] == [
-        ("line-1-1", ("user:any",)), ("line-2-1", ("user:bob",)), ("line-1-2", ()),
-    ]  # fmt: skip
+        ("line-1-1", ("user:any",)),
+        ("line-2-1", ("user:bob",)),
+        ("line-1-2", ()),
+    ]
 
 
 def test_an_alternative_that_reads_no_row_has_the_effects_of_all_rows() -> None:
@@ -119,8 +131,11 @@ def test_an_alternative_that_reads_no_row_has_the_effects_of_all_rows() -> None:
     model = conf(f'{EQUAL} || r.sub == "root"', p="sub, obj, act, eft", effect=DENY_OVERRIDE)
     policy = "p, alice, a, read, allow\np, bob, a, read, deny"
     assert [(rule.id, rule.effect) for rule in loaded(model, policy).rules] == [
-        ("line-1-1", "allow"), ("line-2-1", "deny"), ("matcher-allow-2", "allow"), ("matcher-deny-2", "deny"),
-    ]  # fmt: skip
+        ("line-1-1", "allow"),
+        ("line-2-1", "deny"),
+        ("matcher-allow-2", "allow"),
+        ("matcher-deny-2", "deny"),
+    ]
     assert not stock(model, policy).enforce("root", "a", "read")
 
 
@@ -191,7 +206,7 @@ def test_a_leading_role_goes_without_saying() -> None:
         ("[request_definition]\nr = sub, obj, act\n", "PG003 model.conf:1:1: the model has no `p`"),
     ],
     ids=range(16),
-)  # fmt: skip
+)
 def test_a_model_outside_the_grammar_is_refused_with_its_place(model: str, message: str) -> None:
     """File, line and column of the first thing that is not understood."""
     assert refused(model, "p, alice, data, read", "read")[0].startswith(message)
@@ -223,10 +238,33 @@ def test_every_wrong_row_is_reported() -> None:
     assert len(refused(conf(EQUAL), "p, a\np, b, c, d\nq, e")) == 2
 
 
-PIECES = st.sampled_from([
-    "r.sub", "p.sub", "r.obj.Owner", "==", "&&", "||", "(", ")", "in", "[", "]", '"x"', "1", ",", "g", "keyMatch(",
-    "!", "#", "\\", "'", "eval(", "r.act", "p.act",
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        "r.sub",
+        "p.sub",
+        "r.obj.Owner",
+        "==",
+        "&&",
+        "||",
+        "(",
+        ")",
+        "in",
+        "[",
+        "]",
+        '"x"',
+        "1",
+        ",",
+        "g",
+        "keyMatch(",
+        "!",
+        "#",
+        "\\",
+        "'",
+        "eval(",
+        "r.act",
+        "p.act",
+    ]
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -123,16 +123,27 @@ def test_i60_one_link_too_many_stops_the_load() -> None:
     [
         ([role("a", "a")], "roles inherit each other in a circle: `a` > `a`"),
         ([role("b", "a"), role("a", "b")], "roles inherit each other in a circle: `a` > `b` > `a`"),
-        ([role("z", "c"), role("c", "b"), role("b", "a"), role("a", "c")],
-         "roles inherit each other in a circle: `a` > `c` > `b` > `a`"),
-        ([role("b", "a", "c"), role("c", "b", "a"), role("a")],
-         "roles inherit each other in a circle: `b` > `c` > `b`"),
-        ([role("a", "c"), role("c", "d"), role("d", "b"), role("b", "c")],
-         "roles inherit each other in a circle: `b` > `c` > `d` > `b`"),
+        (
+            [role("z", "c"), role("c", "b"), role("b", "a"), role("a", "c")],
+            "roles inherit each other in a circle: `a` > `c` > `b` > `a`",
+        ),
+        (
+            [role("b", "a", "c"), role("c", "b", "a"), role("a")],
+            "roles inherit each other in a circle: `b` > `c` > `b`",
+        ),
+        (
+            [role("a", "c"), role("c", "d"), role("d", "b"), role("b", "c")],
+            "roles inherit each other in a circle: `b` > `c` > `d` > `b`",
+        ),
     ],
-    ids=["a role that inherits itself", "two roles", "three roles and one that leads in", "two and one in no circle",
-         "one that leads into the middle"],
-)  # fmt: skip
+    ids=[
+        "a role that inherits itself",
+        "two roles",
+        "three roles and one that leads in",
+        "two and one in no circle",
+        "one that leads into the middle",
+    ],
+)
 def test_i64_a_circle_of_roles_stops_the_load(roles: list[Role], message: str) -> None:
     """I64: PG501 names the circle, smallest role first."""
     assert refused(roles) == [("PG501", message)]
@@ -169,8 +180,11 @@ def test_a_diamond_of_roles_is_no_circle() -> None:
     """Twin of PG501: two ways to one role are fine."""
     roles = [role("top", "left", "right"), role("left", "base"), role("right", "base"), role("base")]
     assert build_grants(roles, [bind("user:a", "top")]).roles_at("user:a", "vision", 0) == (
-        "base", "left", "right", "top",
-    )  # fmt: skip
+        "base",
+        "left",
+        "right",
+        "top",
+    )
 
 
 def test_unknown_roles_are_refused_wherever_they_stand() -> None:
@@ -214,10 +228,14 @@ APART = (Exclusion(name="four-eyes", roles=("lead", "auditor")),)
         [bind("user:alice", "lead", since=5), bind("user:alice", "auditor", until=20)],
     ],
     ids=[
-        "two bindings in one domain", "one of them inherited, one everywhere", "the wide one first",
-        "both everywhere", "one instant of overlap", "half-open times overlap",
+        "two bindings in one domain",
+        "one of them inherited, one everywhere",
+        "the wide one first",
+        "both everywhere",
+        "one instant of overlap",
+        "half-open times overlap",
     ],
-)  # fmt: skip
+)
 def test_i65_roles_that_exclude_each_other_are_not_held_together(bindings: list[Binding]) -> None:
     """I65: PG506 over the closure, in one domain, at any moment."""
     found = refused(LAB, bindings, APART)
@@ -269,9 +287,14 @@ def test_holders_are_those_who_can_help() -> None:
     """Direct and inherited, in the domain or everywhere, at that moment."""
     grants = build_grants(
         LAB,
-        [bind("user:a", "lead"), bind("user:b", "admin", "*"), bind("user:c", "lead", "speech"),
-         bind("user:d", "lead", until=NOW), bind("user:e", "researcher")],
-    )  # fmt: skip
+        [
+            bind("user:a", "lead"),
+            bind("user:b", "admin", "*"),
+            bind("user:c", "lead", "speech"),
+            bind("user:d", "lead", until=NOW),
+            bind("user:e", "researcher"),
+        ],
+    )
     assert grants.holders("lead", "vision", NOW) == ("user:a", "user:b")
     assert grants.holders("lead", None, NOW) == ("user:b",)
     assert grants.holders("ghost", "vision", NOW) == ()
@@ -305,8 +328,12 @@ def test_what_is_written_is_what_is_read(bindings: list[Binding], data: st.DataO
 @given(st.lists(BINDINGS, max_size=8), st.sampled_from(["vision", "speech", "other", "*", None]), st.integers(-6, 6))
 def test_roles_at_agrees_with_the_sentence(bindings: list[Binding], domain: str | None, now: int) -> None:
     """A role is held if some binding counts here and now and leads to it."""
-    inherits = {"researcher": {"researcher"}, "lead": {"lead", "researcher"}, "auditor": {"auditor"},
-                "admin": {"admin", "lead", "researcher"}}  # fmt: skip
+    inherits = {
+        "researcher": {"researcher"},
+        "lead": {"lead", "researcher"},
+        "auditor": {"auditor"},
+        "admin": {"admin", "lead", "researcher"},
+    }
     expected: set[str] = set()
     for one in bindings:
         begun = one.not_before is None or one.not_before <= now

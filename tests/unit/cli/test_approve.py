@@ -30,8 +30,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example lab with carol's key in `Persons`, and the job's repository as the current folder."""
     lay_down(tmp_path / "home")
     persons = tmp_path / "home" / "policies" / "persons.yaml"
-    persons.write_text(persons.read_text().replace(
-        "emails: [carol@lab.example]", f'emails: [carol@lab.example], keys: ["{CAROL.public.text}"]'))  # fmt: skip
+    persons.write_text(
+        persons.read_text().replace(
+            "emails: [carol@lab.example]", f'emails: [carol@lab.example], keys: ["{CAROL.public.text}"]'
+        )
+    )
     with (tmp_path / "home" / "policyguard.yaml").open("a") as file:
         file.write("approvals: approvals\n")
     write_private_key(tmp_path / "carol.key", CAROL)
@@ -128,8 +131,18 @@ def test_a_request_and_artifacts_are_approved(home: Path, capsys: pytest.Capture
     artifacts = ("--policy", "a" * 64, "--action", "policy:publish", "--resource", "policy:lab/jobs")
     assert run(["approve", *artifacts, *signing]) == 0
     assert json.loads(capsys.readouterr().out)["subjects"] == {"policy": "a" * 64}
-    push = ("--tree", "b" * 40, "--action", "repo:push", "--resource", "repo:team/vision/trainer",
-            "--target", "refs/heads/main", "1" * 40, "b" * 40)  # fmt: skip
+    push = (
+        "--tree",
+        "b" * 40,
+        "--action",
+        "repo:push",
+        "--resource",
+        "repo:team/vision/trainer",
+        "--target",
+        "refs/heads/main",
+        "1" * 40,
+        "b" * 40,
+    )
     assert run(["approve", *push, *signing]) == 0
     assert len(written(home)) == 3
 
@@ -148,12 +161,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "an artifact without action": (("approve", "--tree", "a" * 40, "--reason", "r"), 64, "--action"),
     "a short tree": (
         ("approve", "--tree", "abc", "--action", "repo:push", "--resource", "repo:x", "--reason", "r", "--as", "u:c"),
-        65, "never count",
+        65,
+        "never count",
     ),
     "a job file that is not there": (
-        ("approve", "--job", "../none.yaml", "--as", "user:c", "--reason", "r", *COMMAND), 65, "none.yaml",
+        ("approve", "--job", "../none.yaml", "--as", "user:c", "--reason", "r", *COMMAND),
+        65,
+        "none.yaml",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("words", "code", "message"), MISTAKES.values(), ids=MISTAKES)
@@ -197,8 +213,13 @@ def test_an_approval_may_be_a_note(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--note` appends a line to the note on the tree; a second one stands beside the first."""
-    for name, value in (("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_AUTHOR_NAME", "c"), ("GIT_COMMITTER_NAME", "c"),
-                        ("GIT_AUTHOR_EMAIL", "c@lab"), ("GIT_COMMITTER_EMAIL", "c@lab")):  # fmt: skip
+    for name, value in (
+        ("GIT_CONFIG_GLOBAL", "/dev/null"),
+        ("GIT_AUTHOR_NAME", "c"),
+        ("GIT_COMMITTER_NAME", "c"),
+        ("GIT_AUTHOR_EMAIL", "c@lab"),
+        ("GIT_COMMITTER_EMAIL", "c@lab"),
+    ):
         monkeypatch.setenv(name, value)
     for reason in ("one", "two"):
         assert run([*APPROVE, "--reason", reason, "--note", "--key", "../carol.key", "--json", *COMMAND]) == 0
@@ -209,5 +230,7 @@ def test_an_approval_may_be_a_note(
     assert found == ["one", "two"]
     assert written(home) == []
     request = str(home / "requests" / "allowed.json")
-    assert run(["approve", "--request", request, "--as", "user:carol", "--reason", "r", "--note",
-                "--key", "../carol.key"]) == 64  # fmt: skip
+    assert (
+        run(["approve", "--request", request, "--as", "user:carol", "--reason", "r", "--note", "--key", "../carol.key"])
+        == 64
+    )

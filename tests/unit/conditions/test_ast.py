@@ -48,11 +48,20 @@ def test_instants_beyond_64_bits_survive_any_json() -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        [], [2, ["c", True, "bool", 0]], [1], [1, []], [1, ["x"]], [1, ["c"]], [1, ["f", "logical_and", [], "bool", 0]],
-        [1, ["f", "system", [["c", "x", "string", 0]], "bool", 0]], [1, ["c", "x", "timestamp", 0]],
-        [1, ["q", "any", "x", ["l", [], "list(int)", 0], ["c", True, "bool", 0], "bool", [], 0]], {"a": 1}, None,
+        [],
+        [2, ["c", True, "bool", 0]],
+        [1],
+        [1, []],
+        [1, ["x"]],
+        [1, ["c"]],
+        [1, ["f", "logical_and", [], "bool", 0]],
+        [1, ["f", "system", [["c", "x", "string", 0]], "bool", 0]],
+        [1, ["c", "x", "timestamp", 0]],
+        [1, ["q", "any", "x", ["l", [], "list(int)", 0], ["c", True, "bool", 0], "bool", [], 0]],
+        {"a": 1},
+        None,
     ],
-)  # fmt: skip
+)
 def test_other_data_is_no_canonical_form(form: object) -> None:
     """Another version, unknown nodes, functions outside the profile, missing arguments: `ProfileError`."""
     with pytest.raises(ProfileError, match="malformed expression"):
@@ -75,8 +84,12 @@ def test_atoms_are_what_logic_joins() -> None:
         "!(resource.gpus > 1 || resource.flag) && (has(resource.path) ? true : resource.tags.all(t, t == 'a' || true))"
     )
     assert [render(atom) for atom in atoms(check(text))] == [
-        "resource.gpus > 1", "resource.flag", "has(resource.path)", "true", 'resource.tags.all(t, t == "a" || true)',
-    ]  # fmt: skip
+        "resource.gpus > 1",
+        "resource.flag",
+        "has(resource.path)",
+        "true",
+        'resource.tags.all(t, t == "a" || true)',
+    ]
 
 
 def test_paths_read_go_into_records_and_elements() -> None:
@@ -86,20 +99,34 @@ def test_paths_read_go_into_records_and_elements() -> None:
         "&& resource.labels['a'] == resource.tags[0] && has(context.addr) && now > resource.started && action != ''"
     )
     assert sorted(".".join(path) for path in paths_read(check(text))) == [
-        "action", "context.addr", "now", "resource.checkpoints.[].format", "resource.checkpoints.[].size",
-        "resource.code.dirty", "resource.labels.[]", "resource.started", "resource.tags.[]", "subject.id",
-    ]  # fmt: skip
+        "action",
+        "context.addr",
+        "now",
+        "resource.checkpoints.[].format",
+        "resource.checkpoints.[].size",
+        "resource.code.dirty",
+        "resource.labels.[]",
+        "resource.started",
+        "resource.tags.[]",
+        "subject.id",
+    ]
 
 
 def test_rendering_needs_no_parentheses_that_mean_nothing() -> None:
     """Precedence is kept, and only that."""
     for text in (
-        "(1 + 2) * 3 - (4 - 5) > resource.gpus", "!(resource.flag && true) || resource.gpus == -1",
-        "(resource.flag ? 1 : 2) == 1", "resource.flag == (resource.gpus == 8)", "-resource.gpus < 0",
-        'resource.team == "a\\"b\\\\c\\n\\u0001"', "resource.nums.map(n, n > 1, n + 1) == [2]",
-        'now < timestamp("2026-03-01T09:00:00.5Z")', 'ip.in(context.addr, "10.0.0.0/8")',
-        'resource.started.getHours("+02:00") == 1', 'resource.limit > duration("5400s")',
-    ):  # fmt: skip
+        "(1 + 2) * 3 - (4 - 5) > resource.gpus",
+        "!(resource.flag && true) || resource.gpus == -1",
+        "(resource.flag ? 1 : 2) == 1",
+        "resource.flag == (resource.gpus == 8)",
+        "-resource.gpus < 0",
+        'resource.team == "a\\"b\\\\c\\n\\u0001"',
+        "resource.nums.map(n, n > 1, n + 1) == [2]",
+        'now < timestamp("2026-03-01T09:00:00.5Z")',
+        'ip.in(context.addr, "10.0.0.0/8")',
+        'resource.started.getHours("+02:00") == 1',
+        'resource.limit > duration("5400s")',
+    ):
         assert render(check(text)) == text
 
 

@@ -28,13 +28,18 @@ def attributes(**types: ValueType) -> dict[str, Attribute]:
 
 JOB: Mapping[str, Attribute] = {
     **attributes(
-        gpus=INT, team=STRING, flag=BOOL, started=ValueType(kind="timestamp"),
+        gpus=INT,
+        team=STRING,
+        flag=BOOL,
+        started=ValueType(kind="timestamp"),
         user_labels=ValueType(kind="map", element=STRING),
         checkpoints=ValueType(kind="list", element=ValueType(kind="record", record="ckpt")),
-        tags=ValueType(kind="list", element=STRING), a_b=INT, aB=INT,
+        tags=ValueType(kind="list", element=STRING),
+        a_b=INT,
+        aB=INT,
     ),
     "kind": Attribute(name="kind", type=STRING, enum=("train", "eval")),
-}  # fmt: skip
+}
 SCHEMA = Schema(
     subjects={
         "user": EntityType(name="user", attributes=attributes(level=INT)),
@@ -42,9 +47,13 @@ SCHEMA = Schema(
     },
     resources={"job": EntityType(name="job", attributes=JOB), "queue": EntityType(name="queue")},
     context=attributes(addr=STRING),
-    records={"ckpt": {**attributes(producer=STRING),
-                      "format": Attribute(name="format", type=STRING, enum=("pickle", "safetensors"))}},
-)  # fmt: skip
+    records={
+        "ckpt": {
+            **attributes(producer=STRING),
+            "format": Attribute(name="format", type=STRING, enum=("pickle", "safetensors")),
+        }
+    },
+)
 CHECKER = Checker(SCHEMA)
 
 
@@ -59,24 +68,54 @@ def errors(text: str) -> tuple[ConditionError, ...]:
 
 
 CASES: list[tuple[str, int, str, str, str | None]] = [
-    ("resource.gpu <= 64", 9, "PG103",
-     ("unknown attribute `resource.gpu`, expected one of `aB`, `a_b`, `checkpoints`, `domain`, `flag`, `gpus`, `id`, "
-      "`kind`, `started`, `tags`, `team`, `type` and 1 more"), "did you mean `gpus`?"),
-    ("resource.checkpoints.exists(c, c.formt == 'x')", 33, "PG103",
-     "unknown attribute `formt` of `ckpt`, expected one of `format`, `producer`", "did you mean `format`?"),
-    ("subject.levle > 1", 8, "PG103",
-     "unknown attribute `subject.levle`, expected one of `id`, `level`, `owner`, `type`", "did you mean `level`?"),
-    ("gpus <= 64", 0, "PG103",
-     "unknown name `gpus`, expected one of `action`, `context`, `now`, `resource`, `subject`",
-     "did you mean `resource.gpus`?"),
-    ("resorce.gpus <= 64", 0, "PG103",
-     "unknown name `resorce`, expected one of `action`, `context`, `now`, `resource`, `subject`",
-     "did you mean `resource`?"),
+    (
+        "resource.gpu <= 64",
+        9,
+        "PG103",
+        (
+            "unknown attribute `resource.gpu`, expected one of `aB`, `a_b`, `checkpoints`, `domain`, `flag`, `gpus`, "
+            "`id`, `kind`, `started`, `tags`, `team`, `type` and 1 more"
+        ),
+        "did you mean `gpus`?",
+    ),
+    (
+        "resource.checkpoints.exists(c, c.formt == 'x')",
+        33,
+        "PG103",
+        "unknown attribute `formt` of `ckpt`, expected one of `format`, `producer`",
+        "did you mean `format`?",
+    ),
+    (
+        "subject.levle > 1",
+        8,
+        "PG103",
+        "unknown attribute `subject.levle`, expected one of `id`, `level`, `owner`, `type`",
+        "did you mean `level`?",
+    ),
+    (
+        "gpus <= 64",
+        0,
+        "PG103",
+        "unknown name `gpus`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+        "did you mean `resource.gpus`?",
+    ),
+    (
+        "resorce.gpus <= 64",
+        0,
+        "PG103",
+        "unknown name `resorce`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+        "did you mean `resource`?",
+    ),
     ("resource.gpus == 'x'", 14, "PG104", "`==` does not take an integer and text", None),
     ("resource.gpus && true", 14, "PG104", "`&&` does not take an integer and a bool", None),
     ("!resource.gpus", 0, "PG104", "`!` does not take an integer", None),
-    ("resource.started < '2026'", 17, "PG104", "`<` does not take a timestamp and text",
-     'spell a time as `timestamp("2026-03-01T09:00:00Z")`'),
+    (
+        "resource.started < '2026'",
+        17,
+        "PG104",
+        "`<` does not take a timestamp and text",
+        'spell a time as `timestamp("2026-03-01T09:00:00Z")`',
+    ),
     ("resource.tags == 'x'", 14, "PG104", "`==` does not take a list of text and text", None),
     ("resource.gpus.all(x, x)", 8, "PG104", "a macro runs over a list or a map, found an integer", None),
     ("glob(resource.gpus, 'a')", 0, "PG110", "`glob` does not take an integer and text, expected (text, text)", None),
@@ -84,28 +123,65 @@ CASES: list[tuple[str, int, str, str, str | None]] = [
     ("ip.in(context.addr, 8)", 0, "PG110", "`ip.in` does not take text and an integer, expected (text, text)", None),
     ("resource.tags.all(a, b, true)", 14, "PG110", "`all` takes a variable and a condition on it", None),
     ("resource.gpus", 0, "PG106", "the condition is an integer, expected a bool", None),
-    ("resource.kind == 'trian'", 17, "PG107",
-     "`trian` is no value of `resource.kind`, expected one of `train`, `eval`", None),
-    ("'Train' != resource.kind", 0, "PG107",
-     "`Train` is no value of `resource.kind`, expected one of `train`, `eval`", "did you mean `train`?"),
-    ("resource.kind in ['train', 'x']", 27, "PG107",
-     "`x` is no value of `resource.kind`, expected one of `train`, `eval`", None),
-    ("resource.checkpoints.all(c, c.format == 'pickel')", 40, "PG107",
-     "`pickel` is no value of `c.format`, expected one of `pickle`, `safetensors`", "did you mean `pickle`?"),
+    (
+        "resource.kind == 'trian'",
+        17,
+        "PG107",
+        "`trian` is no value of `resource.kind`, expected one of `train`, `eval`",
+        None,
+    ),
+    (
+        "'Train' != resource.kind",
+        0,
+        "PG107",
+        "`Train` is no value of `resource.kind`, expected one of `train`, `eval`",
+        "did you mean `train`?",
+    ),
+    (
+        "resource.kind in ['train', 'x']",
+        27,
+        "PG107",
+        "`x` is no value of `resource.kind`, expected one of `train`, `eval`",
+        None,
+    ),
+    (
+        "resource.checkpoints.all(c, c.format == 'pickel')",
+        40,
+        "PG107",
+        "`pickel` is no value of `c.format`, expected one of `pickle`, `safetensors`",
+        "did you mean `pickle`?",
+    ),
     ("resource.gpus = 3", 14, "PG117", "not a condition: unexpected `= `", "equality is `==`"),
     ("resource.flag and true", 14, "PG117", "not a condition: unexpected `and`", "write `&&`"),
     ("(resource.flag", 14, "PG117", "the condition ends too early, expected `)`", None),
     ("", 0, "PG117", "the condition ends too early", None),
     ("resource.gpus / 0 > 1", 14, "PG314", "`resource.gpus / 0` always fails: division by zero", None),
-    ("resource.team.matches('(')", 21, "PG207",
-     '`resource.team.matches("(")` always fails: `(` is no regular expression of RE2: missing ): (', None),
-    ("ip.in(context.addr, '10.0.0.1/8')", 5, "PG314",
-     ('`ip.in(context.addr, "10.0.0.1/8")` always fails: `10.0.0.1/8` is no address prefix, expected a length that '
-      "covers its last set bit"), None),
-    ("resource.gpus < 9007199254740992", 16, "PG405", "found an integer beyond 2^53 - 1: `9007199254740992`",
-     "no fact holds one"),
+    (
+        "resource.team.matches('(')",
+        21,
+        "PG207",
+        '`resource.team.matches("(")` always fails: `(` is no regular expression of RE2: missing ): (',
+        None,
+    ),
+    (
+        "ip.in(context.addr, '10.0.0.1/8')",
+        5,
+        "PG314",
+        (
+            '`ip.in(context.addr, "10.0.0.1/8")` always fails: `10.0.0.1/8` is no address prefix, expected a length '
+            "that covers its last set bit"
+        ),
+        None,
+    ),
+    (
+        "resource.gpus < 9007199254740992",
+        16,
+        "PG405",
+        "found an integer beyond 2^53 - 1: `9007199254740992`",
+        "no fact holds one",
+    ),
     ("resource.gpus < 9223372036854775808", 16, "PG405", "found an integer beyond 64 bits", None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "offset", "code", "message", "help_text"), CASES, ids=[case[0] for case in CASES])
@@ -132,16 +208,21 @@ def test_all_mistakes_of_one_condition_are_reported_in_order() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "resource.gpus <= 64 && !(resource.team in ['a', 'b'])", "has(resource.user_labels.x)",
+        "resource.gpus <= 64 && !(resource.team in ['a', 'b'])",
+        "has(resource.user_labels.x)",
         "resource.a_b == resource.aB",
-        "resource.user_labels['x'] == 'y'", "subject.level > 1 || subject.owner == subject.id",
+        "resource.user_labels['x'] == 'y'",
+        "subject.level > 1 || subject.owner == subject.id",
         "action == 'job:submit'",
-        "now - resource.started < duration('24h')", "ip.in(context.addr, '10.0.0.0/8')", "true",
+        "now - resource.started < duration('24h')",
+        "ip.in(context.addr, '10.0.0.0/8')",
+        "true",
         "  resource.flag // note",
         "under(resource.id, 'team/vision') && glob(resource.id, '**') && resource.domain == 'vision'",
-        "resource.kind == 'train' ? resource.gpus > 1 : resource.type == 'job'", "resource.kind.startsWith('tr')",
+        "resource.kind == 'train' ? resource.gpus > 1 : resource.type == 'job'",
+        "resource.kind.startsWith('tr')",
     ],
-)  # fmt: skip
+)
 def test_what_is_right_is_accepted(text: str) -> None:
     """The twin of the refusals: every piece of the language, as authors write it."""
     assert check(text).type == "bool"
@@ -232,14 +313,20 @@ SPAN = Span("schema.yaml", 3, 5)
     ("attribute", "message"),
     [
         (Attribute(name="in", type=INT, span=SPAN), "resource job: `in` cannot be named in a condition"),
-        (Attribute(name="id", type=INT, span=SPAN),
-         "resource job: `id` is int, expected string; every resource has a text `id`"),
-        (Attribute(name="m", type=ValueType(kind="list", element=ValueType(kind="list", element=INT)), span=SPAN),
-         "resource job: `m` is list(list(int)), expected no list or map directly inside another"),
-        (Attribute(name="m", type=ValueType(kind="record", record="nope"), span=SPAN),
-         "resource job: `m` has the unknown type `nope`"),
+        (
+            Attribute(name="id", type=INT, span=SPAN),
+            "resource job: `id` is int, expected string; every resource has a text `id`",
+        ),
+        (
+            Attribute(name="m", type=ValueType(kind="list", element=ValueType(kind="list", element=INT)), span=SPAN),
+            "resource job: `m` is list(list(int)), expected no list or map directly inside another",
+        ),
+        (
+            Attribute(name="m", type=ValueType(kind="record", record="nope"), span=SPAN),
+            "resource job: `m` has the unknown type `nope`",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_schema_that_conditions_cannot_use_is_refused(attribute: Attribute, message: str) -> None:
     """Each with its place in the file."""
     job = EntityType(name="job", attributes={attribute.name: attribute})

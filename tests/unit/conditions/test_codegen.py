@@ -20,12 +20,22 @@ from tests.properties.strategies_conditions import NOW, SCHEMA
 CHECKER = Checker(SCHEMA)
 BIG = 2**53 - 1
 RESOURCE: dict[str, Any] = {
-    "id": "team/vision/run-1", "type": "job", "domain": "vision", "gpus": 8, "nodes": BIG, "team": "vision",
-    "flag": True, "started": NOW - 10**9, "limit": 3600 * 10**9, "tags": ("a", "b"), "nums": (1, 2),
+    "id": "team/vision/run-1",
+    "type": "job",
+    "domain": "vision",
+    "gpus": 8,
+    "nodes": BIG,
+    "team": "vision",
+    "flag": True,
+    "started": NOW - 10**9,
+    "limit": 3600 * 10**9,
+    "tags": ("a", "b"),
+    "nums": (1, 2),
     "labels": {"a": "b"},
-    "counts": {"a": 1}, "checkpoints": ({"format": "pickle", "producer": "bob"}, {"format": "safetensors"}),
+    "counts": {"a": 1},
+    "checkpoints": ({"format": "pickle", "producer": "bob"}, {"format": "safetensors"}),
     "code": {"dirty": False},
-}  # fmt: skip
+}
 SUBJECT = {"id": "user:alice", "type": "user", "level": 3}
 
 

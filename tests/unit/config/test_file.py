@@ -31,9 +31,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     """Relative paths begin at the configuration, absolute ones stay, and the rest is as written."""
     path = written(tmp_path, WHOLE)
     assert read_config(path) == Config(
-        policies=tmp_path / "policies", key=Path("/keys/guard.key"), log=tmp_path / "../audit.db",
-        trust=tmp_path / "trust.yaml", audience="cluster-a", lifetime_s=5400, source=path,
-    )  # fmt: skip
+        policies=tmp_path / "policies",
+        key=Path("/keys/guard.key"),
+        log=tmp_path / "../audit.db",
+        trust=tmp_path / "trust.yaml",
+        audience="cluster-a",
+        lifetime_s=5400,
+        source=path,
+    )
 
 
 def test_no_file_is_no_configuration(tmp_path: Path) -> None:

@@ -48,9 +48,14 @@ def test_what_fits_is_admitted() -> None:
     """Attributes arrive as conditions read them, beside the names every entity has."""
     admitted = GATE.admit(facts(gpus=8, queue="dev", tags=["a"], code={"commit": "c"}), NOW)
     assert admitted.resource == {
-        "id": "team/vision/run-17", "type": "job", "domain": "vision", "gpus": 8, "queue": "dev", "tags": ("a",),
+        "id": "team/vision/run-17",
+        "type": "job",
+        "domain": "vision",
+        "gpus": 8,
+        "queue": "dev",
+        "tags": ("a",),
         "code": {"commit": "c"},
-    }  # fmt: skip
+    }
     assert (admitted.subject["id"], admitted.domain, admitted.weak) == ("user:alice", "vision", None)
 
 
@@ -170,14 +175,18 @@ COMPOUND = {
     "record with a list of words": (record("graded"), {"grade": "a"}, {"grade": "c"}, ".grade"),
     "list of records": (list_of(PART), [GOOD, GOOD], [GOOD, BAD], "[1].size"),
     "list of records and text in it": (list_of(PART), [GOOD], [GOOD, "a"], "[1]"),
-    "list of graded records": (list_of(record("graded")), [{"grade": "b"}], [{"grade": "b"}, {"grade": "d"}],
-                               "[1].grade"),
+    "list of graded records": (
+        list_of(record("graded")),
+        [{"grade": "b"}],
+        [{"grade": "b"}, {"grade": "d"}],
+        "[1].grade",
+    ),
     "list of lists": (list_of(list_of(INT)), [[1], [2, 3]], [[1], [2, "3"]], "[1][1]"),
     "map of records": (map_of(PART), {"x": GOOD}, {"x": BAD}, ".x.size"),
     "map of lists": (map_of(list_of(TEXT)), {"x": ["a"]}, {"x": ["a", 1]}, ".x[1]"),
     "empty list": (list_of(PART), [], [1], "[0]"),
     "empty map": (map_of(PART), {}, {"x": 1}, ".x"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("kind", "good", "bad", "at"), COMPOUND.values(), ids=list(COMPOUND))

@@ -99,8 +99,13 @@ def test_an_allow_names_its_rule_and_place(snapshot: Snapshot) -> None:
 def test_a_deny_says_what_would_change_it(snapshot: Snapshot) -> None:
     """The atom that fired, the remedy and whom to ask."""
     text = decide(snapshot, name="evil").explain()
-    for part in ("reason   job.name", "rule `forbidden-names` denies", "resource.name = evil (measured, test)",
-                 "remedy   choose another name", "ask      user:carol"):  # fmt: skip
+    for part in (
+        "reason   job.name",
+        "rule `forbidden-names` denies",
+        "resource.name = evil (measured, test)",
+        "remedy   choose another name",
+        "ask      user:carol",
+    ):
         assert part in text
 
 

@@ -41,10 +41,14 @@ def path(demand: Demand) -> str:
         ("'a' == resource.team", [("resource.team", "in", {"a"})]),
         ("1 > resource.gpus && resource.gpus >= 0", [("resource.gpus", "<=", {0}), ("resource.gpus", ">=", {0})]),
         ("resource.gpus <= 9007199254740991", [("resource.gpus", "<=", {2**53 - 1})]),
-        ("resource.team in ['a', 'b'] && resource.gpus in [1]",
-         [("resource.team", "in", {"a", "b"}), ("resource.gpus", "in", {1})]),
-        ("resource.flag && !resource.code.dirty",
-         [("resource.flag", "in", {True}), ("resource.code.dirty", "in", {False})]),
+        (
+            "resource.team in ['a', 'b'] && resource.gpus in [1]",
+            [("resource.team", "in", {"a", "b"}), ("resource.gpus", "in", {1})],
+        ),
+        (
+            "resource.flag && !resource.code.dirty",
+            [("resource.flag", "in", {True}), ("resource.code.dirty", "in", {False})],
+        ),
         ("resource.code.dirty == false && action == 'job:submit'", [("resource.code.dirty", "in", {False})]),
         ("resource.flag in [true, false]", [("resource.flag", "in", {True, False})]),
         ("resource.team in []", []),
@@ -60,7 +64,7 @@ def path(demand: Demand) -> str:
         ("resource.labels['a'] == 'x'", [("resource.labels.a", "in", {"x"})]),
         ("resource.labels[resource.team] == 'x'", []),
     ],
-)  # fmt: skip
+)
 def test_demands_are_found(text: str, expected: list[tuple[str, str, set[Any]]]) -> None:
     """Top-level conjuncts that compare one attribute with constants, and nothing else."""
     found = [(path(demand), demand.slot[1], set(demand.values)) for demand in demands(check(text))]

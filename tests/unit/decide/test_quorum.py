@@ -51,9 +51,11 @@ REFUSED = {
     "an expired one": ((approval("carol"), approval("dan", left=0)), 1, "approval.expired"),
     "one of the future": ((approval("carol"), approval("dan", ago=-1)), 1, "approval.not_yet_valid"),
     "one that is only measured": (
-        (approval("carol"), approval("dan", assurance=Assurance.MEASURED)), 1, "approval.too_weak",
+        (approval("carol"), approval("dan", assurance=Assurance.MEASURED)),
+        1,
+        "approval.too_weak",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("approvals", "needed", "because"), REFUSED.values(), ids=list(REFUSED))
@@ -85,8 +87,9 @@ def test_a_gap_names_where_the_role_is_asked_for() -> None:
     for domain, shown in (("vision", "vision"), (None, "*")):
         found = missing(Quorum(id="q", approvers=groups), domain=domain)
         assert [(gap.needed, gap.roles, gap.domain) for gap in found] == [
-            (1, ("infra",), "ops"), (2, ("lead",), shown),
-        ]  # fmt: skip
+            (1, ("infra",), "ops"),
+            (2, ("lead",), shown),
+        ]
 
 
 def test_why_nobody_counts_is_said_with_what_could_not_be_used() -> None:

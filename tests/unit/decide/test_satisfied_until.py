@@ -35,13 +35,21 @@ def lasting(*approvals: tuple[str, Instant, Instant], count: int = 1, max_age_s:
         pytest.param([("user:omar", NOW, NOW + 9 * HOUR)], 1, NOW + HOUR, id="an hour after it was given"),
         pytest.param([("user:omar", NOW - HOUR // 2, NOW + 9 * HOUR)], 1, NOW + HOUR // 2, id="not from the decision"),
         pytest.param([("user:omar", NOW, NOW + 5 * S)], 1, NOW + 5 * S, id="nor longer than it says itself"),
-        pytest.param([("user:omar", NOW - HOUR // 2, NOW + 9 * HOUR), ("user:dan", NOW, NOW + 9 * HOUR)], 1,
-                     NOW + HOUR, id="the later one suffices"),
-        pytest.param([("user:omar", NOW - HOUR // 2, NOW + 9 * HOUR), ("user:dan", NOW, NOW + 9 * HOUR)], 2,
-                     NOW + HOUR // 2, id="both are needed"),
+        pytest.param(
+            [("user:omar", NOW - HOUR // 2, NOW + 9 * HOUR), ("user:dan", NOW, NOW + 9 * HOUR)],
+            1,
+            NOW + HOUR,
+            id="the later one suffices",
+        ),
+        pytest.param(
+            [("user:omar", NOW - HOUR // 2, NOW + 9 * HOUR), ("user:dan", NOW, NOW + 9 * HOUR)],
+            2,
+            NOW + HOUR // 2,
+            id="both are needed",
+        ),
         pytest.param([("user:omar", NOW - HOUR, NOW + 9 * HOUR)], 1, NOW + 1, id="at its very last moment"),
     ],
-)  # fmt: skip
+)
 def test_a_decision_lives_no_longer_than_its_approvals(
     approvals: list[tuple[str, Instant, Instant]], count: int, expected: Instant
 ) -> None:

@@ -51,9 +51,12 @@ def elsewhere(source: str, *options: str, seed: str = "7") -> bytes:
     )
     words = [sys.executable, "-I", *options, "-c", program]
     return subprocess.run(
-        words, input=source.encode("utf-8", "surrogatepass"), capture_output=True, check=True,
+        words,
+        input=source.encode("utf-8", "surrogatepass"),
+        capture_output=True,
+        check=True,
         env={"PYTHONHASHSEED": seed},
-    ).stdout  # fmt: skip
+    ).stdout
 
 
 HONEST = {
@@ -138,7 +141,7 @@ INNER = next(each for each in CODE.co_consts if isinstance(each, CodeType))
         {"co_filename": "/tmp/evil.py"},
     ],
     ids=lambda fields: next(iter(fields)),
-)  # fmt: skip
+)
 def test_every_field_of_code_counts(inner: dict[str, object]) -> None:
     """INVARIANT I185: the file name of a part, too; the loader replaces it only where it is the module's."""
     consts = tuple(INNER.replace(**inner) if each is INNER else each for each in CODE.co_consts)

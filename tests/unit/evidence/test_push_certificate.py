@@ -35,20 +35,28 @@ TEXT = (
     + f"{UPDATE.old} {UPDATE.new} {UPDATE.ref}\n".encode()
 )
 TOLD = {
-    "GIT_PUSH_CERT": "c" * 40, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "user:alice",
-    "GIT_PUSH_CERT_NONCE": NONCE, "GIT_PUSH_CERT_NONCE_STATUS": "OK",
-}  # fmt: skip
+    "GIT_PUSH_CERT": "c" * 40,
+    "GIT_PUSH_CERT_STATUS": "G",
+    "GIT_PUSH_CERT_SIGNER": "user:alice",
+    "GIT_PUSH_CERT_NONCE": NONCE,
+    "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+}
 
 
 def read(
-    *, text: bytes = TEXT, key: PrivateKey = ALICE, namespace: str = "git", update: RefUpdate = UPDATE,
-    content: bytes | None = None, nonces: Nonces = NONCES, spend: Callable[[str], bool] | None = None, **told: str,
-) -> Signed:  # fmt: skip
+    *,
+    text: bytes = TEXT,
+    key: PrivateKey = ALICE,
+    namespace: str = "git",
+    update: RefUpdate = UPDATE,
+    content: bytes | None = None,
+    nonces: Nonces = NONCES,
+    spend: Callable[[str], bool] | None = None,
+    **told: str,
+) -> Signed:
     blob = text + sign(text, namespace, key) if content is None else content
     now = NOW_S * NANOSECONDS_PER_S
-    return read_certificate(
-        {**TOLD, **told}, (update,), lambda _: blob, Signers((PERSON,)), now, nonces, spend=spend
-    )  # fmt: skip
+    return read_certificate({**TOLD, **told}, (update,), lambda _: blob, Signers((PERSON,)), now, nonces, spend=spend)
 
 
 def read_with(given: str, nonces: Nonces = NONCES) -> Signed:

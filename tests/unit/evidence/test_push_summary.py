@@ -52,13 +52,30 @@ REVISION = Revision(commit="4d" * 20, ref="refs/heads/main", resource_uri="git+h
 
 def predicate(**changes: Any) -> Predicate:
     fields: dict[str, Any] = {
-        "action": "repo:push", "approvals": (), "audience": "forge", "bound": (), "decision": "allow",
-        "decision_id": "ab" * 16, "determining": (), "engine_version": "0.1.0", "errored": (), "facts": {}, "gaps": (),
-        "expires": "2030-03-07T12:15:00Z", "issued_at": "2030-03-07T12:00:00Z", "missing": {}, "mode": "enforcing",
-        "not_before": "2030-03-07T12:00:00Z", "obligations": (), "policy": PolicyRecord("cd" * 32, 1),
-        "reason_codes": ("repo.signed_push",), "request_digest": "ef" * 32, "requester": "user:alice",
-        "requiring": (), "resource": "repo:team/vision/trainer",
-    }  # fmt: skip
+        "action": "repo:push",
+        "approvals": (),
+        "audience": "forge",
+        "bound": (),
+        "decision": "allow",
+        "decision_id": "ab" * 16,
+        "determining": (),
+        "engine_version": "0.1.0",
+        "errored": (),
+        "facts": {},
+        "gaps": (),
+        "expires": "2030-03-07T12:15:00Z",
+        "issued_at": "2030-03-07T12:00:00Z",
+        "missing": {},
+        "mode": "enforcing",
+        "not_before": "2030-03-07T12:00:00Z",
+        "obligations": (),
+        "policy": PolicyRecord("cd" * 32, 1),
+        "reason_codes": ("repo.signed_push",),
+        "request_digest": "ef" * 32,
+        "requester": "user:alice",
+        "requiring": (),
+        "resource": "repo:team/vision/trainer",
+    }
     return Predicate(**{**fields, **changes})
 
 
@@ -66,9 +83,13 @@ def summary(
     *, revision: Revision = REVISION, levels: tuple[str, ...] = ("SLSA_SOURCE_LEVEL_2",), **changes: Any
 ) -> Any:
     data = source_summary(
-        revision, predicate(**changes), decision_digest="12" * 32, verifier="urn:policyguard:guard:k",
-        verified_at=10**18, levels=levels,
-    )  # fmt: skip
+        revision,
+        predicate(**changes),
+        decision_digest="12" * 32,
+        verifier="urn:policyguard:guard:k",
+        verified_at=10**18,
+        levels=levels,
+    )
     return json.loads(data)
 
 

@@ -102,8 +102,12 @@ def test_grants_of_others_by_others_or_changed_do_not(tmp_path: Path) -> None:
 
 
 GRANT: dict[str, object] = {
-    "expires": "2030-03-08T18:00:00Z", "gpus": 64, "grant_id": "g", "subject": "user:ivan", "version": 1,
-}  # fmt: skip
+    "expires": "2030-03-08T18:00:00Z",
+    "gpus": 64,
+    "grant_id": "g",
+    "subject": "user:ivan",
+    "version": 1,
+}
 SIGNED: dict[str, tuple[object, str]] = {
     "for another purpose": (GRANT, "application/vnd.policyguard.manifest+json"),
     "of another version": ({**GRANT, "version": 2}, GRANT_TYPE),

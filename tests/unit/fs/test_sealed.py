@@ -95,7 +95,7 @@ EDITS: dict[str, Callable[[bytes], bytes]] = {
     "the old format": lambda data: data.partition(b"\n")[2],
     "nothing": lambda data: b"",
     "a seal that is no ASCII": lambda data: b"policyguard environment-digests 2 \xff\xfe\n" + data.partition(b"\n")[2],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())

@@ -107,9 +107,12 @@ def test_a_push_certificate_by_a_pinned_key_is_good(lab: Lab) -> None:
     payload.write_bytes(text)
     armour = lab.gpg("--armor", "--detach-sign", "-o", "-", str(payload))
     told = {
-        "GIT_PUSH_CERT": "c" * 40, "GIT_PUSH_CERT_STATUS": "G", "GIT_PUSH_CERT_SIGNER": "alice",
-        "GIT_PUSH_CERT_NONCE": nonce, "GIT_PUSH_CERT_NONCE_STATUS": "OK",
-    }  # fmt: skip
+        "GIT_PUSH_CERT": "c" * 40,
+        "GIT_PUSH_CERT_STATUS": "G",
+        "GIT_PUSH_CERT_SIGNER": "alice",
+        "GIT_PUSH_CERT_NONCE": nonce,
+        "GIT_PUSH_CERT_NONCE_STATUS": "OK",
+    }
 
     def read(content: bytes, keyring: Keyring | None) -> Signed:
         nonces = Nonces(seed=b"seed", paths=("/srv/r.git",))

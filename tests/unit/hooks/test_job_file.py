@@ -20,14 +20,25 @@ def job(**fields: object) -> Value:
 
 def test_a_full_job_file_is_read() -> None:
     """Claims go into the request, files into what is measured."""
-    data = job(subject="user:alice", action="job:resume", properties={"gpus": 8}, context={"ticket": "OPS-17"},
-               files=["configs/vision.yaml"])  # fmt: skip
+    data = job(
+        subject="user:alice",
+        action="job:resume",
+        properties={"gpus": 8},
+        context={"ticket": "OPS-17"},
+        files=["configs/vision.yaml"],
+    )
     request, inputs = read_job(data, ["python", "train.py"], "/srv/job", {"LANG": "C"})
     assert (request.subject.ref, request.action, request.resource.ref) == (
-        "user:alice", "job:resume", "job:team/vision/run-17")  # fmt: skip
+        "user:alice",
+        "job:resume",
+        "job:team/vision/run-17",
+    )
     assert (request.resource.properties, request.context) == (FrozenMap(gpus=8), FrozenMap(ticket="OPS-17"))
     assert (inputs.argv, inputs.directory, inputs.files) == (
-        ("python", "train.py"), "/srv/job", ("configs/vision.yaml",))  # fmt: skip
+        ("python", "train.py"),
+        "/srv/job",
+        ("configs/vision.yaml",),
+    )
 
 
 def test_the_least_job_file_names_the_resource() -> None:

@@ -13,10 +13,17 @@ from policyguard.hooks.git.install import is_ours, options_in, script
 from policyguard.hooks.git.options import GitOptions, pusher_of, read_git_options
 
 OPTIONS = GitOptions(
-    kind="pre-receive", repo="/srv/it's here/x.git", resource="repo:team/vision/x", policies="/etc/p q", key="/k",
-    log="/l", pusher=("REMOTE_USER", "CI=service:{}"), owner=(7,), allowed_signers="/a$b",
+    kind="pre-receive",
+    repo="/srv/it's here/x.git",
+    resource="repo:team/vision/x",
+    policies="/etc/p q",
+    key="/k",
+    log="/l",
+    pusher=("REMOTE_USER", "CI=service:{}"),
+    owner=(7,),
+    allowed_signers="/a$b",
     level=("SLSA_SOURCE_LEVEL_2",),
-)  # fmt: skip
+)
 
 
 def test_a_script_gives_back_its_options() -> None:
@@ -37,9 +44,13 @@ def test_the_script_imports_nothing_of_the_pushers(tmp_path: Path) -> None:
     hook.write_bytes(script(OPTIONS))
     hook.chmod(0o755)
     done = subprocess.run(
-        [str(hook)], cwd=tmp_path, input=b"nonsense\n", capture_output=True, check=False,
+        [str(hook)],
+        cwd=tmp_path,
+        input=b"nonsense\n",
+        capture_output=True,
+        check=False,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "msgspec.py")},
-    )  # fmt: skip
+    )
     assert done.returncode != 0
     assert b"policyguard: push refused" in done.stderr
 

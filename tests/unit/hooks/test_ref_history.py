@@ -16,9 +16,11 @@ Row = tuple[int, str, str] | tuple[int, str, str, bool]
 
 
 def codes(
-    *rows: Row, now: int = 1_000, present: str = NOTHING,
+    *rows: Row,
+    now: int = 1_000,
+    present: str = NOTHING,
     begin: dict[str, str] | None = None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Return the findings on decisions (at, old, new[, allowed]) about main, which stands at `present`."""
     history = History({} if begin is None else begin)
     numbers = count()

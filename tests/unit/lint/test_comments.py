@@ -118,9 +118,25 @@ def test_comments_of_the_example_lab_are_those_that_the_reader_skips(path: Path)
 
 
 VALUES = st.sampled_from(
-    ["x", "'a # b'", '"c # d"', "it's", "a#b", "a # b", "[p, 'q # r']", "{k: 'v # w'}", "|\n    t # u", ">\n    # v",
-     '"m\n    n # o"', "'' # c", '{"k":"v # w"}', '"\\" # z"', "|-\n\n    late # x", "a ||\n    b"]
-)  # fmt: skip
+    [
+        "x",
+        "'a # b'",
+        '"c # d"',
+        "it's",
+        "a#b",
+        "a # b",
+        "[p, 'q # r']",
+        "{k: 'v # w'}",
+        "|\n    t # u",
+        ">\n    # v",
+        '"m\n    n # o"',
+        "'' # c",
+        '{"k":"v # w"}',
+        '"\\" # z"',
+        "|-\n\n    late # x",
+        "a ||\n    b",
+    ]
+)
 DOCUMENTS = st.lists(st.tuples(st.sampled_from("abcdefgh"), VALUES), max_size=6, unique_by=lambda pair: pair[0])
 
 

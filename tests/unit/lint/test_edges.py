@@ -64,7 +64,7 @@ CONDITIONS = {
     "a glob with a limit": ('glob(resource.id, "team/*/**")', []),
     "a glob of stars alone": ('glob(resource.id, "**/*")', ["PG205"]),
     "one segment is a limit": ('glob(resource.id, "*")', []),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("when", "expected"), CONDITIONS.values(), ids=CONDITIONS)
@@ -90,9 +90,18 @@ def test_conditions_of_a_deny(when: str, expected: list[str]) -> None:
 
 
 PATTERNS = {
-    "^a$": False, "a": True, "^a": True, "a$": True, "^a|b$": True, "^(a|b)$": False, ".*a$": False, "^a.*": False,
-    "^a\\\\$": True, "^[|]$": False, "^(a$)|^(b$)": True,
-}  # fmt: skip
+    "^a$": False,
+    "a": True,
+    "^a": True,
+    "a$": True,
+    "^a|b$": True,
+    "^(a|b)$": False,
+    ".*a$": False,
+    "^a.*": False,
+    "^a\\\\$": True,
+    "^[|]$": False,
+    "^(a$)|^(b$)": True,
+}
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -139,7 +148,7 @@ def test_a_quorum_counts_persons_and_not_accounts() -> None:
         '  - {subject: "user:dan", role: reviewer, domain: vision}\n'
         '  - {subject: "user:dan2", role: reviewer, domain: vision}\n'
         '  - {subject: "user:eve", role: reviewer, domain: speech}\n'
-    )  # fmt: skip
+    )
     rule = "rules: [{id: r, effect: require, actions: [job:cancel], resources: {type: job}, quorum: two}]\n"
     one = '{id: dan, accounts: ["user:dan", "user:dan2"]}, {id: eve, accounts: ["user:eve"]}'
     two = '{id: dan, accounts: ["user:dan"]}, {id: dana, accounts: ["user:dan2"]}'
@@ -214,9 +223,15 @@ def test_secrets_are_known_by_forms_that_nothing_else_has(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other", "alike"),
-    [("team-1", "team-l", True), ("team_1", "team-1", True), ("run-10", "run-lo", False), ("gpu0", "gpuo", True),
-     ("arnie", "amie", False), ("alice", "alicia", False)],
-)  # fmt: skip
+    [
+        ("team-1", "team-l", True),
+        ("team_1", "team-1", True),
+        ("run-10", "run-lo", False),
+        ("gpu0", "gpuo", True),
+        ("arnie", "amie", False),
+        ("alice", "alicia", False),
+    ],
+)
 def test_accounts_look_alike_by_single_characters_only(one: str, other: str, alike: bool) -> None:
     """People keep their names; a digit among digits is read as a digit."""
     bindings = (
@@ -252,9 +267,18 @@ def test_names_are_read_by_whole_words() -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
-    [("**", True), ("**/**", True), ("*/**", True), ("**/*", True), ("*", False), ("*/*", False), ("*/*/**", False),
-     ("team/**", False), ("{team}/**", False)],
-)  # fmt: skip
+    [
+        ("**", True),
+        ("**/**", True),
+        ("*/**", True),
+        ("**/*", True),
+        ("*", False),
+        ("*/*", False),
+        ("*/*/**", False),
+        ("team/**", False),
+        ("{team}/**", False),
+    ],
+)
 def test_a_pattern_of_stars_alone_is_a_star(pattern: str, expected: bool) -> None:
     """Any id has one segment at least, so one `*` beside `**` asks for nothing."""
     assert matches_everything(pattern) is expected
@@ -262,10 +286,20 @@ def test_a_pattern_of_stars_alone_is_a_star(pattern: str, expected: bool) -> Non
 
 @pytest.mark.parametrize(
     ("overload", "expected"),
-    [("less_equals_int64", "less_equals"), ("less_int64", "less"), ("equals", "equals"), ("not_equals", "not_equals"),
-     ("in_list", "in"), ("size_list", "size"), ("list_size", "size"), ("index_map", "index"), ("int64_to_string",
-     "int64_to_string"), ("matches_string", "matches"), ("glob_string_string", "glob")],
-)  # fmt: skip
+    [
+        ("less_equals_int64", "less_equals"),
+        ("less_int64", "less"),
+        ("equals", "equals"),
+        ("not_equals", "not_equals"),
+        ("in_list", "in"),
+        ("size_list", "size"),
+        ("list_size", "size"),
+        ("index_map", "index"),
+        ("int64_to_string", "int64_to_string"),
+        ("matches_string", "matches"),
+        ("glob_string_string", "glob"),
+    ],
+)
 def test_overloads_are_known_by_their_operator(overload: str, expected: str) -> None:
     """The type suffix of an overload does not count."""
     assert base_name(overload) == expected

@@ -154,8 +154,20 @@ def test_json_counts_and_lists_everything() -> None:
     assert data["counts"] == {"error": 0, "warning": 5, "information": 0, "suppressed": 0, "baselined": 0}
     assert data["clean"] is False
     first = data["findings"][0]
-    assert {"code", "name", "severity", "file", "line", "column", "message", "help", "fixable", "stops_load", "related",
-            "fingerprint"} == set(first)  # fmt: skip
+    assert {
+        "code",
+        "name",
+        "severity",
+        "file",
+        "line",
+        "column",
+        "message",
+        "help",
+        "fixable",
+        "stops_load",
+        "related",
+        "fingerprint",
+    } == set(first)
 
 
 def test_information_alone_keeps_a_report_clean() -> None:
@@ -185,8 +197,9 @@ def test_a_baseline_hides_known_findings_and_no_new_one() -> None:
     assert later.baselined == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "findings": []}', '{"format": 1, "findings": [{}]}',
-                                  "[" * 100_000])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 2, "findings": []}', '{"format": 1, "findings": [{}]}', "[" * 100_000]
+)
 def test_what_is_no_baseline_is_refused(text: str) -> None:
     """A damaged baseline is a configuration error, never an empty one."""
     with pytest.raises(ConfigurationError):

@@ -34,9 +34,7 @@ ORDER = '# policyguard: ignore PG215 until=2027-01-01 reason="alone on call"'
 
 def report(*, above: str = "", before: str = "", behind: str = "", inside: str = "text", now: int = NOW) -> Report:
     """Lint a policy with one direct grant and comments around it."""
-    text = POLICY.format(
-        above=f"  {above}".rstrip(), before=f"    {before}".rstrip(), behind=behind, inside=inside
-    )  # fmt: skip
+    text = POLICY.format(above=f"  {above}".rstrip(), before=f"    {before}".rstrip(), behind=behind, inside=inside)
     return lint({"_base.yaml": BASE, "case.yaml": text.encode()}, now)
 
 

@@ -29,9 +29,21 @@ def test_of_and_from_json_agree() -> None:
 
 @pytest.mark.parametrize(
     "identifier",
-    ["team/vision/../llm/x", "team//x", "./x", "/x", "x/", "a b", "a\tb", "a\u202eb", "a\u200bb", "\ufeffx", "",
-     "x" * 513],
-)  # fmt: skip
+    [
+        "team/vision/../llm/x",
+        "team//x",
+        "./x",
+        "/x",
+        "x/",
+        "a b",
+        "a\tb",
+        "a\u202eb",
+        "a\u200bb",
+        "\ufeffx",
+        "",
+        "x" * 513,
+    ],
+)
 def test_ids_have_one_spelling(identifier: str) -> None:
     """INVARIANT I2: an id that could pass for another one is no id."""
     with pytest.raises(RequestError) as caught:
@@ -60,10 +72,16 @@ BAD: dict[str, tuple[str, str, str]] = {
     "an upper-case type": (json.dumps({**PLAIN, "subject": {"type": "User", "id": "a"}}), "$.subject.type", "`User`"),
     "an action without a verb": (json.dumps({**PLAIN, "action": {"name": "submit"}}), "$.action.name", "`submit`"),
     "properties of an action": (
-        json.dumps({**PLAIN, "action": {"name": "job:submit", "properties": {"x": 1}}}), "$.action.properties", "none"),
+        json.dumps({**PLAIN, "action": {"name": "job:submit", "properties": {"x": 1}}}),
+        "$.action.properties",
+        "none",
+    ),
     "a lone surrogate": (
-        json.dumps({**PLAIN, "subject": {"type": "user", "id": "a\ud800"}}), "$.subject.id", "surrogate"),
-}  # fmt: skip
+        json.dumps({**PLAIN, "subject": {"type": "user", "id": "a\ud800"}}),
+        "$.subject.id",
+        "surrogate",
+    ),
+}
 
 
 @pytest.mark.parametrize(("text", "path", "part"), BAD.values(), ids=BAD.keys())

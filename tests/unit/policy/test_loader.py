@@ -165,8 +165,9 @@ def test_a_cycle_of_roles_is_refused() -> None:
     """I24: named with its members; a diamond is no cycle."""
     cycle = document("Roles", "roles: [{name: a, inherits: [b]}, {name: b, inherits: [a]}]\n")
     assert codes(more=cycle) == ["PG501"]
-    diamond = document("Roles", "roles: [{name: a, inherits: [b, c]}, {name: b, inherits: [lead]}, "
-                       "{name: c, inherits: [lead]}]\n")  # fmt: skip
+    diamond = document(
+        "Roles", "roles: [{name: a, inherits: [b, c]}, {name: b, inherits: [lead]}, {name: c, inherits: [lead]}]\n"
+    )
     assert not codes(more=diamond)
 
 

@@ -82,8 +82,12 @@ def test_a_checkpoint_among_the_arguments_is_measured(argv: tuple[str, ...], fol
     """A job cannot hide what it loads by not naming it."""
     (record,) = about_job(folder, "train.py", *argv)
     assert (
-        record["path"], record["format"], record["verdict"], record["producer"], record["manifest_matches"],
-    ) == ("step1/model.pt", "pickle", "clean", "", False)  # fmt: skip
+        record["path"],
+        record["format"],
+        record["verdict"],
+        record["producer"],
+        record["manifest_matches"],
+    ) == ("step1/model.pt", "pickle", "clean", "", False)
 
 
 def test_a_job_without_checkpoints_has_an_empty_list(folder: Path) -> None:

@@ -39,11 +39,15 @@ def test_of_two_entries_of_one_name_both_count(tmp_path: Path) -> None:
 
 
 PLAIN = {
-    "hidden_size": 8, "attn_implementation": "flash_attention_2", "auto_map": {}, "_class_name": "Pipeline",
+    "hidden_size": 8,
+    "attn_implementation": "flash_attention_2",
+    "auto_map": {},
+    "_class_name": "Pipeline",
     "auto_mapping": {"parent_library": "transformers.models.llama.modeling_llama"},
-    "optim": {"_target_": "torch.optim.AdamW"}, "when": {"_target_": "datetime.timedelta", "days": 1},
+    "optim": {"_target_": "torch.optim.AdamW"},
+    "when": {"_target_": "datetime.timedelta", "days": 1},
     "net": {"_target_": "lab.models.Net"},
-}  # fmt: skip
+}
 
 
 def test_plain_settings_are_clean(tmp_path: Path) -> None:

@@ -22,11 +22,16 @@ from tests.attacks.checkpoint_lab import CERTAIN, EVIL, GOOD, HOSTILE
 
 FILES = Path(__file__).parents[2] / "data" / "scan"
 SEEDS = [
-    *(HOSTILE[name]() for name in sorted(CERTAIN)), EVIL, GOOD,
-    *(pickle.dumps(value, protocol) for value in ({"a": [1, "x", {2}]}, random.getstate(), [print, len])
-      for protocol in range(6)),
+    *(HOSTILE[name]() for name in sorted(CERTAIN)),
+    EVIL,
+    GOOD,
+    *(
+        pickle.dumps(value, protocol)
+        for value in ({"a": [1, "x", {2}]}, random.getstate(), [print, len])
+        for protocol in range(6)
+    ),
     *(path.read_bytes() for path in sorted((FILES / "benign").glob("*.pkl"))),
-]  # fmt: skip
+]
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False),
     lambda inner: (

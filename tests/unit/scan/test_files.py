@@ -34,8 +34,11 @@ def test_a_scan_says_who_owns_the_file_and_who_may_write_beside_it(good: Path) -
     good.parent.chmod(0o775)
     scan = scan_file(good)
     assert (os.geteuid(), 0o640, True, False) == (
-        scan.owner_uid, scan.mode, scan.dir_group_writable, scan.dir_world_writable,
-    )  # fmt: skip
+        scan.owner_uid,
+        scan.mode,
+        scan.dir_group_writable,
+        scan.dir_world_writable,
+    )
     good.parent.chmod(0o700)
     assert not scan_file(good).dir_group_writable
 

@@ -33,20 +33,30 @@ def reasons(data: bytes) -> list[str]:
 
 def _table() -> Any:
     pa = pytest.importorskip("pyarrow")
-    return pa.table({
-        "integers": pa.array([1, 2, None] * 40), "text": ["a", None, "c"] * 40, "floats": [1.5, None, 3.0] * 40,
-        "booleans": [True, None, False] * 40, "lists": [[1], [2, 3], None] * 40,
-        "structs": [{"x": 1, "y": "q"}, None, {"x": 2, "y": "z"}] * 40,
-        "maps": pa.array([[("a", 1)], [], None] * 40, pa.map_(pa.string(), pa.int32())),
-        "days": [datetime.date(2020, 1, 1)] * 120, "decimals": [decimal.Decimal("1.25")] * 120,
-        "times": pa.array([datetime.datetime(2020, 1, 1)] * 120, pa.timestamp("us", "UTC")),
-        "dictionary": pa.array(["a", "b", "c"] * 40).dictionary_encode(), "bytes": [b"\0\1", b"", None] * 40,
-        "large": pa.array(["x"] * 120, pa.large_string()), "fixed": pa.array([b"abcd"] * 120, pa.binary(4)),
-        "halves": pa.array([1, 2, 3] * 40, pa.float16()), "durations": pa.array([1] * 120, pa.duration("s")),
-        "nothing": pa.nulls(120), "uuids": pa.array([uuid.UUID(int=1).bytes] * 120, pa.uuid()),
-        "vectors": pa.array([[1, 2]] * 120, pa.list_(pa.float32(), 2)),
-        "views": pa.array(["x"] * 120, pa.string_view()),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "integers": pa.array([1, 2, None] * 40),
+            "text": ["a", None, "c"] * 40,
+            "floats": [1.5, None, 3.0] * 40,
+            "booleans": [True, None, False] * 40,
+            "lists": [[1], [2, 3], None] * 40,
+            "structs": [{"x": 1, "y": "q"}, None, {"x": 2, "y": "z"}] * 40,
+            "maps": pa.array([[("a", 1)], [], None] * 40, pa.map_(pa.string(), pa.int32())),
+            "days": [datetime.date(2020, 1, 1)] * 120,
+            "decimals": [decimal.Decimal("1.25")] * 120,
+            "times": pa.array([datetime.datetime(2020, 1, 1)] * 120, pa.timestamp("us", "UTC")),
+            "dictionary": pa.array(["a", "b", "c"] * 40).dictionary_encode(),
+            "bytes": [b"\0\1", b"", None] * 40,
+            "large": pa.array(["x"] * 120, pa.large_string()),
+            "fixed": pa.array([b"abcd"] * 120, pa.binary(4)),
+            "halves": pa.array([1, 2, 3] * 40, pa.float16()),
+            "durations": pa.array([1] * 120, pa.duration("s")),
+            "nothing": pa.nulls(120),
+            "uuids": pa.array([uuid.UUID(int=1).bytes] * 120, pa.uuid()),
+            "vectors": pa.array([[1, 2]] * 120, pa.list_(pa.float32(), 2)),
+            "views": pa.array(["x"] * 120, pa.string_view()),
+        }
+    )
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -57,8 +67,16 @@ def test_parquet_of_every_codec_and_type_is_clean(codec: str, version: str, inde
     parquet, table = pytest.importorskip("pyarrow.parquet"), _table()
     file = io.BytesIO()
     parquet.write_table(
-        table, file, compression=codec, data_page_version=version, write_page_index=indexed, row_group_size=50,
-        write_page_checksum=indexed, use_dictionary=not indexed, store_schema=not indexed)  # fmt: skip
+        table,
+        file,
+        compression=codec,
+        data_page_version=version,
+        write_page_index=indexed,
+        row_group_size=50,
+        write_page_checksum=indexed,
+        use_dictionary=not indexed,
+        store_schema=not indexed,
+    )
     assert reasons(file.getvalue()) == []
 
 

@@ -25,17 +25,39 @@ from tests.attacks.checkpoint_lab import EVIL, safetensors_polyglot
 
 FILES = Path(__file__).parents[2] / "data" / "scan"
 FORMATS = {
-    "torch_zip.pt": "torch_zip", "torch_zip_protocol4.pt": "torch_zip", "torch_kinds.pt": "torch_zip",
-    "torch_legacy.pt": "torch_legacy", "torch_tensor.pkl": "pickle", "torch_tensor_protocol2.pkl": "pickle",
-    "__0_0.distcp": "torch_shard", ".metadata": "pickle", "weights.safetensors": "safetensors", "packed.npz": "npz",
-    "plain.joblib": "joblib", "zlib.joblib": "joblib", "gzip.joblib": "joblib", "bz2.joblib": "joblib",
-    "lzma.joblib": "joblib", "xz.joblib": "joblib",
-    "table.parquet": "parquet", "indexed.parquet": "parquet", "pyarrow12.parquet": "parquet",
-    "fastparquet.parquet": "parquet", "polars.parquet": "parquet", "duckdb.parquet": "parquet",
-    "table.feather": "arrow", "stream.arrow": "arrow", "polars.arrow": "arrow", "tiny.gguf": "gguf",
-    "big_endian.gguf": "gguf", "functions.onnx": "onnx", "default.h5": "hdf5", "tracked.h5": "hdf5",
-    "model.h5": "hdf5", "model.keras": "keras",
-}  # fmt: skip
+    "torch_zip.pt": "torch_zip",
+    "torch_zip_protocol4.pt": "torch_zip",
+    "torch_kinds.pt": "torch_zip",
+    "torch_legacy.pt": "torch_legacy",
+    "torch_tensor.pkl": "pickle",
+    "torch_tensor_protocol2.pkl": "pickle",
+    "__0_0.distcp": "torch_shard",
+    ".metadata": "pickle",
+    "weights.safetensors": "safetensors",
+    "packed.npz": "npz",
+    "plain.joblib": "joblib",
+    "zlib.joblib": "joblib",
+    "gzip.joblib": "joblib",
+    "bz2.joblib": "joblib",
+    "lzma.joblib": "joblib",
+    "xz.joblib": "joblib",
+    "table.parquet": "parquet",
+    "indexed.parquet": "parquet",
+    "pyarrow12.parquet": "parquet",
+    "fastparquet.parquet": "parquet",
+    "polars.parquet": "parquet",
+    "duckdb.parquet": "parquet",
+    "table.feather": "arrow",
+    "stream.arrow": "arrow",
+    "polars.arrow": "arrow",
+    "tiny.gguf": "gguf",
+    "big_endian.gguf": "gguf",
+    "functions.onnx": "onnx",
+    "default.h5": "hdf5",
+    "tracked.h5": "hdf5",
+    "model.h5": "hdf5",
+    "model.keras": "keras",
+}
 
 ARRAYS: dict[str, Any] = {
     "integers": np.arange(3),
@@ -127,8 +149,14 @@ def test_the_safetensors_polyglot_is_one() -> None:
 def test_torch_files_written_now_are_clean(tmp_path: Path) -> None:
     """Where torch is installed: every kind of tensor, both layouts."""
     torch = pytest.importorskip("torch")
-    values = {"w": torch.randn(3).bfloat16(), "p": torch.nn.Parameter(torch.ones(2)), "s": torch.eye(3).to_sparse(),
-              "v": torch.arange(9.0)[2:5], "size": torch.Size([1]), "rng": torch.get_rng_state()}  # fmt: skip
+    values = {
+        "w": torch.randn(3).bfloat16(),
+        "p": torch.nn.Parameter(torch.ones(2)),
+        "s": torch.eye(3).to_sparse(),
+        "v": torch.arange(9.0)[2:5],
+        "size": torch.Size([1]),
+        "rng": torch.get_rng_state(),
+    }
     for new in (True, False):
         torch.save(values, tmp_path / "a.pt", _use_new_zipfile_serialization=new)
         assert scan_file(tmp_path / "a.pt").reasons == ()
@@ -165,8 +193,10 @@ def test_checkpoint_folders_of_torch_are_clean(tmp_path: Path) -> None:
         optimizer.step()
         torch.save(optimizer.state_dict(), tmp_path / f"{type(optimizer).__name__}.pt")
     torch.save(torch.optim.lr_scheduler.StepLR(optimizers[0], 1).state_dict(), tmp_path / "scheduler.pt")
-    torch.save({"cpu": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()},
-               tmp_path / "rng_state.pth")  # fmt: skip
+    torch.save(
+        {"cpu": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()},
+        tmp_path / "rng_state.pth",
+    )
     torch.save({"weight": model.weight.data}, tmp_path / "pytorch_model-00001-of-00002.bin")
     torch.save({"bias": model.bias.data}, tmp_path / "pytorch_model-00002-of-00002.bin")
     (tmp_path / "pytorch_model.bin.index.json").write_text(

@@ -159,10 +159,13 @@ def test_a_broken_chain_is_refused(attack: str, folder: Path) -> None:
     second = made(folder, 2, first)
     third = made(folder, 3, second)
     chain = {
-        "empty": [], "gap": [first, third], "swapped": [second, first], "no start": [second, third],
+        "empty": [],
+        "gap": [first, third],
+        "swapped": [second, first],
+        "no start": [second, third],
         "replay": [first, second, second],
         "other run": [first, msgspec.structs.replace(second, run="run-18")],
-    }[attack]  # fmt: skip
+    }[attack]
     with pytest.raises(VerificationError, match="V7: "):
         check_chain(chain)
 
@@ -238,8 +241,9 @@ def test_the_statement_says_what_model_signing_said_of_the_same_files(tmp_path: 
         assert ours[name] == theirs[name]
     assert ours["predicate"]["resources"] == theirs["predicate"]["resources"]
     assert {**ours["predicate"]["serialization"], "ignore_paths": []} == {
-        **theirs["predicate"]["serialization"], "ignore_paths": [],
-    }  # fmt: skip
+        **theirs["predicate"]["serialization"],
+        "ignore_paths": [],
+    }
 
 
 def test_a_statement_of_model_signing_names_no_producer_and_is_refused(folder: Path) -> None:

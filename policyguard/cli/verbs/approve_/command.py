@@ -54,8 +54,13 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 @click.option("--policy", help="Approve the policies with this digest; with --action and --resource.")
 @click.option("--action", help="What is approved, as `job:submit`.")
 @click.option("--resource", help="On what, as `job:team/vision/run-17`; with stars, on everything that fits.")
-@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE",
-              help="Approve any request up to this, not just the one given; repeat for every property.")  # fmt: skip
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Approve any request up to this, not just the one given; repeat for every property.",
+)
 @click.option("--any-command", is_flag=True, help="Approve whatever command is run from the tree.")
 @click.option("--target", nargs=3, metavar="REF FROM TO", help="The ref that moves, from which commit, to which tree.")
 @click.option("--reason", help="Why; it is signed.")
@@ -115,11 +120,19 @@ def _statement(approved: Approved, given: Mapping[str, Any], now: Instant) -> Ap
     lifetime_s = _lifetime_s(given["expires"])
     try:
         return approval_statement(
-            subjects=approved.subjects, action=approved.action, resource=approved.resource, approver=approver,
-            reason=given["reason"], approved_at=approved_at, expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
-            limits=limits_of(given["limits"]), any_command=given["any_command"], target_ref=ref, from_id=start,
+            subjects=approved.subjects,
+            action=approved.action,
+            resource=approved.resource,
+            approver=approver,
+            reason=given["reason"],
+            approved_at=approved_at,
+            expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
+            limits=limits_of(given["limits"]),
+            any_command=given["any_command"],
+            target_ref=ref,
+            from_id=start,
             target_id=target,
-        )  # fmt: skip
+        )
     except (RefusedApproval, ValueError) as problem:
         raise RequestError(f"would never count: {problem}", path="this approval") from None
 
@@ -185,8 +198,17 @@ def _snapshot(config: Config) -> Snapshot:
 def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) -> None:
     predicate = statement.predicate
     if as_json:
-        say_json({**made, "action": predicate.action, "resource": predicate.resource, "approver": predicate.approver,
-                  "expires": predicate.expires, "subjects": statement.named, "limits": predicate.limits})  # fmt: skip
+        say_json(
+            {
+                **made,
+                "action": predicate.action,
+                "resource": predicate.resource,
+                "approver": predicate.approver,
+                "expires": predicate.expires,
+                "subjects": statement.named,
+                "limits": predicate.limits,
+            }
+        )
         return
     say(f"approves  {predicate.action}  {predicate.resource}  by {predicate.approver} until {predicate.expires}")
     for name, digest in statement.named.items():

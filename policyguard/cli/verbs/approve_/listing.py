@@ -42,8 +42,13 @@ def _row(
         if isinstance(each, Refusal):
             raise RefusedApproval(each.code.removeprefix("approval."), each.message)
         predicate = vouched(each, signers, now).statement.predicate
-        row |= {"approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
-                "expires": predicate.expires, "reason": predicate.reason}  # fmt: skip
+        row |= {
+            "approver": predicate.approver,
+            "action": predicate.action,
+            "resource": predicate.resource,
+            "expires": predicate.expires,
+            "reason": predicate.reason,
+        }
         found = examine([each], signers, sought, now) if sought else Examined()
         if found.refused:
             raise RefusedApproval(found.refused[0].code.removeprefix("approval."), found.refused[0].message)

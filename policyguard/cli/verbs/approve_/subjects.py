@@ -52,9 +52,11 @@ def approved_by(given: Mapping[str, Any], words: Sequence[str]) -> Approved:
     if given["any_command"]:
         subjects.pop("command", None)
     return Approved(
-        subjects=subjects, action=given["action"] or sought.request.action,
-        resource=given["resource"] or sought.request.resource.ref, sought=sought,
-    )  # fmt: skip
+        subjects=subjects,
+        action=given["action"] or sought.request.action,
+        resource=given["resource"] or sought.request.resource.ref,
+        sought=sought,
+    )
 
 
 def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
@@ -66,9 +68,10 @@ def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
     request, inputs = job_request(given["job"], words, os.environ)
     if _own(request):
         raise RequestError(
-            "names no requester but you, expected `subject:` in the job file", path=str(given["job"]),
+            "names no requester but you, expected `subject:` in the job file",
+            path=str(given["job"]),
             help="the request that is approved says who asks; nobody approves their own",
-        )  # fmt: skip
+        )
     owners = {os.geteuid(), 0}
     record = code_record(inputs.directory, owners, time.monotonic() + LOOK_S)
     if record["dirty"]:

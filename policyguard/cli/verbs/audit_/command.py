@@ -43,8 +43,13 @@ command.add_command(review)
 @log_option
 @trust_option
 @key_option
-@click.option("--checkpoint", "kept", multiple=True, type=click.Path(path_type=Path),
-              help="A checkpoint kept from earlier; the log must still contain that tree.")  # fmt: skip
+@click.option(
+    "--checkpoint",
+    "kept",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A checkpoint kept from earlier; the log must still contain that tree.",
+)
 @json_option
 def verify(kept: tuple[Path, ...], as_json: bool, **given: Any) -> int:
     """Recompute every entry, hash and checkpoint; name the first entry that does not add up.
@@ -142,15 +147,24 @@ def _broken(problem: AuditError, as_json: bool) -> int:
 def _sound(summary: LogSummary, as_json: bool, *, signed: bool) -> int:
     checkpoint = summary.checkpoint
     if as_json:
-        say_json({
-            "verified": True, "signatures_checked": signed, "origin": checkpoint.origin, "size": checkpoint.size,
-            "root": checkpoint.root.hex(), "checkpoints": summary.checkpoints, "approvals": summary.approvals,
-        })  # fmt: skip
+        say_json(
+            {
+                "verified": True,
+                "signatures_checked": signed,
+                "origin": checkpoint.origin,
+                "size": checkpoint.size,
+                "root": checkpoint.root.hex(),
+                "checkpoints": summary.checkpoints,
+                "approvals": summary.approvals,
+            }
+        )
         return 0
     say("SOUND   ", nl=False, fg="green", bold=True)
     approvals = f", {summary.approvals} of them approvals," if summary.approvals else ""
-    say(f"{checkpoint.size} entries of {checkpoint.origin}{approvals} under {summary.checkpoints} checkpoints, "
-        f"root {checkpoint.root.hex()[:16]}")  # fmt: skip
+    say(
+        f"{checkpoint.size} entries of {checkpoint.origin}{approvals} under {summary.checkpoints} checkpoints, "
+        f"root {checkpoint.root.hex()[:16]}"
+    )
     if not signed:
         say("signatures were not checked: give --trust or --key to know who signed", err=True, fg="yellow")
     return 0

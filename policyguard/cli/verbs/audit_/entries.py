@@ -41,9 +41,16 @@ def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> Shown:
         f"{entry:>6}  {predicate.issued_at:<30}  {predicate.decision.upper():<5}  {predicate.requester}  "
         f"{predicate.action}  {predicate.resource}  {','.join(predicate.reason_codes)}"
     )
-    data = {"entry": entry, "decision": predicate.decision, "requester": predicate.requester,
-            "action": predicate.action, "resource": predicate.resource, "issued_at": predicate.issued_at,
-            "reason_codes": predicate.reason_codes, "decision_id": predicate.decision_id}  # fmt: skip
+    data = {
+        "entry": entry,
+        "decision": predicate.decision,
+        "requester": predicate.requester,
+        "action": predicate.action,
+        "resource": predicate.resource,
+        "issued_at": predicate.issued_at,
+        "reason_codes": predicate.reason_codes,
+        "decision_id": predicate.decision_id,
+    }
     return Shown(line, data, json.loads(envelope.payload))
 
 
@@ -77,6 +84,14 @@ def _approval_line(statement: ApprovalStatement, entry: int) -> str:
 
 def _approval_data(statement: ApprovalStatement, signer: str, entry: int) -> dict[str, Any]:
     predicate = statement.predicate
-    return {"entry": entry, "approver": predicate.approver, "action": predicate.action, "resource": predicate.resource,
-            "approved_at": predicate.approved_at, "expires": predicate.expires, "reason": predicate.reason,
-            "subjects": statement.named, "key": signer}  # fmt: skip
+    return {
+        "entry": entry,
+        "approver": predicate.approver,
+        "action": predicate.action,
+        "resource": predicate.resource,
+        "approved_at": predicate.approved_at,
+        "expires": predicate.expires,
+        "reason": predicate.reason,
+        "subjects": statement.named,
+        "key": signer,
+    }

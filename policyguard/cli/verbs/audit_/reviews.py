@@ -45,8 +45,13 @@ _ENTRY = click.IntRange(0, 2**63 - 1)
 @log_option
 @trust_option
 @key_option
-@click.option("--checkpoint", "kept", multiple=True, type=click.Path(path_type=Path),
-              help="A checkpoint kept from earlier; the log must still contain that tree.")  # fmt: skip
+@click.option(
+    "--checkpoint",
+    "kept",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A checkpoint kept from earlier; the log must still contain that tree.",
+)
 @click.option("--all", "everything", is_flag=True, help="List reviewed uses, too.")
 @json_option
 def open_reviews(kept: tuple[Path, ...], everything: bool, as_json: bool, **given: Any) -> int:

@@ -51,15 +51,27 @@ _owner_option = click.option("--owner", type=int, multiple=True, help="A uid tha
 @_owner_option
 @click.option("--ref", "patterns", multiple=True, metavar="PATTERN", help="Only these references, `refs/heads/**`.")
 @click.option("--since", type=click.Path(path_type=Path), help="What `repo baseline` wrote; nothing before it counts.")
-@click.option("--checkpoint", "kept", multiple=True, type=click.Path(path_type=Path),
-              help="A checkpoint kept from earlier; the log must still contain that tree.")  # fmt: skip
+@click.option(
+    "--checkpoint",
+    "kept",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A checkpoint kept from earlier; the log must still contain that tree.",
+)
 @click.option("--no-doctor", is_flag=True, help="Leave the hooks alone; for a copy of the repository.")
 @json_option
 @click.argument("repo", type=_REPO)
 def audit_command(
-    repo: Path, resource: str | None, owner: tuple[int, ...], patterns: tuple[str, ...], since: Path | None,
-    kept: tuple[Path, ...], no_doctor: bool, as_json: bool, **given: Any,
-) -> int:  # fmt: skip
+    repo: Path,
+    resource: str | None,
+    owner: tuple[int, ...],
+    patterns: tuple[str, ...],
+    since: Path | None,
+    kept: tuple[Path, ...],
+    no_doctor: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
     """Check that every reference of REPO stands where a logged, verified decision put it.
 
     What was edited under `refs/` without git shows here, and so does a hook, HEAD or configuration that somebody
@@ -123,18 +135,25 @@ def _trust(config: Config, origin: str) -> Trust:
         raise ConfigurationError("--trust is missing, expected a path", help="without it anybody's decisions would do")
     public = read_private_key(config.key, passphrase=passphrase()).public
     return Trust(
-        keys=(TrustedKey(key=public),), logs=(NoteKey(origin, public),), audiences=frozenset({"repo audit"}),
+        keys=(TrustedKey(key=public),),
+        logs=(NoteKey(origin, public),),
+        audiences=frozenset({"repo audit"}),
         min_epoch=0,
-    )  # fmt: skip
+    )
 
 
 def _answer(subject: Subject, audited: Audited, findings: Sequence[Finding], as_json: bool) -> int:
     if as_json:
-        say_json({
-            "clean": not findings, "resource": subject.resource, "references": audited.references,
-            "decisions": audited.decisions, "entries": audited.entries,
-            "findings": [{"code": f.code, "ref": f.ref, "entry": f.entry, "text": f.text} for f in findings],
-        })  # fmt: skip
+        say_json(
+            {
+                "clean": not findings,
+                "resource": subject.resource,
+                "references": audited.references,
+                "decisions": audited.decisions,
+                "entries": audited.entries,
+                "findings": [{"code": f.code, "ref": f.ref, "entry": f.entry, "text": f.text} for f in findings],
+            }
+        )
         return FINDINGS if findings else OK
     for finding in findings:
         say(f"{finding.code:<15}  ", nl=False, fg="red", bold=True)

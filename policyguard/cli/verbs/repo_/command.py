@@ -67,9 +67,16 @@ command.add_command(baseline_command)
 @json_option
 @click.argument("range", required=False, metavar="[OLD..NEW]")
 def check(
-    range: str | None, repo: Path, resource: str, ref: str, account: str | None, from_stdin: bool, as_json: bool,
-    assume_signed: bool, **given: Any,
-) -> int:  # fmt: skip
+    range: str | None,
+    repo: Path,
+    resource: str,
+    ref: str,
+    account: str | None,
+    from_stdin: bool,
+    as_json: bool,
+    assume_signed: bool,
+    **given: Any,
+) -> int:
     """Say how a push would be decided, unsigned and unlogged. Exits with 0 if it would be accepted, 77 if not."""
     config = settings(**given)
     path = needed(config, "policies")
@@ -78,9 +85,15 @@ def check(
     updates = _updates(range, from_stdin, repo, ref)
     pusher = account or f"user:{account_name(os.getuid())}"
     options = GitOptions(
-        kind="pre-receive", repo=str(repo), resource=resource, policies=str(path), key="", log="",
-        pusher=("PUSHER={}",), **_reviewed_by(config, {}),
-    )  # fmt: skip
+        kind="pre-receive",
+        repo=str(repo),
+        resource=resource,
+        policies=str(path),
+        key="",
+        log="",
+        pusher=("PUSHER={}",),
+        **_reviewed_by(config, {}),
+    )
     asked = ask(options, updates, {**os.environ, "PUSHER": pusher}, snapshot.people, assume_signed=assume_signed)
     accepted = True
     for each in asked:
@@ -131,9 +144,14 @@ def _resolved(git: GitDir, word: str) -> str:
 @guard_options
 @click.option("--kind", type=click.Choice(KINDS), multiple=True, help="Which hooks; pre-receive if not given.")
 @click.option("--resource", required=True, help="Which resource the repository is, `repo:team/vision/trainer`.")
-@click.option("--pusher", multiple=True, required=True, metavar="VARIABLE[=TEMPLATE]",
-              help="Which variable of the transport names the pusher, such as `REMOTE_USER=user:{}`; `os` for the "
-                   "account of the process. The first that is set counts.")  # fmt: skip
+@click.option(
+    "--pusher",
+    multiple=True,
+    required=True,
+    metavar="VARIABLE[=TEMPLATE]",
+    help="Which variable of the transport names the pusher, such as `REMOTE_USER=user:{}`; `os` for the "
+    "account of the process. The first that is set counts.",
+)
 @click.option("--allowed-signers", type=click.Path(path_type=Path), help="OpenSSH allowed signers of pushes, commits.")
 @click.option("--revoked-keys", type=click.Path(path_type=Path), help="Keys that speak for nobody any more.")
 @click.option("--gpg-keyring", type=click.Path(path_type=Path), help="The only GPG keys that count, `gpg --export`.")
@@ -143,8 +161,14 @@ def _resolved(git: GitDir, word: str) -> str:
 @click.option("--vsa", type=click.Path(path_type=Path), help="post-receive writes verification summaries here.")
 @click.option("--resource-uri", help="Where consumers find the repository, for the summaries.")
 @click.option("--level", multiple=True, help="A SLSA source level that the operator claims, for the summaries.")
-@click.option("--certificate-age", type=click.IntRange(1, MAX_AGE_S), default=DEFAULT_AGE_S, show_default=True,
-              metavar="SECONDS", help="For how long a push may use the nonce that git gave out for it.")  # fmt: skip
+@click.option(
+    "--certificate-age",
+    type=click.IntRange(1, MAX_AGE_S),
+    default=DEFAULT_AGE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="For how long a push may use the nonce that git gave out for it.",
+)
 @click.argument("repo", type=_REPO)
 def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
@@ -157,11 +181,16 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
         raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")
     for each in kind or ("pre-receive",):
         options = GitOptions(
-            kind=each, repo=_absolute(_store(repo, more["owner"])), resource=resource, pusher=pusher,
-            audience=config.audience or DEFAULT_AUDIENCE, policies=_absolute(needed(config, "policies")),
-            key=_absolute(needed(config, "key")), log=_absolute(needed(config, "log")),
+            kind=each,
+            repo=_absolute(_store(repo, more["owner"])),
+            resource=resource,
+            pusher=pusher,
+            audience=config.audience or DEFAULT_AUDIENCE,
+            policies=_absolute(needed(config, "policies")),
+            key=_absolute(needed(config, "key")),
+            log=_absolute(needed(config, "log")),
             **more,
-        )  # fmt: skip
+        )
         path, written = install(options)
         say(f"{'written' if written else 'current'}  {path}")
     return OK
