@@ -1,0 +1,128 @@
+"""Plain words: identifiers, docstrings, comments, messages and documentation avoid a private vocabulary.
+
+The rules are in `CONTRIBUTING.md`. A real use of a banned word gets an entry in `ALLOWED`, with its reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "policyguard"
+
+NAMES = {"found", "kept", "given", "each", "most", "least", "left", "beside", "told", "whom", "whoever", "spelled"}
+"""Identifiers that do not name the thing."""
+
+NAME_PARTS = {"look", "looks", "looking", "told", "door", "doors", "stand", "stands", "standing", "spelled", "spelt"}
+"""Words that no identifier contains."""
+
+PROSE = re.compile(
+    r"\b(look|looks|looked|looking|told|stands?|standing|doors?|spelled|spelt|spells|whoever|whom|whosoever"
+    r"|held against|hold against|holds against|so many|so much|so well|another than|counts? no more|no more than said"
+    r"|as said|Return what|Findings hold|is no more|thereof|therein|hitherto|whence|lest)\b",
+    re.IGNORECASE,
+)
+PLAIN_USES = re.compile(
+    r"\b(look(s|ed|ing)?[ -]?ups?|look(s|ed|ing)? up|stand[- ]alone|look-?behind|look-?ahead)\b", re.IGNORECASE
+)
+"""Standard terms that contain a banned word."""
+
+ALLOWED: dict[tuple[str, str], str] = {}
+"""(path, word in lower case) -> why it is right there."""
+
+CLEAN_ROOMS: tuple[str, ...] = ()
+"""Packages (and modules at the top) that are held to the rules."""
+
+CLEAN_PAGES: tuple[str, ...] = ()
+"""Documentation pages, by path, that are held to the rules."""
+
+
+def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield each name that this module introduces, and its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr, node.lineno
+        elif (isinstance(node, ast.ExceptHandler) and node.name) or (
+            isinstance(node, ast.MatchAs | ast.MatchStar) and node.name
+        ):
+            yield node.name, node.lineno
+
+
+def words_of(name: str) -> list[str]:
+    """Split `snake_case` and `CamelCase` into lower-case words."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
+
+
+def prose(text: str) -> Iterator[tuple[str, int]]:
+    """Yield each banned word of a text, and its line; a phrase may run over a line break."""
+    plain = PLAIN_USES.sub(
+        lambda match: "x" * len(match[0]), re.sub(r"\n[ #]*", lambda m: "\n" + " " * (len(m[0]) - 1), text)
+    )
+    flat = re.sub(r"\s", " ", plain)
+    for match in PROSE.finditer(flat):
+        yield match[0].lower(), plain.count("\n", 0, match.start()) + 1
+
+
+def offences(path: Path) -> list[str]:
+    """List what a module says in words of its own, as `path:line: word`."""
+    source = path.read_text()
+    relative = str(path.relative_to(ROOT))
+    lines: list[tuple[str, int]] = []
+    for name, line in identifiers(ast.parse(source)):
+        bad = [name] if name.strip("_") in NAMES else [word for word in words_of(name) if word in NAME_PARTS]
+        lines += [(name, line) for _ in bad[:1]]
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.COMMENT, tokenize.STRING) or token.type == getattr(tokenize, "FSTRING_MIDDLE", -1):
+            lines += [(word, token.start[0] + line - 1) for word, line in prose(token.string)]
+    return [f"{relative}:{line}: {word}" for word, line in lines if (relative, word.lower()) not in ALLOWED]
+
+
+def modules() -> list[Path]:
+    """List the modules of the rooms that are clean."""
+    rooms = [PACKAGE / room for room in CLEAN_ROOMS]
+    return sorted(file for room in rooms for file in ([room] if room.suffix else room.rglob("*.py")))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_uses_plain_words(path: Path) -> None:
+    """No identifier, docstring, comment or message uses a banned word."""
+    assert offences(path) == []
+
+
+@pytest.mark.parametrize("page", CLEAN_PAGES)
+def test_a_page_uses_plain_words(page: str) -> None:
+    """No page of the documentation uses a banned word."""
+    found = [(page, word, line) for word, line in prose((ROOT / page).read_text()) if (page, word) not in ALLOWED]
+    assert found == []
+
+
+def test_every_exception_is_used() -> None:
+    """An entry of `ALLOWED` whose word is gone goes too."""
+    texts = {path: (ROOT / path).read_text().lower() for path, _ in ALLOWED}
+    assert [(path, word) for path, word in ALLOWED if word not in texts[path]] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Return what is told.", ["return what", "told"]),
+        ("a look-up, looks up", []),
+        ("it counts\n    no more", ["counts no more"]),
+    ],
+)
+def test_the_search_finds_phrases_over_line_breaks_and_leaves_standard_terms(text: str, words: list[str]) -> None:
+    """A twin for each kind: a phrase that is banned, and a standard term that is not."""
+    assert [word for word, _ in prose(text)] == words
