@@ -12,19 +12,18 @@ from policyguard.cli.output import say
 from policyguard.config.file import Config
 from policyguard.config.measurement import EnvironmentLook, Looks
 from policyguard.decide.snapshot import Snapshot
-from policyguard.environment.report import EnvironmentCollector
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.approvals.artifact_collector import ArtifactReviewCollector, artifact_digest
 from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
+from policyguard.evidence.environment_collector import EnvironmentCollector, UncomparedEnvironment
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
-from policyguard.evidence.uncompared import UncomparedEnvironment
 from policyguard.guard import Collectors, CollectorsFor
 from policyguard.hooks.launcher.job_file import read_job
 from policyguard.model.facts import Facts

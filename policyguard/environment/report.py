@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import structs
@@ -21,18 +21,10 @@ from policyguard.environment.compilers import Progress
 from policyguard.environment.listing import Listing, list_files
 from policyguard.environment.owners import AUTORUN, Owners, owners_of
 from policyguard.errors import EvidenceError, VerificationError
-from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import resolve_executable
-from policyguard.evidence.uncompared import BASELINE
-from policyguard.fs.safe_open import read_small, shown
-from policyguard.model.facts import Assurance, Fact
-from policyguard.model.request import Request
-from policyguard.values import FrozenMap, Instant, canonical, format_instant
+from policyguard.values import canonical, format_instant
 
-ENVIRONMENT = "resource.environment"
 PAYLOAD_TYPE = "application/vnd.policyguard.environment+json"
 MAX_BASELINE_BYTES = 256 << 20
-MAX_LISTED = 1_000
 
 
 class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -176,81 +168,12 @@ def who_changed(prefix: str, name: str) -> str:
     return f"owned by {owner}, modified {format_instant(status.st_mtime_ns // 10**9 * 10**9)}"
 
 
-class EnvironmentCollector:
-    """Supplies `resource.environment`: how the environment of the job's program differs from the signed baseline.
-
-    The environment is the folder above the `bin` of the program that is started, links not resolved, so that a virtual
-    environment's interpreter leads to it and not to the interpreter it borrows.
-    """
-
-    name = "environment"
-    declares = (ENVIRONMENT, BASELINE)
-
-    def __init__(
-        self,
-        baseline: str,
-        keys: Sequence[PublicKey],
-        *,
-        cache: str | None = None,
-        threshold: int = 1,
-        seal: bytes | None = None,
-        interpreter: str | None = None,
-        tell: Callable[[str], object] | None = None,
-    ) -> None:
-        """Look with this signed baseline.
-
-        Args:
-            cache: a file of ours that remembers digests; sealed, and believed only if sealed, where there is a `seal`.
-            interpreter: see `verify_environment`.
-            tell: told why the cache is not believed.
-        """
-        self._baseline, self._keys, self._threshold = baseline, tuple(keys), threshold
-        self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
-
-    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the differences; `changed_files` holds what changed, was added, is gone, and unlike byte code."""
-        executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
-        prefix = os.path.dirname(os.path.dirname(executable))
-        if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):
-            raise EvidenceError(f"`{shown(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/...")
-        baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
-        cache = FileCache(self._cache, self._seal) if self._cache is not None else None
-        report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter)
-        if report.doubt and self._tell is not None:
-            self._tell(report.doubt)
-        unlike = {finding.name for finding in report.bytecode}
-        # INVARIANT I193: byte code unlike its source is a changed file, for policies that know of no byte code, too.
-        record = FrozenMap(
-            changed_files=_bounded({*report.changed, *report.added, *report.removed, *unlike}),
-            unlike_bytecode=_bounded(unlike),
-            unowned_autorun=_bounded(_came(report)),
-        )
-        # INVARIANT I220: that there is a baseline is said only together with what differs from it.
-        entries = {
-            path: Fact(value, Assurance.MEASURED, self.name, now, bound=True)
-            for path, value in ((ENVIRONMENT, record), (BASELINE, True))
-        }
-        return Collected(entries=entries)
-
-
 _DECODER = msgspec.json.Decoder(Baseline)
-
-
-def _came(report: EnvironmentReport) -> tuple[str, ...]:
-    """Return what runs by itself and was added: one that the build shipped and somebody edited is a changed file."""
-    edited = {*report.changed}
-    return tuple(each for each in report.autorun if each not in edited and each.partition(": ")[0] not in edited)
 
 
 def _should_be_owned(name: str) -> bool:
     """Return whether installers list such a file: everything in a site folder but RECORD's own company."""
     return "/site-packages/" in f"/{name}" or "/dist-packages/" in f"/{name}"
-
-
-def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) > MAX_LISTED:
-        raise EvidenceError(f"found {len(names)} differences to the baseline; this is another environment")
-    return tuple(sorted(names))
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:

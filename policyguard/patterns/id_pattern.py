@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from policyguard.conditions.functions import glob
+from policyguard.patterns.glob import glob
 
 DOMAIN = "{team}"
 

@@ -4,7 +4,7 @@ pattern = segment *( "/" segment )
 segment = "**" / "{team}" / part, where a part is literal text in which "*" stands for any run of characters
 
 `**` is any number of whole segments, `{team}` is one segment and names the domain. Matching of ids is
-`conditions/functions.glob`; here only patterns meet patterns, when policies load.
+`glob.py`; here only patterns meet patterns, when policies load.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import unicodedata
 
 from policyguard.patterns.id_pattern import DOMAIN
-from policyguard.policy.scalars import shown
+from policyguard.values import one_line
 
 _PART = re.compile(r"[^\s/{}\[\]?\\]+")
 
@@ -31,7 +31,7 @@ def pattern_problem(pattern: str) -> str | None:
         if "**" in segment:
             return "has `**` inside a segment, where it must be one by itself"
         if not _PART.fullmatch(segment):
-            return f"has the segment `{shown(segment)}`, where only `*`, `**` and `{DOMAIN}` are special"
+            return f"has the segment `{one_line(segment, 60)}`, where only `*`, `**` and `{DOMAIN}` are special"
     if not pattern.isprintable() or not unicodedata.is_normalized("NFC", pattern):
         return "has characters that no id has: ones that cannot be seen, or that are not in composed form (NFC)"
     if segments.count(DOMAIN) > 1:

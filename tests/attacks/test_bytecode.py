@@ -24,15 +24,14 @@ from policyguard.environment.compiler_worker import LOST
 from policyguard.environment.listing import MAX_BYTECODE_BYTES, list_files
 from policyguard.environment.marshal_reader import MAX_DEPTH
 from policyguard.environment.report import (
-    ENVIRONMENT,
     Baseline,
-    EnvironmentCollector,
     EnvironmentReport,
     make_baseline,
     read_baseline,
     verify_environment,
 )
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.environment_collector import ENVIRONMENT, EnvironmentCollector
 from policyguard.model.request import Request
 from tests.attacks.test_job_environment import age, install
 

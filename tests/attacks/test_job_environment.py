@@ -19,10 +19,8 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.environment.cache import RACY_NS, FileCache
 from policyguard.environment.listing import Listing, list_files
 from policyguard.environment.report import (
-    ENVIRONMENT,
     PAYLOAD_TYPE,
     Baseline,
-    EnvironmentCollector,
     EnvironmentReport,
     make_baseline,
     read_baseline,
@@ -31,6 +29,7 @@ from policyguard.environment.report import (
 )
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.environment_collector import ENVIRONMENT, EnvironmentCollector
 from policyguard.model.request import Request
 from policyguard.values import canonical
 

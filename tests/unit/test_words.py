@@ -25,8 +25,8 @@ NAME_PARTS = {"look", "looks", "looking", "told", "door", "doors", "stand", "sta
 
 PROSE = re.compile(
     r"\b(look|looks|looked|looking|told|stands?|standing|doors?|spelled|spelt|spells|whoever|whom|whosoever"
-    r"|held against|hold against|holds against|so many|so much|so well|another than|counts? no more|no more than said"
-    r"|as said|Return what|Findings hold|is no more|thereof|therein|hitherto|whence|lest)\b",
+    r"|held +against|hold +against|holds +against|so +many|so +much|so +well|another +than|counts? +no +more|no +more +than +said"
+    r"|as +said|Return +what|Findings +hold|is +no +more|thereof|therein|hitherto|whence|lest)\b",
     re.IGNORECASE,
 )
 PLAIN_USES = re.compile(
@@ -73,7 +73,7 @@ def prose(text: str) -> Iterator[tuple[str, int]]:
     )
     flat = re.sub(r"\s", " ", plain)
     for match in PROSE.finditer(flat):
-        yield match[0].lower(), plain.count("\n", 0, match.start()) + 1
+        yield " ".join(match[0].lower().split()), plain.count("\n", 0, match.start()) + 1
 
 
 def offences(path: Path) -> list[str]:

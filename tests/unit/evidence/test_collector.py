@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.signers import Signers
-from policyguard.environment.report import EnvironmentCollector
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.artifact_collector import ArtifactReviewCollector
 from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
+from policyguard.evidence.environment_collector import EnvironmentCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.environment.report import EnvironmentCollector
 from policyguard.evidence.checkpoint import JobCheckpoints
 from policyguard.evidence.collector import Collector, JobInputs, gather
+from policyguard.evidence.environment_collector import EnvironmentCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector

@@ -13,10 +13,10 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.cli.jobs import job_collectors
 from policyguard.config.measurement import NO_LOOKS
 from policyguard.environment.listing import list_files
-from policyguard.environment.report import EnvironmentCollector, make_baseline
+from policyguard.environment.report import make_baseline
 from policyguard.evidence.collector import JobInputs, gather
+from policyguard.evidence.environment_collector import BASELINE, EnvironmentCollector
 from policyguard.evidence.uncommitted import UNCOMMITTED
-from policyguard.evidence.uncompared import BASELINE
 from policyguard.model.facts import Facts
 from policyguard.values import FrozenMap
 from tests.attacks.git_lab import REQUEST, Lab, make_lab

@@ -1,0 +1,108 @@
+"""The installed environment as facts: whether there is a signed baseline, and how the environment differs from it.
+
+That the operator configured no baseline is a fact, not a failed measurement. A rule may then let small jobs run without
+one and still deny wherever there is one and no comparison was made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from policyguard.attest.keys import PublicKey
+from policyguard.environment.cache import FileCache
+from policyguard.environment.report import MAX_BASELINE_BYTES, EnvironmentReport, read_baseline, verify_environment
+from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.job import resolve_executable
+from policyguard.fs.safe_open import read_small, shown
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap, Instant
+
+ENVIRONMENT = "resource.environment"
+BASELINE = "resource.environment_baseline"
+MAX_LISTED = 1_000
+
+
+class EnvironmentCollector:
+    """Supplies `resource.environment`: how the environment of the job's program differs from the signed baseline.
+
+    The environment is the folder above the `bin` of the program that is started, links not resolved, so that a virtual
+    environment's interpreter leads to it and not to the interpreter it borrows.
+    """
+
+    name = "environment"
+    declares = (ENVIRONMENT, BASELINE)
+
+    def __init__(
+        self,
+        baseline: str,
+        keys: Sequence[PublicKey],
+        *,
+        cache: str | None = None,
+        threshold: int = 1,
+        seal: bytes | None = None,
+        interpreter: str | None = None,
+        tell: Callable[[str], object] | None = None,
+    ) -> None:
+        """Look with this signed baseline.
+
+        Args:
+            cache: a file of ours that remembers digests; sealed, and believed only if sealed, where there is a `seal`.
+            interpreter: see `verify_environment`.
+            tell: told why the cache is not believed.
+        """
+        self._baseline, self._keys, self._threshold = baseline, tuple(keys), threshold
+        self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the differences; `changed_files` holds what changed, was added, is gone, and unlike byte code."""
+        executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+        prefix = os.path.dirname(os.path.dirname(executable))
+        if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):
+            raise EvidenceError(f"`{shown(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/...")
+        baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
+        cache = FileCache(self._cache, self._seal) if self._cache is not None else None
+        report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter)
+        if report.doubt and self._tell is not None:
+            self._tell(report.doubt)
+        unlike = {finding.name for finding in report.bytecode}
+        # INVARIANT I193: byte code unlike its source is a changed file, for policies that know of no byte code, too.
+        record = FrozenMap(
+            changed_files=_bounded({*report.changed, *report.added, *report.removed, *unlike}),
+            unlike_bytecode=_bounded(unlike),
+            unowned_autorun=_bounded(_came(report)),
+        )
+        # INVARIANT I220: that there is a baseline is said only together with what differs from it.
+        entries = {
+            path: Fact(value, Assurance.MEASURED, self.name, now, bound=True)
+            for path, value in ((ENVIRONMENT, record), (BASELINE, True))
+        }
+        return Collected(entries=entries)
+
+
+def _came(report: EnvironmentReport) -> tuple[str, ...]:
+    """Return what runs by itself and was added: one that the build shipped and somebody edited is a changed file."""
+    edited = {*report.changed}
+    return tuple(each for each in report.autorun if each not in edited and each.partition(": ")[0] not in edited)
+
+
+def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) > MAX_LISTED:
+        raise EvidenceError(f"found {len(names)} differences to the baseline; this is another environment")
+    return tuple(sorted(names))
+
+
+class UncomparedEnvironment:
+    """Supplies `resource.environment_baseline` as false: the operator's configuration names none.
+
+    It stands in the place of `EnvironmentCollector`, which supplies true if and only if it compared.
+    """
+
+    name = "environment"
+    declares = (BASELINE,)
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Return the one fact; nothing is looked at."""
+        return Collected(entries={BASELINE: Fact(False, Assurance.MEASURED, self.name, now, bound=True)})
