@@ -25,8 +25,8 @@ NAME_PARTS = {"look", "looks", "looking", "told", "door", "doors", "stand", "sta
 
 PROSE = re.compile(
     r"\b(look|looks|looked|looking|told|stands?|standing|doors?|spelled|spelt|spells|whoever|whom|whosoever"
-    r"|held +against|hold +against|holds +against|so +many|so +much|so +well|another +than|counts? +no +more|no +more +than +said"
-    r"|as +said|Return +what|Findings +hold|is +no +more|thereof|therein|hitherto|whence|lest)\b",
+    r"|held +against|hold +against|holds +against|so +many|so +much|so +well|another +than"
+    r"|counts? +no +more|as +said|Return +what|Findings +hold|is +no +more|thereof|therein|hitherto|whence|lest)\b",
     re.IGNORECASE,
 )
 PLAIN_USES = re.compile(
