@@ -17,7 +17,13 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
-from policyguard.audit.approval_use import Spending, Stated, spending_of, stated_in_turn, without_used
+from policyguard.audit.approval_use import (
+    ApprovalConsumption,
+    PendingStatement,
+    approvals_to_consume,
+    drop_used_approvals,
+    state_sequentially,
+)
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
@@ -230,20 +236,20 @@ class Guard:
             recording: paths of facts that stand in every statement, whichever rules decided.
         """
         while True:
-            stated = stated_in_turn(facts, lambda each: self._state(each, recording))
+            stated = state_sequentially(facts, lambda each: self._state(each, recording))
             payloads = [each.payload for each in stated]
             if one_root and len(payloads) > 1:
                 envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
             else:
                 envelopes = tuple([sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads])
-            spending = Spending({digest: at for each in stated for digest, at in each.spends.items()})
+            spending = ApprovalConsumption({digest: at for each in stated for digest, at in each.spends.items()})
             receipts = spending.append(self._log, [envelope.to_bytes() for envelope in envelopes])
             if receipts is not None:
                 return tuple(
                     SignedDecision(envelope, receipt, each.decision)
                     for each, envelope, receipt in zip(stated, envelopes, receipts, strict=True)
                 )
-            facts = [without_used(each, spending.used) for each in facts]
+            facts = [drop_used_approvals(each, spending.used) for each in facts]
 
     def enforce(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
         """Return the signed decision if it is allow.
@@ -256,7 +262,7 @@ class Guard:
             raise AccessDenied(signed.decision.explain(), signed=signed)
         return signed
 
-    def _state(self, facts: Facts, recording: Collection[str] = ()) -> Stated:
+    def _state(self, facts: Facts, recording: Collection[str] = ()) -> PendingStatement:
         snapshot = self._snapshot
         now = self._clock()
         decision = snapshot.decide(facts, now)
@@ -264,7 +270,7 @@ class Guard:
         if mattered is not None and recording:
             mattered = mattered.union(recording)
         payload = self._stated(decision, now, mattered=mattered, snapshot=snapshot)
-        return Stated(decision, payload, spending_of(snapshot, decision))
+        return PendingStatement(decision, payload, approvals_to_consume(snapshot, decision))
 
     def _stated(
         self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None

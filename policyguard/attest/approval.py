@@ -64,7 +64,7 @@ _DIGESTS = {
 }
 
 
-class RefusedApproval(Exception):
+class ApprovalRejected(Exception):
     """This approval does not count; `code` is its reason code, such as `approval.expired`."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -120,16 +120,16 @@ class ApprovalStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
         return canonical(msgspec.to_builtins(self))
 
 
-class Sought(msgspec.Struct, frozen=True, kw_only=True):
-    """What an approval is needed for, as it really is: the request, and the digests of what was looked at.
+class ApprovalTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """What needs approval, as measured: the request, and digests of the artifacts it concerns.
 
-    `found` maps subject names (`tree`, `command`, `checkpoint`) to measured digests. `demanded` are those that an
-    approval must name to count. `target_ref`, `from_id` and `target_id` are set for a push.
+    `measured_digests` maps subject names (`tree`, `command`, `checkpoint`) to digests. An approval must name every
+    subject in `required_subjects` to count. `target_ref`, `from_id` and `target_id` are set for a push.
     """
 
     request: Request
-    found: Mapping[str, str] = msgspec.field(default_factory=dict)
-    demanded: tuple[str, ...] = ()
+    measured_digests: Mapping[str, str] = msgspec.field(default_factory=dict)
+    required_subjects: tuple[str, ...] = ()
     target_ref: str = ""
     from_id: str = ""
     target_id: str = ""
@@ -162,7 +162,7 @@ def approval_statement(
     """Return the statement that approves these subjects, checked as if it had been read.
 
     Raises:
-        RefusedApproval: it would never count, such as one without a subject or of more than seven days.
+        ApprovalRejected: it would never count, such as one without a subject or of more than seven days.
     """
     predicate = ApprovalPredicate(
         action,
@@ -185,81 +185,85 @@ def parse_approval(payload: bytes) -> ApprovalStatement:
     """Return the statement these bytes spell.
 
     Raises:
-        RefusedApproval: `approval.malformed`; too large, no approval statement, or not its one spelling.
+        ApprovalRejected: `approval.malformed`; too large, no approval statement, or not its one spelling.
     """
     if len(payload) > MAX_APPROVAL_BYTES:
-        raise RefusedApproval("malformed", f"statement is {len(payload)} bytes, expected at most {MAX_APPROVAL_BYTES}")
+        raise ApprovalRejected("malformed", f"statement is {len(payload)} bytes, expected at most {MAX_APPROVAL_BYTES}")
     try:
         statement = _DECODER.decode(payload)
         _check(statement)
         spelled = statement.payload
     except (RecursionError, ValueError, OverflowError) as problem:
-        raise RefusedApproval("malformed", f"statement: {reason(problem)}") from None
+        raise ApprovalRejected("malformed", f"statement: {reason(problem)}") from None
     # INVARIANT I126: an approval has one spelling, so that what was read is what was signed.
     if spelled != payload:
-        raise RefusedApproval("malformed", "statement is not in its one spelling, expected RFC 8785 bytes")
+        raise ApprovalRejected("malformed", "statement is not in its one spelling, expected RFC 8785 bytes")
     return statement
 
 
 def check_time(statement: ApprovalStatement, now: Instant) -> None:
-    """Return if the approval holds now, else raise `RefusedApproval`."""
+    """Return if the approval holds now, else raise `ApprovalRejected`."""
     predicate = statement.predicate
     if now < statement.approved_at:
-        raise RefusedApproval("not_yet_valid", f"holds from {predicate.approved_at}")
+        raise ApprovalRejected("not_yet_valid", f"holds from {predicate.approved_at}")
     if now >= statement.expires:
-        raise RefusedApproval("expired", f"expired at {predicate.expires}")
+        raise ApprovalRejected("expired", f"expired at {predicate.expires}")
 
 
-def check_covers(statement: ApprovalStatement, sought: Sought) -> None:
-    """Return if what the statement approves is what is really there, else raise `RefusedApproval` with its own code."""
-    predicate, request = statement.predicate, sought.request
+def check_covers(statement: ApprovalStatement, target: ApprovalTarget) -> None:
+    """Check that the statement approves exactly the measured target.
+
+    Raises:
+        ApprovalRejected: it covers something else; the code says what differs.
+    """
+    predicate, request = statement.predicate, target.request
     if predicate.action != request.action:
-        raise RefusedApproval("other_action", f"approves {quoted(predicate.action)}, not `{request.action}`")
+        raise ApprovalRejected("other_action", f"approves {quoted(predicate.action)}, not `{request.action}`")
     if not _names(predicate.resource, request.resource.ref):
-        raise RefusedApproval("other_resource", f"approves {quoted(predicate.resource)}, not `{request.resource.ref}`")
-    _check_digests(statement, sought)
-    _check_target(predicate, sought)
+        raise ApprovalRejected("other_resource", f"approves {quoted(predicate.resource)}, not `{request.resource.ref}`")
+    _check_digests(statement, target)
+    _check_target(predicate, target)
     # INVARIANT I128: what an approval does not name, exactly or with a limit, it does not cover.
     if "request" not in statement.named:
         for name, value in request.resource.properties.items():
             _check_limit(predicate.limits, name, value)
 
 
-def _check_digests(statement: ApprovalStatement, sought: Sought) -> None:
-    found = {"request": sought.request_digest, **sought.found}
+def _check_digests(statement: ApprovalStatement, target: ApprovalTarget) -> None:
+    found = {"request": target.request_digest, **target.measured_digests}
     # INVARIANT I127: everything an approval names is what was measured, and it names all that must be bound.
     for name, approved in statement.named.items():
         if name not in found:
-            raise RefusedApproval(f"no_{name}", f"approves the {name} `{approved[:12]}`, but none was looked at here")
+            raise ApprovalRejected(f"no_{name}", f"approves the {name} `{approved[:12]}`, but none was looked at here")
         if found[name] != approved:
-            raise RefusedApproval(
+            raise ApprovalRejected(
                 f"other_{name}", f"approves the {name} `{approved[:12]}`, this is `{found[name][:12]}`"
             )
-    for name in sought.demanded:
+    for name in target.required_subjects:
         if name not in statement.named and not (name == "command" and statement.predicate.any_command):
-            raise RefusedApproval(f"no_{name}", f"does not say which {name} it approves")
+            raise ApprovalRejected(f"no_{name}", f"does not say which {name} it approves")
 
 
-def _check_target(predicate: ApprovalPredicate, sought: Sought) -> None:
+def _check_target(predicate: ApprovalPredicate, target: ApprovalTarget) -> None:
     pairs = (
-        ("target ref", predicate.target_ref, sought.target_ref),
-        ("start", predicate.from_id, sought.from_id),
-        ("target", predicate.target_id, sought.target_id),
+        ("target ref", predicate.target_ref, target.target_ref),
+        ("start", predicate.from_id, target.from_id),
+        ("target", predicate.target_id, target.target_id),
     )
     for what, approved, there in pairs:
         if (approved or there) and approved != there:
-            raise RefusedApproval("other_target", f"approves the {what} {quoted(approved)}, this is {quoted(there)}")
+            raise ApprovalRejected("other_target", f"approves the {what} {quoted(approved)}, this is {quoted(there)}")
 
 
 def _check_limit(limits: Mapping[str, Any], name: str, value: Value) -> None:
     if name not in limits:
-        raise RefusedApproval("no_limit", f"says nothing about `{name}`, which the request sets")
+        raise ApprovalRejected("no_limit", f"says nothing about `{name}`, which the request sets")
     limit = limits[name]
     if type(value) is int and type(limit) is int:
         if not 0 <= value <= limit:
-            raise RefusedApproval("over_limit", f"approves `{name}` up to {limit}, this is {value}")
+            raise ApprovalRejected("over_limit", f"approves `{name}` up to {limit}, this is {value}")
     elif type(value) is not type(limit) or value != limit:
-        raise RefusedApproval("other_value", f"approves another `{name}` than the request sets")
+        raise ApprovalRejected("other_value", f"approves another `{name}` than the request sets")
 
 
 def _names(pattern: str, resource: str) -> bool:

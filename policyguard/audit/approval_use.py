@@ -1,7 +1,8 @@
 """Approvals that count once: what a decision uses up, and appending it only if nothing has used that up before.
 
 A quorum with `once: true` is met by approvals that no logged allow has counted yet. The allow itself is the record, so
-it cannot be lost or taken back without the log showing it. Who decides without a log, to explain, asks `considered`.
+it cannot be lost or taken back without the log showing it. `preview_decision` decides
+without adding to the log, for explanations.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from policyguard.model.facts import Facts
 from policyguard.values import Instant
 
 
-class Stated(msgspec.Struct, frozen=True):
+class PendingStatement(msgspec.Struct, frozen=True):
     """A decision, the payload that states it, and the approvals that it uses up: digest to when each was made."""
 
     decision: Decision
@@ -28,7 +29,7 @@ class Stated(msgspec.Struct, frozen=True):
     spends: Mapping[str, Instant]
 
 
-class Spending:
+class ApprovalConsumption:
     """The approvals that decisions about to be logged use up. `used` says of those that are used up already by what."""
 
     def __init__(self, approvals: Mapping[str, Instant]) -> None:
@@ -48,13 +49,13 @@ class Spending:
 
     def _is_unspent(self, store: Store, start: int, stop: int) -> bool:
         # Only what counts once pays for this import, not the start of every hook.
-        from policyguard.audit.approval_use_scan import spent_in
+        from policyguard.audit.approval_use_scan import find_used_approvals
 
-        self.used |= _words(spent_in(store, start, stop, self._approvals))
+        self.used |= _words(find_used_approvals(store, start, stop, self._approvals))
         return not self.used
 
 
-def spending_of(snapshot: Snapshot, decision: Decision) -> dict[str, Instant]:
+def approvals_to_consume(snapshot: Snapshot, decision: Decision) -> dict[str, Instant]:
     """Return the approvals that this decision uses up: all that were given for it, where a quorum counts them once.
 
     Also those that it did not need: who was asked for more approvals than enough has approved one request, not two.
@@ -64,20 +65,20 @@ def spending_of(snapshot: Snapshot, decision: Decision) -> dict[str, Instant]:
     return {each.approval_digest: each.approved_at for each in decision.facts.approvals}
 
 
-def stated_in_turn(facts: Sequence[Facts], state: Callable[[Facts], Stated]) -> list[Stated]:
+def state_sequentially(facts: Sequence[Facts], state: Callable[[Facts], PendingStatement]) -> list[PendingStatement]:
     """Return a statement on each, in order; an approval that one of them uses up counts for none after it."""
     taken: dict[str, str] = {}
-    found: list[Stated] = []
+    found: list[PendingStatement] = []
     for each in facts:
         stated = state(each)
         if not taken.keys().isdisjoint(stated.spends):
-            stated = state(without_used(each, taken))
+            stated = state(drop_used_approvals(each, taken))
         taken |= dict.fromkeys(stated.spends, "another decision made together with this one")
         found.append(stated)
     return found
 
 
-def without_used(facts: Facts, used: Mapping[str, str]) -> Facts:
+def drop_used_approvals(facts: Facts, used: Mapping[str, str]) -> Facts:
     """Return the facts without the approvals that `used` names by digest, and with a line that says what used each."""
     kept = tuple([each for each in facts.approvals if each.approval_digest not in used])
     lines = [
@@ -88,24 +89,24 @@ def without_used(facts: Facts, used: Mapping[str, str]) -> Facts:
     return structs.replace(facts, approvals=kept, unusable=(*lines, *facts.unusable))
 
 
-def considered(snapshot: Snapshot, facts: Facts, now: Instant, store: Store | None) -> Decision:
+def preview_decision(snapshot: Snapshot, facts: Facts, now: Instant, store: Store | None) -> Decision:
     """Return what would be decided, with what is used up by now in this log; nothing is signed or logged.
 
     Raises:
         AuditError: the log cannot be read.
     """
-    from policyguard.audit.approval_use_scan import spent_in
+    from policyguard.audit.approval_use_scan import find_used_approvals
 
     while True:
         decision = snapshot.decide(facts, now)
-        spends = spending_of(snapshot, decision)
+        spends = approvals_to_consume(snapshot, decision)
         if store is None or not spends:
             return decision
         last = store.last()
-        used = spent_in(store, 0, 0 if last is None else last.entry + 1, spends)
+        used = find_used_approvals(store, 0, 0 if last is None else last.entry + 1, spends)
         if not used:
             return decision
-        facts = without_used(facts, _words(used))
+        facts = drop_used_approvals(facts, _words(used))
 
 
 def _words(used: Mapping[str, int]) -> dict[str, str]:

@@ -20,7 +20,7 @@ CLOCK_SLACK_S = 3600
 _PAGE = 256
 
 
-def spent_in(store: Store, start: int, stop: int, approvals: Mapping[str, Instant]) -> dict[str, int]:
+def find_used_approvals(store: Store, start: int, stop: int, approvals: Mapping[str, Instant]) -> dict[str, int]:
     """Return which of these approvals an allow among the entries from `start` to before `stop` has used up.
 
     Args:

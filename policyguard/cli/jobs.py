@@ -18,7 +18,7 @@ from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollecto
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
-from policyguard.evidence.environment_collector import EnvironmentCollector, UncomparedEnvironment
+from policyguard.evidence.environment_collector import EnvironmentCollector, MissingBaselineCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
@@ -58,7 +58,7 @@ def job_collectors(looks: Looks, request: Request, seal: bytes | None = None) ->
     if looks.environment is not None:
         collectors.append(_environment(looks.environment, seal))
     else:
-        collectors.append(UncomparedEnvironment())
+        collectors.append(MissingBaselineCollector())
     if looks.quota is not None:
         file = str(looks.quota.file) if looks.quota.file is not None else None
         collectors.append(QuotaCollector(file=file, command=looks.quota.command))

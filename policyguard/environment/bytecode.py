@@ -25,9 +25,9 @@ from policyguard.environment.compiler_worker import DAMAGED, EQUAL, LOST, NESTED
 from policyguard.environment.compilers import (
     HEADER_BYTES,
     UNREAD,
+    Comparison,
     Progress,
-    Question,
-    answers,
+    compare_all,
     source_digest,
 )
 from policyguard.environment.listing import Listing
@@ -99,11 +99,11 @@ def judge_bytecode(
     if not unknown:
         return Judged(_sorted(found), (), equal)
     with Compiler(interpreter) as compiler:
-        look = _Look(listing, compiler.interpreter, cache)
+        look = _Sorter(listing, compiler.interpreter, cache)
     questions = [question for name in unknown if (question := look.question(name)) is not None]
     for begin in range(0, len(questions), BATCH):
         told = None if progress is None else _from(begin, len(questions), progress)
-        for answer in answers(listing, questions[begin : begin + BATCH], interpreter, told):
+        for answer in compare_all(listing, questions[begin : begin + BATCH], interpreter, told):
             look.take(*answer)
         if cache is not None:
             cache.save()
@@ -125,7 +125,7 @@ def _known(
     return equal, unknown
 
 
-class _Look:
+class _Sorter:
     """Byte code sorted into what counts, what is idle, what is equal, and what is to be compared."""
 
     def __init__(self, listing: Listing, python: Interpreter, cache: FileCache | None) -> None:
@@ -135,7 +135,7 @@ class _Look:
         self.idle: list[str] = []
         self.equal: dict[str, str] = {}
 
-    def question(self, name: str) -> Question | None:
+    def question(self, name: str) -> Comparison | None:
         """Return what is to be compared, or None where that is decided without."""
         try:
             found = self._sorted_out(name)
@@ -151,7 +151,7 @@ class _Look:
             return found
         return None
 
-    def take(self, question: Question, code: int, detail: str) -> None:
+    def take(self, question: Comparison, code: int, detail: str) -> None:
         """Note what the comparison said."""
         if code == EQUAL:
             digest = self.equal[question.name] = self._digest(question.name)
@@ -161,7 +161,7 @@ class _Look:
             other = f"compiled with {self._python.version}, made for {self._version}" if self._is_other_version else ""
             self.findings.append(Finding(question.name, _CODES[code], detail or other))
 
-    def _sorted_out(self, name: str) -> Question | Finding | None:
+    def _sorted_out(self, name: str) -> Comparison | Finding | None:
         """Return the question, or why it counts without one, or None for what Python never loads."""
         question = _question(name, self._python.tag)
         head = _head(self._listing.path(name))
@@ -206,11 +206,11 @@ class _Look:
     def _digest(self, name: str) -> str:
         return self._listing.bytecode[name]
 
-    def _made_of(self, question: Question) -> str:
+    def _made_of(self, question: Comparison) -> str:
         return f"{source_digest(self._listing, question.source)} {question.level} {self._python.name}"
 
 
-def _question(name: str, tag: str) -> Question | None:
+def _question(name: str, tag: str) -> Comparison | None:
     """Return the source and the level of optimisation that this interpreter loads such a name for, if it does.
 
     name = folder "__pycache__/" module "." tag [ ".opt-" level ] ".pyc"          ; level = 1*DIGIT, not 0
@@ -220,7 +220,7 @@ def _question(name: str, tag: str) -> Question | None:
     if match is None:
         return None
     # The compiler knows two levels; `python -OOO` loads `opt-3`, and compiles as for two.
-    return Question(name, f"{folder}{match[1]}.py", min(int(match[2] or 0), 2))
+    return Comparison(name, f"{folder}{match[1]}.py", min(int(match[2] or 0), 2))
 
 
 def _sources(name: str) -> Iterator[str]:

@@ -42,11 +42,11 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
     while head := questions.read(QUESTION.size):
         level, path, source, bytecode = QUESTION.unpack(head)
         where = questions.read(path).decode("utf-8", "surrogateescape")
-        code, detail = judge(questions.read(source), where, level, questions.read(bytecode))
+        code, detail = compare(questions.read(source), where, level, questions.read(bytecode))
         _say(answers, code, detail)
 
 
-def judge(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
+def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
     """Return whether this interpreter makes this byte code of this source, at this level of optimisation."""
     try:
         # Held by a name, as importlib does: what only the writer holds is written otherwise, and compared the long way.

@@ -26,7 +26,7 @@ MAX_LOST = 8
 """After so many files in a row that ended or stopped the compiler, the rest counts as not compared."""
 
 UNREAD = 7
-"""Beside the answers of a compiler: there was nothing to ask."""
+"""Result of a comparison whose source or byte code cannot be read; the compiler is not asked."""
 
 _WORTH_A_PROCESS = 16
 """So many comparisons take about as long as starting one more compiler."""
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 """Told how many of how many comparisons are done."""
 
 
-class Question(msgspec.Struct, frozen=True):
+class Comparison(msgspec.Struct, frozen=True):
     """Byte code that Python loads, the source it says to be made of, and the level of optimisation."""
 
     name: str
@@ -43,11 +43,11 @@ class Question(msgspec.Struct, frozen=True):
     level: int
 
 
-def answers(
-    listing: Listing, questions: Sequence[Question], interpreter: str | None, progress: Progress | None
-) -> list[tuple[Question, int, str]]:
+def compare_all(
+    listing: Listing, questions: Sequence[Comparison], interpreter: str | None, progress: Progress | None
+) -> list[tuple[Comparison, int, str]]:
     """Return the answer to each question; as many compilers as there are cores, each asked by one thread."""
-    waiting, found, lock = iter(questions), list[tuple[Question, int, str]](), threading.Lock()
+    waiting, found, lock = iter(questions), list[tuple[Comparison, int, str]](), threading.Lock()
 
     def work() -> None:
         with Compiler(interpreter) as compiler:
@@ -70,7 +70,7 @@ def answers(
     return found
 
 
-def _compare(listing: Listing, question: Question, compiler: Compiler) -> tuple[int, str]:
+def _compare(listing: Listing, question: Comparison, compiler: Compiler) -> tuple[int, str]:
     """Return whether the byte code and the source that were listed, and no others, are equal."""
     path = listing.path(question.source)
     try:

@@ -28,7 +28,7 @@ REVIEW_ACTION, RESOURCE_TYPE, CONCERNED = "breakglass:review", "breakglass", "re
 _OBLIGATION = re.compile(r"review\.within_([1-9][0-9]{0,3})h")
 
 
-class Use(msgspec.Struct, frozen=True, kw_only=True):
+class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
     """One use of break-glass: its entry in the log, who used and who acknowledged it, and who reviewed it, if any."""
 
     entry: int
@@ -47,13 +47,13 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
         return self.review_entry is None and now > self.due_at
 
 
-def uses_of(store: SqliteStore) -> list[Use]:
+def list_uses(store: SqliteStore) -> list[BreakGlassUse]:
     """Return every use of break-glass, oldest first, each with its first review.
 
     Raises:
         AuditError: an entry is no decision; `audit verify` says more.
     """
-    found: dict[str, Use] = {}
+    found: dict[str, BreakGlassUse] = {}
     for entry, predicate in _decisions(store):
         if not predicate.allowed:
             continue
@@ -64,7 +64,7 @@ def uses_of(store: SqliteStore) -> list[Use]:
             )
         elif (within_s := _within_s(predicate)) is not None:
             used_at = parse_instant(predicate.issued_at)
-            found[predicate.decision_id] = Use(
+            found[predicate.decision_id] = BreakGlassUse(
                 entry=entry,
                 decision_id=predicate.decision_id,
                 requester=predicate.requester,
@@ -94,7 +94,7 @@ class ReviewCollector:
             EvidenceError: the log holds no such use.
         """
         with SqliteStore.open(self._log, read_only=True) as store:
-            uses = {use.decision_id: use for use in uses_of(store)}
+            uses = {use.decision_id: use for use in list_uses(store)}
         use = uses.get(request.resource.id)
         if use is None:
             raise EvidenceError(f"the log holds no use of break-glass with the decision id `{request.resource.id}`")

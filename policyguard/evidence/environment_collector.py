@@ -94,7 +94,7 @@ def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-class UncomparedEnvironment:
+class MissingBaselineCollector:
     """Supplies `resource.environment_baseline` as false: the operator's configuration names none.
 
     It stands in the place of `EnvironmentCollector`, which supplies true if and only if it compared.

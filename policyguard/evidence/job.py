@@ -23,7 +23,7 @@ DOORS, FILES = "resource.env_doors", "resource.files"
 MAX_FILES = 1_000
 """More named files than this are no job file but a data set."""
 
-ENVIRONMENT_DOORS: Mapping[str, str] = {
+INJECTION_VARIABLES: Mapping[str, str] = {
     "BASH_ENV": "a file that every non-interactive bash runs first",
     "BASH_FUNC_": "a function that replaces a command in every bash below (prefix)",
     "ENV": "a file that an interactive POSIX shell runs first",
@@ -89,18 +89,18 @@ class JobCollector:
         return Collected(entries=entries, missing=missing)
 
 
-def environment_doors(environment: Mapping[str, str], argv: Sequence[str] = ()) -> dict[str, str]:
-    """Return the variables of `ENVIRONMENT_DOORS` that are set and not empty, with their values shown as text.
+def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()) -> dict[str, str]:
+    """Return the variables of `INJECTION_VARIABLES` that are set and not empty, with their values shown as text.
 
     An argument such as `LD_PRELOAD=x.so` counts as one that is set: `env` and many launchers take it so.
     """
     assigned = dict(argument.split("=", 1) for argument in argv if "=" in argument)
-    prefixes = tuple(name for name in ENVIRONMENT_DOORS if name.endswith("_"))
+    prefixes = tuple(name for name in INJECTION_VARIABLES if name.endswith("_"))
     return {
         shown(name): shown(value)
         for name, value in (*environment.items(), *assigned.items())
         # INVARIANT I87: every known door that is set is seen; an empty one opens nothing.
-        if value and (name in ENVIRONMENT_DOORS or name.startswith(prefixes))
+        if value and (name in INJECTION_VARIABLES or name.startswith(prefixes))
     }
 
 
@@ -159,7 +159,7 @@ def _executable(inputs: JobInputs) -> Value:
 
 
 def _doors(inputs: JobInputs) -> Value:
-    return FrozenMap(environment_doors(inputs.environment, inputs.argv))
+    return FrozenMap(injection_variables(inputs.environment, inputs.argv))
 
 
 def _files(inputs: JobInputs) -> Value:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from policyguard.evidence.job import environment_doors
+from policyguard.evidence.job import injection_variables
 
 MAX_FILE_BYTES = 4 << 20
 """More environment or mappings than this no process has for honest reasons; the rest is not read."""
@@ -107,7 +107,7 @@ def process(pid: int) -> Process | None:
         executable,
         int(status.get(b"TracerPid", b"0")),
         tuple(_mapped(pid, maps)),
-        environment_doors(environment),
+        injection_variables(environment),
     )
 
 

@@ -20,7 +20,7 @@ from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
 from policyguard.fs.safe_open import shown
 from policyguard.git.directory import GitDir, config_text, find_gitdir
 from policyguard.git.objects import config_values
-from policyguard.git.refs import head, history_doors
+from policyguard.git.refs import head, history_overrides
 from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -107,7 +107,7 @@ def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple
     tree, found = compare(git, commit, owners, deadline)
     if head(git)[0] != commit:
         raise EvidenceError(f"`{shown(git.root)}`: HEAD moved while the working tree was compared")
-    members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(found), "history": history_doors(git)}
+    members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(found), "history": history_overrides(git)}
     # INVARIANT I94: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.
     members["dirty"] = bool(found.changed or found.untracked)
     remote = _remote(git)

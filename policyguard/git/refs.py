@@ -100,7 +100,7 @@ def in_reftable(git: GitDir) -> bool:
     return is_there
 
 
-def history_doors(git: GitDir) -> tuple[str, ...]:
+def history_overrides(git: GitDir) -> tuple[str, ...]:
     """Return by which means this repository could show another history than its commits tell, sorted.
 
     `shallow` (old commits are missing), `grafts` and `replace_refs` (others are shown instead), `alternates` (objects

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from policyguard.attest.approval import NAMESPACE, ApprovalStatement, Sought, approval_statement
+from policyguard.attest.approval import NAMESPACE, ApprovalStatement, ApprovalTarget, approval_statement
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.decide.snapshot import Snapshot
-from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles, job_sought
+from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles, job_target
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.repository import code_record
 from policyguard.model.decision import Decision
@@ -124,15 +124,15 @@ class Lab:
         return self.pinning(**{name: path})
 
     @property
-    def sought(self) -> Sought:
+    def target(self) -> ApprovalTarget:
         record = code_record(str(self.root), {self.root.stat().st_uid}, time.monotonic() + 5)
-        return job_sought(self.request, self.inputs, record, str(self.root))
+        return job_target(self.request, self.inputs, record, str(self.root))
 
     def statement(self, who: str = "carol", **changes: object) -> ApprovalStatement:
         """Return what a lead would sign for this very request; `changes` replace parts of it."""
-        sought = self.sought
+        target = self.target
         parts: dict[str, object] = {
-            "subjects": {**sought.found, "request": sought.request_digest},
+            "subjects": {**target.measured_digests, "request": target.request_digest},
             "action": "job:submit",
             "resource": "job:team/vision/run-19",
             "approver": f"user:{who}",

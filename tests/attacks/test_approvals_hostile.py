@@ -53,21 +53,21 @@ def _grown(lab: Lab) -> Lab:
 
 
 def _grown_over_limit(lab: Lab) -> Lab:
-    tree = {name: lab.sought.found[name] for name in ("tree", "command")}
+    tree = {name: lab.target.measured_digests[name] for name in ("tree", "command")}
     lab.put("dan", subjects=tree, limits={"gpus": 512})
     lab.put("carol", subjects=tree, limits={"gpus": 8})
     return lab.asking(gpus=512)
 
 
 def _unnamed_property(lab: Lab) -> Lab:
-    tree = {name: lab.sought.found[name] for name in ("tree", "command")}
+    tree = {name: lab.target.measured_digests[name] for name in ("tree", "command")}
     lab.put("dan", subjects=tree, limits={"gpus": 512, "queue": "prod"})
     lab.put("carol", subjects=tree, limits={"gpus": 512})
     return lab.asking(gpus=512, queue="prod")
 
 
 def _other_value(lab: Lab) -> Lab:
-    tree = {name: lab.sought.found[name] for name in ("tree", "command")}
+    tree = {name: lab.target.measured_digests[name] for name in ("tree", "command")}
     lab.put("dan", subjects=tree, limits={"gpus": 512, "queue": "prod"})
     lab.put("carol", subjects=tree, limits={"gpus": 512, "queue": "test"})
     return lab.asking(gpus=512, queue="prod")
@@ -89,7 +89,7 @@ def _other_command(lab: Lab) -> Lab:
 
 def _without(name: str) -> Attack:
     def attack(lab: Lab) -> None:
-        subjects = {**lab.sought.found, "request": lab.sought.request_digest}
+        subjects = {**lab.target.measured_digests, "request": lab.target.request_digest}
         del subjects[name]
         lab.put("carol", subjects=subjects)
 
@@ -97,7 +97,7 @@ def _without(name: str) -> Attack:
 
 
 def _too_many_subjects(lab: Lab) -> None:
-    subjects = {**lab.sought.found, "request": lab.sought.request_digest, "checkpoint": "0" * 64}
+    subjects = {**lab.target.measured_digests, "request": lab.target.request_digest, "checkpoint": "0" * 64}
     lab.put("carol", subjects=subjects)
 
 
@@ -273,15 +273,15 @@ TWINS: dict[str, Attack] = {
     "with an SSH signature": _put(),
     "in an envelope": _envelope_of("carol"),
     "up to 512 GPUs, when 512 are asked for": lambda lab: (
-        lab.put("dan", subjects=dict(lab.sought.found), limits={"gpus": 512})
-        and lab.put("carol", subjects=dict(lab.sought.found), limits={"gpus": 512})
+        lab.put("dan", subjects=dict(lab.target.measured_digests), limits={"gpus": 512})
+        and lab.put("carol", subjects=dict(lab.target.measured_digests), limits={"gpus": 512})
         and lab.asking(gpus=512)
     ),
     "for a pattern of resources": lambda lab: lab.put(
-        "carol", subjects=dict(lab.sought.found), limits={"gpus": 256}, resource="job:team/vision/**"
+        "carol", subjects=dict(lab.target.measured_digests), limits={"gpus": 256}, resource="job:team/vision/**"
     ),
     "for whatever command": lambda lab: lab.put(
-        "carol", subjects={"tree": lab.sought.found["tree"]}, limits={"gpus": 256}, any_command=True
+        "carol", subjects={"tree": lab.target.measured_digests["tree"]}, limits={"gpus": 256}, any_command=True
     ),
     "that expires in a moment": _put(approved_at=NOW - 2 * HOUR, expires=NOW + 1000),
     "that begins now": _put(approved_at=NOW, expires=NOW + HOUR),

@@ -16,7 +16,7 @@ from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.push.updates import PushReader, RefUpdate
 from policyguard.git.directory import GitDir, bare_gitdir, find_gitdir
-from policyguard.git.refs import all_refs, head, head_content, history_doors, ref_id
+from policyguard.git.refs import all_refs, head, head_content, history_overrides, ref_id
 from policyguard.git.reftable import records, stacked_refs
 
 DATA = Path(__file__).parents[1] / "data" / "reftable"
@@ -51,7 +51,7 @@ def test_a_reftable_is_read_as_git_reads_it(name: str, tmp_path: Path) -> None:
     assert head(git) == (expected["refs/heads/main"], "main")
     assert head_content(git) == b"ref: refs/heads/main"
     assert ref_id(git, b"refs/heads/b") is None
-    assert history_doors(git) == ()
+    assert history_overrides(git) == ()
 
 
 def test_a_push_to_a_reftable_repository_is_judged(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ def test_a_push_to_a_reftable_repository_is_judged(tmp_path: Path) -> None:
     assert (seen.change, seen.commits) == ("update", 1)
     assert reader.current("refs/heads/a") == old
     Path(git.shared, "packed-refs").write_text(f"{old} refs/heads/a\n")
-    assert not reader.survives("refs/heads/a", old)
+    assert not reader.stays_packed_after_delete("refs/heads/a", old)
 
 
 def test_a_replacement_in_a_reftable_is_seen(tmp_path: Path) -> None:
     """A record of `refs/replace/...` closes the repository as a file would."""
     git = unpacked("stack", tmp_path)
     add(git, b"refs/replace/" + b"a" * 40, bytes(20))
-    assert history_doors(git) == ("replace_refs",)
+    assert history_overrides(git) == ("replace_refs",)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_references_have_one_storage(configured: str, folder: bool, is_read: boo
     if is_read:
         all_refs(git)
     else:
-        for look in (all_refs, head, history_doors):
+        for look in (all_refs, head, history_overrides):
             with pytest.raises(EvidenceError, match=r"refStorage is .* reftable"):
                 look(git)
 

@@ -9,7 +9,7 @@ import pytest
 
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen, parse_updates
+from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate, parse_updates
 from tests.attacks.git_lab import git
 
 ZEROS = "0" * 40
@@ -36,7 +36,7 @@ def commit(root: Path, name: str | bytes, text: str = "x") -> str:
     return git(root, "rev-parse", "HEAD")
 
 
-def seen(root: Path, old: str | None, new: str | None, ref: str = MAIN, **environment: str) -> Seen:
+def seen(root: Path, old: str | None, new: str | None, ref: str = MAIN, **environment: str) -> MeasuredUpdate:
     reader = PushReader(str(root), environment, {os.geteuid(), 0}, Signers(()))
     (found,) = reader.measure((RefUpdate(old=old, new=new, ref=ref),))
     return found

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.attest.approval import NAMESPACE, Sought, approval_statement
+from policyguard.attest.approval import NAMESPACE, ApprovalTarget, approval_statement
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import SshKey, sign
 from policyguard.model.request import Request
@@ -49,7 +49,7 @@ class Given:
         )
         made = (time.time_ns() // NANOSECONDS_PER_S + self.made_s) * NANOSECONDS_PER_S
         payload = approval_statement(
-            subjects={"request": Sought(request=request).request_digest},
+            subjects={"request": ApprovalTarget(request=request).request_digest},
             action=request.action,
             resource=request.resource.ref,
             approver=self.account,
@@ -190,7 +190,7 @@ def test_work_is_not_approved_by_its_request_alone(asked: CliLab) -> None:
     )
     made = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     payload = approval_statement(
-        subjects={"request": Sought(request=request).request_digest},
+        subjects={"request": ApprovalTarget(request=request).request_digest},
         action=request.action,
         resource=request.resource.ref,
         approver="user:omar",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.attest.approval import NAMESPACE, Sought, approval_statement
+from policyguard.attest.approval import NAMESPACE, ApprovalTarget, approval_statement
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import sign
 from policyguard.cli.verbs.init_ import lay_down
@@ -49,7 +49,7 @@ def guard(home: Path) -> Guard:
 def acknowledge(home: Path, who: str, request: Request = REQUEST, *, account: str = "") -> None:
     now = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     statement = approval_statement(
-        subjects={"request": Sought(request=request).request_digest},
+        subjects={"request": ApprovalTarget(request=request).request_digest},
         action=request.action,
         resource=request.resource.ref,
         approver=account or f"user:{who}",

@@ -145,7 +145,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("source", "code"), REFUSED.values(), ids=list(REFUSED))
 def test_what_nobody_known_signed_is_not_taken_in(source: str, code: str, logged: CliLab) -> None:
-    """I200: an entry stays for ever, so that it is vouched for first; the log is as it was."""
+    """I200: an entry stays for ever, so that it is authenticate for first; the log is as it was."""
     if source == "text":
         logged.path("text").write_text("yes\n")
         ended = logged.here("approve", "--add", "text")

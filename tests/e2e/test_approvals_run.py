@@ -106,7 +106,7 @@ def approve_another_command(lab: RunLab) -> None:
 
 
 def approve_a_smaller_job(lab: RunLab) -> None:
-    subjects = lab.lab.sought.found
+    subjects = lab.lab.target.measured_digests
     lab.put("dan", subjects=subjects, limits={"gpus": 128})
 
 
@@ -175,7 +175,7 @@ def test_a_quorum_of_the_request_makes_no_difference_to_a_launcher(running: RunL
     """I202: whatever the quorum says, a launcher starts a command, so that tree and command must be approved."""
     policies = running.home / "policies" / "lab.yaml"
     policies.write_text(policies.read_text().replace("maxAge: 48h", "maxAge: 48h, of: request"))
-    digest = running.lab.sought.request_digest
+    digest = running.lab.target.request_digest
     running.put("dan", subjects={"request": digest})
     running.put("carol", subjects={"request": digest})
     ended = running.run()
@@ -200,8 +200,8 @@ def test_a_hook_that_looks_reads_approvals_of_the_tree(running: RunLab) -> None:
     answer, code = hook()
     assert code == 77
     assert b"approval.no_command" in answer
-    sought = running.lab.sought
-    subjects = {"tree": sought.found["tree"], "request": sought.request_digest}
+    target = running.lab.target
+    subjects = {"tree": target.measured_digests["tree"], "request": target.request_digest}
     for who in ("carol", "dan"):
         running.put(who, subjects=subjects)
     assert hook()[1] == 77

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.attest.approval import NAMESPACE, Sought, approval_statement
+from policyguard.attest.approval import NAMESPACE, ApprovalTarget, approval_statement
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import sign
@@ -21,7 +21,7 @@ from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.verbs.init_ import lay_down
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewFiles
-from policyguard.evidence.breakglass import uses_of
+from policyguard.evidence.breakglass import list_uses
 from policyguard.evidence.collector import Collector
 from policyguard.evidence.platform import ChannelCollector
 from policyguard.guard import Guard
@@ -79,7 +79,7 @@ class House:
     def acknowledge(self, who: str, request: Request, *, account: str = "", at: Instant | None = None) -> None:
         at = at or whole_seconds()
         statement = approval_statement(
-            subjects={"request": Sought(request=request).request_digest},
+            subjects={"request": ApprovalTarget(request=request).request_digest},
             action=request.action,
             resource=request.resource.ref,
             approver=account or f"user:{who}",
@@ -179,7 +179,7 @@ def test_a_use_that_nobody_reviewed_in_a_day_is_overdue(house: House) -> None:
     house.decide(asked(), now=yesterday)
     assert "OVERDUE" in house.audit("open-reviews", code=1)
     with SqliteStore.open(house.folder / "audit.db", read_only=True) as store:
-        (use,) = uses_of(store)
+        (use,) = list_uses(store)
     assert use.is_overdue(yesterday + 25 * HOUR)
     assert not use.is_overdue(yesterday + 24 * HOUR)
 

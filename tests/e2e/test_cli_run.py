@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.job import ENVIRONMENT_DOORS
+from policyguard.evidence.job import INJECTION_VARIABLES
 from tests.attacks.git_lab import git
 from tests.e2e.cli_lab import ROOT, CliLab, Ended
 
@@ -198,7 +198,7 @@ def test_hostile_git_variables_change_nothing(job: JobLab) -> None:
 @pytest.mark.parametrize("door", ["LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "PYTHON_EXEC"])
 def test_doors_in_the_environment_are_denied(door: str, job: JobLab) -> None:
     """A variable that runs other code before the job's own is a denial that names it."""
-    assert door in ENVIRONMENT_DOORS
+    assert door in INJECTION_VARIABLES
     ended = job.run(variables={door: "/nonexistent"})
     job.denied(ended, "env.open_door")
     assert door in ended.err

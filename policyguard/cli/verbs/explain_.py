@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from policyguard.audit.approval_use import considered
+from policyguard.audit.approval_use import preview_decision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.jobs import review_files
 from policyguard.cli.options import (
@@ -74,4 +74,4 @@ def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
     if log is None or not snapshot.spends(decision) or not log.exists():
         return decision
     with SqliteStore.open(log, read_only=True) as store:
-        return considered(snapshot, facts, now, store)
+        return preview_decision(snapshot, facts, now, store)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, Sought, approval_statement
+from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, ApprovalTarget, approval_statement
 from policyguard.attest.dsse import sign
 from policyguard.audit.receipt import SignedDecision
 from policyguard.cli.jobs import review_files
@@ -15,7 +15,7 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.demo.incident.lab import Lab
 from policyguard.demo.incident.story import Story
 from policyguard.evidence.approvals.collectors import RequestReviewCollector
-from policyguard.evidence.breakglass import REVIEW_ACTION, ReviewCollector, uses_of
+from policyguard.evidence.breakglass import REVIEW_ACTION, ReviewCollector, list_uses
 from policyguard.evidence.collector import Collector
 from policyguard.evidence.platform import ChannelCollector
 from policyguard.model.request import Request
@@ -36,7 +36,7 @@ def break_glass(lab: Lab, story: Story) -> None:
     _acknowledge(lab, "ines", request)
     signed = _decide(lab, request)
     story.allowed("allowed for an hour at most, and to be reviewed", signed, "breakglass.used", "review.within_24h")
-    (use,) = uses_of(lab.store)
+    (use,) = list_uses(lab.store)
     story.fact("until then it stands open", f"entry {use.entry}, due a day later", use.review_entry is None, use.entry)
     for who in ("ines", "ivan"):
         decision = _review(lab, who, use.decision_id)
@@ -44,7 +44,7 @@ def break_glass(lab: Lab, story: Story) -> None:
             f"{who} cannot call it reviewed", decision, *(["sod.reviewer_is_concerned"] if who == "ines" else [])
         )
     story.allowed("a keeper of the policies can", _review(lab, "sam", use.decision_id), "breakglass.reviewed")
-    story.fact("nothing is open any more", "reviewed by user:sam", uses_of(lab.store)[0].reviewed_by == "user:sam")
+    story.fact("nothing is open any more", "reviewed by user:sam", list_uses(lab.store)[0].reviewed_by == "user:sam")
 
 
 def _decide(lab: Lab, request: Request) -> SignedDecision:
@@ -68,7 +68,7 @@ def _review(lab: Lab, who: str, decision_id: str) -> SignedDecision:
 def _acknowledge(lab: Lab, who: str, request: Request, *, account: str = "") -> None:
     now = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     statement = approval_statement(
-        subjects={"request": Sought(request=request).request_digest},
+        subjects={"request": ApprovalTarget(request=request).request_digest},
         action=request.action,
         resource=request.resource.ref,
         approver=account or f"user:{who}",

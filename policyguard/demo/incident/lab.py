@@ -35,7 +35,7 @@ from policyguard.environment.bytecode import judge_bytecode
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.approvals.collectors import job_sought
+from policyguard.evidence.approvals.collectors import job_target
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.platform import ChannelCollector
 from policyguard.evidence.repository import code_record
@@ -230,8 +230,10 @@ class Lab:
         """Put an approval of this job into the folder, signed by `who`, or by somebody else in that name."""
         owners = {os.geteuid(), 0}
         record = code_record(str(self.code), owners, time.monotonic() + 15)
-        sought = job_sought(request, inputs, record, find_gitdir(str(self.code), owners).root)
-        subjects = dict(sought.found) if limits else {**sought.found, "request": sought.request_digest}
+        target = job_target(request, inputs, record, find_gitdir(str(self.code), owners).root)
+        subjects = (
+            dict(target.measured_digests) if limits else {**target.measured_digests, "request": target.request_digest}
+        )
         now = time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S
         statement = approval_statement(
             subjects=subjects,

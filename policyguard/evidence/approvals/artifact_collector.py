@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from policyguard.attest.approval import Sought
+from policyguard.attest.approval import ApprovalTarget
 from policyguard.attest.manifest_statement import root_digest
 from policyguard.errors import EvidenceError, PolicyGuardError
 from policyguard.evidence.approvals.collectors import UNCONFIGURED, ReviewFiles, load_signers, runner_account
@@ -48,8 +48,10 @@ class ArtifactReviewCollector:
         except PolicyGuardError as problem:
             # INVARIANT I248: an artifact that cannot be measured is approved by nobody.
             return Collected(unusable=(f"approval.unreadable: {problem}",))
-        sought = Sought(request=request, found={self._subject: digest}, demanded=(self._subject,))
-        examined = examine(self._files.presented(), signers, sought, now)
+        target = ApprovalTarget(
+            request=request, measured_digests={self._subject: digest}, required_subjects=(self._subject,)
+        )
+        examined = examine(self._files.submitted(), signers, target, now)
         contributors = (request.subject.ref, *runner_account(self._uid, signers))
         lines = examined.lines if self._files.keeps_approvals else (UNCONFIGURED,)
         return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from policyguard.attest.approval import Sought, command_digest
+from policyguard.attest.approval import ApprovalTarget, command_digest
 from policyguard.attest.signers import MAX_SIGNERS_BYTES, Signers, parse_allowed_signers, parse_revoked
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.approvals.from_git_notes import note_approvals
 from policyguard.evidence.approvals.from_log import logged_approvals
-from policyguard.evidence.approvals.verify import Presented, Refusal, examine, folder_approvals
+from policyguard.evidence.approvals.verify import RejectedApproval, SubmittedApproval, examine, folder_approvals
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.contributors import contributors_of
 from policyguard.evidence.identity import account_name
@@ -58,7 +58,7 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
         """Whether there is a place where approvals would be."""
         return self.approvals is not None or self.approval_log is not None
 
-    def presented(self) -> Iterator[Presented | Refusal]:
+    def submitted(self) -> Iterator[SubmittedApproval | RejectedApproval]:
         """Yield the approvals in the folder and in the log, those of the two that there are."""
         if self.approvals is not None:
             yield from folder_approvals(str(self.approvals))
@@ -112,12 +112,12 @@ class ReviewedRepositoryCollector:
         accepted = accepted_ids(self._files.accepted)
         git = find_gitdir(inputs.directory, self._owners)
         commit = str(record["commit"])
-        sought = job_sought(request, inputs, record, git.root)
+        target = job_target(request, inputs, record, git.root)
         with open_objects(git, commit, deadline) as reader:
             contributors, problems = self._contributors(reader, commit, signers, accepted, deadline)
-            presented = list(self._files.presented())
-            presented += note_approvals(git, reader, (commit, str(record["tree"])))
-        examined = examine(presented, signers, sought, now)
+            submitted = list(self._files.submitted())
+            submitted += note_approvals(git, reader, (commit, str(record["tree"])))
+        examined = examine(submitted, signers, target, now)
         lines = (*problems, *examined.lines)
         return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
 
@@ -158,13 +158,13 @@ class RequestReviewCollector:
         except PolicyGuardError as problem:
             # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
             return Collected(unusable=(f"approval.unreadable: {problem}",))
-        examined = examine(self._files.presented(), signers, Sought(request=request), now)
+        examined = examine(self._files.submitted(), signers, ApprovalTarget(request=request), now)
         contributors = (request.subject.ref, *runner_account(self._uid, signers))
         lines = examined.lines if self._files.keeps_approvals else (UNCONFIGURED,)
         return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
 
 
-def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> Sought:
+def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> ApprovalTarget:
     """Return what an approval of this job has to name: the tree that was measured, and the command.
 
     Where nobody knows the command, as in a hook, an approval counts that is for any command.
@@ -175,7 +175,7 @@ def job_sought(request: Request, inputs: JobInputs, record: Mapping[str, object]
         argv = tuple(shown(word) for word in inputs.argv)
         found["command"] = command_digest(argv, shown(directory), tuple(shown(name) for name in inputs.files))
     # INVARIANT I202: what is looked at as work is approved by tree and command, whatever its quorum is `of`.
-    return Sought(request=request, found=found, demanded=("command", "tree"))
+    return ApprovalTarget(request=request, measured_digests=found, required_subjects=("command", "tree"))
 
 
 def runner_account(uid: int, signers: Signers) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import msgspec
 
 from policyguard.attest.keys import decode_base64, encode_base64
 from policyguard.errors import EvidenceError
-from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, Presented, Refusal
+from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, RejectedApproval, SubmittedApproval
 from policyguard.git.directory import GitDir
 from policyguard.git.objects import Entry, ObjectReader, parse_tree, tree_of
 from policyguard.git.refs import ref_id
@@ -36,43 +36,45 @@ def note_line(payload: bytes, signature: bytes) -> bytes:
     return msgspec.json.encode(_Line(encode_base64(payload).decode(), signature.decode()))
 
 
-def note_approvals(git: GitDir, reader: ObjectReader, oids: Sequence[str]) -> Iterator[Presented | Refusal]:
+def note_approvals(
+    git: GitDir, reader: ObjectReader, oids: Sequence[str]
+) -> Iterator[SubmittedApproval | RejectedApproval]:
     """Yield the approvals in the notes on these objects; what cannot be read is yielded as a refusal."""
     try:
         tip = ref_id(git, NOTES_REF)
     except EvidenceError as problem:
-        yield Refusal(NOTES_REF.decode(), "approval.unreadable", str(problem))
+        yield RejectedApproval(NOTES_REF.decode(), "approval.unreadable", str(problem))
         return
     for oid in dict.fromkeys(oids) if tip is not None else ():
         source = f"{NOTES_REF.decode()}:{oid[:12]}"
         try:
             note = _note(reader, str(tip), oid)
         except EvidenceError as problem:
-            yield Refusal(source, "approval.unreadable", str(problem))
+            yield RejectedApproval(source, "approval.unreadable", str(problem))
             continue
         yield from _lines(source, note)
 
 
-def _lines(source: str, note: bytes) -> Iterator[Presented | Refusal]:
+def _lines(source: str, note: bytes) -> Iterator[SubmittedApproval | RejectedApproval]:
     lines = [line for line in note.split(b"\n") if line.strip()]
     for number, line in enumerate(lines[:MAX_LINES], 1):
         yield presented_line(f"{source}#{number}", line)
     if len(lines) > MAX_LINES:
-        yield Refusal(source, "approval.too_many", f"holds {len(lines)} lines, expected at most {MAX_LINES}")
+        yield RejectedApproval(source, "approval.too_many", f"holds {len(lines)} lines, expected at most {MAX_LINES}")
 
 
-def presented_line(source: str, line: bytes) -> Presented | Refusal:
+def presented_line(source: str, line: bytes) -> SubmittedApproval | RejectedApproval:
     """Return the approval that one line holds, or why it holds none."""
     if b'"payloadType"' in line:
-        return Presented(source, line)
+        return SubmittedApproval(source, line)
     try:
         pair = msgspec.json.decode(line, type=_Line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Refusal(source, "approval.malformed", "is neither an envelope nor a payload with its signature")
+        return RejectedApproval(source, "approval.malformed", "is neither an envelope nor a payload with its signature")
     payload = decode_base64(pair.payload.encode("ascii", "replace"))
     if payload is None or len(payload) > MAX_FILE_BYTES:
-        return Refusal(source, "approval.malformed", "has a payload that is not canonical base64, or too long")
-    return Presented(source, payload, pair.signature.encode("utf-8", "replace"))
+        return RejectedApproval(source, "approval.malformed", "has a payload that is not canonical base64, or too long")
+    return SubmittedApproval(source, payload, pair.signature.encode("utf-8", "replace"))
 
 
 def _note(reader: ObjectReader, tip: str, oid: str) -> bytes:

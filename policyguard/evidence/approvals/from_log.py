@@ -13,30 +13,30 @@ from policyguard.audit.approvals import approval_leaves, approval_line
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
 from policyguard.evidence.approvals.from_git_notes import note_line, presented_line
-from policyguard.evidence.approvals.verify import Presented, Refusal
+from policyguard.evidence.approvals.verify import RejectedApproval, SubmittedApproval
 from policyguard.fs.safe_open import shown
 
 
-def logged_approvals(path: str | os.PathLike[str]) -> Iterator[Presented | Refusal]:
+def logged_approvals(path: str | os.PathLike[str]) -> Iterator[SubmittedApproval | RejectedApproval]:
     """Yield the approvals in this log; what cannot be read is yielded as a refusal."""
     try:
         with SqliteStore.open(path, read_only=True) as store:
             for entry, leaf in approval_leaves(store):
                 yield _presented(entry, leaf)
     except AuditError as problem:
-        yield Refusal(shown(os.fspath(path)), "approval.unreadable", str(problem))
+        yield RejectedApproval(shown(os.fspath(path)), "approval.unreadable", str(problem))
 
 
-def line_of(presented: Presented) -> bytes:
+def line_of(submitted: SubmittedApproval) -> bytes:
     """Return the line that holds this approval in a log or a note."""
-    if presented.signature is None:
-        return presented.content.removesuffix(b"\n")
-    return note_line(presented.content, presented.signature)
+    if submitted.signature is None:
+        return submitted.content.removesuffix(b"\n")
+    return note_line(submitted.content, submitted.signature)
 
 
-def _presented(entry: int, leaf: bytes) -> Presented | Refusal:
+def _presented(entry: int, leaf: bytes) -> SubmittedApproval | RejectedApproval:
     try:
         line = approval_line(leaf, entry)
     except AuditError as problem:
-        return Refusal(f"log entry {entry}", "approval.malformed", str(problem))
+        return RejectedApproval(f"log entry {entry}", "approval.malformed", str(problem))
     return presented_line(f"log entry {entry}", line)

@@ -16,9 +16,9 @@ import msgspec
 from policyguard.attest.approval import (
     APPROVAL_PAYLOAD_TYPE,
     NAMESPACE,
+    ApprovalRejected,
     ApprovalStatement,
-    RefusedApproval,
-    Sought,
+    ApprovalTarget,
     check_covers,
     check_time,
     parse_approval,
@@ -42,7 +42,7 @@ MOST_LINES = 4
 _ELSEWHERE = ("approval.other_action", "approval.other_resource")
 
 
-class Presented(msgspec.Struct, frozen=True):
+class SubmittedApproval(msgspec.Struct, frozen=True):
     """One approval as it was found: `signature` is a detached SSH signature, None where `content` is an envelope."""
 
     source: str
@@ -50,7 +50,7 @@ class Presented(msgspec.Struct, frozen=True):
     signature: bytes | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RejectedApproval(msgspec.Struct, frozen=True):
     """Why an approval does not count."""
 
     source: str
@@ -61,11 +61,11 @@ class Refusal(msgspec.Struct, frozen=True):
         return f"{self.code}: `{self.source}` {self.message}"
 
 
-class Examined(msgspec.Struct, frozen=True):
+class ApprovalResults(msgspec.Struct, frozen=True):
     """What a set of approvals comes to."""
 
     approvals: tuple[Approval, ...] = ()
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[RejectedApproval, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Examined(msgspec.Struct, frozen=True):
 
         However many files somebody drops into the folder, no reason is crowded out by another.
         """
-        by_code: dict[str, list[Refusal]] = {}
+        by_code: dict[str, list[RejectedApproval]] = {}
         for each in self.refused:
             by_code.setdefault(each.code, []).append(each)
         found: list[str] = []
@@ -85,7 +85,7 @@ class Examined(msgspec.Struct, frozen=True):
         return tuple(found)
 
 
-class Vouched(msgspec.Struct, frozen=True):
+class AuthenticatedApproval(msgspec.Struct, frozen=True):
     """A statement that one known person has signed; whether it covers anything is not checked yet."""
 
     statement: ApprovalStatement
@@ -93,108 +93,114 @@ class Vouched(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-def examine(presented: Iterable[Presented | Refusal], signers: Signers, sought: Sought, now: Instant) -> Examined:
-    """Return which of these approvals count for what is sought, and why the others do not. Never raises on data."""
+def examine(
+    submitted: Iterable[SubmittedApproval | RejectedApproval], signers: Signers, target: ApprovalTarget, now: Instant
+) -> ApprovalResults:
+    """Return which of these approvals count for the target, and why the others do not. Never raises on data."""
     approvals: list[Approval] = []
-    refused: list[Refusal] = []
-    for each in presented:
-        if isinstance(each, Refusal):
+    refused: list[RejectedApproval] = []
+    for each in submitted:
+        if isinstance(each, RejectedApproval):
             refused.append(each)
             continue
         try:
-            approvals.append(_counted(each, signers, sought, now))
-        except RefusedApproval as problem:
-            refused.append(Refusal(each.source, problem.code, str(problem)))
-    return Examined(tuple(approvals), tuple(refused))
+            approvals.append(_counted(each, signers, target, now))
+        except ApprovalRejected as problem:
+            refused.append(RejectedApproval(each.source, problem.code, str(problem)))
+    return ApprovalResults(tuple(approvals), tuple(refused))
 
 
-def vouched(presented: Presented, signers: Signers, now: Instant) -> Vouched:
+def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -> AuthenticatedApproval:
     """Return the statement and the person who signed it.
 
     Raises:
-        RefusedApproval: malformed, forged, in another namespace, or signed by nobody we know for whom it names.
+        ApprovalRejected: malformed, forged, in another namespace, or signed by nobody we know for whom it names.
     """
-    payload, key = _signed(presented, signers)
+    payload, key = _signed(submitted, signers)
     statement = parse_approval(payload)
     try:
         person = signers.person_of(key, NAMESPACE, (statement.approved_at, now))
     except UnknownSigner as problem:
-        raise RefusedApproval(problem.code, str(problem)) from None
+        raise ApprovalRejected(problem.code, str(problem)) from None
     # INVARIANT I130: an approval counts for the person whose key signed it, under an account of that person.
     if statement.predicate.approver not in person.accounts:
-        raise RefusedApproval(
+        raise ApprovalRejected(
             "not_the_signer", f"names {quoted(statement.predicate.approver)}, but the key is {person.id}'s"
         )
-    return Vouched(statement, person, payload)
+    return AuthenticatedApproval(statement, person, payload)
 
 
-def folder_approvals(folder: str) -> Iterator[Presented | Refusal]:
+def folder_approvals(folder: str) -> Iterator[SubmittedApproval | RejectedApproval]:
     """Yield every approval of a folder, by name; what cannot be read is yielded as a refusal."""
     try:
         names = sorted(os.listdir(os.fsencode(folder)))
     except OSError as problem:
-        yield Refusal(shown(folder), "approval.unreadable", f"cannot be read: {(problem.strerror or '').lower()}")
+        yield RejectedApproval(
+            shown(folder), "approval.unreadable", f"cannot be read: {(problem.strerror or '').lower()}"
+        )
         return
     present = frozenset(names)
     wanted = [name for name in names if name.endswith(b".json") and not name.startswith(b".")]
     for name in wanted[:MAX_FILES]:
         yield _read(os.fsencode(folder), name, signed=name + b".sig" in present)
     if len(wanted) > MAX_FILES:
-        yield Refusal(
+        yield RejectedApproval(
             shown(folder), "approval.too_many", f"holds {len(wanted)} approvals, expected at most {MAX_FILES}"
         )
 
 
-def _read(folder: bytes, name: bytes, *, signed: bool) -> Presented | Refusal:
+def _read(folder: bytes, name: bytes, *, signed: bool) -> SubmittedApproval | RejectedApproval:
     path = os.fsdecode(os.path.join(folder, name))
     try:
         content = read_small(path, MAX_FILE_BYTES)
         signature = read_small(path + ".sig", MAX_ARMOUR_BYTES) if signed else None
     except (EvidenceError, OSError) as problem:
-        return Refusal(shown(name), "approval.unreadable", str(problem))
-    return Presented(shown(name), content, signature)
+        return RejectedApproval(shown(name), "approval.unreadable", str(problem))
+    return SubmittedApproval(shown(name), content, signature)
 
 
-def _counted(presented: Presented, signers: Signers, sought: Sought, now: Instant) -> Approval:
-    found = vouched(presented, signers, now)
-    check_covers(found.statement, sought)
+def _counted(submitted: SubmittedApproval, signers: Signers, target: ApprovalTarget, now: Instant) -> Approval:
+    found = authenticate(submitted, signers, now)
+    check_covers(found.statement, target)
     check_time(found.statement, now)
     return Approval(
         found.statement.predicate.approver,
         Assurance.ATTESTED,
-        presented.source,
+        submitted.source,
         found.statement.approved_at,
         found.statement.expires,
         sha256_digest(found.payload),
     )
 
 
-def _signed(presented: Presented, signers: Signers) -> tuple[bytes, SshKey]:
+def _signed(submitted: SubmittedApproval, signers: Signers) -> tuple[bytes, SshKey]:
     """Return the payload and the key that signed exactly it."""
-    if presented.signature is None:
-        return _enveloped(presented.content, signers)
+    if submitted.signature is None:
+        return _enveloped(submitted.content, signers)
     try:
-        signature = parse_signature(presented.signature)
+        signature = parse_signature(submitted.signature)
     except SshSignatureError as problem:
-        raise RefusedApproval(problem.code, str(problem)) from None
+        raise ApprovalRejected(problem.code, str(problem)) from None
     if signature.namespace != NAMESPACE:
-        raise RefusedApproval("wrong_namespace", f"is signed for {quoted(signature.namespace)}, expected `{NAMESPACE}`")
-    if not signature.covers(presented.content, NAMESPACE):
-        raise RefusedApproval("forged", f"is not what key {signature.key.fingerprint} signed")
-    return presented.content, signature.key
+        raise ApprovalRejected(
+            "wrong_namespace", f"is signed for {quoted(signature.namespace)}, expected `{NAMESPACE}`"
+        )
+    if not signature.covers(submitted.content, NAMESPACE):
+        raise ApprovalRejected("forged", f"is not what key {signature.key.fingerprint} signed")
+    return submitted.content, signature.key
 
 
 def _enveloped(content: bytes, signers: Signers) -> tuple[bytes, SshKey]:
     try:
         envelope = parse(content.removesuffix(b"\n"), limit=MAX_FILE_BYTES)
     except VerificationError as problem:
-        raise RefusedApproval("malformed", problem.message) from None
+        raise ApprovalRejected("malformed", problem.message) from None
     if envelope.payload_type != APPROVAL_PAYLOAD_TYPE or envelope.batch is not None or len(envelope.signatures) != 1:
-        raise RefusedApproval("malformed", "expected an in-toto statement with one signature, not in a batch")
+        raise ApprovalRejected("malformed", "expected an in-toto statement with one signature, not in a batch")
     signature = envelope.signatures[0]
     key = signers.by_keyid.get(signature.keyid)
     if key is None:
-        raise RefusedApproval("unknown_signer", f"key id {quoted(signature.keyid)} is of no key that we know")
+        raise ApprovalRejected("unknown_signer", f"key id {quoted(signature.keyid)} is of no key that we know")
     if not key.verify(signature.sig, pae(envelope.payload_type, envelope.payload)):
-        raise RefusedApproval("forged", f"is not what key {signature.keyid[:12]} signed")
+        raise ApprovalRejected("forged", f"is not what key {signature.keyid[:12]} signed")
     return envelope.payload, SshKey(key.raw)

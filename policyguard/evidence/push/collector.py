@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from policyguard.attest.approval import Sought
+from policyguard.attest.approval import ApprovalTarget
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.collectors import ReviewFiles
-from policyguard.evidence.approvals.verify import Examined, examine
+from policyguard.evidence.approvals.verify import ApprovalResults, examine
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push.certificate import Signed
-from policyguard.evidence.push.updates import MAX_UNSIGNED, Seen
+from policyguard.evidence.push.updates import MAX_UNSIGNED, MeasuredUpdate
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import Instant, Value
@@ -56,7 +56,7 @@ class PushCollector:
 
     def __init__(
         self,
-        seen: Seen | EvidenceError,
+        seen: MeasuredUpdate | EvidenceError,
         signed: Signed,
         signers: Signers,
         transport: str,
@@ -105,20 +105,20 @@ class PushCollector:
             unusable=examined.lines,
         )
 
-    def _approved(self, seen: Seen, request: Request, now: Instant) -> Examined:
+    def _approved(self, seen: MeasuredUpdate, request: Request, now: Instant) -> ApprovalResults:
         """Return the approvals given for exactly this: the reference, where it stood, and the tree it will hold."""
         if seen.tree is None:
-            return Examined()
-        presented = [*seen.presented, *self._files.presented()]
-        sought = Sought(
+            return ApprovalResults()
+        submitted = [*seen.submitted, *self._files.submitted()]
+        target = ApprovalTarget(
             request=request,
-            found={"tree": seen.tree},
-            demanded=("tree",),
+            measured_digests={"tree": seen.tree},
+            required_subjects=("tree",),
             target_ref=seen.update.ref,
             from_id=seen.old_commit or "",
             target_id=seen.tree,
         )
-        return examine(presented, self._signers, sought, now)
+        return examine(submitted, self._signers, target, now)
 
     def _who(self, signer: str, now: Instant) -> dict[str, Fact]:
         source = f"push certificate{': ' if self._signed.why else ''}{self._signed.why}"
@@ -137,7 +137,7 @@ class PushCollector:
         return asking if asking in person.accounts else person.accounts[0]
 
 
-def bound_facts(seen: Seen) -> dict[str, Value]:
+def bound_facts(seen: MeasuredUpdate) -> dict[str, Value]:
     """Return what a decision on this update is bound to, by path; whoever moves the reference measures it again."""
     # INVARIANT I146: the decision is bound to the ref, both ids and the tree; it covers no other update.
     bound: dict[str, Value] = {REF: seen.update.ref, CHANGE: seen.change}

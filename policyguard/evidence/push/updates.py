@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.from_git_notes import note_approvals
-from policyguard.evidence.approvals.verify import Presented, Refusal
+from policyguard.evidence.approvals.verify import RejectedApproval, SubmittedApproval
 from policyguard.evidence.contributors import Commit, commit_accounts, signature_account
 from policyguard.evidence.push.nonce import Nonces, nonces_of
 from policyguard.evidence.push.objects import Trees, find_store, shallow_file
@@ -25,7 +25,7 @@ from policyguard.fs.safe_open import read_small, shown
 from policyguard.git.directory import MAX_PACKED_REFS_BYTES, GitDir
 from policyguard.git.gpg import Keyring
 from policyguard.git.objects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
-from policyguard.git.refs import head, history_doors, in_reftable, ref_id
+from policyguard.git.refs import head, history_overrides, in_reftable, ref_id
 
 MAX_UPDATES = 1_000
 MAX_PATHS = 50_000
@@ -51,7 +51,7 @@ class RefUpdate:
 
 
 @dataclass(slots=True, kw_only=True)
-class Seen:
+class MeasuredUpdate:
     """What was measured of one update. `tree` is None where the reference is deleted."""
 
     update: RefUpdate
@@ -67,7 +67,7 @@ class Seen:
     accounts: set[str] = field(default_factory=set)
     signers: set[str] = field(default_factory=set)
     unsigned: set[str] = field(default_factory=set)
-    presented: list[Presented | Refusal] = field(default_factory=list)
+    submitted: list[SubmittedApproval | RejectedApproval] = field(default_factory=list)
 
 
 def parse_updates(text: bytes) -> tuple[RefUpdate, ...]:
@@ -120,7 +120,7 @@ class PushReader:
         self._directory, self._environment, self._owners = directory, environment, owners
         self._signers, self._keyring, self._timeout_s = signers, keyring, timeout_s
 
-    def measure(self, updates: tuple[RefUpdate, ...], *, deep: bool = True) -> tuple[Seen, ...]:
+    def measure(self, updates: tuple[RefUpdate, ...], *, deep: bool = True) -> tuple[MeasuredUpdate, ...]:
         """Return what each update does; without `deep` only ids, tree and kind of change, no commit on the way.
 
         Raises:
@@ -130,16 +130,15 @@ class PushReader:
         self._refuse_other_histories(git)
         some = next(oid for update in updates for oid in (update.new, update.old) if oid is not None)
         with open_objects(git, some, time.monotonic() + self._timeout_s, quarantine=quarantine) as reader:
-            return tuple(
-                [_Look(git, reader, self._signers, self._keyring).see(update, deep=deep) for update in updates]
-            )
+            measurer = _UpdateMeasurer(git, reader, self._signers, self._keyring)
+            return tuple([measurer.measure(update, deep=deep) for update in updates])
 
     def current(self, ref: str) -> str | None:
         """Return the object a reference points to now, None if it does not exist."""
         git, _ = find_store(self._directory, self._environment, self._owners)
         return ref_id(git, os.fsencode(ref))
 
-    def survives(self, ref: str, oid: str) -> bool:
+    def stays_packed_after_delete(self, ref: str, oid: str) -> bool:
         """Return whether a reference keeps this value when its own file goes: it is packed, and stays so.
 
         `git pack-refs` writes the packed file, unlocks it, and then deletes each reference's own file; a deletion holds
@@ -164,7 +163,7 @@ class PushReader:
 
     def _refuse_other_histories(self, git: GitDir) -> None:
         # INVARIANT I142: a shallow, grafted, replaced or partial history is refused, never judged.
-        doors = sorted(_REFUSED.intersection(history_doors(git)))
+        doors = sorted(_REFUSED.intersection(history_overrides(git)))
         if shallow_file(self._directory, self._environment):
             doors.append("shallow push")
         if doors:
@@ -174,17 +173,17 @@ class PushReader:
             )
 
 
-class _Look:
+class _UpdateMeasurer:
     def __init__(self, git: GitDir, reader: ObjectReader, signers: Signers, keyring: Keyring | None) -> None:
         self._git, self._reader, self._signers, self._keyring = git, reader, signers, keyring
         self._trees = Trees(reader)
 
-    def see(self, update: RefUpdate, *, deep: bool) -> Seen:
+    def measure(self, update: RefUpdate, *, deep: bool) -> MeasuredUpdate:
         old = None if update.old is None else self._peeled(update.old)
         if update.new is None:
-            return Seen(update=update, change="delete", old_commit=old)
+            return MeasuredUpdate(update=update, change="delete", old_commit=old)
         new = self._peeled(update.new)
-        seen = Seen(update=update, change=self._change(update, old, new), old_commit=old, commit=new)
+        seen = MeasuredUpdate(update=update, change=self._change(update, old, new), old_commit=old, commit=new)
         seen.tree = self._commit(new).tree
         if not deep:
             return seen
@@ -194,7 +193,7 @@ class _Look:
             self._note(seen, path, was, now)
         for oid in self._entering(new, base):
             self._note_commit(seen, self._commit(oid))
-        seen.presented.extend(note_approvals(self._git, self._reader, (new, seen.tree)))
+        seen.submitted.extend(note_approvals(self._git, self._reader, (new, seen.tree)))
         return seen
 
     def _change(self, update: RefUpdate, old: str | None, new: str) -> Change:
@@ -236,7 +235,7 @@ class _Look:
     def _commit(self, oid: str) -> Commit:
         return Commit(oid, self._reader.read(oid, "commit"))
 
-    def _note_commit(self, seen: Seen, commit: Commit) -> None:
+    def _note_commit(self, seen: MeasuredUpdate, commit: Commit) -> None:
         seen.commits += 1
         seen.accounts |= commit_accounts(commit, self._signers, keyring=self._keyring)
         signer = self._signer(commit)
@@ -260,7 +259,7 @@ class _Look:
             if all(path in other for other in others):
                 yield path, was, now
 
-    def _note(self, seen: Seen, path: bytes, was: Entry | None, now: Entry | None) -> None:
+    def _note(self, seen: MeasuredUpdate, path: bytes, was: Entry | None, now: Entry | None) -> None:
         name = shown(path)
         modes = {entry.mode for entry in (was, now) if entry is not None}
         if GITLINK in modes:

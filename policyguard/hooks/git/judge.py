@@ -25,7 +25,7 @@ from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push.certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
 from policyguard.evidence.push.collector import RECORDED, PushCollector
-from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen
+from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate
 from policyguard.git.gpg import Keyring
 from policyguard.guard import Guard
 from policyguard.hooks.git.options import GitOptions, pusher_of
@@ -98,7 +98,7 @@ def ask(
     signers = signers_of(options, people)
     keyring = load_keyring(people, review_files_of(options))
     reader = push_reader(options, environment, signers, keyring)
-    found: tuple[Seen | EvidenceError, ...]
+    found: tuple[MeasuredUpdate | EvidenceError, ...]
     signed = Signed(status="none")
     try:
         found = reader.measure(updates)  # P2
@@ -121,7 +121,7 @@ def ask(
     for number, update in enumerate(updates):
         seen = found[number]
         problem = seen if isinstance(seen, EvidenceError) else None
-        action = action_of(seen) if isinstance(seen, Seen) else _ACTIONS["rewrite"]
+        action = action_of(seen) if isinstance(seen, MeasuredUpdate) else _ACTIONS["rewrite"]
         request = Request.of(pusher, action, options.resource)
         collector = PushCollector(seen, signed, signers, source, review_files_of(options))  # P4
         asked.append(Asked(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem))
@@ -141,7 +141,7 @@ def judge(guard: Guard, asked: tuple[Asked, ...]) -> tuple[Judged, ...]:
     )
 
 
-def action_of(seen: Seen) -> str:
+def action_of(seen: MeasuredUpdate) -> str:
     """Return the action that this change is: whatever takes history away is a rewrite."""
     return _ACTIONS[seen.change]
 

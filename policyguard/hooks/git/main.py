@@ -105,7 +105,7 @@ def _transaction(options: GitOptions) -> int:
         update
         for old, new, ref in moved
         if (update := _from_transaction(old, new, ref, reader.current(os.fsdecode(ref)))) is not None
-        and not (update.new is None and reader.survives(update.ref, str(update.old)))
+        and not (update.new is None and reader.stays_packed_after_delete(update.ref, str(update.old)))
     )
     if not updates:
         return ALLOWED

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import environment_doors, resolve_executable
+from policyguard.evidence.job import injection_variables, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.safe_open import shown
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
@@ -43,7 +43,7 @@ class JobProcesses:
 
     def __init__(self, inputs: JobInputs, mark: str = "", libraries: Sequence[str] = ()) -> None:
         self._root, self._mark = 0, os.fsencode(mark)
-        self._doors = environment_doors(inputs.environment, inputs.argv)
+        self._doors = injection_variables(inputs.environment, inputs.argv)
         self._folders = (*SYSTEM_FOLDERS, *code_folders(inputs), *map(os.path.realpath, libraries))
         self._caches = _caches(inputs.environment)
         self._known: set[tuple[bytes, bytes, int]] = set()

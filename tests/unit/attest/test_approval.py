@@ -1,4 +1,4 @@
-"""Approval statements: one spelling, in-toto's shape, and nothing but `RefusedApproval` for what is none."""
+"""Approval statements: one spelling, in-toto's shape, and nothing but `ApprovalRejected` for what is none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from policyguard.attest.approval import (
     MAX_APPROVAL_BYTES,
     MAX_LIFETIME_S,
     NAMESPACE,
-    RefusedApproval,
-    Sought,
+    ApprovalRejected,
+    ApprovalTarget,
     approval_statement,
     check_covers,
     check_time,
@@ -25,7 +25,7 @@ from policyguard.attest.approval import (
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.signers import Signers
 from policyguard.attest.sshsig import SshSignatureError, parse_signature, sign
-from policyguard.evidence.approvals.verify import Presented, examine
+from policyguard.evidence.approvals.verify import SubmittedApproval, examine
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S, canonical
@@ -35,9 +35,9 @@ HOUR = 3600 * NANOSECONDS_PER_S
 KEY = PrivateKey(b"\1" * 32)
 SIGNERS = Signers((Person(id="carol", accounts=("user:carol",), keys=(KEY.public.text,)),))
 REQUEST = Request.of("user:alice", "job:submit", "job:team/vision/run-19", gpus=256)
-SOUGHT = Sought(request=REQUEST, found={"tree": "a" * 40}, demanded=("tree",))
+TARGET = ApprovalTarget(request=REQUEST, measured_digests={"tree": "a" * 40}, required_subjects=("tree",))
 STATEMENT = approval_statement(
-    subjects={"tree": "a" * 40, "request": SOUGHT.request_digest},
+    subjects={"tree": "a" * 40, "request": TARGET.request_digest},
     action="job:submit",
     resource="job:team/vision/run-19",
     approver="user:carol",
@@ -54,7 +54,7 @@ def test_a_statement_is_an_in_toto_statement_in_one_spelling() -> None:
     assert data["_type"] == "https://in-toto.io/Statement/v1"
     assert data["predicateType"] == APPROVAL_TYPE
     assert data["subject"] == [
-        {"digest": {"sha256": SOUGHT.request_digest}, "name": "request"},
+        {"digest": {"sha256": TARGET.request_digest}, "name": "request"},
         {"digest": {"gitTree": "a" * 40}, "name": "tree"},
     ]
     assert parse_approval(PAYLOAD) == STATEMENT
@@ -67,7 +67,7 @@ def test_another_spelling_of_the_same_statement_is_refused() -> None:
     spellings = [json.dumps(data).encode(), PAYLOAD + b" ", json.dumps(data, indent=1).encode()]
     data["predicate"]["any_command"] = False
     for text in (*spellings, canonical(data)):
-        with pytest.raises(RefusedApproval, match="one spelling"):
+        with pytest.raises(ApprovalRejected, match="one spelling"):
             parse_approval(text)
 
 
@@ -120,7 +120,7 @@ MALFORMED: dict[str, bytes] = {
 @pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED)
 def test_what_is_no_approval_is_refused(payload: bytes) -> None:
     """I126, I129: by its own code, never by a traceback."""
-    with pytest.raises(RefusedApproval) as refusal:
+    with pytest.raises(ApprovalRejected) as refusal:
         parse_approval(payload)
     assert refusal.value.code == "approval.malformed"
     assert "\n" not in str(refusal.value)
@@ -144,9 +144,9 @@ def test_an_approval_at_the_limit_is_one(payload: bytes) -> None:
 
 def test_one_step_beyond_the_limit_is_refused_by_the_limit() -> None:
     """By a nanosecond and by a byte."""
-    with pytest.raises(RefusedApproval, match=f"at most {MAX_LIFETIME_S // 86400} days"):
+    with pytest.raises(ApprovalRejected, match=f"at most {MAX_LIFETIME_S // 86400} days"):
         parse_approval(changed(predicate__expires="2030-03-24T16:46:40.000000001Z"))
-    with pytest.raises(RefusedApproval, match=f"{MAX_APPROVAL_BYTES + 1} bytes, expected at most"):
+    with pytest.raises(ApprovalRejected, match=f"{MAX_APPROVAL_BYTES + 1} bytes, expected at most"):
         parse_approval(LARGEST.replace(b"xxxx", b"xxxxx", 1))
 
 
@@ -165,14 +165,14 @@ def test_an_approval_holds_from_its_start_until_just_before_its_end(now: int, ex
     found = ""
     try:
         check_time(STATEMENT, now)
-    except RefusedApproval as problem:
+    except ApprovalRejected as problem:
         found = problem.code
     assert found == expected
 
 
 def test_what_would_never_count_cannot_be_made() -> None:
     """I129: the builder refuses what the parser refuses."""
-    with pytest.raises(RefusedApproval):
+    with pytest.raises(ApprovalRejected):
         approval_statement(
             subjects={},
             action="job:submit",
@@ -211,8 +211,8 @@ def test_the_command_digest_tells_commands_apart() -> None:
     assert len(digests) == 5
 
 
-def code(sought: Sought, **changes: Any) -> str:
-    """Return the reason code why an approval with these changes does not cover what is sought; empty if it does."""
+def code(target: ApprovalTarget, **changes: Any) -> str:
+    """Return the reason code why an approval with these changes does not cover the target; empty if it does."""
     parts: dict[str, Any] = {
         "subjects": {"tree": "a" * 40},
         "action": "job:submit",
@@ -224,33 +224,33 @@ def code(sought: Sought, **changes: Any) -> str:
         "limits": {"gpus": 512},
     }
     try:
-        check_covers(approval_statement(**{**parts, **changes}), sought)
-    except RefusedApproval as problem:
+        check_covers(approval_statement(**{**parts, **changes}), target)
+    except ApprovalRejected as problem:
         return problem.code
     return ""
 
 
-def asked(**properties: Any) -> Sought:
-    return Sought(
+def asked(**properties: Any) -> ApprovalTarget:
+    return ApprovalTarget(
         request=Request.of("user:a", "job:submit", "job:team/vision/r", context=None, **properties),
-        found={"tree": "a" * 40},
-        demanded=("tree",),
+        measured_digests={"tree": "a" * 40},
+        required_subjects=("tree",),
     )
 
 
-def ordered(*demanded: str) -> Sought:
+def ordered(*demanded: str) -> ApprovalTarget:
     """A job with its tree and its command measured, of which the approval must name these."""
-    return Sought(
+    return ApprovalTarget(
         request=Request.of("user:a", "job:submit", "job:team/vision/r"),
-        found={"tree": "a" * 40, "command": "c" * 64},
-        demanded=demanded,
+        measured_digests={"tree": "a" * 40, "command": "c" * 64},
+        required_subjects=demanded,
     )
 
 
-PUSH = Sought(
+PUSH = ApprovalTarget(
     request=Request.of("user:a", "repo:push", "repo:team/vision/trainer"),
-    found={"tree": "b" * 40},
-    demanded=("tree",),
+    measured_digests={"tree": "b" * 40},
+    required_subjects=("tree",),
     target_ref="refs/heads/main",
     from_id="1" * 40,
     target_id="b" * 40,
@@ -265,7 +265,7 @@ PUSHED: dict[str, Any] = {
     "target_id": "b" * 40,
 }
 
-COVERS: dict[str, tuple[Sought, dict[str, Any], str]] = {
+COVERS: dict[str, tuple[ApprovalTarget, dict[str, Any], str]] = {
     "within the limit": (asked(gpus=512), {}, ""),
     "one more": (asked(gpus=513), {}, "approval.over_limit"),
     "less than none": (asked(gpus=-1), {}, "approval.over_limit"),
@@ -308,18 +308,18 @@ COVERS: dict[str, tuple[Sought, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("sought", "changes", "expected"), COVERS.values(), ids=COVERS)
-def test_what_an_approval_covers(sought: Sought, changes: dict[str, Any], expected: str) -> None:
+@pytest.mark.parametrize(("target", "changes", "expected"), COVERS.values(), ids=COVERS)
+def test_what_an_approval_covers(target: ApprovalTarget, changes: dict[str, Any], expected: str) -> None:
     """I127, I128."""
-    assert code(sought, **changes) == expected
+    assert code(target, **changes) == expected
 
 
-GOOD = Presented("good", PAYLOAD, sign(PAYLOAD, NAMESPACE, KEY))
+GOOD = SubmittedApproval("good", PAYLOAD, sign(PAYLOAD, NAMESPACE, KEY))
 
 
 def test_the_good_one_counts() -> None:
     """The twin of all mutations."""
-    assert len(examine([GOOD], SIGNERS, SOUGHT, NOW).approvals) == 1
+    assert len(examine([GOOD], SIGNERS, TARGET, NOW).approvals) == 1
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_the_good_one_counts() -> None:
 )
 def test_an_approval_is_examined_at_its_time(now: int, code: str | None) -> None:
     """Outside its time an approval does not reach the quorum, which looks at the time once more."""
-    examined = examine([GOOD], SIGNERS, SOUGHT, now)
+    examined = examine([GOOD], SIGNERS, TARGET, now)
     assert [refusal.code for refusal in examined.refused] == ([] if code is None else [code])
     assert len(examined.approvals) == (code is None)
 
@@ -342,17 +342,19 @@ def test_no_mutation_of_an_approval_counts_or_raises(data: st.DataObject) -> Non
     start = data.draw(st.integers(0, len(target)))
     end = data.draw(st.integers(start, min(len(target), start + 8)))
     mutated = target[:start] + data.draw(st.binary(max_size=8)) + target[end:]
-    presented = Presented("m", mutated, signature) if which else Presented("m", content, mutated)
-    found = examine([presented], SIGNERS, SOUGHT, NOW)
+    submitted = SubmittedApproval("m", mutated, signature) if which else SubmittedApproval("m", content, mutated)
+    found = examine([submitted], SIGNERS, TARGET, NOW)
     assert len(found.approvals) + len(found.refused) == 1
     if found.approvals:
-        assert presented.content == content
+        assert submitted.content == content
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_parsers_raise_anything_else(data: bytes) -> None:
     """Random payloads, armours and envelopes."""
-    assert not examine([Presented("x", data), Presented("x", data, data)], SIGNERS, SOUGHT, NOW).approvals
+    assert not examine(
+        [SubmittedApproval("x", data), SubmittedApproval("x", data, data)], SIGNERS, TARGET, NOW
+    ).approvals
     with pytest.raises(SshSignatureError):
         parse_signature(data)

@@ -9,8 +9,8 @@ import pytest
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import parse_statement
-from policyguard.audit.approval_use import considered
-from policyguard.audit.approval_use_scan import CLOCK_SLACK_S, spent_in
+from policyguard.audit.approval_use import preview_decision
+from policyguard.audit.approval_use_scan import CLOCK_SLACK_S, find_used_approvals
 from policyguard.audit.log import Log
 from policyguard.audit.stores import Store
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -112,8 +112,8 @@ def test_another_process_knows_what_is_used_up(folder: Path) -> None:
     with guard_in(folder) as later:
         assert not later.issue(approved()).decision.allowed
         with SqliteStore.open(folder / "audit.db", read_only=True) as store:
-            assert not considered(later.snapshot, approved(), NOW, store).allowed
-            assert considered(later.snapshot, approved(2), NOW, store).allowed
+            assert not preview_decision(later.snapshot, approved(), NOW, store).allowed
+            assert preview_decision(later.snapshot, approved(2), NOW, store).allowed
 
 
 @pytest.mark.parametrize("action", ["job:stop", "job:submit"])
@@ -225,8 +225,8 @@ def test_a_long_log_is_read_in_pages(folder: Path) -> None:
         assert first.decision.allowed
         assert "entry 0 of the log" in guard.issue(approved()).decision.explain()
         with SqliteStore.open(folder / "audit.db", read_only=True) as store:
-            assert spent_in(store, 0, 602, {}) == {}
-            assert spent_in(store, 1, 602, {f"{1:064x}": NOW}) == {}
+            assert find_used_approvals(store, 0, 602, {}) == {}
+            assert find_used_approvals(store, 1, 602, {f"{1:064x}": NOW}) == {}
 
 
 def test_actions_are_approved_alone_only_if_every_quorum_says_so(folder: Path) -> None:

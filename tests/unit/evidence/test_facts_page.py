@@ -14,7 +14,7 @@ from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.environment_collector import EnvironmentCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
-from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector
+from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import CODE, RepositoryCollector
 from policyguard.model.request import Request
@@ -61,9 +61,10 @@ def test_the_fields_of_the_code_record_are_on_the_page(tmp_path: Path) -> None:
     assert CODE in PAGE
 
 
-@pytest.mark.parametrize("name", ENVIRONMENT_DOORS)
+@pytest.mark.parametrize("name", INJECTION_VARIABLES)
 def test_every_door_is_on_the_page(name: str) -> None:
     """With what it opens."""
     assert (
-        f"| `{name}{'*' if name.endswith('_') else ''}` | {ENVIRONMENT_DOORS[name].removesuffix(' (prefix)')} |" in PAGE
+        f"| `{name}{'*' if name.endswith('_') else ''}` | {INJECTION_VARIABLES[name].removesuffix(' (prefix)')} |"
+        in PAGE
     )

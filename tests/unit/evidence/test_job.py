@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import ENVIRONMENT_DOORS, JobCollector, environment_doors, resolve_executable
+from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector, injection_variables, resolve_executable
 from policyguard.fs.safe_open import shown
 from policyguard.model.facts import Assurance
 from policyguard.model.request import Request, request_digest
@@ -90,21 +90,21 @@ def test_a_command_that_does_not_exist_is_a_missing_fact(folder: Path) -> None:
     assert "resource.argv" in found.entries
 
 
-@pytest.mark.parametrize("name", [n for n in ENVIRONMENT_DOORS if not n.endswith("_")])
+@pytest.mark.parametrize("name", [n for n in INJECTION_VARIABLES if not n.endswith("_")])
 def test_every_door_is_seen(name: str) -> None:
     """I87: a door that is set is listed with its value."""
-    assert {name: "/tmp/x"} == environment_doors({name: "/tmp/x", "HOME": "/root", "PATH": "/bin"})
+    assert {name: "/tmp/x"} == injection_variables({name: "/tmp/x", "HOME": "/root", "PATH": "/bin"})
 
 
 @pytest.mark.parametrize("name", ["BASH_FUNC_python%%", "DYLD_INSERT_LIBRARIES"])
 def test_doors_by_prefix_are_seen(name: str) -> None:
     """I87: exported shell functions and the macOS linker's variables are families."""
-    assert {name: "() { evil; }"} == environment_doors({name: "() { evil; }"})
+    assert {name: "() { evil; }"} == injection_variables({name: "() { evil; }"})
 
 
 def test_an_empty_door_opens_nothing() -> None:
     """I87, the twin: variables that are empty or unknown are not listed."""
-    assert environment_doors({"LD_PRELOAD": "", "PYTHONUNBUFFERED": "1", "ldpreload": "x"}) == {}
+    assert injection_variables({"LD_PRELOAD": "", "PYTHONUNBUFFERED": "1", "ldpreload": "x"}) == {}
 
 
 def test_a_door_opened_by_an_argument_is_seen(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from policyguard.attest.signers import Signers
-from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen
+from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate
 
 
 def history(folder: Path, commits: int) -> tuple[str, str]:
@@ -32,7 +32,7 @@ def history(folder: Path, commits: int) -> tuple[str, str]:
     return ids[0].decode().strip(), ids[1].decode().strip()
 
 
-def measured(folder: Path, old: str, new: str) -> Seen:
+def measured(folder: Path, old: str, new: str) -> MeasuredUpdate:
     reader = PushReader(str(folder), {}, {os.geteuid(), 0}, Signers(()))
     (seen,) = reader.measure((RefUpdate(old=old, new=new, ref="refs/heads/main"),))
     return seen

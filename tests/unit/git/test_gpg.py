@@ -20,7 +20,7 @@ from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollecto
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push.certificate import Signed, read_certificate
 from policyguard.evidence.push.nonce import Nonces
-from policyguard.evidence.push.updates import PushReader, RefUpdate, Seen
+from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate
 from policyguard.git.gpg import Keyring
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
@@ -47,7 +47,7 @@ class Lab:
         git(self.repo, "commit", "-q", "--allow-empty", "-m", message, *words, GNUPGHOME=str(self.home))
         return git(self.repo, "rev-parse", "HEAD")
 
-    def seen(self, old: str, new: str, keyring: Keyring | None) -> Seen:
+    def seen(self, old: str, new: str, keyring: Keyring | None) -> MeasuredUpdate:
         reader = PushReader(str(self.repo), {}, {os.geteuid(), 0}, Signers(()), keyring=keyring)
         (found,) = reader.measure((RefUpdate(old=old, new=new, ref="refs/heads/main"),))
         return found

@@ -12,8 +12,8 @@ import click
 from policyguard.attest.approval import (
     APPROVAL_PAYLOAD_TYPE,
     NAMESPACE,
+    ApprovalRejected,
     ApprovalStatement,
-    RefusedApproval,
     approval_statement,
 )
 from policyguard.attest.dsse import sign
@@ -37,7 +37,7 @@ from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import RequestError
 from policyguard.evidence.approvals.collectors import load_signers
-from policyguard.evidence.approvals.verify import Presented, vouched
+from policyguard.evidence.approvals.verify import SubmittedApproval, authenticate
 from policyguard.exit_codes import OK
 from policyguard.keyfiles import read_private_key
 from policyguard.policy_store.load import load_snapshot
@@ -133,7 +133,7 @@ def _statement(approved: Approved, given: Mapping[str, Any], now: Instant) -> Ap
             from_id=start,
             target_id=target,
         )
-    except (RefusedApproval, ValueError) as problem:
+    except (ApprovalRejected, ValueError) as problem:
         raise RequestError(f"would never count: {problem}", path="this approval") from None
 
 
@@ -144,17 +144,21 @@ def _lifetime_s(text: str) -> int:
         raise RequestError(str(problem), path="--expires") from None
 
 
-def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Presented:
+def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> SubmittedApproval:
     if (key is None) == (ssh_key is None):
         raise click.UsageError("give one of --key FILE, --ssh-key FILE and --payload FILE")
     if key is not None:
         signer = read_private_key(key, passphrase=passphrase())
-        return Presented("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
-    return Presented("this", payload, ssh_sign(payload, Path(str(ssh_key))))
+        return SubmittedApproval("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
+    return SubmittedApproval("this", payload, ssh_sign(payload, Path(str(ssh_key))))
 
 
 def _put(
-    statement: ApprovalStatement, signed: Presented, given: Mapping[str, Any], config: Config, signers: Signers | None
+    statement: ApprovalStatement,
+    signed: SubmittedApproval,
+    given: Mapping[str, Any],
+    config: Config,
+    signers: Signers | None,
 ) -> dict[str, str]:
     """Keep the approval where the options say, else where the configuration does, else in a folder here."""
     if given["note"]:
@@ -172,13 +176,13 @@ def _check_account(account: str, signers: Signers | None) -> None:
         )
 
 
-def _doubt(signers: Signers | None, presented: Presented) -> dict[str, str]:
+def _doubt(signers: Signers | None, submitted: SubmittedApproval) -> dict[str, str]:
     """Return why this approval would not count here, as far as that can be told."""
     if signers is None:
         return {}
     try:
-        vouched(presented, signers, time.time_ns())
-    except RefusedApproval as problem:
+        authenticate(submitted, signers, time.time_ns())
+    except ApprovalRejected as problem:
         return {"warning": f"{problem.code}: {problem}"}
     return {}
 
@@ -223,7 +227,7 @@ def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_jso
     files = review_files(config)
     if not files.keeps_approvals:
         needed(config, "approvals", "--folder")
-    sought = sought_by(given, words) if given["job"] is not None or given["request_file"] is not None else None
+    target = sought_by(given, words) if given["job"] is not None or given["request_file"] is not None else None
     snapshot = _snapshot(config)
-    log = config.log if sought is not None and sought.request.action in snapshot.approved_once else None
-    return list_approvals(files, load_signers(snapshot.people, files), sought, log, as_json=as_json)
+    log = config.log if target is not None and target.request.action in snapshot.approved_once else None
+    return list_approvals(files, load_signers(snapshot.people, files), target, log, as_json=as_json)

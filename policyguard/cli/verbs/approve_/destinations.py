@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from policyguard.attest.approval import NAMESPACE, ApprovalStatement, RefusedApproval
+from policyguard.attest.approval import NAMESPACE, ApprovalRejected, ApprovalStatement
 from policyguard.attest.signers import Signers
 from policyguard.audit.approvals import approval_leaf, approval_leaves, approval_line
 from policyguard.audit.log import Log
@@ -20,7 +20,7 @@ from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approvals.from_git_notes import NOTES_REF
 from policyguard.evidence.approvals.from_log import line_of
-from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, Presented, vouched
+from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, SubmittedApproval, authenticate
 from policyguard.keyfiles import read_private_key
 from policyguard.policy_store.load import read_bounded
 from policyguard.values import sha256_digest
@@ -30,7 +30,7 @@ MAX_SSH_KEY_BYTES = 65_536
 _NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def in_folder(statement: ApprovalStatement, signed: Presented, config: Config) -> dict[str, str]:
+def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: Config) -> dict[str, str]:
     """Write the approval into the folder of approvals, as new files."""
     folder = config.approvals or Path("approvals")
     try:
@@ -45,7 +45,7 @@ def in_folder(statement: ApprovalStatement, signed: Presented, config: Config) -
     return {"approval": str(folder / name)}
 
 
-def as_note(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
+def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str, str]:
     """Append the approval to the note on the tree that it names; git writes it."""
     tree = statement.named.get("tree")
     if tree is None:
@@ -60,7 +60,7 @@ def as_note(statement: ApprovalStatement, signed: Presented) -> dict[str, str]:
     return {"note": f"{NOTES_REF.decode()} on {tree}", "share": f"git push origin {NOTES_REF.decode()}"}
 
 
-def in_log(signed: Presented, config: Config, signers: Signers) -> dict[str, str]:
+def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[str, str]:
     """Append the approval to the log of approvals; one that stands there already is left as it is.
 
     Raises:
@@ -70,8 +70,8 @@ def in_log(signed: Presented, config: Config, signers: Signers) -> dict[str, str
     path, line = needed(config, "approval_log", "--log"), line_of(signed)
     # INVARIANT I200: what nobody known has signed is not taken into a log, from which nothing can be taken out.
     try:
-        vouched(signed, signers, time.time_ns())
-    except RefusedApproval as problem:
+        authenticate(signed, signers, time.time_ns())
+    except ApprovalRejected as problem:
         raise RequestError(f"is not taken into the log: {problem.code}: {problem}", path=signed.source) from None
     key = read_private_key(needed(config, "key"), passphrase=passphrase())
     known = _entry_of(path, line)
@@ -89,11 +89,11 @@ def _entry_of(path: Path, line: bytes) -> int | None:
         return next((entry for entry, leaf in approval_leaves(store) if approval_line(leaf, entry) == line), None)
 
 
-def read_approval(path: Path) -> Presented:
+def read_approval(path: Path) -> SubmittedApproval:
     """Return the approval in this file, with the detached signature beside it if there is one."""
     content = read_input(path, MAX_FILE_BYTES)
     beside = path.with_name(f"{path.name}.sig")
-    return Presented(str(path), content, read_input(beside, MAX_FILE_BYTES) if beside.exists() else None)
+    return SubmittedApproval(str(path), content, read_input(beside, MAX_FILE_BYTES) if beside.exists() else None)
 
 
 def ssh_sign(payload: bytes, key: Path) -> bytes:

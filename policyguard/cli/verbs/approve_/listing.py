@@ -6,42 +6,52 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from policyguard.attest.approval import RefusedApproval, Sought
+from policyguard.attest.approval import ApprovalRejected, ApprovalTarget
 from policyguard.attest.signers import Signers
-from policyguard.audit.approval_use_scan import spent_in
+from policyguard.audit.approval_use_scan import find_used_approvals
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.output import say, say_json
 from policyguard.errors import AuditError
 from policyguard.evidence.approvals.collectors import ReviewFiles
-from policyguard.evidence.approvals.verify import Examined, Presented, Refusal, examine, vouched
+from policyguard.evidence.approvals.verify import (
+    ApprovalResults,
+    RejectedApproval,
+    SubmittedApproval,
+    authenticate,
+    examine,
+)
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.model.facts import Approval
 from policyguard.values import Instant
 
 
 def list_approvals(
-    files: ReviewFiles, signers: Signers, sought: Sought | None, log: Path | None = None, *, as_json: bool
+    files: ReviewFiles, signers: Signers, target: ApprovalTarget | None, log: Path | None = None, *, as_json: bool
 ) -> int:
     """Print each approval with its standing; return 1 if one of them does not count, else 0.
 
     Args:
-        sought: what they are held against; None asks only who signed.
+        target: what they are held against; None asks only who signed.
         log: where allows that use them up would stand; None where approvals last.
     """
     now = time.time_ns()
-    rows = [_row(each, signers, sought, now, log) for each in files.presented()]
+    rows = [_row(each, signers, target, now, log) for each in files.submitted()]
     _show(rows, as_json)
     return FINDINGS if any("message" in row for row in rows) else OK
 
 
 def _row(
-    each: Presented | Refusal, signers: Signers, sought: Sought | None, now: Instant, log: Path | None
+    each: SubmittedApproval | RejectedApproval,
+    signers: Signers,
+    target: ApprovalTarget | None,
+    now: Instant,
+    log: Path | None,
 ) -> dict[str, str]:
-    row = {"source": each.source, "standing": "counts" if sought else "signed"}
+    row = {"source": each.source, "standing": "counts" if target else "signed"}
     try:
-        if isinstance(each, Refusal):
-            raise RefusedApproval(each.code.removeprefix("approval."), each.message)
-        predicate = vouched(each, signers, now).statement.predicate
+        if isinstance(each, RejectedApproval):
+            raise ApprovalRejected(each.code.removeprefix("approval."), each.message)
+        predicate = authenticate(each, signers, now).statement.predicate
         row |= {
             "approver": predicate.approver,
             "action": predicate.action,
@@ -49,11 +59,11 @@ def _row(
             "expires": predicate.expires,
             "reason": predicate.reason,
         }
-        found = examine([each], signers, sought, now) if sought else Examined()
+        found = examine([each], signers, target, now) if target else ApprovalResults()
         if found.refused:
-            raise RefusedApproval(found.refused[0].code.removeprefix("approval."), found.refused[0].message)
+            raise ApprovalRejected(found.refused[0].code.removeprefix("approval."), found.refused[0].message)
         _check_unused(found.approvals, log)
-    except RefusedApproval as problem:
+    except ApprovalRejected as problem:
         row |= {"standing": problem.code, "message": str(problem)}
     return row
 
@@ -65,11 +75,11 @@ def _check_unused(approvals: Sequence[Approval], log: Path | None) -> None:
     try:
         with SqliteStore.open(log, read_only=True) as store:
             last = store.last()
-            used = spent_in(store, 0, 0 if last is None else last.entry + 1, asked)
+            used = find_used_approvals(store, 0, 0 if last is None else last.entry + 1, asked)
     except AuditError as problem:
-        raise RefusedApproval("unreadable", f"may be used up, which cannot be told: {problem}") from None
+        raise ApprovalRejected("unreadable", f"may be used up, which cannot be told: {problem}") from None
     for entry in used.values():
-        raise RefusedApproval("used", f"counts once, and counted for entry {entry} of the log")
+        raise ApprovalRejected("used", f"counts once, and counted for entry {entry} of the log")
 
 
 def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from policyguard.attest.approval import Sought
+from policyguard.attest.approval import ApprovalTarget
 from policyguard.cli.jobs import job_request
 from policyguard.cli.options import read_request
 from policyguard.errors import ConfigurationError, RequestError
-from policyguard.evidence.approvals.collectors import job_sought
+from policyguard.evidence.approvals.collectors import job_target
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.repository import code_record
 from policyguard.git.directory import find_gitdir
@@ -31,7 +31,7 @@ class Approved:
     subjects: Mapping[str, str]
     action: str
     resource: str
-    sought: Sought | None = None
+    target: ApprovalTarget | None = None
 
 
 def approved_by(given: Mapping[str, Any], words: Sequence[str]) -> Approved:
@@ -43,26 +43,26 @@ def approved_by(given: Mapping[str, Any], words: Sequence[str]) -> Approved:
         if not given["action"] or not given["resource"]:
             raise click.UsageError("--tree, --checkpoint and --policy need --action and --resource")
         return Approved(subjects=artifacts, action=given["action"], resource=given["resource"])
-    sought = sought_by(given, words)
-    subjects = dict(sought.found)
+    target = sought_by(given, words)
+    subjects = dict(target.measured_digests)
     if not given["limits"]:
-        subjects["request"] = sought.request_digest
-    elif not sought.found:
+        subjects["request"] = target.request_digest
+    elif not target.measured_digests:
         raise click.UsageError("--limit needs a tree, as --job finds one; a request without one is approved exactly")
     if given["any_command"]:
         subjects.pop("command", None)
     return Approved(
         subjects=subjects,
-        action=given["action"] or sought.request.action,
-        resource=given["resource"] or sought.request.resource.ref,
-        sought=sought,
+        action=given["action"] or target.request.action,
+        resource=given["resource"] or target.request.resource.ref,
+        target=target,
     )
 
 
-def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
+def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
     """Return the request that the options name, and for a job what is measured of it here."""
     if given["job"] is None:
-        return Sought(request=read_request(given["request_file"]))
+        return ApprovalTarget(request=read_request(given["request_file"]))
     if not words:
         raise click.UsageError("--job needs the command it is for, after `--`")
     request, inputs = job_request(given["job"], words, os.environ)
@@ -79,7 +79,7 @@ def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> Sought:
             f"{inputs.directory}: has changes that are not committed, expected exactly what is approved",
             help="look at the commit itself: `git stash`, or a fresh clone",
         )
-    return job_sought(request, inputs, record, find_gitdir(inputs.directory, owners).root)
+    return job_target(request, inputs, record, find_gitdir(inputs.directory, owners).root)
 
 
 def _own(request: Request) -> bool:

@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from policyguard.attest.approval import ApprovalStatement, RefusedApproval, parse_approval
+from policyguard.attest.approval import ApprovalRejected, ApprovalStatement, parse_approval
 from policyguard.attest.dsse import Envelope, parse
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import approval_line, is_approval
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
-from policyguard.evidence.approvals.verify import Refusal
+from policyguard.evidence.approvals.verify import RejectedApproval
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def _approval(leaf: bytes, entry: int) -> Shown:
     try:
         payload, signer = _signed(leaf, entry)
         statement = parse_approval(payload)
-    except (RefusedApproval, VerificationError, SshSignatureError) as problem:
+    except (ApprovalRejected, VerificationError, SshSignatureError) as problem:
         raise AuditError(f"entry {entry}: approval: {problem}", entry=entry) from problem
     return Shown(_approval_line(statement, entry), _approval_data(statement, signer, entry), json.loads(payload))
 
@@ -66,8 +66,8 @@ def _approval(leaf: bytes, entry: int) -> Shown:
 def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:
     """Return the statement, and whose signature it says to carry; `approve --list` verifies it, an auditor may."""
     presented = presented_line(f"entry {entry}", approval_line(leaf, entry))
-    if isinstance(presented, Refusal):
-        raise RefusedApproval("malformed", presented.message)
+    if isinstance(presented, RejectedApproval):
+        raise ApprovalRejected("malformed", presented.message)
     if presented.signature is not None:
         return presented.content, parse_signature(presented.signature).key.fingerprint
     envelope = parse(presented.content)

@@ -28,7 +28,7 @@ from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, ReviewCollector, Use, uses_of
+from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, BreakGlassUse, ReviewCollector, list_uses
 from policyguard.evidence.collector import Collector
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.hooks.responses import decision_code, decision_data
@@ -64,7 +64,7 @@ def open_reviews(kept: tuple[Path, ...], everything: bool, as_json: bool, **give
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
         # INVARIANT I223: no list of what is open comes from a log that does not add up.
         check_log(store, log_keys(config, store.origin), notes)
-        uses = [use for use in uses_of(store) if everything or use.review_entry is None]
+        uses = [use for use in list_uses(store) if everything or use.review_entry is None]
     for use in uses:
         if as_json:
             say_json(_data(use, now))
@@ -89,7 +89,7 @@ def review(entry: int, account: str, finding: str, as_json: bool, **given: Any) 
     config = settings(**given)
     log = needed(config, "log")
     with SqliteStore.open(log, read_only=True) as store:
-        use = next((each for each in uses_of(store) if each.entry == entry), None)
+        use = next((each for each in list_uses(store) if each.entry == entry), None)
     if use is None:
         raise ConfigurationError(f"entry {entry} is no use of break-glass, see `policyguard audit open-reviews --all`")
 
@@ -115,13 +115,13 @@ def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
     return None
 
 
-def _data(use: Use, now: Instant) -> dict[str, Any]:
+def _data(use: BreakGlassUse, now: Instant) -> dict[str, Any]:
     data = {name: getattr(use, name) for name in use.__struct_fields__}
     times = {name: format_instant(getattr(use, name)) for name in ("used_at", "due_at")}
     return {**data, **times, "overdue": use.is_overdue(now)}
 
 
-def _line(use: Use, now: Instant) -> str:
+def _line(use: BreakGlassUse, now: Instant) -> str:
     if use.review_entry is not None:
         state = f"reviewed by {use.reviewed_by}, entry {use.review_entry}"
     else:
