@@ -19,6 +19,7 @@ from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from tests.differential.casbin_lab import lab
 from tests.fences.casbin_stock import ANYONE, EQUAL, READERS, allows, conf, ours, stock
+from tests.fences.notes import noted
 
 
 def refused(model: str, policy: str = "p, alice, data, read") -> str:
@@ -29,9 +30,10 @@ def refused(model: str, policy: str = "p, alice, data, read") -> str:
 
 def test_h4_casbin_has_a_switch_that_allows_everything_and_we_have_none() -> None:
     """casbin: `enable_enforce(False)`. Here nothing on a snapshot can be switched, or set at all."""
-    enforcer = stock(conf(EQUAL), "p, alice, data, read")
-    enforcer.enable_enforce(False)
-    assert enforcer.enforce("mallory", "anything", "destroy")
+    with noted():
+        enforcer = stock(conf(EQUAL), "p, alice, data, read")
+        enforcer.enable_enforce(False)
+        assert enforcer.enforce("mallory", "anything", "destroy")
     snapshot = ours(READERS)
     switches = [name for name in dir(snapshot) if "enable" in name or "disable" in name or "enabled" in name]
     assert switches == []
@@ -42,7 +44,8 @@ def test_h4_casbin_has_a_switch_that_allows_everything_and_we_have_none() -> Non
 def test_h5_an_effect_that_allows_what_nothing_matches_is_not_imported() -> None:
     """casbin: `!some(where (p.eft == deny))` lets strangers in. PG220; here no allow means deny."""
     model = conf(EQUAL, p="sub, obj, act, eft", effect="!some(where (p.eft == deny))")
-    assert stock(model, "p, alice, data, read, deny").enforce("mallory", "data", "read")
+    with noted():
+        assert stock(model, "p, alice, data, read, deny").enforce("mallory", "data", "read")
     assert refused(model, "p, alice, data, read, deny").startswith(
         "PG220 model.conf:6:5: this effect allows what nothing"
     )
@@ -53,9 +56,10 @@ def test_h6_casbin_rewrites_texts_inside_the_matcher_and_our_constants_are_data(
     """casbin: `p.root` in a literal becomes `p_root`, so the wrong subject gets in. Here texts are texts, and every
     value of a lowered policy is in a row, never in the matcher (I67)."""
     model = conf('r.sub == "p.root"')
-    enforcer = stock(model, "p, a, b, c")
-    assert not enforcer.enforce("p.root", "x", "y")
-    assert enforcer.enforce("p_root", "x", "y")
+    with noted():
+        enforcer = stock(model, "p, a, b, c")
+        assert not enforcer.enforce("p.root", "x", "y")
+        assert enforcer.enforce("p_root", "x", "y")
     assert refused(model).startswith("PG109 model.conf:8:14: found `r.` or `p.` inside a text")
     named = ours('{id: dotted, effect: allow, subjects: ["user:p.root"], actions: ["data:read"]}')
     assert [allows(named, subject) for subject in ("user:p.root", "user:p_root")] == [True, False]
@@ -87,7 +91,8 @@ def test_i67_the_lowered_matcher_is_one_constant_text_for_every_policy() -> None
 def test_h7_casbin_runs_a_column_as_code_and_the_import_refuses_eval() -> None:
     """casbin: the row's text is pasted into the expression. Here `eval` is not a function."""
     model = conf("eval(p.rule) && r.obj == p.obj && r.act == p.act", p="rule, obj, act")
-    assert stock(model, "p, True or r.sub.name, data, read").enforce("mallory", "data", "read")
+    with noted():
+        assert stock(model, "p, True or r.sub.name, data, read").enforce("mallory", "data", "read")
     assert refused(model).startswith("PG109 model.conf:8:5: found the function `eval`")
 
 
@@ -95,19 +100,20 @@ def test_h21_a_reload_in_casbin_is_seen_half_done_and_ours_is_one_reference() ->
     """casbin clears its role managers, then fills them: whoever asks in between gets another answer. Shown without
     luck, by asking from inside the reload. Here a reload builds a new snapshot; the old one answers as before."""
     model = conf("g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", g="_, _")
-    enforcer = stock(model, "p, admin, data, read\ng, alice, admin")
-    assert enforcer.enforce("alice", "data", "read")
-    manager = enforcer.get_role_manager()
-    seen: list[bool] = []
-    original = manager.add_link
+    with noted():
+        enforcer = stock(model, "p, admin, data, read\ng, alice, admin")
+        assert enforcer.enforce("alice", "data", "read")
+        manager = enforcer.get_role_manager()
+        seen: list[bool] = []
+        original = manager.add_link
 
-    def add_link(*names: str) -> None:
-        seen.append(enforcer.enforce("alice", "data", "read"))
-        original(*names)
+        def add_link(*names: str) -> None:
+            seen.append(enforcer.enforce("alice", "data", "read"))
+            original(*names)
 
-    manager.add_link = add_link
-    enforcer.load_policy()
-    assert seen == [False]
+        manager.add_link = add_link
+        enforcer.load_policy()
+        assert seen == [False]
     old = ours(READERS)
     during: list[bool] = []
     thread = threading.Thread(target=lambda: during.extend(allows(old) for _ in range(200)))
@@ -128,25 +134,22 @@ def fast(tmp_path: Path, matcher: str, policy: str, order: list[int]) -> Any:
 def test_h24_fast_enforcer_keeps_the_filter_of_one_caller_for_all_and_is_not_used(tmp_path: Path) -> None:
     """casbin: the filter of the request in progress sits on the shared model; a second question takes it away while
     the first is still reading. Shown without luck, by asking from inside a matcher function. Not used here."""
-    enforcer = fast(
-        tmp_path,
-        "inner(r.sub) && r.sub == p.sub && r.obj == p.obj && r.act == p.act",
-        "p, alice, a, read, allow\np, bob, b, read, allow",
-        [1, 2],
-    )
-    policy = enforcer.get_model()["p"]["p"].policy
-    filters: list[object] = []
+    with noted():
+        matcher = "inner(r.sub) && r.sub == p.sub && r.obj == p.obj && r.act == p.act"
+        enforcer = fast(tmp_path, matcher, "p, alice, a, read, allow\np, bob, b, read, allow", [1, 2])
+        policy = enforcer.get_model()["p"]["p"].policy
+        filters: list[object] = []
 
-    def inner(subject: str) -> bool:
-        if subject == "alice":
-            filters.append(policy._current_filter)
-            enforcer.enforce("bob", "b", "read")
-            filters.append(policy._current_filter)
-        return True
+        def inner(subject: str) -> bool:
+            if subject == "alice":
+                filters.append(policy._current_filter)
+                enforcer.enforce("bob", "b", "read")
+                filters.append(policy._current_filter)
+            return True
 
-    enforcer.add_function("inner", inner)
-    enforcer.enforce("alice", "a", "read")
-    assert filters == [{("alice", "a", "read", "allow")}, None]
+        enforcer.add_function("inner", inner)
+        enforcer.enforce("alice", "a", "read")
+        assert filters == [{("alice", "a", "read", "allow")}, None]
     package = Path(casbin_lower.__file__).parents[1]
     assert not [path for path in package.rglob("*.py") if "FastEnforcer" in path.read_text()]
 
@@ -155,7 +158,8 @@ def test_h25_fast_enforcer_does_not_see_a_wildcard_deny_and_our_index_always_doe
     """casbin: the deny of `*` has another key, so it is filtered away. Here rules without a key are always visited."""
     policy = "p, alice, data, read, allow\np, alice, *, read, deny"
     matcher = "r.sub == p.sub && keyMatch(r.obj, p.obj) && r.act == p.act"
-    assert fast(tmp_path, matcher, policy, [1, 2]).enforce("alice", "data", "read")
+    with noted():
+        assert fast(tmp_path, matcher, policy, [1, 2]).enforce("alice", "data", "read")
     rules = [f'{{id: r{n}, effect: allow, actions: ["data:read"], resources: {{id: "team{n}/**"}}}}' for n in range(20)]
     everywhere = '{id: everywhere, effect: deny, actions: ["*"]}'
     assert allows(ours(*rules), resource="data:team7/x")
@@ -164,7 +168,8 @@ def test_h25_fast_enforcer_does_not_see_a_wildcard_deny_and_our_index_always_doe
 
 def test_h26_enforce_ex_is_always_true_in_an_if_and_a_decision_is_no_truth_value() -> None:
     """casbin: `(False, [])` is true. Here `bool()` raises and names `.allowed`."""
-    assert bool(stock(conf(EQUAL), "p, a, b, c").enforce_ex("mallory", "b", "c"))
+    with noted():
+        assert bool(stock(conf(EQUAL), "p, a, b, c").enforce_ex("mallory", "b", "c"))
     decision = ours(READERS).decide(Facts(request=Request.of("user:mallory", "data:read", "data:vision/x")), 0)
     with pytest.raises(TypeError, match=r"use `\.allowed`"):
         bool(decision)
@@ -175,8 +180,9 @@ def test_h28_casbins_constructor_switches_loggers_off_and_the_second_opinion_put
     names = ("casbin", "casbin.policy", "casbin.enforcer", "casbin.role")
     for name in names:
         logging.getLogger(name).disabled = False
-    stock(conf(EQUAL), "p, a, b, c")
-    assert all(logging.getLogger(name).disabled for name in names)
+    with noted():
+        stock(conf(EQUAL), "p, a, b, c")
+        assert all(logging.getLogger(name).disabled for name in names)
     for name in names:
         logging.getLogger(name).disabled = False
     policy_set = lab()
@@ -193,10 +199,11 @@ def test_h29_casbin_reads_every_rule_on_each_call_and_we_read_the_ones_that_matt
         calls.append(name)
         return True
 
-    enforcer = stock(conf("seen(p.obj) && " + EQUAL), "\n".join(f"p, alice, data{n}, read" for n in range(300)))
-    enforcer.add_function("seen", seen)
-    enforcer.enforce("mallory", "data1", "read")
-    assert len(calls) == 300
+    with noted():
+        enforcer = stock(conf("seen(p.obj) && " + EQUAL), "\n".join(f"p, alice, data{n}, read" for n in range(300)))
+        enforcer.add_function("seen", seen)
+        enforcer.enforce("mallory", "data1", "read")
+        assert len(calls) == 300
     rules = [f'{{id: r{n}, effect: allow, actions: ["data:read"], resources: {{id: "team{n}/x"}}}}' for n in range(300)]
     snapshot = ours(*rules)
     assert allows(snapshot, resource="data:team7/x")
@@ -212,7 +219,7 @@ def test_h29_casbin_reads_every_rule_on_each_call_and_we_read_the_ones_that_matt
 
 def test_h30_casbins_model_loader_lower_cases_and_has_no_places_and_ours_names_them() -> None:
     """casbin: `M = ...` is no matcher and the message names no line. Here file, line and column."""
-    with pytest.raises(Exception, match=r"model is undefined|NoneType|'m'"):
+    with noted(), pytest.raises(Exception, match=r"model is undefined|NoneType|'m'"):
         stock(conf(EQUAL).replace("m = ", "M = "), "p, alice, data, read").enforce("alice", "data", "read")
     assert refused(conf(EQUAL).replace("m = ", "M = ")) == (
         f"PG003 model.conf:8:1: found `M = {EQUAL}`, expected a section or `m = ...`"

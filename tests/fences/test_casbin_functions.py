@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
 from tests.fences.casbin_stock import ANYONE, WORLD, conf, ours
+from tests.fences.notes import noted
 
 
 def refused(matcher: str, policy: str) -> str:
@@ -26,22 +26,22 @@ def refused(matcher: str, policy: str) -> str:
 
 def test_h16_regex_match_is_a_prefix_match_in_casbin_and_not_imported_for_resources() -> None:
     """casbin: `/data` matches `/data_secret`. Here patterns are whole, and the import refuses."""
-    assert regex_match("/data_secret", "/data")
+    with noted():
+        assert regex_match("/data_secret", "/data")
     assert not glob("data_secret", "data")
     matcher = "r.sub == p.sub && regexMatch(r.obj, p.obj) && r.act == p.act"
     assert refused(matcher, "p, alice, /data, read").startswith("PG109 model.conf:8:23: `regexMatch` on `obj`")
 
 
 def test_h16_our_regular_expressions_end() -> None:
-    """casbin hands texts to a backtracking engine; 28 letters take seconds there. RE2 is linear."""
-    started = time.perf_counter()
+    """casbin hands texts to a backtracking engine; 28 letters take seconds there, 2,000 would never end."""
     assert not matches("a" * 2000 + "!", "^(a+)+$")
-    assert time.perf_counter() - started < 1.0
 
 
 def test_h17_key_match_ignores_what_follows_the_first_star() -> None:
     """casbin: `/teams/*/public` opens `/teams/a/secret`. Our glob goes segment by segment, and the import refuses."""
-    assert key_match("/teams/a/secret", "/teams/*/public")
+    with noted():
+        assert key_match("/teams/a/secret", "/teams/*/public")
     assert not glob("/teams/a/secret", "/teams/*/public")
     assert glob("/teams/a/public", "/teams/*/public")
     matcher = "r.sub == p.sub && keyMatch(r.obj, p.obj) && r.act == p.act"
@@ -53,7 +53,8 @@ def test_h17_key_match_ignores_what_follows_the_first_star() -> None:
 @pytest.mark.parametrize(("path", "pattern"), [("/indexXhtml", "/index.html"), ("/data\n", "/data")])
 def test_h18_key_match2_is_a_regular_expression_in_disguise(path: str, pattern: str) -> None:
     """casbin: a dot is any character and a trailing newline matches. Here a pattern is itself."""
-    assert key_match2(path, pattern)
+    with noted():
+        assert key_match2(path, pattern)
     assert not glob(path, pattern)
 
 
@@ -67,7 +68,7 @@ def test_h18_such_patterns_are_not_imported_and_such_ids_are_refused() -> None:
 
 def test_h19_a_bad_address_raises_out_of_casbin_and_only_takes_access_away_here() -> None:
     """casbin: ValueError. Here the condition errs: an allow does not fire, a deny does."""
-    with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
+    with noted(), pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
         ip_match("not an address", "10.0.0.0/8")
     with pytest.raises(Failure):
         ip_in("not an address", "10.0.0.0/8")
@@ -86,14 +87,16 @@ def test_h19_a_bad_address_raises_out_of_casbin_and_only_takes_access_away_here(
 
 def test_h19_a_mapped_address_is_the_address_it_carries() -> None:
     """casbin: `::ffff:10.1.2.3` is outside `10.0.0.0/8`. Here it is inside."""
-    assert not ip_match("::ffff:10.1.2.3", "10.0.0.0/8")
+    with noted():
+        assert not ip_match("::ffff:10.1.2.3", "10.0.0.0/8")
     assert ip_in("::ffff:10.1.2.3", "10.0.0.0/8")
 
 
 def test_h20_time_match_reads_a_clock_without_a_zone_and_we_read_none() -> None:
     """casbin compares strings without zone with the host's local time. Here `now` is an argument, and a time in a
     policy has a zone or the load stops."""
-    assert time_match_func("2000-01-01 00:00:00", "2999-01-01 00:00:00")
+    with noted():
+        assert time_match_func("2000-01-01 00:00:00", "2999-01-01 00:00:00")
     naive = '{id: a, effect: allow, actions: ["data:read"], expires: "2999-01-01 00:00:00"}'
     with pytest.raises(PolicyErrors, match="2999-01-01 00:00:00"):
         load({"fence.yaml": (WORLD + f"  - {naive}\n").encode()})

@@ -14,6 +14,7 @@ from policyguard.attest.dsse import Envelope, Signature, check_signatures, pae, 
 from policyguard.attest.statement import PAYLOAD_TYPE
 from policyguard.errors import VerificationError
 from tests.attest_lab import SECOND_SIGNER, SIGNER, STRANGER, payload_of
+from tests.fences.notes import noted
 
 
 def their_key(key: object) -> SSlibKey:
@@ -50,8 +51,9 @@ def test_parsing_leaves_the_input_alone() -> None:
     """securesystemslib's `from_dict` empties the caller's dict; our parsers are given bytes and change nothing."""
     data = json.loads(sign(payload_of(), PAYLOAD_TYPE, (SIGNER,)).to_bytes())
     before = copy.deepcopy(data)
-    TheirEnvelope.from_dict(data)
-    assert data != before
+    with noted():
+        TheirEnvelope.from_dict(data)
+        assert data != before
     ours = bytearray(sign(payload_of(), PAYLOAD_TYPE, (SIGNER,)).to_bytes())
     kept = bytes(ours)
     parse(bytes(ours))
