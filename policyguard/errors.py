@@ -4,14 +4,14 @@
       PolicyError          the policy author     .span; a load raises PolicyErrors, all findings at once
       RequestError         the requester         .path, a JSON path into what was sent
       ConfigurationError   the operator          options, paths, configuration files
-      EvidenceError        the operator          a collector could not see
+      EvidenceError        the operator          a collector cannot measure
       AccessDenied         the job's owner       .signed, with the explanation
-      SigningError         the operator          keys; nothing left the house
-      AuditError           the operator          the log cannot be written or does not add up
+      SigningError         the operator          a key is unusable; nothing was signed
+      AuditError           the operator          the log cannot be written or is inconsistent
       VerificationError    the worker, auditor   .step, "V1" to "V11"
 
-Wording: place first, lower case, no full stop, no line break, input in backticks, what was found and what was expected.
-Help is a second sentence in its own attribute. A caller's mistake in Python is a plain `ValueError` or `TypeError`.
+Wording: place first, lower case, no full stop, no line break, input in backticks, what was found, what was expected.
+What to do next is in `help`, an attribute of its own. A caller's mistake in Python is a `ValueError` or `TypeError`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from policyguard.values import Span
 
 
 class PolicyGuardError(Exception):
-    """The root: catching it catches everything this package raises on bad data, and nothing else."""
+    """The base class of everything this package raises on bad data. `help` says what to do next, if that is known."""
 
     def __init__(self, message: str, *, help: str | None = None) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class PolicyGuardError(Exception):
 
 
 class PolicyError(PolicyGuardError):
-    """One mistake in a policy document, at one place."""
+    """One mistake in a policy document: `span` is where, `code` is the lint rule with a page in `docs/lint`."""
 
     def __init__(self, message: str, *, span: Span | None = None, code: str = "PG000", help: str | None = None) -> None:
         super().__init__(message, help=help)
@@ -71,19 +71,19 @@ class RequestError(PolicyGuardError):
 
 
 class ConfigurationError(PolicyGuardError):
-    """Options, configuration files or the files they name do not make a working guard."""
+    """An option, a configuration file or a file that it names is missing or invalid."""
 
 
 class EvidenceError(PolicyGuardError):
-    """A collector could not see what it was asked to look at; the fact is absent."""
+    """A collector could not measure something; the fact is absent."""
 
 
 class SigningError(PolicyGuardError):
-    """A key cannot be read, unwrapped or used; no signature was made."""
+    """A key cannot be read, decrypted or used; nothing was signed."""
 
 
 class AuditError(PolicyGuardError):
-    """The decision log cannot be read or written, or does not add up. `entry` is a leaf index where one is known."""
+    """The decision log cannot be read or written, or is inconsistent. `entry` is the leaf index, if it is known."""
 
     def __init__(self, message: str, *, entry: int | None = None, help: str | None = None) -> None:
         super().__init__(message, help=help)
@@ -91,7 +91,7 @@ class AuditError(PolicyGuardError):
 
 
 class VerificationError(PolicyGuardError):
-    """A signed decision does not hold here and now. `step` is one of "V1" to "V11"."""
+    """A signed decision failed a verification step. `step` is one of "V1" to "V11"."""
 
     def __init__(self, step: str, message: str, *, help: str | None = None) -> None:
         super().__init__(message, help=help)
@@ -102,7 +102,7 @@ class VerificationError(PolicyGuardError):
 
 
 class AccessDenied(PolicyGuardError):
-    """The decision is deny. `signed` is the signed, logged decision; its explanation says what would change it."""
+    """The decision is deny. `signed` is the signed and logged decision; its explanation says what would change it."""
 
     def __init__(self, message: str, *, signed: Any) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The answer: allow or deny, why, and what was missing. Data, and deliberately not a truth value."""
+"""The decision: allow or deny, the reasons, and what was missing. Data; `bool()` of it raises on purpose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_LIFETIME_S = 900
 """Long enough to reach a worker and start, short enough that a revert cannot outlive it (incident step 9)."""
 
 DEFAULT_AUDIENCE = "local"
-"""Whom decisions are for where nobody says."""
+"""The audience of a decision if none is configured."""
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Explainer(Protocol):
-    """What can put a decision into words: the snapshot that made it."""
+    """Explains a decision in words: the snapshot that made it."""
 
     @property
     def policy_digest(self) -> str: ...
@@ -39,11 +39,11 @@ class Explainer(Protocol):
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """What was decided, and from what.
+    """The decision and the facts it is based on.
 
-    `determining` are the ids of the rules that made it so (firing denies, or firing allows); `errored` those whose
-    condition could not be evaluated; `requiring` the quorum rules that applied. All sorted, without duplicates.
-    `reason_codes` is never empty. A decision has no truth value: ask `.allowed`.
+    `determining` are the ids of the rules that made the decision (the denies that fired, or else the allows);
+    `errored` those whose condition could not be evaluated; `requiring` the quorum rules that applied. All are sorted,
+    without duplicates. `reason_codes` is never empty. A decision has no truth value: use `.allowed`.
     """
 
     allowed: bool
@@ -61,12 +61,13 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
         raise TypeError("a Decision is not a truth value, use `.allowed`")
 
     def explain(self, *, full: bool = False, viewer: str | None = None) -> str:
-        """Return the decision in words: what, why, which fact with which assurance, what would change it, whom to ask.
+        """Explain the decision: why, from which facts with which assurance, what would change it, and who can help.
 
         Args:
             full: add every candidate rule with each atom of its condition.
-            viewer: the subject, `type:id`, whom the caller has authenticated and shows this to. One who holds a role
-                of `trace` sees what the schema keeps for them; any other sees neither that nor a full explanation.
+            viewer: the authenticated subject, `type:id`, that will read the text. A holder of a role listed under
+                `trace` sees the values that the schema reserves for these roles; others see neither those values nor
+                the full explanation.
         """
         return self.explainer.explain(self, full=full, viewer=viewer)
 

@@ -1,7 +1,7 @@
-"""A condition after the checker: typed nodes of the CEL profile, immutable, with one canonical spelling.
+"""A checked condition: typed, immutable nodes of the CEL profile.
 
-Macros stand as one node (`Quantifier`), not as the comprehension the checker expands them to. Offsets are code points
-into the condition's text and take no part in equality: two conditions of one meaning are equal wherever they stand.
+A macro is one node (`Quantifier`), not the comprehension that the checker expands it to. Offsets count code points in
+the text of the condition and are ignored by equality: conditions with the same meaning are equal wherever they are.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class MapOf(Placed, frozen=True):
 
 
 class Quantifier(Placed, frozen=True):
-    """A macro over a list or a map's keys: `range.all(variable, body)` and its kin.
+    """A macro over a list or the keys of a map, such as `range.all(variable, body)`.
 
-    `transform` is the second argument of `map` with a filter, else None. For `map`, `body` is the mapped expression and
-    `condition` the optional filter; for `filter`, `exists`, `exists_one` and `all`, `body` is the predicate.
+    For `map`, `body` is the mapped expression and `condition` the optional filter. For `all`, `exists`, `exists_one`
+    and `filter`, `body` is the predicate and `condition` is None.
     """
 
     kind: Literal["all", "exists", "exists_one", "filter", "map"]
@@ -94,7 +94,7 @@ class Quantifier(Placed, frozen=True):
 
 
 class Hole(Placed, frozen=True):
-    """Where a constant was before its expression became a shape: `constants[index]`, of this type."""
+    """A placeholder for a constant in the shape of an expression: `constants[index]`, of this type."""
 
     index: int
     type: TypeName

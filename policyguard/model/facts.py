@@ -1,7 +1,7 @@
-"""What is known about a request, and how well: a claim is not a fact.
+"""Facts about a request, each with its assurance.
 
-Assurance is ordered (design section 3): claimed < observed < measured < attested. The schema names the least that
-counts for each attribute; a weaker fact is treated as absent.
+Assurance is ordered: claimed < observed < measured < attested. The schema sets a minimum for each attribute; a fact
+below it is treated as absent.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from policyguard.values import EMPTY_MAP, FrozenMap, Instant, Value
 
 
 class Assurance(enum.IntEnum):
-    """How a fact came to be known; the order is the order of trust."""
+    """How a fact came to be known, in order of trust."""
 
     CLAIMED = 1
     """The requester said so."""
     OBSERVED = 2
-    """An enforcing platform saw it on an authenticated channel."""
+    """The enforcing platform reported it over an authenticated channel."""
     MEASURED = 3
-    """The enforcement point looked itself."""
+    """The enforcement point measured it."""
     ATTESTED = 4
-    """Another party's signature, verified against a pinned key."""
+    """Another party signed it, and the signature was verified with a pinned key."""
 
     @property
     def word(self) -> str:
@@ -34,9 +34,9 @@ class Assurance(enum.IntEnum):
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """One value, how it came to be known, who says so, and when it was seen.
+    """One value with its assurance, its source and the time of observation.
 
-    `bound` facts enter the request digest: the worker measures them again at the start and must find the same.
+    `bound` facts are part of the request digest: the worker measures them again at the start and must get the same.
     """
 
     value: Value
@@ -47,7 +47,7 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """One account's approval, already verified: signature, namespace, expiry, and that it is for this very request.
+    """One account's approval, already verified: signature, namespace, expiry, and that it is for this request.
 
     `account` is a `type:id`; `approved_at` and `expires` are instants; `tier` is the largest tier it covers, if any.
     """
@@ -64,10 +64,9 @@ class Facts(msgspec.Struct, frozen=True):
     """A request and everything collected about it.
 
     `entries` maps attribute paths to facts: `subject.employment`, `resource.gpus`, `context.ticket`; always two
-    segments, the second an attribute of the schema; what is kept cannot be changed. `missing` says why a collector
-    could not supply a path. `contributors` is the set of accounts whose work the request carries; None means that
-    nobody looked. `unusable` says of approvals that were presented why they do not count, one line each; it is shown
-    and decides nothing.
+    segments, the second an attribute of the schema; the map is immutable. `missing` says why a collector could not
+    supply a path. `contributors` is the set of accounts whose work the request carries; None means that it was not
+    determined. `unusable` says why submitted approvals do not count, one line for each; it is only for display.
     """
 
     request: Request
@@ -85,7 +84,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     @property
     def bound(self) -> dict[str, Value]:
-        """The values that the request digest covers beside the request."""
+        """The values that the request digest covers in addition to the request."""
         return {path: fact.value for path, fact in self.entries.items() if fact.bound}
 
 

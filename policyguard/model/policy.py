@@ -1,4 +1,4 @@
-"""A policy set after loading: every name resolved, every condition checked, every noun with its place in a file."""
+"""A policy set after loading: names resolved, conditions checked, and each item with its span in the file."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class ValueType(msgspec.Struct, frozen=True, kw_only=True):
 class Attribute(Placed, frozen=True, kw_only=True):
     """One attribute of an entity type, of the context or of a record.
 
-    `assurance` is the least that counts and `max_age_s` the greatest age; both hold for top-level attributes only
-    (a record is seen as a whole). What is `sensitive` is shown to nobody, what has an `audience` only to the roles of
-    `trace`. `enum` lists the only texts allowed, empty for any.
+    `assurance` is the minimum assurance and `max_age_s` the maximum age of a fact; both apply to top-level attributes
+    only (a record is collected as a whole). A `sensitive` value is never shown; one with an `audience` is shown only to
+    the roles listed under `trace`. `enum` lists the allowed texts; empty allows any.
     """
 
     name: str
@@ -118,9 +118,9 @@ class Binding(Placed, frozen=True, kw_only=True):
 
 
 class BindingSource(Placed, frozen=True, kw_only=True):
-    """Bindings that stand in a casbin adapter's store instead of in YAML; read when a guard opens, not here.
+    """Bindings in a casbin adapter's store instead of in YAML; read when a guard opens, not here.
 
-    `adapter` is `csv`, then `location` is a path relative to the policy folder, or `sqlalchemy`, then it is a URL.
+    With the adapter `csv`, `location` is a path relative to the policy folder; with `sqlalchemy` it is a URL.
     """
 
     adapter: Literal["csv", "sqlalchemy"]
@@ -139,7 +139,7 @@ class Person(Placed, frozen=True, kw_only=True):
 
 
 class Approvers(msgspec.Struct, frozen=True, kw_only=True):
-    """So many distinct persons who hold one of these roles in the resource's domain, or in `domain` if it is given."""
+    """At least `count` distinct persons who hold one of `roles` in `domain`, or in the resource's domain if None."""
 
     count: int
     roles: tuple[str, ...]
@@ -147,15 +147,15 @@ class Approvers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 REQUEST = "request"
-"""What a quorum is `of` that approves the request and nothing else."""
+"""The value of `of` for a quorum that approves the request and nothing else."""
 
 
 class Quorum(Placed, frozen=True, kw_only=True):
-    """Approvals that must be there; one person fills one place. Contributors and the requester never count.
+    """The approvals that a rule requires. One person fills one seat; contributors and the requester never count.
 
-    `of` says what is approved: `request` is the request and nothing else, for what carries nobody's work; None is the
-    work that the request is for. `once`: the first allow uses the approvals up. None, not False, so that the digest
-    of policies which say nothing about either stays what it was.
+    `of` is what is approved: `request` is only the request, for requests that carry nobody's work; None is the work
+    that the request is for. With `once`, the first allow consumes the approvals. Both default to None, not False, so
+    that the digest of policies that do not use them is unchanged.
     """
 
     id: str
@@ -169,20 +169,20 @@ class Quorum(Placed, frozen=True, kw_only=True):
 
 
 class Condition(Placed, frozen=True, kw_only=True):
-    """A checked CEL condition: its text, where its first character stands in the file, and its typed tree."""
+    """A checked CEL condition: its text, the span of its first character, and its typed tree."""
 
     text: str
     expression: Expression
     span: Span = NO_SPAN
     positions: tuple[tuple[int, int, int], ...] = ()
-    """(offset, line, column) for each stretch of `text` that stands unbroken in the file, ordered."""
+    """(offset, line, column) for each segment of `text` that is contiguous in the file, in order."""
 
     def at(self, offset: int) -> Span:
-        """Return the place in the file of the character at this offset of `text`."""
-        place = bisect_right(self.positions, offset, key=lambda stretch: stretch[0]) - 1
-        if place < 0:
+        """Return the span of the character at this offset of `text`."""
+        index = bisect_right(self.positions, offset, key=lambda segment: segment[0]) - 1
+        if index < 0:
             return self.span
-        start, line, column = self.positions[place]
+        start, line, column = self.positions[index]
         return Span(self.span.file, line, column + offset - start)
 
 
@@ -190,9 +190,9 @@ class Rule(Placed, frozen=True, kw_only=True):
     """One rule, names resolved.
 
     `actions` and `resource_types` are never empty: a star is expanded against the schema. `any_action` and `any_type`
-    remember that the author wrote a star. `id_pattern` None means every id. `roles` empty and `subjects` empty means
-    everyone. `scope` confines the rule to resources of one domain. `assurance` holds (path, least) for facts that must
-    be known better here than the schema asks: a weaker one is absent for this rule.
+    record that the author wrote a star. `id_pattern` None means every id. `roles` empty and `subjects` empty means
+    everyone. `scope` limits the rule to resources of one domain. `assurance` has (path, minimum) for facts with a
+    higher minimum than in the schema: for this rule, a weaker fact is absent.
     """
 
     id: str
@@ -220,7 +220,7 @@ class Rule(Placed, frozen=True, kw_only=True):
 
 
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one load produced, in file order. `trace_roles` are the roles that may see a full trace."""
+    """The result of a load, in file order. `trace_roles` are the roles that may see a full trace."""
 
     schema: Schema
     roles: tuple[Role, ...] = ()

@@ -1,6 +1,6 @@
-"""Who asks to do what to what: the AuthZEN 1.0 request, parsed once and frozen.
+"""The AuthZEN 1.0 request (subject, action, resource, context), parsed once and frozen.
 
-Everything in a request is a claim. What was really seen arrives as `Facts`.
+Everything in a request is a claim. What collectors measured is in `Facts`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Entity(msgspec.Struct, frozen=True):
 
     @property
     def ref(self) -> str:
-        """The one spelling used everywhere: `user:alice`, `job:team/vision/run-17`."""
+        """The id as text, `user:alice` or `job:team/vision/run-17`; the only form used."""
         return f"{self.type}:{self.id}"
 
 
@@ -58,7 +58,7 @@ class Request(msgspec.Struct, frozen=True):
     def of(
         cls, subject: str, action: str, resource: str, *, context: Mapping[str, Any] | None = None, **properties: Any
     ) -> Request:
-        """Return a request from `type:id` texts; keyword arguments are the resource's claimed properties.
+        """Build a request from `type:id` texts; keyword arguments are the resource's claimed properties.
 
         >>> Request.of("user:alice", "job:submit", "job:team/vision/run-17", gpus=8).resource.properties["gpus"]
         8
@@ -77,10 +77,10 @@ class Request(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Request:
-        """Return the request this AuthZEN JSON text spells. Duplicate keys, floats, nulls and NaN are refused.
+        """Parse an AuthZEN request from JSON. Duplicate keys, floats, nulls and NaN are refused.
 
         Raises:
-            RequestError: with the JSON path of the first problem.
+            RequestError: the text is invalid; `.path` is the JSON path of the first problem.
         """
         if len(text) > MAX_REQUEST_BYTES:
             raise RequestError(f"request is {len(text)} bytes, expected at most {MAX_REQUEST_BYTES}")
@@ -88,7 +88,11 @@ class Request(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_data(cls, data: object) -> Request:
-        """Return the request that this decoded AuthZEN object spells, else raise `RequestError` with the path."""
+        """Parse an AuthZEN request from decoded JSON.
+
+        Raises:
+            RequestError: the data is invalid; `.path` is the JSON path of the first problem.
+        """
         top = _object(data, "$", required=("subject", "action", "resource"), optional=("context",))
         action = _object(top["action"], "$.action", required=("name",), optional=("properties",))
         if action.get("properties"):
@@ -116,12 +120,12 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> str:
-    """Return the SHA-256 over the canonical bytes of the request and of everything measured that it is bound to.
+    """Return the SHA-256 of the canonical bytes of the request and of the measured values that it is bound to.
 
     `bound` maps attribute paths (`resource.code`) to measured values. The worker measures the same paths again and
-    must arrive at the same digest (step V7). Empty values and absent ones are different digests.
+    must get the same digest (step V7). An empty value and an absent one give different digests.
     """
-    encoded = _encode(_Digested(bound, _asked(request)))
+    encoded = _encode(_Digested(bound, _request_data(request)))
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
     return sha256_digest(encoded if encoded.isascii() else canonical({"bound": bound, "request": request.to_data()}))
 
@@ -136,7 +140,7 @@ class _Named(msgspec.Struct, frozen=True, gc=False):
     type: str
 
 
-class _Asked(msgspec.Struct, frozen=True, gc=False):
+class _RequestData(msgspec.Struct, frozen=True, gc=False):
     """`Request.to_data` with its fields in sorted order."""
 
     action: _Name
@@ -147,12 +151,12 @@ class _Asked(msgspec.Struct, frozen=True, gc=False):
 
 class _Digested(msgspec.Struct, frozen=True, gc=False):
     bound: Mapping[str, Value]
-    request: _Asked
+    request: _RequestData
 
 
-def _asked(request: Request) -> _Asked:
+def _request_data(request: Request) -> _RequestData:
     subject, resource, unset = request.subject, request.resource, msgspec.UNSET
-    return _Asked(
+    return _RequestData(
         _Name(request.action),
         request.context or unset,
         _Named(resource.id, resource.properties or unset, resource.type),
@@ -161,11 +165,15 @@ def _asked(request: Request) -> _Asked:
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-"""Sorts the members of mappings, and leaves our structs' fields in the order they stand in."""
+"""Sorts the members of mappings and writes the fields of structs in their declared order."""
 
 
 def parse_json(text: str | bytes) -> object:
-    """Return the data of a JSON text: duplicate keys, NaN, bad UTF-8 and absurd nesting raise `RequestError`."""
+    """Parse JSON strictly.
+
+    Raises:
+        RequestError: not JSON, a duplicate key, NaN, bad UTF-8, or nested too deeply.
+    """
     try:
         return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except RecursionError:
@@ -215,27 +223,27 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
             path=f"{path}.id",
         )
     if not identifier.isascii():
-        _one_spelling(identifier, f"{path}.id")
-    # INVARIANT I2: an id has one spelling, so that `team/vision/../llm/x` never passes for one of team vision.
+        _require_one_form(identifier, f"{path}.id")
+    # INVARIANT I2: an id has one form, so that `team/vision/../llm/x` is never taken for an id of team vision.
     if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
         raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
     return Entity(kind, identifier, _map(properties, f"{path}.properties"))
 
 
 def _is_name(text: str) -> bool:
-    """Return whether this is a name: lower *62( lower / digit / "_" ). Quicker to start than a regular expression."""
+    """Return True for a name: lower *62( lower / digit / "_" ). Faster at start-up than a regular expression."""
     letters = text.replace("_", "")
     return text.isascii() and text[:1].isalpha() and text.islower() and letters.isalnum() and len(text) < 64
 
 
 def _is_action(text: str) -> bool:
-    """Return whether this is an action: name ":" name, the second with hyphens after its first letter too."""
+    """Return True for an action: name ":" name, where the second may also have hyphens after its first letter."""
     kind, _, verb = text.partition(":")
     return _is_name(kind) and _is_name(verb.replace("-", "_"))
 
 
 def _is_id(text: str) -> bool:
-    """Return whether this is an id: 1*512 characters, none of them a space, a control or an invisible one."""
+    """Return True for an id: 1*512 characters without spaces, control characters or invisible characters."""
     if text.isascii():
         return 0 < len(text) <= 512 and " " not in text and text.isprintable()
     return _ID.fullmatch(text) is not None
@@ -256,17 +264,17 @@ def _map(data: object, path: str) -> FrozenMap:
         raise RequestError(problem.message, path=problem.path) from None
 
 
-def _one_spelling(text: str, path: str) -> None:
-    """Raise unless the text has no character that cannot be seen, and is in composed form as in the policies."""
+def _require_one_form(text: str, path: str) -> None:
+    """Raise unless the text has only visible characters and is in composed form (NFC), as in the policies."""
     try:
         freeze(text, path)
     except ValueProblem as problem:
         raise RequestError(problem.message, path=path) from None
-    # Only ids beyond ASCII pay for this import.
+    # Only ids with characters outside ASCII pay for this import.
     from unicodedata import is_normalized
 
     if not text.isprintable():
-        raise RequestError(f"found {_shown(text)}, expected no character that cannot be seen", path=path)
+        raise RequestError(f"found {_shown(text)}, expected visible characters only", path=path)
     if not is_normalized("NFC", text):
         raise RequestError(f"found {_shown(text)}, expected an id in composed form (NFC)", path=path)
 

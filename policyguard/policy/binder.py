@@ -1,7 +1,7 @@
-"""Nodes to fields by table: each kind of document lists its fields, and every mistake is reported, not just the first.
+"""Bind YAML nodes to fields by table; report every mistake, not just the first.
 
-A kind is a function from a node to a value, or to None with the error already reported. Tables of fields are data:
-adding a field to the language is one line. This module knows YAML's shapes and nothing of policies.
+A *kind* is a function from a node to a value, or to None after it has reported the error. Tables of fields are data:
+adding a field to the language is one line. This module knows the shapes of YAML and nothing about policies.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 MAX_DURATION_S = 36_500 * 86_400
-"""A hundred years: longer ones mean "for ever", which is said by leaving the field out."""
+"""A hundred years. Authors who mean "for ever" leave the field out."""
 
-MOST_COMPARISONS = 200_000
-"""So many names are compared to find near ones in one load, half a second's work; errors after that suggest none."""
+MAX_COMPARISONS = 200_000
+"""The names that one load compares to make suggestions, about half a second's work; later errors suggest nothing."""
 
 
 class Problems:
-    """The errors of one load, in the order in which they were found."""
+    """The errors of one load, in the order in which they were reported."""
 
     def __init__(self) -> None:
         self.errors: list[PolicyError] = []
@@ -41,20 +41,29 @@ class Problems:
         self.errors.append(PolicyError(message, span=span, code=code, help=help))
 
     def unknown(
-        self, place: Node | Span, code: str, what: str, found: str, known: Iterable[str], *, where: str = ""
+        self, place: Node | Span, code: str, what: str, unknown: str, known: Iterable[str], *, where: str = ""
     ) -> None:
-        """Record that `found` is none of the `known` names, nearest first and named as a help."""
-        if self.comparisons > MOST_COMPARISONS:
-            self.add(place, code, f"unknown {what} `{shown(found)}`{where}")
+        """Record that a name is unknown, and suggest the nearest known one.
+
+        Args:
+            place: the node or span of the name.
+            code: the code of the lint rule.
+            what: what the name should be, for the message ("role").
+            unknown: the name as written.
+            known: the names that are allowed.
+            where: a suffix for the message, with a leading space.
+        """
+        if self.comparisons > MAX_COMPARISONS:
+            self.add(place, code, f"unknown {what} `{shown(unknown)}`{where}")
             return
         names = sorted(set(known))
         self.comparisons += len(names)
-        near = nearest(found, names)
+        near = nearest(unknown, names)
         expected = "none is declared" if not names else f"expected {one_of(names, near)}"
         self.add(
             place,
             code,
-            f"unknown {what} `{shown(found)}`{where}, {expected}",
+            f"unknown {what} `{shown(unknown)}`{where}, {expected}",
             f"did you mean `{near}`?" if near else None,
         )
 
@@ -64,7 +73,7 @@ Kind: TypeAlias = Callable[[Node, Problems], Any]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a table: what it is called, how it is read, and whether it must be there."""
+    """One field of a table: its name, its kind, and whether it is required."""
 
     name: str
     kind: Kind
@@ -72,7 +81,7 @@ class Field:
 
 
 class Table(dict[str, Field]):
-    """The fields that a map may have, by name, and what the map is called in errors ("a rule")."""
+    """The fields that a map may have, by name. `what` names the map in errors ("a rule")."""
 
     def __init__(self, what: str, *fields: Field) -> None:
         super().__init__((field.name, field) for field in fields)
@@ -80,32 +89,44 @@ class Table(dict[str, Field]):
         self.needed = tuple(field.name for field in fields if field.required)
 
 
-def nearest(found: str, names: Iterable[str]) -> str | None:
-    """Return the known name that `found` most likely meant, if one is near enough."""
-    matches = difflib.get_close_matches(found[:200], list(names), n=1, cutoff=0.6)
+def nearest(unknown: str, names: Iterable[str]) -> str | None:
+    """Return the known name that the author most likely meant, or None if none is close."""
+    matches = difflib.get_close_matches(unknown[:200], list(names), n=1, cutoff=0.6)
     if matches:
         return matches[0]
-    folded = found.casefold()
+    folded = unknown.casefold()
     return next((name for name in names if name.casefold() == folded), None)
 
 
-def one_of(names: list[str], near: str | None = None, most: int = 8) -> str:
-    """Return "one of `a`, `b`" with the nearest name first and the tail cut."""
+def one_of(names: list[str], near: str | None = None, max_names: int = 8) -> str:
+    """Format names as "one of `a`, `b` and 3 more".
+
+    Args:
+        names: the names in order.
+        near: the name to list first, if it is among them.
+        max_names: the number of names to list.
+    """
     ordered = [near, *(name for name in names if name != near)] if near in names else names
-    listed = ", ".join(f"`{name}`" for name in ordered[:most])
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    listed = ", ".join(f"`{name}`" for name in ordered[:max_names])
+    more = f" and {len(ordered) - max_names} more" if len(ordered) > max_names else ""
     return listed if len(ordered) == 1 else f"one of {listed}{more}"
 
 
 def fold(name: str) -> str:
-    """Return the name as ids are compared: NFC, without case."""
+    """Normalize a name for comparing ids: NFC, case folded."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def bind(node: Node, table: Table, problems: Problems) -> dict[str, Any] | None:
-    """Return the fields that are there and read well; None if this is no map at all.
+    """Read the fields of a map by table; report unknown, missing and wrong ones.
 
-    A field that is there but wrong is left out, its error reported.
+    Args:
+        node: the map.
+        table: its fields.
+        problems: where errors are added.
+
+    Returns:
+        The fields that are present and valid, by name; None if the node is not a map.
     """
     if not isinstance(node, Mapping):
         wrong_shape(node, f"{table.what} (a map)", problems)
@@ -124,20 +145,20 @@ def bind(node: Node, table: Table, problems: Problems) -> dict[str, Any] | None:
 
 
 def wrong_shape(node: Node, expected: str, problems: Problems) -> None:
-    """Report that a node is not of the expected shape, unless the reader has refused it already."""
+    """Report that a node has the wrong shape, unless the reader has already refused it."""
     if isinstance(node, Mapping):
-        found = "a map"
+        shape = "a map"
     elif isinstance(node, Sequence):
-        found = "a list"
+        shape = "a list"
     else:
         if node.style == "refused":
             return
-        found = said(node)
-    problems.add(node, "PG003", f"found {found}, expected {expected}")
+        shape = said(node)
+    problems.add(node, "PG003", f"found {shape}, expected {expected}")
 
 
 def scalar_of(node: Node, expected: str, problems: Problems) -> Scalar | None:
-    """Return the node if it is a scalar that the reader let pass, else None with the wrong shape reported."""
+    """Return the node if it is a scalar that the reader accepted; otherwise report the wrong shape and return None."""
     if isinstance(node, Scalar):
         return None if node.style == "refused" else node
     wrong_shape(node, expected, problems)
@@ -150,7 +171,7 @@ def raw(node: Node, _: Problems) -> Node:
 
 
 def text(node: Node, problems: Problems) -> str | None:
-    """Kind: text, not empty. A plain spelling that is no text by YAML's rules must be quoted."""
+    """Kind: text, not empty. A plain scalar that YAML reads as another type must be quoted."""
     scalar = scalar_of(node, "text", problems)
     if scalar is None:
         return None
@@ -169,8 +190,8 @@ def text(node: Node, problems: Problems) -> str | None:
 
 def prose(node: Node, problems: Problems) -> str | None:
     """Kind: text for people, white space at its ends removed."""
-    found = text(node, problems)
-    return None if found is None else found.strip()
+    value = text(node, problems)
+    return None if value is None else value.strip()
 
 
 def boolean(node: Node, problems: Problems) -> bool | None:
@@ -183,16 +204,16 @@ def boolean(node: Node, problems: Problems) -> bool | None:
     return None
 
 
-def integer(least: int = 0, most: int = MAX_INTEGER) -> Kind:
+def integer(minimum: int = 0, maximum: int = MAX_INTEGER) -> Kind:
     """Kind: an integer within these bounds, written in decimal."""
 
     def read(node: Node, problems: Problems) -> int | None:
-        expected = f"an integer from {least} to {most}"
+        expected = f"an integer from {minimum} to {maximum}"
         scalar = scalar_of(node, expected, problems)
         if scalar is None:
             return None
         kind = kind_of(scalar)
-        if kind == "integer" and len(scalar.text) <= MAX_DIGITS and least <= int(scalar.text) <= most:
+        if kind == "integer" and len(scalar.text) <= MAX_DIGITS and minimum <= int(scalar.text) <= maximum:
             return int(scalar.text)
         code = "PG405" if kind == "float" else "PG005"
         problems.add(node, code, f"found {said(scalar)}, expected {expected}")
@@ -202,14 +223,20 @@ def integer(least: int = 0, most: int = MAX_INTEGER) -> Kind:
 
 
 def name(what: str, pattern: str, example: str) -> Kind:
-    """Kind: text of this form."""
+    """Kind: text that matches a pattern.
+
+    Args:
+        what: what the text is, for the message ("a name").
+        pattern: a regular expression that must match the whole text.
+        example: a valid text, for the message.
+    """
     compiled = re.compile(pattern, re.ASCII)
 
     def read(node: Node, problems: Problems) -> str | None:
-        found = text(node, problems)
-        if found is None or compiled.fullmatch(found):
-            return found
-        problems.add(node, "PG003", f"found `{shown(found)}`, expected {what} such as `{example}`")
+        value = text(node, problems)
+        if value is None or compiled.fullmatch(value):
+            return value
+        problems.add(node, "PG003", f"found `{shown(value)}`, expected {what} such as `{example}`")
         return None
 
     return read
@@ -220,10 +247,10 @@ def choice(what: str, names: Iterable[str]) -> Kind:
     known = tuple(names)
 
     def read(node: Node, problems: Problems) -> str | None:
-        found = text(node, problems)
-        if found is None or found in known:
-            return found
-        problems.unknown(node, "PG004", what, found, known)
+        value = text(node, problems)
+        if value is None or value in known:
+            return value
+        problems.unknown(node, "PG004", what, value, known)
         return None
 
     return read
@@ -255,20 +282,26 @@ def _parsed(node: Node, problems: Problems, parser: Callable[[str], int], expect
         return None
 
 
-def listing(kind: Kind, *, least: int = 1, what: str = "a list") -> Kind:
-    """Kind: a list of at least so many items of one kind; the items that are right come back as `(value, node)`."""
+def listing(kind: Kind, *, minimum: int = 1, what: str = "a list") -> Kind:
+    """Kind: a list of items of one kind, as `(value, node)` pairs without the invalid items.
+
+    Args:
+        kind: the kind of the items.
+        minimum: the smallest number of items.
+        what: what the list is, for the message.
+    """
 
     def read(node: Node, problems: Problems) -> list[tuple[Any, Node]] | None:
         if not isinstance(node, Sequence):
             wrong_shape(node, what, problems)
             return None
         # INVARIANT I23: an empty list is an error; it never means everybody.
-        if len(node.items) < least:
-            found_ = "an empty list" if not node.items else "a list of one"
-            problems.add(node, "PG003", f"found {found_}, expected at least {least} item{'s' if least > 1 else ''}")
+        if len(node.items) < minimum:
+            size = "an empty list" if not node.items else "a list of one"
+            problems.add(node, "PG003", f"found {size}, expected at least {minimum} item{'s' if minimum > 1 else ''}")
             return None
-        found = [(kind(item, problems), item) for item in node.items]
-        return [pair for pair in found if pair[0] is not None]
+        pairs = [(kind(item, problems), item) for item in node.items]
+        return [pair for pair in pairs if pair[0] is not None]
 
     return read
 
@@ -279,7 +312,13 @@ def values(pairs: Iterable[tuple[T, Node]] | None) -> tuple[T, ...]:
 
 
 def distinct(pairs: Iterable[tuple[str, Node]] | None, what: str, problems: Problems) -> tuple[str, ...]:
-    """Return the texts of a list, each once; a second one is an error."""
+    """Return the texts of a list and report duplicates.
+
+    Args:
+        pairs: texts with their nodes.
+        what: what the texts are, for the message ("role").
+        problems: where errors are added.
+    """
     seen: dict[str, Node] = {}
     for value, node in pairs or ():
         if value in seen:
@@ -289,20 +328,26 @@ def distinct(pairs: Iterable[tuple[str, Node]] | None, what: str, problems: Prob
 
 
 def table_of(key: Kind, kind: Kind, what: str) -> Kind:
-    """Kind: a map from names to things of one kind, as a list of `(name, key node, value)`."""
+    """Kind: a map from names to values of one kind, as a list of `(name, key node, value)`.
+
+    Args:
+        key: the kind of the names.
+        kind: the kind of the values.
+        what: what the map is, for the message.
+    """
 
     def read(node: Node, problems: Problems) -> list[tuple[str, Scalar, Any]] | None:
         if not isinstance(node, Mapping):
             wrong_shape(node, what, problems)
             return None
-        found = [(key(name, problems), name, kind(item, problems)) for name, item in node.entries]
-        return [(name, node, value) for name, node, value in found if name is not None and value is not None]
+        entries = [(key(name, problems), name, kind(item, problems)) for name, item in node.entries]
+        return [(name, node, value) for name, node, value in entries if name is not None and value is not None]
 
     return read
 
 
 def nested(table: Table) -> Kind:
-    """Kind: a map with the fields of this table, as `(fields, node)`."""
+    """Kind: a map with the fields of a table, as `(fields, node)`."""
 
     def read(node: Node, problems: Problems) -> tuple[dict[str, Any], Node] | None:
         fields = bind(node, table, problems)
@@ -311,12 +356,27 @@ def nested(table: Table) -> Kind:
     return read
 
 
-def claim(name_: str, place: Node | Span, taken: dict[str, tuple[str, Span]], what: str, problems: Problems) -> bool:
-    """Take an id; False, with the error reported, if it is taken already (also after case and NFC folding)."""
+FirstUses: TypeAlias = "dict[str, tuple[str, Span]]"
+"""Folded id to the id as first written, and its span."""
+
+
+def register_id(identifier: str, place: Node | Span, first_uses: FirstUses, what: str, problems: Problems) -> bool:
+    """Register an id, or report that it is a duplicate; ids that differ in case or NFC form are duplicates too.
+
+    Args:
+        identifier: the id as written.
+        place: the node or span of the noun that has it.
+        first_uses: the ids registered so far; changed in place.
+        what: what the id names, for the message ("rule").
+        problems: where errors are added.
+
+    Returns:
+        True if the id is new.
+    """
     span = place if isinstance(place, Span) else place.span
-    first = taken.setdefault(fold(name_), (name_, span))
+    first = first_uses.setdefault(fold(identifier), (identifier, span))
     if first[1] is span:
         return True
-    like = "" if first[0] == name_ else f" (reads like `{shown(first[0])}`)"
-    problems.add(span, "PG006", f"duplicate {what} `{shown(name_)}`{like}, first at {first[1]}")
+    like = "" if first[0] == identifier else f" (reads like `{shown(first[0])}`)"
+    problems.add(span, "PG006", f"duplicate {what} `{shown(identifier)}`{like}, first at {first[1]}")
     return False

@@ -26,12 +26,17 @@ MAX_BUNDLE_BYTES = 268_435_456
 
 
 def seal(compiled: dict[str, Any], keys: Sequence[PrivateKey]) -> bytes:
-    """Return the signed bytes of a compiled form."""
+    """Sign a compiled form and return the bytes of the file."""
     return sign(canonical(compiled), PAYLOAD_TYPE, keys).to_bytes() + b"\n"
 
 
 def open_sealed(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> tuple[dict[str, Any], str]:
-    """Return the compiled form in this file and its policy digest.
+    """Verify a signed snapshot and return its compiled form and policy digest.
+
+    Args:
+        data: the bytes of the file.
+        keys: the trusted public keys.
+        threshold: the number of keys that must have signed.
 
     Raises:
         ConfigurationError: not a compiled snapshot, of another version, or not signed by enough of these keys.
@@ -51,7 +56,7 @@ def _compiled(payload: bytes) -> tuple[dict[str, Any], str]:
     try:
         compiled = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise ConfigurationError("compiled snapshot: holds no JSON", help=_AGAIN) from problem
+        raise ConfigurationError("compiled snapshot: is not JSON", help=_AGAIN) from problem
     if not isinstance(compiled, dict) or compiled.get("format") != FORMAT:
         raise ConfigurationError(f"compiled snapshot: has another format, expected `{FORMAT}`", help=_AGAIN)
     return compiled, policy_digest(compiled)

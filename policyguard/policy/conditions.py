@@ -1,4 +1,4 @@
-"""Conditions of all rules, checked in one pass against the schema; every mistake at its place in the YAML file."""
+"""Check the conditions of all rules against the schema; report every mistake at its line and column in the file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ Outcome: TypeAlias = Expression | ConditionErrors
 
 
 def check_conditions(drafts: list[Draft], schema: Schema, problems: Problems) -> list[Rule]:
-    """Return the rules whose conditions hold water; each mistake of the others is reported."""
+    """Return the rules whose conditions are valid, with checked conditions; report the mistakes of the others.
+
+    Args:
+        drafts: the rules with their conditions as text.
+        schema: a schema without errors.
+        problems: where errors are added.
+    """
     try:
-        checker = _Memory(schema)
-    except PolicyErrors as found:
-        problems.errors.extend(found.errors)
+        checker = _CachingChecker(schema)
+    except PolicyErrors as invalid:
+        problems.errors.extend(invalid.errors)
         return []
     rules = []
     for draft in drafts:
@@ -41,25 +47,25 @@ def check_conditions(drafts: list[Draft], schema: Schema, problems: Problems) ->
     return rules
 
 
-class _Memory:
-    """A checker that checks one text once for each resource type."""
+class _CachingChecker:
+    """A checker that checks the same text only once for each resource type."""
 
     def __init__(self, schema: Schema) -> None:
         self.checker = Checker(schema)
-        self.seen: dict[tuple[str, str], Outcome] = {}
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
 
     def check(self, text: str, resource_type: str) -> Outcome:
-        found = self.seen.get((text, resource_type))
-        if found is None:
+        outcome = self.outcomes.get((text, resource_type))
+        if outcome is None:
             try:
-                found = self.checker.check(text, resource_type=resource_type)
+                outcome = self.checker.check(text, resource_type=resource_type)
             except ConditionErrors as problem:
-                found = problem
-            self.seen[text, resource_type] = found
-        return found
+                outcome = problem
+            self.outcomes[text, resource_type] = outcome
+        return outcome
 
 
-def _condition(rule: Rule, when: Scalar, checker: _Memory, problems: Problems) -> Condition | None:
+def _condition(rule: Rule, when: Scalar, checker: _CachingChecker, problems: Problems) -> Condition | None:
     text = when.text.rstrip()
     outcomes = {type_: checker.check(text, type_) for type_ in rule.resource_types}
     failed = {type_: outcome for type_, outcome in outcomes.items() if isinstance(outcome, ConditionErrors)}
@@ -68,7 +74,8 @@ def _condition(rule: Rule, when: Scalar, checker: _Memory, problems: Problems) -
         return None
     expressions = [outcome for outcome in outcomes.values() if not isinstance(outcome, ConditionErrors)]
     first, *others = expressions
-    # One rule is one tree: types of another shape under the same text would be judged by the wrong code.
+    # A rule has one compiled condition: if the text means something else for another type, that type would get the
+    # wrong code.
     if any(other != first for other in others):
         listed = ", ".join(f"`{type_}`" for type_ in outcomes)
         problems.add(
@@ -80,22 +87,24 @@ def _condition(rule: Rule, when: Scalar, checker: _Memory, problems: Problems) -
         return None
     if not _polarity(first, rule.effect, when, problems):
         return None
-    return Condition(text=text, expression=first, span=when.at(0), positions=when.stretches())
+    return Condition(text=text, expression=first, span=when.at(0), positions=when.segments())
 
 
 def _assurance_fits(draft: Draft, schema: Schema, problems: Problems) -> bool:
-    """Return whether each fact that the rule wants known better is declared, and the schema asks for less."""
+    """Return True if each path in the rule's `assurance` is declared, with a lower minimum in the schema."""
     before = len(problems.errors)
-    for path, least in draft.rule.assurance:
+    for path, minimum in draft.rule.assurance:
         place = draft.node.get("assurance") or draft.node
         declared = _declared(path, draft.rule, schema)
         if not declared:
             known = sorted({f"{entity}.{name}" for entity, name in _known(draft.rule, schema)})
             problems.unknown(place, "PG103", "attribute", path, known, where=" in `assurance`")
-        elif least <= max(attribute.assurance for attribute in declared):
-            asked = max(attribute.assurance for attribute in declared).word
+        elif minimum <= max(attribute.assurance for attribute in declared):
+            declared_minimum = max(attribute.assurance for attribute in declared).word
             problems.add(
-                place, "PG003", f"found `{least.word}` for `{path}`, expected more than the schema's `{asked}`"
+                place,
+                "PG003",
+                f"found `{minimum.word}` for `{path}`, expected more than the schema's `{declared_minimum}`",
             )
     if draft.rule.assurance and draft.when is None:
         problems.add(
@@ -113,7 +122,7 @@ def _known(rule: Rule, schema: Schema) -> Iterator[tuple[str, str]]:
 
 
 def _declared(path: str, rule: Rule, schema: Schema) -> list[Attribute]:
-    """Return what the schema says of a path in all types that the rule is about."""
+    """Return the schema's declarations of a path in all types that the rule applies to."""
     entity, _, name = path.partition(".")
     groups = {
         "subject": [type_.attributes for type_ in schema.subjects.values()],
@@ -124,7 +133,7 @@ def _declared(path: str, rule: Rule, schema: Schema) -> list[Attribute]:
 
 
 def _assurance_is_read(draft: Draft, expression: Expression, problems: Problems) -> bool:
-    """Return whether the condition reads every fact that is to be known better; else the line would do nothing."""
+    """Return True if the condition reads every path in the rule's `assurance`; other paths would have no effect."""
     read = {f"{path[0]}.{path[1]}" for path in paths_read(expression) if len(path) > 1}
     idle = [path for path, _ in draft.rule.assurance if path not in read]
     for path in idle:
@@ -147,7 +156,7 @@ def _report(failed: dict[str, ConditionErrors], types: int, when: Scalar, proble
 
 def _polarity(expression: Expression, effect: Effect, when: Scalar, problems: Problems) -> bool:
     # INVARIANT I26: absence of a fact may only take access away.
-    found = polarity_errors(expression, effect)
-    for offset, message in found:
+    errors = polarity_errors(expression, effect)
+    for offset, message in errors:
         problems.add(when.at(offset), "PG115", message)
-    return not found
+    return not errors

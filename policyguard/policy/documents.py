@@ -1,4 +1,4 @@
-"""What every document has in common: `apiVersion`, `kind`, `metadata`; and which fields each kind adds."""
+"""The envelope of every document (`apiVersion`, `kind`, `metadata`) and the fields that each kind adds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TABLES: dict[Kind, Table] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One YAML document of a known kind: its syntax tree, and its fields as far as they could be read."""
+    """One YAML document of a known kind: its syntax tree and its valid fields."""
 
     kind: Kind
     file: str
@@ -63,7 +63,7 @@ class Document:
 
 
 def bind_document(node: Node, problems: Problems) -> Document | None:
-    """Return the document, or None when its kind or version cannot be told."""
+    """Read one document; None if it is not a map or its kind is unknown."""
     if not isinstance(node, Mapping):
         what = "an empty document" if isinstance(node, Scalar) and not node.text else "no map"
         problems.add(node, "PG003", f"found {what}, expected a map with `apiVersion` and `kind`")
@@ -89,22 +89,22 @@ def bind_document(node: Node, problems: Problems) -> Document | None:
 
 
 def _version(node: Mapping, problems: Problems) -> None:
-    found = node.get("apiVersion")
-    if found is None:
+    version = node.get("apiVersion")
+    if version is None:
         problems.add(node, "PG007", f"`apiVersion` is missing, expected `apiVersion: {API_VERSION}`")
-    elif not isinstance(found, Scalar):
-        problems.add(found, "PG007", f"found no text as `apiVersion`, expected `{API_VERSION}`")
-    elif found.text != API_VERSION:
-        problems.add(found, "PG007", f"unknown version `{shown(found.text)}`, expected `{API_VERSION}`")
+    elif not isinstance(version, Scalar):
+        problems.add(version, "PG007", f"found no text as `apiVersion`, expected `{API_VERSION}`")
+    elif version.text != API_VERSION:
+        problems.add(version, "PG007", f"unknown version `{shown(version.text)}`, expected `{API_VERSION}`")
 
 
 def _kind(node: Mapping, problems: Problems) -> Kind | None:
-    found = node.get("kind")
-    if found is None:
+    kind_node = node.get("kind")
+    if kind_node is None:
         problems.add(node, "PG003", "`kind` is missing, expected one of " + ", ".join(f"`{kind}`" for kind in TABLES))
         return None
-    spelt = text(found, problems)
-    kind = next((kind for kind in TABLES if kind == spelt), None)
-    if kind is None and spelt is not None and isinstance(found, Scalar):
-        problems.unknown(found, "PG004", "kind", spelt, TABLES)
+    word = text(kind_node, problems)
+    kind = next((kind for kind in TABLES if kind == word), None)
+    if kind is None and word is not None and isinstance(kind_node, Scalar):
+        problems.unknown(kind_node, "PG004", "kind", word, TABLES)
     return kind

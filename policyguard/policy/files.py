@@ -1,7 +1,7 @@
-"""Policy folders: every `*.yaml` and `*.yml` below one folder, read so that what is loaded is what stood there at once.
+"""Read a policy folder: every `*.yaml` and `*.yml` file below it, as one consistent state.
 
-The folder is listed, read and listed again; anything that moved in between is an error, never half a policy. Links may
-point within the folder (Kubernetes mounts ConfigMaps so), hidden names are passed over.
+The folder is listed, read and listed again; a change in between is an error, so half of an update is never loaded.
+Symbolic links may point within the folder (Kubernetes mounts ConfigMaps that way). Hidden names are skipped.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ MAX_FILES = 1_000
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 MAX_FOLDER_DEPTH = 16
 
-_AGAIN = "read it again when it is at rest"
+_RETRY = "try again when nothing changes the folder"
 
 Version = tuple[int, ...]
-"""What the file system says of one state of a file: device, inode, kind, size, and both times."""
+"""Identifies one state of a file: device, inode, mode, size, modification time and change time."""
 
 
 def load_folder(path: str | os.PathLike[str]) -> PolicySet:
-    """Return the policy set in this folder.
+    """Load the policy set of a folder.
 
     Raises:
-        ConfigurationError: the folder or a file in it cannot be read as it stands.
-        PolicyErrors: what is written there is wrong; every error at once.
+        ConfigurationError: the folder or a file in it cannot be read.
+        PolicyErrors: the policies have errors; all of them are included.
     """
     return load(read_folder(path))
 
 
 def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
-    """Return the bytes of every policy file below a folder, by the path an error message shows, sorted.
+    """Return the bytes of every policy file below a folder, by path, sorted.
 
     Raises:
-        ConfigurationError: no folder, nothing in it, too much, a link that leads out, no plain file, not readable, or
-            anything in it changed while it was read.
+        ConfigurationError: not a folder, empty, too large, a link that leads outside, not a regular file, unreadable,
+            or changed while it was read.
     """
     folder = os.fspath(path)
     try:
@@ -52,27 +52,25 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
     except OSError as problem:
         at = problem.filename if isinstance(problem.filename, str) else folder
         raise ConfigurationError(f"{_name(at)}: {_reason(problem)}") from problem
-    # INVARIANT I27: what is loaded stood in the folder at one time; a listing that moved is an error.
+    # INVARIANT I27: what is loaded was in the folder at one time; a changed listing is an error.
     if before != after:
         moved = sorted(set(before.items()) ^ set(after.items()))[0][0]
-        raise ConfigurationError(
-            f"{_name(moved)}: changed while the folder was read", help="read it again when it is at rest"
-        )
+        raise ConfigurationError(f"{_name(moved)}: changed while the folder was read", help=_RETRY)
     if not sources:
         raise ConfigurationError(f"{_name(folder)}: found no policy file, expected `*.yaml` or `*.yml`")
     return sources
 
 
 def _listing(folder: str) -> dict[str, Version]:
-    """Return every visible folder and policy file below, with its version; links are judged, not followed, here."""
+    """Return every visible folder and policy file below, with its version; links to folders are not followed."""
     if not stat.S_ISDIR(os.stat(folder).st_mode):
         raise ConfigurationError(f"{_name(folder)}: found no folder, expected one with policy files")
-    found = {folder: _version(os.stat(folder))}
+    versions = {folder: _version(os.stat(folder))}
     for path in _walk(folder, MAX_FOLDER_DEPTH):
-        found[path] = _version(os.stat(path))
-        if len(found) > 4 * MAX_FILES:
+        versions[path] = _version(os.stat(path))
+        if len(versions) > 4 * MAX_FILES:
             raise ConfigurationError(f"{_name(folder)}: found more than {4 * MAX_FILES} files and folders")
-    return found
+    return versions
 
 
 def _walk(folder: str, depth: int) -> Iterator[str]:
@@ -108,7 +106,7 @@ def _read_all(folder: str, listing: Mapping[str, Version]) -> dict[str, bytes]:
 
 
 def _read(path: str, root: str, version: Version) -> bytes:
-    """Return a file's bytes if it is a plain file inside the root, and still the one that was listed."""
+    """Read a regular file inside the root that has not changed since it was listed."""
     real = os.path.realpath(path)
     # INVARIANT I28: no link leads out of the policy folder.
     if os.path.commonpath([root, real]) != root:
@@ -119,15 +117,13 @@ def _read(path: str, root: str, version: Version) -> bytes:
         raise ConfigurationError(f"{_name(path)}: found {_kind(version[2])}, expected a plain file")
     if version[3] > MAX_FILE_BYTES:
         raise ConfigurationError(f"{_name(path)}: found {version[3]} bytes, expected at most {MAX_FILE_BYTES}")
-    # Non-blocking, so that a FIFO put in its place cannot hold us; no link at the end, so that none is put there.
+    # O_NONBLOCK: a FIFO put in its place cannot block us. O_NOFOLLOW: a link put in its place is refused.
     descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         first = _version(os.fstat(file.fileno()))
         data = file.read(MAX_FILE_BYTES + 1) if first == version else b""
         if first != version or _version(os.fstat(file.fileno())) != version or len(data) != version[3]:
-            raise ConfigurationError(
-                f"{_name(path)}: changed while it was read", help="read it again when it is at rest"
-            )
+            raise ConfigurationError(f"{_name(path)}: changed while it was read", help=_RETRY)
     return data
 
 

@@ -1,18 +1,18 @@
-"""The one front end: YAML texts to a policy set, with every error at once. Load, lint and the engine all come this way.
+"""Load YAML texts as a policy set and report every error at once. The engine and lint both use this front end.
 
-Pure: texts in, nouns out. `files.py` reads folders.
+Pure: texts in, values out. `files.py` reads folders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import BindingSource, PolicySet, Role, Schema
 from policyguard.policy import people
-from policyguard.policy.binder import Problems, claim
+from policyguard.policy.binder import FirstUses, Problems, register_id
 from policyguard.policy.conditions import check_conditions
 from policyguard.policy.documents import Document, Kind, bind_document
 from policyguard.policy.nodes import Mapping, walk
@@ -22,15 +22,13 @@ from policyguard.policy.rules import Draft, bind_rule
 from policyguard.policy.schema import bind_schema
 from policyguard.values import FrozenMap, Span
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """What one pass over the sources found.
+    """The result of one pass over the sources.
 
-    `policy_set` is None if there is any error; `draft` then still holds every noun that could be read, for lint.
-    `documents` are in file order, `sources` as given, `errors` ordered by place.
+    `policy_set` is None if there is any error; `draft` then still has every noun that is valid, for lint. `documents`
+    are in file order, `errors` are ordered by span, `sources` is the input.
     """
 
     policy_set: PolicySet | None
@@ -40,13 +38,17 @@ class Analysis:
     sources: MappingOf[str, bytes]
 
     def node_at(self, span: Span) -> Mapping | None:
-        """Return the map that begins here: the node of a rule, binding, role or quorum, from its span."""
+        """Return the map that begins at a span: the node of a rule, binding, role or quorum."""
         nodes = (node for document in self.documents if document.file == span.file for node in walk(document.node))
         return next((node for node in nodes if isinstance(node, Mapping) and node.span == span), None)
 
 
 def load(sources: MappingOf[str, bytes]) -> PolicySet:
-    """Return the policy set that these files (name to bytes) spell, or raise `PolicyErrors` with every error."""
+    """Load the policy set from files (name to bytes).
+
+    Raises:
+        PolicyErrors: the policies have errors; all of them are included.
+    """
     analysis = analyse(sources)
     if analysis.policy_set is None:
         raise PolicyErrors(analysis.errors)
@@ -54,21 +56,21 @@ def load(sources: MappingOf[str, bytes]) -> PolicySet:
 
 
 def analyse(sources: MappingOf[str, bytes]) -> Analysis:
-    """Return everything that can be said about these files; never raises on data."""
+    """Read files (name to bytes) as far as possible and collect every error; never raises on bad data."""
     errors: list[PolicyError] = []
     trees = [node for file in sorted(sources) for node in parse(sources[file], file, errors)]
     problems = Problems()
     documents = [document for node in trees if (document := bind_document(node, problems)) is not None]
-    # A file that could not be read to its end may declare what looks undeclared: then references are not judged.
+    # The missing part of a file with syntax errors may declare a name, so unknown references are then not reported.
     complete = not errors and len(documents) == len(trees)
     draft = _Load(documents, problems, complete, {error.span.file for error in errors if error.span}).policy_set()
     if not sources:
         problems.add(Span("policies", 1, 1), "PG003", "found no files, expected at least a `Schema` and a `Policy`")
-    found = _ordered([*errors, *problems.errors])
+    ordered = _ordered([*errors, *problems.errors])
     return Analysis(
-        policy_set=draft if not found else None,
+        policy_set=draft if not ordered else None,
         draft=draft,
-        errors=found,
+        errors=ordered,
         documents=tuple(documents),
         sources=sources,
     )
@@ -80,30 +82,30 @@ def _ordered(errors: list[PolicyError]) -> tuple[PolicyError, ...]:
 
 
 class _Load:
-    """One load: documents of each kind in turn, later kinds seeing what earlier ones declared."""
+    """One load: reads the documents kind by kind; later kinds use the declarations of earlier ones."""
 
     def __init__(self, documents: list[Document], problems: Problems, complete: bool, unread: set[str]) -> None:
         self.documents = documents
         self.problems = problems
         self.complete = complete
         self.unread = unread
-        """The files in which the reader found an error."""
+        """The files in which the reader reported an error."""
 
     def policy_set(self) -> PolicySet | None:
-        """Return the nouns that could be read; None without a schema, for nothing has a meaning then."""
+        """Build the policy set from all valid nouns; None without a schema, because then no name has a meaning."""
         schema, schema_is_sound = self.schema()
-        roles = {role.name: role for role in self.unique("Roles", "roles", people.bind_role, "name", "role")}
-        quorums = self.unique("Quorums", "quorums", people.bind_quorum, "id", "quorum")
-        persons = self.unique("Persons", "persons", people.bind_person, "id", "person")
-        exclusions = self.unique("Roles", "exclusive", people.bind_exclusion, "name", "exclusion")
-        bindings = self.every("Bindings", "bindings", people.bind_binding)
+        roles = {role.name: role for role in self.read_unique("Roles", "roles", people.bind_role, "name", "role")}
+        quorums = self.read_unique("Quorums", "quorums", people.bind_quorum, "id", "quorum")
+        persons = self.read_unique("Persons", "persons", people.bind_person, "id", "person")
+        exclusions = self.read_unique("Roles", "exclusive", people.bind_exclusion, "name", "exclusion")
+        bindings = self.read_all("Bindings", "bindings", people.bind_binding)
         drafts = self.drafts(schema if schema_is_sound else None)
         if schema is None:
             return None
         rules = [draft.rule for draft in drafts]
         if schema_is_sound:
             rules = check_conditions(drafts, schema, self.problems)
-        found = PolicySet(
+        draft = PolicySet(
             schema=schema,
             roles=tuple(roles.values()),
             exclusions=tuple(exclusions),
@@ -112,20 +114,22 @@ class _Load:
             rules=tuple(rules),
             quorums=tuple(quorums),
             trace_roles=tuple(
-                sorted({name for document in self.of("Roles") for name, _ in document.fields.get("trace", ())})
+                sorted(
+                    {name for document in self.documents_of("Roles") for name, _ in document.fields.get("trace", ())}
+                )
             ),
             binding_sources=tuple(self.sources()),
-            **self.about(),
+            **self.metadata(),
         )
-        self.across(found, roles)
-        return found
+        self.check_cross_references(draft, roles)
+        return draft
 
-    def of(self, kind: Kind) -> list[Document]:
+    def documents_of(self, kind: Kind) -> list[Document]:
         return [document for document in self.documents if document.kind == kind]
 
     def schema(self) -> tuple[Schema | None, bool]:
-        """Return the schema and whether it is free of errors."""
-        schemas = self.of("Schema")
+        """Build the schema; return it and True if it has no errors."""
+        schemas = self.documents_of("Schema")
         first_error = len(self.problems.errors)
         for other in schemas[1:]:
             self.problems.add(
@@ -141,65 +145,65 @@ class _Load:
         return schema, sound and schemas[0].file not in self.unread
 
     def errors_in(self, document: Document) -> bool:
-        """Return whether an error has been found between this document's start and the next one's."""
+        """Return True if an error was reported between the start of this document and the start of the next one."""
         after = [other.span for other in self.documents if other.file == document.file and other.span > document.span]
         end = min(after, default=Span(document.file, 2**31, 1))
         return any(error.span is not None and document.span <= error.span < end for error in self.problems.errors)
 
-    def every(self, kind: Kind, field: str, build: Any) -> list[Any]:
-        """Return the nouns under one field of all documents of a kind."""
-        found = []
-        for document in self.of(kind):
+    def read_all(self, kind: Kind, field: str, build: Any) -> list[Any]:
+        """Build the nouns under one field of all documents of a kind."""
+        nouns = []
+        for document in self.documents_of(kind):
             for (body, node), _ in document.fields.get(field, ()):
                 noun = build(body, node, self.problems)
                 if noun is not None:
-                    found.append(noun)
-        return found
+                    nouns.append(noun)
+        return nouns
 
-    def unique(self, kind: Kind, field: str, build: Any, key: str, what: str) -> list[Any]:
-        """Return the nouns under one field, each id once."""
-        taken: dict[str, tuple[str, Span]] = {}
-        found = []
-        for noun in self.every(kind, field, build):
-            if claim(getattr(noun, key), noun.span, taken, what, self.problems):
-                found.append(noun)
-        return found
+    def read_unique(self, kind: Kind, field: str, build: Any, key: str, what: str) -> list[Any]:
+        """Build the nouns under one field; report and drop those whose id is a duplicate."""
+        first_uses: FirstUses = {}
+        return [
+            noun
+            for noun in self.read_all(kind, field, build)
+            if register_id(getattr(noun, key), noun.span, first_uses, what, self.problems)
+        ]
 
     def drafts(self, schema: Schema | None) -> list[Draft]:
-        """Return the rules of all documents, conditions not yet checked."""
+        """Build the rules of all documents, with conditions not yet checked."""
         # INVARIANT I25: one id is one rule, so that no decision can name the wrong one.
-        taken: dict[str, tuple[str, Span]] = {}
-        found = []
-        for document in self.of("Policy"):
+        first_uses: FirstUses = {}
+        drafts = []
+        for document in self.documents_of("Policy"):
             scope = document.fields.get("scope")
             for (body, node), _ in document.fields.get("rules", ()):
                 draft = bind_rule(body, node, scope, document.owner, schema, self.problems)
-                fresh = claim(body["id"], node, taken, "rule", self.problems) if "id" in body else False
-                if draft is not None and fresh:
-                    found.append(draft)
-        if not self.of("Policy") and self.complete and self.documents:
+                is_new = register_id(body["id"], node, first_uses, "rule", self.problems) if "id" in body else False
+                if draft is not None and is_new:
+                    drafts.append(draft)
+        if not self.documents_of("Policy") and self.complete and self.documents:
             self.problems.add(self.documents[0].node, "PG003", "found no rules in any document, expected at least one")
-        return found
+        return drafts
 
     def sources(self) -> list[BindingSource]:
-        found = []
-        for document in self.of("Bindings"):
+        sources = []
+        for document in self.documents_of("Bindings"):
             if "source" in document.fields:
                 body, node = document.fields["source"]
                 source = people.bind_source(body, node, self.problems)
-                found += [source] if source is not None else []
+                sources += [source] if source is not None else []
             elif "bindings" not in document.fields and not self.errors_in(document):
                 self.problems.add(document.node, "PG003", "found neither `bindings` nor `source`, expected one")
-        return found
+        return sources
 
-    def about(self) -> dict[str, Any]:
-        first = self.of("Schema")[0]
-        known = {"name": first.name, "owner": first.owner, "description": first.description}
-        metadata = FrozenMap({key: value for key, value in known.items() if value is not None})
+    def metadata(self) -> dict[str, Any]:
+        first = self.documents_of("Schema")[0]
+        fields = {"name": first.name, "owner": first.owner, "description": first.description}
+        metadata = FrozenMap({key: value for key, value in fields.items() if value is not None})
         return {"epoch": first.epoch or 1, "metadata": metadata}
 
-    def across(self, draft: PolicySet, roles: MappingOf[str, Role]) -> None:
-        """Judge what only all documents together can tell."""
+    def check_cross_references(self, draft: PolicySet, roles: MappingOf[str, Role]) -> None:
+        """Check what needs all documents: persons, role inheritance, references, separation of duty."""
         person_of = check_persons(draft.persons, self.problems)
         if not self.complete:
             return

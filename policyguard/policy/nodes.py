@@ -1,7 +1,7 @@
-"""The syntax tree of a YAML file: scalars, mappings and sequences, each with its place, and scalars by YAML 1.2 rules.
+"""The syntax tree of a YAML file: scalars, mappings and sequences, each with its position in the source.
 
-A scalar keeps where it stands in the source text, so that an offset inside its value (a column inside a condition)
-leads back to the line and column that the author sees. This module opens nothing.
+A scalar records its range in the source text, so that an offset inside its value (a column inside a condition) maps
+back to the line and column in the file. This module opens nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal, TypeAlias
 from policyguard.values import Span
 
 Style = Literal["plain", "single", "double", "literal", "folded", "refused"]
-"""How a scalar is written. `refused` stands for an alias: already reported, and of no kind at all."""
+"""How a scalar is written. `refused` marks a placeholder for an alias, which the reader has already reported."""
 
 
 class Source:
-    """A file's name and text; turns offsets into places."""
+    """A file's name and text; converts offsets to spans."""
 
     __slots__ = ("_starts", "file", "text")
 
@@ -28,15 +28,15 @@ class Source:
         self._starts: list[int] = []
 
     def span(self, index: int) -> Span:
-        """Return the place of this offset (code points from the start of the text)."""
+        """Return the span of an offset, in code points from the start of the text."""
         if not self._starts:
             self._starts = [0, *(match.end() for match in re.finditer("\n", self.text))]
         line = bisect_right(self._starts, index)
         return Span(self.file, line, index - self._starts[line - 1] + 1)
 
 
-class _Placed:
-    """Something that begins at an offset of a source; line and column are worked out when they are asked for."""
+class _Positioned:
+    """A node that begins at an offset of a source; line and column are computed on demand."""
 
     __slots__ = ("index", "source")
     source: Source
@@ -55,8 +55,8 @@ class _Placed:
         return self.span.column
 
 
-class Scalar(_Placed):
-    """Text as the file spells it after quotes, escapes and folding are undone; `index` to `end` is its source."""
+class Scalar(_Positioned):
+    """A text after quotes, escapes and folding are resolved; `index` to `end` is its range in the source."""
 
     __slots__ = ("end", "style", "text")
 
@@ -71,7 +71,7 @@ class Scalar(_Placed):
         return f"Scalar({self.text!r}, {self.span})"
 
     def at(self, offset: int) -> Span:
-        """Return the place in the file of the character at this offset of `text`; beyond the end, just after it."""
+        """Return the span of the character at this offset of `text`; an offset beyond the end is just after it."""
         origins = self.origins()
         if not origins:
             return self.span
@@ -79,23 +79,23 @@ class Scalar(_Placed):
             return self.source.span(origins[-1] + 1)
         return self.source.span(origins[max(offset, 0)])
 
-    def stretches(self) -> tuple[tuple[int, int, int], ...]:
-        """Return (offset, line, column) for each run of `text` that stands unbroken in the file, in order."""
+    def segments(self) -> tuple[tuple[int, int, int], ...]:
+        """Return (offset, line, column) for each segment of `text` that is contiguous in the file, in order."""
         if self.style == "plain" and self.end - self.index == len(self.text):
             return ((0, self.span.line, self.span.column),)
-        found: list[tuple[int, int, int]] = []
+        segments: list[tuple[int, int, int]] = []
         before = -2
         for offset, origin in enumerate(self.origins()):
             if origin != before + 1 or self.source.text[before] == "\n":
                 span = self.source.span(origin)
-                found.append((offset, span.line, span.column))
+                segments.append((offset, span.line, span.column))
             before = origin
-        return tuple(found)
+        return tuple(segments)
 
     def origins(self) -> list[int]:
-        """Return, for each character of `text`, the offset in the source of the character it came from.
+        """Return the source offset of each character of `text`.
 
-        Exact for every character that is not white space. White space that comes from folding points at the break.
+        Exact for every character that is not white space. White space that comes from folding maps to the line break.
         """
         if self.style == "plain" and self.end - self.index == len(self.text):
             return list(range(self.index, self.end))
@@ -103,8 +103,8 @@ class Scalar(_Placed):
         return [self.index + place for place in _align(self.text, raw, self.style)]
 
 
-class Mapping(_Placed):
-    """Keys and values in file order; every key is a scalar and stands once."""
+class Mapping(_Positioned):
+    """Keys and values in file order; every key is a scalar and unique."""
 
     __slots__ = ("_by_name", "entries")
 
@@ -118,7 +118,7 @@ class Mapping(_Placed):
         return f"Mapping({[key.text for key, _ in self.entries]!r}, {self.span})"
 
     def add(self, key: Scalar, node: Node) -> bool:
-        """Return False, and change nothing, if the key is already there."""
+        """Add an entry; return False and change nothing if the key exists."""
         if key.text in self._by_name:
             return False
         self._by_name[key.text] = node
@@ -130,11 +130,11 @@ class Mapping(_Placed):
         return self._by_name.get(name)
 
     def key(self, name: str) -> Scalar | None:
-        """Return the scalar that spells this key, or None."""
+        """Return the scalar of this key, or None."""
         return next((key for key, _ in self.entries if key.text == name), None)
 
 
-class Sequence(_Placed):
+class Sequence(_Positioned):
     """Items in file order."""
 
     __slots__ = ("items",)
@@ -189,9 +189,9 @@ _HEX = {"x": 2, "u": 4, "U": 8}
 
 
 def _align(text: str, raw: str, style: Style) -> list[int]:
-    """Return for each character of `text` its offset in `raw`, which is how the file spells it.
+    """Return the offset in `raw`, the source of a scalar, of each character of its value `text`.
 
-    Both hold the same characters in the same order save white space, quotes and escapes, so one walk pairs them.
+    Except for white space, quotes and escapes, both have the same characters in the same order, so one pass pairs them.
     """
     place = _start(raw, style)
     pairs: list[int] = []
@@ -218,7 +218,7 @@ def _start(raw: str, style: Style) -> int:
 
 
 def _seek(character: str, raw: str, place: int, style: Style) -> int:
-    """Return the next place that spells `character`, passing over white space and escapes that spell white space."""
+    """Return the next offset of `character`, skipping white space and escapes of other characters."""
     while place < len(raw):
         if raw[place] in _SPACE:
             place += 1
@@ -238,7 +238,7 @@ def _step(raw: str, place: int, style: Style) -> int:
 
 
 def _unescape(raw: str, place: int) -> tuple[str, int]:
-    """Return what the escape at this backslash spells ("" for an escaped line break) and where it ends."""
+    """Decode the escape at this backslash ("" for an escaped line break); return the character and the end offset."""
     letter = raw[place + 1 : place + 2]
     width = _HEX.get(letter)
     if width is None:

@@ -1,4 +1,4 @@
-"""`kind: Roles`, `Bindings`, `Persons`, `Quorums` to nouns; references are checked in `references.py`."""
+"""Read documents of `kind: Roles`, `Bindings`, `Persons` and `Quorums`; `references.py` checks what they refer to."""
 
 from __future__ import annotations
 
@@ -41,40 +41,40 @@ domain = name("a domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*", "vision` or `*
 """Kind: one domain (a team), or `"*"` for every one."""
 
 one_domain = name("one domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "vision")
-"""Kind: one domain; a star would confine nothing."""
+"""Kind: one domain. A star is refused: a scope of `*` would not limit anything."""
 
 WORK = "work"
-"""What a quorum is `of` if it does not say: the work that the request is for, a tree and a command above all."""
+"""The default of a quorum's `of`: the approvals are for the work (the source tree and the command)."""
 
 _REF = name("a subject", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "user:alice")
 
 
 def subject_ref(node: Node, problems: Problems) -> str | None:
-    """Kind: `type:id` of a subject, in Unicode's composed form so that two spellings cannot be two subjects."""
-    found: str | None = _REF(node, problems)
-    if found is not None and not unicodedata.is_normalized("NFC", found):
-        problems.add(node, "PG006", f"subject `{shown(found)}` is not in composed form (NFC), expected one spelling")
+    """Kind: `type:id` of a subject, in NFC so that two encodings of one name cannot be two subjects."""
+    ref: str | None = _REF(node, problems)
+    if ref is not None and not unicodedata.is_normalized("NFC", ref):
+        problems.add(node, "PG006", f"subject `{shown(ref)}` is not in composed form (NFC), expected NFC")
         return None
-    return found
+    return ref
 
 
 _ROLE = Table(
     "a role",
     Field("name", IDENTIFIER, required=True),
-    Field("inherits", listing(IDENTIFIER, least=0)),
+    Field("inherits", listing(IDENTIFIER, minimum=0)),
     Field("description", prose),
 )
 _EXCLUSION = Table(
     "an exclusion",
     Field("name", IDENTIFIER, required=True),
-    Field("roles", listing(IDENTIFIER, least=2), required=True),
+    Field("roles", listing(IDENTIFIER, minimum=2), required=True),
     Field("limit", integer(2, 1000)),
     Field("description", prose),
 )
 ROLES_FIELDS = (
     Field("roles", listing(nested(_ROLE)), required=True),
-    Field("exclusive", listing(nested(_EXCLUSION), least=0)),
-    Field("trace", listing(IDENTIFIER, least=0)),
+    Field("exclusive", listing(nested(_EXCLUSION), minimum=0)),
+    Field("trace", listing(IDENTIFIER, minimum=0)),
 )
 
 _BINDING = Table(
@@ -92,14 +92,14 @@ _SOURCE = Table(
     Field("path", text),
     Field("url", text),
 )
-BINDINGS_FIELDS = (Field("bindings", listing(nested(_BINDING), least=0)), Field("source", nested(_SOURCE)))
+BINDINGS_FIELDS = (Field("bindings", listing(nested(_BINDING), minimum=0)), Field("source", nested(_SOURCE)))
 
 _PERSON = Table(
     "a person",
     Field("id", IDENTIFIER, required=True),
     Field("accounts", listing(subject_ref), required=True),
-    Field("keys", listing(text, least=0)),
-    Field("emails", listing(name("an e-mail address", r"[^\s@]+@[^\s@]+", "alice@lab.example"), least=0)),
+    Field("keys", listing(text, minimum=0)),
+    Field("emails", listing(name("an e-mail address", r"[^\s@]+@[^\s@]+", "alice@lab.example"), minimum=0)),
     Field("description", prose),
 )
 PERSONS_FIELDS = (Field("persons", listing(nested(_PERSON)), required=True),)
@@ -124,7 +124,7 @@ QUORUMS_FIELDS = (Field("quorums", listing(nested(_QUORUM)), required=True),)
 
 
 def bind_role(body: dict[str, Any], node: Node, problems: Problems) -> Role | None:
-    """Return the role, or None if it has no name."""
+    """Build a role; None if it has no name."""
     if "name" not in body:
         return None
     inherits = distinct(body.get("inherits"), "role", problems)
@@ -132,7 +132,7 @@ def bind_role(body: dict[str, Any], node: Node, problems: Problems) -> Role | No
 
 
 def bind_exclusion(body: dict[str, Any], node: Node, problems: Problems) -> Exclusion | None:
-    """Return the exclusion, or None if a field it needs is wrong."""
+    """Build an exclusion; None if a required field is wrong."""
     if not {"name", "roles"} <= body.keys():
         return None
     roles, limit = distinct(body["roles"], "role", problems), body.get("limit", 2)
@@ -142,7 +142,7 @@ def bind_exclusion(body: dict[str, Any], node: Node, problems: Problems) -> Excl
 
 
 def bind_binding(body: dict[str, Any], node: Node, problems: Problems) -> Binding | None:
-    """Return the binding, or None if a field it needs is wrong."""
+    """Build a binding; None if a required field is wrong."""
     if not {"subject", "role", "domain"} <= body.keys() or not window(body, node, problems):
         return None
     return Binding(
@@ -157,7 +157,7 @@ def bind_binding(body: dict[str, Any], node: Node, problems: Problems) -> Bindin
 
 
 def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
-    """Return whether `notBefore` comes before `expires`, where both are given; report it if not."""
+    """Return True if `notBefore` is before `expires` or one of them is absent; otherwise report it."""
     start, end = body.get("notBefore"), body.get("expires")
     if start is None or end is None or start < end:
         return True
@@ -167,7 +167,7 @@ def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
 
 
 def bind_source(body: dict[str, Any], node: Node, problems: Problems) -> BindingSource | None:
-    """Return where the bindings stand; a `csv` adapter has a relative `path`, `sqlalchemy` a `url`."""
+    """Build a binding source; None if a field is wrong. `csv` takes a relative `path`, `sqlalchemy` a `url`."""
     if "adapter" not in body:
         return None
     needed, other = ("path", "url") if body["adapter"] == "csv" else ("url", "path")
@@ -182,7 +182,7 @@ def bind_source(body: dict[str, Any], node: Node, problems: Problems) -> Binding
 
 
 def bind_person(body: dict[str, Any], node: Node, problems: Problems) -> Person | None:
-    """Return the person, or None if a field it needs is wrong."""
+    """Build a person; None if a required field is wrong."""
     if not {"id", "accounts"} <= body.keys():
         return None
     return Person(
@@ -195,7 +195,7 @@ def bind_person(body: dict[str, Any], node: Node, problems: Problems) -> Person 
 
 
 def bind_quorum(body: dict[str, Any], node: Node, problems: Problems) -> Quorum | None:
-    """Return the quorum, or None if a field it needs is wrong."""
+    """Build a quorum; None if a required field is wrong."""
     if not {"id", "approvers"} <= body.keys():
         return None
     groups = [_approvers(group, problems) for (group, _), _ in body["approvers"]]

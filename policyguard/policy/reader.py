@@ -1,9 +1,10 @@
-"""The only door to PyYAML: its event stream under our own composer, which keeps line and column on every node.
+"""Read YAML strictly, with line and column on every node. The only module that imports PyYAML; it opens no file.
 
-Refused while reading, never after: duplicate keys, anchors, aliases, merge keys, tags, directives, bytes that are not
-UTF-8, control, bidi and zero-width characters, tabs as indentation, and whatever is too large, too long or too deep.
-`yaml.load` and `yaml.compose` are never called: the C composer recurses and dies on 50,000 brackets, and merge keys
-let 235 bytes cost minutes. Scalars are text here; `scalars.py` says what they are. This module opens no file.
+Refused while reading: duplicate keys, anchors, aliases, merge keys, tags, directives, bytes that are not UTF-8,
+control, bidi and zero-width characters, tabs as indentation, and anything too large, too long or too deep.
+PyYAML only supplies events; the composer is ours. `yaml.load` and `yaml.compose` are never called: the C composer
+recurses and crashes on 50,000 brackets, and with merge keys 235 bytes can cost minutes. Scalars stay text here;
+`scalars.py` determines their types.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MAX_NODES = 2_000_000
 MAX_DEPTH = 64
 MAX_TEXT = 65_536
 MAX_ERRORS = 100
-"""After so many errors in one file the rest of it is not read."""
+"""The reader stops after this number of errors in one file."""
 
 _REFUSED_CHARACTER = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff"
@@ -46,7 +47,11 @@ _STYLES: dict[str | None, Style] = {
 
 
 def read(data: bytes | str, file: str) -> list[Node]:
-    """Return the documents of one YAML file, or raise `PolicyErrors` with every error in it."""
+    """Read the documents of one YAML file.
+
+    Raises:
+        PolicyErrors: the file has errors; all of them are included.
+    """
     errors: list[PolicyError] = []
     documents = parse(data, file, errors)
     if errors:
@@ -55,12 +60,12 @@ def read(data: bytes | str, file: str) -> list[Node]:
 
 
 def read_value(data: bytes | str, file: str) -> Value:
-    """Return the one document of a YAML file as a frozen value (configuration, trust, job files), else raise.
+    """Read a YAML file with exactly one document as a frozen value (configuration, trust, job files).
 
-    A time with date, `T` and zone is text, quoted or not: YAML versions differ in its type and agree in what it means.
+    A time with date, `T` and zone is text, quoted or not: YAML versions disagree on its type but not on its meaning.
 
     Raises:
-        PolicyErrors: not the YAML we read, no document, more than one, or a scalar that is no value.
+        PolicyErrors: the reader refuses the file, it has no document or more than one, or a scalar is not a value.
     """
     documents = read(data, file)
     if len(documents) != 1:
@@ -73,7 +78,7 @@ def read_value(data: bytes | str, file: str) -> Value:
 
 
 def to_value(node: Node, errors: list[PolicyError]) -> Value | None:
-    """Return the value this node spells, or None with what is wrong added to `errors`."""
+    """Convert a node to a value; None if there is an error, which is added to `errors`."""
     before = len(errors)
     value = _value(node, errors)
     return value if len(errors) == before else None
@@ -100,10 +105,15 @@ def _value(node: Node, errors: list[PolicyError], *, instants: bool = False) -> 
 
 
 def parse(data: bytes | str, file: str, errors: list[PolicyError]) -> list[Node]:
-    """Return the documents that could be read, and add every error to `errors`; never raises on data.
+    """Read the documents of a file and add every error to `errors`; never raises on bad data.
 
-    A document in which the syntax broke is left out; one with a duplicate key, an alias or a tag is returned without
-    what was refused.
+    Args:
+        data: the content of the file.
+        file: its name, for spans.
+        errors: where errors are added.
+
+    Returns:
+        The documents whose syntax is complete; refused parts (a duplicate key, an alias) are not in them.
     """
     text = _text(data, file, errors)
     if text is None:
@@ -131,7 +141,7 @@ def _text(data: bytes | str, file: str, errors: list[PolicyError]) -> str | None
 
 
 def _characters(source: Source, errors: list[PolicyError]) -> bool:
-    """Return whether the text may go to the parser; every refused character is reported."""
+    """Return True if the text may go to the parser; report every refused character."""
     before = len(errors)
     for match in _REFUSED_CHARACTER.finditer(source.text):
         if len(errors) - before >= MAX_ERRORS:
@@ -158,28 +168,28 @@ def _character(character: str, index: int) -> tuple[str, str]:
     return "PG011", f"the {kind} U+{ord(character):04X}"
 
 
-class _Enough(Exception):
-    """Nothing more of this file is to be read; the reason has been reported."""
+class _StopReading(Exception):
+    """Stop reading this file; the reason has been reported."""
 
 
 class _Composer:
-    """Events to nodes with an explicit stack: depth costs memory that is counted, never the interpreter's stack."""
+    """Build nodes from events with an explicit stack, so that deep nesting cannot exhaust the interpreter's stack."""
 
     def __init__(self, source: Source, errors: list[PolicyError]) -> None:
         self.source = source
         self.errors = errors
-        self.most_errors = len(errors) + MAX_ERRORS
+        self.error_limit = len(errors) + MAX_ERRORS
         self.documents: list[Node] = []
         self.open: list[tuple[Mapping | Sequence | None, Scalar | None]] = []
-        """What the innermost open collection stands in, and the key that waits there for it; outermost first."""
+        """For each open collection, outermost first: its parent, and the parent's key that awaits a value."""
 
     def compose(self) -> list[Node]:
-        """Return the documents that are complete."""
+        """Read all events and return the complete documents."""
         parser = _parser(self.source.text)
         first = Span(self.source.file, 1, 1)
         try:
             self.read(parser.get_event)
-        except _Enough:
+        except _StopReading:
             pass
         except yaml.MarkedYAMLError as problem:
             mark = problem.problem_mark or problem.context_mark
@@ -193,7 +203,7 @@ class _Composer:
         return self.documents
 
     def read(self, next_event: Callable[[], Any]) -> None:
-        """Read events to the end of the stream. One loop, as it runs once for each value of a file."""
+        """Read events to the end of the stream. One loop without calls for speed: it runs once for each value."""
         parent: Mapping | Sequence | None = None
         waiting: Scalar | None = None
         for _ in range(2 * MAX_NODES):
@@ -219,18 +229,18 @@ class _Composer:
             if type(node) is not Scalar:
                 self.open.append((parent, waiting))
                 parent, waiting = cast("Mapping | Sequence", node), None
-                # INVARIANT I20: depth is judged before the next event is asked for, and the number of values as well.
+                # INVARIANT I20: depth and the number of values are checked before the next event is read.
                 if len(self.open) > MAX_DEPTH:
                     self.stop(node, f"found nesting deeper than {MAX_DEPTH} levels")
         self.stop(self.documents[-1], f"found more than {MAX_NODES} values in one file")
 
     def node(self, event: Any, kind: type) -> Node | None:
-        """Return the node that an event begins, None for events of the stream and of documents."""
+        """Return the node that an event begins; None for events of the stream and of documents."""
         if kind is yaml.ScalarEvent:
             text, style = event.value, _STYLES[event.style]
             scalar = Scalar(self.source, event.start_mark.index, event.end_mark.index, text, style)
             if len(text) > MAX_TEXT or style == "double":
-                self.judge(scalar)
+                self.check_text(scalar)
             node: Node = scalar
         elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
             node = (Mapping if kind is yaml.MappingStartEvent else Sequence)(self.source, event.start_mark.index)
@@ -244,8 +254,8 @@ class _Composer:
             self.report("PG001", node.span, f"found the tag `{shown(event.tag)}`, expected none")
         return node
 
-    def judge(self, node: Scalar) -> None:
-        """Report a text that is too long, or that hides in escapes what may not stand in the file."""
+    def check_text(self, node: Scalar) -> None:
+        """Report a text that is too long, or that has a refused character as an escape."""
         if len(node.text) > MAX_TEXT:
             self.report("PG010", node.span, f"found text of {len(node.text)} characters, expected at most {MAX_TEXT}")
         elif match := _REFUSED_CHARACTER.search(node.text):
@@ -259,16 +269,16 @@ class _Composer:
         return node
 
     def key(self, node: Node) -> Scalar:
-        """Return a scalar to stand for a collection that is used as a key."""
-        found = "a map" if isinstance(node, Mapping) else "a list"
-        self.report("PG001", node.span, f"found {found} as a key, expected text")
+        """Report a collection that is used as a key, and return a placeholder for it."""
+        shape = "a map" if isinstance(node, Mapping) else "a list"
+        self.report("PG001", node.span, f"found {shape} as a key, expected text")
         return Scalar(self.source, node.index, node.index, "", "refused")
 
     def entry(self, parent: Mapping, key: Scalar, node: Node) -> None:
-        """Add an entry to a map, or report why not."""
+        """Add an entry to a map, or report a merge key or a duplicate."""
         if key.text == "<<" and key.style == "plain":
             self.report("PG001", key.span, "found the merge key `<<`, expected the fields themselves")
-        # INVARIANT I22: a key stands once; a second block cannot erase the first in silence.
+        # INVARIANT I22: keys are unique; a second block cannot silently replace the first.
         elif key.style != "refused" and not parent.add(key, node):
             first = next(other for other, _ in parent.entries if other.text == key.text)
             at = f"line {first.span.line} column {first.span.column}"
@@ -276,16 +286,16 @@ class _Composer:
 
     def stop(self, node: Node, message: str) -> None:
         self.report("PG010", node.span, message)
-        raise _Enough
+        raise _StopReading
 
     def report(self, code: str, span: Span, message: str) -> None:
         _report(self.errors, code, span, message)
-        if len(self.errors) >= self.most_errors:
-            raise _Enough
+        if len(self.errors) >= self.error_limit:
+            raise _StopReading
 
 
 def _parser(text: str) -> Any:
-    """Return libyaml's event parser, or PyYAML's own where the C library was not built in."""
+    """Return libyaml's event parser, or PyYAML's own if PyYAML was built without libyaml."""
     if yaml.__with_libyaml__:
         return yaml.CSafeLoader(text)
     return yaml.SafeLoader(text)

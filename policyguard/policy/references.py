@@ -1,4 +1,4 @@
-"""What names mean across documents: roles form a finite graph, duties stay apart, every reference is declared."""
+"""Checks across documents: role inheritance has no cycle, exclusive roles are separate, every reference is declared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ROLE_DEPTH = 64
 
 
 def check_roles(roles: MappingOf[str, Role], problems: Problems) -> dict[str, frozenset[str]]:
-    """Return each role with everything it holds, itself included; report cyclic and endless inheritance."""
+    """Return each role's closure, itself included; report cycles and chains that are too long."""
     closed: dict[str, frozenset[str]] = {}
     depth: dict[str, int] = {}
     for name in roles:
@@ -32,7 +32,7 @@ def _close(
     depth: dict[str, int],
     problems: Problems,
 ) -> None:
-    """Close one role over inheritance, depth first with an explicit path, so that no chain is too long to judge."""
+    """Close one role over inheritance, depth first with an explicit stack, so that a long chain cannot overflow it."""
     path: list[str] = [start] if start not in closed else []
     on_path = set(path)
     while path:
@@ -45,14 +45,14 @@ def _close(
             continue
         for parent in parents:
             if parent in on_path:
-                # INVARIANT I24: a cycle of roles is refused, never cut somewhere in silence.
+                # INVARIANT I24: a cycle of roles is refused, never silently cut.
                 cycle = " -> ".join(f"`{name}`" for name in (*path[path.index(parent) :][:8], parent))
                 problems.add(roles[here].span, "PG501", f"role `{here}` inherits itself: {cycle}")
         known = [parent for parent in parents if parent in closed]
         depth[here] = 1 + max((depth[parent] for parent in known), default=0)
         if depth[here] == MAX_ROLE_DEPTH + 1:
             problems.add(roles[here].span, "PG502", f"role `{here}` inherits over more than {MAX_ROLE_DEPTH} levels")
-        # What is refused for its depth is not closed: sets of ten thousand levels would fill the memory.
+        # A chain that is too deep is not closed: the sets of ten thousand levels would exhaust the memory.
         held = (closed[parent] for parent in known if depth[here] <= MAX_ROLE_DEPTH)
         closed[here] = frozenset({here}).union(*held)
         on_path.discard(path.pop())
@@ -65,7 +65,15 @@ def check_references(
     subject_types: Collection[str] | None,
     problems: Problems,
 ) -> None:
-    """Report every role, quorum and subject type that is named and that no document declares."""
+    """Report every reference to a role, quorum or subject type that no document declares.
+
+    Args:
+        documents: all documents.
+        roles: the declared roles.
+        quorums: the declared quorums.
+        subject_types: the declared subject types; None skips their check.
+        problems: where errors are added.
+    """
     declared = {"role": ("PG503", roles), "quorum": ("PG503", quorums), "subject type": ("PG102", subject_types)}
     for document in documents:
         for what, name, node in _references(document):
@@ -75,7 +83,7 @@ def check_references(
 
 
 def _references(document: Document) -> Iterator[tuple[str, str, Node]]:
-    """Yield what a document names: (what, name, where); also in nouns that have other errors."""
+    """Yield the references in a document as (what, name, node), also from nouns with other errors."""
     for (body, node), _ in (*document.fields.get("rules", ()), *document.fields.get("bindings", ())):
         for field, what in (("role", "role"), ("quorum", "quorum")):
             if field in body:
@@ -96,7 +104,7 @@ def _references(document: Document) -> Iterator[tuple[str, str, Node]]:
 
 
 def check_persons(persons: Iterable[Person], problems: Problems) -> dict[str, str]:
-    """Return the person of each account; report an account, key or address that two persons share."""
+    """Return the person of each account; report each account, key or address that two persons share."""
     owner: dict[tuple[str, str], str] = {}
     for person in persons:
         marks = (("account", person.accounts), ("key", person.keys), ("e-mail address", person.emails))
@@ -120,12 +128,20 @@ def check_separation(
     roles: MappingOf[str, Role],
     problems: Problems,
 ) -> None:
-    """Report whoever may hold, at one time and in one domain, roles that exclude each other.
+    """Report each role and person that may hold exclusive roles at the same time in the same domain.
 
-    This is static separation of duty (NIST RBAC). Accounts of one person count together, and a binding to every domain
-    counts in each.
+    This is static separation of duty (NIST RBAC). The accounts of one person count together, and a binding to every
+    domain counts in each domain.
+
+    Args:
+        exclusions: the sets of exclusive roles.
+        bindings: who holds which role where and when.
+        closed: the closure of each role, from `check_roles`.
+        person_of: the person of each account, from `check_persons`.
+        roles: the declared roles, for their spans.
+        problems: where errors are added.
     """
-    # INVARIANT I29: what excludes each other is held by nobody at once, by whatever account or inheritance.
+    # INVARIANT I29: nobody holds exclusive roles at the same time, through any account or inheritance.
     bindings = tuple(bindings)
     for exclusion in exclusions:
         excluded = frozenset(exclusion.roles)
@@ -149,7 +165,7 @@ def _separate(
     brings: MappingOf[str, frozenset[str]],
     problems: Problems,
 ) -> None:
-    """Report the first binding that completes a forbidden set: sets only grow where a window opens."""
+    """Report the first binding that completes an exclusive set; the set of held roles grows only when one begins."""
     if len(bindings) < 2:
         return
     domains = {binding.domain for binding in bindings if binding.domain != ANY_DOMAIN} or {ANY_DOMAIN}
@@ -169,7 +185,7 @@ def _separate(
 
 
 def _in_force(binding: Binding, at: Instant | None) -> bool:
-    """Return whether the binding is in force at this instant; None is the beginning of time."""
+    """Return True if the binding is in force at an instant; None is the beginning of time."""
     if at is None:
         return binding.not_before is None
     return (binding.not_before is None or binding.not_before <= at) and (

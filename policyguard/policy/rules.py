@@ -1,4 +1,4 @@
-"""`kind: Policy` to rules: stars expanded against the schema, patterns compared with it, conditions left to check."""
+"""Read `kind: Policy` documents: expand stars and check patterns against the schema; conditions are checked later."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ STAR = "*"
 def one_or_more(node: Node, problems: Problems) -> list[tuple[str, Node]] | None:
     """Kind: one text, or a list of texts."""
     if isinstance(node, Sequence):
-        found_all: list[tuple[str, Node]] | None = _TEXTS(node, problems)
-        return found_all
-    found = text(node, problems)
-    return None if found is None else [(found, node)]
+        pairs: list[tuple[str, Node]] | None = _TEXTS(node, problems)
+        return pairs
+    value = text(node, problems)
+    return None if value is None else [(value, node)]
 
 
 _TEXTS = listing(text)
@@ -55,7 +55,7 @@ _RULE = Table(
     Field("actions", listing(text), required=True),
     Field("resources", nested(_RESOURCES)),
     Field("when", raw),
-    Field("assurance", table_of(_FACT, choice("assurance", ASSURANCES), "a map from facts to the least that counts")),
+    Field("assurance", table_of(_FACT, choice("assurance", ASSURANCES), "a map from facts to a minimum assurance")),
     Field("quorum", IDENTIFIER),
     Field("reason", _REASON),
     Field("remedy", prose),
@@ -70,7 +70,7 @@ POLICY_FIELDS = (Field("scope", one_domain), Field("rules", listing(nested(_RULE
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A rule whose condition is not checked yet, and the node it came from."""
+    """A rule whose condition is not checked yet, and its node."""
 
     rule: Rule
     node: Mapping
@@ -80,7 +80,16 @@ class Draft:
 def bind_rule(
     body: dict[str, Any], node: Mapping, scope: str | None, owner: str | None, schema: Schema | None, problems: Problems
 ) -> Draft | None:
-    """Return the draft of a rule, or None if a field it needs is wrong; without a schema names stay unresolved."""
+    """Build the draft of a rule; None if a required field is wrong.
+
+    Args:
+        body: its valid fields.
+        node: its node.
+        scope: the document's scope, if any.
+        owner: the document's owner, if any.
+        schema: resolves actions and types; without one they stay empty.
+        problems: where errors are added.
+    """
     sound = _together(body, node, problems) and window(body, node, problems)
     resources, _ = body.get("resources", ({}, node))
     types = resources.get("type", [(STAR, node)])
@@ -114,7 +123,7 @@ def bind_rule(
 
 
 def _together(body: dict[str, Any], node: Mapping, problems: Problems) -> bool:
-    """Return whether the fields of a rule go together; report each pair that does not."""
+    """Return True if the fields of a rule are compatible; report each pair that is not."""
     before = len(problems.errors)
     effect = body.get("effect")
     if effect == "require" and node.get("quorum") is None:
@@ -127,7 +136,7 @@ def _together(body: dict[str, Any], node: Mapping, problems: Problems) -> bool:
         problems.add(
             node.get("reason") or node,
             "PG003",
-            f"reason `{reason}` starts like the engine's own, expected another word first",
+            f"reason `{reason}` starts with a word that the engine reserves, expected another first word",
         )
     return len(problems.errors) == before
 
@@ -148,7 +157,7 @@ def _resolve(
     schema: Schema | None,
     problems: Problems,
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Return the actions and the resource types that are meant, sorted; None when a name is not declared."""
+    """Expand the actions and the resource types of a rule, sorted; None if a name is not declared."""
     if schema is None:
         return (), ()
     before = len(problems.errors)
@@ -182,7 +191,7 @@ def _applicable(
     schema: Schema,
     problems: Problems,
 ) -> None:
-    """Report an action that none of the types offers, and a type that offers none of the actions."""
+    """Report actions that none of the types has, and types that have none of the actions."""
     for action, place in actions:
         if action != STAR and action not in offered:
             problems.add(place, "PG108", f"action `{action}` cannot be done to {_listed(values(types))}")
@@ -200,7 +209,7 @@ def _pattern_fits(
     schema: Schema,
     problems: Problems,
 ) -> None:
-    """Report a pattern that no id of a type can match, and a scope over a type that belongs to no domain."""
+    """Report a pattern that no id of a type can match, and a scope on a type that belongs to no domain."""
     resources = node.get("resources")
     place = resources.get("id") if isinstance(resources, Mapping) else None
     fitting = 0
@@ -225,7 +234,7 @@ def _pattern_fits(
 
 
 def _misfit(pattern: str | None, declared: str | None, where: int | None, type_: str) -> str | None:
-    """Return why no id of the type matches the pattern as its author means it, or None."""
+    """Return why no id of the type matches the pattern as the author means it, or None."""
     if pattern is None:
         return None
     mine = domain_index(pattern)
@@ -240,9 +249,9 @@ def _misfit(pattern: str | None, declared: str | None, where: int | None, type_:
 def _own_domain(segments: list[str], where: int, scope: str, place: Node | None, problems: Problems) -> None:
     if "**" in segments[: where + 1] or len(segments) <= where or place is None:
         return
-    found = segments[where]
-    if found != DOMAIN and "*" not in found and found != scope:
-        problems.add(place, "PG208", f"pattern names the domain `{found}`, expected `{scope}`, the document's scope")
+    domain = segments[where]
+    if domain != DOMAIN and "*" not in domain and domain != scope:
+        problems.add(place, "PG208", f"pattern names the domain `{domain}`, expected `{scope}`, the document's scope")
 
 
 def _listed(names: tuple[str, ...]) -> str:

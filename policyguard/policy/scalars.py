@@ -1,7 +1,7 @@
-"""What a plain scalar is: YAML 1.2 core rules, and a list of the spellings that other YAML readers take otherwise.
+"""Resolve the type of a plain scalar by the YAML 1.2 core schema, and refuse what YAML 1.1 reads differently.
 
-PyYAML's own resolver is never asked: it reads `no` as false, `0777` as 511 and `12:30:45` as 45045 (YAML 1.1). Where
-the two versions differ, and where a number is no integer, the spelling is refused and the author is asked for quotes.
+PyYAML's own resolver is never used: it reads `no` as false, `0777` as 511 and `12:30:45` as 45045 (YAML 1.1). Where the
+two versions differ, and where a number is not an integer, the scalar is refused and the message asks for quotes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _AMBIGUOUS = re.compile(
 _MAY_BE_OTHER = re.compile(r"[-+.=~0-9]|[tTfFnNyYoO]", re.ASCII)
 
 MAX_DIGITS = 17
-"""Longer integers are beyond 2^53 - 1 whatever their digits, and are not converted."""
+"""Longer integers are always beyond 2^53 - 1 and are not converted."""
 
 
 def kind_of(scalar: Scalar) -> Kind:
-    """Return what this scalar is by YAML 1.2 core rules, `ambiguous` where YAML 1.1 or a human reads it otherwise."""
+    """Classify a scalar by the YAML 1.2 core schema; `ambiguous` where YAML 1.1 or people read it differently."""
     if scalar.style != "plain":
         return "refused" if scalar.style == "refused" else "text"
     text = scalar.text
@@ -60,7 +60,7 @@ _SAID = {
 
 
 def said(scalar: Scalar) -> str:
-    """Return how an error names what was found: "the float `1.5`", "text `abc`", "nothing"."""
+    """Describe a scalar for an error message: "the float `1.5`", "text `abc`", "nothing"."""
     kind = kind_of(scalar)
     if kind == "null":
         return f"nothing (`{scalar.text}`)" if scalar.text else "nothing"

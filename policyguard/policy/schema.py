@@ -1,4 +1,4 @@
-"""`kind: Schema` to `model.policy.Schema`: what exists, of which type, in which unit, and how well it must be known."""
+"""Read the `kind: Schema` document: entity types, attributes with type, unit and minimum assurance, and records."""
 
 from __future__ import annotations
 
@@ -34,51 +34,29 @@ ASSURANCES = {assurance.word: assurance for assurance in Assurance}
 _NAME = r"[a-z][a-z0-9_]{0,62}"
 _VERB = r"[a-z][a-z0-9_-]{0,62}"
 _SIMPLE = ("bool", "int", "string", "timestamp", "duration")
-_RESERVED = frozenset(
-    (
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "false",
-        "for",
-        "function",
-        "if",
-        "import",
-        "in",
-        "let",
-        "loop",
-        "namespace",
-        "null",
-        "package",
-        "return",
-        "true",
-        "var",
-        "void",
-        "while",
-        "id",
-        "type",
-        "domain",
-    )
+_CEL_RESERVED = (
+    "as break const continue else false for function if import in let loop namespace null package return true var"
+    " void while"
 )
-"""The reserved words of the CEL specification (section Syntax) and the built-in attributes."""
+"""Source: CEL specification, section Syntax."""
+_RESERVED = frozenset((*_CEL_RESERVED.split(), "id", "type", "domain"))
+"""Names that no attribute may have: CEL's reserved words and the built-in attributes."""
 
 MAX_TYPE_DEPTH = 4
 
 
 def id_pattern(node: Node, problems: Problems) -> str | None:
-    """Kind: a pattern of ids, as `patterns.py` spells it."""
-    found = text(node, problems)
-    problem = pattern_problem(found) if found is not None else None
-    if found is None or problem is None:
-        return found
-    problems.add(node, "PG206", f"pattern `{shown(found)}` {problem}, expected one such as `team/{{team}}/**`")
+    """Kind: an id pattern such as `team/{team}/**`; `patterns/` has the grammar."""
+    pattern = text(node, problems)
+    problem = pattern_problem(pattern) if pattern is not None else None
+    if pattern is None or problem is None:
+        return pattern
+    problems.add(node, "PG206", f"pattern `{shown(pattern)}` {problem}, expected one such as `team/{{team}}/**`")
     return None
 
 
 def _sensitive(node: Node, problems: Problems) -> bool | str | None:
-    """Kind: `true`, `false`, or `trace` for what the roles of `trace` may see."""
+    """Kind: `true`, `false`, or `trace` (visible only to the roles listed under `trace`)."""
     scalar = scalar_of(node, "`true`, `false` or `trace`", problems)
     if scalar is None:
         return None
@@ -124,7 +102,13 @@ FIELDS = (
 
 
 def bind_schema(fields: dict[str, Any], node: Node, problems: Problems) -> Schema:
-    """Return the schema these fields spell; what is wrong is reported and left out."""
+    """Build the schema from its fields; report invalid declarations and leave them out.
+
+    Args:
+        fields: the valid fields of the document.
+        node: the document.
+        problems: where errors are added.
+    """
     records_ = fields.get("records", [])
     names = {name for name, _, _ in records_}
     records = {}
@@ -132,16 +116,16 @@ def bind_schema(fields: dict[str, Any], node: Node, problems: Problems) -> Schem
         if name_ in _SIMPLE or name_ in ("list", "map", "subject", "resource", "context"):
             problems.add(key, "PG510", f"record `{name_}` has the name of a built-in type, expected another")
         records[name_] = _attributes(body.get("attributes"), names, problems, record=True)
-    _no_endless_records(records, problems)
+    _check_recursive_records(records, problems)
     subjects = {
         name_: _subject(name_, key, body, names, problems) for name_, key, (body, _) in fields.get("subjects", [])
     }
     resources = {
         name_: _resource(name_, key, body, names, problems) for name_, key, (body, _) in fields.get("resources", [])
     }
-    _something(fields, subjects, resources, node, problems)
-    _declared_verbs(fields, resources, problems)
-    _subjects_agree(subjects, problems)
+    _check_not_empty(fields, subjects, resources, node, problems)
+    _check_action_types(fields, resources, problems)
+    _check_shared_attributes(subjects, problems)
     context = fields.get("context", ({}, None))[0].get("attributes")
     return Schema(
         subjects=subjects,
@@ -176,12 +160,12 @@ def _resource(name_: str, key: Node, body: dict[str, Any], records: set[str], pr
 
 
 def _attributes(
-    found: list[tuple[str, Scalar, Any]] | None, records: set[str], problems: Problems, *, record: bool = False
+    declared: list[tuple[str, Scalar, Any]] | None, records: set[str], problems: Problems, *, record: bool = False
 ) -> dict[str, Attribute]:
     attributes = {}
-    for name_, key, (body, node) in found or ():
+    for name_, key, (body, node) in declared or ():
         if name_ in _RESERVED:
-            problems.add(key, "PG003", f"attribute `{name_}` has a name that conditions use, expected another")
+            problems.add(key, "PG003", f"attribute `{name_}` has a name that conditions reserve, expected another")
             continue
         attribute = _attribute(name_, key, body, node, records, problems)
         if record:
@@ -232,31 +216,39 @@ _LIST = re.compile(r"list\((.*)\)", re.ASCII)
 _MAP = re.compile(r"map\(\s*([^,()]*?)\s*,(.*)\)", re.ASCII)
 
 
-def parse_type(spelt: str, records: Iterable[str], depth: int = MAX_TYPE_DEPTH) -> ValueType:
-    """Return the type a text spells, else raise `ValueError`; its second argument is then the unknown name.
+def parse_type(name_: str, records: Iterable[str], depth: int = MAX_TYPE_DEPTH) -> ValueType:
+    """Parse the name of a type.
 
     type = "bool" / "int" / "string" / "timestamp" / "duration" / "list(" type ")" / "map(string," type ")" / record
+
+    Args:
+        name_: the name, such as `list(string)`.
+        records: the names of the declared records.
+        depth: how many levels of lists and maps may still nest.
+
+    Raises:
+        ValueError: not a type; the second argument, if there is one, is the unknown name.
     """
-    spelt = spelt.strip()
+    name_ = name_.strip()
     if depth <= 0:
         raise ValueError(f"type is nested deeper than {MAX_TYPE_DEPTH} levels")
-    if spelt in _SIMPLE:
-        return ValueType(kind=spelt)  # type: ignore[arg-type]
-    if match := _LIST.fullmatch(spelt):
+    if name_ in _SIMPLE:
+        return ValueType(kind=name_)  # type: ignore[arg-type]
+    if match := _LIST.fullmatch(name_):
         return ValueType(kind="list", element=parse_type(match[1], records, depth - 1))
-    if match := _MAP.fullmatch(spelt):
+    if match := _MAP.fullmatch(name_):
         if match[1] != "string":
             raise ValueError(f"found map keys of type `{shown(match[1])}`, expected `string`")
         return ValueType(kind="map", element=parse_type(match[2], records, depth - 1))
-    if spelt in records:
-        return ValueType(kind="record", record=spelt)
-    if spelt in ("float", "double", "number", "null", "dyn", "any"):
-        raise ValueError(f"type `{spelt}` is none that facts have, expected `int` in a smaller unit, or `string`")
-    raise ValueError("unknown type", spelt)
+    if name_ in records:
+        return ValueType(kind="record", record=name_)
+    if name_ in ("float", "double", "number", "null", "dyn", "any"):
+        raise ValueError(f"type `{name_}` is none that facts have, expected `int` in a smaller unit, or `string`")
+    raise ValueError("unknown type", name_)
 
 
-def _no_endless_records(records: MappingOf[str, MappingOf[str, Attribute]], problems: Problems) -> None:
-    """Report records that contain themselves: their values would have no end."""
+def _check_recursive_records(records: MappingOf[str, MappingOf[str, Attribute]], problems: Problems) -> None:
+    """Report records that contain themselves, directly or through other records."""
     inside = {
         name_: {leaf for attribute in attributes.values() if (leaf := _record_in(attribute.type))}
         for name_, attributes in records.items()
@@ -271,7 +263,7 @@ def _no_endless_records(records: MappingOf[str, MappingOf[str, Attribute]], prob
                 waiting += inside.get(here, ())
         if name_ in reached:
             place = next(iter(attributes.values())).span
-            problems.add(place, "PG104", f"record `{name_}` contains itself, expected an end")
+            problems.add(place, "PG104", f"record `{name_}` contains itself, expected no recursion")
 
 
 def _record_in(type_: ValueType) -> str | None:
@@ -280,20 +272,20 @@ def _record_in(type_: ValueType) -> str | None:
     return type_.record
 
 
-def _something(
+def _check_not_empty(
     fields: dict[str, Any],
     subjects: dict[str, EntityType],
     resources: dict[str, EntityType],
     node: Node,
     problems: Problems,
 ) -> None:
-    for what, found in (("subjects", subjects), ("resources", resources)):
-        if fields.get(what) == [] and not found:
+    for what, types in (("subjects", subjects), ("resources", resources)):
+        if fields.get(what) == [] and not types:
             problems.add(node, "PG003", f"`{what}` is empty, expected at least one type")
 
 
-def _declared_verbs(fields: dict[str, Any], resources: dict[str, EntityType], problems: Problems) -> None:
-    """Report actions that borrow from a resource type nobody declared."""
+def _check_action_types(fields: dict[str, Any], resources: dict[str, EntityType], problems: Problems) -> None:
+    """Report actions (`type:verb`) whose type is not declared."""
     for _, _, (body, _) in fields.get("resources", []):
         for action, node in body.get("actions", []):
             prefix = action.partition(":")[0] if ":" in action else None
@@ -301,8 +293,8 @@ def _declared_verbs(fields: dict[str, Any], resources: dict[str, EntityType], pr
                 problems.unknown(node, "PG102", "resource type", prefix, resources)
 
 
-def _subjects_agree(subjects: dict[str, EntityType], problems: Problems) -> None:
-    """Report attributes that two subject types give different types: a condition sees `subject` as one."""
+def _check_shared_attributes(subjects: dict[str, EntityType], problems: Problems) -> None:
+    """Report attributes whose type differs between subject types: conditions see all of them as one `subject`."""
     first: dict[str, tuple[str, Attribute]] = {}
     for subject in subjects.values():
         for attribute in subject.attributes.values():

@@ -1,6 +1,6 @@
-"""`kind: Tests` and `kind: Invariants`: their shape. What they mean, `testing/` and `analysis/` know.
+"""The shape of `kind: Tests` and `kind: Invariants` documents. Running them is left to others.
 
-A decision table is a list of cases, or a matrix in which every action that is not listed is expected to be denied.
+Tests are a list of cases, or a matrix in which every action that is not listed must be denied.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _CASE = Table(
     Field("request", nested(_REQUEST), required=True),
     Field("use", listing(IDENTIFIER)),
     Field("facts", _FACTS),
-    Field("approvals", listing(subject_ref, least=0)),
-    Field("contributors", listing(subject_ref, least=0)),
+    Field("approvals", listing(subject_ref, minimum=0)),
+    Field("contributors", listing(subject_ref, minimum=0)),
     Field("unusable", listing(text)),
     Field("now", instant),
     Field("expect", choice("expectation", EXPECTATIONS), required=True),
@@ -54,7 +54,7 @@ _CELL = Table(
     Field("resource", _RESOURCE, required=True),
     Field("use", listing(IDENTIFIER)),
     Field("facts", _FACTS),
-    Field("allow", listing(_ACTION, least=0), required=True),
+    Field("allow", listing(_ACTION, minimum=0), required=True),
     Field("skip", prose),
 )
 TESTS_FIELDS = (

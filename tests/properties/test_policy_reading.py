@@ -139,7 +139,7 @@ def test_an_offset_leads_to_its_character(lines: list[str], style: str) -> None:
                 span = node.at(offset)
                 if not character.isspace():
                     assert character == file_lines[span.line - 1][span.column - 1]
-                    before = [s for s in node.stretches() if s[0] <= offset][-1]
+                    before = [s for s in node.segments() if s[0] <= offset][-1]
                     assert (span.line, span.column) == (before[1], before[2] + offset - before[0])
 
 

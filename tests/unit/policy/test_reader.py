@@ -73,8 +73,8 @@ def test_an_offset_in_a_text_leads_back_to_the_file(text: str, place: tuple[int,
     node = scalar(text, "when") if "a:\n" not in text else scalar(text, "a", 0, "when")
     span = node.at(node.text.index("X"))
     assert place == (span.line, span.column)
-    stretches = [s for s in node.stretches() if s[0] <= node.text.index("X")]
-    offset, line, column = stretches[-1]
+    segments = [s for s in node.segments() if s[0] <= node.text.index("X")]
+    offset, line, column = segments[-1]
     assert place == (line, column + node.text.index("X") - offset)
 
 
