@@ -16,6 +16,7 @@ from bench.workload import SEED, SHARES, Question, Rule, Workload
 from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.conditions.ast import shape
 from policyguard.conditions.codegen import compile_shape
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.policy import PolicySet
 from policyguard.policy.loader import load
@@ -76,7 +77,7 @@ def snapshot(size: int, unindexed: int = SHARES["unindexed"]) -> Snapshot:
 def ours(size: int, unindexed: int = SHARES["unindexed"]) -> Prepared:
     """Return this package's `evaluate`: facts admitted beforehand, a full `Decision` out; checked like every peer."""
     snapshot_ = snapshot(size, unindexed)
-    evaluate = snapshot_.evaluate
+    evaluate = Engine(snapshot_).evaluate
 
     def allowed(admitted: Any) -> bool:
         return evaluate(admitted).allowed
@@ -90,7 +91,7 @@ def ours(size: int, unindexed: int = SHARES["unindexed"]) -> Prepared:
 @cache
 def ours_whole(size: int, unindexed: int = SHARES["unindexed"]) -> Prepared:
     """Return this package's `decide`: claims checked against the schema, then `evaluate`."""
-    decide = snapshot(size, unindexed).decide
+    decide = Engine(snapshot(size, unindexed)).decide
 
     def allowed(given: Any) -> bool:
         return decide(given, NOW).allowed

@@ -20,6 +20,7 @@ from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.stores.sqlite import PAGE_BYTES, SqliteStore
+from policyguard.decide.engine import Engine
 from policyguard.model.decision import Decision
 
 SEED = bytes(range(32))
@@ -33,7 +34,7 @@ LIFETIME = 900 * 10**9
 
 def decisions() -> list[Decision]:
     """Return a decision on each question of the lab of 1,000 rules, with its statement never made before."""
-    return [snapshot(RULES).decide(facts(question), NOW) for question in lab(RULES).questions]
+    return [Engine(snapshot(RULES)).decide(facts(question), NOW) for question in lab(RULES).questions]
 
 
 def statement(decision: Decision) -> bytes:

@@ -20,6 +20,7 @@ from bench.report import Section, Target
 from bench.resident import resident_bytes
 from bench.workload import SEED, Workload
 from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.request import Entity
@@ -78,10 +79,10 @@ def soak(seconds: float = 10.0, threads: int = 4) -> Section:
 def strangers(snapshot: Snapshot, pattern: Facts, count: int = STRANGERS) -> int:
     """Return how many bytes the resident set grew by deciding for so many subjects that nobody knows."""
     for n in range(1_000):
-        snapshot.decide(_stranger(pattern, -n), NOW)
+        Engine(snapshot).decide(_stranger(pattern, -n), NOW)
     before = resident_bytes()
     for n in range(count):
-        snapshot.decide(_stranger(pattern, n), NOW)
+        Engine(snapshot).decide(_stranger(pattern, n), NOW)
     return resident_bytes() - before
 
 
@@ -115,7 +116,7 @@ def _decide(watch: Watch) -> None:
     decided = wrong = 0
     while not watch.stop.is_set():
         for number, given in watch.questions:
-            decision = watch.current.decide(given, NOW)
+            decision = Engine(watch.current).decide(given, NOW)
             decided += 1
             wrong += decision.allowed is not watch.expected[decision.policy_digest][number]
     with watch.lock:

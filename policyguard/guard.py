@@ -28,6 +28,7 @@ from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AccessDenied, ConfigurationError
 from policyguard.evidence.collector import Collector, JobInputs, gather
@@ -194,7 +195,7 @@ class Guard:
 
     def consider(self, facts: Facts) -> Decision:
         """Return what would be decided, unsigned and unlogged. Step 3 alone, for explanations and tests."""
-        return self._snapshot.decide(facts, self._clock())
+        return Engine(self._snapshot).decide(facts, self._clock())
 
     def decide(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
         """Return the signed, durably logged decision, allow or deny.
@@ -265,7 +266,7 @@ class Guard:
     def _state(self, facts: Facts, recording: Collection[str] = ()) -> PendingStatement:
         snapshot = self._snapshot
         now = self._clock()
-        decision = snapshot.decide(facts, now)
+        decision = Engine(snapshot).decide(facts, now)
         mattered = snapshot.mattering(decision)
         if mattered is not None and recording:
             mattered = mattered.union(recording)

@@ -16,6 +16,7 @@ from policyguard.analysis.plain import plain_facts, plain_policy
 from policyguard.analysis.requests import Requests
 from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.casbin_compat.second_opinion import SecondOpinion
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.policy import PolicySet
@@ -117,11 +118,11 @@ class _Jury:
 
     def rare(self, facts: Facts, now: Instant) -> bool:
         """Whether the engine allows this, or a rule takes part that no request has reached yet."""
-        decision = self.snapshot.decide(facts, now)
+        decision = Engine(self.snapshot).decide(facts, now)
         return decision.allowed or not self.reached.issuperset(decision.determining)
 
     def differences(self, facts: Facts, now: Instant) -> list[Difference]:
-        decision = self.snapshot.decide(facts, now)
+        decision = Engine(self.snapshot).decide(facts, now)
         ours, casbins = decision.allowed, self.casbin.allows(facts, now)
         judged = self._judged(facts, now)
         self.allowed += ours

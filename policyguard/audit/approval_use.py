@@ -15,6 +15,7 @@ from msgspec import structs
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Store
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
@@ -98,7 +99,7 @@ def preview_decision(snapshot: Snapshot, facts: Facts, now: Instant, store: Stor
     from policyguard.audit.approval_use_scan import find_used_approvals
 
     while True:
-        decision = snapshot.decide(facts, now)
+        decision = Engine(snapshot).decide(facts, now)
         spends = approvals_to_consume(snapshot, decision)
         if store is None or not spends:
             return decision

@@ -21,7 +21,8 @@ from policyguard.values import canonical, format_instant, sha256_digest
 
 FORMAT = "policyguard/compiled/v1"
 
-EFFECT_CODES = {"allow": 0, "deny": 1, "require": 2}
+ALLOW, DENY, REQUIRE = range(3)
+EFFECT_CODES = {"allow": ALLOW, "deny": DENY, "require": REQUIRE}
 
 
 def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def check_policy(data: Any) -> None:
     for rule in policy.rules:
         if rule.shape >= len(policy.shapes):
             raise ValueError(f"rule `{rule.id}` has condition {rule.shape}, expected one of {len(policy.shapes)}")
-        if rule.quorum not in quorums if rule.effect == EFFECT_CODES["require"] else rule.quorum is not None:
+        if rule.quorum not in quorums if rule.effect == REQUIRE else rule.quorum is not None:
             raise ValueError(f"rule `{rule.id}` has quorum `{rule.quorum}`, expected a known one in a require only")
     if len({rule.id for rule in policy.rules}) != len(policy.rules):
         raise ValueError("two rules have one id, expected different ones")

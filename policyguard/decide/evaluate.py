@@ -1,6 +1,6 @@
 """How a request is decided; `docs/semantics.md` mirrors this file.
 
-1. No rules, unknown action, unknown type, malformed request: DENY with its own reason code.
+1. No rules, unknown action, unknown type, malformed request: DENY with its own reason code (`engine.py`).
 2. Each candidate rule has the outcome TRUE, FALSE or ERROR.
 3. `deny` fires on TRUE or ERROR; `require` applies on TRUE or ERROR; `allow` fires on TRUE only.
 4. DENY if any deny fires; else DENY if no allow fires; else DENY if an applying quorum is unmet; else ALLOW.
@@ -10,21 +10,20 @@ Pure, and never raises on data.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from policyguard.decide.admission import Admitted, Malformed
+from policyguard.decide.admission import Admitted
+from policyguard.decide.compiled_form import ALLOW, DENY
+from policyguard.decide.compiled_rule import CompiledRule
 from policyguard.decide.index.rules import EVERYONE, Roots
 from policyguard.decide.index.tree import gather
 from policyguard.decide.quorum import gaps, why
-from policyguard.model.decision import Decision, Gap
+from policyguard.decide.snapshot import Snapshot
+from policyguard.model.decision import Decision, Explainer, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
 
-if TYPE_CHECKING:
-    from policyguard.decide.snapshot import CompiledRule, Snapshot
-
-ALLOW, DENY, REQUIRE = range(3)
-Rules: TypeAlias = "tuple[CompiledRule, ...]"
+Rules: TypeAlias = tuple[CompiledRule, ...]
 NOTHING: Rules = ()
 NONE: tuple[str, ...] = ()
 NO_ROOTS = Roots({}, {})
@@ -35,20 +34,7 @@ ERROR = "engine.error"
 NEEDS_APPROVAL = "needs-approval"
 
 
-def decide(snapshot: Snapshot, facts: Facts, now: Instant) -> Decision:
-    """Return the decision on these facts at this instant: step 1, then `evaluate` on what counts of them."""
-    request = facts.request
-    gate = snapshot.gates.get((request.subject.type, request.resource.type))
-    if gate is None or not snapshot.rules or (request.action, request.resource.type) not in snapshot.roots:
-        return refuse(snapshot, facts, now, unknown(snapshot, facts))
-    try:
-        admitted = gate.admit(facts, now)
-    except Malformed:
-        return refuse(snapshot, facts, now, "engine.malformed")
-    return evaluate(snapshot, admitted)
-
-
-def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
+def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> Decision:
     """Return the decision on admitted facts: steps 2 to 4."""
     subject, resource, context = admitted.subject, admitted.resource, admitted.context
     domain, facts, now = admitted.domain, admitted.facts, admitted.now
@@ -115,18 +101,18 @@ def evaluate(snapshot: Snapshot, admitted: Admitted) -> Decision:
             requires = (*requires, rule)
     # Step 4. INVARIANT I6: deny trumps allow, whatever role, scope or order.
     if denies:
-        return _decision(snapshot, facts, now, False, _deny_reasons(denies, errored), denies, errored, requires)
+        return _decision(explainer, facts, now, False, _deny_reasons(denies, errored), denies, errored, requires)
     if not allows:
-        return _decision(snapshot, facts, now, False, NO_ALLOW, NOTHING, errored, requires)
+        return _decision(explainer, facts, now, False, NO_ALLOW, NOTHING, errored, requires)
     if not requires and not errored and len(allows) == 1:
         rule = allows[0]
-        return Decision(True, rule.reasons, rule.ids, NONE, NONE, NO_GAPS, rule.obligations, facts, now, snapshot)
+        return Decision(True, rule.reasons, rule.ids, NONE, NONE, NO_GAPS, rule.obligations, facts, now, explainer)
     if requires:
         missing = _missing(snapshot, facts, admitted, requires, now)
         if missing:
             reasons = (NEEDS_APPROVAL, *sorted({rule.reason for rule in requires if rule.reason} | why(missing)))
-            return _decision(snapshot, facts, now, False, reasons, requires, errored, requires, missing)
-    return _decision(snapshot, facts, now, True, _reasons(allows), allows + requires, errored, requires)
+            return _decision(explainer, facts, now, False, reasons, requires, errored, requires, missing)
+    return _decision(explainer, facts, now, True, _reasons(allows), allows + requires, errored, requires)
 
 
 def unknown(snapshot: Snapshot, facts: Facts) -> str:
@@ -140,13 +126,8 @@ def unknown(snapshot: Snapshot, facts: Facts) -> str:
     return "engine.unknown_action"
 
 
-def refuse(snapshot: Snapshot, facts: Facts, now: Instant, reason: str) -> Decision:
-    """Return the denial of a request that never reached the rules."""
-    return Decision(False, (reason,), NONE, NONE, NONE, NO_GAPS, NONE, facts, now, snapshot)
-
-
 def _decision(
-    snapshot: Snapshot,
+    explainer: Explainer,
     facts: Facts,
     now: Instant,
     allowed: bool,
@@ -172,7 +153,7 @@ def _decision(
         obligations,
         facts,
         now,
-        snapshot,
+        explainer,
     )
 
 

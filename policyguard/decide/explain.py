@@ -7,20 +7,20 @@ be decided now. Sensitive values are hidden. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from policyguard.conditions.ast import paths_read
 from policyguard.conditions.exact import AtomValue, EvalError, trace
 from policyguard.conditions.rendering import render
 from policyguard.decide.admission import Admitted, Gate, Malformed, known_well
-from policyguard.decide.evaluate import ALLOW, DENY, REQUIRE, unknown
+from policyguard.decide.compiled_form import ALLOW, DENY, REQUIRE
+from policyguard.decide.compiled_rule import CompiledRule
+from policyguard.decide.evaluate import unknown
 from policyguard.decide.redaction import reads_traced
+from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
 from policyguard.values import format_instant, one_line
-
-if TYPE_CHECKING:
-    from policyguard.decide.snapshot import CompiledRule, Snapshot
 
 MOST_RULES = 5
 """How many rules that almost allowed are shown; the nearest first."""

@@ -150,3 +150,34 @@ def _assign(candidates: Mapping[str, list[int]], places: int) -> dict[int, str]:
         if len(filled) < places:
             seat(person, set())
     return filled
+
+
+def satisfied_until(
+    quorum: Quorum,
+    rule_id: str,
+    facts: Facts,
+    domain: str | None,
+    now: Instant,
+    until: Instant,
+    persons: Mapping[str, str],
+    roles_at: RolesAt,
+) -> Instant:
+    """Return the last end, at most `until`, before which this quorum is met all the time; it is met `now`.
+
+    Who holds which role is asked as of `now`. More approvals than are needed count in favour: the end is that of the
+    last set of them that suffices.
+    """
+    ends = {until}
+    for approval in facts.approvals:
+        ends.add(approval.expires)
+        if quorum.max_age_s is not None:
+            ends.add(approval.approved_at + quorum.max_age_s * NANOSECONDS_PER_S)
+
+    def roles_now(account: str, where: str | None, _: Instant) -> tuple[str, ...]:
+        return tuple(roles_at(account, where, now))
+
+    for end in sorted((end for end in ends if now < end <= until), reverse=True):
+        # INVARIANT I221: a decision lives no longer than the approvals that it rests on.
+        if not gaps(quorum, rule_id, facts, domain, end - 1, persons, roles_now):
+            return end
+    return now + 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from policyguard.attest.approval import NAMESPACE, ApprovalStatement, ApprovalTarget, approval_statement
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import SshKey, sign
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles, job_target
 from policyguard.evidence.collector import JobInputs, gather
@@ -163,7 +164,7 @@ class Lab:
 
     def decide(self) -> Decision:
         collector = ReviewedRepositoryCollector(SNAPSHOT.people, self.files, uid=0, **self.options)  # type: ignore[arg-type]
-        return SNAPSHOT.decide(gather(self.request, (collector,), self.inputs, lambda: self.now), self.now)
+        return Engine(SNAPSHOT).decide(gather(self.request, (collector,), self.inputs, lambda: self.now), self.now)
 
 
 def because(decision: Decision) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from policyguard.cli.verbs.init_ import lay_down
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import RequestError
 from policyguard.model.decision import Decision
@@ -49,7 +50,7 @@ def decide(snapshot: Snapshot, request: Request, *, assurance: Assurance | None 
     if assurance is not None:
         values: dict[str, Value] = {name: freeze(value) for name, value in facts.items()}
         entries |= {f"resource.{name}": Fact(value, assurance, "platform", now) for name, value in values.items()}
-    return snapshot.decide(Facts(request, entries), now)
+    return Engine(snapshot).decide(Facts(request, entries), now)
 
 
 def submit(user: str = "alice", resource: str = "job:team/vision/run-17", **properties: Any) -> Request:

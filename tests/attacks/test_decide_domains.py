@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
@@ -31,7 +32,7 @@ def test_an_id_that_looks_like_a_teams_is_not_one() -> None:
     snapshot = Snapshot.of(policy_set, grants_of(policy_set))
     assert policy_set.rules[0].resource_types == ("job", "node")
     answers = {
-        resource: snapshot.decide(Facts(Request.of("user:ann", action, resource)), 1).allowed
+        resource: Engine(snapshot).decide(Facts(Request.of("user:ann", action, resource)), 1).allowed
         for action, resource in (
             ("job:read", "job:team/red/run"),
             ("disk:read", "disk:team/red/run"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from policyguard.decide.engine import Engine
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap
@@ -20,7 +21,7 @@ def fact(value: int) -> Fact:
 def test_facts_cannot_be_changed_after_the_decision() -> None:
     """INVARIANT I8: the caller's map may change, the decision's explanation may not."""
     entries = {"resource.gpus": fact(1)}
-    decision = SNAPSHOT.decide(Facts(REQUEST, entries), NOW)
+    decision = Engine(SNAPSHOT).decide(Facts(REQUEST, entries), NOW)
     before = decision.explain()
     entries["resource.gpus"] = fact(2)
     entries["subject.watched"] = fact(1)
@@ -35,9 +36,9 @@ def test_admitted_facts_do_not_reach_back_into_the_request() -> None:
     facts = Facts(
         REQUEST, {"resource.gpus": fact(2), "resource.login": Fact(FrozenMap(), Assurance.MEASURED, "t", NOW)}
     )
-    before = SNAPSHOT.decide(facts, NOW).explain()
+    before = Engine(SNAPSHOT).decide(facts, NOW).explain()
     admitted = SNAPSHOT.admit(facts, NOW)
     assert admitted is not None
     admitted.resource["gpus"] = 1
     admitted.subject["id"] = "user:root"
-    assert SNAPSHOT.decide(facts, NOW).explain() == before
+    assert Engine(SNAPSHOT).decide(facts, NOW).explain() == before

@@ -8,6 +8,7 @@ import pytest
 
 from policyguard.attest.statement import decision_statement
 from policyguard.decide.compiled_form import compile_policy, policy_digest
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts, claims
@@ -82,7 +83,7 @@ SNAPSHOT = Snapshot.of(policies := load({"lab.yaml": POLICIES}), grants_of(polic
 def decide(entries: dict[str, Value], missing: dict[str, str] | None = None, **claimed: Any) -> Decision:
     request = Request.of("user:ann", "job:submit", "job:team/vision/run", **claimed)
     facts = {path: Fact(value, Assurance.MEASURED, "test", NOW) for path, value in entries.items()}
-    return SNAPSHOT.decide(Facts(request, {**claims(request, NOW), **facts}, FrozenMap(missing or {})), NOW)
+    return Engine(SNAPSHOT).decide(Facts(request, {**claims(request, NOW), **facts}, FrozenMap(missing or {})), NOW)
 
 
 def shown(decision: Decision) -> str:
@@ -237,4 +238,4 @@ def test_a_compiled_snapshot_keeps_what_is_for_trace() -> None:
     again = Snapshot.from_compiled(compiled, policy_digest(compiled))
     decision = decide({"resource.weights": (WEIGHTS,)})
     for viewer in ("user:vera", "user:ann"):
-        assert again.explain(decision, viewer=viewer) == SNAPSHOT.explain(decision, viewer=viewer)
+        assert Engine(again).explain(decision, viewer=viewer) == Engine(SNAPSHOT).explain(decision, viewer=viewer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.policy import EntityType, PolicySet, Rule, Schema
@@ -35,7 +36,7 @@ def snapshot(*obligations: tuple[str, ...]) -> Snapshot:
 )
 def test_every_determining_rule_adds_its_obligations(given: tuple[tuple[str, ...]], expected: tuple[str, ...]) -> None:
     """An allow found beside another cannot shed what the other asks for."""
-    decision = snapshot(*given).decide(Facts(Request.of("user:a", "job:submit", "job:x")), 0)
+    decision = Engine(snapshot(*given)).decide(Facts(Request.of("user:a", "job:submit", "job:x")), 0)
     assert decision.allowed
     assert decision.obligations == expected
 
@@ -55,7 +56,7 @@ def test_what_the_schema_does_not_know_is_refused_by_name(
 ) -> None:
     """The step that refused is named; the known twin is allowed. Without rules that is the reason."""
     facts = Facts(Request.of(subject, action, resource))
-    decision = snapshot(()).decide(facts, 0)
+    decision = Engine(snapshot(())).decide(facts, 0)
     assert decision.reason_codes == (reason,)
     assert decision.allowed is (reason == "rule.allow")
-    assert snapshot().decide(facts, 0).reason_codes == ("engine.no_rules",)
+    assert Engine(snapshot()).decide(facts, 0).reason_codes == ("engine.no_rules",)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyguard.decide.compiled_form import compile_policy
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.model.facts import Facts, claims
@@ -108,5 +109,5 @@ def test_a_snapshot_changed_anywhere_loads_or_is_refused(path: tuple[Any, ...], 
     except ConfigurationError:
         return
     request = Request.of("user:alice", "job:submit", "job:team/vision/run-17", gpus=8)
-    decision = snapshot.decide(Facts(request, claims(request, 5)), 5)
+    decision = Engine(snapshot).decide(Facts(request, claims(request, 5)), 5)
     assert decision.explain()

@@ -9,6 +9,7 @@ import casbin
 from casbin.persist.adapters import StringAdapter
 
 from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
@@ -75,7 +76,7 @@ def ours(*rules: str) -> Snapshot:
 
 def allows(snapshot: Snapshot, subject: str = "user:alice", resource: str = "data:vision/x") -> bool:
     """Return what our engine says when nothing but the request is known."""
-    return snapshot.decide(Facts(request=Request.of(subject, "data:read", resource)), 0).allowed
+    return Engine(snapshot).decide(Facts(request=Request.of(subject, "data:read", resource)), 0).allowed
 
 
 READERS = '{id: readers, effect: allow, roles: [reader], actions: ["data:read"]}'

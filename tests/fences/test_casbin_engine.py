@@ -14,6 +14,7 @@ from policyguard.casbin_compat import second_opinion as casbin_lower
 from policyguard.casbin_compat.importer import import_casbin
 from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.casbin_compat.second_opinion import SecondOpinion, lowered_text
+from policyguard.decide.engine import Engine
 from policyguard.errors import PolicyErrors
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
@@ -170,7 +171,7 @@ def test_h26_enforce_ex_is_always_true_in_an_if_and_a_decision_is_no_truth_value
     """casbin: `(False, [])` is true. Here `bool()` raises and names `.allowed`."""
     with noted():
         assert bool(stock(conf(EQUAL), "p, a, b, c").enforce_ex("mallory", "b", "c"))
-    decision = ours(READERS).decide(Facts(request=Request.of("user:mallory", "data:read", "data:vision/x")), 0)
+    decision = Engine(ours(READERS)).decide(Facts(request=Request.of("user:mallory", "data:read", "data:vision/x")), 0)
     with pytest.raises(TypeError, match=r"use `\.allowed`"):
         bool(decision)
 

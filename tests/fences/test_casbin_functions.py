@@ -10,6 +10,7 @@ from casbin.util.builtin_operators import time_match_func
 
 from policyguard.casbin_compat.importer import import_casbin
 from policyguard.conditions.functions import Failure, glob, ip_in, matches
+from policyguard.decide.engine import Engine
 from policyguard.errors import PolicyErrors, RequestError
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
@@ -78,7 +79,7 @@ def test_h19_a_bad_address_raises_out_of_casbin_and_only_takes_access_away_here(
     good = {"resource.address": Fact("10.1.2.3", Assurance.CLAIMED, "request", 0)}
     request = Request.of("user:alice", "data:read", "data:vision/x")
     allowed = [
-        ours(*rules).decide(Facts(request=request, entries=entries), 0).allowed
+        Engine(ours(*rules)).decide(Facts(request=request, entries=entries), 0).allowed
         for rules in ((inside,), (ANYONE, outside))
         for entries in (bad, good)
     ]
@@ -102,5 +103,5 @@ def test_h20_time_match_reads_a_clock_without_a_zone_and_we_read_none() -> None:
         load({"fence.yaml": (WORLD + f"  - {naive}\n").encode()})
     zoned: Any = ours(naive.replace("2999-01-01 00:00:00", "1970-01-01T00:00:01Z"))
     request = Facts(request=Request.of("user:alice", "data:read", "data:vision/x"))
-    assert [zoned.decide(request, now).allowed for now in (0, 10**9 - 1, 10**9)] == [True, True, False]
+    assert [Engine(zoned).decide(request, now).allowed for now in (0, 10**9 - 1, 10**9)] == [True, True, False]
     assert refused("timeMatch(r.sub, p.sub)", "p, a, b, c").startswith("PG109 model.conf:8:5: found the function")

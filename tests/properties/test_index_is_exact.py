@@ -16,6 +16,7 @@ from policyguard.analysis import oracle
 from policyguard.analysis.plain import plain_facts, plain_policy
 from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.compiled_form import compile_policy, policy_digest
+from policyguard.decide.engine import Engine
 from policyguard.decide.index.rules import ANYONE, InDomain, Trees
 from policyguard.decide.index.tree import Node
 from policyguard.decide.snapshot import Snapshot
@@ -379,7 +380,7 @@ def test_the_index_visits_every_rule_that_could_fire_or_err(policies: PolicySet,
     """With the index and without it every decision is the same, errored rules included."""
     indexed, scanned = snapshot_of(policies), scanning(policies)
     for question in questions:
-        assert told(indexed.decide(question, NOW)) == told(scanned.decide(question, NOW))
+        assert told(Engine(indexed).decide(question, NOW)) == told(Engine(scanned).decide(question, NOW))
 
 
 @settings(exact, max_examples=20)
@@ -390,7 +391,7 @@ def test_the_engine_agrees_with_the_oracle_where_the_index_works_hardest(
     """The naive procedure finds the same rules; it shares no code with the index, the matchers or the compiled code."""
     snapshot, plain = snapshot_of(policies), plain_policy(policies)
     for question in questions:
-        expected, found = oracle.decide(plain, plain_facts(question), NOW), snapshot.decide(question, NOW)
+        expected, found = oracle.decide(plain, plain_facts(question), NOW), Engine(snapshot).decide(question, NOW)
         assert found.allowed is expected["allowed"]
         assert list(found.errored) == expected["errored"]
         assert list(found.determining) == expected["determining"]
@@ -406,4 +407,4 @@ def test_a_snapshot_that_went_through_bytes_decides_the_same(policies: PolicySet
     again = msgspec.json.decode(canonical(compiled))
     assert policy_digest(again) == policy_digest(compiled)
     read = Snapshot.from_compiled(again, policy_digest(again))
-    assert told(read.decide(question, NOW)) == told(Snapshot.of(policies, grants).decide(question, NOW))
+    assert told(Engine(read).decide(question, NOW)) == told(Engine(Snapshot.of(policies, grants)).decide(question, NOW))

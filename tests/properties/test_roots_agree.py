@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
 from policyguard.model.policy import Binding
@@ -25,10 +26,10 @@ def test_no_decision_depends_on_those_before_it(world: World, other: World) -> N
         fresh_snapshot_of(world.policies),
         snapshot_of(world.policies),
     )
-    busy.decide(other.facts, NOW)
+    Engine(busy).decide(other.facts, NOW)
     decided = [
         (found.allowed, found.reason_codes, found.determining, found.errored, found.requiring, found.gaps)
-        for found in (each.decide(world.facts, NOW) for each in (fresh, fresh, fresh, warm, busy, busy))
+        for found in (Engine(each).decide(world.facts, NOW) for each in (fresh, fresh, fresh, warm, busy, busy))
     ]
     assert len(set(decided)) == 1
 
@@ -66,7 +67,7 @@ def test_trees_are_bounded_and_a_new_one_decides_the_same(times: int, monkeypatc
         found = []
         for n in range(len(sets)):
             facts = Facts(Request.of(f"user:u{n}", "job:submit", "job:team/vision/run"), {})
-            found.append([snapshot.decide(facts, NOW).allowed for _ in range(times)][-1])
+            found.append([Engine(snapshot).decide(facts, NOW).allowed for _ in range(times)][-1])
         assert expected == found
     trees = snapshot.roots["job:submit", "job"].anywhere
     assert 0 < len(trees.asked) + len(trees) <= 4

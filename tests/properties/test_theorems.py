@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from policyguard.analysis import oracle
 from policyguard.analysis.plain import plain_facts, plain_policy
+from policyguard.decide.engine import Engine
 from policyguard.model.decision import Decision
 from policyguard.model.expression import Call, Constant, Expression, Select, Variable
 from policyguard.model.facts import Approval, Assurance, Fact, Facts
@@ -61,7 +62,7 @@ def test_the_engine_agrees_with_the_oracle(world: World) -> None:
 def test_default_deny(world: World) -> None:
     """Without a firing allow rule nothing is allowed."""
     none = replace(world.policies, rules=tuple(rule for rule in world.policies.rules if rule.effect != "allow"))
-    assert not snapshot_of(none).decide(world.facts, NOW).allowed
+    assert not Engine(snapshot_of(none)).decide(world.facts, NOW).allowed
 
 
 @theorem
@@ -74,7 +75,7 @@ def test_deny_trumps_allow(world: World, position: int) -> None:
     deny = Rule(id="the-deny", effect="deny", actions=(request.action,), resource_types=(request.resource.type,))
     rules = world.policies.rules
     policies = replace(world.policies, rules=(*rules[:position], deny, *rules[position:]))
-    decision = snapshot_of(policies).decide(world.facts, NOW)
+    decision = Engine(snapshot_of(policies)).decide(world.facts, NOW)
     assert not decision.allowed
     assert "the-deny" in decision.determining
 
@@ -90,7 +91,7 @@ def test_order_and_duplicates_do_not_matter(world: World, random: object, twice:
     if twice:
         rules += rules
     shuffled = snapshot_of(replace(policies, rules=tuple(rules), bindings=tuple(bindings)))
-    assert outcome(shuffled.decide(world.facts, NOW)) == outcome(world.decide())
+    assert outcome(Engine(shuffled).decide(world.facts, NOW)) == outcome(world.decide())
 
 
 @theorem
@@ -104,7 +105,7 @@ def test_an_error_never_grants(world: World) -> None:
         for rule in world.policies.rules
         if not (rule.id in errored and rule.effect == "allow")
     )
-    again = snapshot_of(replace(world.policies, rules=settled)).decide(world.facts, NOW)
+    again = Engine(snapshot_of(replace(world.policies, rules=settled))).decide(world.facts, NOW)
     assert again.allowed == decision.allowed
 
 
@@ -120,7 +121,7 @@ def test_removing_a_fact_never_grants(world: World, data: st.DataObject) -> None
     approvals = world.facts.approvals[: data.draw(st.integers(0, len(world.facts.approvals)))]
     contributors = data.draw(st.sampled_from((None, world.facts.contributors)))
     fewer = msgspec.structs.replace(world.facts, entries=entries, approvals=approvals, contributors=contributors)
-    after = world.snapshot.decide(fewer, NOW)
+    after = Engine(world.snapshot).decide(fewer, NOW)
     assert before.allowed or not after.allowed
 
 
@@ -133,7 +134,7 @@ def test_lowering_assurance_never_grants(world: World, data: st.DataObject) -> N
     fact = world.facts.entries[path]
     lower = data.draw(st.sampled_from([level for level in Assurance if level <= fact.assurance]))
     weaker = {**world.facts.entries, path: msgspec.structs.replace(fact, assurance=lower)}
-    after = world.snapshot.decide(msgspec.structs.replace(world.facts, entries=weaker), NOW)
+    after = Engine(world.snapshot).decide(msgspec.structs.replace(world.facts, entries=weaker), NOW)
     assert world.decide().allowed or not after.allowed
 
 
@@ -142,7 +143,7 @@ def test_lowering_assurance_never_grants(world: World, data: st.DataObject) -> N
 def test_an_unrelated_attribute_changes_nothing(world: World) -> None:
     """A fact about an attribute that no rule reads changes nothing; one that only a collector knows is ignored."""
     more = {**world.facts.entries, "resource.unread": Fact("anything", Assurance.MEASURED, "collector", NOW)}
-    after = world.snapshot.decide(msgspec.structs.replace(world.facts, entries=more), NOW)
+    after = Engine(world.snapshot).decide(msgspec.structs.replace(world.facts, entries=more), NOW)
     assert outcome(after) == outcome(world.decide())
 
 
@@ -159,7 +160,7 @@ def test_a_scoped_document_touches_nothing_outside(world: World, other: Facts) -
         if rule.resource_types == ("job",)
     )
     with_document = snapshot_of(replace(world.policies, rules=(*world.policies.rules, *scoped)))
-    before, after = world.snapshot.decide(other, NOW), with_document.decide(other, NOW)
+    before, after = Engine(world.snapshot).decide(other, NOW), Engine(with_document).decide(other, NOW)
     if world.policies.rules:
         assert outcome(after) == outcome(before)
 
@@ -186,8 +187,8 @@ def test_a_second_account_adds_no_approver(world: World) -> None:
         ),
     )
     snapshot = snapshot_of(holding)
-    once = snapshot.decide(world.facts, NOW)
-    twice = snapshot.decide(msgspec.structs.replace(world.facts, approvals=world.facts.approvals + again), NOW)
+    once = Engine(snapshot).decide(world.facts, NOW)
+    twice = Engine(snapshot).decide(msgspec.structs.replace(world.facts, approvals=world.facts.approvals + again), NOW)
     assert [(gap.quorum, gap.needed) for gap in twice.gaps] == [(gap.quorum, gap.needed) for gap in once.gaps]
 
 
@@ -195,7 +196,7 @@ def test_a_second_account_adds_no_approver(world: World) -> None:
 @given(worlds())
 def test_the_same_input_gives_the_same_decision(world: World) -> None:
     """Deciding twice, and deciding on a snapshot built again, gives equal decisions and the same words."""
-    first, second = world.decide(), snapshot_of(world.policies).decide(world.facts, NOW)
+    first, second = world.decide(), Engine(snapshot_of(world.policies)).decide(world.facts, NOW)
     assert outcome(first) == outcome(second)
     assert first.explain(full=True) == second.explain(full=True)
     assert first.policy_digest == second.policy_digest
@@ -254,7 +255,7 @@ def test_small_worlds_completely(count: int) -> None:
     for kinds in product(_KINDS, repeat=count):
         if count == 3 and list(kinds) != sorted(kinds):
             continue  # order does not matter: shown above, and completely for two rules
-        decision = snapshot_of(_small(kinds)).decide(asked, NOW)
+        decision = Engine(snapshot_of(_small(kinds))).decide(asked, NOW)
         denied = any(effect == "deny" and name != "false" for effect, name in kinds)
         required = any(effect == "require" and name != "false" for effect, name in kinds)
         granted = ("allow", "true") in kinds
@@ -265,7 +266,7 @@ def test_small_worlds_completely(count: int) -> None:
 def test_an_empty_policy_set_denies_with_its_own_reason() -> None:
     """No rules: DENY `engine.no_rules`, whoever asks for whatever."""
     request = Request.of("user:ann", "job:submit", "job:team/red/run", gpus=1)
-    decision = snapshot_of(_small(())).decide(Facts(request), NOW)
+    decision = Engine(snapshot_of(_small(()))).decide(Facts(request), NOW)
     assert (decision.allowed, decision.reason_codes) == (False, ("engine.no_rules",))
 
 
@@ -287,7 +288,7 @@ def test_a_met_quorum_allows_and_its_twin_does_not() -> None:
     def decided(account: str, contributors: tuple[str, ...] | None) -> bool:
         approval = Approval(account, Assurance.ATTESTED, "test", NOW - 1, NOW + 1, "0" * 64)
         asked = Facts(request, entries, approvals=(approval,), contributors=contributors)
-        return snapshot_of(policies).decide(asked, NOW).allowed
+        return Engine(snapshot_of(policies)).decide(asked, NOW).allowed
 
     assert decided("user:bob", ())
     assert not decided("service:ci", ()), "INVARIANT I4: the requester's second account"

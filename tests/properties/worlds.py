@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors
 from policyguard.model.decision import Decision
@@ -90,7 +91,7 @@ class World:
     facts: Facts
 
     def decide(self) -> Decision:
-        return self.snapshot.decide(self.facts, NOW)
+        return Engine(self.snapshot).decide(self.facts, NOW)
 
 
 def snapshot_of(policies: PolicySet) -> Snapshot:

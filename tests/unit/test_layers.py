@@ -131,11 +131,6 @@ def test_pure_rooms_open_nothing(path: Path) -> None:
             assert node.func.id not in IMPURE_CALLS, f"{relative}:{node.lineno} calls {node.func.id}"
 
 
-KNOWN_CIRCLES = {
-    frozenset({"decide.explain", "decide.index.rules", "decide.evaluate", "decide.snapshot"}),
-}
-
-
 def test_no_circle_of_files() -> None:
     """No module imports itself through others, annotations included."""
     names = {
@@ -152,7 +147,7 @@ def test_no_circle_of_files() -> None:
         }
         for name, path in names.items()
     }
-    assert [circle for circle in circles(graph) if circle not in KNOWN_CIRCLES] == []
+    assert circles(graph) == []
 
 
 def circles(graph: dict[str, set[str]]) -> list[frozenset[str]]:

@@ -22,6 +22,7 @@ from policyguard.cli.options import (
     snapshot_keys,
 )
 from policyguard.cli.output import say_explanation, say_json
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.hooks.responses import decision_code, decision_data
@@ -69,7 +70,7 @@ def command(
 
 def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
     now = time.time_ns()
-    decision = snapshot.decide(facts, now)
+    decision = Engine(snapshot).decide(facts, now)
     # Who explains may not be who may read the log: it is opened only for what it can change.
     if log is None or not snapshot.spends(decision) or not log.exists():
         return decision

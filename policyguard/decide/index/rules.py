@@ -7,15 +7,12 @@ only rules whose outcome is FALSE, so both ways decide the same, and no decision
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from policyguard.decide.compiled_rule import CompiledRule
 from policyguard.decide.index.keys import bind
 from policyguard.decide.index.tree import CONTEXT, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, Node, Slot, build
 from policyguard.model.policy import Schema
 from policyguard.patterns.id_pattern import DOMAIN, domain_index, is_aligned, literal_domain, literal_prefix
-
-if TYPE_CHECKING:
-    from policyguard.decide.snapshot import CompiledRule
 
 NAMES = {SUBJECT: "subject", RESOURCE: "resource", CONTEXT: "context"}
 ANYONE = ""

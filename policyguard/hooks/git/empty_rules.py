@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from policyguard.conditions.functions import Failure, under
 from policyguard.conditions.queries import NOT, base_name, is_call, path_of
-from policyguard.decide.snapshot import CompiledRule, Snapshot
+from policyguard.decide.compiled_rule import CompiledRule
+from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import shown
 from policyguard.git.directory import GitDir

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from policyguard.attest.trust import Trust
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.guard import Guard
@@ -68,7 +69,7 @@ class Standing:
             raise ConfigurationError(f"{snapshot.policy_digest[:16]} is not accepted here (step V9)")
 
     def _decided(self, snapshot: Snapshot) -> Drift | None:
-        decision = snapshot.decide(self._decision.facts, self._decision.now)
+        decision = Engine(snapshot).decide(self._decision.facts, self._decision.now)
         if decision.allowed:
             return None
         reasons = ", ".join(decision.reason_codes)

@@ -15,6 +15,7 @@ from bench.soak import strangers
 from bench.timing import Contestant, race, threaded
 from bench.workload import Workload
 from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.policy.loader import load
 
@@ -66,7 +67,7 @@ def test_our_engine_answers_the_lab_as_the_naive_evaluation() -> None:
     lab = Workload.build(100, questions=40)
     snapshot = _snapshot(lab)
     assert {rule.shape for rule in lab.rules} == set(SHAPES)
-    assert [snapshot.decide(facts(question), 0).allowed for question in lab.questions] == [
+    assert [Engine(snapshot).decide(facts(question), 0).allowed for question in lab.questions] == [
         question.allowed for question in lab.questions
     ]
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from policyguard.decide.compiled_form import compile_policy
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
@@ -49,7 +50,7 @@ def decided(gpus: int, queue: str, assurance: Assurance) -> Decision:
         "resource.gpus": Fact(gpus, Assurance.CLAIMED, "request", NOW),
         "resource.queue": Fact(queue, assurance, "request", NOW),
     }
-    return SNAPSHOT.decide(Facts(request, entries), NOW)
+    return Engine(SNAPSHOT).decide(Facts(request, entries), NOW)
 
 
 def test_a_small_job_may_claim_what_a_large_one_must_show() -> None:

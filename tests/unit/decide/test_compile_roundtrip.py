@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from policyguard.decide.compiled_form import compile_policy, policy_digest, schema_data, schema_of
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.policy import Approvers, PolicySet, Quorum
@@ -57,7 +58,7 @@ def allows(when: str, **values: Value) -> bool:
     request = Request.of("user:ann", "job:submit", "job:team/vision/run")
     policies = policy_of(when)
     decisions = {
-        snapshot.decide(Facts(request, entries), NOW).allowed
+        Engine(snapshot).decide(Facts(request, entries), NOW).allowed
         for snapshot in (Snapshot.of(policies, grants_of(policies)), through_bytes(policies))
     }
     assert len(decisions) == 1, "a snapshot that went through bytes decides otherwise"

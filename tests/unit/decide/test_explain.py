@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -82,7 +83,7 @@ def decide(snapshot: Snapshot, user: str = "alice", missing: str | None = None, 
         del entries[missing]
         reasons = FrozenMap({missing: "test: nobody looked"})
     request = Request.of(f"user:{user}", "job:submit", "job:team/vision/run-17")
-    return snapshot.decide(Facts(request, entries, reasons), NOW)
+    return Engine(snapshot).decide(Facts(request, entries, reasons), NOW)
 
 
 def test_an_allow_names_its_rule_and_place(snapshot: Snapshot) -> None:

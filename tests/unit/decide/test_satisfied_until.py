@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyguard.decide.lasting import met_until
+from policyguard.decide.quorum import satisfied_until
 from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.policy import Approvers, Quorum
 from policyguard.model.request import Request
@@ -26,7 +26,7 @@ def lasting(*approvals: tuple[str, Instant, Instant], count: int = 1, max_age_s:
     given = tuple(Approval(who, Assurance.ATTESTED, "t", at, until, "00") for who, at, until in approvals)
     facts = Facts(REQUEST, {}, approvals=given, contributors=())
     quorum = Quorum(id="q", approvers=(Approvers(count=count, roles=("engineer",)),), max_age_s=max_age_s)
-    return met_until(quorum, "rule", facts, "vision", NOW, NOW + 24 * HOUR, PERSONS, roles_at)
+    return satisfied_until(quorum, "rule", facts, "vision", NOW, NOW + 24 * HOUR, PERSONS, roles_at)
 
 
 @pytest.mark.parametrize(

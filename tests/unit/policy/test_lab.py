@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyError
 from policyguard.model.decision import Decision
@@ -91,7 +92,7 @@ def least(request: Request, path: str) -> Assurance:
 def decided(fields: dict[str, Any], body: dict[str, Any], subject: str, action: str, resource: str) -> Decision:
     now = body.get("now", fields["now"])
     request = Request.of(subject, action, resource)
-    return lab()[2].decide(facts_of(request, fields, body, now), now)
+    return Engine(lab()[2]).decide(facts_of(request, fields, body, now), now)
 
 
 @pytest.mark.parametrize(("fields", "body"), cases())

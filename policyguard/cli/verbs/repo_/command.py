@@ -24,6 +24,7 @@ from policyguard.cli.options import (
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
 from policyguard.config.file import Config
+from policyguard.decide.engine import Engine
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push.nonce import DEFAULT_AGE_S, MAX_AGE_S
@@ -97,7 +98,7 @@ def check(
     asked = ask(options, updates, {**os.environ, "PUSHER": pusher}, snapshot.people, assume_signed=assume_signed)
     accepted = True
     for each in asked:
-        decision = snapshot.decide(each.facts, time.time_ns())
+        decision = Engine(snapshot).decide(each.facts, time.time_ns())
         accepted = accepted and decision.allowed and each.problem is None
         if as_json:
             unseen = {} if each.problem is None else {"problem": str(each.problem)}

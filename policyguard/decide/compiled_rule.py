@@ -1,0 +1,253 @@
+"""One rule of a snapshot, ready to run, with what it shares with others: its shape and its texts. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from policyguard.conditions.ast import filled, paths_read
+from policyguard.conditions.codegen import compile_shape
+from policyguard.conditions.exact import EvalError
+from policyguard.conditions.exact import evaluate as evaluate_exactly
+from policyguard.decide.admission import Admitted, known_well
+from policyguard.decide.compiled_form import LARGE, decode_constant, hole_types
+from policyguard.decide.index.keys import Template, template
+from policyguard.model.expression import Expression
+from policyguard.model.policy import Schema
+from policyguard.patterns.id_pattern import Matcher, literal_stretch, matcher
+from policyguard.values import Instant, Span, parse_instant
+
+_NO_SEGMENTS: list[str] = []
+
+
+class Shape:
+    """A condition without its constants, compiled once for all rules that share it."""
+
+    __slots__ = ("_large", "_lists", "demands", "expression", "hole_types", "reads", "run")
+
+    demands: Template
+    reads: frozenset[str]
+    run: Callable[..., bool]
+
+    def __init__(self, expression: Expression) -> None:
+        self.expression = expression
+        self.hole_types = hole_types(expression)
+        self._large = not LARGE.isdisjoint(self.hole_types)
+        self._lists = any(kind.startswith("list(") for kind in self.hole_types)
+
+    def __getattr__(self, name: str) -> Any:
+        """Compile and analyse the condition when a rule that has it is first looked at."""
+        if name == "run":
+            self.run = _compiled(self.expression)
+        elif name == "demands":
+            self.demands = template(self.expression)
+        elif name == "reads":
+            self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(self.expression) if len(path) > 1)
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
+
+    def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
+        """Return a rule's constants from their JSON spelling, in the order of the holes; as many, else `ValueError`."""
+        if len(data) != len(self.hole_types):
+            raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
+        if self._large:
+            return tuple(map(decode_constant, data, self.hole_types))
+        return tuple([tuple(each) if type(each) is list else each for each in data]) if self._lists else tuple(data)
+
+
+def _compiled(expression: Expression) -> Callable[..., bool]:
+    try:
+        return compile_shape(expression)
+    except (RecursionError, MemoryError, SyntaxError):
+        # Whatever Python's compiler cannot take goes the long way, which decides the same.
+        return _unsure
+
+
+def _unsure(*_: object) -> bool:
+    raise NotImplementedError("the exact evaluator decides")
+
+
+class CompiledRule:
+    """One rule, ready to run once `run`, `test`, `stretch` and `spelled` are asked for: few rules are in a short life.
+
+    `run` None means the rule has no condition. Where `stretch` is not None, an id matches if its segments there are
+    `spelled`; else `test` says it, None for every id. `type_patterns` are those that ids of the rule's types match.
+    """
+
+    __slots__ = (
+        "actions",
+        "assurance",
+        "constants",
+        "contact",
+        "effect",
+        "expires",
+        "hot",
+        "id",
+        "id_pattern",
+        "ids",
+        "narrow",
+        "not_before",
+        "obligations",
+        "owner",
+        "quorum",
+        "reason",
+        "reasons",
+        "remedy",
+        "resource_types",
+        "roles",
+        "run",
+        "scope",
+        "shape",
+        "span",
+        "spelled",
+        "stretch",
+        "subjects",
+        "test",
+        "text",
+        "type_patterns",
+    )
+
+    hot: tuple[Any, ...]
+    run: Callable[..., bool] | None
+    spelled: list[str]
+    stretch: slice | None
+    test: Matcher | None
+
+    def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
+        (
+            self.id,
+            self.effect,
+            actions,
+            types,
+            roles,
+            subjects,
+            self.id_pattern,
+            self.scope,
+            number,
+            constants,
+            quorum,
+            reason,
+            remedy,
+            contact,
+            obligations,
+            not_before,
+            expires,
+            assurance,
+        ) = data
+        texts = intern.texts
+        self.actions: tuple[str, ...] = texts(actions)
+        self.resource_types: tuple[str, ...] = texts(types)
+        self.roles: tuple[str, ...] = texts(roles) if roles else ()
+        self.subjects: tuple[str, ...] = texts(subjects) if subjects else ()
+        self.obligations: tuple[str, ...] = texts(obligations) if obligations else ()
+        self.quorum: str | None = quorum
+        self.reason: str | None = reason and sys.intern(reason)
+        self.remedy: str | None = remedy and sys.intern(remedy)
+        self.contact: str | None = contact and sys.intern(contact)
+        self.not_before: Instant | None = None if not_before is None else parse_instant(not_before)
+        self.expires: Instant | None = None if expires is None else parse_instant(expires)
+        self.ids: tuple[str, ...] = (self.id,)
+        self.reasons: tuple[str, ...] = texts([reason]) if reason else _DEFAULT_REASONS[self.effect]
+        self.shape: Shape | None = shapes[number] if number >= 0 else None
+        self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
+        self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
+        self.assurance: tuple[tuple[str, int], ...] = tuple([tuple(each) for each in assurance]) if assurance else ()
+        self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None or self.assurance)
+        file, line, column, self.text, self.owner = place
+        self.span = Span(sys.intern(file), line, column)
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
+        if name == "run":
+            self.run = None if self.shape is None else self.shape.run
+            return self.run
+        if name not in ("hot", "spelled", "stretch", "test"):
+            raise AttributeError(name)
+        stretch = literal_stretch(self.id_pattern, self.type_patterns)
+        tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
+        self.test = None if stretch else next((test for test in tests if test is not None), None)
+        self.stretch, self.spelled = stretch or (None, [])
+        # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
+        self.hot = (
+            self.stretch,
+            self.spelled,
+            self.test,
+            self.scope,
+            self.narrow,
+            self.run,
+            self.constants,
+            self.effect,
+            self,
+        )
+        return getattr(self, name)
+
+    @property
+    def unprepared(self) -> tuple[Any, ...]:
+        """What `hot` is, for one decision: nothing is taken apart or compiled before it is reached."""
+        run = None if self.shape is None else self._run_now
+        return None, _NO_SEGMENTS, self.fits, self.scope, self.narrow, run, self.constants, self.effect, self
+
+    def _run_now(self, *given: Any) -> bool:
+        return self.run is None or self.run(*given)
+
+    def fits(self, identifier: str) -> bool:
+        """Whether an id of one of the rule's types fits the rule's pattern."""
+        if self.stretch is not None:
+            return identifier.split("/")[self.stretch] == self.spelled
+        return self.test is None or self.test(identifier)
+
+    def concerns(self, subject_ref: str, now: Instant) -> bool:
+        """Whether the rule's named subjects and its time window take in this request."""
+        if self.subjects and subject_ref not in self.subjects:
+            return False
+        if self.not_before is not None and now < self.not_before:
+            return False
+        return self.expires is None or now < self.expires
+
+    def outcome(self, admitted: Admitted) -> bool | EvalError:
+        """Return the three-valued outcome of the condition on what this rule may read."""
+        read = known_well(admitted, self.assurance)
+        return self.evaluate_exactly(
+            read.subject, read.resource, read.context, admitted.facts.request.action, admitted.now
+        )
+
+    @property
+    def condition(self) -> Expression | None:
+        """The checked condition with this rule's own constants."""
+        return None if self.shape is None else filled(self.shape.expression, self.constants)
+
+    def evaluate_exactly(
+        self, subject: dict[str, Any], resource: dict[str, Any], context: dict[str, Any], action: str, now: Instant
+    ) -> bool | EvalError:
+        """Return the three-valued outcome by the specification; called when the compiled code was not sure."""
+        condition = self.condition
+        return True if condition is None else evaluate_exactly(condition, subject, resource, context, action, now)
+
+
+_DEFAULT_REASONS = (("rule.allow",), ("rule.deny",), ("rule.require",))
+
+
+class Interner:
+    """Makes one object of equal texts and equal tuples while a snapshot is built."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
+
+    def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        key = tuple(texts)
+        found = self._tuples.get(key)
+        if found is None:
+            found = self._tuples[key] = tuple(map(sys.intern, key))
+        return found
+
+    def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
+        """Return the patterns of these resource types' ids."""
+        found = self._patterns.get(types)
+        if found is None:
+            resources = self._schema.resources
+            found = self._patterns[types] = frozenset(resources[name].id_pattern for name in types)
+        return found

@@ -1,0 +1,57 @@
+"""The engine: decides by one snapshot, and explains what it decided.
+
+The procedure is in `evaluate.py`, the words are in `explain.py`. Pure, and never raises on data.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from policyguard.decide.admission import Admitted, Malformed
+from policyguard.decide.evaluate import NO_GAPS, NONE, evaluate, unknown
+from policyguard.decide.explain import explain
+from policyguard.decide.snapshot import Snapshot
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Facts
+from policyguard.values import Instant
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """Decides by one snapshot. Holds no state of its own, so two engines of one snapshot are equal."""
+
+    snapshot: Snapshot
+
+    def decide(self, facts: Facts, now: Instant) -> Decision:
+        """Decide on these facts at this instant: step 1, then steps 2 to 4 on the admitted facts."""
+        snapshot, request = self.snapshot, facts.request
+        gate = snapshot.gates.get((request.subject.type, request.resource.type))
+        # Step 1.
+        if gate is None or not snapshot.rules or (request.action, request.resource.type) not in snapshot.roots:
+            return self._refuse(facts, now, unknown(snapshot, facts))
+        try:
+            admitted = gate.admit(facts, now)
+        except Malformed:
+            return self._refuse(facts, now, "engine.malformed")
+        return evaluate(snapshot, admitted, self)
+
+    def evaluate(self, admitted: Admitted) -> Decision:
+        """Decide on facts that are admitted already: steps 2 to 4 alone."""
+        return evaluate(self.snapshot, admitted, self)
+
+    def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
+        """Explain a decision in words to this viewer, a subject that the caller has authenticated."""
+        return explain(self.snapshot, decision, full=full, viewer=viewer)
+
+    @property
+    def policy_digest(self) -> str:
+        """The digest of the policies that decide."""
+        return self.snapshot.policy_digest
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the policies that decide."""
+        return self.snapshot.epoch
+
+    def _refuse(self, facts: Facts, now: Instant, reason: str) -> Decision:
+        """Deny a request that never reached the rules."""
+        return Decision(False, (reason,), NONE, NONE, NONE, NO_GAPS, NONE, facts, now, self)
