@@ -161,17 +161,6 @@ def _sorted(value: object) -> object:
     return value
 
 
-def one_line(text: str, most: int) -> str:
-    """Return the text as a person may be shown it: on one line, nothing that moves a cursor, of bounded length."""
-    if len(text) > most:
-        text = text[: most - 3] + "..."
-    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
 def sha256_digest(data: bytes) -> str:
     """Return the SHA-256 of these bytes in lower-case hex."""
     return hashlib.sha256(data).hexdigest()

@@ -18,13 +18,13 @@ checked:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hmac import compare_digest
 from typing import Protocol
 
 import msgspec
 
-from policyguard.attest.dsse import Envelope, check_signatures, quoted
+from policyguard.attest.dsse import Envelope, check_signatures
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.statement import PAYLOAD_TYPE, Predicate, parse_statement
 from policyguard.attest.trust import Trust
@@ -33,6 +33,7 @@ from policyguard.audit.checkpoint import Checkpoint, open_checkpoint
 from policyguard.audit.receipt import SignedDecision, check_inclusion, leaf_hash_of
 from policyguard.errors import VerificationError
 from policyguard.model.request import Request, request_digest
+from policyguard.text import quoted, quoted_list
 from policyguard.values import EMPTY_MAP, Instant, Value, format_instant, parse_instant
 
 
@@ -161,7 +162,9 @@ def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, V
     paths = tuple(sorted(bound))
     if paths != predicate.bound:
         raise VerificationError(
-            "V7", f"measured here {_listed(paths)}, expected {_listed(predicate.bound)} as at the decision"
+            "V7",
+            f"measured here {quoted_list(paths) or 'nothing'}, "
+            f"expected {quoted_list(predicate.bound) or 'nothing'} as at the decision",
         )
     here = request_digest(request, bound)
     if not compare_digest(here, predicate.request_digest):
@@ -180,7 +183,7 @@ def _check_audience(predicate: Predicate, trust: Trust, audience: str) -> None:
     # V8: the audience is me, byte for byte, and I am one that this trust is for.
     if audience not in trust.audiences:
         raise VerificationError(
-            "V8", f"this worker is `{audience}`, expected one of {_listed(sorted(trust.audiences))}"
+            "V8", f"this worker is `{audience}`, expected one of {quoted_list(sorted(trust.audiences)) or 'nothing'}"
         )
     if predicate.audience != audience:
         raise VerificationError("V8", f"audience is {quoted(predicate.audience)}, expected `{audience}`")
@@ -200,7 +203,7 @@ def _check_policy(predicate: Predicate, trust: Trust) -> None:
 def _check_allowed(predicate: Predicate) -> None:
     # V10: the decision is allow, and was made to be enforced.
     if not predicate.allowed:
-        codes = ", ".join([quoted(code) for code in predicate.reason_codes])
+        codes = quoted_list(predicate.reason_codes)
         raise VerificationError("V10", f"decision is deny ({codes}), expected allow")
     if predicate.mode != "enforcing":
         raise VerificationError("V10", f"decision is {predicate.mode}, expected enforcing")
@@ -212,7 +215,3 @@ def _check_unused(predicate: Predicate, used: UsedStore | None) -> None:
         raise VerificationError(
             "V11", f"decision {quoted(predicate.decision_id)} was used already, expected a fresh one"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join([quoted(name) for name in names]) or "nothing"

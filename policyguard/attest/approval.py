@@ -24,10 +24,11 @@ from typing import Any
 
 import msgspec
 
-from policyguard.attest.dsse import quoted, reason
+from policyguard.attest.dsse import reason
 from policyguard.attest.statement import PAYLOAD_TYPE, STATEMENT_TYPE, instant_text
 from policyguard.model.request import Request, request_digest
 from policyguard.patterns.glob import glob
+from policyguard.text import quoted
 from policyguard.values import (
     EMPTY_MAP,
     NANOSECONDS_PER_S,

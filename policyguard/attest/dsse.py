@@ -193,12 +193,6 @@ def reason(problem: Exception) -> str:
     return (str(problem).splitlines() or [type(problem).__name__])[0].lower()
 
 
-def quoted(text: str) -> str:
-    """Return text from outside as errors show it: in backticks, on one line, not too long."""
-    shown = text if len(text) <= 80 else text[:77] + "..."
-    return f"`{shown if shown.isprintable() else shown.encode('unicode_escape').decode()}`"
-
-
 def _signature_of(wire: WireSignature, where: str) -> Signature:
     if len(wire.keyid) > _MAX_TEXT:
         raise VerificationError("V1", f"{where}.keyid: found {len(wire.keyid)} characters, expected at most 256")

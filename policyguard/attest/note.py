@@ -13,9 +13,9 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 
-from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PUBLIC_BYTES, PrivateKey, PublicKey, decode_base64, encode_base64
 from policyguard.errors import ConfigurationError, VerificationError
+from policyguard.text import quoted, quoted_list
 
 MAX_NOTE_BYTES = 65_536
 MAX_NOTE_SIGNATURES = 64
@@ -99,7 +99,7 @@ def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
             raise VerificationError("V2", f"checkpoint signature of `{name}` does not verify")
         found = found or key
     if found is None:
-        names = ", ".join(f"`{key.name}`" for key in trusted) or "none"
+        names = quoted_list(key.name for key in trusted) or "none"
         raise VerificationError("V2", f"checkpoint carries no signature of a trusted log, expected one of {names}")
     return text, found
 

@@ -24,11 +24,11 @@ from typing import TypeVar
 
 import msgspec
 
-from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.sshsig import SshKey, SshSignatureError, parse_key
 from policyguard.errors import ConfigurationError
 from policyguard.model.policy import Person
+from policyguard.text import quoted
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 MAX_SIGNERS_BYTES = 1 << 20

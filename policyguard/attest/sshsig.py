@@ -17,8 +17,8 @@ import re
 
 import msgspec
 
-from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PUBLIC_BYTES, SIGNATURE_BYTES, PrivateKey, PublicKey, decode_base64, encode_base64
+from policyguard.text import quoted
 
 MAX_ARMOUR_BYTES = 8192
 """An Ed25519 signature is about 300 bytes; longer texts are refused before they are parsed."""

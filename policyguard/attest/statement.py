@@ -12,11 +12,12 @@ from typing import Literal, NoReturn
 
 import msgspec
 
-from policyguard.attest.dsse import quoted, reason
+from policyguard.attest.dsse import reason
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Approval, Assurance, Fact
 from policyguard.model.request import Request, request_digest
+from policyguard.text import quoted
 from policyguard.values import (
     MAX_INTEGER,
     NANOSECONDS_PER_S,

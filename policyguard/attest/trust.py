@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.errors import ConfigurationError
+from policyguard.text import quoted, quoted_list
 from policyguard.values import MAX_INTEGER, Instant, format_instant, name_of, parse_instant
 
 MAX_KEYS = 64
@@ -178,7 +178,7 @@ def _list(data: object, path: str, item: Callable[[object, str], _T]) -> tuple[_
 
 
 def _object(data: object, path: str, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:
-    names = ", ".join(f"`{name}`" for name in (*required, *optional))
+    names = quoted_list((*required, *optional))
     if not isinstance(data, Mapping):
         _refuse(path, f"found {name_of(data)}, expected a map with {names}")
     for name in required:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PrivateKey, decode_base64, encode_base64
 from policyguard.attest.note import NoteKey, open_note, sign_note, split_note
 from policyguard.audit.merkle import HASH_BYTES
 from policyguard.errors import VerificationError
+from policyguard.text import quoted
 
 MAX_TREE_SIZE = 2**62
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from policyguard.attest.dsse import quoted
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
@@ -23,6 +22,7 @@ from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, VerificationError
+from policyguard.text import quoted
 
 MAX_GROUP = 4096
 """Entries of one transaction at most; more arrivals wait for the next."""

@@ -15,9 +15,10 @@ from casbin.model import Assertion
 from casbin.persist import Adapter
 from casbin.persist.adapters import FileAdapter
 
-from policyguard.decide.role_grants import NAME, REF, ROLE_PREFIX, shown
+from policyguard.decide.role_grants import NAME, REF, ROLE_PREFIX
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
 from policyguard.model.policy import Binding
+from policyguard.text import quoted
 from policyguard.values import Instant, Span, parse_instant
 
 _WIDTHS = (3, 5)
@@ -105,7 +106,7 @@ class _Intake(Model):  # type: ignore[misc]
 def _binding(kind: str, row: Sequence[object], span: Span) -> Binding:
     if kind != "g":
         raise PolicyError(
-            f"found a `{shown(kind)}` row, expected only `g` rows: subject, role, domain",
+            f"found a {quoted(kind)} row, expected only `g` rows: subject, role, domain",
             span=span,
             code="PG010",
             help="translate rules with `policyguard import casbin`",
@@ -120,12 +121,12 @@ def _binding(kind: str, row: Sequence[object], span: Span) -> Binding:
     # INVARIANT I63: subjects and roles live in namespaces of their own; nobody is named like a role.
     if not REF.fullmatch(subject) or subject.startswith(ROLE_PREFIX):
         raise PolicyError(
-            f"found the subject `{shown(subject)}`, expected `type:id` such as `user:alice`", span=span, code="PG510"
+            f"found the subject {quoted(subject)}, expected `type:id` such as `user:alice`", span=span, code="PG510"
         )
     if not REF.fullmatch(role) or not role.startswith(ROLE_PREFIX):
-        raise PolicyError(f"found the role `{shown(role)}`, expected `role:` and a name", span=span, code="PG510")
+        raise PolicyError(f"found the role {quoted(role)}, expected `role:` and a name", span=span, code="PG510")
     if not NAME.fullmatch(domain):
-        raise PolicyError(f"found the domain `{shown(domain)}`, expected a name or `*`", span=span, code="PG011")
+        raise PolicyError(f"found the domain {quoted(domain)}, expected a name or `*`", span=span, code="PG011")
     since, until = (_time(text, span) for text in times) if times else (None, None)
     return Binding(
         subject=subject, role=role.removeprefix(ROLE_PREFIX), domain=domain, not_before=since, expires=until, span=span

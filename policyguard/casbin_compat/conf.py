@@ -7,10 +7,11 @@ Does not import casbin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policyguard.errors import PolicyError
+from policyguard.text import quoted_list
 from policyguard.values import Span
 
 SECTIONS = {
@@ -64,7 +65,10 @@ def read_conf(text: str, file: str) -> Conf:
             letter = SECTIONS.get(stripped[1:-1])
             if letter is None:
                 raise PolicyError(
-                    f"unknown section `{stripped}`, expected one of {_listed(SECTIONS)}", span=line.at(0), code="PG003"
+                    f"unknown section `{stripped}`, "
+                    f"expected one of {quoted_list(f'[{section}]' for section in SECTIONS)}",
+                    span=line.at(0),
+                    code="PG003",
                 )
             continue
         key, equals, _ = line.text.partition("=")
@@ -179,7 +183,3 @@ def _columns(line: str, span: Span) -> list[str]:
             "found a bracket that is not closed, so that casbin reads the rest as one column", span=span, code="PG010"
         )
     return [column.strip() for column in columns]
-
-
-def _listed(names: Sequence[str] | dict[str, str]) -> str:
-    return ", ".join(f"`[{name}]`" for name in names)

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from policyguard.casbin_compat.conf import Row
-from policyguard.casbin_compat.draft import Draft, quoted
+from policyguard.casbin_compat.draft import Draft
 from policyguard.casbin_compat.source import Source, role_like
+from policyguard.conditions.rendering import quoted_in_cel
 from policyguard.errors import PolicyError
 from policyguard.values import Span
 
@@ -54,14 +55,14 @@ def _placed(source: Source, draft: Draft, resources: dict[str, Any], span: Span)
     elif objects is not None and simple:
         resources["id"] = f"{where}/{objects[0]}" if where else objects[0]
     elif objects is not None:
-        listed = ", ".join(quoted(_located(one, where, span)) for one in objects)
+        listed = ", ".join(quoted_in_cel(_located(one, where, span)) for one in objects)
         conditions.append(f"resource.id in [{listed}]")
     for text, value in draft.tests:
         if "{regex}" in text:
             head = f"{re.escape(_located('', where, span))}" if where else ""
-            text = text.replace("{regex}", quoted(f"^{head}{value}$"))
+            text = text.replace("{regex}", quoted_in_cel(f"^{head}{value}$"))
         elif "{id}" in text:
-            text = text.replace("{id}", quoted(_located(value, where, span)))
+            text = text.replace("{id}", quoted_in_cel(_located(value, where, span)))
         conditions.append(text)
     return conditions
 

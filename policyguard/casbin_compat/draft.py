@@ -5,7 +5,6 @@ Pure. An atom narrows a draft only if ours decides alike; every other one is ref
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from policyguard.casbin_compat.conf import Row
 from policyguard.casbin_compat.matcher import Alternative, Atom, Operand
 from policyguard.casbin_compat.patterns import glob_regex, key_match2_regex, key_match_prefix
 from policyguard.casbin_compat.source import Source
+from policyguard.conditions.rendering import quoted_in_cel
 from policyguard.errors import PolicyError
 
 _ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
@@ -123,7 +123,7 @@ class Drafting:
         elif part == "obj" and atom.function == "!=":
             draft.tests.append(("resource.id != {id}", value))
         elif part == "sub" and atom.function == "!=":
-            draft.tests.append((f"subject.id != {quoted('user:' + value)}", ""))
+            draft.tests.append((f"subject.id != {quoted_in_cel('user:' + value)}", ""))
         elif part == "obj" and atom.function == "keyMatch":
             prefix, exact = key_match_prefix(raw, place)
             prefix = prefix.removeprefix("/")
@@ -153,7 +153,7 @@ class Drafting:
     def spelled(self, operand: Operand, row: Row | None, kind: str, atom: Atom) -> str:
         if operand.kind != "r":
             value = self.source.constant(operand, row)
-            return str(value) if type(value) is int else quoted(str(value))
+            return str(value) if type(value) is int else quoted_in_cel(str(value))
         part = self.source.part(operand)
         if len(operand.path) == 1:
             if part != "sub" or kind != "string" or all(len(one.path) < 2 for one in atom.arguments):
@@ -176,8 +176,3 @@ class Drafting:
                 code="PG104",
             )
         return f"{entity}.{name}"
-
-
-def quoted(text: str) -> str:
-    """Return the text as a CEL literal; JSON's escapes are CEL's."""
-    return json.dumps(text, ensure_ascii=False)

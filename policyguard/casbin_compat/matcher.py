@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from policyguard.casbin_compat.conf import Text
 from policyguard.errors import PolicyError
+from policyguard.text import quoted_list
 from policyguard.values import Span
 
 MAX_ALTERNATIVES = 64
@@ -138,7 +139,7 @@ class _Parser:
 
     def call(self, name: _Token) -> Atom:
         if name.text not in CALLABLE:
-            known = ", ".join(f"`{known}`" for known in CALLABLE)
+            known = quoted_list(CALLABLE)
             raise PolicyError(
                 f"found the function `{name.text}`, expected one of {known}",
                 span=name.span,

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from casbin import Model
 
 from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapter
-from policyguard.decide.role_grants import ALWAYS, NAME, NEVER, REF, ROLE_PREFIX, Grants, Row, shown
+from policyguard.decide.role_grants import ALWAYS, NAME, NEVER, REF, ROLE_PREFIX, Grants, Row
 from policyguard.decide.separation_of_duty import exclusion_errors
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
+from policyguard.text import quoted, quoted_list
 from policyguard.values import NO_SPAN, Span
 
 __all__ = ["adapter_for", "bindings_from_adapter", "build_grants"]
@@ -92,13 +93,13 @@ def _binding_errors(roles: Sequence[Role], bindings: Sequence[Binding]) -> Itera
         # INVARIANT I63: subjects and roles live in namespaces of their own; nobody is named like a role.
         if not REF.fullmatch(binding.subject) or binding.subject.startswith(ROLE_PREFIX):
             yield PolicyError(
-                f"found the subject `{shown(binding.subject)}`, expected `type:id` such as `user:alice`",
+                f"found the subject {quoted(binding.subject)}, expected `type:id` such as `user:alice`",
                 span=binding.span,
                 code="PG510",
             )
         if not NAME.fullmatch(binding.domain):
             yield PolicyError(
-                f"found the domain `{shown(binding.domain)}`, expected a name or `*`", span=binding.span, code="PG011"
+                f"found the domain {quoted(binding.domain)}, expected a name or `*`", span=binding.span, code="PG011"
             )
 
 
@@ -185,7 +186,7 @@ def _parents_first(parents: Mapping[str, Sequence[str]], spans: Mapping[str, Spa
         raise PolicyErrors(
             [
                 PolicyError(
-                    f"roles inherit each other in a circle: {' > '.join(f'`{n}`' for n in cycle)}",
+                    f"roles inherit each other in a circle: {quoted_list(cycle, joiner=' > ')}",
                     span=spans[cycle[0]],
                     code="PG501",
                 )

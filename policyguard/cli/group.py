@@ -13,7 +13,6 @@ from click.shell_completion import CompletionItem
 
 from policyguard import __version__
 from policyguard import exit_codes as codes
-from policyguard.cli.output import flat, visible
 from policyguard.errors import (
     AccessDenied,
     AuditError,
@@ -26,6 +25,7 @@ from policyguard.errors import (
     SigningError,
     VerificationError,
 )
+from policyguard.text import printable, printable_lines
 
 VERBS = {
     "init": "Lay down example policies, a key, trust and a configuration.",
@@ -145,9 +145,9 @@ def exit_code(problem: PolicyGuardError) -> int:
 
 def complain(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
     """Write one line to standard error, and a second one with help where there is some."""
-    click.echo(flat(f"{prefix}{message}"), err=True)
+    click.echo(printable(f"{prefix}{message}"), err=True)
     if help:
-        click.echo(visible(f"  help: {help}"), err=True)
+        click.echo(printable_lines(f"  help: {help}"), err=True)
 
 
 def _of_system(problem: OSError) -> str:

@@ -11,6 +11,7 @@ from policyguard.conditions.entities import Members
 from policyguard.conditions.problems import ConditionError
 from policyguard.conditions.profile import ENTITIES, FUNCTION_NAMES, MACROS, VARIABLES
 from policyguard.model.policy import Attribute, Schema
+from policyguard.text import quoted_list
 
 _COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*?)(?=\n \||\nERROR: <input>|\Z)", re.DOTALL)
 _FIELD = re.compile(r"undefined field '(?P<name>.*)' not found in struct 'policyguard\.(?P<kind>.*)'")
@@ -241,9 +242,8 @@ def _one_of(known: Mapping[str, object] | tuple[str, ...]) -> str:
     names = sorted(known)
     if not names:
         return "none"
-    shown = ", ".join(f"`{name}`" for name in names[:12])
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"one of {shown}{more}" if len(names) > 1 else shown
+    listed = quoted_list(names, max_names=12)
+    return f"one of {listed}" if len(names) > 1 else listed
 
 
 def _meant(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str | None:

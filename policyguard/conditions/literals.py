@@ -13,6 +13,7 @@ from policyguard.conditions.problems import ConditionError
 from policyguard.conditions.rendering import render
 from policyguard.model.expression import Call, Constant, Expression, ListOf, Select, Variable, parts, walk
 from policyguard.model.policy import Attribute
+from policyguard.text import quoted_list
 from policyguard.values import MAX_INTEGER
 
 Attributes = Callable[[str], Mapping[str, Attribute]]
@@ -100,7 +101,7 @@ def _enum_errors(node: Call, attributes: Attributes) -> Iterator[ConditionError]
         literals = literal_side.elements if isinstance(literal_side, ListOf) else (literal_side,)
         for literal in literals:
             if isinstance(literal, Constant) and isinstance(literal.value, str) and literal.value not in attribute.enum:
-                allowed = ", ".join(f"`{value}`" for value in attribute.enum)
+                allowed = quoted_list(attribute.enum)
                 message = f"`{literal.value}` is no value of `{render(attribute_side)}`, expected one of {allowed}"
                 yield ConditionError(literal.offset, message, _close(literal.value, attribute.enum), "PG107")
 

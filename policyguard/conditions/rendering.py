@@ -48,10 +48,10 @@ def _constant(node: Constant) -> tuple[str, int]:
         return ("true" if node.value else "false"), _MEMBER
     if isinstance(node.value, int):
         return str(node.value), _MEMBER if node.value >= 0 else _UNARY
-    return _quoted(str(node.value)), _MEMBER
+    return quoted_in_cel(str(node.value)), _MEMBER
 
 
-def _quoted(text: str) -> str:
+def quoted_in_cel(text: str) -> str:
     """Return a CEL string literal: JSON's escapes are CEL's, but for the characters beyond the basic plane."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 

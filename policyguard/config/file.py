@@ -35,6 +35,7 @@ from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
 from policyguard.policy_store.load import read_bounded
+from policyguard.text import quoted_list
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
@@ -100,10 +101,10 @@ def read_config(path: Path) -> Config:
     except PolicyErrors as problems:
         raise ConfigurationError(str(problems.errors[0]), help=problems.errors[0].help) from problems
     if not isinstance(data, FrozenMap):
-        raise ConfigurationError(f"{path}: found {name_of(data)}, expected a map with {_listed(_FIELDS)}")
+        raise ConfigurationError(f"{path}: found {name_of(data)}, expected a map with {quoted_list(_FIELDS)}")
     for name in data:
         if name not in _FIELDS:
-            raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {_listed(_FIELDS)}")
+            raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {quoted_list(_FIELDS)}")
     config = Config(source=path)
     for name, value in data.items():
         if name in LOOKS:
@@ -141,7 +142,3 @@ def _text(path: Path, name: str, value: Value) -> str:
     if type(value) is not str or not value:
         raise ConfigurationError(f"{path}: {name}: found {name_of(value)}, expected text")
     return value
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

@@ -20,6 +20,7 @@ from typing import NoReturn
 from policyguard.attest.keys import PublicKey
 from policyguard.errors import ConfigurationError
 from policyguard.keyfiles import read_public_key
+from policyguard.text import quoted_list
 from policyguard.values import EMPTY_MAP, Value, name_of
 
 
@@ -137,7 +138,7 @@ class _Section:
         raise ConfigurationError(f"{self.source}: {self.name}{'.' if field else ''}{field}: {message}")
 
     def check(self, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-        names = ", ".join(f"`{each}`" for each in (*required, *optional))
+        names = quoted_list((*required, *optional))
         for each in self.data:
             if each not in required and each not in optional:
                 self.refuse("", f"unknown field `{each}`, expected {names}")

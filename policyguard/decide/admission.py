@@ -16,7 +16,8 @@ from policyguard.decide.redaction import redactor, traced_names
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.patterns.id_pattern import DOMAIN, compiled, domain_index
-from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, one_line, parse_instant
+from policyguard.text import printable, quoted_list
+from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, parse_instant
 
 Converter = Callable[[Any], Any]
 
@@ -31,8 +32,8 @@ class Malformed(Exception):
 
     def __init__(self, path: str, message: str) -> None:
         # Paths and values are a requester's text: shown to people, they must not look like another line.
-        self.path = one_line(path, _LONGEST)
-        self.message = one_line(message, _LONGEST)
+        self.path = printable(path, _LONGEST)
+        self.message = printable(message, _LONGEST)
         super().__init__(f"{self.path}: {self.message}")
 
 
@@ -141,7 +142,7 @@ class Gate:
             if rule.strict:
                 if rule.enum is not None and value not in rule.enum:
                     words = _HIDDEN if rule.guarded else f"found `{value}`"
-                    raise Malformed(_json_path(path), f"{words}, expected one of {_listed(rule.enum)}")
+                    raise Malformed(_json_path(path), f"{words}, expected one of {quoted_list(sorted(rule.enum))}")
                 # INVARIANT I1: a claim is not a fact; what is weaker or older than the schema asks is absent.
                 reason = _weakness(rule, fact.assurance, fact.observed_at, now)
                 if reason is not None:
@@ -358,10 +359,12 @@ def _fields(attributes: Mapping[str, Attribute], schema: Schema) -> Converter:
         for key, item in members.items():
             check = checks.get(key)
             if check is None:
-                raise Malformed(f".{key}", f"unknown attribute `{key}`, expected one of {_listed(attributes)}")
+                raise Malformed(
+                    f".{key}", f"unknown attribute `{key}`, expected one of {quoted_list(sorted(attributes))}"
+                )
             fields[key] = _at(f".{key}", check, item)
             if key in enums and item not in enums[key]:
-                raise Malformed(f".{key}", f"found `{item}`, expected one of {_listed(enums[key])}")
+                raise Malformed(f".{key}", f"found `{item}`, expected one of {quoted_list(sorted(enums[key]))}")
         return fields
 
     return convert
@@ -385,17 +388,13 @@ def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=1) if len(name) <= _LONGEST_NAME else []
-    expected = f"expected one of {_listed(known)}" if known else "expected none"
+    expected = f"expected one of {quoted_list(sorted(known))}" if known else "expected none"
     return _json_path(path), f"unknown attribute `{name}`, {f'did you mean `{near[0]}`' if near else expected}"
 
 
 def _json_path(path: str) -> str:
     entity, _, name = path.partition(".")
     return f"$.context.{name}" if entity == "context" else f"$.{entity}.properties.{name}"
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 _ARTICLES = {

@@ -20,7 +20,8 @@ from policyguard.decide.redaction import reads_traced
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision, Gap
 from policyguard.model.facts import Facts
-from policyguard.values import format_instant, one_line
+from policyguard.text import printable, quoted_list
+from policyguard.values import format_instant
 
 MOST_RULES = 5
 """How many rules that almost allowed are shown; the nearest first."""
@@ -126,7 +127,7 @@ class _Story:
 
     def _atoms(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
         for atom, seen in self._values(rule, admitted):
-            text = _cut(render(atom.expression), _LONGEST_ATOM)
+            text = printable(render(atom.expression), _LONGEST_ATOM)
             yield f"           {text:<{_WIDTH}}  {self._outcome(atom):<5}  {seen}".rstrip()
 
     def _outcome(self, atom: AtomValue) -> str:
@@ -211,7 +212,7 @@ class _Story:
         held = self.snapshot.grants.roles_at(subject, admitted.domain, self.decision.now)
         if rule.roles and set(rule.roles).isdisjoint(held):
             where = f"in `{admitted.domain}`" if admitted.domain else "everywhere"
-            have = f"holds {', '.join(f'`{role}`' for role in held)} there" if held else "holds no role there"
+            have = f"holds {quoted_list(held)} there" if held else "holds no role there"
             found.append(f"needs role {_or(rule.roles)} {where}; `{subject}` {have}")
         if rule.subjects and subject not in rule.subjects:
             found.append(f"is for {_or(rule.subjects)} only")
@@ -265,7 +266,7 @@ def _near(found: str, names: list[str]) -> str:
 
 
 def _or(names: Sequence[str]) -> str:
-    return " or ".join(f"`{name}`" for name in names[:MOST_NAMES]) + (" or others" if len(names) > MOST_NAMES else "")
+    return quoted_list(names[:MOST_NAMES], joiner=" or ") + (" or others" if len(names) > MOST_NAMES else "")
 
 
 def _and(names: Sequence[str]) -> str:
@@ -283,8 +284,4 @@ def _shown(value: Any) -> str:
         text = "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
     else:
         text = str(value)
-    return one_line(text, _LONGEST_VALUE)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return printable(text, _LONGEST_VALUE)

@@ -190,8 +190,3 @@ def _spelled(instant: Instant) -> str:
 
 def _read(text: str, otherwise: Instant) -> Instant:
     return parse_instant(text) if text else otherwise
-
-
-def shown(text: str) -> str:
-    """Return the text as an error may show it: escaped, at most 80 characters."""
-    return text.encode("unicode_escape").decode()[:80]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from policyguard.decide.role_grants import Row
 from policyguard.errors import PolicyError
 from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
+from policyguard.text import quoted_list
 from policyguard.values import Span
 
 
@@ -55,7 +56,7 @@ def _holder_errors(
 
 
 def _separation(who: str, roles: Sequence[str], exclusion: Exclusion, span: Span) -> PolicyError:
-    names = ", ".join(f"`{role}`" for role in roles)
+    names = quoted_list(roles)
     allowed = exclusion.limit - 1
     return PolicyError(
         f"{who} {names}, expected at most {allowed} of them (`{exclusion.name}`)",

@@ -26,7 +26,8 @@ from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
 from policyguard.model.policy import REQUEST, Person, PolicySet, Quorum, Schema
 from policyguard.model.request import Request
-from policyguard.values import Instant, one_line
+from policyguard.text import printable
+from policyguard.values import Instant
 
 _AGAIN = "compile the policies again"
 
@@ -101,7 +102,7 @@ class Snapshot:
             return cls(compiled, digest)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
             words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
-            raise ConfigurationError(f"compiled snapshot: {one_line(words, 200).lower()}", help=_AGAIN) from problem
+            raise ConfigurationError(f"compiled snapshot: {printable(words, 200).lower()}", help=_AGAIN) from problem
 
     @property
     def approved_alone(self) -> frozenset[str]:

@@ -13,8 +13,8 @@ from collections.abc import Collection
 import msgspec
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import shown
 from policyguard.fs.sealed import Opened, read_own, replace_whole, sealed, unsealed
+from policyguard.text import printable_name
 
 KIND = "environment-digests"
 MAX_CACHE_BYTES = 256 << 20
@@ -106,7 +106,9 @@ def _read(path: str, key: bytes | None) -> Opened:
     data = read_own(path, MAX_CACHE_BYTES)
     # INVARIANT I190: a cache that somebody else may write, or owns, says whatever they like.
     if data is None:
-        raise EvidenceError(f"`{shown(path)}`: others may write this cache, expected a file of mode 0600 of our own")
+        raise EvidenceError(
+            f"`{printable_name(path)}`: others may write this cache, expected a file of mode 0600 of our own"
+        )
     return unsealed(KIND, data, key)
 
 

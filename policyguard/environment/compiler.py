@@ -20,7 +20,7 @@ import msgspec
 
 from policyguard.environment.compiler_worker import ANSWER, EQUAL, HELLO, LOST, QUESTION, UNLIKE
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import shown
+from policyguard.text import printable_name
 
 ANSWER_S = 30.0
 """How long one file may take; the largest sources of the common frameworks take about a second."""
@@ -75,7 +75,7 @@ class Compiler:
                 self._process(())
             except (_Lost, OSError, ValueError) as problem:
                 raise EvidenceError(
-                    f"`{shown(self._path)}`: found no Python 3.11 or newer to compile with"
+                    f"`{printable_name(self._path)}`: found no Python 3.11 or newer to compile with"
                 ) from problem
         assert self._interpreter is not None
         return self._interpreter

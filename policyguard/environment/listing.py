@@ -19,7 +19,8 @@ import msgspec
 
 from policyguard.environment.cache import FileCache, Version
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import open_regular, open_resolved, read_all, shown
+from policyguard.fs.safe_open import open_regular, open_resolved, read_all
+from policyguard.text import printable_name
 
 MAX_FILES = 500_000
 
@@ -125,7 +126,7 @@ def _walk(root: str) -> _Walked:
             if stat.S_ISDIR(status.st_mode):
                 waiting.append(name + "/")
                 continue
-            text = shown(name)
+            text = printable_name(name)
             if text != name:
                 walked.spelled[text] = name
             if stat.S_ISLNK(status.st_mode):
@@ -135,7 +136,7 @@ def _walk(root: str) -> _Walked:
             else:
                 walked.regular[text] = _version(status)
         if len(walked.regular) + len(walked.bytecode) + len(walked.links) > MAX_FILES:
-            raise EvidenceError(f"`{shown(root)}`: found more than {MAX_FILES} files")
+            raise EvidenceError(f"`{printable_name(root)}`: found more than {MAX_FILES} files")
     return walked
 
 
@@ -143,7 +144,9 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         descriptor = os.open(folder, _FOLDER)
     except OSError as problem:
-        raise EvidenceError(f"`{shown(folder)}`: {(problem.strerror or 'cannot be opened').lower()}") from problem
+        raise EvidenceError(
+            f"`{printable_name(folder)}`: {(problem.strerror or 'cannot be opened').lower()}"
+        ) from problem
     os.close(descriptor)
     with os.scandir(folder) as listing:
         return list(listing)
@@ -181,7 +184,7 @@ def _digest(path: str, synced: bool) -> tuple[Version, str]:
 
 
 def _link(path: str) -> str:
-    target = shown(os.readlink(path))
+    target = printable_name(os.readlink(path))
     if not os.path.isfile(path):
         return f"link:{target}"
     descriptor, status, _ = open_resolved(path)

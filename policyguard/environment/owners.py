@@ -16,7 +16,8 @@ from collections.abc import Mapping
 import msgspec
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
+from policyguard.text import printable_name
 
 MAX_METADATA_BYTES = 32 << 20
 
@@ -84,9 +85,9 @@ def _record(root: str, name: str) -> list[tuple[str, str]]:
     try:
         for row in csv.reader(text.splitlines()):
             if len(row) == 3 and row[0]:
-                rows.append((shown(os.path.normpath(os.path.join(site, row[0]))), _hex(row[1])))
+                rows.append((printable_name(os.path.normpath(os.path.join(site, row[0]))), _hex(row[1])))
     except csv.Error as problem:
-        raise EvidenceError(f"`{shown(name)}`: not a RECORD: {problem}") from None
+        raise EvidenceError(f"`{printable_name(name)}`: not a RECORD: {problem}") from None
     return rows
 
 

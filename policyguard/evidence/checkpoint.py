@@ -14,13 +14,14 @@ from pathlib import Path
 from policyguard.attest.keys import PublicKey
 from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.fs.safe_open import open_resolved, shown
+from policyguard.fs.safe_open import open_resolved
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.scan.files import Options, scan_paths
 from policyguard.scan.findings import CheckpointScan, Verdict
 from policyguard.scan.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, check_files, verify_manifest
 from policyguard.scan.model_repository import inspect_repository
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
 CHECKPOINTS = "resource.checkpoints"
@@ -226,7 +227,7 @@ def _is_loaded(scan: CheckpointScan) -> bool:
 def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
     """Return a scan as a `checkpoint_ref` record; `producer` is empty where no signed manifest fits."""
     return FrozenMap(
-        path=shown(os.path.relpath(scan.path, directory)),
+        path=printable_name(os.path.relpath(scan.path, directory)),
         digest=scan.sha256,
         size=scan.size_bytes,
         format=family(scan),

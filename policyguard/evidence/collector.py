@@ -18,6 +18,7 @@ import msgspec
 from policyguard.errors import PolicyGuardError
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
+from policyguard.text import printable
 from policyguard.values import EMPTY_MAP, FrozenMap, Instant, LazyPattern, ValueProblem, canonical, freeze
 
 DEFAULT_TIMEOUT_S = 20.0
@@ -135,7 +136,7 @@ class _Look(threading.Thread):
         if self.is_alive():
             found, problem = None, f"the collector took longer than {timeout_s:g} s"
         if not isinstance(found, Collected):
-            reason = _one_line(f"{self._name}: {problem}")
+            reason = printable(f"{self._name}: {problem}", _REASON_LENGTH)
             return _Report(declares=self._declares, collected=Collected(missing=dict.fromkeys(self._declares, reason)))
         return _Report(declares=self._declares, collected=_accepted(self._name, self._declares, found))
 
@@ -149,17 +150,17 @@ def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collect
         if problem is None:
             entries[path] = fact
         else:
-            missing[str(path)] = _one_line(f"{name}: {problem}")
+            missing[str(path)] = printable(f"{name}: {problem}", _REASON_LENGTH)
     for path in declares:
         if path not in entries and path not in missing:
-            missing[path] = _one_line(f"{name}: {found.missing.get(path, 'not seen')}")
+            missing[path] = printable(f"{name}: {found.missing.get(path, 'not seen')}", _REASON_LENGTH)
     contributors = found.contributors if found.contributors is None else tuple(found.contributors)
     return Collected(
         entries=entries,
         missing=missing,
         approvals=tuple(found.approvals),
         contributors=contributors,
-        unusable=tuple(_one_line(str(line)) for line in found.unusable[:MAX_UNUSABLE]),
+        unusable=tuple(printable(str(line), _REASON_LENGTH) for line in found.unusable[:MAX_UNUSABLE]),
     )
 
 
@@ -208,10 +209,3 @@ def _strongest(candidates: Sequence[Fact]) -> Fact | None:
     if len({canonical(candidate.value) for candidate in top}) > 1:
         return None
     return next((candidate for candidate in top if candidate.bound), top[0])
-
-
-def _one_line(text: str) -> str:
-    """Return the text without line breaks, control characters or unpaired surrogates, of bounded length."""
-    plain = text.encode("utf-8", "backslashreplace").decode()
-    flat = "".join(character if character.isprintable() else " " for character in plain)
-    return flat if len(flat) <= _REASON_LENGTH else flat[: _REASON_LENGTH - 3] + "..."

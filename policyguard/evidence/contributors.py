@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator
 from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import shown
 from policyguard.git.gpg import PGP_BEGIN, Keyring
 from policyguard.git.objects import ObjectReader
+from policyguard.text import printable_name
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 GIT_NAMESPACE = "git"
@@ -168,7 +168,7 @@ def _mail(identity: bytes) -> bytes | None:
 def _account(signers: Signers, mail: bytes | None, commit: Commit) -> str:
     if mail is None:
         return f"unknown:commit-{commit.oid[:12]}"
-    text = shown(mail.strip())
+    text = printable_name(mail.strip())
     person = signers.by_email.get(text.casefold())
     return person.accounts[0] if person is not None else f"unknown:{text}"
 
@@ -197,5 +197,5 @@ def _walk(reader: ObjectReader, head: str, stops: frozenset[str]) -> tuple[dict[
 
 def _oid(commit: Commit, text: bytes) -> str:
     if not _OID.fullmatch(text):
-        raise EvidenceError(f"object `{commit.oid}`: found `{shown(text[:80])}`, expected an object id")
+        raise EvidenceError(f"object `{commit.oid}`: found `{printable_name(text[:80])}`, expected an object id")
     return text.decode()

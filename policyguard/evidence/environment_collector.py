@@ -15,9 +15,10 @@ from policyguard.environment.report import MAX_BASELINE_BYTES, EnvironmentReport
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant
 
 ENVIRONMENT = "resource.environment"
@@ -61,7 +62,9 @@ class EnvironmentCollector:
         executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
         prefix = os.path.dirname(os.path.dirname(executable))
         if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):
-            raise EvidenceError(f"`{shown(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/...")
+            raise EvidenceError(
+                f"`{printable_name(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/..."
+            )
         baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
         cache = FileCache(self._cache, self._seal) if self._cache is not None else None
         report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter)

@@ -18,9 +18,10 @@ from policyguard.attest.dsse import check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.text import printable_name
 from policyguard.values import MAX_INTEGER, FrozenMap, Instant, canonical, format_instant, parse_instant
 
 GRANTS = "context.grants"
@@ -70,9 +71,13 @@ class GrantCollector:
         try:
             names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".json"))
         except OSError as problem:
-            raise EvidenceError(f"`{shown(self._folder)}`: {(problem.strerror or 'unreadable').lower()}") from problem
+            raise EvidenceError(
+                f"`{printable_name(self._folder)}`: {(problem.strerror or 'unreadable').lower()}"
+            ) from problem
         if len(names) > MAX_GRANTS:
-            raise EvidenceError(f"`{shown(self._folder)}`: found {len(names)} grants, expected at most {MAX_GRANTS}")
+            raise EvidenceError(
+                f"`{printable_name(self._folder)}`: found {len(names)} grants, expected at most {MAX_GRANTS}"
+            )
         grants = (self._read(os.path.join(self._folder, name)) for name in names)
         return [grant for grant in grants if grant is not None]
 

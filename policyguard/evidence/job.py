@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.fs.safe_open import file_record, shown
+from policyguard.fs.safe_open import file_record
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
 ARGV, DIRECTORY, EXECUTABLE = "resource.argv", "resource.directory", "resource.executable"
@@ -97,7 +98,7 @@ def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()
     assigned = dict(argument.split("=", 1) for argument in argv if "=" in argument)
     prefixes = tuple(name for name in INJECTION_VARIABLES if name.endswith("_"))
     return {
-        shown(name): shown(value)
+        printable_name(name): printable_name(value)
         for name, value in (*environment.items(), *assigned.items())
         # INVARIANT I87: every known door that is set is seen; an empty one opens nothing.
         if value and (name in INJECTION_VARIABLES or name.startswith(prefixes))
@@ -121,7 +122,7 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
         folders = environment.get("PATH", os.defpath).split(os.pathsep)
         found = shutil.which(command, path=os.pathsep.join(os.path.join(directory, folder) for folder in folders))
     if found is None:
-        raise EvidenceError(f"`{shown(command)}`: found no executable program by this name")
+        raise EvidenceError(f"`{printable_name(command)}`: found no executable program by this name")
     return os.path.abspath(found)
 
 
@@ -143,19 +144,21 @@ def program_files(inputs: JobInputs) -> tuple[str, ...]:
 def _argv(inputs: JobInputs) -> Value:
     if not inputs.argv:
         raise EvidenceError("no command is given, expected a program and its arguments")
-    return tuple(shown(argument) for argument in inputs.argv)
+    return tuple(printable_name(argument) for argument in inputs.argv)
 
 
 def _directory(inputs: JobInputs) -> Value:
     resolved = os.path.realpath(inputs.directory)
     if not os.path.isabs(inputs.directory) or not os.path.isdir(resolved):
-        raise EvidenceError(f"`{shown(inputs.directory)}`: found no such folder, expected an absolute path to one")
-    return shown(resolved)
+        raise EvidenceError(
+            f"`{printable_name(inputs.directory)}`: found no such folder, expected an absolute path to one"
+        )
+    return printable_name(resolved)
 
 
 def _executable(inputs: JobInputs) -> Value:
     path = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
-    return file_record(path, shown(path))
+    return file_record(path, printable_name(path))
 
 
 def _doors(inputs: JobInputs) -> Value:
@@ -167,17 +170,19 @@ def _files(inputs: JobInputs) -> Value:
     names = {_location(root, name) for name in (*inputs.files, *program_files(inputs))}
     if len(names) > MAX_FILES:
         raise EvidenceError(f"the job names {len(names)} files, expected at most {MAX_FILES}")
-    return tuple(file_record(os.path.join(root, name), shown(name)) for name in sorted(names))
+    return tuple(file_record(os.path.join(root, name), printable_name(name)) for name in sorted(names))
 
 
 def _location(root: str, name: str) -> str:
     """Return the name as it is recorded: relative if it lies in the job's folder, else absolute and resolved."""
     if not name or "\0" in name:
-        raise EvidenceError(f"`{shown(name)}`: found no file name")
+        raise EvidenceError(f"`{printable_name(name)}`: found no file name")
     resolved = os.path.realpath(os.path.join(root, name))
     if resolved.startswith(root.rstrip("/") + "/"):
         return os.path.relpath(resolved, root)
     # INVARIANT I88: a relative name that leads out of the job's folder is refused, an absolute one stays visible.
     if not os.path.isabs(name):
-        raise EvidenceError(f"`{shown(name)}`: leads to `{shown(resolved)}`, expected a file inside the job's folder")
+        raise EvidenceError(
+            f"`{printable_name(name)}`: leads to `{printable_name(resolved)}`, expected a file inside the job's folder"
+        )
     return resolved

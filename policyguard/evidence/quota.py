@@ -16,9 +16,10 @@ import msgspec
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.text import printable_name
 from policyguard.values import MAX_INTEGER, Instant, parse_instant
 
 LIMIT, USAGE = "resource.team_limit", "resource.team_usage"
@@ -97,18 +98,18 @@ def _printed(command: Sequence[str]) -> bytes:
             check=False,
         )
     except (OSError, ValueError) as problem:
-        raise EvidenceError(f"`{shown(command[0])}`: cannot be started") from problem
+        raise EvidenceError(f"`{printable_name(command[0])}`: cannot be started") from problem
     except subprocess.TimeoutExpired:
-        raise EvidenceError(f"`{shown(command[0])}`: took longer than {COMMAND_TIMEOUT_S} s") from None
+        raise EvidenceError(f"`{printable_name(command[0])}`: took longer than {COMMAND_TIMEOUT_S} s") from None
     if ended.returncode:
-        raise EvidenceError(f"`{shown(command[0])}`: ended with status {ended.returncode}")
+        raise EvidenceError(f"`{printable_name(command[0])}`: ended with status {ended.returncode}")
     if len(ended.stdout) > MAX_QUOTA_BYTES:
-        raise EvidenceError(f"`{shown(command[0])}`: printed more than {MAX_QUOTA_BYTES} bytes")
+        raise EvidenceError(f"`{printable_name(command[0])}`: printed more than {MAX_QUOTA_BYTES} bytes")
     return ended.stdout
 
 
 def _team(request: Request) -> str:
     words = request.resource.id.split("/")
     if len(words) < 2 or words[0] != "team":
-        raise EvidenceError(f"`{shown(request.resource.id)}` names no team, expected `team/TEAM/...`")
+        raise EvidenceError(f"`{printable_name(request.resource.id)}` names no team, expected `team/TEAM/...`")
     return words[1]

@@ -17,13 +17,13 @@ import msgspec
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
-from policyguard.fs.safe_open import shown
 from policyguard.git.directory import GitDir, config_text, find_gitdir
 from policyguard.git.objects import config_values
 from policyguard.git.refs import head, history_overrides
 from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
 CODE = "resource.code"
@@ -106,7 +106,7 @@ def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple
     commit, branch = head(git)
     tree, found = compare(git, commit, owners, deadline)
     if head(git)[0] != commit:
-        raise EvidenceError(f"`{shown(git.root)}`: HEAD moved while the working tree was compared")
+        raise EvidenceError(f"`{printable_name(git.root)}`: HEAD moved while the working tree was compared")
     members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(found), "history": history_overrides(git)}
     # INVARIANT I94: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.
     members["dirty"] = bool(found.changed or found.untracked)
@@ -127,7 +127,7 @@ def _listed(found: Findings) -> dict[str, Value]:
 
 
 def _names(paths: Iterable[bytes], what: str) -> tuple[str, ...]:
-    names = tuple(sorted({shown(path) for path in paths}))
+    names = tuple(sorted({printable_name(path) for path in paths}))
     if len(names) > MAX_LISTED:
         raise EvidenceError(f"found {len(names)} {what}, expected at most {MAX_LISTED}; the first is `{names[0]}`")
     return names
@@ -142,7 +142,7 @@ def _remote(git: GitDir) -> str | None:
             found.setdefault(match["name"], value)
     if not found:
         return None
-    return shown(_without_secrets(found.get("origin") or found[min(found)]))
+    return printable_name(_without_secrets(found.get("origin") or found[min(found)]))
 
 
 def _without_secrets(url: str) -> str:

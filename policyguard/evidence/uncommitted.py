@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterable
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import file_record, kind_of, shown
+from policyguard.fs.safe_open import file_record, kind_of
 from policyguard.git.directory import gitdir_of
 from policyguard.git.refs import head
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
 UNCOMMITTED = "resource.uncommitted"
@@ -46,7 +47,7 @@ def uncommitted_files(
 
 
 def _record(root: bytes, relative: bytes, owners: frozenset[int], most: int) -> FrozenMap:
-    path, name = os.path.join(root, relative), shown(relative)
+    path, name = os.path.join(root, relative), printable_name(relative)
     try:
         status = os.lstat(path)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 
 from policyguard.errors import EvidenceError
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
 CHUNK_BYTES = 1 << 20
@@ -38,12 +39,12 @@ def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, 
     try:
         fd = os.open(name, _FLAGS, dir_fd=dir_fd)
     except OSError as problem:
-        raise EvidenceError(f"`{shown(name)}`: {_reason(name, dir_fd, problem)}") from problem
+        raise EvidenceError(f"`{printable_name(name)}`: {_reason(name, dir_fd, problem)}") from problem
     status = os.fstat(fd)
     # INVARIANT I85: only regular files are read.
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        raise EvidenceError(f"`{shown(name)}`: found {kind_of(status.st_mode)}, expected a regular file")
+        raise EvidenceError(f"`{printable_name(name)}`: found {kind_of(status.st_mode)}, expected a regular file")
     return fd, status
 
 
@@ -57,7 +58,7 @@ def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
             try:
                 deeper = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
             except OSError as problem:
-                raise EvidenceError(f"`{shown(path)}`: {_words(problem)}") from problem
+                raise EvidenceError(f"`{printable_name(path)}`: {_words(problem)}") from problem
             os.close(folder)
             folder = deeper
         fd, status = open_regular(last or "/", dir_fd=folder)
@@ -78,7 +79,7 @@ def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[
         sink(view[:count])
     # INVARIANT I86: a file that changes while it is read has no digest.
     if total != before.st_size or _version(os.fstat(fd)) != _version(before):
-        raise EvidenceError(f"`{shown(name)}`: changed while it was read")
+        raise EvidenceError(f"`{printable_name(name)}`: changed while it was read")
 
 
 def read_small(path: str, limit_bytes: int) -> bytes:
@@ -86,7 +87,9 @@ def read_small(path: str, limit_bytes: int) -> bytes:
     fd, status = open_regular(path)
     try:
         if status.st_size > limit_bytes:
-            raise EvidenceError(f"`{shown(path)}`: found {status.st_size} bytes, expected at most {limit_bytes}")
+            raise EvidenceError(
+                f"`{printable_name(path)}`: found {status.st_size} bytes, expected at most {limit_bytes}"
+            )
         content = bytearray()
         read_all(fd, status, path, content.extend)
         return bytes(content)
@@ -105,32 +108,9 @@ def file_record(path: str, shown_as: str) -> FrozenMap:
     return FrozenMap(path=shown_as, digest=hasher.hexdigest(), size=status.st_size)
 
 
-def shown(name: str | bytes) -> str:
-    r"""Return a file name as one line of text that no other name has.
-
-    Bytes that are no UTF-8 are written as `\xff`, line breaks as `\n`, a backslash as two.
-
-    >>> shown(b"a\nb\xff")
-    'a\\nb\\xff'
-    """
-    raw = os.fsencode(name) if isinstance(name, str) else name
-    text = raw.decode("utf-8", "surrogateescape")
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(_escaped(character) for character in text)
-
-
 def kind_of(mode: int) -> str:
     """Return what a user calls this kind of file: `a FIFO`, `a symbolic link`."""
     return next((word for is_kind, word in _KINDS if is_kind(mode)), "something else")
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    if character == "\\":
-        return "\\\\"
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
+from policyguard.text import printable_name
 
 MAX_SMALL_FILE_BYTES = 65_536
 MAX_PACKED_REFS_BYTES = 64 << 20
@@ -41,7 +42,7 @@ def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
     while not os.path.lexists(os.path.join(root, ".git")):
         parent = os.path.dirname(root)
         if parent == root:
-            raise EvidenceError(f"`{shown(directory)}`: found no git repository here or above")
+            raise EvidenceError(f"`{printable_name(directory)}`: found no git repository here or above")
         root = parent
     return gitdir_of(root, owners)
 
@@ -50,7 +51,7 @@ def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
     """Return the repository whose working tree begins at `root`, which has a `.git`; see `find_gitdir`."""
     dot_git = os.path.join(root, ".git")
     if os.path.islink(dot_git):
-        raise EvidenceError(f"`{shown(dot_git)}`: found a symbolic link, expected a folder or a file")
+        raise EvidenceError(f"`{printable_name(dot_git)}`: found a symbolic link, expected a folder or a file")
     own = dot_git if os.path.isdir(dot_git) else _pointed_to(dot_git)
     shared = own
     if os.path.lexists(os.path.join(own, "commondir")):
@@ -82,7 +83,9 @@ def config_text(git: GitDir) -> bytes:
 def _pointed_to(dot_git: str) -> str:
     content = read_line(dot_git)
     if not content.startswith(b"gitdir:"):
-        raise EvidenceError(f"`{shown(dot_git)}`: found `{shown(content[:80])}`, expected `gitdir: PATH`")
+        raise EvidenceError(
+            f"`{printable_name(dot_git)}`: found `{printable_name(content[:80])}`, expected `gitdir: PATH`"
+        )
     target = os.path.join(os.path.dirname(dot_git), os.fsdecode(content[7:].strip()))
     return os.path.realpath(target)
 
@@ -91,12 +94,14 @@ def _check_owner(path: str, owners: Collection[int]) -> None:
     try:
         uid = os.lstat(path).st_uid
     except (OSError, ValueError):
-        raise EvidenceError(f"`{shown(path)}`: found nothing here, expected a part of a git repository") from None
+        raise EvidenceError(
+            f"`{printable_name(path)}`: found nothing here, expected a part of a git repository"
+        ) from None
     # INVARIANT I89: a repository whose owner is not the job's is not measured, its owner could change it afterwards.
     if uid not in owners:
         expected = " or ".join(f"uid {owner}" for owner in sorted(owners))
         raise EvidenceError(
-            f"`{shown(path)}`: belongs to uid {uid}, expected {expected}",
+            f"`{printable_name(path)}`: belongs to uid {uid}, expected {expected}",
             help="clone the repository as the user who runs the job; there is no safe.directory to switch this off",
         )
 
@@ -105,5 +110,5 @@ def read_line(path: str) -> bytes:
     """Return the content of a small file of one line, without what surrounds it."""
     content = read_small(path, MAX_SMALL_FILE_BYTES).strip()
     if b"\0" in content:
-        raise EvidenceError(f"`{shown(path)}`: found a NUL byte, expected a line of text")
+        raise EvidenceError(f"`{printable_name(path)}`: found a NUL byte, expected a line of text")
     return content

@@ -15,8 +15,9 @@ import time
 from collections.abc import Sequence
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import open_resolved, shown
+from policyguard.fs.safe_open import open_resolved
 from policyguard.model.policy import Person
+from policyguard.text import printable_name
 
 PGP_BEGIN = b"-----BEGIN PGP SIGNATURE-----"
 MAX_SIGNATURE_BYTES = 65_536
@@ -38,7 +39,7 @@ class Keyring:
         descriptor, status, self._path = open_resolved(path)
         os.close(descriptor)
         if status.st_mode & 0o002:
-            raise EvidenceError(f"`{shown(path)}`: everybody may write to it, expected the operator alone")
+            raise EvidenceError(f"`{printable_name(path)}`: everybody may write to it, expected the operator alone")
         self._program = shutil.which("gpgv")
         self._people = {
             key.removeprefix(_PREFIX).upper(): person

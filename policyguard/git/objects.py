@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import CHUNK_BYTES, shown
+from policyguard.fs.safe_open import CHUNK_BYTES
 from policyguard.git.directory import GitDir
+from policyguard.text import printable_name
 
 MAX_OBJECT_BYTES = 64 << 20
 MAX_ENTRIES = 500_000
@@ -147,7 +148,7 @@ class ObjectReader:
             header = []
         if len(header) != 3 or not header[2].isdigit() or header[0] != oid.encode():
             raise EvidenceError(f"object `{oid}`: {self._why(header)}")
-        return shown(header[1]), int(header[2])
+        return printable_name(header[1]), int(header[2])
 
     def _take(self, size_bytes: int, *, last: bool = True) -> bytes:
         """Return the next bytes of the answer, and pass over the line break that ends it."""
@@ -182,7 +183,7 @@ class ObjectReader:
         except subprocess.TimeoutExpired:
             raise EvidenceError("git took too long to read the ignore rules") from None
         if answer.returncode not in (0, 1):  # 1: nothing is ignored
-            raise EvidenceError(f"git cannot read the ignore rules: {shown(answer.stderr.strip()[:200])}")
+            raise EvidenceError(f"git cannot read the ignore rules: {printable_name(answer.stderr.strip()[:200])}")
         fields = answer.stdout.split(b"\0")[:-1]
         rows = zip(fields[0::4], fields[2::4], fields[3::4], strict=True)
         return {path: source for source, pattern, path in rows if not pattern.startswith(b"!")}
@@ -249,7 +250,7 @@ def tree_of(reader: ObjectReader, commit: str) -> str:
     first = reader.read(commit, "commit").split(b"\n", 1)[0]
     word, _, tree = first.partition(b" ")
     if word != b"tree" or len(tree) != len(commit):
-        raise EvidenceError(f"object `{commit}`: found `{shown(first[:80])}`, expected `tree` and an id")
+        raise EvidenceError(f"object `{commit}`: found `{printable_name(first[:80])}`, expected `tree` and an id")
     return tree.decode("ascii", "replace")
 
 
@@ -282,7 +283,9 @@ def parse_tree(content: bytes, oid_bytes: int) -> Iterator[tuple[bytes, Entry]]:
         # INVARIANT I91: a tree with names no working tree can have, or with one name twice, is not judged.
         bad_name = not name or b"/" in name or name in (b".", b"..") or name.lower() == b".git" or name in seen
         if end < 0 or position > len(content) or bad_name or mode not in _MODES:
-            raise EvidenceError(f"found a tree with the entry `{shown(mode_text[:10])} {shown(name[:80])}`, no file")
+            raise EvidenceError(
+                f"found a tree with the entry `{printable_name(mode_text[:10])} {printable_name(name[:80])}`, no file"
+            )
         seen.add(name)
         yield name, Entry(mode, content[end + 1 : position].hex())
 
@@ -311,7 +314,7 @@ def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
         check=False,
     )
     if answer.returncode != 0:
-        raise EvidenceError(f"git cannot read the configuration: {shown(answer.stderr.strip()[:200])}")
+        raise EvidenceError(f"git cannot read the configuration: {printable_name(answer.stderr.strip()[:200])}")
     pairs = (item.decode("utf-8", "surrogateescape").partition("\n") for item in answer.stdout.split(b"\0") if item)
     return [(key, value) for key, _, value in pairs]
 
@@ -330,7 +333,7 @@ def effective_value(gitdir: str, key: str) -> str | None:
     except subprocess.TimeoutExpired:
         raise EvidenceError("git took too long to read the configuration, is there a FIFO among its files?") from None
     if answer.returncode not in (0, 1):  # 1: not set
-        raise EvidenceError(f"git cannot read the configuration: {shown(answer.stderr.strip()[:200])}")
+        raise EvidenceError(f"git cannot read the configuration: {printable_name(answer.stderr.strip()[:200])}")
     value = answer.stdout.removesuffix(b"\0").decode("utf-8", "surrogateescape")
     return value if answer.returncode == 0 else None
 

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import MAX_PACKED_REFS_BYTES, GitDir, config_text, read_line
 from policyguard.git.reftable import stacked_refs
+from policyguard.text import printable_name, quoted_list
 
 MAX_REFS = 1_000_000
 
@@ -33,9 +34,10 @@ def head(git: GitDir) -> tuple[str, str | None]:
         content = _ref_content(git, ref)
     if not _OID.fullmatch(content):
         raise EvidenceError(
-            f"`{shown(git.own)}`: HEAD is `{shown(content[:80])}`, expected an object id or a reference"
+            f"`{printable_name(git.own)}`: HEAD is `{printable_name(content[:80])}`, "
+            "expected an object id or a reference"
         )
-    branch = None if first is None else shown(first.removeprefix(b"refs/heads/"))
+    branch = None if first is None else printable_name(first.removeprefix(b"refs/heads/"))
     return content.decode(), branch
 
 
@@ -45,7 +47,7 @@ def head_content(git: GitDir) -> bytes:
         return read_line(os.path.join(git.own, "HEAD"))
     content = stacked_refs(os.path.join(git.own, "reftable")).get(b"HEAD")
     if content is None:
-        raise EvidenceError(f"`{shown(git.own)}`: found no HEAD in the reftable, expected one")
+        raise EvidenceError(f"`{printable_name(git.own)}`: found no HEAD in the reftable, expected one")
     return content
 
 
@@ -60,7 +62,7 @@ def ref_id(git: GitDir, ref: bytes) -> str | None:
     if content is None:
         return None
     if not _OID.fullmatch(content):
-        raise EvidenceError(f"`{shown(ref)}`: is `{shown(content[:80])}`, expected an object id")
+        raise EvidenceError(f"`{printable_name(ref)}`: is `{printable_name(content[:80])}`, expected an object id")
     return content.decode()
 
 
@@ -77,8 +79,8 @@ def all_refs(git: GitDir) -> dict[str, str]:
         for name, value in _loose(git):
             found[name] = value
             if len(found) > MAX_REFS:
-                raise EvidenceError(f"`{shown(git.shared)}`: found more than {MAX_REFS} references")
-    return {shown(name): shown(value) for name, value in sorted(found.items())}
+                raise EvidenceError(f"`{printable_name(git.shared)}`: found more than {MAX_REFS} references")
+    return {printable_name(name): printable_name(value) for name, value in sorted(found.items())}
 
 
 def in_reftable(git: GitDir) -> bool:
@@ -92,9 +94,9 @@ def in_reftable(git: GitDir) -> bool:
     is_there = os.path.lexists(_stack(git))
     # INVARIANT I229: references are read only from the one storage that configuration and files agree on.
     if named != {b"reftable" if is_there else b"files"}:
-        said = ", ".join(f"`{shown(value)}`" for value in sorted(named))
+        said = quoted_list(printable_name(value) for value in sorted(named))
         raise EvidenceError(
-            f"`{shown(git.shared)}`: extensions.refStorage is {said} and there is {'a' if is_there else 'no'} "
+            f"`{printable_name(git.shared)}`: extensions.refStorage is {said} and there is {'a' if is_there else 'no'} "
             "reftable, expected both to agree on `files` or `reftable`"
         )
     return is_there
@@ -120,15 +122,17 @@ def _ref_content(git: GitDir, ref: bytes) -> bytes:
     content = _found_ref(git, ref)
     if content is None:
         raise EvidenceError(
-            f"`{shown(git.own)}`: the reference `{shown(ref)}` does not exist, expected a commit; a repository without "
-            "commits cannot be measured"
+            f"`{printable_name(git.own)}`: the reference `{printable_name(ref)}` does not exist, "
+            "expected a commit; a repository without commits cannot be measured"
         )
     return content
 
 
 def _found_ref(git: GitDir, ref: bytes) -> bytes | None:
     if not _REF.fullmatch(ref):
-        raise EvidenceError(f"`{shown(git.own)}`: found the reference name `{shown(ref[:80])}`, expected `refs/...`")
+        raise EvidenceError(
+            f"`{printable_name(git.own)}`: found the reference name `{printable_name(ref[:80])}`, expected `refs/...`"
+        )
     if in_reftable(git):
         own = {} if git.own == git.shared else stacked_refs(os.path.join(git.own, "reftable"))
         return own.get(ref) or stacked_refs(_stack(git)).get(ref)

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
+from policyguard.text import printable_name
 
 MAX_TABLE_BYTES = 64 << 20
 MAX_TABLES = 1_000
@@ -45,13 +46,15 @@ def stacked_refs(folder: str) -> dict[bytes, bytes]:
                 continue
             raise
         return _merged(folder, names, tables)
-    raise EvidenceError(f"`{shown(folder)}`: changes faster than it can be read")
+    raise EvidenceError(f"`{printable_name(folder)}`: changes faster than it can be read")
 
 
 def _listed(folder: str) -> list[bytes]:
     names = read_small(os.path.join(folder, LIST), MAX_LIST_BYTES).split()
     if len(names) > MAX_TABLES or not all(_NAME.fullmatch(name) for name in names):
-        raise EvidenceError(f"`{shown(folder)}`: found {len(names)} names in {LIST}, expected {MAX_TABLES} plain ones")
+        raise EvidenceError(
+            f"`{printable_name(folder)}`: found {len(names)} names in {LIST}, expected {MAX_TABLES} plain ones"
+        )
     return names
 
 
@@ -66,7 +69,7 @@ def _merged(folder: str, names: list[bytes], tables: list[bytes]) -> dict[bytes,
                 else:
                     found[ref] = value
         except (IndexError, _Malformed) as problem:
-            where = f"`{shown(folder)}/{shown(name)}`"
+            where = f"`{printable_name(folder)}/{printable_name(name)}`"
             raise EvidenceError(f"{where}: found a damaged reftable ({problem}), expected one of git's") from None
     return found
 

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import open_regular, read_all, shown
+from policyguard.fs.safe_open import open_regular, read_all
 from policyguard.git.directory import GitDir, gitdir_of
 from policyguard.git.objects import (
     EXECUTABLE,
@@ -32,6 +32,7 @@ from policyguard.git.objects import (
     tree_of,
 )
 from policyguard.git.refs import head
+from policyguard.text import printable_name
 
 MAX_SUBMODULE_DEPTH = 8
 MAX_LFS_POINTER_BYTES = 1_024
@@ -129,7 +130,7 @@ class _Walk:
 
     def _visit(self, folder: int, prefix: bytes, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise EvidenceError(f"`{shown(prefix)}`: found folders nested deeper than {MAX_DEPTH}")
+            raise EvidenceError(f"`{printable_name(prefix)}`: found folders nested deeper than {MAX_DEPTH}")
         if time.monotonic() > self._deadline:
             raise EvidenceError("comparing the working tree took too long")
         with os.scandir(folder) as listing:
@@ -160,7 +161,9 @@ class _Walk:
         try:
             inner = os.open(name, _FOLDER, dir_fd=folder)
         except OSError as problem:
-            raise EvidenceError(f"`{shown(path)}`: {(problem.strerror or 'cannot be opened').lower()}") from problem
+            raise EvidenceError(
+                f"`{printable_name(path)}`: {(problem.strerror or 'cannot be opened').lower()}"
+            ) from problem
         try:
             if entry is not None and entry.mode == GITLINK:
                 if ".git" in os.listdir(inner):

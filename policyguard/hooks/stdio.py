@@ -26,6 +26,7 @@ from policyguard.guard import Collectors, Guard
 from policyguard.hooks.responses import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
+from policyguard.text import quoted_list
 
 PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 
@@ -117,7 +118,7 @@ def read_options(words: Sequence[str]) -> HookOptions:
             given["look"] = True
             continue
         if name not in _OPTIONS:
-            known = ", ".join(f"`{each}`" for each in _OPTIONS)
+            known = quoted_list(_OPTIONS)
             raise ConfigurationError(f"unknown option `{name}`, expected one of {known}, `--look`")
         if not equals:
             if not rest:

@@ -12,6 +12,7 @@ from policyguard.lint.report import Report
 from policyguard.lint.rule import LINT, Finding, Rule
 from policyguard.lint.suppressions import Suppression, suppressions
 from policyguard.policy.loader import analyse
+from policyguard.text import quoted_list
 from policyguard.values import NO_SPAN, Instant, Span
 
 SUPPRESSION = "PG902"
@@ -139,4 +140,4 @@ def _needless(suppression: Suppression, used: set[tuple[Span, str]], ran: Mappin
         if LINT not in rule.produced_by:
             return f"suppression of `{code}`, which cannot be suppressed"
     idle = [code for code in suppression.codes if code in ran and (suppression.span, code) not in used]
-    return f"suppression of {', '.join(f'`{code}`' for code in idle)} silences nothing" if idle else None
+    return f"suppression of {quoted_list(idle)} silences nothing" if idle else None

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import RequestError
+from policyguard.text import quoted, quoted_list
 from policyguard.values import (
     EMPTY_MAP,
     FrozenMap,
@@ -281,25 +282,22 @@ def _require_one_form(text: str, path: str) -> None:
 
 def _object(data: object, path: str, *, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
-        raise RequestError(f"found {name_of(data)}, expected an object with {_listed(required)}", path=path)
+        raise RequestError(f"found {name_of(data)}, expected an object with {quoted_list(required)}", path=path)
     for name in required:
         if name not in data:
-            raise RequestError(f"`{name}` is missing, expected an object with {_listed(required)}", path=path)
+            raise RequestError(f"`{name}` is missing, expected an object with {quoted_list(required)}", path=path)
     for name in data:
         if name not in required and name not in optional:
-            raise RequestError(f"unknown field `{name}`, expected {_listed((*required, *optional))}", path=path)
+            raise RequestError(
+                f"unknown field {quoted(str(name))}, expected {quoted_list((*required, *optional))}", path=path
+            )
     return data
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _shown(data: object) -> str:
     if type(data) is not str:
         return name_of(data)
-    shown = data if len(data) <= 60 else data[:57] + "..."
-    return f"`{shown.encode('unicode_escape').decode()}`" if data else "empty text"
+    return quoted(data) if data else "empty text"
 
 
 def _entity_data(entity: Entity) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import re
 import unicodedata
 
 from policyguard.patterns.id_pattern import DOMAIN
-from policyguard.values import one_line
+from policyguard.text import printable
 
 _PART = re.compile(r"[^\s/{}\[\]?\\]+")
 
@@ -31,7 +31,7 @@ def pattern_problem(pattern: str) -> str | None:
         if "**" in segment:
             return "has `**` inside a segment, where it must be one by itself"
         if not _PART.fullmatch(segment):
-            return f"has the segment `{one_line(segment, 60)}`, where only `*`, `**` and `{DOMAIN}` are special"
+            return f"has the segment `{printable(segment, 60)}`, where only `*`, `**` and `{DOMAIN}` are special"
     if not pattern.isprintable() or not unicodedata.is_normalized("NFC", pattern):
         return "has characters that no id has: ones that cannot be seen, or that are not in composed form (NFC)"
     if segments.count(DOMAIN) > 1:

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from policyguard.errors import PolicyError
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
-from policyguard.policy.scalars import MAX_DIGITS, kind_of, said, shown
+from policyguard.policy.scalars import MAX_DIGITS, kind_of, said
+from policyguard.text import quoted, quoted_list
 from policyguard.values import MAX_INTEGER, Instant, Span, parse_duration_s, parse_instant
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Problems:
             where: a suffix for the message, with a leading space.
         """
         if self.comparisons > MAX_COMPARISONS:
-            self.add(place, code, f"unknown {what} `{shown(unknown)}`{where}")
+            self.add(place, code, f"unknown {what} {quoted(unknown)}{where}")
             return
         names = sorted(set(known))
         self.comparisons += len(names)
@@ -63,7 +64,7 @@ class Problems:
         self.add(
             place,
             code,
-            f"unknown {what} `{shown(unknown)}`{where}, {expected}",
+            f"unknown {what} {quoted(unknown)}{where}, {expected}",
             f"did you mean `{near}`?" if near else None,
         )
 
@@ -107,9 +108,8 @@ def one_of(names: list[str], near: str | None = None, max_names: int = 8) -> str
         max_names: the number of names to list.
     """
     ordered = [near, *(name for name in names if name != near)] if near in names else names
-    listed = ", ".join(f"`{name}`" for name in ordered[:max_names])
-    more = f" and {len(ordered) - max_names} more" if len(ordered) > max_names else ""
-    return listed if len(ordered) == 1 else f"one of {listed}{more}"
+    listed = quoted_list(ordered, max_names=max_names)
+    return listed if len(ordered) == 1 else f"one of {listed}"
 
 
 def fold(name: str) -> str:
@@ -236,7 +236,7 @@ def name(what: str, pattern: str, example: str) -> Kind:
         value = text(node, problems)
         if value is None or compiled.fullmatch(value):
             return value
-        problems.add(node, "PG003", f"found `{shown(value)}`, expected {what} such as `{example}`")
+        problems.add(node, "PG003", f"found {quoted(value)}, expected {what} such as `{example}`")
         return None
 
     return read
@@ -322,7 +322,7 @@ def distinct(pairs: Iterable[tuple[str, Node]] | None, what: str, problems: Prob
     seen: dict[str, Node] = {}
     for value, node in pairs or ():
         if value in seen:
-            problems.add(node, "PG006", f"found the {what} `{shown(value)}` twice in one list")
+            problems.add(node, "PG006", f"found the {what} {quoted(value)} twice in one list")
         seen.setdefault(value, node)
     return tuple(seen)
 
@@ -377,6 +377,6 @@ def register_id(identifier: str, place: Node | Span, first_uses: FirstUses, what
     first = first_uses.setdefault(fold(identifier), (identifier, span))
     if first[1] is span:
         return True
-    like = "" if first[0] == identifier else f" (reads like `{shown(first[0])}`)"
-    problems.add(span, "PG006", f"duplicate {what} `{shown(identifier)}`{like}, first at {first[1]}")
+    like = "" if first[0] == identifier else f" (reads like {quoted(first[0])})"
+    problems.add(span, "PG006", f"duplicate {what} {quoted(identifier)}{like}, first at {first[1]}")
     return False

@@ -17,6 +17,7 @@ from policyguard.model.policy import Attribute, Condition, Effect, Rule, Schema
 from policyguard.policy.binder import Problems
 from policyguard.policy.nodes import Scalar
 from policyguard.policy.rules import Draft
+from policyguard.text import quoted_list
 
 Outcome: TypeAlias = Expression | ConditionErrors
 
@@ -77,7 +78,7 @@ def _condition(rule: Rule, when: Scalar, checker: _CachingChecker, problems: Pro
     # A rule has one compiled condition: if the text means something else for another type, that type would get the
     # wrong code.
     if any(other != first for other in others):
-        listed = ", ".join(f"`{type_}`" for type_ in outcomes)
+        listed = quoted_list(outcomes)
         problems.add(
             when,
             "PG104",
@@ -149,7 +150,7 @@ def _report(failed: dict[str, ConditionErrors], types: int, when: Scalar, proble
         for error in outcome.errors:
             seen.setdefault(error, []).append(type_)
     for error, where in seen.items():
-        names = ", ".join(f"`{type_}`" for type_ in where)
+        names = quoted_list(where)
         suffix = "" if len(where) == types else f" (for resource type {names})"
         problems.add(when.at(error.offset), error.code, error.message + suffix, error.help)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from policyguard.policy import people, rules, schema, tests
 from policyguard.policy.binder import Field, Problems, Table, bind, integer, nested, prose, raw, text
 from policyguard.policy.nodes import Mapping, Node, Scalar
-from policyguard.policy.scalars import shown
+from policyguard.text import quoted, quoted_list
 from policyguard.values import Span
 
 API_VERSION = "policyguard/v1"
@@ -95,13 +95,13 @@ def _version(node: Mapping, problems: Problems) -> None:
     elif not isinstance(version, Scalar):
         problems.add(version, "PG007", f"found no text as `apiVersion`, expected `{API_VERSION}`")
     elif version.text != API_VERSION:
-        problems.add(version, "PG007", f"unknown version `{shown(version.text)}`, expected `{API_VERSION}`")
+        problems.add(version, "PG007", f"unknown version {quoted(version.text)}, expected `{API_VERSION}`")
 
 
 def _kind(node: Mapping, problems: Problems) -> Kind | None:
     kind_node = node.get("kind")
     if kind_node is None:
-        problems.add(node, "PG003", "`kind` is missing, expected one of " + ", ".join(f"`{kind}`" for kind in TABLES))
+        problems.add(node, "PG003", "`kind` is missing, expected one of " + quoted_list(TABLES))
         return None
     word = text(kind_node, problems)
     kind = next((kind for kind in TABLES if kind == word), None)

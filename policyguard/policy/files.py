@@ -14,7 +14,7 @@ from policyguard.errors import ConfigurationError
 from policyguard.model.policy import PolicySet
 from policyguard.policy.loader import load
 from policyguard.policy.reader import MAX_FILE_BYTES
-from policyguard.policy.scalars import shown
+from policyguard.text import printable, printable_name
 
 SUFFIXES = (".yaml", ".yml")
 MAX_FILES = 1_000
@@ -139,7 +139,7 @@ def _utf8(path: str) -> None:
 
 
 def _name(path: str) -> str:
-    return shown(os.fsencode(path).decode(errors="backslashreplace"), 200)
+    return printable(printable_name(path), 200)
 
 
 def _kind(mode: int) -> str:

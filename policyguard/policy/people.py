@@ -33,8 +33,8 @@ from policyguard.policy.binder import (
     text,
 )
 from policyguard.policy.nodes import Mapping, Node
-from policyguard.policy.scalars import shown
 from policyguard.policy.schema import ASSURANCES
+from policyguard.text import quoted
 
 IDENTIFIER = name("a name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "team-lead")
 domain = name("a domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*", "vision` or `*")
@@ -53,7 +53,7 @@ def subject_ref(node: Node, problems: Problems) -> str | None:
     """Kind: `type:id` of a subject, in NFC so that two encodings of one name cannot be two subjects."""
     ref: str | None = _REF(node, problems)
     if ref is not None and not unicodedata.is_normalized("NFC", ref):
-        problems.add(node, "PG006", f"subject `{shown(ref)}` is not in composed form (NFC), expected NFC")
+        problems.add(node, "PG006", f"subject {quoted(ref)} is not in composed form (NFC), expected NFC")
         return None
     return ref
 
@@ -176,7 +176,7 @@ def bind_source(body: dict[str, Any], node: Node, problems: Problems) -> Binding
         return None
     location = body[needed]
     if needed == "path" and (location.startswith(("/", "\\")) or ".." in location.replace("\\", "/").split("/")):
-        problems.add(node, "PG003", f"found the path `{shown(location)}`, expected one inside the policy folder")
+        problems.add(node, "PG003", f"found the path {quoted(location)}, expected one inside the policy folder")
         return None
     return BindingSource(adapter=body["adapter"], location=location, span=node.span)
 

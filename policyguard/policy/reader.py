@@ -17,7 +17,8 @@ import yaml
 
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, Source, Style, walk
-from policyguard.policy.scalars import MAX_DIGITS, kind_of, said, shown
+from policyguard.policy.scalars import MAX_DIGITS, kind_of, said
+from policyguard.text import MAX_QUOTED_CHARS, printable, quoted
 from policyguard.values import MAX_INTEGER, FrozenMap, Span, Value
 
 __all__ = ["Mapping", "Node", "Scalar", "Sequence", "Source", "parse", "read", "read_value", "to_value", "walk"]
@@ -249,9 +250,11 @@ class _Composer:
         else:
             return None
         if event.anchor is not None:
-            self.report("PG001", node.span, f"found the anchor `&{shown(event.anchor)}`, expected none")
+            self.report(
+                "PG001", node.span, f"found the anchor `&{printable(event.anchor, MAX_QUOTED_CHARS)}`, expected none"
+            )
         if event.tag is not None:
-            self.report("PG001", node.span, f"found the tag `{shown(event.tag)}`, expected none")
+            self.report("PG001", node.span, f"found the tag {quoted(event.tag)}, expected none")
         return node
 
     def check_text(self, node: Scalar) -> None:
@@ -265,7 +268,11 @@ class _Composer:
     def alias(self, event: Any) -> Scalar:
         # INVARIANT I21: an alias is never followed, so nothing is larger in memory than in the file.
         node = Scalar(self.source, event.start_mark.index, event.start_mark.index, "", "refused")
-        self.report("PG001", node.span, f"found the alias `*{shown(event.anchor)}`, expected the text itself")
+        self.report(
+            "PG001",
+            node.span,
+            f"found the alias `*{printable(event.anchor, MAX_QUOTED_CHARS)}`, expected the text itself",
+        )
         return node
 
     def key(self, node: Node) -> Scalar:
@@ -282,7 +289,7 @@ class _Composer:
         elif key.style != "refused" and not parent.add(key, node):
             first = next(other for other, _ in parent.entries if other.text == key.text)
             at = f"line {first.span.line} column {first.span.column}"
-            self.report("PG002", key.span, f"duplicate key `{shown(key.text)}`, first at {at}")
+            self.report("PG002", key.span, f"duplicate key {quoted(key.text)}, first at {at}")
 
     def stop(self, node: Node, message: str) -> None:
         self.report("PG010", node.span, message)
@@ -303,7 +310,7 @@ def _parser(text: str) -> Any:
 
 def _plain_words(text: str) -> str:
     words = " ".join(text.replace("`", "'").split()).lower()
-    return shown(re.sub(r"'([^']*)'", r"`\1`", words), 160)
+    return printable(re.sub(r"'([^']*)'", r"`\1`", words), 160)
 
 
 def _report(errors: list[PolicyError], code: str, span: Span, message: str, help: str | None = None) -> None:

@@ -10,6 +10,7 @@ from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Rol
 from policyguard.policy.binder import Problems
 from policyguard.policy.documents import Document
 from policyguard.policy.nodes import Node
+from policyguard.text import quoted_list
 from policyguard.values import Instant
 
 MAX_ROLE_DEPTH = 64
@@ -46,7 +47,7 @@ def _close(
         for parent in parents:
             if parent in on_path:
                 # INVARIANT I24: a cycle of roles is refused, never silently cut.
-                cycle = " -> ".join(f"`{name}`" for name in (*path[path.index(parent) :][:8], parent))
+                cycle = quoted_list((*path[path.index(parent) :][:8], parent), joiner=" -> ")
                 problems.add(roles[here].span, "PG501", f"role `{here}` inherits itself: {cycle}")
         known = [parent for parent in parents if parent in closed]
         depth[here] = 1 + max((depth[parent] for parent in known), default=0)
@@ -148,7 +149,7 @@ def check_separation(
         brings = {name: held & excluded for name, held in closed.items() if held & excluded}
         for name, held in brings.items():
             if len(held) >= exclusion.limit:
-                words = f"role `{name}` holds {_listed(held)}, which `{exclusion.name}` keeps apart"
+                words = f"role `{name}` holds {quoted_list(sorted(held))}, which `{exclusion.name}` keeps apart"
                 problems.add(roles[name].span, "PG506", words)
         holders: dict[str, list[Binding]] = defaultdict(list)
         for binding in bindings:
@@ -179,7 +180,8 @@ def _separate(
                 problems.add(
                     binding.span,
                     "PG506",
-                    f"`{holder}` would hold {_listed(held)} in {where}, which `{exclusion.name}` keeps apart",
+                    f"`{holder}` would hold {quoted_list(sorted(held))} in {where}, "
+                    f"which `{exclusion.name}` keeps apart",
                 )
                 return
 
@@ -191,7 +193,3 @@ def _in_force(binding: Binding, at: Instant | None) -> bool:
     return (binding.not_before is None or binding.not_before <= at) and (
         binding.expires is None or at < binding.expires
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))

@@ -26,8 +26,8 @@ from policyguard.policy.binder import (
 )
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
 from policyguard.policy.people import IDENTIFIER, one_domain, subject_ref, window
-from policyguard.policy.scalars import shown
 from policyguard.policy.schema import ASSURANCES, id_pattern
+from policyguard.text import quoted, quoted_list
 
 STAR = "*"
 
@@ -194,7 +194,7 @@ def _applicable(
     """Report actions that none of the types has, and types that have none of the actions."""
     for action, place in actions:
         if action != STAR and action not in offered:
-            problems.add(place, "PG108", f"action `{action}` cannot be done to {_listed(values(types))}")
+            problems.add(place, "PG108", f"action `{action}` cannot be done to {quoted_list(values(types))}")
     for name_, place in types:
         if name_ != STAR and not wanted.intersection(schema.resources[name_].actions):
             problems.add(place, "PG108", f"none of the rule's actions can be done to `{name_}`")
@@ -230,7 +230,7 @@ def _pattern_fits(
         if problem is None and pattern is not None and where is not None and scope is not None:
             _own_domain(pattern.split("/"), where, scope, place, problems)
     if any_type and not fitting and place is not None:
-        problems.add(place, "PG102", f"pattern `{shown(pattern or '')}` matches no id of any resource type")
+        problems.add(place, "PG102", f"pattern {quoted(pattern or '')} matches no id of any resource type")
 
 
 def _misfit(pattern: str | None, declared: str | None, where: int | None, type_: str) -> str | None:
@@ -239,10 +239,10 @@ def _misfit(pattern: str | None, declared: str | None, where: int | None, type_:
         return None
     mine = domain_index(pattern)
     if mine is not None and mine != where:
-        expected = f"`{shown(declared)}`" if where is not None and declared else f"no `{DOMAIN}`"
-        return f"pattern `{shown(pattern)}` has `{DOMAIN}` where ids of `{type_}` do not, expected {expected}"
+        expected = f"{quoted(declared)}" if where is not None and declared else f"no `{DOMAIN}`"
+        return f"pattern {quoted(pattern)} has `{DOMAIN}` where ids of `{type_}` do not, expected {expected}"
     if declared is not None and not overlap(pattern, declared):
-        return f"pattern `{shown(pattern)}` matches no id of `{type_}`, expected within `{shown(declared)}`"
+        return f"pattern {quoted(pattern)} matches no id of `{type_}`, expected within {quoted(declared)}"
     return None
 
 
@@ -252,7 +252,3 @@ def _own_domain(segments: list[str], where: int, scope: str, place: Node | None,
     domain = segments[where]
     if domain != DOMAIN and "*" not in domain and domain != scope:
         problems.add(place, "PG208", f"pattern names the domain `{domain}`, expected `{scope}`, the document's scope")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{name_}`" for name_ in names)

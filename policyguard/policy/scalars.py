@@ -10,6 +10,7 @@ import re
 from typing import Literal
 
 from policyguard.policy.nodes import Scalar
+from policyguard.text import MAX_QUOTED_CHARS, printable
 
 Kind = Literal["text", "bool", "integer", "float", "null", "ambiguous", "refused"]
 
@@ -64,12 +65,4 @@ def said(scalar: Scalar) -> str:
     kind = kind_of(scalar)
     if kind == "null":
         return f"nothing (`{scalar.text}`)" if scalar.text else "nothing"
-    return _SAID.get(kind, "text `{}`").format(shown(scalar.text))
-
-
-def shown(text: str, limit: int = 60) -> str:
-    """Return text fit for one line of an error: escaped, and cut after `limit` characters."""
-    cut = text if len(text) <= limit else text[: limit - 3] + "..."
-    if cut.isascii() and cut.isprintable():
-        return cut
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return _SAID.get(kind, "text `{}`").format(printable(scalar.text, MAX_QUOTED_CHARS))

@@ -27,7 +27,8 @@ from policyguard.policy.binder import (
     text,
 )
 from policyguard.policy.nodes import Node, Scalar
-from policyguard.policy.scalars import kind_of, said, shown
+from policyguard.policy.scalars import kind_of, said
+from policyguard.text import quoted
 
 ASSURANCES = {assurance.word: assurance for assurance in Assurance}
 
@@ -51,7 +52,7 @@ def id_pattern(node: Node, problems: Problems) -> str | None:
     problem = pattern_problem(pattern) if pattern is not None else None
     if pattern is None or problem is None:
         return pattern
-    problems.add(node, "PG206", f"pattern `{shown(pattern)}` {problem}, expected one such as `team/{{team}}/**`")
+    problems.add(node, "PG206", f"pattern {quoted(pattern)} {problem}, expected one such as `team/{{team}}/**`")
     return None
 
 
@@ -238,7 +239,7 @@ def parse_type(name_: str, records: Iterable[str], depth: int = MAX_TYPE_DEPTH) 
         return ValueType(kind="list", element=parse_type(match[1], records, depth - 1))
     if match := _MAP.fullmatch(name_):
         if match[1] != "string":
-            raise ValueError(f"found map keys of type `{shown(match[1])}`, expected `string`")
+            raise ValueError(f"found map keys of type {quoted(match[1])}, expected `string`")
         return ValueType(kind="map", element=parse_type(match[2], records, depth - 1))
     if name_ in records:
         return ValueType(kind="record", record=name_)

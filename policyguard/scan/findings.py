@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from policyguard.scan.reasons import REASONS as REASONS
 from policyguard.scan.reasons import Verdict as Verdict
+from policyguard.text import printable_ascii
 from policyguard.values import FrozenMap
 
 MAX_REASONS = 64
@@ -33,6 +34,9 @@ class Reason:
     @property
     def text(self) -> str:
         return f"{REASONS[self.code][1]}: {self.detail}" if self.detail else REASONS[self.code][1]
+
+
+MAX_DETAIL_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +92,12 @@ class Findings:
         verdict, _ = REASONS[code]
         # A hostile reason is never dropped for want of room.
         if len(self.reasons) < MAX_REASONS or (verdict is Verdict.HOSTILE and self.verdict is not Verdict.HOSTILE):
-            self.reasons.add(Reason(code, shown(detail)))
+            self.reasons.add(Reason(code, printable_ascii(detail, MAX_DETAIL_CHARS)))
 
     def import_of(self, name: str) -> None:
         """Record that a pickle imports `name`."""
         if len(self.globals) < MAX_GLOBALS:
-            self.globals.add(shown(name))
+            self.globals.add(printable_ascii(name, MAX_DETAIL_CHARS))
 
     def spend_opcodes(self, count: int) -> None:
         """Return if `count` opcodes more are within limits, else raise `Exhausted`."""
@@ -177,9 +181,3 @@ CODE_SUFFIXES = (
     ".exe",
 )
 """Names of code. A name never makes a file better; here it makes it worse."""
-
-
-def shown(text: str, width: int = 160) -> str:
-    """Return text that is safe on a terminal and in JSON: one line, ASCII, at most `width` characters."""
-    plain = text[: width + 1].encode("unicode_escape").decode("ascii")
-    return plain if len(plain) <= width else plain[: width - 3] + "..."

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyguard.errors import EvidenceError, RequestError
-from policyguard.fs.safe_open import open_resolved, shown
+from policyguard.fs.safe_open import open_resolved
 from policyguard.model.request import parse_json
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
 MAX_CONFIG_BYTES = 64 * 2**20
@@ -98,7 +99,7 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
     try:
         files = sorted(_files(root))
     except OSError as problem:
-        files, problems = [], [f"{shown(os.fspath(root))}: {(problem.strerror or 'unreadable').lower()}"]
+        files, problems = [], [f"{printable_name(os.fspath(root))}: {(problem.strerror or 'unreadable').lower()}"]
     for name in files:
         if name.endswith(_CODE_SUFFIXES):
             code.append(name)
@@ -109,7 +110,7 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
             except EvidenceError as problem:
                 problems.append(f"{name}: {problem.message}")
     return HubRepository(
-        path=shown(os.fspath(root)),
+        path=printable_name(os.fspath(root)),
         revision=revision_of(root),
         code_files=tuple(code),
         own_code=tuple(entries["own"]),

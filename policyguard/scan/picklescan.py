@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ConfigurationError
-from policyguard.scan.findings import CheckpointScan, Reason, Verdict, shown
+from policyguard.scan.findings import CheckpointScan, Reason, Verdict
+from policyguard.text import printable_ascii
 
 _SUFFIXES = {
     "pickle": ".pkl",
@@ -57,7 +58,7 @@ class SecondOpinion:
         accused = self._accused(Path(scan.path), _SUFFIXES[scan.format])
         if not accused:
             return scan
-        reason = Reason("ckpt.second_opinion", shown(f"picklescan: {', '.join(accused)}", 160))
+        reason = Reason("ckpt.second_opinion", printable_ascii(f"picklescan: {', '.join(accused)}", 160))
         return replace(scan, verdict=Verdict.HOSTILE, reasons=(*scan.reasons, reason))
 
     def _accused(self, path: Path, suffix: str) -> list[str]:

@@ -17,7 +17,7 @@ from policyguard.cli.options import (
     replace_file,
     settings,
 )
-from policyguard.cli.output import flat, say, say_json
+from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.keyfiles import read_private_key, read_public_key
@@ -35,6 +35,7 @@ from policyguard.scan.manifest import (
     sign_manifest,
     verify_manifest,
 )
+from policyguard.text import printable
 
 folder_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
 producer_key_option = click.option(
@@ -96,7 +97,11 @@ def sign(
     except ValueError as problem:
         raise RequestError(f"manifest: {problem}") from problem
     replace_file(path, envelope.to_bytes())
-    say(flat(f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}"))
+    say(
+        printable(
+            f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}"
+        )
+    )
 
 
 def _check_origin(producer: str, run: str, step: int, data_class: str) -> None:
@@ -174,4 +179,8 @@ def _say(checkpoint: Path, manifest: Manifest, worst: Verdict, as_json: bool) ->
         )
         return
     say("verified", nl=False, fg="green", bold=True)
-    say(flat(f"  {checkpoint}: step {manifest.step} of {manifest.run} by {manifest.producer}, scan says {worst.value}"))
+    say(
+        printable(
+            f"  {checkpoint}: step {manifest.step} of {manifest.run} by {manifest.producer}, scan says {worst.value}"
+        )
+    )

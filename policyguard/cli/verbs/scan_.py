@@ -14,13 +14,14 @@ import click
 
 from policyguard.cli.jobs import digest_cache
 from policyguard.cli.options import cache_seal, json_option, settings
-from policyguard.cli.output import flat, say, say_json
+from policyguard.cli.output import say, say_json
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.scan.files import Options, Progress, scan_paths
 from policyguard.scan.findings import CheckpointScan, Verdict
 from policyguard.scan.picklescan import SecondOpinion
+from policyguard.text import printable
 
 _COLOURS = {Verdict.CLEAN: "green", Verdict.UNKNOWN: "yellow", Verdict.HOSTILE: "red"}
 _MOST_GLOBALS = 8
@@ -120,11 +121,11 @@ def _size(path: Path) -> int:
 
 def _say_scan(scan: CheckpointScan) -> None:
     say(f"{scan.verdict.value.upper():<8}", nl=False, fg=_COLOURS[scan.verdict], bold=True)
-    say(f" {scan.format:<12} {flat(scan.path)}")
+    say(f" {scan.format:<12} {printable(scan.path)}")
     for reason in scan.reasons:
         say(f"         {reason.code}  {reason.text}")
     if scan.globals and scan.verdict is not Verdict.CLEAN:
-        shown = flat(", ".join(scan.globals[:_MOST_GLOBALS]))
+        shown = printable(", ".join(scan.globals[:_MOST_GLOBALS]))
         more = len(scan.globals) - _MOST_GLOBALS
         say(f"         imports  {shown}" + (f" and {more} more" if more > 0 else ""))
     writers = [

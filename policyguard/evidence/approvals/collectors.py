@@ -26,12 +26,13 @@ from policyguard.evidence.contributors import contributors_of
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.repository import CODE, look_at
 from policyguard.evidence.uncommitted import UNCOMMITTED
-from policyguard.fs.safe_open import open_resolved, read_all, shown
+from policyguard.fs.safe_open import open_resolved, read_all
 from policyguard.git.directory import find_gitdir
 from policyguard.git.gpg import Keyring
 from policyguard.git.objects import ObjectReader, open_objects
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant
 
 MAX_ACCEPTED = 100_000
@@ -172,8 +173,10 @@ def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object]
     found = {"tree": str(record["tree"])}
     if inputs.argv:
         directory = os.path.relpath(os.path.realpath(inputs.directory), root)
-        argv = tuple(shown(word) for word in inputs.argv)
-        found["command"] = command_digest(argv, shown(directory), tuple(shown(name) for name in inputs.files))
+        argv = tuple(printable_name(word) for word in inputs.argv)
+        found["command"] = command_digest(
+            argv, printable_name(directory), tuple(printable_name(name) for name in inputs.files)
+        )
     # INVARIANT I202: what is looked at as work is approved by tree and command, whatever its quorum is `of`.
     return ApprovalTarget(request=request, measured_digests=found, required_subjects=("command", "tree"))
 
@@ -223,9 +226,13 @@ def read_pinned(path: Path, limit_bytes: int) -> bytes:
     try:
         # INVARIANT I133: a file that everybody may write to pins nobody.
         if stat.S_IMODE(status.st_mode) & stat.S_IWOTH:
-            raise EvidenceError(f"`{shown(str(path))}`: everybody may write to it, expected the operator alone")
+            raise EvidenceError(
+                f"`{printable_name(str(path))}`: everybody may write to it, expected the operator alone"
+            )
         if status.st_size > limit_bytes:
-            raise EvidenceError(f"`{shown(str(path))}`: found {status.st_size} bytes, expected at most {limit_bytes}")
+            raise EvidenceError(
+                f"`{printable_name(str(path))}`: found {status.st_size} bytes, expected at most {limit_bytes}"
+            )
         content = bytearray()
         read_all(fd, status, str(path), content.extend)
         return bytes(content)

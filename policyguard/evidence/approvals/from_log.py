@@ -14,7 +14,7 @@ from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
 from policyguard.evidence.approvals.from_git_notes import note_line, presented_line
 from policyguard.evidence.approvals.verify import RejectedApproval, SubmittedApproval
-from policyguard.fs.safe_open import shown
+from policyguard.text import printable_name
 
 
 def logged_approvals(path: str | os.PathLike[str]) -> Iterator[SubmittedApproval | RejectedApproval]:
@@ -24,7 +24,7 @@ def logged_approvals(path: str | os.PathLike[str]) -> Iterator[SubmittedApproval
             for entry, leaf in approval_leaves(store):
                 yield _presented(entry, leaf)
     except AuditError as problem:
-        yield RejectedApproval(shown(os.fspath(path)), "approval.unreadable", str(problem))
+        yield RejectedApproval(printable_name(os.fspath(path)), "approval.unreadable", str(problem))
 
 
 def line_of(submitted: SubmittedApproval) -> bytes:

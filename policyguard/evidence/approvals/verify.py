@@ -23,13 +23,14 @@ from policyguard.attest.approval import (
     check_time,
     parse_approval,
 )
-from policyguard.attest.dsse import pae, parse, quoted
+from policyguard.attest.dsse import pae, parse
 from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.attest.sshsig import MAX_ARMOUR_BYTES, SshKey, SshSignatureError, parse_signature
 from policyguard.errors import EvidenceError, VerificationError
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.model.facts import Approval, Assurance
 from policyguard.model.policy import Person
+from policyguard.text import printable_name, quoted
 from policyguard.values import Instant, sha256_digest
 
 MAX_FILE_BYTES = 65_536
@@ -136,7 +137,7 @@ def folder_approvals(folder: str) -> Iterator[SubmittedApproval | RejectedApprov
         names = sorted(os.listdir(os.fsencode(folder)))
     except OSError as problem:
         yield RejectedApproval(
-            shown(folder), "approval.unreadable", f"cannot be read: {(problem.strerror or '').lower()}"
+            printable_name(folder), "approval.unreadable", f"cannot be read: {(problem.strerror or '').lower()}"
         )
         return
     present = frozenset(names)
@@ -145,7 +146,7 @@ def folder_approvals(folder: str) -> Iterator[SubmittedApproval | RejectedApprov
         yield _read(os.fsencode(folder), name, signed=name + b".sig" in present)
     if len(wanted) > MAX_FILES:
         yield RejectedApproval(
-            shown(folder), "approval.too_many", f"holds {len(wanted)} approvals, expected at most {MAX_FILES}"
+            printable_name(folder), "approval.too_many", f"holds {len(wanted)} approvals, expected at most {MAX_FILES}"
         )
 
 
@@ -155,8 +156,8 @@ def _read(folder: bytes, name: bytes, *, signed: bool) -> SubmittedApproval | Re
         content = read_small(path, MAX_FILE_BYTES)
         signature = read_small(path + ".sig", MAX_ARMOUR_BYTES) if signed else None
     except (EvidenceError, OSError) as problem:
-        return RejectedApproval(shown(name), "approval.unreadable", str(problem))
-    return SubmittedApproval(shown(name), content, signature)
+        return RejectedApproval(printable_name(name), "approval.unreadable", str(problem))
+    return SubmittedApproval(printable_name(name), content, signature)
 
 
 def _counted(submitted: SubmittedApproval, signers: Signers, target: ApprovalTarget, now: Instant) -> Approval:

@@ -18,9 +18,9 @@ from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.evidence.contributors import GIT_NAMESPACE
 from policyguard.evidence.push.nonce import Nonces
 from policyguard.evidence.push.updates import RefUpdate
-from policyguard.fs.safe_open import shown
 from policyguard.git.gpg import PGP_BEGIN, Keyring
 from policyguard.model.policy import Person
+from policyguard.text import printable_name
 from policyguard.values import Instant, sha256_digest
 
 MAX_CERTIFICATE_BYTES = 262_144
@@ -86,7 +86,7 @@ def _unfit(
     if _commands(payload) != {(each.old, each.new, each.ref) for each in updates}:
         return "the push certificate is for other updates"
     if told["NONCE_STATUS"] != "OK" or not nonce or _header(payload, b"nonce") != nonce:
-        return f"the nonce of the push certificate is {shown(told['NONCE_STATUS']) or 'missing'}"
+        return f"the nonce of the push certificate is {printable_name(told['NONCE_STATUS']) or 'missing'}"
     problem = nonces.problem(nonce, now)
     if problem is not None:
         return f"the nonce of the push certificate {problem}"
@@ -115,7 +115,7 @@ def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant, ke
 def _not_good(status: str) -> str:
     if status == "G":
         return "the push is signed with a key that no allowed signer has"
-    return f"git says `{shown(status) or 'nothing'}` of the push certificate, expected `G`"
+    return f"git says `{printable_name(status) or 'nothing'}` of the push certificate, expected `G`"
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:
@@ -134,12 +134,14 @@ def _header(payload: bytes, name: bytes) -> bytes:
 def _commands(payload: bytes) -> set[tuple[str | None, str | None, str]]:
     lines = [line.split(b" ", 2) for line in payload.partition(b"\n\n")[2].split(b"\n") if line]
     # A line that is no update is one that nobody asks for, so that the certificate is for other updates.
-    return {(_oid(words[0]), _oid(words[1]), shown(words[2])) if len(words) == 3 else _NO_UPDATE for words in lines}
+    return {
+        (_oid(words[0]), _oid(words[1]), printable_name(words[2])) if len(words) == 3 else _NO_UPDATE for words in lines
+    }
 
 
 _NO_UPDATE = (None, None, "")
 
 
 def _oid(word: bytes) -> str | None:
-    text = shown(word)
+    text = printable_name(word)
     return text if text.strip("0") else None

@@ -12,9 +12,10 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import MAX_SMALL_FILE_BYTES, GitDir, bare_gitdir, find_gitdir
 from policyguard.git.objects import MAX_DEPTH, TREE, Entry, ObjectReader, parse_tree
+from policyguard.text import printable_name
 
 _CACHED_TREES = 256
 """Trees kept parsed: neighbours in history share most of theirs."""
@@ -43,17 +44,18 @@ def _quarantine(git: GitDir, directory: str, environment: Mapping[str, str]) -> 
     named = os.path.realpath(os.path.join(directory, environment.get("GIT_OBJECT_DIRECTORY", "")))
     if not ours or named != real or os.path.islink(real) or not os.path.isdir(real):
         raise EvidenceError(
-            f"`{shown(path)}`: found a quarantine that is not in `{shown(git.objects)}`, expected git's"
+            f"`{printable_name(path)}`: found a quarantine that is not in "
+            f"`{printable_name(git.objects)}`, expected git's"
         )
     if ":" in git.objects or ":" in real:
-        raise EvidenceError(f"`{shown(git.objects)}`: found `:` in the path, which git takes for two paths")
+        raise EvidenceError(f"`{printable_name(git.objects)}`: found `:` in the path, which git takes for two paths")
     _refuse_borrowing(real)
     return real
 
 
 def _refuse_borrowing(quarantine: str) -> None:
     if os.path.lexists(os.path.join(quarantine, "info", "alternates")):
-        raise EvidenceError(f"`{shown(quarantine)}`: found alternates in a quarantine, expected none")
+        raise EvidenceError(f"`{printable_name(quarantine)}`: found alternates in a quarantine, expected none")
 
 
 def shallow_file(directory: str, environment: Mapping[str, str]) -> bool:

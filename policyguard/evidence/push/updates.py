@@ -21,11 +21,12 @@ from policyguard.evidence.approvals.verify import RejectedApproval, SubmittedApp
 from policyguard.evidence.contributors import Commit, commit_accounts, signature_account
 from policyguard.evidence.push.nonce import Nonces, nonces_of
 from policyguard.evidence.push.objects import Trees, find_store, shallow_file
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import MAX_PACKED_REFS_BYTES, GitDir
 from policyguard.git.gpg import Keyring
 from policyguard.git.objects import GITLINK, SYMLINK, Entry, ObjectReader, open_objects
 from policyguard.git.refs import head, history_overrides, in_reftable, ref_id
+from policyguard.text import printable_name
 
 MAX_UPDATES = 1_000
 MAX_PATHS = 50_000
@@ -89,9 +90,10 @@ def parse_update(old: bytes, new: bytes, ref: bytes) -> RefUpdate:
     ids = [_object_id(word) for word in (old, new)]
     if len(old) != len(new) or (ids[0] is None and ids[1] is None):
         raise EvidenceError(
-            f"found the update `{shown(old[:80])} {shown(new[:80])}`, expected two object ids of one hash"
+            f"found the update `{printable_name(old[:80])} {printable_name(new[:80])}`, "
+            f"expected two object ids of one hash"
         )
-    name = shown(ref)
+    name = printable_name(ref)
     if not ref.startswith(b"refs/") or len(ref) > MAX_REF_BYTES:
         raise EvidenceError(f"found the reference `{name[:80]}`, expected `refs/...`")
     return RefUpdate(old=ids[0], new=ids[1], ref=name)
@@ -100,7 +102,7 @@ def parse_update(old: bytes, new: bytes, ref: bytes) -> RefUpdate:
 def _object_id(word: bytes) -> str | None:
     text = word.decode("ascii", "replace")
     if len(text) not in (40, 64) or not set(text) <= _HEX:
-        raise EvidenceError(f"found `{shown(word[:80])}`, expected an object id of 40 or 64 hex digits")
+        raise EvidenceError(f"found `{printable_name(word[:80])}`, expected an object id of 40 or 64 hex digits")
     return text if text.strip("0") else None
 
 
@@ -168,7 +170,7 @@ class PushReader:
             doors.append("shallow push")
         if doors:
             raise EvidenceError(
-                f"`{shown(git.shared)}`: can show another history than its commits tell ({', '.join(doors)})",
+                f"`{printable_name(git.shared)}`: can show another history than its commits tell ({', '.join(doors)})",
                 help="push from a full clone to a repository without shallow, graft and replace entries",
             )
 
@@ -260,7 +262,7 @@ class _UpdateMeasurer:
                 yield path, was, now
 
     def _note(self, seen: MeasuredUpdate, path: bytes, was: Entry | None, now: Entry | None) -> None:
-        name = shown(path)
+        name = printable_name(path)
         modes = {entry.mode for entry in (was, now) if entry is not None}
         if GITLINK in modes:
             seen.submodules.add(name)

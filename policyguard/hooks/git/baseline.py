@@ -15,10 +15,11 @@ from policyguard.attest.dsse import reason
 from policyguard.audit.proofs import latest_note
 from policyguard.audit.stores import Store
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import GitDir, config_text
 from policyguard.git.refs import all_refs, head_content
 from policyguard.hooks.git.ref_history import Finding
+from policyguard.text import printable_name
 from policyguard.values import sha256_digest
 
 FORMAT = "policyguard repo baseline v1"
@@ -49,7 +50,7 @@ def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
     return Baseline(
         format=FORMAT,
         resource=resource,
-        head=shown(head_content(git)),
+        head=printable_name(head_content(git)),
         refs=all_refs(git),
         config_digest=sha256_digest(config_text(git)),
         hooks=dict(_hooks(git)),
@@ -65,13 +66,15 @@ def parse_baseline(data: bytes, where: str) -> Baseline:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise ConfigurationError(f"{where}: {reason(problem)}, expected what `repo baseline` writes") from None
     if found.format != FORMAT or found.size < 0 or bool(found.size) != bool(found.checkpoint):
-        raise ConfigurationError(f"{where}: found the format `{shown(found.format[:80])}`, expected `{FORMAT}`")
+        raise ConfigurationError(
+            f"{where}: found the format `{printable_name(found.format[:80])}`, expected `{FORMAT}`"
+        )
     return found
 
 
 def differences(git: GitDir, since: Baseline | None) -> Iterator[Finding]:
     """Yield what else is another than at the baseline: HEAD, configuration, hooks; without one, a HEAD on no branch."""
-    found = shown(head_content(git))
+    found = printable_name(head_content(git))
     # INVARIANT I237: HEAD, configuration and hooks are the baseline's, or that is a finding.
     if since is None:
         if not found.startswith("ref: refs/heads/"):
@@ -96,6 +99,6 @@ def _hooks(git: GitDir) -> Iterator[tuple[str, str]]:
             continue
         try:
             mark = "" if os.access(path, os.X_OK) else "not executable "
-            yield shown(name), mark + sha256_digest(read_small(path, MAX_HOOK_BYTES))
+            yield printable_name(name), mark + sha256_digest(read_small(path, MAX_HOOK_BYTES))
         except EvidenceError as problem:
-            yield shown(name), str(problem)
+            yield printable_name(name), str(problem)

@@ -14,7 +14,6 @@ from policyguard.conditions.queries import NOT, base_name, is_call, path_of
 from policyguard.decide.compiled_rule import CompiledRule
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import shown
 from policyguard.git.directory import GitDir
 from policyguard.git.objects import files_of, open_objects, tree_of
 from policyguard.git.refs import head, head_content
@@ -22,6 +21,7 @@ from policyguard.model.expression import Call, Constant, Expression, Quantifier,
 from policyguard.model.policy import EFFECTS, Approvers, Quorum
 from policyguard.patterns.glob import glob
 from policyguard.patterns.id_pattern import domain_index
+from policyguard.text import printable_name, quoted_list
 from policyguard.values import Instant
 
 TIMEOUT_S = 60.0
@@ -83,7 +83,7 @@ def _paths(git: GitDir) -> Collection[str] | None:
     except EvidenceError:
         return None
     with open_objects(git, commit, time.monotonic() + TIMEOUT_S) as reader:
-        return [shown(path) for path in files_of(reader, tree_of(reader, commit))]
+        return [printable_name(path) for path in files_of(reader, tree_of(reader, commit))]
 
 
 def _pathless(rule: CompiledRule, paths: Collection[str] | None) -> Iterator[str]:
@@ -134,9 +134,9 @@ def _other_branch(git: GitDir, demanding: Iterable[CompiledRule]) -> Iterator[st
         for pair in _literals(rule.condition, lambda operand: path_of(operand) == _REF)
     }
     content = head_content(git)
-    main = shown(content.removeprefix(b"ref:").strip())
+    main = printable_name(content.removeprefix(b"ref:").strip())
     if named and content.startswith(b"ref:") and not any(_fits(function, main, literal) for function, literal in named):
-        guarded = ", ".join(f"`{literal}`" for _, literal in sorted(named))
+        guarded = quoted_list(literal for _, literal in sorted(named))
         yield f"the main branch is `{main}`, and approvals are demanded for {guarded} only"
 
 
@@ -145,7 +145,7 @@ def _shortage(snapshot: Snapshot, quorum: Quorum, domain: str | None, now: Insta
     eligible = [_persons(snapshot, group, domain, now) for group in quorum.approvers]
     for group, persons in zip(quorum.approvers, eligible, strict=True):
         if len(persons) < group.count:
-            roles = ", ".join(f"`{role}`" for role in group.roles)
+            roles = quoted_list(group.roles)
             return f"asks for {group.count} of {roles}, found {len(persons) or 'nobody'}"
     asked, there = sum(group.count for group in quorum.approvers), len(frozenset().union(*eligible))
     return f"asks for {asked} persons, found {there}" if there < asked else None

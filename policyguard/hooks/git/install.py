@@ -20,7 +20,7 @@ import policyguard
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.push.nonce import seed_of
 from policyguard.evidence.push.objects import find_store
-from policyguard.fs.safe_open import read_small, shown
+from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import GitDir, config_text
 from policyguard.git.objects import config_values, effective_value
 from policyguard.git.refs import head_content
@@ -28,6 +28,7 @@ from policyguard.hooks.git.empty_rules import vacuous
 from policyguard.hooks.git.options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
 from policyguard.keyfiles import read_private_key
 from policyguard.policy_store.load import load_snapshot
+from policyguard.text import printable_name
 from policyguard.values import sha256_digest
 
 MARK = "# policyguard git hook, version 1; written by `policyguard repo install-hook`, not to be edited"
@@ -147,10 +148,10 @@ def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
     if script(options) != text:
         yield f"{path}: is not current, install it again"
     if os.path.realpath(options.repo) != git.shared:
-        yield f"{path}: was written for `{shown(options.repo)}`, this repository was moved or copied"
+        yield f"{path}: was written for `{printable_name(options.repo)}`, this repository was moved or copied"
     for each in (options.policies, options.key, options.allowed_signers, options.revoked_keys, options.gpg_keyring):
         if each is not None and not os.path.lexists(each):
-            yield f"{path}: names `{shown(each)}`, which does not exist; every push is refused"
+            yield f"{path}: names `{printable_name(each)}`, which does not exist; every push is refused"
     if status.st_mode & 0o111 and path.name != "post-receive":
         yield from _does_refuse(path)
 
@@ -187,5 +188,6 @@ def _refuse_hooks_path(git: GitDir) -> None:
         raise ConfigurationError(str(problem)) from problem
     if found:
         raise ConfigurationError(
-            f"`core.hooksPath` is `{shown(found[-1])}`, git does not run the hooks of this repository: it is OPEN"
+            f"`core.hooksPath` is `{printable_name(found[-1])}`, "
+            "git does not run the hooks of this repository: it is OPEN"
         )

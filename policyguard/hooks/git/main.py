@@ -20,6 +20,7 @@ from policyguard.hooks.git.judge import Judged, ask, judge, push_reader
 from policyguard.hooks.git.kept_decisions import Accepted
 from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, read_git_options
 from policyguard.hooks.responses import ALLOWED, DENIED, UNAVAILABLE, error_code
+from policyguard.text import printable_lines
 
 MAX_INPUT_BYTES = 1_048_576
 _ZEROS = (b"0" * 40, b"0" * 64)
@@ -157,7 +158,7 @@ def _standard_input() -> bytes:
 def _say(lines: Sequence[str]) -> None:
     try:
         for line in lines:
-            sys.stderr.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+            sys.stderr.write(printable_lines(line) + "\n")
         sys.stderr.flush()
     except OSError:
         pass  # The pusher is gone; the exit code still says it.

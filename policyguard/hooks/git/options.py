@@ -16,8 +16,8 @@ import msgspec
 
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.push.nonce import DEFAULT_AGE_S, MAX_AGE_S
-from policyguard.fs.safe_open import shown
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
+from policyguard.text import printable_name, quoted_list
 
 KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
 
@@ -96,7 +96,7 @@ def read_git_options(words: Sequence[str]) -> GitOptions:
     rest = list(words)
     kind = rest.pop(0) if rest else ""
     if kind not in KINDS:
-        raise ConfigurationError(f"found the hook `{kind}`, expected one of {', '.join(f'`{name}`' for name in KINDS)}")
+        raise ConfigurationError(f"found the hook `{kind}`, expected one of {quoted_list(KINDS)}")
     given: dict[str, Any] = {}
     arguments: list[str] = []
     while rest:
@@ -147,7 +147,7 @@ def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: s
         value = (account or "") if name == OS_ACCOUNT else environment.get(name, "")
         if value:
             return _filled(template or _DEFAULT_TEMPLATE, value, name), name
-    named = ", ".join(f"`{source.partition('=')[0]}`" for source in sources)
+    named = quoted_list(source.partition("=")[0] for source in sources)
     raise EvidenceError(
         f"cannot tell who pushes: {named} say nothing",
         help="the transport in front of git must set the variable that the hook was installed with",
@@ -157,5 +157,5 @@ def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: s
 def _filled(template: str, value: str, name: str) -> str:
     """Return the template with the value in place of `{}`; a value brings its own type only where it is all of it."""
     if template != "{}" and ":" in value:
-        raise EvidenceError(f"`{name}` says `{shown(value[:80])}`, expected a login name without `:`")
+        raise EvidenceError(f"`{name}` says `{printable_name(value[:80])}`, expected a login name without `:`")
     return template.replace("{}", value)

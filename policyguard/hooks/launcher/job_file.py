@@ -20,6 +20,7 @@ from policyguard.errors import RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import account_name
 from policyguard.model.request import Request
+from policyguard.text import quoted_list
 from policyguard.values import Value, name_of
 
 DEFAULT_ACTION = "job:submit"
@@ -36,10 +37,10 @@ def read_job(
         RequestError: a field is unknown, missing or malformed; `.path` says which.
     """
     if not isinstance(data, Mapping):
-        raise RequestError(f"found {name_of(data)}, expected a map with {_listed(_FIELDS)}")
+        raise RequestError(f"found {name_of(data)}, expected a map with {quoted_list(_FIELDS)}")
     for name in data:
         if name not in _FIELDS:
-            raise RequestError(f"unknown field `{name}`, expected one of {_listed(_FIELDS)}", path=f"$.{name}")
+            raise RequestError(f"unknown field `{name}`, expected one of {quoted_list(_FIELDS)}", path=f"$.{name}")
     if "resource" not in data:
         raise RequestError("`resource` is missing, expected `type:id` such as `job:team/vision/run-17`")
     subject_type, subject_id = _split(data.get("subject", _own_account()), "$.subject")
@@ -85,7 +86,3 @@ def _names(data: Value, path: str) -> tuple[str, ...]:
         if not isinstance(name, str) or not name:
             raise RequestError(f"found {name_of(name)}, expected a file name", path=f"{path}[{index}]")
     return tuple(str(name) for name in data)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

@@ -25,7 +25,6 @@ from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError, 
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.job import ARGV, EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import can_look
-from policyguard.fs.safe_open import shown
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
 from policyguard.hooks.launcher.refusals import refusals_logged
@@ -36,6 +35,7 @@ from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import UsedStore, VerifiedDecision, verify
 
@@ -154,7 +154,7 @@ def _naming_unseen_files(facts: Facts, inputs: JobInputs) -> Facts:
     """
     if not inputs.files or FILES in facts.entries:
         return facts
-    named = Fact(tuple(shown(name) for name in inputs.files), Assurance.CLAIMED, "job file", 0)
+    named = Fact(tuple(printable_name(name) for name in inputs.files), Assurance.CLAIMED, "job file", 0)
     return structs.replace(facts, entries={**facts.entries, FILES: named})
 
 
@@ -163,6 +163,8 @@ def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     record = bound.get(EXECUTABLE)
     # INVARIANT I96: the program started is the one that was measured, not what the name leads to by now.
-    if not isinstance(record, FrozenMap) or record["path"] != shown(executable):
-        raise EvidenceError(f"`{shown(executable)}`: was not measured, expected the program that the decision is about")
+    if not isinstance(record, FrozenMap) or record["path"] != printable_name(executable):
+        raise EvidenceError(
+            f"`{printable_name(executable)}`: was not measured, expected the program that the decision is about"
+        )
     return executable

@@ -26,7 +26,8 @@ from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
-from policyguard.values import FrozenMap, Instant, one_line
+from policyguard.text import printable
+from policyguard.values import FrozenMap, Instant
 
 NOT_STARTED, NOT_DECIDED = "start.refused", "guard.unusable"
 NO_POLICIES = "0" * 64
@@ -64,7 +65,7 @@ def log_undecided(
     The problem itself is what the caller reports: this never raises.
     """
     now = time.time_ns() if now is None else now
-    words = one_line(str(problem), _LONGEST_WORDS)
+    words = printable(str(problem), _LONGEST_WORDS)
     facts = Facts(request, {}, missing=FrozenMap({"guard": words}))
     decision = _denial(facts, NOT_DECIDED, now, Told(NO_POLICIES, 0, (words,)))
     # INVARIANT I228: what is refused is signed and logged wherever key and log can be used.
@@ -86,7 +87,7 @@ def log_undecided(
 
 def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant) -> Decision:
     allowed = signed.decision
-    request, words = allowed.facts.request, one_line(str(problem), _LONGEST_WORDS)
+    request, words = allowed.facts.request, printable(str(problem), _LONGEST_WORDS)
     predicate = parse_statement(signed.envelope.payload).predicate
     about = FrozenMap(decision_id=predicate.decision_id, entry=signed.receipt.index)
     asked = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, about))

@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import shown
+from policyguard.text import printable_name
 
 FORWARDED = (
     signal.SIGTERM,
@@ -92,7 +92,7 @@ def supervise(
             )
         except (OSError, ValueError) as problem:
             reason = getattr(problem, "strerror", None) or str(problem)
-            raise EvidenceError(f"`{shown(executable)}`: cannot be started: {reason.lower()}") from problem
+            raise EvidenceError(f"`{printable_name(executable)}`: cannot be started: {reason.lower()}") from problem
         forwarder.adopt(process)
         if on_start is not None:
             on_start(process.pid)

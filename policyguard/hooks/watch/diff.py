@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from policyguard.text import MAX_QUOTED_CHARS, printable
 from policyguard.values import Value, canonical
 
 MOST_WORDS = 400
@@ -15,7 +16,7 @@ def difference(before: Value | None, after: Value) -> str:
     if before is None:
         return "was not measured at the decision"
     words = "; ".join(_words(before, after)) or "changed"
-    return words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 3] + "..."
+    return printable(words, MOST_WORDS)
 
 
 def _words(before: Value, after: Value) -> list[str]:
@@ -47,5 +48,4 @@ def _name(value: Value) -> str:
 def _short(value: Value | None) -> str:
     if value is None:
         return "absent"
-    text = value if isinstance(value, str) else canonical(value).decode()
-    return text if len(text) <= 80 else text[:77] + "..."
+    return printable(value if isinstance(value, str) else canonical(value).decode(), MAX_QUOTED_CHARS)

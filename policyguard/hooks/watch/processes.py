@@ -14,8 +14,8 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.job import injection_variables, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
-from policyguard.fs.safe_open import shown
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
+from policyguard.text import printable_name
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/opt", "/nix/store", "/dev")
 """Where a machine keeps code that only administrators write. GPU drivers map devices; /dev/shm holds none."""
@@ -111,7 +111,7 @@ class JobProcesses:
         return _lies_in(path, self._caches) and _is_private(seen, mapped)
 
     def _tell(self, words: str) -> None:
-        self._found.setdefault(shown(words))
+        self._found.setdefault(printable_name(words))
 
 
 def code_folders(inputs: JobInputs) -> tuple[str, ...]:

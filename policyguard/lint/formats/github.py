@@ -5,9 +5,9 @@ Source: "Workflow commands for GitHub Actions", setting an error message; escapi
 
 from __future__ import annotations
 
-from policyguard.lint.formats.escaping import visible
 from policyguard.lint.report import Report
 from policyguard.lint.rule import Finding, Severity
+from policyguard.text import printable
 
 _COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "information": "notice"}
 
@@ -26,7 +26,7 @@ def _command(finding: Finding) -> str:
 
 
 def _data(text: str) -> str:
-    return visible(text).replace("%", "%25")
+    return printable(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from policyguard.lint.formats.escaping import visible
 from policyguard.lint.report import Report
 from policyguard.lint.rule import Finding
+from policyguard.text import printable
 
 
 def to_junit(report: Report) -> str:
@@ -16,11 +16,13 @@ def to_junit(report: Report) -> str:
     suites = Element("testsuites", name="policyguard", tests=counts["tests"], failures=counts["failures"])
     suite = SubElement(suites, "testsuite", {"name": "policyguard.lint", "errors": "0", **counts})
     for finding in report.findings:
-        failure = SubElement(_case(suite, finding), "failure", type=finding.severity, message=visible(finding.message))
+        failure = SubElement(
+            _case(suite, finding), "failure", type=finding.severity, message=printable(finding.message)
+        )
         failure.text = _details(finding)
     for finding, suppression in report.suppressed:
         reason = f"until {suppression.until}: {suppression.reason}"
-        SubElement(_case(suite, finding), "skipped", message=visible(reason))
+        SubElement(_case(suite, finding), "skipped", message=printable(reason))
     if len(suite) == 0:
         SubElement(suite, "testcase", classname="policyguard.lint", name="no findings")
     indent(suites)
@@ -30,9 +32,9 @@ def to_junit(report: Report) -> str:
 def _case(suite: Element, finding: Finding) -> Element:
     span = finding.span
     name = f"{finding.code} {finding.name} at {span.line}:{span.column}"
-    return SubElement(suite, "testcase", classname=visible(span.file), name=name)
+    return SubElement(suite, "testcase", classname=printable(span.file), name=name)
 
 
 def _details(finding: Finding) -> str:
-    help_ = f"\n{visible(finding.help)}" if finding.help is not None else ""
-    return f"{visible(str(finding.span))}: {finding.severity} {finding.code}: {visible(finding.message)}{help_}"
+    help_ = f"\n{printable(finding.help)}" if finding.help is not None else ""
+    return f"{printable(str(finding.span))}: {finding.severity} {finding.code}: {printable(finding.message)}{help_}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from policyguard.lint.formats.escaping import visible
 from policyguard.lint.report import Report
 from policyguard.lint.rule import Finding, Severity
+from policyguard.text import printable
 
 _COLOURS: dict[Severity, str] = {"error": "31", "warning": "33", "information": "36"}
 _WORD = re.compile(r"""[^\s,\[\]{}()"'`#]+""")
@@ -22,26 +22,26 @@ def to_text(report: Report, *, colour: bool = False) -> str:
 
 def _finding(finding: Finding, report: Report, colour: bool) -> Iterator[str]:
     word = _painted(finding.severity, _COLOURS[finding.severity], colour)
-    place = _painted(visible(str(finding.span)), "1", colour)
-    yield f"{place}: {word} {finding.code} {finding.name}: {visible(finding.message)}"
+    place = _painted(printable(str(finding.span)), "1", colour)
+    yield f"{place}: {word} {finding.code} {finding.name}: {printable(finding.message)}"
     line = report.line_at(finding.span)
     if line is not None and line.strip() and len(line) <= _MAX_WIDTH:
         number = str(finding.span.line)
-        yield f"  {number} | {visible(line.replace(chr(9), ' '))}"
+        yield f"  {number} | {printable(line.replace(chr(9), ' '))}"
         caret = _painted(_caret(line, finding.span.column), _COLOURS[finding.severity], colour)
         yield f"  {' ' * len(number)} | {caret}"
     for span in finding.related:
-        yield f"  see {visible(str(span))}"
+        yield f"  see {printable(str(span))}"
     if finding.help is not None:
-        yield f"  help: {visible(finding.help)}"
+        yield f"  help: {printable(finding.help)}"
 
 
 def _caret(line: str, column: int) -> str:
     """Return spaces up to the mistake and carets under its word; escapes before it move it to the right."""
     start = min(column - 1, len(line))
     word = _WORD.match(line, start)
-    before = len(visible(line[:start].replace("\t", " ")))
-    width = len(visible(word[0])) if word is not None else 1
+    before = len(printable(line[:start].replace("\t", " ")))
+    width = len(printable(word[0])) if word is not None else 1
     return " " * before + "^" * width
 
 

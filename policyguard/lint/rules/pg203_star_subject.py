@@ -8,6 +8,7 @@ from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.stars import is_for_everyone
 from policyguard.model.policy import Rule
+from policyguard.text import quoted_list
 
 CODE = "PG203"
 NAME = "star-subject"
@@ -23,5 +24,5 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _first_actions(rule: Rule) -> str:
-    shown = ", ".join(f"`{action}`" for action in rule.actions[:3])
+    shown = quoted_list(rule.actions[:3])
     return f"{shown} and more" if len(rule.actions) > 3 else shown

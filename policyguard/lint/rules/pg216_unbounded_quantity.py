@@ -10,6 +10,7 @@ from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import QUANTITIES, START_VERBS, last_words, with_verb
 from policyguard.model.expression import Call, walk
 from policyguard.model.policy import Rule
+from policyguard.text import quoted_list
 
 CODE = "PG216"
 NAME = "unbounded-quantity"
@@ -26,7 +27,7 @@ def check(context: Context) -> Iterator[Hit]:
             guards = context.guards(rule, action, "deny", "require")
             if not quantities or any(bounds[one.id] & quantities for one in (rule, *guards)):
                 continue
-            named = " or ".join(f"`{'.'.join(path)}`" for path in sorted(quantities))
+            named = quoted_list((".".join(path) for path in sorted(quantities)), joiner=" or ")
             message = f"`{rule.id}` allows `{action}` without a bound on {named}"
             yield Hit(context.item(rule.span, "actions", action), message)
 

@@ -9,6 +9,7 @@ from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import last_words, names_break_glass
 from policyguard.model.policy import Binding, Rule
+from policyguard.text import quoted_list
 
 CODE = "PG219"
 NAME = "break-glass-unbounded"
@@ -28,7 +29,7 @@ def check(context: Context) -> Iterator[Hit]:
         if names_break_glass(binding.role):
             lacks = [name for name in ("expires", "reason") if getattr(binding, name) is None]
             if lacks:
-                message = f"`{binding.subject}` holds `{binding.role}` without {' and '.join(map(_quoted, lacks))}"
+                message = f"`{binding.subject}` holds `{binding.role}` without {quoted_list(lacks, joiner=' and ')}"
                 yield Hit(binding.span, message)
 
 
@@ -54,7 +55,3 @@ def _asks_reason(rule: Rule) -> bool:
     expression = rule.when.expression
     asked = {path for path, _ in paths_read(expression)} | paths_tested(expression)
     return any(last_words(path) & _REASONS for path in asked)
-
-
-def _quoted(name: str) -> str:
-    return f"`{name}`"

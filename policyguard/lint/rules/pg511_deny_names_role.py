@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
+from policyguard.text import quoted_list
 
 CODE = "PG511"
 NAME = "deny-names-role"
@@ -17,5 +18,5 @@ def check(context: Context) -> Iterator[Hit]:
     """Yield each deny that names roles."""
     for rule in context.rules:
         if rule.effect == "deny" and rule.roles:
-            roles = ", ".join(f"`{role}`" for role in rule.roles[:3])
+            roles = quoted_list(rule.roles[:3])
             yield Hit(context.field(rule.span, "roles"), f"`{rule.id}` stops denying whoever loses the role {roles}")

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.model.policy import ANY_DOMAIN, Quorum
+from policyguard.text import quoted_list
 
 CODE = "PG604"
 NAME = "approval-unsatisfiable"
@@ -52,7 +53,7 @@ def _shortage(quorum: Quorum, team: str, persons: Mapping[str, _ByDomain]) -> st
         for role in group.roles:
             eligible |= persons[role].get(group.domain or team, set()) | persons[role].get(ANY_DOMAIN, set())
         if len(eligible) < group.count:
-            return _words(group.count, len(eligible), "from " + ", ".join(f"`{role}`" for role in group.roles))
+            return _words(group.count, len(eligible), "from " + quoted_list(group.roles))
         asked += group.count
         together |= eligible
     return _words(asked, len(together), "in all") if len(together) < asked else None

@@ -8,8 +8,9 @@ import math
 import re
 from typing import Any
 
-from policyguard.scan.findings import Findings, shown
+from policyguard.scan.findings import Findings
 from policyguard.scan.source import Source, window
+from policyguard.text import printable_ascii
 from policyguard.values import name_of
 
 MAX_SAFETENSORS_HEADER = 100_000_000
@@ -72,7 +73,7 @@ def _check_safetensors(source: Source) -> None:
     at = 0
     for start, stop, name in spans:
         if start != at:
-            raise HeaderProblem(f"`{shown(name, 60)}` starts at {start}, expected {at}")
+            raise HeaderProblem(f"`{printable_ascii(name, 60)}` starts at {start}, expected {at}")
         at = stop
     if 8 + length + at != source.size:
         raise HeaderProblem(f"{source.size - 8 - length} bytes of tensors, expected {at}")
@@ -80,15 +81,15 @@ def _check_safetensors(source: Source) -> None:
 
 def _span(name: str, entry: object) -> tuple[int, int, str]:
     if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise HeaderProblem(f"`{shown(name, 60)}` has other fields than dtype, shape and data_offsets")
+        raise HeaderProblem(f"`{printable_ascii(name, 60)}` has other fields than dtype, shape and data_offsets")
     bits, shape, offsets = _DTYPE_BITS.get(str(entry["dtype"])), entry["shape"], entry["data_offsets"]
     if bits is None:
-        raise HeaderProblem(f"`{shown(name, 60)}` has an unknown dtype")
+        raise HeaderProblem(f"`{printable_ascii(name, 60)}` has an unknown dtype")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        raise HeaderProblem(f"`{shown(name, 60)}` has a malformed shape or offsets")
+        raise HeaderProblem(f"`{printable_ascii(name, 60)}` has a malformed shape or offsets")
     start, stop = offsets
     if start > stop or (stop - start) * 8 != math.prod(shape) * bits:
-        raise HeaderProblem(f"`{shown(name, 60)}` takes {stop - start} bytes, which its shape does not")
+        raise HeaderProblem(f"`{printable_ascii(name, 60)}` takes {stop - start} bytes, which its shape does not")
     return start, stop, name
 
 
@@ -161,7 +162,7 @@ def _descr(descr: object, depth: int = 8) -> tuple[int, bool]:
     if type(descr) is str:
         match = _NPY_KIND.fullmatch(descr)
         if match is None:
-            raise HeaderProblem(f"npy dtype `{shown(descr, 40)}`")
+            raise HeaderProblem(f"npy dtype `{printable_ascii(descr, 40)}`")
         kind, count = match[1], int(match[2] or "1")
         return (count * 4 if kind == "U" else count), kind == "O"
     if isinstance(descr, list) and depth and all(isinstance(f, tuple) and len(f) in (2, 3) for f in descr):

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from policyguard.scan.findings import Findings, Verdict, shown
+from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.pickles.allowlist import judged, modern
 from policyguard.scan.pickles.values import Abstract, Group, Import, Items, Made, Other, Payload, weight_of
 from policyguard.scan.source import BytesSource, Cursor, Source, window
+from policyguard.text import printable_ascii
 
 MAX_WEIGHT = 10**8
 """A pickle whose objects, walked, have more parts than this is a bomb for whoever hashes, prints or copies it."""
@@ -189,9 +190,11 @@ class PickleStack:
 def kind_of(value: Abstract) -> str:
     """Return a short name for a value in a message."""
     if isinstance(value, Import):
-        return shown(f"the import {value}", 80)
+        return printable_ascii(f"the import {value}", 80)
     if isinstance(value, Made):
-        return f"a result of {shown(str(value.of), 60)}" if isinstance(value.of, Import) else "a computed value"
+        return (
+            f"a result of {printable_ascii(str(value.of), 60)}" if isinstance(value.of, Import) else "a computed value"
+        )
     if isinstance(value, Items | Other | Payload):
         return f"a {value.kind}"
     return "a tuple" if isinstance(value, tuple) else "a constant"

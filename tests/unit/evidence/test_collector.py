@@ -108,7 +108,7 @@ def test_true_is_not_one() -> None:
     ("problem", "words"),
     [
         (EvidenceError("the disk is gone"), "raising: the disk is gone"),
-        (RuntimeError("first\nsecond"), "raising: the collector failed: first second"),
+        (RuntimeError("first\nsecond"), "raising: the collector failed: first\\nsecond"),
         (RecursionError(), "raising: the collector failed"),
         (SystemExit(3), "raising: the collector failed: 3"),
     ],

@@ -11,9 +11,9 @@ import pytest
 
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector, injection_variables, resolve_executable
-from policyguard.fs.safe_open import shown
 from policyguard.model.facts import Assurance
 from policyguard.model.request import Request, request_digest
+from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
 REQUEST = Request.of("user:alice", "job:submit", "job:team/vision/run-17")
@@ -138,6 +138,6 @@ def test_a_program_without_a_suffix_is_measured(folder: Path, argv: tuple[str, .
 def test_names_that_are_no_text_have_one_spelling_each() -> None:
     """Different names never look the same in a fact."""
     names = [b"a\nb", b"a\\nb", b"\xff", b"\\xff", "ÿ".encode(), "a\u202eb".encode(), b"plain"]
-    assert len({shown(name) for name in names}) == len(names)
-    assert all(shown(name).isprintable() for name in names)
-    assert shown(b"plain") == "plain"
+    assert len({printable_name(name) for name in names}) == len(names)
+    assert all(printable_name(name).isprintable() for name in names)
+    assert printable_name(b"plain") == "plain"

@@ -75,7 +75,7 @@ def test_colour_is_only_there_when_asked_for() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_nothing_in_a_policy_forges_a_line_of_a_report(name: str) -> None:
-    """I73: control and direction characters of file names, messages and sources come out spelled, in every format."""
+    """I73: control and direction characters of file names, messages and sources are escaped, in every format."""
     text = FORMATS[name](HOSTILE)
     assert not set(text) & set("\x1b\x07\r\u202e\u200b")
     assert not any(line.startswith(("::error::", "::warning::", "forged.yaml")) for line in text.split("\n"))
@@ -86,7 +86,7 @@ def test_nothing_in_a_policy_forges_a_line_of_a_report(name: str) -> None:
 def test_github_escapes_properties_and_data() -> None:
     """A comma or colon in a file name does not end the property, a per cent sign is data."""
     command = to_github(HOSTILE)
-    assert command.startswith("::error file=a\\u001b[2J%2Cb%3Ac\\u000a%3A%3Aerror%3A%3Ax.yaml,line=1,col=3,title=PG003")
+    assert command.startswith("::error file=a\\x1b[2J%2Cb%3Ac\\n%3A%3Aerror%3A%3Ax.yaml,line=1,col=3,title=PG003")
     assert "100%25" in command
 
 

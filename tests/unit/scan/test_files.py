@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.scan.files import CheckpointScan, Options, scan_file, scan_paths
-from policyguard.scan.findings import REASONS, Limits, Verdict, shown
+from policyguard.scan.findings import MAX_DETAIL_CHARS, REASONS, Limits, Verdict
+from policyguard.text import printable_ascii
 from policyguard.values import freeze
 from tests.attacks.checkpoint_lab import GOOD, STORAGE, torch_zip
 
@@ -181,7 +182,7 @@ def test_every_reason_is_documented() -> None:
     assert [code for code in REASONS if f"`{code}`" not in text] == []
 
 
-def test_shown_text_is_one_short_line() -> None:
-    """What an attacker names cannot move the cursor of whoever reads the report."""
-    assert shown("a\x1b[2J\n") == "a\\x1b[2J\\n"
-    assert len(shown("x" * 1000)) == 160
+def test_printed_text_is_one_short_line() -> None:
+    """What an attacker names cannot move the cursor of the person who reads the report."""
+    assert printable_ascii("a\x1b[2J\n") == "a\\x1b[2J\\n"
+    assert len(printable_ascii("x" * 1000, MAX_DETAIL_CHARS)) == 160

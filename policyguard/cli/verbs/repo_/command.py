@@ -31,7 +31,6 @@ from policyguard.evidence.push.nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.evidence.push.objects import find_store
 from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
 from policyguard.exit_codes import DENIED, FINDINGS, OK
-from policyguard.fs.safe_open import shown
 from policyguard.git.directory import GitDir
 from policyguard.git.refs import head, is_ref_name, ref_id
 from policyguard.hooks.git.install import install, problems
@@ -42,6 +41,7 @@ from policyguard.hooks.responses import decision_data
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.policy_store.load import load_snapshot
+from policyguard.text import printable_name
 
 _REVIEW = ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "approval_log")
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -136,7 +136,7 @@ def _resolved(git: GitDir, word: str) -> str:
         if found is not None:
             return found
     raise EvidenceError(
-        f"`{shown(word)}`: names no branch, tag or full object id here",
+        f"`{printable_name(word)}`: names no branch, tag or full object id here",
         help="give HEAD, a branch, a tag or a full id; `git rev-parse` turns other spellings into one",
     )
 

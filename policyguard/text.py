@@ -1,0 +1,124 @@
+r"""Text for people: what others wrote cannot move a cursor, hide, reorder or break a line.
+
+Escaped is whatever `str.isprintable` refuses (controls, direction and zero-width characters, line separators, spaces
+other than U+0020, lone surrogates, unassigned and private characters) and the characters that most fonts draw as
+nothing. ASCII controls become `\x1b` or `\n`, everything else `\u202e` or `\U000e0001`. Opens nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
+ELLIPSIS = "..."
+MAX_QUOTED_CHARS = 80
+
+# Default_Ignorable_Code_Point of Unicode 16.0 (DerivedCoreProperties.txt), as far as `isprintable` accepts it.
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def printable(text: str, max_chars: int | None = None) -> str:
+    r"""Return the text on one line, its unprintable characters escaped, at most `max_chars` characters long.
+
+    Nothing is cut inside an escape. Backslashes stay as they are, so this is for reading, not for parsing back.
+
+    >>> printable("a\nb\u202e")
+    'a\\nb\\u202e'
+    >>> printable("abcdefghij", 8)
+    'abcde...'
+    """
+    # INVARIANT I73: text from a policy file cannot forge a line of a report.
+    # INVARIANT I182: nothing that others wrote reaches a terminal as a command to it.
+    # INVARIANT I217: what others named, a file or a run, stays on its own line.
+    if _is_plain(text):
+        return text if max_chars is None or len(text) <= max_chars else text[: max_chars - len(ELLIPSIS)] + ELLIPSIS
+    return _escaped(text, max_chars, _escape)
+
+
+def printable_ascii(text: str, max_chars: int | None = None) -> str:
+    r"""Return the text like `printable`, with every character beyond ASCII escaped and backslashes doubled.
+
+    For names where a look-alike letter is an attack: a Cyrillic `os` is not `os`.
+
+    >>> printable_ascii("\u043es")
+    '\\u043es'
+    """
+    return _escaped(text, max_chars, lambda c: c if " " <= c <= "~" and c != "\\" else _escape_always(c))
+
+
+def printable_lines(text: str) -> str:
+    """Return text of several lines, each like `printable`."""
+    return "\n".join([printable(line) for line in text.split("\n")])
+
+
+def printable_name(name: str | bytes) -> str:
+    r"""Return a file name as one line of text that no other name has.
+
+    Bytes that are no UTF-8 are written as `\xff`, line breaks as `\n`, a backslash as two.
+
+    >>> printable_name(b"a\nb\xff")
+    'a\\nb\\xff'
+    """
+    text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+    if "\\" not in text and _is_plain(text):
+        return text
+    return "".join([_escape_in_name(character) for character in text])
+
+
+def printable_json(data: object) -> str:
+    """Return one line of JSON that reads back as the same data, with unprintable characters as JSON escapes."""
+    text = json.dumps(data, ensure_ascii=False, separators=(", ", ": "))
+    return text if _is_plain(text) else "".join([c if _is_plain(c) else json.dumps(c)[1:-1] for c in text])
+
+
+def quoted(text: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
+    """Return the text as errors show it: `printable`, in backticks."""
+    return f"`{printable(text, max_chars)}`"
+
+
+def quoted_list(names: Iterable[str], *, joiner: str = ", ", max_names: int | None = None) -> str:
+    """Return the names in backticks, joined; beyond `max_names` only their number.
+
+    >>> quoted_list(["a", "b", "c"], max_names=2)
+    '`a`, `b` and 1 more'
+    """
+    every = list(names)
+    shown = every[:max_names]
+    more = f" and {len(every) - len(shown)} more" if len(every) > len(shown) else ""
+    return joiner.join([f"`{printable(name)}`" for name in shown]) + more
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and (text.isascii() or _IGNORABLE.search(text) is None)
+
+
+def _escaped(text: str, max_chars: int | None, escape: Callable[[str], str]) -> str:
+    if max_chars is None:
+        return "".join([escape(character) for character in text])
+    pieces = [escape(character) for character in text[: max_chars + 1]]
+    whole = "".join(pieces)
+    if len(whole) <= max_chars:
+        return whole
+    ends = accumulate(map(len, pieces))
+    room = max_chars - len(ELLIPSIS)
+    return "".join([piece for piece, end in zip(pieces, ends, strict=True) if end <= room]) + ELLIPSIS
+
+
+def _escape(character: str) -> str:
+    return character if _is_plain(character) else _escape_always(character)
+
+
+def _escape_always(character: str) -> str:
+    code = ord(character)
+    # `\xad` is left to bytes that are no UTF-8: U+00AD and the byte AD are different names.
+    return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def _escape_in_name(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return "\\\\" if character == "\\" else _escape(character)
