@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
@@ -31,7 +32,7 @@ from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AccessDenied, ConfigurationError
-from policyguard.evidence.collector import Collector, JobInputs, gather
+from policyguard.evidence.collector import Collectors, JobInputs, gather
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Decision
 from policyguard.model.facts import Facts, claims
@@ -43,14 +44,13 @@ if TYPE_CHECKING:
     # Annotations only, see `policy_store/load.py`.
     from pathlib import Path
 
-CollectorsFor = Callable[[Snapshot], Sequence[Collector]]
-"""Makes the collectors that look under these policies."""
-
-Collectors = CollectorsFor | Sequence[Collector]
-
 
 class Guard:
-    """Decides, signs and logs. Use `Guard.open`; close it, or use it in a `with` block."""
+    """Decides, signs and logs.
+
+    Make one with `from_config` (with the collectors of a configuration file), `open` (with your own collectors) or
+    `in_memory` (for unit tests). Close it, or use it in a `with` block.
+    """
 
     def __init__(
         self,
@@ -97,24 +97,127 @@ class Guard:
         passphrase: bytes | None = None,
         origin: str | None = None,
     ) -> Guard:
-        """Return a guard over these policies, ready to decide.
+        """Open a guard over these policies, with collectors of your own.
 
         Args:
             policies: a folder of policy files, or a compiled snapshot.
             key: the private key file that signs decisions and log checkpoints.
-            log: the decision log, an SQLite file; made if it is not there.
-            audience: whom decisions are for; a worker accepts only its own name (step V8).
+            log: the decision log, an SQLite file; created if it does not exist.
+            audience: the cluster or host that decisions are for; a worker accepts only its own name (step V8).
             lifetime_s: how long a decision may be used.
-            collectors: what looks at the job itself; without any, everything is only claimed. A function makes them
-                anew from the policies in force, for those that need to know `Persons`.
+            collectors: measure the job itself; without any, every fact is only claimed. A function chooses them for
+                each request, by the policies in force.
             advisory: the guard cannot stop the job; decisions say so.
-            policy_keys: who may sign a compiled snapshot; this guard's own key if none are given.
-            origin: the log's name in its checkpoints; `policyguard/` and the start of the key id if not given.
+            policy_keys: may sign a compiled snapshot; this guard's own key if empty.
+            passphrase: of the private key, if the file is encrypted.
+            origin: the log's name in its checkpoints; by default `policyguard/` and the start of the key id.
 
         Raises:
-            PolicyErrors: every mistake in the policies. ConfigurationError, SigningError, AuditError: which file, why.
+            PolicyErrors: every mistake in the policies.
+            ConfigurationError, SigningError, AuditError: a file cannot be used; the message says which, and why.
         """
         private = read_private_key(key, passphrase=passphrase)
+        return cls._open(
+            policies,
+            private,
+            log,
+            policy_keys=policy_keys,
+            origin=origin,
+            audience=audience,
+            lifetime_s=lifetime_s,
+            collectors=collectors,
+            advisory=advisory,
+        )
+
+    @classmethod
+    def from_config(
+        cls,
+        path: str | Path,
+        *,
+        passphrase: bytes | None = None,
+        advisory: bool = False,
+        report: Callable[[str], object] | None = None,
+    ) -> Guard:
+        """Open the guard that a configuration file describes, with the collectors of `policyguard run`.
+
+        `decide_job` measures a job as `policyguard run` does; `decide` answers a request as `policyguard decide` does.
+
+        Args:
+            path: the configuration, `policyguard.yaml`; it names at least `policies:`, `key:` and `log:`.
+            passphrase: of the private key, if the file is encrypted.
+            advisory: the guard cannot stop the job; decisions say so.
+            report: takes a line that a person should read, such as why a cache is not used; by default the logger
+                `policyguard`.
+
+        Raises:
+            PolicyErrors: every mistake in the policies.
+            ConfigurationError, SigningError, AuditError: a file cannot be used; the message says which, and why.
+        """
+        file, jobs = _load("config.file"), _load("assembly.jobs")
+        config = file.read_config(_load("pathlib", ours=False).Path(path))
+        for name in ("policies", "key", "log"):
+            if getattr(config, name) is None:
+                raise ConfigurationError(f"{path}: `{name}` is missing, expected a path")
+        private = read_private_key(config.key, passphrase=passphrase)
+        collectors = jobs.configured_collectors(
+            config, seal=lambda: private.derive(_load("fs.sealed").SEAL_PURPOSE), report=report or jobs.log_warning
+        )
+        return cls._open(
+            config.policies,
+            private,
+            config.log,
+            audience=config.audience or DEFAULT_AUDIENCE,
+            lifetime_s=config.lifetime_s,
+            collectors=collectors,
+            advisory=advisory,
+        )
+
+    @classmethod
+    def in_memory(
+        cls,
+        policies: str,
+        *,
+        audience: str = DEFAULT_AUDIENCE,
+        lifetime_s: int = DEFAULT_LIFETIME_S,
+        collectors: Collectors = (),
+        clock: Callable[[], Instant] = time.time_ns,
+    ) -> Guard:
+        """Build a guard for unit tests: it signs with a new key and logs in memory, and writes no file.
+
+        Args:
+            policies: the text of policy documents, as in a policy file.
+            audience: the cluster or host that decisions are for.
+            lifetime_s: how long a decision may be used.
+            collectors: measure the job itself; without any, every fact is only claimed.
+            clock: supplies the current time.
+
+        Raises:
+            PolicyErrors: every mistake in the policies.
+        """
+        snapshot = _load("policy_store.folder").snapshot_of_text(policies)
+        private = PrivateKey.generate(os.urandom(32))
+        store = _load("audit.stores.memory").MemoryStore(log_origin(private.public))
+        return cls(
+            snapshot,
+            private,
+            Log.open(store, private, store.origin),
+            audience=audience,
+            lifetime_s=lifetime_s,
+            collectors=collectors,
+            clock=clock,
+        )
+
+    @classmethod
+    def _open(
+        cls,
+        policies: str | Path,
+        private: PrivateKey,
+        log: str | Path,
+        *,
+        policy_keys: Sequence[PublicKey] = (),
+        origin: str | None = None,
+        **options: Any,
+    ) -> Guard:
         trusted = tuple(policy_keys) or (private.public,)
 
         def load() -> Snapshot:
@@ -127,13 +230,10 @@ class Guard:
                 snapshot,
                 private,
                 Log.open(store, private, store.origin),
-                audience=audience,
-                lifetime_s=lifetime_s,
-                collectors=collectors,
-                advisory=advisory,
                 reload=load,
                 stamp=lambda: stamp_of(policies),
                 close=store.close,
+                **options,
             )
         except BaseException:
             store.close()
@@ -141,7 +241,7 @@ class Guard:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The policies that the next decision is made by."""
+        """The policies that the next decision uses."""
         return self._snapshot
 
     @property
@@ -155,19 +255,19 @@ class Guard:
         return self._log.verifier
 
     def reload(self) -> str:
-        """Load the policies again and return their digest; on any error the last good ones stay and the error rises.
+        """Load the policies again and return their digest; on any error the last good ones stay in use.
 
         Other threads go on deciding; each decision is made by one snapshot, the old or the new.
         """
         with self._reloading:
             snapshot = self.policies_on_disk()
-            # Whoever reloads lives long: no decision shall wait for an index.
+            # A process that reloads lives long: no decision shall wait for an index.
             snapshot.warm()
             self._snapshot = snapshot
         return snapshot.policy_digest
 
     def policies_on_disk(self) -> Snapshot:
-        """Return the policies as they stand where these came from; `reload` decides by them, this does not.
+        """Load the policies from their source without using them; `reload` uses them.
 
         Raises:
             PolicyErrors, ConfigurationError: they cannot be used, or are older than those in use.
@@ -183,30 +283,57 @@ class Guard:
         return snapshot
 
     def policies_stamp(self) -> object:
-        """Return what is another value once somebody touched the policies where these came from; None if nobody can."""
+        """Return a fingerprint that changes when the policy source changes, or None for a guard built in memory."""
         return self._stamp() if self._stamp is not None else None
 
     def gather(self, request: Request, inputs: JobInputs | None = None) -> Facts:
-        """Return what is known about the request now. Step 2: look."""
-        collectors = self._collectors(self._snapshot) if callable(self._collectors) else self._collectors
+        """Collect the facts about the request now. Step 2."""
+        chosen = self._collectors
+        collectors = chosen(self._snapshot, request, inputs) if callable(chosen) else chosen
         if not collectors:
             return Facts(request, claims(request, self._clock()))
         return gather(request, collectors, inputs or JobInputs(), self._clock)
 
     def consider(self, facts: Facts) -> Decision:
-        """Return what would be decided, unsigned and unlogged. Step 3 alone, for explanations and tests."""
+        """Decide without signing or logging. Step 3 alone, for explanations and tests."""
         return Engine(self._snapshot).decide(facts, self._clock())
 
     def decide(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
-        """Return the signed, durably logged decision, allow or deny.
+        """Decide, sign and durably log, whether the answer is allow or deny.
 
         Raises:
-            SigningError, AuditError: nothing left the house and nothing may start.
+            SigningError, AuditError: no decision was released, and nothing may start.
         """
         return self.issue(self.gather(request, inputs))
 
+    def decide_job(
+        self,
+        job: str | Path,
+        argv: Sequence[str],
+        *,
+        directory: str | Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> SignedDecision:
+        """Measure a job, decide about it, sign and log, as `policyguard run` does before it starts the command.
+
+        Args:
+            job: the job file.
+            argv: the command that is to run.
+            directory: where it is to run; the current folder if None.
+            environment: the variables it is to get; those of this process if None.
+
+        Raises:
+            RequestError: the job file cannot be used.
+            ConfigurationError: this guard does not measure commands.
+            SigningError, AuditError: no decision was released, and nothing may start.
+        """
+        request, inputs = _load("config.job_file").read_job_file(
+            job, argv, directory, os.environ if environment is None else environment
+        )
+        return self.issue(_load("assembly.jobs").job_facts(self.gather(request, inputs), inputs))
+
     def issue(self, facts: Facts) -> SignedDecision:
-        """Return the signed, logged decision on facts that are already gathered. Steps 3 to 6."""
+        """Decide on facts that are already gathered, sign and log. Steps 3 to 6."""
         stated = self._state(facts)
         if stated.spends:
             return self.issue_many((facts,))[0]
@@ -215,12 +342,12 @@ class Guard:
         return SignedDecision(envelope, receipt, stated.decision)
 
     def issue_denial(self, decision: Decision) -> SignedDecision:
-        """Return the signed, logged form of a denial that no rule made: an alert of a hook that saw a job change.
+        """Sign and log a denial that no rule made, such as an alert of a hook that saw a job change.
 
         Raises:
-            ValueError: it allows; what the policies did not decide can only take access away.
+            ValueError: the decision allows; only the policies can allow.
         """
-        # INVARIANT I165: only the policies allow; whatever else is signed with the guard's key denies.
+        # INVARIANT I165: only the policies allow; everything else that is signed with the guard's key denies.
         if decision.allowed:
             raise ValueError("found a decision that allows, expected a denial")
         envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
@@ -229,12 +356,13 @@ class Guard:
     def issue_many(
         self, facts: Sequence[Facts], *, one_root: bool = True, recording: Collection[str] = ()
     ) -> tuple[SignedDecision, ...]:
-        """Return one signed decision for each, in order, all durable in one commit, or none.
+        """Decide on several requests; sign and log all decisions in one commit, or none. Keeps their order.
 
         Args:
+            facts: of each request.
             one_root: sign once, over a Merkle root of all; each envelope carries its proof and verifies alone, here
                 and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
-            recording: paths of facts that stand in every statement, whichever rules decided.
+            recording: paths of facts that every statement contains, whichever rules decided.
         """
         while True:
             stated = state_sequentially(facts, lambda each: self._state(each, recording))
@@ -253,10 +381,10 @@ class Guard:
             facts = [drop_used_approvals(each, spending.used) for each in facts]
 
     def enforce(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
-        """Return the signed decision if it is allow.
+        """Decide, sign and log; return only if the decision is allow.
 
         Raises:
-            AccessDenied: it is deny; `.signed` holds the decision, the message its explanation.
+            AccessDenied: the decision is deny; `.signed` holds it, and the message is its explanation.
         """
         signed = self.decide(request, inputs)
         if not signed.decision.allowed:
@@ -295,7 +423,7 @@ class Guard:
         )
 
     def close(self) -> None:
-        """Close the log that `open` opened. Everything acknowledged is durable already."""
+        """Close the log file, if there is one. Everything acknowledged is durable already."""
         if self._close is not None:
             self._close()
 
@@ -309,5 +437,10 @@ class Guard:
 
 
 def log_origin(key: PublicKey) -> str:
-    """Return the name of the log that this key signs, where nobody gave it one."""
+    """Return the default name of the log that this key signs."""
     return f"policyguard/{key.keyid[:16]}"
+
+
+def _load(name: str, *, ours: bool = True) -> Any:
+    """Import a module that only some guards need: a hook on a compiled snapshot starts without them."""
+    return import_module(f"policyguard.{name}" if ours else name)

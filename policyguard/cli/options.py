@@ -15,8 +15,9 @@ import click
 from policyguard.attest.keys import PublicKey
 from policyguard.config.file import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
+from policyguard.evidence.collector import Collectors
 from policyguard.fs.sealed import SEAL_PURPOSE
-from policyguard.guard import Collectors, Guard
+from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request

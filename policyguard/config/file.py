@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from policyguard.config.measurement import LOOKS, NO_LOOKS, Looks, with_look
+from policyguard.config.measurement import NOTHING_CONFIGURED, SECTIONS, MeasurementConfig, with_section
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
@@ -61,7 +61,7 @@ class Config:
     accepted: Path | None = None
     signed_commits: bool = False
     source: Path | None = None
-    looks: Looks = NO_LOOKS
+    measurement: MeasurementConfig = NOTHING_CONFIGURED
 
 
 PATHS = {
@@ -78,7 +78,7 @@ PATHS = {
 }
 """Each path of the configuration file, and the field that it fills."""
 
-_FIELDS = (*PATHS, "audience", "lifetime", "signedCommits", *LOOKS)
+_FIELDS = (*PATHS, "audience", "lifetime", "signedCommits", *SECTIONS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -107,8 +107,8 @@ def read_config(path: Path) -> Config:
             raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {quoted_list(_FIELDS)}")
     config = Config(source=path)
     for name, value in data.items():
-        if name in LOOKS:
-            config = replace(config, looks=with_look(config.looks, name, value, path))
+        if name in SECTIONS:
+            config = replace(config, measurement=with_section(config.measurement, name, value, path))
         else:
             config = _with(config, name, _text(path, name, value))
     return config

@@ -25,7 +25,7 @@ from policyguard.values import EMPTY_MAP, Value, name_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnvironmentLook:
+class EnvironmentConfig:
     """The signed baseline of the installed environment, and whose signatures make it one."""
 
     baseline: Path
@@ -37,7 +37,7 @@ class EnvironmentLook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointLook:
+class CheckpointConfig:
     """The pinned keys of each producer of checkpoints, and classes that pickles may import beyond the list."""
 
     producers: Mapping[str, tuple[PublicKey, ...]] = field(default_factory=dict)
@@ -45,11 +45,11 @@ class CheckpointLook:
     cache: Path | None = None
 
 
-NO_PRODUCERS = CheckpointLook()
+NO_PRODUCERS = CheckpointConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuotaLook:
+class QuotaConfig:
     """Where a team's limit and use stand: one file, or what one command prints."""
 
     file: Path | None = None
@@ -57,7 +57,7 @@ class QuotaLook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrantLook:
+class GrantConfig:
     """Where signed grants lie, and whose signature makes one."""
 
     folder: Path
@@ -65,25 +65,25 @@ class GrantLook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
+class MeasurementConfig:
     """All that is looked at beyond the command and its repository; None and empty mean not told."""
 
-    environment: EnvironmentLook | None = None
-    checkpoints: CheckpointLook = NO_PRODUCERS
-    quota: QuotaLook | None = None
-    grants: GrantLook | None = None
+    environment: EnvironmentConfig | None = None
+    checkpoints: CheckpointConfig = NO_PRODUCERS
+    quota: QuotaConfig | None = None
+    grants: GrantConfig | None = None
     libraries: tuple[Path, ...] = ()
     """Folders that code of running jobs may be loaded from, beside their own and the system's."""
 
 
-NO_LOOKS = Looks()
+NOTHING_CONFIGURED = MeasurementConfig()
 
-LOOKS = ("environment", "checkpoints", "quota", "grants", "watch")
+SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch")
 """The sections of the configuration that are read here."""
 
 
-def with_look(looks: Looks, name: str, data: Value, source: Path) -> Looks:
-    """Return the looks with what the section `name` of this configuration file says.
+def with_section(measurement: MeasurementConfig, name: str, data: Value, source: Path) -> MeasurementConfig:
+    """Return the measurement with what the section `name` of this configuration file says.
 
     Raises:
         ConfigurationError: a field is unknown, missing or malformed; the message names it.
@@ -93,36 +93,36 @@ def with_look(looks: Looks, name: str, data: Value, source: Path) -> Looks:
         case "environment":
             section.check(("baseline", "keys"), ("threshold", "cache", "interpreter"))
             keys = section.keys("keys")
-            environment = EnvironmentLook(
+            environment = EnvironmentConfig(
                 baseline=section.path("baseline"),
                 keys=keys,
                 threshold=section.threshold(len(keys)),
                 cache=section.optional_path("cache"),
                 interpreter=section.optional_path("interpreter"),
             )
-            return replace(looks, environment=environment)
+            return replace(measurement, environment=environment)
         case "checkpoints":
             section.check((), ("producers", "classes", "cache"))
-            checkpoints = CheckpointLook(
+            checkpoints = CheckpointConfig(
                 producers=section.producers(),
                 classes=section.classes(),
                 cache=section.optional_path("cache"),
             )
-            return replace(looks, checkpoints=checkpoints)
+            return replace(measurement, checkpoints=checkpoints)
         case "grants":
             section.check(("folder", "keys"), ())
-            return replace(looks, grants=GrantLook(folder=section.path("folder"), keys=section.keys("keys")))
+            return replace(measurement, grants=GrantConfig(folder=section.path("folder"), keys=section.keys("keys")))
         case "watch":
             section.check(("libraries",), ())
             folders = tuple(source.parent / name for name in section.texts("libraries"))
-            return replace(looks, libraries=folders)
+            return replace(measurement, libraries=folders)
         case _:
             section.check((), ("file", "command"))
             if len(section.data) != 1:
                 section.refuse("", "expected one of `file` and `command`")
             if "file" in section.data:
-                return replace(looks, quota=QuotaLook(file=section.path("file")))
-            return replace(looks, quota=QuotaLook(command=section.texts("command")))
+                return replace(measurement, quota=QuotaConfig(file=section.path("file")))
+            return replace(measurement, quota=QuotaConfig(command=section.texts("command")))
 
 
 class _Section:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyGuardError
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
@@ -69,6 +70,12 @@ class Collector(Protocol):
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
         """Return what is seen now. May raise `EvidenceError`: then all it declares is missing, for that reason."""
         ...
+
+
+CollectorsFor = Callable[[Snapshot, Request, JobInputs | None], Sequence[Collector]]
+"""Chooses collectors by the policies in force, the request, and its inputs; None for a request without a command."""
+
+Collectors = CollectorsFor | Sequence[Collector]
 
 
 def gather(

@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
-from policyguard.evidence.collector import JobInputs
-from policyguard.guard import Collectors, Guard
+from policyguard.evidence.collector import Collectors, JobInputs
+from policyguard.guard import Guard
 from policyguard.hooks.responses import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
@@ -155,10 +155,10 @@ def collectors(options: HookOptions) -> Collectors:
         channel = "policyguard.evidence.platform"
         return (import_module(channel).ChannelCollector(options.observed),) if options.observed else ()
     path, files = import_module("pathlib").Path, import_module("policyguard.evidence.approvals.collectors").ReviewFiles
-    found: Collectors = import_module("policyguard.hooks.reviewing").hook_collectors(
+    found: Collectors = import_module("policyguard.assembly.requests").request_collectors(
         files(**{name: path(text) for name, text in review.items()}, signed_only=options.signed_only),
         options.observed,
-        look=options.look,
+        measure=options.look,
     )
     return found
 

@@ -10,8 +10,10 @@ from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapte
 from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.decide.role_grants import Grants
 from policyguard.decide.snapshot import Snapshot
+from policyguard.errors import ConfigurationError
 from policyguard.model.policy import Binding, BindingSource, PolicySet
 from policyguard.policy.files import load_folder
+from policyguard.policy.loader import load
 
 
 def policy_set_of_folder(path: Path) -> PolicySet:
@@ -28,6 +30,19 @@ def policy_set_of_folder(path: Path) -> PolicySet:
 def snapshot_of_folder(path: Path) -> Snapshot:
     """Return the snapshot of a folder of policies."""
     policy_set = policy_set_of_folder(path)
+    return Snapshot.of(policy_set, grants_of(policy_set))
+
+
+def snapshot_of_text(text: str) -> Snapshot:
+    """Build the snapshot of policy documents in one text.
+
+    Raises:
+        PolicyErrors: every mistake.
+        ConfigurationError: bindings come from a casbin adapter, which only a folder of policies can name.
+    """
+    policy_set = load({"policies.yaml": text.encode()})
+    if policy_set.binding_sources:
+        raise ConfigurationError("bindings have a `source:`, expected bindings in the text itself")
     return Snapshot.of(policy_set, grants_of(policy_set))
 
 

@@ -39,7 +39,7 @@ def home(tmp_path: Path) -> Path:
 def guard(home: Path) -> Guard:
     files = ReviewFiles(approvals=home / "approvals")
 
-    def collectors(snapshot: Snapshot) -> tuple[Collector, ...]:
+    def collectors(snapshot: Snapshot, *_: object) -> tuple[Collector, ...]:
         review = RequestReviewCollector(snapshot.people, files, ("job:breakglass-kill",), uid=0)
         return (ChannelCollector(("context.ticket",)), review)
 

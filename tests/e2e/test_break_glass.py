@@ -61,7 +61,7 @@ class House:
     def decide(self, request: Request, *, observed: bool = True, now: Instant | None = None) -> SignedDecision:
         files = ReviewFiles(approvals=self.folder / "approvals")
 
-        def collectors(snapshot: Snapshot) -> tuple[Collector, ...]:
+        def collectors(snapshot: Snapshot, *_: object) -> tuple[Collector, ...]:
             review = RequestReviewCollector(snapshot.people, files, ACTIONS, uid=0)
             return (*([ChannelCollector(("context.ticket",))] if observed else []), review)
 

@@ -162,7 +162,7 @@ def test_an_advisory_decision_does_not_start(lab: Lab) -> None:
 def test_a_guard_that_does_not_look_at_commands_starts_nothing(lab: Lab) -> None:
     """I96: a decision that is not bound to the command would hold for any command."""
     guard = Guard.open(lab.folder / "policies", key=lab.folder / "guard.key", log=lab.folder / "audit.db")
-    with guard, pytest.raises(ConfigurationError, match="does not look at commands"):
+    with guard, pytest.raises(ConfigurationError, match="does not measure commands"):
         launch(guard, request(), lab.inputs(), lab.trust, audience="node-1")
     assert not lab.ran.exists()
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from policyguard.cli.jobs import artifact_collectors, review_files
+from policyguard.assembly.jobs import review_files
+from policyguard.assembly.requests import merge_collectors, request_collectors
+from policyguard.cli.jobs import artifact_collectors
 from policyguard.cli.options import (
     check_replaceable,
     guard_options,
@@ -22,7 +24,6 @@ from policyguard.cli.options import (
 from policyguard.cli.output import say_explanation, say_json
 from policyguard.evidence.collector import JobInputs
 from policyguard.hooks.responses import decision_code, decision_data
-from policyguard.hooks.reviewing import both, hook_collectors
 
 
 @click.command("decide")
@@ -52,10 +53,10 @@ def command(
     if out is not None:
         check_replaceable(out)
     config = settings(**given)
-    collectors, inputs = hook_collectors(review_files(config), observed), None
+    collectors, inputs = request_collectors(review_files(config), observed), None
     if of is not None:
         path = of.absolute()
-        collectors = both(collectors, artifact_collectors(config, asked, path))
+        collectors = merge_collectors(collectors, artifact_collectors(config, asked, path))
         inputs = JobInputs(directory=str(path.parent), files=(path.name,))
     with open_guard(config, collectors=collectors) as guard:
         signed = guard.decide(asked, inputs)

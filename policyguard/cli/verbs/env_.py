@@ -13,8 +13,9 @@ from typing import Any
 import click
 import msgspec
 
+from policyguard.assembly.jobs import report_doubt
 from policyguard.attest.keys import PublicKey
-from policyguard.cli.jobs import say_doubt
+from policyguard.cli.jobs import warn
 from policyguard.cli.options import (
     cache_seal,
     json_option,
@@ -26,7 +27,7 @@ from policyguard.cli.options import (
     write_new,
 )
 from policyguard.cli.output import say, say_json
-from policyguard.config.measurement import EnvironmentLook
+from policyguard.config.measurement import EnvironmentConfig
 from policyguard.environment.bytecode import REASONS, Finding, judge_bytecode
 from policyguard.environment.cache import FileCache
 from policyguard.environment.compilers import Progress
@@ -143,7 +144,7 @@ def verify(
     """
     prefix = _environment(prefix)
     config = settings(key=key)
-    look = None if own_word else _look(config.looks.environment, baseline_file, signer)
+    look = None if own_word else _look(config.measurement.environment, baseline_file, signer)
     kept = cache or (look.cache if look is not None else None)
     python = interpreter or (look.interpreter if look is not None else None)
     began = time.perf_counter()
@@ -153,7 +154,7 @@ def verify(
         report = verify_environment(
             str(prefix), expected, cache=remembered, interpreter=_text(python), progress=progress
         )
-    say_doubt(kept, report.doubt)
+    report_doubt(kept, report.doubt, warn)
     names = _DIFFERENCES if look is not None else ("autorun", "unlike_record", "bytecode")
     found = [name for name in names if getattr(report, name)]
     if as_json:
@@ -165,7 +166,7 @@ def verify(
     return FINDINGS if found else OK
 
 
-def _baseline(look: EnvironmentLook) -> Baseline:
+def _baseline(look: EnvironmentConfig) -> Baseline:
     return read_baseline(read_small(str(look.baseline), MAX_BASELINE_BYTES), look.keys, look.threshold)
 
 
@@ -175,7 +176,7 @@ def _environment(prefix: Path) -> Path:
     return prefix
 
 
-def _look(configured: EnvironmentLook | None, baseline: Path | None, signers: tuple[str, ...]) -> EnvironmentLook:
+def _look(configured: EnvironmentConfig | None, baseline: Path | None, signers: tuple[str, ...]) -> EnvironmentConfig:
     """Return baseline and keys, options before configuration; `ConfigurationError` if either is missing."""
     keys = tuple(_public(text) for text in signers)
     if configured is not None:
@@ -188,7 +189,7 @@ def _look(configured: EnvironmentLook | None, baseline: Path | None, signers: tu
             f"{missing} is missing, expected a signed baseline and who signed it",
             help="give --baseline and --signer, or `environment:` in a policyguard.yaml; or ask for --own-word",
         )
-    return EnvironmentLook(baseline=baseline, keys=keys)
+    return EnvironmentConfig(baseline=baseline, keys=keys)
 
 
 def _public(text: str) -> PublicKey:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from policyguard.assembly.jobs import review_files
+from policyguard.assembly.requests import request_collectors
 from policyguard.audit.approval_use import preview_decision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.jobs import review_files
 from policyguard.cli.options import (
     json_option,
     key_option,
@@ -26,7 +27,6 @@ from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.hooks.responses import decision_code, decision_data
-from policyguard.hooks.reviewing import hook_collectors
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
 from policyguard.policy_store.load import load_snapshot
@@ -59,7 +59,8 @@ def command(
     config = settings(policies=policies, key=key, log=log)
     path = needed(config, "policies")
     snapshot = load_snapshot(path, snapshot_keys(config, path))
-    facts = gather(asked, hook_collectors(review_files(config), observed)(snapshot), JobInputs(), time.time_ns)
+    collectors = request_collectors(review_files(config), observed)(snapshot, asked, None)
+    facts = gather(asked, collectors, JobInputs(), time.time_ns)
     decision = _decision(snapshot, facts, config.log)
     if as_json:
         say_json({**decision_data(decision), "explanation": decision.explain(full=full, viewer=viewer)})

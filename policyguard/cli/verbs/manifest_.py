@@ -153,7 +153,7 @@ def _read(path: Path) -> bytes:
 
 def _producers(given: tuple[str, ...]) -> dict[str, tuple[PublicKey, ...]]:
     """Return the pinned keys of each producer: those of the configuration, and those given."""
-    producers = {who: tuple(keys) for who, keys in settings().looks.checkpoints.producers.items()}
+    producers = {who: tuple(keys) for who, keys in settings().measurement.checkpoints.producers.items()}
     for text in given:
         who, equals, key = text.partition("=")
         if not equals or ":" not in who:

@@ -12,7 +12,7 @@ import click
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
-from policyguard.cli.jobs import job_request, reviewing_collectors
+from policyguard.cli.jobs import configured_collectors
 from policyguard.cli.options import (
     check_replaceable,
     guard_options,
@@ -25,6 +25,7 @@ from policyguard.cli.options import (
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
+from policyguard.config.job_file import read_job_file
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.exit_codes import BAD_DATA, DENIED
 from policyguard.guard import Guard
@@ -65,7 +66,7 @@ def command(
     find the signed decision in POLICYGUARD_DECISION.
     """
     config = settings(**given)
-    request, inputs = job_request(job, words, os.environ)
+    request, inputs = read_job_file(job, words, None, os.environ)
     if out is not None:
         check_replaceable(out)
 
@@ -77,7 +78,7 @@ def command(
 
     with ExitStack() as opened:
         try:
-            guard = opened.enter_context(open_guard(config, collectors=reviewing_collectors(config, request)))
+            guard = opened.enter_context(open_guard(config, collectors=configured_collectors(config)))
             trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
             store = UsedDecisions.open(used) if used is not None else None
         except PolicyGuardError as problem:
@@ -97,7 +98,7 @@ def command(
                 on_alert=_alarm,
                 on_problem=_complain,
                 accepts=_accepts(config),
-                libraries=[str(folder) for folder in config.looks.libraries],
+                libraries=[str(folder) for folder in config.measurement.libraries],
             )
         except AccessDenied as denial:
             for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:

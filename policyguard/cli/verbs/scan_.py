@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from policyguard.cli.jobs import digest_cache
+from policyguard.assembly.jobs import digest_cache
+from policyguard.cli.jobs import warn
 from policyguard.cli.options import cache_seal, json_option, settings
 from policyguard.cli.output import say, say_json
 from policyguard.config.file import Config
@@ -72,10 +73,10 @@ def scan_options(
         if "." not in name.strip("."):
             raise click.UsageError(f"--class: found `{name}`, expected MODULE.NAME")
     extra = frozenset((name.rpartition(".")[0], name.rpartition(".")[2]) for name in classes)
-    look = config.looks.checkpoints
+    look = config.measurement.checkpoints
     path = cache or look.cache
     try:
-        digests = digest_cache(path, cache_seal(config, is_required=False) if path is not None else None)
+        digests = digest_cache(path, cache_seal(config, is_required=False) if path is not None else None, warn)
     except OSError as problem:
         raise ConfigurationError(f"{path}: {(problem.strerror or 'cannot be opened').lower()}") from problem
     return Options(extra_globals=look.classes | extra, cache=digests, progress=progress)

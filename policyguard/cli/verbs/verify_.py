@@ -13,7 +13,7 @@ import click
 from policyguard.attest.trust import Trust, parse_trust
 from policyguard.audit.receipt import MAX_SIGNED_BYTES
 from policyguard.audit.stores.used import UsedDecisions
-from policyguard.cli.jobs import look_at_job
+from policyguard.cli.jobs import measure_job
 from policyguard.cli.options import (
     audience_option,
     json_option,
@@ -85,7 +85,7 @@ def _about_to_run(
         return read_request(request_file), EMPTY_MAP
     if not words:
         raise click.UsageError("--job needs the command it is for, after `--`")
-    facts = look_at_job(config.looks, Path(str(job)), words, os.environ)
+    facts = measure_job(config.measurement, Path(str(job)), words, os.environ)
     return facts.request, facts.bound
 
 

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Sequence
 
+from policyguard.assembly.jobs import review_files
 from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, ApprovalTarget, approval_statement
 from policyguard.attest.dsse import sign
 from policyguard.audit.receipt import SignedDecision
-from policyguard.cli.jobs import review_files
 from policyguard.cli.options import write_new
 from policyguard.decide.snapshot import Snapshot
 from policyguard.demo.incident.lab import Lab
@@ -48,7 +48,7 @@ def break_glass(lab: Lab, story: Story) -> None:
 
 
 def _decide(lab: Lab, request: Request) -> SignedDecision:
-    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+    def collectors(snapshot: Snapshot, *_: object) -> Sequence[Collector]:
         reviewed = RequestReviewCollector(snapshot.people, review_files(lab.config), (KILL,))
         return (ChannelCollector(("context.ticket",)), reviewed)
 
@@ -59,7 +59,7 @@ def _review(lab: Lab, who: str, decision_id: str) -> SignedDecision:
     found = "the node had lost its disk"
     request = Request.of(f"user:{who}", REVIEW_ACTION, f"breakglass:{decision_id}", finding=found)
 
-    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+    def collectors(snapshot: Snapshot, *_: object) -> Sequence[Collector]:
         return (ReviewCollector(lab.root / "audit.db", snapshot.people),)
 
     return lab.guard_with(collectors).decide(request)

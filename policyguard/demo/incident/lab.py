@@ -27,7 +27,7 @@ from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.jobs import reviewing_collectors
+from policyguard.cli.jobs import configured_collectors
 from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.verbs.init_ import lay_down
 from policyguard.config.file import Config, read_config
@@ -36,11 +36,11 @@ from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.approvals.collectors import job_target
-from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.collector import Collectors, JobInputs
 from policyguard.evidence.platform import ChannelCollector
 from policyguard.evidence.repository import code_record
 from policyguard.git.directory import find_gitdir
-from policyguard.guard import Collectors, Guard
+from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key, write_public_key
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot, stamp_of
@@ -195,13 +195,13 @@ class Lab:
         )
         return request, inputs
 
-    def guard_for(self, request: Request, *, policies: Path | None = None) -> Guard:
-        """Return the guard as `policyguard run` opens it for this request."""
-        return self._guard(reviewing_collectors(self.config, request), policies)
+    def guard(self, *, policies: Path | None = None) -> Guard:
+        """Build the guard that `policyguard run` opens."""
+        return self._guard(configured_collectors(self.config), policies)
 
     def decide(self, request: Request, inputs: JobInputs, *, policies: Path | None = None) -> SignedDecision:
         """Return the signed, logged decision about a job."""
-        return self.guard_for(request, policies=policies).decide(request, inputs)
+        return self.guard(policies=policies).decide(request, inputs)
 
     def ask(self, who: str, action: str, resource: str, *, ticket: str = "", **observed: Value) -> SignedDecision:
         """Return the signed, logged decision about something that the scheduler, or the forge, was asked to do."""

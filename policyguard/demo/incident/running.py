@@ -30,7 +30,7 @@ class Running:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        guard = self.lab.guard_for(self.request)
+        guard = self.lab.guard()
         self.status = launch(
             guard,
             self.request,

@@ -76,7 +76,7 @@ def reverted(lab: Lab, story: Story) -> None:
     story.allowed("bob's job is decided on", signed, "ok.tier1")
     story.tried("ivan edits train.py between the decision and the start")
     script.write_bytes(clean.replace(b"weight = step", b"weight = -step"))
-    bound = lab.guard_for(request).gather(request, inputs).bound
+    bound = lab.guard().gather(request, inputs).bound
     story.refused(
         "the worker measures again and does not start it",
         "V7",
@@ -117,7 +117,7 @@ def policies(lab: Lab, story: Story) -> None:
         (forged / file.name).write_text(text)
     request, inputs = lab.job("ivan", "ivan-128", 128)
     signed = lab.decide(request, inputs, policies=forged)
-    bound = lab.guard_for(request).gather(request, inputs).bound
+    bound = lab.guard().gather(request, inputs).bound
     story.fact(
         "decided by it, he would be allowed; that, too, is logged",
         ", ".join(signed.decision.reason_codes),

@@ -17,13 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from msgspec import structs
-
+from policyguard.assembly.jobs import job_facts
 from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
-from policyguard.errors import AccessDenied, ConfigurationError, EvidenceError, PolicyGuardError
+from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import ARGV, EXECUTABLE, FILES, resolve_executable
+from policyguard.evidence.job import EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import can_look
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
@@ -33,7 +32,7 @@ from policyguard.hooks.responses import DENIED
 from policyguard.hooks.watch.policies import Accepts, Standing, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
-from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
@@ -127,10 +126,7 @@ def decided(
     guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
     """Return the signed allow for this job, else raise `AccessDenied`; tells `on_decision` of either."""
-    facts = _naming_unseen_files(guard.gather(request, inputs), inputs)
-    # INVARIANT I96: nothing is started under a decision that is not bound to the command itself.
-    if inputs.argv and ARGV not in facts.bound:
-        raise ConfigurationError("the guard does not look at commands, expected one opened with a `JobCollector`")
+    facts = job_facts(guard.gather(request, inputs), inputs)
     signed = guard.issue(facts)
     if on_decision is not None:
         on_decision(signed)
@@ -145,17 +141,6 @@ def _check_files_seen(facts: Facts, inputs: JobInputs) -> None:
     # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
     if inputs.files and FILES in facts.missing:
         raise EvidenceError(f"{FILES}: {facts.missing[FILES]}")
-
-
-def _naming_unseen_files(facts: Facts, inputs: JobInputs) -> Facts:
-    """Return the facts with the names of the job's files as a claim, where the files could not be measured.
-
-    Names are no measured files: the request does not fit the schema, and its denial is signed and logged.
-    """
-    if not inputs.files or FILES in facts.entries:
-        return facts
-    named = Fact(tuple(printable_name(name) for name in inputs.files), Assurance.CLAIMED, "job file", 0)
-    return structs.replace(facts, entries={**facts.entries, FILES: named})
 
 
 def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:

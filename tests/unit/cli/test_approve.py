@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.assembly.jobs import review_files
 from policyguard.attest.approval import parse_approval
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import run
-from policyguard.cli.jobs import review_files
 from policyguard.cli.verbs.init_ import lay_down
 from policyguard.config.file import find_config
 from policyguard.keyfiles import write_private_key

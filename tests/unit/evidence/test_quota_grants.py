@@ -10,7 +10,7 @@ import pytest
 
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
-from policyguard.config.measurement import NO_LOOKS, with_look
+from policyguard.config.measurement import NOTHING_CONFIGURED, with_section
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.gpu_grants import GRANT_TYPE, GRANTS, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant
@@ -207,14 +207,14 @@ KEY = LEAD.public.text
 def test_a_mistake_in_the_configuration_is_named(name: str, data: Value, why: str) -> None:
     """I160 among them: no threshold below one and none above the number of keys."""
     with pytest.raises(ConfigurationError, match=why):
-        with_look(NO_LOOKS, name, data, Path("policyguard.yaml"))
+        with_section(NOTHING_CONFIGURED, name, data, Path("policyguard.yaml"))
 
 
 def test_sections_are_read_relative_to_their_file() -> None:
     """Paths lie beside the configuration; keys are read; what is not said stays empty."""
     source = Path("/lab/policyguard.yaml")
-    looks = with_look(NO_LOOKS, "environment", FrozenMap(baseline="b.json", keys=(KEY,)), source)
-    looks = with_look(
+    looks = with_section(NOTHING_CONFIGURED, "environment", FrozenMap(baseline="b.json", keys=(KEY,)), source)
+    looks = with_section(
         looks, "checkpoints", FrozenMap(producers=FrozenMap({"service:a": (KEY,)}), classes=("a.b.C",)), source
     )
     assert looks.environment is not None

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.assembly.jobs import job_collectors
 from policyguard.attest.keys import PrivateKey
-from policyguard.cli.jobs import job_collectors
-from policyguard.config.measurement import NO_LOOKS
+from policyguard.config.measurement import NOTHING_CONFIGURED
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.evidence.collector import JobInputs, gather
@@ -133,7 +133,7 @@ def test_a_baseline_that_cannot_be_used_says_nothing(tmp_path: Path) -> None:
 
 def test_without_a_baseline_that_is_a_fact(tmp_path: Path) -> None:
     """What the launcher looks with where the configuration names none."""
-    collectors = [each for each in job_collectors(NO_LOOKS, REQUEST) if each.name == "environment"]
+    collectors = [each for each in job_collectors(NOTHING_CONFIGURED, REQUEST) if each.name == "environment"]
     facts = gather(REQUEST, collectors, JobInputs(directory=str(tmp_path)), lambda: 1)
     assert {path: fact.value for path, fact in facts.entries.items()} == {BASELINE: False}
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.assembly.jobs import review_files
 from policyguard.attest.signers import Signers
-from policyguard.cli.jobs import review_files
 from policyguard.config.file import read_config
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles

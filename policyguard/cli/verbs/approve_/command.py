@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from policyguard.assembly.jobs import review_files
 from policyguard.attest.approval import (
     APPROVAL_PAYLOAD_TYPE,
     NAMESPACE,
@@ -18,7 +19,6 @@ from policyguard.attest.approval import (
 )
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
-from policyguard.cli.jobs import review_files
 from policyguard.cli.options import (
     json_option,
     key_option,

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from policyguard.attest.approval import ApprovalTarget
-from policyguard.cli.jobs import job_request
 from policyguard.cli.options import read_request
+from policyguard.config.job_file import read_job_file
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.evidence.approvals.collectors import job_target
 from policyguard.evidence.identity import account_name
@@ -65,7 +65,7 @@ def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
         return ApprovalTarget(request=read_request(given["request_file"]))
     if not words:
         raise click.UsageError("--job needs the command it is for, after `--`")
-    request, inputs = job_request(given["job"], words, os.environ)
+    request, inputs = read_job_file(given["job"], words, None, os.environ)
     if _own(request):
         raise RequestError(
             "names no requester but you, expected `subject:` in the job file",

@@ -93,7 +93,7 @@ def review(entry: int, account: str, finding: str, as_json: bool, **given: Any) 
     if use is None:
         raise ConfigurationError(f"entry {entry} is no use of break-glass, see `policyguard audit open-reviews --all`")
 
-    def collectors(snapshot: Snapshot) -> Sequence[Collector]:
+    def collectors(snapshot: Snapshot, *_: object) -> Sequence[Collector]:
         return (ReviewCollector(log, snapshot.people),)
 
     request = Request.of(account, REVIEW_ACTION, f"{RESOURCE_TYPE}:{use.decision_id}", finding=finding)

@@ -8,30 +8,65 @@
     files: [configs/vision.yaml]            # measured, beside the program itself
     checkpoints: [weights/base.safetensors] # measured and scanned, files or folders
 
-Takes decoded data, opens nothing. Everything in it but `files` and `checkpoints` is a claim.
+Everything in it but `files` and `checkpoints` is a claim.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from policyguard.errors import RequestError
+from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import account_name
 from policyguard.model.request import Request
+from policyguard.policy.reader import read_value
+from policyguard.policy_store.load import read_bounded
 from policyguard.text import quoted_list
 from policyguard.values import Value, name_of
 
 DEFAULT_ACTION = "job:submit"
+MAX_JOB_BYTES = 262_144
 
 _FIELDS = ("resource", "action", "subject", "properties", "context", "files", "checkpoints")
+
+
+def read_job_file(
+    path: str | Path, argv: Sequence[str], directory: str | None, environment: Mapping[str, str]
+) -> tuple[Request, JobInputs]:
+    """Read a job file: the request it makes, and what is to be measured for this command.
+
+    Args:
+        path: the job file.
+        argv: the command it is for.
+        directory: where the command will run; None for the current folder.
+        environment: the variables that the command will get.
+
+    Raises:
+        RequestError: the file cannot be read, or a field in it is unknown, missing or malformed.
+        ConfigurationError: the current folder does not exist any more.
+    """
+    try:
+        data = read_value(read_bounded(path, MAX_JOB_BYTES), str(path))
+    except ConfigurationError as problem:
+        raise RequestError(problem.message.removeprefix(f"{path}: "), path=str(path), help=problem.help) from problem
+    except PolicyErrors as problems:
+        raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
+    return read_job(data, argv, _current_folder() if directory is None else os.path.abspath(directory), environment)
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError as problem:
+        raise ConfigurationError(f"the current folder: {(problem.strerror or '').lower()}") from problem
 
 
 def read_job(
     data: Value, argv: Sequence[str], directory: str, environment: Mapping[str, str]
 ) -> tuple[Request, JobInputs]:
-    """Return the request and what is to be measured, from a decoded job file and the command it is for.
+    """Read a decoded job file: the request it makes, and what is to be measured for this command.
 
     Raises:
         RequestError: a field is unknown, missing or malformed; `.path` says which.
@@ -67,7 +102,7 @@ def _own_account() -> str:
     uid = os.getuid()
     account = account_name(uid)
     if account is None:
-        raise RequestError(f"`subject` is missing, and uid {uid} has no account name to stand for it", path="$.subject")
+        raise RequestError(f"`subject` is missing, and uid {uid} has no account name to use instead", path="$.subject")
     return f"user:{account}"
 
 

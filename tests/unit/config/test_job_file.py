@@ -7,8 +7,8 @@ import pwd
 
 import pytest
 
+from policyguard.config.job_file import read_job
 from policyguard.errors import RequestError
-from policyguard.hooks.launcher.job_file import read_job
 from policyguard.values import FrozenMap, Value, freeze
 
 ME = f"user:{pwd.getpwuid(os.getuid()).pw_name}"

@@ -1,0 +1,225 @@
+"""Collectors for jobs and artifacts, as a configuration describes them. Opens the caches of digests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec import structs
+
+from policyguard.assembly.requests import request_collectors
+from policyguard.attest.keys import PublicKey
+from policyguard.config.file import Config
+from policyguard.config.measurement import EnvironmentConfig, MeasurementConfig
+from policyguard.decide.snapshot import Snapshot
+from policyguard.errors import ConfigurationError
+from policyguard.evidence.approvals.artifact_collector import ArtifactReviewCollector, artifact_digest
+from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
+from policyguard.evidence.collector import Collector, CollectorsFor, JobInputs
+from policyguard.evidence.dataset import DatasetCollector
+from policyguard.evidence.environment_collector import EnvironmentCollector, MissingBaselineCollector
+from policyguard.evidence.gpu_grants import GrantCollector
+from policyguard.evidence.identity import IdentityCollector
+from policyguard.evidence.job import ARGV, FILES, JobCollector
+from policyguard.evidence.quota import QuotaCollector
+from policyguard.evidence.repository import RepositoryCollector
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.request import Request
+from policyguard.policy_store.load import load_snapshot
+from policyguard.scan.digest_cache import DigestCache
+from policyguard.scan.files import Options
+from policyguard.text import printable_name
+
+Report = Callable[[str], object]
+"""Takes a line that a person should read, such as why a cache is not used."""
+
+Seal = Callable[[], bytes | None]
+"""Supplies the key that caches of digests are sealed with; called only where a cache is configured."""
+
+
+def log_warning(message: str) -> None:
+    """Report to the logger `policyguard`; for hosts that name no other place."""
+    logging.getLogger("policyguard").warning("%s", message)
+
+
+def configured_collectors(config: Config, *, seal: Seal, report: Report = log_warning) -> CollectorsFor:
+    """Choose the collectors for whatever a guard with this configuration is asked.
+
+    With a command, those of `policyguard run`; for a request alone, those of `policyguard decide`. Caches are opened
+    now, once for all requests.
+
+    Raises:
+        ConfigurationError, SigningError: a cache or its seal cannot be used.
+    """
+    measurement = config.measurement
+    has_cache = measurement.checkpoints.cache or (measurement.environment and measurement.environment.cache)
+    key = seal() if has_cache else None
+    options = scan_options(measurement, key, report)
+    files = review_files(config)
+    without_command = request_collectors(files)
+
+    def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:
+        if inputs is None:
+            return without_command(snapshot, request, inputs)
+        chosen = job_collectors(measurement, request, seal=key, options=options, report=report)
+        if files == ReviewFiles():
+            return chosen
+        reviewed = ReviewedRepositoryCollector(snapshot.people, files)
+        return [reviewed if collector.name == reviewed.name else collector for collector in chosen]
+
+    return collectors
+
+
+def job_collectors(
+    measurement: MeasurementConfig,
+    request: Request,
+    *,
+    seal: bytes | None = None,
+    options: Options | None = None,
+    report: Report = log_warning,
+) -> tuple[Collector, ...]:
+    """Choose the collectors for one job: the same when it is decided, at every worker and while it runs.
+
+    A worker needs no approvals: the bound facts, which it must measure again, are the same with and without them.
+
+    Args:
+        seal: the key that remembered digests are sealed with.
+        options: how to scan checkpoints; by the configuration if None.
+        report: takes the reason why a cache is not used.
+    """
+    options = options or scan_options(measurement, seal, report)
+    producers = measurement.checkpoints.producers
+    if request.resource.type == "checkpoint":
+        return (IdentityCollector(), CheckpointCollector(options, producers))
+    if request.resource.type == "dataset":
+        return (IdentityCollector(), DatasetCollector(options, producers))
+    grants, quota = measurement.grants, measurement.quota
+    collectors: list[Collector] = [
+        IdentityCollector(),
+        JobCollector(),
+        RepositoryCollector(),
+        JobCheckpoints(options, producers),
+        GrantCollector(str(grants.folder), grants.keys) if grants is not None else GrantCollector(),
+        _environment_collector(measurement.environment, seal, report),
+    ]
+    if quota is not None:
+        collectors.append(
+            QuotaCollector(file=str(quota.file) if quota.file is not None else None, command=quota.command)
+        )
+    return tuple(collectors)
+
+
+def _environment_collector(config: EnvironmentConfig | None, seal: bytes | None, report: Report) -> Collector:
+    if config is None:
+        return MissingBaselineCollector()
+    cache, interpreter = (str(path) if path is not None else None for path in (config.cache, config.interpreter))
+    return EnvironmentCollector(
+        str(config.baseline),
+        config.keys,
+        cache=cache,
+        threshold=config.threshold,
+        seal=seal,
+        interpreter=interpreter,
+        tell=lambda doubt: report_doubt(config.cache, doubt, report),
+    )
+
+
+def artifact_collectors(
+    config: Config,
+    request: Request,
+    path: Path,
+    *,
+    seal: Seal,
+    policy_keys: Callable[[Path], Sequence[PublicKey]],
+    report: Report = log_warning,
+) -> CollectorsFor:
+    """Choose the collectors for the weights, the data or the policies at `path`, and for approvals of exactly these.
+
+    Args:
+        config: says where approvals are and how checkpoints are scanned.
+        request: is about this artifact.
+        path: the artifact.
+        seal: see `configured_collectors`.
+        policy_keys: supplies the keys that may have signed policies at a path.
+        report: takes the reason why a cache is not used.
+
+    Raises:
+        ConfigurationError, SigningError: the resource is of another type, or a cache or its seal cannot be used.
+    """
+    if request.resource.type not in ("checkpoint", "dataset", "policy"):
+        raise ConfigurationError(
+            f"`{request.resource.ref}` is not measured by a path, expected a checkpoint, a dataset or policies",
+            help="`policyguard run` measures jobs, and the git hooks measure repositories",
+        )
+    key = seal() if config.measurement.checkpoints.cache else None
+    options = scan_options(config.measurement, key, report)
+    files = review_files(config)
+
+    def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:  # noqa: ARG001
+        if request.resource.type == "policy":
+
+            def policy_digest() -> str:
+                return load_snapshot(path, policy_keys(path)).policy_digest
+
+            return (ArtifactReviewCollector(snapshot.people, files, "policy", policy_digest),)
+        review = ArtifactReviewCollector(snapshot.people, files, "checkpoint", lambda: artifact_digest(path, options))
+        return (*job_collectors(config.measurement, request, seal=key, options=options, report=report), review)
+
+    return collectors
+
+
+def scan_options(measurement: MeasurementConfig, seal: bytes | None, report: Report = log_warning) -> Options:
+    """Choose how checkpoints are scanned, and open the cache of their digests."""
+    checkpoints = measurement.checkpoints
+    return Options(extra_globals=checkpoints.classes, cache=digest_cache(checkpoints.cache, seal, report))
+
+
+def digest_cache(path: Path | None, seal: bytes | None, report: Report = log_warning) -> DigestCache:
+    """Open the cache of checkpoint digests, and report if its content is not used.
+
+    Without a path it lives as long as this process, which helps a watch: it measures again and again.
+    """
+    if path is None:
+        return DigestCache()
+    cache = DigestCache.open(path, key=seal)
+    report_doubt(path, cache.doubt, report)
+    return cache
+
+
+def report_doubt(path: Path | None, doubt: str, report: Report) -> None:
+    """Report that a cache is not used, and why; do nothing if there is no doubt."""
+    if doubt:
+        report(f"{path}: not believed, everything is hashed again: {doubt}")
+
+
+def review_files(config: Config) -> ReviewFiles:
+    """Collect the paths by which reviews are judged."""
+    return ReviewFiles(
+        approvals=config.approvals,
+        approval_log=config.approval_log,
+        allowed_signers=config.allowed_signers,
+        revoked_keys=config.revoked_keys,
+        gpg_keyring=config.gpg_keyring,
+        accepted=config.accepted,
+        signed_only=config.signed_commits,
+    )
+
+
+def job_facts(facts: Facts, inputs: JobInputs) -> Facts:
+    """Check and complete the facts of a job before they are decided on.
+
+    The names of files that could not be measured become a claim. Names are no measured files: the request then does
+    not fit the schema, and its denial is signed and logged.
+
+    Raises:
+        ConfigurationError: the command was not measured.
+    """
+    # INVARIANT I96: nothing is started under a decision that is not bound to the command itself.
+    if inputs.argv and ARGV not in facts.bound:
+        raise ConfigurationError("the guard does not measure commands, expected one with a `JobCollector`")
+    if not inputs.files or FILES in facts.entries:
+        return facts
+    named = Fact(tuple(printable_name(name) for name in inputs.files), Assurance.CLAIMED, "job file", 0)
+    return structs.replace(facts, entries={**facts.entries, FILES: named})

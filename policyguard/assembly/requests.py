@@ -1,0 +1,51 @@
+"""Collectors for a request that brings no command: the platform's observations, and approvals.
+
+Actions whose every quorum is `of: request` are approved by the digest of the request. Any other action is work: its
+repository is measured, and an approval must cover `any_command`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from policyguard.decide.snapshot import Snapshot
+from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.collector import Collector, CollectorsFor, JobInputs
+from policyguard.evidence.identity import IdentityCollector
+from policyguard.evidence.platform import ChannelCollector
+from policyguard.evidence.repository import RepositoryCollector
+from policyguard.model.request import Request
+
+
+def request_collectors(files: ReviewFiles, observed: Collection[str] = (), *, measure: bool = False) -> CollectorsFor:
+    """Choose the collectors for requests that come without a command.
+
+    Args:
+        files: where approvals are, and whose signatures count.
+        observed: paths of attributes that the calling platform observed itself.
+        measure: also measure the identity of this process and the repository in the current folder.
+    """
+    fixed: list[Collector] = [ChannelCollector(observed)] if observed else []
+    if measure:
+        fixed.append(IdentityCollector())
+
+    def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:  # noqa: ARG001
+        request_only = snapshot.approved_alone
+        chosen = [*fixed, RequestReviewCollector(snapshot.people, files, request_only)]
+        if measure and files == ReviewFiles():
+            chosen.append(RepositoryCollector())
+        elif measure:
+            chosen.append(ReviewedRepositoryCollector(snapshot.people, files, apart=request_only))
+        return chosen
+
+    return collectors
+
+
+def merge_collectors(first: CollectorsFor, second: CollectorsFor) -> CollectorsFor:
+    """Combine two choices of collectors; of two collectors with one name, the second choice's is used."""
+
+    def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:
+        chosen = (*first(snapshot, request, inputs), *second(snapshot, request, inputs))
+        return tuple({collector.name: collector for collector in chosen}.values())
+
+    return collectors
