@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
@@ -161,6 +164,8 @@ def snapshot() -> bytes:
 
 def make_forge(folder: Path, *names: str) -> Forge:
     """Return a forge with hooks `names` (pre-receive if none), whose main branch holds two commits by alice."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed, with which git signs")
     forge = Forge(folder)
     (folder / "policies").write_bytes(snapshot())
     write_private_key(folder / "guard.key", PrivateKey.generate(b"\7" * 32))
