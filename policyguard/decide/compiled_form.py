@@ -21,8 +21,106 @@ from policyguard.values import canonical, format_instant, sha256_digest
 
 FORMAT = "policyguard/compiled/v1"
 
-ALLOW, DENY, REQUIRE = range(3)
-EFFECT_CODES = {"allow": ALLOW, "deny": DENY, "require": REQUIRE}
+EFFECT_CODES: Mapping[str, Literal[0, 1, 2]] = {"allow": 0, "deny": 1, "require": 2}
+ALLOW, DENY, REQUIRE = EFFECT_CODES.values()
+
+
+_Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+_Minimum = Annotated[int, msgspec.Meta(ge=2, le=4)]
+
+
+_Fact = Annotated[str, msgspec.Meta(pattern=r"^(?:subject|resource|context)\.[a-z][a-z0-9_]*$")]
+
+
+class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """One rule in the compiled form. The order of the fields is the format: it may only change with `FORMAT`."""
+
+    id: _Name
+    effect: Literal[0, 1, 2]
+    actions: Annotated[tuple[_Name, ...], msgspec.Meta(min_length=1)]
+    resource_types: Annotated[tuple[_Name, ...], msgspec.Meta(min_length=1)]
+    roles: tuple[_Name, ...]
+    subjects: tuple[_Name, ...]
+    id_pattern: _Name | None
+    scope: _Name | None
+    shape: Annotated[int, msgspec.Meta(ge=-1)]
+    """The number of the condition's shape, -1 for a rule without a condition."""
+    constants: tuple[Any, ...]
+    """The condition's own constants, as `encode_constant` writes them."""
+    quorum: _Name | None
+    reason: _Name | None
+    remedy: str | None
+    contact: str | None
+    obligations: tuple[_Name, ...]
+    not_before: _Name | None
+    expires: _Name | None
+    assurance: tuple[tuple[_Fact, _Minimum], ...]
+
+
+class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Where a rule is written, how its condition reads, and who owns it: for explanations only."""
+
+    file: str
+    line: int
+    column: int
+    text: str | None
+    owner: str | None
+
+
+class CompiledPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What decides; the policy digest covers it."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    schema: Schema
+    shapes: tuple[list[Any], ...]
+    rules: tuple[RuleRow, ...]
+    grants: dict[str, Any]
+    persons: tuple[tuple[_Name, tuple[_Name, ...], tuple[_Name, ...], tuple[_Name, ...]], ...]
+    quorums: tuple[Quorum, ...]
+    trace_roles: tuple[_Name, ...]
+
+
+class CompiledForm(msgspec.Struct, frozen=True):
+    """The compiled form, read: what `compile_policy` wrote."""
+
+    policy: CompiledPolicy
+    places: tuple[RuleSource, ...]
+
+
+def read_compiled(data: Mapping[str, Any]) -> CompiledForm:
+    """Read the plain data that `compile_policy` gives.
+
+    Raises:
+        msgspec.ValidationError: a part is missing or of another type; the message has its path.
+        ValueError: there are not as many places as rules.
+    """
+    compiled = msgspec.convert(data, CompiledForm)
+    if len(compiled.places) != len(compiled.policy.rules):
+        raise ValueError(
+            f"found {len(compiled.places)} places, expected {len(compiled.policy.rules)}, one for each rule"
+        )
+    return compiled
+
+
+def check_policy(policy: CompiledPolicy) -> None:
+    """Refuse a policy in which a rule would decide by accident.
+
+    Raises:
+        ValueError: a rule or a quorum names nothing, or two rules have one id.
+    """
+    quorums = {quorum.id for quorum in policy.quorums}
+    for quorum in policy.quorums:
+        if not quorum.approvers or any(group.count < 1 or not group.roles for group in quorum.approvers):
+            raise ValueError(f"quorum `{quorum.id}` asks for nobody, expected at least one approver with a role")
+    for rule in policy.rules:
+        if rule.shape >= len(policy.shapes):
+            raise ValueError(f"rule `{rule.id}` has condition {rule.shape}, expected one of {len(policy.shapes)}")
+        if rule.quorum not in quorums if rule.effect == REQUIRE else rule.quorum is not None:
+            raise ValueError(f"rule `{rule.id}` has quorum `{rule.quorum}`, expected a known one in a require only")
+    if len({rule.id for rule in policy.rules}) != len(policy.rules):
+        raise ValueError("two rules have one id, expected different ones")
 
 
 def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
@@ -32,7 +130,7 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
     condition reads.
     """
     shapes = _Shapes()
-    rules = [_rule(rule, shapes) for rule in policy_set.rules]
+    rules = [msgspec.to_builtins(_row(rule, shapes)) for rule in policy_set.rules]
     return {
         "format": FORMAT,
         "policy": {
@@ -48,10 +146,7 @@ def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
             "quorums": [_plain(quorum) for quorum in policy_set.quorums],
             "trace_roles": list(policy_set.trace_roles),
         },
-        "places": [
-            [rule.span.file, rule.span.line, rule.span.column, rule.when.text if rule.when else None, rule.owner]
-            for rule in policy_set.rules
-        ],
+        "places": [msgspec.to_builtins(_source(rule)) for rule in policy_set.rules],
     }
 
 
@@ -99,67 +194,6 @@ def decode_constant(value: Any, type_name: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-_Name = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-_Fact = Annotated[str, msgspec.Meta(pattern=r"^(?:subject|resource|context)\.[a-z][a-z0-9_]*$")]
-
-
-class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """One rule as `_rule` writes it."""
-
-    id: _Name
-    effect: Literal[0, 1, 2]
-    actions: Annotated[list[_Name], msgspec.Meta(min_length=1)]
-    resource_types: Annotated[list[_Name], msgspec.Meta(min_length=1)]
-    roles: list[_Name]
-    subjects: list[_Name]
-    id_pattern: _Name | None
-    scope: _Name | None
-    shape: Annotated[int, msgspec.Meta(ge=-1)]
-    constants: list[Any]
-    quorum: _Name | None
-    reason: _Name | None
-    remedy: str | None
-    contact: str | None
-    obligations: list[_Name]
-    not_before: _Name | None
-    expires: _Name | None
-    assurance: list[tuple[_Fact, Literal[2, 3, 4]]]
-
-
-class _Policy(msgspec.Struct, forbid_unknown_fields=True):
-    epoch: Annotated[int, msgspec.Meta(ge=0)]
-    schema: Schema
-    shapes: list[list[Any]]
-    rules: list[_Row]
-    grants: dict[str, Any]
-    persons: list[tuple[_Name, list[_Name], list[_Name], list[_Name]]]
-    quorums: list[Quorum]
-    trace_roles: list[_Name]
-
-
-def check_policy(data: Any) -> None:
-    """Return if this data has the form that `compile_policy` gives, and no rule in it would decide by accident.
-
-    Raises:
-        ValueError: a part is missing, of another type, or names nothing.
-        msgspec.ValidationError: the same, with its path.
-    """
-    policy = msgspec.convert(data, _Policy)
-    quorums = {quorum.id for quorum in policy.quorums}
-    for quorum in policy.quorums:
-        if not quorum.approvers or any(group.count < 1 or not group.roles for group in quorum.approvers):
-            raise ValueError(f"quorum `{quorum.id}` asks for nobody, expected at least one approver with a role")
-    for rule in policy.rules:
-        if rule.shape >= len(policy.shapes):
-            raise ValueError(f"rule `{rule.id}` has condition {rule.shape}, expected one of {len(policy.shapes)}")
-        if rule.quorum not in quorums if rule.effect == REQUIRE else rule.quorum is not None:
-            raise ValueError(f"rule `{rule.id}` has quorum `{rule.quorum}`, expected a known one in a require only")
-    if len({rule.id for rule in policy.rules}) != len(policy.rules):
-        raise ValueError("two rules have one id, expected different ones")
-
-
 class _Shapes:
     """Conditions that differ in constants only share one shape, compiled once."""
 
@@ -167,38 +201,43 @@ class _Shapes:
         self.forms: list[Any] = []
         self._numbers: dict[Expression, tuple[int, tuple[str, ...]]] = {}
 
-    def number(self, expression: Expression) -> tuple[int, list[Any]]:
+    def number(self, expression: Expression) -> tuple[int, tuple[Any, ...]]:
         form, constants = shape(expression)
         known = self._numbers.get(form)
         if known is None:
             known = self._numbers[form] = (len(self.forms), hole_types(form))
             self.forms.append(canonical_form(form))
         number, types = known
-        return number, [encode_constant(value, kind) for value, kind in zip(constants, types, strict=True)]
+        return number, tuple(encode_constant(value, kind) for value, kind in zip(constants, types, strict=True))
 
 
-def _rule(rule: Rule, shapes: _Shapes) -> list[Any]:
-    number, constants = (-1, []) if rule.when is None else shapes.number(rule.when.expression)
-    return [
-        rule.id,
-        EFFECT_CODES[rule.effect],
-        list(rule.actions),
-        list(rule.resource_types),
-        list(rule.roles),
-        list(rule.subjects),
-        rule.id_pattern,
-        rule.scope,
-        number,
-        constants,
-        rule.quorum,
-        rule.reason,
-        rule.remedy,
-        rule.contact,
-        list(rule.obligations),
-        None if rule.not_before is None else format_instant(rule.not_before),
-        None if rule.expires is None else format_instant(rule.expires),
-        [[path, int(least)] for path, least in rule.assurance],
-    ]
+def _row(rule: Rule, shapes: _Shapes) -> RuleRow:
+    number, constants = (-1, ()) if rule.when is None else shapes.number(rule.when.expression)
+    return RuleRow(
+        id=rule.id,
+        effect=EFFECT_CODES[rule.effect],
+        actions=rule.actions,
+        resource_types=rule.resource_types,
+        roles=rule.roles,
+        subjects=rule.subjects,
+        id_pattern=rule.id_pattern,
+        scope=rule.scope,
+        shape=number,
+        constants=constants,
+        quorum=rule.quorum,
+        reason=rule.reason,
+        remedy=rule.remedy,
+        contact=rule.contact,
+        obligations=rule.obligations,
+        not_before=None if rule.not_before is None else format_instant(rule.not_before),
+        expires=None if rule.expires is None else format_instant(rule.expires),
+        assurance=rule.assurance,
+    )
+
+
+def _source(rule: Rule) -> RuleSource:
+    span = rule.span
+    return RuleSource(span.file, span.line, span.column, rule.when.text if rule.when else None, rule.owner)
 
 
 def _plain(noun: Any) -> Any:

@@ -11,7 +11,7 @@ from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
 from policyguard.decide.admission import Admitted, known_well
-from policyguard.decide.compiled_form import LARGE, decode_constant, hole_types
+from policyguard.decide.compiled_form import LARGE, RuleRow, RuleSource, decode_constant, hole_types
 from policyguard.decide.index.keys import Template, template
 from policyguard.model.expression import Expression
 from policyguard.model.policy import Schema
@@ -115,48 +115,33 @@ class CompiledRule:
     stretch: slice | None
     test: Matcher | None
 
-    def __init__(self, data: Sequence[Any], place: Sequence[Any], shapes: Sequence[Shape], intern: Interner) -> None:
-        (
-            self.id,
-            self.effect,
-            actions,
-            types,
-            roles,
-            subjects,
-            self.id_pattern,
-            self.scope,
-            number,
-            constants,
-            quorum,
-            reason,
-            remedy,
-            contact,
-            obligations,
-            not_before,
-            expires,
-            assurance,
-        ) = data
-        texts = intern.texts
-        self.actions: tuple[str, ...] = texts(actions)
-        self.resource_types: tuple[str, ...] = texts(types)
-        self.roles: tuple[str, ...] = texts(roles) if roles else ()
-        self.subjects: tuple[str, ...] = texts(subjects) if subjects else ()
-        self.obligations: tuple[str, ...] = texts(obligations) if obligations else ()
-        self.quorum: str | None = quorum
-        self.reason: str | None = reason and sys.intern(reason)
-        self.remedy: str | None = remedy and sys.intern(remedy)
-        self.contact: str | None = contact and sys.intern(contact)
-        self.not_before: Instant | None = None if not_before is None else parse_instant(not_before)
-        self.expires: Instant | None = None if expires is None else parse_instant(expires)
-        self.ids: tuple[str, ...] = (self.id,)
-        self.reasons: tuple[str, ...] = texts([reason]) if reason else _DEFAULT_REASONS[self.effect]
-        self.shape: Shape | None = shapes[number] if number >= 0 else None
-        self.constants: tuple[Any, ...] = () if self.shape is None else self.shape.constants(constants)
-        self.type_patterns: frozenset[str | None] = intern.patterns(self.resource_types)
-        self.assurance: tuple[tuple[str, int], ...] = tuple([tuple(each) for each in assurance]) if assurance else ()
+    def __init__(self, row: RuleRow, source: RuleSource, shapes: Sequence[Shape], intern: Interner) -> None:
+        texts, text = intern.texts, intern.text
+        self.id = row.id
+        self.effect = row.effect
+        self.actions = texts(row.actions)
+        self.resource_types = texts(row.resource_types)
+        self.roles = texts(row.roles)
+        self.subjects = texts(row.subjects)
+        self.id_pattern = row.id_pattern
+        self.scope = row.scope
+        self.shape = shapes[row.shape] if row.shape >= 0 else None
+        self.constants = () if self.shape is None else self.shape.constants(row.constants)
+        self.quorum = row.quorum
+        self.reason = text(row.reason)
+        self.remedy = text(row.remedy)
+        self.contact = text(row.contact)
+        self.obligations = texts(row.obligations)
+        self.not_before = None if row.not_before is None else parse_instant(row.not_before)
+        self.expires = None if row.expires is None else parse_instant(row.expires)
+        self.assurance = row.assurance
+        self.ids: tuple[str, ...] = (row.id,)
+        self.reasons = texts((row.reason,)) if row.reason else _DEFAULT_REASONS[row.effect]
+        self.type_patterns = intern.patterns(self.resource_types)
         self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None or self.assurance)
-        file, line, column, self.text, self.owner = place
-        self.span = Span(sys.intern(file), line, column)
+        self.text = source.text
+        self.owner = source.owner
+        self.span = Span(sys.intern(source.file), source.line, source.column)
 
     def __getattr__(self, name: str) -> Any:
         """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
@@ -237,12 +222,18 @@ class Interner:
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
 
-    def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
-        key = tuple(texts)
-        found = self._tuples.get(key)
-        if found is None:
-            found = self._tuples[key] = tuple(map(sys.intern, key))
-        return found
+    def text(self, text: str | None) -> str | None:
+        """Return the one object for this text."""
+        return text and sys.intern(text)
+
+    def texts(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the one object for these texts."""
+        if not texts:
+            return ()
+        shared = self._tuples.get(texts)
+        if shared is None:
+            shared = self._tuples[texts] = tuple(map(sys.intern, texts))
+        return shared
 
     def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
         """Return the patterns of these resource types' ids."""

@@ -10,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from policyguard.conditions.ast import from_canonical
 from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admission import Admitted, Gate, Malformed, gates
-from policyguard.decide.compiled_form import FORMAT, check_policy, compile_policy, policy_digest, schema_of
+from policyguard.decide.compiled_form import (
+    FORMAT,
+    CompiledForm,
+    check_policy,
+    compile_policy,
+    policy_digest,
+    read_compiled,
+)
 from policyguard.decide.compiled_rule import CompiledRule, Interner, Shape
 from policyguard.decide.index.rules import Roots, roots_of
 from policyguard.decide.quorum import satisfied_until
@@ -24,7 +29,7 @@ from policyguard.decide.role_grants import Grants
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
-from policyguard.model.policy import REQUEST, Person, PolicySet, Quorum, Schema
+from policyguard.model.policy import REQUEST, Person, PolicySet, Quorum
 from policyguard.model.request import Request
 from policyguard.text import printable
 from policyguard.values import Instant
@@ -52,30 +57,29 @@ class Snapshot:
         "trace_roles",
     )
 
-    def __init__(self, compiled: Mapping[str, Any], digest: str) -> None:
-        policy = compiled["policy"]
+    def __init__(self, compiled: CompiledForm, digest: str) -> None:
+        policy = compiled.policy
         self.policy_digest = digest
-        self.epoch: int = policy["epoch"]
-        self.schema: Schema = schema_of(policy["schema"])
-        self.grants = Grants.from_data(policy["grants"])
+        self.epoch = policy.epoch
+        self.schema = policy.schema
+        self.grants = Grants.from_data(policy.grants)
         self.people: tuple[Person, ...] = tuple(
-            Person(id=id_, accounts=tuple(accounts), keys=tuple(keys), emails=tuple(emails))
-            for id_, accounts, keys, emails in policy["persons"]
+            Person(id=id_, accounts=accounts, keys=keys, emails=emails)
+            for id_, accounts, keys, emails in policy.persons
         )
         self.persons: dict[str, str] = {account: person.id for person in self.people for account in person.accounts}
-        self.quorums: dict[str, Quorum] = {data["id"]: msgspec.convert(data, Quorum) for data in policy["quorums"]}
-        self.trace_roles: tuple[str, ...] = tuple(policy["trace_roles"])
+        self.quorums: dict[str, Quorum] = {quorum.id: quorum for quorum in policy.quorums}
+        self.trace_roles = policy.trace_roles
         self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
         self._all_sensitive = frozenset().union(*(gate.sensitive for gate in self.gates.values()))
         # Of a type that no gate knows a value is withheld whole: two types may give one path two shapes.
         self._all_redactions: dict[str, Redact] = {
             path: withheld for gate in self.gates.values() for path in gate.redactions
         }
-        shapes = [Shape(from_canonical(form)) for form in policy["shapes"]]
+        shapes = [Shape(from_canonical(form)) for form in policy.shapes]
         intern = Interner(self.schema)
         self.rules: tuple[CompiledRule, ...] = tuple(
-            CompiledRule(data, place, shapes, intern)
-            for data, place in zip(policy["rules"], compiled["places"], strict=True)
+            CompiledRule(row, source, shapes, intern) for row, source in zip(policy.rules, compiled.places, strict=True)
         )
         self.by_id: dict[str, CompiledRule] = {rule.id: rule for rule in self.rules}
         self.roots: dict[tuple[str, str], Roots] = roots_of(self.rules, self.schema)
@@ -84,7 +88,7 @@ class Snapshot:
     def of(cls, policy_set: PolicySet, grants: Grants) -> Snapshot:
         """Return the snapshot of a policy set: the same object as its compiled form gives."""
         compiled = compile_policy(policy_set, grants)
-        return cls(compiled, policy_digest(compiled))
+        return cls(read_compiled(compiled), policy_digest(compiled))
 
     @classmethod
     def from_compiled(cls, compiled: Mapping[str, Any], digest: str) -> Snapshot:
@@ -98,8 +102,9 @@ class Snapshot:
                 f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
         try:
-            check_policy(compiled["policy"])
-            return cls(compiled, digest)
+            form = read_compiled(compiled)
+            check_policy(form.policy)
+            return cls(form, digest)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
             words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
             raise ConfigurationError(f"compiled snapshot: {printable(words, 200).lower()}", help=_AGAIN) from problem
