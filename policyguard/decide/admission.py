@@ -14,6 +14,7 @@ import msgspec
 from policyguard.conditions.times import parse_span
 from policyguard.decide.redaction import redactor, traced_names
 from policyguard.model.facts import Assurance, Facts
+from policyguard.model.former_names import FORMER_FACTS, former_values
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.patterns.id_pattern import DOMAIN, compiled, domain_index
 from policyguard.text import printable, quoted_list
@@ -45,6 +46,7 @@ class AttributeRule:
         "convert",
         "entity",
         "enum",
+        "former_values",
         "guarded",
         "kind",
         "max_age_ns",
@@ -64,6 +66,7 @@ class AttributeRule:
         self.kind, self.convert = _converter(attribute.type, schema)
         self.plain = None if self.convert is None else _plain(attribute.type, schema) or _never
         self.enum = frozenset(attribute.enum) if attribute.enum else None
+        self.former_values: Mapping[str, str] = {}
         self.assurance = int(attribute.assurance)
         self.max_age_ns = None if attribute.max_age_s is None else attribute.max_age_s * NANOSECONDS_PER_S
         self.strict = self.assurance > 1 or self.max_age_ns is not None or self.enum is not None
@@ -102,10 +105,13 @@ class Gate:
         groups = (("subject", subject.attributes), ("resource", resource.attributes), ("context", schema.context))
         for entity, (prefix, attributes) in enumerate(groups):
             for name, attribute in attributes.items():
-                self.rules[f"{prefix}.{name}"] = AttributeRule(entity, attribute, schema)
+                rule = self.rules[f"{prefix}.{name}"] = AttributeRule(entity, attribute, schema)
+                rule.former_values = former_values(name, attributes)
         self.known = {path: (rule.entity, rule.name, rule.kind, rule.plain, rule) for path, rule in self.rules.items()}
-        self.sensitive = frozenset(path for path, rule in self.rules.items() if rule.sensitive or rule.withheld)
-        self.redactions = {path: rule.redact for path, rule in self.rules.items() if rule.redact is not None}
+        # A former name is redacted as the present one.
+        named = {**self.rules, **{old: self.rules[new] for old, new in FORMER_FACTS.items() if new in self.rules}}
+        self.sensitive = frozenset(path for path, rule in named.items() if rule.sensitive or rule.withheld)
+        self.redactions = {path: rule.redact for path, rule in named.items() if rule.redact is not None}
         self.id_pattern = resource.id_pattern
         self.domain_at = domain_index(resource.id_pattern)
         wild = (resource.id_pattern or "**").replace(DOMAIN, "*")
@@ -131,6 +137,8 @@ class Gate:
         known = self.known
         for path, fact in facts.entries.items():
             found = known.get(path)
+            if found is None and (present := FORMER_FACTS.get(path)) is not None and not _is_supplied(present, facts):
+                found = known.get(present)
             if found is None:
                 if fact.assurance == 1:
                     raise Malformed(*_unknown(path, self.rules))
@@ -140,6 +148,8 @@ class Gate:
             if type(value) is not kind or (plain is not None and not plain(value)):
                 value = _fit(rule, value, path)
             if rule.strict:
+                if rule.enum is not None and value not in rule.enum:
+                    value = rule.former_values.get(str(value), value)
                 if rule.enum is not None and value not in rule.enum:
                     words = _HIDDEN if rule.guarded else f"found `{value}`"
                     raise Malformed(_json_path(path), f"{words}, expected one of {quoted_list(sorted(rule.enum))}")
@@ -151,6 +161,11 @@ class Gate:
                     continue
             admitted[entity][name] = value
         return Admitted(of_subject, of_resource, of_context, domain, segments, facts, now, weak)
+
+
+def _is_supplied(path: str, facts: Facts) -> bool:
+    """Return True if a collector supplied the fact, or tried to: then a claim under its former name is ignored."""
+    return path in facts.entries or path in facts.missing
 
 
 def known_well(admitted: Admitted, floors: Iterable[tuple[str, int]]) -> Admitted:

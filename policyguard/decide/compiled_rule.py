@@ -10,6 +10,7 @@ from policyguard.conditions.ast import filled, paths_read
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
+from policyguard.conditions.former_names import Renamed, present_constants, present_fact, renamed_values
 from policyguard.decide.admission import Admitted, known_well
 from policyguard.decide.compiled_form import LARGE, RuleRow, RuleSource, decode_constant, hole_types
 from policyguard.decide.index.keys import Template, template
@@ -127,6 +128,9 @@ class CompiledRule:
         self.scope = row.scope
         self.shape = shapes[row.shape] if row.shape >= 0 else None
         self.constants = () if self.shape is None else self.shape.constants(row.constants)
+        renamed = intern.renamed_values(self.resource_types)
+        if renamed and self.shape is not None:
+            self.constants = present_constants(self.shape.expression, self.constants, renamed)
         self.quorum = row.quorum
         self.reason = text(row.reason)
         self.remedy = text(row.remedy)
@@ -134,7 +138,7 @@ class CompiledRule:
         self.obligations = texts(row.obligations)
         self.not_before = None if row.not_before is None else parse_instant(row.not_before)
         self.expires = None if row.expires is None else parse_instant(row.expires)
-        self.assurance = row.assurance
+        self.assurance = tuple([(present_fact(path), minimum) for path, minimum in row.assurance])
         self.ids: tuple[str, ...] = (row.id,)
         self.reasons = texts((row.reason,)) if row.reason else _DEFAULT_REASONS[row.effect]
         self.type_patterns = intern.patterns(self.resource_types)
@@ -217,8 +221,10 @@ _DEFAULT_REASONS = (("rule.allow",), ("rule.deny",), ("rule.require",))
 class Interner:
     """Makes one object of equal texts and equal tuples while a snapshot is built."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, written: Schema) -> None:
         self._schema = schema
+        self._written = written
+        self._renamed: dict[tuple[str, ...], Renamed] = {}
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
 
@@ -234,6 +240,13 @@ class Interner:
         if shared is None:
             shared = self._tuples[texts] = tuple(map(sys.intern, texts))
         return shared
+
+    def renamed_values(self, types: tuple[str, ...]) -> Renamed:
+        """Return the fields with renamed values that rules on these resource types can read."""
+        found = self._renamed.get(types)
+        if found is None:
+            found = self._renamed[types] = renamed_values(self._written, types)
+        return found
 
     def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
         """Return the patterns of these resource types' ids."""

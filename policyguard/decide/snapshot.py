@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policyguard.conditions.ast import from_canonical
+from policyguard.conditions.former_names import present_condition, present_schema
 from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admission import Admitted, Gate, Malformed, gates
 from policyguard.decide.compiled_form import (
@@ -61,7 +62,7 @@ class Snapshot:
         policy = compiled.policy
         self.policy_digest = digest
         self.epoch = policy.epoch
-        self.schema = policy.schema
+        self.schema = present_schema(policy.schema)
         self.grants = Grants.from_data(policy.grants)
         self.people: tuple[Person, ...] = tuple(
             Person(id=id_, accounts=accounts, keys=keys, emails=emails)
@@ -76,8 +77,10 @@ class Snapshot:
         self._all_redactions: dict[str, Redact] = {
             path: withheld for gate in self.gates.values() for path in gate.redactions
         }
-        shapes = [Shape(from_canonical(form)) for form in policy.shapes]
-        intern = Interner(self.schema)
+        forms = [from_canonical(form) for form in policy.shapes]
+        is_present = self.schema is policy.schema
+        shapes = [Shape(form if is_present else present_condition(form)) for form in forms]
+        intern = Interner(self.schema, policy.schema)
         self.rules: tuple[CompiledRule, ...] = tuple(
             CompiledRule(row, source, shapes, intern) for row, source in zip(policy.rules, compiled.places, strict=True)
         )

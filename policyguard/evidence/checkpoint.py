@@ -33,7 +33,7 @@ MAX_PATHS = 1_000
 _NAMED = {
     "safetensors": (".safetensors",),
     "pickle": (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".distcp", ".metadata", ".pt2"),
-    "archive": (
+    "other": (
         ".npy",
         ".npz",
         ".zip",
@@ -51,7 +51,7 @@ _NAMED = {
     ),
 }
 _SIDE_FILES = ("text", "json", "lfs_pointer", "empty")
-_ARCHIVES = (
+_OTHER = (
     "npy",
     "npz",
     "zip",
@@ -71,20 +71,20 @@ _ARCHIVES = (
 )
 
 
-def family(scan: CheckpointScan) -> str:
-    """Return the word that rules use: `pickle` wherever one is inside, `safetensors`, `archive`, or `unknown`.
+def format_category(scan: CheckpointScan) -> str:
+    """Return the word that rules use: `pickle` wherever one is inside, `safetensors`, `other`, or `unknown`.
 
-    `archive` is arrays, models, tables and packed files without a pickle; `unknown` is whatever was not read or not
+    `other` is arrays, models, tables and packed files without a pickle; `unknown` is whatever was not read or not
     recognised.
     """
     if scan.pickled:
         return "pickle"
     if scan.format == "safetensors":
         return "safetensors"
-    return "archive" if scan.format in _ARCHIVES and scan.verdict is not Verdict.UNKNOWN else "unknown"
+    return "other" if scan.format in _OTHER and scan.verdict is not Verdict.UNKNOWN else "unknown"
 
 
-def named_family(path: str) -> str:
+def category_by_suffix(path: str) -> str:
     """Return the same word as the file's name promises it."""
     suffix = Path(path).suffix.lower() or Path(path).name
     return next((word for word, suffixes in _NAMED.items() if suffix in suffixes), "unknown")
@@ -173,8 +173,8 @@ class CheckpointCollector:
         scans = [scan for path in paths for scan in scan_paths([path], options)]
         weights = [scan for scan in scans if _is_loaded(scan)]
         values: dict[str, Value] = {
-            "format": _worst([family(scan) for scan in weights]),
-            "named_format": _worst([named_family(scan.path) for scan in weights]),
+            "format": _worst([format_category(scan) for scan in weights]),
+            "named_format": _worst([category_by_suffix(scan.path) for scan in weights]),
             "verdict": max((scan.verdict for scan in scans), key=list(Verdict).index, default=Verdict.UNKNOWN).value,
             "reasons": tuple(sorted({reason.code for scan in scans for reason in scan.reasons})),
             "pickle_globals": tuple(sorted({name for scan in scans for name in scan.globals})),
@@ -230,8 +230,8 @@ def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
         path=printable_name(os.path.relpath(scan.path, directory)),
         digest=scan.sha256,
         size=scan.size_bytes,
-        format=family(scan),
-        named_format=named_family(scan.path),
+        format=format_category(scan),
+        named_format=category_by_suffix(scan.path),
         container=scan.format,
         verdict=scan.verdict.value,
         reasons=tuple(sorted({reason.code for reason in scan.reasons})),
@@ -274,7 +274,7 @@ def _named_paths(inputs: JobInputs) -> Iterator[Path]:
             continue
         seen.add(path)
         # INVARIANT I161: what is named as a checkpoint is always a record, also when it is not there.
-        promised = name in inputs.checkpoints or (name in inputs.files and named_family(name) != "unknown")
+        promised = name in inputs.checkpoints or (name in inputs.files and category_by_suffix(name) != "unknown")
         if promised or _looks_like_a_checkpoint(path):
             yield path
 
@@ -284,11 +284,11 @@ def _looks_like_a_checkpoint(path: Path) -> bool:
     try:
         if not path.is_dir():
             return os.path.lexists(path) and path.suffix != ".py"
-        return any(named_family(entry.name) != "unknown" for entry in os.scandir(path))
+        return any(category_by_suffix(entry.name) != "unknown" for entry in os.scandir(path))
     except OSError:
         return False
 
 
 def _worst(words: Sequence[str]) -> str:
-    order = ("safetensors", "archive", "pickle", "unknown")
+    order = ("safetensors", "other", "pickle", "unknown")
     return max(words, key=order.index, default="unknown")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from typing import Any
 
+from policyguard.conditions.former_names import present_schema
 from policyguard.model.facts import Assurance
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.patterns.overlap import pattern_problem
@@ -128,13 +129,18 @@ def bind_schema(fields: dict[str, Any], node: Node, problems: Problems) -> Schem
     _check_action_types(fields, resources, problems)
     _check_shared_attributes(subjects, problems)
     context = fields.get("context", ({}, None))[0].get("attributes")
-    return Schema(
+    schema = Schema(
         subjects=subjects,
         resources=resources,
         context=_attributes(context, names, problems),
         records=records,
         span=node.span,
     )
+    try:
+        present_schema(schema)
+    except ValueError as problem:
+        problems.add(node, "PG006", str(problem))
+    return schema
 
 
 def _subject(name_: str, key: Node, body: dict[str, Any], records: set[str], problems: Problems) -> EntityType:

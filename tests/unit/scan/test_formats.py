@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.evidence.checkpoint import family, named_family
+from policyguard.evidence.checkpoint import category_by_suffix, format_category
 from policyguard.scan.content import scan_content
 from policyguard.scan.files import scan_file
 from policyguard.scan.findings import Findings, Verdict
@@ -262,9 +262,13 @@ def test_what_stays_clean_names_no_more_to_pyarrow() -> None:
 
 
 def test_rules_see_them_as_data_without_a_pickle() -> None:
-    """`format` is `archive` for what was read and holds no pickle; a dataset's name promises no checkpoint."""
+    """`format` is `other` for what was read and holds no pickle; a dataset's name promises no checkpoint."""
     scan = scan_file(FILES / "tiny.gguf")
-    assert (family(scan), named_family("a.gguf"), named_family("a.parquet")) == ("archive", "archive", "unknown")
+    assert (format_category(scan), category_by_suffix("a.gguf"), category_by_suffix("a.parquet")) == (
+        "other",
+        "other",
+        "unknown",
+    )
 
 
 def test_a_real_keras_model_with_a_lambda_is_hostile(tmp_path: Path) -> None:
