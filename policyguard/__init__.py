@@ -34,25 +34,31 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
+"""Computed; type checkers take the names from the aliases below, which `tests/typing` compares with it."""
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from policyguard.errors import (
-        AccessDenied,
-        AuditError,
-        ConfigurationError,
-        EvidenceError,
-        PolicyError,
-        PolicyErrors,
-        PolicyGuardError,
-        RequestError,
-        SigningError,
-        VerificationError,
-    )
-    from policyguard.model.decision import Decision
-    from policyguard.model.facts import Approval, Assurance, Fact, Facts
-    from policyguard.model.request import Request
+    from policyguard.attest.trust import Trust as Trust
+    from policyguard.audit.receipt import SignedDecision as SignedDecision
+    from policyguard.errors import AccessDenied as AccessDenied
+    from policyguard.errors import AuditError as AuditError
+    from policyguard.errors import ConfigurationError as ConfigurationError
+    from policyguard.errors import EvidenceError as EvidenceError
+    from policyguard.errors import PolicyError as PolicyError
+    from policyguard.errors import PolicyErrors as PolicyErrors
+    from policyguard.errors import PolicyGuardError as PolicyGuardError
+    from policyguard.errors import RequestError as RequestError
+    from policyguard.errors import SigningError as SigningError
+    from policyguard.errors import VerificationError as VerificationError
+    from policyguard.guard import Guard as Guard
+    from policyguard.model.decision import Decision as Decision
+    from policyguard.model.facts import Approval as Approval
+    from policyguard.model.facts import Assurance as Assurance
+    from policyguard.model.facts import Fact as Fact
+    from policyguard.model.facts import Facts as Facts
+    from policyguard.model.request import Request as Request
+    from policyguard.verify import VerifiedDecision as VerifiedDecision
 
 
 def __getattr__(name: str) -> Any:

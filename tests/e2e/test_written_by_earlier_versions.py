@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from policyguard import Guard, Request, SignedDecision  # type: ignore[attr-defined]  # `Request` has no explicit export
+from policyguard import Guard, Request, SignedDecision
 from tests.e2e.cli_lab import Ended, process_environment
 
 DATA = Path(__file__).parents[1] / "data" / "written_by"
