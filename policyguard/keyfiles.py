@@ -11,6 +11,7 @@ import stat
 
 from policyguard.attest.keys import MAX_KEY_TEXT_BYTES, NONCE_BYTES, SALT_BYTES, PrivateKey, PublicKey, is_wrapped
 from policyguard.errors import ConfigurationError, PolicyGuardError, SigningError
+from policyguard.fs.write import create_file
 
 
 def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None = None) -> PrivateKey:
@@ -93,36 +94,12 @@ def _check_owner(path: str | os.PathLike[str], status: os.stat_result) -> None:
 
 
 def _write(path: str, data: bytes, mode: int, what: str, family: type[PolicyGuardError]) -> None:
-    """Write a whole new file or none: a private name first, synced, then linked to its name, which must be free.
-
-    A crash leaves at most a file `.NAME.<random>.part` of the same mode; the name itself is whole or absent.
-    """
-    directory, name = os.path.split(path)
-    part = os.path.join(directory, f".{name}.{os.urandom(6).hex()}.part")
     try:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(handle)
-            # INVARIANT I52: a key file is never overwritten; `link` fails where `rename` would replace.
-            os.link(part, path)
-        finally:
-            os.unlink(part)
-        _sync_directory(directory or ".")
+        create_file(path, data, mode=mode)
     except FileExistsError:
         raise family(f"{what} `{path}` exists already, expected a new path") from None
     except OSError as problem:
         raise family(f"{what} `{path}` cannot be written: {_why(problem)}") from None
-
-
-def _sync_directory(directory: str) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _why(problem: OSError) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +16,13 @@ from policyguard.attest.keys import PublicKey
 from policyguard.config.file import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.collector import Collectors
+from policyguard.fs import write as fs_write
 from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
-from policyguard.policy_store.load import kind_of, read_bounded, read_start
+from policyguard.policy_store.load import read_bounded, read_start
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,7 +135,7 @@ def _standard_input() -> bytes:
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all; an existing one is never overwritten."""
     try:
-        _write(path, data, mode)
+        fs_write.create_file(path, data, mode=mode)
     except FileExistsError:
         raise ConfigurationError(f"{path}: exists already, expected a new path") from None
     except (OSError, ValueError) as problem:
@@ -142,49 +143,25 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` in place of the file, whole or not at all: written beside it, made durable, then renamed."""
+    """Put `data` in place of a regular file, whole and durable or not at all, else raise `ConfigurationError`."""
     check_replaceable(path)
-    beside = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
-        _write(beside, data, mode)
-        try:
-            beside.replace(path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        fs_write.replace_file(path, data, mode=mode)
     except (OSError, ValueError) as problem:
         raise _unwritable(path, problem) from problem
 
 
 def check_replaceable(path: Path) -> None:
-    """Return if there is a regular file at this path, or nothing in a folder that is there; else raise.
+    """Raise `ConfigurationError` unless there is a regular file at this path, or nothing in a folder that exists.
 
     Asked before a decision is made whose answer is to be written there.
     """
     try:
-        path.parent.stat()
-        status = path.lstat()
-    except FileNotFoundError as problem:
-        if path.parent.is_dir():
-            return
-        raise _unwritable(path, problem) from problem
+        fs_write.check_replaceable(path)
     except (OSError, ValueError) as problem:
+        if getattr(problem, "errno", None) == errno.EINVAL:
+            raise ConfigurationError(f"{path}: {getattr(problem, 'strerror', problem)}") from problem
         raise _unwritable(path, problem) from problem
-    # INVARIANT I183: a device, a link or a folder is never renamed away: as root that would be the machine's own.
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"{path}: found {kind_of(status.st_mode)}, expected a regular file or a new path")
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
 
 
 def _unwritable(path: Path, problem: Exception) -> ConfigurationError:

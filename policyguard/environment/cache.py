@@ -13,7 +13,8 @@ from collections.abc import Collection
 import msgspec
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.sealed import Opened, read_own, replace_whole, sealed, unsealed
+from policyguard.fs.sealed import Opened, read_own, sealed, unsealed
+from policyguard.fs.write import replace_file
 from policyguard.text import printable_name
 
 KIND = "environment-digests"
@@ -90,7 +91,7 @@ class FileCache:
         if not self._changed or self._foreign_seal:
             return
         try:
-            replace_whole(self._path, sealed(KIND, _ENCODER.encode(self._entries), self._key))
+            replace_file(self._path, sealed(KIND, _ENCODER.encode(self._entries), self._key), mode=0o600)
             self._changed = False
         except (OSError, ValueError):
             return

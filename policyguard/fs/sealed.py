@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import os
 import stat
-import tempfile
 
 import msgspec
 
@@ -68,23 +67,6 @@ def read_own(path: str, limit_bytes: int) -> bytes | None:
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022 or status.st_nlink > 1:
             return None
         return file.read(limit_bytes)
-
-
-def replace_whole(path: str, data: bytes) -> None:
-    """Put the file in place whole, mode 0600: written beside it, then renamed. A crash leaves the old one or the new.
-
-    Any number of writers may do so at once; the last one's file stays. Raises `OSError`.
-    """
-    descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".digests-")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
 
 
 def _seal(kind: str, payload: bytes, key: bytes | None) -> bytes:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyguard.errors import ConfigurationError
-from policyguard.fs.sealed import replace_whole, sealed, unsealed
+from policyguard.fs.sealed import sealed, unsealed
+from policyguard.fs.write import replace_file
 from policyguard.scan.source import Truncated
 
 BLOCK = 2**20
@@ -134,7 +135,7 @@ class DigestCache:
             kept = list(self.entries.items())[-MAX_ENTRIES:]
             data = json.dumps({"digests": [[*key, digest] for key, digest in kept]})
             self._changed = False
-        replace_whole(str(self.path), sealed(KIND, data.encode(), self.key))
+        replace_file(self.path, sealed(KIND, data.encode(), self.key), mode=0o600)
 
     def _is_honest(self, path: Path) -> bool:
         return filesystem_of(path) in self.filesystems

@@ -188,7 +188,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         lambda lab: lab.path("link").symlink_to("/dev/full"),
         ("compile", "-o", "link"),
         78,
-        "link: found a link",
+        "link: found a symbolic link",
     ),
     "a new key into a folder that is not there": (nothing, ("keys", "new", "none/k"), 78, "cannot be written"),
     "a new lab in a file": (nothing, ("init", "trust.yaml"), 78, "trust.yaml"),

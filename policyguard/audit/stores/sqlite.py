@@ -30,6 +30,7 @@ from typing import NoReturn
 
 from policyguard.audit.stores import Row
 from policyguard.errors import AuditError
+from policyguard.fs.write import sync_folder
 
 APPLICATION_ID = 0x70676C67
 """`pglg`, in the SQLite header at offset 68: `file` and we can tell a log from another database."""
@@ -184,7 +185,7 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
             connection.execute("INSERT INTO header (id, format, origin) VALUES (1, ?, ?)", (FORMAT, create_as))
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute("COMMIT")
-        _sync_directory(os.path.dirname(target) or ".")
+        sync_folder(os.path.dirname(target) or ".")
     found = _read_header(target, connection)
     if is_writer:
         # A log that cannot be written is refused now, not at the first decision.
@@ -276,14 +277,6 @@ def _size_of(target: str) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         raise AuditError(f"log `{target}` is not a regular file")
     return status.st_size
-
-
-def _sync_directory(directory: str) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _why(problem: Exception) -> str:

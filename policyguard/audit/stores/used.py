@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from policyguard.errors import AuditError
+from policyguard.fs.write import sync_folder
 from policyguard.values import Instant
 
 _SCHEMA = "CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID"
@@ -84,18 +85,10 @@ def _prepare(target: Path, connection: sqlite3.Connection) -> None:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         connection.execute("COMMIT")
-        _sync(target.parent)
+        sync_folder(target.parent)
     if _tables(connection) != [_SCHEMA]:
         raise AuditError(f"single-use store `{target}` has another schema than ours")
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
     return [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")]
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

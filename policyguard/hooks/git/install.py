@@ -21,6 +21,7 @@ from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardErr
 from policyguard.evidence.push.nonce import seed_of
 from policyguard.evidence.push.objects import find_store
 from policyguard.fs.safe_open import read_small
+from policyguard.fs.write import replace_file
 from policyguard.git.directory import GitDir, config_text
 from policyguard.git.objects import config_values, effective_value
 from policyguard.git.refs import head_content
@@ -68,11 +69,7 @@ def install(options: GitOptions) -> tuple[Path, bool]:
             )
         if found == text and os.access(path, os.X_OK):
             return path, False
-    beside = folder / f".{options.kind}.{os.getpid()}"
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755), "wb") as file:
-        file.write(text)
-    os.chmod(beside, 0o755)
-    os.replace(beside, path)
+    replace_file(path, text, mode=0o755, ignore_umask=True)
     return path, True
 
 

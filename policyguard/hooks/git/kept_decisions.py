@@ -26,6 +26,7 @@ from policyguard.evidence.identity import account_name
 from policyguard.evidence.push.collector import bound_facts
 from policyguard.evidence.push.updates import RefUpdate
 from policyguard.fs.safe_open import read_small
+from policyguard.fs.write import create_file, replace_file
 from policyguard.guard import Guard
 from policyguard.hooks.git.judge import action_of, push_reader
 from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, pusher_of
@@ -50,10 +51,7 @@ class Accepted:
         self._prune()
         for update, signed in decided:
             path = self._path(update, _WAITING)
-            beside = f"{path}.{os.getpid()}"
-            with open(beside, "wb") as file:
-                file.write(signed.to_json())
-            os.replace(beside, path)
+            replace_file(path, signed.to_json(), mode=0o600)
 
     def spend(self, digest: str) -> bool:
         """Return True the first time this digest of a push certificate is given, and False for a day after.
@@ -62,7 +60,7 @@ class Accepted:
         """
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         try:
-            Path(self._folder, f"{digest}.spent").touch(mode=0o600, exist_ok=False)
+            create_file(os.path.join(self._folder, f"{digest}.spent"), b"", mode=0o600)
         except FileExistsError:
             return False
         return True
@@ -125,9 +123,7 @@ class Accepted:
         os.makedirs(options.vsa, exist_ok=True)
         name = f"{commit}.{hashlib.sha256(os.fsencode(update.ref)).hexdigest()[:12]}.vsa.json"
         target = os.path.join(options.vsa, name)
-        with open(f"{target}.{os.getpid()}", "wb") as file:
-            file.write(sign_summary(statement, key).to_bytes() + b"\n")
-        os.replace(f"{target}.{os.getpid()}", target)
+        replace_file(target, sign_summary(statement, key).to_bytes() + b"\n")
         return target
 
     def _verified(

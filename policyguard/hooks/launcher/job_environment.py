@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import read_small
+from policyguard.fs.write import create_file
 
 VARIABLE = "POLICYGUARD_DECISION"
 
@@ -51,7 +52,5 @@ def _carried(data: bytes, private: str) -> str:
     if len(data) <= MAX_INLINE_BYTES:
         return data.decode()
     path = os.path.join(private, "decision.json")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    create_file(path, data, mode=0o600)
     return f"@{path}"

@@ -1,0 +1,91 @@
+"""Files that are written whole and durable, or not at all.
+
+The data goes into a new file `.<random>.part` in the same folder and to the disk; then the file gets its name, and the
+name goes to the disk. A crash leaves the old file or the new one, and at most a `.part` file. Raises `OSError`, or
+`ValueError` for a path that no system call takes; callers add their own error family.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from policyguard.fs.safe_open import kind_of
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def create_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644) -> None:
+    """Write a new file.
+
+    Args:
+        mode: permissions, less those that the umask removes.
+
+    Raises:
+        FileExistsError: the name is taken, if only by a dangling link; what has it stays as it is.
+    """
+    # INVARIANT I52: a key file is never overwritten; `link` fails where `rename` would replace.
+    _write(os.fspath(path), data, mode, os.link)
+
+
+def replace_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644, ignore_umask: bool = False) -> None:
+    """Write a new file or replace a regular one; the last of several writers wins.
+
+    Args:
+        mode: permissions, less those that the umask removes unless `ignore_umask`.
+
+    Raises:
+        OSError: also if something other than a regular file has this name.
+    """
+    check_replaceable(path)
+    _write(os.fspath(path), data, mode, os.replace, ignore_umask=ignore_umask)
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Raise `OSError` unless the path names a regular file, or nothing in a folder that exists."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        os.stat(_folder_of(os.fspath(path)))
+        return
+    # INVARIANT I183: a device, a link or a folder is never renamed away: as root that would be the machine's own.
+    if not stat.S_ISREG(status.st_mode):
+        problem = f"found {kind_of(status.st_mode)}, expected a regular file or a new path"
+        raise OSError(errno.EINVAL, problem, os.fspath(path))
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make the names in a folder durable: a file that was synced is lost with its name."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(
+    path: str, data: bytes, mode: int, give_name: Callable[[str, str], None], *, ignore_umask: bool = False
+) -> None:
+    folder = _folder_of(path)
+    temp_path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
+    handle = os.open(temp_path, _NEW_FILE, mode)
+    try:
+        with open(handle, "wb") as file:
+            if ignore_umask:
+                os.fchmod(handle, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        give_name(temp_path, path)
+    finally:
+        try:
+            os.unlink(temp_path)
+        except FileNotFoundError:
+            pass  # It was renamed.
+    sync_folder(folder)
+
+
+def _folder_of(path: str) -> str:
+    return os.path.dirname(path) or "."
