@@ -19,7 +19,7 @@ from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
 from policyguard.git.directory import GitDir, config_text, find_gitdir
 from policyguard.git.objects import config_values
-from policyguard.git.refs import head, history_overrides
+from policyguard.git.refs import References, history_overrides
 from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -103,9 +103,9 @@ def code_record(directory: str, owners: Collection[int], deadline: float) -> Fro
 def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple[FrozenMap, str, Findings]:
     """Return the code record, the top folder of the repository, and what differs by its real name."""
     git = find_gitdir(directory, owners)
-    commit, branch = head(git)
+    commit, branch = References(git).head()
     tree, found = compare(git, commit, owners, deadline)
-    if head(git)[0] != commit:
+    if References(git).head()[0] != commit:
         raise EvidenceError(f"`{printable_name(git.root)}`: HEAD moved while the working tree was compared")
     members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(found), "history": history_overrides(git)}
     # INVARIANT I94: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import file_record, kind_of
 from policyguard.git.directory import gitdir_of
-from policyguard.git.refs import head
+from policyguard.git.refs import References
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
@@ -58,7 +58,7 @@ def _record(root: bytes, relative: bytes, owners: frozenset[int], most: int) -> 
         return _link(root, path, name)
     if stat.S_ISDIR(status.st_mode):
         inside = os.path.lexists(os.path.join(path, b".git"))
-        commit = head(gitdir_of(os.fsdecode(path), owners))[0] if inside else ""
+        commit = References(gitdir_of(os.fsdecode(path), owners)).head()[0] if inside else ""
         return FrozenMap(path=name, digest=commit, size=0)
     # A FIFO or a device is never opened.
     if not stat.S_ISREG(status.st_mode):

@@ -99,6 +99,8 @@ class ObjectReader:
         """Return the content of an object of this kind whose hash is this id, else raise `EvidenceError`."""
         found_kind, size = self._ask(oid)
         if found_kind != kind or size > MAX_OBJECT_BYTES:
+            # Git has begun to answer: without reading that, the next answer would begin in the middle of this one.
+            self._take_last_chunk(size)
             raise EvidenceError(
                 f"object `{oid}`: found a {found_kind} of {size} bytes, expected a {kind} of at most {MAX_OBJECT_BYTES}"
             )
@@ -111,9 +113,7 @@ class ObjectReader:
     def read_small_blob(self, oid: str, limit_bytes: int) -> bytes | None:
         """Return the content of a blob, None if it is longer than `limit_bytes`."""
         kind, size = self._ask(oid)
-        content = self._take(0) if size == 0 else b""
-        for start in range(0, size, CHUNK_BYTES):
-            content = self._take(min(CHUNK_BYTES, size - start), last=start + CHUNK_BYTES >= size)
+        content = self._take_last_chunk(size)
         fits = kind == "blob" and size <= limit_bytes <= CHUNK_BYTES
         return content if fits and object_id(self.object_format, "blob", content) == oid else None
 
@@ -149,6 +149,12 @@ class ObjectReader:
         if len(header) != 3 or not header[2].isdigit() or header[0] != oid.encode():
             raise EvidenceError(f"object `{oid}`: {self._why(header)}")
         return printable_name(header[1]), int(header[2])
+
+    def _take_last_chunk(self, size: int) -> bytes:
+        content = self._take(0) if size == 0 else b""
+        for start in range(0, size, CHUNK_BYTES):
+            content = self._take(min(CHUNK_BYTES, size - start), last=start + CHUNK_BYTES >= size)
+        return content
 
     def _take(self, size_bytes: int, *, last: bool = True) -> bytes:
         """Return the next bytes of the answer, and pass over the line break that ends it."""

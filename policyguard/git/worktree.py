@@ -31,7 +31,7 @@ from policyguard.git.objects import (
     open_objects,
     tree_of,
 )
-from policyguard.git.refs import head
+from policyguard.git.refs import References
 from policyguard.text import printable_name
 
 MAX_SUBMODULE_DEPTH = 8
@@ -81,7 +81,7 @@ def _compare(
         getattr(into, name).extend(prefix + path for path in getattr(walk.found, name))
     for path, entry in walk.submodules:
         below = gitdir_of(os.path.join(git.root, os.fsdecode(path)), owners)
-        found_commit, _ = head(below)
+        found_commit, _ = References(below).head()
         if found_commit != entry.oid:
             into.changed.append(prefix + path)
         into.submodules.append(prefix + path)

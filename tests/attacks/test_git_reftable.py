@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.push.updates import PushReader, RefUpdate
+from policyguard.evidence.push.session import PushSession
+from policyguard.evidence.push.updates import RefUpdate
 from policyguard.git.directory import GitDir, bare_gitdir, find_gitdir
-from policyguard.git.refs import all_refs, head, head_content, history_overrides, ref_id
+from policyguard.git.refs import References, history_overrides
 from policyguard.git.reftable import records, stacked_refs
 
 DATA = Path(__file__).parents[1] / "data" / "reftable"
@@ -46,11 +46,12 @@ def test_a_reftable_is_read_as_git_reads_it(name: str, tmp_path: Path) -> None:
     """Every reference, each by name too, HEAD through its branch; what was deleted is not there."""
     git = unpacked(name, tmp_path)
     expected = listed(name)
-    assert all_refs(git) == expected
-    assert {ref: ref_id(git, ref.encode()) for ref in list(expected)[:20]} == dict(list(expected.items())[:20])
-    assert head(git) == (expected["refs/heads/main"], "main")
-    assert head_content(git) == b"ref: refs/heads/main"
-    assert ref_id(git, b"refs/heads/b") is None
+    assert References(git).all() == expected
+    references = References(git)
+    assert {ref: references.id_of(ref.encode()) for ref in list(expected)[:20]} == dict(list(expected.items())[:20])
+    assert References(git).head() == (expected["refs/heads/main"], "main")
+    assert References(git).head_content() == b"ref: refs/heads/main"
+    assert References(git).id_of(b"refs/heads/b") is None
     assert history_overrides(git) == ()
 
 
@@ -59,12 +60,13 @@ def test_a_push_to_a_reftable_repository_is_judged(tmp_path: Path) -> None:
     git = unpacked("stack", tmp_path)
     refs = listed("stack")
     old, new = refs["refs/heads/a"], refs["refs/heads/main"]
-    reader = PushReader(git.shared, {}, {os.geteuid(), 0}, Signers(()))
-    (seen,) = reader.measure((RefUpdate(old=old, new=new, ref="refs/heads/a"),))
+    session = PushSession(git.shared, {}, {os.geteuid(), 0})
+    with session:
+        (seen,) = session.measure((RefUpdate(old=old, new=new, ref="refs/heads/a"),))
     assert (seen.change, seen.commits) == ("update", 1)
-    assert reader.current("refs/heads/a") == old
+    assert session.current("refs/heads/a") == old
     Path(git.shared, "packed-refs").write_text(f"{old} refs/heads/a\n")
-    assert not reader.stays_packed_after_delete("refs/heads/a", old)
+    assert not session.stays_packed_after_delete("refs/heads/a", old)
 
 
 def test_a_replacement_in_a_reftable_is_seen(tmp_path: Path) -> None:
@@ -97,11 +99,11 @@ def test_references_have_one_storage(configured: str, folder: bool, is_read: boo
     if not folder:
         Path(git.shared, "reftable").rename(tmp_path / "away")
     if is_read:
-        all_refs(git)
+        References(git).all()
     else:
-        for look in (all_refs, head, history_overrides):
+        for read in (References, history_overrides):
             with pytest.raises(EvidenceError, match=r"refStorage is .* reftable"):
-                look(git)
+                read(git)
 
 
 def test_a_linked_working_tree_has_a_stack_of_its_own(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_a_linked_working_tree_has_a_stack_of_its_own(tmp_path: Path) -> None:
     (own / "reftable" / "tables.list").write_text("one.ref\n")
     (own / "reftable" / "one.ref").write_bytes(table(record(b"HEAD", 3, b"\x0crefs/heads/a")))
     git = find_gitdir(str(tree), {os.geteuid(), 0})
-    assert head(git) == (listed("stack")["refs/heads/a"], "a")
+    assert References(git).head() == (listed("stack")["refs/heads/a"], "a")
 
 
 @pytest.mark.parametrize("at", range(0, 68, 3))
@@ -129,7 +131,7 @@ def test_a_flipped_bit_in_the_frame_is_refused(at: int, tmp_path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(data)
     with pytest.raises(EvidenceError, match="damaged reftable"):
-        all_refs(git)
+        References(git).all()
 
 
 def test_no_bytes_raise_anything_else(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_no_bytes_raise_anything_else(tmp_path: Path) -> None:
         for spoiled in (data[:at], data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]):
             newest(git).write_bytes(spoiled)
             with suppress(EvidenceError):
-                all_refs(git)
+                References(git).all()
 
 
 SPOILED: dict[str, tuple[Callable[[], list[bytes]], str]] = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate, parse_updates
+from policyguard.evidence.push.session import PushSession
+from policyguard.evidence.push.updates import MeasuredUpdate, RefUpdate, parse_updates
 from tests.attacks.git_lab import git
 
 ZEROS = "0" * 40
@@ -37,8 +37,8 @@ def commit(root: Path, name: str | bytes, text: str = "x") -> str:
 
 
 def seen(root: Path, old: str | None, new: str | None, ref: str = MAIN, **environment: str) -> MeasuredUpdate:
-    reader = PushReader(str(root), environment, {os.geteuid(), 0}, Signers(()))
-    (found,) = reader.measure((RefUpdate(old=old, new=new, ref=ref),))
+    with PushSession(str(root), environment, {os.geteuid(), 0}) as session:
+        (found,) = session.measure((RefUpdate(old=old, new=new, ref=ref),))
     return found
 
 
@@ -264,9 +264,11 @@ def test_a_commit_graph_that_lies_is_not_read(repo: Path) -> None:
 def test_a_repository_of_somebody_else_is_not_judged(repo: Path) -> None:
     """Its owner could change it afterwards; the operator names who else may own it."""
     old = head(repo)
-    reader = PushReader(str(repo), {}, {os.geteuid() + 1}, Signers(()))
-    with pytest.raises(EvidenceError, match="belongs to uid"):
-        reader.measure((RefUpdate(old=None, new=old, ref=MAIN),))
+    with (
+        PushSession(str(repo), {}, {os.geteuid() + 1}) as session,
+        pytest.raises(EvidenceError, match="belongs to uid"),
+    ):
+        session.measure((RefUpdate(old=None, new=old, ref=MAIN),))
 
 
 @pytest.mark.parametrize("object_format", ["sha1", "sha256"])

@@ -30,6 +30,7 @@ from policyguard.fs.safe_open import open_resolved, read_all
 from policyguard.git.directory import find_gitdir
 from policyguard.git.gpg import Keyring
 from policyguard.git.objects import ObjectReader, open_objects
+from policyguard.git.refs import References
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.text import printable_name
@@ -117,7 +118,7 @@ class ReviewedRepositoryCollector:
         with open_objects(git, commit, deadline) as reader:
             contributors, problems = self._contributors(reader, commit, signers, accepted, deadline)
             submitted = list(self._files.submitted())
-            submitted += note_approvals(git, reader, (commit, str(record["tree"])))
+            submitted += note_approvals(References(git), reader, (commit, str(record["tree"])))
         examined = examine(submitted, signers, target, now)
         lines = (*problems, *examined.lines)
         return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)

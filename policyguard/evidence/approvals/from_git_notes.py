@@ -14,9 +14,8 @@ import msgspec
 from policyguard.attest.keys import decode_base64, encode_base64
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, RejectedApproval, SubmittedApproval
-from policyguard.git.directory import GitDir
 from policyguard.git.objects import Entry, ObjectReader, parse_tree, tree_of
-from policyguard.git.refs import ref_id
+from policyguard.git.refs import References
 
 NOTES_REF = b"refs/notes/policyguard-approvals"
 MAX_NOTE_BYTES = 1 << 20
@@ -37,11 +36,11 @@ def note_line(payload: bytes, signature: bytes) -> bytes:
 
 
 def note_approvals(
-    git: GitDir, reader: ObjectReader, oids: Sequence[str]
+    references: References, reader: ObjectReader, oids: Sequence[str]
 ) -> Iterator[SubmittedApproval | RejectedApproval]:
-    """Yield the approvals in the notes on these objects; what cannot be read is yielded as a refusal."""
+    """Yield the approvals in the notes on these objects; an unreadable one is yielded as a rejection."""
     try:
-        tip = ref_id(git, NOTES_REF)
+        tip = references.id_of(NOTES_REF)
     except EvidenceError as problem:
         yield RejectedApproval(NOTES_REF.decode(), "approval.unreadable", str(problem))
         return

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from policyguard.attest.approval import ApprovalTarget
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
-from policyguard.evidence.approvals.collectors import ReviewFiles
-from policyguard.evidence.approvals.verify import ApprovalResults, examine
+from policyguard.evidence.approvals.verify import ApprovalResults, RejectedApproval, SubmittedApproval, examine
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push.certificate import Signed
-from policyguard.evidence.push.updates import MAX_UNSIGNED, MeasuredUpdate
+from policyguard.evidence.push.measure import MAX_UNSIGNED
+from policyguard.evidence.push.updates import MeasuredUpdate
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.values import Instant, Value
@@ -60,10 +60,10 @@ class PushCollector:
         signed: Signed,
         signers: Signers,
         transport: str,
-        files: ReviewFiles | None = None,
+        submitted: Callable[[], Iterable[SubmittedApproval | RejectedApproval]] = tuple,
     ) -> None:
         self._seen, self._signed, self._signers = seen, signed, signers
-        self._transport, self._files = transport, files or ReviewFiles()
+        self._transport, self._submitted = transport, submitted
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return the facts of the update.
@@ -109,7 +109,7 @@ class PushCollector:
         """Return the approvals given for exactly this: the reference, where it stood, and the tree it will hold."""
         if seen.tree is None:
             return ApprovalResults()
-        submitted = [*seen.submitted, *self._files.submitted()]
+        submitted = [*seen.submitted, *self._submitted()]
         target = ApprovalTarget(
             request=request,
             measured_digests={"tree": seen.tree},

@@ -19,7 +19,7 @@ from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, EvidenceError, VerificationError
 from policyguard.evidence.push.collector import NEW, OLD, REF
 from policyguard.git.directory import GitDir
-from policyguard.git.refs import all_refs
+from policyguard.git.refs import References
 from policyguard.hooks.git.baseline import Baseline
 from policyguard.hooks.git.ref_history import Finding, History, Look
 from policyguard.patterns.glob import glob
@@ -79,7 +79,7 @@ def audit(
 
 
 def _present(git: GitDir, subject: Subject) -> dict[str, str]:
-    return {ref: value for ref, value in all_refs(git).items() if subject.covers(ref)}
+    return {ref: value for ref, value in References(git).all().items() if subject.covers(ref)}
 
 
 def _held_against(

@@ -17,7 +17,7 @@ from policyguard.audit.stores import Store
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import GitDir, config_text
-from policyguard.git.refs import all_refs, head_content
+from policyguard.git.refs import References
 from policyguard.hooks.git.ref_history import Finding
 from policyguard.text import printable_name
 from policyguard.values import sha256_digest
@@ -50,8 +50,8 @@ def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
     return Baseline(
         format=FORMAT,
         resource=resource,
-        head=printable_name(head_content(git)),
-        refs=all_refs(git),
+        head=printable_name(References(git).head_content()),
+        refs=References(git).all(),
         config_digest=sha256_digest(config_text(git)),
         hooks=dict(_hooks(git)),
         size=0 if last is None else last.entry + 1,
@@ -74,7 +74,7 @@ def parse_baseline(data: bytes, where: str) -> Baseline:
 
 def differences(git: GitDir, since: Baseline | None) -> Iterator[Finding]:
     """Yield what else is another than at the baseline: HEAD, configuration, hooks; without one, a HEAD on no branch."""
-    found = printable_name(head_content(git))
+    found = printable_name(References(git).head_content())
     # INVARIANT I237: HEAD, configuration and hooks are the baseline's, or that is a finding.
     if since is None:
         if not found.startswith("ref: refs/heads/"):

@@ -16,7 +16,7 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import EvidenceError
 from policyguard.git.directory import GitDir
 from policyguard.git.objects import files_of, open_objects, tree_of
-from policyguard.git.refs import head, head_content
+from policyguard.git.refs import References
 from policyguard.model.expression import Call, Constant, Expression, Quantifier, Variable, parts
 from policyguard.model.policy import EFFECTS, Approvers, Quorum
 from policyguard.patterns.glob import glob
@@ -79,7 +79,7 @@ def _domain(snapshot: Snapshot, resource: str) -> str | None:
 def _paths(git: GitDir) -> Collection[str] | None:
     """Return every path on the main branch, None where the repository has no commit yet."""
     try:
-        commit, _ = head(git)
+        commit, _ = References(git).head()
     except EvidenceError:
         return None
     with open_objects(git, commit, time.monotonic() + TIMEOUT_S) as reader:
@@ -133,7 +133,7 @@ def _other_branch(git: GitDir, demanding: Iterable[CompiledRule]) -> Iterator[st
         if rule.condition is not None
         for pair in _literals(rule.condition, lambda operand: path_of(operand) == _REF)
     }
-    content = head_content(git)
+    content = References(git).head_content()
     main = printable_name(content.removeprefix(b"ref:").strip())
     if named and content.startswith(b"ref:") and not any(_fits(function, main, literal) for function, literal in named):
         guarded = quoted_list(literal for _, literal in sorted(named))

@@ -24,7 +24,7 @@ from policyguard.fs.safe_open import read_small
 from policyguard.fs.write import replace_file
 from policyguard.git.directory import GitDir, config_text
 from policyguard.git.objects import config_values, effective_value
-from policyguard.git.refs import head_content
+from policyguard.git.refs import References
 from policyguard.hooks.git.empty_rules import vacuous
 from policyguard.hooks.git.options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
 from policyguard.keyfiles import read_private_key
@@ -179,7 +179,7 @@ def _refuse_hooks_path(git: GitDir) -> None:
     """Return if git looks for hooks in the repository; included files and the account's configuration count as well."""
     try:
         found = [value for key, value in config_values(config_text(git)) if key == "core.hookspath"]
-        head_content(git)  # Git itself would wait for a HEAD that is a FIFO.
+        References(git).head_content()  # Git itself would wait for a HEAD that is a FIFO.
         found = found or [value for value in [effective_value(git.shared, "core.hooksPath")] if value is not None]
     except EvidenceError as problem:
         raise ConfigurationError(str(problem)) from problem

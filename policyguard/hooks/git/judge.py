@@ -25,8 +25,8 @@ from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push.certificate import MAX_CERTIFICATE_BYTES, Signed, read_certificate
 from policyguard.evidence.push.collector import RECORDED, PushCollector
-from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate
-from policyguard.git.gpg import Keyring
+from policyguard.evidence.push.session import PushSession
+from policyguard.evidence.push.updates import MeasuredUpdate, RefUpdate
 from policyguard.guard import Guard
 from policyguard.hooks.git.options import GitOptions, pusher_of
 from policyguard.model.facts import Facts
@@ -78,6 +78,7 @@ class Asked:
 
 def ask(
     options: GitOptions,
+    session: PushSession,
     updates: tuple[RefUpdate, ...],
     environment: Mapping[str, str],
     people: tuple[Person, ...],
@@ -97,21 +98,20 @@ def ask(
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
     signers = signers_of(options, people)
     keyring = load_keyring(people, review_files_of(options))
-    reader = push_reader(options, environment, signers, keyring)
     found: tuple[MeasuredUpdate | EvidenceError, ...]
     signed = Signed(status="none")
     try:
-        found = reader.measure(updates)  # P2
+        found = session.measure(updates, signers, keyring)  # P2
         if assume_signed:
             signed = Signed(status="good", signer=signers.by_account.get(pusher))
         else:
             signed = read_certificate(  # P3
                 environment,
                 updates,
-                lambda oid: reader.read_blob(oid, MAX_CERTIFICATE_BYTES),
+                lambda oid: session.read_blob(oid, MAX_CERTIFICATE_BYTES),
                 signers,
                 clock(),
-                reader.nonces(options.certificate_age),
+                session.nonces(options.certificate_age),
                 keyring,
                 spend,
             )
@@ -123,7 +123,7 @@ def ask(
         problem = seen if isinstance(seen, EvidenceError) else None
         action = action_of(seen) if isinstance(seen, MeasuredUpdate) else _ACTIONS["rewrite"]
         request = Request.of(pusher, action, options.resource)
-        collector = PushCollector(seen, signed, signers, source, review_files_of(options))  # P4
+        collector = PushCollector(seen, signed, signers, source, lambda: session.submitted)  # P4
         asked.append(Asked(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem))
     return tuple(asked)
 
@@ -146,11 +146,10 @@ def action_of(seen: MeasuredUpdate) -> str:
     return _ACTIONS[seen.change]
 
 
-def push_reader(
-    options: GitOptions, environment: Mapping[str, str], signers: Signers, keyring: Keyring | None = None
-) -> PushReader:
-    """Return what measures pushes to this hook's repository."""
-    return PushReader(options.repo, environment, {os.geteuid(), 0, *options.owner}, signers, keyring=keyring)
+def open_session(options: GitOptions, environment: Mapping[str, str]) -> PushSession:
+    """Open what measures one push to this hook's repository."""
+    owners = {os.geteuid(), 0, *options.owner}
+    return PushSession(options.repo, environment, owners, files=review_files_of(options))
 
 
 def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:

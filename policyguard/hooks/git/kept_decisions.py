@@ -17,18 +17,18 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from policyguard.attest.signers import Signers
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.attest.vsa import DEFAULT_LEVELS, Revision, sign_summary, source_summary
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.push.collector import bound_facts
+from policyguard.evidence.push.session import PushSession
 from policyguard.evidence.push.updates import RefUpdate
 from policyguard.fs.safe_open import read_small
 from policyguard.fs.write import create_file, replace_file
 from policyguard.guard import Guard
-from policyguard.hooks.git.judge import action_of, push_reader
+from policyguard.hooks.git.judge import action_of
 from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, pusher_of
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
@@ -68,6 +68,7 @@ class Accepted:
     def covers(
         self,
         update: RefUpdate,
+        session: PushSession,
         options: GitOptions,
         guard: Guard,
         environment: Mapping[str, str],
@@ -82,7 +83,7 @@ class Accepted:
             if update.new is not None or not os.path.lexists(path):
                 return False
         try:
-            self._verified(path, update, options, guard, environment)
+            self._verified(path, update, session, options, guard, environment)
             if taking:
                 os.rename(path, self._path(update, _TAKEN))  # Only one of two transactions wins this.
         except (PolicyGuardError, OSError):
@@ -90,23 +91,34 @@ class Accepted:
         return True
 
     def summarize(
-        self, updates: Iterable[RefUpdate], options: GitOptions, guard: Guard, environment: Mapping[str, str]
+        self,
+        updates: Iterable[RefUpdate],
+        session: PushSession,
+        options: GitOptions,
+        guard: Guard,
+        environment: Mapping[str, str],
     ) -> list[str]:
         """Write a verification summary for each accepted revision and return the paths; forget the decisions."""
         written = []
         for update in updates:
             paths = [path for end in (_TAKEN, _WAITING) if os.path.lexists(path := self._path(update, end))]
             if paths and options.vsa is not None and update.new is not None:
-                written.append(self._summary(paths[0], update, options, guard, environment))
+                written.append(self._summary(paths[0], update, session, options, guard, environment))
             for path in paths:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
         return written
 
     def _summary(
-        self, path: str, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str]
+        self,
+        path: str,
+        update: RefUpdate,
+        session: PushSession,
+        options: GitOptions,
+        guard: Guard,
+        environment: Mapping[str, str],
     ) -> str:
-        verified, signed, commit = self._verified(path, update, options, guard, environment)
+        verified, signed, commit = self._verified(path, update, session, options, guard, environment)
         if options.vsa is None or options.resource_uri is None or commit is None:
             raise ConfigurationError("a verification summary wants --vsa and --resource-uri")
         now = time.time_ns()
@@ -127,12 +139,18 @@ class Accepted:
         return target
 
     def _verified(
-        self, path: str, update: RefUpdate, options: GitOptions, guard: Guard, environment: Mapping[str, str]
+        self,
+        path: str,
+        update: RefUpdate,
+        session: PushSession,
+        options: GitOptions,
+        guard: Guard,
+        environment: Mapping[str, str],
     ) -> tuple[VerifiedDecision, SignedDecision, str | None]:
         # INVARIANT I152: a reference moves under a kept decision only if that verifies for this pusher and objects.
         signed = SignedDecision.from_json(read_small(path, MAX_SIGNED_BYTES))
         pusher, _ = pusher_of(options.pusher, environment, account_name(os.getuid()))
-        (seen,) = push_reader(options, environment, Signers(())).measure((update,), deep=False)
+        (seen,) = session.measure((update,), deep=False)
         request = Request.of(pusher, action_of(seen), options.resource)
         trust = Trust(
             keys=(TrustedKey(key=guard.public_key),),

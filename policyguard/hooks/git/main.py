@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from policyguard.attest.signers import Signers
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
+from policyguard.evidence.push.session import PushSession
 from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
 from policyguard.guard import Guard
-from policyguard.hooks.git.judge import Judged, ask, judge, push_reader
+from policyguard.hooks.git.judge import Judged, ask, judge, open_session
 from policyguard.hooks.git.kept_decisions import Accepted
 from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, read_git_options
 from policyguard.hooks.responses import ALLOWED, DENIED, UNAVAILABLE, error_code
@@ -55,9 +55,14 @@ def _answer(options: GitOptions) -> int:
 
 
 def _decide(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
-    _check_present(options, updates)
+    with open_session(options, os.environ) as session:
+        return _decide_in(session, options, updates)
+
+
+def _decide_in(session: PushSession, options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
+    _check_present(session, updates)
     with open_guard(options) as guard:
-        judged = judged_push(options, guard, updates, os.environ)
+        judged = judged_push(options, guard, session, updates, os.environ)
         # INVARIANT I150: all references of a push move, or none does.
         accepted = all(each.allowed for each in judged)
         if accepted:
@@ -67,11 +72,10 @@ def _decide(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
     return ALLOWED if accepted else DENIED
 
 
-def _check_present(options: GitOptions, updates: tuple[RefUpdate, ...]) -> None:
+def _check_present(session: PushSession, updates: tuple[RefUpdate, ...]) -> None:
     """Return if each reference stands where its update begins; what the pusher says it left behind is a claim."""
-    reader = push_reader(options, os.environ, Signers(()))
     for update in updates:
-        found = reader.current(update.ref)
+        found = session.current(update.ref)
         # INVARIANT I234: a push is judged from where the reference really stands.
         if found != update.old:
             raise EvidenceError(
@@ -82,18 +86,23 @@ def _check_present(options: GitOptions, updates: tuple[RefUpdate, ...]) -> None:
 
 def _decide_one(options: GitOptions, update: RefUpdate) -> int:
     """Answer the update hook: git tells it of no push certificate, so what pre-receive accepted stands."""
-    with open_guard(options) as guard:
-        if Accepted(options.repo).covers(update, options, guard, os.environ, taking=False):
-            return ALLOWED
-    return _decide(options, (update,))
+    with open_session(options, os.environ) as session:
+        with open_guard(options) as guard:
+            if Accepted(options.repo).covers(update, session, options, guard, os.environ, taking=False):
+                return ALLOWED
+        return _decide_in(session, options, (update,))
 
 
 def judged_push(
-    options: GitOptions, guard: Guard, updates: tuple[RefUpdate, ...], environment: Mapping[str, str]
+    options: GitOptions,
+    guard: Guard,
+    session: PushSession,
+    updates: tuple[RefUpdate, ...],
+    environment: Mapping[str, str],
 ) -> tuple[Judged, ...]:
     """Return the signed and logged decision on each update of a push."""
     spend = Accepted(options.repo).spend
-    return judge(guard, ask(options, updates, environment, guard.snapshot.people, spend=spend))
+    return judge(guard, ask(options, session, updates, environment, guard.snapshot.people, spend=spend))
 
 
 def _transaction(options: GitOptions) -> int:
@@ -101,19 +110,23 @@ def _transaction(options: GitOptions) -> int:
         return ALLOWED  # `preparing` comes before it with the same lines; committed and aborted cannot be stopped.
     lines = [line.split(b" ", 2) for line in _standard_input().splitlines()]
     moved = [words for words in lines if len(words) == 3 and words[2].startswith(b"refs/")]
-    reader = push_reader(options, os.environ, Signers(()))
+    with open_session(options, os.environ) as session:
+        return _transact(session, options, moved)
+
+
+def _transact(session: PushSession, options: GitOptions, moved: Sequence[Sequence[bytes]]) -> int:
     updates = tuple(
         update
         for old, new, ref in moved
-        if (update := _from_transaction(old, new, ref, reader.current(os.fsdecode(ref)))) is not None
-        and not (update.new is None and reader.stays_packed_after_delete(update.ref, str(update.old)))
+        if (update := _from_transaction(old, new, ref, session.current(os.fsdecode(ref)))) is not None
+        and not (update.new is None and session.stays_packed_after_delete(update.ref, str(update.old)))
     )
     if not updates:
         return ALLOWED
     with open_guard(options) as guard:
         kept = Accepted(options.repo)
-        left = tuple(update for update in updates if not kept.covers(update, options, guard, os.environ))
-        judged = judged_push(options, guard, left, os.environ) if left else ()
+        left = tuple(update for update in updates if not kept.covers(update, session, options, guard, os.environ))
+        judged = judged_push(options, guard, session, left, os.environ) if left else ()
     for each in judged:
         _say(each.lines())
     return ALLOWED if all(each.allowed for each in judged) else DENIED
@@ -129,8 +142,8 @@ def _from_transaction(old: bytes, new: bytes, ref: bytes, current: str | None) -
 
 
 def _summaries(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
-    with open_guard(options) as guard:
-        written = Accepted(options.repo).summarize(updates, options, guard, os.environ)
+    with open_session(options, os.environ) as session, open_guard(options) as guard:
+        written = Accepted(options.repo).summarize(updates, session, options, guard, os.environ)
     _say([f"verification summary {Path(path).name}" for path in written])
     return ALLOWED
 

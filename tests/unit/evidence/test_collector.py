@@ -13,10 +13,11 @@ from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.artifact_collector import ArtifactReviewCollector
 from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.breakglass import ReviewCollector
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
 from policyguard.evidence.dataset import DatasetCollector
-from policyguard.evidence.environment_collector import EnvironmentCollector
+from policyguard.evidence.environment_collector import EnvironmentCollector, MissingBaselineCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
@@ -199,6 +200,8 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     ArtifactReviewCollector((), ReviewFiles(approvals=Path("/nonexistent/approvals")), "checkpoint", lambda: "0" * 64),
     ChannelCollector(("resource.gpus", "subject.uid")),
     EnvironmentCollector("/nonexistent/baseline", ()),
+    MissingBaselineCollector(),
+    ReviewCollector(Path("/nonexistent/audit.db"), ()),
     CheckpointCollector(),
     DatasetCollector(),
     JobCheckpoints(),
@@ -234,7 +237,7 @@ def test_the_contract_test_knows_every_collector() -> None:
     room = Path(__file__).parents[3] / "policyguard" / "evidence"
     written = {
         line.split("(")[0].split(":")[0].removeprefix("class ")
-        for file in room.glob("*.py")
+        for file in room.rglob("*.py")
         for line in file.read_text().splitlines()
         if line.startswith("class ") and ("Collector" in line or "JobCheckpoints" in line) and "Protocol" not in line
     }

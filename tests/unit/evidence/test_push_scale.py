@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from policyguard.attest.signers import Signers
-from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate
+from policyguard.evidence.push.session import PushSession
+from policyguard.evidence.push.updates import MeasuredUpdate, RefUpdate
 
 
 def history(folder: Path, commits: int) -> tuple[str, str]:
@@ -33,8 +33,8 @@ def history(folder: Path, commits: int) -> tuple[str, str]:
 
 
 def measured(folder: Path, old: str, new: str) -> MeasuredUpdate:
-    reader = PushReader(str(folder), {}, {os.geteuid(), 0}, Signers(()))
-    (seen,) = reader.measure((RefUpdate(old=old, new=new, ref="refs/heads/main"),))
+    with PushSession(str(folder), {}, {os.geteuid(), 0}) as session:
+        (seen,) = session.measure((RefUpdate(old=old, new=new, ref="refs/heads/main"),))
     return seen
 
 

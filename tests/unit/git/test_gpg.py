@@ -20,7 +20,8 @@ from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollecto
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.push.certificate import Signed, read_certificate
 from policyguard.evidence.push.nonce import Nonces
-from policyguard.evidence.push.updates import MeasuredUpdate, PushReader, RefUpdate
+from policyguard.evidence.push.session import PushSession
+from policyguard.evidence.push.updates import MeasuredUpdate, RefUpdate
 from policyguard.git.gpg import Keyring
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
@@ -48,9 +49,9 @@ class Lab:
         return git(self.repo, "rev-parse", "HEAD")
 
     def seen(self, old: str, new: str, keyring: Keyring | None) -> MeasuredUpdate:
-        reader = PushReader(str(self.repo), {}, {os.geteuid(), 0}, Signers(()), keyring=keyring)
-        (found,) = reader.measure((RefUpdate(old=old, new=new, ref="refs/heads/main"),))
-        return found
+        with PushSession(str(self.repo), {}, {os.geteuid(), 0}) as session:
+            (measured,) = session.measure((RefUpdate(old=old, new=new, ref="refs/heads/main"),), None, keyring)
+        return measured
 
     def keyring(self, *keys: str) -> Keyring:
         return Keyring(str(self.ring), [Person(id="alice", accounts=("user:alice",), keys=keys)])

@@ -32,9 +32,9 @@ from policyguard.evidence.push.objects import find_store
 from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
 from policyguard.exit_codes import DENIED, FINDINGS, OK
 from policyguard.git.directory import GitDir
-from policyguard.git.refs import head, is_ref_name, ref_id
+from policyguard.git.refs import References, is_ref_name
 from policyguard.hooks.git.install import install, problems
-from policyguard.hooks.git.judge import ask
+from policyguard.hooks.git.judge import ask, open_session
 from policyguard.hooks.git.main import MAX_INPUT_BYTES
 from policyguard.hooks.git.options import KINDS, GitOptions
 from policyguard.hooks.responses import decision_data
@@ -95,7 +95,9 @@ def check(
         pusher=("PUSHER={}",),
         **_reviewed_by(config, {}),
     )
-    asked = ask(options, updates, {**os.environ, "PUSHER": pusher}, snapshot.people, assume_signed=assume_signed)
+    environment = {**os.environ, "PUSHER": pusher}
+    with open_session(options, environment) as session:
+        asked = ask(options, session, updates, environment, snapshot.people, assume_signed=assume_signed)
     accepted = True
     for each in asked:
         decision = Engine(snapshot).decide(each.facts, time.time_ns())
@@ -128,11 +130,11 @@ def _updates(text: str | None, from_stdin: bool, repo: Path, ref: str) -> tuple[
 def _resolved(git: GitDir, word: str) -> str:
     """Return the object id of a branch, a tag, a full reference, a full id or HEAD. No other spelling is known."""
     if word == "HEAD":
-        return head(git)[0]
+        return References(git).head()[0]
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", word):
         return word
     for name in (word,) if word.startswith("refs/") else (f"refs/heads/{word}", f"refs/tags/{word}"):
-        found = ref_id(git, os.fsencode(name)) if is_ref_name(os.fsencode(name)) else None
+        found = References(git).id_of(os.fsencode(name)) if is_ref_name(os.fsencode(name)) else None
         if found is not None:
             return found
     raise EvidenceError(
