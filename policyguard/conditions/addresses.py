@@ -1,6 +1,6 @@
-"""IP addresses and prefixes as integers: one spelling rule, IPv4-mapped IPv6 counted as the IPv4 it carries.
+"""IP addresses and prefixes as integers; an IPv4-mapped IPv6 address is the IPv4 address.
 
-Written out rather than imported: the standard library's module costs a hook more to import than this takes to read.
+Not `ipaddress` from the standard library: importing it costs every hook more time than parsing here.
 Source: RFC 4291 section 2.2; RFC 4632; leading zeros refused as in CVE-2021-29921.
 """
 
@@ -17,10 +17,13 @@ _LENGTH = LazyPattern(r"0|[1-9][0-9]{0,2}", re.ASCII)
 
 
 def ip_in(address: str, prefix: str) -> bool:
-    """Return whether the address lies in the prefix; fails if either is malformed.
+    """Return True if the address is in the prefix.
 
-    prefix = address "/" length; bits beyond the length must be zero. `::ffff:10.1.2.3` lies in `10.0.0.0/8`, an IPv4
-    address never lies in an IPv6 prefix and the other way round.
+    prefix = address "/" length; bits beyond the length must be zero. `::ffff:10.1.2.3` is in `10.0.0.0/8`. An IPv4
+    address is never in an IPv6 prefix, nor an IPv6 address in an IPv4 prefix.
+
+    Raises:
+        Failure: the address or the prefix is malformed.
     """
     width, value = parse_address(address)
     net_width, network, length = parse_prefix(prefix)
@@ -28,7 +31,11 @@ def ip_in(address: str, prefix: str) -> bool:
 
 
 def parse_address(text: str) -> tuple[int, int]:
-    """Return (32 or 128, value) of an address; an IPv4-mapped IPv6 address is the IPv4 address."""
+    """Parse an address to (width, value); width is 32 or 128.
+
+    Raises:
+        Failure: not an address.
+    """
     if ":" not in text:
         return 32, _v4(text, text)
     value = _v6(text)
@@ -36,7 +43,11 @@ def parse_address(text: str) -> tuple[int, int]:
 
 
 def parse_prefix(text: str) -> tuple[int, int, int]:
-    """Return (width, network, length) of `address/length`; a mapped prefix of 96 bits or more is the IPv4 prefix."""
+    """Parse `address/length` to (width, network, length); a mapped prefix of 96 bits or more is the IPv4 prefix.
+
+    Raises:
+        Failure: not a prefix.
+    """
     address, slash, digits = text.partition("/")
     if not slash or not _LENGTH.fullmatch(digits):
         raise Failure(f"`{text}` is no address prefix, expected one such as `10.0.0.0/8`")
@@ -60,12 +71,12 @@ def _v6(text: str) -> int:
     head, gap, tail = text.partition("::")
     if "::" in tail or tail.startswith(":"):
         raise Failure(f"`{text}` is no IP address")
-    left, right = _groups(head, text, last=not gap), _groups(tail, text, last=True)
-    missing = 8 - len(left) - len(right)
+    high, low = _groups(head, text, last=not gap), _groups(tail, text, last=True)
+    missing = 8 - len(high) - len(low)
     if (missing < 1) if gap else (missing != 0):
         raise Failure(f"`{text}` is no IP address")
     value = 0
-    for group in [*left, *([0] * missing), *right]:
+    for group in [*high, *([0] * missing), *low]:
         value = value << 16 | group
     return value
 

@@ -1,17 +1,15 @@
-"""What can be asked of a checked condition: its shape, its atoms, what it reads, and its form in a snapshot.
+"""Transform and analyse a checked condition: constant folding, its shape without constants, atoms, paths read.
 
-Works on nodes alone; `decoding.py` makes them of the checker's bytes.
+Works only on nodes; `decoding.py` builds them, `canonical.py` stores them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from policyguard.conditions.functions import FUNCTIONS, Failure
-from policyguard.conditions.problems import ProfileError
-from policyguard.conditions.profile import LOGIC, OVERLOADS
-from policyguard.conditions.signatures import SIGNATURES
+from policyguard.conditions.profile import LOGIC
 from policyguard.model.expression import (
     Call,
     Constant,
@@ -24,10 +22,7 @@ from policyguard.model.expression import (
     Select,
     Variable,
 )
-from policyguard.values import MAX_INTEGER, name_of
-
-FORMAT = 1
-"""The version of `canonical_form`; another number is another format."""
+from policyguard.values import MAX_INTEGER
 
 Scalar: TypeAlias = "bool | int | str"
 ConstantValue: TypeAlias = "Scalar | tuple[Scalar, ...]"
@@ -35,9 +30,9 @@ Path: TypeAlias = tuple[str, ...]
 
 
 def folded(expression: Expression) -> Expression:
-    """Return the expression with `timestamp("...")` and `duration("...")` of literals as constants.
+    """Replace `timestamp("...")` and `duration("...")` of literals by constants.
 
-    A literal that names no time is left as it is: evaluating it is an error, and the checker refuses it.
+    An invalid literal is not replaced: evaluating it is an error, and the checker refuses it.
     """
     return rebuilt(expression, _fold)
 
@@ -56,37 +51,35 @@ def _fold(node: Expression) -> Expression:
 
 
 def rebuilt(node: Expression, change: Callable[[Expression], Expression]) -> Expression:
-    """Return the tree with `change` applied to every node, parts before the whole."""
+    """Apply `change` to every node of a tree, parts before the whole."""
+    return change(_with_parts(node, lambda part: rebuilt(part, change)))
+
+
+def _with_parts(node: Expression, change: Callable[[Expression], Expression]) -> Expression:
+    """Apply `change` to the nodes directly below a node, in source order except that a macro's filter comes first."""
     if isinstance(node, Call):
-        node = Call(node.function, tuple([rebuilt(part, change) for part in node.arguments]), node.type, node.offset)
-    elif isinstance(node, Select):
-        node = Select(rebuilt(node.operand, change), node.name, node.type, node.offset)
-    elif isinstance(node, Has):
-        node = Has(rebuilt(node.operand, change), node.name, node.offset)
-    elif isinstance(node, ListOf):
-        node = ListOf(tuple([rebuilt(part, change) for part in node.elements]), node.type, node.offset)
-    elif isinstance(node, MapOf):
-        entries = tuple([(rebuilt(key, change), rebuilt(value, change)) for key, value in node.entries])
-        node = MapOf(entries, node.type, node.offset)
-    elif isinstance(node, Quantifier):
-        condition = rebuilt(node.condition, change) if node.condition is not None else None
-        node = Quantifier(
-            node.kind,
-            node.variable,
-            rebuilt(node.range, change),
-            rebuilt(node.body, change),
-            node.type,
-            condition,
-            node.offset,
-        )
-    return change(node)
+        return Call(node.function, tuple([change(part) for part in node.arguments]), node.type, node.offset)
+    if isinstance(node, Select):
+        return Select(change(node.operand), node.name, node.type, node.offset)
+    if isinstance(node, Has):
+        return Has(change(node.operand), node.name, node.offset)
+    if isinstance(node, ListOf):
+        return ListOf(tuple([change(part) for part in node.elements]), node.type, node.offset)
+    if isinstance(node, MapOf):
+        entries = tuple([(change(key), change(value)) for key, value in node.entries])
+        return MapOf(entries, node.type, node.offset)
+    if isinstance(node, Quantifier):
+        condition = change(node.condition) if node.condition is not None else None
+        source, body = change(node.range), change(node.body)
+        return Quantifier(node.kind, node.variable, source, body, node.type, condition, node.offset)
+    return node
 
 
 def shape(expression: Expression) -> tuple[Expression, tuple[ConstantValue, ...]]:
-    """Return the expression with holes where its constants were, and the constants in the order of the holes.
+    """Replace constants by holes; return the shape and the constants in the order of the holes.
 
-    A list of constants becomes one hole. Bools stay: they are structure. So do integers beyond 2^53 - 1, so that code
-    for a shape may count on the range of what fills it.
+    A list of constants becomes one hole. Bools stay, because they are structure. Integers beyond 2^53 - 1 stay too, so
+    that code compiled for a shape can rely on the range of its constants.
     """
     constants: list[ConstantValue] = []
 
@@ -101,25 +94,9 @@ def shape(expression: Expression) -> tuple[Expression, tuple[ConstantValue, ...]
 
 
 def _shaped(node: Expression, visit: Callable[[Expression], Expression]) -> Expression:
-    if isinstance(node, ListOf):
-        whole = visit(node)
-        if isinstance(whole, Hole):
-            return whole
-        return ListOf(tuple(_shaped(part, visit) for part in node.elements), node.type, node.offset)
-    if isinstance(node, Call):
-        return Call(node.function, tuple(_shaped(part, visit) for part in node.arguments), node.type, node.offset)
-    if isinstance(node, Select):
-        return Select(_shaped(node.operand, visit), node.name, node.type, node.offset)
-    if isinstance(node, Has):
-        return Has(_shaped(node.operand, visit), node.name, node.offset)
-    if isinstance(node, MapOf):
-        entries = tuple((_shaped(key, visit), _shaped(value, visit)) for key, value in node.entries)
-        return MapOf(entries, node.type, node.offset)
-    if isinstance(node, Quantifier):
-        condition = _shaped(node.condition, visit) if node.condition is not None else None
-        source, body = _shaped(node.range, visit), _shaped(node.body, visit)
-        return Quantifier(node.kind, node.variable, source, body, node.type, condition, node.offset)
-    return visit(node)
+    if isinstance(node, Constant | ListOf):
+        node = visit(node)
+    return _with_parts(node, lambda part: _shaped(part, visit))
 
 
 def _constant_value(node: Expression) -> ConstantValue | None:
@@ -135,7 +112,7 @@ def _constant_value(node: Expression) -> ConstantValue | None:
 
 
 def filled(expression: Expression, constants: tuple[ConstantValue, ...]) -> Expression:
-    """Return the shape with its holes filled: `filled(*shape(e)) == e`."""
+    """Fill the holes of a shape: `filled(*shape(e)) == e`."""
     return rebuilt(expression, lambda node: _fill(node, constants))
 
 
@@ -145,12 +122,12 @@ def _fill(node: Expression, constants: tuple[ConstantValue, ...]) -> Expression:
     value = constants[node.index]
     if isinstance(value, tuple):
         element = node.type[5:-1]
-        return ListOf(tuple(Constant(each, element, node.offset) for each in value), node.type, node.offset)
+        return ListOf(tuple(Constant(item, element, node.offset) for item in value), node.type, node.offset)
     return Constant(value, node.type, node.offset)
 
 
 def atoms(expression: Expression) -> tuple[Expression, ...]:
-    """Return the smallest bool parts that `&&`, `||`, `!` and `?:` join, in source order; a quantifier is one atom."""
+    """Return the smallest bool operands of `&&`, `||`, `!` and `?:`, in source order; a quantifier is one atom."""
     return tuple(_atoms(expression))
 
 
@@ -163,146 +140,51 @@ def _atoms(node: Expression) -> Iterator[Expression]:
 
 
 def paths_read(expression: Expression) -> frozenset[Path]:
-    """Return every path the expression may read: `("resource", "code", "dirty")`, `("now",)`.
+    """Return every path that the expression may read: `("resource", "code", "dirty")`, `("now",)`.
 
-    An element of a list or a key of a map is `[]`: `("resource", "checkpoints", "[]", "format")`. Where a path goes on,
-    its beginnings are not listed.
+    An element of a list or a key of a map is `[]`: `("resource", "checkpoints", "[]", "format")`. The prefixes of a
+    path are not included.
     """
-    found: set[Path] = set()
-    _read(expression, {}, found)
-    return frozenset(path for path in found if not any(_begins(path, other) for other in found))
+    paths: set[Path] = set()
+    _read(expression, {}, paths)
+    return frozenset(path for path in paths if not any(_begins(path, other) for other in paths))
 
 
 def _begins(path: Path, other: Path) -> bool:
     return len(path) < len(other) and other[: len(path)] == path
 
 
-def _read(node: Expression, bound: Mapping[str, Path | None], found: set[Path]) -> Path | None:
+def _read(node: Expression, bound: Mapping[str, Path | None], paths: set[Path]) -> Path | None:
     path: Path | None = None
     if isinstance(node, Variable):
         path = bound.get(node.name, (node.name,))
     elif isinstance(node, Select | Has):
-        above = _read(node.operand, bound, found)
+        above = _read(node.operand, bound, paths)
         path = (*above, node.name) if above is not None else None
     elif isinstance(node, Quantifier):
-        above = _read(node.range, bound, found)
+        above = _read(node.range, bound, paths)
         inner = {**bound, node.variable: (*above, "[]") if above is not None else None}
         for part in (node.condition, node.body):
             if part is not None:
-                _read(part, inner, found)
+                _read(part, inner, paths)
         path = above if node.kind == "filter" else None
     else:
-        path = _read_parts(node, bound, found)
+        path = _read_parts(node, bound, paths)
     if path is not None:
-        found.add(path)
+        paths.add(path)
     return path
 
 
-def _read_parts(node: Expression, bound: Mapping[str, Path | None], found: set[Path]) -> Path | None:
+def _read_parts(node: Expression, bound: Mapping[str, Path | None], paths: set[Path]) -> Path | None:
     if isinstance(node, Call):
-        read = [_read(argument, bound, found) for argument in node.arguments]
+        read = [_read(argument, bound, paths) for argument in node.arguments]
         if node.function in ("index_list", "index_map") and read[0] is not None:
             return (*read[0], "[]")
     elif isinstance(node, ListOf):
         for element in node.elements:
-            _read(element, bound, found)
+            _read(element, bound, paths)
     elif isinstance(node, MapOf):
         for entry in node.entries:
             for part in entry:
-                _read(part, bound, found)
+                _read(part, bound, paths)
     return None
-
-
-def canonical_form(expression: Expression) -> list[Any]:
-    """Return the expression as nested lists of text, integers and bools that any JSON encoder takes, with a version."""
-    return [FORMAT, _listed(expression)]
-
-
-_LARGE = ("timestamp", "duration")
-
-
-def _listed(node: Expression) -> list[Any]:
-    if isinstance(node, Constant):
-        large = node.type in _LARGE or (type(node.value) is int and abs(node.value) > MAX_INTEGER)
-        return ["c", str(node.value) if large else node.value, node.type, node.offset]
-    if isinstance(node, Variable):
-        return ["v", node.name, node.type, node.offset]
-    if isinstance(node, Hole):
-        return ["o", node.index, node.type, node.offset]
-    if isinstance(node, Select):
-        return ["s", _listed(node.operand), node.name, node.type, node.offset]
-    if isinstance(node, Has):
-        return ["h", _listed(node.operand), node.name, node.offset]
-    if isinstance(node, Call):
-        return ["f", node.function, [_listed(part) for part in node.arguments], node.type, node.offset]
-    if isinstance(node, ListOf):
-        return ["l", [_listed(part) for part in node.elements], node.type, node.offset]
-    if isinstance(node, MapOf):
-        return ["m", [[_listed(key), _listed(value)] for key, value in node.entries], node.type, node.offset]
-    condition = _listed(node.condition) if node.condition is not None else []
-    return ["q", node.kind, node.variable, _listed(node.range), _listed(node.body), node.type, condition, node.offset]
-
-
-def from_canonical(data: object) -> Expression:
-    """Return the expression a canonical form spells; `from_canonical(canonical_form(e)) == e`.
-
-    Raises:
-        ProfileError: another version, or data of another form.
-    """
-    if not isinstance(data, list) or len(data) != 2 or data[0] != FORMAT:
-        raise ProfileError(f"malformed expression: expected one of format {FORMAT}")
-    try:
-        return _node(data[1])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as problem:
-        raise ProfileError("malformed expression: not in canonical form") from problem
-
-
-def _node(data: list[Any]) -> Expression:
-    tag, *fields = data
-    build, kinds = _NODES[tag]
-    for field, kind in zip(fields, kinds, strict=True):
-        if kind is not None and type(field) is not kind:
-            raise TypeError(f"found {name_of(field)} in a node `{tag}`")
-    return build(*fields)
-
-
-def _constant_node(value: Any, kind: str, offset: int) -> Constant:
-    if type(value) not in (bool, int, str):
-        raise TypeError(f"found {name_of(value)} as a constant")
-    if kind in _LARGE or (kind == "int" and type(value) is str):
-        value = int(value)
-    return Constant(value, kind, offset)
-
-
-def _call_node(function: str, arguments: list[Any], kind: str, offset: int) -> Call:
-    if function not in OVERLOADS:
-        raise ProfileError(f"malformed expression: `{function}` is outside the profile", offset)
-    if len(arguments) < len(SIGNATURES[function][0]):
-        raise ProfileError(f"malformed expression: `{function}` without its arguments", offset)
-    return Call(function, tuple([_node(part) for part in arguments]), kind, offset)
-
-
-def _quantifier_node(
-    kind: Any, variable: str, source: list[Any], body: list[Any], result: str, condition: list[Any], offset: int
-) -> Quantifier:
-    if kind not in ("all", "exists", "exists_one", "filter", "map"):
-        raise ProfileError(f"malformed expression: `{kind}` is no macro", offset)
-    guard = _node(condition) if condition else None
-    return Quantifier(kind, variable, _node(source), _node(body), result, guard, offset)
-
-
-_NODES: dict[str, tuple[Callable[..., Expression], tuple[type | None, ...]]] = {
-    "c": (_constant_node, (None, str, int)),
-    "v": (Variable, (str, str, int)),
-    "o": (Hole, (int, str, int)),
-    "s": (lambda operand, name, kind, offset: Select(_node(operand), name, kind, offset), (list, str, str, int)),
-    "h": (lambda operand, name, offset: Has(_node(operand), name, offset), (list, str, int)),
-    "f": (_call_node, (str, list, str, int)),
-    "l": (lambda parts, kind, offset: ListOf(tuple([_node(part) for part in parts]), kind, offset), (list, str, int)),
-    "m": (
-        lambda entries, kind, offset: MapOf(tuple([(_node(k), _node(v)) for k, v in entries]), kind, offset),
-        (list, str, int),
-    ),
-    "q": (_quantifier_node, (str, str, list, list, str, list, int)),
-}
-"""What builds each node, and the types of its fields."""

@@ -1,7 +1,7 @@
-"""The door to the CEL checker: schema types in, typed conditions out. Used when policies load, never later.
+"""Type-check conditions against a schema. The only module that imports the CEL checker; used only when policies load.
 
-The checker is given message types built from the schema, so that `has()` keeps its meaning and the fields of records
-inside lists are checked. Conditions that differ in literals alone are checked once.
+The checker gets message types built from the schema, so that `has()` keeps its meaning and fields of records inside
+lists are checked. Conditions that differ only in literals are checked once.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from google.protobuf import descriptor_pb2, duration_pb2, timestamp_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from policyguard.conditions.ast import folded
-from policyguard.conditions.complaints import Names, complaints
+from policyguard.conditions.checker_messages import Names, translate_report
 from policyguard.conditions.decoding import decode_checked
 from policyguard.conditions.entities import members, merged, schema_errors
-from policyguard.conditions.lexing import Tokens, spelled_for_checker, tokens
+from policyguard.conditions.lexing import Tokens, rename_ip_in, tokens
 from policyguard.conditions.literals import literal_errors
 from policyguard.conditions.problems import ConditionError, ConditionErrors, ProfileError
 from policyguard.conditions.templates import Template, template_of
@@ -40,7 +40,7 @@ _FUNCTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What a condition may name: the types of its entities, and the checker that knows them."""
+    """The names that a condition may use, and a checker environment that declares them."""
 
     environment: cel.Env
     names: Names
@@ -69,12 +69,15 @@ class Checker:
         self._templates: dict[tuple[str, str | None, str], Template | None] = {}
 
     def check(self, text: str, *, resource_type: str, subject_type: str | None = None) -> Expression:
-        """Return the typed nodes of a condition on this type of resource, offsets in code points.
+        """Check a condition and return its typed nodes.
 
-        `subject_type` None means any subject: attributes of all types, merged.
+        Args:
+            text: the condition; offsets of nodes and errors count its code points.
+            resource_type: the type of `resource`.
+            subject_type: the type of `subject`; None allows the attributes of all types.
 
         Raises:
-            ConditionErrors: all mistakes that one pass of the checker finds.
+            ConditionErrors: all mistakes that one pass of the checker reports.
             KeyError: the schema has no such type.
         """
         scope = self._scope(resource_type, subject_type)
@@ -132,11 +135,10 @@ def _declared() -> list[cel.FunctionDecl]:
 
 
 def _compiled(text: str, scope: _Scope) -> Expression:
-    spelled = spelled_for_checker(text)
     try:
-        serialized = scope.environment.compile(spelled).serialize()
+        serialized = scope.environment.compile(rename_ip_in(text)).serialize()
     except (RuntimeError, ValueError) as problem:
-        raise ConditionErrors(complaints(text, str(problem), scope.names)) from None
+        raise ConditionErrors(translate_report(text, str(problem), scope.names)) from None
     try:
         return decode_checked(serialized)
     except ProfileError as problem:
@@ -150,7 +152,7 @@ _MESSAGES = {"timestamp": ".google.protobuf.Timestamp", "duration": ".google.pro
 
 
 def _descriptor_pool(schema: Schema) -> DescriptorPool:
-    """Return message types for every entity and record: one optional field an attribute, so that `has()` is real."""
+    """Build a message type for each entity and record, with an optional field for each attribute."""
     # INVARIANT I11: with dotted variables `has()` would vanish; with messages it stays a test of presence.
     file = descriptor_pb2.FileDescriptorProto(name="policyguard/schema.proto", package="policyguard", syntax="proto2")
     pool = DescriptorPool()
@@ -178,7 +180,7 @@ def _add_message(file: descriptor_pb2.FileDescriptorProto, name: str, attributes
     message.options.deprecated_legacy_json_field_conflicts = True
     for number, (attribute, declared) in enumerate(attributes.items(), start=1):
         field = message.field.add(name=attribute, number=number if number < 19_000 else number + 1_000)
-        # Protobuf compares the JSON spellings of fields, which drop underscores; ours must never collide.
+        # Protobuf refuses fields whose JSON names are equal, and JSON names drop underscores: `a_b` and `ab` collide.
         field.json_name = f"f{number}"
         kind = declared.type
         field.label = _Field.LABEL_OPTIONAL
@@ -203,7 +205,7 @@ def _add_map(
 
 
 def _entry_name(field: str) -> str:
-    """Return the name protobuf demands of a map field's entry: `user_labels` has `UserLabelsEntry`."""
+    """Return the name that protobuf requires for the entry of a map field: `UserLabelsEntry` for `user_labels`."""
     return re.sub(r"(?:^|_)([a-z]?)", lambda match: match[1].upper(), field) + "Entry"
 
 

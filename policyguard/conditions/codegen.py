@@ -1,11 +1,11 @@
-"""Turns the shape of a condition into a Python function, built from syntax nodes and never from text.
+"""Compile the shape of a condition to a Python function, built from syntax nodes and never from text.
 
-The function is optimistic: what it returns is the CEL result; where it cannot tell, it raises, and the caller asks
-`exact.evaluate`. CEL's `&&`, `||`, `all` and `exists` absorb errors on either side and Python's do not, so every error
-is such a case. It counts on values being of the types that the schema declares; whoever passes facts in checks that.
+The function is optimistic: if it returns, the result is the CEL result; if it raises, the caller must use
+`exact.evaluate`, because CEL's `&&`, `||`, `all` and `exists` absorb errors on either side and Python's do not. The
+caller must pass values of the types that the schema declares.
 
-Types are known, so guarded code stands only where Python differs from CEL: integer overflow where the ranges allow it,
-division toward zero, indices below zero, equality of lists and maps, timestamps out of range.
+Since types are known, only operations where Python differs from CEL need calls: integer overflow where the ranges
+allow it, division toward zero, negative indices, equality of lists and maps, timestamps out of range.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Run: TypeAlias = Callable[
 ]
 
 MAX_NESTED = (1_000, 100, 10)
-"""How long the lists of nested macros may be, from the outermost inward; longer ones take the exact path."""
+"""The maximum lengths of the lists of nested macros, outermost first; longer lists take the exact path."""
 
 PARAMETERS = ("subject", "resource", "context", "action", "now", "constants")
 
@@ -50,7 +50,7 @@ _GLOBALS: dict[str, Any] = {
     "len": len,
     **FUNCTIONS,
 }
-"""All a condition can reach: no builtins but these, no import, no attribute that leads out."""
+"""All globals of a compiled condition: no other builtins, no import."""
 
 _COMPARISONS: dict[str, type[ast.cmpop]] = {
     "less": ast.Lt,
@@ -69,9 +69,9 @@ _SCALARS = frozenset({"int", "string", "timestamp", "duration"})
 
 
 def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETERS[:5]) -> Run:
-    """Return `run(subject, resource, context, action, now, constants)` for a condition, with holes or without.
+    """Compile a condition, with holes or without, to `run(subject, resource, context, action, now, constants)`.
 
-    It returns True or False only when that is the exact result, else it raises.
+    The function returns True or False only if that is the exact result; otherwise it raises.
     """
     # INVARIANT I19: nodes, never text; the globals are `_GLOBALS` and nothing else.
     builder = _Builder({name: name for name in variables})
@@ -92,23 +92,23 @@ class _Builder:
         self.outermost = len(names)
 
     def statements(self, expression: Expression) -> list[ast.stmt]:
-        """Return the body: quantifiers among the top-level conjuncts become loops, the rest short-circuits."""
+        """Build the body: quantifiers among the top-level conjuncts become loops, the other conjuncts one `and`."""
         # INVARIANT I17: no error is caught here; what Python's short-circuit cannot absorb goes to `exact`.
-        found: list[ast.stmt] = []
+        statements: list[ast.stmt] = []
         waiting: list[ast.expr] = []
         for conjunct in _conjuncts(expression):
             if isinstance(conjunct, Quantifier) and conjunct.kind in ("all", "exists"):
-                found += [_unless(waiting)] if waiting else []
+                statements += [_unless(waiting)] if waiting else []
                 waiting = []
-                found.append(self.loop(conjunct))
+                statements.append(self.loop(conjunct))
             else:
                 waiting.append(self.value(conjunct))
         result = _joined(ast.And(), waiting) if waiting else ast.Constant(True)
-        return [*found, ast.Return(result)]
+        return [*statements, ast.Return(result)]
 
     def source(self, node: Quantifier) -> ast.expr:
         level = len(self.names) - self.outermost
-        if level == 0 and not any(isinstance(each, Quantifier) for each in (*walk(node.body), *walk(node.range))):
+        if level == 0 and not any(isinstance(part, Quantifier) for part in (*walk(node.body), *walk(node.range))):
             return self.value(node.range)
         limit = MAX_NESTED[min(level, len(MAX_NESTED) - 1)]
         return _called("short", self.value(node.range), ast.Constant(limit))
@@ -157,8 +157,7 @@ class _Builder:
         body = self.within(node.variable, name, node.body)
         if node.kind in ("filter", "exists_one"):
             conditions, body = [body], _load(name) if node.kind == "filter" else ast.Constant(1)
-        each = ast.comprehension(_store(name), source, conditions, 0)
-        generator = ast.GeneratorExp(body, [each])
+        generator = ast.GeneratorExp(body, [ast.comprehension(_store(name), source, conditions, 0)])
         if node.kind == "exists_one":
             return ast.Compare(_called("sum", generator), [ast.Eq()], [ast.Constant(1)])
         return _called({"exists": "any", "all": "all"}.get(node.kind, "tuple"), generator)
@@ -208,12 +207,12 @@ _VALUES: dict[type, Callable[[_Builder, Any], ast.expr]] = {
 
 def _distinct(built: dict[str, Any], count: int) -> dict[str, Any]:
     if len(built) != count:
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return built
 
 
 def _short(source: Any, limit: int) -> Any:
-    """Return the list of one of several nested macros if it is short; else the evaluator that counts steps decides."""
+    """Return the list of a nested macro if it is short; otherwise raise, so that the exact evaluator counts steps."""
     if len(source) > limit:
         raise ValueError("a list of nested macros is long")
     return source
@@ -224,7 +223,7 @@ _GLOBALS["short"] = _short
 
 
 def _direct(node: Call, arguments: list[ast.expr]) -> ast.expr | None:
-    """Return the Python operator that equals the CEL function for all values of these types, if there is one."""
+    """Build the Python operator that equals the CEL function for all values of these types, if there is one."""
     function = node.function
     if function in _ARITHMETIC and (node.type == "string" or _bound(node) <= MAX_INT64):
         return ast.BinOp(arguments[0], _ARITHMETIC[function](), arguments[1])
@@ -240,7 +239,7 @@ def _direct(node: Call, arguments: list[ast.expr]) -> ast.expr | None:
 
 
 def _bound(node: Expression) -> int:
-    """Return a number no smaller than the magnitude of an integer expression; facts and holes are within 2^53 - 1."""
+    """Return an upper bound for the magnitude of an integer expression; facts and holes are within 2^53 - 1."""
     if isinstance(node, Constant):
         return abs(cast(int, node.value))
     if isinstance(node, Variable | Select | Hole):

@@ -1,4 +1,4 @@
-"""What the schema says about names in conditions: the attributes of entities and records, and what cannot be one."""
+"""The attributes of entities and records that a schema gives to conditions, and names that conditions cannot use."""
 
 from __future__ import annotations
 
@@ -16,26 +16,20 @@ Members: TypeAlias = Mapping[TypeName, Mapping[str, Attribute]]
 _TEXT = ValueType(kind="string")
 _BUILT_IN = {"subject": ("id", "type"), "resource": ("id", "type", "domain"), "context": ()}
 
-RESERVED = frozenset(
-    {
-        "bool",
-        "int",
-        "string",
-        "timestamp",
-        "duration",
-        "list",
-        "map",
-        *ENTITIES,
-        *REFUSED_TYPES,
-    }
-)
-"""What no record may be called."""
+_TYPES = ("bool", "int", "string", "timestamp", "duration", "list", "map")
+RESERVED = frozenset({*_TYPES, *ENTITIES, *REFUSED_TYPES})
+"""Names that no record may have."""
 
 _NOT_A_NAME = frozenset({"in", "true", "false", "null"})
 
 
 def members(schema: Schema, resource_type: str, subject_type: str | None) -> Members:
-    """Return the attributes that conditions may read, built-in ones (`id`, `type`, `domain`) included.
+    """Return the attributes that conditions may read, including the built-in ones (`id`, `type`, `domain`).
+
+    Args:
+        schema: the schema.
+        resource_type: the type of `resource`.
+        subject_type: the type of `subject`; None merges all types.
 
     Raises:
         KeyError: the schema has no such type.
@@ -50,12 +44,12 @@ def members(schema: Schema, resource_type: str, subject_type: str | None) -> Mem
 
 
 def merged(types: list[EntityType]) -> dict[str, Attribute]:
-    """Return the attributes of several types together; the first declaration of a name stands."""
-    found: dict[str, Attribute] = {}
+    """Merge the attributes of several types; the first declaration of a name is used."""
+    attributes: dict[str, Attribute] = {}
     for entity in types:
         for name, attribute in entity.attributes.items():
-            found.setdefault(name, attribute)
-    return found
+            attributes.setdefault(name, attribute)
+    return attributes
 
 
 def _with_built_in(entity: str, attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:
@@ -63,7 +57,7 @@ def _with_built_in(entity: str, attributes: Mapping[str, Attribute]) -> dict[str
 
 
 def schema_errors(schema: Schema) -> list[PolicyError]:
-    """Return what in the schema cannot be used in conditions, each with its place."""
+    """List the declarations of a schema that conditions cannot use."""
     return [*_attribute_errors(schema), *_record_errors(schema), *_merge_errors(schema)]
 
 

@@ -1,8 +1,8 @@
-"""The exact evaluator: every condition is TRUE, FALSE or an error with its place and reason.
+"""The exact evaluator: every condition is TRUE, FALSE or an error with its offset and reason.
 
-`&&` and `||` absorb an error on either side, `all` and `exists` one of any element, as CEL's specification says;
-everything else passes errors on. Values are checked against the types of the schema where they are read. Slow beside
-`codegen`, and the meaning that `codegen` is held to. Opens nothing, reads no clock.
+As the CEL specification requires, `&&` and `||` absorb an error on either side, and `all` and `exists` an error of any
+element; everything else propagates errors. Values are checked against the schema's types where they are read. This is
+the reference for `codegen`, which is faster. Opens nothing, reads no clock.
 Source: cel-spec `doc/langdef.md`, "Logical Operators", "Macros", "Evaluation errors".
 """
 
@@ -51,7 +51,7 @@ _Names: TypeAlias = Mapping[str, Any]
 
 
 class AtomValue(msgspec.Struct, frozen=True):
-    """One atom of a condition, what it came to, and the values read: (`resource.gpus`, 128), absent ones as errors."""
+    """One atom of a condition, its outcome, and the values it read: (`resource.gpus`, 128), absent ones as errors."""
 
     expression: Expression
     outcome: Outcome
@@ -71,7 +71,15 @@ def evaluate(
     now: int,
     constants: tuple[ConstantValue, ...] = (),
 ) -> Outcome:
-    """Return True, False, or the error that the condition evaluates to. Never raises on data."""
+    """Evaluate a condition to True, False or an error. Never raises on bad data.
+
+    Args:
+        expression: the condition, with holes or without.
+        subject, resource, context: attribute names to values; absent facts are absent.
+        action: the requested action, `type:verb`.
+        now: the time of the decision, in nanoseconds since 1970.
+        constants: the values of the holes.
+    """
     names = _names(subject, resource, context, action, now, constants)
     return _outcome(expression, names)
 
@@ -85,13 +93,16 @@ def trace(
     now: int,
     constants: tuple[ConstantValue, ...] = (),
 ) -> tuple[AtomValue, ...]:
-    """Return every atom of the condition with its own outcome, in source order, whether or not it decided."""
+    """Evaluate every atom of a condition, in source order, whether or not it affects the result.
+
+    The arguments are those of `evaluate`.
+    """
     names = _names(subject, resource, context, action, now, constants)
     return tuple(AtomValue(atom, _outcome(atom, names), _reads(atom, names)) for atom in atoms(expression))
 
 
 def value_of(expression: Expression, names: Mapping[str, Any]) -> Any:
-    """Return the value of any expression under these names, or an `EvalError`."""
+    """Evaluate an expression of any type; `names` maps variables to values."""
     return _value(expression, names)
 
 
@@ -110,32 +121,32 @@ def _names(subject: Any, resource: Any, context: Any, action: str, now: int, con
 _CONSTANTS = "@constants"
 _STEPS = "@steps"
 MAX_STEPS = 100_000
-"""How many elements one evaluation may visit in macros; beyond it, the condition is an error."""
+"""The number of elements that the macros of one evaluation may visit; beyond it, the condition is an error."""
 
 
 def _outcome(expression: Expression, names: _Names) -> Outcome:
     value = _value(expression, names)
     if value is True or value is False or isinstance(value, EvalError):
         return value
-    # INVARIANT I12: a result that is no bool is an error.
+    # INVARIANT I12: a result that is not a bool is an error.
     return EvalError(f"the condition is {name_of(value)}, expected a bool", expression.offset)
 
 
 def _reads(expression: Expression, names: _Names) -> tuple[tuple[str, Any], ...]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
 
     def visit(node: Expression, bound: frozenset[str]) -> None:
         if isinstance(node, Quantifier):
             visit(node.range, bound)
             return
         if isinstance(node, Select) or (isinstance(node, Variable) and node.name in ("action", "now")):
-            found.setdefault(render(node), _value(node, names))
+            values.setdefault(render(node), _value(node, names))
             return
         for part in parts(node):
             visit(part, bound)
 
     visit(expression, frozenset())
-    return tuple(found.items())
+    return tuple(values.items())
 
 
 def _value(node: Expression, names: _Names) -> Any:
@@ -157,7 +168,7 @@ def _variable(node: Variable, names: _Names) -> Any:
 
 
 def _holder(node: Select | Has, names: _Names) -> Any:
-    """Return the map that a field is read of, or an error."""
+    """Return the map that has the field, or an error."""
     operand = _value(node.operand, names)
     if isinstance(operand, EvalError | Mapping):
         return operand
@@ -198,13 +209,13 @@ _WORDS = {
 
 
 def _checked(value: Any, kind: TypeName, node: Expression) -> Any:
-    """Return the value if it is outermost of the declared type, else an error; elements follow when read."""
+    """Return the value if it has the declared type, else an error; elements are checked when they are read."""
     check = _CHECKS.get(kind)
     if check is None:
-        fine = isinstance(value, (list, tuple)) if kind.startswith("list(") else isinstance(value, Mapping)
+        matches = isinstance(value, (list, tuple)) if kind.startswith("list(") else isinstance(value, Mapping)
     else:
-        fine = check(value)
-    if fine:
+        matches = check(value)
+    if matches:
         return value
     expected = _WORDS.get(kind.partition("(")[0], "a record")
     return EvalError(f"`{render(node)}` is {name_of(value)}, expected {expected}", node.offset)
@@ -221,16 +232,16 @@ def _list_of(node: ListOf, names: _Names) -> Any:
 
 
 def _map_of(node: MapOf, names: _Names) -> Any:
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key_node, value_node in node.entries:
         key, value = _value(key_node, names), _value(value_node, names)
         for part in (key, value):
             if isinstance(part, EvalError):
                 return part
-        if key in found:
-            return EvalError(f"the key `{key}` stands twice", key_node.offset)
-        found[key] = value
-    return found
+        if key in entries:
+            return EvalError(f"duplicate key `{key}` in a map", key_node.offset)
+        entries[key] = value
+    return entries
 
 
 def _call(node: Call, names: _Names) -> Any:
@@ -251,7 +262,7 @@ def _call(node: Call, names: _Names) -> Any:
 
 
 def _absorbing(deciding: bool) -> Callable[[Call, _Names], Any]:
-    """Return `&&` (False decides) or `||` (True decides): a deciding operand wins over errors, errors over the rest."""
+    """Build `&&` (False decides) or `||` (True decides): a deciding operand beats errors, errors beat the rest."""
 
     def logic(node: Call, names: _Names) -> Any:
         error: EvalError | None = None
@@ -308,7 +319,7 @@ def _quantifier(node: Quantifier, names: _Names) -> Any:
 
 
 def _bindings(names: _Names, variable: str, source: Iterable[Any]) -> Iterator[_Names]:
-    """Yield the names with the variable bound to each element in turn: one mapping, changed between the yields."""
+    """Bind the variable to each element in turn; every yield is the same mapping, changed in place."""
     inner = dict(names)
     for element in source:
         inner[variable] = element
@@ -340,14 +351,14 @@ def _exists_one(node: Quantifier, elements: Iterator[_Names]) -> Any:
 
 
 def _filter(node: Quantifier, elements: Iterator[_Names]) -> Any:
-    kept = []
+    selected = []
     for names in elements:
         value = _truth(node.body, names)
         if isinstance(value, EvalError):
             return value
         if value:
-            kept.append(names[node.variable])
-    return tuple(kept)
+            selected.append(names[node.variable])
+    return tuple(selected)
 
 
 def _map(node: Quantifier, elements: Iterator[_Names]) -> Any:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class Failure(ValueError):
-    """The function has no answer for these values; in CEL terms, it evaluates to an error."""
+    """A function cannot compute a result for these values; in CEL terms, it evaluates to an error."""

@@ -1,6 +1,6 @@
-"""What the functions and guarded operators of the profile compute, on plain Python values. The door to re2.
+"""The functions and operators of the profile on plain Python values. The only module that imports re2.
 
-Every function either returns the CEL result or raises `Failure`. Integers are int64, text is counted in code points.
+Every function either returns the CEL result or raises `Failure`. Integers are int64; text is counted in code points.
 """
 
 from __future__ import annotations
@@ -23,25 +23,18 @@ MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 
 _LITERAL = LazyPattern(r"(?P<start>\^?)(?P<text>(?:[A-Za-z0-9_/:@ -]|\\[./-])*)(?P<end>\$?)", re.ASCII)
 _INTEGER = LazyPattern(r"[+-]?[0-9]{1,20}", re.ASCII)
-_BOOLS = {
-    "1": True,
-    "t": True,
-    "true": True,
-    "TRUE": True,
-    "True": True,
-    "0": False,
-    "f": False,
-    "false": False,
-    "FALSE": False,
-    "False": False,
-}
+_TRUE, _FALSE = ("1", "t", "true", "TRUE", "True"), ("0", "f", "false", "FALSE", "False")
 
 
 def under(path: str, prefix: str) -> bool:
-    """Return whether the path is the prefix or lies below it; fails on an empty prefix and on `.` or `..` segments."""
+    """Return True if the path is the prefix or below it.
+
+    Raises:
+        Failure: the prefix is empty, or one of them has a `.` or `..` segment.
+    """
     if not prefix:
         raise Failure("the prefix of `under` is empty")
-    # INVARIANT I18: a path that climbs is never under anything.
+    # INVARIANT I18: a path with `..` is never under anything.
     for text in (path, prefix):
         if "." in text and not {".", ".."}.isdisjoint(text.split("/")):
             raise Failure(f"`{text}` holds a `.` or `..` segment")
@@ -50,14 +43,18 @@ def under(path: str, prefix: str) -> bool:
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Return whether RE2 finds the pattern anywhere in the text; fails on a pattern outside RE2."""
-    found = _search(pattern) if len(pattern) <= CACHED_LENGTH else _search.__wrapped__(pattern)
-    return bool(found(text))
+    """Return True if the pattern matches anywhere in the text.
+
+    Raises:
+        Failure: RE2 does not accept the pattern.
+    """
+    search = _search(pattern) if len(pattern) <= CACHED_LENGTH else _search.__wrapped__(pattern)
+    return bool(search(text))
 
 
 @lru_cache(maxsize=4096)
 def _search(pattern: str) -> Callable[[str], object]:
-    """Return what finds the pattern; plain text, anchored or not, is found by text methods, which cost a tenth."""
+    """Build a search function; literal text, anchored or not, needs only text methods, at a tenth of the cost."""
     literal = _LITERAL.fullmatch(pattern)
     if literal is None:
         return _regex(pattern)
@@ -84,48 +81,56 @@ def _regex(pattern: str) -> Callable[[str], object]:
         raise Failure(f"`{pattern}` is no regular expression of RE2: {str(detail).lower()}") from None
 
 
-def same(left: object, right: object) -> bool:
-    """Return CEL equality of two values: a list is a list, tuple or not, and no bool equals an integer."""
-    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
-    return (type(left) is bool) == (type(right) is bool) and left == right
+def same(a: object, b: object) -> bool:
+    """Return CEL's equality of two values: lists equal tuples, and no bool equals an integer."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
+    return (type(a) is bool) == (type(b) is bool) and a == b
 
 
 def int64(value: int) -> int:
-    """Return the integer if it is an int64, else fail."""
+    """Return the integer, or raise `Failure` if it is not an int64."""
     if MIN_INT64 <= value <= MAX_INT64:
         return value
     raise Failure("the integer is beyond 64 bits")
 
 
-def divide(left: int, right: int) -> int:
-    """Return the quotient, rounded toward zero; fails on zero and on overflow."""
-    if right == 0:
+def divide(dividend: int, divisor: int) -> int:
+    """Divide, rounding toward zero.
+
+    Raises:
+        Failure: the divisor is zero, or the quotient overflows.
+    """
+    if divisor == 0:
         raise Failure("division by zero")
-    quotient = abs(left) // abs(right)
-    return int64(quotient if (left < 0) == (right < 0) else -quotient)
+    quotient = abs(dividend) // abs(divisor)
+    return int64(quotient if (dividend < 0) == (divisor < 0) else -quotient)
 
 
-def modulo(left: int, right: int) -> int:
-    """Return the remainder with the sign of the dividend; fails on zero and where the quotient overflows."""
-    if right == 0:
+def modulo(dividend: int, divisor: int) -> int:
+    """Return the remainder, with the sign of the dividend.
+
+    Raises:
+        Failure: the divisor is zero, or the quotient overflows.
+    """
+    if divisor == 0:
         raise Failure("modulus by zero")
-    divide(left, right)
-    remainder = abs(left) % abs(right)
-    return -remainder if left < 0 else remainder
+    divide(dividend, divisor)
+    remainder = abs(dividend) % abs(divisor)
+    return -remainder if dividend < 0 else remainder
 
 
 def item(values: tuple[Any, ...], index: int) -> Any:
-    """Return the element at a zero-based index; fails outside the list, and below zero."""
+    """Return the element at a zero-based index, or raise `Failure` if the index is negative or too large."""
     if 0 <= index < len(values):
         return values[index]
     raise Failure(f"index {index} is outside a list of {len(values)}")
 
 
 def entry(values: Mapping[str, Any], key: str) -> Any:
-    """Return the value under a key; fails if there is none."""
+    """Return the value of a key, or raise `Failure` if there is none."""
     try:
         return values[key]
     except KeyError:
@@ -133,21 +138,21 @@ def entry(values: Mapping[str, Any], key: str) -> Any:
 
 
 def contains(values: tuple[Any, ...], value: object) -> bool:
-    """Return whether the list holds a value equal to this one."""
+    """Return True if an element of the list is equal to the value."""
     return any(same(value, candidate) for candidate in values)
 
 
 def to_integer(text: str) -> int:
-    """Return the integer that a decimal text spells, else fail."""
+    """Parse a decimal integer, or raise `Failure`."""
     if _INTEGER.fullmatch(text):
         return int64(int(text))
     raise Failure(f"`{text}` is no integer")
 
 
 def to_bool(text: str) -> bool:
-    """Return the bool that a text spells, else fail."""
-    if text in _BOOLS:
-        return _BOOLS[text]
+    """Parse a bool, or raise `Failure`."""
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
     raise Failure(f"`{text}` is no bool")
 
 
@@ -171,25 +176,25 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "size_list": len,
     "size_map": len,
     "equals": same,
-    "not_equals": lambda left, right: not same(left, right),
+    "not_equals": lambda a, b: not same(a, b),
     "in_list": lambda value, values: contains(values, value),
     "in_map": lambda key, values: key in values,
     "index_list": item,
     "index_map": entry,
-    "add_int64": lambda left, right: int64(left + right),
-    "subtract_int64": lambda left, right: int64(left - right),
-    "multiply_int64": lambda left, right: int64(left * right),
+    "add_int64": lambda a, b: int64(a + b),
+    "subtract_int64": lambda a, b: int64(a - b),
+    "multiply_int64": lambda a, b: int64(a * b),
     "divide_int64": divide,
     "modulo_int64": modulo,
     "negate_int64": lambda value: int64(-value),
-    "add_string": lambda left, right: left + right,
-    "add_list": lambda left, right: (*left, *right),
-    "add_timestamp_duration": lambda left, right: times.in_timestamp_range(left + right),
-    "add_duration_timestamp": lambda left, right: times.in_timestamp_range(left + right),
-    "add_duration_duration": lambda left, right: int64(left + right),
-    "subtract_timestamp_duration": lambda left, right: times.in_timestamp_range(left - right),
-    "subtract_timestamp_timestamp": lambda left, right: int64(left - right),
-    "subtract_duration_duration": lambda left, right: int64(left - right),
+    "add_string": lambda a, b: a + b,
+    "add_list": lambda a, b: (*a, *b),
+    "add_timestamp_duration": lambda a, b: times.in_timestamp_range(a + b),
+    "add_duration_timestamp": lambda a, b: times.in_timestamp_range(a + b),
+    "add_duration_duration": lambda a, b: int64(a + b),
+    "subtract_timestamp_duration": lambda a, b: times.in_timestamp_range(a - b),
+    "subtract_timestamp_timestamp": lambda a, b: int64(a - b),
+    "subtract_duration_duration": lambda a, b: int64(a - b),
     "string_to_timestamp": times.parse_timestamp,
     "string_to_duration": times.parse_span,
     "string_to_int64": to_integer,
@@ -206,7 +211,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "duration_to_milliseconds": times.span_milliseconds,
     "timestamp_to_seconds_with_tz": times.seconds,
 }
-"""Overload id to implementation, of everything that is neither logic nor a macro."""
+"""Overload id to implementation, for everything except logic and macros."""
 
 for _name, _read in {
     "year": times.full_year,
@@ -223,7 +228,7 @@ for _name, _read in {
     FUNCTIONS[f"timestamp_to_{_name}"] = FUNCTIONS[f"timestamp_to_{_name}_with_tz"] = _read
 
 for _kind in ("bool", "int64", "string", "timestamp", "duration"):
-    FUNCTIONS[f"less_{_kind}"] = lambda left, right: left < right
-    FUNCTIONS[f"less_equals_{_kind}"] = lambda left, right: left <= right
-    FUNCTIONS[f"greater_{_kind}"] = lambda left, right: left > right
-    FUNCTIONS[f"greater_equals_{_kind}"] = lambda left, right: left >= right
+    FUNCTIONS[f"less_{_kind}"] = lambda a, b: a < b
+    FUNCTIONS[f"less_equals_{_kind}"] = lambda a, b: a <= b
+    FUNCTIONS[f"greater_{_kind}"] = lambda a, b: a > b
+    FUNCTIONS[f"greater_equals_{_kind}"] = lambda a, b: a >= b

@@ -1,5 +1,6 @@
-"""Splits a condition into CEL's tokens, for two purposes only: to know conditions that differ in literals alone, and
-to give `ip.in` a name that the checker's grammar accepts. What it cannot split it leaves to the checker to judge.
+"""Split a condition into CEL tokens, to recognize conditions that differ only in literals, and to rename `ip.in`.
+
+The checker's grammar does not accept the name `ip.in`. Text that this module cannot split goes to the checker as is.
 
 token = name / integer / text / other; text = [ prefix ] quote *character quote, prefix of "r" and "b" in either case
 Source: cel-spec `doc/langdef.md`, "Syntax".
@@ -23,9 +24,9 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of one text without blanks: `kinds` and `texts` beside each other, `starts` in code points.
+    """The tokens of a text without blanks: parallel tuples of `kinds`, `texts` and `starts` (in code points).
 
-    `shape` is the text with literals reduced to their kind: equal shapes differ in integers and texts only.
+    `shape` is the text with each literal reduced to its kind: texts of one shape differ only in integers and texts.
     """
 
     shape: str
@@ -35,7 +36,7 @@ class Tokens:
 
 
 def tokens(text: str) -> Tokens | None:
-    """Return the tokens, or None if the text holds anything unusual: escapes, other literals, foreign characters."""
+    """Split a text; None if it has anything unusual: escapes, other kinds of literals, non-ASCII characters."""
     kinds: list[str] = []
     texts: list[str] = []
     starts: list[int] = []
@@ -68,19 +69,19 @@ _IP_IN = re.compile(
 )
 
 
-def spelled_for_checker(text: str) -> str:
-    """Return the text with every call of `ip.in` spelled `ip.iN`: same length, same columns, but no reserved word.
+def rename_ip_in(text: str) -> str:
+    """Rename every call of `ip.in` to `ip.iN`: the same length and columns, but not a reserved word.
 
-    Who writes `ip.iN` gets a name that nobody declares: there is one spelling.
+    A call that the author wrote as `ip.iN` becomes an undeclared name, so there is only one way to write it.
 
-    Source: cel-spec's grammar takes `in` for an operator wherever it stands.
+    Source: in cel-spec's grammar, `in` is always an operator.
     """
     if "ip" not in text:
         return text
-    return _IP_IN.sub(_spelled, text)
+    return _IP_IN.sub(_rename_call, text)
 
 
-def _spelled(match: re.Match[str]) -> str:
+def _rename_call(match: re.Match[str]) -> str:
     if not match["call"]:
         return match[0]
     return match[0][:-1] + ("N" if match[0].endswith("n") else "_")

@@ -1,4 +1,4 @@
-"""Mistakes in the literals of a condition: constants that can only fail, and texts outside an attribute's enum."""
+"""Find mistakes in the literals of a condition: constants that always fail, and texts outside an attribute's enum."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ Attributes = Callable[[str], Mapping[str, Attribute]]
 
 
 def literal_errors(expression: Expression, attributes: Attributes) -> list[ConditionError]:
-    """Return every constant that always fails, every integer beyond 2^53 - 1, every text outside an enum."""
-    found: list[ConditionError] = []
-    _constant_errors(expression, found)
+    """List constants that always fail, integers beyond 2^53 - 1, and texts outside an enum."""
+    errors: list[ConditionError] = []
+    _constant_errors(expression, errors)
     for node in walk(expression):
         if isinstance(node, Call) and node.function in ("equals", "not_equals", "in_list"):
-            found.extend(_enum_errors(node, attributes))
-    return found
+            errors.extend(_enum_errors(node, attributes))
+    return errors
 
 
-def _constant_errors(node: Expression, found: list[ConditionError]) -> bool:
-    """Collect failing constants below this node; return whether it is made of constants alone and does not fail."""
+def _constant_errors(node: Expression, errors: list[ConditionError]) -> bool:
+    """Add failing constants below a node to `errors`; return True if the node has only constants and cannot fail."""
     if isinstance(node, Constant):
         if type(node.value) is int and node.type == "int" and abs(node.value) > MAX_INTEGER:
             message = f"found an integer beyond 2^53 - 1: `{node.value}`"
-            found.append(ConditionError(node.offset, message, "no fact holds one", "PG405"))
+            errors.append(ConditionError(node.offset, message, "no fact holds one", "PG405"))
             return False
         return True
     if isinstance(node, Variable):
         return False
-    below = [_constant_errors(part, found) for part in parts(node)]
+    below = [_constant_errors(part, errors) for part in parts(node)]
     constant = all(below)
     if isinstance(node, Call):
         problem = _outcome_problem(node) if constant else _argument_problem(node)
         if problem is not None:
             # INVARIANT I14: a condition that can only fail does not load.
-            found.append(ConditionError(node.offset, problem, None, "PG207" if node.function == "matches" else "PG314"))
+            errors.append(
+                ConditionError(node.offset, problem, None, "PG207" if node.function == "matches" else "PG314")
+            )
             return False
     return constant and not isinstance(node, Select)
 
@@ -93,8 +95,8 @@ def _argument_problem(node: Call) -> str | None:
 
 
 def _enum_errors(node: Call, attributes: Attributes) -> Iterator[ConditionError]:
-    left, right = node.arguments
-    for attribute_side, literal_side in ((left, right), (right, left)):
+    first, second = node.arguments
+    for attribute_side, literal_side in ((first, second), (second, first)):
         attribute = _attribute(attribute_side, attributes)
         if attribute is None or not attribute.enum:
             continue
@@ -111,6 +113,6 @@ def _attribute(node: Expression, attributes: Attributes) -> Attribute | None:
 
 
 def _close(value: str, enum: tuple[str, ...]) -> str | None:
-    lowered = {each.lower(): each for each in enum}
-    found = lowered.get(value.lower()) or next((each for each in enum if each.startswith(value[:3])), None)
-    return f"did you mean `{found}`?" if found else None
+    by_lower_case = {name.lower(): name for name in enum}
+    near = by_lower_case.get(value.lower()) or next((name for name in enum if name.startswith(value[:3])), None)
+    return f"did you mean `{near}`?" if near else None

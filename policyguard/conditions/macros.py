@@ -1,6 +1,7 @@
-"""Knows what the checker expands macros to, and turns each expansion back into one node.
+"""Fold the checker's expansion of each macro back into one node.
 
-Source: cel-cpp `parser/macro.cc`; the accumulator is `@result`, `all` and `exists` go on while `@not_strictly_false`.
+Source: cel-cpp `parser/macro.cc`. The accumulator is `@result`; `all` and `exists` continue while the accumulator is
+`@not_strictly_false`.
 """
 
 from __future__ import annotations
@@ -18,19 +19,30 @@ STEP = "not_strictly_false"
 def folded_macro(
     variable: str, source: Expression, parts: tuple[Expression, ...], kind: TypeName, offset: int
 ) -> Expression:
-    """Return the one node for what the checker expanded a macro to, else refuse."""
+    """Fold an expansion into a `Quantifier`.
+
+    Args:
+        variable: the macro's variable.
+        source: the list or map it runs over.
+        parts: the initial value, loop condition, step and result of the comprehension.
+        kind: the type of the result.
+        offset: the offset of the macro in the condition.
+
+    Raises:
+        ProfileError: the expansion is not one of a known macro.
+    """
     initial, condition, step, result = parts
     for name, fold in (("all", _fold_all), ("exists", _fold_exists), ("exists_one", _fold_one), ("map", _fold_list)):
-        found = fold(variable, initial, condition, step, result)
-        if found is not None:
-            body, guard = found
+        folded = fold(variable, initial, condition, step, result)
+        if folded is not None:
+            body, guard = folded
             if name == "map" and guard is not None and body == Variable(variable, body.type):
                 return Quantifier("filter", variable, source, guard, kind, None, offset)
             return Quantifier(name, variable, source, body, kind, guard, offset)  # type: ignore[arg-type]
     raise ProfileError("malformed expression: a macro of unknown kind", offset)
 
 
-_Found = tuple[Expression, "Expression | None"]
+_Folded = tuple[Expression, "Expression | None"]
 
 
 def _is_accumulator(node: Expression) -> bool:
@@ -39,7 +51,7 @@ def _is_accumulator(node: Expression) -> bool:
 
 def _logical_step(
     function: str, start: bool, parts: tuple[Expression, Expression, Expression, Expression]
-) -> _Found | None:
+) -> _Folded | None:
     initial, _, step, result = parts
     if initial != Constant(start, "bool") or not _is_accumulator(result):
         return None
@@ -51,7 +63,7 @@ def _logical_step(
 
 def _fold_all(
     _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
+) -> _Folded | None:
     if not isinstance(condition, Call) or condition.function != STEP:
         return None
     return _logical_step("logical_and", True, (initial, condition, step, result))
@@ -59,7 +71,7 @@ def _fold_all(
 
 def _fold_exists(
     _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
+) -> _Folded | None:
     if not isinstance(condition, Call) or condition.function != STEP:
         return None
     return _logical_step("logical_or", False, (initial, condition, step, result))
@@ -67,7 +79,7 @@ def _fold_exists(
 
 def _fold_one(
     _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
+) -> _Folded | None:
     if initial != Constant(0, "int") or condition != Constant(True, "bool"):
         return None
     if not isinstance(step, Call) or step.function != "conditional" or not _is_accumulator(step.arguments[2]):
@@ -79,7 +91,7 @@ def _fold_one(
 
 def _fold_list(
     _variable: str, initial: Expression, condition: Expression, step: Expression, result: Expression
-) -> _Found | None:
+) -> _Folded | None:
     if not isinstance(initial, ListOf) or initial.elements or condition != Constant(True, "bool"):
         return None
     guard = None

@@ -1,8 +1,7 @@
-"""Where `has()` may stand, so that an absent fact never grants.
+"""Restrict where `has()` may appear, so that an absent fact never grants access.
 
-`has(x)` turns absence into FALSE, and `!has(x)` into TRUE. In an `allow` that TRUE could grant, in a `deny` or
-`require` that FALSE could release; so in an `allow` it stands only where FALSE cannot help, and the other way round in
-the rest.
+`has(x)` is FALSE for an absent fact, `!has(x)` is TRUE. In an `allow`, that TRUE could grant access; in a `deny` or
+`require`, that FALSE could lift the restriction. So an `allow` may use only `has()`, the other two only `!has()`.
 """
 
 from __future__ import annotations
@@ -15,42 +14,42 @@ _SAME = frozenset({"logical_and", "logical_or"})
 
 
 def polarity_errors(expression: Expression, effect: Effect) -> list[tuple[int, str]]:
-    """Return (offset, message) for each `has()` on the wrong side, in source order; catalogue code PG115.
+    """List each `has()` of the wrong polarity as (offset, message), in source order; lint code PG115.
 
-    Positive through `&&`, `||`, the branches of `?:`, and the conditions of `all`, `exists`; turned by `!`; both where
-    the value itself counts: tests of `?:`, operands of operators and functions, `exists_one`, `filter`, `map`.
+    `&&`, `||`, the branches of `?:` and the bodies of `all` and `exists` keep the polarity, `!` inverts it. The test of
+    `?:`, operands of operators and functions, `exists_one`, `filter` and `map` have both polarities.
     """
     wanted = effect == "allow"
-    found: list[tuple[int, str]] = []
-    _visit(expression, True, wanted, found)
-    return sorted(set(found))
+    errors: list[tuple[int, str]] = []
+    _visit(expression, True, wanted, errors)
+    return sorted(set(errors))
 
 
-def _visit(node: Expression, positive: bool | None, wanted: bool, found: list[tuple[int, str]]) -> None:
+def _visit(node: Expression, positive: bool | None, wanted: bool, errors: list[tuple[int, str]]) -> None:
     if isinstance(node, Has):
-        # INVARIANT I10: in an allow `has()` stands only positively, in a deny or require only negatively.
+        # INVARIANT I10: in an allow `has()` is only positive, in a deny or require only negative.
         if positive is not wanted:
-            found.append((node.offset, _message(node, wanted)))
-        _visit(node.operand, None, wanted, found)
+            errors.append((node.offset, _message(node, wanted)))
+        _visit(node.operand, None, wanted, errors)
     elif isinstance(node, Call) and node.function in _SAME:
         for argument in node.arguments:
-            _visit(argument, positive, wanted, found)
+            _visit(argument, positive, wanted, errors)
     elif isinstance(node, Call) and node.function == "logical_not":
-        _visit(node.arguments[0], None if positive is None else not positive, wanted, found)
+        _visit(node.arguments[0], None if positive is None else not positive, wanted, errors)
     elif isinstance(node, Call) and node.function == "conditional":
         test, *branches = node.arguments
-        _visit(test, None, wanted, found)
+        _visit(test, None, wanted, errors)
         for branch in branches:
-            _visit(branch, positive if node.type == "bool" else None, wanted, found)
+            _visit(branch, positive if node.type == "bool" else None, wanted, errors)
     elif isinstance(node, Quantifier) and node.kind in ("all", "exists"):
-        _visit(node.range, None, wanted, found)
-        _visit(node.body, positive, wanted, found)
+        _visit(node.range, None, wanted, errors)
+        _visit(node.body, positive, wanted, errors)
     else:
         for part in parts(node):
-            _visit(part, None, wanted, found)
+            _visit(part, None, wanted, errors)
 
 
 def _message(node: Has, allow: bool) -> str:
     if allow:
-        return f"`{render(node)}` may not be negated or compared in an allow: an absent fact would grant"
-    return f"`{render(node)}` stands only under `!` in a deny or require: an absent fact would release"
+        return f"`{render(node)}` may not be negated or compared in an allow: an absent fact would grant access"
+    return f"`{render(node)}` must be under `!` in a deny or require: an absent fact would lift the restriction"

@@ -1,4 +1,4 @@
-"""What can be wrong with a condition, as data. Imports no checker, so that lint and loaders can name these."""
+"""The errors of conditions, as data. Imports no checker, so that lint and loaders can use them cheaply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policyguard.errors import PolicyGuardError
 
 
 class ConditionError(msgspec.Struct, frozen=True):
-    """One mistake in a condition: a code-point offset into its text, what is wrong, help, and the catalogue's code."""
+    """One mistake in a condition: a code-point offset in its text, a message, help, and the lint code."""
 
     offset: int
     message: str
@@ -29,9 +29,9 @@ class ConditionErrors(PolicyGuardError):
 
 
 class ProfileError(PolicyGuardError):
-    """A construct is outside the profile of `docs/conditions.md`, or bytes are no checked expression.
+    """A construct is outside the profile of `docs/conditions.md`, or bytes are not a checked expression.
 
-    `name` is the construct's name on that page (`float`, `null`, `bytes`), `offset` a code-point offset into the text.
+    `name` is the construct's name on that page (`float`, `null`, `bytes`); `offset` is a code-point offset in the text.
     """
 
     def __init__(self, message: str, offset: int = 0, *, name: str = "malformed", help: str | None = None) -> None:

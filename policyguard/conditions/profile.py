@@ -1,6 +1,6 @@
-"""The CEL profile as tables: which overloads are in, how each is spelled, and the names of what is out.
+"""The CEL profile as tables: the overloads in it, how each is written, and the names of what it refuses.
 
-`docs/conditions.md` is this module for readers.
+`docs/conditions.md` is the page for authors.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from policyguard.conditions.functions import FUNCTIONS
 
 VARIABLES = {"subject": "subject", "resource": "resource", "context": "context", "action": "string", "now": "timestamp"}
-"""What a condition may name, with its type; the first three are entities."""
+"""The variables of a condition with their types; the first three are entities."""
 
 ENTITIES = frozenset({"subject", "resource", "context"})
 
@@ -21,23 +21,15 @@ SYNONYMS = {
     "map_size": "size_map",
     "timestamp_to_seconds_tz": "timestamp_to_seconds_with_tz",
 }
-"""Overloads that mean the same, to the one name kept."""
+"""Overloads with the same meaning, mapped to the name that the rest of the code uses."""
 
-IDENTITIES = frozenset(
-    {
-        "int64_to_int64",
-        "string_to_string",
-        "bool_to_bool",
-        "timestamp_to_timestamp",
-        "duration_to_duration",
-    }
-)
-"""Conversions of a type to itself; the argument stands for the call."""
+IDENTITIES = frozenset(f"{kind}_to_{kind}" for kind in ("int64", "string", "bool", "timestamp", "duration"))
+"""Conversions of a type to itself; the decoder replaces the call by its argument."""
 
 LOGIC = frozenset({"logical_and", "logical_or", "logical_not", "conditional"})
 
 OVERLOADS = frozenset(FUNCTIONS) | LOGIC
-"""Every overload a checked condition may hold."""
+"""Every overload that a checked condition may have."""
 
 INFIX = {
     "equals": "==",
@@ -54,7 +46,7 @@ INFIX = {
     "greater": ">",
     "greater_equals": ">=",
 }
-"""Overload, or overload without its types, to operator."""
+"""Overload, or its name without types, to operator."""
 
 _ACCESSORS = {
     "year": "getFullYear",
@@ -99,11 +91,11 @@ CALLS = {
 }
 
 FUNCTION_NAMES = tuple(sorted({*METHODS.values(), *CALLS.values(), *MACROS}))
-"""What an author may call, for "did you mean"."""
+"""The names of all functions and macros, for suggestions."""
 
 
 def operator(function: str) -> str | None:
-    """Return the infix spelling of an overload, or None if it has none."""
+    """Return the infix operator of an overload, or None."""
     if function in INFIX:
         return INFIX[function]
     for stem in ("less_equals_", "greater_equals_", "less_", "greater_"):
@@ -121,4 +113,4 @@ REFUSED_TYPES = {
     "type": ("type", "a type as a value", "types are known when the policy loads"),
     "other": ("type", "a type that policies do not have", None),
 }
-"""Kind of type to (name on the page, words, help)."""
+"""Kind of type to (name on the page, description, help)."""

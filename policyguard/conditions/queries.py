@@ -1,4 +1,7 @@
-"""How lint reads a condition: its nodes, the paths it looks at, the bounds it sets. Says nothing when unsure."""
+"""Queries on a checked condition for lint and audits: the paths it reads, its comparisons, its literals.
+
+A query that is unsure returns nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ AND, OR, NOT = "logical_and", "logical_or", "logical_not"
 
 
 def path_of(node: Expression) -> Path | None:
-    """Return the path that a chain of selections spells, else None."""
+    """Return the path of a chain of selections, else None."""
     names: list[str] = []
     while isinstance(node, Select):
         names.append(node.name)
@@ -34,8 +37,8 @@ def path_of(node: Expression) -> Path | None:
     return (node.name, *reversed(names)) if isinstance(node, Variable) else None
 
 
-def paths_read(node: Expression) -> Iterator[tuple[Path, Select]]:
-    """Yield each longest path that is read for its value, with its node; what `has()` tests is not read."""
+def value_reads(node: Expression) -> Iterator[tuple[Path, Select]]:
+    """Yield each path whose value is read, at full length, with its node; the argument of `has()` is not read."""
     pending = [node]
     while pending:
         here = pending.pop()
@@ -49,7 +52,7 @@ def paths_read(node: Expression) -> Iterator[tuple[Path, Select]]:
 
 
 def paths_tested(node: Expression) -> frozenset[Path]:
-    """Return the paths that some `has()` asks for."""
+    """Return the paths that some `has()` tests."""
     tested = set()
     for here in walk(node):
         if isinstance(here, Has):
@@ -60,7 +63,7 @@ def paths_tested(node: Expression) -> frozenset[Path]:
 
 
 def conjuncts(node: Expression) -> Iterator[Expression]:
-    """Yield the parts that must all hold for the whole to hold."""
+    """Yield the operands of nested `&&`: the condition is true only if all of them are."""
     if is_call(node, AND):
         assert isinstance(node, Call)
         for part in node.arguments:
@@ -70,13 +73,13 @@ def conjuncts(node: Expression) -> Iterator[Expression]:
 
 
 def is_call(node: Expression, function: str) -> bool:
-    """True if the node is this operator or function; an overload's type suffix does not count."""
+    """Return True if the node calls this operator or function, with operands of any type."""
     return isinstance(node, Call) and base_name(node.function) == function
 
 
 @lru_cache(maxsize=1024)
 def base_name(overload: str) -> str:
-    """Return the operator of an overload id: `less_equals_int64` is `less_equals`, `list_size` is `size`.
+    """Return the name of an overload without types: `less_equals` for `less_equals_int64`, `size` for `list_size`.
 
     Source: CEL specification, list of standard definitions.
     """
@@ -88,30 +91,12 @@ def base_name(overload: str) -> str:
     return overload
 
 
-_BASES = (
-    "logical_and",
-    "logical_or",
-    "logical_not",
-    "conditional",
-    "not_equals",
-    "equals",
-    "less_equals",
-    "less",
-    "greater_equals",
-    "greater",
-    "in",
-    "size",
-    "matches",
-    "starts_with",
-    "ends_with",
-    "contains",
-    "divide",
-    "modulo",
-    "index",
-    "glob",
-    "under",
-    "ip_in",
+_BASE_NAMES = (
+    "logical_and logical_or logical_not conditional not_equals equals less_equals less greater_equals greater"
+    " in size matches starts_with ends_with contains divide modulo index glob under ip_in"
 )
+_BASES = _BASE_NAMES.split()
+"""Longer names first where one begins with another: `less_equals` before `less`."""
 
 MIRRORED = {
     "less": "greater",
@@ -124,15 +109,18 @@ MIRRORED = {
 
 
 def comparisons(node: Expression) -> Iterator[tuple[Path, str, Constant, Call]]:
-    """Yield each comparison of a path with a literal as (path, operator, literal, node), the path on the left."""
+    """Yield each comparison of a path with a literal as (path, operator, literal, node).
+
+    `5 < resource.gpus` is yielded as `greater`: the operator is the one with the path first.
+    """
     for here in walk(node):
         if isinstance(here, Call) and len(here.arguments) == 2 and base_name(here.function) in MIRRORED:
-            operator, (left, right) = base_name(here.function), here.arguments
-            if isinstance(left, Constant):
-                operator, left, right = MIRRORED[operator], right, left
-            path = path_of(left)
-            if path is not None and isinstance(right, Constant):
-                yield path, operator, right, here
+            operator, (operand, literal) = base_name(here.function), here.arguments
+            if isinstance(operand, Constant):
+                operator, operand, literal = MIRRORED[operator], literal, operand
+            path = path_of(operand)
+            if path is not None and isinstance(literal, Constant):
+                yield path, operator, literal, here
 
 
 def memberships(node: Expression) -> Iterator[tuple[Path, tuple[Constant, ...], Call]]:
@@ -147,7 +135,7 @@ def memberships(node: Expression) -> Iterator[tuple[Path, tuple[Constant, ...], 
 
 
 def literals_equal_to(node: Expression) -> Iterator[tuple[Path, Constant]]:
-    """Yield each (path, literal) of `path == literal` and `path in [literals]`, however deep."""
+    """Yield (path, literal) for each `path == literal` and `path in [literals]`, at any depth."""
     for path, operator, literal, _ in comparisons(node):
         if operator == "equals":
             yield path, literal
@@ -157,24 +145,24 @@ def literals_equal_to(node: Expression) -> Iterator[tuple[Path, Constant]]:
 
 
 def leftmost(node: Expression) -> int:
-    """Return the offset of the first character of a node: a selection's own offset may be that of its dot."""
+    """Return the offset of the first character of a node; the offset of a selection may be that of its dot."""
     return min(here.offset for here in walk(node))
 
 
 def nonempty_lists(expression: Expression) -> frozenset[Path]:
-    """Return the lists that some conjunct asks an element of: by `size`, by `exists`, by `!= []` or by an index."""
-    found: set[Path | None] = set()
+    """Return the lists that need an element: a conjunct uses `size`, `exists`, `!= []`, `in` or an index on them."""
+    lists: set[Path | None] = set()
     for part in conjuncts(expression):
         for node in (part, *parts(part)):
             if isinstance(node, Quantifier) and node.kind in ("exists", "exists_one"):
-                found.add(path_of(node.range) if node is part else None)
+                lists.add(path_of(node.range) if node is part else None)
             elif isinstance(node, Call) and base_name(node.function) in ("size", "index") and node.arguments:
-                found.add(path_of(node.arguments[0]))
+                lists.add(path_of(node.arguments[0]))
         if is_call(part, "not_equals") or is_call(part, "in"):
-            found.update(path_of(argument) for argument in parts(part))
-    return frozenset(path for path in found if path is not None)
+            lists.update(path_of(argument) for argument in parts(part))
+    return frozenset(path for path in lists if path is not None)
 
 
 def text_of(literal: Constant) -> str:
-    """Return a literal as messages show it."""
+    """Format a literal for a message."""
     return literal.value.decode("utf-8", "replace") if isinstance(literal.value, bytes) else str(literal.value)

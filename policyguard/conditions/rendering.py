@@ -1,4 +1,4 @@
-"""Writes nodes as CEL text again, with no more parentheses than needed: the one spelling used in explanations."""
+"""Render nodes as CEL text with as few parentheses as possible, for explanations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEVELS = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "%": _PRODUCT}
 
 
 def render(expression: Expression) -> str:
-    """Return the CEL text of an expression; checking it again gives an equal expression."""
+    """Render an expression as CEL text; checking that text gives an equal expression."""
     return _text(expression)[0]
 
 

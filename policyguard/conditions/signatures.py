@@ -1,6 +1,6 @@
-"""What each overload takes and gives. The checker has seen to this; bytes from elsewhere are held to it here.
+"""The argument and result kinds of each overload, checked again when the checker's bytes are decoded.
 
-Kinds are type names without what they hold: `list`, `map`, and `any` for whatever stands there.
+A kind is a type name without its parameters (`list`, `map`), or `any`.
 """
 
 from __future__ import annotations
@@ -69,13 +69,19 @@ SIGNATURES: dict[str, Signature] = {name: _signature(name) for name in (*OVERLOA
 
 
 def fits(function: str, arguments: tuple[Expression, ...], result: str) -> bool:
-    """Return whether the overload takes these arguments and gives this type; `&&` and `||` take two or more."""
-    wanted, given = SIGNATURES[function]
+    """Return True if an overload takes these arguments and returns this type.
+
+    Args:
+        function: the overload id; `logical_and` and `logical_or` take two or more arguments.
+        arguments: the decoded arguments.
+        result: the name of the result type.
+    """
+    wanted, returned = SIGNATURES[function]
     if function in ("logical_and", "logical_or"):
         wanted = ("bool",) * max(2, len(arguments))
     kinds = [argument.type.partition("(")[0] for argument in arguments]
     return (
         len(kinds) == len(wanted)
         and all(want in ("any", kind) for want, kind in zip(wanted, kinds, strict=True))
-        and given in ("any", result.partition("(")[0])
+        and returned in ("any", result.partition("(")[0])
     )

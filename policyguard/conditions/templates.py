@@ -1,7 +1,7 @@
-"""One checked condition as a template for all that differ from it in integers and texts alone.
+"""Reuse a checked condition as a template for conditions that differ only in integers and texts.
 
-Literals of one kind have one type, so the checker's answer is the same for all of them; only values and offsets move.
-Anything unusual makes no template, and the condition goes the long way.
+Literals of one kind have one type, so the checker's result is the same; only values and offsets change. A condition
+with anything unusual makes no template and is checked by itself.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from policyguard.values import MAX_INTEGER
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`expression` has, for an offset, the index of the token that stands there."""
+    """A checked expression whose offsets are token indices; `literals` are the indices of its literals."""
 
     expression: Expression
     literals: frozenset[int]
 
     def filled(self, split: Tokens) -> Expression | None:
-        """Return the expression of another text of this shape, or None if a literal needs the checker's eye."""
+        """Build the expression of another text of this shape; None if the checker must see one of its literals."""
         values: dict[int, int | str] = {}
         for index in self.literals:
             value = literal(split, index)
@@ -46,7 +46,7 @@ class Template:
 
 
 def literal(split: Tokens, index: int) -> int | str | None:
-    """Return the value of the literal that begins at this token; a sign before an integer belongs to it."""
+    """Return the value of the literal at a token, including the sign before an integer; None if it is not a literal."""
     text = split.texts[index]
     if split.kinds[index] == "text":
         return text[1:-1]
@@ -58,7 +58,7 @@ def literal(split: Tokens, index: int) -> int | str | None:
 
 
 def template_of(expression: Expression, split: Tokens) -> Template | None:
-    """Return the template, or None if tokens and nodes cannot be matched one to one."""
+    """Build a template; None if tokens and nodes do not correspond one to one."""
     places = {start: index for index, start in enumerate(split.starts)}
     literals: set[int] = set()
     for node in walk(expression):
@@ -79,7 +79,15 @@ def _placed(node: Expression, places: dict[int, int]) -> Expression:
 
 
 def rebuilt_at(node: Expression, starts: tuple[int, ...], values: dict[int, int | str]) -> Expression:
-    """Return the template with token indices turned into offsets and literals replaced; one pass, it is hot at load."""
+    """Replace token indices by offsets and literals by values.
+
+    One recursive pass instead of `ast.rebuilt`, because loading calls it for most conditions.
+
+    Args:
+        node: a node of a template.
+        starts: the offset of each token.
+        values: the literals by token index.
+    """
     offset = starts[node.offset]
     if isinstance(node, Constant):
         return Constant(values.get(node.offset, node.value), node.type, offset)
@@ -95,7 +103,7 @@ def rebuilt_at(node: Expression, starts: tuple[int, ...], values: dict[int, int 
     if isinstance(node, ListOf):
         return ListOf(tuple([rebuilt_at(part, starts, values) for part in node.elements]), node.type, offset)
     if isinstance(node, MapOf):
-        entries = [(rebuilt_at(key, starts, values), rebuilt_at(each, starts, values)) for key, each in node.entries]
+        entries = [(rebuilt_at(key, starts, values), rebuilt_at(item, starts, values)) for key, item in node.entries]
         return MapOf(tuple(entries), node.type, offset)
     if isinstance(node, Quantifier):
         source, body = rebuilt_at(node.range, starts, values), rebuilt_at(node.body, starts, values)

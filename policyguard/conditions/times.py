@@ -1,7 +1,7 @@
-"""CEL timestamps and durations as integers of nanoseconds: parsing, printing, arithmetic in range, accessors.
+"""CEL timestamps and durations as integers of nanoseconds: parsing, formatting, range checks, accessors.
 
-Accessors count in UTC or at a fixed offset such as `+02:00`. Names of zones are outside the profile: their rules live
-in files that differ from host to host, and one decision must not. This module opens nothing and reads no clock.
+Accessors use UTC or a fixed offset such as `+02:00`. Named zones are outside the profile: their rules are in files
+that differ between hosts, and a decision must not. This module opens nothing and reads no clock.
 Source: cel-spec `doc/langdef.md`, "Timezones" and "Abstract types".
 """
 
@@ -15,7 +15,7 @@ from policyguard.conditions.failure import Failure
 from policyguard.values import NANOSECONDS_PER_S, LazyPattern, format_instant, parse_instant
 
 MIN_TIMESTAMP = -62_135_596_800 * NANOSECONDS_PER_S
-"""0001-01-01T00:00:00Z, the least `google.protobuf.Timestamp`."""
+"""0001-01-01T00:00:00Z, the smallest `google.protobuf.Timestamp`."""
 
 MAX_TIMESTAMP = 253_402_300_800 * NANOSECONDS_PER_S - 1
 """9999-12-31T23:59:59.999999999Z, the greatest."""
@@ -33,21 +33,21 @@ _UNITS = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 100
 
 
 def in_timestamp_range(instant: int) -> int:
-    """Return the instant if it lies in the years 1 to 9999, else fail."""
+    """Return the instant, or raise `Failure` if it is outside the years 1 to 9999."""
     if MIN_TIMESTAMP <= instant <= MAX_TIMESTAMP:
         return instant
     raise Failure("the timestamp is outside the years 0001 to 9999")
 
 
 def in_duration_range(duration: int) -> int:
-    """Return the duration if it is within 10,000 years, else fail."""
+    """Return the duration, or raise `Failure` if it is beyond 10,000 years."""
     if -MAX_DURATION <= duration <= MAX_DURATION:
         return duration
     raise Failure("the duration is beyond 10000 years")
 
 
 def parse_timestamp(text: str) -> int:
-    """Return the nanoseconds since 1970 of an RFC 3339 time with a zone, else fail."""
+    """Parse an RFC 3339 time with a zone to nanoseconds since 1970, or raise `Failure`."""
     try:
         instant = parse_instant(text)
     except (ValueError, OverflowError):
@@ -56,7 +56,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def parse_span(text: str) -> int:
-    """Return the nanoseconds of a duration text, else fail.
+    """Parse a duration to nanoseconds, or raise `Failure`.
 
     duration = [ "+" / "-" ] 1*( decimal unit ); unit = "h" / "m" / "s" / "ms" / "us" / "µs" / "ns"
     """
@@ -77,7 +77,7 @@ def _part(match: re.Match[str]) -> int:
 
 
 def format_span(duration: int) -> str:
-    """Return the duration as seconds, `5400s` or `0.500s`, the way protobuf's JSON spells it."""
+    """Format a duration in seconds, `5400s` or `0.5s`, as protobuf's JSON does."""
     sign = "-" if duration < 0 else ""
     whole_s, nanoseconds = divmod(abs(duration), NANOSECONDS_PER_S)
     if not nanoseconds:
@@ -87,13 +87,13 @@ def format_span(duration: int) -> str:
 
 
 def format_timestamp(instant: int) -> str:
-    """Return the RFC 3339 spelling in UTC with no more fraction digits than needed."""
+    """Format an instant as RFC 3339 in UTC, with as few fraction digits as possible."""
     text = format_instant(instant)
     return text if "." not in text else text[:-1].rstrip("0") + "Z"
 
 
 def parse_offset(zone: str) -> timedelta:
-    """Return the offset from UTC that `UTC`, `+02:00` or `-08:00` names, else fail."""
+    """Parse `UTC`, `+02:00` or `-08:00` to an offset from UTC, or raise `Failure`."""
     if zone == "UTC":
         return timedelta()
     match = _OFFSET.fullmatch(zone)
@@ -104,7 +104,7 @@ def parse_offset(zone: str) -> timedelta:
 
 
 def _moment(instant: int, zone: str) -> tuple[datetime, int]:
-    """Return the local time and the years to add to it: an offset may lead beyond the years that Python counts."""
+    """Return the local time and the years to add to it: with an offset it may be outside the years Python supports."""
     whole_s = instant // NANOSECONDS_PER_S + parse_offset(zone) // timedelta(seconds=1)
     if whole_s * NANOSECONDS_PER_S > MAX_TIMESTAMP:
         return _EPOCH + timedelta(seconds=whole_s - _CYCLE_S), 400
@@ -121,7 +121,7 @@ def _accessor(read: Callable[[datetime], int]) -> Callable[..., int]:
 
 
 def full_year(instant: int, zone: str = "UTC") -> int:
-    """Return the year in that zone; 0 and 10000 are possible at the ends."""
+    """Return the year in the zone; 0 and 10000 are possible."""
     moment, years = _moment(instant, zone)
     return moment.year + years
 
@@ -143,7 +143,7 @@ def milliseconds(instant: int, zone: str = "UTC") -> int:
 
 
 def truncated(duration: int, unit: int) -> int:
-    """Return how many whole units the duration holds, toward zero."""
+    """Return the number of whole units in the duration, rounded toward zero."""
     return duration // unit if duration >= 0 else -(-duration // unit)
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from policyguard.conditions.ast import canonical_form, shape
+from policyguard.conditions.ast import shape
+from policyguard.conditions.canonical import canonical_form
 from policyguard.decide.role_grants import Grants
 from policyguard.model.expression import Expression, Hole, walk
 from policyguard.model.facts import Assurance

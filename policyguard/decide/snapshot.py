@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policyguard.conditions.ast import from_canonical
+from policyguard.conditions.canonical import from_canonical
 from policyguard.conditions.former_names import present_condition, present_schema
 from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admission import Admitted, Gate, Malformed, gates

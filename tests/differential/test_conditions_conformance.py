@@ -11,7 +11,8 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from policyguard.conditions.ast import canonical_form, filled, from_canonical, shape
+from policyguard.conditions.ast import filled, shape
+from policyguard.conditions.canonical import canonical_form, from_canonical
 from policyguard.conditions.check import Checker
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.decoding import decode

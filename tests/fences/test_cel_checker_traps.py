@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cel_expr_python import cel
 
-from policyguard.conditions.ast import canonical_form
+from policyguard.conditions.canonical import canonical_form
 from policyguard.conditions.check import Checker
 from policyguard.conditions.decoding import decode
 from policyguard.conditions.problems import ConditionErrors

@@ -11,7 +11,8 @@ from contextlib import suppress
 import atheris
 
 with atheris.instrument_imports(include=["policyguard.conditions"]):
-    from policyguard.conditions.ast import canonical_form, filled, from_canonical, paths_read, shape
+    from policyguard.conditions.ast import filled, paths_read, shape
+    from policyguard.conditions.canonical import canonical_form, from_canonical
     from policyguard.conditions.codegen import compile_shape
     from policyguard.conditions.decoding import decode
     from policyguard.conditions.exact import evaluate

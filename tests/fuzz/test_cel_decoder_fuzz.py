@@ -12,7 +12,7 @@ from cel_expr_python import cel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyguard.conditions.ast import from_canonical
+from policyguard.conditions.canonical import from_canonical
 from policyguard.conditions.codegen import compile_shape
 from policyguard.conditions.decoding import decode
 from policyguard.conditions.exact import evaluate
@@ -97,21 +97,46 @@ def test_noise_is_no_canonical_form(data: object) -> None:
             pass
 
 
+def field(number: int, data: bytes) -> bytes:
+    """A length-delimited field."""
+    size, length = bytearray(), len(data)
+    while length >= 0x80:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([number << 3 | 2, *size, length]) + data
+
+
+def enclosed(expression: bytes, kind: bytes = b"\x18\x01", more: bytes = b"") -> bytes:
+    """The checker's envelope around an expression; its nodes have the id 1, which has the type list of `kind`."""
+    checked = field(3, b"\x08\x01" + field(2, field(6, field(1, kind)))) + field(4, expression) + more
+    return field(1, b"type.googleapis.com/cel.expr.CheckedExpr") + field(2, checked)
+
+
 def nested(levels: int) -> bytes:
-    """An expression of so many nested lists, written by hand: no checker would let it through."""
-
-    def field(number: int, data: bytes) -> bytes:
-        size, length = bytearray(), len(data)
-        while length >= 0x80:
-            size.append(length & 0x7F | 0x80)
-            length >>= 7
-        return bytes([number << 3 | 2, *size, length]) + data
-
+    """An expression of nested lists, written by hand: no checker would let it through."""
     expression = b"\x10\x01" + field(3, b"\x10\x01")
     for _ in range(levels):
         expression = b"\x10\x01" + field(7, field(1, expression))
-    checked = field(3, b"\x08\x01" + field(2, field(6, field(1, b"\x18\x01")))) + field(4, expression)
-    return field(1, b"type.googleapis.com/cel.expr.CheckedExpr") + field(2, checked)
+    return enclosed(expression)
+
+
+TRUE = b"\x10\x01" + field(3, b"\x10\x01")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(enclosed(b"\x10\x01" + field(7, field(1, TRUE) + field(9, b"x"))), id="in a list"),
+        pytest.param(enclosed(TRUE, more=field(9, b"x")), id="in the checked expression"),
+        pytest.param(enclosed(TRUE) + field(3, b"x"), id="in the envelope"),
+        pytest.param(enclosed(b"\x10\x01" + field(7, field(1, TRUE)), b"\x18\x01" + field(9, b"x")), id="in a type"),
+    ],
+)
+def test_unknown_fields_are_refused(data: bytes) -> None:
+    """A later CEL may give a new field a meaning; a parser that drops it would change what the condition means."""
+    assert decode(enclosed(b"\x10\x01" + field(7, field(1, TRUE)))).type == "list(bool)"
+    with pytest.raises(ProfileError, match=r"unknown field|more than one kind"):
+        decode(data)
 
 
 def test_depth_is_limited_before_the_interpreter_is() -> None:

@@ -106,5 +106,5 @@ def test_the_offset_of_a_polarity_error_is_that_of_has() -> None:
     """The author sees where the `has()` stands, in code points, and what would happen."""
     expression = CHECKER.check('resource.team == "é" && !has(resource.gpus)', resource_type="job")
     assert polarity_errors(expression, "allow") == [
-        (28, "`has(resource.gpus)` may not be negated or compared in an allow: an absent fact would grant")
+        (28, "`has(resource.gpus)` may not be negated or compared in an allow: an absent fact would grant access")
     ]

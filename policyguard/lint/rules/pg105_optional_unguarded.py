@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import leftmost, paths_read, paths_tested
+from policyguard.conditions.queries import leftmost, paths_tested, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 
@@ -22,7 +22,7 @@ def check(context: Context) -> Iterator[Hit]:
     for rule, condition in context.conditions("deny", "require"):
         tested = paths_tested(condition.expression)
         seen = set()
-        for path, node in paths_read(condition.expression):
+        for path, node in value_reads(condition.expression):
             for depth in range(2, len(path) + 1):
                 prefix = path[:depth]
                 if prefix in tested or prefix in seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import leftmost, paths_read
+from policyguard.conditions.queries import leftmost, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 
@@ -20,7 +20,7 @@ MAX_DEPTH = 5
 def check(context: Context) -> Iterator[Hit]:
     """Yield each path with more than `MAX_DEPTH` names after its entity."""
     for _, condition in context.conditions():
-        for path, node in paths_read(condition.expression):
+        for path, node in value_reads(condition.expression):
             if len(path) - 1 > MAX_DEPTH:
                 message = f"`{'.'.join(path)}` is {len(path) - 1} attributes deep, expected at most {MAX_DEPTH}"
                 yield Hit(condition.at(leftmost(node)), message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import Path, paths_read, paths_tested
+from policyguard.conditions.queries import Path, paths_tested, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.model.policy import ANY_DOMAIN, Rule
@@ -47,7 +47,7 @@ def _asks_whose(context: Context, rule: Rule) -> bool:
     if rule.when is None:
         return False
     expression = rule.when.expression
-    paths = {path for path, _ in paths_read(expression)} | paths_tested(expression)
+    paths = {path for path, _ in value_reads(expression)} | paths_tested(expression)
     return any(not _is_quantity(context, rule, path) for path in paths if path[0] in ("subject", "resource"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import paths_read
+from policyguard.conditions.queries import value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import CLASSES, DATA_TYPES, EXPORT_VERBS, last_words, type_words, with_verb
@@ -27,4 +27,4 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _asks_class(rule: Rule) -> bool:
-    return rule.when is not None and any(last_words(path) & CLASSES for path, _ in paths_read(rule.when.expression))
+    return rule.when is not None and any(last_words(path) & CLASSES for path, _ in value_reads(rule.when.expression))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import MIRRORED, Path, base_name, paths_read
+from policyguard.conditions.queries import MIRRORED, Path, base_name, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import QUANTITIES, START_VERBS, last_words, with_verb
@@ -47,5 +47,5 @@ def _compared(rule: Rule) -> frozenset[Path]:
     found: set[Path] = set()
     for node in walk(rule.when.expression) if rule.when is not None else ():
         if isinstance(node, Call) and base_name(node.function) in (*MIRRORED, "in"):
-            found.update(path for path, _ in paths_read(node))
+            found.update(path for path, _ in value_reads(node))
     return frozenset(found)

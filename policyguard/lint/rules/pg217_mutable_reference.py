@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import Path, literals_equal_to, paths_read, text_of
+from policyguard.conditions.queries import Path, literals_equal_to, text_of, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import START_VERBS, last_words, with_verb
@@ -27,7 +27,7 @@ def check(context: Context) -> Iterator[Hit]:
     for rule, condition in context.conditions("allow"):
         if next(with_verb(rule.actions, START_VERBS), None) is None:
             continue
-        if any(last_words(path) & _FIXED for path, _ in paths_read(condition.expression)):
+        if any(last_words(path) & _FIXED for path, _ in value_reads(condition.expression)):
             continue
         for path, literal in literals_equal_to(condition.expression):
             if _can_move(path, literal):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import leftmost, paths_read
+from policyguard.conditions.queries import leftmost, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.model.facts import Assurance
@@ -21,7 +21,7 @@ def check(context: Context) -> Iterator[Hit]:
     """Yield each allow whose condition reads attributes of the schema, all of which count when merely claimed."""
     for rule, condition in context.conditions("allow"):
         claimed = []
-        for path, node in paths_read(condition.expression):
+        for path, node in value_reads(condition.expression):
             attributes = context.attributes(rule, path[:2])
             if any(attribute.assurance > Assurance.CLAIMED for attribute in attributes):
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import paths_read, paths_tested
+from policyguard.conditions.queries import paths_tested, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import last_words, names_break_glass
@@ -53,5 +53,5 @@ def _asks_reason(rule: Rule) -> bool:
     if rule.when is None:
         return False
     expression = rule.when.expression
-    asked = {path for path, _ in paths_read(expression)} | paths_tested(expression)
+    asked = {path for path, _ in value_reads(expression)} | paths_tested(expression)
     return any(last_words(path) & _REASONS for path in asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyguard.conditions.queries import leftmost, paths_read
+from policyguard.conditions.queries import leftmost, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import words
@@ -22,7 +22,7 @@ _CLOCKS = frozenset({("now",), ("time",), ("clock",), ("current", "time"), ("tim
 def check(context: Context) -> Iterator[Hit]:
     """Yield each read of a time of the context that is named like a clock and may be merely claimed."""
     for rule, condition in context.conditions():
-        for path, node in paths_read(condition.expression):
+        for path, node in value_reads(condition.expression):
             if len(path) == 2 and path[0] == "context" and words(path[1]) in _CLOCKS:
                 clock = context.attributes(rule, path)
                 if any(a.type.kind == "timestamp" and a.assurance == Assurance.CLAIMED for a in clock):

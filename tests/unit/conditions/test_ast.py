@@ -8,7 +8,8 @@ import time
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from policyguard.conditions.ast import atoms, canonical_form, filled, from_canonical, paths_read, shape
+from policyguard.conditions.ast import atoms, filled, paths_read, shape
+from policyguard.conditions.canonical import canonical_form, from_canonical
 from policyguard.conditions.check import Checker
 from policyguard.conditions.problems import ConditionErrors, ProfileError
 from policyguard.conditions.rendering import render

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policyguard.conditions.ast import folded
 from policyguard.conditions.check import Checker, _compiled
-from policyguard.conditions.lexing import spelled_for_checker, tokens
+from policyguard.conditions.lexing import rename_ip_in, tokens
 from policyguard.conditions.literals import literal_errors
 from policyguard.conditions.problems import ConditionError, ConditionErrors
 from policyguard.errors import PolicyErrors
@@ -114,12 +114,12 @@ CASES: list[tuple[str, int, str, str, str | None]] = [
         17,
         "PG104",
         "`<` does not take a timestamp and text",
-        'spell a time as `timestamp("2026-03-01T09:00:00Z")`',
+        'write a time as `timestamp("2026-03-01T09:00:00Z")`',
     ),
     ("resource.tags == 'x'", 14, "PG104", "`==` does not take a list of text and text", None),
     ("resource.gpus.all(x, x)", 8, "PG104", "a macro runs over a list or a map, found an integer", None),
     ("glob(resource.gpus, 'a')", 0, "PG110", "`glob` does not take an integer and text, expected (text, text)", None),
-    ("glob(resource.team)", 0, "PG110", "`glob` does not take so many arguments, expected (text, text)", None),
+    ("glob(resource.team)", 0, "PG110", "`glob` does not take this number of arguments, expected (text, text)", None),
     ("ip.in(context.addr, 8)", 0, "PG110", "`ip.in` does not take text and an integer, expected (text, text)", None),
     ("resource.tags.all(a, b, true)", 14, "PG110", "`all` takes a variable and a condition on it", None),
     ("resource.gpus", 0, "PG106", "the condition is an integer, expected a bool", None),
@@ -238,10 +238,10 @@ def test_a_subject_type_narrows_what_may_be_read() -> None:
 
 def test_ip_in_is_a_name_and_not_an_operator() -> None:
     """`ip.in(` is spelled for the checker outside texts and comments only, with columns kept."""
-    assert spelled_for_checker('ip.in(a, "ip.in(") && x.ip.in(b) // ip.in(c)') == (
+    assert rename_ip_in('ip.in(a, "ip.in(") && x.ip.in(b) // ip.in(c)') == (
         'ip.iN(a, "ip.in(") && x.ip.in(b) // ip.in(c)'
     )
-    assert spelled_for_checker("ip . in (a) && 'ip.in(' == r'\\' && ip in [a]") == (
+    assert rename_ip_in("ip . in (a) && 'ip.in(' == r'\\' && ip in [a]") == (
         "ip . iN (a) && 'ip.in(' == r'\\' && ip in [a]"
     )
     for other in ("iN", "within", "i_"):

@@ -23,8 +23,8 @@ CHECKER = Checker(SCHEMA)
 def test_every_overload_has_a_signature_a_spelling_and_an_implementation() -> None:
     """A function that is added in one table is missed in no other."""
     infix = {name for name in OVERLOADS if operator(name) is not None}
-    spelled = {*METHODS, *CALLS, *LOGIC, "negate_int64", "index_list", "index_map", *infix}
-    assert spelled >= OVERLOADS
+    rendered = {*METHODS, *CALLS, *LOGIC, "negate_int64", "index_list", "index_map", *infix}
+    assert rendered >= OVERLOADS
     assert set(SIGNATURES) >= OVERLOADS
     assert set(FUNCTIONS) | LOGIC == OVERLOADS
 
@@ -37,7 +37,7 @@ def test_every_function_of_the_profile_is_on_the_page() -> None:
 
 def test_every_name_of_a_refusal_is_on_the_page() -> None:
     """`ProfileError.name` in the code and the first column of the page are the same set."""
-    source = (ROOM / "decoding.py").read_text()
+    source = "".join((ROOM / name).read_text() for name in ("decoding.py", "checked_types.py"))
     used = {*re.findall(r'name="([a-z-]+)"', source), *(entry[0] for entry in REFUSED_TYPES.values())} - {"name"}
     section = PAGE.partition("## Outside the profile")[2].partition("##")[0]
     listed = set(re.findall(r"`([a-z-]+)`", " ".join(re.findall(r"^\| (`[^|]*)\|", section, re.MULTILINE))))

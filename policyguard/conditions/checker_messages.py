@@ -1,4 +1,4 @@
-"""Turns the checker's complaints into ours: code-point offsets, the house's words, and what was probably meant."""
+"""Translate the checker's error report: code-point offsets, our wording and lint codes, and suggestions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from policyguard.conditions.profile import ENTITIES, FUNCTION_NAMES, MACROS, VAR
 from policyguard.model.policy import Attribute, Schema
 from policyguard.text import quoted_list
 
-_COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*?)(?=\n \||\nERROR: <input>|\Z)", re.DOTALL)
+_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*?)(?=\n \||\nERROR: <input>|\Z)", re.DOTALL)
 _FIELD = re.compile(r"undefined field '(?P<name>.*)' not found in struct 'policyguard\.(?P<kind>.*)'")
 _NAME = re.compile(r"undeclared reference to '(?P<name>.*)' \(in container ''\)")
 _OVERLOAD = re.compile(r"found no matching overload for '(?P<name>.*)' applied to '(?P<types>.*)'")
 _UNEXPECTED = re.compile(
     r"(?:mismatched input|extraneous input|no viable alternative at input|token recognition error at:) ?"
-    r"'(?P<found>.*?)'(?: expecting|$)",
+    r"'(?P<unexpected>.*?)'(?: expecting|$)",
     re.DOTALL,
 )
 _RANGE = re.compile(r"expression of type '(?P<type>.*)' cannot be the range of a comprehension.*", re.DOTALL)
-_MISSING = re.compile(r"missing '(?P<missing>.*?)' at '(?P<found>.*)'", re.DOTALL)
+_MISSING = re.compile(r"missing '(?P<missing>.*?)' at '(?P<unexpected>.*)'", re.DOTALL)
 
 _WORDS = {
     "int": "an integer",
@@ -54,7 +54,7 @@ _SIGNATURES = {
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a condition may name in its scope."""
+    """The names that a condition may use."""
 
     schema: Schema
     members: Members
@@ -63,7 +63,7 @@ class Names:
         return self.members.get(kind, {})
 
     def words(self, kind: str) -> str:
-        """Return what a reader calls this type: "an integer", "a list of text", "a `checkpoint_ref`"."""
+        """Describe a type for a message: "an integer", "a list of text", "a `checkpoint_ref`"."""
         kind = kind.strip()
         if kind in _WORDS:
             return _WORDS[kind]
@@ -79,19 +79,25 @@ def _bare(name: str) -> str:
     return name.removeprefix("record_")
 
 
-def complaints(text: str, report: str, names: Names) -> list[ConditionError]:
-    """Return the mistakes in a checker's report on this text; never empty, never in the checker's words."""
+def translate_report(text: str, report: str, names: Names) -> list[ConditionError]:
+    """Translate a checker's report; the result is never empty and never contains the checker's wording.
+
+    Args:
+        text: the condition.
+        report: the message of the checker's exception.
+        names: the names that the condition may use, for suggestions.
+    """
     starts = _line_starts(text)
-    found: list[ConditionError] = []
-    for line, column, message in _COMPLAINT.findall(report):
+    errors: list[ConditionError] = []
+    for line, column, message in _ERROR.findall(report):
         offset = min(starts[min(int(line), len(starts)) - 1] + int(column) - 1, len(text))
         error = _translated(text, offset, message.replace("ip.iN", "ip.in"), names)
         if error is not None:
-            found.append(error)
-    syntax = [error for error in found if error.code == "PG117"]
-    macros = [error for error in found if error.code == "PG110"]
-    found = syntax[:1] or macros or found
-    return list(dict.fromkeys(found)) or [_unreadable(report)]
+            errors.append(error)
+    syntax = [error for error in errors if error.code == "PG117"]
+    macros = [error for error in errors if error.code == "PG110"]
+    errors = syntax[:1] or macros or errors
+    return list(dict.fromkeys(errors)) or [_unreadable(report)]
 
 
 def _unreadable(report: str) -> ConditionError:
@@ -151,7 +157,7 @@ def _function(text: str, offset: int, name: str) -> ConditionError | None:
         return ConditionError(start, f"`{name}` takes a variable and a condition on it", code="PG110")
     if name in FUNCTION_NAMES:
         expected = f", expected {_SIGNATURES[name]}" if name in _SIGNATURES else ""
-        return ConditionError(start, f"`{name}` does not take so many arguments{expected}", None, "PG110")
+        return ConditionError(start, f"`{name}` does not take this number of arguments{expected}", None, "PG110")
     if name in ("bind", "optMap", "sortBy", "transformList", "transformMap"):
         return ConditionError(start, f"the macro `{name}` is outside the profile", code="PG110")
     return ConditionError(
@@ -160,23 +166,24 @@ def _function(text: str, offset: int, name: str) -> ConditionError | None:
 
 
 def _start_of_call(text: str, offset: int, name: str) -> int:
-    found = text.rfind(name.rpartition(".")[2], 0, offset + 1)
-    return found - len(name) + len(name.rpartition(".")[2]) if found >= 0 else offset
+    method = name.rpartition(".")[2]
+    start = text.rfind(method, 0, offset + 1)
+    return start - len(name) + len(method) if start >= 0 else offset
 
 
 def _overload(text: str, offset: int, match: re.Match[str], names: Names) -> ConditionError:
     name, kinds = match["name"], [names.words(kind) for kind in _split(match["types"].strip("()"), match["types"])]
-    given = " and ".join(kinds) if len(kinds) < 3 else ", ".join(kinds)
+    operands = " and ".join(kinds) if len(kinds) < 3 else ", ".join(kinds)
     if name in _OPERATORS or name.startswith("_"):
         shown = _OPERATORS.get(name, name.strip("_"))
-        return ConditionError(offset, f"`{shown}` does not take {given}", _type_help(kinds), "PG104")
+        return ConditionError(offset, f"`{shown}` does not take {operands}", _type_help(kinds), "PG104")
     start = _start_of_call(text, offset, name)
     expected = f", expected {_SIGNATURES[name]}" if name in _SIGNATURES else ""
-    return ConditionError(start, f"`{name}` does not take {given or 'nothing'}{expected}", None, "PG110")
+    return ConditionError(start, f"`{name}` does not take {operands or 'nothing'}{expected}", None, "PG110")
 
 
 def _split(inner: str, whole: str) -> list[str]:
-    """Return the types in `a.(b, c)` or `(b, c)`, split at the commas between them."""
+    """Split the types in `a.(b, c)` or `(b, c)` at the top-level commas."""
     text = whole.replace(".(", ", ", 1) if not whole.startswith("(") else whole[1:]
     text = text[:-1] if text.endswith(")") else inner
     kinds: list[str] = []
@@ -193,9 +200,9 @@ def _split(inner: str, whole: str) -> list[str]:
 
 def _type_help(kinds: list[str]) -> str | None:
     if "a timestamp" in kinds and "text" in kinds:
-        return 'spell a time as `timestamp("2026-03-01T09:00:00Z")`'
+        return 'write a time as `timestamp("2026-03-01T09:00:00Z")`'
     if "a duration" in kinds and "text" in kinds:
-        return 'spell a duration as `duration("1h30m")`'
+        return 'write a duration as `duration("1h30m")`'
     return None
 
 
@@ -223,7 +230,7 @@ def _syntax(text: str, offset: int, message: str) -> ConditionError:
         wanted = f", expected `{missing['missing']}`" if missing is not None else ""
         return ConditionError(min(offset, len(text)), f"the condition ends too early{wanted}", None, "PG117")
     unexpected = _UNEXPECTED.search(message)
-    shown = unexpected["found"] if unexpected is not None else text[offset : offset + 1]
+    shown = unexpected["unexpected"] if unexpected is not None else text[offset : offset + 1]
     help_text = _OTHER_LANGUAGES.get(shown.strip())
     return ConditionError(offset, f"not a condition: unexpected `{shown}`", help_text, "PG117")
 
