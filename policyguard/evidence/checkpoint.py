@@ -19,6 +19,7 @@ from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.scan.files import Options, scan_paths
 from policyguard.scan.findings import CheckpointScan, Verdict
+from policyguard.scan.formats.registry import SIDE_FILES, category_by_suffix, format_category, is_named_as_checkpoint
 from policyguard.scan.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, check_files, verify_manifest
 from policyguard.scan.model_repository import inspect_repository
 from policyguard.text import printable_name
@@ -29,65 +30,6 @@ Producers = Mapping[str, Sequence[PublicKey]]
 """The pinned keys of each producer, by its `type:id`."""
 
 MAX_PATHS = 1_000
-
-_NAMED = {
-    "safetensors": (".safetensors",),
-    "pickle": (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".distcp", ".metadata", ".pt2"),
-    "other": (
-        ".npy",
-        ".npz",
-        ".zip",
-        ".tar",
-        ".gz",
-        ".tgz",
-        ".7z",
-        ".bz2",
-        ".xz",
-        ".gguf",
-        ".onnx",
-        ".h5",
-        ".hdf5",
-        ".keras",
-    ),
-}
-_SIDE_FILES = ("text", "json", "lfs_pointer", "empty")
-_OTHER = (
-    "npy",
-    "npz",
-    "zip",
-    "tar",
-    "gzip",
-    "bz2",
-    "xz",
-    "lzma",
-    "zlib",
-    "7z",
-    "gguf",
-    "onnx",
-    "hdf5",
-    "keras",
-    "parquet",
-    "arrow",
-)
-
-
-def format_category(scan: CheckpointScan) -> str:
-    """Return the word that rules use: `pickle` wherever one is inside, `safetensors`, `other`, or `unknown`.
-
-    `other` is arrays, models, tables and packed files without a pickle; `unknown` is whatever was not read or not
-    recognised.
-    """
-    if scan.pickled:
-        return "pickle"
-    if scan.format == "safetensors":
-        return "safetensors"
-    return "other" if scan.format in _OTHER and scan.verdict is not Verdict.UNKNOWN else "unknown"
-
-
-def category_by_suffix(path: str) -> str:
-    """Return the same word as the file's name promises it."""
-    suffix = Path(path).suffix.lower() or Path(path).name
-    return next((word for word, suffixes in _NAMED.items() if suffix in suffixes), "unknown")
 
 
 class JobCheckpoints:
@@ -124,7 +66,7 @@ class JobCheckpoints:
         return {
             scan.path: record(scan, directory, producer)
             for scan in scans
-            if scan.format not in _SIDE_FILES or scan.verdict is not Verdict.CLEAN
+            if scan.format not in SIDE_FILES or scan.verdict is not Verdict.CLEAN
         }
 
 
@@ -221,7 +163,7 @@ def one_look(options: Options) -> Options:
 
 def _is_loaded(scan: CheckpointScan) -> bool:
     """Settings are no weights; what they name of a repository's code is told by `remote_code` and its like."""
-    return scan.format not in _SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
+    return scan.format not in SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
 
 
 def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
@@ -274,7 +216,7 @@ def _named_paths(inputs: JobInputs) -> Iterator[Path]:
             continue
         seen.add(path)
         # INVARIANT I161: what is named as a checkpoint is always a record, also when it is not there.
-        promised = name in inputs.checkpoints or (name in inputs.files and category_by_suffix(name) != "unknown")
+        promised = name in inputs.checkpoints or (name in inputs.files and is_named_as_checkpoint(name))
         if promised or _looks_like_a_checkpoint(path):
             yield path
 
@@ -284,7 +226,7 @@ def _looks_like_a_checkpoint(path: Path) -> bool:
     try:
         if not path.is_dir():
             return os.path.lexists(path) and path.suffix != ".py"
-        return any(category_by_suffix(entry.name) != "unknown" for entry in os.scandir(path))
+        return any(is_named_as_checkpoint(entry.name) for entry in os.scandir(path))
     except OSError:
         return False
 

@@ -27,6 +27,7 @@ from policyguard.scan.findings import (
     Reason,
     Verdict,
 )
+from policyguard.scan.formats.registry import UNDECIDED, promised_format
 from policyguard.scan.source import FileSource, Truncated
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -37,21 +38,6 @@ _CODES = {
     errno.ENXIO: "ckpt.not_regular",
     errno.EISDIR: "ckpt.not_regular",
 }
-_PROMISES = {
-    ".safetensors": "safetensors",
-    ".npy": "npy",
-    ".npz": "npz",
-    ".gguf": "gguf",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".onnx": "onnx",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-}
-"""Suffixes of formats that are no pickle and no archive, and the one format that keeps the promise."""
-_UNDECIDED = ("unknown", "empty", "lfs_pointer")
-
 Progress = Callable[[str, int], None]
 """Called with a path and how many bytes more of it were hashed, from several threads."""
 
@@ -189,9 +175,9 @@ _LOCK = threading.Lock()
 
 def _check_name(path: Path, kind: str, findings: Findings) -> None:
     suffix = path.suffix.lower()
-    promised = _PROMISES.get(suffix)
+    promised = promised_format(suffix)
     # INVARIANT I110: a name never makes a file better, only worse.
-    if promised and kind != promised and kind not in _UNDECIDED:
+    if promised and kind != promised and kind not in UNDECIDED:
         findings.add("ckpt.format_spoof", f"named {suffix}, is {kind}")
     # A `.pth` of text is a path file that an interpreter runs, any other is torch's.
     if suffix in CODE_SUFFIXES or (suffix == ".pth" and kind == "text"):

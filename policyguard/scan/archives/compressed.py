@@ -11,6 +11,9 @@ from typing import Protocol
 from policyguard.scan.findings import Findings
 from policyguard.scan.source import Source, SpooledSource, Truncated
 
+SUFFIXES = {"gzip": (".gz", ".tgz"), "bz2": (".bz2",), "xz": (".xz",), "zlib": (), "lzma": ()}
+"""The names of each compression that is read here."""
+
 _STEP = 65_536
 _IN_MEMORY = 64 * 2**20
 

@@ -40,6 +40,7 @@ _DTYPE_BITS = {
     "I64": 64,
     "U64": 64,
 }
+NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER = 10_000
 """What `numpy.load` accepts of a file it does not trust, `max_header_size`."""
 _NPY_KIND = re.compile(r"[<>|=]?([?bBhHiIlLqQefdgFDGSaUVmMOc])(\d*)(\[[\w/]+\])?")
@@ -49,8 +50,14 @@ class HeaderProblem(ValueError):
     """The header does not hold; the text says why."""
 
 
-def scan_safetensors(source: Source, findings: Findings) -> None:
-    """Findings hold why the file is no well-formed safetensors file; none if it is.
+def is_safetensors(source: Source, head: bytes) -> bool:
+    """Return True if the bytes begin with a length that fits and the brace of a JSON header."""
+    length = int.from_bytes(head[:8], "little")
+    return len(head) > 8 and head[8:9] == b"{" and 2 <= length <= max(source.size, MAX_SAFETENSORS_HEADER)
+
+
+def scan_safetensors(source: Source, findings: Findings) -> str:
+    """Check the header and that the tensors tile the rest of the file; add the first thing that does not hold.
 
     file = u64-length header-json tensors; offsets tile the rest of the file.
     Source: the format description in the safetensors README, and `Metadata::validate`.
@@ -59,6 +66,7 @@ def scan_safetensors(source: Source, findings: Findings) -> None:
         _check_safetensors(source)
     except HeaderProblem as problem:
         findings.add("ckpt.safetensors_header", str(problem))
+    return "safetensors"
 
 
 def _check_safetensors(source: Source) -> None:

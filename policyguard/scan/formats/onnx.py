@@ -37,8 +37,8 @@ _KEPT = {
 """What is asked of the messages; everything else is passed over within its bounds."""
 
 
-def looks_like_onnx(head: bytes) -> bool:
-    """Return whether the bytes begin as every writer's do: IR version (field 1), then a field that may follow it."""
+def is_onnx(head: bytes) -> bool:
+    """Return True if the bytes begin as every writer's do: IR version (field 1), then a field that may follow it."""
     return len(head) > 2 and head[0] == 8 and 1 <= head[1] <= 15 and head[2] in b'\x12\x1a"(2:B'
 
 

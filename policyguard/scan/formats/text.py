@@ -13,8 +13,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
-def scan_text(source: Source, head: bytes, findings: Findings) -> str:
-    """Return `text`, `json`, `lfs_pointer`, or `unknown` for what is no text; findings hold the code that it names."""
+def scan_text(source: Source, findings: Findings) -> str:
+    """Scan text for code that a loader of it would run.
+
+    Returns:
+        `text`, `json`, `lfs_pointer`, or `unknown` for what is no text.
+    """
+    head = source.read(0, 512)
     if source.size > findings.limits.text_bytes or b"\0" in head:
         return _unknown(findings)
     try:

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from policyguard.scan.archives.compressed import PackedBroken, unpacked
 from policyguard.scan.archives.zip import DEFLATED, STORED, Directory, Member, NoZip, archives, checksum, members
 from policyguard.scan.findings import CODE_SUFFIXES, Findings, Verdict
+from policyguard.scan.formats.containers import Inner
 from policyguard.scan.formats.keras import MAX_CONFIG, check_config_text
 from policyguard.scan.formats.torchscript import MAX_CODE, check_script
 from policyguard.scan.pickles.files import Storages, scan_whole
 from policyguard.scan.pickles.machine import Dialect
 from policyguard.scan.source import Source
 
-ScanContent = Callable[[Source, Findings, int], str]
 _SMALL = 2**20
 _RAW = ("npy", "safetensors")
 _TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
 """What torch 1.6 to 2.13 writes beside pickle and storages; each a line of text."""
 
 
-def scan_zip(source: Source, findings: Findings, depth: int, scan: ScanContent) -> str:
+def scan_zip(source: Source, findings: Findings, inner: Inner) -> str:
     """Return the format of a file that ends as a zip archive; findings hold what stands against it."""
     try:
         directories = archives(source)
     except NoZip:
         findings.add("ckpt.archive_broken", "no zip directory at the end, or bytes before the archive")
         return "zip"
-    kinds = [_scan_archive(directory, findings, depth, scan) for directory in directories]
+    kinds = [_scan_archive(directory, findings, inner) for directory in directories]
     if len(kinds) > 1:
         return "torch_shard" if set(kinds) == {"torch_zip"} else "zip"
     return kinds[0]
 
 
-def _scan_archive(directory: Directory, findings: Findings, depth: int, scan: ScanContent) -> str:
+def _scan_archive(directory: Directory, findings: Findings, inner: Inner) -> str:
     found = members(directory, findings)
     roots = [member.name.partition("/")[0] for member in found if member.name.casefold().endswith("/data.pkl")]
     if roots:
-        return _scan_torch(found, roots, findings, depth, scan)
+        return _scan_torch(found, roots, findings, inner)
     is_keras = any(_is_keras(member, findings) for member in found if member.name == "config.json")
-    kinds = {_scan_member(member, findings, depth, scan) for member in found if not _is_folder(member, findings)}
+    kinds = {_scan_member(member, findings, inner) for member in found if not _is_folder(member, findings)}
     if is_keras:
         return "keras"
     return "npz" if kinds and kinds <= {"npy"} else "zip"
@@ -81,18 +81,18 @@ def content_of(member: Member, findings: Findings) -> Source | None:
     return content
 
 
-def _scan_member(member: Member, findings: Findings, depth: int, scan: ScanContent) -> str:
+def _scan_member(member: Member, findings: Findings, inner: Inner) -> str:
     if member.name.casefold().endswith(CODE_SUFFIXES):
         findings.add("ckpt.code_file", member.name)
     if member.encrypted:
-        return _scan_encrypted(member, findings, depth, scan)
+        return _scan_encrypted(member, findings, inner)
     content = content_of(member, findings)
     if content is None:
         return "unknown"
     if not content.size:
         return "empty"
     pickled, findings.pickled = findings.pickled, False
-    kind = scan(content, findings, depth + 1)
+    kind = inner(content, findings)
     # Large plain arrays are not read to their end for a checksum: the file's own digest covers them.
     if content.size <= _SMALL or kind not in _RAW or findings.pickled:
         _check_sum(member, content, findings)
@@ -100,11 +100,11 @@ def _scan_member(member: Member, findings: Findings, depth: int, scan: ScanConte
     return kind
 
 
-def _scan_encrypted(member: Member, findings: Findings, depth: int, scan: ScanContent) -> str:
+def _scan_encrypted(member: Member, findings: Findings, inner: Inner) -> str:
     """The bit may lie: torch's reader ignores it. What the bytes are as they stand counts if it is hostile."""
     trial = Findings(limits=findings.limits, extra_globals=findings.extra_globals, clock=findings.clock)
     content = content_of(member, trial)
-    kind = scan(content, trial, depth + 1) if content is not None else "unknown"
+    kind = inner(content, trial) if content is not None else "unknown"
     pickled = [reason for reason in trial.reasons if reason.code.startswith("ckpt.pickle_")]
     if not any(reason.verdict is Verdict.HOSTILE for reason in pickled):
         return "unknown"
@@ -119,9 +119,7 @@ def _check_sum(member: Member, content: Source, findings: Findings) -> None:
         findings.add("ckpt.archive_crc", member.name)
 
 
-def _scan_torch(
-    found: Sequence[Member], roots: Sequence[str], findings: Findings, depth: int, scan: ScanContent
-) -> str:
+def _scan_torch(found: Sequence[Member], roots: Sequence[str], findings: Findings, inner: Inner) -> str:
     """torch's layout: one folder with `data.pkl`, `data/<key>` for each storage, and a few lines of text.
 
     Source: torch/serialization.py `_save` and `_load`; caffe2/serialize/inline_container.cc.
@@ -132,54 +130,52 @@ def _scan_torch(
     storages = Storages(findings)
     rest: dict[str, Member] = {}
     for member in found:
-        inner = member.name.removeprefix(f"{root}/")
-        if inner.casefold() == "data.pkl":
-            _scan_data_pickle(member, storages, findings, depth, scan)
+        name = member.name.removeprefix(f"{root}/")
+        if name.casefold() == "data.pkl":
+            _scan_data_pickle(member, storages, findings, inner)
         else:
-            rest[inner] = member
+            rest[name] = member
     for key, expected in storages.bytes_of.items():
         storage = rest.pop(f"data/{key}", None)
         # INVARIANT I106: a storage holds exactly the bytes its tensors claim (CVE-2026-24747 read beyond).
         if storage is None or storage.size != expected or (storage.method == STORED and storage.data.size != expected):
             findings.add("ckpt.storage_mismatch", f"data/{key}")
-    for inner, member in rest.items():
-        _scan_other(inner, member, findings, depth, scan)
-    return (
-        "torchscript" if any(inner.startswith("code/") or inner == "constants.pkl" for inner in rest) else "torch_zip"
-    )
+    for name, member in rest.items():
+        _scan_other(name, member, findings, inner)
+    return "torchscript" if any(name.startswith("code/") or name == "constants.pkl" for name in rest) else "torch_zip"
 
 
-def _scan_data_pickle(member: Member, storages: Storages, findings: Findings, depth: int, scan: ScanContent) -> None:
+def _scan_data_pickle(member: Member, storages: Storages, findings: Findings, inner: Inner) -> None:
     content = content_of(member, findings)
     if content is None:
         return
     _check_sum(member, content, findings)
 
-    def nested(inner: Source) -> None:
-        scan(inner, findings, depth + 1)
+    def nested(part: Source) -> None:
+        inner(part, findings)
 
     scan_whole(content, findings, Dialect(persistent=storages.persistent, nested=nested))
 
 
-def _is_script(inner: str) -> bool:
-    return inner.casefold().startswith("code/") or inner.casefold() == "constants.pkl"
+def _is_script(name: str) -> bool:
+    return name.casefold().startswith("code/") or name.casefold() == "constants.pkl"
 
 
-def _scan_script(inner: str, member: Member, findings: Findings) -> None:
-    findings.add("ckpt.torchscript", inner)
-    if inner.casefold().endswith(".py") and (content := content_of(member, findings)) is not None:
+def _scan_script(name: str, member: Member, findings: Findings) -> None:
+    findings.add("ckpt.torchscript", name)
+    if name.casefold().endswith(".py") and (content := content_of(member, findings)) is not None:
         check_script(content.read(0, MAX_CODE), findings)
 
 
-def _scan_other(inner: str, member: Member, findings: Findings, depth: int, scan: ScanContent) -> None:
-    if _is_script(inner):
-        _scan_script(inner, member, findings)
+def _scan_other(name: str, member: Member, findings: Findings, inner: Inner) -> None:
+    if _is_script(name):
+        _scan_script(name, member, findings)
         return
-    if inner in _TORCH_NOTES and member.method == STORED and member.size <= 64:
+    if name in _TORCH_NOTES and member.method == STORED and member.size <= 64:
         content = member.data.read(0, 64)
         if content.isascii() and content.decode().strip().replace("\n", "").isprintable():
             _check_sum(member, member.data, findings)
             return
     if not _is_folder(member, findings):
         findings.add("ckpt.archive_member", member.name)
-        _scan_member(member, findings, depth, scan)
+        _scan_member(member, findings, inner)

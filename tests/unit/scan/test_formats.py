@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from policyguard.evidence.checkpoint import category_by_suffix, format_category
 from policyguard.scan.content import scan_content
 from policyguard.scan.files import scan_file
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.formats.onnx_fields import CONTRIBUTED, OWN_DOMAINS
+from policyguard.scan.formats.registry import category_by_suffix, format_category
 from policyguard.scan.source import BytesSource
 from tests.attacks.formats_lab import layer, model
 
@@ -262,13 +262,10 @@ def test_what_stays_clean_names_no_more_to_pyarrow() -> None:
 
 
 def test_rules_see_them_as_data_without_a_pickle() -> None:
-    """`format` is `other` for what was read and holds no pickle; a dataset's name promises no checkpoint."""
+    """`format` is `other` for what was read and holds no pickle, by content and by name."""
     scan = scan_file(FILES / "tiny.gguf")
-    assert (format_category(scan), category_by_suffix("a.gguf"), category_by_suffix("a.parquet")) == (
-        "other",
-        "other",
-        "unknown",
-    )
+    names = [category_by_suffix(name) for name in ("a.gguf", "a.parquet", "a.txt")]
+    assert [format_category(scan), *names] == ["other", "other", "other", "unknown"]
 
 
 def test_a_real_keras_model_with_a_lambda_is_hostile(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""Readers of what holds other files, or is a stream of pickles: each part is explained or scanned in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from policyguard.scan.archives.compressed import PackedBroken, compression_of, unpacked
+from policyguard.scan.archives.sevenzip import seven_zip_members
+from policyguard.scan.archives.tar import tar_members
+from policyguard.scan.findings import CODE_SUFFIXES, Findings
+from policyguard.scan.formats.numpy_safetensors import HeaderProblem, npy_data
+from policyguard.scan.pickles.files import probe, scan_pickles, scan_torch_tar, scan_whole
+from policyguard.scan.pickles.machine import Broken, Dialect, Machine
+from policyguard.scan.source import Cursor, Source, Truncated
+
+Inner = Callable[[Source, Findings], str]
+"""Scans a part of a file, one level deeper, and returns its format."""
+
+_TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
+
+
+def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
+    """Return True for a protocol 2 header, a whole pickle, or bytes that make a plain reader call something."""
+    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
+        return True
+    trial = Findings(limits=findings.limits, clock=findings.clock)
+    try:
+        Machine(Cursor(source), trial, Dialect()).run()
+    except (Broken, Truncated):
+        return probe(source, findings)
+    return True
+
+
+def scan_pickle(source: Source, findings: Findings, inner: Inner) -> str:
+    """Scan a stream of pickles, joblib's and torch's older layouts among them."""
+    return scan_pickles(source, findings, _nested(findings, inner))
+
+
+def scan_npy(source: Source, findings: Findings, inner: Inner) -> str:
+    """Scan a numpy array; an array of objects is one pickle behind a header."""
+    try:
+        data, is_object = npy_data(source)
+    except HeaderProblem as problem:
+        findings.add("ckpt.npy_header", str(problem))
+        return "npy"
+    if is_object:
+        scan_whole(data, findings, Dialect(nested=_nested(findings, inner)))
+    return "npy"
+
+
+def _nested(findings: Findings, inner: Inner) -> Callable[[Source], None]:
+    def scan(part: Source) -> None:
+        inner(part, findings)
+
+    return scan
+
+
+def scan_seven_zip(source: Source, findings: Findings, inner: Inner) -> str:
+    """Scan each file of a 7z archive."""
+    members = seven_zip_members(source, findings)
+    if members is None:
+        findings.add("ckpt.compression_unknown", "7z; install the extra `scan` to read it")
+    for _, content in members or ():
+        inner(content, findings)
+    return "7z"
+
+
+def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
+    """Scan each file of a tar archive; torch's first layout is one, too."""
+    members = list(tar_members(source, findings))
+    names = [name.casefold() for name, _ in members]
+    if len(set(names)) != len(names):
+        findings.add("ckpt.archive_duplicate", "in a tar archive")
+    if {name for name, _ in members} >= {"pickle", "storages"} and {name for name, _ in members} <= _TORCH_TAR:
+        scan_torch_tar(dict(members), findings)
+        return "torch_tar"
+    for name, content in members:
+        if name.casefold().endswith(CODE_SUFFIXES):
+            findings.add("ckpt.code_file", name)
+        if content.size:
+            inner(content, findings)
+    return "tar"
+
+
+def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
+    """Decompress and scan what is inside; return "" for text and raw data that begin like a compressed file."""
+    method = compression_of(source.read(0, 512))
+    if not method:
+        findings.add("ckpt.compression_unknown", "lz4, zstd or compress")
+        return "compressed"
+    try:
+        content = unpacked(source, method, findings)
+    except PackedBroken:
+        if method in ("zlib", "lzma"):
+            # Both have two-byte signatures: text and raw data hit them by chance.
+            return ""
+        raise
+    kind = inner(content, findings)
+    return "joblib" if kind in ("pickle", "joblib") else method
+
+
+def scan_opaque(name: str, code: str = "ckpt.format_opaque") -> Callable[[Source, Findings, Inner], str]:
+    """Return the reader of a format that is named and not read."""
+
+    def scan(_source: Source, findings: Findings, _inner: Inner) -> str:
+        findings.add(code, name)
+        return name
+
+    return scan

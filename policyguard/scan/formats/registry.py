@@ -1,0 +1,265 @@
+"""The one table of file formats: how each is recognised, what its name promises, what reads it. Opens no file.
+
+To add a format:
+
+1. Write `scan/formats/<format>.py` with `scan_<format>(source, findings)`. It walks every byte of the layout, adds a
+   finding for each thing that it does not understand, and returns the name of the format.
+2. Add one row to `FORMATS`. Rows are tried from the first to the last, so a row that is recognised by more than its
+   first bytes goes behind those with `magic`.
+3. Put a harmless sample into `tests/data/scan/benign`, and hostile ones into `tests/attacks/test_formats_hostile.py`.
+4. Add the format to the table in `docs/scan.md`.
+
+The tests of this module fail until each row has a category, a scan function, and either `magic` or `recognise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+from policyguard.scan.archives import compressed, sevenzip, tar, zip
+from policyguard.scan.findings import CheckpointScan, Findings, Verdict
+from policyguard.scan.formats import arrow, gguf, hdf5, parquet
+from policyguard.scan.formats.containers import (
+    Inner,
+    is_pickle,
+    scan_compressed,
+    scan_npy,
+    scan_opaque,
+    scan_pickle,
+    scan_seven_zip,
+    scan_tar,
+)
+from policyguard.scan.formats.numpy_safetensors import NPY_MAGIC, is_safetensors, scan_safetensors
+from policyguard.scan.formats.onnx import is_onnx, scan_onnx
+from policyguard.scan.formats.text import scan_text
+from policyguard.scan.formats.torch_zip import scan_zip
+from policyguard.scan.source import Source
+
+Category = Literal["safetensors", "pickle", "other", "side file", "unknown"]
+"""`other` is arrays, models, tables and packed files; a `side file` comes with weights and holds none."""
+
+Scan = Callable[[Source, Findings, Inner], str]
+Recognise = Callable[[Source, bytes, Findings], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One format, as a scan names it.
+
+    `magic` are the first bytes, any of them; `recognise` decides where those do not. `suffixes` are lower case. With
+    `is_exclusive` a file with such a name that holds another format is `ckpt.format_spoof`. `holds_tables` marks data
+    to train on, which is no checkpoint by its name alone.
+    """
+
+    name: str
+    category: Category
+    scan: Scan
+    magic: tuple[bytes, ...] = ()
+    recognise: Recognise | None = None
+    suffixes: tuple[str, ...] = ()
+    is_exclusive: bool = False
+    holds_tables: bool = False
+
+    def begins(self, source: Source, head: bytes, findings: Findings) -> bool:
+        """Return True if the content can be of this format; `scan` has the last word."""
+        if head.startswith(self.magic):
+            return self.recognise is None or self.recognise(source, head, findings)
+        return not self.magic and self.recognise is not None and self.recognise(source, head, findings)
+
+
+def _alone(scan: Callable[[Source, Findings], str]) -> Scan:
+    """Make a reader of one that never meets a file in a file."""
+    return lambda source, findings, _: scan(source, findings)
+
+
+def _by_head(test: Callable[[bytes], bool]) -> Recognise:
+    return lambda _source, head, _findings: test(head)
+
+
+def _by_compression(name: str) -> Recognise:
+    return lambda _source, head, _findings: compressed.compression_of(head) == name
+
+
+def _always(_source: Source, _head: bytes, _findings: Findings) -> bool:
+    return True
+
+
+_TEXT = _alone(scan_text)
+_IS_TAR = _by_head(tar.is_tar)
+_ZIP = (zip.LOCAL, zip.END)
+_PICKLE_SUFFIXES = (".pkl", ".pickle", ".distcp", ".metadata")
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+FORMATS: tuple[Format, ...] = (
+    Format(name="torch_zip", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=_TORCH_SUFFIXES),
+    Format(name="torch_shard", category="pickle", scan=scan_zip, magic=_ZIP),
+    Format(name="torchscript", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=(".pt2",)),
+    Format(name="keras", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".keras",)),
+    Format(name="npz", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".npz",), is_exclusive=True),
+    Format(name="zip", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".zip",)),
+    Format(name="npy", category="other", scan=scan_npy, magic=(NPY_MAGIC,), suffixes=(".npy",), is_exclusive=True),
+    Format(name="7z", category="other", scan=scan_seven_zip, magic=(sevenzip.MAGIC,), suffixes=(".7z",)),
+    Format(name="torch_tar", category="pickle", scan=scan_tar, recognise=_IS_TAR),
+    Format(
+        name="tar",
+        category="other",
+        scan=scan_tar,
+        recognise=_IS_TAR,
+        suffixes=(".tar",),
+    ),
+    *(
+        Format(
+            name=name,
+            category="other",
+            scan=scan_compressed,
+            recognise=_by_compression(name),
+            suffixes=suffixes,
+        )
+        for name, suffixes in compressed.SUFFIXES.items()
+    ),
+    Format(
+        name="compressed",
+        category="unknown",
+        scan=scan_compressed,
+        recognise=_by_compression(""),
+    ),
+    Format(
+        name="parquet",
+        category="other",
+        scan=_alone(parquet.scan_parquet),
+        magic=(parquet.MAGIC, parquet.ENCRYPTED),
+        suffixes=(".parquet",),
+        is_exclusive=True,
+        holds_tables=True,
+    ),
+    Format(
+        name="arrow",
+        category="other",
+        scan=_alone(arrow.scan_arrow),
+        magic=(arrow.FILE_MAGIC, arrow.CONTINUATION),
+        suffixes=(".arrow", ".feather"),
+        is_exclusive=True,
+        holds_tables=True,
+    ),
+    Format(
+        name="gguf",
+        category="other",
+        scan=_alone(gguf.scan_gguf),
+        magic=(gguf.MAGIC,),
+        suffixes=(".gguf",),
+        is_exclusive=True,
+    ),
+    Format(
+        name="hdf5",
+        category="other",
+        scan=_alone(hdf5.scan_hdf5),
+        magic=(hdf5.MAGIC,),
+        suffixes=(".h5", ".hdf5"),
+        is_exclusive=True,
+    ),
+    # Named and not read: never clean.
+    Format(name="ggml", category="unknown", scan=scan_opaque("ggml"), magic=(b"ggjt",)),
+    Format(
+        name="executable",
+        category="unknown",
+        scan=scan_opaque("executable", "ckpt.code_file"),
+        magic=(b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe"),
+    ),
+    Format(name="sqlite", category="unknown", scan=scan_opaque("sqlite"), magic=(b"SQLite format 3\0",)),
+    Format(name="rar", category="unknown", scan=scan_opaque("rar"), magic=(b"Rar!",)),
+    Format(name="pdf", category="unknown", scan=scan_opaque("pdf"), magic=(b"%PDF",)),
+    Format(name="xml", category="unknown", scan=scan_opaque("xml"), magic=(b"<?xml",)),
+    Format(
+        name="onnx",
+        category="other",
+        scan=_alone(scan_onnx),
+        recognise=_by_head(is_onnx),
+        suffixes=(".onnx",),
+        is_exclusive=True,
+    ),
+    Format(
+        name="safetensors",
+        category="safetensors",
+        scan=_alone(scan_safetensors),
+        recognise=lambda source, head, _: is_safetensors(source, head),
+        suffixes=(".safetensors",),
+        is_exclusive=True,
+    ),
+    Format(name="joblib", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=(".joblib",)),
+    Format(name="torch_legacy", category="pickle", scan=scan_pickle, recognise=is_pickle),
+    Format(name="pickle", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=_PICKLE_SUFFIXES),
+    # Whatever is left is text, or unknown.
+    Format(name="json", category="side file", scan=_TEXT, recognise=_always),
+    Format(name="lfs_pointer", category="side file", scan=_TEXT, recognise=_always),
+    Format(name="text", category="side file", scan=_TEXT, recognise=_always),
+    Format(name="unknown", category="unknown", scan=_TEXT, recognise=_always),
+)
+BY_NAME = {one.name: one for one in FORMATS}
+BY_SUFFIX = {suffix: one for one in FORMATS for suffix in one.suffixes}
+SIDE_FILES = (*(one.name for one in FORMATS if one.category == "side file"), "empty")
+"""Formats of what lies beside weights. An empty file has no format."""
+
+UNDECIDED = ("unknown", "empty", "lfs_pointer")
+"""What a scan answers where the content was not read: a name can contradict none of them."""
+
+
+def scan_format(source: Source, head: bytes, findings: Findings, inner: Inner) -> str:
+    """Read the content by the first row that recognises it.
+
+    Args:
+        head: the first 512 bytes.
+        findings: receives a finding for everything that keeps the file from being clean.
+        inner: scans a part of the file, one level deeper.
+
+    Returns:
+        The name of the format; `unknown` if no row reads it.
+    """
+    tried: set[object] = set()
+    for one in FORMATS:
+        # Several formats share a reader and a test: what the reader says is its answer for all of them.
+        reader = (one.scan, one.recognise)
+        if reader not in tried:
+            tried.add(reader)
+            if one.begins(source, head, findings) and (name := one.scan(source, findings, inner)):
+                return name
+    return "unknown"
+
+
+def is_read_as(name: str, scan: Scan) -> bool:
+    """Return True if this is the reader of the format."""
+    return name in BY_NAME and BY_NAME[name].scan is scan
+
+
+def format_category(scan: CheckpointScan) -> Category:
+    """Return the category of a file's content: `pickle` if any part is one, `unknown` if it was not read to its end."""
+    if scan.pickled:
+        return "pickle"
+    category = BY_NAME[scan.format].category if scan.format in BY_NAME else "unknown"
+    if category == "safetensors":
+        return category
+    return "other" if category == "other" and scan.verdict is not Verdict.UNKNOWN else "unknown"
+
+
+def _format_by_suffix(path: str) -> Format | None:
+    named = PurePath(path)
+    return BY_SUFFIX.get(named.suffix.lower() or named.name)
+
+
+def category_by_suffix(path: str) -> Category:
+    """Return the category that a file's name promises."""
+    named = _format_by_suffix(path)
+    return "unknown" if named is None else named.category
+
+
+def is_named_as_checkpoint(path: str) -> bool:
+    """Return True for a name that promises weights; tables are data, and are scanned where a job names them."""
+    named = _format_by_suffix(path)
+    return named is not None and not named.holds_tables
+
+
+def promised_format(suffix: str) -> str | None:
+    """Return the one format that a file with this suffix may hold, None if it may hold several."""
+    named = BY_SUFFIX.get(suffix)
+    return named.name if named is not None and named.is_exclusive else None
