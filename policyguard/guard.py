@@ -14,15 +14,14 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from policyguard.attest.dsse import sign
+from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
 from policyguard.audit.approval_use import (
     ApprovalConsumption,
     PendingStatement,
-    approvals_to_consume,
-    drop_used_approvals,
+    is_single_use,
     state_sequentially,
 )
 from policyguard.audit.batch import sign_batch
@@ -334,12 +333,7 @@ class Guard:
 
     def issue(self, facts: Facts) -> SignedDecision:
         """Decide on facts that are already gathered, sign and log. Steps 3 to 6."""
-        stated = self._state(facts)
-        if stated.spends:
-            return self.issue_many((facts,))[0]
-        envelope = sign(stated.payload, PAYLOAD_TYPE, (self._key,))
-        receipt = self._log.append(envelope.to_bytes())
-        return SignedDecision(envelope, receipt, stated.decision)
+        return self.issue_many((facts,))[0]
 
     def issue_denial(self, decision: Decision) -> SignedDecision:
         """Sign and log a denial that no rule made, such as an alert of a hook that saw a job change.
@@ -364,21 +358,25 @@ class Guard:
                 and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
             recording: paths of facts that every statement contains, whichever rules decided.
         """
-        while True:
-            stated = state_sequentially(facts, lambda each: self._state(each, recording))
-            payloads = [each.payload for each in stated]
-            if one_root and len(payloads) > 1:
-                envelopes = sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
-            else:
-                envelopes = tuple([sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads])
-            spending = ApprovalConsumption({digest: at for each in stated for digest, at in each.spends.items()})
-            receipts = spending.append(self._log, [envelope.to_bytes() for envelope in envelopes])
-            if receipts is not None:
-                return tuple(
-                    SignedDecision(envelope, receipt, each.decision)
-                    for each, envelope, receipt in zip(stated, envelopes, receipts, strict=True)
-                )
-            facts = [drop_used_approvals(each, spending.used) for each in facts]
+        snapshot, statements, envelopes = self._snapshot, list[PendingStatement](), list[Envelope]()
+        consumption = ApprovalConsumption(snapshot, facts)
+
+        def build() -> list[bytes]:
+            statements[:] = state_sequentially(
+                facts, consumption.used, lambda unused: self._state(snapshot, unused, recording)
+            )
+            envelopes[:] = self._seal([statement.payload for statement in statements], one_root=one_root)
+            return [envelope.to_bytes() for envelope in envelopes]
+
+        if consumption.is_possible:
+            # INVARIANT I198: an approval that counts once is used up in the transaction that logs the allow.
+            receipts = self._log.append_after(consumption.read, build)
+        else:
+            receipts = self._log.append_many(build())
+        return tuple(
+            SignedDecision(envelope, receipt, statement.decision)
+            for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=True)
+        )
 
     def enforce(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
         """Decide, sign and log; return only if the decision is allow.
@@ -391,15 +389,19 @@ class Guard:
             raise AccessDenied(signed.decision.explain(), signed=signed)
         return signed
 
-    def _state(self, facts: Facts, recording: Collection[str] = ()) -> PendingStatement:
-        snapshot = self._snapshot
+    def _seal(self, payloads: Sequence[bytes], *, one_root: bool) -> Sequence[Envelope]:
+        if one_root and len(payloads) > 1:
+            return sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
+        return [sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads]
+
+    def _state(self, snapshot: Snapshot, facts: Facts, recording: Collection[str] = ()) -> PendingStatement:
         now = self._clock()
         decision = Engine(snapshot).decide(facts, now)
         mattered = snapshot.mattering(decision)
         if mattered is not None and recording:
             mattered = mattered.union(recording)
         payload = self._stated(decision, now, mattered=mattered, snapshot=snapshot)
-        return PendingStatement(decision, payload, approvals_to_consume(snapshot, decision))
+        return PendingStatement(decision, payload, is_single_use(snapshot, decision))
 
     def _stated(
         self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None

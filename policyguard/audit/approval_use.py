@@ -1,19 +1,17 @@
-"""Approvals that count once: what a decision uses up, and appending it only if nothing has used that up before.
+"""Approvals that count once: which of them the log has consumed, and deciding without those.
 
 A quorum with `once: true` is met by approvals that no logged allow has counted yet. The allow itself is the record, so
-it cannot be lost or taken back without the log showing it. `preview_decision` decides
-without adding to the log, for explanations.
+it cannot be lost or taken back without the log showing it. Where a decision may consume approvals, it is made inside
+the transaction that logs it, on the approvals that are still unused at that moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from msgspec import structs
 
-from policyguard.audit.log import Log
-from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Store
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
@@ -23,92 +21,118 @@ from policyguard.values import Instant
 
 
 class PendingStatement(msgspec.Struct, frozen=True):
-    """A decision, the payload that states it, and the approvals that it uses up: digest to when each was made."""
+    """A decision before it is signed: its payload, and whether a quorum that applied counts approvals once."""
 
     decision: Decision
     payload: bytes
-    spends: Mapping[str, Instant]
+    single_use: bool
+
+    @property
+    def consumed(self) -> tuple[str, ...]:
+        """The digests of the approvals that this decision consumes: all that were submitted, if it is an allow.
+
+        That includes approvals beyond the required number: two approvals of one request allow it once, not twice.
+        """
+        if not self.single_use or not self.decision.allowed:
+            return ()
+        return tuple([approval.approval_digest for approval in self.decision.facts.approvals])
 
 
 class ApprovalConsumption:
-    """The approvals that decisions about to be logged use up. `used` says of those that are used up already by what."""
+    """The approvals that decisions about to be logged may consume. `used` says which are consumed already, by what."""
 
-    def __init__(self, approvals: Mapping[str, Instant]) -> None:
-        self._approvals = approvals
+    def __init__(self, snapshot: Snapshot, facts: Iterable[Facts]) -> None:
+        self._approvals = {
+            approval.approval_digest: approval.approved_at
+            for request_facts in facts
+            if request_facts.approvals and request_facts.request.action in snapshot.approved_once
+            for approval in request_facts.approvals
+        }
         self.used: dict[str, str] = {}
 
-    def append(self, log: Log, leaves: Sequence[bytes]) -> tuple[Receipt, ...] | None:
-        """Return the receipts once the leaves are durable; None, and nothing is added, if an approval is used up.
+    @property
+    def is_possible(self) -> bool:
+        """Whether any decision may consume an approval; if not, nobody needs to read the log."""
+        return bool(self._approvals)
+
+    def read(self, store: Store, start: int, stop: int) -> None:
+        """Add to `used` what the entries from `start` to before `stop` have consumed.
 
         Raises:
-            AuditError: the log cannot be written or read; nothing was added.
+            AuditError: an entry cannot be read; which approvals it consumed is not known.
         """
-        if not self._approvals:
-            return log.append_many(leaves)
-        # INVARIANT I198: an approval that counts once is used up in the transaction that logs the allow, or not at all.
-        return log.append_if(leaves, self._is_unspent)
-
-    def _is_unspent(self, store: Store, start: int, stop: int) -> bool:
-        # Only what counts once pays for this import, not the start of every hook.
+        # Only an approval that counts once pays for this import, not the start of every hook.
         from policyguard.audit.approval_use_scan import find_used_approvals
 
-        self.used |= _words(find_used_approvals(store, start, stop, self._approvals))
-        return not self.used
+        entries = find_used_approvals(store, start, stop, self._approvals)
+        self.used |= {digest: f"entry {entry} of the log" for digest, entry in entries.items()}
 
 
-def approvals_to_consume(snapshot: Snapshot, decision: Decision) -> dict[str, Instant]:
-    """Return the approvals that this decision uses up: all that were given for it, where a quorum counts them once.
+def is_single_use(snapshot: Snapshot, decision: Decision) -> bool:
+    """Whether a quorum that applied to this decision counts approvals once."""
+    quorums = (snapshot.by_id[rule_id].quorum for rule_id in decision.requiring)
+    return any(snapshot.quorums[quorum].once for quorum in quorums if quorum is not None)
 
-    Also those that it did not need: who was asked for more approvals than enough has approved one request, not two.
+
+def state_sequentially(
+    facts: Iterable[Facts], used: Mapping[str, str], state: Callable[[Facts], PendingStatement]
+) -> list[PendingStatement]:
+    """Decide about each request in order, each without the approvals that are consumed already.
+
+    Args:
+        facts: of each request.
+        used: digest of each consumed approval, and what consumed it.
+        state: decides and prepares the statement.
+
+    Returns:
+        One statement for each request. An approval that one consumes does not count for those after it.
     """
-    if not decision.requiring or not snapshot.spends(decision):
-        return {}
-    return {each.approval_digest: each.approved_at for each in decision.facts.approvals}
-
-
-def state_sequentially(facts: Sequence[Facts], state: Callable[[Facts], PendingStatement]) -> list[PendingStatement]:
-    """Return a statement on each, in order; an approval that one of them uses up counts for none after it."""
-    taken: dict[str, str] = {}
-    found: list[PendingStatement] = []
-    for each in facts:
-        stated = state(each)
-        if not taken.keys().isdisjoint(stated.spends):
-            stated = state(drop_used_approvals(each, taken))
-        taken |= dict.fromkeys(stated.spends, "another decision made together with this one")
-        found.append(stated)
-    return found
+    taken = dict(used)
+    statements: list[PendingStatement] = []
+    for submitted in facts:
+        unused = drop_used_approvals(submitted, taken)
+        statement = state(unused)
+        if unused is not submitted and not statement.single_use:
+            # The quorums that apply count approvals until they expire, so that a used one still counts.
+            statement = state(submitted)
+        taken |= dict.fromkeys(statement.consumed, "another decision made together with this one")
+        statements.append(statement)
+    return statements
 
 
 def drop_used_approvals(facts: Facts, used: Mapping[str, str]) -> Facts:
-    """Return the facts without the approvals that `used` names by digest, and with a line that says what used each."""
-    kept = tuple([each for each in facts.approvals if each.approval_digest not in used])
+    """Remove the approvals whose digests `used` lists, and add a line that says what consumed each."""
+    dropped = [approval for approval in facts.approvals if approval.approval_digest in used]
+    if not dropped:
+        return facts
     lines = [
-        f"approval.used: `{each.source}` counts once, and counted for {used[each.approval_digest]}"
-        for each in facts.approvals
-        if each.approval_digest in used
+        f"approval.used: `{approval.source}` counts once, and counted for {used[approval.approval_digest]}"
+        for approval in dropped
     ]
-    return structs.replace(facts, approvals=kept, unusable=(*lines, *facts.unusable))
+    unused = tuple([approval for approval in facts.approvals if approval.approval_digest not in used])
+    return structs.replace(facts, approvals=unused, unusable=(*lines, *facts.unusable))
 
 
-def preview_decision(snapshot: Snapshot, facts: Facts, now: Instant, store: Store | None) -> Decision:
-    """Return what would be decided, with what is used up by now in this log; nothing is signed or logged.
+def preview_decision(snapshot: Snapshot, facts: Facts, now: Instant, store: Store) -> Decision:
+    """Preview the decision, treating approvals already consumed in this log as absent. Nothing is signed or logged.
+
+    Args:
+        snapshot: the policies.
+        facts: of the request.
+        now: the time of the decision.
+        store: the log's entries.
 
     Raises:
         AuditError: the log cannot be read.
     """
-    from policyguard.audit.approval_use_scan import find_used_approvals
+    engine = Engine(snapshot)
 
-    while True:
-        decision = Engine(snapshot).decide(facts, now)
-        spends = approvals_to_consume(snapshot, decision)
-        if store is None or not spends:
-            return decision
-        last = store.last()
-        used = find_used_approvals(store, 0, 0 if last is None else last.entry + 1, spends)
-        if not used:
-            return decision
-        facts = drop_used_approvals(facts, _words(used))
+    def state(unused: Facts) -> PendingStatement:
+        decision = engine.decide(unused, now)
+        return PendingStatement(decision, b"", is_single_use(snapshot, decision))
 
-
-def _words(used: Mapping[str, int]) -> dict[str, str]:
-    return {digest: f"entry {entry} of the log" for digest, entry in used.items()}
+    consumption = ApprovalConsumption(snapshot, (facts,))
+    last = store.last() if consumption.is_possible else None
+    if last is not None:
+        consumption.read(store, 0, last.entry + 1)
+    return state_sequentially((facts,), consumption.used, state)[0].decision

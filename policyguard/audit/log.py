@@ -135,23 +135,29 @@ class Log:
             raise AuditError(f"{waiter.problem}", entry=getattr(waiter.problem, "entry", None)) from waiter.problem
         return waiter.receipts
 
-    def append_if(
-        self, leaves: Sequence[bytes], holds: Callable[[Store, int, int], bool]
-    ) -> tuple[Receipt, ...] | None:
-        """Return the receipts of these leaves if `holds` of every entry before them; else None, and nothing is added.
+    def append_after(
+        self, read: Callable[[Store, int, int], None], build: Callable[[], Sequence[bytes]]
+    ) -> tuple[Receipt, ...]:
+        """Append leaves that depend on every entry before them; return their receipts once they are durable.
 
-        `holds` is asked of the entries from one index to before another: first of those that are there, while other
-        processes may still append, and then, inside the transaction, of those that came since.
+        Args:
+            read: gets the entries from one index to before another: first those that are there, while other processes
+                may still append, and then, inside the transaction, those that came since.
+            build: makes the leaves, inside the transaction.
 
         Raises:
-            AuditError: as `append_many`; what `holds` raises is passed on, and nothing was added.
+            AuditError: as `append_many`. What `read` and `build` raise is passed on, and nothing was added.
         """
         with self._commit_lock:
             before = _size(self._store.last())
-            if not holds(self._store, 0, before):
-                return None
-            # INVARIANT I197: no process or thread appends between the last look at the log and the append.
-            return self._commit(leaves, lambda last: holds(self._store, before, _size(last)))
+            read(self._store, 0, before)
+
+            def build_in_transaction(last: Row | None) -> Sequence[bytes]:
+                # INVARIANT I197: no process or thread appends between the last reading of the log and the append.
+                read(self._store, before, _size(last))
+                return build()
+
+            return self._commit(build_in_transaction)
 
     def _lead(self) -> None:
         """Commit what is waiting in one transaction and hand each waiter its receipts or the problem."""
@@ -160,7 +166,7 @@ class Log:
             del self._queue[: len(group)]
         try:
             leaves = [leaf for waiter in group for leaf in waiter.leaves]
-            receipts = self._commit(leaves) or ()
+            receipts = self._commit(lambda _: leaves)
         except BaseException as problem:
             for waiter in group:
                 waiter.problem = problem
@@ -172,21 +178,17 @@ class Log:
             waiter.receipts = receipts[at : at + len(waiter.leaves)]
             at += len(waiter.leaves)
 
-    def _commit(
-        self, leaves: Sequence[bytes], holds: Callable[[Row | None], bool] | None = None
-    ) -> tuple[Receipt, ...] | None:
+    def _commit(self, build: Callable[[Row | None], Sequence[bytes]]) -> tuple[Receipt, ...]:
+        """Append the leaves that `build` makes after the last row, in one transaction."""
         grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
 
         def grow(last: Row | None) -> Sequence[Row]:
-            if holds is not None and not holds(last):
-                return ()
-            rows, after, receipts = _grow(self._follow(last), leaves, self._sign)
+            tail = self._follow(last)
+            rows, after, receipts = _grow(tail, build(last), self._sign)
             grown.append((after, receipts))
             return rows
 
         self._store.append(grow)
-        if not grown:
-            return None
         # INVARIANT I42: nothing is acknowledged before it is durable: the store has returned.
         self._tail, receipts = grown[0]
         return receipts

@@ -14,9 +14,11 @@ from policyguard.audit.approval_use_scan import CLOCK_SLACK_S, find_used_approva
 from policyguard.audit.log import Log
 from policyguard.audit.stores import Store
 from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.decide.engine import Engine
 from policyguard.errors import AuditError
 from policyguard.guard import Guard
 from policyguard.keyfiles import write_private_key
+from policyguard.model.decision import Decision
 from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
@@ -170,25 +172,89 @@ def test_of_guards_that_race_on_one_log_one_allows(folder: Path) -> None:
     assert sorted(allowed) == [False] * 7 + [True]
 
 
-def test_what_came_between_look_and_append_is_looked_at(folder: Path) -> None:
-    """I197: another process appends while we look; the transaction sees its entry, and ours is not added."""
+def test_entries_that_came_meanwhile_are_read_inside_the_transaction(folder: Path) -> None:
+    """I197: another process appends after our first reading; the leaves are made once its entry was read, too."""
     ours = Log.open(folder / "audit.db", KEY, create=True)
     theirs = Log.open(folder / "audit.db", KEY)
-    asked: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
+    read_leaves: list[bytes] = []
 
-    def holds(store: Store, start: int, stop: int) -> bool:
-        asked.append((start, stop))
-        if len(asked) == 1:
+    def read(store: Store, start: int, stop: int) -> None:
+        ranges.append((start, stop))
+        read_leaves.extend(row.leaf for row in store.read(start, stop))
+        if len(ranges) == 1:
             theirs.append(b"theirs")
-            return True
-        return [row.leaf for row in store.read(start, stop)] != [b"theirs"]
 
     with ours, theirs:
-        assert ours.append_if([b"ours"], holds) is None
-        assert asked == [(0, 0), (0, 1)]
-        receipts = ours.append_if([b"ours"], lambda store, start, stop: True)
-        assert receipts is not None
-        assert receipts[0].index == 1
+        (receipt,) = ours.append_after(read, lambda: [b"after " + read_leaves[-1]])
+        assert ranges == [(0, 0), (0, 1)]
+        assert receipt.index == 1
+        assert [row.leaf for row in ours._store.read(0, 2)] == [b"theirs", b"after theirs"]
+
+
+@pytest.mark.parametrize("failing", ["read", "build"])
+def test_a_failure_inside_the_transaction_adds_nothing(folder: Path, failing: str) -> None:
+    """The log goes on as if nobody had asked."""
+
+    def fail(*_: object) -> list[bytes]:
+        raise AuditError("cannot tell")
+
+    def read(store: Store, start: int, stop: int) -> None:
+        if failing == "read":
+            fail()
+
+    with Log.open(folder / "audit.db", KEY, create=True) as log:
+        with pytest.raises(AuditError, match="cannot tell"):
+            log.append_after(read, fail)
+        assert log.append(b"next").index == 0
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
+    """The facts of each evaluation, in order."""
+    evaluated: list[Facts] = []
+    decide = Engine.decide
+
+    def counting(engine: Engine, facts: Facts, now: Instant) -> Decision:
+        evaluated.append(facts)
+        return decide(engine, facts, now)
+
+    monkeypatch.setattr(Engine, "decide", counting)
+    return evaluated
+
+
+def test_each_request_is_evaluated_once(folder: Path, evaluations: list[Facts]) -> None:
+    """Whether its approvals are unused, used up, shared with another request, missing, or count until they expire."""
+    stop = Request.of("user:ines", "job:stop", "job:team/vision/run-21")
+    with guard_in(folder) as guard:
+        for facts in (approved(), approved(), Facts(REQUEST), approved(request=stop)):
+            guard.issue(facts)
+            assert len(evaluations) == 1
+            evaluations.clear()
+        guard.issue_many([approved(2), approved(2), approved(3)])
+        assert len(evaluations) == 3
+
+
+MIXED = (
+    POLICIES
+    + """  - id: stop-often
+    effect: require
+    actions: ["job:stop"]
+    resources: {type: job}
+    when: subject.id == "user:tess"
+    quorum: second
+"""
+)
+
+
+def test_where_only_lasting_quorums_apply_a_used_approval_still_counts(folder: Path) -> None:
+    """A twin by requester: for tess a quorum that counts once applies as well, and her second request is denied."""
+    (folder / "policies" / "lab.yaml").write_text(MIXED)
+    with guard_in(folder) as guard:
+        for who, expected in (("ines", [True, True, True]), ("tess", [True, False, False])):
+            request = Request.of(f"user:{who}", "job:stop", "job:team/vision/run-21")
+            facts = approved(ord(who[0]), request=request)
+            assert [guard.issue(facts).decision.allowed for _ in range(3)] == expected
 
 
 def test_on_top_of_an_entry_that_cannot_be_read_nothing_is_allowed_once(folder: Path) -> None:
