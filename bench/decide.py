@@ -13,9 +13,9 @@ from bench.peers import Prepared
 from bench.report import Section, Target, times, us
 from bench.timing import Contestant, race, threaded
 from bench.workload import SEED, SHARES, Question, Rule, Workload
-from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.conditions.ast import shape
 from policyguard.conditions.codegen import compile_shape
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.policy import PolicySet
@@ -70,7 +70,7 @@ def policy_set(size: int, unindexed: int = SHARES["unindexed"]) -> PolicySet:
 def snapshot(size: int, unindexed: int = SHARES["unindexed"]) -> Snapshot:
     """Return our compiled form of the lab."""
     policies = policy_set(size, unindexed)
-    return Snapshot.of(policies, build_grants(policies.roles, policies.bindings, policies.exclusions))
+    return Snapshot.of(policies, assign_roles(policies.roles, policies.bindings, policies.exclusions))
 
 
 @cache

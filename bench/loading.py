@@ -18,7 +18,7 @@ from bench.documents import sources
 from bench.report import Section, Target, us
 from bench.workload import Workload
 from policyguard.attest.keys import PrivateKey
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.compiled_form import compile_policy
 from policyguard.decide.snapshot import Snapshot
 from policyguard.keyfiles import write_private_key
@@ -67,7 +67,7 @@ def write_lab(workload: Workload, folder: Path) -> None:
 def sealed(workload: Workload, key: PrivateKey) -> bytes:
     """Return the lab as `policyguard compile` writes it."""
     policies = load(sources(workload))
-    grants = build_grants(policies.roles, policies.bindings, policies.exclusions)
+    grants = assign_roles(policies.roles, policies.bindings, policies.exclusions)
     return seal(compile_policy(policies, grants), [key])
 
 

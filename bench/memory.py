@@ -15,7 +15,7 @@ from bench.loading import sealed
 from bench.report import Section, Target
 from bench.resident import SEED
 from policyguard.attest.keys import PrivateKey
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.compiled_form import compile_policy
 from policyguard.model.policy import Binding, Role
 from policyguard.policy.bundle import seal
@@ -51,7 +51,7 @@ def many_subjects(subjects: int, roles: int, key: PrivateKey) -> bytes:
     )
     small = policy_set(10)
     policies = replace(small, roles=small.roles + chains, bindings=small.bindings + bindings)
-    return seal(compile_policy(policies, build_grants(policies.roles, policies.bindings, policies.exclusions)), [key])
+    return seal(compile_policy(policies, assign_roles(policies.roles, policies.bindings, policies.exclusions)), [key])
 
 
 def _measured(data: bytes, scratch: Path) -> tuple[float, float]:

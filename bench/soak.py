@@ -19,7 +19,7 @@ from bench.documents import NOW, facts, sources
 from bench.report import Section, Target
 from bench.resident import resident_bytes
 from bench.workload import SEED, Workload
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
@@ -103,7 +103,7 @@ def _watch(labs: list[Workload]) -> Watch:
 
 def _snapshot(texts: Mapping[str, bytes]) -> Snapshot:
     policies = load(texts)
-    return Snapshot.of(policies, build_grants(policies.roles, policies.bindings, policies.exclusions))
+    return Snapshot.of(policies, assign_roles(policies.roles, policies.bindings, policies.exclusions))
 
 
 def _reload(watch: Watch, labs: list[dict[str, bytes]]) -> None:

@@ -261,3 +261,8 @@ def parse_duration_s(text: str) -> int:
         raise ValueError(f"found `{text}`, expected a duration such as `15m`, `72h` or `1d12h`")
     factors = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     return sum(int(match[unit] or 0) * factor for unit, factor in factors.items())
+
+
+ALWAYS: Instant = -(2**63)
+NEVER: Instant = 2**63 - 1
+"""The bounds of a period without a time: before and after every instant that can be written."""

@@ -14,8 +14,8 @@ from policyguard.analysis import oracle
 from policyguard.analysis.oracle_cel import Unsupported
 from policyguard.analysis.plain import plain_facts, plain_policy
 from policyguard.analysis.requests import Requests
-from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.casbin_compat.second_opinion import SecondOpinion
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
@@ -89,7 +89,7 @@ def check_engine(
 
     `snapshot` is one compiled elsewhere, to be compared with these policies; by default it is compiled from them here.
     """
-    grants = build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
+    grants = assign_roles(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
     compiled = Snapshot.of(policy_set, grants) if snapshot is None else snapshot
     jury = _Jury(policy_set, compiled, SecondOpinion(policy_set, grants), SecondOpinion(policy_set, grants, flat=True))
     stream = Requests(policy_set, seed)

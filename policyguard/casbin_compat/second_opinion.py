@@ -21,11 +21,11 @@ from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
 from policyguard.decide.admission import Admitted, Malformed, gates, known_well
 from policyguard.decide.quorum import gaps
-from policyguard.decide.role_grants import ALWAYS, NEVER, ROLE_PREFIX, Grants, Row
+from policyguard.decide.role_grants import ROLE_PREFIX, Grants, Row
 from policyguard.model.facts import Facts
 from policyguard.model.policy import ANY_DOMAIN, PolicySet, Rule
 from policyguard.patterns.id_pattern import is_aligned
-from policyguard.values import Instant
+from policyguard.values import ALWAYS, NEVER, Instant
 
 MODEL = """\
 [request_definition]

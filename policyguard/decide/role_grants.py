@@ -1,6 +1,6 @@
 """Who holds which role where and when, as data: closed into sets, ready to be asked millions of times.
 
-Nothing here imports casbin; `roles.py` builds a `Grants` from bindings, `from_data` from a compiled snapshot. Asking
+`assign_roles.py` builds a `Grants` from bindings, `from_data` from a compiled snapshot. Asking
 changes nothing: an unknown subject leaves no trace (hazard H14).
 """
 
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from policyguard.model.policy import ANY_DOMAIN
-from policyguard.values import Instant, LazyPattern, format_instant, parse_instant
+from policyguard.values import ALWAYS, NEVER, Instant, LazyPattern, format_instant, parse_instant
 
 Row: TypeAlias = tuple[str, str, str, Instant, Instant]
 """subject, role, domain, not before, expires: the subject holds the role from the first instant until just before the
@@ -22,10 +22,6 @@ Shape: TypeAlias = tuple[tuple[str, str], ...]
 
 Held: TypeAlias = Mapping[str | None, tuple[str, ...]]
 """For each domain the sorted closed roles held there; `*` is every domain that has no entry of its own."""
-
-ALWAYS: Instant = -(2**63)
-NEVER: Instant = 2**63 - 1
-"""The bounds of a binding without a time: before and after every instant we can spell."""
 
 _CHARACTERS = r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}"
 NAME = LazyPattern(_CHARACTERS)

@@ -1,65 +1,93 @@
-"""Static separation of duty: nobody may hold roles that exclude each other (NIST RBAC, ANSI INCITS 359-2004, 6.3)."""
+"""Static separation of duty: nobody may hold roles that exclude each other (NIST RBAC, ANSI INCITS 359-2004, 6.3).
+
+The one check for the loader, which sees the bindings of the documents, and for the engine, which sees those of
+adapters too. Pure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from policyguard.decide.role_grants import Row
 from policyguard.errors import PolicyError
 from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
 from policyguard.text import quoted_list
-from policyguard.values import Span
+from policyguard.values import ALWAYS, NEVER, Span
 
 
-def exclusion_errors(
-    closed: Mapping[str, tuple[str, ...]],
-    rows: Sequence[Row],
+def separation_errors(
+    closed: Mapping[str, frozenset[str]],
     bindings: Sequence[Binding],
     roles: Sequence[Role],
     exclusions: Sequence[Exclusion],
     persons: Sequence[Person],
 ) -> Iterator[PolicyError]:
-    """Yield a PG506 for each role that breaks an exclusion by itself and each holder who does, once per domain."""
-    owner = {account: person.id for person in persons for account in person.accounts}
+    """Yield a PG506 for each role that breaks an exclusion by itself and each holder who does, once per domain.
+
+    Args:
+        closed: each role and everything it inherits; bindings to roles that are not in it are skipped.
+        bindings: who holds which role where and when.
+        roles: the declared roles, for their spans.
+        exclusions: the sets of roles that exclude each other.
+        persons: the accounts of one person count together.
+    """
+    owner: dict[str, str] = {}
+    for person in persons:
+        for account in person.accounts:
+            owner.setdefault(account, person.id)
     for exclusion in exclusions:
-        apart = {role: frozenset(exclusion.roles).intersection(own) for role, own in closed.items()}
-        broken = {role for role, found in apart.items() if len(found) >= exclusion.limit}
+        excluded = frozenset(exclusion.roles)
+        brings = {role: excluded & inherited for role, inherited in closed.items()}
+        broken = {role for role, brought in brings.items() if len(brought) >= exclusion.limit}
         for role in roles:
             if role.name in broken:
-                yield _separation(f"role `{role.name}` contains", sorted(apart[role.name]), exclusion, role.span)
-        held: dict[str, list[tuple[Row, Span]]] = {}
-        for row, binding in zip(rows, bindings, strict=True):
-            if apart[row[1]] and row[1] not in broken:
-                held.setdefault(owner.get(row[0], row[0]), []).append((row, binding.span))
-        for holder in sorted(held):
-            yield from _holder_errors(holder, held[holder], apart, exclusion)
+                yield _error(f"role `{role.name}` contains", brings[role.name], "", exclusion, role.span)
+        by_holder: dict[str, list[Binding]] = {}
+        for binding in bindings:
+            if brings.get(binding.role) and binding.role not in broken:
+                by_holder.setdefault(owner.get(binding.subject, binding.subject), []).append(binding)
+        for holder in sorted(by_holder):
+            yield from _holder_errors(holder, by_holder[holder], brings, exclusion)
 
 
 def _holder_errors(
-    holder: str, held: Sequence[tuple[Row, Span]], apart: Mapping[str, frozenset[str]], exclusion: Exclusion
+    holder: str, bindings: Sequence[Binding], brings: Mapping[str, frozenset[str]], exclusion: Exclusion
 ) -> Iterator[PolicyError]:
-    # INVARIANT I65: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
-    # roles are held just after some binding begins than at any other time, so only those moments are looked at.
+    # INVARIANT I29, I65: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
+    # roles are held just after some binding begins than at any other time, so only those moments are checked.
     reported: set[str] = set()
-    for (_, _, domain, since, until), span in held:
-        now = [
-            row
-            for row, _ in held
-            if (row[2] in (domain, ANY_DOMAIN) or domain == ANY_DOMAIN) and row[3] <= since < row[4] and since < until
+    for binding in bindings:
+        domain, (since, until) = binding.domain, _period(binding)
+        in_force = [
+            other
+            for other in bindings
+            if (other.domain in (domain, ANY_DOMAIN) or domain == ANY_DOMAIN) and _is_in_force(other, since)
         ]
-        for place in sorted({row[2] for row in now} | {domain}):
-            found = frozenset[str]().union(*(apart[row[1]] for row in now if row[2] in (place, ANY_DOMAIN)))
-            if len(found) >= exclusion.limit and place not in reported and ANY_DOMAIN not in reported:
+        if since >= until:
+            continue
+        for place in sorted({other.domain for other in in_force} | {domain}):
+            held = frozenset[str]().union(
+                *(brings[other.role] for other in in_force if other.domain in (place, ANY_DOMAIN))
+            )
+            if len(held) >= exclusion.limit and place not in reported and ANY_DOMAIN not in reported:
                 reported.add(place)
-                where = "every domain" if place == ANY_DOMAIN else f"domain `{place}`"
-                yield _separation(f"`{holder}` holds in {where}", sorted(found), exclusion, span)
+                where = " in every domain" if place == ANY_DOMAIN else f" in domain `{place}`"
+                yield _error(f"`{holder}` holds", held, where, exclusion, binding.span)
 
 
-def _separation(who: str, roles: Sequence[str], exclusion: Exclusion, span: Span) -> PolicyError:
-    names = quoted_list(roles)
-    allowed = exclusion.limit - 1
+def _period(binding: Binding) -> tuple[int, int]:
+    since = ALWAYS if binding.not_before is None else binding.not_before
+    return since, NEVER if binding.expires is None else binding.expires
+
+
+def _is_in_force(binding: Binding, at: int) -> bool:
+    since, until = _period(binding)
+    return since <= at < until
+
+
+def _error(holds: str, roles: frozenset[str], where: str, exclusion: Exclusion, span: Span) -> PolicyError:
     return PolicyError(
-        f"{who} {names}, expected at most {allowed} of them (`{exclusion.name}`)",
+        f"{holds} {quoted_list(sorted(roles))}{where}, "
+        f"expected at most {exclusion.limit - 1} of them (`{exclusion.name}`)",
         span=span,
         code="PG506",
         help="remove one of the bindings, or end it before the other begins",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
+from policyguard.decide.role_closure import close_roles
 from policyguard.lint.stars import allows_everything
 from policyguard.model.policy import ANY_DOMAIN, Attribute, Binding, Condition, EntityType, PolicySet, Rule, Schema
 from policyguard.policy import nodes
@@ -73,16 +74,8 @@ class Context:
 
     @cached_property
     def closed_roles(self) -> dict[str, frozenset[str]]:
-        """Return for each role itself and all that it inherits."""
-        parents = {role.name: role.inherits for role in self.policy_set.roles}
-        closed: dict[str, frozenset[str]] = {}
-        for name in parents:
-            reached, pending = {name}, [name]
-            while pending:
-                new = [parent for parent in parents.get(pending.pop(), ()) if parent not in reached]
-                reached.update(new)
-                pending += new
-            closed[name] = frozenset(reached)
+        """Each role with itself and all that it inherits."""
+        closed, _ = close_roles(self.policy_set.roles)
         return closed
 
     def bindings_to(self, role: str) -> Sequence[Binding]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 from typing import Any
 
+from policyguard.decide.role_closure import close_roles
+from policyguard.decide.separation_of_duty import separation_errors
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import BindingSource, PolicySet, Role, Schema
 from policyguard.policy import people
@@ -17,7 +19,7 @@ from policyguard.policy.conditions import check_conditions
 from policyguard.policy.documents import Document, Kind, bind_document
 from policyguard.policy.nodes import Mapping, walk
 from policyguard.policy.reader import parse
-from policyguard.policy.references import check_persons, check_references, check_roles, check_separation
+from policyguard.policy.references import check_persons, check_references
 from policyguard.policy.rules import Draft, bind_rule
 from policyguard.policy.schema import bind_schema
 from policyguard.values import FrozenMap, Span
@@ -204,10 +206,13 @@ class _Load:
 
     def check_cross_references(self, draft: PolicySet, roles: MappingOf[str, Role]) -> None:
         """Check what needs all documents: persons, role inheritance, references, separation of duty."""
-        person_of = check_persons(draft.persons, self.problems)
+        check_persons(draft.persons, self.problems)
         if not self.complete:
             return
-        closed = check_roles(roles, self.problems)
+        closed, errors = close_roles(tuple(roles.values()))
+        self.problems.errors += errors
         quorums = {quorum.id for quorum in draft.quorums}
         check_references(self.documents, roles, quorums, draft.schema.subjects, self.problems)
-        check_separation(draft.exclusions, draft.bindings, closed, person_of, roles, self.problems)
+        self.problems.errors += separation_errors(
+            closed, draft.bindings, tuple(roles.values()), draft.exclusions, draft.persons
+        )

@@ -1,4 +1,7 @@
-"""From a folder of policy files to a snapshot: the path that loads yaml, casbin and the CEL checker. Reads files."""
+"""From a folder of policy files to a snapshot: the path that imports yaml and the CEL checker. Reads files.
+
+casbin is imported only for `Bindings` documents that name an adapter as their `source:`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapter
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.role_grants import Grants
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
@@ -48,10 +50,13 @@ def snapshot_of_text(text: str) -> Snapshot:
 
 def grants_of(policy_set: PolicySet) -> Grants:
     """Return the closed roles of a policy set, separation of duty checked."""
-    return build_grants(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
+    return assign_roles(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
 
 
 def _bindings(folder: Path, source: BindingSource) -> tuple[Binding, ...]:
-    """Return what one adapter holds; a CSV file's path is relative to the policy folder."""
+    """Read the bindings of one adapter; a CSV file's path is relative to the policy folder."""
+    # Importing casbin takes longer than loading a small folder; only policies that use it pay.
+    from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapter
+
     location = str(folder / source.location) if source.adapter == "csv" else source.location
     return bindings_from_adapter(adapter_for(source.adapter, location), location)

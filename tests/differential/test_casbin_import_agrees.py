@@ -11,7 +11,7 @@ import casbin
 import pytest
 
 from policyguard.casbin_compat.importer import Imported, import_casbin
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors, RequestError
@@ -110,7 +110,7 @@ def imported(model: str, policy: str, *actions: str) -> Imported:
 
 def snapshot(documents: str) -> Snapshot:
     policy_set = load({"imported.yaml": documents.encode()})
-    return Snapshot.of(policy_set, build_grants(policy_set.roles, policy_set.bindings))
+    return Snapshot.of(policy_set, assign_roles(policy_set.roles, policy_set.bindings))
 
 
 def stock(model: str, policy: str) -> casbin.Enforcer:

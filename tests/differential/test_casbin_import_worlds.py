@@ -8,7 +8,7 @@ import random
 import pytest
 
 from policyguard.casbin_compat.importer import import_casbin
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors
@@ -80,7 +80,7 @@ def test_every_request_of_a_small_world_is_decided_alike(first: int) -> None:
             continue
         translated += 1
         policy_set = load({"imported.yaml": found.documents.encode()})
-        ours = Snapshot.of(policy_set, build_grants(policy_set.roles, policy_set.bindings))
+        ours = Snapshot.of(policy_set, assign_roles(policy_set.roles, policy_set.bindings))
         theirs = stock(world.model, world.policy)
         domains = (*DOMAINS, "d3") if world.domains else ("",)
         for user, domain, obj, action in itertools.product((*USERS, "any"), domains, OBJECTS, ACTIONS):

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from policyguard.analysis.check_engine import check_engine
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.policy import Binding, EntityType, PolicySet, Role, Rule, Schema
 from tests.differential.casbin_lab import lab
@@ -29,7 +29,7 @@ def test_a_snapshot_that_lost_a_rule_is_found_out(lost: str) -> None:
     """The comparison sees a fault within five seeds: a deny or a requirement that the engine does not know."""
     policy_set = lab()
     fewer = replace(policy_set, rules=tuple(rule for rule in policy_set.rules if rule.id != lost))
-    snapshot = Snapshot.of(fewer, build_grants(fewer.roles, fewer.bindings))
+    snapshot = Snapshot.of(fewer, assign_roles(fewer.roles, fewer.bindings))
     reports = (check_engine(policy_set, requests=1000, seed=seed, snapshot=snapshot) for seed in range(5))
     found = next(r for r in reports if any(f.engine and not f.casbin and not f.oracle for f in r.failures))
     assert not found.ok

@@ -8,7 +8,7 @@ from typing import Any
 import casbin
 from casbin.persist.adapters import StringAdapter
 
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
@@ -71,7 +71,7 @@ rules:
 def ours(*rules: str) -> Snapshot:
     """Return a snapshot with these rules, each a YAML flow map."""
     policy_set = load({"fence.yaml": (WORLD + "".join(f"  - {rule}\n" for rule in rules)).encode()})
-    return Snapshot.of(policy_set, build_grants(policy_set.roles, policy_set.bindings))
+    return Snapshot.of(policy_set, assign_roles(policy_set.roles, policy_set.bindings))
 
 
 def allows(snapshot: Snapshot, subject: str = "user:alice", resource: str = "data:vision/x") -> bool:

@@ -12,8 +12,8 @@ import pytest
 
 from policyguard.casbin_compat import second_opinion as casbin_lower
 from policyguard.casbin_compat.importer import import_casbin
-from policyguard.casbin_compat.role_graph import build_grants
 from policyguard.casbin_compat.second_opinion import SecondOpinion, lowered_text
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.errors import PolicyErrors
 from policyguard.model.facts import Facts
@@ -187,7 +187,7 @@ def test_h28_casbins_constructor_switches_loggers_off_and_the_second_opinion_put
     for name in names:
         logging.getLogger(name).disabled = False
     policy_set = lab()
-    opinion = SecondOpinion(policy_set, build_grants(policy_set.roles, policy_set.bindings))
+    opinion = SecondOpinion(policy_set, assign_roles(policy_set.roles, policy_set.bindings))
     opinion.allows(Facts(request=Request.of("user:bob", "job:kill", "job:team/vision/x")), 0)
     assert not any(logging.getLogger(name).disabled for name in names)
 

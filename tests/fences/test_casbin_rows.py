@@ -9,8 +9,8 @@ import pytest
 from casbin.persist import Adapter
 from casbin.persist.adapters import StringAdapter
 
+from policyguard.casbin_compat.adapters import bindings_from_adapter
 from policyguard.casbin_compat.importer import import_casbin
-from policyguard.casbin_compat.role_graph import bindings_from_adapter
 from policyguard.errors import PolicyErrors
 from policyguard.policy.loader import load
 from tests.fences.casbin_stock import ALLOW, ANYONE, DENY_OVERRIDE, EQUAL, READERS, WORLD, allows, conf, ours, stock

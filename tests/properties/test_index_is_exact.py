@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policyguard.analysis import oracle
 from policyguard.analysis.plain import plain_facts, plain_policy
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.decide.engine import Engine
 from policyguard.decide.index.rules import ANYONE, InDomain, Trees
@@ -402,7 +402,7 @@ def test_the_engine_agrees_with_the_oracle_where_the_index_works_hardest(
 @given(policy_sets(), facts())
 def test_a_snapshot_that_went_through_bytes_decides_the_same(policies: PolicySet, question: Facts) -> None:
     """Compile, spell as canonical JSON, read back: one digest, one decision."""
-    grants = build_grants(policies.roles, policies.bindings, policies.exclusions, policies.persons)
+    grants = assign_roles(policies.roles, policies.bindings, policies.exclusions, policies.persons)
     compiled = compile_policy(policies, grants)
     again = msgspec.json.decode(canonical(compiled))
     assert policy_digest(again) == policy_digest(compiled)

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
@@ -61,7 +61,7 @@ def test_trees_are_bounded_and_a_new_one_decides_the_same(times: int, monkeypatc
     names = ("member", "lead", "guest", "owner")
     sets = [each for size in range(1, 4) for each in combinations(names, size)]
     bindings = [Binding(subject=f"user:u{n}", role=role, domain="*") for n, own in enumerate(sets) for role in own]
-    snapshot = Snapshot.of(policies, build_grants(policies.roles, bindings))
+    snapshot = Snapshot.of(policies, assign_roles(policies.roles, bindings))
     expected = ["member" in own and "guest" not in own for own in sets]
     for _ in range(2):
         found = []

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors
@@ -102,7 +102,7 @@ def snapshot_of(policies: PolicySet) -> Snapshot:
 
 
 def fresh_snapshot_of(policies: PolicySet) -> Snapshot:
-    return Snapshot.of(policies, build_grants(policies.roles, policies.bindings, policies.exclusions, policies.persons))
+    return Snapshot.of(policies, assign_roles(policies.roles, policies.bindings, policies.exclusions, policies.persons))
 
 
 _RESOURCE, _SUBJECT, _CONTEXT = (

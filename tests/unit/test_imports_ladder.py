@@ -38,6 +38,17 @@ rules:
   - {id: small, effect: allow, actions: [job:submit], resources: {type: job}, when: resource.gpus <= 64}
 """
 
+SOURCE = b"""\
+---
+apiVersion: policyguard/v1
+kind: Roles
+roles: [{name: trainer}]
+---
+apiVersion: policyguard/v1
+kind: Bindings
+source: {adapter: csv, path: rows.csv}
+"""
+
 STARTS = {
     "python -m policyguard": ["-m", "policyguard"],
     "the console script": ["-c", "import sys; from policyguard.cli.main import main; sys.exit(main())"],
@@ -86,7 +97,7 @@ OWN = {
     "policyguard.conditions.decoding",
     "policyguard.conditions.lexing",
     "policyguard.config.file",
-    "policyguard.casbin_compat.role_graph",
+    "policyguard.casbin_compat",
     "policyguard.evidence.repository",
     "policyguard.lint",
     "policyguard.policy.loader",
@@ -180,4 +191,17 @@ def test_a_hook_on_a_folder_still_finds_what_it_needs(lab: Path) -> None:
     (lab / "policies" / "policies.yaml").write_bytes(POLICIES)
     done = hook(lab, STARTS["the console script"], 8, "policies")
     assert (done.returncode, json.loads(done.stdout)["decision"]) == (0, True)
-    assert {"casbin", "yaml", "cel_expr_python"} <= imported(done.stderr)
+    modules = imported(done.stderr)
+    assert {"yaml", "cel_expr_python"} <= modules
+    assert "casbin" not in modules
+
+
+def test_only_bindings_from_an_adapter_import_casbin(lab: Path) -> None:
+    """A folder pays for casbin if one of its `Bindings` documents names a `source:`."""
+    folder = lab / "with-source"
+    folder.mkdir()
+    (folder / "policies.yaml").write_bytes(POLICIES + SOURCE)
+    (folder / "rows.csv").write_text("g, user:alice, role:trainer, vision\n")
+    done = hook(lab, STARTS["the console script"], 8, "with-source")
+    assert (done.returncode, json.loads(done.stdout)["decision"]) == (0, True)
+    assert "casbin" in imported(done.stderr)

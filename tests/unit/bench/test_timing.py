@@ -14,7 +14,7 @@ from bench.shapes import SHAPES
 from bench.soak import strangers
 from bench.timing import Contestant, race, threaded
 from bench.workload import Workload
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.policy.loader import load
@@ -89,4 +89,4 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.Captur
 
 def _snapshot(lab: Workload) -> Snapshot:
     policies = load(sources(lab))
-    return Snapshot.of(policies, build_grants(policies.roles, policies.bindings, policies.exclusions))
+    return Snapshot.of(policies, assign_roles(policies.roles, policies.bindings, policies.exclusions))

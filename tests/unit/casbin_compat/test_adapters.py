@@ -11,7 +11,7 @@ import pytest
 from casbin.persist import Adapter
 from sqlalchemy import create_engine, text
 
-from policyguard.casbin_compat.role_graph import adapter_for, bindings_from_adapter
+from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapter
 from policyguard.casbin_compat.sqlalchemy_adapter import SQLAlchemyAdapter
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import Binding

@@ -81,7 +81,7 @@ def test_a_database(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("g, user:x, role:ghost, vision", "found the unknown role `ghost`"),
-        ("g, user:yaml, role:auditor, vision", "`user:yaml` holds in domain `vision` `auditor`, `researcher`"),
+        ("g, user:yaml, role:auditor, vision", "`user:yaml` holds `auditor`, `researcher` in domain `vision`"),
         ("p, user:x, a, b", "found a `p` row, expected only `g` rows"),
     ],
     ids=["an unknown role", "duties that the YAML separates", "a rule"],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyError
@@ -34,7 +34,7 @@ def lab() -> tuple[Analysis, PolicySet, Snapshot]:
     analysis = analyse(read_folder(LAB))
     found = analysis.policy_set
     assert found is not None, "\n".join(str(error) for error in analysis.errors)
-    grants = build_grants(found.roles, found.bindings, found.exclusions, found.persons)
+    grants = assign_roles(found.roles, found.bindings, found.exclusions, found.persons)
     return analysis, found, Snapshot.of(found, grants)
 
 
