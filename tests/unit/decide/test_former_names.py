@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.casbin_compat.role_graph import build_grants
+from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors
 from policyguard.lint.runner import lint
@@ -108,7 +108,7 @@ def test_a_fact_under_both_names_is_refused() -> None:
 
 def snapshot(when: str = 'resource.queue == "x"', **options: Any) -> Snapshot:
     policies = load(written(when, **options))
-    return Snapshot.of(policies, build_grants(policies.roles, policies.bindings))
+    return Snapshot.of(policies, assign_roles(policies.roles, policies.bindings))
 
 
 def facts(**entries: Fact) -> Facts:
