@@ -274,7 +274,7 @@ class Guard:
         if self._load is None:
             raise ConfigurationError("this guard was built from a snapshot in memory, expected one from `Guard.open`")
         snapshot = self._load()
-        # INVARIANT I9: policies never go back: an older epoch, however well signed, is refused.
+        # INVARIANT I4: policies never go back: an older epoch, however well signed, is refused.
         if snapshot.epoch < self._snapshot.epoch:
             raise ConfigurationError(
                 f"policies are of epoch {snapshot.epoch}, expected at least {self._snapshot.epoch}, the one in use"
@@ -341,7 +341,7 @@ class Guard:
         Raises:
             ValueError: the decision allows; only the policies can allow.
         """
-        # INVARIANT I165: only the policies allow; everything else that is signed with the guard's key denies.
+        # INVARIANT I4: only the policies allow; everything else that is signed with the guard's key denies.
         if decision.allowed:
             raise ValueError("found a decision that allows, expected a denial")
         envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
@@ -369,7 +369,7 @@ class Guard:
             return [envelope.to_bytes() for envelope in envelopes]
 
         if consumption.is_possible:
-            # INVARIANT I198: an approval that counts once is used up in the transaction that logs the allow.
+            # INVARIANT I9: an approval that counts once is used up in the transaction that logs the allow.
             receipts = self._log.append_after(consumption.read, build)
         else:
             receipts = self._log.append_many(build())

@@ -57,7 +57,7 @@ def write_public_key(path: str | os.PathLike[str], key: PublicKey) -> None:
 
 def _read(path: str | os.PathLike[str], what: str, family: type[PolicyGuardError], *, is_private: bool) -> bytes:
     # O_NONBLOCK: a FIFO opens at once and is then refused; a regular file is not affected.
-    # INVARIANT I51: a private key is never read through a symbolic link, from a FIFO or a device.
+    # INVARIANT I14: a private key is never read through a symbolic link, from a FIFO or a device.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (os.O_NOFOLLOW if is_private else 0)
     try:
         handle = os.open(path, flags)
@@ -82,7 +82,7 @@ def _read(path: str | os.PathLike[str], what: str, family: type[PolicyGuardError
 
 
 def _check_owner(path: str | os.PathLike[str], status: os.stat_result) -> None:
-    # INVARIANT I50: a private key that others may read, or that another user owns, signs nothing.
+    # INVARIANT I14: a private key that others may read, or that another user owns, signs nothing.
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         raise SigningError(

@@ -31,9 +31,9 @@ def printable(text: str, max_chars: int | None = None) -> str:
     >>> printable("abcdefghij", 8)
     'abcde...'
     """
-    # INVARIANT I73: text from a policy file cannot forge a line of a report.
-    # INVARIANT I182: nothing that others wrote reaches a terminal as a command to it.
-    # INVARIANT I217: what others named, a file or a run, stays on its own line.
+    # INVARIANT I7: text from a policy file cannot forge a line of a report.
+    # INVARIANT I7: nothing that others wrote reaches a terminal as a command to it.
+    # INVARIANT I7: what others named, a file or a run, stays on its own line.
     if _is_plain(text):
         return text if max_chars is None or len(text) <= max_chars else text[: max_chars - len(ELLIPSIS)] + ELLIPSIS
     return _escaped(text, max_chars, _escape)

@@ -85,7 +85,7 @@ def verify(
     Raises:
         VerificationError: `.step` is the first step that failed.
     """
-    # INVARIANT I47: trust, request, audience and time come from the caller, never from what is verified.
+    # INVARIANT I11: trust, request, audience and time come from the caller, never from what is verified.
     verified = verify_origin(signed, trust)
     predicate = verified.predicate
     _check_now(predicate, now)
@@ -137,7 +137,7 @@ def _check_now(predicate: Predicate, now: Instant) -> None:
 
 
 def _check_keys_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
-    # INVARIANT I48: a key counts only if it was valid when the decision was issued and is valid now. The signers of a
+    # INVARIANT I10: a key counts only if it was valid when the decision was issued and is valid now. The signers of a
     # verified decision are those that were valid then, so one expired and one too new do not add up to one valid.
     _valid_at(verified.signers, trust, now, "V6", "of this check")
 
@@ -173,7 +173,7 @@ def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, V
             f"request digest is {quoted(predicate.request_digest[:16])}, expected `{here[:16]}`; "
             "this decision was issued for another request",
         )
-    # INVARIANT I49: the names shown to people are those of the request that was digested.
+    # INVARIANT I11: the names shown to people are those of the request that was digested.
     shown = (predicate.requester, predicate.action, predicate.resource)
     if shown != (request.subject.ref, request.action, request.resource.ref):
         raise VerificationError("V7", "requester, action or resource differ from the request that was digested")

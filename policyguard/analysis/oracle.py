@@ -7,7 +7,7 @@ behind it is `docs/semantics.md`.
 
 from __future__ import annotations
 
-# INVARIANT I68: the oracle imports nothing of the engine.
+# INVARIANT I3: the oracle imports nothing of the engine.
 from itertools import combinations, permutations
 from typing import Any
 

@@ -216,7 +216,7 @@ def job_facts(facts: Facts, inputs: JobInputs) -> Facts:
     Raises:
         ConfigurationError: the command was not measured.
     """
-    # INVARIANT I96: nothing is started under a decision that is not bound to the command itself.
+    # INVARIANT I15: nothing is started under a decision that is not bound to the command itself.
     if inputs.argv and ARGV not in facts.bound:
         raise ConfigurationError("the guard does not measure commands, expected one with a `JobCollector`")
     if not inputs.files or FILES in facts.entries:

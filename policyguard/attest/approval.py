@@ -196,7 +196,7 @@ def parse_approval(payload: bytes) -> ApprovalStatement:
         spelled = statement.payload
     except (RecursionError, ValueError, OverflowError) as problem:
         raise ApprovalRejected("malformed", f"statement: {reason(problem)}") from None
-    # INVARIANT I126: an approval has one spelling, so that what was read is what was signed.
+    # INVARIANT I5: an approval has one spelling, so that what was read is what was signed.
     if spelled != payload:
         raise ApprovalRejected("malformed", "statement is not in its one spelling, expected RFC 8785 bytes")
     return statement
@@ -224,7 +224,7 @@ def check_covers(statement: ApprovalStatement, target: ApprovalTarget) -> None:
         raise ApprovalRejected("other_resource", f"approves {quoted(predicate.resource)}, not `{request.resource.ref}`")
     _check_digests(statement, target)
     _check_target(predicate, target)
-    # INVARIANT I128: what an approval does not name, exactly or with a limit, it does not cover.
+    # INVARIANT I9: what an approval does not name, exactly or with a limit, it does not cover.
     if "request" not in statement.named:
         for name, value in request.resource.properties.items():
             _check_limit(predicate.limits, name, value)
@@ -232,7 +232,7 @@ def check_covers(statement: ApprovalStatement, target: ApprovalTarget) -> None:
 
 def _check_digests(statement: ApprovalStatement, target: ApprovalTarget) -> None:
     found = {"request": target.request_digest, **target.measured_digests}
-    # INVARIANT I127: everything an approval names is what was measured, and it names all that must be bound.
+    # INVARIANT I9: everything an approval names is what was measured, and it names all that must be bound.
     for name, approved in statement.named.items():
         if name not in found:
             raise ApprovalRejected(f"no_{name}", f"approves the {name} `{approved[:12]}`, but none was looked at here")
@@ -295,7 +295,7 @@ def _check(statement: ApprovalStatement) -> None:
 
 def _check_subjects(subjects: tuple[ApprovalSubject, ...]) -> None:
     names = [each.name for each in subjects]
-    # INVARIANT I129: an approval of nothing in particular is none: it names a request or a tree, an artifact at least.
+    # INVARIANT I9: an approval of nothing in particular is none: it names a request or a tree, an artifact at least.
     if not set(names) - {"command"} or names != sorted(set(names)):
         raise ValueError("subject: expected at least a request or an artifact, each once, sorted by name")
     for each in subjects:

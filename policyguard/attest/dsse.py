@@ -110,7 +110,7 @@ def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise VerificationError("V1", f"not an envelope: {reason(problem)}") from None
     envelope = from_wire(wire)
-    # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
     if envelope.to_bytes() != data:
         raise VerificationError("V1", "envelope is not in its one spelling, expected sorted fields and no spaces")
     return envelope
@@ -129,10 +129,10 @@ def check_signatures(
     Raises:
         VerificationError: step V4; no keys, a threshold below one, or too few distinct keys.
     """
-    # INVARIANT I32: no keys and no threshold never verify anything.
+    # INVARIANT I10: no keys and no threshold never verify anything.
     if not keys or threshold < 1:
         raise VerificationError("V4", f"{len(keys)} trusted keys and threshold {threshold}, expected at least one each")
-    # INVARIANT I33: a threshold counts distinct keys, not signatures and not key ids.
+    # INVARIANT I10: a threshold counts distinct keys, not signatures and not key ids.
     signed: dict[bytes, PublicKey] = {}
     for signature in envelope.signatures:
         for key in sorted(keys, key=lambda key: key.keyid != signature.keyid):

@@ -243,7 +243,7 @@ def _read_wrapped(data: bytes) -> tuple[_Wrapped, bytes, bytes]:
         or msgspec.json.encode(header) != inner
     ):
         raise SigningError("wrapped key is not in the one spelling we write")
-    # INVARIANT I31: a key file cannot ask for more than 1 GiB of memory, 16 passes or 16 lanes.
+    # INVARIANT I14: a key file cannot ask for more than 1 GiB of memory, 16 passes or 16 lanes.
     if not (
         8 * header.lanes <= header.memory_kib <= _MAX_MEMORY_KIB
         and 1 <= header.passes <= _MAX_PASSES
@@ -286,7 +286,7 @@ def decode_base64(text: bytes) -> bytes | None:
         data = binascii.a2b_base64(text)
     except (binascii.Error, ValueError):
         return None
-    # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
     return data if binascii.b2a_base64(data, newline=False) == text else None
 
 

@@ -70,7 +70,7 @@ class NoteKey:
 
 def is_key_name(name: str) -> bool:
     """Return whether a note key, and so a log, may have this name."""
-    # INVARIANT I34: a log name holds no space, so no checkpoint text can begin like a DSSE message.
+    # INVARIANT I10: a log name holds no space, so no checkpoint text can begin like a DSSE message.
     return 0 < len(name) <= 128 and name.isprintable() and "+" not in name and not any(c.isspace() for c in name)
 
 
@@ -94,7 +94,7 @@ def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
         key = next((k for k in trusted if k.name == name and k.key_hash == blob[:4]), None)
         if key is None:
             continue
-        # INVARIANT I35: a signature under a trusted name that does not verify spoils the note.
+        # INVARIANT I10: a signature under a trusted name that does not verify spoils the note.
         if not key.public.verify(blob[4:], text):
             raise VerificationError("V2", f"checkpoint signature of `{name}` does not verify")
         found = found or key

@@ -102,7 +102,7 @@ class Signers:
         Raises:
             UnknownSigner: revoked, unknown, outside its window or namespaces, nobody's, or of more than one person.
         """
-        # INVARIANT I123: a revoked key speaks for nobody, whatever else lists it.
+        # INVARIANT I10: a revoked key speaks for nobody, whatever else lists it.
         if key.fingerprint in self._revoked:
             raise UnknownSigner("revoked_key", f"key {key.fingerprint} is revoked")
         listed = [line for line in self._lines if line.key == key]
@@ -110,11 +110,11 @@ class Signers:
             raise UnknownSigner("unknown_signer", f"key {key.fingerprint} is in neither `Persons` nor allowed signers")
         found = set(self._own.get(key, ()))
         if listed:
-            # INVARIANT I124: where a file of allowed signers names a key, its window and namespaces hold.
+            # INVARIANT I10: where a file of allowed signers names a key, its window and namespaces hold.
             found |= self._spoken_for(_current(listed, key, namespace, tuple(instants)))
         if not found:
             raise UnknownSigner("unknown_person", f"key {key.fingerprint} speaks for nobody that `Persons` knows")
-        # INVARIANT I125: a key that could stand for two persons stands for none, so one human fills one place.
+        # INVARIANT I8: a key that could stand for two persons stands for none, so one human fills one place.
         if len(found) > 1:
             raise UnknownSigner(
                 "ambiguous_key", f"key {key.fingerprint} speaks for {', '.join(sorted(found)[:5])}, expected one person"
@@ -213,7 +213,7 @@ def _each_line(text: bytes, what: str, read: Callable[[int, str], _T | None]) ->
 
 def _signer(number: int, line: str) -> SignerLine | None:
     words = _WORD.findall(line)
-    # INVARIANT I239: a quote that nothing closes refuses the file; ssh-keygen does not believe such a line either.
+    # INVARIANT I10: a quote that nothing closes refuses the file; ssh-keygen does not believe such a line either.
     if '"' in _WORD.sub("", line):
         raise ValueError("found a quote that is not closed, expected them in pairs")
     if len(words) < 3:

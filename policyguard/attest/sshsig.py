@@ -83,7 +83,7 @@ class SshSignature(msgspec.Struct, frozen=True):
 
         A security key must have seen its user: signatures made without a touch do not count.
         """
-        # INVARIANT I120: a signature made for one namespace, such as git's, counts for no other.
+        # INVARIANT I10: a signature made for one namespace, such as git's, counts for no other.
         if self.namespace != namespace:
             return False
         signed = signed_bytes(message, namespace, self.hash_name)
@@ -166,7 +166,7 @@ def _known(kind: str) -> None:
         return
     if not _KIND.fullmatch(kind):
         raise SshSignatureError("malformed", f"found {quoted(kind)}, expected an SSH key type")
-    # INVARIANT I121: a kind of key that is not verified in process is refused by its name, never passed over.
+    # INVARIANT I10: a kind of key that is not verified in process is refused by its name, never passed over.
     raise SshSignatureError("key_type", f"`{kind}` keys are not verified here, expected `{ED25519}` or `{SK_ED25519}`")
 
 
@@ -225,6 +225,6 @@ class _Blob:
             raise SshSignatureError("malformed", f"SSH {what} is not UTF-8") from None
 
     def end(self, what: str) -> None:
-        # INVARIANT I122: SSH data has one spelling; bytes after the last field are refused.
+        # INVARIANT I5: SSH data has one spelling; bytes after the last field are refused.
         if self._at != len(self._data):
             raise SshSignatureError("malformed", f"{what} is followed by {len(self._data) - self._at} more bytes")

@@ -220,10 +220,10 @@ def parse_statement(payload: bytes) -> Statement:
         spelled = canonical(msgspec.json.decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
-    # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
     if spelled != payload:
         raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
-    # INVARIANT I38: the digest and the resource that in-toto tools read are those that we check.
+    # INVARIANT I11: the digest and the resource that in-toto tools read are those that we check.
     subject, predicate = statement.subject[0], statement.predicate
     if (subject.digest.sha256, subject.name) != (predicate.request_digest, predicate.resource):
         raise VerificationError("V1", "statement subject differs from the predicate's resource and request digest")
@@ -257,7 +257,7 @@ _SHORT = 40
 
 def _fact(fact: Fact, is_sensitive: bool, redact: Callable[[Value], Value] | None = None) -> FactRecord:
     word, at, source, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.source, fact.value
-    # INVARIANT I39: a sensitive fact leaves neither its value nor its digest in a statement.
+    # INVARIANT I14: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
         return FactRecord(assurance=word, observed_at=at, source=source, masked=True)
     if redact is not None:

@@ -57,7 +57,7 @@ class Trust:
     min_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        # INVARIANT I45: trust that holds nothing, or less than its threshold, cannot be made.
+        # INVARIANT I10: trust that holds nothing, or less than its threshold, cannot be made.
         for name in ("keys", "logs", "audiences"):
             if not getattr(self, name):
                 raise ConfigurationError(f"$.{name}: found none, expected at least one")

@@ -56,7 +56,7 @@ def source_summary(
     Raises:
         ValueError: the decision is no allow, or an id, a commit or a level is not spelled as SLSA wants it.
     """
-    # INVARIANT I151: a summary says PASSED only of a revision that a signed allow covers.
+    # INVARIANT I10: a summary says PASSED only of a revision that a signed allow covers.
     if not decision.allowed or decision.mode != "enforcing":
         raise ValueError(f"decision `{decision.decision_id}` is no enforcing allow, expected one")
     if not _COMMIT.fullmatch(revision.commit):

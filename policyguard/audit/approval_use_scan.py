@@ -82,7 +82,7 @@ def _said(row: Row) -> _Said | None:
         leaf = _LEAF.decode(row.leaf)
         return _STATEMENT.decode(leaf.payload).predicate if leaf.payload_type == PAYLOAD_TYPE else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        # INVARIANT I196: an entry that cannot be read may have used an approval up, so nothing is allowed on top of it.
+        # INVARIANT I2: an entry that cannot be read may have used an approval up, so nothing is allowed on top of it.
         raise AuditError(
             f"entry {row.entry} cannot be read, so which approvals it used up is not known", entry=row.entry
         ) from problem

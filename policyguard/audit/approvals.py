@@ -27,7 +27,7 @@ _MARK = f'"payloadType":"{APPROVAL_ENTRY_TYPE}"'.encode()
 
 def approval_leaf(line: bytes, key: PrivateKey) -> bytes:
     """Return the leaf that holds this line, signed by the log's key."""
-    # INVARIANT I201: the payload type is one of its own, so that no approval passes for a decision.
+    # INVARIANT I9: the payload type is one of its own, so that no approval passes for a decision.
     return sign(line, APPROVAL_ENTRY_TYPE, (key,)).to_bytes()
 
 

@@ -48,7 +48,7 @@ def signed_message(envelope: Envelope) -> bytes:
     if batch is None:
         return message
     try:
-        # INVARIANT I46: the size of a batch is signed with its root.
+        # INVARIANT I11: the size of a batch is signed with its root.
         return _message(root_from_inclusion(leaf_hash(message), batch.index, batch.size, batch.path), batch.size)
     except ProofError as problem:
         raise VerificationError("V4", f"batch proof: {problem}") from None

@@ -128,7 +128,7 @@ def _kept_roots(logs: Sequence[NoteKey] | None, kept: Sequence[bytes]) -> dict[i
 
 
 def _check_kept(checkpoint: Checkpoint, tree: Range) -> None:
-    # INVARIANT I53: a log that differs from a checkpoint kept elsewhere does not add up, whoever signed it.
+    # INVARIANT I13: a log that differs from a checkpoint kept elsewhere does not add up, whoever signed it.
     if checkpoint.root != tree.root():
         raise AuditError(
             f"the first {tree.size} entries have root `{tree.root().hex()[:16]}`, a kept checkpoint says "

@@ -49,7 +49,7 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
     if root is None or len(root) != HASH_BYTES:
         raise VerificationError("V1", "checkpoint has a malformed root, expected the base64 of 32 bytes")
     checkpoint = Checkpoint(origin, int(size), root, tuple(extensions))
-    # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
     if checkpoint.to_text() != text or not origin or not all(extensions):
         raise VerificationError("V1", "checkpoint is not in its one spelling")
     return checkpoint
@@ -68,7 +68,7 @@ def open_checkpoint(note: bytes, logs: Sequence[NoteKey]) -> Checkpoint:
     """
     text, key = open_note(note, logs)
     checkpoint = parse_checkpoint(text)
-    # INVARIANT I36: a log vouches for its own name only.
+    # INVARIANT I10: a log vouches for its own name only.
     if checkpoint.origin != key.name:
         raise VerificationError("V2", f"checkpoint is of log {quoted(checkpoint.origin)}, signed by `{key.name}`")
     return checkpoint

@@ -153,7 +153,7 @@ class Log:
             read(self._store, 0, before)
 
             def build_in_transaction(last: Row | None) -> Sequence[bytes]:
-                # INVARIANT I197: no process or thread appends between the last reading of the log and the append.
+                # INVARIANT I9: no process or thread appends between the last reading of the log and the append.
                 read(self._store, before, _size(last))
                 return build()
 
@@ -189,7 +189,7 @@ class Log:
             return rows
 
         self._store.append(grow)
-        # INVARIANT I42: nothing is acknowledged before it is durable: the store has returned.
+        # INVARIANT I12: nothing is acknowledged before it is durable: the store has returned.
         self._tail, receipts = grown[0]
         return receipts
 
@@ -209,7 +209,7 @@ class Log:
         return self._tail
 
     def _reload(self, last: Row, size: int) -> _Tail:
-        # INVARIANT I44: we sign on top of a tree only if our own signature under exactly that tree is in the store.
+        # INVARIANT I13: we sign on top of a tree only if our own signature under exactly that tree is in the store.
         if last.checkpoint is None:
             raise AuditError(
                 f"entry {last.entry} carries no checkpoint, expected one after the last entry", entry=last.entry

@@ -25,7 +25,7 @@ class ProofError(ValueError):
 
 def leaf_hash(leaf: bytes) -> bytes:
     """Return the hash of a leaf: SHA-256 of 0x00 and its bytes."""
-    # INVARIANT I40: leaves and nodes are hashed under different first bytes, so neither can pass for the other.
+    # INVARIANT I13: leaves and nodes are hashed under different first bytes, so neither can pass for the other.
     return sha256(b"\x00" + leaf).digest()
 
 
@@ -105,7 +105,7 @@ def root_from_inclusion(hash_of_leaf: bytes, index: int, size: int, path: Sequen
         raise ProofError(f"index {index} is not in a tree of {size} leaves")
     inner = (index ^ (size - 1)).bit_length()
     expected = inner + (index >> inner).bit_count()
-    # INVARIANT I41: a path has exactly the length that index and size ask for.
+    # INVARIANT I13: a path has exactly the length that index and size ask for.
     if len(path) != expected or any(len(node) != HASH_BYTES for node in (hash_of_leaf, *path)):
         raise ProofError(f"path has {len(path)} hashes, expected {expected} of 32 bytes")
     node = hash_of_leaf

@@ -82,7 +82,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
             from_wire(wire.envelope),
             Receipt(receipt.checkpoint.encode(), receipt.index, hashes_of(receipt.path, "receipt.path")),
         )
-        # INVARIANT I30: one value has one spelling: decode, encode again, compare.
+        # INVARIANT I5: one value has one spelling: decode, encode again, compare.
         if signed.to_json() != data:
             raise VerificationError(
                 "V1", "signed decision is not in its one spelling, expected sorted fields, no spaces"
@@ -103,7 +103,7 @@ def check_inclusion(hash_of_leaf: bytes, receipt: Receipt, checkpoint: Checkpoin
 
     Source: RFC 9162, section 2.1.3.2.
     """
-    # INVARIANT I37: size and root come from the verified checkpoint only.
+    # INVARIANT I11: size and root come from the verified checkpoint only.
     try:
         root = root_from_inclusion(hash_of_leaf, receipt.index, checkpoint.size, receipt.path)
     except ProofError as problem:

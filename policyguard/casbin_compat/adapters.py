@@ -41,7 +41,7 @@ def bindings_from_adapter(adapter: Adapter, source: str = "<adapter>") -> tuple[
         adapter.load_policy(intake)
     except Exception as problem:
         # An adapter is a guest: what it raises has no common root.
-        # INVARIANT I61: a source that cannot be read whole gives nothing.
+        # INVARIANT I6: a source that cannot be read whole gives nothing.
         text = " ".join(str(problem).split()) or type(problem).__name__
         raise PolicyErrors(
             [PolicyError(f"the adapter failed: {text}", span=Span(source, 1, 1), code="PG010")]
@@ -118,7 +118,7 @@ def _binding(kind: str, row: Sequence[object], span: Span) -> Binding:
             code="PG010",
         )
     subject, role, domain, *times = (str(column) for column in row)
-    # INVARIANT I63: subjects and roles live in namespaces of their own; nobody is named like a role.
+    # INVARIANT I6: subjects and roles live in namespaces of their own; nobody is named like a role.
     if not REF.fullmatch(subject) or subject.startswith(ROLE_PREFIX):
         raise PolicyError(
             f"found the subject {quoted(subject)}, expected `type:id` such as `user:alice`", span=span, code="PG510"

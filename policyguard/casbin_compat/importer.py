@@ -6,7 +6,7 @@
     act  read           ->  object:read        the actions are those that the rows and the matcher name
     r.sub.Age, r.obj.Owner  ->  subject.age, resource.owner
 
-INVARIANT I66: what cannot be translated so that it decides alike is refused; nothing is dropped and nothing is guessed.
+INVARIANT I6: what cannot be translated so that it decides alike is refused; nothing is dropped and nothing is guessed.
 Pure: texts in, text out. Does not import casbin. `docs/casbin.md` has the table of what is translated and refused.
 """
 

@@ -1,7 +1,7 @@
 """A policy set as a casbin PERM model and its rows, for the second opinion of a stock `casbin.Enforcer`.
 
 Never decides anything: `check-engine` and the tests compare it with the engine. The matcher is one constant text; every
-value of a policy travels in a row, so nothing an author writes is ever read as code (INVARIANT I67, hazards H6, H7).
+value of a policy travels in a row, so nothing an author writes is ever read as code (INVARIANT I7, hazards H6, H7).
 What casbin cannot express goes through two registered functions: `covers` (id patterns) and `cond` (conditions, time
 windows, quorums). `cond` answers true for an error in deny rows and false in allow rows; `require` becomes deny rows
 that fire while their quorum is unmet.

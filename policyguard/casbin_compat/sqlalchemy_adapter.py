@@ -58,7 +58,7 @@ class SQLAlchemyAdapter(Adapter):  # type: ignore[misc]
         with self._engine.connect() as connection:
             for kind, row in self._read(connection):
                 section = model.model.get(kind[:1])
-                # INVARIANT I61: a row nobody would look at is an error, not silence.
+                # INVARIANT I6: a row nobody would look at is an error, not silence.
                 if section is None or kind not in section:
                     where = f"table `{self._table.name}`"
                     raise PolicyError(f"found a `{kind}` row in {where}, which the model does not have", code="PG010")

@@ -126,7 +126,7 @@ def run(words: Sequence[str]) -> int:
         _stop_speaking()
         complain(_of_system(problem))
         return codes.UNAVAILABLE
-    # INVARIANT I181: whatever fails here, and however, the exit code is not 0 and the user sees one line.
+    # INVARIANT I20: whatever fails here, and however, the exit code is not 0 and the user sees one line.
     except Exception as problem:
         if DEBUG_VARIABLE in os.environ:
             raise

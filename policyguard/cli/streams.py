@@ -20,7 +20,7 @@ def open_closed() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # INVARIANT I180: no log, key or decision is ever opened as standard output. The lowest free number is this.
+            # INVARIANT I14: no log, key or decision is ever opened as standard output. The lowest free number is this.
             os.set_inheritable(os.open(os.devnull, flags), True)
     # The interpreter leaves None where it found a closed descriptor.
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):

@@ -153,7 +153,7 @@ _MESSAGES = {"timestamp": ".google.protobuf.Timestamp", "duration": ".google.pro
 
 def _descriptor_pool(schema: Schema) -> DescriptorPool:
     """Build a message type for each entity and record, with an optional field for each attribute."""
-    # INVARIANT I11: with dotted variables `has()` would vanish; with messages it stays a test of presence.
+    # INVARIANT I2: with dotted variables `has()` would vanish; with messages it stays a test of presence.
     file = descriptor_pb2.FileDescriptorProto(name="policyguard/schema.proto", package="policyguard", syntax="proto2")
     pool = DescriptorPool()
     for known in (timestamp_pb2, duration_pb2):

@@ -73,7 +73,7 @@ def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETER
 
     The function returns True or False only if that is the exact result; otherwise it raises.
     """
-    # INVARIANT I19: nodes, never text; the globals are `_GLOBALS` and nothing else.
+    # INVARIANT I7: nodes, never text; the globals are `_GLOBALS` and nothing else.
     builder = _Builder({name: name for name in variables})
     parameters = [ast.arg(name) for name in (*variables, "constants")]
     arguments = ast.arguments([], parameters, None, [], [], None, [])
@@ -93,7 +93,7 @@ class _Builder:
 
     def statements(self, expression: Expression) -> list[ast.stmt]:
         """Build the body: quantifiers among the top-level conjuncts become loops, the other conjuncts one `and`."""
-        # INVARIANT I17: no error is caught here; what Python's short-circuit cannot absorb goes to `exact`.
+        # INVARIANT I3: no error is caught here; what Python's short-circuit cannot absorb goes to `exact`.
         statements: list[ast.stmt] = []
         waiting: list[ast.expr] = []
         for conjunct in _conjuncts(expression):

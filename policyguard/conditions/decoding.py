@@ -1,6 +1,6 @@
 """Decode the checker's result into typed nodes, and refuse by name what is outside the profile.
 
-INVARIANT I16: only `ProfileError` is raised, whatever the bytes, and at a cost bounded by their length.
+INVARIANT I6: only `ProfileError` is raised, whatever the bytes, and at a cost bounded by their length.
 
 Written by hand over `wire.py`, because no package has the generated messages: googleapis-common-protos 1.76.0 has no
 `google.api.expr`, cel-expr-python 0.1.3 exposes none. A descriptor of our own would contain the same field numbers,
@@ -67,7 +67,7 @@ def decode_checked(serialized: bytes, variables: Collection[str] = frozenset(VAR
     Raises:
         ProfileError: a construct is outside the profile (`.name`, `.offset`), or the bytes are malformed.
     """
-    # INVARIANT I16: only `ProfileError` is raised, whatever the bytes.
+    # INVARIANT I6: only `ProfileError` is raised, whatever the bytes.
     if len(serialized) > MAX_BYTES:
         raise ProfileError(f"the checked expression is {len(serialized)} bytes, expected at most {MAX_BYTES}")
     decoder, root = _open(serialized, frozenset(variables))
@@ -177,7 +177,7 @@ class _Decoder:
     def value(self, data: bytes, bound: frozenset[str], depth: int) -> Expression:
         """Decode a node that is used as a value; a whole entity is refused."""
         expression = self.expression(data, bound, depth)
-        # INVARIANT I15: an entity is never a value, so no comparison sees that a fact is absent.
+        # INVARIANT I2: an entity is never a value, so no comparison sees that a fact is absent.
         if expression.type in ENTITIES:
             raise ProfileError(
                 f"`{expression.type}` is no value by itself",

@@ -128,7 +128,7 @@ def _outcome(expression: Expression, names: _Names) -> Outcome:
     value = _value(expression, names)
     if value is True or value is False or isinstance(value, EvalError):
         return value
-    # INVARIANT I12: a result that is not a bool is an error.
+    # INVARIANT I2: a result that is not a bool is an error.
     return EvalError(f"the condition is {name_of(value)}, expected a bool", expression.offset)
 
 
@@ -179,7 +179,7 @@ def _select(node: Select, names: _Names) -> Any:
     operand = _holder(node, names)
     if isinstance(operand, EvalError):
         return operand
-    # INVARIANT I13: an absent attribute is an error, never a default.
+    # INVARIANT I2: an absent attribute is an error, never a default.
     if node.name not in operand:
         return EvalError(f"`{render(node)}` is absent", node.offset)
     return _checked(operand[node.name], node.type, node)

@@ -34,7 +34,7 @@ def under(path: str, prefix: str) -> bool:
     """
     if not prefix:
         raise Failure("the prefix of `under` is empty")
-    # INVARIANT I18: a path with `..` is never under anything.
+    # INVARIANT I5: a path with `..` is never under anything.
     for text in (path, prefix):
         if "." in text and not {".", ".."}.isdisjoint(text.split("/")):
             raise Failure(f"`{text}` holds a `.` or `..` segment")

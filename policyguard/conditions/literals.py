@@ -44,7 +44,7 @@ def _constant_errors(node: Expression, errors: list[ConditionError]) -> bool:
     if isinstance(node, Call):
         problem = _outcome_problem(node) if constant else _argument_problem(node)
         if problem is not None:
-            # INVARIANT I14: a condition that can only fail does not load.
+            # INVARIANT I6: a condition that can only fail does not load.
             errors.append(
                 ConditionError(node.offset, problem, None, "PG207" if node.function == "matches" else "PG314")
             )

@@ -27,7 +27,7 @@ def polarity_errors(expression: Expression, effect: Effect) -> list[tuple[int, s
 
 def _visit(node: Expression, positive: bool | None, wanted: bool, errors: list[tuple[int, str]]) -> None:
     if isinstance(node, Has):
-        # INVARIANT I10: in an allow `has()` is only positive, in a deny or require only negative.
+        # INVARIANT I2: in an allow `has()` is only positive, in a deny or require only negative.
         if positive is not wanted:
             errors.append((node.offset, _message(node, wanted)))
         _visit(node.operand, None, wanted, errors)

@@ -171,7 +171,7 @@ class _Section:
 
     def threshold(self, most: int) -> int:
         value = self.data.get("threshold", 1)
-        # INVARIANT I160: a baseline counts only with at least one pinned signature.
+        # INVARIANT I10: a baseline counts only with at least one pinned signature.
         if type(value) is not int or not 1 <= value <= most:
             self.refuse("threshold", f"found {value if type(value) is int else name_of(value)}, expected 1 to {most}")
         return value

@@ -171,7 +171,7 @@ def _is_supplied(path: str, facts: Facts) -> bool:
 def known_well(admitted: Admitted, floors: Iterable[tuple[str, int]]) -> Admitted:
     """Return what a rule may read that wants these facts known at least so well: without those that are not."""
     entries = admitted.facts.entries
-    # INVARIANT I245: a fact that a rule wants known better is absent for it, and absence only takes access away.
+    # INVARIANT I1: a fact that a rule wants known better is absent for it, and absence only takes access away.
     weak = {path: least for path, least in floors if path in entries and entries[path].assurance < least}
     if not weak:
         return admitted
@@ -227,7 +227,7 @@ def _is_sensitive(attribute: Attribute, schema: Schema) -> bool:
     kind = attribute.type
     while kind.element is not None:
         kind = kind.element
-    # INVARIANT I39: what holds a sensitive field is sensitive.
+    # INVARIANT I14: what holds a sensitive field is sensitive.
     return attribute.sensitive or any(
         _is_sensitive(field, schema) for field in (schema.records[kind.record] if kind.record else {}).values()
     )

@@ -31,7 +31,7 @@ def assign_roles(
         PolicyErrors: PG006 a role twice, PG010 too many, PG501 a circle, PG502 a chain that is too long, PG503 an
             unknown role, PG506 separation of duty, PG510 a subject that is a role or no `type:id`.
     """
-    # INVARIANT I69: a pure function; what it raises leaves assignments that were built before as they are.
+    # INVARIANT I6: a pure function; what it raises leaves assignments that were built before as they are.
     _raise_any([*_role_errors(roles), *_binding_errors(roles, bindings)])
     closed, errors = close_roles(roles)
     _raise_any(errors)
@@ -80,7 +80,7 @@ def _binding_errors(roles: Sequence[Role], bindings: Sequence[Binding]) -> Itera
                 span=binding.span,
                 code="PG503",
             )
-        # INVARIANT I63: subjects and roles live in namespaces of their own; nobody is named like a role.
+        # INVARIANT I6: subjects and roles live in namespaces of their own; nobody is named like a role.
         if not REF.fullmatch(binding.subject) or binding.subject.startswith(ROLE_PREFIX):
             yield PolicyError(
                 f"found the subject {quoted(binding.subject)}, expected `type:id` such as `user:alice`",

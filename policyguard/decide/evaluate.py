@@ -90,7 +90,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> De
                     continue
                 if outcome is not True:
                     errored = (*errored, rule)
-                    # Step 3. INVARIANT I5: an error never grants.
+                    # Step 3. INVARIANT I2: an error never grants.
                     if effect == ALLOW:
                         continue
         if effect == ALLOW:
@@ -99,7 +99,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> De
             denies = (*denies, rule)
         else:
             requires = (*requires, rule)
-    # Step 4. INVARIANT I6: deny trumps allow, whatever role, scope or order.
+    # Step 4. INVARIANT I3: deny trumps allow, whatever role, scope or order.
     if denies:
         return _decision(explainer, facts, now, False, _deny_reasons(denies, errored), denies, errored, requires)
     if not allows:

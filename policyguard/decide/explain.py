@@ -40,7 +40,7 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewe
     lines = [f"{head}  {request.subject.ref}  {request.action}  {request.resource.ref}"]
     lines.append(f"reason   {', '.join(decision.reason_codes)}")
     story = _Story(snapshot, decision, viewer)
-    # INVARIANT I216: who holds no role of `trace` sees no full trace and nothing that is kept for it.
+    # INVARIANT I14: who holds no role of `trace` sees no full trace and nothing that is kept for it.
     lines += story.lines(full=full and (viewer is None or story.tells_all))
     lines += [f"must     {obligation}" for obligation in decision.obligations]
     lines.append(

@@ -89,7 +89,7 @@ def _eligible(
     quorum: Quorum, facts: Facts, now: Instant, persons: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return the persons whose approval counts, with the accounts they used, and why others do not."""
-    # INVARIANT I3: without the fact `contributors` no approver counts, nor with a contributor nobody knows.
+    # INVARIANT I8: without the fact `contributors` no approver counts, nor with a contributor nobody knows.
     if facts.contributors is None:
         return {}, ["who contributed is not known, so nobody can be shown to be independent", *facts.unusable]
     conflicted: set[str] = set()
@@ -115,7 +115,7 @@ def _eligible(
             code, text = reason or ("unknown_person", "belongs to no known person")
             because.append(f"approval.{code}: `{approval.account}` {text}")
         else:
-            # INVARIANT I4: a second account of one person adds no approver.
+            # INVARIANT I8: a second account of one person adds no approver.
             eligible.setdefault(person, []).append(approval.account)
     return eligible, because
 
@@ -177,7 +177,7 @@ def satisfied_until(
         return tuple(roles_at(account, where, now))
 
     for end in sorted((end for end in ends if now < end <= until), reverse=True):
-        # INVARIANT I221: a decision lives no longer than the approvals that it rests on.
+        # INVARIANT I9: a decision lives no longer than the approvals that it rests on.
         if not gaps(quorum, rule_id, facts, domain, end - 1, persons, roles_now):
             return end
     return now + 1

@@ -1,7 +1,7 @@
 """Parts of a fact that only the roles of `trace` may see: taken out of a value wherever it leaves for anybody else.
 
 An attribute that the schema calls `sensitive: true` is hidden whole, also where only a field of a record inside it is
-(INVARIANT I39). One that it calls `sensitive: trace` is taken out alone, so that the rest of a record can still be
+(INVARIANT I14). One that it calls `sensitive: trace` is taken out alone, so that the rest of a record can still be
 shown and signed. Pure.
 """
 
@@ -35,7 +35,7 @@ def withheld(value: Value) -> Value:
 
     No digest stands beside the count: where few values are likely, a digest is the value.
     """
-    # INVARIANT I215: what is for `trace` leaves its count and nothing else.
+    # INVARIANT I14: what is for `trace` leaves its count and nothing else.
     return FrozenMap({"hidden": len(value) if isinstance(value, tuple | Mapping) else True})
 
 

@@ -52,7 +52,7 @@ class _Closing:
                 continue
             for parent in parents:
                 if parent in on_path:
-                    # INVARIANT I24, I64: a circle of roles stops the load, it is never silently cut.
+                    # INVARIANT I6: a circle of roles stops the load, it is never silently cut.
                     between = path[path.index(parent) : -1][:_MAX_SHOWN]
                     circle = quoted_list((here, *between, here), joiner=" -> ")
                     self._error(here, "PG501", f"role `{here}` inherits itself: {circle}")
@@ -61,7 +61,7 @@ class _Closing:
 
     def _finish(self, here: str, parents: Sequence[str]) -> None:
         length = self._length[here] = 1 + max((self._length[parent] for parent in parents), default=0)
-        # INVARIANT I60: inheritance is followed to its end, or the load stops.
+        # INVARIANT I6: inheritance is followed to its end, or the load stops.
         if length == MAX_CHAIN + 1:
             self._error(
                 here, "PG502", f"role `{here}` inherits through a chain of {length} roles, expected at most {MAX_CHAIN}"

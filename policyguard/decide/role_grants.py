@@ -80,7 +80,7 @@ class Grants(msgspec.Struct, frozen=True):
 
         Without a domain only roles held in every domain count. Someone unknown holds nothing.
         """
-        # INVARIANT I62: asking about someone unknown changes nothing.
+        # INVARIANT I6: asking about someone unknown changes nothing.
         held = self._steady.get(subject_ref)
         if held is None:
             return self._roles_of_timed(subject_ref, domain, now) if subject_ref in self._timed else ()

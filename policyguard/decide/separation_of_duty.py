@@ -52,7 +52,7 @@ def separation_errors(
 def _holder_errors(
     holder: str, bindings: Sequence[Binding], brings: Mapping[str, frozenset[str]], exclusion: Exclusion
 ) -> Iterator[PolicyError]:
-    # INVARIANT I29, I65: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
+    # INVARIANT I8: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
     # roles are held just after some binding begins than at any other time, so only those moments are checked.
     reported: set[str] = set()
     for binding in bindings:

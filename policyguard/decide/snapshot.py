@@ -119,7 +119,7 @@ class Snapshot:
         for rule in self.rules:
             if rule.quorum is not None:
                 alone = self.quorums[rule.quorum].of == REQUEST
-                # INVARIANT I195: an action is approved without a look at work only if all its quorums say so.
+                # INVARIANT I9: an action is approved without a look at work only if all its quorums say so.
                 over |= {action: alone and over.get(action, True) for action in rule.actions}
         return frozenset(action for action, alone in over.items() if alone)
 

@@ -117,7 +117,7 @@ def _known(
     equal: dict[str, str] = {}
     unknown = []
     for name, digest in listing.bytecode.items():
-        # INVARIANT I191: the baseline speaks for byte code only together with the source that it was compared with.
+        # INVARIANT I17: the baseline speaks for byte code only together with the source that it was compared with.
         if known.get(name) == digest and all(known_files.get(at) == listing.files.get(at) for at in _sources(name)):
             equal[name] = digest
         else:

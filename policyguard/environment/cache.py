@@ -105,7 +105,7 @@ def _read(path: str, key: bytes | None) -> Opened:
     if not os.path.lexists(path):
         return Opened()
     data = read_own(path, MAX_CACHE_BYTES)
-    # INVARIANT I190: a cache that somebody else may write, or owns, says whatever they like.
+    # INVARIANT I16: a cache that somebody else may write, or owns, says whatever they like.
     if data is None:
         raise EvidenceError(
             f"`{printable_name(path)}`: others may write this cache, expected a file of mode 0600 of our own"

@@ -114,7 +114,7 @@ class Compiler:
             process.stdin.write(question)
             process.stdin.flush()
             return _answer(process, self._answer_s)
-        # INVARIANT I188: whatever becomes of the compiler, what it did not call equal is not.
+        # INVARIANT I17: whatever becomes of the compiler, what it did not call equal is not.
         except (_Lost, OSError, ValueError) as problem:
             if options in self._running:
                 _end(self._running.pop(options))

@@ -56,7 +56,7 @@ def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int,
         return UNCOMPILABLE, f"its source does not compile: {type(problem).__name__}"
     if made == bytecode:
         return EQUAL, ""
-    # INVARIANT I194: byte code that somebody left is read by us, and never loaded: `marshal` trusts its input.
+    # INVARIANT I16: byte code that somebody left is read by us, and never loaded: `marshal` trusts its input.
     numbers: Numbers = {}
     before = sys.getrecursionlimit()
     # Only while reading: the compiler takes the limit as a measure for its own stack.

@@ -79,7 +79,7 @@ def _compare(listing: Listing, question: Comparison, compiler: Compiler) -> tupl
     except EvidenceError as problem:
         return UNREAD, problem.message
     read = (_sha256(bytecode), _sha256(source))
-    # INVARIANT I192: what is compared is what was listed, to the byte.
+    # INVARIANT I17: what is compared is what was listed, to the byte.
     if read != (listing.bytecode[question.name], source_digest(listing, question.source)):
         return UNREAD, "changed while it was looked at"
     return compiler.compare(source, path, question.level, bytecode[HEADER_BYTES:])

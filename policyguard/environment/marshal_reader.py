@@ -47,7 +47,7 @@ def read(data: bytes, numbers: Numbers) -> int:
         raise Malformed(f"{len(data) - reader.at} bytes after the code")
     if not reader.files:
         raise Malformed("no code")
-    # INVARIANT I185: all code of a module bears one file name, which its loader replaces; any other could lead tools
+    # INVARIANT I17: all code of a module bears one file name, which its loader replaces; any other could lead tools
     # that read source by file name to a text that is not there.
     if len(reader.files) != 1:
         raise Malformed("code under several file names")
@@ -73,7 +73,7 @@ class _Reader:
             return self._back()
         if kind in _SINGLETONS:
             return self._number(kind)
-        # INVARIANT I186: objects are counted for references exactly where Python counts them, else a reference could
+        # INVARIANT I17: objects are counted for references exactly where Python counts them, else a reference could
         # lead us and Python to different objects. A marked singleton is refused above: Python reads it, unmarked.
         place = None
         if kind & _FLAG_REF:
@@ -101,7 +101,7 @@ class _Reader:
 
     def text(self, kind: int, depth: int) -> int:  # noqa: ARG002
         data = self._bytes(self._byte() if kind in b"zZ" else self._size())
-        # INVARIANT I187: what says to be ASCII is ASCII; Python would read other bytes as Latin-1, not as UTF-8.
+        # INVARIANT I5: what says to be ASCII is ASCII; Python would read other bytes as Latin-1, not as UTF-8.
         if kind in b"zZaA" and not data.isascii():
             raise Malformed("ASCII text with other bytes")
         found = self._number((ord("u"), data))

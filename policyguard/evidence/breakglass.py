@@ -98,7 +98,7 @@ class ReviewCollector:
         use = uses.get(request.resource.id)
         if use is None:
             raise EvidenceError(f"the log holds no use of break-glass with the decision id `{request.resource.id}`")
-        # INVARIANT I222: nobody reviews their own use of break-glass, whichever of their accounts they take.
+        # INVARIANT I8: nobody reviews their own use of break-glass, whichever of their accounts they take.
         concerned = {
             account
             for each in (use.requester, *use.acknowledged_by)

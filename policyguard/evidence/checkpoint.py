@@ -157,7 +157,7 @@ class CheckpointCollector:
 
 def one_look(options: Options) -> Options:
     """Return the options for one look: the digests of another one are known only by the cache, which is careful."""
-    # INVARIANT I227: between two looks a file is hashed again, unless the cache knows that it cannot have changed.
+    # INVARIANT I16: between two looks a file is hashed again, unless the cache knows that it cannot have changed.
     return replace(options, digests={})
 
 
@@ -215,7 +215,7 @@ def _named_paths(inputs: JobInputs) -> Iterator[Path]:
         if path in seen or "\0" in name:
             continue
         seen.add(path)
-        # INVARIANT I161: what is named as a checkpoint is always a record, also when it is not there.
+        # INVARIANT I17: what is named as a checkpoint is always a record, also when it is not there.
         promised = name in inputs.checkpoints or (name in inputs.files and is_named_as_checkpoint(name))
         if promised or _looks_like_a_checkpoint(path):
             yield path

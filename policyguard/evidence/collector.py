@@ -133,7 +133,7 @@ class _Look(threading.Thread):
             self._found = self._collector.collect(self._request, self._inputs, self._now)
         except PolicyGuardError as problem:
             self._problem = str(problem)
-        # INVARIANT I80: a collector that fails in any way makes its facts absent, with the reason, and nothing else.
+        # INVARIANT I2: a collector that fails in any way makes its facts absent, with the reason, and nothing else.
         except (Exception, SystemExit) as problem:  # noqa: BLE001 - a guest's code may do anything; this is the one place
             self._problem = f"the collector failed: {problem}"
 
@@ -172,7 +172,7 @@ def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collect
 
 
 def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str | None:
-    # INVARIANT I81: a collector can only supply the paths it declares.
+    # INVARIANT I17: a collector can only supply the paths it declares.
     if path not in declares:
         return f"supplied `{path}`, which it does not declare"
     if type(path) is not str or not _PATH.fullmatch(path):
@@ -199,12 +199,12 @@ def _merge(claimed: Mapping[str, Fact], reports: Iterable[_Report]) -> tuple[dic
     for path in {*claimed, *found, *reasons}:
         candidates = [*found.get(path, ()), *([claimed[path]] if path in claimed else ())]
         if path in reasons and path not in found:
-            # INVARIANT I82: a claim never stands in for a look that failed, else breaking a collector would grant.
+            # INVARIANT I2: a claim never stands in for a look that failed, else breaking a collector would grant.
             missing[path] = reasons[path] + ("; the request's own claim does not count" if candidates else "")
         elif (best := _strongest(candidates)) is not None:
             entries[path] = best
         else:
-            # INVARIANT I83: two equally strong facts that differ are no fact.
+            # INVARIANT I1: two equally strong facts that differ are no fact.
             missing[path] = f"{' and '.join(sorted({f.source for f in candidates}))} disagree with equal assurance"
     return entries, missing
 

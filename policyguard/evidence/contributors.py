@@ -2,7 +2,7 @@
 
 The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts that
 `Persons` knows. Who is not known, or cannot be read, stays in the answer as `unknown:...` text, which no `Persons`
-entry has, so that no approver counts (invariant I3). Names in commits are claims: they can only add a contributor.
+entry has, so that no approver counts (invariant I8). Names in commits are claims: they can only add a contributor.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def commit_accounts(
     mails = [_mail(identity) for identity in identities]
     found = {_account(signers, mail, commit) for mail in mails}
     trailers = _TRAILER.findall(commit.message)
-    # INVARIANT I131: whoever cannot be read or is not known stays a contributor, as an account that nobody has.
+    # INVARIANT I8: whoever cannot be read or is not known stays a contributor, as an account that nobody has.
     if len(identities) < 2 or len(trailers) > MAX_TRAILERS:
         found.add(f"unknown:commit-{commit.oid[:12]}")
     for trailer in trailers[:MAX_TRAILERS]:
@@ -151,7 +151,7 @@ def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
 def signature_account(commit: Commit, signature: bytes, signers: Signers, keyring: Keyring | None) -> str | None:
     """Return the account of whoever signed the commit, with SSH or GPG; None if that is no known person's signature."""
     if signature.startswith(PGP_BEGIN):
-        # INVARIANT I199: a GPG signature is a known person's by the pinned keyring, or work of somebody unknown.
+        # INVARIANT I8: a GPG signature is a known person's by the pinned keyring, or work of somebody unknown.
         person = None if keyring is None else keyring.person_of(commit.signed, signature)
         return person.accounts[0] if person is not None else None
     try:

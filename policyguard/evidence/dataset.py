@@ -54,7 +54,7 @@ class DatasetCollector:
         if manifest is not None:
             entries["resource.producer"] = self._fact(manifest.producer, Assurance.ATTESTED, now)
             entries["resource.digest"] = self._fact(manifest.root_digest, Assurance.MEASURED, now)
-            # INVARIANT I247: data has the class that its producer signed over these very files, or none.
+            # INVARIANT I1: data has the class that its producer signed over these very files, or none.
             if manifest.data_class:
                 entries["resource.class"] = self._fact(manifest.data_class, Assurance.ATTESTED, now)
         return Collected(entries=entries)

@@ -71,13 +71,13 @@ class EnvironmentCollector:
         if report.doubt and self._tell is not None:
             self._tell(report.doubt)
         unlike = {finding.name for finding in report.bytecode}
-        # INVARIANT I193: byte code unlike its source is a changed file, for policies that know of no byte code, too.
+        # INVARIANT I17: byte code unlike its source is a changed file, for policies that know of no byte code, too.
         record = FrozenMap(
             changed_files=_bounded({*report.changed, *report.added, *report.removed, *unlike}),
             unlike_bytecode=_bounded(unlike),
             unowned_autorun=_bounded(_came(report)),
         )
-        # INVARIANT I220: that there is a baseline is said only together with what differs from it.
+        # INVARIANT I2: that there is a baseline is said only together with what differs from it.
         entries = {
             path: Fact(value, Assurance.MEASURED, self.name, now, bound=True)
             for path, value in ((ENVIRONMENT, record), (BASELINE, True))

@@ -84,7 +84,7 @@ class GrantCollector:
     def _read(self, path: str) -> Grant | None:
         try:
             envelope = parse(read_small(path, MAX_GRANT_BYTES))
-            # INVARIANT I169: a grant raises nothing unless somebody signed it who is pinned for granting.
+            # INVARIANT I9: a grant raises nothing unless somebody signed it who is pinned for granting.
             check_signatures(envelope, pae(envelope.payload_type, envelope.payload), self._keys, 1)
             grant = _DECODER.decode(envelope.payload)
             parse_instant(grant.expires)

@@ -37,7 +37,7 @@ class IdentityCollector:
             missing = {USER: reason, MATCHES: reason}
         else:
             values[USER] = account
-            # INVARIANT I84: the subject is the OS user only if type and id say so: `svc:alice` is not `user:alice`.
+            # INVARIANT I1: the subject is the OS user only if type and id say so: `svc:alice` is not `user:alice`.
             values[MATCHES] = request.subject.type == "user" and request.subject.id == account
         entries = {path: Fact(value, Assurance.OBSERVED, self.name, now) for path, value in values.items()}
         return Collected(entries=entries, missing=missing)

@@ -100,7 +100,7 @@ def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()
     return {
         printable_name(name): printable_name(value)
         for name, value in (*environment.items(), *assigned.items())
-        # INVARIANT I87: every known door that is set is seen; an empty one opens nothing.
+        # INVARIANT I17: every known door that is set is seen; an empty one opens nothing.
         if value and (name in INJECTION_VARIABLES or name.startswith(prefixes))
     }
 
@@ -180,7 +180,7 @@ def _location(root: str, name: str) -> str:
     resolved = os.path.realpath(os.path.join(root, name))
     if resolved.startswith(root.rstrip("/") + "/"):
         return os.path.relpath(resolved, root)
-    # INVARIANT I88: a relative name that leads out of the job's folder is refused, an absolute one stays visible.
+    # INVARIANT I15: a relative name that leads out of the job's folder is refused, an absolute one stays visible.
     if not os.path.isabs(name):
         raise EvidenceError(
             f"`{printable_name(name)}`: leads to `{printable_name(resolved)}`, expected a file inside the job's folder"

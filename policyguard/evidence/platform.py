@@ -25,7 +25,7 @@ class ChannelCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return each named property that the request has; the others are missing."""
         claimed = claims(request, now)
-        # INVARIANT I97: only paths that the operator named rise from claimed to observed.
+        # INVARIANT I1: only paths that the operator named rise from claimed to observed.
         present = [path for path in self.declares if path in claimed]
         entries = {path: Fact(claimed[path].value, Assurance.OBSERVED, self.name, now) for path in present}
         missing = {path: "the calling platform did not say" for path in self.declares if path not in entries}

@@ -62,7 +62,7 @@ class QuotaCollector:
         if not (0 <= found.limit <= MAX_INTEGER and 0 <= found.used <= MAX_INTEGER):
             raise EvidenceError(f"the quota of the team `{team}` is out of range")
         observed_at = parse_instant(quotas.observed_at)
-        # INVARIANT I162: a quota is as old as its provider says, and one from the future is none.
+        # INVARIANT I1: a quota is as old as its provider says, and one from the future is none.
         if observed_at > now:
             raise EvidenceError(f"quotas are of `{quotas.observed_at}`, which is in the future")
         return Collected(

@@ -84,7 +84,7 @@ def look_at(directory: str, owners: Collection[int], deadline: float) -> Code:
     """
     record, root, found = _measured(directory, owners, deadline)
     try:
-        # INVARIANT I219: what is not committed is bound by its content; where that cannot be read the fact is absent.
+        # INVARIANT I2: what is not committed is bound by its content; where that cannot be read the fact is absent.
         uncommitted = uncommitted_files(root, (*found.changed, *found.untracked), owners, deadline)
     except EvidenceError as problem:
         return Code(record, None, str(problem))
@@ -108,7 +108,7 @@ def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple
     if References(git).head()[0] != commit:
         raise EvidenceError(f"`{printable_name(git.root)}`: HEAD moved while the working tree was compared")
     members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(found), "history": history_overrides(git)}
-    # INVARIANT I94: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.
+    # INVARIANT I17: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.
     members["dirty"] = bool(found.changed or found.untracked)
     remote = _remote(git)
     named = ({"branch": branch} if branch else {}) | ({"remote": remote} if remote else {})
@@ -146,7 +146,7 @@ def _remote(git: GitDir) -> str | None:
 
 
 def _without_secrets(url: str) -> str:
-    # INVARIANT I95: what a URL may hide, a password or a token, never becomes part of a fact.
+    # INVARIANT I14: what a URL may hide, a password or a token, never becomes part of a fact.
     try:
         parts = urlsplit(url)
     except ValueError:

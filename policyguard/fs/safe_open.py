@@ -41,7 +41,7 @@ def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, 
     except OSError as problem:
         raise EvidenceError(f"`{printable_name(name)}`: {_reason(name, dir_fd, problem)}") from problem
     status = os.fstat(fd)
-    # INVARIANT I85: only regular files are read.
+    # INVARIANT I16: only regular files are read.
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise EvidenceError(f"`{printable_name(name)}`: found {kind_of(status.st_mode)}, expected a regular file")
@@ -77,7 +77,7 @@ def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[
         if total > before.st_size:
             break
         sink(view[:count])
-    # INVARIANT I86: a file that changes while it is read has no digest.
+    # INVARIANT I16: a file that changes while it is read has no digest.
     if total != before.st_size or _version(os.fstat(fd)) != _version(before):
         raise EvidenceError(f"`{printable_name(name)}`: changed while it was read")
 

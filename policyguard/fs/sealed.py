@@ -47,7 +47,7 @@ def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
         return Opened(doubt="it is of another version, or damaged")
     payload, seal = data[len(head) + 1 :], words[3]
     is_sealed = seal != _UNSEALED
-    # INVARIANT I189: who holds the key believes nothing that was written without it.
+    # INVARIANT I16: who holds the key believes nothing that was written without it.
     if key is not None and not hmac.compare_digest(seal, _seal(kind, payload, key)):
         return Opened(doubt="its seal is not of this key" if is_sealed else "it has no seal", is_sealed=is_sealed)
     return Opened(payload=payload, is_sealed=is_sealed)

@@ -26,7 +26,7 @@ def create_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644)
     Raises:
         FileExistsError: the name is taken, if only by a dangling link; what has it stays as it is.
     """
-    # INVARIANT I52: a key file is never overwritten; `link` fails where `rename` would replace.
+    # INVARIANT I14: a key file is never overwritten; `link` fails where `rename` would replace.
     _write(os.fspath(path), data, mode, os.link)
 
 
@@ -50,7 +50,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
     except FileNotFoundError:
         os.stat(_folder_of(os.fspath(path)))
         return
-    # INVARIANT I183: a device, a link or a folder is never renamed away: as root that would be the machine's own.
+    # INVARIANT I14: a device, a link or a folder is never renamed away: as root that would be the machine's own.
     if not stat.S_ISREG(status.st_mode):
         problem = f"found {kind_of(status.st_mode)}, expected a regular file or a new path"
         raise OSError(errno.EINVAL, problem, os.fspath(path))

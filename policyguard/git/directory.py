@@ -97,7 +97,7 @@ def _check_owner(path: str, owners: Collection[int]) -> None:
         raise EvidenceError(
             f"`{printable_name(path)}`: found nothing here, expected a part of a git repository"
         ) from None
-    # INVARIANT I89: a repository whose owner is not the job's is not measured, its owner could change it afterwards.
+    # INVARIANT I16: a repository whose owner is not the job's is not measured, its owner could change it afterwards.
     if uid not in owners:
         expected = " or ".join(f"uid {owner}" for owner in sorted(owners))
         raise EvidenceError(

@@ -89,7 +89,7 @@ class Keyring:
         lines = [line.split() for line in status.split(b"\n") if line.startswith(b"[GNUPG:] ")]
         words = [line[1] for line in lines]
         valid = [line for line in lines if line[1] == b"VALIDSIG" and len(line) > 11]
-        # INVARIANT I156: a GPG signature counts only if it is the only one, good, and by a known person's pinned key.
+        # INVARIANT I10: a GPG signature counts only if it is the only one, good, and by a known person's pinned key.
         if words.count(b"GOODSIG") != 1 or words.count(b"NEWSIG") != 1 or len(valid) != 1 or _REFUSED & set(words):
             return None
         return self._people.get(valid[0][11].decode("ascii", "replace"))

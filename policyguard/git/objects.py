@@ -105,7 +105,7 @@ class ObjectReader:
                 f"object `{oid}`: found a {found_kind} of {size} bytes, expected a {kind} of at most {MAX_OBJECT_BYTES}"
             )
         content = self._take(size)
-        # INVARIANT I90: an object counts only if its bytes hash to the id asked for, whatever the store says.
+        # INVARIANT I16: an object counts only if its bytes hash to the id asked for, whatever the store says.
         if object_id(self.object_format, kind, content) != oid:
             raise EvidenceError(f"object `{oid}`: its content does not have this id, the repository's store is damaged")
         return content
@@ -286,7 +286,7 @@ def parse_tree(content: bytes, oid_bytes: int) -> Iterator[tuple[bytes, Entry]]:
         position = end + 1 + oid_bytes
         known = mode_text.isdigit() and len(mode_text) <= 6 and set(mode_text) <= set(b"01234567")
         mode = int(mode_text, 8) if known else 0
-        # INVARIANT I91: a tree with names no working tree can have, or with one name twice, is not judged.
+        # INVARIANT I16: a tree with names no working tree can have, or with one name twice, is not judged.
         bad_name = not name or b"/" in name or name in (b".", b"..") or name.lower() == b".git" or name in seen
         if end < 0 or position > len(content) or bad_name or mode not in _MODES:
             raise EvidenceError(
@@ -360,7 +360,7 @@ def _environment(git: GitDir, private: str, quarantine: str | None = None) -> di
 
 
 def _clean_environment(home: str) -> Mapping[str, str]:
-    # INVARIANT I92: git gets an environment made here; no variable of the job or of the launcher reaches it.
+    # INVARIANT I16: git gets an environment made here; no variable of the job or of the launcher reaches it.
     return {
         "PATH": os.defpath,
         "HOME": home,

@@ -170,7 +170,7 @@ def in_reftable(git: GitDir) -> bool:
     text = config_text(git).lower()
     named = set(_STORAGE.findall(text)) or {b"an unknown storage" if b"refstorage" in text else b"files"}
     is_there = os.path.lexists(_stack(git))
-    # INVARIANT I229: references are read only from the one storage that configuration and files agree on.
+    # INVARIANT I16: references are read only from the one storage that configuration and files agree on.
     if named != {b"reftable" if is_there else b"files"}:
         configured = ", ".join(f"`{printable_name(value)}`" for value in sorted(named))
         raise EvidenceError(

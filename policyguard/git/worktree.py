@@ -122,7 +122,7 @@ class _Walk:
         for path, is_code in self._unknown.items():
             source = ignored.get(path)
             reviewed = source in self._all and source not in changed
-            # INVARIANT I93: a file that can carry code and is not in the commit is always reported.
+            # INVARIANT I17: a file that can carry code and is not in the commit is always reported.
             if source is None or (is_code and not reviewed):
                 self.found.untracked.append(path)
             elif is_code:

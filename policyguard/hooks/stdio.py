@@ -98,7 +98,7 @@ def respond(
             with suppress(PolicyGuardError):
                 undecided(request, problem)
         return _json(_refusal(problem)), error_code(problem)
-    # INVARIANT I99: a hook that cannot tell denies.
+    # INVARIANT I2: a hook that cannot tell denies.
     except Exception as problem:  # noqa: BLE001 - the caller sees an answer and a code whatever happens here
         return _json({"decision": False, "error": f"the hook failed: {problem}"}), UNAVAILABLE
 

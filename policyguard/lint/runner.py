@@ -35,7 +35,7 @@ def lint(
         ValueError: a selected or ignored code is in no rule's code.
     """
     chosen = _chosen(tuple(select), tuple(ignore))
-    # INVARIANT I74: the load and lint read through one front end, and its errors are findings.
+    # INVARIANT I20: the load and lint read through one front end, and its errors are findings.
     analysis = analyse(sources)
     context = Context(analysis, now)
     findings = [_load_finding(error) for error in analysis.errors]
@@ -99,7 +99,7 @@ def _apply(
     kept: list[Finding] = []
     suppressed: list[tuple[Finding, Suppression]] = []
     for finding in findings:
-        # INVARIANT I70: what stops the load cannot be suppressed.
+        # INVARIANT I20: what stops the load cannot be suppressed.
         by = None if finding.stops_load else next((s for s in written if s.covers(finding.code, finding.span)), None)
         if by is None:
             kept.append(finding)
@@ -112,7 +112,7 @@ def _about_suppressions(
     written: Sequence[Suppression], used: set[tuple[Span, str]], ran: Mapping[str, Rule]
 ) -> list[Finding]:
     """Return PG902 for each suppression that is not in order, or that silenced nothing although its rules ran."""
-    # INVARIANT I72: findings about suppressions are made after suppressing, so none can be suppressed.
+    # INVARIANT I20: findings about suppressions are made after suppressing, so none can be suppressed.
     rule = catalogue()[SUPPRESSION]
     found = []
     for suppression in written:

@@ -79,7 +79,7 @@ def _read(comment: Comment, span: Span, line: int, now: Instant) -> Suppression:
 
 
 def _problem(reason: str, date: str, now: Instant) -> str | None:
-    # INVARIANT I71: a suppression without reason or date, or past its date, suppresses nothing.
+    # INVARIANT I20: a suppression without reason or date, or past its date, suppresses nothing.
     if not reason:
         return 'suppression without a reason, expected `reason="..."`'
     if not date:

@@ -77,7 +77,7 @@ class Facts(msgspec.Struct, frozen=True):
     unusable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # INVARIANT I8: what was decided on cannot change before it is signed, shown or logged.
+        # INVARIANT I15: what was decided on cannot change before it is signed, shown or logged.
         entries: Any = self.entries
         if type(entries) is not FrozenMap:
             force_setattr(self, "entries", FrozenMap(entries))

@@ -225,7 +225,7 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
         )
     if not identifier.isascii():
         _require_one_form(identifier, f"{path}.id")
-    # INVARIANT I2: an id has one form, so that `team/vision/../llm/x` is never taken for an id of team vision.
+    # INVARIANT I5: an id has one form, so that `team/vision/../llm/x` is never taken for an id of team vision.
     if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
         raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
     return Entity(kind, identifier, _map(properties, f"{path}.properties"))

@@ -295,7 +295,7 @@ def listing(kind: Kind, *, minimum: int = 1, what: str = "a list") -> Kind:
         if not isinstance(node, Sequence):
             wrong_shape(node, what, problems)
             return None
-        # INVARIANT I23: an empty list is an error; it never means everybody.
+        # INVARIANT I6: an empty list is an error; it never means everybody.
         if len(node.items) < minimum:
             size = "an empty list" if not node.items else "a list of one"
             problems.add(node, "PG003", f"found {size}, expected at least {minimum} item{'s' if minimum > 1 else ''}")

@@ -45,7 +45,7 @@ def open_sealed(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> t
         envelope = parse(data.removesuffix(b"\n"), limit=MAX_BUNDLE_BYTES)
         if envelope.batch is not None or envelope.payload_type != PAYLOAD_TYPE:
             raise VerificationError("V5", f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
-        # INVARIANT I7: a compiled snapshot decides nothing before a pinned key has signed just these bytes.
+        # INVARIANT I4: a compiled snapshot decides nothing before a pinned key has signed just these bytes.
         check_signatures(envelope, pae(PAYLOAD_TYPE, envelope.payload), keys, threshold)
     except VerificationError as problem:
         raise ConfigurationError(f"compiled snapshot: {problem.message}", help=_AGAIN) from problem

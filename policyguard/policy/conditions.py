@@ -156,7 +156,7 @@ def _report(failed: dict[str, ConditionErrors], types: int, when: Scalar, proble
 
 
 def _polarity(expression: Expression, effect: Effect, when: Scalar, problems: Problems) -> bool:
-    # INVARIANT I26: absence of a fact may only take access away.
+    # INVARIANT I2: absence of a fact may only take access away.
     errors = polarity_errors(expression, effect)
     for offset, message in errors:
         problems.add(when.at(offset), "PG115", message)

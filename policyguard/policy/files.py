@@ -52,7 +52,7 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
     except OSError as problem:
         at = problem.filename if isinstance(problem.filename, str) else folder
         raise ConfigurationError(f"{_name(at)}: {_reason(problem)}") from problem
-    # INVARIANT I27: what is loaded was in the folder at one time; a changed listing is an error.
+    # INVARIANT I6: what is loaded was in the folder at one time; a changed listing is an error.
     if before != after:
         moved = sorted(set(before.items()) ^ set(after.items()))[0][0]
         raise ConfigurationError(f"{_name(moved)}: changed while the folder was read", help=_RETRY)
@@ -108,7 +108,7 @@ def _read_all(folder: str, listing: Mapping[str, Version]) -> dict[str, bytes]:
 def _read(path: str, root: str, version: Version) -> bytes:
     """Read a regular file inside the root that has not changed since it was listed."""
     real = os.path.realpath(path)
-    # INVARIANT I28: no link leads out of the policy folder.
+    # INVARIANT I6: no link leads out of the policy folder.
     if os.path.commonpath([root, real]) != root:
         raise ConfigurationError(f"{_name(path)}: found a link to `{_name(real)}`, expected one within the folder")
     if stat.S_ISDIR(version[2]):

@@ -173,7 +173,7 @@ class _Load:
 
     def drafts(self, schema: Schema | None) -> list[Draft]:
         """Build the rules of all documents, with conditions not yet checked."""
-        # INVARIANT I25: one id is one rule, so that no decision can name the wrong one.
+        # INVARIANT I6: one id is one rule, so that no decision can name the wrong one.
         first_uses: FirstUses = {}
         drafts = []
         for document in self.documents_of("Policy"):

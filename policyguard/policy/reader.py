@@ -126,7 +126,7 @@ def parse(data: bytes | str, file: str, errors: list[PolicyError]) -> list[Node]
 
 
 def _text(data: bytes | str, file: str, errors: list[PolicyError]) -> str | None:
-    # INVARIANT I20: size is checked before a byte is decoded or parsed.
+    # INVARIANT I6: size is checked before a byte is decoded or parsed.
     if len(data) > MAX_FILE_BYTES:
         _report(errors, "PG010", Span(file, 1, 1), f"found {len(data)} bytes, expected at most {MAX_FILE_BYTES}")
         return None
@@ -230,7 +230,7 @@ class _Composer:
             if type(node) is not Scalar:
                 self.open.append((parent, waiting))
                 parent, waiting = cast("Mapping | Sequence", node), None
-                # INVARIANT I20: depth and the number of values are checked before the next event is read.
+                # INVARIANT I6: depth and the number of values are checked before the next event is read.
                 if len(self.open) > MAX_DEPTH:
                     self.stop(node, f"found nesting deeper than {MAX_DEPTH} levels")
         self.stop(self.documents[-1], f"found more than {MAX_NODES} values in one file")
@@ -266,7 +266,7 @@ class _Composer:
             self.report("PG011", node.at(match.start()), f"found an escape for {name}, expected printable text")
 
     def alias(self, event: Any) -> Scalar:
-        # INVARIANT I21: an alias is never followed, so nothing is larger in memory than in the file.
+        # INVARIANT I6: an alias is never followed, so nothing is larger in memory than in the file.
         node = Scalar(self.source, event.start_mark.index, event.start_mark.index, "", "refused")
         self.report(
             "PG001",
@@ -285,7 +285,7 @@ class _Composer:
         """Add an entry to a map, or report a merge key or a duplicate."""
         if key.text == "<<" and key.style == "plain":
             self.report("PG001", key.span, "found the merge key `<<`, expected the fields themselves")
-        # INVARIANT I22: keys are unique; a second block cannot silently replace the first.
+        # INVARIANT I6: keys are unique; a second block cannot silently replace the first.
         elif key.style != "refused" and not parent.add(key, node):
             first = next(other for other, _ in parent.entries if other.text == key.text)
             at = f"line {first.span.line} column {first.span.column}"

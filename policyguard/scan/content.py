@@ -28,7 +28,7 @@ def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
     Returns:
         The format of the content, a name of `formats/registry.py`, or `empty`.
     """
-    # INVARIANT I113: whatever the bytes, the answer is a format and findings; a limit or a defect is one of them.
+    # INVARIANT I18: whatever the bytes, the answer is a format and findings; a limit or a defect is one of them.
     try:
         if depth > findings.limits.depth:
             raise Exhausted("ckpt.too_deep", f"more than {findings.limits.depth} levels")
@@ -55,7 +55,7 @@ def _scan(source: Source, findings: Findings, inner: Inner) -> str:
     kind = scan_format(source, head, findings, inner)
     if is_read_as(kind, scan_zip):
         return kind
-    # INVARIANT I105: the reader chooses how to read; what one reader takes for data must not be code for another.
+    # INVARIANT I18: the reader chooses how to read; what one reader takes for data must not be code for another.
     if BY_NAME[kind].category != "pickle" and kind not in ("text", "json") and probe(source, findings):
         findings.add("ckpt.polyglot", f"{kind} that is also a pickle")
     # Each member of a tar is scanned; the last may be an archive, and the first begins where HDF5 may.

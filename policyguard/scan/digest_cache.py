@@ -118,7 +118,7 @@ class DigestCache:
 
     def remember(self, status: os.stat_result, path: Path, sha256: str, hashed_from_ns: int) -> None:
         """Keep the digest, unless the file was touched too shortly before `hashed_from_ns` (or after it)."""
-        # INVARIANT I107: a digest is reused only for a state of the file that cannot have changed unseen.
+        # INVARIANT I16: a digest is reused only for a state of the file that cannot have changed unseen.
         if hashed_from_ns - max(status.st_mtime_ns, status.st_ctime_ns) < QUIET_S * 1_000_000_000:
             return
         if self._is_honest(path):
@@ -154,7 +154,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:
-    # INVARIANT I108: the cache is believed only if nobody but this account can have written it.
+    # INVARIANT I16: the cache is believed only if nobody but this account can have written it.
     if (
         not stat.S_ISREG(status.st_mode)
         or status.st_uid != os.geteuid()

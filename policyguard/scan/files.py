@@ -135,7 +135,7 @@ def _scan_open(
     path: str | os.PathLike[str], real: Path, fd: int, options: Options, findings: Findings
 ) -> CheckpointScan:
     before = os.fstat(fd)
-    # INVARIANT I111: only regular files are read, judged by the descriptor; a link is followed inside the scope only.
+    # INVARIANT I16: only regular files are read, judged by the descriptor; a link is followed inside the scope only.
     if not stat.S_ISREG(before.st_mode):
         findings.add("ckpt.not_regular", stat.filemode(before.st_mode)[:1])
         return _report(path, findings, "unknown", before, real)
@@ -147,7 +147,7 @@ def _scan_open(
         findings.add("ckpt.unreadable", _reason(problem))
     except Truncated:
         findings.add("ckpt.changed", "shorter than it was")
-    # INVARIANT I109: the digest, the scan and the status describe one state of the file, or the file is not clean.
+    # INVARIANT I16: the digest, the scan and the status describe one state of the file, or the file is not clean.
     if key_of(os.fstat(fd)) != key_of(before):
         findings.add("ckpt.changed")
         sha256 = ""
@@ -176,7 +176,7 @@ _LOCK = threading.Lock()
 def _check_name(path: Path, kind: str, findings: Findings) -> None:
     suffix = path.suffix.lower()
     promised = promised_format(suffix)
-    # INVARIANT I110: a name never makes a file better, only worse.
+    # INVARIANT I18: a name never makes a file better, only worse.
     if promised and kind != promised and kind not in UNDECIDED:
         findings.add("ckpt.format_spoof", f"named {suffix}, is {kind}")
     # A `.pth` of text is a path file that an interpreter runs, any other is torch's.

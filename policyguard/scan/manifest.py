@@ -86,7 +86,7 @@ def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) ->
         if not scan.sha256:
             reason = scan.reasons[0].text if scan.reasons else "no digest"
             raise EvidenceError(f"`{scan.path}`: {reason}, expected a file that can be read")
-        # INVARIANT I218: two files that are shown by one name are none: one of them would go unchecked.
+        # INVARIANT I17: two files that are shown by one name are none: one of them would go unchecked.
         if name in found:
             raise EvidenceError(f"`{scan.path}`: two files have this name when shown, expected one; rename one of them")
         found[name] = scan.sha256
@@ -124,10 +124,10 @@ def verify_manifest(data: bytes, producers: Mapping[str, Sequence[PublicKey]]) -
         raise VerificationError("V5", f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
     signed = pae(PAYLOAD_TYPE, envelope.payload)
     if len(data) > MAX_ENVELOPE_BYTES:
-        # INVARIANT I214: what is larger than other envelopes is taken apart only if a pinned producer signed it.
+        # INVARIANT I18: what is larger than other envelopes is taken apart only if a pinned producer signed it.
         check_signatures(envelope, signed, [key for keys in producers.values() for key in keys], 1)
     manifest = parse_manifest(envelope.payload)
-    # INVARIANT I114: a producer is who signed, never who is named: the key must be one of the producer named.
+    # INVARIANT I10: a producer is who signed, never who is named: the key must be one of the producer named.
     check_signatures(envelope, signed, producers.get(manifest.producer, ()), 1)
     return manifest
 
@@ -143,7 +143,7 @@ def check_files(manifest: Manifest, folder: str | os.PathLike[str], scans: Seque
     except EvidenceError as problem:
         raise VerificationError("V7", problem.message) from problem
     expected = dict(manifest.resources)
-    # INVARIANT I115: a file that the manifest does not name is as wrong as one that changed.
+    # INVARIANT I17: a file that the manifest does not name is as wrong as one that changed.
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
             raise VerificationError("V7", f"`{name}` is {_said(found.get(name))}, expected {_said(expected.get(name))}")
@@ -159,7 +159,7 @@ def check_follows(manifest: Manifest, previous: Manifest) -> None:
     Raises:
         VerificationError: V7; linked to another statement, from another run or producer, or not a later step.
     """
-    # INVARIANT I117: a step that was left out, repeated or taken from another run breaks the chain.
+    # INVARIANT I17: a step that was left out, repeated or taken from another run breaks the chain.
     if manifest.previous != previous.digest:
         raise VerificationError("V7", f"previous is {_said(manifest.previous)}, expected {_said(previous.digest)}")
     if (manifest.producer, manifest.run) != (previous.producer, previous.run):

@@ -64,7 +64,7 @@ class HubRepository:
     @property
     def remote_code(self) -> bool:
         """Whether loading with remote code allowed runs code that came with the repository or that it names."""
-        # INVARIANT I118: a configuration that cannot be read is remote code.
+        # INVARIANT I17: a configuration that cannot be read is remote code.
         return bool(self.own_code or self.foreign_code or self.kernels or self.imports or self.problems)
 
     @property
@@ -150,7 +150,7 @@ def load_problem(
         return None
     if not is_pinned(revision):
         return "hub.unpinned_remote_code"
-    # INVARIANT I119: `revision` does not pin code of another repository; only `code_revision` does.
+    # INVARIANT I17: `revision` does not pin code of another repository; only `code_revision` does.
     if (repository.foreign_code or repository.problems) and not is_pinned(code_revision):
         return "hub.code_revision_unpinned"
     return None

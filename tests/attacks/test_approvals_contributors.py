@@ -92,7 +92,7 @@ WAYS: dict[str, tuple[Callable[[Lab], object], str]] = {
 
 @pytest.mark.parametrize(("way", "account"), WAYS.values(), ids=WAYS)
 def test_every_hand_is_a_contributor(lab: Lab, way: Callable[[Lab], object], account: str) -> None:
-    """I131: the union, beside alice who wrote the first commit."""
+    """I8: the union, beside alice who wrote the first commit."""
     before = contributors(lab)
     way(lab)
     assert (before, contributors(lab)) == ({"user:alice"}, {"user:alice", account})
@@ -116,7 +116,7 @@ UNREADABLE: dict[str, Callable[[Lab], object]] = {
 
 @pytest.mark.parametrize("way", UNREADABLE.values(), ids=UNREADABLE)
 def test_who_cannot_be_read_is_a_conflict(lab: Lab, way: Callable[[Lab], object]) -> None:
-    """I131, I3: an unknown hand might be anybody's, so that both leads count for nothing."""
+    """I8: an unknown hand might be anybody's, so that both leads count for nothing."""
     way(lab)
     unknown = {account for account in contributors(lab) if account.startswith("unknown:")}
     assert len(unknown) == 1
@@ -211,7 +211,7 @@ def test_replace_refs_and_grafts_hide_nobody(lab: Lab) -> None:
 
 
 def test_whoever_runs_the_launcher_is_no_approver(lab: Lab) -> None:
-    """I134: carol asks in alice's name and approves herself."""
+    """I8: carol asks in alice's name and approves herself."""
     for who in ("carol", "dan"):
         lab.put(who)
     assert lab.decide().allowed
@@ -304,7 +304,7 @@ def since(reader: History, head: str, *accepted: str) -> set[str]:
 
 
 def test_an_accepted_tree_does_not_vouch_for_the_history_below_it() -> None:
-    """I131: led around by another branch, what lies below an accepted tree counts; below an accepted commit it does
+    """I8: led around by another branch, what lies below an accepted tree counts; below an accepted commit it does
     not, nor does an accepted commit that the head does not hold take anything away."""
     reader = history(a="", b="a", c="a", h="bc", d="h", e="d")
     assert since(reader, "h") == {"a", "b", "c", "h"}

@@ -262,7 +262,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
 
 @pytest.mark.parametrize(("code", "attack"), ATTACKS.values(), ids=ATTACKS)
 def test_an_approval_does_not_count(lab: Lab, code: str, attack: Attack) -> None:
-    """I120 to I131: denied, with the reason code of what is wrong, and nothing is raised."""
+    """I5, I8, I9 and I10: denied, with the reason code of what is wrong, and nothing is raised."""
     decision = after(attack, lab).decide()
     assert not decision.allowed
     assert decision.gaps[0].needed == 1, because(decision)
@@ -322,7 +322,7 @@ BROKEN_FILES: dict[str, tuple[str, str, int]] = {
 
 @pytest.mark.parametrize(("name", "text", "mode"), BROKEN_FILES.values(), ids=BROKEN_FILES)
 def test_a_pinned_file_with_a_mistake_approves_nothing(lab: Lab, name: str, text: str, mode: int) -> None:
-    """I132, I133: the operator's own files are understood as a whole or nobody is independent."""
+    """I2 and I8: the operator's own files are understood as a whole or nobody is independent."""
     lab.put("carol")
     decision = lab.pin(name, text, mode).decide()
     assert not decision.allowed
@@ -330,7 +330,7 @@ def test_a_pinned_file_with_a_mistake_approves_nothing(lab: Lab, name: str, text
 
 
 def test_a_missing_pinned_file_approves_nothing(lab: Lab) -> None:
-    """I132: a path that leads nowhere is no empty list."""
+    """I2: a path that leads nowhere is no empty list."""
     lab.put("carol")
     assert not lab.pinning(revoked_keys=lab.folder / "nowhere").decide().allowed
     assert not lab.pinning(approvals=lab.folder / "nowhere").decide().allowed

@@ -359,7 +359,7 @@ def test_legacy_byte_code_beside_no_source_is_an_added_file(prefix: Path, baseli
 
 
 def test_the_baseline_speaks_for_byte_code_only_with_its_source(prefix: Path) -> None:
-    """INVARIANT I191: with another source the same byte code is compared again, though its digest is listed."""
+    """INVARIANT I17: with another source the same byte code is compared again, though its digest is listed."""
     (prefix / CACHED).write_bytes(MAGIC + b"\1" + bytes(11) + body(SOURCE))
     listed = baseline_of(prefix)
     (prefix / SITE / "lab" / "optim.py").write_text(EVIL)
@@ -434,7 +434,7 @@ def test_a_link_to_byte_code_is_an_added_file(prefix: Path, baseline: Baseline, 
 
 
 def test_what_changes_between_listing_and_comparison_counts(prefix: Path) -> None:
-    """INVARIANT I192: whatever was swapped in later, byte code or source, is not what was hashed."""
+    """INVARIANT I17: whatever was swapped in later, byte code or source, is not what was hashed."""
     for path, text in ((prefix / CACHED, None), (prefix / SITE / "lab" / "optim.py", SOURCE + "#")):
         listing = list_files(str(prefix))
         before = path.read_bytes()
@@ -470,7 +470,7 @@ say(6, b"{TAG} 3.11.0 {MAGIC.hex()}")
     "then", ["sys.exit(3)", "time.sleep(60)", "say(0, b'x' * 70000)", "sys.stdout.buffer.write(b'x')"]
 )
 def test_a_compiler_that_ends_or_hangs_calls_nothing_equal(tmp_path: Path, then: str) -> None:
-    """INVARIANT I188: no answer is not the answer that all is well."""
+    """INVARIANT I17: no answer is not the answer that all is well."""
     interpreter = script(tmp_path / "python", f"{HELLO}sys.stdin.buffer.read(10)\n{then}\n")
     with Compiler(interpreter, answer_s=1) as compiler:
         assert compiler.compare(b"pass", "a.py", 0, b"")[0] == LOST
@@ -525,7 +525,7 @@ def test_a_tag_of_ours_with_another_magic_is_not_harmless_where_the_release_is_a
 
 
 def test_policies_see_it_as_a_changed_file(prefix: Path, tmp_path: Path) -> None:
-    """INVARIANT I193: in both lists, so that a rule about changed files needs to know nothing of byte code."""
+    """INVARIANT I17: in both lists, so that a rule about changed files needs to know nothing of byte code."""
     listing = list_files(str(prefix))
     (tmp_path / "base").write_bytes(make_baseline(listing, [KEY], judge_bytecode(listing, {}, {}).equal))
     collector = EnvironmentCollector(str(tmp_path / "base"), [KEY.public])

@@ -43,7 +43,7 @@ def codes(data: bytes) -> set[str]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_hostile_checkpoint_is_clean(name: str, tmp_path: Path) -> None:
-    """INVARIANT I100: what is hostile or cannot be read is never clean, and always says why."""
+    """INVARIANT I18: what is hostile or cannot be read is never clean, and always says why."""
     path = tmp_path / "model.bin"
     path.write_bytes(HOSTILE[name]())
     scan = scan_file(path)
@@ -97,7 +97,7 @@ def test_a_whole_model_in_the_older_layout_is_unknown_not_hostile() -> None:
 
 
 def test_many_braces_are_read_once() -> None:
-    """INVARIANT I213: a text of nothing but starts and quotes is judged in one pass, not in one for each."""
+    """INVARIANT I18: a text of nothing but starts and quotes is judged in one pass, not in one for each."""
     for text in ("{{" * 200_000, "{{ '" * 100_000, "{% }}" * 100_000):
         assert codes(text.encode()) == set()
 
@@ -153,7 +153,7 @@ def test_many_braces_are_read_once() -> None:
     ],
 )
 def test_the_reason_names_the_technique(data: bytes, code: str) -> None:
-    """INVARIANTS I102 to I106: each technique has its reason code."""
+    """INVARIANT I18: each technique has its reason code."""
     assert code in codes(data)
 
 
@@ -163,7 +163,7 @@ def test_the_imported_name_is_reported() -> None:
 
 
 def test_names_are_the_bytes_the_interpreter_uses() -> None:
-    """INVARIANT I101: an escape that pickletools would undo is part of the name."""
+    """INVARIANT I5: an escape that pickletools would undo is part of the name."""
     assert scanned(HOSTILE["a name with an escape that pickletools undoes"]()).globals == {
         "coll\\\\x65ctions.OrderedDict"
     }
@@ -176,7 +176,7 @@ def test_an_encrypted_bit_hides_nothing() -> None:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".npy", ".npz", ".gguf"])
 def test_pickle_renamed_to_a_data_only_format_is_refused(suffix: str, tmp_path: Path) -> None:
-    """INVARIANT I110: scenario 16, a name that promises what the content breaks."""
+    """INVARIANT I18: scenario 16, a name that promises what the content breaks."""
     path = tmp_path / f"model{suffix}"
     path.write_bytes(torch_zip(GOOD, **STORAGE))
     scan = scan_file(path)

@@ -26,7 +26,7 @@ COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
     ids=["decomposed", "soft hyphen", "word joiner", "bidi mark", "tag", "private use", "wide space", "angstrom"],
 )
 def test_another_spelling_of_an_id_is_refused(identifier: str) -> None:
-    """INVARIANT I2: what reads the same, or folds to the same file name, is not a second id past a deny."""
+    """INVARIANT I5: what reads the same, or folds to the same file name, is not a second id past a deny."""
     for subject, resource in ((f"user:{identifier}", "job:a"), ("user:a", f"job:team/{identifier}/x")):
         with pytest.raises(RequestError):
             Request.of(subject, "job:submit", resource)

@@ -19,7 +19,7 @@ def fact(value: int) -> Fact:
 
 
 def test_facts_cannot_be_changed_after_the_decision() -> None:
-    """INVARIANT I8: the caller's map may change, the decision's explanation may not."""
+    """INVARIANT I15: the caller's map may change, the decision's explanation may not."""
     entries = {"resource.gpus": fact(1)}
     decision = Engine(SNAPSHOT).decide(Facts(REQUEST, entries), NOW)
     before = decision.explain()

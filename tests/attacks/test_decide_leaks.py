@@ -129,7 +129,7 @@ def shown(decision: Decision) -> str:
     ],
 )
 def test_a_sensitive_value_is_not_shown(entries: dict[str, Value]) -> None:
-    """INVARIANT I39: neither the value, nor a complaint about it, nor the record that holds it."""
+    """INVARIANT I14: neither the value, nor a complaint about it, nor the record that holds it."""
     assert SECRET not in shown(decide(entries))
 
 
@@ -183,7 +183,7 @@ TRACED: dict[str, dict[str, Value]] = {
 
 @pytest.mark.parametrize("entries", TRACED.values(), ids=list(TRACED))
 def test_what_is_kept_for_trace_is_not_shown(entries: dict[str, Value]) -> None:
-    """INVARIANT I215: not in an explanation, not in the signed statement, not in a complaint about the value."""
+    """INVARIANT I14: not in an explanation, not in the signed statement, not in a complaint about the value."""
     decision = decide(entries)
     assert SECRET not in shown(decision)
     for viewer in ("user:ann", "user:lea", "user:nobody"):
@@ -213,7 +213,7 @@ def test_the_rest_of_the_record_and_the_count_stay() -> None:
     ],
 )
 def test_only_a_role_of_trace_sees_the_list(viewer: str | None, sees: bool) -> None:
-    """INVARIANT I216: it must be held in the domain of the resource; a full explanation goes to no other viewer."""
+    """INVARIANT I14: it must be held in the domain of the resource; a full explanation goes to no other viewer."""
     decision = decide({"resource.weights": (WEIGHTS,), "resource.note": "kept"})
     text = decision.explain(viewer=viewer, full=True)
     assert (SECRET in text, "resource.note = kept" in text) == (sees, sees)

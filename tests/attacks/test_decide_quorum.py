@@ -92,13 +92,13 @@ def test_an_approval_has_no_age_where_none_is_asked_for() -> None:
 
 @pytest.mark.parametrize("contributors", [None, ("user:ghost",), ("user:cyd", "user:ghost"), ("user:bob2",)])
 def test_a_contributor_known_or_not_is_no_approver(contributors: tuple[str, ...] | None) -> None:
-    """INVARIANT I3: bob contributed, under whichever account, or nobody can say who did; the twin is independent."""
+    """INVARIANT I8: bob contributed, under whichever account, or nobody can say who did; the twin is independent."""
     assert unmet(quorum(), approval("user:bob"), contributors=contributors) == 1
     assert unmet(quorum(), approval("user:bob"), contributors=("user:cyd",)) == 0
 
 
 def test_a_requester_nobody_knows_gets_no_approval() -> None:
-    """INVARIANT I3: the requester might be any of the approvers."""
+    """INVARIANT I8: the requester might be any of the approvers."""
     facts = Facts(
         Request.of("user:ghost", "job:submit", "job:team/red/run"),
         {},
@@ -109,7 +109,7 @@ def test_a_requester_nobody_knows_gets_no_approval() -> None:
 
 
 def test_one_person_fills_one_place_however_often_they_approve() -> None:
-    """INVARIANT I4: two accounts, two signatures, two roles: one person."""
+    """INVARIANT I8: two accounts, two signatures, two roles: one person."""
     twice = (approval("user:bob"), approval("user:bob"), approval("user:bob2"))
     assert unmet(quorum(count=2), *twice) == 1
     both = Quorum(id="q", approvers=(Approvers(count=1, roles=("lead",)), Approvers(count=1, roles=("safety",))))

@@ -79,7 +79,7 @@ CHANGES: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_malformed_snapshot_is_refused_in_one_line(change: Change) -> None:
-    """INVARIANT I7: what a pinned key signed is still read as data; its twin as compiled loads."""
+    """INVARIANT I4: what a pinned key signed is still read as data; its twin as compiled loads."""
     with pytest.raises(ConfigurationError, match=r"^compiled snapshot: ") as caught:
         Snapshot.from_compiled(changed(change), "0" * 64)
     assert str(caught.value).isprintable()

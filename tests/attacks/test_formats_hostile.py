@@ -36,13 +36,13 @@ def codes(data: bytes) -> set[str]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_brings_code_or_deceives_is_hostile(name: str) -> None:
-    """INVARIANTS I206, I207, I208, I210, I211, I212: each technique, in a file that its readers accept."""
+    """INVARIANT I18: each technique, in a file that its readers accept."""
     assert scanned(HOSTILE[name]()).verdict is Verdict.HOSTILE
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_does_not_hold_or_is_not_explained_is_not_clean(name: str) -> None:
-    """INVARIANTS I205, I209, I212: unknown fields, lying lengths, unlisted names; each says why."""
+    """INVARIANT I18: unknown fields, lying lengths, unlisted names; each says why."""
     findings = scanned(BROKEN[name]())
     assert findings.verdict is Verdict.UNKNOWN
     assert findings.reasons
@@ -90,7 +90,7 @@ def test_each_reason_has_its_code(build: Callable[[], bytes], code: str) -> None
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_file_cut_short_is_clean(name: str) -> None:
-    """INVARIANT I209: at every byte from the eighth on (less is a word of text)."""
+    """INVARIANT I18: at every byte from the eighth on (less is a word of text)."""
     data = SMALL[name]
     assert [size for size in range(8, len(data)) if scanned(data[:size]).verdict is Verdict.CLEAN] == []
 
@@ -104,7 +104,7 @@ def test_no_large_file_cut_short_is_clean(name: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_changed_file_raises(seed: int) -> None:
-    """INVARIANT I113: bytes set, cut out and put in, at random; the answer is a verdict."""
+    """INVARIANT I18: bytes set, cut out and put in, at random; the answer is a verdict."""
     choose = random.Random(seed)
     files = sorted({**SMALL, **WRITTEN}.items())
     for _ in range(400):
@@ -124,7 +124,7 @@ def test_no_changed_file_raises(seed: int) -> None:
     "data", [b"\x08", b"\x08\x03", b"GGUF", b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", b"\x89HDF\r\n\x1a\n"]
 )
 def test_a_signature_and_nothing_else_is_not_clean(data: bytes) -> None:
-    """INVARIANT I113: the shortest files there are."""
+    """INVARIANT I18: the shortest files there are."""
     assert scanned(data).verdict is Verdict.UNKNOWN
 
 
@@ -142,13 +142,13 @@ def test_every_length_that_lies_is_seen() -> None:
     [("parquet", ".gguf"), ("gguf", ".parquet"), ("onnx", ".h5"), ("arrow file", ".onnx"), ("keras", ".h5")],
 )
 def test_a_format_under_the_name_of_another_is_refused(name: str, suffix: str, tmp_path: Path) -> None:
-    """INVARIANT I110: harmless in itself, and not what its name says."""
+    """INVARIANT I18: harmless in itself, and not what its name says."""
     (tmp_path / f"x{suffix}").write_bytes(GOOD[name])
     assert {reason.code for reason in scan_file(tmp_path / f"x{suffix}").reasons} == {"ckpt.format_spoof"}
 
 
 def test_a_zip_with_a_comment_behind_other_data_is_a_polyglot() -> None:
-    """INVARIANT I105: readers that look from the end find the archive, whatever stands behind it."""
+    """INVARIANT I18: readers that look from the end find the archive, whatever stands behind it."""
     archive = zipped({"a.pkl": EVIL})
     for data in (archive + b"tail", archive[:-2] + b"\x04\0tail"):
         assert "ckpt.polyglot" in codes(npy(data, f"|S{len(data)}"))
@@ -182,7 +182,7 @@ def test_an_archive_as_the_last_member_of_a_tar_is_no_polyglot() -> None:
     ],
 )
 def test_a_template_that_computes_what_it_reaches_for_is_not_clean(code: str) -> None:
-    """INVARIANT I211: only what is written out can be judged."""
+    """INVARIANT I18: only what is written out can be judged."""
     findings = Findings()
     check_template(code, findings)
     assert findings.verdict is Verdict.UNKNOWN
@@ -232,7 +232,7 @@ def test_script_that_needs_a_library_says_which() -> None:
 
 @pytest.mark.parametrize("value", [[], {}, 1, True, None, [{"class_name": {}}]], ids=str)
 def test_a_name_that_is_no_text_is_not_a_traceback(value: object) -> None:
-    """INVARIANT I113: JSON puts anything where a name belongs."""
+    """INVARIANT I18: JSON puts anything where a name belongs."""
     for data in (
         keras({**layer("Dense"), "module": value, "registered_name": value, "class_name": value}),
         parquet([(b"huggingface", json.dumps({"_type": value}).encode())]),

@@ -92,7 +92,7 @@ def test_a_replacement_in_a_reftable_is_seen(tmp_path: Path) -> None:
     ],
 )
 def test_references_have_one_storage(configured: str, folder: bool, is_read: bool, tmp_path: Path) -> None:
-    """INVARIANT I229: where configuration and files disagree nobody can tell which references git obeys."""
+    """INVARIANT I16: where configuration and files disagree nobody can tell which references git obeys."""
     git = unpacked("stack", tmp_path)
     extension = f"[extensions]\n\trefStorage = {configured}\n" if configured else ""
     Path(git.shared, "config").write_text(f"[core]\n\trepositoryformatversion = 1\n{extension}")

@@ -101,7 +101,7 @@ HOSTILE_CONFIGURATION: dict[str, Callable[[Lab], None]] = {
 
 @pytest.mark.parametrize("attack", HOSTILE_CONFIGURATION.values(), ids=HOSTILE_CONFIGURATION.keys())
 def test_git_configuration_executes_nothing(lab: Lab, attack: Callable[[Lab], None]) -> None:
-    """I92: whatever program the repository configures, none runs, and a change is still seen."""
+    """I16: whatever program the repository configures, none runs, and a change is still seen."""
     clean = lab.code()
     attack(lab)
     (lab.root / "train" / "optim.py").write_text("import time\n")
@@ -141,7 +141,7 @@ HOSTILE_VARIABLES = {
 
 
 def test_git_variables_of_the_launcher_are_not_passed_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I92: hostile `GIT_*` in the environment changes nothing and runs nothing."""
+    """I16: hostile `GIT_*` in the environment changes nothing and runs nothing."""
     clean = lab.code()
     for name, value in HOSTILE_VARIABLES.items():
         monkeypatch.setenv(name, value.replace("PROGRAM", str(lab.program)).replace("/TRACE", str(lab.marker)))
@@ -151,7 +151,7 @@ def test_git_variables_of_the_launcher_are_not_passed_on(lab: Lab, monkeypatch: 
 
 @pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
 def test_index_flags_do_not_hide_a_change(lab: Lab, flag: str) -> None:
-    """I94: `git status` shows nothing, we do."""
+    """I17: `git status` shows nothing, we do."""
     lab.git("update-index", flag, "train/optim.py")
     (lab.root / "train" / "optim.py").write_text("evil\n")
     assert lab.git("status", "--porcelain") == ""
@@ -159,7 +159,7 @@ def test_index_flags_do_not_hide_a_change(lab: Lab, flag: str) -> None:
 
 
 def test_old_time_stamps_do_not_hide_a_change(lab: Lab) -> None:
-    """I94: same size, same times, other content."""
+    """I17: same size, same times, other content."""
     path = lab.root / "train" / "optim.py"
     before = path.stat()
     path.write_text("def step(): evil\n"[: before.st_size])
@@ -168,7 +168,7 @@ def test_old_time_stamps_do_not_hide_a_change(lab: Lab) -> None:
 
 
 def test_a_clean_checkout_is_clean(lab: Lab) -> None:
-    """I94, the twin of all of these: nothing differs, nothing is reported."""
+    """I17, the twin of all of these: nothing differs, nothing is reported."""
     record = lab.code()
     assert record["dirty"] is False
     assert record["commit"] == lab.git("rev-parse", "HEAD")
@@ -190,14 +190,14 @@ def forge_tree(lab: Lab) -> None:
 
 
 def test_a_forged_tree_object_is_not_believed(lab: Lab) -> None:
-    """I90: the commit id is the reviewed one, the store shows other content under its tree's id."""
+    """I16: the commit id is the reviewed one, the store shows other content under its tree's id."""
     forge_tree(lab)
     with pytest.raises(EvidenceError, match="does not have this id"):
         lab.collect()
 
 
 def test_a_forged_commit_object_is_not_believed(lab: Lab) -> None:
-    """I90: the same, one level up."""
+    """I16: the same, one level up."""
     commit = lab.git("rev-parse", "HEAD")
     path = lab.root / ".git" / "objects" / commit[:2] / commit[2:]
     content = b"tree " + b"0" * 40 + b"\n\n"
@@ -208,7 +208,7 @@ def test_a_forged_commit_object_is_not_believed(lab: Lab) -> None:
 
 
 def test_replace_references_do_not_change_what_is_measured(lab: Lab) -> None:
-    """I90: the commit is replaced by one that matches the sabotaged tree; we look at the real one and say so."""
+    """I16: the commit is replaced by one that matches the sabotaged tree; we look at the real one and say so."""
     good = lab.git("rev-parse", "HEAD")
     (lab.root / "train.py").write_text("evil\n")
     lab.git("commit", "-qam", "evil")
@@ -221,7 +221,7 @@ def test_replace_references_do_not_change_what_is_measured(lab: Lab) -> None:
 
 
 def test_packed_replace_references_are_seen(lab: Lab) -> None:
-    """I90: in `packed-refs`, too."""
+    """I16: in `packed-refs`, too."""
     lab.git("commit", "--allow-empty", "-qm", "second")
     lab.git("replace", "HEAD", "HEAD~1")
     lab.git("pack-refs", "--all")
@@ -237,7 +237,7 @@ def test_altered_history_is_reported(lab: Lab) -> None:
 
 
 def test_alternates_are_reported_and_cannot_lie(lab: Lab) -> None:
-    """I90: borrowed objects are hashed like any other."""
+    """I16: borrowed objects are hashed like any other."""
     store = lab.root / ".git" / "objects"
     lent = lab.root.parent / "lent"
     store.rename(lent)
@@ -256,7 +256,7 @@ def test_a_symlinked_git_folder_is_refused(lab: Lab) -> None:
 
 
 def test_a_git_file_that_points_elsewhere_does_not_make_code_clean(lab: Lab, tmp_path: Path) -> None:
-    """I94: the other repository's commit is shown, with every file of ours as changed."""
+    """I17: the other repository's commit is shown, with every file of ours as changed."""
     (tmp_path / "b").mkdir()
     other = make_lab(tmp_path / "b")
     (other.root / "train.py").write_text("reviewed\n")
@@ -303,7 +303,7 @@ def test_a_head_that_loops_is_a_reason(lab: Lab) -> None:
 
 @pytest.mark.parametrize("place", ["HEAD", "config", "packed-refs", "commondir", "shallow"])
 def test_a_fifo_in_the_git_folder_does_not_block(lab: Lab, place: str) -> None:
-    """I85: git itself would wait for a writer."""
+    """I16: git itself would wait for a writer."""
     path = lab.root / ".git" / place
     path.unlink(missing_ok=True)
     os.mkfifo(path)
@@ -312,7 +312,7 @@ def test_a_fifo_in_the_git_folder_does_not_block(lab: Lab, place: str) -> None:
 
 
 def test_a_repository_of_somebody_else_is_not_measured(lab: Lab) -> None:
-    """I89: told apart from 'clean' and from 'dirty', with what to do about it."""
+    """I16: told apart from 'clean' and from 'dirty', with what to do about it."""
     with pytest.raises(EvidenceError, match=r"belongs to uid \d+, expected uid 4242") as caught:
         lab.collect(owners={4242})
     assert "as the user who runs the job" in str(caught.value.help)
@@ -321,21 +321,21 @@ def test_a_repository_of_somebody_else_is_not_measured(lab: Lab) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing the owner needs root")
 @pytest.mark.parametrize("part", [".", ".git", ".git/objects"])
 def test_each_part_of_a_repository_must_be_ours(lab: Lab, part: str) -> None:
-    """I89: the working tree, the git folder and the object store; a folder planted above the job is none either."""
+    """I16: the working tree, the git folder and the object store; a folder planted above the job is none either."""
     os.chown(lab.root / part, 4242, 4242)
     with pytest.raises(EvidenceError, match="belongs to uid 4242"):
         lab.collect()
 
 
 def test_an_untracked_module_is_dirt(lab: Lab) -> None:
-    """I93: `torch.py` beside the script is imported before the real one."""
+    """I17: `torch.py` beside the script is imported before the real one."""
     (lab.root / "torch.py").write_text("evil\n")
     assert (lab.code()["dirty"], lab.code()["untracked_files"]) == (True, ("torch.py",))
 
 
 @pytest.mark.parametrize("how", ["info/exclude", "a folder's own .gitignore", "core.excludesFile"])
 def test_unreviewed_ignore_rules_do_not_hide_code(lab: Lab, how: str) -> None:
-    """I93: `git status` is silent about the module, we are not."""
+    """I17: `git status` is silent about the module, we are not."""
     evil = lab.root / "torch"
     evil.mkdir()
     (evil / "__init__.py").write_text("evil\n")
@@ -351,14 +351,14 @@ def test_unreviewed_ignore_rules_do_not_hide_code(lab: Lab, how: str) -> None:
 
 
 def test_code_ignored_by_a_reviewed_rule_is_listed_apart(lab: Lab) -> None:
-    """I93: a generated `_version.py` is not dirt, but a rule can see it."""
+    """I17: a generated `_version.py` is not dirt, but a rule can see it."""
     (lab.root / "_version.py").write_text("v = 1\n")
     record = lab.code()
     assert (record["dirty"], record["ignored_code_files"]) == (False, ("_version.py",))
 
 
 def test_a_reviewed_rule_that_was_edited_counts_no_more(lab: Lab) -> None:
-    """I93: the edit of `.gitignore` is itself dirt, and so is what it hides."""
+    """I17: the edit of `.gitignore` is itself dirt, and so is what it hides."""
     with (lab.root / ".gitignore").open("a") as rules:
         rules.write("torch.py\n")
     (lab.root / "torch.py").write_text("evil\n")
@@ -367,7 +367,7 @@ def test_a_reviewed_rule_that_was_edited_counts_no_more(lab: Lab) -> None:
 
 
 def test_data_and_caches_that_are_ignored_are_no_dirt(lab: Lab) -> None:
-    """I93, the twin: logs, byte code beside its source, tool caches that ignore themselves, a virtual environment."""
+    """I17, the twin: logs, byte code beside its source, tool caches that ignore themselves, a virtual environment."""
     (lab.root / "run.log").write_text("step 1\n")
     for folder, name in (("train/__pycache__", "optim.cpython-311.pyc"), (".pytest_cache", "README.md")):
         (lab.root / folder).mkdir()
@@ -382,7 +382,7 @@ def test_data_and_caches_that_are_ignored_are_no_dirt(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", ["torch", "train"])
 def test_a_package_posing_as_an_environment_is_looked_into(lab: Lab, name: str) -> None:
-    """I93: a `pyvenv.cfg` beside an `__init__.py`, or in a folder of the commit, exempts nothing."""
+    """I17: a `pyvenv.cfg` beside an `__init__.py`, or in a folder of the commit, exempts nothing."""
     (lab.root / name).mkdir(exist_ok=True)
     (lab.root / name / "pyvenv.cfg").write_text("home = /usr/bin\n")
     (lab.root / name / "__init__.py").write_text("evil\n")
@@ -390,7 +390,7 @@ def test_a_package_posing_as_an_environment_is_looked_into(lab: Lab, name: str) 
 
 
 def test_a_python_file_in_a_byte_code_folder_is_seen(lab: Lab) -> None:
-    """I93: only `.pyc` files in `__pycache__` are left to the launcher, which makes Python ignore them."""
+    """I17: only `.pyc` files in `__pycache__` are left to the launcher, which makes Python ignore them."""
     (lab.root / "__pycache__").mkdir()
     (lab.root / "__pycache__" / "evil.py").write_text("evil\n")
     (lab.root / "sourceless.pyc").write_text("evil\n")
@@ -432,13 +432,13 @@ def made_executable(lab: Lab) -> None:
     ids=["a link", "a FIFO", "a folder", "executable", "deleted", "other line ends"],
 )
 def test_every_kind_of_change_is_dirt(lab: Lab, change: Callable[[Lab], None]) -> None:
-    """I94: kind, mode, presence and bytes count."""
+    """I17: kind, mode, presence and bytes count."""
     change(lab)
     assert (lab.code()["dirty"], lab.code()["dirty_files"]) == (True, ("train/optim.py",))
 
 
 def test_a_folder_replaced_by_a_link_is_dirt(lab: Lab) -> None:
-    """I94: the link is not followed, though it leads to files with the same names and contents."""
+    """I17: the link is not followed, though it leads to files with the same names and contents."""
     (lab.root / "train").rename(lab.root.parent / "train")
     (lab.root / "train").symlink_to("../train")
     record = lab.code()
@@ -543,7 +543,7 @@ def test_packed_objects_and_references_are_read(lab: Lab) -> None:
     ids=["a password and a token", "scp style", "a path"],
 )
 def test_a_remote_shows_no_secret(lab: Lab, url: str, shown: str) -> None:
-    """I95: facts are signed, logged and shown."""
+    """I14: facts are signed, logged and shown."""
     lab.git("config", "remote.origin.url", url)
     assert lab.code()["remote"] == shown
 
@@ -590,13 +590,13 @@ def test_too_little_time_is_a_reason(lab: Lab) -> None:
     ],
 )
 def test_trees_that_no_checkout_can_have_are_refused(line: bytes) -> None:
-    """I91: names and modes that would lead a comparison astray."""
+    """I16: names and modes that would lead a comparison astray."""
     with pytest.raises(EvidenceError, match="found a tree"):
         list(parse_tree(line + bytes(20), 20))
 
 
 def test_a_name_twice_in_a_tree_is_refused() -> None:
-    """I91: which of the two contents would be the reviewed one?"""
+    """I16: which of the two contents would be the reviewed one?"""
     line = b"100644 a\0" + bytes(20)
     assert len(list(parse_tree(line, 20))) == 1
     with pytest.raises(EvidenceError, match="found a tree"):

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["../secret.py", "link.py", "deep/secret.py"])
 def test_a_relative_name_that_leaves_the_folder_is_refused(folder: Path, name: str) -> None:
-    """I88: by `..`, by a link, by a link to a folder."""
+    """I15: by `..`, by a link, by a link to a folder."""
     (folder / "link.py").symlink_to("../secret.py")
     (folder / "deep").symlink_to("..")
     paths, reason = files_of(folder, name)
@@ -46,40 +46,40 @@ def test_a_relative_name_that_leaves_the_folder_is_refused(folder: Path, name: s
 
 
 def test_a_link_within_the_folder_is_recorded_by_its_target(folder: Path) -> None:
-    """I88, the twin: what it leads to is what will run."""
+    """I15, the twin: what it leads to is what will run."""
     (folder / "link.py").symlink_to("train.py")
     assert files_of(folder, "link.py") == (("train.py",), "")
 
 
 def test_a_script_outside_the_folder_is_seen_as_such(folder: Path) -> None:
-    """I88: `python /tmp/evil.py` from a clean repository shows an absolute path that a rule can refuse."""
+    """I15: `python /tmp/evil.py` from a clean repository shows an absolute path that a rule can refuse."""
     outside = folder.parent / "secret.py"
     paths, _ = files_of(folder, argv=(sys.executable, str(outside)))
     assert (os.path.realpath(outside),) == paths
 
 
 def test_a_script_reached_by_dots_is_refused(folder: Path) -> None:
-    """I88: the same, by a relative path."""
+    """I15: the same, by a relative path."""
     paths, reason = files_of(folder, argv=(sys.executable, "../secret.py"))
     assert not paths
     assert "inside the job's folder" in reason
 
 
 def test_a_fifo_does_not_block(folder: Path) -> None:
-    """I85: no writer ever comes, and nobody waits for one."""
+    """I16: no writer ever comes, and nobody waits for one."""
     os.mkfifo(folder / "config.yaml")
     assert "found a FIFO" in files_of(folder, "config.yaml")[1]
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "/dev/tty"])
 def test_a_device_is_not_read(folder: Path, name: str) -> None:
-    """I85: endless or with side effects."""
+    """I16: endless or with side effects."""
     reason = files_of(folder, name)[1]
     assert "expected a regular file" in reason or "no such" in reason
 
 
 def test_a_folder_is_not_a_file(folder: Path) -> None:
-    """I85: one line, no traceback."""
+    """I16: one line, no traceback."""
     (folder / "data").mkdir()
     assert "found a folder" in files_of(folder, "data")[1]
 
@@ -90,7 +90,7 @@ def test_a_missing_file_is_a_reason(folder: Path) -> None:
 
 
 def test_a_file_that_grows_while_it_is_read_has_no_digest(folder: Path) -> None:
-    """I86: found by size."""
+    """I16: found by size."""
     path = folder / "train.py"
     fd, status = open_regular(str(path))
     with path.open("a") as more:
@@ -101,7 +101,7 @@ def test_a_file_that_grows_while_it_is_read_has_no_digest(folder: Path) -> None:
 
 
 def test_a_file_rewritten_in_place_while_it_is_read_has_no_digest(folder: Path) -> None:
-    """I86: found by the change time, which no user can set back."""
+    """I16: found by the change time, which no user can set back."""
     path = folder / "train.py"
     fd, status = open_regular(str(path))
 
@@ -115,7 +115,7 @@ def test_a_file_rewritten_in_place_while_it_is_read_has_no_digest(folder: Path) 
 
 
 def test_a_folder_swapped_for_a_link_is_never_followed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I85: a component that becomes a link between resolving and opening is refused; here resolving saw none yet."""
+    """I16: a component that becomes a link between resolving and opening is refused; here resolving saw none yet."""
     evil = folder.parent / "evil"
     evil.mkdir()
     (evil / "train.py").write_text("evil")

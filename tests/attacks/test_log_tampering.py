@@ -186,7 +186,7 @@ def test_one_byte_of_the_file_is_found(path: Path) -> None:
 
 
 def test_cut_end_is_found_with_a_kept_checkpoint(path: Path) -> None:
-    """Whole transactions removed from the end leave a shorter log that adds up; a kept checkpoint tells. I53."""
+    """Whole transactions removed from the end leave a shorter log that adds up; a kept checkpoint tells. I13."""
     with SqliteStore.open(path, read_only=True) as store:
         logs = (Log.open(store, LOG_KEY).verifier,)
         kept = latest_note(store)
@@ -201,7 +201,7 @@ def test_cut_end_is_found_with_a_kept_checkpoint(path: Path) -> None:
 
 
 def test_history_rewritten_with_the_key_is_found(path: Path) -> None:
-    """Even the keeper of the log's key cannot rewrite what a kept checkpoint covers: a split view. I53."""
+    """Even the keeper of the log's key cannot rewrite what a kept checkpoint covers: a split view. I13."""
     with SqliteStore.open(path, read_only=True) as store:
         logs = (Log.open(store, LOG_KEY).verifier,)
         kept = latest_note(store)
@@ -236,7 +236,7 @@ def note_of(count: int, word: str) -> bytes:
 
 @pytest.mark.parametrize("others", [0, 1, 2], ids=["shown first", "in between", "shown last"])
 def test_two_kept_checkpoints_that_differ_are_a_split_view(path: Path, others: int) -> None:
-    """I53: two trees of one size are told although the log agrees with one of them, in whatever order they come."""
+    """I13: two trees of one size are told although the log agrees with one of them, in whatever order they come."""
     with SqliteStore.open(path, read_only=True) as store:
         logs = (Log.open(store, LOG_KEY).verifier,)
         kept = [latest_note(store)] * 2
@@ -247,7 +247,7 @@ def test_two_kept_checkpoints_that_differ_are_a_split_view(path: Path, others: i
 
 
 def test_the_shortest_tree_that_was_cut_off_is_named(path: Path) -> None:
-    """I53: of several kept checkpoints beyond the end, the first that the log lacks; each within it is looked at."""
+    """I13: of several kept checkpoints beyond the end, the first that the log lacks; each within it is looked at."""
     with SqliteStore.open(path, read_only=True) as store:
         logs = (Log.open(store, LOG_KEY).verifier,)
         with pytest.raises(AuditError, match="log has 9 entries, a kept checkpoint says 11"):
@@ -311,7 +311,7 @@ def test_no_proof_is_made_from_rows_that_are_not_there(path: Path) -> None:
 
 
 def test_writer_does_not_sign_over_a_tampered_end(path: Path) -> None:
-    """I44: opening the log to append finds a changed last tree before anything new is signed."""
+    """I13: opening the log to append finds a changed last tree before anything new is signed."""
     connection = sqlite3.connect(path)
     with connection:
         change(8, rehash)(connection)

@@ -347,8 +347,8 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
 
 @pytest.mark.parametrize("attempt", REFUSED)
 def test_attempt_is_refused_at_its_step(attempt: str) -> None:
-    """The attack is refused, by the step that is there for it. Steps V1 to V10; invariants I30, I33,
-    I36, I37, I46 to I49."""
+    """The attack is refused, by the step that is there for it. Steps V1 to V10; invariants I5 and I10,
+    I10 and I11."""
     step, wording, make = REFUSED[attempt]
     with pytest.raises(VerificationError) as caught:
         make().run()
@@ -395,7 +395,7 @@ def test_twin_is_accepted(attempt: str) -> None:
 
 
 def test_decision_is_used_once(tmp_path: Path) -> None:
-    """V11: the second use is refused, also after the store was opened again. Invariant I54."""
+    """V11: the second use is refused, also after the store was opened again. Invariant I12."""
     lab = Lab()
     signed = lab.issue()
     with UsedDecisions.open(tmp_path / "used.db", clock=lambda: NOW) as used:

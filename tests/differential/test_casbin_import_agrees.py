@@ -127,7 +127,7 @@ def near(name: str) -> list[str]:
 
 @pytest.mark.parametrize(("model", "policy"), SUPPORTED)
 def test_an_imported_policy_decides_like_casbin(model: str, policy: str) -> None:
-    """I66: 400 random requests over the file's own names, their neighbours and strangers, no difference.
+    """I6: 400 random requests over the file's own names, their neighbours and strangers, no difference.
 
     Left out: a subject named like a role, which casbin takes for the role itself (H12), and actions that no row names,
     which `regexMatch` takes for one it is the beginning of (H16).
@@ -171,7 +171,7 @@ def test_an_imported_policy_decides_like_casbin(model: str, policy: str) -> None
 
 @pytest.mark.parametrize(("pair", "message"), REFUSED.items(), ids=lambda value: str(value)[:40])
 def test_what_cannot_be_translated_exactly_is_refused(pair: tuple[str, str], message: str) -> None:
-    """I66: with the place, and a code that says what kind of thing it is."""
+    """I6: with the place, and a code that says what kind of thing it is."""
     with pytest.raises(PolicyErrors) as caught:
         imported(*pair, "read", "write")
     first = caught.value.errors[0]

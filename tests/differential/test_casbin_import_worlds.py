@@ -70,7 +70,7 @@ class World:
 
 @pytest.mark.parametrize("first", range(0, 120, 30))
 def test_every_request_of_a_small_world_is_decided_alike(first: int) -> None:
-    """I66: thirty worlds a case; names that are roles are left out as subjects (H12). Most worlds are translated."""
+    """I6: thirty worlds a case; names that are roles are left out as subjects (H12). Most worlds are translated."""
     translated = 0
     for seed in range(first, first + 30):
         world = World(seed)

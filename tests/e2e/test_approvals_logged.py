@@ -145,7 +145,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("source", "code"), REFUSED.values(), ids=list(REFUSED))
 def test_what_nobody_known_signed_is_not_taken_in(source: str, code: str, logged: CliLab) -> None:
-    """I200: an entry stays for ever, so that it is authenticate for first; the log is as it was."""
+    """I9: an entry stays for ever, so that it is authenticate for first; the log is as it was."""
     if source == "text":
         logged.path("text").write_text("yes\n")
         ended = logged.here("approve", "--add", "text")
@@ -157,7 +157,7 @@ def test_what_nobody_known_signed_is_not_taken_in(source: str, code: str, logged
 
 
 def test_an_entry_that_is_no_approval_counts_for_nothing(logged: CliLab) -> None:
-    """I201: whoever has the log's key may write any line; it is refused by name, and the good one beside it counts."""
+    """I9: whoever has the log's key may write any line; it is refused by name, and the good one beside it counts."""
     key = read_private_key(logged.path("guard.key"))
     with Log.open(logged.path("audit.db"), key) as log:
         log.append(approval_leaf(b"yes", key))

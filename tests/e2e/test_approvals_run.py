@@ -172,7 +172,7 @@ def test_a_quorum_that_counts_once_starts_one_job(running: RunLab) -> None:
 
 
 def test_a_quorum_of_the_request_makes_no_difference_to_a_launcher(running: RunLab) -> None:
-    """I202: whatever the quorum says, a launcher starts a command, so that tree and command must be approved."""
+    """I9: whatever the quorum says, a launcher starts a command, so that tree and command must be approved."""
     policies = running.home / "policies" / "lab.yaml"
     policies.write_text(policies.read_text().replace("maxAge: 48h", "maxAge: 48h, of: request"))
     digest = running.lab.target.request_digest

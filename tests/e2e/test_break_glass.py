@@ -131,7 +131,7 @@ def test_scenario_11_a_ticket_that_nobody_observed_is_none(house: House) -> None
 
 
 def test_scenario_11_it_lasts_an_hour_at_most(house: House) -> None:
-    """I221: an acknowledgement of forty minutes ago leaves twenty, though decisions live a week; an old one is none."""
+    """I9: an acknowledgement of forty minutes ago leaves twenty, though decisions live a week; an old one is none."""
     now = whole_seconds()
     house.acknowledge("omar", asked(), at=now - 40 * 60 * NANOSECONDS_PER_S)
     signed = house.decide(asked())
@@ -151,7 +151,7 @@ def test_scenario_12_the_same_person_twice_is_one(house: House) -> None:
 
 
 def test_a_use_stays_open_until_somebody_else_reviewed_it(house: House) -> None:
-    """I222: whoever used or acknowledged it reviews nothing; a keeper of the policies does, and the log says so."""
+    """I8: whoever used or acknowledged it reviews nothing; a keeper of the policies does, and the log says so."""
     house.decide(asked())
     assert "nothing to review" in house.audit("open-reviews")
     house.acknowledge("omar", asked())
@@ -192,7 +192,7 @@ def test_only_uses_can_be_reviewed(house: House) -> None:
 
 
 def test_a_log_that_does_not_add_up_lists_nothing(house: House, tmp_path: Path) -> None:
-    """I223: taking a use out of the log is told, instead of an empty list; at its end, against a kept checkpoint."""
+    """I13: taking a use out of the log is told, instead of an empty list; at its end, against a kept checkpoint."""
     house.acknowledge("omar", asked())
     for verb in ("kill", "stop", "kill"):
         house.decide(asked(verb=verb))

@@ -175,7 +175,7 @@ def test_a_broken_chain_is_one_line(shop: CliLab) -> None:
     "name", [b"a\nCLEAN    json         b", b"a\x1b[2Jb", b"a\xc2\x9bb", b"a\xff\xfeb", "a\u202eb".encode()]
 )
 def test_a_name_cannot_write_a_line(name: bytes, shop: CliLab) -> None:
-    """INVARIANT I217: files, folders and runs with such names are scanned, signed, verified and refused on one line."""
+    """INVARIANT I7: files, folders and runs with such names are scanned, signed, verified and refused on one line."""
     folder = Path(os.fsdecode(name))
     for each in (folder, Path("other") / folder):
         shop.path(str(each)).mkdir(parents=True)

@@ -14,7 +14,7 @@ from tests.e2e.cli_lab import CliLab, process_environment
 
 @pytest.mark.parametrize("mistake", [ValueError("odd\x1b[2J"), RecursionError("deep"), MemoryError()], ids=repr)
 def test_a_mistake_of_ours_is_one_line(mistake: Exception, lab: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I181: an exception nobody expected is one visible line, help on reporting it, and exit code 69."""
+    """I20: an exception nobody expected is one visible line, help on reporting it, and exit code 69."""
 
     def fail(*_: object, **__: object) -> None:
         raise mistake

@@ -149,7 +149,7 @@ def test_only_the_builds_key_makes_a_baseline(home: Path, capsys: pytest.Capture
 
 
 def test_nothing_is_clean_without_a_baseline_and_its_signer(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """I164: without them the verb refuses; what an environment says of itself must be asked for by name."""
+    """I20: without them the verb refuses; what an environment says of itself must be asked for by name."""
     assert said("env", "verify", "env", capsys=capsys)[0] == 78
     assert said("env", "verify", "env", "--baseline", "base.json", capsys=capsys)[0] == 78
     assert said("env", "verify", "env", "--own-word", capsys=capsys)[0] == 0
@@ -157,7 +157,7 @@ def test_nothing_is_clean_without_a_baseline_and_its_signer(home: Path, capsys: 
 
 
 def test_scan_leaves_with_one_unless_all_is_clean(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """I163: hostile, unknown, missing and nothing at all are no success."""
+    """I20: hostile, unknown, missing and nothing at all are no success."""
     write_weights(home / "good.pt", (1.0, 2.0))
     code, text = said("scan", "good.pt", capsys=capsys)
     assert (code, text.splitlines()[0]) == (0, "CLEAN    torch_zip    good.pt")

@@ -114,7 +114,7 @@ def test_the_uncommitted_change_is_named(job: JobLab) -> None:
 
 
 def test_a_small_job_from_changed_code_is_warned(job: JobLab) -> None:
-    """Scenario 7, tier 1: it runs, the warning is in the decision, and the bytes that it ran from are bound (I219)."""
+    """Scenario 7, tier 1: it runs, the warning is in the decision, and the bytes that it ran from are bound (I2)."""
     job.code.joinpath("train.py").write_text(TRAIN + "# changed\n")
     ended = job.run()
     assert ended.code == 3, ended.err
@@ -132,7 +132,7 @@ def test_a_small_job_whose_changes_cannot_be_read_is_denied(job: JobLab) -> None
 
 
 def test_a_file_that_does_not_exist_is_denied(job: JobLab) -> None:
-    """A job file that names what is not there is a signed denial that says which; I184 keeps the job from starting."""
+    """A job file that names what is not there is a signed denial that says which; I2 keeps the job from starting."""
     job.lab.path("missing.yaml").write_text(JOB.replace("train.py", "none.py"))
     ended = job.run(job="../missing.yaml")
     job.denied(ended, "engine.malformed", code=65)

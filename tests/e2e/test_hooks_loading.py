@@ -93,7 +93,7 @@ def test_code_of_another_repository_at_its_commit_is_loaded(guard: Guard, tmp_pa
 
 
 def test_kernels_are_refused_whatever_is_pinned(guard: Guard, tmp_path: Path) -> None:
-    """INVARIANT I244: a kernel is fetched without any trust in remote code, and no argument pins it."""
+    """INVARIANT I15: a kernel is fetched without any trust in remote code, and no argument pins it."""
     folder = model(tmp_path, attn_implementation="kernels-community/flash-attn")
     with (
         pytest.raises(AccessDenied, match=r"hub\.code_revision_unpinned"),

@@ -151,26 +151,26 @@ def test_a_property_outside_the_schema_exits_with_65_and_is_logged(lab: Lab) -> 
     ids=["no policies", "no snapshot", "no key", "no key file", "no option", "no log folder", "no log"],
 )
 def test_what_is_missing_has_its_code(lab: Lab, options: dict[str, str], code: int) -> None:
-    """I99: 78 for what the operator set up wrongly, 69 for what is not there now; never 0."""
+    """I2: 78 for what the operator set up wrongly, 69 for what is not there now; never 0."""
     answer, found = hook(lab, asked(), **options)
     assert (found, "\n" in answer["error"]) == (code, False)
 
 
 @pytest.mark.parametrize("words", [("--frob",), ("--audience",), ("frob",), ("--look=1",)])
 def test_wrong_options_are_configuration(lab: Lab, words: tuple[str, ...]) -> None:
-    """I99: a hook with a typing error in its set-up does not let jobs through."""
+    """I2: a hook with a typing error in its set-up does not let jobs through."""
     assert hook(lab, asked(), *words)[1] == 78
 
 
 def test_a_tampered_snapshot_is_refused(lab: Lab) -> None:
-    """I99: one changed byte in the compiled policies."""
+    """I2: one changed byte in the compiled policies."""
     data = (lab.folder / "compiled").read_bytes()
     (lab.folder / "tampered").write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
     assert hook(lab, asked(), policies="tampered")[1] == 78
 
 
 def test_a_claim_is_observed_only_if_the_operator_says_so(lab: Lab) -> None:
-    """I97: `subject.uid` counts from observed on; the request alone cannot make it so."""
+    """I1: `subject.uid` counts from observed on; the request alone cannot make it so."""
     assert hook(lab, asked(gpus=64, uid=1000))[1] == 77
     assert hook(lab, asked(gpus=64, uid=1000), "--observed", "subject.uid")[1] == 0
     assert hook(lab, asked(gpus=64, uid=1000), "--observed", "subject.user")[1] == 77
@@ -192,7 +192,7 @@ def test_the_configuration_file_completes_the_options(lab: Lab) -> None:
 
 
 def test_a_reader_that_is_gone_is_not_an_allow(lab: Lab) -> None:
-    """I99: the caller closed its end of the pipe; the exit code must not say 0."""
+    """I2: the caller closed its end of the pipe; the exit code must not say 0."""
     command = [sys.executable, "-c", "from policyguard.cli.main import main; main()", "hook", "--policies", "compiled"]
     process = subprocess.Popen(
         [*command, "--key", "guard.key", "--log", "hook.db"],

@@ -123,7 +123,7 @@ def test_what_changes_after_the_decision_does_not_start(lab: Lab, change: Callab
 
 
 def test_a_program_swapped_after_the_decision_does_not_start(lab: Lab) -> None:
-    """I96: the executable's digest is part of what was decided."""
+    """I15: the executable's digest is part of what was decided."""
     tool = lab.folder / "tool"
     tool.write_text(f"#!/bin/sh\ntouch {lab.ran}\n")
     tool.chmod(0o755)
@@ -160,7 +160,7 @@ def test_an_advisory_decision_does_not_start(lab: Lab) -> None:
 
 
 def test_a_guard_that_does_not_look_at_commands_starts_nothing(lab: Lab) -> None:
-    """I96: a decision that is not bound to the command would hold for any command."""
+    """I15: a decision that is not bound to the command would hold for any command."""
     guard = Guard.open(lab.folder / "policies", key=lab.folder / "guard.key", log=lab.folder / "audit.db")
     with guard, pytest.raises(ConfigurationError, match="does not measure commands"):
         launch(guard, request(), lab.inputs(), lab.trust, audience="node-1")
@@ -183,7 +183,7 @@ def test_a_program_that_does_not_exist_is_one_line(lab: Lab) -> None:
 
 
 def test_the_launcher_keeps_its_own_variables(lab: Lab) -> None:
-    """I98: the passphrase of the guard's key is not the job's business; everything else is passed on."""
+    """I14: the passphrase of the guard's key is not the job's business; everything else is passed on."""
     assert start(lab, inputs=lab.inputs(POLICYGUARD_PASSPHRASE="s3cret", POLICYGUARD_CONFIG="x", LANG="C")) == 0
     seen = environment_of(lab)
     assert "s3cret" not in lab.ran.read_text()

@@ -1,4 +1,4 @@
-"""I228: whatever refuses a job leaves a signed entry, as long as there are a key and a log to leave it with."""
+"""I12: whatever refuses a job leaves a signed entry, as long as there are a key and a log to leave it with."""
 
 from __future__ import annotations
 

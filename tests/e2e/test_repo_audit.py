@@ -178,7 +178,7 @@ EDITS: dict[str, tuple[Callable[[Path, str], object], tuple[str, str]]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_behind_git_is_found(name: str, copy: Forge, audited: Audit) -> None:
-    """INVARIANT I235, I237: the first finding names it, the exit code is 1; before the edit there is none."""
+    """INVARIANT I19: the first finding names it, the exit code is 1; before the edit there is none."""
     assert audited(copy, "--no-doctor")[0] == 0
     edit, expected = EDITS[name]
     edit(copy.bare, fact(copy, 0, "resource.new"))

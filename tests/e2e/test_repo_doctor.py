@@ -46,7 +46,7 @@ Complaints = Callable[[], list[str]]
 
 
 def test_a_guarded_path_that_moved_away_is_said(forge: Forge, complaints: Complaints) -> None:
-    """INVARIANT I238: `train/optim/**` fits nothing after a rename; before it the doctor had nothing to say."""
+    """INVARIANT I20: `train/optim/**` fits nothing after a rename; before it the doctor had nothing to say."""
     assert complaints() == []
     forge.git(forge.work, "mv", "train/optim", "train/optimizers")
     forge.git(forge.work, "commit", "-qm", "rename")

@@ -86,7 +86,7 @@ def test_a_kept_decision_lets_through_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_push_from_where_the_reference_does_not_stand_is_refused(tmp_path: Path) -> None:
-    """INVARIANT I234: the old id is the pusher's word; the decision would be signed over it. The true one is judged."""
+    """INVARIANT I19: the old id is the pusher's word; the decision would be signed over it. The true one is judged."""
     forge = make_forge(tmp_path)
     first, second = str(forge.value()), forge.commit("notes.md")
     for old, ref, said in (

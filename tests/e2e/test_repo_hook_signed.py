@@ -88,7 +88,7 @@ def certificates(forge: Forge, repository: Path) -> list[dict[str, str]]:
 
 
 def test_a_used_certificate_does_not_bring_a_deleted_branch_back(forge: Forge) -> None:
-    """INVARIANT I232: alice created and deleted it; whoever has her certificate cannot create it again."""
+    """INVARIANT I19: alice created and deleted it; whoever has her certificate cannot create it again."""
     forge.git(forge.work, "branch", "wip/alice")
     assert forge.push("wip/alice").accepted
     (first,) = certificates(forge, forge.bare)
@@ -102,7 +102,7 @@ def test_a_used_certificate_does_not_bring_a_deleted_branch_back(forge: Forge) -
 
 
 def test_a_certificate_for_a_fork_is_refused(forge: Forge) -> None:
-    """INVARIANT I230: the fork moved the same branch between the same commits; its nonce comes from another seed."""
+    """INVARIANT I19: the fork moved the same branch between the same commits; its nonce comes from another seed."""
     fork = forge.folder / "fork.git"
     forge.git(forge.folder, "clone", "-q", "--bare", str(forge.bare), "fork.git")
     for name in ("gpg.format", "gpg.ssh.allowedSignersFile"):

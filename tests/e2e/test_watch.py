@@ -247,7 +247,7 @@ def test_one_failed_look_does_not_end_the_job(blind: tuple[Watch, Failing]) -> N
 
 
 def test_only_denials_are_issued_without_rules(lab: Lab) -> None:
-    """I165: the guard's key signs no allow that the policies did not make."""
+    """I4: the guard's key signs no allow that the policies did not make."""
     with lab.guard() as guard:
         decision = guard.consider(guard.gather(request(), lab.inputs()))
         assert decision.allowed
@@ -330,14 +330,14 @@ def test_what_a_job_writes_is_no_drift() -> None:
 
 
 def test_a_sensitive_fact_is_told_without_its_values() -> None:
-    """I39 holds for alerts, too: that it changed is told, not what it was or is."""
+    """I14 holds for alerts, too: that it changed is told, not what it was or is."""
     bound = seen(FrozenMap(path="a.pt", digest="1")).bound
     found = seen(FrozenMap(path="a.pt", digest="2"))
     assert [each.words for each in drifted(bound, found, frozenset({"resource.checkpoints"}))] == ["changed"]
 
 
 def test_a_field_for_trace_is_told_without_its_values() -> None:
-    """I215 holds for alerts, too: which checkpoint changed is told, not what it imported before or imports now."""
+    """I14 holds for alerts, too: which checkpoint changed is told, not what it imported before or imports now."""
 
     def hide(value: Value) -> Value:
         assert isinstance(value, tuple)

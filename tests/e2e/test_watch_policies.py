@@ -106,7 +106,7 @@ def test_policies_that_do_not_load_change_nothing_and_are_told_once(lab: Lab) ->
 
 @pytest.mark.parametrize("pinned", [True, False], ids=["their digest is not accepted", "it is"])
 def test_only_accepted_policies_speak_against_a_job(lab: Lab, pinned: bool) -> None:
-    """I224: whoever can write the policy folder, but not the trust of the workers, ends nobody's job."""
+    """I4: whoever can write the policy folder, but not the trust of the workers, ends nobody's job."""
     path = policies(lab)
     path.write_text(path.read_text().rstrip() + "\n    obligations: [stop.on_drift]\n")
     with lab.guard() as guard:
@@ -133,7 +133,7 @@ def test_policies_are_judged_once_they_are_accepted(lab: Lab) -> None:
 
 
 def test_older_policies_speak_against_nobody(lab: Lab) -> None:
-    """I224: an older epoch is told and not used, as a reload refuses it (I9)."""
+    """I4: an older epoch is told and not used, as a reload refuses it (I4)."""
     replaced(lab, "kind: Schema\n", "kind: Schema\nmetadata: {name: lab, epoch: 3}\n")
     with lab.guard() as guard, Obeying(lab, guard) as job:
         text = policies(lab).read_text().replace("epoch: 3", "epoch: 2").replace("gpus <= 8", "gpus <= 4")

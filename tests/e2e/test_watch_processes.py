@@ -77,7 +77,7 @@ def test_it_ends_the_job_only_under_its_own_obligation(lab: Lab, library: Path, 
 
 
 def test_a_library_without_a_name_is_told(lab: Lab, library: Path) -> None:
-    """I226: loaded from memory (memfd), or deleted behind its back in a folder that would be allowed."""
+    """I15: loaded from memory (memfd), or deleted behind its back in a folder that would be allowed."""
     memory = (
         f"import ctypes, os; fd = os.memfd_create('libffi'); os.write(fd, open({str(library)!r}, 'rb').read());"
         "ctypes.CDLL(f'/proc/self/fd/{fd}')"
@@ -142,7 +142,7 @@ def test_a_folder_of_the_operators_is_no_drift(lab: Lab, library: Path, tmp_path
 
 
 def test_whoever_attaches_to_a_job_is_told(lab: Lab) -> None:
-    """I225: a debugger from outside names itself by process id and program; that it went does not make it undone."""
+    """I15: a debugger from outside names itself by process id and program; that it went does not make it undone."""
     with lab.guard() as guard, Obeying(lab, guard) as job:
         words = [sys.executable, "-c", ATTACH, str(job.pid), "20"]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as debugger:

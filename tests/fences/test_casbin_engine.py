@@ -55,7 +55,7 @@ def test_h5_an_effect_that_allows_what_nothing_matches_is_not_imported() -> None
 
 def test_h6_casbin_rewrites_texts_inside_the_matcher_and_our_constants_are_data() -> None:
     """casbin: `p.root` in a literal becomes `p_root`, so the wrong subject gets in. Here texts are texts, and every
-    value of a lowered policy is in a row, never in the matcher (I67)."""
+    value of a lowered policy is in a row, never in the matcher (I7)."""
     model = conf('r.sub == "p.root"')
     with noted():
         enforcer = stock(model, "p, a, b, c")
@@ -72,8 +72,8 @@ def test_h6_texts_with_operators_are_not_imported(text: str) -> None:
     assert refused(conf(f"r.sub == {text}")).startswith("PG109 model.conf:8:")
 
 
-def test_i67_the_lowered_matcher_is_one_constant_text_for_every_policy() -> None:
-    """I67: whatever an author writes, it is in the rows."""
+def test_the_lowered_matcher_is_one_constant_text_for_every_policy() -> None:
+    """I7: whatever an author writes, it is in the rows."""
     model, rows = lowered_text(lab())
     assert model == casbin_lower.MODEL
     assert all(type(column) is str for row in rows for column in row)

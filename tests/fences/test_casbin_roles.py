@@ -60,7 +60,7 @@ def test_h13_casbin_accepts_a_circle_of_roles_and_we_stop_the_load() -> None:
 
 
 def test_h14_asking_about_strangers_grows_casbin_and_changes_nothing_here() -> None:
-    """casbin: 2 names become 502 after 500 questions. Here asking writes nothing (I62)."""
+    """casbin: 2 names become 502 after 500 questions. Here asking writes nothing (I6)."""
     with noted():
         enforcer = stock(RBAC, "p, admin, data, read\ng, alice, admin")
         names = enforcer.get_role_manager().all_roles

@@ -64,7 +64,7 @@ def test_has_vanishes_on_dotted_variables() -> None:
 
 
 def test_has_stays_a_test_of_presence_with_message_types() -> None:
-    """INVARIANT I11: the hold, `has()` is kept as a node of its own, typed bool, on entities and inside records."""
+    """INVARIANT I2: the hold, `has()` is kept as a node of its own, typed bool, on entities and inside records."""
     for text in ("has(resource.gpus)", "has(resource.code.dirty)", "resource.checkpoints.all(c, has(c.format))"):
         expression = CHECKER.check(text, resource_type="job")
         assert [node.type for node in walk(expression) if isinstance(node, Has)] == ["bool"]
@@ -161,7 +161,7 @@ ACCEPTED_BY_THE_LIBRARY = {
 
 @pytest.mark.parametrize("text", ACCEPTED_BY_THE_LIBRARY)
 def test_what_the_library_accepts_and_we_refuse(text: str) -> None:
-    """INVARIANT I14: the library compiles it without a word; here it stops the load, by name."""
+    """INVARIANT I6: the library compiles it without a word; here it stops the load, by name."""
     with noted():
         assert dotted(now=cel.Type.TIMESTAMP).compile(text)
     assert refusal(text) == ACCEPTED_BY_THE_LIBRARY[text]
@@ -178,7 +178,7 @@ def test_what_the_library_accepts_and_we_refuse(text: str) -> None:
     ],
 )
 def test_entities_are_no_values_and_no_message_is_built(text: str, wording: str) -> None:
-    """INVARIANT I15: nothing can look at an entity as a whole, so nothing sees that a fact is absent."""
+    """INVARIANT I2: nothing can look at an entity as a whole, so nothing sees that a fact is absent."""
     assert refusal(text) == wording
 
 

@@ -40,7 +40,7 @@ def serialized() -> list[bytes]:
 
 
 def survives(data: bytes) -> None:
-    """INVARIANT I16: bytes either decode to nodes that evaluate, or raise `ProfileError`, nothing else."""
+    """INVARIANT I6: bytes either decode to nodes that evaluate, or raise `ProfileError`, nothing else."""
     try:
         expression = decode(data, NAMES)
     except ProfileError:
@@ -50,7 +50,7 @@ def survives(data: bytes) -> None:
 
 
 def test_mutated_expressions_decode_or_raise_profile_errors() -> None:
-    """Flipped, cut, doubled and spliced bytes of real expressions: INVARIANT I16."""
+    """Flipped, cut, doubled and spliced bytes of real expressions: INVARIANT I6."""
     source = random.Random(20260301)
     seeds = serialized()
     for _ in range(3000):
@@ -75,7 +75,7 @@ def test_mutated_expressions_decode_or_raise_profile_errors() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_refused(data: bytes) -> None:
-    """No random bytes are an expression: INVARIANT I16."""
+    """No random bytes are an expression: INVARIANT I6."""
     with pytest.raises(ProfileError):
         decode(data)
 

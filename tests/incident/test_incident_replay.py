@@ -47,7 +47,7 @@ def test_the_replay_has_the_twelve_steps_of_the_attack() -> None:
 
 @pytest.mark.parametrize("step", range(1, 13), ids=NAMES)
 def test_each_step_ends_as_said(story: Story, step: int) -> None:
-    """I170: every attempt of the step is denied, refused, or told; and each step leaves an entry in the log."""
+    """I12: every attempt of the step is denied, refused, or told; and each step leaves an entry in the log."""
     outcomes = of(story, step)
     assert [outcome.what for outcome in outcomes if not outcome.good] == []
     assert any(outcome.entry is not None for outcome in outcomes)

@@ -88,7 +88,7 @@ def leads_to(leaf: bytes, index: int, size: int, path: tuple[bytes, ...]) -> boo
 
 
 def test_no_inclusion_proof_holds_elsewhere() -> None:
-    """No proof holds at another index, for another size with that size's root, or for another leaf. Invariant I41."""
+    """No proof holds at another index, for another size with that size's root, or for another leaf. Invariant I13."""
     for size in range(1, LIMIT + 1):
         for index in range(size):
             path = inclusion_path(index, size, subtree)
@@ -98,7 +98,7 @@ def test_no_inclusion_proof_holds_elsewhere() -> None:
 
 
 def test_no_altered_inclusion_path_holds() -> None:
-    """A path with one hash changed, dropped, doubled or added does not hold, up to 32 leaves. Invariant I41."""
+    """A path with one hash changed, dropped, doubled or added does not hold, up to 32 leaves. Invariant I13."""
     for size in range(1, 33):
         for index in range(size):
             path = inclusion_path(index, size, subtree)
@@ -154,7 +154,7 @@ def test_consistency_from_nothing_is_refused(old: int, new: int) -> None:
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=200), st.data())
 def test_leaf_never_passes_for_node(leaves: list[bytes], data: st.DataObject) -> None:
-    """The bytes of two node hashes, taken as a leaf, never hash to their parent. Invariant I40."""
+    """The bytes of two node hashes, taken as a leaf, never hash to their parent. Invariant I13."""
     tree = Range()
     for leaf in leaves:
         tree.append(leaf_hash(leaf))
@@ -163,7 +163,7 @@ def test_leaf_never_passes_for_node(leaves: list[bytes], data: st.DataObject) ->
 
 
 def test_a_path_that_does_not_fit_its_sizes_is_refused_whatever_it_leads_to() -> None:
-    """I41: a log that signs a root of its own choice gains nothing by a path that is too short or too long."""
+    """I13: a log that signs a root of its own choice gains nothing by a path that is too short or too long."""
     for old in range(1, 17):
         for new in range(old + 1, 18):
             path, extra = consistency_path(old, new, subtree), leaf_hash(b"extra")
@@ -174,7 +174,7 @@ def test_a_path_that_does_not_fit_its_sizes_is_refused_whatever_it_leads_to() ->
 
 
 def test_a_hash_cut_elsewhere_is_no_hash() -> None:
-    """I41: the same bytes cut at another place lead to the same root, so every hash has its 32 bytes."""
+    """I13: the same bytes cut at another place lead to the same root, so every hash has its 32 bytes."""
     left, right = LEAVES[0], LEAVES[1]
     assert root_from_inclusion(left, 0, 2, (right,)) == ROOTS[2]
     for leaf, path in (

@@ -115,7 +115,7 @@ def test_a_path_is_under_each_of_its_beginnings(path: list[str], cut: int) -> No
 
 @pytest.mark.parametrize("path", ["a/../b", "..", "a/.", "./a"])
 def test_a_path_that_climbs_is_never_under_anything(path: str) -> None:
-    """INVARIANT I18: `.` and `..` segments are an error on either side, dots inside names are not."""
+    """INVARIANT I5: `.` and `..` segments are an error on either side, dots inside names are not."""
     with pytest.raises(Failure, match="segment"):
         under(path, "a")
     with pytest.raises(Failure, match="segment"):

@@ -50,7 +50,7 @@ def without(world: dict[str, Any], removed: list[tuple[str, str]]) -> dict[str, 
 @MANY
 @given(text=conditions(depth=3), world=worlds(), data=st.data())
 def test_removing_facts_never_makes_an_allow_condition_true(text: str, world: dict[str, Any], data: Any) -> None:
-    """For a condition that is legal in an allow: not TRUE stays not TRUE, whatever is removed (INVARIANT I10)."""
+    """For a condition that is legal in an allow: not TRUE stays not TRUE, whatever is removed (INVARIANT I2)."""
     expression = checked(text)
     assume(not polarity_errors(expression, "allow"))
     removed = data.draw(st.lists(st.sampled_from(removals(world)), min_size=1, max_size=4))
@@ -62,7 +62,7 @@ def test_removing_facts_never_makes_an_allow_condition_true(text: str, world: di
 @MANY
 @given(text=conditions(depth=3), world=worlds(), data=st.data())
 def test_removing_facts_never_makes_a_deny_condition_false(text: str, world: dict[str, Any], data: Any) -> None:
-    """For a condition that is legal in a deny or require: TRUE or error stays TRUE or error (INVARIANT I10)."""
+    """For a condition that is legal in a deny or require: TRUE or error stays TRUE or error (INVARIANT I2)."""
     expression = checked(text)
     assume(not polarity_errors(expression, "deny"))
     removed = data.draw(st.lists(st.sampled_from(removals(world)), min_size=1, max_size=4))

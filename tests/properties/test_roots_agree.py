@@ -55,7 +55,7 @@ rules:
 
 @pytest.mark.parametrize("times", [1, 2], ids=["asked once", "asked again"])
 def test_trees_are_bounded_and_a_new_one_decides_the_same(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I240: with room for two sets of roles, fourteen asked in turn are answered as with room for all."""
+    """I3: with room for two sets of roles, fourteen asked in turn are answered as with room for all."""
     monkeypatch.setattr("policyguard.decide.index.rules.MOST_TREES", 2)
     policies = load({"lab.yaml": LAB.encode()})
     names = ("member", "lead", "guest", "owner")

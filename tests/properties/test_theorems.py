@@ -97,7 +97,7 @@ def test_order_and_duplicates_do_not_matter(world: World, random: object, twice:
 @theorem
 @given(worlds())
 def test_an_error_never_grants(world: World) -> None:
-    """INVARIANT I5: if every errored allow had been false and every other errored rule true, nothing would change."""
+    """INVARIANT I2: if every errored allow had been false and every other errored rule true, nothing would change."""
     decision = world.decide()
     errored = set(decision.errored)
     settled = tuple(
@@ -168,7 +168,7 @@ def test_a_scoped_document_touches_nothing_outside(world: World, other: Facts) -
 @theorem
 @given(worlds())
 def test_a_second_account_adds_no_approver(world: World) -> None:
-    """INVARIANT I4: approvals by another account of a person who has approved leave the same places open."""
+    """INVARIANT I8: approvals by another account of a person who has approved leave the same places open."""
     accounts = {account: person.accounts for person in PERSONS for account in person.accounts}
     again = tuple(
         msgspec.structs.replace(approval, account=account)

@@ -13,8 +13,8 @@ OWN = {"policyguard.analysis.oracle_cel"}
 
 
 @pytest.mark.parametrize("module", ["oracle.py", "oracle_cel.py"])
-def test_i68_the_oracle_imports_nothing_of_the_engine(module: str) -> None:
-    """I68: the standard library, and the oracle's own other half."""
+def test_the_oracle_imports_nothing_of_the_engine(module: str) -> None:
+    """I3: the standard library, and the oracle's own other half."""
     for node in ast.walk(ast.parse((ANALYSIS / module).read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else names
@@ -22,8 +22,8 @@ def test_i68_the_oracle_imports_nothing_of_the_engine(module: str) -> None:
             assert name in OWN or name.split(".")[0] in sys.stdlib_module_names, f"{module} imports {name}"
 
 
-def test_i68_the_translation_imports_nouns_only() -> None:
-    """I68: what turns nouns into plain data knows the nouns and no procedure."""
+def test_the_translation_imports_nouns_only() -> None:
+    """I3: what turns nouns into plain data knows the nouns and no procedure."""
     tree = ast.parse((ANALYSIS / "plain.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     inside = {module for module in modules if module and module.startswith("policyguard")}

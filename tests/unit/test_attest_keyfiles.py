@@ -40,7 +40,7 @@ def test_keys_read_back(tmp_path: Path) -> None:
 
 
 def test_key_file_is_never_overwritten(tmp_path: Path) -> None:
-    """Invariant I52: the second write fails, the first key stays, no half file is left."""
+    """Invariant I14: the second write fails, the first key stays, no half file is left."""
     path = tmp_path / "key"
     write_private_key(path, KEY)
     for target in (path, _dangling(tmp_path)):
@@ -128,7 +128,7 @@ def someone_elses(path: Path) -> None:
     ],
 )
 def test_unsafe_key_file_is_refused(tmp_path: Path, make: Callable[[Path], None], wording: str) -> None:
-    """Invariants I50 and I51: one line with the path, and the key stays closed."""
+    """Invariant I14: one line with the path, and the key stays closed."""
     make(tmp_path / "key")
     with pytest.raises(SigningError) as caught:
         read_private_key(tmp_path / "key")

@@ -38,7 +38,8 @@ OF_THE_READER = (
     "policyguard manifest",
 )
 _EXITS = re.compile(r"#\s*exits with (\d+)\s*$")
-_ROW = re.compile(r"^\| (I\d+) \| (.+) \| (\S+) \| (\S+) \|$", re.MULTILINE)
+_RULE = re.compile(r"^\*\*(I\d+)\.\*\* ", re.MULTILINE)
+_TEST = re.compile(r"^- `(tests/\S+)::(\w+)`$", re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -167,31 +168,35 @@ def test_the_readme_lists_every_verb() -> None:
     assert re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", table, re.MULTILINE) == list(VERBS.items())
 
 
-def rows() -> dict[str, tuple[str, str]]:
-    """Return (file, test) of every invariant that the docs list."""
-    files = [ROOT / "docs" / "invariants.md"]
-    return {number: (file, test) for page in files for number, _, file, test in _ROW.findall(page.read_text())}
+def rules() -> dict[str, list[tuple[str, str]]]:
+    """Map each rule of the threat model to the tests listed under it, as (file, name)."""
+    parts = _RULE.split((ROOT / "docs" / "threat-model.md").read_text())
+    return {number: _TEST.findall(text) for number, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def sources() -> list[Path]:
     return sorted((ROOT / "policyguard").rglob("*.py"))
 
 
-def test_every_invariant_in_the_code_is_listed() -> None:
-    """A number at a line of code has a row, and a row has its number in the file that it names."""
-    listed = rows()
-    found = {number for path in sources() for number in re.findall(r"INVARIANT (I\d+)", path.read_text())}
-    assert sorted(found - set(listed)) == []
-    for number, (file, _) in listed.items():
-        assert re.search(rf"INVARIANT {number}\b", (ROOT / file).read_text()), f"{number} is not in {file}"
+def test_every_rule_is_enforced_somewhere_and_every_comment_names_a_rule() -> None:
+    """The numbers in the code and those in the threat model are the same, without a gap."""
+    numbers = [int(number[1:]) for number in rules()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    marked = {number for path in sources() for number in re.findall(r"INVARIANTS? I(\d+)", path.read_text())}
+    assert sorted(map(int, marked)) == numbers
 
 
-def test_every_invariant_has_a_test_that_exists() -> None:
-    """The test that a row names is there."""
-    for number, (_, reference) in rows().items():
-        file, _, name = reference.partition("::")
-        tree = ast.parse((ROOT / file).read_text())
-        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, (number, reference)
+def test_every_rule_lists_tests_that_exist() -> None:
+    """No rule is without a test, and each test named under one is defined in its file."""
+    for number, tests in rules().items():
+        assert tests, f"{number} lists no test"
+        for file, name in tests:
+            names = {
+                node.name
+                for node in ast.walk(ast.parse((ROOT / file).read_text()))
+                if isinstance(node, ast.FunctionDef)
+            }
+            assert name in names, (number, f"{file}::{name}")
 
 
 ERRORS = sorted(

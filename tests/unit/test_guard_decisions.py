@@ -194,7 +194,7 @@ def test_a_failed_reload_keeps_the_last_good_policies(
 
 
 def test_policies_of_an_older_epoch_are_refused(guard: Guard, folder: Path) -> None:
-    """INVARIANT I9: a newer epoch is taken, going back to the older one is not, and the newer one stays."""
+    """INVARIANT I4: a newer epoch is taken, going back to the older one is not, and the newer one stays."""
     path = folder / "policies" / "all.yaml"
     newer = OPEN.replace("kind: Schema\n", "kind: Schema\nmetadata: {name: lab, epoch: 7}\n", 1)
     assert newer != OPEN

@@ -86,7 +86,7 @@ class FullStore(MemoryStore):
 
 @pytest.mark.parametrize("one_root", [True, False], ids=["one root", "signed each"])
 def test_group_that_cannot_be_logged_is_not_issued(snapshot: Snapshot, one_root: bool) -> None:
-    """Invariant I42: no decision of the group leaves, and none is in the log."""
+    """Invariant I12: no decision of the group leaves, and none is in the log."""
     desk = Desk(snapshot, FullStore(ORIGIN))
     with pytest.raises(AuditError, match="no space left"):
         desk.guard.issue_many(desk.facts(), one_root=one_root)

@@ -220,7 +220,7 @@ def _connect(target: str, mode: str) -> sqlite3.Connection:
     name = f"file:{name}?{mode if '=' in mode else 'mode=' + mode}"
     connection = sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
     connection.execute("PRAGMA trusted_schema=OFF")
-    # INVARIANT I42: COMMIT returns after the WAL is synced; nothing is acknowledged before.
+    # INVARIANT I12: COMMIT returns after the WAL is synced; nothing is acknowledged before.
     connection.execute("PRAGMA synchronous=FULL")
     return connection
 
@@ -242,7 +242,7 @@ def _read_header(target: str, connection: sqlite3.Connection) -> str:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != APPLICATION_ID:
         raise AuditError(f"log `{target}` is another kind of SQLite database")
-    # INVARIANT I43: a schema that is not ours to the letter is refused: triggers and views could rewrite entries.
+    # INVARIANT I13: a schema that is not ours to the letter is refused: triggers and views could rewrite entries.
     schema = tuple(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
     header = connection.execute("SELECT format, origin FROM header").fetchall() if schema == _SCHEMA else []
     if len(header) != 1 or header[0][0] != FORMAT or not isinstance(header[0][1], str):

@@ -182,7 +182,7 @@ def _look(configured: EnvironmentConfig | None, baseline: Path | None, signers: 
     if configured is not None:
         found = replace(configured, baseline=baseline or configured.baseline)
         return replace(found, keys=keys, threshold=1) if keys else found
-    # INVARIANT I164: without a baseline, and somebody pinned who signed it, nothing is called clean by mistake.
+    # INVARIANT I20: without a baseline, and somebody pinned who signed it, nothing is called clean by mistake.
     if baseline is None or not keys:
         missing = "--signer" if baseline is not None else "--baseline"
         raise ConfigurationError(

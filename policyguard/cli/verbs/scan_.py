@@ -61,7 +61,7 @@ def command(
             _say_scan(scan)
     if not as_json:
         _say_total(scans)
-    # INVARIANT I163: only clean is clean; nothing scanned, unknown and hostile all leave with 1.
+    # INVARIANT I20: only clean is clean; nothing scanned, unknown and hostile all leave with 1.
     return OK if scans and all(scan.verdict is Verdict.CLEAN for scan in scans) else FINDINGS
 
 

@@ -47,7 +47,7 @@ class Trees(dict[tuple[str, ...], Node | None]):
             return None
         roles = (*self.always, *held)
         rules = tuple({id(rule): rule for role in roles for rule in self.piles.get(role, ())}.values())
-        # INVARIANT I240: neither what is kept nor what was asked for once grows beyond its bound.
+        # INVARIANT I3: neither what is kept nor what was asked for once grows beyond its bound.
         if len(self) >= MOST_TREES or len(self.asked) >= MOST_TREES:
             self.clear()
             self.asked.clear()
@@ -123,7 +123,7 @@ def roots_of(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, s
                 domains[pair] = _one_domain(*pair)
             domain = domains[pair]
         for type_name in rule.resource_types:
-            # INVARIANT I246: a rule about the resource's domain is not about types whose ids do not say it there.
+            # INVARIANT I3: a rule about the resource's domain is not about types whose ids do not say it there.
             if not is_aligned(rule.id_pattern, schema.resources[type_name].id_pattern):
                 continue
             for action in rule.actions:

@@ -49,7 +49,7 @@ def play(folder: Path) -> Story:
     try:
         story = Story(root=str(folder))
         say(f"A lab at {folder}: policies, keys, a log, a repository, an installed environment, shared weights.")
-        # INVARIANT I170: every step is refused or told, and leaves an entry that cannot be removed unnoticed.
+        # INVARIANT I12: every step is refused or told, and leaves an entry that cannot be removed unnoticed.
         for step in STEPS:
             step(lab, story)
             keep_checkpoint(lab)

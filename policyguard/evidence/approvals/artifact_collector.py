@@ -46,7 +46,7 @@ class ArtifactReviewCollector:
             signers = load_signers(self._persons, self._files)
             digest = self._digest()
         except PolicyGuardError as problem:
-            # INVARIANT I248: an artifact that cannot be measured is approved by nobody.
+            # INVARIANT I2: an artifact that cannot be measured is approved by nobody.
             return Collected(unusable=(f"approval.unreadable: {problem}",))
         target = ApprovalTarget(
             request=request, measured_digests={self._subject: digest}, required_subjects=(self._subject,)

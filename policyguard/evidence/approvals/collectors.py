@@ -103,7 +103,7 @@ class ReviewedRepositoryCollector:
         try:
             seen = self._review(request, inputs, code.record, now, deadline)
         except PolicyGuardError as problem:
-            # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
+            # INVARIANT I2: where review cannot be looked at, nobody is independent and nothing is approved.
             seen = Collected(unusable=(f"approval.unreadable: {problem}",))
         return msgspec.structs.replace(seen, entries=looked.entries, missing=looked.missing)
 
@@ -158,7 +158,7 @@ class RequestReviewCollector:
         try:
             signers = load_signers(self._persons, self._files)
         except PolicyGuardError as problem:
-            # INVARIANT I132: where review cannot be looked at, nobody is independent and nothing is approved.
+            # INVARIANT I2: where review cannot be looked at, nobody is independent and nothing is approved.
             return Collected(unusable=(f"approval.unreadable: {problem}",))
         examined = examine(self._files.submitted(), signers, ApprovalTarget(request=request), now)
         contributors = (request.subject.ref, *runner_account(self._uid, signers))
@@ -178,13 +178,13 @@ def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object]
         found["command"] = command_digest(
             argv, printable_name(directory), tuple(printable_name(name) for name in inputs.files)
         )
-    # INVARIANT I202: what is looked at as work is approved by tree and command, whatever its quorum is `of`.
+    # INVARIANT I9: what is looked at as work is approved by tree and command, whatever its quorum is `of`.
     return ApprovalTarget(request=request, measured_digests=found, required_subjects=("command", "tree"))
 
 
 def runner_account(uid: int, signers: Signers) -> tuple[str, ...]:
     """Return the account that runs this process, if it is a person's; a launcher's service account is nobody's."""
-    # INVARIANT I134: whoever really runs the launcher is no independent approver, whomever the request names.
+    # INVARIANT I8: whoever really runs the launcher is no independent approver, whomever the request names.
     runner = f"user:{account_name(uid)}"
     return (runner,) if runner in signers.by_account else ()
 
@@ -225,7 +225,7 @@ def read_pinned(path: Path, limit_bytes: int) -> bytes:
     """Return the bytes of a file that decides whom to believe, else raise `EvidenceError`."""
     fd, status, _ = open_resolved(str(path))
     try:
-        # INVARIANT I133: a file that everybody may write to pins nobody.
+        # INVARIANT I8: a file that everybody may write to pins nobody.
         if stat.S_IMODE(status.st_mode) & stat.S_IWOTH:
             raise EvidenceError(
                 f"`{printable_name(str(path))}`: everybody may write to it, expected the operator alone"

@@ -123,7 +123,7 @@ def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -
         person = signers.person_of(key, NAMESPACE, (statement.approved_at, now))
     except UnknownSigner as problem:
         raise ApprovalRejected(problem.code, str(problem)) from None
-    # INVARIANT I130: an approval counts for the person whose key signed it, under an account of that person.
+    # INVARIANT I8: an approval counts for the person whose key signed it, under an account of that person.
     if statement.predicate.approver not in person.accounts:
         raise ApprovalRejected(
             "not_the_signer", f"names {quoted(statement.predicate.approver)}, but the key is {person.id}'s"

@@ -71,7 +71,7 @@ def read_certificate(
         person = _signer(payload, signature, signers, now, keyring)
     except (UnknownSigner, SshSignatureError) as problem:
         return Signed(status="bad", why=str(problem))
-    # INVARIANT I232: what was signed is good for one push: after a deletion it does not bring the reference back.
+    # INVARIANT I19: what was signed is good for one push: after a deletion it does not bring the reference back.
     if spend is not None and not spend(sha256_digest(payload)):
         return Signed(status="bad", why=_USED)
     return Signed(status="good", signer=person)
@@ -82,7 +82,7 @@ def _unfit(
 ) -> str | None:
     """Return why a certificate cannot count for this push, whoever signed it."""
     nonce = os.fsencode(told["NONCE"])
-    # INVARIANT I144: a certificate counts only for exactly the updates it names, under the nonce git has given out.
+    # INVARIANT I19: a certificate counts only for exactly the updates it names, under the nonce git has given out.
     if _commands(payload) != {(each.old, each.new, each.ref) for each in updates}:
         return "the push certificate is for other updates"
     if told["NONCE_STATUS"] != "OK" or not nonce or _header(payload, b"nonce") != nonce:
@@ -90,7 +90,7 @@ def _unfit(
     problem = nonces.problem(nonce, now)
     if problem is not None:
         return f"the nonce of the push certificate {problem}"
-    # INVARIANT I145: status G without a signer is not a signer.
+    # INVARIANT I1: status G without a signer is not a signer.
     if told["STATUS"] != "G" or not told["SIGNER"].strip():
         return _not_good(told["STATUS"])
     return None
@@ -105,7 +105,7 @@ def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant, ke
         return owner
     if not signature.startswith(_ARMOURS[0]):
         raise SshSignatureError("unknown", "the push certificate is signed in a way that is not verified here")
-    # INVARIANT I155: without its own look at the signature the hook believes no variable: the pusher may have set it.
+    # INVARIANT I1: without its own look at the signature the hook believes no variable: the pusher may have set it.
     parsed = parse_signature(signature)
     if not parsed.covers(payload, GIT_NAMESPACE):
         raise SshSignatureError("forged", "the signature does not fit the push certificate")

@@ -24,7 +24,7 @@ SIGNATURE, SIGNER = "resource.signature", "resource.signer"
 SIGNERS, UNSIGNED = "resource.commit_signers", "resource.unsigned_commits"
 TRANSPORT = "context.transport"
 
-# INVARIANT I233: every decision on a push that was measured says which reference it moves, from which object to which.
+# INVARIANT I19: every decision on a push that was measured says which reference it moves, from which object to which.
 RECORDED = (REF, CHANGE, OLD, NEW)
 
 
@@ -94,7 +94,7 @@ class PushCollector:
         entries |= {path: Fact(value, Assurance.MEASURED, self.name, now) for path, value in values.items()}
         signer = self._signer(request.subject.ref)
         entries |= self._who(signer, now)
-        # INVARIANT I141: pusher, signer, authors, committers and co-authors all count as contributors.
+        # INVARIANT I8: pusher, signer, authors, committers and co-authors all count as contributors.
         accounts = tuple(sorted({request.subject.ref, *seen.accounts, *seen.signers} | ({signer} if signer else set())))
         examined = self._approved(seen, request, now)
         return Collected(
@@ -139,7 +139,7 @@ class PushCollector:
 
 def bound_facts(seen: MeasuredUpdate) -> dict[str, Value]:
     """Return what a decision on this update is bound to, by path; whoever moves the reference measures it again."""
-    # INVARIANT I146: the decision is bound to the ref, both ids and the tree; it covers no other update.
+    # INVARIANT I15: the decision is bound to the ref, both ids and the tree; it covers no other update.
     bound: dict[str, Value] = {REF: seen.update.ref, CHANGE: seen.change}
     bound |= {OLD: seen.update.old or "none", NEW: seen.update.new or "none"}
     if seen.commit is not None and seen.tree is not None:

@@ -63,7 +63,7 @@ class UpdateMeasurer:
     def _change(self, update: RefUpdate, old: str | None, new: str) -> Change:
         if old is None:
             return "create"
-        # INVARIANT I143: a rewrite is found by ancestry, never by a flag; a tag that moves at all is rewritten.
+        # INVARIANT I19: a rewrite is found by ancestry, never by a flag; a tag that moves at all is rewritten.
         if update.ref.startswith("refs/tags/"):
             return "rewrite"
         beyond = next(iter(self._reader.lines("rev-list", "--max-count=1", old, f"^{new}")), None)

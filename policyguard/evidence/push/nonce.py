@@ -51,11 +51,11 @@ class Nonces:
         if self.seed is None:
             return "cannot be checked, no receive.certNonceSeed in the configuration of the repository or the account"
         match = _NONCE.fullmatch(nonce)
-        # INVARIANT I230: a nonce counts only if the seed of this repository, read here, makes it.
+        # INVARIANT I19: a nonce counts only if the seed of this repository, read here, makes it.
         if match is None or not any(_makes(self.seed, path, match) for path in self.paths):
             return "was not given out for this repository"
         age_s = now // NANOSECONDS_PER_S - int(match[1])
-        # INVARIANT I231: a certificate is good for `max_age_s`; what is older, or of the future, is a replay.
+        # INVARIANT I19: a certificate is good for `max_age_s`; what is older, or of the future, is a replay.
         if not -SKEW_S <= age_s <= self.max_age_s:
             return f"is {age_s} seconds old, expected at most {self.max_age_s}"
         return None

@@ -39,7 +39,7 @@ def _quarantine(git: GitDir, directory: str, environment: Mapping[str, str]) -> 
         # Nothing of the environment reaches git then; other object folders in it are simply not looked at.
         return None
     real = os.path.realpath(os.path.join(directory, path))
-    # INVARIANT I140: objects are read from the repository and from git's own quarantine inside it, nowhere else.
+    # INVARIANT I16: objects are read from the repository and from git's own quarantine inside it, nowhere else.
     ours = os.path.dirname(real) == os.path.realpath(git.objects) and "incoming-" in os.path.basename(real)
     named = os.path.realpath(os.path.join(directory, environment.get("GIT_OBJECT_DIRECTORY", "")))
     if not ours or named != real or os.path.islink(real) or not os.path.isdir(real):

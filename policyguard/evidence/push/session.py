@@ -136,7 +136,7 @@ class PushSession:
         return self._reader
 
     def _refuse_other_histories(self) -> None:
-        # INVARIANT I142: a shallow, grafted, replaced or partial history is refused, never judged.
+        # INVARIANT I16: a shallow, grafted, replaced or partial history is refused, never judged.
         overrides = sorted(_REFUSED.intersection(history_overrides(self._git, self._references)))
         if shallow_file(self._directory, self._environment):
             overrides.append("shallow push")

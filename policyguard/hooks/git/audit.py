@@ -125,7 +125,7 @@ def _looks(
             continue
         if predicate is not None:
             decided.append((row.entry, predicate))
-    # INVARIANT I236: only a verified, enforcing allow explains a move, and only if nothing in its push was denied.
+    # INVARIANT I11: only a verified, enforcing allow explains a move, and only if nothing in its push was denied.
     moved = all(predicate.allowed and predicate.mode == "enforcing" for _, predicate in decided)
     return [look for entry, predicate in decided if (look := _look(entry, predicate, names, moved)) is not None]
 

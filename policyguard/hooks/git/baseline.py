@@ -75,7 +75,7 @@ def parse_baseline(data: bytes, where: str) -> Baseline:
 def differences(git: GitDir, since: Baseline | None) -> Iterator[Finding]:
     """Yield what else is another than at the baseline: HEAD, configuration, hooks; without one, a HEAD on no branch."""
     found = printable_name(References(git).head_content())
-    # INVARIANT I237: HEAD, configuration and hooks are the baseline's, or that is a finding.
+    # INVARIANT I19: HEAD, configuration and hooks are the baseline's, or that is a finding.
     if since is None:
         if not found.startswith("ref: refs/heads/"):
             yield Finding(code="head", ref="HEAD", text=f"is `{found}`, expected a branch")

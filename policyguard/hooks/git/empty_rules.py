@@ -90,7 +90,7 @@ def _pathless(rule: CompiledRule, paths: Collection[str] | None) -> Iterator[str
     """Yield a line for each path that a rule asks for and the main branch has not."""
     condition = rule.condition
     for function, literal in _asked_of_paths(condition) if condition is not None and paths is not None else ():
-        # INVARIANT I238: a rule that guards a path which is not there is a finding, not a protection.
+        # INVARIANT I20: a rule that guards a path which is not there is a finding, not a protection.
         if not any(_fits(function, path, literal) for path in paths or ()):
             yield f"rule `{rule.id}`: no path on the main branch fits `{literal}`; what it guarded may have moved"
 

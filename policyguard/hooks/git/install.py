@@ -62,7 +62,7 @@ def install(options: GitOptions) -> tuple[Path, bool]:
     text = script(options)
     if os.path.lexists(path):
         found = read_small(str(path), MAX_SCRIPT_BYTES)
-        # INVARIANT I153: a hook that is not ours, or that somebody edited, is never overwritten.
+        # INVARIANT I14: a hook that is not ours, or that somebody edited, is never overwritten.
         if not is_ours(found):
             raise ConfigurationError(
                 f"{path}: found another hook, expected none", help="move it away, or call it from a hook of your own"
@@ -104,7 +104,7 @@ def problems(repository: str) -> Iterator[tuple[str, str]]:
         yield "hooks", str(problem)
     folder = Path(git.shared) / "hooks"
     there = [kind for kind in (*DECIDING, "reference-transaction", "post-receive") if os.path.lexists(folder / kind)]
-    # INVARIANT I154: a repository without a deciding hook is reported as open, not as unknown.
+    # INVARIANT I20: a repository without a deciding hook is reported as open, not as unknown.
     if not any(kind in there for kind in DECIDING):
         yield "pre-receive", f"{folder}: no hook decides about pushes, this repository is OPEN"
     for kind in there:

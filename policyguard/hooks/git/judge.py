@@ -47,7 +47,7 @@ class Judged:
 
     @property
     def allowed(self) -> bool:
-        # INVARIANT I148: a push that could not be measured is refused, whatever was decided on what is left of it.
+        # INVARIANT I2: a push that could not be measured is refused, whatever was decided on what is left of it.
         return self.signed.decision.allowed and self.problem is None
 
     @property

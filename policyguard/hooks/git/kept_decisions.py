@@ -147,7 +147,7 @@ class Accepted:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> tuple[VerifiedDecision, SignedDecision, str | None]:
-        # INVARIANT I152: a reference moves under a kept decision only if that verifies for this pusher and objects.
+        # INVARIANT I11: a reference moves under a kept decision only if that verifies for this pusher and objects.
         signed = SignedDecision.from_json(read_small(path, MAX_SIGNED_BYTES))
         pusher, _ = pusher_of(options.pusher, environment, account_name(os.getuid()))
         (seen,) = session.measure((update,), deep=False)

@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
     except PolicyGuardError as problem:
         _say([f"policyguard: push refused: {problem}", *([f"  help: {problem.help}"] if problem.help else [])])
         return error_code(problem) or UNAVAILABLE
-    # INVARIANT I149: a git hook that cannot tell refuses.
+    # INVARIANT I2: a git hook that cannot tell refuses.
     except Exception as problem:  # noqa: BLE001 - git sees a refusal and the pusher a line whatever happens here
         _say([f"policyguard: push refused, the hook failed: {type(problem).__name__}: {problem}"])
         return UNAVAILABLE
@@ -63,7 +63,7 @@ def _decide_in(session: PushSession, options: GitOptions, updates: tuple[RefUpda
     _check_present(session, updates)
     with open_guard(options) as guard:
         judged = judged_push(options, guard, session, updates, os.environ)
-        # INVARIANT I150: all references of a push move, or none does.
+        # INVARIANT I19: all references of a push move, or none does.
         accepted = all(each.allowed for each in judged)
         if accepted:
             Accepted(options.repo).keep([(each.update, each.signed) for each in judged])
@@ -76,7 +76,7 @@ def _check_present(session: PushSession, updates: tuple[RefUpdate, ...]) -> None
     """Return if each reference stands where its update begins; what the pusher says it left behind is a claim."""
     for update in updates:
         found = session.current(update.ref)
-        # INVARIANT I234: a push is judged from where the reference really stands.
+        # INVARIANT I19: a push is judged from where the reference really stands.
         if found != update.old:
             raise EvidenceError(
                 f"`{update.ref}` stands at `{found or 'nothing'}`, the push begins at `{update.old or 'nothing'}`",

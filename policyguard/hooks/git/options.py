@@ -143,7 +143,7 @@ def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: s
     """
     for source in sources:
         name, _, template = source.partition("=")
-        # INVARIANT I147: the pusher's name comes from the sources the operator named, and from nothing in the push.
+        # INVARIANT I1: the pusher's name comes from the sources the operator named, and from nothing in the push.
         value = (account or "") if name == OS_ACCOUNT else environment.get(name, "")
         if value:
             return _filled(template or _DEFAULT_TEMPLATE, value, name), name

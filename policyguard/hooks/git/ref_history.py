@@ -114,7 +114,7 @@ class History:
 def _unexplained(reference: _Reference, ref: str, value: str, entry: int | None) -> list[Finding]:
     """Return a finding if no accepted move leads to where the reference is."""
     reachable = reference.reachable()
-    # INVARIANT I235: a reference stands only where the newest look at it, or an accepted move from there, left it.
+    # INVARIANT I19: a reference stands only where the newest look at it, or an accepted move from there, left it.
     if value in reachable:
         return []
     since = "the baseline" if reference.entry is None else f"entry {reference.entry}"

@@ -69,7 +69,7 @@ def _with_arguments(
     found = inspect_repository(path) if path.is_dir() else None
     values: dict[str, Value] = {"remote_code": trusted}
     if found is not None:
-        # INVARIANT I244: kernels are fetched whether remote code is trusted or not; what cannot be read is code.
+        # INVARIANT I15: kernels are fetched whether remote code is trusted or not; what cannot be read is code.
         values["remote_code"] = bool(found.kernels) or (trusted and found.remote_code)
         values["foreign_code"] = bool(found.foreign_code or found.kernels or found.problems)
         # No argument pins a kernel, so whatever `code_revision` pins is not all that is fetched.

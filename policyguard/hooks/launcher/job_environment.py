@@ -27,7 +27,7 @@ def child_environment(environment: Mapping[str, str], signed: SignedDecision, pr
 
     `private` is a folder of mode 0700 that lives as long as the job.
     """
-    # INVARIANT I98: what the launcher is configured with, a passphrase above all, never reaches the job.
+    # INVARIANT I14: what the launcher is configured with, a passphrase above all, never reaches the job.
     kept = {name: value for name, value in environment.items() if not name.startswith(_OURS)}
     return {**kept, VARIABLE: _carried(signed.to_json(), private)}
 

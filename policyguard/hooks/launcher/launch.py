@@ -138,7 +138,7 @@ def decided(
 
 
 def _check_files_seen(facts: Facts, inputs: JobInputs) -> None:
-    # INVARIANT I184: a job that names files which cannot be measured does not start, whatever the policies read.
+    # INVARIANT I2: a job that names files which cannot be measured does not start, whatever the policies read.
     if inputs.files and FILES in facts.missing:
         raise EvidenceError(f"{FILES}: {facts.missing[FILES]}")
 
@@ -147,7 +147,7 @@ def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
     """Return the path to start, which is the one whose digest was verified a moment ago."""
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     record = bound.get(EXECUTABLE)
-    # INVARIANT I96: the program started is the one that was measured, not what the name leads to by now.
+    # INVARIANT I15: the program started is the one that was measured, not what the name leads to by now.
     if not isinstance(record, FrozenMap) or record["path"] != printable_name(executable):
         raise EvidenceError(
             f"`{printable_name(executable)}`: was not measured, expected the program that the decision is about"

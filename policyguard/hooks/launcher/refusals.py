@@ -44,7 +44,7 @@ def refusals_logged(
     try:
         yield
     except (VerificationError, EvidenceError) as problem:
-        # INVARIANT I228: what is refused is signed and logged wherever key and log can be used.
+        # INVARIANT I12: what is refused is signed and logged wherever key and log can be used.
         with suppress(PolicyGuardError):
             guard.issue_denial(_not_started(signed, problem, clock()))
         raise
@@ -68,7 +68,7 @@ def log_undecided(
     words = printable(str(problem), _LONGEST_WORDS)
     facts = Facts(request, {}, missing=FrozenMap({"guard": words}))
     decision = _denial(facts, NOT_DECIDED, now, Told(NO_POLICIES, 0, (words,)))
-    # INVARIANT I228: what is refused is signed and logged wherever key and log can be used.
+    # INVARIANT I12: what is refused is signed and logged wherever key and log can be used.
     with suppress(PolicyGuardError):
         private = read_private_key(key, passphrase=passphrase)
         payload = decision_statement(

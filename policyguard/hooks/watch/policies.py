@@ -61,7 +61,7 @@ class Standing:
         return self._decided(snapshot) if snapshot.policy_digest != self._decision.policy_digest else None
 
     def _check(self, snapshot: Snapshot) -> None:
-        # INVARIANT I224: only policies that a worker would accept, and never older ones, speak against a running job.
+        # INVARIANT I4: only policies that a worker would accept, and never older ones, speak against a running job.
         if snapshot.epoch < self._epoch:
             raise ConfigurationError(f"they are of epoch {snapshot.epoch}, expected at least {self._epoch}")
         is_known = snapshot.policy_digest == self._decision.policy_digest

@@ -92,7 +92,7 @@ class JobProcesses:
                 self._known.add(file)
             elif mapped.is_elf or not (mapped.is_memory or mapped.deleted):
                 self._tell(f"+ {_name(mapped)} (in {os.path.basename(os.fsdecode(seen.executable))})")
-        # INVARIANT I225: whoever is attached to a job and does not belong to it is told.
+        # INVARIANT I15: whoever is attached to a job and does not belong to it is told.
         if seen.tracer and seen.tracer not in family:
             self._tell(f"traced by {describe(seen.tracer)}")
         for name in sorted(INJECTING & seen.doors.keys()):
@@ -100,7 +100,7 @@ class JobProcesses:
                 self._tell(f"{name}={seen.doors[name][:80]} (in {os.path.basename(os.fsdecode(seen.executable))})")
 
     def _belongs(self, seen: Process, mapped: Mapped) -> bool:
-        # INVARIANT I226: code without a name, in memory or deleted, never belongs where it was not seen before.
+        # INVARIANT I15: code without a name, in memory or deleted, never belongs where it was not seen before.
         if mapped.is_memory or mapped.deleted:
             return False
         path = os.fsdecode(mapped.path)

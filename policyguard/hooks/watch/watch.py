@@ -109,12 +109,12 @@ class Watch:
         found += tuple(drift for look in self._also for drift in look())
         self._unmeasured = self._unmeasured + 1 if any(each.reason == UNMEASURED for each in found) else 0
         state = _state(found, facts) if found else b""
-        # INVARIANT I166: every change of state is told once: the drift, another drift, and the way back.
+        # INVARIANT I15: every change of state is told once: the drift, another drift, and the way back.
         if state == self._told and not self._newly_stopping(found):
             return None
         signed = self._guard.issue_denial(self._alert(found, facts))
         self._told = state
-        # INVARIANT I167: the alert is durable in the log before the job is ended.
+        # INVARIANT I12: the alert is durable in the log before the job is ended.
         self.stopped = self.stopped or self._must_stop(found)
         if self._on_alert is not None:
             self._on_alert(signed)
@@ -163,7 +163,7 @@ class Watch:
         except PolicyGuardError as problem:
             if self._on_problem is not None:
                 self._on_problem(problem)
-            # INVARIANT I168: a log that cannot be written does not keep a job running that must end.
+            # INVARIANT I2: a log that cannot be written does not keep a job running that must end.
             self.stopped = self.stopped or self.may_stop
         return self.stopped
 

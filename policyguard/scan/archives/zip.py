@@ -196,7 +196,7 @@ def _local(
     rest = archive.read(offset + 30, n_name + n_extra)
     name = raw.decode("utf-8", "backslashreplace")
     l_size, l_packed, _ = _widened(rest[n_name:], (l_size, l_packed, 0))
-    # INVARIANT I103: a member that two headers describe differently is hostile, whichever header is right.
+    # INVARIANT I18: a member that two headers describe differently is hostile, whichever header is right.
     if rest[:n_name] != raw:
         findings.add("ckpt.archive_mismatch", f"{name}: its own header says {rest[:n_name].decode('utf-8', 'replace')}")
     if (l_flags, l_method) != (flags, method):

@@ -172,7 +172,7 @@ def _scan_file(source: Source, findings: Findings) -> None:
     check_notes(_pairs(footer), findings)
     bare = _bare_schema(source, footer, start, findings)
     messages = _messages(source, bare[1] if bare else 8, start, findings, schema_first=bare is None)
-    # INVARIANT I206: a file reader trusts the footer, a stream reader the messages; both must name the same.
+    # INVARIANT I18: a file reader trusts the footer, a stream reader the messages; both must name the same.
     if footer.get("schema") != (bare[0] if bare else messages[0][2]["header"]):
         findings.add("ckpt.arrow_mismatch", "two schemas")
     for label, kind in (("dictionaries", 2), ("batches", 3)):
@@ -254,7 +254,7 @@ def check_schema(schema: dict[str, Any], findings: Findings) -> None:
 
 
 def _check_extension(name: str, metadata: bytes, findings: Findings) -> None:
-    # INVARIANT I207: a column type is judged by its name, listed or not; what it would unpickle is hostile.
+    # INVARIANT I18: a column type is judged by its name, listed or not; what it would unpickle is hostile.
     if name in _UNPICKLED or _is_pickle(metadata, findings):
         findings.add("ckpt.arrow_unpickled", name)
     elif name not in _LISTED or not _is_plain(metadata):

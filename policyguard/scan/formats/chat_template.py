@@ -213,7 +213,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _check_names(tokens: Sequence[Token], findings: Findings) -> None:
-    # INVARIANT I211: a template reaches only what it names, and no name in it is one of the interpreter's own.
+    # INVARIANT I18: a template reaches only what it names, and no name in it is one of the interpreter's own.
     for kind, text in tokens:
         if kind in ("name", "text") and (_DUNDER.search(text) or (text in _GADGETS)):
             findings.add("ckpt.template_code", text)

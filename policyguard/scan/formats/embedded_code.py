@@ -44,7 +44,7 @@ def template_escape(text: str, values: Sequence[str] | None = None) -> str:
 
 
 def _escape(text: str, reaches: re.Pattern[str]) -> str:
-    # INVARIANT I213: a template that reaches for Python's own attributes is code, in whatever file it lies.
+    # INVARIANT I18: a template that reaches for Python's own attributes is code, in whatever file it lies.
     for block in _blocks(text):
         plain = _SPELT.sub(lambda found: chr(int(found[1], 16) if found[1] else int(found[2], 8)), block)
         found = reaches.search(plain)

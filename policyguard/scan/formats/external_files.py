@@ -8,7 +8,7 @@ from policyguard.scan.findings import Findings
 
 def check_location(name: str, findings: Findings) -> None:
     """Findings hold that data lies in the file of this name, and whether it leads out of the folder."""
-    # INVARIANT I210: a file that names another one for its data is not clean, and hostile if that lies elsewhere.
+    # INVARIANT I18: a file that names another one for its data is not clean, and hostile if that lies elsewhere.
     if leaves_folder(name) or "://" in name or name.startswith("~"):
         findings.add("ckpt.external_path", name)
     else:

@@ -182,7 +182,7 @@ def _check_tensors(
     _check_padding(source, header_end, start)
     for name, offset, size in tensors:
         _once(name, names, findings)
-        # INVARIANT I209: tensors lie one behind the other; there is no room between and behind them.
+        # INVARIANT I18: tensors lie one behind the other; there is no room between and behind them.
         if offset != at:
             raise LayoutProblem(f"a tensor at {offset}, expected {at}")
         at = _padded(offset + size, alignment)

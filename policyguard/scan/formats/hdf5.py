@@ -81,7 +81,7 @@ class _Walk:
             return
         self.seen.add(at)
         for kind, flags, data in _messages(self.file, at):
-            # INVARIANT I205: a message that is not known here is never passed over.
+            # INVARIANT I18: a message that is not known here is never passed over.
             if kind in _PASSED:
                 continue
             if kind not in _READ or flags & _SHARED:

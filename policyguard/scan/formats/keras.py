@@ -56,7 +56,7 @@ def check_config_text(data: bytes, findings: Findings) -> None:
 
 
 def _check(item: dict[str, object], findings: Findings) -> None:
-    # INVARIANT I212: a class that a configuration names is on the list, or the model is not clean.
+    # INVARIANT I18: a class that a configuration names is on the list, or the model is not clean.
     name, module, registered = (
         None if item.get(key) is None else str(item[key]) for key in ("class_name", "module", "registered_name")
     )

@@ -53,7 +53,7 @@ def check_notes(pairs: Iterable[tuple[bytes, bytes]], findings: Findings) -> Non
     seen: dict[bytes, bytes] = {}
     for key, value in pairs:
         name = key.decode("utf-8", "replace")
-        # INVARIANT I208: of two values under one key, readers differ in which they believe.
+        # INVARIANT I18: of two values under one key, readers differ in which they believe.
         if seen.setdefault(key, value) != value:
             findings.add("ckpt.metadata_duplicate", name)
         if not _is_text(value) or probe(BytesSource(value), findings):

@@ -36,7 +36,7 @@ def check_settings(text: str, findings: Findings) -> list[str] | None:
     texts: list[str] = []
 
     def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        # INVARIANT I243: a configuration that names code for its loader is not clean, wherever in the file it does.
+        # INVARIANT I18: a configuration that names code for its loader is not clean, wherever in the file it does.
         for key, value in pairs:
             if key == "_target_" and type(value) is str:
                 _target(value, findings)

@@ -59,7 +59,7 @@ def _check_operators(walk: _Walk, findings: Findings) -> None:
     if missing:
         raise LayoutProblem(f"operators of {', '.join(sorted(missing))}, which is not imported")
     for domain, name in sorted(walk.operators - walk.functions):
-        # INVARIANT I212: an operator that is on no list and not defined in the model needs somebody's library.
+        # INVARIANT I18: an operator that is on no list and not defined in the model needs somebody's library.
         if domain not in OWN_DOMAINS and not (domain == "com.microsoft" and name in CONTRIBUTED):
             findings.add("ckpt.onnx_operator", f"{domain}::{name}")
 

@@ -215,7 +215,7 @@ def _bloom(source: Source, column: dict[str, Any], end: int, findings: Findings)
 
 
 def _check_tiling(source: Source, spans: Sequence[Span], footer: dict[str, Any], end: int, findings: Findings) -> None:
-    # INVARIANT I209: what no chunk, index or filter explains is no part of the file.
+    # INVARIANT I18: what no chunk, index or filter explains is no part of the file.
     chunks = [chunk for group in footer.get("row_groups", ()) for chunk in group.get("columns", ())]
     at = 4
     for start, stop, what in sorted([*spans, (end, end, "footer")]):

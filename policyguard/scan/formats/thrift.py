@@ -49,7 +49,7 @@ class ThriftReader:
             if kind == _STOP and not head:
                 return found
             number = number + (head >> 4) if head >> 4 else self._signed(16)
-            # INVARIANT I205: a field that its table does not name, or that comes twice, is never passed over.
+            # INVARIANT I18: a field that its table does not name, or that comes twice, is never passed over.
             if number not in fields or fields[number][0] in found:
                 raise LayoutProblem(f"field {number} of {name}")
             label, expected = fields[number]

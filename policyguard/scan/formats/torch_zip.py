@@ -137,7 +137,7 @@ def _scan_torch(found: Sequence[Member], roots: Sequence[str], findings: Finding
             rest[name] = member
     for key, expected in storages.bytes_of.items():
         storage = rest.pop(f"data/{key}", None)
-        # INVARIANT I106: a storage holds exactly the bytes its tensors claim (CVE-2026-24747 read beyond).
+        # INVARIANT I18: a storage holds exactly the bytes its tensors claim (CVE-2026-24747 read beyond).
         if storage is None or storage.size != expected or (storage.method == STORED and storage.data.size != expected):
             findings.add("ckpt.storage_mismatch", f"data/{key}")
     for name, member in rest.items():

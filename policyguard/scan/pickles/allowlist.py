@@ -116,7 +116,7 @@ def _pairs() -> Iterator[tuple[str, str]]:
             yield from ((spelled, name) for name in names.split())
 
 
-# INVARIANT I100: an import that is not on this list, or on the operator's, is never clean.
+# INVARIANT I18: an import that is not on this list, or on the operator's, is never clean.
 ALLOWED: frozenset[tuple[str, str]] = frozenset(_pairs())
 """Every pair of module and name that a clean pickle may import."""
 

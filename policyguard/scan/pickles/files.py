@@ -1,7 +1,7 @@
 """Files that are made of pickles: plain ones, joblib's with arrays between opcodes, and torch's older layouts.
 
 One reading is never enough: a file that joblib reads as arrays is read by `pickle.load` as opcodes, so both readings
-must be harmless (INVARIANT I104).
+must be harmless (INVARIANT I18).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def scan_pickles(source: Source, findings: Findings, nested: Nested) -> str:
 def probe(source: Source, findings: Findings) -> bool:
     """Return whether `pickle.load` of these bytes would import what can run code, or call what it imports.
 
-    Asked of files of every format: the reader chooses how to read, not the format (INVARIANT I105).
+    Asked of files of every format: the reader chooses how to read, not the format (INVARIANT I18).
     """
     machine = _read_plainly(source, findings, None)
     codes = {reason.code for reason in machine.findings.reasons}

@@ -15,7 +15,7 @@ def import_global(m: PickleStack, _: str) -> None:
 
 
 def _import_lines(m: PickleStack) -> Import:
-    # INVARIANT I101: names are the raw bytes the interpreter would use, never an unescaped or split form of them.
+    # INVARIANT I5: names are the raw bytes the interpreter would use, never an unescaped or split form of them.
     module, name = m.cursor.line(), m.cursor.line()
     return m.import_name(module.decode("utf-8"), name.decode("utf-8"))
 
@@ -69,7 +69,7 @@ def call_newobj_ex(m: PickleStack, _: str) -> None:
 def build(m: PickleStack, _: str) -> None:
     state, target = m.pop(), m.peek()
     if isinstance(target, Import | Other):
-        # INVARIANT I102: a state may be given to an object that was just made, never to a class, function or module.
+        # INVARIANT I18: a state may be given to an object that was just made, never to a class, function or module.
         m.findings.add("ckpt.pickle_build", kind_of(target))
     elif not isinstance(target, Made):
         m.findings.add("ckpt.pickle_state", f"a state given to {kind_of(target)}")

@@ -64,7 +64,7 @@ class PickleStack:
 
     def leave_frame(self, opcode: str) -> None:
         """Record that an argument reaches over the end of its frame: CPython's readers then read different bytes."""
-        # INVARIANT I104: where two readers of the same bytes would go on at different places, neither is believed.
+        # INVARIANT I18: where two readers of the same bytes would go on at different places, neither is believed.
         self.findings.add("ckpt.pickle_frame", opcode)
         self.frame_end = 0
 
@@ -95,7 +95,7 @@ class PickleStack:
 
     def import_name(self, module: str, name: str) -> Import:
         """Record the import and return its value; the pair is judged as written and as Python 2 would have meant it."""
-        # INVARIANT I112: every import of the interpreter's reader passes here first, under the name it would use.
+        # INVARIANT I18: every import of the interpreter's reader passes here first, under the name it would use.
         found = Import(module, name)
         self.findings.import_of(f"{module}.{name}")
         self.imported += bool(_NAME.fullmatch(module) and _NAME.fullmatch(name))

@@ -49,7 +49,7 @@ PAYLOAD = STATEMENT.payload
 
 
 def test_a_statement_is_an_in_toto_statement_in_one_spelling() -> None:
-    """I126: its bytes say it all, and parse to the same value."""
+    """I5: its bytes say it all, and parse to the same value."""
     data = json.loads(PAYLOAD)
     assert data["_type"] == "https://in-toto.io/Statement/v1"
     assert data["predicateType"] == APPROVAL_TYPE
@@ -62,7 +62,7 @@ def test_a_statement_is_an_in_toto_statement_in_one_spelling() -> None:
 
 
 def test_another_spelling_of_the_same_statement_is_refused() -> None:
-    """I126: spaces, another order, a default spelled out."""
+    """I5: spaces, another order, a default spelled out."""
     data = json.loads(PAYLOAD)
     spellings = [json.dumps(data).encode(), PAYLOAD + b" ", json.dumps(data, indent=1).encode()]
     data["predicate"]["any_command"] = False
@@ -119,7 +119,7 @@ MALFORMED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("payload", MALFORMED.values(), ids=MALFORMED)
 def test_what_is_no_approval_is_refused(payload: bytes) -> None:
-    """I126, I129: by its own code, never by a traceback."""
+    """I5 and I9: by its own code, never by a traceback."""
     with pytest.raises(ApprovalRejected) as refusal:
         parse_approval(payload)
     assert refusal.value.code == "approval.malformed"
@@ -171,7 +171,7 @@ def test_an_approval_holds_from_its_start_until_just_before_its_end(now: int, ex
 
 
 def test_what_would_never_count_cannot_be_made() -> None:
-    """I129: the builder refuses what the parser refuses."""
+    """I9: the builder refuses what the parser refuses."""
     with pytest.raises(ApprovalRejected):
         approval_statement(
             subjects={},
@@ -310,7 +310,7 @@ COVERS: dict[str, tuple[ApprovalTarget, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("target", "changes", "expected"), COVERS.values(), ids=COVERS)
 def test_what_an_approval_covers(target: ApprovalTarget, changes: dict[str, Any], expected: str) -> None:
-    """I127, I128."""
+    """I9."""
     assert code(target, **changes) == expected
 
 

@@ -97,7 +97,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_malformed_envelope_is_refused(case: str) -> None:
-    """Step V1, with what was found and what was expected. Invariant I30."""
+    """Step V1, with what was found and what was expected. Invariant I5."""
     data, wording = REFUSED[case]
     with pytest.raises(VerificationError, match=wording) as caught:
         parse(data)
@@ -154,14 +154,14 @@ BOTH = (SIGNER.public, SECOND_SIGNER.public)
     ("keys", "threshold"), [((), 1), ((), 0), (BOTH, 0), (BOTH, -1)], ids=["no keys", "nothing", "zero", "negative"]
 )
 def test_empty_trust_verifies_nothing(keys: tuple[Any, ...], threshold: int) -> None:
-    """Invariant I32: no keys, or a threshold below one, is refused before any signature is looked at."""
+    """Invariant I10: no keys, or a threshold below one, is refused before any signature is looked at."""
     with pytest.raises(VerificationError, match="expected at least one each"):
         check_signatures(parse(GOOD), MESSAGE, keys, threshold)
     assert check_signatures(parse(GOOD), MESSAGE, BOTH, 1) == (SIGNER.public,)
 
 
 def test_threshold_counts_distinct_keys() -> None:
-    """Invariant I33: the same key listed and signing twice fills one place; two keys fill two."""
+    """Invariant I10: the same key listed and signing twice fills one place; two keys fill two."""
     twice = sign(b"payload?>", "text/plain", (SIGNER, SIGNER))
     with pytest.raises(VerificationError, match="1 of the trusted keys signed this, expected at least 2"):
         check_signatures(twice, MESSAGE, (SIGNER.public, SIGNER.public), 2)

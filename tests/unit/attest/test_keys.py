@@ -104,7 +104,7 @@ def test_public_text_round_trip() -> None:
     ],
 )
 def test_public_text_has_one_spelling(text: str) -> None:
-    """Anything but the canonical text is refused. Invariant I30."""
+    """Anything but the canonical text is refused. Invariant I5."""
     with pytest.raises(ConfigurationError, match="found no public key, expected `ed25519:`"):
         PublicKey.from_text(text)
 
@@ -138,7 +138,7 @@ PEM = KEY.to_pem()
     ],
 )
 def test_private_pem_has_one_spelling(data: bytes) -> None:
-    """Anything but one canonical block is refused with one clear line. Invariant I30."""
+    """Anything but one canonical block is refused with one clear line. Invariant I5."""
     with pytest.raises(SigningError, match="found no Ed25519 private key, expected one unencrypted"):
         PrivateKey.from_pem(data)
 
@@ -176,7 +176,7 @@ def test_wrapped_key_header_is_authenticated() -> None:
 
 @pytest.mark.parametrize("changes", [{"memory_kib": 2**40}, {"passes": 10**6}, {"lanes": 0}, {"lanes": 10**4}])
 def test_wrapped_key_cannot_ask_for_the_machine(changes: dict[str, object]) -> None:
-    """Invariant I31: memory, passes and lanes are bounded before any of them is spent."""
+    """Invariant I14: memory, passes and lanes are bounded before any of them is spent."""
     with pytest.raises(SigningError, match=r"wrapped key asks for .* expected at most 1048576, 16 and 16"):
         PrivateKey.unwrap(rewrap(**changes), b"correct horse")
 

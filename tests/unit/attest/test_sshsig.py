@@ -48,7 +48,7 @@ BLOB = blob_of(ARMOUR)
 
 
 def test_a_signature_covers_its_message_in_its_namespace_only() -> None:
-    """I120."""
+    """I10."""
     parsed = parse_signature(ARMOUR)
     assert parsed.key == SshKey(KEY.public.raw)
     assert parsed.covers(MESSAGE, NAMESPACE)
@@ -57,7 +57,7 @@ def test_a_signature_covers_its_message_in_its_namespace_only() -> None:
 
 
 def test_a_signature_in_another_namespace_does_not_become_ours() -> None:
-    """I120: exchanging the name in the blob breaks the signature, which covers it."""
+    """I10: exchanging the name in the blob breaks the signature, which covers it."""
     forged = sign(MESSAGE, "policyguard-approval@v0", KEY)
     renamed = parse_signature(armoured(blob_of(forged).replace(b"approval@v0", b"approval@v1")))
     assert renamed.namespace == NAMESPACE
@@ -143,7 +143,7 @@ BAD_BLOBS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize(("data", "words"), BAD_BLOBS.values(), ids=BAD_BLOBS)
 def test_a_bad_blob_is_refused_by_name(data: bytes, words: str) -> None:
-    """I121, I122."""
+    """I5 and I10."""
     with pytest.raises(SshSignatureError, match=words):
         parse_signature(armoured(data) if data else b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----")
 
@@ -193,7 +193,7 @@ def test_too_much_is_refused_before_it_is_read() -> None:
 
 
 def test_a_kind_we_do_not_verify_is_no_mistake_and_a_kind_of_no_name_is() -> None:
-    """I121: by their codes they are told apart."""
+    """I10: by their codes they are told apart."""
     for line, code in (("ssh-rsa AAAA", "key_type"), ("SSH/RSA AAAA", "malformed")):
         with pytest.raises(SshSignatureError) as refusal:
             parse_key(line)
@@ -239,6 +239,6 @@ BAD_KEYS = {
 
 @pytest.mark.parametrize("text", BAD_KEYS.values(), ids=BAD_KEYS)
 def test_a_bad_key_line_is_refused(text: str) -> None:
-    """I121."""
+    """I10."""
     with pytest.raises(SshSignatureError):
         parse_key(text)

@@ -159,7 +159,7 @@ def test_any_value_is_recorded_canonically(value: Value) -> None:
 
 
 def test_sensitive_fact_leaves_no_trace() -> None:
-    """Invariant I39: neither the value nor its digest, which could be guessed, is in the statement."""
+    """Invariant I14: neither the value nor its digest, which could be guessed, is in the statement."""
     secret = fact_statement("under investigation", frozenset({"resource.x"}))
     assert recorded(secret) == {"masked": True}
     assert b"investigation" not in secret
@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_malformed_statement_is_refused(case: str) -> None:
-    """Step V1 or V5, with one line that says what was expected. Invariants I30 and I38."""
+    """Step V1 or V5, with one line that says what was expected. Invariants I5 and I11."""
     data, step, wording = REFUSED[case]
     with pytest.raises(VerificationError) as caught:
         parse_statement(data)

@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_document_that_trusts_wrongly_is_refused(case: str) -> None:
-    """One line, with the JSON path. Invariant I45."""
+    """One line, with the JSON path. Invariant I10."""
     change, wording = REFUSED[case]
     data = copy.deepcopy(DOCUMENT)
     change(data)
@@ -100,7 +100,7 @@ def test_what_is_no_document_is_refused(data: object) -> None:
 
 
 def test_trust_built_in_code_keeps_the_same_rules() -> None:
-    """Invariant I45: an empty trust cannot be made, from whatever side."""
+    """Invariant I10: an empty trust cannot be made, from whatever side."""
     parts: dict[str, Any] = {
         "keys": (TrustedKey(key=SIGNER.public),),
         "logs": (LOG,),

@@ -153,7 +153,7 @@ def test_decisions_of_one_push_share_no_approval(folder: Path) -> None:
 
 
 def test_of_guards_that_race_on_one_log_one_allows(folder: Path) -> None:
-    """I198: eight guards with connections of their own ask at the same time; exactly one decision is an allow."""
+    """I9: eight guards with connections of their own ask at the same time; exactly one decision is an allow."""
     guards = [guard_in(folder) for _ in range(8)]
     start = threading.Barrier(len(guards))
     allowed: list[bool] = []
@@ -173,7 +173,7 @@ def test_of_guards_that_race_on_one_log_one_allows(folder: Path) -> None:
 
 
 def test_entries_that_came_meanwhile_are_read_inside_the_transaction(folder: Path) -> None:
-    """I197: another process appends after our first reading; the leaves are made once its entry was read, too."""
+    """I9: another process appends after our first reading; the leaves are made once its entry was read, too."""
     ours = Log.open(folder / "audit.db", KEY, create=True)
     theirs = Log.open(folder / "audit.db", KEY)
     ranges: list[tuple[int, int]] = []
@@ -258,7 +258,7 @@ def test_where_only_lasting_quorums_apply_a_used_approval_still_counts(folder: P
 
 
 def test_on_top_of_an_entry_that_cannot_be_read_nothing_is_allowed_once(folder: Path) -> None:
-    """I196: it might have used the approval up; nothing is added. What counts lastingly does not ask."""
+    """I2: it might have used the approval up; nothing is added. What counts lastingly does not ask."""
     with guard_in(folder) as guard:
         with Log.open(folder / "audit.db", KEY) as other:
             other.append(b"not an envelope")
@@ -296,7 +296,7 @@ def test_a_long_log_is_read_in_pages(folder: Path) -> None:
 
 
 def test_actions_are_approved_alone_only_if_every_quorum_says_so(folder: Path) -> None:
-    """I195: one quorum over work is enough to ask for a look at the work."""
+    """I9: one quorum over work is enough to ask for a look at the work."""
     assert load_snapshot(folder / "policies", ()).approved_alone == {"job:breakglass-kill", "job:stop"}
     both = POLICIES + '  - {id: stop-2, effect: require, actions: ["job:stop"], resources: {type: job}, quorum: work}\n'
     (folder / "policies" / "lab.yaml").write_text(both)

@@ -80,7 +80,7 @@ def test_note_that_is_not_utf8_is_refused() -> None:
 
 
 def test_unknown_and_invalid_signatures_are_refused() -> None:
-    """Step V2: no trusted key; and a line under a trusted key's name and hash that does not verify. Invariant I35."""
+    """Step V2: no trusted key; and a line under a trusted key's name and hash that does not verify. Invariant I10."""
     with pytest.raises(VerificationError, match=r"no signature of a trusted log, expected one of `EnochRoot`"):
         open_note(f"{TEXT}\n{PETER}".encode(), (ENOCH_KEY,))
     with pytest.raises(VerificationError, match="expected one of none"):
@@ -109,7 +109,7 @@ def test_every_cut_and_every_changed_letter_of_a_key_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\u00a0b", "a\nb", "a\u200bb", "x" * 129, "DSSEv1 28"])
 def test_log_names_hold_no_spaces(name: str) -> None:
-    """Invariant I34: a name that could make a checkpoint begin like a DSSE message cannot be made."""
+    """Invariant I10: a name that could make a checkpoint begin like a DSSE message cannot be made."""
     with pytest.raises(ConfigurationError, match="expected text without spaces") as caught:
         NoteKey(name, LOG_KEY.public)
     # Found by the fuzzer: the name was shown raw, line ends and all.
@@ -157,7 +157,7 @@ MALFORMED_TEXTS = {
 
 @pytest.mark.parametrize("case", MALFORMED_TEXTS)
 def test_checkpoint_has_one_spelling(case: str) -> None:
-    """Step V1: everything but the one spelling is refused. Invariant I30."""
+    """Step V1: everything but the one spelling is refused. Invariant I5."""
     with pytest.raises(VerificationError, match="checkpoint") as caught:
         parse_checkpoint(MALFORMED_TEXTS[case].encode())
     assert caught.value.step == "V1"
@@ -197,7 +197,7 @@ def test_a_signed_decision_that_has_travelled_decides_nothing() -> None:
 
 
 def test_log_vouches_for_its_own_name_only() -> None:
-    """Invariant I36: a trusted key under a checkpoint of another origin is refused; its own is accepted."""
+    """Invariant I10: a trusted key under a checkpoint of another origin is refused; its own is accepted."""
     with pytest.raises(VerificationError, match=r"checkpoint is of log `other`, signed by `lab.example/decisions`"):
         open_checkpoint(sign_checkpoint(Checkpoint("other", 1, b"r" * 32), LOG, LOG_KEY), (LOG,))
     open_checkpoint(sign_checkpoint(Checkpoint(ORIGIN, 1, b"r" * 32), LOG, LOG_KEY), (LOG,))

@@ -90,7 +90,7 @@ def test_another_origin_is_refused(make_store: MakeStore) -> None:
 
 
 def test_another_key_does_not_continue_the_log(make_store: MakeStore) -> None:
-    """Invariant I44: a key signs only on top of a tree that it signed itself."""
+    """Invariant I13: a key signs only on top of a tree that it signed itself."""
     Log.open(make_store(), LOG_KEY).append(b"a")
     with pytest.raises(AuditError, match="entry 0: checkpoint carries no signature of a trusted log"):
         Log.open(make_store(), STRANGER)
@@ -284,7 +284,7 @@ def cut(path: Path) -> None:
     ids=["another application's", "a trigger added", "no database", "a folder", "a FIFO", "cut off"],
 )
 def test_file_that_is_no_log_of_ours_is_refused(tmp_path: Path, spoil: Callable[[Path], None], wording: str) -> None:
-    """Invariant I43: refused with one line, and left alone."""
+    """Invariant I13: refused with one line, and left alone."""
     path = tmp_path / "log.db"
     spoil(path)
     with pytest.raises(AuditError, match=wording) as caught:
@@ -418,7 +418,7 @@ def test_two_processes_append_to_one_log(tmp_path: Path) -> None:
 
 
 def test_killed_process_loses_no_acknowledged_entry(tmp_path: Path) -> None:
-    """SIGKILL at a dozen moments: each time every acknowledged entry is there, and the log adds up. Invariant I42."""
+    """SIGKILL at a dozen moments: each time every acknowledged entry is there, and the log adds up. Invariant I12."""
     path = tmp_path / "log.db"
     with Log.open(path, LOG_KEY, ORIGIN, create=True) as log:
         verifier = log.verifier
@@ -453,7 +453,7 @@ def test_single_use_store_refuses_what_is_not_its_own(tmp_path: Path) -> None:
 
 
 def test_id_is_used_once_by_all_who_share_the_file(tmp_path: Path) -> None:
-    """Eight workers with one decision: one of them may start. Invariant I54."""
+    """Eight workers with one decision: one of them may start. Invariant I12."""
     start = threading.Barrier(8)
     answers: list[bool] = []
 

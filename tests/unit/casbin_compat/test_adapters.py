@@ -162,25 +162,25 @@ def test_an_empty_source_is_no_error(tmp_path: Path) -> None:
         "a time without zone",
     ],
 )
-def test_i61_a_row_that_is_no_binding_stops_the_load(row: Sequence[Any], message: str) -> None:
-    """I61: casbin would drop most of these without a word."""
+def test_a_row_that_is_no_binding_stops_the_load(row: Sequence[Any], message: str) -> None:
+    """I6: casbin would drop most of these without a word."""
     assert refused(Rows(row)) == [message]
 
 
-def test_i61_every_bad_row_is_named_and_none_is_used() -> None:
-    """I61: one good row among bad ones gives nothing."""
+def test_every_bad_row_is_named_and_none_is_used() -> None:
+    """I6: one good row among bad ones gives nothing."""
     adapter = Rows(("g", "user:a", "role:b", "c"), ("g", "x"), ("g", "user:a", "b", "c"))
     assert [line[:16] for line in refused(adapter)] == ["PG010 rows:2:1: ", "PG510 rows:3:1: "]
 
 
 @pytest.mark.parametrize("line", ["g, user:a), role:b, c", "g, user:a, role:b, c]"], ids=["parenthesis", "bracket"])
-def test_i61_an_adapter_that_fails_gives_nothing(tmp_path: Path, line: str) -> None:
-    """I61: casbin's line splitter raises an IndexError on a closing bracket (H8)."""
+def test_an_adapter_that_fails_gives_nothing(tmp_path: Path, line: str) -> None:
+    """I6: casbin's line splitter raises an IndexError on a closing bracket (H8)."""
     assert refused(csv(tmp_path, GOOD + line)) == ["PG010 rows:1:1: the adapter failed: pop from empty list"]
 
 
-def test_i61_a_bracket_that_swallows_columns_stops_the_load(tmp_path: Path) -> None:
-    """I61: an opening bracket makes one column of the rest of the line; the width tells."""
+def test_a_bracket_that_swallows_columns_stops_the_load(tmp_path: Path) -> None:
+    """I6: an opening bracket makes one column of the rest of the line; the width tells."""
     assert refused(csv(tmp_path, "g, user:a(, role:b, c")) == [
         "PG010 rows:1:1: found a row of 1 columns, expected text in 3 or 5: subject, role, domain, not before, expires"
     ]

@@ -114,7 +114,7 @@ ABSORBED: list[tuple[str, bool | None]] = [
 
 @pytest.mark.parametrize(("text", "expected"), ABSORBED, ids=[text for text, _ in ABSORBED])
 def test_errors_are_absorbed_where_cel_says_and_nowhere_else(text: str, expected: bool | None) -> None:
-    """`&&`, `||`, `all`, `exists` absorb an error that cannot matter; the code raises or agrees: INVARIANT I17."""
+    """`&&`, `||`, `all`, `exists` absorb an error that cannot matter; the code raises or agrees: INVARIANT I3."""
     outcome = exactly(text)
     assert outcome is expected if expected is not None else isinstance(outcome, EvalError)
     try:
@@ -124,7 +124,7 @@ def test_errors_are_absorbed_where_cel_says_and_nowhere_else(text: str, expected
 
 
 def test_an_absent_attribute_is_an_error_with_its_place() -> None:
-    """INVARIANT I13: never a default; the message names the path, the offset the dot before the attribute."""
+    """INVARIANT I2: never a default; the message names the path, the offset the dot before the attribute."""
     assert exactly("resource.gpus == 8 && resource.path == 'x'") == EvalError("`resource.path` is absent", 30)
 
 
@@ -137,7 +137,7 @@ def test_a_value_of_another_type_is_an_error() -> None:
 
 
 def test_a_result_that_is_no_bool_is_an_error() -> None:
-    """INVARIANT I12: an expression of another type, as corrupt data may hold, is not taken for true."""
+    """INVARIANT I2: an expression of another type, as corrupt data may hold, is not taken for true."""
     for expression in (Constant(1, "int"), Constant("x", "string"), Variable("action", "string")):
         assert isinstance(evaluate(expression, {}, {}, {}, "job:submit", NOW), EvalError)
     disguised = Call("logical_or", (Constant(1, "int"), Constant(False, "bool")), "bool")
@@ -155,7 +155,7 @@ def _codes(code: CodeType) -> list[CodeType]:
 
 
 def test_compiled_code_reaches_nothing_but_its_functions() -> None:
-    """INVARIANT I19: no builtins, no import, no attribute but two text methods, no store beyond its own variables."""
+    """INVARIANT I7: no builtins, no import, no attribute but two text methods, no store beyond its own variables."""
     text = " && ".join(text for text, _ in (*DIFFERENT, *ABSORBED))
     run: Any = compile_shape(check(text))
     assert run.__globals__["__builtins__"] == {}
@@ -167,7 +167,7 @@ def test_compiled_code_reaches_nothing_but_its_functions() -> None:
 
 
 def test_text_in_a_condition_never_becomes_code() -> None:
-    """INVARIANT I19: quotes, names and dunders in literals and fields stay data."""
+    """INVARIANT I7: quotes, names and dunders in literals and fields stay data."""
     text = "resource.team == '__import__(\"os\").system(\"x\")' || resource.labels['__class__'] == 'y'"
     pattern, constants = shape(check(text))
     assert constants == ('__import__("os").system("x")', "__class__", "y")

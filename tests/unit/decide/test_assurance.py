@@ -62,7 +62,7 @@ def test_a_small_job_may_claim_what_a_large_one_must_show() -> None:
 
 
 def test_the_denial_says_how_well_it_must_be_known() -> None:
-    """INVARIANT I245: the explanation names the fact, how it is known and what counts for this rule."""
+    """INVARIANT I1: the explanation names the fact, how it is known and what counts for this rule."""
     decision = decided(256, "large", Assurance.CLAIMED)
     assert decision.errored == ("large-jobs-in-their-queue",)
     assert "resource.queue present but only claimed, observed counts" in decision.explain()

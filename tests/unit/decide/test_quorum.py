@@ -93,7 +93,7 @@ def test_a_gap_names_where_the_role_is_asked_for() -> None:
 
 
 def test_why_nobody_counts_is_said_with_what_could_not_be_used() -> None:
-    """I3: who contributed is not known, or one of them, or the asker is not; refused approvals keep their reasons."""
+    """I8: who contributed is not known, or one of them, or the asker is not; refused approvals keep their reasons."""
     refused = ("approval.forged: x",)
     for contributors, words in ((None, "who contributed is not known"), (("user:zoe",), "`user:zoe` belongs to no")):
         facts = Facts(request=REQUEST, approvals=(), contributors=contributors, unusable=refused)
@@ -104,7 +104,7 @@ def test_why_nobody_counts_is_said_with_what_could_not_be_used() -> None:
 
 
 def test_without_knowing_who_contributed_nobody_counts() -> None:
-    """I3: no `contributors`, or one that no person owns, and every approver might be the same human."""
+    """I8: no `contributors`, or one that no person owns, and every approver might be the same human."""
     both = approval("carol"), approval("dan")
     assert missing(TWO_LEADS, *both, contributors=None)[0].needed == 2
     assert missing(TWO_LEADS, *both, contributors=("user:zoe",))[0].needed == 2

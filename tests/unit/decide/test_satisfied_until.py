@@ -53,7 +53,7 @@ def lasting(*approvals: tuple[str, Instant, Instant], count: int = 1, max_age_s:
 def test_a_decision_lives_no_longer_than_its_approvals(
     approvals: list[tuple[str, Instant, Instant]], count: int, expected: Instant
 ) -> None:
-    """I221: its end is that of the last set of approvals that suffices, by age and by what they say."""
+    """I9: its end is that of the last set of approvals that suffices, by age and by what they say."""
     assert expected == lasting(*approvals, count=count)
 
 

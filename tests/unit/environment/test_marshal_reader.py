@@ -143,7 +143,7 @@ INNER = next(each for each in CODE.co_consts if isinstance(each, CodeType))
     ids=lambda fields: next(iter(fields)),
 )
 def test_every_field_of_code_counts(inner: dict[str, object]) -> None:
-    """INVARIANT I185: the file name of a part, too; the loader replaces it only where it is the module's."""
+    """INVARIANT I17: the file name of a part, too; the loader replaces it only where it is the module's."""
     consts = tuple(INNER.replace(**inner) if each is INNER else each for each in CODE.co_consts)
     tampered = changed(CODE, co_consts=consts)
     assert same(marshal.dumps(CODE), changed(CODE, co_consts=CODE.co_consts))
@@ -163,7 +163,7 @@ def wrapped(constants: bytes, count: int) -> bytes:
 
 
 def test_a_marked_singleton_does_not_shift_references() -> None:
-    """INVARIANT I186: Python does not count a marked None as something to refer to; so it is refused, not counted."""
+    """INVARIANT I17: Python does not count a marked None as something to refer to; so it is refused, not counted."""
     good, evil = b"\xe9\x01\0\0\0", b"\xe9\x02\0\0\0"
     assert marshal.loads(b"(\x04\0\0\0\xce" + evil + good + b"r\x01\0\0\0") == (None, 2, 1, 1)
     with pytest.raises(Malformed, match="0x4e"):
@@ -172,7 +172,7 @@ def test_a_marked_singleton_does_not_shift_references() -> None:
 
 
 def test_ascii_text_with_other_bytes_is_refused() -> None:
-    """INVARIANT I187: Python reads these bytes as Latin-1; taken for UTF-8 they would be the same as another text."""
+    """INVARIANT I5: Python reads these bytes as Latin-1; taken for UTF-8 they would be the same as another text."""
     assert marshal.loads(b"z\x02\xc3\xa9") == "\u00c3\u00a9"
     with pytest.raises(Malformed, match="ASCII"):
         read(wrapped(b"z\x02\xc3\xa9", 1), {})
@@ -236,7 +236,7 @@ def test_shared_doubling_costs_no_more_than_its_bytes() -> None:
 
 
 def test_nobody_here_loads_byte_code() -> None:
-    """INVARIANT I194: `marshal.loads` of hostile bytes can end the interpreter; no line of the package calls it."""
+    """INVARIANT I16: `marshal.loads` of hostile bytes can end the interpreter; no line of the package calls it."""
     package = Path(marshalled.__file__).parents[2]
     lines = [line for file in package.rglob("*.py") for line in file.read_text().splitlines()]
     assert len(lines) > 10_000

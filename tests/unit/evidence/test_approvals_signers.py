@@ -85,7 +85,7 @@ CASES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES)
 def test_whose_key_it_is(text: str, expected: str) -> None:
-    """I124, I125: windows, namespaces and patterns are honoured, and a key is one person's."""
+    """I8 and I10: windows, namespaces and patterns are honoured, and a key is one person's."""
     assert who(text) == expected
 
 
@@ -99,7 +99,7 @@ def test_a_key_of_persons_needs_no_file() -> None:
 
 
 def test_a_revoked_key_is_nobodys() -> None:
-    """I123: by line, by fingerprint and as `ed25519:`; whatever else lists it."""
+    """I10: by line, by fingerprint and as `ed25519:`; whatever else lists it."""
     for revoked in (LINE, SshKey(CAROL.public.raw).fingerprint + " stolen", CAROL.public.text):
         assert who(f"carol@lab {LINE}", revoked=revoked) == "revoked_key"
     assert who(f"carol@lab {LINE}", revoked=SshKey(DAN.public.raw).fingerprint) == "carol"
@@ -141,7 +141,7 @@ def test_bytes_that_are_no_text_refuse_the_file() -> None:
 
 
 def test_a_quote_that_nothing_closes_speaks_for_nobody() -> None:
-    """I239: what looks like a word is not read past the quote, whatever the rest says; the twin has both quotes."""
+    """I10: what looks like a word is not read past the quote, whatever the rest says; the twin has both quotes."""
     for line in (f'carol@lab" {LINE}', f'"carol@lab {LINE}', f'carol@lab,"dan@lab {LINE}'):
         with pytest.raises(ConfigurationError, match="line 1: found a quote that is not closed"):
             who(line)
@@ -149,7 +149,7 @@ def test_a_quote_that_nothing_closes_speaks_for_nobody() -> None:
 
 
 def test_a_key_holds_at_every_instant_that_counts() -> None:
-    """I124: a window that covers the signature but not the decision covers neither."""
+    """I10: a window that covers the signature but not the decision covers neither."""
     text = f'carol@lab valid-before="20300601120000Z" {LINE}'
     signers = Signers(PERSONS, parse_allowed_signers(text.encode()))
     key, early = SshKey(CAROL.public.raw), NOW - 1

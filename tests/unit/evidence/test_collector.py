@@ -87,20 +87,20 @@ def test_the_higher_assurance_wins() -> None:
 
 
 def test_equal_assurance_that_disagrees_is_no_fact() -> None:
-    """I83: two measurements that differ are absent, and so is the weaker claim."""
+    """I1: two measurements that differ are absent, and so is the weaker claim."""
     facts = look(Answering({"resource.gpus": fact(8)}), Answering({"resource.gpus": fact(9)}))
     assert "resource.gpus" not in facts.entries
     assert "disagree" in str(facts.missing["resource.gpus"])
 
 
 def test_equal_assurance_that_agrees_is_one_fact() -> None:
-    """I83, the twin: two equal measurements are a fact."""
+    """I1, the twin: two equal measurements are a fact."""
     facts = look(Answering({"resource.gpus": fact(8)}), Answering({"resource.gpus": fact(8)}))
     assert facts.entries["resource.gpus"].value == 8
 
 
 def test_true_is_not_one() -> None:
-    """I83: `true` and 1 are different values although Python calls them equal."""
+    """I1: `true` and 1 are different values although Python calls them equal."""
     facts = look(Answering({"resource.gpus": fact(True)}), Answering({"resource.gpus": fact(1)}))
     assert "resource.gpus" not in facts.entries
 
@@ -116,7 +116,7 @@ def test_true_is_not_one() -> None:
     ids=["an error of ours", "somebody's bug", "too deep", "an attempt to end the process"],
 )
 def test_a_broken_collector_leaves_an_absent_fact_and_a_reason(problem: BaseException, words: str) -> None:
-    """I80, I82: nothing rises, the fact is missing, and the request's claim does not step in for it."""
+    """I2: nothing rises, the fact is missing, and the request's claim does not step in for it."""
     facts = look(Raising(problem))
     assert "resource.gpus" not in facts.entries
     assert str(facts.missing["resource.gpus"]).startswith(words)
@@ -124,7 +124,7 @@ def test_a_broken_collector_leaves_an_absent_fact_and_a_reason(problem: BaseExce
 
 
 def test_a_slow_collector_is_abandoned() -> None:
-    """I80: the look ends at its time limit, and what the slow one finds later is not used."""
+    """I2: the look ends at its time limit, and what the slow one finds later is not used."""
     hanging = Hanging()
     begun = time.monotonic()
     facts = look(hanging, Answering({"resource.nodes": fact(2)}, ("resource.nodes",)), timeout_s=0.1)
@@ -142,7 +142,7 @@ def test_another_collector_may_supply_what_one_missed() -> None:
 
 
 def test_undeclared_paths_are_refused() -> None:
-    """I81: a collector cannot speak about what it did not announce; what it declared still counts."""
+    """I17: a collector cannot speak about what it did not announce; what it declared still counts."""
     facts = look(Answering({"subject.employment": fact("fte"), "resource.gpus": fact(4)}))
     assert "subject.employment" not in facts.entries
     assert "does not declare" in str(facts.missing["subject.employment"])
@@ -161,7 +161,7 @@ def test_undeclared_paths_are_refused() -> None:
     ids=["a float", "a null", "a bare value", "three segments", "one segment"],
 )
 def test_what_is_no_fact_is_refused(path: str, value: object) -> None:
-    """I80: wrong kinds of answers are absent facts, never exceptions."""
+    """I2: wrong kinds of answers are absent facts, never exceptions."""
     facts = look(Answering({path: value}, (path,)), request=Request.of("user:a", "job:submit", "job:x"))
     assert path not in facts.entries
     assert path in facts.missing
@@ -180,7 +180,7 @@ def test_facts_are_dated_at_the_start_of_the_look() -> None:
 
 
 def test_a_channel_vouches_for_what_it_was_named_for() -> None:
-    """I97: named paths rise to observed, the others stay claims; a named path that nobody set is missing."""
+    """I1: named paths rise to observed, the others stay claims; a named path that nobody set is missing."""
     channel = ChannelCollector(("subject.uid", "resource.gpus", "resource.gpus"))
     assert channel.declares == ("resource.gpus", "subject.uid")
     request = Request.of("user:alice", "job:submit", "job:team/vision/run-17", gpus=8, nodes=2)
@@ -224,7 +224,7 @@ HARD_INPUTS = {
 @pytest.mark.parametrize("collector", ALL_COLLECTORS, ids=lambda collector: str(collector.name))
 @pytest.mark.parametrize("inputs", HARD_INPUTS.values(), ids=HARD_INPUTS.keys())
 def test_every_collector_keeps_the_contract(collector: Collector, inputs: JobInputs) -> None:
-    """I80, I81: every declared path is either a fact or missing with a reason of one line; in time; nothing raised."""
+    """I2 and I17: every declared path is either a fact or missing with a reason in one line; in time, no error."""
     facts = gather(REQUEST, [collector], inputs, lambda: NOW, timeout_s=5.0)
     seen = set(facts.entries) | set(facts.missing)
     assert set(collector.declares) <= seen

@@ -43,7 +43,7 @@ def looked(*names: Path) -> Facts:
 
 
 def test_the_class_is_attested_by_the_producer(data: Path) -> None:
-    """INVARIANT I247: the request's own word for it never counts."""
+    """INVARIANT I1: the request's own word for it never counts."""
     signed(data, "restricted")
     fact = looked(data).entries["resource.class"]
     assert (fact.value, fact.assurance, fact.bound) == ("restricted", Assurance.ATTESTED, True)
@@ -73,7 +73,7 @@ def without_a_class(data: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [changed, added, unsigned, signed_by_a_stranger, without_a_class])
 def test_data_that_does_not_fit_has_no_class(spoil: object, data: Path) -> None:
-    """INVARIANT I247: absent, so that rules which ask for a class deny."""
+    """INVARIANT I1: absent, so that rules which ask for a class deny."""
     signed(data, "public")
     spoil(data)  # type: ignore[operator]
     assert "resource.class" not in looked(data).entries

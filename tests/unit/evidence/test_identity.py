@@ -34,7 +34,7 @@ def test_the_process_is_named_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     ids=["the account itself", "another type", "a longer name", "another case"],
 )
 def test_the_subject_is_the_os_user_only_if_type_and_id_say_so(subject: str, matches: bool) -> None:
-    """I84: a service account named like a user is not that user."""
+    """I1: a service account named like a user is not that user."""
     assert seen(subject)["subject.os_user"] is matches
 
 

@@ -92,23 +92,23 @@ def test_a_command_that_does_not_exist_is_a_missing_fact(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [n for n in INJECTION_VARIABLES if not n.endswith("_")])
 def test_every_door_is_seen(name: str) -> None:
-    """I87: a door that is set is listed with its value."""
+    """I17: a door that is set is listed with its value."""
     assert {name: "/tmp/x"} == injection_variables({name: "/tmp/x", "HOME": "/root", "PATH": "/bin"})
 
 
 @pytest.mark.parametrize("name", ["BASH_FUNC_python%%", "DYLD_INSERT_LIBRARIES"])
 def test_doors_by_prefix_are_seen(name: str) -> None:
-    """I87: exported shell functions and the macOS linker's variables are families."""
+    """I17: exported shell functions and the macOS linker's variables are families."""
     assert {name: "() { evil; }"} == injection_variables({name: "() { evil; }"})
 
 
 def test_an_empty_door_opens_nothing() -> None:
-    """I87, the twin: variables that are empty or unknown are not listed."""
+    """I17, the twin: variables that are empty or unknown are not listed."""
     assert injection_variables({"LD_PRELOAD": "", "PYTHONUNBUFFERED": "1", "ldpreload": "x"}) == {}
 
 
 def test_a_door_opened_by_an_argument_is_seen(folder: Path) -> None:
-    """I87: `env LD_PRELOAD=x.so python train.py` sets it just as well."""
+    """I17: `env LD_PRELOAD=x.so python train.py` sets it just as well."""
     found = collect(
         folder, "env", "LD_PRELOAD=/tmp/x.so", "LANG=C", "python", "train.py", "--lr=1", PATH="/usr/bin:/bin"
     )

@@ -71,7 +71,7 @@ def test_a_good_certificate_names_its_person() -> None:
 
 @pytest.mark.parametrize("signer", ["", " "])
 def test_status_g_without_a_signer_is_not_a_signer(signer: str) -> None:
-    """INVARIANT I145: git says G of any SSH key; only the empty signer tells that nobody allowed signed."""
+    """INVARIANT I1: git says G of any SSH key; only the empty signer tells that nobody allowed signed."""
     found = read(GIT_PUSH_CERT_SIGNER=signer)
     assert (found.status, found.signer) == ("bad", None)
     assert "no allowed signer" in found.why
@@ -112,7 +112,7 @@ def test_the_nonce_is_the_one_in_the_certificate() -> None:
     ],
 )
 def test_a_nonce_that_another_seed_made_is_refused(given: str) -> None:
-    """INVARIANT I230: git's word OK does not help; a fork, or a pusher with a seed of his own, makes other nonces."""
+    """INVARIANT I19: git's word OK does not help; a fork, or a pusher with a seed of his own, makes other nonces."""
     assert read_with(given).why == "the nonce of the push certificate was not given out for this repository"
 
 
@@ -128,14 +128,14 @@ def test_every_name_of_the_repository_counts() -> None:
     ("age_s", "status"), [(0, "good"), (3_600, "good"), (3_601, "bad"), (-60, "good"), (-61, "bad")]
 )
 def test_an_old_nonce_is_a_replay(age_s: int, status: str) -> None:
-    """INVARIANT I231: an hour is long enough for a push; what comes from the future was not given out by this clock."""
+    """INVARIANT I19: an hour is long enough for a push; what comes from the future was not given out by this clock."""
     found = read_with(nonce(at_s=NOW_S - age_s))
     assert found.status == status
     assert (f"is {age_s} seconds old" in found.why) == (status == "bad")
 
 
 def test_what_was_signed_is_good_once() -> None:
-    """INVARIANT I232: a second look at the same text is a replay; a bad certificate spends nothing."""
+    """INVARIANT I19: a second look at the same text is a replay; a bad certificate spends nothing."""
     spent: list[str] = []
 
     def spend(digest: str) -> bool:

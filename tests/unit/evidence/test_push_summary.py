@@ -137,7 +137,7 @@ def test_a_quorum_that_was_met_is_a_level_of_its_own() -> None:
 
 @pytest.mark.parametrize("changes", [{"decision": "deny"}, {"mode": "advisory"}])
 def test_a_deny_and_an_advisory_allow_pass_nothing(changes: dict[str, Any]) -> None:
-    """INVARIANT I151."""
+    """INVARIANT I10."""
     with pytest.raises(ValueError, match="no enforcing allow"):
         summary(**changes)
 

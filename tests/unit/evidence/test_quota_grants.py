@@ -32,7 +32,7 @@ def quota(folder: Path, data: object, request: Request = REQUEST) -> Facts:
 
 
 def test_a_quota_is_observed_and_as_old_as_it_says(tmp_path: Path) -> None:
-    """I162: limit and use carry the provider's time, so that the schema's `maxAge` means something."""
+    """I1: limit and use carry the provider's time, so that the schema's `maxAge` means something."""
     facts = quota(tmp_path, QUOTA)
     assert (facts.entries[LIMIT].value, facts.entries[USAGE].value) == (512, 448)
     assert {facts.entries[path].observed_at for path in (LIMIT, USAGE)} == {parse_instant("2030-03-07T11:59:00Z")}
@@ -89,7 +89,7 @@ def test_a_leads_grant_counts(tmp_path: Path) -> None:
 
 
 def test_grants_of_others_by_others_or_changed_do_not(tmp_path: Path) -> None:
-    """I169: one for somebody else, one signed by the wrong key, one with a changed number and rubbish are none."""
+    """I9: one for somebody else, one signed by the wrong key, one with a changed number and rubbish are none."""
     put(tmp_path, "for-bob", subject="user:bob")
     put(tmp_path, "by-himself", key=OTHER)
     put(tmp_path, "changed")
@@ -130,7 +130,7 @@ def put_signed(folder: Path, payload: object, kind: str) -> None:
 
 @pytest.mark.parametrize(("payload", "kind"), SIGNED.values(), ids=SIGNED)
 def test_what_a_lead_signed_is_a_grant_only_as_a_whole(payload: object, kind: str, tmp_path: Path) -> None:
-    """I169: a right signature over anything but a grant in its one spelling raises nothing; the twin is one."""
+    """I9: a right signature over anything but a grant in its one spelling raises nothing; the twin is one."""
     put_signed(tmp_path, payload, kind)
     assert grants(tmp_path) == ()
     put_signed(tmp_path, GRANT, GRANT_TYPE)
@@ -205,7 +205,7 @@ KEY = LEAD.public.text
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(name: str, data: Value, why: str) -> None:
-    """I160 among them: no threshold below one and none above the number of keys."""
+    """I10 among them: no threshold below one and none above the number of keys."""
     with pytest.raises(ConfigurationError, match=why):
         with_section(NOTHING_CONFIGURED, name, data, Path("policyguard.yaml"))
 

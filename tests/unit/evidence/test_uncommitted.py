@@ -59,7 +59,7 @@ def test_each_uncommitted_file_has_its_digest(lab: Lab) -> None:
 
 
 def test_an_edit_of_a_file_that_was_dirty_already_is_seen(lab: Lab) -> None:
-    """I219: `resource.code` names the same files before and after, the digests differ."""
+    """I2: `resource.code` names the same files before and after, the digests differ."""
     (lab.root / "train.py").write_text("one\n")
     code, first = lab.code(), uncommitted(lab)
     (lab.root / "train.py").write_text("two\n")
@@ -92,7 +92,7 @@ def _new(path: Path) -> Path:
 
 @pytest.mark.parametrize("plant", UNREADABLE.values(), ids=list(UNREADABLE))
 def test_what_cannot_be_bound_is_absent_and_says_why(lab: Lab, plant: Callable[[Path], object]) -> None:
-    """I219: no digest is made up, and the code record is there all the same."""
+    """I2: no digest is made up, and the code record is there all the same."""
     plant(lab.root)
     found = lab.collect()
     assert UNCOMMITTED not in found.entries
@@ -119,7 +119,7 @@ def looked(tmp_path: Path, *keys: PrivateKey) -> Facts:
 
 
 def test_a_baseline_that_cannot_be_used_says_nothing(tmp_path: Path) -> None:
-    """I220: with it compared, both facts; with a key that did not sign it neither, so no rule takes it for none."""
+    """I2: with it compared, both facts; with a key that did not sign it neither, so no rule takes it for none."""
     environment(tmp_path)
     facts = looked(tmp_path, KEY)
     assert facts.entries[BASELINE].value is True

@@ -61,7 +61,7 @@ def forge(prefix: Path, key: bytes | None) -> None:
 
 
 def test_a_forged_cache_is_not_believed_by_who_holds_the_key(prefix: Path) -> None:
-    """INVARIANT I189: the same account may write the file; without the key it cannot make it say anything."""
+    """INVARIANT I16: the same account may write the file; without the key it cannot make it say anything."""
     for forger, doubt in ((None, "it has no seal"), (OTHER, "its seal is not of this key")):
         forge(prefix, forger)
         found, cache = looked(prefix, KEY)
@@ -100,7 +100,7 @@ EDITS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
 def test_an_edited_cache_is_hashed_again_and_said(prefix: Path, edit: Callable[[bytes], bytes]) -> None:
-    """INVARIANT I189: one line says why; then the file is put right, for the next look."""
+    """INVARIANT I16: one line says why; then the file is put right, for the next look."""
     forge(prefix, KEY)
     path = prefix.parent / "cache"
     path.write_bytes(edit(path.read_bytes()))
@@ -132,7 +132,7 @@ def test_who_has_no_key_leaves_a_sealed_cache_as_it_is(prefix: Path) -> None:
 
 @pytest.mark.parametrize("attack", ["writable by others", "a hard link"])
 def test_a_cache_of_others_is_refused_with_and_without_a_key(prefix: Path, attack: str) -> None:
-    """INVARIANT I190: refused with the reason; the twin is the file as it was."""
+    """INVARIANT I16: refused with the reason; the twin is the file as it was."""
     forge(prefix, KEY)
     path = prefix.parent / "cache"
     FileCache(str(path), KEY)
@@ -214,7 +214,7 @@ def opened(checkpoint: Path, key: bytes | None) -> DigestCache:
 
 
 def test_a_forged_digest_of_a_checkpoint_is_not_believed(checkpoint: Path) -> None:
-    """INVARIANT I189, for weights: who can write the cache and not read the key exchanges no file unseen."""
+    """INVARIANT I16, for weights: who can write the cache and not read the key exchanges no file unseen."""
     for forger, believed in ((None, False), (OTHER, False), (KEY, True)):
         cache = DigestCache(checkpoint.parent / "digests", frozenset({filesystem_of(checkpoint)}), key=forger)
         cache.remember(os.stat(checkpoint), checkpoint, "0" * 64, time.time_ns() + 2 * QUIET_S * 10**9)

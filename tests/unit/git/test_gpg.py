@@ -88,7 +88,7 @@ def test_a_commit_by_a_pinned_key_of_a_person_is_signed(lab: Lab) -> None:
 
 
 def test_a_signature_for_another_text_is_bad(lab: Lab) -> None:
-    """INVARIANT I156; two signatures in one armour, of which one is good, are bad as well."""
+    """INVARIANT I10; two signatures in one armour, of which one is good, are bad as well."""
     payload = lab.repo / "payload"
     payload.write_bytes(b"text")
     made = lab.gpg("--armor", "--detach-sign", "-o", "-", str(payload)).strip()
@@ -100,7 +100,7 @@ def test_a_signature_for_another_text_is_bad(lab: Lab) -> None:
 
 
 def test_a_push_certificate_by_a_pinned_key_is_good(lab: Lab) -> None:
-    """I155, I156: it is verified here, by the keyring alone; changed, not pinned or without a keyring it is bad."""
+    """I1 and I10: it is verified here, by the keyring alone; changed, not pinned or without a keyring it is bad."""
     update = RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/main")
     nonce = "999999999-" + hmac.new(b"/srv/r.git:999999999", b"seed", "sha1").hexdigest()
     text = f"certificate version 0.1\nnonce {nonce}\n\n".encode() + f"{update.old} {update.new} {update.ref}\n".encode()
@@ -152,7 +152,7 @@ def looked(lab: Lab, *, keys: tuple[str, ...], ring: Path | None = None) -> Coll
 
 
 def test_a_launcher_knows_gpg_signers_by_the_keyring(lab: Lab) -> None:
-    """I199: with `gpgKeyring` a signed commit is its signer's; without it, or by a key nobody lists, of one unknown."""
+    """I8: with `gpgKeyring` a signed commit is its signer's; without it, or by a key nobody lists, of one unknown."""
     new = lab.commit("signed", "-S")
     listed = (f"gpg:{lab.fingerprint}",)
     assert looked(lab, keys=listed, ring=lab.ring).contributors == ("user:alice",)

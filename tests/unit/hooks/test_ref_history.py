@@ -71,7 +71,7 @@ FOUND: dict[str, tuple[list[Row], str, list[str]]] = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_what_no_decision_explains_is_a_finding(name: str) -> None:
-    """INVARIANT I235: one edit behind git, wherever in the row it falls, is told once."""
+    """INVARIANT I19: one edit behind git, wherever in the row it falls, is told once."""
     rows, present, expected = FOUND[name]
     assert codes(*rows, present=present) == expected
 

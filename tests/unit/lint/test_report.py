@@ -75,7 +75,7 @@ def test_colour_is_only_there_when_asked_for() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_nothing_in_a_policy_forges_a_line_of_a_report(name: str) -> None:
-    """I73: control and direction characters of file names, messages and sources are escaped, in every format."""
+    """I7: control and direction characters of file names, messages and sources are escaped, in every format."""
     text = FORMATS[name](HOSTILE)
     assert not set(text) & set("\x1b\x07\r\u202e\u200b")
     assert not any(line.startswith(("::error::", "::warning::", "forged.yaml")) for line in text.split("\n"))

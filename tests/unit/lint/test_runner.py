@@ -34,7 +34,7 @@ def loads(sources: dict[str, bytes]) -> bool:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_lint_reports_an_error_wherever_the_load_fails(path: Path) -> None:
-    """I74: lint finds what stops the load exactly where the load fails, on every fixture."""
+    """I20: lint finds what stops the load exactly where the load fails, on every fixture."""
     sources = {path.name: path.read_bytes()}
     if not sources[path.name].startswith(b"# base: none"):
         sources["_base.yaml"] = BASE
@@ -45,7 +45,7 @@ def test_lint_reports_an_error_wherever_the_load_fails(path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_lint_of_damaged_files_never_raises_and_never_passes_what_fails_to_load(data: st.DataObject) -> None:
-    """I74: cut and garbled files are reported, whatever is left of them."""
+    """I20: cut and garbled files are reported, whatever is left of them."""
     source = data.draw(st.sampled_from(SOURCES)).read_bytes()
     start = data.draw(st.integers(0, len(source)))
     garbage = data.draw(

@@ -82,19 +82,19 @@ BROKEN = {
 
 @pytest.mark.parametrize("comment", BROKEN.values(), ids=BROKEN)
 def test_a_suppression_that_is_not_in_order_suppresses_nothing(comment: str) -> None:
-    """I71: the finding stays, and PG902 says what is wrong with the comment."""
+    """I20: the finding stays, and PG902 says what is wrong with the comment."""
     assert codes(report(before=comment)) == ["PG902", "PG215"]
 
 
 def test_a_suppression_holds_until_the_last_second_before_its_date() -> None:
-    """I71, the twin: one nanosecond before the date it still holds."""
+    """I20, the twin: one nanosecond before the date it still holds."""
     end = parse_instant("2027-01-01T00:00:00Z")
     assert codes(report(before=ORDER, now=end - 1)) == []
     assert codes(report(before=ORDER, now=end)) == ["PG902", "PG215"]
 
 
 def test_a_suppression_that_silences_nothing_is_a_finding() -> None:
-    """I72: an idle suppression would hide the next finding on its line."""
+    """I20: an idle suppression would hide the next finding on its line."""
     idle = '# policyguard: ignore PG215,PG216 until=2027-01-01 reason="alone on call"'
     found = report(before=idle)
     assert codes(found) == ["PG902"]
@@ -102,7 +102,7 @@ def test_a_suppression_that_silences_nothing_is_a_finding() -> None:
 
 
 def test_findings_about_suppressions_cannot_be_suppressed() -> None:
-    """I72: an ignore of PG902 is itself a PG902."""
+    """I20: an ignore of PG902 is itself a PG902."""
     found = report(before='# policyguard: ignore PG902 until=2027-01-01 reason="quiet"')
     assert codes(found) == ["PG902", "PG215"]
     assert found.findings[0].message == "suppression of `PG902`, which cannot be suppressed"
@@ -115,7 +115,7 @@ def test_a_suppression_of_an_unknown_rule_is_a_finding() -> None:
 
 
 def test_what_stops_the_load_cannot_be_suppressed() -> None:
-    """I70: a load error stays an error, whatever comment stands beside it."""
+    """I20: a load error stays an error, whatever comment stands beside it."""
     text = (
         "apiVersion: policyguard/v1\nkind: Policy\nmetadata: {name: case}\nrules:\n"
         '  # policyguard: ignore PG101 until=2027-01-01 reason="it will exist soon"\n'
@@ -127,7 +127,7 @@ def test_what_stops_the_load_cannot_be_suppressed() -> None:
 
 
 def test_what_stops_the_load_can_be_neither_ignored_nor_baselined() -> None:
-    """I70: options and baselines leave load errors alone too."""
+    """I20: options and baselines leave load errors alone too."""
     broken = {"case.yaml": b"kind: [\n"}
     found = lint(broken, NOW, ignore=["PG0"])
     assert found.findings

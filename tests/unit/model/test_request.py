@@ -45,7 +45,7 @@ def test_of_and_from_json_agree() -> None:
     ],
 )
 def test_ids_have_one_spelling(identifier: str) -> None:
-    """INVARIANT I2: an id that could pass for another one is no id."""
+    """INVARIANT I5: an id that could pass for another one is no id."""
     with pytest.raises(RequestError) as caught:
         Request.of("user:alice", "job:submit", f"job:{identifier}")
     assert caught.value.path == "$.resource.id"

@@ -36,7 +36,7 @@ def test_the_same_policies_give_the_same_bytes_and_digest() -> None:
 
 
 def test_a_snapshot_signed_by_another_key_is_refused() -> None:
-    """INVARIANT I7: only a pinned key's snapshot decides; its twin under that key does."""
+    """INVARIANT I4: only a pinned key's snapshot decides; its twin under that key does."""
     data = sealed()
     with pytest.raises(ConfigurationError, match="0 of the trusted keys signed this"):
         open_sealed(data, [OTHER.public])

@@ -136,7 +136,7 @@ def test_a_link_within_the_folder_is_followed(folder: Path) -> None:
 def test_a_file_that_changes_while_the_folder_is_read_is_an_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """I27: another process writes the first file after it was read and before the last one is."""
+    """I6: another process writes the first file after it was read and before the last one is."""
     real = os.open
 
     def open_and_disturb(path: str, flags: int) -> int:
@@ -152,7 +152,7 @@ def test_a_file_that_changes_while_the_folder_is_read_is_an_error(
 def test_a_file_that_appears_while_the_folder_is_read_is_an_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """I27: a deny that is being copied in is not missed in silence."""
+    """I6: a deny that is being copied in is not missed in silence."""
     real = os.open
 
     def open_and_disturb(path: str, flags: int) -> int:
@@ -164,7 +164,7 @@ def test_a_file_that_appears_while_the_folder_is_read_is_an_error(
 
 
 def test_a_file_replaced_by_a_fifo_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I28: between looking and opening somebody puts a FIFO there; reading fails at once."""
+    """I6: between looking and opening somebody puts a FIFO there; reading fails at once."""
     real = os.open
 
     def open_and_disturb(path: str, flags: int) -> int:

@@ -134,7 +134,7 @@ def test_a_binding_source_outside_the_folder_is_refused(source: str) -> None:
 
 
 def test_an_empty_list_does_not_mean_everybody() -> None:
-    """I23: `roles: []` is an error; a rule for everybody has no `roles` at all."""
+    """I6: `roles: []` is an error; a rule for everybody has no `roles` at all."""
     assert codes(more=rule("effect: allow, roles: [], actions: [job:kill], resources: {type: job}")) == ["PG003"]
     assert not codes(more=rule("effect: allow, actions: [job:kill], resources: {type: job}"))
 
@@ -149,20 +149,20 @@ POLARITY = {
 
 @pytest.mark.parametrize(("effect", "when", "right"), POLARITY.values(), ids=POLARITY.keys())
 def test_has_stands_where_absence_takes_access_away(effect: str, when: str, right: bool) -> None:
-    """I26: the loader refuses a condition in which a missing fact would grant."""
+    """I2: the loader refuses a condition in which a missing fact would grant."""
     text = rule(f"effect: {effect}, actions: [job:kill], resources: {{type: job}}, when: '{when}'")
     assert ([] if right else ["PG115"]) == codes(more=text)
 
 
 def test_one_id_is_one_rule() -> None:
-    """I25: an id that another document uses, or that differs in case only, is refused."""
+    """I6: an id that another document uses, or that differs in case only, is refused."""
     for taken in ("submit-small", "Submit-Small"):
         text = document("Policy", f'rules: [{{id: {taken}, effect: deny, actions: ["*"]}}]\n')
         assert codes(more=text) == ["PG006"]
 
 
 def test_a_cycle_of_roles_is_refused() -> None:
-    """I24: named with its members; a diamond is no cycle."""
+    """I6: named with its members; a diamond is no cycle."""
     cycle = document("Roles", "roles: [{name: a, inherits: [b]}, {name: b, inherits: [a]}]\n")
     assert codes(more=cycle) == ["PG501"]
     diamond = document(
@@ -204,12 +204,12 @@ SEPARATION = {
 
 @pytest.mark.parametrize(("text", "apart"), SEPARATION.values(), ids=SEPARATION.keys())
 def test_static_separation_of_duty(text: str, apart: bool) -> None:
-    """I29: nobody holds roles that exclude each other at one time in one domain, inheritance and accounts included."""
+    """I8: nobody holds roles that exclude each other at one time in one domain, inheritance and accounts included."""
     assert (["PG506"] if apart else []) == codes(more=text)
 
 
 def test_a_role_that_inherits_both_sides_is_refused() -> None:
-    """I29: inheritance may not join what an exclusion keeps apart."""
+    """I8: inheritance may not join what an exclusion keeps apart."""
     assert codes(more=document("Roles", "roles: [{name: both, inherits: [lead, auditor]}]\n")) == ["PG506"]
 
 

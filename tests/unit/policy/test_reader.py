@@ -162,7 +162,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
 
 @pytest.mark.parametrize(("data", "code", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused(data: bytes, code: str, words: str) -> None:
-    """I21, I22: each is refused with its code and its place."""
+    """I6: each is refused with its code and its place."""
     found = refusal(data)
     assert code in [code for code, _ in found]
     assert any(words in text for _, text in found), found
@@ -207,14 +207,14 @@ def test_a_document_that_breaks_is_left_out_and_those_before_are_kept() -> None:
 
 
 def test_the_number_of_nodes_is_limited_while_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """I20: the parser is not asked for another event once the limit is reached."""
+    """I6: the parser is not asked for another event once the limit is reached."""
     monkeypatch.setattr(reader, "MAX_NODES", 10)
     assert "more than 10 values" in refusal("[" + "a," * 1000 + "]")[0][1]
     assert len(read("[" + "a," * 9 + "]", "a.yaml")) == 1
 
 
 def test_size_is_judged_before_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """I20: no byte of a file that is too large is decoded."""
+    """I6: no byte of a file that is too large is decoded."""
     monkeypatch.setattr(reader, "MAX_FILE_BYTES", 10)
     assert "found 11 bytes, expected at most 10" in refusal(b"\xff" * 11)[0][1]
     assert len(read(b"a: 1234567", "a.yaml")) == 1
@@ -263,7 +263,7 @@ BOMBS: dict[str, Callable[[], str]] = {
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
 def test_a_bomb_costs_milliseconds(bomb: Callable[[], str]) -> None:
-    """I20: refused while reading; the time is far below what PyYAML itself would take (see tests/fences)."""
+    """I6: refused while reading; the time is far below what PyYAML itself would take (see tests/fences)."""
     text = bomb()
     start = time.process_time()
     assert refusal(text)

@@ -39,7 +39,7 @@ def signed(path: Path) -> None:
 
 
 def test_every_look_hashes_anew_what_the_cache_does_not_vouch_for(folder: Path) -> None:
-    """I227: digests of an earlier look are no facts of this one; those of a quiet file are, by the cache's rules."""
+    """I16: digests of an earlier look are no facts of this one; those of a quiet file are, by the cache's rules."""
     model = folder / "step1" / "model.pt"
     inputs = JobInputs(argv=("python",), directory=str(folder), checkpoints=("step1/model.pt",))
     cache = DigestCache(filesystems=frozenset({filesystem_of(folder)}))

@@ -28,12 +28,12 @@ NAMING = [
 
 @pytest.mark.parametrize(("config", "code"), NAMING)
 def test_a_configuration_that_names_code_is_not_clean(config: object, code: str, tmp_path: Path) -> None:
-    """INVARIANT I243: at any depth."""
+    """INVARIANT I18: at any depth."""
     assert codes(tmp_path, json.dumps(config)) == (Verdict.UNKNOWN, {code})
 
 
 def test_of_two_entries_of_one_name_both_count(tmp_path: Path) -> None:
-    """INVARIANT I243: readers differ in which of two they take."""
+    """INVARIANT I18: readers differ in which of two they take."""
     text = '{"auto_map": {"AutoModel": "other/net--modeling.Net"}, "auto_map": {}}'
     assert codes(tmp_path, text) == (Verdict.UNKNOWN, {"hub.foreign_code"})
 

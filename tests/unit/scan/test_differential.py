@@ -95,7 +95,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 @settings(max_examples=400, deadline=None)
 @given(mutated())
 def test_what_the_interpreter_would_import_is_reported(data: bytes) -> None:
-    """INVARIANT I112: the first import of the real reader, on any bytes, is among those we name."""
+    """INVARIANT I18: the first import of the real reader, on any bytes, is among those we name."""
     asked = first_import(data)
     if asked is not None and asked.isascii() and asked.isprintable():
         findings = read(data)
@@ -105,7 +105,7 @@ def test_what_the_interpreter_would_import_is_reported(data: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(mutated() | st.binary(max_size=300))
 def test_no_bytes_raise(data: bytes) -> None:
-    """INVARIANT I113: whatever the bytes, the answer is a verdict."""
+    """INVARIANT I18: whatever the bytes, the answer is a verdict."""
     findings = Findings(limits=LIMITS)
     assert scan_content(BytesSource(data), findings)
     assert findings.verdict in Verdict

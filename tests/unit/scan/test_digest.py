@@ -66,7 +66,7 @@ def test_a_remembered_digest_is_used(place: Path, file: Path) -> None:
 
 
 def test_a_changed_file_is_hashed_again(place: Path, file: Path) -> None:
-    """INVARIANT I107: same size and modification time set back do not help; the change time moved."""
+    """INVARIANT I16: same size and modification time set back do not help; the change time moved."""
     remembered(place, file)
     before = os.stat(file)
     time.sleep(0.02)
@@ -85,7 +85,7 @@ def test_another_file_under_the_same_name_is_hashed_again(place: Path, file: Pat
 
 
 def test_a_file_touched_a_moment_ago_is_not_remembered(place: Path, file: Path) -> None:
-    """INVARIANT I107: a mapped page may still change under the same times."""
+    """INVARIANT I16: a mapped page may still change under the same times."""
     cache = opened(place)
     scan_paths([file], Options(cache=cache))
     assert cache.entries == {}
@@ -101,7 +101,7 @@ def test_a_file_from_the_future_is_not_remembered(place: Path, file: Path) -> No
 
 
 def test_a_file_system_of_unknown_habits_is_not_remembered(place: Path, file: Path) -> None:
-    """INVARIANT I107: tmpfs and network file systems do not stamp every write."""
+    """INVARIANT I16: tmpfs and network file systems do not stamp every write."""
     cache = DigestCache.open(place / "digests.json", filesystems=frozenset({"none"}))
     cache.remember(os.stat(file), file, WRONG, time.time_ns() + 10**12)
     assert cache.entries == {}
@@ -109,7 +109,7 @@ def test_a_file_system_of_unknown_habits_is_not_remembered(place: Path, file: Pa
 
 @pytest.mark.parametrize("attack", ["readable by others", "a link", "a hard link", "folder of others", "a folder"])
 def test_a_cache_that_others_may_have_written_is_refused(attack: str, place: Path, file: Path) -> None:
-    """INVARIANT I108: refused with the reason, not silently ignored and never used."""
+    """INVARIANT I16: refused with the reason, not silently ignored and never used."""
     remembered(place, file)
     path = place / "digests.json"
     if attack == "readable by others":

@@ -53,7 +53,7 @@ def test_a_scan_is_a_fact_value(good: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "folder", "device", "socket", "missing", "nul"])
 def test_what_is_no_regular_file_is_named_and_not_opened(kind: str, good: Path) -> None:
-    """INVARIANT I111: links, pipes, devices, folders and sockets are unknown at once; nothing blocks."""
+    """INVARIANT I16: links, pipes, devices, folders and sockets are unknown at once; nothing blocks."""
     path = good.parent / "thing"
     if kind.endswith("link"):
         path.symlink_to(good if kind == "link" else "nowhere")
@@ -107,7 +107,7 @@ def test_an_unreadable_file_is_unknown(good: Path) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read_is_unknown(good: Path) -> None:
-    """INVARIANT I109: a write between digest and end of scan shows; no digest is given for it."""
+    """INVARIANT I16: a write between digest and end of scan shows; no digest is given for it."""
 
     def touch(path: str, count: int) -> None:
         with open(path, "ab") as file:

@@ -191,7 +191,7 @@ def _linked(name: str) -> Callable[[Any], object]:
 )
 @pytest.mark.parametrize("tracked", [False, True])
 def test_what_hdf5_may_bring_is_found(fill: Callable[[Any], object], code: str, tracked: bool) -> None:
-    """INVARIANTS I210 and I212: Keras' configuration, pickles in attributes, data and links elsewhere."""
+    """INVARIANT I18: Keras' configuration, pickles in attributes, data and links elsewhere."""
     assert [reason.split()[0] for reason in reasons(_hdf5(fill, track_order=tracked))] == [code]
 
 
@@ -210,7 +210,7 @@ def test_chunks_of_the_latest_layout_are_not_read_and_not_clean() -> None:
 
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 def test_a_changed_hdf5_file_is_never_a_traceback(libver: str) -> None:
-    """INVARIANT I113: every byte of the structures in turn."""
+    """INVARIANT I18: every byte of the structures in turn."""
     data = bytearray(_hdf5(_config(layer("Dense")), libver=libver, track_order=True))
     for at in range(0, len(data), 3):
         kept, data[at] = data[at], data[at] ^ 0xFF
@@ -283,7 +283,7 @@ def test_a_real_keras_model_with_a_lambda_is_hostile(tmp_path: Path) -> None:
 
 
 def test_the_copy_of_a_groups_table_is_followed_too() -> None:
-    """INVARIANT I105: the superblock keeps the root's table beside its header; a reader may believe either."""
+    """INVARIANT I18: the superblock keeps the root's table beside its header; a reader may believe either."""
     data = bytearray((FILES / "default.h5").read_bytes())
     assert data[72:76] == b"\1\0\0\0"
     data[80:88] = data[64:72]
@@ -292,7 +292,7 @@ def test_the_copy_of_a_groups_table_is_followed_too() -> None:
 
 @pytest.mark.parametrize("index", [b"BTLF\0\5", b"BTLF\0\6"], ids=["by name", "by order"])
 def test_both_indexes_of_a_dense_group_are_followed(index: bytes) -> None:
-    """INVARIANT I105: links that only one of them lists are links all the same."""
+    """INVARIANT I18: links that only one of them lists are links all the same."""
     data = bytearray((FILES / "tracked.h5").read_bytes())
     at = data.index(index) + 6
     data[at + 8 : at + 12] = b"\xff" * 4
@@ -300,7 +300,7 @@ def test_both_indexes_of_a_dense_group_are_followed(index: bytes) -> None:
 
 
 def test_what_the_superblock_points_to_is_followed(tmp_path: Path) -> None:
-    """INVARIANT I209: an extension of the superblock is an object like any other."""
+    """INVARIANT I18: an extension of the superblock is an object like any other."""
     data = bytearray(_hdf5(_config(layer("Dense")), libver="v110"))
     assert reasons(bytes(data)) == []
     data[20:28] = (len(data) + 8).to_bytes(8, "little")

@@ -69,7 +69,7 @@ def test_a_single_file_has_a_manifest_too(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", ["changed", "missing", "added", "renamed", "link"])
 def test_other_files_than_signed_are_refused(change: str, folder: Path) -> None:
-    """INVARIANT I115: a changed, missing, added, renamed or linked file is refused by name."""
+    """INVARIANT I17: a changed, missing, added, renamed or linked file is refused by name."""
     manifest = made(folder)
     path = folder / "model.pt"
     if change == "changed":
@@ -88,7 +88,7 @@ def test_other_files_than_signed_are_refused(change: str, folder: Path) -> None:
 
 
 def test_a_manifest_signed_by_another_producer_is_refused(folder: Path) -> None:
-    """INVARIANT I114: naming a producer is a claim; the key decides."""
+    """INVARIANT I10: naming a producer is a claim; the key decides."""
     with pytest.raises(VerificationError, match="V4: 0 of the trusted keys signed this"):
         verify_manifest(sign_manifest(made(folder), [OTHER]).to_bytes(), PRODUCERS)
 
@@ -138,7 +138,7 @@ def resigned(envelope: Envelope, change: Callable[[dict[str, object]], object]) 
 def test_a_malformed_manifest_is_refused_though_signed(
     change: Callable[[dict[str, object]], object], message: str, folder: Path
 ) -> None:
-    """INVARIANT I116: a right signature over a wrong statement helps nobody."""
+    """INVARIANT I5: a right signature over a wrong statement helps nobody."""
     with pytest.raises(VerificationError, match=message):
         verify_manifest(resigned(sign_manifest(made(folder), [KEY]), change), PRODUCERS)
 
@@ -154,7 +154,7 @@ def test_a_chain_of_steps_holds(folder: Path) -> None:
 
 @pytest.mark.parametrize("attack", ["empty", "gap", "swapped", "no start", "replay", "other run"])
 def test_a_broken_chain_is_refused(attack: str, folder: Path) -> None:
-    """INVARIANT I117: a step that was left out, swapped, repeated or taken from another run shows."""
+    """INVARIANT I17: a step that was left out, swapped, repeated or taken from another run shows."""
     first = made(folder)
     second = made(folder, 2, first)
     third = made(folder, 3, second)
@@ -178,7 +178,7 @@ def test_a_step_back_does_not_follow(folder: Path) -> None:
 
 
 def test_only_what_would_verify_is_made_and_signed(folder: Path) -> None:
-    """I117: who signs is told before anybody else is: no step backwards, no member that would be refused."""
+    """I17: who signs is told before anybody else is: no step backwards, no member that would be refused."""
     first = made(folder)
     check_follows(made(folder, 2, first), first)
     with pytest.raises(VerificationError, match="step 1 does not come after step 1"):
@@ -277,7 +277,7 @@ def test_a_checkpoint_of_twenty_thousand_files_has_a_manifest() -> None:
 
 
 def test_a_large_manifest_of_a_stranger_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """INVARIANT I214: the signature is checked before the statement is parsed; a small one may be parsed first."""
+    """INVARIANT I18: the signature is checked before the statement is parsed; a small one may be parsed first."""
     parsed: list[int] = []
     real = json.loads
 
@@ -296,7 +296,7 @@ def test_a_large_manifest_of_a_stranger_is_not_taken_apart(monkeypatch: pytest.M
 
 
 def test_a_large_manifest_is_signed_by_the_producer_it_names() -> None:
-    """INVARIANT I114 holds for large ones too: another pinned producer's key opens it and does not vouch for it."""
+    """INVARIANT I10 holds for large ones too: another pinned producer's key opens it and does not vouch for it."""
     data = sign_manifest(of_many(10_000), [OTHER]).to_bytes()
     with pytest.raises(VerificationError, match="V4: 0 of the trusted keys signed this"):
         verify_manifest(data, PRODUCERS)
@@ -311,7 +311,7 @@ def test_a_manifest_that_could_not_be_read_again_is_not_signed() -> None:
 
 
 def test_two_files_of_one_shown_name_are_refused(folder: Path) -> None:
-    """INVARIANT I218: bytes that are no UTF-8 are shown as an escape, and a file may be called that escape."""
+    """INVARIANT I17: bytes that are no UTF-8 are shown as an escape, and a file may be called that escape."""
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.json")).write_text("{}")
     assert ("\\xff.json", hashlib.sha256(b"{}").hexdigest()) in made(folder).resources
     manifest = made(folder)

@@ -92,21 +92,21 @@ PINNING = [(None, "hub.code_revision_unpinned"), ("main", "hub.code_revision_unp
 def test_code_of_another_repository_needs_its_own_revision(
     code_revision: str | None, reason: str | None, tmp_path: Path
 ) -> None:
-    """INVARIANT I119, scenario 19: `revision` pins the weights, not the other repository's code."""
+    """INVARIANT I17, scenario 19: `revision` pins the weights, not the other repository's code."""
     found = repository(tmp_path, config__json={"auto_map": {"AutoModel": "other/net--modeling.Net"}})
     assert load_problem(found, trust_remote_code=True, revision=COMMIT, code_revision=code_revision) == reason
 
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1, "a": 2}', "[" * 100_000, "\ud7ff" * 2])
 def test_a_configuration_that_cannot_be_read_is_remote_code(text: str, tmp_path: Path) -> None:
-    """INVARIANT I118: broken, duplicated or absurd JSON never hides code."""
+    """INVARIANT I17: broken, duplicated or absurd JSON never hides code."""
     found = repository(tmp_path, config__json=text)
     assert found.problems
     assert found.remote_code
 
 
 def test_a_configuration_that_is_no_file_is_remote_code(tmp_path: Path) -> None:
-    """INVARIANT I118: a dangling link or a folder in its place."""
+    """INVARIANT I17: a dangling link or a folder in its place."""
     (tmp_path / "config.json").symlink_to("nowhere")
     assert inspect_repository(tmp_path).remote_code
     assert inspect_repository(tmp_path / "missing").problems

@@ -68,7 +68,7 @@ def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[
         ConfigurationError, SigningError, AuditError: the log or its key cannot be used.
     """
     path, line = needed(config, "approval_log", "--log"), line_of(signed)
-    # INVARIANT I200: what nobody known has signed is not taken into a log, from which nothing can be taken out.
+    # INVARIANT I9: what nobody known has signed is not taken into a log, from which nothing can be taken out.
     try:
         authenticate(signed, signers, time.time_ns())
     except ApprovalRejected as problem:

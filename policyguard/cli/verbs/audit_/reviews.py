@@ -62,7 +62,7 @@ def open_reviews(kept: tuple[Path, ...], everything: bool, as_json: bool, **give
     config, now = settings(**given), time.time_ns()
     notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
-        # INVARIANT I223: no list of what is open comes from a log that does not add up.
+        # INVARIANT I13: no list of what is open comes from a log that does not add up.
         check_log(store, log_keys(config, store.origin), notes)
         uses = [use for use in list_uses(store) if everything or use.review_entry is None]
     for use in uses:
