@@ -53,7 +53,7 @@ class JobCheckpoints:
         paths = tuple(_named_paths(inputs))
         if len(paths) > MAX_PATHS:
             raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
-        options = one_look(self._options)
+        options = fresh_options(self._options)
         for path in paths:
             records |= self._records(path, inputs.directory, options)
         value = tuple(records[name] for name in sorted(records))
@@ -111,7 +111,7 @@ class CheckpointCollector:
         if not names:
             raise EvidenceError("no files are named, expected those that are to be loaded")
         paths = [Path(inputs.directory, name) for name in names]
-        options = one_look(self._options)
+        options = fresh_options(self._options)
         scans = [scan for path in paths for scan in scan_paths([path], options)]
         weights = [scan for scan in scans if _is_loaded(scan)]
         values: dict[str, Value] = {
@@ -155,7 +155,7 @@ class CheckpointCollector:
         return Fact(value, assurance, self.name, now, bound=True)
 
 
-def one_look(options: Options) -> Options:
+def fresh_options(options: Options) -> Options:
     """Return the options for one look: the digests of another one are known only by the cache, which is careful."""
     # INVARIANT I16: between two looks a file is hashed again, unless the cache knows that it cannot have changed.
     return replace(options, digests={})

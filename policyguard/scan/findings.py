@@ -166,18 +166,5 @@ class CheckpointScan:
         )
 
 
-CODE_SUFFIXES = (
-    ".py",
-    ".pyc",
-    ".pyo",
-    ".pyd",
-    ".so",
-    ".dll",
-    ".dylib",
-    ".sh",
-    ".ipynb",
-    ".jar",
-    ".js",
-    ".exe",
-)
+CODE_SUFFIXES = (".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".sh", ".ipynb", ".jar", ".js", ".exe")
 """Names of code. A name never makes a file better; here it makes it worse."""

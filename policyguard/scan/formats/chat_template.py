@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from policyguard.scan.fact_sheets import names
 from policyguard.scan.findings import Findings
 
 MAX_TEMPLATE = 2**20
@@ -29,108 +30,26 @@ _ESCAPE = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|[0-7]{1,3
 _SHORT = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _DUNDER = re.compile(r"__\w+__")
-_GADGETS = {
-    "ag_code",
-    "ag_frame",
-    "co_code",
-    "cr_code",
-    "cr_frame",
-    "f_back",
-    "f_builtins",
-    "f_code",
-    "f_globals",
-    "f_locals",
-    "func_code",
-    "func_globals",
-    "gi_code",
-    "gi_frame",
-    "gi_yieldfrom",
-    "im_class",
-    "im_func",
-    "mro",
-    "tb_frame",
-    "tb_next",
-}
+_GADGETS = names("""
+    ag_code ag_frame co_code cr_code cr_frame f_back f_builtins f_code f_globals f_locals func_code func_globals
+    gi_code gi_frame gi_yieldfrom im_class im_func mro tb_frame tb_next
+""")
 """Attributes without underscores that lead from a generator, a traceback or a class to the interpreter."""
 _UNREAD_NAMES = {"config", "cycler", "joiner", "lipsum", "request", "self"}
 _UNREAD_METHODS = {"format", "format_map"}
 """They read attributes that the text to be formatted names."""
-_TAGS = {
-    "break",
-    "call",
-    "continue",
-    "elif",
-    "else",
-    "endcall",
-    "endfilter",
-    "endfor",
-    "endgeneration",
-    "endif",
-    "endmacro",
-    "endset",
-    "endwith",
-    "filter",
-    "for",
-    "generation",
-    "if",
-    "macro",
-    "set",
-    "with",
-}
-_FILTERS = {
-    "abs",
-    "batch",
-    "capitalize",
-    "center",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "e",
-    "escape",
-    "first",
-    "float",
-    "forceescape",
-    "from_json",
-    "fromjson",
-    "indent",
-    "int",
-    "items",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "pprint",
-    "reject",
-    "replace",
-    "reverse",
-    "round",
-    "safe",
-    "select",
-    "slice",
-    "string",
-    "striptags",
-    "title",
-    "to_json",
-    "tojson",
-    "trim",
-    "truncate",
-    "upper",
-    "urlencode",
-    "wordcount",
-    "wordwrap",
-}
+_TAGS = names("""
+    break call continue elif else endcall endfilter endfor endgeneration endif endmacro endset endwith filter for
+    generation if macro set with
+""")
+_FILTERS = names("""
+    abs batch capitalize center count d default dictsort e escape first float forceescape from_json fromjson indent int
+    items last length list lower pprint reject replace reverse round safe select slice string striptags title to_json
+    tojson trim truncate upper urlencode wordcount wordwrap
+""")
 _BY_ATTRIBUTE = {
-    "groupby": 9,
-    "join": 9,
-    "map": 9,
-    "max": 9,
-    "min": 9,
-    "rejectattr": 2,
-    "selectattr": 2,
-    "sort": 9,
-    "sum": 9,
-    "unique": 9,
+    **dict.fromkeys(names("groupby join map max min sort sum unique"), 9),
+    **dict.fromkeys(names("rejectattr selectattr"), 2),
 }
 """Filters whose arguments may name attributes, and how many of them at most."""
 

@@ -12,12 +12,8 @@ import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
 
+from policyguard.scan.fact_sheets import names
 from policyguard.scan.findings import Verdict
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
 
 _DTYPES = (
     "float16 float32 float64 bfloat16 complex32 complex64 complex128 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
@@ -28,26 +24,14 @@ _DTYPES = (
 )
 _KINDS = ["BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short"]
 
-STORAGE_ITEM_BYTES = {
-    "BFloat16Storage": 2,
-    "BoolStorage": 1,
-    "ByteStorage": 1,
-    "CharStorage": 1,
-    "ComplexDoubleStorage": 16,
-    "ComplexFloatStorage": 8,
-    "DoubleStorage": 8,
-    "FloatStorage": 4,
-    "HalfStorage": 2,
-    "IntStorage": 4,
-    "LongStorage": 8,
-    "QInt32Storage": 4,
-    "QInt8Storage": 1,
-    "QUInt2x4Storage": 1,
-    "QUInt4x2Storage": 1,
-    "QUInt8Storage": 1,
-    "ShortStorage": 2,
-    "UntypedStorage": 1,
+_STORAGES_BY_BYTES = {
+    1: "Bool Byte Char QInt8 QUInt2x4 QUInt4x2 QUInt8 Untyped",
+    2: "BFloat16 Half Short",
+    4: "Float Int QInt32",
+    8: "ComplexFloat Double Long",
+    16: "ComplexDouble",
 }
+STORAGE_ITEM_BYTES = {f"{name}Storage": size for size, names in _STORAGES_BY_BYTES.items() for name in names.split()}
 """Bytes of one element, by the name of torch's storage class."""
 
 _TABLE: dict[str, str] = {
@@ -108,19 +92,19 @@ _MOVED = {"numpy._core.multiarray": "_reconstruct scalar", "numpy._core.numeric"
 
 
 def _pairs() -> Iterator[tuple[str, str]]:
-    for module, names in _TABLE.items():
-        yield from ((module, name) for name in names.split())
-    for module, names in _MOVED.items():
+    for module, listed in _TABLE.items():
+        yield from ((module, name) for name in listed.split())
+    for module, listed in _MOVED.items():
         # numpy 2 moved `numpy.core` to `numpy._core`; files of both ages are about.
-        for spelled in (module, module.replace("._core.", ".core.")):
-            yield from ((spelled, name) for name in names.split())
+        for written in (module, module.replace("._core.", ".core.")):
+            yield from ((written, name) for name in listed.split())
 
 
 # INVARIANT I18: an import that is not on this list, or on the operator's, is never clean.
 ALLOWED: frozenset[tuple[str, str]] = frozenset(_pairs())
 """Every pair of module and name that a clean pickle may import."""
 
-_CARRIERS = _words("""
+_CARRIERS = names("""
     torch torchvision torchaudio torchgen functorch numpy joblib safetensors scipy pip setuptools pkg_resources
     distutils cloudpickle dill jsonpickle pandas tensorflow keras jax flax transformers accelerate diffusers
     huggingface_hub sklearn IPython ipykernel six requests urllib3 httpx aiohttp paramiko fabric invoke sh webbrowser
@@ -129,7 +113,7 @@ _CARRIERS = _words("""
 """)
 """Packages on most training machines that hold functions which run code: an unlisted function of theirs is a gadget."""
 
-_STANDARD = sys.stdlib_module_names | _words("""
+_STANDARD = sys.stdlib_module_names | names("""
     __builtin__ __builtins__ commands popen2 cPickle httplib urllib2 nt posix ce os2 imp asyncore asynchat smtpd binhex
     formatter macpath parser symbol dummy_threading _bootlocale aifc audioop cgi cgitb chunk crypt imghdr mailcap msilib
     nis nntplib ossaudiodev pipes sndhdr spwd sunau telnetlib uu xdrlib _crypt _pyrepl _android_support _apple_support
