@@ -32,6 +32,7 @@ from policyguard.audit.batch import signed_message
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint
 from policyguard.audit.receipt import SignedDecision, check_inclusion, leaf_hash_of
 from policyguard.errors import VerificationError
+from policyguard.model.former_names import FORMER_FACTS
 from policyguard.model.request import Request, request_digest
 from policyguard.text import quoted, quoted_list
 from policyguard.values import EMPTY_MAP, Instant, Value, format_instant, parse_instant
@@ -159,6 +160,9 @@ def _valid_at(
 
 def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, Value]) -> None:
     # V7: the digest of what is about to run, computed here.
+    # A decision of the release before names facts as that release did; their values are compared all the same.
+    former = {present: name for name, present in FORMER_FACTS.items() if name in predicate.bound}
+    bound = {former.get(path, path): value for path, value in bound.items()}
     paths = tuple(sorted(bound))
     if paths != predicate.bound:
         raise VerificationError(

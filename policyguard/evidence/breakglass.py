@@ -23,7 +23,7 @@ from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S, Instant, parse_instant
 
-REVIEW_ACTION, RESOURCE_TYPE, CONCERNED = "breakglass:review", "breakglass", "resource.concerned"
+REVIEW_ACTION, RESOURCE_TYPE, INVOLVED_ACCOUNTS = "breakglass:review", "breakglass", "resource.involved_accounts"
 
 _OBLIGATION = re.compile(r"review\.within_([1-9][0-9]{0,3})h")
 
@@ -78,17 +78,17 @@ def list_uses(store: SqliteStore) -> list[BreakGlassUse]:
 
 
 class ReviewCollector:
-    """Supplies `resource.concerned`: every account of the persons who used or acknowledged this break-glass."""
+    """Supplies `resource.involved_accounts`: every account of the persons who used or acknowledged this break-glass."""
 
     name = "reviews"
-    declares = (CONCERNED,)
+    declares = (INVOLVED_ACCOUNTS,)
 
     def __init__(self, log: Path, people: Sequence[Person]) -> None:
         self._log = log
         self._accounts = {account: person.accounts for person in people for account in person.accounts}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return who was concerned, as the log says.
+        """Collect the accounts involved, from the log.
 
         Raises:
             EvidenceError: the log holds no such use.
@@ -99,12 +99,13 @@ class ReviewCollector:
         if use is None:
             raise EvidenceError(f"the log holds no use of break-glass with the decision id `{request.resource.id}`")
         # INVARIANT I8: nobody reviews their own use of break-glass, whichever of their accounts they take.
-        concerned = {
+        involved_accounts = {
             account
-            for each in (use.requester, *use.acknowledged_by)
-            for account in (each, *self._accounts.get(each, ()))
+            for person in (use.requester, *use.acknowledged_by)
+            for account in (person, *self._accounts.get(person, ()))
         }
-        return Collected(entries={CONCERNED: Fact(tuple(sorted(concerned)), Assurance.MEASURED, self.name, now)})
+        fact = Fact(tuple(sorted(involved_accounts)), Assurance.MEASURED, self.name, now)
+        return Collected(entries={INVOLVED_ACCOUNTS: fact})
 
 
 def _within_s(predicate: Predicate) -> int | None:

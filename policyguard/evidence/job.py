@@ -19,7 +19,7 @@ from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
 ARGV, DIRECTORY, EXECUTABLE = "resource.argv", "resource.directory", "resource.executable"
-DOORS, FILES = "resource.env_doors", "resource.files"
+INJECTED, FILES = "resource.code_injecting_env", "resource.files"
 
 MAX_FILES = 1_000
 """More named files than this are no job file but a data set."""
@@ -70,7 +70,7 @@ class JobCollector:
     """Supplies argv, working directory, executable, environment doors and the digests of the job's files."""
 
     name = "job"
-    declares = (ARGV, DIRECTORY, EXECUTABLE, DOORS, FILES)
+    declares = (ARGV, DIRECTORY, EXECUTABLE, INJECTED, FILES)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return what can be measured of the job; each part that cannot is missing on its own, with its reason."""
@@ -78,7 +78,7 @@ class JobCollector:
             ARGV: _argv,
             DIRECTORY: _directory,
             EXECUTABLE: _executable,
-            DOORS: _doors,
+            INJECTED: _injected,
             FILES: _files,
         }
         entries, missing = {}, {}
@@ -161,7 +161,7 @@ def _executable(inputs: JobInputs) -> Value:
     return file_record(path, printable_name(path))
 
 
-def _doors(inputs: JobInputs) -> Value:
+def _injected(inputs: JobInputs) -> Value:
     return FrozenMap(injection_variables(inputs.environment, inputs.argv))
 
 

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FORMER_FACTS: Mapping[str, str] = {}
+FORMER_FACTS: Mapping[str, str] = {
+    "resource.concerned": "resource.involved_accounts",
+    "resource.env_doors": "resource.code_injecting_env",
+}
 """Former path of a fact to its present one, such as `resource.env_doors`; the part before the dot stays the same."""
 
 FORMER_VALUES: Mapping[frozenset[str], Mapping[str, str]] = {

@@ -63,7 +63,7 @@ def read(subject: str, resource: str = "repo:team/vision/trainer") -> Request:
 
 MEASURED: dict[str, Any] = {
     "code": CODE,
-    "env_doors": {},
+    "code_injecting_env": {},
     "files": [],
     "checkpoints": [],
     "argv": ["python"],
@@ -74,7 +74,7 @@ MEASURED: dict[str, Any] = {
 
 def test_a_measured_fact_claimed_is_no_fact(snapshot: Snapshot) -> None:
     """Saying that the code is clean is not enough; the same words, measured, are."""
-    claimed = decide(snapshot, submit(code=CODE, env_doors={}))
+    claimed = decide(snapshot, submit(code=CODE, code_injecting_env={}))
     assert not claimed.allowed
     assert "claimed" in claimed.explain()
     assert decide(snapshot, submit(), assurance=Assurance.MEASURED, **MEASURED).allowed

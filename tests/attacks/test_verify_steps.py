@@ -427,3 +427,12 @@ def test_denial_is_readable_by_an_auditor() -> None:
     verified = verify_origin(signed.to_json(), lab.trust())
     assert verified.predicate.decision == "deny"
     assert verified.predicate.gaps[0].quorum == "two-leads"
+
+
+def test_a_fact_that_was_renamed_since_the_decision_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker measures under the present name; the same value holds, and another one is refused."""
+    monkeypatch.setattr("policyguard.verify.FORMER_FACTS", {"resource.code": "resource.sources"})
+    (value,) = BOUND.values()
+    Attempt(options={"bound": FrozenMap({"resource.sources": value})}).run()
+    with pytest.raises(VerificationError, match="V7: request digest"):
+        Attempt(options={"bound": FrozenMap({"resource.sources": "other"})}).run()

@@ -41,7 +41,7 @@ POLICIES = (
     + """\
       argv: {type: list(string), optional: true, assurance: measured}
       directory: {type: string, optional: true, assurance: measured}
-      env_doors: {type: "map(string, string)", optional: true, assurance: measured}
+      code_injecting_env: {type: "map(string, string)", optional: true, assurance: measured}
       executable: {type: file, optional: true, assurance: measured}
       files: {type: list(file), optional: true, assurance: measured}
       code: {type: code, optional: true, assurance: measured}
@@ -75,7 +75,7 @@ rules:
     subjects: ["user:alice"]
     actions: [job:submit]
     resources: {type: job}
-    when: resource.gpus <= 8 && !resource.code.dirty && size(resource.env_doors) == 0
+    when: resource.gpus <= 8 && !resource.code.dirty && size(resource.code_injecting_env) == 0
 """
 )
 

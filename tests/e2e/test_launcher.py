@@ -77,7 +77,9 @@ DENIED: dict[str, tuple[Request, Callable[[Lab], JobInputs]]] = {
     "no repository at all": (request(), no_repository),
     "a door in the environment": (request(), lambda lab: lab.inputs(LD_PRELOAD="/tmp/evil.so")),
     "claims instead of facts": (
-        Request.of("user:alice", "job:submit", "job:team/vision/run-17", gpus=8, code={"dirty": False}, env_doors={}),
+        Request.of(
+            "user:alice", "job:submit", "job:team/vision/run-17", gpus=8, code={"dirty": False}, code_injecting_env={}
+        ),
         lambda lab: dirty(lab),
     ),
     "a property nobody knows": (

@@ -112,7 +112,7 @@ def test_a_door_opened_by_an_argument_is_seen(folder: Path) -> None:
     found = collect(
         folder, "env", "LD_PRELOAD=/tmp/x.so", "LANG=C", "python", "train.py", "--lr=1", PATH="/usr/bin:/bin"
     )
-    assert value(found, "resource.env_doors") == {"LD_PRELOAD": "/tmp/x.so"}
+    assert value(found, "resource.code_injecting_env") == {"LD_PRELOAD": "/tmp/x.so"}
 
 
 @pytest.mark.parametrize(
