@@ -34,6 +34,7 @@ from policyguard.values import (
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:policyguard:decision:v1"
+"""A URN, because the project owns no domain, and a URI under somebody else's would be a claim."""
 ENGINE_VERSION = "0.1.0"
 
 MAX_STATEMENT_BYTES = 524_288
