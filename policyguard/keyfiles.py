@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 
 from policyguard.attest.keys import MAX_KEY_TEXT_BYTES, NONCE_BYTES, SALT_BYTES, PrivateKey, PublicKey, is_wrapped
 from policyguard.errors import ConfigurationError, PolicyGuardError, SigningError
 from policyguard.fs.write import create_file
+
+PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
+
+
+def read_passphrase(environment: Mapping[str, str] = os.environ) -> bytes | None:
+    """Return the bytes of `POLICYGUARD_PASSPHRASE` as they were set, UTF-8 or not; None if it is unset or empty."""
+    text = environment.get(PASSPHRASE_VARIABLE)
+    return os.fsencode(text) if text else None
 
 
 def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None = None) -> PrivateKey:

@@ -14,16 +14,8 @@ from click.shell_completion import CompletionItem
 from policyguard import __version__
 from policyguard import exit_codes as codes
 from policyguard.errors import (
-    AccessDenied,
-    AuditError,
-    ConfigurationError,
-    EvidenceError,
-    PolicyError,
     PolicyErrors,
     PolicyGuardError,
-    RequestError,
-    SigningError,
-    VerificationError,
 )
 from policyguard.text import printable, printable_lines
 
@@ -52,18 +44,6 @@ VERBS = {
 """Verb to its one line of help; `cli/<verb>.py` holds the command."""
 
 DEBUG_VARIABLE = "POLICYGUARD_DEBUG"
-
-EXIT_CODES: tuple[tuple[type[PolicyGuardError], int], ...] = (
-    (RequestError, codes.BAD_DATA),
-    (PolicyError, codes.BAD_DATA),
-    (PolicyErrors, codes.BAD_DATA),
-    (ConfigurationError, codes.CONFIGURATION),
-    (SigningError, codes.CONFIGURATION),
-    (EvidenceError, codes.UNAVAILABLE),
-    (AuditError, codes.UNAVAILABLE),
-    (AccessDenied, codes.DENIED),
-    (VerificationError, codes.DENIED),
-)
 
 
 class VerbGroup(click.Group):
@@ -115,10 +95,10 @@ def run(words: Sequence[str]) -> int:
     except PolicyErrors as problems:
         for each in problems.errors:
             complain(str(each), each.help, prefix="")
-        return codes.BAD_DATA
+        return codes.code_of_error(problems)
     except PolicyGuardError as problem:
         complain(str(problem), problem.help)
-        return exit_code(problem)
+        return codes.code_of_error(problem)
     except BrokenPipeError:
         _stop_speaking()
         return codes.UNAVAILABLE
@@ -136,11 +116,6 @@ def run(words: Sequence[str]) -> int:
         )
         return codes.UNAVAILABLE
     return result if isinstance(result, int) else codes.OK
-
-
-def exit_code(problem: PolicyGuardError) -> int:
-    """Return the exit code of an error, by family."""
-    return next((code for family, code in EXIT_CODES if isinstance(problem, family)), codes.UNAVAILABLE)
 
 
 def complain(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:

@@ -19,14 +19,13 @@ from policyguard.evidence.collector import Collectors
 from policyguard.fs import write as fs_write
 from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Guard
-from policyguard.keyfiles import read_private_key
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.policy_store.load import read_bounded, read_start
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 _FILE = click.Path(path_type=Path)
 
 policies_option = click.option("--policies", type=_FILE, help="Policy folder or compiled snapshot.")
@@ -67,7 +66,7 @@ def needed(config: Config, name: str, option: str | None = None) -> Path:
 
 def snapshot_keys(config: Config, path: Path) -> tuple[PublicKey, ...]:
     """Return who may have signed the policies there, where they are a compiled snapshot; a folder needs nobody."""
-    return () if path.is_dir() else (read_private_key(needed(config, "key"), passphrase=passphrase()).public,)
+    return () if path.is_dir() else (read_private_key(needed(config, "key"), passphrase=read_passphrase()).public,)
 
 
 def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:
@@ -80,14 +79,8 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
         lifetime_s=config.lifetime_s,
         collectors=collectors,
         advisory=advisory,
-        passphrase=passphrase(),
+        passphrase=read_passphrase(),
     )
-
-
-def passphrase() -> bytes | None:
-    """Return the passphrase of wrapped keys from the environment, if there is one."""
-    found = os.environ.get(PASSPHRASE_VARIABLE)
-    return os.fsencode(found) if found else None
 
 
 def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
@@ -99,7 +92,7 @@ def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
     if config.key is None:
         return None
     try:
-        return read_private_key(config.key, passphrase=passphrase()).derive(SEAL_PURPOSE)
+        return read_private_key(config.key, passphrase=read_passphrase()).derive(SEAL_PURPOSE)
     except SigningError:
         if is_required:
             raise

@@ -22,13 +22,13 @@ import msgspec
 
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import Collectors, JobInputs
+from policyguard.exit_codes import BAD_DATA, UNAVAILABLE, code_of_decision, code_of_error
 from policyguard.guard import Guard
-from policyguard.hooks.responses import BAD_INPUT, UNAVAILABLE, decision_code, decision_data, error_code
+from policyguard.hooks.responses import decision_data
+from policyguard.keyfiles import read_passphrase
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.text import quoted_list
-
-PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 
 _PATHS = ("policies", "key", "log")
 _REVIEW = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring", "accepted")
@@ -60,7 +60,7 @@ def main(words: Sequence[str]) -> int:
         text = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     except OSError as problem:
         error = f"standard input cannot be read: {(problem.strerror or '').lower()}"
-        answer, code = _json({"decision": False, "error": error}), BAD_INPUT
+        answer, code = _json({"decision": False, "error": error}), BAD_DATA
     else:
         answer, code = respond(
             text, lambda: open_guard(read_options(words)), lambda asked, why: _log(read_options(words), asked, why)
@@ -92,12 +92,12 @@ def respond(
             signed = guard.decide(request, _here())
         decision = signed.decision
         data = {**decision_data(decision), "signed": json.loads(signed.to_json())}
-        return _json(data), decision_code(decision)
+        return _json(data), code_of_decision(decision)
     except PolicyGuardError as problem:
         if request is not None and undecided is not None:
             with suppress(PolicyGuardError):
                 undecided(request, problem)
-        return _json(_refusal(problem)), error_code(problem)
+        return _json(_refusal(problem)), code_of_error(problem)
     # INVARIANT I2: a hook that cannot tell denies.
     except Exception as problem:  # noqa: BLE001 - the caller sees an answer and a code whatever happens here
         return _json({"decision": False, "error": f"the hook failed: {problem}"}), UNAVAILABLE
@@ -143,7 +143,7 @@ def open_guard(options: HookOptions) -> Guard:
         audience=options.audience or DEFAULT_AUDIENCE,
         lifetime_s=options.lifetime_s,
         collectors=collectors(options),
-        passphrase=_passphrase(),
+        passphrase=read_passphrase(),
     )
 
 
@@ -172,13 +172,8 @@ def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> N
             key=options.key,
             log=options.log,
             audience=options.audience or DEFAULT_AUDIENCE,
-            passphrase=_passphrase(),
+            passphrase=read_passphrase(),
         )
-
-
-def _passphrase() -> bytes | None:
-    found = os.environ.get(PASSPHRASE_VARIABLE)
-    return found.encode() if found else None
 
 
 def _here() -> JobInputs:

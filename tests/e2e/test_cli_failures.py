@@ -9,6 +9,7 @@ import pytest
 
 from policyguard.cli import group
 from policyguard.errors import PolicyGuardError
+from policyguard.exit_codes import EXIT_CODES, code_of_error
 from tests.e2e.cli_lab import CliLab, process_environment
 
 
@@ -32,9 +33,9 @@ def test_a_mistake_of_ours_is_one_line(mistake: Exception, lab: CliLab, monkeypa
 def test_every_family_of_errors_has_a_code() -> None:
     """No error of ours is exit code 0 or one that the design does not name."""
     families = {family for family in PolicyGuardError.__subclasses__() if family.__module__ == "policyguard.errors"}
-    assert {family for family, _ in group.EXIT_CODES} == families
-    assert {code for _, code in group.EXIT_CODES} <= {65, 69, 77, 78}
-    assert group.exit_code(PolicyGuardError("x")) == 69
+    assert {family for family, _ in EXIT_CODES} == families
+    assert {code for _, code in EXIT_CODES} <= {65, 69, 77, 78}
+    assert code_of_error(PolicyGuardError("x")) == 69
 
 
 def complete(words: str, number: int) -> tuple[list[str], str]:

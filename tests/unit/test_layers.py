@@ -11,10 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "policyguard"
 
 FLOORS = (
-    {"values", "exit_codes"},
+    {"values"},
     {"errors", "text"},
     {"model"},
-    {"patterns", "fs"},
+    {"patterns", "fs", "exit_codes"},
     {"conditions", "attest"},
     {"decide", "git", "keyfiles"},
     {"policy", "audit", "scan", "environment"},

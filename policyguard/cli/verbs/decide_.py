@@ -23,7 +23,8 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say_explanation, say_json
 from policyguard.evidence.collector import JobInputs
-from policyguard.hooks.responses import decision_code, decision_data
+from policyguard.exit_codes import code_of_decision
+from policyguard.hooks.responses import decision_data
 
 
 @click.command("decide")
@@ -67,4 +68,4 @@ def command(
         say_json({**decision_data(decision), "signed": json.loads(signed.to_json())})
     else:
         say_explanation(decision.explain())
-    return decision_code(decision)
+    return code_of_decision(decision)

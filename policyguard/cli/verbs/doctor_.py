@@ -20,7 +20,7 @@ from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import json_option, passphrase, settings
+from policyguard.cli.options import json_option, settings
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.init_ import example_policies
 from policyguard.cli.verbs.verify_ import read_trust
@@ -28,7 +28,7 @@ from policyguard.config.file import Config
 from policyguard.errors import PolicyGuardError, VerificationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.guard import Guard
-from policyguard.keyfiles import read_private_key
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
 from policyguard.verify import verify, verify_origin
@@ -90,13 +90,13 @@ def _platform(_: Config) -> Iterator[str]:
 
 def _key(config: Config) -> Iterator[str]:
     if config.key is not None:
-        read_private_key(config.key, passphrase=passphrase())
+        read_private_key(config.key, passphrase=read_passphrase())
     yield from ()
 
 
 def _policies(config: Config) -> Iterator[str]:
     if config.policies is not None:
-        keys = () if config.key is None else (read_private_key(config.key, passphrase=passphrase()).public,)
+        keys = () if config.key is None else (read_private_key(config.key, passphrase=read_passphrase()).public,)
         if config.policies.is_dir() or keys:
             load_snapshot(config.policies, keys)
         else:
@@ -108,7 +108,7 @@ def _trust(config: Config) -> Iterator[str]:
         return
     trust = read_trust(config.trust)
     if config.key is not None:
-        public = read_private_key(config.key, passphrase=passphrase()).public
+        public = read_private_key(config.key, passphrase=read_passphrase()).public
         now = time.time_ns()
         if not any(trusted.key == public and trusted.is_valid(now) for trusted in trust.keys):
             yield f"{config.trust}: does not trust `{config.key}` today; workers will refuse its decisions at V4"

@@ -16,16 +16,7 @@ import msgspec
 from policyguard.assembly.jobs import report_doubt
 from policyguard.attest.keys import PublicKey
 from policyguard.cli.jobs import warn
-from policyguard.cli.options import (
-    cache_seal,
-    json_option,
-    key_option,
-    needed,
-    passphrase,
-    replace_file,
-    settings,
-    write_new,
-)
+from policyguard.cli.options import cache_seal, json_option, key_option, needed, replace_file, settings, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.config.measurement import EnvironmentConfig
 from policyguard.environment.bytecode import REASONS, Finding, judge_bytecode
@@ -46,7 +37,7 @@ from policyguard.environment.report import (
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.fs.safe_open import read_small
-from policyguard.keyfiles import read_private_key, read_public_key
+from policyguard.keyfiles import read_passphrase, read_private_key, read_public_key
 
 SECTIONS = {
     "changed": "unlike the baseline",
@@ -89,7 +80,7 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
     Make it where the environment is built, before anybody else can write to it, and keep the key there. Byte code is
     compared with its source; what is not like it is named, and not listed.
     """
-    private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
+    private = read_private_key(needed(settings(key=key), "key"), passphrase=read_passphrase())
     listing = list_files(str(_environment(prefix)))
     if not listing.files:
         raise EvidenceError(f"{prefix}: found no files, expected an installed environment")

@@ -26,7 +26,8 @@ from policyguard.cli.output import say_explanation, say_json
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.hooks.responses import decision_code, decision_data
+from policyguard.exit_codes import code_of_decision
+from policyguard.hooks.responses import decision_data
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
 from policyguard.policy_store.load import load_snapshot
@@ -66,7 +67,7 @@ def command(
         say_json({**decision_data(decision), "explanation": decision.explain(full=full, viewer=viewer)})
     else:
         say_explanation(decision.explain(full=full, viewer=viewer))
-    return decision_code(decision)
+    return code_of_decision(decision)
 
 
 def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from policyguard.cli.options import json_option, key_option, needed, passphrase, settings, write_new
+from policyguard.cli.options import json_option, key_option, needed, settings, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.errors import RequestError
 from policyguard.evidence.gpu_grants import sign_grant
-from policyguard.keyfiles import read_private_key
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.values import MAX_INTEGER, NANOSECONDS_PER_S, Instant, format_instant, parse_duration_s, parse_instant
 
@@ -35,7 +35,7 @@ def command(subject: str, gpus: int, until: str, out: Path, key: Path | None, as
     named = Request.of(subject, "job:submit", "job:x").subject.ref
     now = time.time_ns()
     expires = _end(until, now)
-    private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
+    private = read_private_key(needed(settings(key=key), "key"), passphrase=read_passphrase())
     grant_id = f"grant-{os.urandom(8).hex()}"
     write_new(out, sign_grant(grant_id=grant_id, subject=named, gpus=gpus, expires=expires, key=private))
     if as_json:

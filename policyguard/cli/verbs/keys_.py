@@ -8,10 +8,16 @@ from pathlib import Path
 import click
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.cli.options import PASSPHRASE_VARIABLE, json_option, passphrase
+from policyguard.cli.options import json_option
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyGuardError
-from policyguard.keyfiles import read_private_key, write_private_key, write_public_key
+from policyguard.keyfiles import (
+    PASSPHRASE_VARIABLE,
+    read_passphrase,
+    read_private_key,
+    write_private_key,
+    write_public_key,
+)
 
 
 @click.group("keys")
@@ -25,7 +31,7 @@ def command() -> None:
 @json_option
 def new(path: Path, wrap: bool, as_json: bool) -> None:
     """Make a new private key at PATH and its public key at PATH.pub; never overwrites."""
-    secret = passphrase()
+    secret = read_passphrase()
     if wrap and secret is None:
         raise ConfigurationError(f"--wrap needs a passphrase, expected it in {PASSPHRASE_VARIABLE}")
     key = PrivateKey.generate(os.urandom(32))
@@ -45,7 +51,7 @@ def new(path: Path, wrap: bool, as_json: bool) -> None:
 @json_option
 def show(path: Path, as_json: bool) -> None:
     """Show the public key and the key id of the private key at PATH."""
-    _show(path, read_private_key(path, passphrase=passphrase()), as_json)
+    _show(path, read_private_key(path, passphrase=read_passphrase()), as_json)
 
 
 def _show(path: Path, key: PrivateKey, as_json: bool) -> None:

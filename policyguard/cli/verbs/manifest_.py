@@ -8,19 +8,11 @@ from pathlib import Path
 import click
 
 from policyguard.attest.keys import PublicKey
-from policyguard.cli.options import (
-    check_replaceable,
-    json_option,
-    key_option,
-    needed,
-    passphrase,
-    replace_file,
-    settings,
-)
+from policyguard.cli.options import check_replaceable, json_option, key_option, needed, replace_file, settings
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
-from policyguard.keyfiles import read_private_key, read_public_key
+from policyguard.keyfiles import read_passphrase, read_private_key, read_public_key
 from policyguard.policy_store.load import read_bounded
 from policyguard.scan.files import scan_paths
 from policyguard.scan.findings import Verdict
@@ -75,7 +67,7 @@ def sign(
     _check_origin(producer, run, step, data_class)
     path = manifest_path(checkpoint)
     check_replaceable(path)
-    private = read_private_key(needed(settings(key=key), "key"), passphrase=passphrase())
+    private = read_private_key(needed(settings(key=key), "key"), passphrase=read_passphrase())
     keys = _producers(producer_key)
     keys.setdefault(producer, (private.public,))
     before = verify_manifest(_read(manifest_path(previous)), keys) if previous is not None else None

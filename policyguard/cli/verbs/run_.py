@@ -13,26 +13,18 @@ from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import configured_collectors
-from policyguard.cli.options import (
-    check_replaceable,
-    guard_options,
-    open_guard,
-    passphrase,
-    replace_file,
-    settings,
-    trust_option,
-)
+from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.config.job_file import read_job_file
 from policyguard.errors import AccessDenied, PolicyGuardError
-from policyguard.exit_codes import BAD_DATA, DENIED
+from policyguard.exit_codes import code_of_decision
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import launch
 from policyguard.hooks.launcher.refusals import log_undecided
-from policyguard.hooks.responses import decision_code
 from policyguard.hooks.watch.policies import Accepts, trust_accepts
+from policyguard.keyfiles import read_passphrase
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import Request
 
@@ -103,7 +95,7 @@ def command(
         except AccessDenied as denial:
             for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
                 say(f"missing  {line}", err=True)
-            return BAD_DATA if decision_code(denial.signed.decision) == BAD_DATA else DENIED
+            return code_of_decision(denial.signed.decision)
 
 
 def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) -> None:
@@ -114,7 +106,7 @@ def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) 
             key=config.key,
             log=config.log,
             audience=config.audience or DEFAULT_AUDIENCE,
-            passphrase=passphrase(),
+            passphrase=read_passphrase(),
         )
 
 

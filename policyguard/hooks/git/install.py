@@ -26,8 +26,8 @@ from policyguard.git.directory import GitDir, config_text
 from policyguard.git.objects import config_values, effective_value
 from policyguard.git.refs import References
 from policyguard.hooks.git.empty_rules import vacuous
-from policyguard.hooks.git.options import KINDS, PASSPHRASE_VARIABLE, GitOptions, read_git_options
-from policyguard.keyfiles import read_private_key
+from policyguard.hooks.git.options import KINDS, GitOptions, read_git_options
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.policy_store.load import load_snapshot
 from policyguard.text import printable_name
 from policyguard.values import sha256_digest
@@ -119,9 +119,8 @@ def problems(repository: str) -> Iterator[tuple[str, str]]:
 
 
 def _empty_protections(git: GitDir, policies: str, key: str, resource: str) -> Iterator[str]:
-    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     try:
-        private = read_private_key(key, passphrase=os.fsencode(passphrase) if passphrase else None)
+        private = read_private_key(key, passphrase=read_passphrase())
         yield from vacuous(git, resource, load_snapshot(policies, (private.public,)), time.time_ns())
     except PolicyGuardError as problem:
         yield f"cannot tell whether they protect anything here: {str(problem).splitlines()[0]}"

@@ -29,8 +29,8 @@ from policyguard.fs.safe_open import read_small
 from policyguard.fs.write import create_file, replace_file
 from policyguard.guard import Guard
 from policyguard.hooks.git.judge import action_of
-from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, pusher_of
-from policyguard.keyfiles import read_private_key
+from policyguard.hooks.git.options import GitOptions, pusher_of
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.values import sha256_digest
 from policyguard.verify import VerifiedDecision, verify
@@ -130,8 +130,7 @@ class Accepted:
             verifier=f"urn:policyguard:guard:{guard.public_key.keyid}",
             levels=options.level or DEFAULT_LEVELS,
         )
-        secret = environment.get(PASSPHRASE_VARIABLE)
-        key = read_private_key(Path(options.key), passphrase=secret.encode() if secret else None)
+        key = read_private_key(Path(options.key), passphrase=read_passphrase(environment))
         os.makedirs(options.vsa, exist_ok=True)
         name = f"{commit}.{hashlib.sha256(os.fsencode(update.ref)).hexdigest()[:12]}.vsa.json"
         target = os.path.join(options.vsa, name)

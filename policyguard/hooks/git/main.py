@@ -15,11 +15,12 @@ from pathlib import Path
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.push.session import PushSession
 from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
+from policyguard.exit_codes import DENIED, OK, UNAVAILABLE, code_of_error
 from policyguard.guard import Guard
 from policyguard.hooks.git.judge import Judged, ask, judge, open_session
 from policyguard.hooks.git.kept_decisions import Accepted
-from policyguard.hooks.git.options import PASSPHRASE_VARIABLE, GitOptions, read_git_options
-from policyguard.hooks.responses import ALLOWED, DENIED, UNAVAILABLE, error_code
+from policyguard.hooks.git.options import GitOptions, read_git_options
+from policyguard.keyfiles import read_passphrase
 from policyguard.text import printable_lines
 
 MAX_INPUT_BYTES = 1_048_576
@@ -32,7 +33,7 @@ def main(words: Sequence[str]) -> int:
         return _answer(read_git_options(words))
     except PolicyGuardError as problem:
         _say([f"policyguard: push refused: {problem}", *([f"  help: {problem.help}"] if problem.help else [])])
-        return error_code(problem) or UNAVAILABLE
+        return code_of_error(problem)
     # INVARIANT I2: a git hook that cannot tell refuses.
     except Exception as problem:  # noqa: BLE001 - git sees a refusal and the pusher a line whatever happens here
         _say([f"policyguard: push refused, the hook failed: {type(problem).__name__}: {problem}"])
@@ -69,7 +70,7 @@ def _decide_in(session: PushSession, options: GitOptions, updates: tuple[RefUpda
             Accepted(options.repo).keep([(each.update, each.signed) for each in judged])
     for each in judged:
         _say(each.lines())
-    return ALLOWED if accepted else DENIED
+    return OK if accepted else DENIED
 
 
 def _check_present(session: PushSession, updates: tuple[RefUpdate, ...]) -> None:
@@ -89,7 +90,7 @@ def _decide_one(options: GitOptions, update: RefUpdate) -> int:
     with open_session(options, os.environ) as session:
         with open_guard(options) as guard:
             if Accepted(options.repo).covers(update, session, options, guard, os.environ, taking=False):
-                return ALLOWED
+                return OK
         return _decide_in(session, options, (update,))
 
 
@@ -107,7 +108,7 @@ def judged_push(
 
 def _transaction(options: GitOptions) -> int:
     if options.arguments[:1] != ("prepared",):
-        return ALLOWED  # `preparing` comes before it with the same lines; committed and aborted cannot be stopped.
+        return OK  # `preparing` comes before it with the same lines; committed and aborted cannot be stopped.
     lines = [line.split(b" ", 2) for line in _standard_input().splitlines()]
     moved = [words for words in lines if len(words) == 3 and words[2].startswith(b"refs/")]
     with open_session(options, os.environ) as session:
@@ -122,14 +123,14 @@ def _transact(session: PushSession, options: GitOptions, moved: Sequence[Sequenc
         and not (update.new is None and session.stays_packed_after_delete(update.ref, str(update.old)))
     )
     if not updates:
-        return ALLOWED
+        return OK
     with open_guard(options) as guard:
         kept = Accepted(options.repo)
         left = tuple(update for update in updates if not kept.covers(update, session, options, guard, os.environ))
         judged = judged_push(options, guard, session, left, os.environ) if left else ()
     for each in judged:
         _say(each.lines())
-    return ALLOWED if all(each.allowed for each in judged) else DENIED
+    return OK if all(each.allowed for each in judged) else DENIED
 
 
 def _from_transaction(old: bytes, new: bytes, ref: bytes, current: str | None) -> RefUpdate | None:
@@ -145,19 +146,18 @@ def _summaries(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
     with open_session(options, os.environ) as session, open_guard(options) as guard:
         written = Accepted(options.repo).summarize(updates, session, options, guard, os.environ)
     _say([f"verification summary {Path(path).name}" for path in written])
-    return ALLOWED
+    return OK
 
 
 def open_guard(options: GitOptions) -> Guard:
     """Return the guard of a hook; it collects nothing by itself, a push is measured as a whole."""
-    passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     return Guard.open(
         options.policies,
         key=options.key,
         log=options.log,
         audience=options.audience,
         lifetime_s=options.lifetime_s,
-        passphrase=passphrase.encode() if passphrase else None,
+        passphrase=read_passphrase(),
     )
 
 

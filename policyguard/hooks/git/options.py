@@ -21,7 +21,6 @@ from policyguard.text import printable_name, quoted_list
 
 KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
 
-PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 
 OS_ACCOUNT = "os"
 """In place of a variable: the account that the hook runs as, which is the pusher's where every person has their own."""

@@ -24,11 +24,11 @@ from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.job import EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import can_look
+from policyguard.exit_codes import DENIED
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
 from policyguard.hooks.launcher.refusals import refusals_logged
 from policyguard.hooks.launcher.supervise import supervise
-from policyguard.hooks.responses import DENIED
 from policyguard.hooks.watch.policies import Accepts, Standing, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch

@@ -19,15 +19,7 @@ from policyguard.attest.approval import (
 )
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
-from policyguard.cli.options import (
-    json_option,
-    key_option,
-    needed,
-    passphrase,
-    policies_option,
-    settings,
-    write_new,
-)
+from policyguard.cli.options import json_option, key_option, needed, policies_option, settings, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.approve_.destinations import as_note, in_folder, in_log, read_approval, ssh_sign
 from policyguard.cli.verbs.approve_.listing import list_approvals
@@ -39,7 +31,7 @@ from policyguard.errors import RequestError
 from policyguard.evidence.approvals.collectors import load_signers
 from policyguard.evidence.approvals.verify import SubmittedApproval, authenticate
 from policyguard.exit_codes import OK
-from policyguard.keyfiles import read_private_key
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.policy_store.load import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 
@@ -148,7 +140,7 @@ def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Submitted
     if (key is None) == (ssh_key is None):
         raise click.UsageError("give one of --key FILE, --ssh-key FILE and --payload FILE")
     if key is not None:
-        signer = read_private_key(key, passphrase=passphrase())
+        signer = read_private_key(key, passphrase=read_passphrase())
         return SubmittedApproval("this", sign(payload, APPROVAL_PAYLOAD_TYPE, [signer]).to_bytes() + b"\n")
     return SubmittedApproval("this", payload, ssh_sign(payload, Path(str(ssh_key))))
 

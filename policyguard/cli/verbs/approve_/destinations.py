@@ -15,13 +15,13 @@ from policyguard.attest.signers import Signers
 from policyguard.audit.approvals import approval_leaf, approval_leaves, approval_line
 from policyguard.audit.log import Log
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import needed, passphrase, read_input, write_new
+from policyguard.cli.options import needed, read_input, write_new
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approvals.from_git_notes import NOTES_REF
 from policyguard.evidence.approvals.from_log import line_of
 from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, SubmittedApproval, authenticate
-from policyguard.keyfiles import read_private_key
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.policy_store.load import read_bounded
 from policyguard.values import sha256_digest
 
@@ -73,7 +73,7 @@ def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[
         authenticate(signed, signers, time.time_ns())
     except ApprovalRejected as problem:
         raise RequestError(f"is not taken into the log: {problem.code}: {problem}", path=signed.source) from None
-    key = read_private_key(needed(config, "key"), passphrase=passphrase())
+    key = read_private_key(needed(config, "key"), passphrase=read_passphrase())
     known = _entry_of(path, line)
     if known is not None:
         return {"entry": f"{known} of {path}, where it stood already"}

@@ -19,7 +19,6 @@ from policyguard.cli.options import (
     log_option,
     needed,
     open_guard,
-    passphrase,
     settings,
     trust_option,
 )
@@ -30,9 +29,9 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, BreakGlassUse, ReviewCollector, list_uses
 from policyguard.evidence.collector import Collector
-from policyguard.exit_codes import FINDINGS, OK
-from policyguard.hooks.responses import decision_code, decision_data
-from policyguard.keyfiles import read_private_key
+from policyguard.exit_codes import FINDINGS, OK, code_of_decision
+from policyguard.hooks.responses import decision_data
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.policy_store.load import read_bounded
 from policyguard.values import Instant, format_instant
@@ -103,7 +102,7 @@ def review(entry: int, account: str, finding: str, as_json: bool, **given: Any) 
         say_json(decision_data(decision))
     else:
         say_explanation(decision.explain())
-    return decision_code(decision)
+    return code_of_decision(decision)
 
 
 def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
@@ -111,7 +110,7 @@ def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
     if config.trust is not None:
         return read_trust(config.trust).logs
     if config.key is not None:
-        return (NoteKey(origin, read_private_key(config.key, passphrase=passphrase()).public),)
+        return (NoteKey(origin, read_private_key(config.key, passphrase=read_passphrase()).public),)
     return None
 
 

@@ -13,16 +13,7 @@ import click
 from policyguard.attest.note import NoteKey
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import (
-    json_option,
-    key_option,
-    log_option,
-    needed,
-    passphrase,
-    settings,
-    trust_option,
-    write_new,
-)
+from policyguard.cli.options import json_option, key_option, log_option, needed, settings, trust_option, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES
 from policyguard.cli.verbs.verify_ import read_trust
@@ -35,7 +26,7 @@ from policyguard.hooks.git.audit import Audited, Subject, audit
 from policyguard.hooks.git.baseline import MAX_BASELINE_BYTES, Baseline, baseline_of, differences, parse_baseline
 from policyguard.hooks.git.install import installed, problems
 from policyguard.hooks.git.ref_history import Finding
-from policyguard.keyfiles import read_private_key
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.policy_store.load import read_bounded
 
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -133,7 +124,7 @@ def _trust(config: Config, origin: str) -> Trust:
         return read_trust(config.trust)
     if config.key is None:
         raise ConfigurationError("--trust is missing, expected a path", help="without it anybody's decisions would do")
-    public = read_private_key(config.key, passphrase=passphrase()).public
+    public = read_private_key(config.key, passphrase=read_passphrase()).public
     return Trust(
         keys=(TrustedKey(key=public),),
         logs=(NoteKey(origin, public),),

@@ -12,15 +12,7 @@ from typing import Any
 
 import click
 
-from policyguard.cli.options import (
-    guard_options,
-    json_option,
-    key_option,
-    needed,
-    passphrase,
-    policies_option,
-    settings,
-)
+from policyguard.cli.options import guard_options, json_option, key_option, needed, policies_option, settings
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
 from policyguard.config.file import Config
@@ -38,7 +30,7 @@ from policyguard.hooks.git.judge import ask, open_session
 from policyguard.hooks.git.main import MAX_INPUT_BYTES
 from policyguard.hooks.git.options import KINDS, GitOptions
 from policyguard.hooks.responses import decision_data
-from policyguard.keyfiles import read_private_key
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.policy_store.load import load_snapshot
 from policyguard.text import printable_name
@@ -81,7 +73,7 @@ def check(
     """Say how a push would be decided, unsigned and unlogged. Exits with 0 if it would be accepted, 77 if not."""
     config = settings(**given)
     path = needed(config, "policies")
-    keys = () if config.key is None else (read_private_key(config.key, passphrase=passphrase()).public,)
+    keys = () if config.key is None else (read_private_key(config.key, passphrase=read_passphrase()).public,)
     snapshot = load_snapshot(path, keys)
     updates = _updates(range, from_stdin, repo, ref)
     pusher = account or f"user:{account_name(os.getuid())}"
