@@ -86,7 +86,16 @@ class ValueProblem(ValueError):
 
 
 def freeze(data: object, path: str = "$", *, depth: int = MAX_DEPTH) -> Value:
-    """Return `data` (as JSON or Python spells it) as a frozen value, else raise `ValueProblem` with the JSON path."""
+    """Convert data from JSON or Python to a frozen value.
+
+    Args:
+        data: bools, integers, text, lists, tuples and mappings with text keys.
+        path: the JSON path of the data, for errors.
+        depth: how many levels of lists and mappings may still nest.
+
+    Raises:
+        ValueProblem: the data has something else; `.path` is where.
+    """
     kind = type(data)
     if kind is bool:
         return data  # type: ignore[return-value]
@@ -137,7 +146,7 @@ _NAMES = {
 
 
 def name_of(data: object) -> str:
-    """Return what a user calls this kind of data: "an integer", "a list", never a Python type name we know better."""
+    """Describe a kind of data for users: "an integer", "a list", never a Python type name."""
     return _NAMES.get(type(data), "something else")
 
 
@@ -188,7 +197,7 @@ _PLACES = frozenset({"span", "offset", "positions"})
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """What stands somewhere in a file. Its fields `span`, `offset` and `positions` take no part in equality."""
+    """A value with a position in a file. Its fields `span`, `offset` and `positions` are ignored by equality."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -204,11 +213,11 @@ _MEANINGS: dict[type[Placed], attrgetter[Any]] = {}
 
 
 def _meaning(kind: type[Placed]) -> attrgetter[Any]:
-    """Return what reads the fields that count."""
-    found = _MEANINGS.get(kind)
-    if found is None:
-        found = _MEANINGS[kind] = attrgetter(*(name for name in kind.__struct_fields__ if name not in _PLACES))
-    return found
+    """Return a getter of the fields that equality compares."""
+    meaning = _MEANINGS.get(kind)
+    if meaning is None:
+        meaning = _MEANINGS[kind] = attrgetter(*(name for name in kind.__struct_fields__ if name not in _PLACES))
+    return meaning
 
 
 _INSTANT = LazyPattern(

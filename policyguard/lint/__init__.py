@@ -1,1 +1,10 @@
-"""Mistakes and dangers in policies, found before a request meets them. Pure: texts in, a report out."""
+"""Lint: report mistakes and dangers in policies before they decide requests. Pure: texts in, a report out.
+
+Promises: a rule that is unsure reports nothing; no policy can add rules, suppress a load error or forge a line of a
+report. Leaves to others: loading (`policy`), queries on conditions (`conditions/queries.py`), files and exit codes
+(`cli`), proofs over all requests (`analysis`).
+
+Read in this order: `rule.py` (the types), `rules/` (one rule, one file), `catalogue.py` (all of them), `context.py`,
+`stars.py` and `vocabulary.py` (what rules use), `comments.py` and `suppressions.py`, `runner.py` (a run), `report.py`,
+`baseline.py`, `formats/`.
+"""

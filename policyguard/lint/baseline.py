@@ -1,9 +1,9 @@
-"""Findings that were there before lint was: written down once, so that a build fails only for new ones.
+"""A baseline: the findings of a repository when lint was introduced, so that a build fails only for new ones.
 
     {"format": 1, "findings": [{"fingerprint": "9f2c...", "code": "PG215", "file": "jobs.yaml"}, ...]}
 
-Only `fingerprint` counts; code and file are for people. A baseline never hides what stops the load
-(`Report.without`), and unlike a suppression it has neither reason nor end: it is for the first day, not for every day.
+Only `fingerprint` is compared; code and file are for people. A baseline never hides errors that stop the load
+(`Report.without`). It has no reasons and no end dates, so use it once at the start and suppressions later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def to_baseline(report: Report) -> str:
-    """Return the report's findings as a baseline, ordered by place, one line each."""
+    """Format the report's findings as a baseline, one line each, ordered by span."""
     entries = [
         json.dumps({"fingerprint": fingerprint, "code": finding.code, "file": finding.span.file})
         for finding, fingerprint in zip(report.findings, report.fingerprints(), strict=True)
@@ -29,17 +29,21 @@ def to_baseline(report: Report) -> str:
 
 
 def parse_baseline(text: str | bytes) -> frozenset[str]:
-    """Return the fingerprints of a baseline. Raises `ConfigurationError` if this is none."""
+    """Parse a baseline to its fingerprints.
+
+    Raises:
+        ConfigurationError: the text is not a baseline.
+    """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as problem:
         raise ConfigurationError(f"baseline is not JSON: {str(problem).lower()}") from problem
     if not isinstance(data, Mapping) or data.get("format") != FORMAT or not isinstance(data.get("findings"), list):
         raise ConfigurationError(f"found no baseline, expected an object with `format` {FORMAT} and a list `findings`")
-    found = set()
+    fingerprints = set()
     for number, entry in enumerate(data["findings"]):
         fingerprint = entry.get("fingerprint") if isinstance(entry, Mapping) else None
         if not isinstance(fingerprint, str):
             raise ConfigurationError(f"findings[{number}]: `fingerprint` is missing, expected text")
-        found.add(fingerprint)
-    return frozenset(found)
+        fingerprints.add(fingerprint)
+    return frozenset(fingerprints)

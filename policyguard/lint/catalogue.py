@@ -1,4 +1,4 @@
-"""Every rule there is, found by looking into the package `rules`: a new file is a new rule."""
+"""The catalogue of rules: every module of the package `rules` is a rule."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from policyguard.lint.rule import Rule
 
 @cache
 def catalogue() -> Mapping[str, Rule]:
-    """Return every rule by code, in order. Raises `ValueError` if two files declare one code.
+    """Return every rule by code, in order. A policy repository cannot add rules: only this package is searched.
 
-    Only this package is searched: a policy repository cannot bring rules of its own.
+    Raises:
+        ValueError: two modules declare the same code.
     """
-    found: dict[str, Rule] = {}
+    by_code: dict[str, Rule] = {}
     for entry in sorted(pkgutil.iter_modules(package.__path__), key=lambda entry: entry.name):
         if entry.name.startswith("pg"):
             rule = Rule.of(importlib.import_module(f"{package.__name__}.{entry.name}"))
-            if rule.code in found:
+            if rule.code in by_code:
                 raise ValueError(f"{entry.name}: code `{rule.code}` is taken")
-            found[rule.code] = rule
-    return MappingProxyType(dict(sorted(found.items())))
+            by_code[rule.code] = rule
+    return MappingProxyType(dict(sorted(by_code.items())))
 
 
 def table() -> str:
-    """Return the catalogue as a Markdown table, the one that `docs/lint/index.md` holds."""
+    """Format the catalogue as the Markdown table in `docs/lint/index.md`."""
     rows = [
         f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.severity} | {rule.produced_by} | {rule.summary} |"
         for rule in catalogue().values()
     ]
-    return "\n".join(("| code | name | severity | found by | what |", "|---|---|---|---|---|", *rows))
+    return "\n".join(("| code | name | severity | reported by | what |", "|---|---|---|---|---|", *rows))

@@ -1,8 +1,8 @@
-"""Where the comments of a YAML text are: YAML's own parsers throw them away, and lint's suppressions live in them.
+"""Find the comments of a YAML text: YAML parsers drop them, but suppressions are comments.
 
 A `#` starts a comment only at the start of a line or after white space, and never inside a quoted or a block scalar
-(YAML 1.2.2, sections 6.6 and 8.1). The scan is line by line and does not judge the text: it is run on what the strict
-reader accepts, and where it is unsure whether it stands in a scalar it sees no comment.
+(YAML 1.2.2, sections 6.6 and 8.1). The scan goes line by line and does not validate: it runs on text that the strict
+reader has accepted. If it is unsure whether a `#` is inside a scalar, it reports no comment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _INDICATORS = re.compile(r"\s*(?:[-?](?:\s+|$))*")
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """One comment, its `#` included. `alone` if nothing else stands on its line. Line and column start at one."""
+    """One comment with its `#`. `alone` is True if nothing else is on its line. Line and column start at one."""
 
     text: str
     line: int
@@ -43,14 +43,14 @@ def comments(text: str) -> Iterator[Comment]:
 
 @dataclass(slots=True)
 class _Block:
-    """A block scalar being read: its lines are those indented more than its parent, or as its first line."""
+    """An open block scalar: its lines are indented more than its parent, or as much as its first line."""
 
     parent: int
     indent: int | None = None
 
     @classmethod
     def opened_by(cls, code: str) -> _Block | None:
-        """Return the block scalar whose header ends this line, comment removed, if one does."""
+        """Return the block scalar whose header ends this line (without its comment), or None."""
         header = _BLOCK_HEADER.search(code)
         if header is None:
             return None
@@ -60,7 +60,7 @@ class _Block:
         return cls(parent, max(parent, 0) + int(header["indent"]) if header["indent"] else None)
 
     def holds(self, line: str) -> bool:
-        """Return whether the line belongs to the scalar; the first one that does sets the indentation."""
+        """Return True if the line belongs to the scalar; the first one that does sets the indentation."""
         stripped = line.lstrip(" ")
         if not stripped:
             return True
@@ -74,13 +74,13 @@ class _Block:
 
 @dataclass(slots=True)
 class _Open:
-    """What a line leaves open for the next one: a quoted scalar, and so many flow collections."""
+    """State from one line to the next: the quote of an open scalar, and the number of open flow collections."""
 
     quote: str = ""
     depth: int = 0
 
     def comment_in(self, line: str) -> int | None:
-        """Return where the line's comment starts, if it has one."""
+        """Return the position of the line's comment, or None."""
         position, token_starts = 0, True
         while position < len(line):
             character = line[position]
@@ -97,7 +97,7 @@ class _Open:
         return None
 
     def _within(self, line: str, position: int) -> int:
-        """Return the last position that this character of a quoted scalar takes up; its closing quote ends it."""
+        """Return the last position of this character or escape of a quoted scalar; a closing quote ends the scalar."""
         character = line[position]
         escaped = self.quote == '"' and character == "\\"
         doubled = character == self.quote == "'" and line[position + 1 : position + 2] == "'"
@@ -108,7 +108,7 @@ class _Open:
         return position
 
     def _token_may_start(self, line: str, position: int, before: bool) -> bool:
-        """Return whether a quoted scalar could start right after this character: a quote inside a plain one is text."""
+        """Return True if a quoted scalar can start after this character; a quote inside a plain scalar is text."""
         character = line[position]
         if character in " \t":
             return before

@@ -1,4 +1,4 @@
-"""What a rule may look at: the loaded policy set, its syntax, the time, and the questions several rules ask."""
+"""The input of a rule: the loaded policy set, its syntax, the time, and queries that several rules share."""
 
 from __future__ import annotations
 
@@ -40,18 +40,25 @@ class Context:
 
     @cached_property
     def allows(self) -> tuple[Rule, ...]:
-        """The allows, less those of everything: PG204 is the one finding about them."""
+        """The allows, without those that allow everything: only PG204 reports these."""
         return tuple(rule for rule in self.rules if rule.effect == "allow" and not allows_everything(rule))
 
     def conditions(self, *effects: str) -> Iterator[tuple[Rule, Condition]]:
-        """Yield the rules with these effects (all, if none is named) that have a condition, with it."""
+        """Yield (rule, condition) for the rules with one of these effects, or any, that have a condition."""
         for rule in self.rules:
             if rule.when is not None and (not effects or rule.effect in effects):
                 yield rule, rule.when
 
     def guards(self, allow: Rule, action: str, *effects: str) -> Iterator[Rule]:
-        """Yield the deny or require rules that meet every request for this action that the allow could meet: on all
-        its types that have the action, for everyone, in every team, and whatever the id."""
+        """Yield the rules that apply to every request for an action to which an allow applies.
+
+        Such a rule covers all types of the allow that have the action, and is not narrower in subject, scope or id.
+
+        Args:
+            allow: the allow.
+            action: one of its actions.
+            effects: `deny`, `require` or both.
+        """
         types = [entity_type for entity_type in self.types(allow) if action in entity_type.actions]
         names = {entity_type.name for entity_type in types}
         for scope in {None, ANY_DOMAIN, allow.scope}:
@@ -62,13 +69,13 @@ class Context:
 
     @cached_property
     def _guards(self) -> dict[tuple[str, str | None, str | None], list[Rule]]:
-        """The deny and require rules that are for everyone, by action, scope and id pattern."""
-        found: dict[tuple[str, str | None, str | None], list[Rule]] = {}
+        """The deny and require rules for everyone, by action, scope and id pattern."""
+        guards: dict[tuple[str, str | None, str | None], list[Rule]] = {}
         for rule in self.rules:
             if rule.effect != "allow" and not rule.roles and not rule.subjects:
                 for action in rule.actions:
-                    found.setdefault((action, rule.scope, rule.id_pattern), []).append(rule)
-        return found
+                    guards.setdefault((action, rule.scope, rule.id_pattern), []).append(rule)
+        return guards
 
     # Roles.
 
@@ -79,20 +86,20 @@ class Context:
         return closed
 
     def bindings_to(self, role: str) -> Sequence[Binding]:
-        """Return the bindings that give a role, directly or because the bound role inherits it."""
+        """Return the bindings that grant a role, directly or through a role that inherits it."""
         return self._bindings_by_role.get(role, ())
 
     @cached_property
     def _bindings_by_role(self) -> dict[str, list[Binding]]:
-        found: dict[str, list[Binding]] = {}
+        bindings: dict[str, list[Binding]] = {}
         for binding in self.policy_set.bindings:
             for role in self.closed_roles.get(binding.role, ()):
-                found.setdefault(role, []).append(binding)
-        return found
+                bindings.setdefault(role, []).append(binding)
+        return bindings
 
     @cached_property
     def person_of(self) -> dict[str, str]:
-        """Return the person of each account that `Persons` knows."""
+        """The person of each account that `Persons` lists."""
         return {account: person.id for person in self.policy_set.persons for account in person.accounts}
 
     # Places.
@@ -102,7 +109,7 @@ class Context:
         return {node.span: node for node in self.nodes() if isinstance(node, Mapping)}
 
     def is_text(self, place: Span) -> bool:
-        """True if this place lies inside a scalar: what looks like a comment there is none, whatever the scan says."""
+        """Return True if a span is inside a scalar, so that an apparent comment there is text."""
         return any(start <= place < end for start, end in self._texts_that_name_us)
 
     @cached_property
@@ -114,7 +121,7 @@ class Context:
         ]
 
     def last_line_of_item(self, first: Span) -> int | None:
-        """Return the last line of the map, itself an item of a list, that begins on this line of this file."""
+        """Return the last line of the list item (a map) that begins on the line of a span, or None."""
         items = self._items.get((first.file, first.line))
         return max(_last_line(node) for node in walk(items)) if items is not None else None
 
@@ -134,13 +141,22 @@ class Context:
         return (node for node in self.nodes() if isinstance(node, Scalar))
 
     def field(self, span: Span, name: str) -> Span:
-        """Return where the value of a field stands, given the place of the map it is in; without it, the map's."""
+        """Return the span of a field's value in the map at a span; if the field is absent, that of the map."""
         mapping = self._mappings.get(span)
         node = mapping.get(name) if mapping is not None else None
         return node.span if node is not None else span
 
     def item(self, span: Span, name: str, text: str) -> Span:
-        """Return where one item of a list field stands; without it, the field's place."""
+        """Return the span of an item of a list field.
+
+        Args:
+            span: the span of the map.
+            name: the name of the field.
+            text: the item.
+
+        Returns:
+            The span of the item; if it is absent, that of the field or of the map.
+        """
         mapping = self._mappings.get(span)
         node = mapping.get(name) if mapping is not None else None
         for part in node.items if isinstance(node, nodes.Sequence) else ():
@@ -149,33 +165,40 @@ class Context:
         return self.field(span, name)
 
     def pattern_place(self, rule: Rule) -> Span:
-        """Return where the rule's `resources.id` stands, or the next best place."""
+        """Return the span of the rule's `resources.id`, or of the nearest enclosing field."""
         return self.field(self.field(rule.span, "resources"), "id")
 
     # Types.
 
     def types(self, rule: Rule) -> Iterator[EntityType]:
-        """Yield the resource types a rule is about."""
+        """Yield the resource types that a rule applies to."""
         for name in rule.resource_types:
             if name in self.schema.resources:
                 yield self.schema.resources[name]
 
     def attributes(self, rule: Rule, path: tuple[str, ...]) -> tuple[Attribute, ...]:
-        """Return what the schema says about a path, once for each type that has it; nothing for built-in names."""
+        """Return the schema's declarations of a path, one for each type that has it; none for built-in names."""
         if len(path) < 2:
             return ()
         owners: Iterable[EntityType]
         if path[0] == "context":
-            found = [self.schema.context.get(path[1])]
+            declared = [self.schema.context.get(path[1])]
         else:
             owners = self.schema.subjects.values() if path[0] == "subject" else self.types(rule)
-            found = [owner.attributes.get(path[1]) for owner in owners] if path[0] in ("subject", "resource") else []
-        return tuple(attribute for attribute in (self.below(item, path[2:]) for item in found) if attribute)
+            has_types = path[0] in ("subject", "resource")
+            declared = [owner.attributes.get(path[1]) for owner in owners] if has_types else []
+        return tuple(attribute for attribute in (self.below(item, path[2:]) for item in declared) if attribute)
 
     def below(
         self, attribute: Attribute | None, rest: tuple[str, ...], *, inside_list: bool = False
     ) -> Attribute | None:
-        """Return the attribute that the names lead to through records; at first through a list's, if inside one."""
+        """Follow names through records from an attribute.
+
+        Args:
+            attribute: where to start.
+            rest: the names of nested fields.
+            inside_list: start at the elements of the attribute, a list.
+        """
         for name in rest:
             record = attribute.type.record if attribute is not None else None
             if attribute is not None and attribute.type.element is not None and inside_list:

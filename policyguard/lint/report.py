@@ -1,4 +1,4 @@
-"""What one run of lint found, in one order, with fingerprints that survive an edit elsewhere in the file."""
+"""The report of a lint run: ordered findings, with fingerprints that do not change with edits elsewhere in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policyguard.values import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Findings by place. `suppressed` pairs each silenced finding with the comment that silenced it."""
+    """Findings ordered by span. `suppressed` pairs each silenced finding with the comment that silenced it."""
 
     findings: tuple[Finding, ...]
     suppressed: tuple[tuple[Finding, Suppression], ...] = ()
@@ -24,11 +24,11 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """True if there is no error and no warning; information alone fails nobody's build."""
+        """True if there is no error and no warning; information does not fail a build."""
         return not any(finding.severity != "information" for finding in self.findings)
 
     def count(self, severity: Severity) -> int:
-        """Return how many findings have this severity."""
+        """Count the findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def summary(self) -> str:
@@ -39,7 +39,7 @@ class Report:
         return ", ".join(parts) if self.findings else ", ".join(["no findings", *parts])
 
     def line_at(self, span: Span) -> str | None:
-        """Return the source line of a span, without its line break, or None if the file is not ours."""
+        """Return the source line of a span without its line break; None if the file is not in the report."""
         text = self.sources.get(span.file)
         if text is None:
             return None
@@ -47,8 +47,11 @@ class Report:
         return lines[span.line - 1].removesuffix("\r") if 0 < span.line <= len(lines) else None
 
     def fingerprints(self) -> tuple[str, ...]:
-        """Return one fingerprint for each finding, in their order: code, file, the text of the line, and which of
-        equals it is. Lines added or removed elsewhere do not change it (SARIF 2.1.0, section 3.27.17)."""
+        """Return the fingerprints of the findings, in their order.
+
+        A fingerprint is made of code, file, the text of the line and, for equal findings, a number. Lines that are
+        added or removed elsewhere do not change it (SARIF 2.1.0, section 3.27.17).
+        """
         seen: Counter[str] = Counter()
         prints = []
         for finding in self.findings:
@@ -58,13 +61,13 @@ class Report:
         return tuple(prints)
 
     def without(self, baseline: frozenset[str]) -> Report:
-        """Return the report less the findings a baseline already knows. What stops the load always stays."""
+        """Remove the findings of a baseline, except those that stop the load."""
         known = [
             print_ in baseline and not finding.stops_load
             for finding, print_ in zip(self.findings, self.fingerprints(), strict=True)
         ]
-        kept = tuple(finding for finding, is_known in zip(self.findings, known, strict=True) if not is_known)
-        return replace(self, findings=kept, baselined=self.baselined + sum(known))
+        new = tuple(finding for finding, is_known in zip(self.findings, known, strict=True) if not is_known)
+        return replace(self, findings=new, baselined=self.baselined + sum(known))
 
 
 @lru_cache(maxsize=64)

@@ -1,16 +1,16 @@
-"""What a lint rule is, what it hands over, and what a finding looks like to everyone else.
+"""The types of lint: what a rule module declares, the hits it yields, and the findings that reports show.
 
 A rule is a module of `policyguard.lint.rules`, one file, one code. It declares
 
     CODE = "PG201"            NAME = "star-action"         SEVERITY = "warning"
     HELP = "name the actions" # second sentence of every finding, unless a hit brings its own
-    FIXABLE = True            # optional: the help can be applied without thinking
-    PRODUCED_BY = "load"      # optional: the loader ("import", "suppressions") finds it, the module
-                              # has no `check`; "load and lint" if both do
-    NEEDS_POLICY_SET = False  # optional: runs also when the load failed
+    FIXABLE = True            # optional: the fix is mechanical
+    PRODUCED_BY = "load"      # optional: the loader ("import", "suppressions") reports it and the module
+                              # has no `check`; "load and lint" if both report it
+    NEEDS_POLICY_SET = False  # optional: run also if the load failed
 
-and `check(context) -> Iterator[Hit]`. The first line of its docstring is the summary that reports and pages show. A
-rule says where and what; code, name and severity are added by the runner, so no rule can report under another's name.
+and `check(context) -> Iterator[Hit]`. The first line of its docstring is the summary in reports and on the page. A hit
+has only a span and a message; the runner adds code, name and severity, so no rule can report under another name.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "information")
 
 LINT = "lint"
 PRODUCERS = ("load", LINT, "load and lint", "import", "suppressions")
-"""Who finds it: the loader, a `check`, the import of casbin models, or the runner when it applies suppressions."""
+"""What reports a finding: the loader, a `check`, the import of casbin models, or the runner (suppressions)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A place that a rule objects to. `severity` and `help` replace the rule's own where a case differs."""
+    """A span with a mistake. `severity` and `help` override those of the rule."""
 
     span: Span
     message: str
@@ -47,7 +47,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A mistake or a doubt, at a place, under a code that has a page. `related` are other places it is about."""
+    """A hit with the code and name of its rule. `related` are other spans that it is about."""
 
     code: str
     name: str
@@ -67,7 +67,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One entry of the catalogue. `check` is None for what is found without one."""
+    """One entry of the catalogue. `check` is None if the loader or the runner reports it."""
 
     code: str
     name: str
@@ -81,7 +81,11 @@ class Rule:
 
     @classmethod
     def of(cls, module: ModuleType) -> Rule:
-        """Return the rule a module declares. Raises `ValueError` if the declaration is incomplete."""
+        """Read the rule that a module declares.
+
+        Raises:
+            ValueError: the declaration is incomplete.
+        """
         produced_by = getattr(module, "PRODUCED_BY", LINT)
         check = getattr(module, "check", None)
         if produced_by not in PRODUCERS or (check is not None) != (LINT in produced_by):
@@ -101,7 +105,7 @@ class Rule:
         )
 
     def finding(self, hit: Hit) -> Finding:
-        """Return the hit with this rule's code, name and, unless it brings its own, severity and help."""
+        """Build a finding from a hit of this rule."""
         return Finding(
             code=self.code,
             name=self.name,

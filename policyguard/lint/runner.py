@@ -1,4 +1,4 @@
-"""Running lint: one front end for load and lint, then every rule, then the suppressions, then one order."""
+"""Run lint: load the policies, run the rules, apply the suppressions, order the findings."""
 
 from __future__ import annotations
 
@@ -21,43 +21,45 @@ SUPPRESSION = "PG902"
 def lint(
     sources: Mapping[str, bytes], now: Instant, *, select: Iterable[str] = (), ignore: Iterable[str] = ()
 ) -> Report:
-    """Return everything that is wrong or doubtful in these policy files, ordered by place.
+    """Lint policy files.
 
-    What lint passes, the engine loads: both read through `policy.loader.analyse`. If the load fails, its errors are
-    the report, with what rules on the bare text found.
+    Policies without errors load in the engine: both read through `policy.loader.analyse`. If the load fails, the
+    report has its errors and the findings of rules that need no policy set.
 
     Args:
         sources: file name to content; nothing else is read.
-        now: for rules about time and for suppressions that end.
-        select, ignore: codes or beginnings of codes, `PG215` or `PG2`. What stops the load is always reported.
+        now: the time for rules about expiry and for end dates of suppressions.
+        select, ignore: codes or prefixes of codes, `PG215` or `PG2`. Errors that stop the load are always reported.
 
     Raises:
-        ValueError: a selected or ignored code is in no rule's code.
+        ValueError: no code begins with a selected or ignored one.
     """
     chosen = _chosen(tuple(select), tuple(ignore))
-    # INVARIANT I20: the load and lint read through one front end, and its errors are findings.
+    # INVARIANT I20: load and lint use one front end, and its errors are findings.
     analysis = analyse(sources)
     context = Context(analysis, now)
     findings = [_load_finding(error) for error in analysis.errors]
     findings += _checked(context, chosen)
     texts = {file: data.decode("utf-8", "replace") for file, data in sources.items()}
     written = [
-        _whole(found, context)
+        _extend_to_item(suppression, context)
         for file, text in texts.items()
-        for found in suppressions(file, text, now)
-        if not context.is_text(found.span)
+        for suppression in suppressions(file, text, now)
+        if not context.is_text(suppression.span)
     ]
-    kept, suppressed = _apply(findings, written)
+    active, suppressed = _apply(findings, written)
     if SUPPRESSION in chosen:
         used = {(by.span, finding.code) for finding, by in suppressed}
-        kept += _about_suppressions(written, used, chosen if analysis.policy_set is not None else {})
-    return Report(findings=tuple(sorted(set(kept), key=lambda f: f.order)), suppressed=tuple(suppressed), sources=texts)
+        active += _check_suppressions(written, used, chosen if analysis.policy_set is not None else {})
+    return Report(
+        findings=tuple(sorted(set(active), key=lambda f: f.order)), suppressed=tuple(suppressed), sources=texts
+    )
 
 
 def _chosen(select: Sequence[str], ignore: Sequence[str]) -> dict[str, Rule]:
     for wanted in (*select, *ignore):
         if not any(code.startswith(wanted) for code in catalogue()):
-            raise ValueError(f"found the rule `{wanted}`, expected a code such as `PG215` or the beginning of one")
+            raise ValueError(f"found the rule `{wanted}`, expected a code such as `PG215` or its first characters")
     return {
         code: rule
         for code, rule in catalogue().items()
@@ -85,8 +87,8 @@ def _checked(context: Context, chosen: Mapping[str, Rule]) -> Iterator[Finding]:
                 yield rule.finding(hit)
 
 
-def _whole(suppression: Suppression, context: Context) -> Suppression:
-    """Return the suppression, extended to the end of the list item that it stands above."""
+def _extend_to_item(suppression: Suppression, context: Context) -> Suppression:
+    """Extend a suppression to the end of the list item below it."""
     if suppression.line == suppression.span.line:
         return suppression
     last_line = context.last_line_of_item(Span(suppression.span.file, suppression.line, 1))
@@ -96,29 +98,29 @@ def _whole(suppression: Suppression, context: Context) -> Suppression:
 def _apply(
     findings: Sequence[Finding], written: Sequence[Suppression]
 ) -> tuple[list[Finding], list[tuple[Finding, Suppression]]]:
-    kept: list[Finding] = []
+    active: list[Finding] = []
     suppressed: list[tuple[Finding, Suppression]] = []
     for finding in findings:
         # INVARIANT I20: what stops the load cannot be suppressed.
         by = None if finding.stops_load else next((s for s in written if s.covers(finding.code, finding.span)), None)
         if by is None:
-            kept.append(finding)
+            active.append(finding)
         else:
             suppressed.append((finding, by))
-    return kept, suppressed
+    return active, suppressed
 
 
-def _about_suppressions(
+def _check_suppressions(
     written: Sequence[Suppression], used: set[tuple[Span, str]], ran: Mapping[str, Rule]
 ) -> list[Finding]:
-    """Return PG902 for each suppression that is not in order, or that silenced nothing although its rules ran."""
-    # INVARIANT I20: findings about suppressions are made after suppressing, so none can be suppressed.
+    """Report PG902 for each suppression that is invalid, or that silenced nothing although its rules ran."""
+    # INVARIANT I20: findings about suppressions are added after suppressing, so none can be suppressed.
     rule = catalogue()[SUPPRESSION]
-    found = []
+    findings = []
     for suppression in written:
         message = suppression.problem or _needless(suppression, used, ran)
         if message is not None:
-            found.append(
+            findings.append(
                 Finding(
                     code=rule.code,
                     name=rule.name,
@@ -129,7 +131,7 @@ def _about_suppressions(
                     fixable=rule.fixable,
                 )
             )
-    return found
+    return findings
 
 
 def _needless(suppression: Suppression, used: set[tuple[Span, str]], ran: Mapping[str, Rule]) -> str | None:

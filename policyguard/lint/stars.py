@@ -1,4 +1,4 @@
-"""What a star comes to: who and which ids a rule means once its wildcards are written out."""
+"""The reach of wildcards: whether a rule applies to everyone, to every id, or to everything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from policyguard.model.policy import Rule
 
 
 def is_for_everyone(rule: Rule) -> bool:
-    """True if nothing in the rule depends on who asks."""
+    """Return True if nothing in the rule depends on the subject."""
     if rule.roles or rule.subjects:
         return False
     return rule.when is None or not any(
@@ -16,7 +16,7 @@ def is_for_everyone(rule: Rule) -> bool:
 
 
 def matches_everything(pattern: str) -> bool:
-    """True if the pattern is `**`, with nothing beside it that asks for more than one segment.
+    """Return True if the pattern matches every id: it has `**`, and nothing else needs more than one segment.
 
     `**` matches zero or more whole segments and `*` exactly one, so `**/**` and `**/*` match every id too.
     """
@@ -25,7 +25,7 @@ def matches_everything(pattern: str) -> bool:
 
 
 def allows_everything(rule: Rule) -> bool:
-    """True for an unconditional allow with a star for subject, action and resource."""
+    """Return True for an unconditional allow with a star for subject, action and resource."""
     every_id = rule.id_pattern is None or matches_everything(rule.id_pattern)
     stars = rule.any_action and rule.any_type and every_id and is_for_everyone(rule)
     return rule.effect == "allow" and stars and rule.when is None

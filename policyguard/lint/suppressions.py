@@ -1,10 +1,10 @@
-"""Ignoring a finding, on purpose and for a time: the comment, what it covers, and what is wrong with it.
+"""Suppressions: comments that silence a finding until a date, what they cover, and what is wrong with them.
 
     comment = "# policyguard: ignore" SP code *( "," code ) SP "until=" date SP 'reason="' text '"'
 
-It covers findings on its own line or, if it stands alone, on the next line that is no comment; and if a rule, role,
-binding or another item of a list begins there, on all lines of that item. A suppression without a reason or a date, or
-past its date, suppresses nothing, and PG902 says so.
+It covers findings on its own line or, if it is alone on its line, on the next line that is not a comment; if a rule,
+role, binding or another list item begins there, on all lines of that item. A suppression without a reason or a date, or
+past its date, suppresses nothing and is reported as PG902.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policyguard.lint.comments import Comment, comments
 from policyguard.values import Instant, Span, parse_instant
 
 _MARK = re.compile(r"#\s*policyguard\s*:?\s*(?:ignore|disable|suppress|noqa|nolint|skip)\b", re.IGNORECASE)
-"""What is meant as a suppression, well written or not; other comments may begin with our name."""
+"""Comments that are meant as a suppression, valid or not. Other comments may begin with `policyguard` too."""
 
 _IGNORE = re.compile(r"#\s*policyguard:\s*ignore\s+(?P<codes>PG\d{3}(?:\s*,\s*PG\d{3})*)(?P<rest>(?:\s.*)?)", re.ASCII)
 _UNTIL = re.compile(r"(?:^|\s)until=(?P<date>\S*)")
@@ -27,7 +27,7 @@ _EXAMPLE = '# policyguard: ignore PG215 until=2027-01-01 reason="..."'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    """One ignore comment. It covers its own line and `line` to `last_line`; `problem` says why it covers nothing."""
+    """One ignore comment. It covers its own line and `line` to `last_line`; an invalid one has a `problem`."""
 
     codes: tuple[str, ...]
     span: Span
@@ -38,24 +38,30 @@ class Suppression:
     problem: str | None = None
 
     def covers(self, code: str, span: Span) -> bool:
-        """True if a finding with this code at this place is meant, and the comment is in order."""
+        """Return True if the comment is valid and covers a finding with this code and span."""
         if self.problem is not None or code not in self.codes or span.file != self.span.file:
             return False
         return span.line == self.span.line or self.line <= span.line <= max(self.line, self.last_line)
 
 
 def suppressions(file: str, text: str, now: Instant) -> Iterator[Suppression]:
-    """Yield every ignore comment of a file, also those that are not in order."""
+    """Yield every ignore comment of a file, also invalid ones.
+
+    Args:
+        file: the name of the file, for spans.
+        text: its content.
+        now: the time that end dates are compared with.
+    """
     if _MARK.search(text) is None:
         return
-    found = [comment for comment in comments(text) if _MARK.match(comment.text)]
+    marked = [comment for comment in comments(text) if _MARK.match(comment.text)]
     lines = text.split("\n")
-    for comment in found:
+    for comment in marked:
         yield _read(comment, Span(file, comment.line, comment.column), _covered_line(comment, lines), now)
 
 
 def _covered_line(comment: Comment, lines: list[str]) -> int:
-    """Return the comment's own line or, for one that stands alone, the next line that holds more than a comment."""
+    """Return the comment's own line or, if it is alone there, the next line that is not just a comment."""
     line = comment.line
     if comment.alone:
         line += 1

@@ -1,7 +1,8 @@
-"""What names mean to lint: the verbs, types and attributes of training labs, by whole words and in one place.
+"""The words by which lint guesses the meaning of names: verbs, types and attributes of training labs.
 
-A policy language has no notion of "delete"; these lists are the guess, kept short so that a hit is seldom wrong. A word
-counts only whole: `checkpoint:delete`, `force-push` and `gpu_hours` have the words delete; force, push; gpu, hours.
+The policy language does not know what "delete" means. These lists are a guess, short so that a hit is rarely wrong.
+Only whole words match: `checkpoint:delete` has the word delete, `force-push` the words force and push, `gpu_hours` the
+words gpu and hours.
 """
 
 from __future__ import annotations
@@ -14,152 +15,47 @@ from policyguard.conditions.queries import Path
 
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 
-START_VERBS = frozenset({"submit", "launch", "start", "run", "resize", "scale"})
-READ_VERBS = frozenset({"read", "list", "get", "view", "show", "describe", "search"})
-DESTROY_VERBS = frozenset({"delete", "destroy", "purge", "overwrite", "erase", "wipe", "truncate", "write"})
-EXPORT_VERBS = frozenset({"export", "publish", "download", "upload", "egress", "share", "release"})
-CHANGE_VERBS = frozenset(
-    {
-        "write",
-        "update",
-        "edit",
-        "change",
-        "set",
-        "create",
-        "add",
-        "grant",
-        "assign",
-        "bind",
-        "approve",
-        "rotate",
-        "delete",
-        "remove",
-        "revoke",
-        "push",
-        "merge",
-        "import",
-        "administer",
-        "manage",
-    }
-)
 
-DATA_TYPES = frozenset({"checkpoint", "checkpoints", "weights", "model", "dataset", "datasets", "artifact", "adapter"})
-POWER_TYPES = frozenset(
-    {
-        "policy",
-        "policies",
-        "role",
-        "roles",
-        "binding",
-        "bindings",
-        "quorum",
-        "quorums",
-        "approval",
-        "approvals",
-        "person",
-        "persons",
-        "trust",
-        "key",
-        "keys",
-        "permission",
-        "permissions",
-    }
-)
-POLICY_PLACES = frozenset({"policy", "policies", "policyguard", "trust", "authz"})
-REPOSITORY_TYPES = frozenset({"repository", "repositories", "repo", "branch", "ref", "path", "file", "environment"})
-WORKLOADS = frozenset({"job", "workload", "service", "runner", "worker", "bot", "pipeline", "node", "agent"})
+def _set(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
 
-QUANTITIES = frozenset({"gpu", "gpus", "node", "nodes", "hours", "gpuhours", "accelerators", "devices", "tpus"})
-MEASURES = frozenset(
-    {
-        "memory",
-        "mem",
-        "size",
-        "duration",
-        "timeout",
-        "disk",
-        "storage",
-        "walltime",
-        "bandwidth",
-        "age",
-        "lifetime",
-        "budget",
-        "cost",
-        "ram",
-        "vram",
-        "quota",
-        "interval",
-        "period",
-    }
-)
-UNITS = frozenset(
-    {
-        "s",
-        "ms",
-        "us",
-        "ns",
-        "sec",
-        "secs",
-        "seconds",
-        "second",
-        "min",
-        "mins",
-        "minutes",
-        "minute",
-        "h",
-        "hours",
-        "hour",
-        "days",
-        "day",
-        "d",
-        "bytes",
-        "byte",
-        "b",
-        "kb",
-        "mb",
-        "gb",
-        "tb",
-        "kib",
-        "mib",
-        "gib",
-        "tib",
-        "percent",
-        "pct",
-        "usd",
-        "eur",
-        "cents",
-        "count",
-        "mbps",
-        "gbps",
-        "bps",
-        "tokens",
-        "steps",
-        "bits",
-    }
-)
-CLASSES = frozenset(
-    {
-        "class",
-        "classification",
-        "sensitivity",
-        "license",
-        "licence",
-        "visibility",
-        "public",
-        "tier",
-        "confidentiality",
-        "released",
-        "destination",
-        "export",
-    }
-)
 
-EXCEPTION_WORDS = frozenset({"exception", "exemption", "waiver", "temporary", "temporarily", "interim", "workaround"})
+START_VERBS = _set("submit launch start run resize scale")
+READ_VERBS = _set("read list get view show describe search")
+DESTROY_VERBS = _set("delete destroy purge overwrite erase wipe truncate write")
+EXPORT_VERBS = _set("export publish download upload egress share release")
+CHANGE_VERBS = _set(
+    "write update edit change set create add grant assign bind approve rotate delete remove revoke push merge "
+    "import administer manage"
+)
+DATA_TYPES = _set("checkpoint checkpoints weights model dataset datasets artifact adapter")
+POWER_TYPES = _set(
+    "policy policies role roles binding bindings quorum quorums approval approvals person persons trust key keys "
+    "permission permissions"
+)
+POLICY_PLACES = _set("policy policies policyguard trust authz")
+REPOSITORY_TYPES = _set("repository repositories repo branch ref path file environment")
+WORKLOADS = _set("job workload service runner worker bot pipeline node agent")
+QUANTITIES = _set("gpu gpus node nodes hours gpuhours accelerators devices tpus")
+MEASURES = _set(
+    "memory mem size duration timeout disk storage walltime bandwidth age lifetime budget cost ram vram quota "
+    "interval period"
+)
+UNITS = _set(
+    "s ms us ns sec secs seconds second min mins minutes minute h hours hour days day d bytes byte b kb mb gb tb "
+    "kib mib gib tib percent pct usd eur cents count mbps gbps bps tokens steps bits"
+)
+CLASSES = _set(
+    "class classification sensitivity license licence visibility public tier confidentiality released destination "
+    "export"
+)
+EXCEPTION_WORDS = _set("exception exemption waiver temporary temporarily interim workaround")
+
 _BREAK_GLASS = frozenset({("break", "glass"), ("emergency", "access"), ("emergency", "override")})
 
 
 def words(name: str) -> tuple[str, ...]:
-    """Return the words of a name: `force-push`, `force_push` and `forcePush` have two."""
+    """Split a name into words: `force-push`, `force_push` and `forcePush` have two."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return tuple(_WORD.findall(spaced.lower()))
 
@@ -175,12 +71,12 @@ def type_words(action: str) -> frozenset[str]:
 
 
 def with_verb(actions: Iterable[str], verbs: frozenset[str]) -> Iterator[str]:
-    """Yield the actions whose verb holds one of these words."""
+    """Yield the actions whose verb has one of these words."""
     return (action for action in actions if verb_words(action) & verbs)
 
 
 def names_break_glass(name: str) -> bool:
-    """True if the name says that this is for emergencies."""
+    """Return True if the name says that it is for emergencies."""
     spoken = words(name)
     return "breakglass" in spoken or not _BREAK_GLASS.isdisjoint(pairwise(spoken))
 

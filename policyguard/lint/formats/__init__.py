@@ -1,4 +1,4 @@
-"""How a report is written down: one module a format, each a function from a report to text."""
+"""Formats of a report: one module for each, with one function from a report to text."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
     "github": to_github,
     "junit": to_junit,
 }
-"""What `--format` accepts. Every text ends in one line break, `github`'s may be empty."""
+"""The values of `--format`. Every text ends with one line break; only that of `github` may be empty."""

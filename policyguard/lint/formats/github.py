@@ -1,4 +1,4 @@
-"""For GitHub Actions: one workflow command a finding, shown at its line in the pull request.
+"""For GitHub Actions: one workflow command for each finding, shown at its line in the pull request.
 
 Source: "Workflow commands for GitHub Actions", setting an error message; escaping as in actions/toolkit `command.ts`.
 """
@@ -13,7 +13,7 @@ _COMMANDS: dict[Severity, str] = {"error": "error", "warning": "warning", "infor
 
 
 def to_github(report: Report) -> str:
-    """Return one `::error file=...::message` line for each finding; empty without findings."""
+    """Format each finding as a line `::error file=...::message`; empty without findings."""
     return "".join(f"{_command(finding)}\n" for finding in report.findings)
 
 

@@ -1,4 +1,4 @@
-"""For programs: one object, stable names, every finding with its fingerprint."""
+"""For programs: one object with stable names; every finding has its fingerprint."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from policyguard.lint.rule import SEVERITIES, Finding
 from policyguard.values import Span
 
 FORMAT = 1
-"""Raised when a name in the output changes its meaning; new names may appear without."""
+"""Incremented when a name in the output changes its meaning, not when a name is added."""
 
 
 def to_json(report: Report) -> str:
-    """Return the report as one indented JSON object."""
+    """Format the report as one indented JSON object."""
     data = {
         "format": FORMAT,
         "clean": report.clean,

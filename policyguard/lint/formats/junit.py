@@ -1,4 +1,4 @@
-"""For build servers: JUnit XML, one failed test case a finding, one skipped test case a suppression."""
+"""For build servers: JUnit XML with a failed test case for each finding and a skipped one for each suppression."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policyguard.text import printable
 
 
 def to_junit(report: Report) -> str:
-    """Return the report as JUnit XML; without findings one passed test case stands for all."""
+    """Format the report as JUnit XML; without findings it has one passed test case."""
     cases = len(report.findings) + len(report.suppressed) or 1
     counts = {"tests": str(cases), "failures": str(len(report.findings)), "skipped": str(len(report.suppressed))}
     suites = Element("testsuites", name="policyguard", tests=counts["tests"], failures=counts["failures"])

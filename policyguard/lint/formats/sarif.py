@@ -20,7 +20,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 
 def to_sarif(report: Report) -> str:
-    """Return the report as one SARIF log with one run; suppressed findings are in it, marked as such."""
+    """Format the report as a SARIF log with one run; suppressed findings are included and marked."""
     rules = list(catalogue().values())
     index = {rule.code: position for position, rule in enumerate(rules)}
     results = [
@@ -65,7 +65,7 @@ def _location(span: Span) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    """Return the file as a relative URI reference (RFC 3986): forward slashes, the rest percent-encoded."""
+    """Encode a file name as a relative URI reference (RFC 3986) with forward slashes."""
     data = file.replace("\\", "/").encode("utf-8", "surrogatepass")
     return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in data)
 

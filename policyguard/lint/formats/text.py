@@ -1,4 +1,4 @@
-"""For people at a terminal: place, code, message, the line itself with a caret under the mistake, and help."""
+"""For terminals: span, code, message, the source line with a caret under the mistake, and help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_WIDTH = 160
 
 
 def to_text(report: Report, *, colour: bool = False) -> str:
-    """Return the findings as readable text, ending with a line that counts them."""
+    """Format the findings as text; the last line counts them."""
     parts = [part for finding in report.findings for part in (*_finding(finding, report, colour), "")]
     return "\n".join([*parts, report.summary(), ""])
 
@@ -37,7 +37,7 @@ def _finding(finding: Finding, report: Report, colour: bool) -> Iterator[str]:
 
 
 def _caret(line: str, column: int) -> str:
-    """Return spaces up to the mistake and carets under its word; escapes before it move it to the right."""
+    """Return spaces up to the mistake and carets under its word, as wide as the line with its escapes."""
     start = min(column - 1, len(line))
     word = _WORD.match(line, start)
     before = len(printable(line[:start].replace("\t", " ")))

@@ -1,1 +1,1 @@
-"""The catalogue: one rule, one file, found by looking into this package. `lint/rule.py` says what a file declares."""
+"""The lint rules: one module for each, listed by `lint/catalogue.py`. `lint/rule.py` says what a module declares."""

@@ -1,4 +1,4 @@
-"""A mapping has one key twice; YAML readers keep the last one in silence."""
+"""A mapping has the same key twice; most YAML readers silently keep the last one."""
 
 CODE = "PG002"
 NAME = "duplicate-key"

@@ -1,4 +1,4 @@
-"""A field that the language does not have, is missing, or is of another shape."""
+"""A field is unknown, missing, or has the wrong shape."""
 
 CODE = "PG003"
 NAME = "unknown-field"

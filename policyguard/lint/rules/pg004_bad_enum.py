@@ -1,4 +1,4 @@
-"""A word outside a closed list: effect, kind, assurance, adapter; also in the wrong case."""
+"""A word is not in the list of allowed words (effect, kind, assurance, adapter), or has the wrong case."""
 
 CODE = "PG004"
 NAME = "bad-enum"

@@ -1,4 +1,4 @@
-"""A plain scalar that YAML versions read differently, or of another type than the field."""
+"""A plain scalar that YAML versions read differently, or that has the wrong type for its field."""
 
 CODE = "PG005"
 NAME = "implicit-typing"

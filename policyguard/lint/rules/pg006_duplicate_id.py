@@ -1,4 +1,4 @@
-"""An id of a rule, role, quorum or person is taken, also after case and Unicode folding."""
+"""Two rules, roles, quorums or persons have the same id, also after case and Unicode folding."""
 
 CODE = "PG006"
 NAME = "duplicate-id"

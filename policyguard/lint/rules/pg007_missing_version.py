@@ -1,4 +1,4 @@
-"""`apiVersion` is absent or not one this version reads."""
+"""`apiVersion` is missing, or is not a version that this release reads."""
 
 CODE = "PG007"
 NAME = "missing-version"

@@ -1,4 +1,4 @@
-"""A file, text, list, nesting or condition beyond what the engine reads."""
+"""A file, text, list, nesting level or condition exceeds a limit."""
 
 CODE = "PG010"
 NAME = "limits"

@@ -1,4 +1,4 @@
-"""Two names that the eye takes for one, or one name in two alphabets."""
+"""Two names that appear equal to a reader, or one name with letters from two alphabets."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")
 _LETTERS = str.maketrans({"I": "l", "|": "l", "_": "-"})
 _DIGITS = re.compile("(?<![0-9])[01](?![0-9])")
 _PAIRS = (("rn", "m"), ("vv", "w"))
-"""What common fonts draw alike. Source: Unicode Technical Standard 39, confusables, the Basic Latin part.
+"""Characters that common fonts draw alike. Source: Unicode Technical Standard 39, confusables, Basic Latin.
 
-A digit among digits is read as one. Pairs of letters count only in names that policies choose: people called Arnie and
-Amie keep theirs.
+`0` and `1` count as letters only if no digit is next to them. Pairs of letters are compared only in names that policies
+choose, not in the names of people: Arnie and Amie are two persons.
 """
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield names that mix alphabets, and names of one kind that look like an earlier one."""
+    """Yield names that mix alphabets, and names of one kind that are confusable with an earlier one."""
     for kind, named in _names(context):
         seen: dict[str, str] = {}
         for name, span in named:
@@ -35,9 +35,9 @@ def check(context: Context) -> Iterator[Hit]:
             if len(scripts) > 1:
                 mixed = " and ".join(script.title() for script in scripts)
                 yield Hit(span, f"{kind} `{name}` mixes {mixed} letters")
-            other = seen.setdefault(_look(name, kind != "subject"), name)
+            other = seen.setdefault(_skeleton(name, kind != "subject"), name)
             if other != name:
-                yield Hit(span, f"{kind} `{name}` looks like `{other}`")
+                yield Hit(span, f"{kind} `{name}` is easily confused with `{other}`")
 
 
 def _names(context: Context) -> Iterator[tuple[str, Iterable[tuple[str, Span]]]]:
@@ -49,8 +49,8 @@ def _names(context: Context) -> Iterator[tuple[str, Iterable[tuple[str, Span]]]]
     yield "domain", [(binding.domain, binding.span) for binding in policies.bindings]
 
 
-def _look(name: str, pairs: bool) -> str:
-    """Return what the name looks like; names of one look are told apart only by luck."""
+def _skeleton(name: str, pairs: bool) -> str:
+    """Replace confusable characters; names with the same skeleton appear equal."""
     name = _DIGITS.sub(lambda digit: "lo"[digit[0] == "0"], name).translate(_LETTERS).lower()
     for letters, like in _PAIRS if pairs else ():
         name = name.replace(letters, like)
@@ -60,5 +60,5 @@ def _look(name: str, pairs: bool) -> str:
 def _scripts(name: str) -> set[str]:
     if name.isascii():
         return set()
-    found = {unicodedata.name(character, "").partition(" ")[0] for character in name if character.isalpha()}
-    return found & set(_SCRIPTS)
+    scripts = {unicodedata.name(character, "").partition(" ")[0] for character in name if character.isalpha()}
+    return scripts & set(_SCRIPTS)

@@ -1,4 +1,4 @@
-"""A condition reads an attribute that its type does not have, also inside records and lists."""
+"""A condition reads an attribute that its type does not declare, also inside records and lists."""
 
 CODE = "PG103"
 NAME = "unknown-attribute"

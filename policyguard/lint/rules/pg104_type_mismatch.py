@@ -1,4 +1,4 @@
-"""Operands, fields or attributes whose types do not go together."""
+"""Operands, fields or attributes have incompatible types."""
 
 CODE = "PG104"
 NAME = "type-mismatch"

@@ -1,4 +1,4 @@
-"""A deny or require reads an attribute that may be absent: where it is, the rule applies."""
+"""A deny or require reads an attribute that may be absent; where it is absent, the rule applies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HELP = "if that is meant, write it: `!has(resource.x) || resource.x > 3`; if not
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield the first read of each optional attribute that no `has()` of the same condition tests, in deny and require.
+    """Yield, in a deny or require, the first read of each optional attribute that no `has()` in the condition tests.
 
-    In an allow the same read is harmless: absence makes an error, and an error allows nothing.
+    In an allow such a read is harmless: absence is an error, and an error allows nothing.
     """
     for rule, condition in context.conditions("deny", "require"):
         tested = paths_tested(condition.expression)

@@ -1,4 +1,4 @@
-"""A condition whose value is no bool."""
+"""The value of a condition is not a bool."""
 
 CODE = "PG106"
 NAME = "non-boolean-condition"

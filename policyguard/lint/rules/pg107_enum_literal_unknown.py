@@ -1,4 +1,4 @@
-"""A condition compares an attribute with a text that its schema does not list."""
+"""A condition compares an attribute with a text that is not in the attribute's `enum`."""
 
 CODE = "PG107"
 NAME = "enum-literal-unknown"

@@ -1,4 +1,4 @@
-"""An action that cannot be done to any of the rule's types, or a type to which none of the actions can be done."""
+"""An action that none of the rule's types has, or a type that has none of the rule's actions."""
 
 CODE = "PG108"
 NAME = "action-not-applicable"

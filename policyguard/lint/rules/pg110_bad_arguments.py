@@ -1,7 +1,7 @@
-"""A function or macro with the wrong number or kinds of arguments."""
+"""A function or macro has the wrong number or types of arguments."""
 
 CODE = "PG110"
 NAME = "bad-arguments"
 SEVERITY = "error"
-HELP = "look up its arguments in `docs/conditions.md`"
+HELP = "see its arguments in `docs/conditions.md`"
 PRODUCED_BY = "load"

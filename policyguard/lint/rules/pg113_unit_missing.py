@@ -1,4 +1,4 @@
-"""A quantity whose unit nobody wrote down is compared with numbers in another one."""
+"""A quantity without a unit is easily compared with a number in a different unit."""
 
 from __future__ import annotations
 

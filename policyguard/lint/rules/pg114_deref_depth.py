@@ -1,4 +1,4 @@
-"""A chain of attributes so long that no reviewer knows what stands at its end."""
+"""A path so deep that a reviewer cannot tell where its value comes from."""
 
 from __future__ import annotations
 

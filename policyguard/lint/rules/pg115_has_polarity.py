@@ -1,7 +1,7 @@
-"""`has()` stands where the absence of a fact could grant access."""
+"""`has()` is used where an absent fact could grant access."""
 
 CODE = "PG115"
 NAME = "has-polarity"
 SEVERITY = "error"
-HELP = "in an allow ask `has(x)`, in a deny or require `!has(x)`"
+HELP = "use `has(x)` in an allow, and `!has(x)` in a deny or require"
 PRODUCED_BY = "load"

@@ -3,5 +3,5 @@
 CODE = "PG116"
 NAME = "float-null-dyn"
 SEVERITY = "error"
-HELP = "count in whole numbers of a smaller unit; ask for presence with `has()`"
+HELP = "count in whole numbers of a smaller unit; test for presence with `has()`"
 PRODUCED_BY = "load"

@@ -1,4 +1,4 @@
-"""A condition that is no CEL expression."""
+"""A condition is not a valid CEL expression."""
 
 CODE = "PG117"
 NAME = "condition-syntax"

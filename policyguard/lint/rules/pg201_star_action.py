@@ -1,4 +1,4 @@
-"""An allow for every action also allows the actions that the schema gains tomorrow."""
+"""An allow for every action also allows actions that are added to the schema later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An allow for every resource type also covers the types that the schema gains tomorrow."""
+"""An allow for every resource type also covers types that are added to the schema later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An allow that names no role and no subject, and whose condition asks nothing of the subject, is for everyone."""
+"""An allow with no role, no subject and no condition on the subject applies to everyone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policyguard.text import quoted_list
 CODE = "PG203"
 NAME = "star-subject"
 SEVERITY = "warning"
-HELP = "name the roles that may: `roles: [researcher]`"
+HELP = "name the roles: `roles: [researcher]`"
 
 
 def check(context: Context) -> Iterator[Hit]:

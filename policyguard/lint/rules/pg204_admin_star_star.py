@@ -1,4 +1,4 @@
-"""An allow of everything on everything to everyone is no policy."""
+"""An allow of every action on every resource for everyone disables the policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELP = "remove the rule; allow what is needed to the roles that need it"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each unconditional allow with a star for subject, action and resource; other rules skip it."""
+    """Yield each unconditional allow with a star for subject, action and resource; other lint rules skip it."""
     for rule in context.rules:
         if allows_everything(rule):
             yield Hit(rule.span, f"`{rule.id}` allows everything on everything to everyone")

@@ -1,4 +1,4 @@
-"""In an allow, a pattern that is not tied to both ends lets more through than it shows."""
+"""A pattern in an allow is not anchored at both ends, so it matches more than it shows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _ends_anchored(text: str) -> bool:
 
 
 def _has_open_alternative(text: str) -> bool:
-    """True if a `|` stands outside every group: `^a|b$` is anchored on one side only."""
+    """Return True if a `|` is outside every group: in `^a|b$` each side is anchored only once."""
     depth = 0
     for before, character in zip(" " + text, text, strict=False):
         if before == "\\":

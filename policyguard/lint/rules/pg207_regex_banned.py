@@ -1,4 +1,4 @@
-"""A pattern that RE2 does not accept: invalid, or with back-references or look-around."""
+"""RE2 does not accept a pattern: it is invalid, or it uses back-references or lookaround."""
 
 CODE = "PG207"
 NAME = "regex-banned-or-expensive"

@@ -1,4 +1,4 @@
-"""A rule confined to one team names another team: it can never apply."""
+"""A rule that is limited to one team names another team, so it can never apply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRODUCED_BY = "load and lint"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each scoped rule whose condition asks for another team; the loader looks at the id patterns."""
+    """Yield each scoped rule whose condition requires another team; the loader checks the id patterns."""
     for rule, condition in context.conditions():
         for part in conjuncts(condition.expression) if rule.scope not in (None, ANY_DOMAIN) else ():
             named = [literal for path, literal in literals_equal_to(part) if path == ("resource", "domain")]

@@ -1,4 +1,4 @@
-"""An allow over data that belongs to teams, for everyone, that never asks which team."""
+"""An allow for everyone on resources that belong to teams does not check the team."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _has_teams(context: Context, rule: Rule) -> bool:
 
 
 def _names_team(context: Context, rule: Rule) -> bool:
-    """True if the rule's id pattern spells out a segment up to where the team stands."""
+    """Return True if the rule's id pattern has a literal segment where the ids have the team."""
     segments = (rule.id_pattern or "**").split("/")
     where = [domain_index(entity_type.id_pattern) for entity_type in context.types(rule)]
     if "**" in segments and any(index is not None and index >= segments.index("**") for index in where):
@@ -43,7 +43,7 @@ def _names_team(context: Context, rule: Rule) -> bool:
 
 
 def _asks_whose(context: Context, rule: Rule) -> bool:
-    """True if the condition reads anything that could tell one team's resource, or one subject, from another's."""
+    """Return True if the condition reads anything that could distinguish teams or subjects."""
     if rule.when is None:
         return False
     expression = rule.when.expression

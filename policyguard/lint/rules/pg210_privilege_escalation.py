@@ -1,4 +1,4 @@
-"""One person may change what decides about that person: roles, policies, approvals or keys, without a second one."""
+"""One person alone may change roles, policies, approvals or keys, which control that person's own access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELP = "add a `require` rule with a quorum for these actions"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow of a change to a type that holds power, where no quorum is required."""
+    """Yield each allow to change a type that controls access, if no quorum is required."""
     for rule in context.allows:
         for action in with_verb(rule.actions, CHANGE_VERBS):
             if type_words(action) & POWER_TYPES and not any(context.guards(rule, action, "require")):

@@ -1,4 +1,4 @@
-"""A workload may write where its own policy or its trust root is kept."""
+"""A workload may write to the place where its own policy or its trust root is stored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _workloads(context: Context, rule: Rule) -> set[str]:
-    """Return the subjects of the rule, named or through a role, whose type is a workload's."""
+    """Return the workloads among the rule's subjects, named directly or bound to one of its roles."""
     subjects = set(rule.subjects)
     for role in rule.roles:
         subjects.update(binding.subject for binding in context.bindings_to(role))

@@ -1,4 +1,4 @@
-"""A text in a policy has the form of a key or a token."""
+"""A text in a policy has the format of a key or a token."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SECRETS = {
     "a Hugging Face token": r"(?<![A-Za-z0-9_])hf_[A-Za-z]{34}(?![A-Za-z0-9])",
     "a JSON web token": r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
 }
-"""What is found, and its form as its issuer documents it. Only forms that nothing else has."""
+"""Kind of secret to its format as documented by the issuer; only formats that nothing else has."""
 
-_LEAST = 20
+_MIN_LENGTH = 20
 _ANY = re.compile("|".join(f"(?:{form})" for form in SECRETS.values()), re.ASCII)
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each scalar that holds a secret; the secret itself is not repeated."""
+    """Yield each scalar that contains a secret; the message does not repeat the secret."""
     for scalar in context.scalars():
-        match = _ANY.search(scalar.text) if len(scalar.text) >= _LEAST else None
+        match = _ANY.search(scalar.text) if len(scalar.text) >= _MIN_LENGTH else None
         if match is not None:
             what = next(name for name, form in SECRETS.items() if re.match(form, match[0]))
             yield Hit(scalar.at(match.start()), f"found {what}, `{match[0][:4]}...`, expected none in a policy")

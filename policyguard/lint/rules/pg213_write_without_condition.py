@@ -1,4 +1,4 @@
-"""What cannot be undone is allowed without any condition."""
+"""A destructive action is allowed without any condition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELP = "add a condition (`when: resource.owner == subject.id`) or a `require` ru
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow to delete or overwrite that has no condition, where no deny or require rule meets it."""
+    """Yield each allow to delete or overwrite that has no condition, if no deny or require covers it."""
     for rule in context.allows:
         for action in with_verb(rule.actions, DESTROY_VERBS) if rule.when is None else ():
             if not any(context.guards(rule, action, "deny", "require")):

@@ -1,4 +1,4 @@
-"""Weights or data may leave without a second person and without a look at what they are."""
+"""Weights or data may be exported without a second person and without a check of their classification."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from policyguard.model.policy import Rule
 CODE = "PG214"
 NAME = "egress-or-export-unrestricted"
 SEVERITY = "warning"
-HELP = "ask for the classification or the licence in a condition, or require a quorum"
+HELP = "check the classification or the licence in a condition, or require a quorum"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow to export weights or data where neither it nor a guard asks for a class or a quorum."""
+    """Yield each allow to export weights or data if neither it nor a guard checks a classification or a quorum."""
     for rule in context.allows:
         for action in with_verb(rule.actions, EXPORT_VERBS) if not _asks_class(rule) else ():
             guards = context.guards(rule, action, "deny", "require")
             if type_words(action) & DATA_TYPES and not any(guard.quorum or _asks_class(guard) for guard in guards):
-                message = f"`{rule.id}` allows `{action}` whatever is in it"
+                message = f"`{rule.id}` allows `{action}` without a check of its classification"
                 yield Hit(context.item(rule.span, "actions", action), message)
 
 

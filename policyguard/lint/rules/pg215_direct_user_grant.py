@@ -1,4 +1,4 @@
-"""An allow to one person instead of a role outlives that person's task."""
+"""An allow names a person instead of a role, so it remains after the person's task has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELP = "allow it to a role and bind the person to the role, with an end date"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each person whom an allow names; workloads may be named, and a rule with an end date is a decision."""
+    """Yield each person that an allow without an end date names; workloads may be named."""
     for rule in context.allows:
         for subject in rule.subjects if rule.expires is None else ():
             kind = subject.partition(":")[0]

@@ -19,7 +19,7 @@ HELP = "compare a quantity in the condition, `when: resource.gpus <= 64`, or in 
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow to start what has quantities, where neither it nor a deny or require compares one."""
+    """Yield each allow to start something with quantities, if neither it nor a deny or require compares one."""
     bounds = {rule.id: _compared(rule) for rule in context.rules}
     for rule in context.allows:
         for action in with_verb(rule.actions, START_VERBS):
@@ -43,9 +43,9 @@ def _quantities(context: Context, rule: Rule, action: str) -> set[Path]:
 
 
 def _compared(rule: Rule) -> frozenset[Path]:
-    """Return the paths that stand anywhere below a comparison or an `in`."""
-    found: set[Path] = set()
+    """Return the paths read anywhere below a comparison or an `in`."""
+    paths: set[Path] = set()
     for node in walk(rule.when.expression) if rule.when is not None else ():
         if isinstance(node, Call) and base_name(node.function) in (*MIRRORED, "in"):
-            found.update(path for path, _ in value_reads(node))
-    return frozenset(found)
+            paths.update(path for path, _ in value_reads(node))
+    return frozenset(paths)

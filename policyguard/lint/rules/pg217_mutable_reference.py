@@ -1,4 +1,4 @@
-"""An allow trusts a name that somebody can point elsewhere: an image tag, a branch, a version tag."""
+"""An allow trusts a name that can be moved to other content: an image tag, a branch or a version tag."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMES = frozenset({"branch", "tag", "ref", "revision"})
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each comparison, in an allow to start something, of an image or a revision with a name that can move."""
+    """Yield, in an allow to start something, each comparison of an image or a revision with a name that can move."""
     for rule, condition in context.conditions("allow"):
         if next(with_verb(rule.actions, START_VERBS), None) is None:
             continue
@@ -32,7 +32,7 @@ def check(context: Context) -> Iterator[Hit]:
         for path, literal in literals_equal_to(condition.expression):
             if _can_move(path, literal):
                 span = condition.at(literal.offset)
-                yield Hit(span, f"`{text_of(literal)}` can be pointed elsewhere after this rule was written")
+                yield Hit(span, f"`{text_of(literal)}` can be moved to other content after this rule was written")
 
 
 def _can_move(path: Path, literal: Constant) -> bool:

@@ -1,4 +1,4 @@
-"""An allow rests on nothing but what the requester says about themself."""
+"""An allow depends only on attributes that the requester claims."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from policyguard.model.facts import Assurance
 CODE = "PG218"
 NAME = "untrusted-attribute"
 SEVERITY = "warning"
-HELP = (
-    "give the attribute a least `assurance` in the schema (`observed`, `measured`, `attested`), or ask for one that has"
-)
+HELP = "set a minimum `assurance` for the attribute in the schema, such as `observed`, or use one that has it"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow whose condition reads attributes of the schema, all of which count when merely claimed."""
+    """Yield each allow whose condition reads attributes of the schema, all of which may be merely claimed."""
     for rule, condition in context.conditions("allow"):
         claimed = []
         for path, node in value_reads(condition.expression):
@@ -29,5 +27,5 @@ def check(context: Context) -> Iterator[Hit]:
         else:
             if claimed:
                 path, node = claimed[0]
-                message = f"`{rule.id}` rests on `{'.'.join(path)}`, which counts when the requester merely claims it"
+                message = f"`{rule.id}` depends on `{'.'.join(path)}`, which the requester may merely claim"
                 yield Hit(condition.at(leftmost(node)), message)

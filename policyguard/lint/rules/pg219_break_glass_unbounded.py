@@ -1,4 +1,4 @@
-"""A way around the rules for emergencies that has no end, no reason or tells nobody."""
+"""An emergency rule or role has no end date, needs no reason, or notifies nobody."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from policyguard.text import quoted_list
 CODE = "PG219"
 NAME = "break-glass-unbounded"
 SEVERITY = "error"
-HELP = "give it `expires`, ask for a reason (`has(context.ticket)`), and notify by `obligations` or a quorum"
+HELP = "add `expires`, require a reason (`has(context.ticket)`), and notify somebody with `obligations` or a quorum"
 
 _REASONS = frozenset({"ticket", "reason", "incident", "justification", "case"})
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow, and each binding to a role, named for emergencies, that lacks an end, a reason or a notice."""
+    """Yield each allow and each binding to a role named for emergencies without an end, a reason or a notification."""
     for rule in context.allows:
         missing = list(_missing(context, rule)) if names_break_glass(rule.id) else []
         if missing:
-            yield Hit(rule.span, f"`{rule.id}` is a way around the rules without {' and '.join(missing)}")
+            yield Hit(rule.span, f"`{rule.id}` is an emergency rule without {' and '.join(missing)}")
     for binding in context.policy_set.bindings:
         if names_break_glass(binding.role):
             lacks = [name for name in ("expires", "reason") if getattr(binding, name) is None]
@@ -42,7 +42,7 @@ def _missing(context: Context, rule: Rule) -> Iterator[str]:
     if rule.reason is None and not _asks_reason(rule):
         yield "a reason"
     if not rule.obligations and not quorum:
-        yield "a notice to anyone"
+        yield "a notification"
 
 
 def _ends(binding: Binding) -> bool:

@@ -1,4 +1,4 @@
-"""A casbin model whose effect allows what no row matches."""
+"""A casbin model allows requests that no row matches."""
 
 CODE = "PG220"
 NAME = "allow-default"

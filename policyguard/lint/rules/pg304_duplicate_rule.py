@@ -1,4 +1,4 @@
-"""Two rules say the same: whoever changes one believes to have changed both."""
+"""Two rules have the same meaning; a change to one of them has no effect."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ FIXABLE = True
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each rule that repeats an earlier one, the order of lists and of `&&` aside."""
+    """Yield each rule that repeats an earlier one; the order of lists and of operands of `&&` does not matter."""
     first: dict[tuple[object, ...], Rule] = {}
     for rule in context.rules:
         other = first.setdefault(_meaning(rule), rule)
         if other is not rule:
-            yield Hit(rule.span, f"`{rule.id}` says the same as `{other.id}`", related=(other.span,))
+            yield Hit(rule.span, f"`{rule.id}` means the same as `{other.id}`", related=(other.span,))
 
 
 def _meaning(rule: Rule) -> tuple[object, ...]:
-    """Return everything that takes part in a decision or its explanation, in one order."""
+    """Return everything that affects a decision or its explanation, in a normal form."""
     return (
         rule.effect,
         rule.actions,

@@ -1,4 +1,4 @@
-"""A deny row in a casbin model whose effect never looks at denies."""
+"""A casbin model has a deny row, but its effect ignores denies."""
 
 CODE = "PG306"
 NAME = "deny-never-effective"

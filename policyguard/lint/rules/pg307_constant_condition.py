@@ -1,4 +1,4 @@
-"""A condition, or a part of one, whose value does not depend on the request."""
+"""The value of a condition, or of a part of it, does not depend on the request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REFLEXIVE = frozenset({"equals", "not_equals", "less", "less_equals", "greater"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each operand of `&&`, `||`, `!`, or whole condition, without a variable or comparing a path with itself."""
+    """Yield each condition, or operand of `&&`, `||` or `!`, without a variable or with a path compared with itself."""
     for _, condition in context.conditions():
         for part in _operands(condition.expression):
             if not any(isinstance(node, Variable) for node in walk(part)):
@@ -34,7 +34,7 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _operands(expression: Expression) -> Iterator[Expression]:
-    """Yield the parts that `&&`, `||` and `!` join, not those below other operators."""
+    """Yield the operands of `&&`, `||` and `!`, but nothing below other operators."""
     if isinstance(expression, Call) and any(is_call(expression, name) for name in (AND, OR, NOT)):
         for part in expression.arguments:
             yield from _operands(part)
@@ -45,5 +45,5 @@ def _operands(expression: Expression) -> Iterator[Expression]:
 def _compares_with_itself(part: Expression) -> bool:
     if not isinstance(part, Call) or len(part.arguments) != 2 or base_name(part.function) not in _REFLEXIVE:
         return False
-    left, right = part.arguments
-    return left == right and path_of(left) is not None
+    first, second = part.arguments
+    return first == second and path_of(first) is not None

@@ -1,4 +1,4 @@
-"""A negation around a comparison hides what happens when there is nothing to compare."""
+"""A negated comparison hides what happens when a value is missing or a list is empty."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from policyguard.model.expression import Call, Expression, Quantifier, walk
 CODE = "PG308"
 NAME = "negation-over-missing"
 SEVERITY = "warning"
-HELP = "write the comparison that is meant: `a != b` for `!(a == b)`"
+HELP = "write the intended comparison: `a != b` for `!(a == b)`"
 FIXABLE = True
 
-_HELP_EXISTS = "ask also that there is one, `list.size() > 0`, if an empty list is not meant"
+_HELP_EXISTS = "add `list.size() > 0` if an empty list is not meant"
 _OPPOSITES = {
     "equals": "!=",
     "not_equals": "==",
@@ -38,11 +38,11 @@ def check(context: Context) -> Iterator[Hit]:
                 if opposite is not None:
                     yield Hit(place, f"found a negated comparison, expected `{opposite}`")
                 elif rule.effect == "allow" and _may_be_empty(inner, filled):
-                    yield Hit(place, "a negated `exists` in an allow also holds for an empty list", _HELP_EXISTS)
+                    yield Hit(place, "a negated `exists` in an allow is also true for an empty list", _HELP_EXISTS)
 
 
 def _may_be_empty(node: Expression, filled: frozenset[Path]) -> bool:
-    """True for `exists` over a list attribute of which nobody asks that it has an element."""
+    """Return True for `exists` over a list attribute that the condition does not require to have an element."""
     if not isinstance(node, Quantifier) or node.kind not in ("exists", "exists_one"):
         return False
     path = path_of(node.range)

@@ -1,7 +1,7 @@
-"""A casbin model that decides by the order or the priority of rows."""
+"""A casbin model decides by the order or the priority of rows."""
 
 CODE = "PG312"
 NAME = "priority-tie"
 SEVERITY = "error"
-HELP = "say with deny rows what must not happen; a deny wins whatever its place"
+HELP = "write deny rows for what must not happen; a deny wins regardless of its position"
 PRODUCED_BY = "import"

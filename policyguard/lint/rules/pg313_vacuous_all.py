@@ -1,4 +1,4 @@
-"""`all()` over an empty list is true: an allow that asks it of everything also accepts nothing at all."""
+"""`all()` over an empty list is true, so the allow also applies to an empty list."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from policyguard.model.expression import Quantifier, walk
 CODE = "PG313"
 NAME = "vacuous-all"
 SEVERITY = "warning"
-HELP = "ask also that there is one: `resource.checkpoints.size() > 0 && ...`"
+HELP = "require an element: `resource.checkpoints.size() > 0 && ...`"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each `all` over a list attribute in an allow whose condition nowhere asks for an element."""
+    """Yield each `all` in an allow over a list attribute that the condition does not require to have an element."""
     for _, condition in context.conditions("allow"):
         filled = nonempty_lists(condition.expression)
         for node in walk(condition.expression):
             if isinstance(node, Quantifier) and node.kind == "all":
                 path = path_of(node.range)
                 if path is not None and path not in filled:
-                    message = f"`all` over `{'.'.join(path)}` also holds when the list is empty"
+                    message = f"`all` over `{'.'.join(path)}` is also true for an empty list"
                     yield Hit(condition.at(leftmost(node.range)), message)

@@ -1,7 +1,7 @@
-"""An expression of constants that fails on every request: a division by zero, a bad address, a negative index."""
+"""An expression of constants fails on every request: a division by zero, an invalid address, a negative index."""
 
 CODE = "PG314"
 NAME = "constant-error"
 SEVERITY = "error"
-HELP = "correct the constant; an allow would never allow and a deny always deny"
+HELP = "correct the constant; with this one an allow never allows and a deny always denies"
 PRODUCED_BY = "load"

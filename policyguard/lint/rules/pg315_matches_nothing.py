@@ -1,4 +1,4 @@
-"""A path pattern that fits no path, or a branch name where a full reference stands: what it protects is open."""
+"""A path pattern that no path matches, or a branch name instead of a full reference: nothing is protected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REF = ("resource", "ref")
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each pattern of `glob` with an empty, `.` or `..` segment, and each `resource.ref` that is no full ref."""
+    """Yield each `glob` pattern with an empty, `.` or `..` segment, and each `resource.ref` that is not a full name."""
     for _, condition in context.conditions("allow", "deny", "require"):
         for node in walk(condition.expression):
             if isinstance(node, Call) and len(node.arguments) == 2:
@@ -33,8 +33,8 @@ def _problem(function: str, operand: Expression, other: Expression) -> str | Non
         return None
     text = text_of(other)
     if path_of(operand) == _REF and function in ("equals", "glob", "starts_with") and not text.startswith("refs/"):
-        return f"`{text}` is no reference, which is spelled `refs/...`; nothing equals it"
+        return f"`{text}` is not a full reference (`refs/...`); nothing equals it"
     segments = text.removeprefix("/").split("/")
     if function == "glob" and not {"", ".", ".."}.isdisjoint(segments):
-        return f"`{text}` has an empty, `.` or `..` segment, which no path has; nothing matches it"
+        return f"`{text}` has an empty, `.` or `..` segment; no path matches it"
     return None

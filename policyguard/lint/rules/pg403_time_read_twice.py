@@ -1,4 +1,4 @@
-"""A condition reads a second clock: what the requester says the time is, beside the engine's `now`."""
+"""A condition uses a time that the requester sends instead of the engine's `now`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLOCKS = frozenset({("now",), ("time",), ("clock",), ("current", "time"), ("tim
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each read of a time of the context that is named like a clock and may be merely claimed."""
+    """Yield each read of a timestamp in `context` that has the name of a clock and may be merely claimed."""
     for rule, condition in context.conditions():
         for path, node in value_reads(condition.expression):
             if len(path) == 2 and path[0] == "context" and words(path[1]) in _CLOCKS:

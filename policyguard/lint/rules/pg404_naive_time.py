@@ -1,4 +1,4 @@
-"""A time without a zone means another instant to each reader."""
+"""A time without a time zone is ambiguous."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WALL_CLOCK = {
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each hour, day or month that a condition takes from a time without naming a zone."""
+    """Yield each call that takes the hour, day or month of a time without a zone."""
     for _, condition in context.conditions():
         for node in walk(condition.expression):
             if isinstance(node, Call) and node.function in _WALL_CLOCK and len(node.arguments) == 1:

@@ -1,4 +1,4 @@
-"""A number that is not an integer, or beyond 2^53 - 1."""
+"""A number is not an integer, or is beyond 2^53 - 1."""
 
 CODE = "PG405"
 NAME = "float-in-policy"

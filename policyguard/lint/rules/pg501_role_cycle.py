@@ -1,4 +1,4 @@
-"""Roles that inherit each other in a circle."""
+"""Roles inherit each other in a cycle."""
 
 CODE = "PG501"
 NAME = "role-cycle"

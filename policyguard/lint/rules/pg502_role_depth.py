@@ -1,7 +1,7 @@
-"""A chain of inheritance longer than 64 roles."""
+"""A chain of role inheritance is longer than 64 roles."""
 
 CODE = "PG502"
 NAME = "role-depth"
 SEVERITY = "error"
-HELP = "inherit directly from the roles that rules name"
+HELP = "inherit directly from the roles that rules use"
 PRODUCED_BY = "load"

@@ -1,4 +1,4 @@
-"""A role that changes nothing for whoever holds it: no rule, quorum or exclusion depends on it."""
+"""A role has no effect: no rule, quorum or exclusion depends on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rule or quorum asks for a role that nobody holds, directly or by inheritance."""
+"""A rule or quorum names a role that nobody holds, directly or by inheritance."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from policyguard.lint.rule import Hit
 CODE = "PG505"
 NAME = "unreachable-role"
 SEVERITY = "warning"
-HELP = "bind somebody to it, or remove what asks for it"
+HELP = "bind somebody to it, or remove the rule or quorum that names it"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each role that allows and quorums name and no binding reaches; silent where bindings are kept elsewhere."""
+    """Yield each role that an allow or quorum names but no binding grants; nothing if bindings are stored elsewhere."""
     policies = context.policy_set
     if policies.binding_sources or not policies.bindings:
         return
@@ -22,4 +22,4 @@ def check(context: Context) -> Iterator[Hit]:
     asked.update(role for quorum in policies.quorums for group in quorum.approvers for role in group.roles)
     for role in policies.roles:
         if role.name in asked and not context.bindings_to(role.name):
-            yield Hit(role.span, f"role `{role.name}` is asked for, but no binding gives it to anyone")
+            yield Hit(role.span, f"role `{role.name}` is required, but no binding grants it to anyone")

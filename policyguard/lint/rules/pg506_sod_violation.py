@@ -1,4 +1,4 @@
-"""Somebody may hold, at one time in one team, roles that exclude each other; inheritance and second accounts count."""
+"""Somebody may hold exclusive roles in one team at one time; inheritance and second accounts count."""
 
 CODE = "PG506"
 NAME = "sod-violation"

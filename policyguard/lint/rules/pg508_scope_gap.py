@@ -1,4 +1,4 @@
-"""A rule confined to one team is about a type of resource that belongs to no team."""
+"""A rule that is limited to one team is about a resource type that belongs to no team."""
 
 CODE = "PG508"
 NAME = "scope-gap"

@@ -1,4 +1,4 @@
-"""A name that means two things: a subject type called `role`, an account of two persons, a record called `int`."""
+"""A name has two meanings: a subject type `role`, an account of two persons, a record `int`."""
 
 CODE = "PG510"
 NAME = "id-namespace-collision"

@@ -1,4 +1,4 @@
-"""A deny that holds only for holders of a role: whoever loses the role gains access."""
+"""A deny applies only to holders of a role, so losing the role grants access."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policyguard.text import quoted_list
 CODE = "PG511"
 NAME = "deny-names-role"
 SEVERITY = "warning"
-HELP = "deny by what is asked for and allow the rest to a role, or keep the roles apart with `exclusive`"
+HELP = "deny by a property of the request, or make the roles exclusive with `exclusive`"
 
 
 def check(context: Context) -> Iterator[Hit]:
@@ -19,4 +19,6 @@ def check(context: Context) -> Iterator[Hit]:
     for rule in context.rules:
         if rule.effect == "deny" and rule.roles:
             roles = quoted_list(rule.roles[:3])
-            yield Hit(context.field(rule.span, "roles"), f"`{rule.id}` stops denying whoever loses the role {roles}")
+            yield Hit(
+                context.field(rule.span, "roles"), f"`{rule.id}` no longer denies a subject that loses the role {roles}"
+            )

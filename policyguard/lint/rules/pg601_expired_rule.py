@@ -1,4 +1,4 @@
-"""A rule or binding whose time is over says nothing any more."""
+"""A rule or binding has expired and has no effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CODE = "PG601"
 NAME = "expired-rule"
 SEVERITY = "warning"
 PRODUCED_BY = "load and lint"
-HELP = "remove it, or give it a new end if it is still wanted"
+HELP = "remove it, or set a new end date if it is still needed"
 FIXABLE = True
 
 

@@ -1,4 +1,4 @@
-"""A rule or binding that ends within two weeks."""
+"""A rule or binding expires within two weeks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, format_instant
 CODE = "PG602"
 NAME = "expiring-soon"
 SEVERITY = "information"
-HELP = "decide now whether it goes on"
+HELP = "extend it now if it is still needed"
 
 NOTICE = 14 * 86_400 * NANOSECONDS_PER_S
 

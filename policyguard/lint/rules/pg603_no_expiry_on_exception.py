@@ -1,4 +1,4 @@
-"""An exception without an end is the rule."""
+"""An exception has no end date."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ def check(context: Context) -> Iterator[Hit]:
     """Yield each allow whose id calls it an exception or temporary, without `expires`."""
     for rule in context.allows:
         if rule.expires is None and set(words(rule.id)) & EXCEPTION_WORDS:
-            yield Hit(context.field(rule.span, "id"), f"`{rule.id}` is an exception without an end")
+            yield Hit(context.field(rule.span, "id"), f"`{rule.id}` is an exception without an end date")

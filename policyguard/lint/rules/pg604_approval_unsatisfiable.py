@@ -1,4 +1,4 @@
-"""A quorum that too few persons can ever fill: what it guards is denied to everyone."""
+"""Too few persons can fill a quorum, so everything that requires it is denied to everyone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from policyguard.text import quoted_list
 CODE = "PG604"
 NAME = "approval-unsatisfiable"
 SEVERITY = "error"
-HELP = "bind more persons to the roles, list their accounts in `Persons`, or ask for fewer"
+HELP = "bind more persons to the roles, list their accounts in `Persons`, or require fewer"
 
 _ByDomain: TypeAlias = "dict[str, set[str]]"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each quorum that no team has the persons for, at this time. Bindings elsewhere cannot be seen: silent."""
+    """Yield each quorum for which no team has enough persons now; nothing if bindings are stored elsewhere."""
     policies = context.policy_set
     if policies.binding_sources:
         return
@@ -33,19 +33,19 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _persons(context: Context, role: str) -> _ByDomain:
-    """Return the persons with an account that holds the role now, by the domain they hold it in."""
+    """Return the persons with an account that holds the role now, by domain."""
     owner = context.person_of
-    found: dict[str, set[str]] = {}
+    persons: dict[str, set[str]] = {}
     for binding in context.bindings_to(role):
         begun = binding.not_before is None or binding.not_before <= context.now
         over = binding.expires is not None and binding.expires <= context.now
         if binding.subject in owner and begun and not over:
-            found.setdefault(binding.domain, set()).add(owner[binding.subject])
-    return found
+            persons.setdefault(binding.domain, set()).add(owner[binding.subject])
+    return persons
 
 
 def _shortage(quorum: Quorum, team: str, persons: Mapping[str, _ByDomain]) -> str | None:
-    """Return what is missing to fill the quorum for a resource of this team, or None. One person fills one place."""
+    """Describe why a quorum for a resource of this team cannot be filled, or None. One person fills one seat."""
     asked = 0
     together: set[str] = set()
     for group in quorum.approvers:
@@ -59,6 +59,6 @@ def _shortage(quorum: Quorum, team: str, persons: Mapping[str, _ByDomain]) -> st
     return _words(asked, len(together), "in all") if len(together) < asked else None
 
 
-def _words(asked: int, there: int, whom: str) -> str:
+def _words(asked: int, there: int, source: str) -> str:
     persons = "person" if asked == 1 else "persons"
-    return f"asks for {asked} {persons} {whom}, found {there or 'none'}"
+    return f"requires {asked} {persons} {source}, found {there or 'none'}"

@@ -1,4 +1,4 @@
-"""A suppression without a reason or an end date, past its date, or that silences nothing."""
+"""A suppression has no reason or no end date, has expired, or silences nothing."""
 
 from __future__ import annotations
 
