@@ -77,7 +77,7 @@ def group() -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run the command these words spell and return its exit code; errors become one line on standard error."""
-    _speak_any_text()
+    _make_streams_lenient()
     try:
         result = group.main(list(words), prog_name="policyguard", standalone_mode=False)
         sys.stdout.flush()
@@ -87,30 +87,30 @@ def run(words: Sequence[str]) -> int:
         click.echo(problem.format_message(), err=True)
         return codes.USAGE
     except click.Abort:
-        complain("stopped")
+        print_error("stopped")
         return 130
     except click.ClickException as problem:
-        complain(_first_lower(problem.format_message()), _usage_help(problem))
+        print_error(_first_lower(problem.format_message()), _usage_help(problem))
         return codes.USAGE
     except PolicyErrors as problems:
         for each in problems.errors:
-            complain(str(each), each.help, prefix="")
+            print_error(str(each), each.help, prefix="")
         return codes.code_of_error(problems)
     except PolicyGuardError as problem:
-        complain(str(problem), problem.help)
+        print_error(str(problem), problem.help)
         return codes.code_of_error(problem)
     except BrokenPipeError:
-        _stop_speaking()
+        _close_stdout()
         return codes.UNAVAILABLE
     except OSError as problem:
-        _stop_speaking()
-        complain(_of_system(problem))
+        _close_stdout()
+        print_error(_of_system(problem))
         return codes.UNAVAILABLE
     # INVARIANT I20: whatever fails here, and however, the exit code is not 0 and the user sees one line.
     except Exception as problem:
         if DEBUG_VARIABLE in os.environ:
             raise
-        complain(
+        print_error(
             f"stopped by a mistake in policyguard: {type(problem).__name__}: {problem}",
             f"please report it, with what {DEBUG_VARIABLE}=1 adds",
         )
@@ -118,7 +118,7 @@ def run(words: Sequence[str]) -> int:
     return result if isinstance(result, int) else codes.OK
 
 
-def complain(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
+def print_error(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
     """Write one line to standard error, and a second one with help where there is some."""
     click.echo(printable(f"{prefix}{message}"), err=True)
     if help:
@@ -133,14 +133,14 @@ def _of_system(problem: OSError) -> str:
     return f"{name}: {reason}"
 
 
-def _speak_any_text() -> None:
+def _make_streams_lenient() -> None:
     """Let every text be printed: what the encoding of a stream lacks, and bytes of file names, as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _stop_speaking() -> None:
+def _close_stdout() -> None:
     """Send what is still to be written nowhere, so that the interpreter does not fail over it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.output import say
-from policyguard.cli.verbs.init_ import lay_down
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
@@ -195,7 +195,7 @@ def _play(lab: _Lab) -> int:
 def _build(lab: _Lab) -> None:
     if os.path.lexists(lab.root):
         raise ConfigurationError(f"{lab.root}: exists already, expected a new folder")
-    lay_down(lab.root)
+    create_files(lab.root)
     for name in ("code", "jobs", "decisions"):
         (lab.root / name).mkdir()
     jobs = (("run-17", "user:alice", 16, "a researcher"), ("run-256", "user:ivan", 256, "an intern"))

@@ -1,4 +1,4 @@
-"""Words of denials that no rule made: alerts of the watch, and refusals of a launcher. Pure."""
+"""Explanations of denials that no rule made: alerts of the watch and refusals of the launcher. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from policyguard.model.decision import Decision
 from policyguard.values import format_instant
 
 
-class Told:
-    """Explains such a denial as the snapshot explains a decision; holds which policies were in force."""
+class StaticExplanation:
+    """Explains such a denial in fixed lines, and names the policies that were in force."""
 
-    def __init__(self, policy_digest: str, epoch: int, words: tuple[str, ...]) -> None:
+    def __init__(self, policy_digest: str, epoch: int, lines: tuple[str, ...]) -> None:
         self.policy_digest = policy_digest
         self.epoch = epoch
-        self._words = words
+        self._lines = lines
 
     def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:  # noqa: ARG002
-        """Return the denial in words."""
+        """Format the denial as text for people."""
         request = decision.facts.request
         lines = [f"DENY  {request.subject.ref}  {request.action}  {request.resource.ref}"]
         lines.append(f"reason   {', '.join(decision.reason_codes)}")
-        lines += [f"because  {words}" for words in self._words]
+        lines += [f"because  {line}" for line in self._lines]
         lines += [f"must     {obligation}" for obligation in decision.obligations]
         lines.append(f"policy   {self.policy_digest[:16]} epoch {self.epoch}, seen at {format_instant(decision.now)}")
         return "\n".join(lines)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.cli.verbs.init_ import lay_down
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import RequestError
@@ -39,7 +39,7 @@ CODE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     folder: Path = tmp_path_factory.mktemp("claims") / "lab"
-    lay_down(folder)
+    create_files(folder)
     return snapshot_of_folder(folder / "policies")
 
 

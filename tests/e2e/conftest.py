@@ -13,7 +13,7 @@ from tests.e2e.cli_lab import CliLab, Ended
 
 
 @pytest.fixture(scope="session")
-def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def initial_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that `policyguard init` has made; tests copy it."""
     folder = tmp_path_factory.mktemp("cli") / "lab"
     assert run(["init", str(folder)]) == 0
@@ -33,10 +33,10 @@ def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 
 @pytest.fixture
-def lab(laid_down: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Callable[..., Ended]) -> CliLab:
+def lab(initial_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Callable[..., Ended]) -> CliLab:
     """A fresh lab, which is the current folder."""
     folder = tmp_path / "lab"
-    shutil.copytree(laid_down, folder)
+    shutil.copytree(initial_folder, folder)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("POLICYGUARD_CONFIG", raising=False)
     monkeypatch.setenv("NO_COLOR", "1")

@@ -10,7 +10,7 @@ import pytest
 from policyguard.attest.approval import NAMESPACE, ApprovalTarget, approval_statement
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.sshsig import sign
-from policyguard.cli.verbs.init_ import lay_down
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewFiles
 from policyguard.evidence.collector import Collector
@@ -25,7 +25,7 @@ REQUEST = Request.of("user:ines", "job:breakglass-kill", "job:team/vision/run-21
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    lay_down(tmp_path / "home")
+    create_files(tmp_path / "home")
     persons = tmp_path / "home" / "policies" / "persons.yaml"
     text = persons.read_text()
     for name, key in KEYS.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.approval import NAMESPACE
-from policyguard.cli.verbs.init_ import lay_down
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.keyfiles import read_private_key
@@ -86,7 +86,7 @@ class Lab:
 def lab(tmp_path: Path) -> Lab:
     """The example policies with the leads' keys among the allowed signers, and alice's one commit."""
     home, job, keys = tmp_path / "home", tmp_path / "job", tmp_path / "keys"
-    lay_down(home)
+    create_files(home)
     keys.mkdir()
     lines = []
     for name in ("carol", "dan", "alice"):

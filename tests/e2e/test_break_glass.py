@@ -18,7 +18,7 @@ from policyguard.attest.sshsig import sign
 from policyguard.attest.statement import parse_statement
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.verbs.init_ import lay_down
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewFiles
 from policyguard.evidence.breakglass import list_uses
@@ -49,7 +49,7 @@ class House:
 
     def __init__(self, folder: Path, here: Callable[..., Ended]) -> None:
         self.folder, self.here = folder, here
-        lay_down(folder)
+        create_files(folder)
         persons = folder / "policies" / "persons.yaml"
         text = persons.read_text()
         for name, key in KEYS.items():

@@ -14,7 +14,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, AuditError, ConfigurationError, EvidenceError, VerificationError
 from policyguard.evidence.collector import JobInputs
 from policyguard.guard import Guard
-from policyguard.hooks.launcher.job_environment import VARIABLE, read_carried
+from policyguard.hooks.launcher.job_environment import VARIABLE, read_decision
 from policyguard.hooks.launcher.launch import launch
 from policyguard.model.request import Request
 from policyguard.values import EMPTY_MAP
@@ -42,7 +42,7 @@ def test_an_allowed_job_runs_and_its_decision_verifies(lab: Lab) -> None:
     """The bytes in the job's environment hold for this request, what was measured, this audience and now."""
     starts: list[str] = []
     assert start(lab, on_start=lambda verified: starts.append(verified.decision_id)) == 0
-    carried = read_carried(environment_of(lab))
+    carried = read_decision(environment_of(lab))
     with lab.guard() as guard:
         bound = guard.gather(request(), lab.inputs()).bound
     predicate = verify_origin(carried, lab.trust).predicate
@@ -230,5 +230,5 @@ def test_a_large_decision_travels_as_a_file(lab: Lab, monkeypatch: pytest.Monkey
 def test_nothing_carried_is_one_line() -> None:
     """A worker that was started without a decision says what to do."""
     with pytest.raises(EvidenceError, match="is not set") as caught:
-        read_carried(EMPTY_MAP)  # type: ignore[arg-type]
+        read_decision(EMPTY_MAP)  # type: ignore[arg-type]
     assert "policyguard run" in str(caught.value.help)

@@ -25,7 +25,7 @@ from policyguard.evidence.repository import RepositoryCollector
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import launch
 from policyguard.hooks.watch.diff import difference
-from policyguard.hooks.watch.watch import UNMEASURED_LOOKS, Watch, drifted
+from policyguard.hooks.watch.watch import MAX_UNMEASURED, Watch, drifted
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
@@ -213,14 +213,14 @@ def blind(lab: Lab) -> tuple[Watch, Failing]:
 def test_what_cannot_be_seen_is_told_apart_from_what_changed(blind: tuple[Watch, Failing]) -> None:
     """A failed look is `drift.unmeasured` at once, and ends the job only when it goes on."""
     watch, collector = blind
-    assert watch.look() is None
+    assert watch.check() is None
     collector.broken = True
-    first = watch.look()
+    first = watch.check()
     assert first is not None
     assert first.decision.reason_codes == ("drift.unmeasured",)
     assert not watch.stopped
-    for _ in range(UNMEASURED_LOOKS - 1):
-        watch.look()
+    for _ in range(MAX_UNMEASURED - 1):
+        watch.check()
     assert watch.stopped
 
 
@@ -238,9 +238,9 @@ def test_one_failed_look_does_not_end_the_job(blind: tuple[Watch, Failing]) -> N
     """A busy file server is no saboteur: what is seen again is told, and the job goes on."""
     watch, collector = blind
     collector.broken = True
-    watch.look()
+    watch.check()
     collector.broken = False
-    back = watch.look()
+    back = watch.check()
     assert back is not None
     assert back.decision.reason_codes == ("drift.reverted",)
     assert not watch.stopped

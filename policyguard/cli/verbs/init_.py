@@ -54,7 +54,7 @@ NAMES = ("policies", "requests", "guard.key", "guard.key.pub", "trust.yaml", "po
 @json_option
 def command(folder: Path, as_json: bool) -> None:
     """Lay down example policies, requests, a key, trust.yaml and policyguard.yaml in FOLDER; never overwrites."""
-    lay_down(folder)
+    create_files(folder)
     if as_json:
         say_json({"folder": str(folder), "made": list(NAMES)})
         return
@@ -64,7 +64,7 @@ def command(folder: Path, as_json: bool) -> None:
     say("  policyguard decide requests/allowed.json")
 
 
-def lay_down(folder: Path) -> PrivateKey:
+def create_files(folder: Path) -> PrivateKey:
     """Make the folder's content and return its key; `ConfigurationError`, and nothing written, if any of it exists.
 
     All of it is written to a hidden folder first and then moved to its names. A crash leaves `.init-*`, and of the

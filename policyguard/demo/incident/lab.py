@@ -29,7 +29,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.jobs import configured_collectors
 from policyguard.cli.options import replace_file, write_new
-from policyguard.cli.verbs.init_ import lay_down
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.config.file import Config, read_config
 from policyguard.environment.bytecode import judge_bytecode
 from policyguard.environment.listing import list_files
@@ -104,7 +104,7 @@ class Lab:
     def __post_init__(self) -> None:
         if os.path.lexists(self.root):
             raise ConfigurationError(f"{self.root}: exists already, expected a new folder")
-        lay_down(self.root)
+        create_files(self.root)
         for name in ("code", "shared", "runs", "approvals", "grants", "witness", "out"):
             (self.root / name).mkdir()
         for name in (*PEOPLE, "build"):

@@ -25,7 +25,7 @@ from policyguard.fs.write import replace_file
 from policyguard.git.directory import GitDir, config_text
 from policyguard.git.objects import config_values, effective_value
 from policyguard.git.refs import References
-from policyguard.hooks.git.empty_rules import vacuous
+from policyguard.hooks.git.ineffective_rules import ineffective_rules
 from policyguard.hooks.git.options import KINDS, GitOptions, read_git_options
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.policy_store.load import load_snapshot
@@ -121,7 +121,7 @@ def problems(repository: str) -> Iterator[tuple[str, str]]:
 def _empty_protections(git: GitDir, policies: str, key: str, resource: str) -> Iterator[str]:
     try:
         private = read_private_key(key, passphrase=read_passphrase())
-        yield from vacuous(git, resource, load_snapshot(policies, (private.public,)), time.time_ns())
+        yield from ineffective_rules(git, resource, load_snapshot(policies, (private.public,)), time.time_ns())
     except PolicyGuardError as problem:
         yield f"cannot tell whether they protect anything here: {str(problem).splitlines()[0]}"
 

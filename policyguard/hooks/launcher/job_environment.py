@@ -1,7 +1,7 @@
-"""How a signed decision reaches the processes of its job: in `POLICYGUARD_DECISION`.
+"""The environment variable that carries a signed decision to the processes of its job: `POLICYGUARD_DECISION`.
 
-The text itself where it fits, so that it travels wherever environments travel (torchrun, srun, containers); else `@`
-and the path of a file that only the job's user can read. It needs no trusted place: `verify` trusts keys.
+It holds the text itself if that fits, so that torchrun, srun and containers pass it on; else `@` and the path of a file
+that only the job's account can read. Neither place has to be trusted: `verify` trusts keys.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _OURS = "POLICYGUARD_"
 
 
 def child_environment(environment: Mapping[str, str], signed: SignedDecision, private: str) -> dict[str, str]:
-    """Return the environment a job gets: its own, without our variables, and with the signed decision.
+    """Build the environment of a job: its own, without our variables, and with the signed decision.
 
     `private` is a folder of mode 0700 that lives as long as the job.
     """
-    # INVARIANT I14: what the launcher is configured with, a passphrase above all, never reaches the job.
-    kept = {name: value for name, value in environment.items() if not name.startswith(_OURS)}
-    return {**kept, VARIABLE: _carried(signed.to_json(), private)}
+    # INVARIANT I14: the launcher's own settings, a passphrase above all, never reach the job.
+    inherited = {name: value for name, value in environment.items() if not name.startswith(_OURS)}
+    return {**inherited, VARIABLE: _encode_decision(signed.to_json(), private)}
 
 
-def read_carried(environment: Mapping[str, str]) -> bytes:
-    """Return the bytes of the signed decision this process was started with; nothing in them is verified yet.
+def read_decision(environment: Mapping[str, str]) -> bytes:
+    """Read the signed decision that this process was started with, not yet verified.
 
     Raises:
         EvidenceError: there is none, or its file cannot be read.
@@ -48,7 +48,7 @@ def read_carried(environment: Mapping[str, str]) -> bytes:
     return os.fsencode(text)
 
 
-def _carried(data: bytes, private: str) -> str:
+def _encode_decision(data: bytes, private: str) -> str:
     if len(data) <= MAX_INLINE_BYTES:
         return data.decode()
     path = os.path.join(private, "decision.json")

@@ -1,13 +1,13 @@
-"""Starting a job only under a signed allow, and only if it is still what the decision was about.
+"""Start a job only under a signed allow, and only if it is still what the decision was about.
 
     L1  decide: collect, decide, sign, log (design section 6, steps 2 to 6); a deny ends here
-    L2  look again: the same collectors, just before the start
-    L3  verify: steps V1 to V11 on the very bytes the job will carry, with what L2 measured
+    L2  measure again: the same collectors, just before the start
+    L3  verify: steps V1 to V11 on the very bytes the job will carry, with the facts of L2
     L4  start the program that was measured, by its path, with the decision in its environment
-    L5  pass signals down and the exit status up; with `watch_s`, look again all the while (`hooks/watch/watch.py`)
+    L5  pass signals down and the exit status up; with `watch_s`, measure while it runs (`hooks/watch/watch.py`)
 
-Nothing is started before L4. Between L3 and the kernel reading the program lies a moment in which its owner could
-change it; docs/hooks/launcher.md says what narrows it.
+Nothing is started before L4. Between L3 and the moment when the kernel reads the program, its owner could change it;
+docs/hooks/launcher.md says how to prevent that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from policyguard.guard import Guard
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
 from policyguard.hooks.launcher.refusals import refusals_logged
 from policyguard.hooks.launcher.supervise import supervise
-from policyguard.hooks.watch.policies import Accepts, Standing, trust_accepts
+from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
 from policyguard.model.facts import Facts
@@ -57,25 +57,29 @@ def launch(
     libraries: Sequence[str] = (),
     clock: Callable[[], Instant] = time.time_ns,
 ) -> int:
-    """Run the job and return its exit status (128 + n for a signal), if and only if it is allowed here and now.
+    """Decide about the job, run it if it is allowed, and return its exit status (128 + n for a signal).
 
-    A job that drifted, and that the policy therefore ended, returns 77.
+    A job that was ended because of drift returns 77.
 
     Args:
-        guard: must look at jobs (`JobCollector`), else a decision would not be bound to the command.
-        trust: what this launcher accepts as a verifier, `audience` its own name.
-        used: with it, a decision starts one job only.
+        guard: must measure commands (`JobCollector`), else a decision would not be bound to the command.
+        request: to start the job.
+        inputs: the command, its folder and its environment.
+        trust: the keys, logs and policies that this launcher accepts as a verifier.
+        audience: the name of this launcher in decisions.
+        used: a store of used decisions; with it, a decision starts one job only.
         private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
-        on_decision, on_start: told of the signed decision, allow or deny, and of the verified one; for printing.
-        watch_s: look again so often while the job runs; None looks no more.
-        on_alert, on_problem: told of each logged alert, and of what could not be looked at or logged.
-        accepts: whether policies that are exchanged while the job runs are accepted ones; by `trust` if not given.
-        libraries: folders, beside the job's own and the system's, that its code may be loaded from while it runs.
+        on_decision, on_start: called with the signed decision, allow or deny, and with the verified one; for printing.
+        watch_s: seconds between two checks while the job runs; None for no watch.
+        on_alert, on_problem: called with each logged alert, and with what could not be measured or logged.
+        accepts: tells whether policies that are replaced while the job runs are accepted; by `trust` if None.
+        libraries: more folders, beside the job's own and the system's, that its code may be loaded from.
+        clock: supplies the current time.
 
     Raises:
         AccessDenied: the decision is deny; it is signed and logged, nothing was started.
-        VerificationError: what is about to run is not what was decided on; logged, nothing was started.
-        EvidenceError: the program cannot be found or started; logged.
+        VerificationError: the job differs from the one that was decided on; logged, nothing was started.
+        EvidenceError: there is no such program, or it cannot be started; logged.
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
     signed = decided(guard, request, inputs, on_decision)  # L1
@@ -95,9 +99,9 @@ def launch(
             if watch_s is None:
                 return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
             processes = JobProcesses(inputs, environment[VARIABLE], libraries)
-            standing = Standing(guard, signed.decision, accepts or trust_accepts(trust))
+            recheck = PolicyRecheck(guard, signed.decision, accepts or trust_accepts(trust))
             if not can_look() and on_problem is not None:
-                on_problem(EvidenceError("processes are not looked at here, expected a system that has /proc"))
+                on_problem(EvidenceError("processes are not inspected, expected a system that has /proc"))
             watch = Watch(
                 guard,
                 request,
@@ -108,15 +112,15 @@ def launch(
                 on_alert=on_alert,
                 on_problem=on_problem,
                 clock=clock,
-                also=(standing.look, *((processes.look,) if can_look() else ())),
+                checks=(recheck.check, *((processes.check,) if can_look() else ())),
             )
             status = supervise(
                 inputs.argv,
                 executable,
                 inputs.directory,
                 environment,
-                beside=watch.beside,
-                on_start=processes.began,
+                alongside=watch.running_alongside,
+                on_start=processes.started,
                 on_kill=watch.killed,
             )  # L4, L5
             return DENIED if watch.ended_job else status
@@ -125,7 +129,7 @@ def launch(
 def decided(
     guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
-    """Return the signed allow for this job, else raise `AccessDenied`; tells `on_decision` of either."""
+    """Decide about this job; raise `AccessDenied` if it is denied. Calls `on_decision` in both cases."""
     facts = job_facts(guard.gather(request, inputs), inputs)
     signed = guard.issue(facts)
     if on_decision is not None:
@@ -147,7 +151,7 @@ def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
     """Return the path to start, which is the one whose digest was verified a moment ago."""
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     record = bound.get(EXECUTABLE)
-    # INVARIANT I15: the program started is the one that was measured, not what the name leads to by now.
+    # INVARIANT I15: the program started is the one that was measured, not what its name resolves to now.
     if not isinstance(record, FrozenMap) or record["path"] != printable_name(executable):
         raise EvidenceError(
             f"`{printable_name(executable)}`: was not measured, expected the program that the decision is about"

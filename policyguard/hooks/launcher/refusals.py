@@ -1,7 +1,7 @@
-"""Refusals that are no decision of the policies, signed and logged all the same wherever key and log can be used.
+"""Refusals that no rule made, signed and logged wherever key and log can be used.
 
-Two kinds: what was allowed and then not started, because it was no longer what the decision was about; and what could
-not be decided at all, because the policies, or another file of the guard's, cannot be used.
+Two kinds: a job that was allowed and then not started, because it had changed since the decision; and a request that
+could not be decided at all, because the policies or another file of the guard cannot be used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import EvidenceError, PolicyGuardError, VerificationError
 from policyguard.guard import Guard, log_origin
-from policyguard.hooks.denials import Told
+from policyguard.hooks.denials import StaticExplanation
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -33,18 +33,18 @@ NOT_STARTED, NOT_DECIDED = "start.refused", "guard.unusable"
 NO_POLICIES = "0" * 64
 """The digest of policies where none could be read."""
 
-_LONGEST_WORDS = 300
+_MAX_REASON_CHARS = 300
 
 
 @contextmanager
 def refusals_logged(
     guard: Guard, signed: SignedDecision, clock: Callable[[], Instant] = time.time_ns
 ) -> Iterator[None]:
-    """Within the block, whatever keeps an allowed job from its start is a denial in the log beside the allow."""
+    """Log a denial, after the allow, if the block fails to verify or to start the job."""
     try:
         yield
     except (VerificationError, EvidenceError) as problem:
-        # INVARIANT I12: what is refused is signed and logged wherever key and log can be used.
+        # INVARIANT I12: a refusal is signed and logged wherever key and log can be used.
         with suppress(PolicyGuardError):
             guard.issue_denial(_not_started(signed, problem, clock()))
         raise
@@ -60,15 +60,22 @@ def log_undecided(
     passphrase: bytes | None = None,
     now: Instant | None = None,
 ) -> None:
-    """Put into the log that this request was refused because nothing could be decided; do nothing where that fails.
+    """Log that this request was refused because nothing could be decided. Never raises: the caller reports `problem`.
 
-    The problem itself is what the caller reports: this never raises.
+    Args:
+        request: the refused request.
+        problem: the reason.
+        key: the private key file of the guard.
+        log: the decision log.
+        audience: the cluster or host that decisions are for.
+        passphrase: of the private key, if the file is encrypted.
+        now: the current time; read from the clock if None.
     """
     now = time.time_ns() if now is None else now
-    words = printable(str(problem), _LONGEST_WORDS)
-    facts = Facts(request, {}, missing=FrozenMap({"guard": words}))
-    decision = _denial(facts, NOT_DECIDED, now, Told(NO_POLICIES, 0, (words,)))
-    # INVARIANT I12: what is refused is signed and logged wherever key and log can be used.
+    reason = printable(str(problem), _MAX_REASON_CHARS)
+    facts = Facts(request, {}, missing=FrozenMap({"guard": reason}))
+    decision = _denial(facts, NOT_DECIDED, now, StaticExplanation(NO_POLICIES, 0, (reason,)))
+    # INVARIANT I12: a refusal is signed and logged wherever key and log can be used.
     with suppress(PolicyGuardError):
         private = read_private_key(key, passphrase=passphrase)
         payload = decision_statement(
@@ -87,16 +94,16 @@ def log_undecided(
 
 def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant) -> Decision:
     allowed = signed.decision
-    request, words = allowed.facts.request, printable(str(problem), _LONGEST_WORDS)
+    request, reason = allowed.facts.request, printable(str(problem), _MAX_REASON_CHARS)
     predicate = parse_statement(signed.envelope.payload).predicate
     about = FrozenMap(decision_id=predicate.decision_id, entry=signed.receipt.index)
-    asked = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, about))
+    refused = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, about))
     entries = {f"resource.{name}": Fact(value, Assurance.MEASURED, "launcher", now) for name, value in about.items()}
-    facts = Facts(asked, entries, missing=FrozenMap({"resource.start": words}))
-    return _denial(facts, NOT_STARTED, now, Told(allowed.policy_digest, allowed.epoch, (words,)))
+    facts = Facts(refused, entries, missing=FrozenMap({"resource.start": reason}))
+    return _denial(facts, NOT_STARTED, now, StaticExplanation(allowed.policy_digest, allowed.epoch, (reason,)))
 
 
-def _denial(facts: Facts, reason: str, now: Instant, told: Told) -> Decision:
+def _denial(facts: Facts, reason: str, now: Instant, explainer: StaticExplanation) -> Decision:
     return Decision(
         allowed=False,
         reason_codes=(reason,),
@@ -107,5 +114,5 @@ def _denial(facts: Facts, reason: str, now: Instant, told: Told) -> Decision:
         obligations=(),
         facts=facts,
         now=now,
-        explainer=told,
+        explainer=explainer,
     )

@@ -1,4 +1,4 @@
-"""Running one command as if nobody stood between it and whoever started it: signals go down, the status comes up.
+"""Run one command transparently: signals go down to it, its exit status comes up.
 
 With a terminal the child stays in our process group, so that it can read from the terminal, which sends it Ctrl-C,
 Ctrl-\\ and Ctrl-Z. Without one it gets a group of its own, and every signal reaches it through us, once.
@@ -43,17 +43,17 @@ KILLING = frozenset(
         signal.SIGUSR2,
     }
 )
-"""Signals that somebody sends; the others a program brings upon itself, as by a wrong address."""
+"""Signals that other processes send; a program causes the others itself, by a wrong address for example."""
 
 _POLL_S = 0.05
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH})
 
 
-Beside = Callable[[Callable[[], None]], AbstractContextManager[object]]
-"""What goes on while the command runs; it is given a way to end the command."""
+Alongside = Callable[[Callable[[], None]], AbstractContextManager[object]]
+"""Runs while the command runs; its argument ends the command."""
 
 GRACE_S = 10.0
-"""How long a command that is told to end may take before it is killed: time to write a last checkpoint."""
+"""Time between SIGTERM and SIGKILL, in which a job may write a last checkpoint."""
 
 
 def supervise(
@@ -62,7 +62,7 @@ def supervise(
     directory: str,
     environment: Mapping[str, str],
     *,
-    beside: Beside | None = None,
+    alongside: Alongside | None = None,
     on_start: Callable[[int], None] | None = None,
     on_kill: Callable[[int], None] | None = None,
     grace_s: float = GRACE_S,
@@ -70,9 +70,14 @@ def supervise(
     """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
-        beside: entered when the command runs and left when it has ended.
-        on_start: told of the command's process id as soon as it has one.
-        on_kill: told of the signal that ended the command if it came neither through us nor from `beside`.
+        argv: the words of the command.
+        executable: the path of the program that is started.
+        directory: where the command runs.
+        environment: its variables.
+        alongside: entered when the command runs, and exited when it has ended.
+        on_start: called with the command's process id.
+        on_kill: called with the signal that ended the command if it came neither through us nor from `alongside`.
+        grace_s: time between SIGTERM and SIGKILL.
 
     Signals are forwarded only from the main thread, where Python lets them be caught. If this process is killed with
     SIGKILL the child goes on; the scheduler that sends it must, and does, send it to the whole job.
@@ -102,7 +107,7 @@ def supervise(
             ended.append(signal.SIGTERM)
             _end(process, not has_terminal, grace_s)
 
-        with beside(end) if beside is not None else nullcontext():
+        with alongside(end) if alongside is not None else nullcontext():
             status = process.wait()
     asked_for = ended or -status in forwarder.sent or (has_terminal and -status in _FROM_TERMINAL)
     if on_kill is not None and -status in KILLING and not asked_for:
@@ -111,7 +116,7 @@ def supervise(
 
 
 def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> None:
-    """Ask the command, with its own group all of it, to end, and kill what is left after the grace."""
+    """Ask the command to end, and kill it after the grace period; if it has a process group, the whole group."""
     send = (lambda number: os.killpg(process.pid, number)) if has_group else process.send_signal
     deadline = time.monotonic() + grace_s
     try:
@@ -128,7 +133,7 @@ def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> N
 
 
 class _Forwarder:
-    """Catches signals from before the child exists until it is gone; what comes too early is sent once it exists."""
+    """Catches signals until the child has ended; those from before it exists are sent once it does."""
 
     def __init__(self, has_terminal: bool) -> None:
         self._has_terminal = has_terminal
@@ -172,5 +177,5 @@ class _Forwarder:
         self.sent.add(number)
         self._process.send_signal(number)
         if number == signal.SIGTSTP:
-            # Stopping is visible to whoever watches us: a shell, a scheduler. SIGCONT wakes us, then the child.
+            # The shell or scheduler that started us must see the stop. SIGCONT wakes us, then the child.
             os.kill(os.getpid(), signal.SIGSTOP)

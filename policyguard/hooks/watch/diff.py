@@ -1,4 +1,4 @@
-"""What differs between two values of one fact, in one short line. Pure."""
+"""Describe how two values of one fact differ, in one short line. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from policyguard.text import MAX_QUOTED_CHARS, printable
 from policyguard.values import Value, canonical
 
-MOST_WORDS = 400
-MOST_ITEMS = 5
+MAX_CHARS = 400
+MAX_ITEMS = 5
 
 
 def difference(before: Value | None, after: Value) -> str:
-    """Return the difference in words: `dirty_files: + optim.py; tree: was 4d1f..., is 9e02...`."""
+    """Describe the difference: `dirty_files: + optim.py; tree: was 4d1f..., is 9e02...`."""
     if before is None:
         return "was not measured at the decision"
-    words = "; ".join(_words(before, after)) or "changed"
-    return printable(words, MOST_WORDS)
+    text = "; ".join(_changes(before, after)) or "changed"
+    return printable(text, MAX_CHARS)
 
 
-def _words(before: Value, after: Value) -> list[str]:
+def _changes(before: Value, after: Value) -> list[str]:
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         return [
             f"{name}: {' '.join(_members(before.get(name), after.get(name)))}"
@@ -30,14 +30,14 @@ def _words(before: Value, after: Value) -> list[str]:
 
 
 def _members(before: Value | None, after: Value | None) -> list[str]:
-    """Say which members of a list came and went; a record that has a `path` is named by it."""
+    """List members that were changed, added and removed; a record with a `path` is named by it."""
     if isinstance(before, tuple) and isinstance(after, tuple):
-        was, now = {_name(each): each for each in before}, {_name(each): each for each in after}
+        was, now = {_name(value): value for value in before}, {_name(value): value for value in after}
         changed = [f"~ {name}" for name in sorted(was.keys() & now.keys()) if was[name] != now[name]]
-        came = [f"+ {name}" for name in sorted(now.keys() - was.keys())]
-        went = [f"- {name}" for name in sorted(was.keys() - now.keys())]
-        found = [*changed, *came, *went]
-        return found if len(found) <= MOST_ITEMS else [*found[:MOST_ITEMS], f"and {len(found) - MOST_ITEMS} more"]
+        added = [f"+ {name}" for name in sorted(now.keys() - was.keys())]
+        removed = [f"- {name}" for name in sorted(was.keys() - now.keys())]
+        items = [*changed, *added, *removed]
+        return items if len(items) <= MAX_ITEMS else [*items[:MAX_ITEMS], f"and {len(items) - MAX_ITEMS} more"]
     return [f"was {_short(before)}, is {_short(after)}"]
 
 

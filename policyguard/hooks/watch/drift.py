@@ -1,4 +1,4 @@
-"""One thing about a running job that is not as it was decided on, and which of them may end it. Pure."""
+"""Drift: a difference between a running job and the decision that started it. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ REVERTED, UNMEASURED, KILLED = "drift.reverted", "drift.unmeasured", "drift.kill
 POLICY, POLICIES_UNUSABLE = "drift.policy", "drift.policies_unusable"
 PROCESS, PROCESS_UNSEEN = "drift.process", "drift.process_unseen"
 
-TOLD_ONLY = frozenset({UNMEASURED, KILLED, POLICIES_UNUSABLE, PROCESS_UNSEEN})
-"""These say that something could not be seen or used; nothing was found that differs."""
+UNCERTAIN = frozenset({UNMEASURED, KILLED, POLICIES_UNUSABLE, PROCESS_UNSEEN})
+"""Reasons that report a failed measurement or an unusable file, and no difference."""
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """What it is about, a reason code, the difference in words, and what tells this state from another."""
+    """A path, a reason code, the difference in words, and a text that is equal for equal states."""
 
     path: str
     reason: str

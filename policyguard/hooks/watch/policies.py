@@ -1,8 +1,8 @@
-"""Whether what was decided would still be allowed: the decision's own facts, under the policies that are there now.
+"""Check whether a decision would still be allowed: its own facts, under the policies that are published now.
 
-Facts that change are the business of the watch (`drift.code` and its company); here only the policies are new. So the
-facts, the approvals and the time are those of the decision: an approval that has aged since, or a quota that this very
-job fills by now, is no reason to call a running job denied.
+The watch handles facts that change (`drift.code` and others); here only the policies are new. Facts, approvals and time
+are those of the decision. An approval that has expired since, or a quota that this very job uses up, is no reason to
+call a running job denied.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from policyguard.hooks.watch.drift import POLICIES_UNUSABLE, POLICY, Drift
 from policyguard.model.decision import Decision
 
 Accepts = Callable[[str, int], bool]
-"""Whether policies of this digest and epoch are accepted ones (step V9)."""
+"""Tells whether policies of this digest and epoch are accepted (step V9)."""
 
 
-class Standing:
-    """Decides again whenever the policies were exchanged; `look` is one look."""
+class PolicyRecheck:
+    """Decides again whenever the policies were replaced; call `check` once in each period."""
 
     def __init__(self, guard: Guard, decision: Decision, accepts: Accepts) -> None:
         self._guard, self._decision, self._accepts = guard, decision, accepts
         self._seen = guard.policies_stamp()
-        # Nothing is judged yet: they may have been exchanged since the decision was made.
-        self._judged: object = None
+        # Nothing is checked yet: the policies may have been replaced since the decision.
+        self._checked: object = None
         self._epoch = decision.epoch
-        self._waiting: Snapshot | None = None
-        """Policies that load and are not accepted, or not yet."""
-        self._found: Drift | None = None
+        self._pending_snapshot: Snapshot | None = None
+        """Policies that load and are not accepted, or not accepted yet."""
+        self._drift: Drift | None = None
 
-    def look(self) -> tuple[Drift, ...]:
-        """Return what the policies of now say against the job, if anything.
+    def check(self) -> tuple[Drift, ...]:
+        """Check the job by the policies that are published now; return the drift, if there is any.
 
-        They are read only when somebody touched them. A folder that is being written is left alone until it has not
-        changed from one look to the next.
+        Policies are read only after they were changed. A folder that is being written is ignored until it is the same
+        in two checks.
         """
         stamp, before = self._guard.policies_stamp(), self._seen
         self._seen = stamp
-        if stamp != self._judged and stamp == before:
-            self._judged, self._waiting = stamp, None
-            self._found = self._judge(self._guard.policies_on_disk)
-        elif (waiting := self._waiting) is not None:
+        if stamp != self._checked and stamp == before:
+            self._checked, self._pending_snapshot = stamp, None
+            self._drift = self._decide_again(self._guard.policies_on_disk)
+        elif (pending := self._pending_snapshot) is not None:
             # Policies are often published before the trust that accepts them.
-            self._found = self._judge(lambda: waiting)
-        return (self._found,) if self._found is not None else ()
+            self._drift = self._decide_again(lambda: pending)
+        return (self._drift,) if self._drift is not None else ()
 
-    def _judge(self, load: Callable[[], Snapshot]) -> Drift | None:
+    def _decide_again(self, load: Callable[[], Snapshot]) -> Drift | None:
         try:
-            snapshot = self._waiting = load()
+            snapshot = self._pending_snapshot = load()
             self._check(snapshot)
         except PolicyGuardError as problem:
-            words = f"the policies that are there now are not used: {problem}"
-            return Drift("resource.policies", POLICIES_UNUSABLE, words, words)
-        self._epoch, self._waiting = snapshot.epoch, None
+            text = f"the current policies are not used: {problem}"
+            return Drift("resource.policies", POLICIES_UNUSABLE, text, text)
+        self._epoch, self._pending_snapshot = snapshot.epoch, None
         return self._decided(snapshot) if snapshot.policy_digest != self._decision.policy_digest else None
 
     def _check(self, snapshot: Snapshot) -> None:
-        # INVARIANT I4: only policies that a worker would accept, and never older ones, speak against a running job.
+        # INVARIANT I4: only policies that a worker would accept, and never older ones, count against a running job.
         if snapshot.epoch < self._epoch:
             raise ConfigurationError(f"they are of epoch {snapshot.epoch}, expected at least {self._epoch}")
         is_known = snapshot.policy_digest == self._decision.policy_digest
@@ -73,12 +73,12 @@ class Standing:
         if decision.allowed:
             return None
         reasons = ", ".join(decision.reason_codes)
-        words = f"is denied under policies {snapshot.policy_digest[:16]} epoch {snapshot.epoch}: {reasons}"
-        return Drift("resource.policy", POLICY, words, words)
+        text = f"is denied under policies {snapshot.policy_digest[:16]} epoch {snapshot.epoch}: {reasons}"
+        return Drift("resource.policy", POLICY, text, text)
 
 
 def trust_accepts(trust: Trust) -> Accepts:
-    """Return whether a worker with this trust accepts policies, as step V9 says."""
+    """Accept the policies that a worker with this trust accepts (step V9)."""
 
     def accepts(digest: str, epoch: int) -> bool:
         if trust.policy_digests and digest not in trust.policy_digests:

@@ -1,8 +1,8 @@
-"""The running processes of a job: code that came into them, who is attached, and doors opened on the way.
+"""The running processes of a job: foreign code in them, attached debuggers, and injection variables.
 
-What is patched in memory cannot be seen from outside. What brings the patch in often can: a library that is mapped for
-execution and comes from nowhere a job's code comes from, one that has no name any more, a debugger. What was found
-stays found: a library that is unloaded again, or a debugger that went, did not undo what it did.
+A patch in memory is invisible from outside. What brings it in is often visible: an executable mapping from a folder
+where no code of the job is, a mapped file that was deleted, a debugger. Findings stay: unloading a library or detaching
+a debugger does not undo what it did.
 """
 
 from __future__ import annotations
@@ -18,88 +18,96 @@ from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 from policyguard.text import printable_name
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/opt", "/nix/store", "/dev")
-"""Where a machine keeps code that only administrators write. GPU drivers map devices; /dev/shm holds none."""
+"""Folders of a machine for code that only administrators write. GPU drivers map devices; /dev/shm has none."""
 
 CACHE_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "XDG_CACHE_HOME")
 CACHES = ("~/.cache", "~/.triton", "~/.nv", "/tmp/torchinductor_*")
-"""Where compilers of kernels put libraries while a job runs. They belong only if nobody else can have written them."""
+"""Folders where kernel compilers write libraries while a job runs; accepted only if no other account can write."""
 
 INJECTING = frozenset(
     {"LD_PRELOAD", "LD_AUDIT", "GCONV_PATH", "BASH_ENV", "PYTHONSTARTUP", "PYTHONHOME", "PYTHON_EXEC"}
 )
-"""Doors that no framework opens for the processes it starts; paths it does (PYTHONPATH, LD_LIBRARY_PATH)."""
+"""Variables that no framework sets for its child processes; it does set paths (PYTHONPATH, LD_LIBRARY_PATH)."""
 
-UNSEEN_LOOKS = 2
-MOST_NAMED = 5
+MAX_UNREADABLE = 2
+"""A process is reported after this number of failed checks: one may fail while the process starts or ends."""
+
+MAX_NAMED = 5
 
 
 class JobProcesses:
-    """Looks at one job's processes once it `began`; `look` is one look and returns all that was ever found.
+    """Inspects the processes of one job; `check` does so once and returns all findings since the start.
 
     Args:
-        mark: text of the job's environment, by which a process is known that left its family.
-        libraries: folders of the operator's where code of jobs lies besides.
+        inputs: of the job: its command, folder and environment.
+        mark: text in the job's environment that identifies a process after it left the process tree.
+        libraries: more folders that the operator allows code of jobs to be loaded from.
     """
 
     def __init__(self, inputs: JobInputs, mark: str = "", libraries: Sequence[str] = ()) -> None:
         self._root, self._mark = 0, os.fsencode(mark)
-        self._doors = injection_variables(inputs.environment, inputs.argv)
+        self._variables = injection_variables(inputs.environment, inputs.argv)
         self._folders = (*SYSTEM_FOLDERS, *code_folders(inputs), *map(os.path.realpath, libraries))
         self._caches = _caches(inputs.environment)
         self._known: set[tuple[bytes, bytes, int]] = set()
         self._first = True
-        self._found: dict[str, None] = {}
-        self._unseen: dict[int, int] = {}
+        self._findings: dict[str, None] = {}
+        self._unreadable: dict[int, int] = {}
 
-    def began(self, pid: int) -> None:
-        """Remember the job's first process."""
+    def started(self, pid: int) -> None:
+        """Remember the first process of the job."""
         self._root = pid
 
-    def look(self) -> tuple[Drift, ...]:
-        """Look at every process of the job now."""
+    def check(self) -> tuple[Drift, ...]:
+        """Inspect every process of the job now."""
         if not self._root:
             return ()
         try:
             family = family_of(self._root, self._mark)
         except OSError as problem:
-            words = f"cannot be looked at: {(problem.strerror or '').lower()}"
-            return (Drift("resource.process_unseen", PROCESS_UNSEEN, words, words),)
+            text = f"cannot be inspected: {(problem.strerror or '').lower()}"
+            return (Drift("resource.process_unseen", PROCESS_UNSEEN, text, text),)
         for pid in family:
             try:
-                seen = process(pid)
+                running = process(pid)
             except PermissionError:
-                self._unseen[pid] = self._unseen.get(pid, 0) + 1
+                self._unreadable[pid] = self._unreadable.get(pid, 0) + 1
                 continue
-            if seen is not None:
-                self._judge(seen, family)
+            if running is not None:
+                self._inspect(running, family)
         self._first = self._first and not family
-        found = [Drift("resource.process", PROCESS, _words(self._found), "\n".join(self._found))] if self._found else []
-        hidden = sorted(pid for pid, looks in self._unseen.items() if looks >= UNSEEN_LOOKS)
+        drift = []
+        if self._findings:
+            drift.append(Drift("resource.process", PROCESS, _summary(self._findings), "\n".join(self._findings)))
+        hidden = sorted(pid for pid, failures in self._unreadable.items() if failures >= MAX_UNREADABLE)
         if hidden:
-            words = f"cannot be looked at: {', '.join(f'pid {pid}' for pid in hidden[:MOST_NAMED])}"
-            found.append(Drift("resource.process_unseen", PROCESS_UNSEEN, words, str(hidden)))
-        return tuple(found)
+            text = f"cannot be inspected: {', '.join(f'pid {pid}' for pid in hidden[:MAX_NAMED])}"
+            drift.append(Drift("resource.process_unseen", PROCESS_UNSEEN, text, str(hidden)))
+        return tuple(drift)
 
-    def _judge(self, seen: Process, family: list[int]) -> None:
+    def _inspect(self, running: Process, family: list[int]) -> None:
+        executable = os.fsdecode(running.executable)
+        program = os.path.basename(executable)
         if self._first:
-            self._folders += _folders_of_prefix(_prefix(os.fsdecode(seen.executable)))
-        for mapped in seen.mapped:
-            # A file that a job uses keeps its right to be there when somebody deletes it.
+            self._folders += _folders_of_prefix(_prefix(executable))
+        for mapped in running.mapped:
+            # A file that a job uses is accepted also after somebody deletes it.
             file = (mapped.path, mapped.device, mapped.inode)
             if file in self._known:
                 continue
-            if self._belongs(seen, mapped):
+            if self._belongs(running, mapped):
                 self._known.add(file)
             elif mapped.is_elf or not (mapped.is_memory or mapped.deleted):
-                self._tell(f"+ {_name(mapped)} (in {os.path.basename(os.fsdecode(seen.executable))})")
-        # INVARIANT I15: whoever is attached to a job and does not belong to it is told.
-        if seen.tracer and seen.tracer not in family:
-            self._tell(f"traced by {describe(seen.tracer)}")
-        for name in sorted(INJECTING & seen.doors.keys()):
-            if seen.doors[name] != self._doors.get(name):
-                self._tell(f"{name}={seen.doors[name][:80]} (in {os.path.basename(os.fsdecode(seen.executable))})")
+                self._report(f"+ {_name(mapped)} (in {program})")
+        # INVARIANT I15: a process that is attached to a job and does not belong to it is reported.
+        if running.tracer and running.tracer not in family:
+            self._report(f"traced by {describe(running.tracer)}")
+        variables = running.doors
+        for name in sorted(INJECTING & variables.keys()):
+            if variables[name] != self._variables.get(name):
+                self._report(f"{name}={variables[name][:80]} (in {program})")
 
-    def _belongs(self, seen: Process, mapped: Mapped) -> bool:
+    def _belongs(self, running: Process, mapped: Mapped) -> bool:
         # INVARIANT I15: code without a name, in memory or deleted, never belongs where it was not seen before.
         if mapped.is_memory or mapped.deleted:
             return False
@@ -108,14 +116,14 @@ class JobProcesses:
             return False
         if _lies_in(path, self._folders):
             return True
-        return _lies_in(path, self._caches) and _is_private(seen, mapped)
+        return _lies_in(path, self._caches) and _is_private(running, mapped)
 
-    def _tell(self, words: str) -> None:
-        self._found.setdefault(printable_name(words))
+    def _report(self, text: str) -> None:
+        self._findings.setdefault(printable_name(text))
 
 
 def code_folders(inputs: JobInputs) -> tuple[str, ...]:
-    """Return the folders below which a job's own code lies: its repository, its environment, those on its PATH.
+    """List the folders with a job's own code: its repository, its environment, those on its PATH.
 
     The repository is watched as `resource.code`, the environment as `resource.environment`.
     """
@@ -126,22 +134,22 @@ def code_folders(inputs: JobInputs) -> tuple[str, ...]:
         executable = ""
     prefixes += [_prefix(executable), _prefix(os.path.realpath(executable))]
     folders = [folder for prefix in prefixes for folder in _folders_of_prefix(prefix)]
-    named = [each for each in inputs.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if os.path.isabs(each)]
+    named = [path for path in inputs.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if os.path.isabs(path)]
     return (*_repository(inputs.directory), *folders, *named)
 
 
 def _prefix(executable: str) -> str:
-    """Return the folder above the `bin` that a program lies in, "" if it lies in none."""
+    """Return the folder above the `bin` folder of a program, "" if it is in none."""
     folder = os.path.dirname(executable)
     return os.path.dirname(folder) if os.path.basename(folder) in ("bin", "sbin") else ""
 
 
 def _folders_of_prefix(prefix: str) -> tuple[str, ...]:
-    """Return where an installation keeps code; never the whole prefix, which may be somebody's home or /tmp."""
+    """List the code folders of an installation; never the whole prefix, which may be a home folder or /tmp."""
     if not os.path.isabs(prefix):
         return ()
-    found = [os.path.join(prefix, name) for name in ("bin", "lib", "lib64", "libexec")]
-    return tuple(dict.fromkeys(each for folder in found for each in (folder, os.path.realpath(folder))))
+    folders = [os.path.join(prefix, name) for name in ("bin", "lib", "lib64", "libexec")]
+    return tuple(dict.fromkeys(path for folder in folders for path in (folder, os.path.realpath(folder))))
 
 
 def _repository(directory: str) -> tuple[str, ...]:
@@ -156,7 +164,7 @@ def _repository(directory: str) -> tuple[str, ...]:
 def _caches(environment: Mapping[str, str]) -> tuple[str, ...]:
     home = environment.get("HOME", "")
     named = [environment[name] for name in CACHE_VARIABLES if os.path.isabs(environment.get(name, ""))]
-    usual = [home + each[1:] if each.startswith("~") else each for each in CACHES if home or not each.startswith("~")]
+    usual = [home + path[1:] if path.startswith("~") else path for path in CACHES if home or not path.startswith("~")]
     return (*named, *usual)
 
 
@@ -170,21 +178,21 @@ def _lies_in(path: str, folders: tuple[str, ...]) -> bool:
     return False
 
 
-def _is_private(seen: Process, mapped: Mapped) -> bool:
-    """Return whether only the job's own user, or root, can have written this file of a cache."""
-    path = b"/proc/%d/root%s" % (seen.pid, mapped.path)
+def _is_private(running: Process, mapped: Mapped) -> bool:
+    """Return True if only the job's own account, or root, can have written this file of a cache."""
+    path = b"/proc/%d/root%s" % (running.pid, mapped.path)
     try:
         file, folder = os.stat(path), os.stat(os.path.dirname(path))
     except OSError:
         return False
-    return all(each.st_uid in (seen.uid, 0) and not each.st_mode & 0o022 for each in (file, folder))
+    return all(status.st_uid in (running.uid, 0) and not status.st_mode & 0o022 for status in (file, folder))
 
 
 def _name(mapped: Mapped) -> str:
     return os.fsdecode(mapped.path) + (" (deleted)" if mapped.deleted and not mapped.is_memory else "")
 
 
-def _words(found: Mapping[str, None]) -> str:
-    named = list(found)
-    more = f"; and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-    return "; ".join(named[:MOST_NAMED]) + more
+def _summary(findings: Mapping[str, None]) -> str:
+    named = list(findings)
+    more = f"; and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    return "; ".join(named[:MAX_NAMED]) + more

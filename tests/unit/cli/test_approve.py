@@ -14,7 +14,7 @@ from policyguard.attest.approval import parse_approval
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.cli.group import run
-from policyguard.cli.verbs.init_ import lay_down
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.config.file import find_config
 from policyguard.keyfiles import write_private_key
 from tests.attacks.git_lab import git
@@ -28,7 +28,7 @@ COMMAND = ("--", "python3", "train.py")
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example lab with carol's key in `Persons`, and the job's repository as the current folder."""
-    lay_down(tmp_path / "home")
+    create_files(tmp_path / "home")
     persons = tmp_path / "home" / "policies" / "persons.yaml"
     persons.write_text(
         persons.read_text().replace(

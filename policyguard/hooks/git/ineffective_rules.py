@@ -39,7 +39,7 @@ _FITS: dict[str, Callable[[str, str], bool]] = {
 """Functions that compare a path, first, with a literal, second."""
 
 
-def vacuous(git: GitDir, resource: str, snapshot: Snapshot, now: Instant) -> Iterator[str]:
+def ineffective_rules(git: GitDir, resource: str, snapshot: Snapshot, now: Instant) -> Iterator[str]:
     """Yield each protection of these policies that is empty for this repository, in words.
 
     Raises:
