@@ -258,9 +258,7 @@ def test_findings_are_lines_for_people(copy: Forge) -> None:
     words = ("repo", "audit", "trainer.git", "--log", "audit.db", "--since", "first.json", "--no-doctor")
     told = copy.policyguard(*words, "--key", "guard.key")
     assert told.status == 1
-    assert told.text.startswith(
-        "moved            refs/heads/topic: stands at \\x1b[2Jevil, entry 1 and what was accepted"
-    )
+    assert told.text.startswith("moved            refs/heads/topic: is at \\x1b[2Jevil, entry 1 and what was accepted")
     assert copy.policyguard(*words).status == 78
 
 

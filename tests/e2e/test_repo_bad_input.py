@@ -184,7 +184,7 @@ def test_a_history_that_cannot_be_judged_is_refused(name: str, repo: Path, capsy
     spoil(repo)
     code, out, err = check(capsys, "--repo", "repo", f"{first}..{last}")
     assert (code, len(out), err) == (77, 1, [])
-    assert out[0].startswith("refs/heads/topic  cannot be judged, so it is refused: ")
+    assert out[0].startswith("refs/heads/topic  cannot be decided, so it is refused: ")
     assert text in out[0]
 
 

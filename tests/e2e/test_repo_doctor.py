@@ -54,20 +54,22 @@ def test_a_guarded_path_that_moved_away_is_said(forge: Forge, complaints: Compla
     forge.git(forge.bare, "fetch", "-q", "--no-write-fetch-head", str(forge.work), "main")
     (forge.bare / "refs" / "heads" / "main").write_text(commit + "\n")
     (found,) = complaints()
-    assert found.startswith("policies: rule `optimizer-needs-infra`: no path on the main branch fits `train/optim/**`")
+    assert found.startswith(
+        "policies: rule `optimizer-needs-infra`: no path on the main branch matches `train/optim/**`"
+    )
 
 
 def test_a_quorum_that_nobody_can_fill_is_said(forge: Forge, complaints: Complaints) -> None:
     """Dan is no lead any more: one lead of vision is left, and nothing can be pushed to main."""
     spoil(forge, "bindings.yaml", '{subject: "user:dan", role: lead,', '{subject: "user:dan", role: researcher,')
     (found,) = complaints()
-    assert found.startswith("policies: rule `main-needs-two-leads`: quorum `two-leads` asks for 2 of `lead`, found 1")
+    assert found.startswith("policies: rule `main-needs-two-leads`: quorum `two-leads` needs 2 of `lead`, found 1")
 
 
 def test_a_main_branch_of_another_name_is_said(forge: Forge, complaints: Complaints) -> None:
     """The rules say `main`; what everybody fetches is `trunk`."""
     forge.git(forge.bare, "symbolic-ref", "HEAD", "refs/heads/trunk")
-    assert any("the main branch is `refs/heads/trunk`, and approvals are demanded for" in each for each in complaints())
+    assert any("the main branch is `refs/heads/trunk`, and approvals are required for" in each for each in complaints())
     forge.git(forge.bare, "symbolic-ref", "HEAD", "refs/heads/release/1")
     assert not any("the main branch is" in each for each in complaints())
 
@@ -76,7 +78,7 @@ def test_policies_that_cannot_be_looked_at_are_said(forge: Forge, complaints: Co
     """The hook would refuse every push; the doctor says why in one line."""
     spoil(forge, "quorums.yaml", "count: 2", "count: two")
     (found,) = complaints()
-    assert found.startswith("policies: cannot tell whether they protect anything here: ")
+    assert found.startswith("policies: cannot check whether they protect anything here: ")
 
 
 @pytest.mark.parametrize("where", ["include", "account"])

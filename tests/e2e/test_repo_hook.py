@@ -210,7 +210,7 @@ def test_a_push_by_nobody_is_refused(forge: Forge) -> None:
     forge.commit("notes.md")
     pushed = forge.push("topic", user=None)
     assert not pushed.accepted
-    assert "cannot tell who pushes" in pushed.text
+    assert "the pusher is unknown" in pushed.text
 
 
 @pytest.mark.parametrize("missing", ["guard.key", "policies", "allowed_signers"])

@@ -55,7 +55,7 @@ def test_a_push_that_cannot_be_measured_is_refused_whatever_the_policies_say(tmp
     (replacement / second).write_text(first + "\n")
     pushed = forge.push("topic")
     assert not pushed.accepted
-    assert "cannot be judged" in pushed.text
+    assert "cannot be decided" in pushed.text
     assert "replace_refs" in pushed.text
     assert forge.value("refs/heads/topic") is None
     assert len(forge.decisions()) == 1
@@ -90,9 +90,9 @@ def test_a_push_from_where_the_reference_does_not_stand_is_refused(tmp_path: Pat
     forge = make_forge(tmp_path)
     first, second = str(forge.value()), forge.commit("notes.md")
     for old, ref, said in (
-        (second, "refs/heads/main", "stands at"),
-        ("0" * 40, "refs/heads/main", "stands at"),
-        (first, "refs/heads/topic", "stands at `nothing`"),
+        (second, "refs/heads/main", "is at"),
+        ("0" * 40, "refs/heads/main", "is at"),
+        (first, "refs/heads/topic", "is at `nothing`"),
     ):
         told = hook(forge, f"{old} {second} {ref}\n")
         assert (told.returncode, said in told.stderr.decode()) == (69, True)

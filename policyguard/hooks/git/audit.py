@@ -1,7 +1,7 @@
-"""Holding a repository against the decision log: every reference where a signed decision put it, or it is a finding.
+"""Compare a repository with the decision log: a reference that no signed decision put where it is, is a finding.
 
-What the hooks cannot see, files edited under `refs/`, shows here. The log is verified first, as a whole, then read a
-second time for the decisions on this repository; both in constant memory but for one record a reference.
+This shows what the hooks cannot see, such as files edited under `refs/`. The log is verified first, as a whole, then
+read a second time for the decisions on this repository. Memory grows only with the number of references.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from policyguard.evidence.push.collector import NEW, OLD, REF
 from policyguard.git.directory import GitDir
 from policyguard.git.refs import References
 from policyguard.hooks.git.baseline import Baseline
-from policyguard.hooks.git.ref_history import Finding, History, Look
+from policyguard.hooks.git.ref_history import Finding, History, Observation
 from policyguard.patterns.glob import glob
 from policyguard.values import Instant, canonical, parse_instant, sha256_digest
 from policyguard.verify import verify_envelope
@@ -32,7 +32,7 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What a repository looks like beside its log. No finding: every reference stands where decisions left it."""
+    """The result of an audit. Without findings, every reference is where the decisions left it."""
 
     findings: tuple[Finding, ...]
     references: int
@@ -42,7 +42,7 @@ class Audited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is audited: which resource in the log, which of its references (patterns, none for all), since when."""
+    """What to audit: a resource of the log, its references (patterns; all if empty), and the baseline to begin with."""
 
     resource: str
     patterns: tuple[str, ...] = ()
@@ -53,28 +53,36 @@ class Subject:
 
 
 def audit(
-    git: GitDir, store: Store, trust: Trust, subject: Subject, *, now: Instant, kept: Sequence[bytes] = ()
+    git: GitDir, store: Store, trust: Trust, subject: Subject, *, now: Instant, known_checkpoints: Sequence[bytes] = ()
 ) -> Audited:
-    """Return what no decision explains.
+    """Find every reference that no decision explains.
 
     Args:
-        kept: checkpoints from elsewhere that the log must still contain, see `check_log`.
+        git: the repository.
+        store: the decision log.
+        trust: the keys that may have signed decisions and checkpoints.
+        subject: what to audit.
+        now: the current time.
+        known_checkpoints: checkpoints from elsewhere that the log must still contain, see `check_log`.
 
     Raises:
-        EvidenceError: the references cannot be read, or change faster than the log can be.
+        EvidenceError: the references cannot be read, or change faster than the log can be read.
     """
-    notes = [*kept, *([subject.since.checkpoint.encode()] if subject.since and subject.since.checkpoint else [])]
+    notes = [
+        *known_checkpoints,
+        *([subject.since.checkpoint.encode()] if subject.since and subject.since.checkpoint else []),
+    ]
     for _ in range(_ATTEMPTS):
-        # References first: what moves meanwhile is explained by decisions that are not read yet, and looked at again.
+        # References first: a later move is explained by decisions that are not read yet, and is checked again.
         present = _present(git, subject)
         try:
             size = check_log(store, trust.logs, notes).checkpoint.size if notes or store.last() is not None else 0
         except AuditError as problem:
             finding = Finding(code="log", ref="", text=f"the log does not add up: {problem}", entry=problem.entry)
             return Audited(findings=(finding,), references=len(present), decisions=0, entries=0)
-        found = _held_against(store, trust, subject, present, size, now)
-        if not found.findings or _present(git, subject) == present:
-            return found
+        result = _compare_with_log(store, trust, subject, present, size, now)
+        if not result.findings or _present(git, subject) == present:
+            return result
     raise EvidenceError("the references change faster than the log can be read, try again later")
 
 
@@ -82,7 +90,7 @@ def _present(git: GitDir, subject: Subject) -> dict[str, str]:
     return {ref: value for ref, value in References(git).all().items() if subject.covers(ref)}
 
 
-def _held_against(
+def _compare_with_log(
     store: Store, trust: Trust, subject: Subject, present: Mapping[str, str], size: int, now: Instant
 ) -> Audited:
     start = 0 if subject.since is None else subject.since.size
@@ -92,16 +100,16 @@ def _held_against(
     findings: list[Finding] = []
     decisions = 0
     for group in _transactions(store, start, size):
-        for look in _looks(group, trust, subject.resource, names, findings):
-            if subject.covers(look.ref):
-                history.add(look)
+        for observation in _observations(group, trust, subject.resource, names, findings):
+            if subject.covers(observation.ref):
+                history.add(observation)
                 decisions += 1
     findings += history.compare(present, now)
     return Audited(findings=tuple(findings), references=len(present), decisions=decisions, entries=size)
 
 
 def _transactions(store: Store, start: int, size: int) -> Iterator[list[Row]]:
-    """Yield the entries from `start` on, those together that became durable together: a push is one transaction."""
+    """Yield the entries from `start` on, grouped by transaction: a push is one transaction."""
     group: list[Row] = []
     for page in range(start, size, _PAGE):
         for row in store.read(page, min(page + _PAGE, size)):
@@ -111,23 +119,24 @@ def _transactions(store: Store, start: int, size: int) -> Iterator[list[Row]]:
                 group = []
 
 
-def _looks(
+def _observations(
     group: Sequence[Row], trust: Trust, resource: str, names: Mapping[str, str], findings: list[Finding]
-) -> list[Look]:
-    """Return what the decisions of one push say; a denied one moved nothing, whatever else it was allowed."""
+) -> list[Observation]:
+    """Read the decisions of one push; if one of them is a denial, none of its references moved."""
     decided = []
     for row in group:
         try:
             predicate = _decision(row, trust, resource)
         except VerificationError as problem:
-            text = f"entry {row.entry} speaks of this repository and does not hold: {problem}"
+            text = f"entry {row.entry} is about this repository and does not verify: {problem}"
             findings.append(Finding(code="untrusted", ref="", text=text, entry=row.entry))
             continue
         if predicate is not None:
             decided.append((row.entry, predicate))
     # INVARIANT I11: only a verified, enforcing allow explains a move, and only if nothing in its push was denied.
     moved = all(predicate.allowed and predicate.mode == "enforcing" for _, predicate in decided)
-    return [look for entry, predicate in decided if (look := _look(entry, predicate, names, moved)) is not None]
+    observations = (_observation(entry, predicate, names, moved) for entry, predicate in decided)
+    return [observation for observation in observations if observation is not None]
 
 
 class _Resource(msgspec.Struct, frozen=True):
@@ -139,7 +148,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 def _decision(row: Row, trust: Trust, resource: str) -> Predicate | None:
-    """Return the verified decision if it is on this resource, None if on another; asked first, as signatures cost."""
+    """Verify the decision if it is about this resource; None if not, which is checked first, as signatures are slow."""
     try:
         envelope = parse(row.leaf)
         named = msgspec.json.decode(envelope.payload, type=_Named).predicate.resource
@@ -148,13 +157,13 @@ def _decision(row: Row, trust: Trust, resource: str) -> Predicate | None:
     return verify_envelope(envelope, trust)[0] if named == resource else None
 
 
-def _look(entry: int, predicate: Predicate, names: Mapping[str, str], moved: bool) -> Look | None:
-    """Return what a decision says of a reference, None if it was not about a move that was measured."""
+def _observation(entry: int, predicate: Predicate, names: Mapping[str, str], moved: bool) -> Observation | None:
+    """Read what a decision says about a reference; None if it is not about a measured move."""
     facts = predicate.facts
     if not predicate.action.startswith("repo:") or not {REF, OLD, NEW} <= facts.keys():
         return None
     ref, old, new = (_text(facts[path]) for path in (REF, OLD, NEW))
-    return Look(
+    return Observation(
         entry=entry,
         ref=names.get(ref, ref),
         old=old,
@@ -166,7 +175,7 @@ def _look(entry: int, predicate: Predicate, names: Mapping[str, str], moved: boo
 
 
 def _text(fact: FactRecord) -> str:
-    """Return the text of a fact; of a long one, that stands in the statement as its digest, a name made of that."""
+    """Return the text of a fact; for a long one, of which the statement has only the digest, a name made of that."""
     if isinstance(fact.value, msgspec.Raw):
         value = msgspec.json.decode(fact.value)
         return value if isinstance(value, str) else str(value)

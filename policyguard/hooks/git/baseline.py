@@ -1,7 +1,7 @@
-"""The state of a repository at one moment, kept by its operator: what stood where before the hooks began to judge.
+"""A baseline: the state of a repository at one moment, for audits that begin before the first decision.
 
-A baseline holds no more than what anybody can read in the repository, and the log's checkpoint of that moment. It is
-worth what the place is worth where it is kept: not in the repository, and not beside the log.
+It contains only what is readable in the repository anyway, and the log's checkpoint of that moment. Store it where
+attackers of the repository and of the log cannot write: not in the repository, and not beside the log.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
-    """Return the present state of a repository; `store` is None where there is no log yet."""
+    """Take the baseline of a repository now; `store` is None if there is no log yet."""
     last = None if store is None else store.last()
     note = b"" if store is None or last is None else latest_note(store)
     return Baseline(
@@ -60,28 +60,28 @@ def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
 
 
 def parse_baseline(data: bytes, where: str) -> Baseline:
-    """Return the baseline these bytes spell, else raise `ConfigurationError` naming `where`."""
+    """Parse a baseline, or raise `ConfigurationError` with `where` in its message."""
     try:
-        found = msgspec.json.decode(data, type=Baseline)
+        baseline = msgspec.json.decode(data, type=Baseline)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise ConfigurationError(f"{where}: {reason(problem)}, expected what `repo baseline` writes") from None
-    if found.format != FORMAT or found.size < 0 or bool(found.size) != bool(found.checkpoint):
+    if baseline.format != FORMAT or baseline.size < 0 or bool(baseline.size) != bool(baseline.checkpoint):
         raise ConfigurationError(
-            f"{where}: found the format `{printable_name(found.format[:80])}`, expected `{FORMAT}`"
+            f"{where}: found the format `{printable_name(baseline.format[:80])}`, expected `{FORMAT}`"
         )
-    return found
+    return baseline
 
 
 def differences(git: GitDir, since: Baseline | None) -> Iterator[Finding]:
-    """Yield what else is another than at the baseline: HEAD, configuration, hooks; without one, a HEAD on no branch."""
-    found = printable_name(References(git).head_content())
+    """Yield every difference from the baseline in HEAD, configuration and hooks; without one, a HEAD on no branch."""
+    current = printable_name(References(git).head_content())
     # INVARIANT I19: HEAD, configuration and hooks are the baseline's, or that is a finding.
     if since is None:
-        if not found.startswith("ref: refs/heads/"):
-            yield Finding(code="head", ref="HEAD", text=f"is `{found}`, expected a branch")
+        if not current.startswith("ref: refs/heads/"):
+            yield Finding(code="head", ref="HEAD", text=f"is `{current}`, expected a branch")
         return
-    if found != since.head:
-        yield Finding(code="head", ref="HEAD", text=f"is `{found}`, the baseline says `{since.head}`")
+    if current != since.head:
+        yield Finding(code="head", ref="HEAD", text=f"is `{current}`, the baseline says `{since.head}`")
     if sha256_digest(config_text(git)) != since.config_digest:
         yield Finding(code="config", ref="config", text="was changed since the baseline")
     hooks = dict(_hooks(git))

@@ -1,7 +1,7 @@
-"""Protections that protect nothing in this repository: patterns that fit no path, quorums that nobody can fill.
+"""Find rules that protect nothing in this repository: patterns that match no path, quorums that nobody can fill.
 
-Lint sees what no repository could satisfy (PG315, PG505, PG604). Whether `train/optim/**` still exists, whether the
-main branch is the one that the rules name, and whether this team has two leads, only a look at the repository can tell.
+Lint finds what no repository could satisfy (PG315, PG505, PG604). Only the repository itself shows whether
+`train/optim/**` still exists, whether the rules name its main branch, and whether its team has two leads.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FITS: dict[str, Callable[[str, str], bool]] = {
 
 
 def ineffective_rules(git: GitDir, resource: str, snapshot: Snapshot, now: Instant) -> Iterator[str]:
-    """Yield each protection of these policies that is empty for this repository, in words.
+    """Yield a line for each rule of these policies that protects nothing in this repository.
 
     Raises:
         EvidenceError: the tree of the main branch cannot be read.
@@ -58,7 +58,7 @@ def ineffective_rules(git: GitDir, resource: str, snapshot: Snapshot, now: Insta
 
 
 def _protecting(snapshot: Snapshot, resource: str, now: Instant) -> Iterator[CompiledRule]:
-    """Yield the rules that deny or demand something of pushes to this repository today."""
+    """Yield the rules that deny pushes to this repository, or require approvals for them, at this time."""
     kind, _, identifier = resource.partition(":")
     for rule in snapshot.rules:
         in_time = (rule.not_before is None or rule.not_before <= now) and (rule.expires is None or now < rule.expires)
@@ -77,7 +77,7 @@ def _domain(snapshot: Snapshot, resource: str) -> str | None:
 
 
 def _paths(git: GitDir) -> Collection[str] | None:
-    """Return every path on the main branch, None where the repository has no commit yet."""
+    """List every path on the main branch; None if the repository has no commit yet."""
     try:
         commit, _ = References(git).head()
     except EvidenceError:
@@ -87,35 +87,40 @@ def _paths(git: GitDir) -> Collection[str] | None:
 
 
 def _pathless(rule: CompiledRule, paths: Collection[str] | None) -> Iterator[str]:
-    """Yield a line for each path that a rule asks for and the main branch has not."""
+    """Yield a line for each path in a rule that the main branch does not have."""
     condition = rule.condition
-    for function, literal in _asked_of_paths(condition) if condition is not None and paths is not None else ():
-        # INVARIANT I20: a rule that guards a path which is not there is a finding, not a protection.
+    for function, literal in _path_tests(condition) if condition is not None and paths is not None else ():
+        # INVARIANT I20: a rule that guards a path which does not exist is a finding, not a protection.
         if not any(_fits(function, path, literal) for path in paths or ()):
-            yield f"rule `{rule.id}`: no path on the main branch fits `{literal}`; what it guarded may have moved"
+            yield f"rule `{rule.id}`: no path on the main branch matches `{literal}`; the guarded files may have moved"
 
 
-def _asked_of_paths(node: Expression) -> Iterator[tuple[str, str]]:
-    """Yield function and literal of each test that some changed path must pass; what is negated asks for none."""
+def _path_tests(node: Expression) -> Iterator[tuple[str, str]]:
+    """Yield function and literal of each test that a changed path must pass; a negated test needs no path."""
     if is_call(node, NOT):
         return
     if isinstance(node, Quantifier) and node.kind in ("exists", "exists_one") and path_of(node.range) == _PATHS:
         yield from _literals(node.body, lambda operand: isinstance(operand, Variable) and operand.name == node.variable)
         return
     for part in parts(node):
-        yield from _asked_of_paths(part)
+        yield from _path_tests(part)
 
 
-def _literals(node: Expression, is_asked: Callable[[Expression], bool]) -> Iterator[tuple[str, str]]:
+def _literals(node: Expression, is_tested: Callable[[Expression], bool]) -> Iterator[tuple[str, str]]:
     if is_call(node, NOT):
         return
     if isinstance(node, Call) and len(node.arguments) == 2:
         operand, literal = node.arguments
         function = base_name(node.function)
-        if function in _FITS and is_asked(operand) and isinstance(literal, Constant) and isinstance(literal.value, str):
+        if (
+            function in _FITS
+            and is_tested(operand)
+            and isinstance(literal, Constant)
+            and isinstance(literal.value, str)
+        ):
             yield function, literal.value
     for part in parts(node):
-        yield from _literals(part, is_asked)
+        yield from _literals(part, is_tested)
 
 
 def _fits(function: str, path: str, literal: str) -> bool:
@@ -126,7 +131,7 @@ def _fits(function: str, path: str, literal: str) -> bool:
 
 
 def _other_branch(git: GitDir, demanding: Iterable[CompiledRule]) -> Iterator[str]:
-    """Yield a line if rules demand approvals for named references, and none of them is the main branch."""
+    """Yield a line if rules require approvals for named references, and none of them is the main branch."""
     named = {
         pair
         for rule in demanding
@@ -137,18 +142,18 @@ def _other_branch(git: GitDir, demanding: Iterable[CompiledRule]) -> Iterator[st
     main = printable_name(content.removeprefix(b"ref:").strip())
     if named and content.startswith(b"ref:") and not any(_fits(function, main, literal) for function, literal in named):
         guarded = quoted_list(literal for _, literal in sorted(named))
-        yield f"the main branch is `{main}`, and approvals are demanded for {guarded} only"
+        yield f"the main branch is `{main}`, and approvals are required for {guarded} only"
 
 
 def _shortage(snapshot: Snapshot, quorum: Quorum, domain: str | None, now: Instant) -> str | None:
-    """Return what is missing to fill a quorum for this repository, or None. One person fills one place."""
+    """Describe what a quorum is missing in this repository, None if nothing. One person fills one seat."""
     eligible = [_persons(snapshot, group, domain, now) for group in quorum.approvers]
     for group, persons in zip(quorum.approvers, eligible, strict=True):
         if len(persons) < group.count:
             roles = quoted_list(group.roles)
-            return f"asks for {group.count} of {roles}, found {len(persons) or 'nobody'}"
-    asked, there = sum(group.count for group in quorum.approvers), len(frozenset().union(*eligible))
-    return f"asks for {asked} persons, found {there}" if there < asked else None
+            return f"needs {group.count} of {roles}, found {len(persons) or 'nobody'}"
+    needed, available = sum(group.count for group in quorum.approvers), len(frozenset().union(*eligible))
+    return f"needs {needed} persons, found {available}" if available < needed else None
 
 
 def _persons(snapshot: Snapshot, group: Approvers, domain: str | None, now: Instant) -> frozenset[str]:

@@ -1,8 +1,8 @@
-"""Hook scripts in a repository: written once, recognised by their own digest, never in place of somebody else's.
+"""Install hook scripts in a repository: each carries its own digest, and never replaces a script that is not ours.
 
-A script is one line of shell that starts this installation's Python in isolated mode, so that neither `PYTHONPATH` of
-the pusher nor a module in the repository's folder is imported. A hook that is missing or cannot be executed means
-open: git then accepts every push. `problems` says so.
+A script is one line of shell that starts this installation's Python in isolated mode, so that neither the pusher's
+`PYTHONPATH` nor a module in the repository's folder is imported. If a hook is missing or not executable, git accepts
+every push; `problems` reports that.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _PROGRAM = f"import sys; sys.path.append({_PACKAGE!r}); from policyguard.cli.mai
 
 
 def script(options: GitOptions) -> bytes:
-    """Return the text of a hook script for these options."""
+    """Write the text of a hook script for these options."""
     words = [sys.executable, "-I", "-c", _PROGRAM, "hook", "git", *options.words()]
     line = f'exec {shlex.join(words)} -- "$@"\n'
     return f"#!/bin/sh\n{MARK}\n{_DIGEST}{sha256_digest(os.fsencode(line))}\n".encode() + os.fsencode(line)
 
 
 def install(options: GitOptions) -> tuple[Path, bool]:
-    """Return the path of the installed hook and whether anything had to be written.
+    """Install the hook; return its path, and whether a file had to be written.
 
     Raises:
-        ConfigurationError: another hook stands there, or git looks for hooks elsewhere (`core.hooksPath`).
+        ConfigurationError: there is another hook, or git runs hooks from elsewhere (`core.hooksPath`).
     """
     git = _git(options.repo, options)
     _refuse_hooks_path(git)
@@ -61,20 +61,20 @@ def install(options: GitOptions) -> tuple[Path, bool]:
     path = folder / options.kind
     text = script(options)
     if os.path.lexists(path):
-        found = read_small(str(path), MAX_SCRIPT_BYTES)
+        present = read_small(str(path), MAX_SCRIPT_BYTES)
         # INVARIANT I14: a hook that is not ours, or that somebody edited, is never overwritten.
-        if not is_ours(found):
+        if not is_ours(present):
             raise ConfigurationError(
                 f"{path}: found another hook, expected none", help="move it away, or call it from a hook of your own"
             )
-        if found == text and os.access(path, os.X_OK):
+        if present == text and os.access(path, os.X_OK):
             return path, False
     replace_file(path, text, mode=0o755, ignore_umask=True)
     return path, True
 
 
 def is_ours(text: bytes) -> bool:
-    """Return whether this is a script of ours, unchanged since it was written."""
+    """Return True for a script of ours that was not changed since it was written."""
     lines = text.decode("utf-8", "surrogateescape").splitlines(keepends=True)
     if len(lines) != 4 or lines[0] != "#!/bin/sh\n" or lines[1] != MARK + "\n":
         return False
@@ -82,13 +82,13 @@ def is_ours(text: bytes) -> bool:
 
 
 def options_in(text: bytes) -> GitOptions:
-    """Return the options that a script of ours was written with."""
+    """Read the options of a script of ours."""
     words = shlex.split(text.decode("utf-8", "surrogateescape").splitlines()[3])
     return read_git_options(words[words.index("git") + 1 : -2])
 
 
 def installed(git: GitDir) -> Iterator[GitOptions]:
-    """Yield the options of each hook of ours in a repository; of others nothing is known."""
+    """Yield the options of each hook of ours in a repository."""
     for kind in KINDS:
         path = Path(git.shared) / "hooks" / kind
         if path.is_file() and is_ours(text := read_small(str(path), MAX_SCRIPT_BYTES)):
@@ -96,24 +96,26 @@ def installed(git: GitDir) -> Iterator[GitOptions]:
 
 
 def problems(repository: str) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the hooks of a repository, hook name first; nothing when every push is judged."""
+    """Yield each problem of the hooks in a repository, hook name first; none if every push is decided by policy."""
     git = _git(repository, None)
     try:
         _refuse_hooks_path(git)
     except ConfigurationError as problem:
         yield "hooks", str(problem)
     folder = Path(git.shared) / "hooks"
-    there = [kind for kind in (*DECIDING, "reference-transaction", "post-receive") if os.path.lexists(folder / kind)]
+    present = [kind for kind in (*DECIDING, "reference-transaction", "post-receive") if os.path.lexists(folder / kind)]
     # INVARIANT I20: a repository without a deciding hook is reported as open, not as unknown.
-    if not any(kind in there for kind in DECIDING):
+    if not any(kind in present for kind in DECIDING):
         yield "pre-receive", f"{folder}: no hook decides about pushes, this repository is OPEN"
-    for kind in there:
+    for kind in present:
         yield from ((kind, text) for text in _hook_problems(folder / kind, git))
-    if "reference-transaction" not in there:
-        yield "reference-transaction", "is not installed; what an administrator changes on the server is not seen"
+    if "reference-transaction" not in present:
+        yield "reference-transaction", "is not installed; changes by an administrator on the server are not seen"
     if seed_of(git) is None:
         yield "receive.certNonceSeed", "is not set; nobody can sign a push"
-    for policies, key, resource in sorted({(each.policies, each.key, each.resource) for each in installed(git)}):
+    for policies, key, resource in sorted(
+        {(options.policies, options.key, options.resource) for options in installed(git)}
+    ):
         if os.path.exists(policies) and os.path.exists(key):
             yield from (("policies", text) for text in _empty_protections(git, policies, key, resource))
 
@@ -123,7 +125,7 @@ def _empty_protections(git: GitDir, policies: str, key: str, resource: str) -> I
         private = read_private_key(key, passphrase=read_passphrase())
         yield from ineffective_rules(git, resource, load_snapshot(policies, (private.public,)), time.time_ns())
     except PolicyGuardError as problem:
-        yield f"cannot tell whether they protect anything here: {str(problem).splitlines()[0]}"
+        yield f"cannot check whether they protect anything here: {str(problem).splitlines()[0]}"
 
 
 def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
@@ -133,7 +135,7 @@ def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
         return
     text = read_small(str(path), MAX_SCRIPT_BYTES)
     if not is_ours(text):
-        yield f"{path}: is not ours or was edited; what it does is not known"
+        yield f"{path}: is not ours or was edited; its effect is unknown"
         return
     if not status.st_mode & 0o111:
         yield f"{path}: cannot be executed, git skips it: this repository is OPEN"
@@ -145,15 +147,15 @@ def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
         yield f"{path}: is not current, install it again"
     if os.path.realpath(options.repo) != git.shared:
         yield f"{path}: was written for `{printable_name(options.repo)}`, this repository was moved or copied"
-    for each in (options.policies, options.key, options.allowed_signers, options.revoked_keys, options.gpg_keyring):
-        if each is not None and not os.path.lexists(each):
-            yield f"{path}: names `{printable_name(each)}`, which does not exist; every push is refused"
+    for file in (options.policies, options.key, options.allowed_signers, options.revoked_keys, options.gpg_keyring):
+        if file is not None and not os.path.lexists(file):
+            yield f"{path}: names `{printable_name(file)}`, which does not exist; every push is refused"
     if status.st_mode & 0o111 and path.name != "post-receive":
         yield from _does_refuse(path)
 
 
 def _does_refuse(path: Path) -> Iterator[str]:
-    """Run the hook on nonsense: it must refuse, in our words."""
+    """Run the hook on invalid input: it must refuse, with our message."""
     words = [str(path)] if path.name == "pre-receive" else [str(path), "prepared"]
     clean = {"PATH": os.defpath}
     try:
@@ -163,7 +165,7 @@ def _does_refuse(path: Path) -> Iterator[str]:
         return
     expected = path.name != "reference-transaction"
     if expected and (answer.returncode == 0 or b"policyguard: push refused" not in answer.stderr):
-        yield f"{path}: does not refuse nonsense, it ends with {answer.returncode}"
+        yield f"{path}: does not refuse invalid input, it exits with {answer.returncode}"
 
 
 def _git(repository: str, options: GitOptions | None) -> GitDir:
@@ -175,15 +177,15 @@ def _git(repository: str, options: GitOptions | None) -> GitDir:
 
 
 def _refuse_hooks_path(git: GitDir) -> None:
-    """Return if git looks for hooks in the repository; included files and the account's configuration count as well."""
+    """Check that git runs hooks from the repository; included files and the account's configuration count as well."""
     try:
-        found = [value for key, value in config_values(config_text(git)) if key == "core.hookspath"]
+        paths = [value for key, value in config_values(config_text(git)) if key == "core.hookspath"]
         References(git).head_content()  # Git itself would wait for a HEAD that is a FIFO.
-        found = found or [value for value in [effective_value(git.shared, "core.hooksPath")] if value is not None]
+        paths = paths or [value for value in [effective_value(git.shared, "core.hooksPath")] if value is not None]
     except EvidenceError as problem:
         raise ConfigurationError(str(problem)) from problem
-    if found:
+    if paths:
         raise ConfigurationError(
-            f"`core.hooksPath` is `{printable_name(found[-1])}`, "
+            f"`core.hooksPath` is `{printable_name(paths[-1])}`, "
             "git does not run the hooks of this repository: it is OPEN"
         )

@@ -1,11 +1,11 @@
-"""Judging a push: each update measured, decided, signed and logged; all of them or none.
+"""Decide about a push: each update is measured, decided, signed and logged; all updates move, or none.
 
-P1  who pushes, from the transport
+P1  identify the pusher, from the transport
 P2  measure every update from its objects
 P3  the push certificate
 P4  facts and approvals for each update
 P5  decide, sign, log: one durable commit for the whole push
-P6  all allowed, or nothing is
+P6  if any update is denied, none moves
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _ACTIONS = {"create": "repo:push", "update": "repo:push", "rewrite": "repo:rewri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """One update and the signed decision on it; `problem` is set where it could not be measured."""
+class DecidedUpdate:
+    """One update and the signed decision on it; `problem` is set if it could not be measured."""
 
     update: RefUpdate
     signed: SignedDecision
@@ -47,28 +47,28 @@ class Judged:
 
     @property
     def allowed(self) -> bool:
-        # INVARIANT I2: a push that could not be measured is refused, whatever was decided on what is left of it.
+        # INVARIANT I2: a push that could not be measured is refused, whatever was decided on its other facts.
         return self.signed.decision.allowed and self.problem is None
 
     @property
     def predicate(self) -> Predicate:
-        """What the signed statement says."""
+        """The content of the signed statement."""
         return parse_statement(self.signed.envelope.payload).predicate
 
     def lines(self) -> list[str]:
-        """Return what the pusher is told."""
-        found = [f"{'accepted' if self.allowed else 'REFUSED '}  {self.update.ref}", *self._explanation()]
+        """List the lines for the pusher."""
+        lines = [f"{'accepted' if self.allowed else 'REFUSED '}  {self.update.ref}", *self._explanation()]
         if self.problem is not None:
-            found.append(f"cannot be judged: {self.problem}")
-            found += [f"help     {self.problem.help}"] if self.problem.help else []
-        return [*found, f"decision {self.predicate.decision_id}, entry {self.signed.receipt.index} of the log"]
+            lines.append(f"cannot be decided: {self.problem}")
+            lines += [f"help     {self.problem.help}"] if self.problem.help else []
+        return [*lines, f"decision {self.predicate.decision_id}, entry {self.signed.receipt.index} of the log"]
 
     def _explanation(self) -> list[str]:
         return self.signed.decision.explain().splitlines()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PendingUpdate:
     """One update as a request with its facts, before anything is decided."""
 
     update: RefUpdate
@@ -76,7 +76,7 @@ class Asked:
     problem: EvidenceError | None
 
 
-def ask(
+def collect_facts(
     options: GitOptions,
     session: PushSession,
     updates: tuple[RefUpdate, ...],
@@ -84,24 +84,31 @@ def ask(
     people: tuple[Person, ...],
     *,
     assume_signed: bool = False,
-    spend: Callable[[str], bool] | None = None,
+    mark_used: Callable[[str], bool] | None = None,
     clock: Callable[[], Instant] = time.time_ns,
-) -> tuple[Asked, ...]:
-    """Return what is to be decided for each update, steps P1 to P4.
+) -> tuple[PendingUpdate, ...]:
+    """Measure each update and collect its facts, steps P1 to P4.
 
-    `assume_signed` takes the pusher's signature for granted; for a look beforehand, never for a hook. `spend` remembers
-    a good certificate, see `read_certificate`.
+    Args:
+        options: of the hook.
+        session: reads the repository and the objects of this push.
+        updates: of the references.
+        environment: of the hook: names the pusher and the push certificate.
+        people: `Persons` of the policies in force.
+        assume_signed: take the pusher's signature for granted; for a preview, never for a hook.
+        mark_used: remembers a good certificate, see `read_certificate`.
+        clock: supplies the current time.
 
     Raises:
-        EvidenceError: nobody can tell who pushes.
+        EvidenceError: the pusher is unknown.
     """
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
     signers = signers_of(options, people)
     keyring = load_keyring(people, review_files_of(options))
-    found: tuple[MeasuredUpdate | EvidenceError, ...]
+    measured: tuple[MeasuredUpdate | EvidenceError, ...]
     signed = Signed(status="none")
     try:
-        found = session.measure(updates, signers, keyring)  # P2
+        measured = session.measure(updates, signers, keyring)  # P2
         if assume_signed:
             signed = Signed(status="good", signer=signers.by_account.get(pusher))
         else:
@@ -113,37 +120,39 @@ def ask(
                 clock(),
                 session.nonces(options.certificate_age),
                 keyring,
-                spend,
+                mark_used,
             )
-    except EvidenceError as unseen:
-        found = (unseen,) * len(updates)
-    asked = []
+    except EvidenceError as unmeasured:
+        measured = (unmeasured,) * len(updates)
+    pending = []
     for number, update in enumerate(updates):
-        seen = found[number]
-        problem = seen if isinstance(seen, EvidenceError) else None
-        action = action_of(seen) if isinstance(seen, MeasuredUpdate) else _ACTIONS["rewrite"]
+        result = measured[number]
+        problem = result if isinstance(result, EvidenceError) else None
+        action = action_of(result) if isinstance(result, MeasuredUpdate) else _ACTIONS["rewrite"]
         request = Request.of(pusher, action, options.resource)
-        collector = PushCollector(seen, signed, signers, source, lambda: session.submitted)  # P4
-        asked.append(Asked(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem))
-    return tuple(asked)
+        collector = PushCollector(result, signed, signers, source, lambda: session.submitted)  # P4
+        pending.append(
+            PendingUpdate(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem)
+        )
+    return tuple(pending)
 
 
-def judge(guard: Guard, asked: tuple[Asked, ...]) -> tuple[Judged, ...]:
-    """Return one signed decision for each update, all durable in one commit. Steps P5 and P6.
+def decide_updates(guard: Guard, pending: tuple[PendingUpdate, ...]) -> tuple[DecidedUpdate, ...]:
+    """Decide, sign and log every update in one durable commit. Steps P5 and P6.
 
     Raises:
         SigningError, AuditError: nothing was decided and nothing may move.
     """
-    signed = guard.issue_many([each.facts for each in asked], recording=RECORDED)
+    signed = guard.issue_many([update.facts for update in pending], recording=RECORDED)
     return tuple(
-        Judged(update=each.update, signed=decision, problem=each.problem)
-        for each, decision in zip(asked, signed, strict=True)
+        DecidedUpdate(update=item.update, signed=decision, problem=item.problem)
+        for item, decision in zip(pending, signed, strict=True)
     )
 
 
-def action_of(seen: MeasuredUpdate) -> str:
-    """Return the action that this change is: whatever takes history away is a rewrite."""
-    return _ACTIONS[seen.change]
+def action_of(update: MeasuredUpdate) -> str:
+    """Return the action of this change: an update that removes history is a rewrite."""
+    return _ACTIONS[update.change]
 
 
 def open_session(options: GitOptions, environment: Mapping[str, str]) -> PushSession:
@@ -153,12 +162,12 @@ def open_session(options: GitOptions, environment: Mapping[str, str]) -> PushSes
 
 
 def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:
-    """Return whose keys count for this hook."""
+    """Load the signers whose keys this hook accepts."""
     return load_signers(people, review_files_of(options))
 
 
 def review_files_of(options: GitOptions) -> ReviewFiles:
-    """Return what this hook judges reviews by."""
+    """Collect the files by which this hook judges reviews."""
     return ReviewFiles(
         approvals=_path(options.approvals),
         approval_log=_path(options.approval_log),

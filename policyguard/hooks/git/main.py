@@ -1,8 +1,8 @@
 """The git server hooks: `policyguard hook git KIND ...`, called by the scripts that `policyguard repo` installs.
 
-`pre-receive` judges a whole push, `update` one reference. `reference-transaction` sees every update made through git,
-also an administrator's on the server: it lets through what one of the other two has just decided and judges the rest.
-`post-receive` writes the verification summaries of what was accepted. Any exit but 0 makes git refuse.
+`pre-receive` decides about a whole push, `update` about one reference. `reference-transaction` sees every update that
+git makes, also for an administrator on the server: it allows what one of the other two has just decided, and decides
+about the rest. `post-receive` writes the verification summaries of accepted revisions. Git refuses on any exit but 0.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from policyguard.evidence.push.session import PushSession
 from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
 from policyguard.exit_codes import DENIED, OK, UNAVAILABLE, code_of_error
 from policyguard.guard import Guard
-from policyguard.hooks.git.judge import Judged, ask, judge, open_session
-from policyguard.hooks.git.kept_decisions import Accepted
+from policyguard.hooks.git.decision_store import DecisionStore
+from policyguard.hooks.git.judge import DecidedUpdate, collect_facts, decide_updates, open_session
 from policyguard.hooks.git.options import GitOptions, read_git_options
 from policyguard.keyfiles import read_passphrase
 from policyguard.text import printable_lines
@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
     except PolicyGuardError as problem:
         _say([f"policyguard: push refused: {problem}", *([f"  help: {problem.help}"] if problem.help else [])])
         return code_of_error(problem)
-    # INVARIANT I2: a git hook that cannot tell refuses.
+    # INVARIANT I2: a git hook that fails refuses.
     except Exception as problem:  # noqa: BLE001 - git sees a refusal and the pusher a line whatever happens here
         _say([f"policyguard: push refused, the hook failed: {type(problem).__name__}: {problem}"])
         return UNAVAILABLE
@@ -46,7 +46,7 @@ def _answer(options: GitOptions) -> int:
             return _decide(options, parse_updates(_standard_input()))
         case "update":
             if len(options.arguments) != 3:
-                raise ConfigurationError("the update hook wants three arguments, `REF OLD NEW`")
+                raise ConfigurationError("the update hook needs three arguments, `REF OLD NEW`")
             ref, old, new = map(os.fsencode, options.arguments)
             return _decide_one(options, parse_update(old, new, ref))
         case "reference-transaction":
@@ -63,52 +63,54 @@ def _decide(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
 def _decide_in(session: PushSession, options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
     _check_present(session, updates)
     with open_guard(options) as guard:
-        judged = judged_push(options, guard, session, updates, os.environ)
+        decided = decide_push(options, guard, session, updates, os.environ)
         # INVARIANT I19: all references of a push move, or none does.
-        accepted = all(each.allowed for each in judged)
+        accepted = all(update.allowed for update in decided)
         if accepted:
-            Accepted(options.repo).keep([(each.update, each.signed) for each in judged])
-    for each in judged:
-        _say(each.lines())
+            DecisionStore(options.repo).save([(update.update, update.signed) for update in decided])
+    for update in decided:
+        _say(update.lines())
     return OK if accepted else DENIED
 
 
 def _check_present(session: PushSession, updates: tuple[RefUpdate, ...]) -> None:
-    """Return if each reference stands where its update begins; what the pusher says it left behind is a claim."""
+    """Check that each reference has the value that its update begins at, which the pusher only claims."""
     for update in updates:
-        found = session.current(update.ref)
-        # INVARIANT I19: a push is judged from where the reference really stands.
-        if found != update.old:
+        current = session.current(update.ref)
+        # INVARIANT I19: a push is decided from the value that the reference really has.
+        if current != update.old:
             raise EvidenceError(
-                f"`{update.ref}` stands at `{found or 'nothing'}`, the push begins at `{update.old or 'nothing'}`",
+                f"`{update.ref}` is at `{current or 'nothing'}`, the push begins at `{update.old or 'nothing'}`",
                 help="somebody else was faster; fetch, and push again",
             )
 
 
 def _decide_one(options: GitOptions, update: RefUpdate) -> int:
-    """Answer the update hook: git tells it of no push certificate, so what pre-receive accepted stands."""
+    """Answer the update hook. Git gives it no push certificate, so a decision of pre-receive is accepted."""
     with open_session(options, os.environ) as session:
         with open_guard(options) as guard:
-            if Accepted(options.repo).covers(update, session, options, guard, os.environ, taking=False):
+            if DecisionStore(options.repo).allows(update, session, options, guard, os.environ):
                 return OK
         return _decide_in(session, options, (update,))
 
 
-def judged_push(
+def decide_push(
     options: GitOptions,
     guard: Guard,
     session: PushSession,
     updates: tuple[RefUpdate, ...],
     environment: Mapping[str, str],
-) -> tuple[Judged, ...]:
-    """Return the signed and logged decision on each update of a push."""
-    spend = Accepted(options.repo).spend
-    return judge(guard, ask(options, session, updates, environment, guard.snapshot.people, spend=spend))
+) -> tuple[DecidedUpdate, ...]:
+    """Decide, sign and log each update of a push."""
+    mark_used = DecisionStore(options.repo).mark_certificate_used
+    return decide_updates(
+        guard, collect_facts(options, session, updates, environment, guard.snapshot.people, mark_used=mark_used)
+    )
 
 
 def _transaction(options: GitOptions) -> int:
     if options.arguments[:1] != ("prepared",):
-        return OK  # `preparing` comes before it with the same lines; committed and aborted cannot be stopped.
+        return OK  # `preparing` comes first, with the same lines; committed and aborted cannot be stopped.
     lines = [line.split(b" ", 2) for line in _standard_input().splitlines()]
     moved = [words for words in lines if len(words) == 3 and words[2].startswith(b"refs/")]
     with open_session(options, os.environ) as session:
@@ -125,16 +127,18 @@ def _transact(session: PushSession, options: GitOptions, moved: Sequence[Sequenc
     if not updates:
         return OK
     with open_guard(options) as guard:
-        kept = Accepted(options.repo)
-        left = tuple(update for update in updates if not kept.covers(update, session, options, guard, os.environ))
-        judged = judged_push(options, guard, session, left, os.environ) if left else ()
-    for each in judged:
-        _say(each.lines())
-    return OK if all(each.allowed for each in judged) else DENIED
+        store = DecisionStore(options.repo)
+        undecided = tuple(
+            update for update in updates if not store.consume(update, session, options, guard, os.environ)
+        )
+        decided = decide_push(options, guard, session, undecided, os.environ) if undecided else ()
+    for result in decided:
+        _say(result.lines())
+    return OK if all(result.allowed for result in decided) else DENIED
 
 
 def _from_transaction(old: bytes, new: bytes, ref: bytes, current: str | None) -> RefUpdate | None:
-    """Return the update, its old id looked up: in a transaction zeros may mean "whatever it is"; None for no change."""
+    """Build the update, or None for no change; in a transaction zeros in place of the old id may mean "any value"."""
     if old in _ZEROS and current is not None:
         old = current.encode()
     if old == new or (old in _ZEROS and new in _ZEROS):
@@ -144,13 +148,13 @@ def _from_transaction(old: bytes, new: bytes, ref: bytes, current: str | None) -
 
 def _summaries(options: GitOptions, updates: tuple[RefUpdate, ...]) -> int:
     with open_session(options, os.environ) as session, open_guard(options) as guard:
-        written = Accepted(options.repo).summarize(updates, session, options, guard, os.environ)
+        written = DecisionStore(options.repo).summarize(updates, session, options, guard, os.environ)
     _say([f"verification summary {Path(path).name}" for path in written])
     return OK
 
 
 def open_guard(options: GitOptions) -> Guard:
-    """Return the guard of a hook; it collects nothing by itself, a push is measured as a whole."""
+    """Open the guard of a hook, without collectors: a push is measured as a whole."""
     return Guard.open(
         options.policies,
         key=options.key,

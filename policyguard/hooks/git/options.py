@@ -1,4 +1,4 @@
-"""What a git hook is told by its script, and who pushes as the transport says. Opens nothing.
+"""The options of a git hook, and the pusher that the transport names. Opens no file.
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
     --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
@@ -23,7 +23,7 @@ KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
 
 
 OS_ACCOUNT = "os"
-"""In place of a variable: the account that the hook runs as, which is the pusher's where every person has their own."""
+"""In place of a variable: the account that runs the hook, for servers where every person has an own account."""
 
 _DEFAULT_TEMPLATE = "user:{}"
 _SINGLE = (
@@ -48,7 +48,7 @@ _NEEDED = ("repo", "resource", "policies", "key", "log")
 
 
 class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """One hook's configuration, as its script spells it; paths are absolute."""
+    """The configuration of one hook, as its script passes it; paths are absolute."""
 
     kind: str
     repo: str
@@ -69,25 +69,25 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     resource_uri: str | None = None
     level: tuple[str, ...] = ()
     certificate_age: int = DEFAULT_AGE_S
-    """Seconds for which a push certificate counts after git gave out its nonce."""
+    """Seconds for which a push certificate is accepted after git issued its nonce."""
 
     arguments: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
-        """Return the words that spell these options; `read_git_options(options.words()) == options`."""
-        found = [self.kind]
+        """Write these options as arguments; `read_git_options(options.words()) == options`."""
+        argv = [self.kind]
         for name in _SINGLE:
             value = getattr(self, name)
             if value is not None and value != _DEFAULTS.get(name):
-                found += [f"--{name.replace('_', '-')}", str(value)]
+                argv += [f"--{name.replace('_', '-')}", str(value)]
         for name in _MANY:
             for value in getattr(self, name):
-                found += [f"--{name}", str(value)]
-        return found if not self.arguments else [*found, "--", *self.arguments]
+                argv += [f"--{name}", str(value)]
+        return argv if not self.arguments else [*argv, "--", *self.arguments]
 
 
 def read_git_options(words: Sequence[str]) -> GitOptions:
-    """Return the options these words spell.
+    """Parse the arguments of a hook.
 
     Raises:
         ConfigurationError: an unknown kind or option, one without a value, or one that is needed and missing.
@@ -96,7 +96,7 @@ def read_git_options(words: Sequence[str]) -> GitOptions:
     kind = rest.pop(0) if rest else ""
     if kind not in KINDS:
         raise ConfigurationError(f"found the hook `{kind}`, expected one of {quoted_list(KINDS)}")
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     arguments: list[str] = []
     while rest:
         word = rest.pop(0)
@@ -109,13 +109,13 @@ def read_git_options(words: Sequence[str]) -> GitOptions:
         if not rest:
             raise ConfigurationError(f"`{word}` has no value, expected `{word} VALUE`")
         value = rest.pop(0)
-        given[name] = (*given.get(name, ()), value) if name in _MANY else value
+        options[name] = (*options.get(name, ()), value) if name in _MANY else value
     for name in (*_NEEDED, "pusher"):
-        if not given.get(name):
+        if not options.get(name):
             raise ConfigurationError(f"--{name} is missing", help="install the hook again with `policyguard repo`")
-    if "certificate_age" in given:
-        given["certificate_age"] = _age(given["certificate_age"])
-    return GitOptions(kind=kind, arguments=tuple(arguments), **{**given, "owner": _uids(given.get("owner", ()))})
+    if "certificate_age" in options:
+        options["certificate_age"] = _age(options["certificate_age"])
+    return GitOptions(kind=kind, arguments=tuple(arguments), **{**options, "owner": _uids(options.get("owner", ()))})
 
 
 def _age(word: str) -> int:
@@ -132,13 +132,13 @@ def _uids(words: Sequence[str]) -> tuple[int, ...]:
 
 
 def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: str | None) -> tuple[str, str]:
-    """Return who pushes, as `type:id`, and which source says so: the first one configured that is set.
+    """Return the pusher, as `type:id`, and the source that names it: the first configured one that is set.
 
     The sources are the operator's choice: `REMOTE_USER` of an HTTP server, `GL_ID` of GitLab's shell, a variable that
     a forced command sets, or `os`. Git itself does not know who pushes, and a commit's author is anybody's claim.
 
     Raises:
-        EvidenceError: none of the sources says anything; a push by nobody is refused.
+        EvidenceError: no source is set; a push by an unknown pusher is refused.
     """
     for source in sources:
         name, _, template = source.partition("=")
@@ -148,13 +148,13 @@ def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: s
             return _filled(template or _DEFAULT_TEMPLATE, value, name), name
     named = quoted_list(source.partition("=")[0] for source in sources)
     raise EvidenceError(
-        f"cannot tell who pushes: {named} say nothing",
+        f"the pusher is unknown: {named} are not set",
         help="the transport in front of git must set the variable that the hook was installed with",
     )
 
 
 def _filled(template: str, value: str, name: str) -> str:
-    """Return the template with the value in place of `{}`; a value brings its own type only where it is all of it."""
+    """Put the value in place of `{}`; only the template `{}` alone takes a value that brings its own type."""
     if template != "{}" and ":" in value:
         raise EvidenceError(f"`{name}` says `{printable_name(value[:80])}`, expected a login name without `:`")
     return template.replace("{}", value)

@@ -1,8 +1,8 @@
-"""What the logged decisions say about where references may stand, and where a repository differs from it.
+"""Where references may be according to the logged decisions, and where a repository differs from that.
 
-Every decision names a reference, the object it was seen at, and the object it may move to. So a log is a row of signed
-looks at each reference: what one decision found must be what the decisions before it can have left there. An accepted
-move need not have been made, git may have refused it after us; it can be made until its decision expires.
+Every decision names a reference, its value at that time, and the value it may move to. So a log is a series of signed
+observations of each reference: the value in one decision must be one that the decisions before it allowed. An accepted
+move need not have happened, as git may refuse it after us; it can happen until its decision expires.
 
 Pure: reads no repository, no log and no clock.
 """
@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from policyguard.values import Instant
 
 NOTHING = "none"
-"""The value of a reference that does not exist; decisions spell it so."""
+"""The value of a reference that does not exist, as decisions write it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What one logged decision says of one reference; `entry` is its place in the log.
+class Observation:
+    """What one logged decision says about one reference; `entry` is its index in the log.
 
-    `allowed` is False as well where another decision on the same push denies: then none of its references moved.
+    `allowed` is also False if another decision on the same push denies: then none of its references moved.
     """
 
     entry: int
@@ -46,84 +46,84 @@ class Finding:
 
 @dataclass(slots=True)
 class _Reference:
-    """Where a reference was last seen, and the accepted moves that may have been made since.
+    """The last known value of a reference, and the accepted moves that may have happened since.
 
-    `moves` begin where it was last seen; `late` ones began where it stood before that, and have not expired.
+    `moves` begin at the last known value; `late` ones began at a value before that, and have not expired.
     """
 
     at: str
     entry: int | None = None
-    moves: list[Look] = field(default_factory=list)
-    late: list[Look] = field(default_factory=list)
+    moves: list[Observation] = field(default_factory=list)
+    late: list[Observation] = field(default_factory=list)
 
     def reachable(self) -> list[str]:
-        """Return every value that the accepted moves can have given it, the likeliest last."""
-        found = [self.at]
-        for value in found:
-            found += [move.new for move in (*self.moves, *self.late) if move.old == value and move.new not in found]
-        return found
+        """List every value that the accepted moves can lead to, the most likely one last."""
+        values = [self.at]
+        for value in values:
+            values += [move.new for move in (*self.moves, *self.late) if move.old == value and move.new not in values]
+        return values
 
-    def unmade(self, value: str, now: Instant) -> list[Look]:
-        """Return the accepted moves that were not made, or were taken back, if it stands at this value now."""
+    def unmade(self, value: str, now: Instant) -> list[Observation]:
+        """List the accepted moves that did not happen, or were undone, if the reference has this value now."""
         return [move for move in self.moves if move.old == value and move.expires <= now]
 
-    def see(self, look: Look) -> None:
-        others = [move for move in self.moves if move.old != look.old]
-        self.late = [move for move in (*self.late, *others) if move.new != look.old and move.expires > look.issued_at]
-        self.moves = [move for move in self.moves if move.old == look.old and move.expires > look.issued_at]
-        self.at, self.entry = look.old, look.entry
-        if look.allowed and look.old != look.new:
-            self.moves.append(look)
+    def observe(self, seen: Observation) -> None:
+        others = [move for move in self.moves if move.old != seen.old]
+        self.late = [move for move in (*self.late, *others) if move.new != seen.old and move.expires > seen.issued_at]
+        self.moves = [move for move in self.moves if move.old == seen.old and move.expires > seen.issued_at]
+        self.at, self.entry = seen.old, seen.entry
+        if seen.allowed and seen.old != seen.new:
+            self.moves.append(seen)
 
 
 class History:
-    """The references of one repository as its decisions tell them; memory grows with references, not with entries."""
+    """The references of one repository according to its decisions; memory grows with references, not with entries."""
 
     def __init__(self, begin: Mapping[str, str] | None) -> None:
-        """Begin with what stood where at a baseline; None where there is none, then the first look is believed."""
+        """Begin with the values of a baseline; None if there is none: then the first observation is accepted."""
         self._references = {ref: _Reference(value) for ref, value in (begin or {}).items()}
         self._has_baseline = begin is not None
         self._findings: list[Finding] = []
 
-    def add(self, look: Look) -> None:
-        """Take in the next decision, in the order of the log."""
-        reference = self._references.get(look.ref)
+    def add(self, seen: Observation) -> None:
+        """Add the next decision, in the order of the log."""
+        reference = self._references.get(seen.ref)
         if reference is None:
-            reference = self._references[look.ref] = _Reference(NOTHING if self._has_baseline else look.old)
-            if not self._has_baseline and look.old != NOTHING:
-                text = f"stood at {look.old} before the first decision, entry {look.entry}; nothing covers that"
-                self._findings.append(Finding(code="uncovered-before", ref=look.ref, text=text, entry=look.entry))
-        self._findings += _unexplained(reference, look.ref, look.old, look.entry)
-        self._findings += _unmade(reference, look.ref, look.old, look.issued_at, f"entry {look.entry} found")
-        reference.see(look)
+            reference = self._references[seen.ref] = _Reference(NOTHING if self._has_baseline else seen.old)
+            if not self._has_baseline and seen.old != NOTHING:
+                text = f"was at {seen.old} before the first decision, entry {seen.entry}; no decision covers that"
+                self._findings.append(Finding(code="uncovered-before", ref=seen.ref, text=text, entry=seen.entry))
+        self._findings += _unexplained(reference, seen.ref, seen.old, seen.entry)
+        self._findings += _unmade(reference, seen.ref, seen.old, seen.issued_at, f"entry {seen.entry} found")
+        reference.observe(seen)
 
     def compare(self, present: Mapping[str, str], now: Instant) -> list[Finding]:
-        """Return every finding: those of the log itself, and those of what stands in the repository now."""
-        found = list(self._findings)
+        """Return the findings in the log itself, and those on the present values of the references."""
+        findings = list(self._findings)
         for ref in sorted({*present, *self._references}):
             value, reference = present.get(ref, NOTHING), self._references.get(ref)
             if reference is None:
-                text = f"stands at {value}, and no decision speaks of it"
-                found.append(Finding(code="uncovered", ref=ref, text=text))
+                text = f"is at {value}, and no decision is about it"
+                findings.append(Finding(code="uncovered", ref=ref, text=text))
                 continue
-            found += _unexplained(reference, ref, value, None)
-            found += _unmade(reference, ref, value, now, "it stands")
-        return found
+            findings += _unexplained(reference, ref, value, None)
+            findings += _unmade(reference, ref, value, now, "it is")
+        return findings
 
 
 def _unexplained(reference: _Reference, ref: str, value: str, entry: int | None) -> list[Finding]:
-    """Return a finding if no accepted move leads to where the reference is."""
+    """Report a reference whose value no accepted move leads to."""
     reachable = reference.reachable()
-    # INVARIANT I19: a reference stands only where the newest look at it, or an accepted move from there, left it.
+    # INVARIANT I19: a reference is only where its newest observation, or an accepted move from there, left it.
     if value in reachable:
         return []
     since = "the baseline" if reference.entry is None else f"entry {reference.entry}"
-    left = f"{since} and what was accepted since leave it at {' or '.join(reversed(reachable))}"
+    expected = f"{since} and what was accepted since leave it at {' or '.join(reversed(reachable))}"
     if entry is not None:
-        return [Finding(code="moved", ref=ref, text=f"entry {entry} found it at {value}, {left}", entry=entry)]
+        return [Finding(code="moved", ref=ref, text=f"entry {entry} found it at {value}, {expected}", entry=entry)]
     if value == NOTHING:
-        return [Finding(code="vanished", ref=ref, text=f"is gone, {left}", entry=reference.entry)]
-    return [Finding(code="moved", ref=ref, text=f"stands at {value}, {left}", entry=reference.entry)]
+        return [Finding(code="vanished", ref=ref, text=f"is gone, {expected}", entry=reference.entry)]
+    return [Finding(code="moved", ref=ref, text=f"is at {value}, {expected}", entry=reference.entry)]
 
 
 def _unmade(reference: _Reference, ref: str, value: str, now: Instant, seen: str) -> list[Finding]:

@@ -1,7 +1,7 @@
-"""Guarding a block or a function of a launcher written in Python.
+"""Guard a block or a function of a launcher that is written in Python.
 
-Whoever runs the process can take these lines out, so decisions made here are advisory and must say so: open the guard
-with `advisory=True`. A worker refuses an advisory decision (step V10); what enforces is `hooks/launcher/launch.py`.
+The account that runs the process can remove these lines, so decisions made here are advisory and must say so: open the
+guard with `advisory=True`. A worker refuses an advisory decision (step V10); `hooks/launcher/launch.py` enforces.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ R = TypeVar("R")
 
 @contextmanager
 def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> Iterator[SignedDecision]:
-    """Enter the block only under a signed, logged allow; yields the signed decision.
+    """Enter the block only under a signed, logged allow; yield the signed decision.
 
     Raises:
         AccessDenied: the block is not entered.
-        ConfigurationError: the guard was opened as an enforcing one, which a line in the user's process is not.
+        ConfigurationError: the guard is not advisory, but code in the user's own process cannot enforce.
     """
     signed = guard.enforce(request, inputs)
     require_advisory(signed)
@@ -36,10 +36,10 @@ def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> 
 
 
 def require_advisory(signed: SignedDecision) -> None:
-    """Return if the decision says of itself that it cannot stop anything, else raise `ConfigurationError`."""
+    """Raise `ConfigurationError` unless the decision says that it is advisory."""
     if parse_statement(signed.envelope.payload).predicate.mode != "advisory":
         raise ConfigurationError(
-            "this guard's decisions call themselves enforcing, expected advisory ones inside the process they guard",
+            "the decisions of this guard are enforcing, expected advisory ones inside the guarded process",
             help="open it with `Guard.open(..., advisory=True)`",
         )
 
@@ -47,7 +47,7 @@ def require_advisory(signed: SignedDecision) -> None:
 def guarded(
     guard: Guard, request_of: Callable[P, Request], inputs: JobInputs | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator: each call first asks for `request_of(its arguments)` and runs only under an allow."""
+    """Decorate a function: each call first decides `request_of(its arguments)`, and runs only under an allow."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

@@ -1,10 +1,10 @@
-"""Guarding a call that loads weights, with the arguments that decide whether the load runs code.
+"""Guard a call that loads weights, including the arguments by which the load may run code.
 
     with loading(guard, request, folder, trust_remote_code=True, revision=commit):
         model = AutoModel.from_pretrained(folder, trust_remote_code=True, revision=commit)
 
-What lies on the disk is measured; whether code may come along, and pinned to which commits, only the call knows. Like
-every line in the user's own process this is advisory (`hooks/in_process/context.py`).
+The files are measured; whether remote code may run, and of which commits, only the call knows. Like all code in the
+user's own process this is advisory (`hooks/in_process/context.py`).
 
 Source: transformers 5 `dynamic_module_utils.py`: `revision` pins the repository that is named, `code_revision` the one
 that `auto_map` names.
@@ -42,17 +42,18 @@ def loading(
     code_revision: str | None = None,
     clock: Callable[[], Instant] = time.time_ns,
 ) -> Iterator[SignedDecision]:
-    """Enter the block only if these files may be loaded with these arguments; yields the signed decision.
+    """Enter the block only if these files may be loaded with these arguments; yield the signed decision.
 
     Args:
-        guard: advisory, and one that looks at checkpoints (`CheckpointCollector`).
+        guard: advisory, with a `CheckpointCollector`.
         request: about a `checkpoint`, to `load` or `fetch` it.
         path: the file or folder on the disk that the call will read.
-        trust_remote_code, revision, code_revision: as they are passed to the call.
+        trust_remote_code, revision, code_revision: as passed to the call.
+        clock: supplies the current time.
 
     Raises:
         AccessDenied: the block is not entered; the decision is signed and logged.
-        ConfigurationError: the guard was opened as an enforcing one.
+        ConfigurationError: the guard is not advisory.
     """
     full = Path(os.path.abspath(path))
     facts = guard.gather(request, JobInputs(directory=str(full.parent), checkpoints=(full.name,)))
@@ -66,15 +67,18 @@ def loading(
 def _with_arguments(
     facts: Facts, path: Path, trusted: bool, revision: str | None, code_revision: str | None, now: Instant
 ) -> Facts:
-    found = inspect_repository(path) if path.is_dir() else None
+    repository = inspect_repository(path) if path.is_dir() else None
     values: dict[str, Value] = {"remote_code": trusted}
-    if found is not None:
+    if repository is not None:
         # INVARIANT I15: kernels are fetched whether remote code is trusted or not; what cannot be read is code.
-        values["remote_code"] = bool(found.kernels) or (trusted and found.remote_code)
-        values["foreign_code"] = bool(found.foreign_code or found.kernels or found.problems)
-        # No argument pins a kernel, so whatever `code_revision` pins is not all that is fetched.
-        code_revision = None if found.kernels else code_revision
-    values |= {"revision": _commit(found.revision if found else "", revision), "code_revision": code_revision or ""}
+        values["remote_code"] = bool(repository.kernels) or (trusted and repository.remote_code)
+        values["foreign_code"] = bool(repository.foreign_code or repository.kernels or repository.problems)
+        # No argument pins a kernel, so `code_revision` does not pin everything that is fetched.
+        code_revision = None if repository.kernels else code_revision
+    values |= {
+        "revision": _commit(repository.revision if repository else "", revision),
+        "code_revision": code_revision or "",
+    }
     entries = dict(facts.entries)
     for name, value in values.items():
         entries[f"resource.{name}"] = Fact(value, Assurance.MEASURED, "loading", now, bound=True)
@@ -83,7 +87,7 @@ def _with_arguments(
 
 
 def _commit(on_disk: str, asked: str | None) -> str:
-    """Return the revision of the files; empty where the disk and the call name two, for then it is neither."""
+    """Return the revision of the files; empty if the files and the call name different ones."""
     if on_disk and asked and on_disk != asked:
         return ""
     return on_disk or asked or ""

@@ -15,7 +15,7 @@ from policyguard.cli.options import write_new
 from policyguard.environment.cache import FileCache
 from policyguard.errors import ConfigurationError
 from policyguard.fs.write import create_file, replace_file
-from policyguard.hooks.git.kept_decisions import Accepted
+from policyguard.hooks.git.decision_store import DecisionStore
 from policyguard.keyfiles import write_private_key, write_public_key
 
 KEY = PrivateKey.generate(bytes(range(32)))
@@ -35,7 +35,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "an answer of a verb": lambda path: replace_output(path, b"x"),
     "a new file of a verb": lambda path: write_new(path, b"x"),
     "remembered digests": _cache,
-    "a used push certificate": lambda path: Accepted(str(path.parent)).spend("0" * 64),
+    "a used push certificate": lambda path: DecisionStore(str(path.parent)).mark_certificate_used("0" * 64),
 }
 
 

@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from policyguard.hooks.git.ref_history import NOTHING, Finding, History, Look
+from policyguard.hooks.git.ref_history import NOTHING, Finding, History, Observation
 
 MAIN = "refs/heads/main"
 LIFE = 10
@@ -27,7 +27,9 @@ def codes(
     for at, old, new, *rest in rows:
         allowed = bool(rest[0]) if rest else True
         history.add(
-            Look(entry=next(numbers), ref=MAIN, old=old, new=new, allowed=allowed, issued_at=at, expires=at + LIFE)
+            Observation(
+                entry=next(numbers), ref=MAIN, old=old, new=new, allowed=allowed, issued_at=at, expires=at + LIFE
+            )
         )
     return [each.code for each in history.compare({MAIN: present} if present != NOTHING else {}, now)]
 
@@ -90,8 +92,8 @@ def test_a_baseline_is_where_the_row_begins() -> None:
     assert codes(present="b", begin={MAIN: "a"}) == ["moved"]
     assert codes(begin={MAIN: "a"}) == ["vanished"]
     history = History(None)
-    history.add(Look(entry=4, ref=MAIN, old="a", new="b", allowed=True, issued_at=0, expires=1))
-    text = "stood at a before the first decision, entry 4; nothing covers that"
+    history.add(Observation(entry=4, ref=MAIN, old="a", new="b", allowed=True, issued_at=0, expires=1))
+    text = "was at a before the first decision, entry 4; no decision covers that"
     assert history.compare({MAIN: "b"}, 9) == [Finding(code="uncovered-before", ref=MAIN, text=text, entry=4)]
 
 

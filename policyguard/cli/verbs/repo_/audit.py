@@ -74,7 +74,7 @@ def audit_command(
     subject = Subject(resource=_resource(git, resource, baseline), patterns=patterns, since=baseline)
     notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
-        audited = audit(git, store, _trust(config, store.origin), subject, now=time.time_ns(), kept=notes)
+        audited = audit(git, store, _trust(config, store.origin), subject, now=time.time_ns(), known_checkpoints=notes)
     findings = [*audited.findings, *differences(git, baseline)]
     if not no_doctor:
         findings += [Finding(code="hook", ref=hook, text=text) for hook, text in problems(str(repo))]
@@ -90,7 +90,7 @@ def audit_command(
 def baseline_command(repo: Path, resource: str | None, owner: tuple[int, ...], out: Path, log: Path | None) -> int:
     """Write down where every reference of REPO stands now, for `repo audit --since`.
 
-    Look at it when you install the hooks: what it says counts as reviewed. A log that does not exist yet is empty.
+    Read it when you install the hooks: its content counts as reviewed. A log that does not exist yet is empty.
     """
     git, _ = find_store(str(repo), {}, {os.geteuid(), 0, *owner})
     named, path = _resource(git, resource, None), needed(settings(log=log), "log")

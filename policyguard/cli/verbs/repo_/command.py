@@ -26,7 +26,7 @@ from policyguard.exit_codes import DENIED, FINDINGS, OK
 from policyguard.git.directory import GitDir
 from policyguard.git.refs import References, is_ref_name
 from policyguard.hooks.git.install import install, problems
-from policyguard.hooks.git.judge import ask, open_session
+from policyguard.hooks.git.judge import collect_facts, open_session
 from policyguard.hooks.git.main import MAX_INPUT_BYTES
 from policyguard.hooks.git.options import KINDS, GitOptions
 from policyguard.hooks.responses import decision_data
@@ -89,19 +89,19 @@ def check(
     )
     environment = {**os.environ, "PUSHER": pusher}
     with open_session(options, environment) as session:
-        asked = ask(options, session, updates, environment, snapshot.people, assume_signed=assume_signed)
+        pending = collect_facts(options, session, updates, environment, snapshot.people, assume_signed=assume_signed)
     accepted = True
-    for each in asked:
-        decision = Engine(snapshot).decide(each.facts, time.time_ns())
-        accepted = accepted and decision.allowed and each.problem is None
+    for item in pending:
+        decision = Engine(snapshot).decide(item.facts, time.time_ns())
+        accepted = accepted and decision.allowed and item.problem is None
         if as_json:
-            unseen = {} if each.problem is None else {"problem": str(each.problem)}
-            say_json({"ref": each.update.ref, **decision_data(decision), **unseen})
-        elif each.problem is not None:
-            # Whatever the policies make of the facts that are left, the hook refuses; only the reason is of use.
-            say(f"{each.update.ref}  cannot be judged, so it is refused: {each.problem}")
+            unmeasured = {} if item.problem is None else {"problem": str(item.problem)}
+            say_json({"ref": item.update.ref, **decision_data(decision), **unmeasured})
+        elif item.problem is not None:
+            # The hook refuses, whatever the policies say of the other facts; only the reason helps.
+            say(f"{item.update.ref}  cannot be decided, so it is refused: {item.problem}")
         else:
-            say(each.update.ref, bold=True)
+            say(item.update.ref, bold=True)
             say_explanation(decision.explain())
     return OK if accepted else DENIED
 

@@ -1,10 +1,9 @@
-"""Signed decisions on accepted pushes, kept from the hook that decides to the hooks that see the reference move.
+"""Signed decisions on accepted pushes, stored between the hook that decides and the hooks that see the reference move.
 
-Beside them lies an empty file for each push certificate that was used; it is removed when none so old is accepted.
-
-They lie in the repository, in `policyguard-accepted`, one file an update. The place need not be trusted: whoever reads
-one verifies it (V1 to V10) against the guard's own keys, the pusher that the transport names and the objects as they
-are measured now. It is taken by renaming, so that it lets one update through once. A crash between deciding and moving
+They are in the repository, in `policyguard-accepted`, one file for each update; beside them is an empty file for each
+used push certificate, removed once certificates of that age are refused anyway. The folder need not be trusted: a
+stored decision is verified (V1 to V10) against the guard's own keys, the pusher that the transport names, and the
+objects as they are now. It is consumed by renaming, so it allows one update once. A crash between deciding and moving
 leaves a file that expires with its decision.
 """
 
@@ -36,27 +35,27 @@ from policyguard.values import sha256_digest
 from policyguard.verify import VerifiedDecision, verify
 
 FOLDER = "policyguard-accepted"
-_WAITING, _TAKEN = ".json", ".taken.json"
+_PENDING, _CONSUMED = ".json", ".taken.json"
 
 
-class Accepted:
-    """The kept decisions of one repository."""
+class DecisionStore:
+    """The stored decisions of one repository."""
 
     def __init__(self, repository: str) -> None:
         self._folder = os.path.join(repository, FOLDER)
 
-    def keep(self, decided: Iterable[tuple[RefUpdate, SignedDecision]]) -> None:
-        """Keep each signed allow until its reference moves; what has expired goes."""
+    def save(self, decided: Iterable[tuple[RefUpdate, SignedDecision]]) -> None:
+        """Store each signed allow until its reference moves; remove those that have expired."""
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._prune()
         for update, signed in decided:
-            path = self._path(update, _WAITING)
+            path = self._path(update, _PENDING)
             replace_file(path, signed.to_json(), mode=0o600)
 
-    def spend(self, digest: str) -> bool:
-        """Return True the first time this digest of a push certificate is given, and False for a day after.
+    def mark_certificate_used(self, digest: str) -> bool:
+        """Return True for the first use of this digest of a push certificate, and False for a day after.
 
-        No certificate is accepted for so long, see `MAX_AGE_S`.
+        Certificates expire earlier, see `MAX_AGE_S`.
         """
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         try:
@@ -65,7 +64,29 @@ class Accepted:
             return False
         return True
 
-    def covers(
+    def allows(
+        self,
+        update: RefUpdate,
+        session: PushSession,
+        options: GitOptions,
+        guard: Guard,
+        environment: Mapping[str, str],
+    ) -> bool:
+        """Return True if a stored decision allows exactly this update; the decision stays."""
+        return self._allows(update, session, options, guard, environment, consume=False)
+
+    def consume(
+        self,
+        update: RefUpdate,
+        session: PushSession,
+        options: GitOptions,
+        guard: Guard,
+        environment: Mapping[str, str],
+    ) -> bool:
+        """Return True if a stored decision allows exactly this update, and consume it."""
+        return self._allows(update, session, options, guard, environment, consume=True)
+
+    def _allows(
         self,
         update: RefUpdate,
         session: PushSession,
@@ -73,19 +94,18 @@ class Accepted:
         guard: Guard,
         environment: Mapping[str, str],
         *,
-        taking: bool = True,
+        consume: bool,
     ) -> bool:
-        """Return whether a kept decision allows exactly this update; `taking` it, once."""
-        path = self._path(update, _WAITING)
+        path = self._path(update, _PENDING)
         if not os.path.lexists(path):
             # Git 2.39 asks twice for one deletion of a packed reference: for the packed file and for its own.
-            path, taking = self._path(update, _TAKEN), False
+            path, consume = self._path(update, _CONSUMED), False
             if update.new is not None or not os.path.lexists(path):
                 return False
         try:
             self._verified(path, update, session, options, guard, environment)
-            if taking:
-                os.rename(path, self._path(update, _TAKEN))  # Only one of two transactions wins this.
+            if consume:
+                os.rename(path, self._path(update, _CONSUMED))  # Only one of two transactions wins this.
         except (PolicyGuardError, OSError):
             return False
         return True
@@ -98,10 +118,10 @@ class Accepted:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> list[str]:
-        """Write a verification summary for each accepted revision and return the paths; forget the decisions."""
+        """Write a verification summary for each accepted revision, return the paths, and remove the decisions."""
         written = []
         for update in updates:
-            paths = [path for end in (_TAKEN, _WAITING) if os.path.lexists(path := self._path(update, end))]
+            paths = [path for end in (_CONSUMED, _PENDING) if os.path.lexists(path := self._path(update, end))]
             if paths and options.vsa is not None and update.new is not None:
                 written.append(self._summary(paths[0], update, session, options, guard, environment))
             for path in paths:
@@ -120,7 +140,7 @@ class Accepted:
     ) -> str:
         verified, signed, commit = self._verified(path, update, session, options, guard, environment)
         if options.vsa is None or options.resource_uri is None or commit is None:
-            raise ConfigurationError("a verification summary wants --vsa and --resource-uri")
+            raise ConfigurationError("a verification summary needs --vsa and --resource-uri")
         now = time.time_ns()
         statement = source_summary(
             Revision(commit=commit, ref=update.ref, resource_uri=options.resource_uri),
@@ -146,7 +166,7 @@ class Accepted:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> tuple[VerifiedDecision, SignedDecision, str | None]:
-        # INVARIANT I11: a reference moves under a kept decision only if that verifies for this pusher and objects.
+        # INVARIANT I11: a reference moves under a stored decision only if that verifies for this pusher and objects.
         signed = SignedDecision.from_json(read_small(path, MAX_SIGNED_BYTES))
         pusher, _ = pusher_of(options.pusher, environment, account_name(os.getuid()))
         (seen,) = session.measure((update,), deep=False)
