@@ -43,7 +43,7 @@ def casbin(model: Path, policy: Path, actions: tuple[str, ...], out: Path | None
         actions=actions,
     )
     if out is not None:
-        _lay_down(out, imported.documents)
+        _write_documents(out, imported.documents)
     if as_json:
         say_json(
             {
@@ -60,7 +60,7 @@ def casbin(model: Path, policy: Path, actions: tuple[str, ...], out: Path | None
         say(f"  policyguard lint {out}")
 
 
-def _lay_down(folder: Path, documents: str) -> None:
+def _write_documents(folder: Path, documents: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as problem:
