@@ -102,7 +102,7 @@ class CheckpointCollector:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return what the files are together: as bad as the worst of them. Without files everything is missing.
+        """Measure the files together: the result is as bad as the worst of them. Without files everything is missing.
 
         Raises:
             EvidenceError: no file is named, so there is nothing to look at.

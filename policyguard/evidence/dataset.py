@@ -36,7 +36,7 @@ class DatasetCollector:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return what the data is.
+        """Measure the data set, and read the class that its producer signed.
 
         Raises:
             EvidenceError: not exactly one folder or file is named, or there is nothing in it.

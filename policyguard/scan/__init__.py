@@ -1,0 +1,13 @@
+"""Scans files of weights and tables: format, digest, what loading them would run, and who may have written them.
+
+Promises: runs and unpickles nothing, trusts no name, raises nothing on data. A file is `clean` only if each part of it
+is explained by its format and harmless for the reader of that format; anything else is `unknown` or `hostile`, with
+reasons.
+
+Leaves to others: requests and facts (`evidence/checkpoint.py`, `evidence/dataset.py`), what a verdict permits (the
+policies), and opening files safely (`fs/`).
+
+Read in this order: `findings.py` (verdict, reasons, limits), `files.py` (opens and digests), `content.py` (bytes to
+format), `formats/registry.py` (the table of formats), then the format in question. Beside them are `manifest.py` (who
+wrote a checkpoint), `model_repository.py` (code that a model names) and `picklescan.py` (a second opinion).
+"""

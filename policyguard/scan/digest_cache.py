@@ -1,9 +1,9 @@
 """SHA-256 of open files, streamed, and a cache of digests that only this account, or the holder of a key, has written.
 
 A cached digest is used only for a file whose device, inode, size, modification and change time are all the same, that
-was already quiet for `QUIET_S` when it was hashed, on a file system that keeps change times honestly. Whoever writes
-the file cannot set its change time back. What this does not stop: root, and a raw write to the disk. Where there is a
-key the cache is sealed (`sealed.py`), and believed only if the seal is right.
+was already quiet for `QUIET_S` when it was hashed, on a file system that keeps change times honestly. The account that
+writes the file cannot set its change time back. What this does not stop: root, and a raw write to the disk. Where there
+is a key the cache is sealed (`sealed.py`), and believed only if the seal is right.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
 
 
 def key_of(status: os.stat_result) -> Key:
-    """Return what identifies one state of one file."""
+    """Return the key of one state of one file."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
@@ -102,19 +102,19 @@ class DigestCache:
             raise ConfigurationError(f"digest cache `{path}`: {problem.strerror}") from None
         try:
             _check_file(path, os.fstat(fd))
-            found = unsealed(KIND, _all_of(fd), key)
+            stored = unsealed(KIND, _all_of(fd), key)
         finally:
             os.close(fd)
-        cache.doubt, cache._foreign_seal = found.doubt, found.is_sealed and key is None
-        cache._changed = bool(found.doubt)
-        cache.entries = _parse(found.payload) if found.payload is not None else {}
+        cache.doubt, cache._foreign_seal = stored.doubt, stored.is_sealed and key is None
+        cache._changed = bool(stored.doubt)
+        cache.entries = _parse(stored.payload) if stored.payload is not None else {}
         return cache
 
     def find(self, status: os.stat_result, path: Path) -> str | None:
         """Return the digest of a file in this state, if one is known and the file lies where times are honest."""
         with self._lock:
-            found = self.entries.get(key_of(status))
-        return found if found and self._is_honest(path) else None
+            digest = self.entries.get(key_of(status))
+        return digest if digest and self._is_honest(path) else None
 
     def remember(self, status: os.stat_result, path: Path, sha256: str, hashed_from_ns: int) -> None:
         """Keep the digest, unless the file was touched too shortly before `hashed_from_ns` (or after it)."""
@@ -132,8 +132,8 @@ class DigestCache:
             # What another one sealed stays: without its key we could only replace it by what it does not believe.
             if not self._changed or self.path is None or self._foreign_seal:
                 return
-            kept = list(self.entries.items())[-MAX_ENTRIES:]
-            data = json.dumps({"digests": [[*key, digest] for key, digest in kept]})
+            newest = list(self.entries.items())[-MAX_ENTRIES:]
+            data = json.dumps({"digests": [[*key, digest] for key, digest in newest]})
             self._changed = False
         replace_file(self.path, sealed(KIND, data.encode(), self.key), mode=0o600)
 

@@ -44,7 +44,7 @@ Progress = Callable[[str, int], None]
 
 @dataclass(slots=True, kw_only=True)
 class Options:
-    """How to scan: limits, classes the operator lists beyond ours, a digest cache, and whom to tell of progress."""
+    """How to scan: limits, classes the operator lists beyond ours, a digest cache, and a callback for progress."""
 
     limits: Limits = DEFAULT_LIMITS
     extra_globals: frozenset[tuple[str, str]] = frozenset()
@@ -58,7 +58,7 @@ class Options:
 def scan_paths(paths: Sequence[str | os.PathLike[str]], options: Options | None = None) -> tuple[CheckpointScan, ...]:
     """Return one scan for each file named and for each file in each folder named, in sorted order; all cores hash."""
     options = options or Options()
-    files = [found for path in paths for found in _files(Path(path))]
+    files = [file for path in paths for file in _files(Path(path))]
     jobs = options.jobs or min(len(files), os.cpu_count() or 1) or 1
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="scan") as pool:
         scans = tuple(pool.map(lambda item: scan_file(item[0], options, links_within=item[1]), files))
@@ -96,7 +96,7 @@ def _link_scope(folder: Path) -> Path:
 def scan_file(
     path: str | os.PathLike[str], options: Options | None = None, *, links_within: Path | None = None
 ) -> CheckpointScan:
-    """Return what one file is; whatever cannot be opened or read is `unknown` with its reason.
+    """Scan one file; one that cannot be opened or read is `unknown`, with the reason.
 
     Args:
         links_within: a symbolic link is followed if its target lies in this folder, and refused otherwise.

@@ -22,7 +22,7 @@ _RANK = {Verdict.CLEAN: 0, Verdict.UNKNOWN: 1, Verdict.HOSTILE: 2}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reason:
-    """One thing that stands against a file: a code from `REASONS` and where or what, in one short line."""
+    """One thing that keeps a file from being clean: a code from `REASONS`, and where or what, in one short line."""
 
     code: str
     detail: str = ""
@@ -72,7 +72,7 @@ class LayoutProblem(ValueError):
 
 @dataclass(slots=True)
 class Findings:
-    """What one scan gathers while it runs, and what it may still spend."""
+    """The reasons and imports that one scan collects, and the limits it may still spend."""
 
     limits: Limits = DEFAULT_LIMITS
     extra_globals: frozenset[tuple[str, str]] = frozenset()
@@ -100,14 +100,14 @@ class Findings:
             self.globals.add(printable_ascii(name, MAX_DETAIL_CHARS))
 
     def spend_opcodes(self, count: int) -> None:
-        """Return if `count` opcodes more are within limits, else raise `Exhausted`."""
+        """Count opcodes; raise `Exhausted` beyond the limit."""
         self.opcodes += count
         if self.opcodes > self.limits.opcodes:
             raise Exhausted("ckpt.too_large", f"more than {self.limits.opcodes} pickle opcodes")
         self.check_time()
 
     def spend_bytes(self, count: int, packed: int) -> None:
-        """Return if `count` decompressed bytes more are within limits, else raise `Exhausted`."""
+        """Count decompressed bytes; raise `Exhausted` beyond the limit of size or of ratio."""
         self.decompressed_bytes += count
         limits = self.limits
         if self.decompressed_bytes > limits.decompressed_bytes:
@@ -117,7 +117,7 @@ class Findings:
         self.check_time()
 
     def check_time(self) -> None:
-        """Return if there is time left, else raise `Exhausted`."""
+        """Raise `Exhausted` if the time is up."""
         if self.clock() > self.deadline:
             raise Exhausted("ckpt.timeout", f"{self.limits.time_s:g} s")
 

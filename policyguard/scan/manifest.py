@@ -78,7 +78,7 @@ def _shown_name(path: Path) -> str:
 def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) -> Mapping[str, str]:
     """Return the digest of each scanned file by its name in `folder`, the manifest itself left out."""
     root = os.fsencode(folder).decode("utf-8", "backslashreplace").rstrip("/")
-    found = {}
+    digests = {}
     for scan in scans:
         name = "." if scan.path == root else scan.path.removeprefix(root + "/")
         if name == MANIFEST_NAME:
@@ -87,10 +87,10 @@ def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) ->
             reason = scan.reasons[0].text if scan.reasons else "no digest"
             raise EvidenceError(f"`{scan.path}`: {reason}, expected a file that can be read")
         # INVARIANT I17: two files that are shown by one name are none: one of them would go unchecked.
-        if name in found:
+        if name in digests:
             raise EvidenceError(f"`{scan.path}`: two files have this name when shown, expected one; rename one of them")
-        found[name] = scan.sha256
-    return found
+        digests[name] = scan.sha256
+    return digests
 
 
 def sign_manifest(manifest: Manifest, keys: Sequence[PrivateKey]) -> Envelope:
@@ -139,14 +139,16 @@ def check_files(manifest: Manifest, folder: str | os.PathLike[str], scans: Seque
         VerificationError: V7, with the first name that differs.
     """
     try:
-        found = measured(folder, scans)
+        digests = measured(folder, scans)
     except EvidenceError as problem:
         raise VerificationError("V7", problem.message) from problem
     expected = dict(manifest.resources)
     # INVARIANT I17: a file that the manifest does not name is as wrong as one that changed.
-    for name in sorted({*found, *expected}):
-        if found.get(name) != expected.get(name):
-            raise VerificationError("V7", f"`{name}` is {_said(found.get(name))}, expected {_said(expected.get(name))}")
+    for name in sorted({*digests, *expected}):
+        if digests.get(name) != expected.get(name):
+            raise VerificationError(
+                "V7", f"`{name}` is {_said(digests.get(name))}, expected {_said(expected.get(name))}"
+            )
 
 
 def _said(digest: str | None) -> str:

@@ -92,7 +92,7 @@ def is_pinned(revision: str | None) -> bool:
 
 
 def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
-    """Return what the repository in this folder brings. Never raises on what it finds in the folder."""
+    """List the code that the repository in this folder has or names. Never raises on the folder's content."""
     root = Path(path)
     entries: dict[str, list[str]] = {"own": [], "foreign": [], "kernel": [], "import": []}
     problems, code = [], []
@@ -138,7 +138,7 @@ def revision_of(root: Path) -> str:
 def load_problem(
     repository: HubRepository, *, trust_remote_code: bool, revision: str | None, code_revision: str | None = None
 ) -> str | None:
-    """Return the reason code that stands against loading with these arguments, None if there is none.
+    """Return the reason code that forbids loading with these arguments, None if none does.
 
     `hub.unpinned_remote_code` (scenario 18): code is allowed to come along and the revision can be moved.
     `hub.code_revision_unpinned` (scenario 19): the code is another repository's, which `revision` does not pin.
@@ -191,8 +191,8 @@ def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
     if not isinstance(data, Mapping) or depth <= 0:
         return
     for key, value in data.items():
-        found = named_by(key, value)
-        yield from _named_code(value, depth - 1) if found is None else found
+        named = named_by(key, value)
+        yield from _named_code(value, depth - 1) if named is None else named
 
 
 def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:

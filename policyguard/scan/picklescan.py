@@ -25,7 +25,7 @@ _SUFFIXES = {
     "zip": ".zip",
     "7z": ".7z",
 }
-"""It goes by suffix where we go by content: it is told the suffix of what the file is."""
+"""It goes by suffix, the scan by content: it gets the suffix of the format that the scan named."""
 
 
 class SecondOpinion:
@@ -51,7 +51,7 @@ class SecondOpinion:
     def on(self, scan: CheckpointScan) -> CheckpointScan:
         """Return the scan as it was, or as hostile with `ckpt.second_opinion` where a clean file is accused.
 
-        What picklescan cannot read it has no opinion on: our verdict stands.
+        Where picklescan cannot read a file, the verdict does not change.
         """
         if scan.verdict is not Verdict.CLEAN or scan.format not in _SUFFIXES:
             return scan
@@ -68,7 +68,7 @@ class SecondOpinion:
         except Exception:  # noqa: BLE001 - a guest's parser raises anything on damaged data
             return []
         dangerous = self._scanner.SafetyLevel.Dangerous
-        names = sorted({f"{each.module}.{each.name}" for each in result.globals if each.safety is dangerous})
+        names = sorted({f"{item.module}.{item.name}" for item in result.globals if item.safety is dangerous})
         return names or (["an import it does not name"] if result.issues_count else [])
 
 

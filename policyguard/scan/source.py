@@ -1,4 +1,4 @@
-"""Bytes to look at, wherever they lie: a file, a part of it, or something decompressed; read at any offset."""
+"""Bytes to scan, from a file, a part of one, or decompressed data; read at any offset."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Cursor:
     _base: int = field(default=0, init=False)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return self.source.size - self.position
 
     def take(self, count: int) -> bytes:
@@ -113,7 +113,7 @@ class Cursor:
         start = self.position - self._base
         end = start + count
         if start < 0 or end > len(self._buffer):
-            if count > self.left:
+            if count > self.remaining:
                 raise Truncated
             self._base = self.position
             self._buffer = self.source.read(self.position, max(count, CHUNK))
@@ -125,7 +125,7 @@ class Cursor:
 
     def skip(self, count: int) -> int:
         """Pass over `count` bytes unread and return where they began."""
-        if count < 0 or count > self.left:
+        if count < 0 or count > self.remaining:
             raise Truncated
         start = self.position
         self.position += count

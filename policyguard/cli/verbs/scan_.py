@@ -83,7 +83,7 @@ def scan_options(
 
 
 def scan_data(scan: CheckpointScan) -> dict[str, Any]:
-    """Return what machines want to know of a scan."""
+    """Return a scan as plain data for `--json`."""
     return {**scan.to_value(), "reasons": [{"code": each.code, "detail": each.detail} for each in scan.reasons]}
 
 

@@ -79,7 +79,7 @@ def _decompressor(method: str) -> _Decompressor:
 
 
 def unpacked(source: Source, method: str, findings: Findings) -> Source:
-    """Return what the source decompresses to, all of it; trailing bytes and a second stream are findings.
+    """Decompress the whole source; add a finding for trailing bytes and for a second stream.
 
     Raises:
         PackedBroken: not this compression, or damaged.
@@ -104,7 +104,7 @@ def unpacked(source: Source, method: str, findings: Findings) -> Source:
     except BaseException:
         file.close()
         raise
-    left = len(machine.unused_data) + source.size - read
-    if left:
-        findings.add("ckpt.trailing_bytes", f"{left} bytes after the compressed data")
+    surplus = len(machine.unused_data) + source.size - read
+    if surplus:
+        findings.add("ckpt.trailing_bytes", f"{surplus} bytes after the compressed data")
     return SpooledSource(file, written)

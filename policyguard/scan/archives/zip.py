@@ -57,19 +57,19 @@ class NoZip(Exception):
 
 
 def ends_as_zip(source: Source) -> bool:
-    """Return whether a reader that looks for a zip archive from the end finds one, whatever the first bytes are.
+    """Return True if a reader that searches for a zip archive from the end finds one, whatever the first bytes are.
 
     Such readers take the last end record in the last 64 KiB, whatever follows it, and count back to the directory.
     """
     tail_at = max(0, source.size - 22 - 0xFFFF)
     tail = source.read(tail_at, source.size - tail_at)
-    found = tail.rfind(END)
-    while found >= 0:
-        size = int.from_bytes(tail[found + 12 : found + 16], "little")
-        wide = tail[max(0, found - 20) : found][:4] == _LOCATOR64
-        if wide or (0 < size <= tail_at + found and source.read(tail_at + found - size, 4) == CENTRAL):
+    end = tail.rfind(END)
+    while end >= 0:
+        size = int.from_bytes(tail[end + 12 : end + 16], "little")
+        wide = tail[max(0, end - 20) : end][:4] == _LOCATOR64
+        if wide or (0 < size <= tail_at + end and source.read(tail_at + end - size, 4) == CENTRAL):
             return True
-        found = tail.rfind(END, 0, found)
+        end = tail.rfind(END, 0, end)
     return False
 
 
@@ -77,13 +77,13 @@ def last_directory(source: Source) -> Directory:
     """Return the directory of the archive that ends the file, else raise `NoZip`. Comments are not accepted."""
     tail_at = max(0, source.size - 22 - 0xFFFF)
     tail = source.read(tail_at, source.size - tail_at)
-    found = tail.rfind(END)
-    while found >= 0:
-        if len(tail) - found >= 22:
-            *_, comment = struct.unpack("<4s4H2IH", tail[found : found + 22])
-            if found + 22 + comment == len(tail):
-                return _directory(source, tail_at + found)
-        found = tail.rfind(END, 0, found)
+    end = tail.rfind(END)
+    while end >= 0:
+        if len(tail) - end >= 22:
+            *_, comment = struct.unpack("<4s4H2IH", tail[end : end + 22])
+            if end + 22 + comment == len(tail):
+                return _directory(source, tail_at + end)
+        end = tail.rfind(END, 0, end)
     raise NoZip
 
 
@@ -107,16 +107,16 @@ def _directory(source: Source, end: int) -> Directory:
 
 def archives(source: Source) -> list[Directory]:
     """Return the archives that tile the file, in order: one, or one after the other as torch's sharded writer does."""
-    found = [last_directory(source)]
-    while found[-1].first:
-        if len(found) > 100_000:
+    directories = [last_directory(source)]
+    while directories[-1].first:
+        if len(directories) > 100_000:
             raise NoZip
-        found.append(last_directory(window(source, 0, found[-1].first)))
-    return found[::-1]
+        directories.append(last_directory(window(source, 0, directories[-1].first)))
+    return directories[::-1]
 
 
 def members(directory: Directory, findings: Findings) -> Sequence[Member]:
-    """Return every member the directory lists; findings hold each contradiction.
+    """Return every member that the directory lists; add a finding for each contradiction.
 
     Raises:
         Truncated: a header or member lies outside the archive.
@@ -125,17 +125,17 @@ def members(directory: Directory, findings: Findings) -> Sequence[Member]:
     if directory.entries > findings.limits.members:
         raise Exhausted("ckpt.too_large", f"{directory.entries} members")
     data = directory.archive.read(directory.start, directory.size)
-    at, found, extents = 0, [], []
+    at, listed, extents = 0, [], []
     for _ in range(directory.entries):
         member, extent, used = _member(directory, data, at, findings)
         at += used
-        found.append(member)
+        listed.append(member)
         extents.append(extent)
     if at != len(data):
         raise NoZip
-    _check_names(found, findings)
+    _check_names(listed, findings)
     _check_extents(extents, directory, findings)
-    return found
+    return listed
 
 
 def _member(directory: Directory, data: bytes, at: int, findings: Findings) -> tuple[Member, tuple[int, int], int]:
@@ -187,7 +187,7 @@ def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]
 def _local(
     archive: Source, offset: int, raw: bytes, central: tuple[int, int, int, int, int], findings: Findings
 ) -> tuple[int, int]:
-    """Return where the member's data starts and ends; findings hold each disagreement of the headers."""
+    """Return where the member's data starts and ends; add a finding for each field in which its two headers differ."""
     header = archive.read(offset, 30)
     if len(header) < 30 or header[:4] != LOCAL:
         raise Truncated
@@ -222,9 +222,9 @@ def _descriptor(data: bytes, central: tuple[int, int, int], name: str, findings:
     return lead + 12
 
 
-def _check_names(found: Sequence[Member], findings: Findings) -> None:
+def _check_names(listed: Sequence[Member], findings: Findings) -> None:
     seen: set[str] = set()
-    for member in found:
+    for member in listed:
         # torch's reader finds members without regard to case.
         folded = member.name.casefold()
         if folded in seen:

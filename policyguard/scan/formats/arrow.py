@@ -17,7 +17,7 @@ from typing import Any
 
 from policyguard.scan.findings import Exhausted, Findings, LayoutProblem
 from policyguard.scan.formats.flatbuffer import FlatReader
-from policyguard.scan.formats.key_value_metadata import check_notes
+from policyguard.scan.formats.key_value_metadata import check_metadata
 from policyguard.scan.pickles.files import probe
 from policyguard.scan.source import BytesSource, Source
 
@@ -137,7 +137,7 @@ _LISTED = {
 
 
 def scan_arrow(source: Source, findings: Findings) -> str:
-    """Return `arrow` for an IPC file or stream; findings hold what stands against it."""
+    """Scan an Arrow IPC file or stream; return `arrow`."""
     try:
         if source.read(0, 6) == FILE_MAGIC:
             _scan_file(source, findings)
@@ -149,14 +149,14 @@ def scan_arrow(source: Source, findings: Findings) -> str:
 
 
 def check_schema_message(data: bytes, findings: Findings) -> None:
-    """Findings hold what stands against the one schema message that Parquet's `ARROW:schema` holds.
+    """Check the one schema message that Parquet keeps under `ARROW:schema`.
 
     Raises:
-        LayoutProblem: it is none.
+        LayoutProblem: the bytes are not one schema message.
     """
-    found = list(_messages(BytesSource(data), 0, len(data), findings))
-    if len(found) != 1:
-        raise LayoutProblem(f"{len(found)} Arrow messages, expected a schema")
+    messages = list(_messages(BytesSource(data), 0, len(data), findings))
+    if len(messages) != 1:
+        raise LayoutProblem(f"{len(messages)} Arrow messages, expected a schema")
 
 
 def _scan_file(source: Source, findings: Findings) -> None:
@@ -169,7 +169,7 @@ def _scan_file(source: Source, findings: Findings) -> None:
         raise LayoutProblem(f"a footer of {length} bytes")
     footer = FlatReader(source.read(start, length), TABLES, findings.check_time).root("Footer")
     check_schema(footer.get("schema", {}), findings)
-    check_notes(_pairs(footer), findings)
+    check_metadata(_pairs(footer), findings)
     bare = _bare_schema(source, footer, start, findings)
     messages = _messages(source, bare[1] if bare else 8, start, findings, schema_first=bare is None)
     # INVARIANT I18: a file reader trusts the footer, a stream reader the messages; both must name the same.
@@ -198,7 +198,7 @@ def _messages(
     source: Source, at: int, end: int, findings: Findings, *, schema_first: bool = True, ends: bool = False
 ) -> list[tuple[int, int, dict[str, Any]]]:
     """Return offset, length of the head, and fields of each message; they tile the bytes, up to the mark of the end."""
-    found: list[tuple[int, int, dict[str, Any]]] = []
+    messages: list[tuple[int, int, dict[str, Any]]] = []
     while at < end:
         prefix = source.read(at, min(8, end - at))
         length = int.from_bytes(prefix[4:], "little", signed=True)
@@ -206,19 +206,19 @@ def _messages(
             raise LayoutProblem(f"no message at {at}")
         if not length:
             _check_rest(source, at + 8, end)
-            return found
-        if len(found) >= findings.limits.members:
+            return messages
+        if len(messages) >= findings.limits.members:
             raise Exhausted("ckpt.too_large", "Arrow messages")
         message = FlatReader(source.read(at + 8, length), TABLES, findings.check_time).root("Message")
         message.setdefault("body_length", 0)
         if not 0 <= message["body_length"] <= end - at - 8 - length:
             raise LayoutProblem(f"a body of {message['body_length']} bytes at {at}")
-        _check_message(message, schema_first and not found, findings)
-        found.append((at, 8 + length, message))
+        _check_message(message, schema_first and not messages, findings)
+        messages.append((at, 8 + length, message))
         at += 8 + length + message["body_length"]
-    if ends or (schema_first and not found):
+    if ends or (schema_first and not messages):
         raise LayoutProblem("a stream without its end")
-    return found
+    return messages
 
 
 def _check_rest(source: Source, at: int, end: int) -> None:
@@ -230,7 +230,7 @@ def _check_message(message: dict[str, Any], first: bool, findings: Findings) -> 
     header = message.get("header")
     if header is None or (message["header_type"] == 1) != first:
         raise LayoutProblem("a schema that is not the first message and the only one")
-    check_notes(_pairs(message), findings)
+    check_metadata(_pairs(message), findings)
     if first:
         check_schema(header, findings)
         return
@@ -241,16 +241,16 @@ def _check_message(message: dict[str, Any], first: bool, findings: Findings) -> 
 
 
 def check_schema(schema: dict[str, Any], findings: Findings) -> None:
-    """Findings hold each column type of the schema that brings code or is on no list."""
-    check_notes(_pairs(schema), findings)
+    """Record a finding for each column type that brings code or is on no list."""
+    check_metadata(_pairs(schema), findings)
     for field in _fields(schema.get("fields", ())):
         pairs = _pairs(field)
-        notes = dict(pairs)
-        name = notes.get(b"ARROW:extension:name")
+        metadata = dict(pairs)
+        name = metadata.get(b"ARROW:extension:name")
         if name is not None:
-            _check_extension(name.decode("utf-8", "replace"), notes.get(b"ARROW:extension:metadata", b""), findings)
-        # Libraries keep notes of their own beside a field; a type's own metadata was looked at above.
-        check_notes([pair for pair in pairs if pair[0] != b"ARROW:extension:metadata"], findings)
+            _check_extension(name.decode("utf-8", "replace"), metadata.get(b"ARROW:extension:metadata", b""), findings)
+        # Libraries keep metadata of their own with a field; a type's own metadata was checked above.
+        check_metadata([pair for pair in pairs if pair[0] != b"ARROW:extension:metadata"], findings)
 
 
 def _check_extension(name: str, metadata: bytes, findings: Findings) -> None:

@@ -63,7 +63,7 @@ class _Unread(Exception):
 
 
 def check_template(text: str | None, findings: Findings) -> None:
-    """Findings hold whether the template reaches for code, or does what cannot be judged from its text.
+    """Record a finding if the template reaches for code, or computes what its text does not show.
 
     Args:
         text: None for a template too long to be kept.
@@ -83,18 +83,18 @@ def check_template(text: str | None, findings: Findings) -> None:
 
 def _code_of(text: str, check_time: Callable[[], None]) -> Iterator[tuple[list[Token], bool]]:
     at = 0
-    while found := _OPEN.search(text, at):
+    while opening := _OPEN.search(text, at):
         check_time()
-        at = found.end()
-        if found[0] == "{#":
+        at = opening.end()
+        if opening[0] == "{#":
             at = text.find("#}", at) + 2
             if at < 2:
                 raise _Unread("a comment without end")
             continue
         if text[at : at + 1] in ("-", "+"):
             at += 1
-        tokens, at = _tokens(text, at, _END[found[0]])
-        yield tokens, found[0] == "{%"
+        tokens, at = _tokens(text, at, _END[opening[0]])
+        yield tokens, opening[0] == "{%"
 
 
 def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]:
@@ -103,25 +103,25 @@ def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]
     while True:
         if not brackets and (stop := end.match(text, at)):
             return tokens, stop.end()
-        found = _TOKEN.match(text, at)
-        if found is None:
+        match = _TOKEN.match(text, at)
+        if match is None:
             raise _Unread("code that does not parse")
-        at = found.end()
-        if (kind := found.lastgroup) is None:
+        at = match.end()
+        if (kind := match.lastgroup) is None:
             continue
-        if found[0] in ("(", "[", "{"):
-            brackets.append(found[0])
-        elif found[0] in _PAIRS and (not brackets or brackets.pop() != _PAIRS[found[0]]):
+        if match[0] in ("(", "[", "{"):
+            brackets.append(match[0])
+        elif match[0] in _PAIRS and (not brackets or brackets.pop() != _PAIRS[match[0]]):
             raise _Unread("brackets that do not match")
-        tokens.append((kind, _unescaped(found[0]) if kind == "text" else found[0]))
+        tokens.append((kind, _unescaped(match[0]) if kind == "text" else match[0]))
 
 
 def _unescaped(literal: str) -> str:
     return _ESCAPE.sub(_escaped, literal[1:-1])
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = found[1]
+def _escaped(match: re.Match[str]) -> str:
+    code = match[1]
     if code[0] in "01234567":
         return chr(int(code, 8))
     if len(code) > 1:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 _PYTHON_TAG = re.compile(r"!!?python/|!<tag:yaml\.org,2002:python/|tag:yaml\.org,2002:python/")
-_SPELT = re.compile(r"\\+(?:u00|x)([0-7][0-9a-fA-F])|\\+(1[0-7]{2})")
+_ENCODED = re.compile(r"\\+(?:u00|x)([0-7][0-9a-fA-F])|\\+(1[0-7]{2})")
 """A character of ASCII as an escape in a string of the template: `\\u005f`, `\\x5f`, `\\137`."""
 
 _START = re.compile(r"\{\{|\{%")
@@ -40,16 +40,16 @@ def template_escape(text: str, values: Sequence[str] | None = None) -> str:
     """
     if values is None:
         return _escape(text, _IN_A_FILE)
-    return next(filter(None, (_escape(each, _IN_A_STRING) for each in values)), "")
+    return next(filter(None, (_escape(value, _IN_A_STRING) for value in values)), "")
 
 
 def _escape(text: str, reaches: re.Pattern[str]) -> str:
     # INVARIANT I18: a template that reaches for Python's own attributes is code, in whatever file it lies.
     for block in _blocks(text):
-        plain = _SPELT.sub(lambda found: chr(int(found[1], 16) if found[1] else int(found[2], 8)), block)
-        found = reaches.search(plain)
-        if found:
-            return plain[max(found.start() - 20, 0) : found.end() + 20]
+        plain = _ENCODED.sub(lambda code: chr(int(code[1], 16) if code[1] else int(code[2], 8)), block)
+        escape = reaches.search(plain)
+        if escape:
+            return plain[max(escape.start() - 20, 0) : escape.end() + 20]
     return ""
 
 

@@ -20,7 +20,7 @@ Tables = Mapping[str, Sequence[tuple[str, Kind]]]
 
 MAX_DEPTH = 64
 LEAST_TABLE = 8
-"""Bytes of a table and what points to it. One that is shared is counted again: a small buffer spells enormous trees."""
+"""Bytes of a table and what points to it. A shared one is counted again: a small buffer can describe enormous trees."""
 
 _SCALARS = {"bool": "B", "u8": "B", "i8": "b", "i16": "h", "i32": "i", "i64": "q"}
 _STRUCTS = {"pair": "<2q", "block": "<qi4xq"}
@@ -54,22 +54,22 @@ class FlatReader:
         return self._fields(at, name, slots, depth)
 
     def _fields(self, at: int, name: str, slots: Sequence[int], depth: int) -> dict[str, Any]:
-        found, number, union = dict[str, Any](), 0, 0
+        values, number, union = dict[str, Any](), 0, 0
         for label, kind in self.tables[name]:
             slot = slots[number] if number < len(slots) else 0
             number += 1
             if slot:
-                found[label] = (
+                values[label] = (
                     self._union(at + slot, kind, union, depth)
                     if isinstance(kind, Mapping)
                     else (self._value(at + slot, kind, depth))
                 )
             elif isinstance(kind, Mapping) and union:
                 raise LayoutProblem(f"{name}.{label} without its value")
-            union = found.get(label, 0) if kind == "u8" else 0
+            union = values.get(label, 0) if kind == "u8" else 0
         if any(slots[number:]):
             raise LayoutProblem(f"a field of {name} that is not known")
-        return found
+        return values
 
     def _union(self, at: int, kinds: Mapping[int, str], chosen: int, depth: int) -> object:
         if chosen not in kinds:

@@ -65,7 +65,7 @@ _TEMPLATE = b"tokenizer.chat_template"
 
 
 def scan_gguf(source: Source, findings: Findings) -> str:
-    """Return `gguf`; findings hold what stands against the file."""
+    """Scan a GGUF model; return `gguf`."""
     try:
         _scan(source, findings)
     except LayoutProblem as problem:
@@ -147,7 +147,7 @@ class _Walk:
             self.value(kind, depth - 1)
 
     def _skip_texts(self, count: int) -> None:
-        """Pass over so many texts. A vocabulary has half a million: lengths are read from blocks, not one by one."""
+        """Skip `count` texts. A vocabulary has half a million: lengths are read from blocks, not one by one."""
         unpack, source = struct.Struct(f"{self.order}Q").unpack_from, self.cursor.source
         while count:
             self.findings.check_time()

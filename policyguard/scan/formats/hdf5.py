@@ -3,7 +3,7 @@
     file = superblock object-header; object-header = *( message / continuation )
 
 Read are the layouts that h5py writes by default and with `track_order`: symbol tables, compact and dense groups and
-attributes, contiguous, compact and chunked data. Text in attributes is looked at: Keras keeps a model there, PyTables
+attributes, contiguous, compact and chunked data. Text in attributes is checked: Keras keeps a model there, PyTables
 unpickles it. Filters beyond those of the library are loaded as plugins, and links and data may lie in other files.
 
 Source: HDF5 File Format Specification 3.0, sections II and IV.
@@ -36,7 +36,7 @@ _SHARED = 2
 
 
 def scan_hdf5(source: Source, findings: Findings) -> str:
-    """Return `hdf5`; findings hold what stands against the file."""
+    """Scan an HDF5 file; return `hdf5`."""
     file = Hdf5File(source, findings)
     try:
         walk = _Walk(file)
@@ -226,7 +226,7 @@ def _messages(file: Hdf5File, at: int) -> list[tuple[int, int, bytes]]:
         blocks, step = [(at + 16, number(head, 8, 4))], 8
     else:
         raise LayoutProblem(f"no object header at {at}")
-    found: list[tuple[int, int, bytes]] = []
+    messages: list[tuple[int, int, bytes]] = []
     for index, (start, size) in enumerate(blocks):
         block = file.read(start, size)
         if modern and index:
@@ -235,14 +235,14 @@ def _messages(file: Hdf5File, at: int) -> list[tuple[int, int, bytes]]:
             if kind == 0x10:
                 blocks.append((number(data, 0, 8), number(data, 8, 8)))
             else:
-                found.append((kind, flags, data))
+                messages.append((kind, flags, data))
         if len(blocks) > 1_000:
             raise LayoutProblem("an object header without end")
-    return found
+    return messages
 
 
 def _split(block: bytes, modern: bool, step: int) -> list[tuple[int, int, bytes]]:
-    found, at = [], 0
+    messages, at = [], 0
     while at + step <= len(block):
         kind, size, flags = (
             (block[at], number(block, at + 1, 2), block[at + 3])
@@ -251,6 +251,6 @@ def _split(block: bytes, modern: bool, step: int) -> list[tuple[int, int, bytes]
         )
         if at + step + size > len(block):
             raise LayoutProblem("a message that leaves its block")
-        found.append((kind, flags, block[at + step : at + step + size]))
+        messages.append((kind, flags, block[at + step : at + step + size]))
         at += step + size
-    return found
+    return messages

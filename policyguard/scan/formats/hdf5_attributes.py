@@ -1,4 +1,4 @@
-"""Attributes of HDF5 objects: text and opaque bytes are looked at, because some readers do more than show them.
+"""Attributes of HDF5 objects: text and opaque bytes are checked, because some readers do more than show them.
 
 Source: HDF5 File Format Specification 3.0, sections IV.A.2.b, d and m.
 """
@@ -20,7 +20,7 @@ MAX_VALUES = 100_000
 
 
 def check_attribute(file: Hdf5File, data: bytes) -> None:
-    """Findings hold what stands against one attribute message; raises `LayoutProblem` if it does not hold."""
+    """Check one attribute message for code in its values; raise `LayoutProblem` if its parts do not fit."""
     version, flags = number(data, 0, 1), number(data, 1, 1)
     if version not in (1, 2, 3) or (version > 1 and flags):
         raise LayoutProblem("an attribute of another version, or of a type kept elsewhere")

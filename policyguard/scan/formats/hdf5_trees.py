@@ -26,7 +26,7 @@ class Hdf5File:
     heaps: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
     def read(self, at: int, length: int, signature: bytes = b"") -> bytes:
-        """Return so many bytes from `at`; they begin with the signature."""
+        """Return `length` bytes from `at`; they begin with the signature."""
         self.blocks += 1
         if self.blocks > self.findings.limits.members:
             raise Exhausted("ckpt.too_large", "HDF5 blocks")
@@ -41,7 +41,7 @@ class Hdf5File:
         return data
 
     def check(self, at: int, length: int, what: str) -> None:
-        """Return if so many bytes lie there, or if nothing was ever written there."""
+        """Raise `LayoutProblem` if `length` bytes at `at` leave the file; an undefined address was never written to."""
         if at != UNDEFINED and at + length > self.source.size:
             raise LayoutProblem(f"{what} of {length} bytes at {at}, outside of the file")
 
@@ -63,16 +63,16 @@ def number(data: bytes, at: int, width: int) -> int:
 
 
 def _objects(data: bytes) -> dict[int, bytes]:
-    found, at = dict[int, bytes](), 16
+    objects, at = dict[int, bytes](), 16
     while at + 16 <= len(data):
         index, size = number(data, at, 2), number(data, at + 8, 8)
         if not index:
             break
-        if at + 16 + size > len(data) or index in found:
+        if at + 16 + size > len(data) or index in objects:
             raise LayoutProblem("a global heap whose objects do not fit")
-        found[index] = data[at + 16 : at + 16 + size]
+        objects[index] = data[at + 16 : at + 16 + size]
         at += 16 + (size + 7) // 8 * 8
-    return found
+    return objects
 
 
 def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
@@ -92,7 +92,7 @@ def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
 def tree_children(
     file: Hdf5File, at: int, kind: int, key_bytes: int, visit: Callable[[bytes, int], None] | None = None
 ) -> Iterator[int]:
-    """Yield what the leaves of a version 1 B-tree point to; `visit` is told each key of a leaf and its address."""
+    """Yield what the leaves of a version 1 B-tree point to; `visit` gets each key of a leaf and its address."""
     pending = [(at, MAX_LEVELS)] if at != UNDEFINED else []
     while pending:
         node, level_above = pending.pop()
@@ -128,24 +128,24 @@ def _records(file: Hdf5File, at: int, kind: int) -> Iterator[bytes]:
     node_bytes, size, depth = number(head, 6, 4), number(head, 10, 2), number(head, 12, 2)
     if head[5] != kind or depth > MAX_LEVELS or not size or node_bytes < 64:
         raise LayoutProblem("a tree of another kind")
-    most = [(node_bytes - 10) // size]
-    total, widths = most[0], [0]
+    capacities = [(node_bytes - 10) // size]
+    total, widths = capacities[0], [0]
     for _ in range(depth):
-        pointer = 8 + _width(most[0]) + widths[-1]
-        most.append((node_bytes - 10 - pointer) // (size + pointer))
-        total = (most[-1] + 1) * total + most[-1]
+        pointer = 8 + _width(capacities[0]) + widths[-1]
+        capacities.append((node_bytes - 10 - pointer) // (size + pointer))
+        total = (capacities[-1] + 1) * total + capacities[-1]
         widths.append(_width(total))
     pending = [(number(head, 16, 8), number(head, 24, 2), depth)] if number(head, 16, 8) != UNDEFINED else []
     while pending:
         node, count, level = pending.pop()
-        if count > most[level]:
+        if count > capacities[level]:
             raise LayoutProblem("a tree node of too many records")
         data = file.read(node, node_bytes, b"BTIN" if level else b"BTLF")
         yield from (data[6 + index * size :][:size] for index in range(count))
-        pointers, step = 6 + count * size, 8 + _width(most[0]) + (widths[level - 1] if level else 0)
+        pointers, step = 6 + count * size, 8 + _width(capacities[0]) + (widths[level - 1] if level else 0)
         for index in range(count + 1 if level else 0):
             child = pointers + index * step
-            pending.append((number(data, child, 8), number(data, child + 8, _width(most[0])), level - 1))
+            pending.append((number(data, child, 8), number(data, child + 8, _width(capacities[0])), level - 1))
 
 
 class _FractalHeap:

@@ -40,7 +40,7 @@ _OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("image", "linalg", "mat
 
 
 def check_config_text(data: bytes, findings: Findings) -> None:
-    """Findings hold what rebuilding this configuration would run or read."""
+    """Record a finding for everything that rebuilding the model from this configuration would run or read."""
     if len(data) > MAX_CONFIG:
         findings.add("ckpt.too_large", "a Keras configuration")
         return

@@ -1,6 +1,6 @@
 """Keys and values that Parquet and Arrow files carry beside their columns: text, and the few that a reader acts upon.
 
-| key | reader | looked for |
+| key | reader | checked for |
 |---|---|---|
 | `huggingface` | Hugging Face datasets | feature types that are no class of its own list |
 | `parquet.avro.schema`, `avro.schema` | Java's parquet-avro | Java classes it would instantiate (CVE-2025-30065) |
@@ -48,8 +48,8 @@ _JAVA_LISTED = {
 }
 
 
-def check_notes(pairs: Iterable[tuple[bytes, bytes]], findings: Findings) -> None:
-    """Findings hold each key that comes twice with two values, and each value that is no text or names code."""
+def check_metadata(pairs: Iterable[tuple[bytes, bytes]], findings: Findings) -> None:
+    """Record a finding for each key with two values, and for each value that is not text or names code."""
     seen: dict[bytes, bytes] = {}
     for key, value in pairs:
         name = key.decode("utf-8", "replace")
@@ -79,7 +79,7 @@ def _parsed(name: str, value: bytes, findings: Findings) -> object:
 
 
 def _check_features(name: str, value: bytes, findings: Findings) -> None:
-    """The reader looks a `_type` up among its classes and then among all globals of its module."""
+    """The reader resolves a `_type` among its classes, and then among all globals of its module."""
     for item in maps_in(_parsed(name, value, findings)):
         kind = item.get("_type", "Value")
         if isinstance(kind, str) and kind not in _FEATURES:

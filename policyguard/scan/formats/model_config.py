@@ -21,15 +21,15 @@ _HARMLESS_TARGETS = ("collections", "datetime", "decimal", "fractions", "math", 
 
 
 def check_targets(text: str, findings: Findings) -> None:
-    """Findings hold every function that plain text asks to be called."""
+    """Record a finding for each `_target_` entry of plain text that names a function."""
     for match in _TARGET.finditer(text):
         _target(match[1], findings)
 
 
 def check_settings(text: str, findings: Findings) -> list[str] | None:
-    """Findings hold what the settings name; returns every name and text in them, None where this is no JSON.
+    """Record a finding for each piece of code that JSON settings name; return every name and text in them, or None.
 
-    Every entry counts, also one of two of a name: readers differ in which they take.
+    None: this is not JSON. Every entry is checked, also where two have one name: readers differ in which they take.
     """
     if text.lstrip()[:1] not in ("{", "["):
         return None
@@ -58,23 +58,23 @@ def maps_in(value: object) -> Iterator[dict[str, object]]:
     """Yield every object in parsed JSON, at any depth."""
     waiting = [value]
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            yield each
-            waiting.extend(each.values())
-        elif isinstance(each, list):
-            waiting.extend(each)
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
 
 
 def _texts(value: object) -> Iterator[str]:
     """Yield a text or those of a list; what lies in an object was seen when the object was read."""
     waiting = [value]
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            yield each
-        elif isinstance(each, list):
-            waiting.extend(each)
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, list):
+            waiting.extend(item)
 
 
 def _target(name: str, findings: Findings) -> None:

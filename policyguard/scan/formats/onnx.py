@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from policyguard.scan.findings import Exhausted, Findings, LayoutProblem
 from policyguard.scan.formats.external_files import check_location
-from policyguard.scan.formats.key_value_metadata import check_notes
+from policyguard.scan.formats.key_value_metadata import check_metadata
 from policyguard.scan.formats.onnx_fields import CONTRIBUTED, MESSAGES, OWN_DOMAINS
 from policyguard.scan.source import Cursor, Source
 
@@ -43,7 +43,7 @@ def is_onnx(head: bytes) -> bool:
 
 
 def scan_onnx(source: Source, findings: Findings) -> str:
-    """Return `onnx`; findings hold what stands against the model."""
+    """Scan an ONNX model; return `onnx`."""
     walk = _Walk(Cursor(source), findings)
     try:
         if not walk.message("Model", source.size, MAX_DEPTH).keys() >= {"graph", "opset_import"}:
@@ -77,7 +77,7 @@ class _Walk:
         """Return the kept fields of the message that ends at `end`; raises `LayoutProblem` if it does not hold."""
         if not depth:
             raise LayoutProblem(f"{name} nested too deep")
-        found, seen, fields, kept = dict[str, object](), set[int](), MESSAGES[name], _KEPT.get(name, ())
+        values, seen, fields, wanted = dict[str, object](), set[int](), MESSAGES[name], _KEPT.get(name, ())
         while self.cursor.position < end:
             self.spend()
             tag = self.varint()
@@ -88,14 +88,14 @@ class _Walk:
             if not kind.endswith("*") and number in seen:
                 raise LayoutProblem(f"{name}.{label} twice")
             seen.add(number)
-            value = self.value(kind, wire, end, label in kept, depth, f"{name}.{label}")
+            value = self.value(kind, wire, end, label in wanted, depth, f"{name}.{label}")
             if isinstance(value, tuple):
-                _pairs(found.setdefault(label, [])).append(value)
+                _pairs(values.setdefault(label, [])).append(value)
             else:
-                found[label] = value
+                values[label] = value
         if self.cursor.position != end:
             raise LayoutProblem(f"{name} that ends inside of a field")
-        return self.checked(name, found)
+        return self.checked(name, values)
 
     def spend(self) -> None:
         """Return if there are fields and time left, else raise `Exhausted`."""
@@ -122,23 +122,23 @@ class _Walk:
             raise LayoutProblem(f"{where} of {length} bytes")
         return self.cursor.take(length) if keep else self.cursor.skip(length)
 
-    def checked(self, name: str, found: dict[str, object]) -> dict[str, object]:
-        """Return the fields, after what they say about operators, notes and files has gone to where it belongs."""
+    def checked(self, name: str, values: dict[str, object]) -> dict[str, object]:
+        """Record the operators, metadata and files that the fields name; return the fields."""
         if name == "Node":
-            self.operators.add((_text(found.get("domain")), _text(found.get("op_type"))))
+            self.operators.add((_text(values.get("domain")), _text(values.get("op_type"))))
         elif name == "OperatorSet":
-            self.domains.add(_text(found.get("domain")))
+            self.domains.add(_text(values.get("domain")))
         elif name == "Function":
-            self.functions.add((_text(found.get("domain")), _text(found.get("name"))))
-        elif name == "Tensor" and (found.get("data_location") == 1 or "external_data" in found):
-            self.external(_pairs(found.get("external_data")))
-        if "notes" in found:
-            check_notes(_pairs(found["notes"]), self.findings)
-        return found
+            self.functions.add((_text(values.get("domain")), _text(values.get("name"))))
+        elif name == "Tensor" and (values.get("data_location") == 1 or "external_data" in values):
+            self.external(_pairs(values.get("external_data")))
+        if "notes" in values:
+            check_metadata(_pairs(values["notes"]), self.findings)
+        return values
 
-    def external(self, notes: list[tuple[bytes, bytes]]) -> None:
-        check_notes(notes, self.findings)
-        names = [value.decode("utf-8", "replace") for key, value in notes if key == b"location"]
+    def external(self, entries: list[tuple[bytes, bytes]]) -> None:
+        check_metadata(entries, self.findings)
+        names = [value.decode("utf-8", "replace") for key, value in entries if key == b"location"]
         if not names:
             raise LayoutProblem("data that lies outside, without a place")
         for location in names:

@@ -18,7 +18,7 @@ from typing import Any
 from policyguard.scan.findings import Exhausted, Findings, LayoutProblem
 from policyguard.scan.formats.arrow import check_schema_message
 from policyguard.scan.formats.external_files import check_location
-from policyguard.scan.formats.key_value_metadata import check_notes
+from policyguard.scan.formats.key_value_metadata import check_metadata
 from policyguard.scan.formats.parquet_structs import STRUCTS
 from policyguard.scan.formats.thrift import OutOfBytes, ThriftReader
 from policyguard.scan.source import Source
@@ -34,7 +34,7 @@ Span = tuple[int, int, str]
 
 
 def scan_parquet(source: Source, findings: Findings) -> str:
-    """Return `parquet`; findings hold what stands against the file."""
+    """Scan a Parquet file; return `parquet`."""
     if ENCRYPTED in (source.read(0, 4), source.read(source.size - 4, 4)):
         findings.add("ckpt.archive_encrypted", "parquet footer")
         return "parquet"
@@ -67,7 +67,7 @@ def _scan(source: Source, findings: Findings) -> None:
 
 def _check_metadata(footer: dict[str, Any], findings: Findings) -> None:
     pairs = [(note["key"], note.get("value", b"")) for note in footer.get("key_value_metadata", ()) if "key" in note]
-    check_notes(pairs, findings)
+    check_metadata(pairs, findings)
     for key, value in pairs:
         if key == b"ARROW:schema":
             try:
@@ -129,7 +129,7 @@ def _chunk(
         raise LayoutProblem("a column that is not the one of the schema")
     if column["codec"] not in _CODECS:
         raise LayoutProblem(f"codec {column['codec']}")
-    check_notes(
+    check_metadata(
         [(note.get("key", b""), note.get("value", b"")) for note in column.get("key_value_metadata", ())], findings
     )
     span = _extent(column)

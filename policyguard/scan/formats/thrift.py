@@ -42,18 +42,18 @@ class ThriftReader:
         if not depth:
             raise LayoutProblem(f"{name} nested too deep")
         self.check_time()
-        fields, found, number = self.structs[name], dict[str, Any](), 0
+        fields, values, number = self.structs[name], dict[str, Any](), 0
         while True:
             head = self._byte()
             kind = head & 15
             if kind == _STOP and not head:
-                return found
+                return values
             number = number + (head >> 4) if head >> 4 else self._signed(16)
             # INVARIANT I18: a field that its table does not name, or that comes twice, is never passed over.
-            if number not in fields or fields[number][0] in found:
+            if number not in fields or fields[number][0] in values:
                 raise LayoutProblem(f"field {number} of {name}")
             label, expected = fields[number]
-            found[label] = self._field(kind, expected, f"{name}.{label}", depth)
+            values[label] = self._field(kind, expected, f"{name}.{label}", depth)
 
     def _field(self, kind: int, expected: Kind, where: str, depth: int) -> object:
         if expected == "bool" and kind in (_TRUE, _FALSE):

@@ -21,7 +21,7 @@ _TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment",
 
 
 def scan_zip(source: Source, findings: Findings, inner: Inner) -> str:
-    """Return the format of a file that ends as a zip archive; findings hold what stands against it."""
+    """Scan a file that ends as a zip archive; return its format, `zip` if no other."""
     try:
         directories = archives(source)
     except NoZip:
@@ -34,19 +34,19 @@ def scan_zip(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def _scan_archive(directory: Directory, findings: Findings, inner: Inner) -> str:
-    found = members(directory, findings)
-    roots = [member.name.partition("/")[0] for member in found if member.name.casefold().endswith("/data.pkl")]
+    listed = members(directory, findings)
+    roots = [member.name.partition("/")[0] for member in listed if member.name.casefold().endswith("/data.pkl")]
     if roots:
-        return _scan_torch(found, roots, findings, inner)
-    is_keras = any(_is_keras(member, findings) for member in found if member.name == "config.json")
-    kinds = {_scan_member(member, findings, inner) for member in found if not _is_folder(member, findings)}
+        return _scan_torch(listed, roots, findings, inner)
+    is_keras = any(_is_keras(member, findings) for member in listed if member.name == "config.json")
+    kinds = {_scan_member(member, findings, inner) for member in listed if not _is_folder(member, findings)}
     if is_keras:
         return "keras"
     return "npz" if kinds and kinds <= {"npy"} else "zip"
 
 
 def _is_keras(member: Member, findings: Findings) -> bool:
-    """Return whether the configuration is one that Keras rebuilds a model from, after looking at what it names."""
+    """Return True if Keras rebuilds a model from the configuration; the classes it names are checked then."""
     content = content_of(member, findings)
     if content is None or content.size > MAX_CONFIG or b'"class_name"' not in (data := content.read(0, content.size)):
         return False
@@ -63,7 +63,7 @@ def _is_folder(member: Member, findings: Findings) -> bool:
 
 
 def content_of(member: Member, findings: Findings) -> Source | None:
-    """Return the member's bytes, or None with a finding when they cannot be had."""
+    """Return the member's bytes; None, with a finding, if they cannot be read."""
     if member.method == STORED:
         if member.size != member.data.size:
             findings.add("ckpt.archive_mismatch", f"{member.name}: stored in two sizes")
@@ -101,7 +101,7 @@ def _scan_member(member: Member, findings: Findings, inner: Inner) -> str:
 
 
 def _scan_encrypted(member: Member, findings: Findings, inner: Inner) -> str:
-    """The bit may lie: torch's reader ignores it. What the bytes are as they stand counts if it is hostile."""
+    """Scan the stored bytes as if they were not encrypted: torch's reader ignores that bit. Hostile results count."""
     trial = Findings(limits=findings.limits, extra_globals=findings.extra_globals, clock=findings.clock)
     content = content_of(member, trial)
     kind = inner(content, trial) if content is not None else "unknown"
@@ -119,17 +119,17 @@ def _check_sum(member: Member, content: Source, findings: Findings) -> None:
         findings.add("ckpt.archive_crc", member.name)
 
 
-def _scan_torch(found: Sequence[Member], roots: Sequence[str], findings: Findings, inner: Inner) -> str:
+def _scan_torch(listed: Sequence[Member], roots: Sequence[str], findings: Findings, inner: Inner) -> str:
     """torch's layout: one folder with `data.pkl`, `data/<key>` for each storage, and a few lines of text.
 
     Source: torch/serialization.py `_save` and `_load`; caffe2/serialize/inline_container.cc.
     """
-    root = found[0].name.partition("/")[0]
+    root = listed[0].name.partition("/")[0]
     if set(roots) != {root}:
         findings.add("ckpt.archive_member", "data.pkl outside the first folder")
     storages = Storages(findings)
     rest: dict[str, Member] = {}
-    for member in found:
+    for member in listed:
         name = member.name.removeprefix(f"{root}/")
         if name.casefold() == "data.pkl":
             _scan_data_pickle(member, storages, findings, inner)

@@ -1,7 +1,7 @@
 """TorchScript code: which of its operators read or write files, and which only somebody's library brings.
 
 An archive with code is never clean: the language is what torch prints and reads back, not a specification, and its
-operators trust their arguments. What it says openly is told all the same.
+operators trust their arguments. What its text shows is reported all the same.
 
 Source: the operators that libtorch 2.15 registers with a file name, `aten::save` and `aten::from_file`.
 """
@@ -18,9 +18,9 @@ _LIBRARY = re.compile(r"\bops\s*\.\s*(?!(?:aten|prim|quantized|prepacked|_c10d_f
 
 
 def check_script(code: bytes, findings: Findings) -> None:
-    """Findings hold each operator of this source text that opens a file or is none of torch's own."""
+    """Record a finding for each operator in this source text that opens a file or is not torch's own."""
     text = code.decode("utf-8", "replace")
-    for found in _FILES.finditer(text):
-        findings.add("ckpt.torchscript_file", "".join(found[0].split()))
-    for found in _LIBRARY.finditer(text):
-        findings.add("ckpt.torchscript_operator", f"{found[1]}::{found[2]}")
+    for match in _FILES.finditer(text):
+        findings.add("ckpt.torchscript_file", "".join(match[0].split()))
+    for match in _LIBRARY.finditer(text):
+        findings.add("ckpt.torchscript_operator", f"{match[1]}::{match[2]}")

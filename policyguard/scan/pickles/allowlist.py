@@ -144,7 +144,7 @@ _PLAIN_CLASSES = (
 
 
 def modern(module: str, name: str) -> tuple[str, str]:
-    """Return what `pickle` imports for this Python 2 name (protocols 0 to 2), or the pair itself."""
+    """Return the pair that `pickle` imports for a Python 2 name (protocols 0 to 2), or the pair itself."""
     if (module, name) in NAME_MAPPING:
         mapped: tuple[str, str] = NAME_MAPPING[(module, name)]
         return mapped
@@ -152,7 +152,7 @@ def modern(module: str, name: str) -> tuple[str, str]:
 
 
 def judged(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset()) -> Verdict:
-    """Return what an import says about a file: clean if listed, hostile if it can run code, else unknown.
+    """Judge an import: clean if listed, hostile if it can run code, else unknown.
 
     `extra` are pairs an operator adds for classes of their own. A Python 2 spelling counts as its Python 3 name only if
     both are harmless: which one is imported depends on the protocol that the file claims.

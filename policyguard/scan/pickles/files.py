@@ -45,8 +45,8 @@ def scan_whole(source: Source, findings: Findings, dialect: Dialect) -> Abstract
     """Return the value of a source that is one pickle and nothing else."""
     cursor = Cursor(source)
     _, value = read_one(cursor, findings, dialect)
-    if value is not NOTHING and cursor.left:
-        findings.add("ckpt.trailing_bytes", f"{cursor.left} bytes after the pickle")
+    if value is not NOTHING and cursor.remaining:
+        findings.add("ckpt.trailing_bytes", f"{cursor.remaining} bytes after the pickle")
         _scan_rest(cursor, findings, dialect)
     return value
 
@@ -63,8 +63,8 @@ def scan_pickles(source: Source, findings: Findings, nested: Nested) -> str:
         return "torch_legacy"
     if joblib.arrays and _reads_differently(source, findings, nested):
         findings.add("ckpt.polyglot", "array bytes that are opcodes for a plain reader")
-    if value is not NOTHING and cursor.left:
-        findings.add("ckpt.pickle_sequence", f"{cursor.left} bytes after the first pickle")
+    if value is not NOTHING and cursor.remaining:
+        findings.add("ckpt.pickle_sequence", f"{cursor.remaining} bytes after the first pickle")
         _scan_rest(cursor, findings, dialect)
     return "joblib" if joblib.arrays else "pickle"
 
@@ -113,7 +113,7 @@ def _read_plainly(source: Source, findings: Findings, nested: Nested | None) -> 
 
 
 def _scan_rest(cursor: Cursor, findings: Findings, dialect: Dialect) -> None:
-    while cursor.left:
+    while cursor.remaining:
         findings.check_time()
         _, value = read_one(cursor, findings, dialect)
         if value is NOTHING:
@@ -155,7 +155,7 @@ def dtype_of(value: Abstract, findings: Findings) -> tuple[int, bool]:
     """Return the item size in bytes and whether items are pickled objects, for a pickled `numpy.dtype`.
 
     Raises:
-        Broken: not a dtype that can be told from its pickle.
+        Broken: not a dtype that its pickle describes.
     """
     if not (isinstance(value, Made) and isinstance(value.of, Import) and value.of.module.startswith("numpy")):
         raise Broken("an array without a dtype")
@@ -186,7 +186,7 @@ class Storages:
         self.item_bytes_of: dict[str, int] = {}
 
     def persistent(self, value: Abstract) -> Abstract:
-        """Record the storage and return a stand-in; an id of another shape is a finding."""
+        """Record the storage and return a placeholder; an id of another shape is a finding."""
         if isinstance(value, tuple) and len(value) == 4 and value[0] == "module" and isinstance(value[1], Import):
             # The older layout of a whole model keeps each class with its source; the reader returns the class.
             self.findings.add("ckpt.pickle_persistent_id", "a class of a whole model with its source")
@@ -232,12 +232,12 @@ def _scan_legacy(cursor: Cursor, findings: Findings, nested: Nested) -> None:
             findings.add("ckpt.storage_mismatch", f"storage {key}")
             return
         cursor.skip(storages.bytes_of[str(key)])
-    if cursor.left:
-        findings.add("ckpt.trailing_bytes", f"{cursor.left} bytes after the storages")
+    if cursor.remaining:
+        findings.add("ckpt.trailing_bytes", f"{cursor.remaining} bytes after the storages")
 
 
 def scan_torch_tar(members: dict[str, Source], findings: Findings) -> None:
-    """Findings hold what stands against torch's first layout, a tar of `storages`, `tensors`, `pickle` and `sys_info`.
+    """Scan torch's first layout, a tar of `storages`, `tensors`, `pickle` and `sys_info`.
 
     Source: torch/serialization.py, `legacy_load`.
     """
@@ -250,7 +250,7 @@ def scan_torch_tar(members: dict[str, Source], findings: Findings) -> None:
 
 
 def _scan_interleaved(source: Source, findings: Findings, skip: Callable[[Cursor, Abstract], None]) -> None:
-    """A count, then so many times a pickle followed by raw data."""
+    """Read a count, then that number of pickles, each followed by raw data."""
     cursor = Cursor(source)
     _, count = read_one(cursor, findings, Dialect())
     if type(count) is not int or not 0 <= count <= findings.limits.members:
@@ -262,10 +262,10 @@ def _scan_interleaved(source: Source, findings: Findings, skip: Callable[[Cursor
         if value is NOTHING:
             return
         skip(cursor, value)
-    if skip is _skip_storage and cursor.left:
+    if skip is _skip_storage and cursor.remaining:
         read_one(cursor, findings, Dialect())
-    if cursor.left:
-        findings.add("ckpt.trailing_bytes", f"{cursor.left} bytes")
+    if cursor.remaining:
+        findings.add("ckpt.trailing_bytes", f"{cursor.remaining} bytes")
 
 
 def _skip_storage(cursor: Cursor, value: Abstract) -> None:

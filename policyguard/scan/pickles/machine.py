@@ -22,7 +22,7 @@ class Machine(PickleStack):
     __slots__ = ()
 
     def run(self) -> Abstract:
-        """Return what the pickle would return; findings hold what was seen, also when this raises.
+        """Read the pickle to its STOP and return its value; what was read is in the findings, also when this raises.
 
         Raises:
             Broken: an opcode or argument is malformed, or the stack runs empty.

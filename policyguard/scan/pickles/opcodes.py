@@ -116,7 +116,7 @@ def _frame(m: PickleStack, _: str) -> None:
     if start < m.frame_end:
         m.leave_frame("FRAME")
     m.frame_end = m.cursor.position + length
-    if length > m.cursor.left:
+    if length > m.cursor.remaining:
         # One of CPython's two readers goes on here; so does this one.
         m.findings.add("ckpt.truncated", "a frame beyond the end")
 

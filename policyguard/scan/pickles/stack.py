@@ -18,7 +18,7 @@ from policyguard.scan.source import BytesSource, Cursor, Source, window
 from policyguard.text import printable_ascii
 
 MAX_WEIGHT = 10**8
-"""A pickle whose objects, walked, have more parts than this is a bomb for whoever hashes, prints or copies it."""
+"""A pickle whose objects, walked, have more parts than this is a bomb for code that hashes, prints or copies it."""
 
 ENCODED_KEPT = 256 * 2**20
 
@@ -36,7 +36,7 @@ class Broken(Exception):
 class Dialect:
     """How the file's own reader departs from a plain `pickle.load`.
 
-    `persistent` judges a persistent id and returns its value; `built` is told of each BUILD and may read array bytes
+    `persistent` judges a persistent id and returns its value; `built` is called for each BUILD and may read array bytes
     that joblib keeps between opcodes; `nested` scans bytes that the reader unpickles again.
     """
 
@@ -96,7 +96,7 @@ class PickleStack:
     def import_name(self, module: str, name: str) -> Import:
         """Record the import and return its value; the pair is judged as written and as Python 2 would have meant it."""
         # INVARIANT I18: every import of the interpreter's reader passes here first, under the name it would use.
-        found = Import(module, name)
+        value = Import(module, name)
         self.findings.import_of(f"{module}.{name}")
         self.imported += bool(_NAME.fullmatch(module) and _NAME.fullmatch(name))
         verdict = judged(module, name, self.findings.extra_globals)
@@ -105,12 +105,12 @@ class PickleStack:
         elif verdict is Verdict.UNKNOWN:
             self.findings.add("ckpt.pickle_unlisted", f"{module}.{name}")
         elif module in ("__builtin__", "copy_reg"):
-            found = Import(*modern(module, name))
-        self.checked_left += found.pair in _CHECKED
-        return found
+            value = Import(*modern(module, name))
+        self.checked_left += value.pair in _CHECKED
+        return value
 
     def call(self, target: Abstract, args: Abstract) -> Abstract:
-        """Record the call and return what it makes."""
+        """Record the call and return its abstract result."""
         self.called += 1
         if not isinstance(target, Import):
             self.findings.add("ckpt.pickle_indirect_call", kind_of(target))
@@ -138,7 +138,7 @@ class PickleStack:
             self.dialect.nested(inner)
 
     def _bytes(self, value: Abstract) -> Source | None:
-        """Return the bytes that a constant is, also where protocol 2 spells them as encoded text."""
+        """Return the bytes of a constant, also where protocol 2 writes them as encoded text."""
         source = self.cursor.source
         if isinstance(value, Payload) and value.kind == "bytes":
             return window(source, value.offset, value.length)
