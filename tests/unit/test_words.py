@@ -50,6 +50,7 @@ CLEAN_ROOMS: tuple[str, ...] = (
 
 CLEAN_PAGES: tuple[str, ...] = (
     "docs/adr",
+    "docs/architecture.md",
     "docs/lint",
     "docs/scan.md",
     "docs/threat-model.md",
