@@ -1,6 +1,6 @@
 """Key files: the only place that opens them. A private key is readable by its owner alone, and never overwritten.
 
-What stands in a file is checked on the *opened* file, so it cannot be exchanged between the check and the reading.
+Owner and mode are checked on the *opened* file, so it cannot be exchanged between the check and the reading.
 Formats are those of `attest/keys.py`.
 """
 

@@ -75,7 +75,7 @@ def verify(
     bound: Mapping[str, Value] = EMPTY_MAP,
     used: UsedStore | None = None,
 ) -> VerifiedDecision:
-    """Return what was decided, if it allows exactly this request here and now, else raise.
+    """Verify that a signed decision allows exactly this request, here and now.
 
     Args:
         request: what this worker is about to run, built by the worker, never taken from `signed`.
@@ -100,7 +100,7 @@ def verify(
 
 
 def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecision:
-    """Return what was decided and logged, allow or deny, whenever that was: steps V1 to V5, for auditors.
+    """Verify that a decision, allow or deny, was signed and logged: steps V1 to V5, for auditors.
 
     Keys are judged at the time the decision was issued. A worker that starts a job calls `verify`.
     """
@@ -117,7 +117,7 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
 
 
 def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[PublicKey, ...]]:
-    """Return what was decided and who counts as signer: steps V4 and V5, for entries of a log that adds up."""
+    """Verify signatures and type of an entry of a checked log: steps V4 and V5."""
     # V4: t of n trusted keys signed the payload that is read below.
     signers = check_signatures(
         envelope, signed_message(envelope), tuple([trusted.key for trusted in trust.keys]), trust.threshold
@@ -146,7 +146,7 @@ def _check_keys_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> N
 def _valid_at(
     signers: tuple[PublicKey, ...], trust: Trust, instant: Instant, step: str, when: str
 ) -> tuple[PublicKey, ...]:
-    """Return the signers whose trust covers this instant, at least `threshold` of them, else raise."""
+    """Select the signers whose trust covers this instant; at least `threshold` must remain."""
     pinned = {trusted.key for trusted in trust.keys if trusted.is_valid(instant)}
     valid = tuple([signer for signer in signers if signer in pinned])
     if len(valid) < trust.threshold:

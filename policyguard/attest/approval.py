@@ -1,4 +1,4 @@
-"""The approval statement: what exactly is approved, by whom, until when; and whether it covers a request.
+"""The approval statement: what exactly is approved, by which account, until when; and whether it covers a request.
 
 An in-toto Statement v1 with one spelling, RFC 8785 JSON. Its signature is a DSSE envelope around it, or a detached SSH
 signature over its very bytes in the namespace `policyguard-approval@v1`. Pure; who signed is `signers.py`'s.
@@ -95,7 +95,7 @@ class ApprovalPredicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
 
 class ApprovalStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"type_": "_type"}):
-    """A whole statement; `payload` spells it."""
+    """A whole statement; `payload` encodes it."""
 
     type_: str
     predicate: ApprovalPredicate
@@ -113,7 +113,7 @@ class ApprovalStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     @property
     def named(self) -> dict[str, str]:
         """What is approved: subject name to digest."""
-        return {each.name: each.digest[_DIGESTS[each.name]] for each in self.subject}
+        return {part.name: part.digest[_DIGESTS[part.name]] for part in self.subject}
 
     @property
     def payload(self) -> bytes:
@@ -141,7 +141,7 @@ class ApprovalTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command_digest(argv: tuple[str, ...], directory: str, files: tuple[str, ...] = ()) -> str:
-    """Return the digest of a command line, the folder it starts in (relative to the repository), and its files."""
+    """Digest a command line, the folder it starts in (relative to the repository), and its files."""
     return digest(freeze({"argv": argv, "directory": directory, "files": files}))
 
 
@@ -160,7 +160,7 @@ def approval_statement(
     from_id: str = "",
     target_id: str = "",
 ) -> ApprovalStatement:
-    """Return the statement that approves these subjects, checked as if it had been read.
+    """Build the statement that approves these subjects, checked as if it had been parsed.
 
     Raises:
         ApprovalRejected: it would never count, such as one without a subject or of more than seven days.
@@ -183,7 +183,7 @@ def approval_statement(
 
 
 def parse_approval(payload: bytes) -> ApprovalStatement:
-    """Return the statement these bytes spell.
+    """Parse an approval statement.
 
     Raises:
         ApprovalRejected: `approval.malformed`; too large, no approval statement, or not its one spelling.
@@ -193,17 +193,21 @@ def parse_approval(payload: bytes) -> ApprovalStatement:
     try:
         statement = _DECODER.decode(payload)
         _check(statement)
-        spelled = statement.payload
+        encoded = statement.payload
     except (RecursionError, ValueError, OverflowError) as problem:
         raise ApprovalRejected("malformed", f"statement: {reason(problem)}") from None
     # INVARIANT I5: an approval has one spelling, so that what was read is what was signed.
-    if spelled != payload:
+    if encoded != payload:
         raise ApprovalRejected("malformed", "statement is not in its one spelling, expected RFC 8785 bytes")
     return statement
 
 
 def check_time(statement: ApprovalStatement, now: Instant) -> None:
-    """Return if the approval holds now, else raise `ApprovalRejected`."""
+    """Check that the approval is valid now.
+
+    Raises:
+        ApprovalRejected: it is not valid yet, or expired.
+    """
     predicate = statement.predicate
     if now < statement.approved_at:
         raise ApprovalRejected("not_yet_valid", f"holds from {predicate.approved_at}")
@@ -231,14 +235,14 @@ def check_covers(statement: ApprovalStatement, target: ApprovalTarget) -> None:
 
 
 def _check_digests(statement: ApprovalStatement, target: ApprovalTarget) -> None:
-    found = {"request": target.request_digest, **target.measured_digests}
+    measured = {"request": target.request_digest, **target.measured_digests}
     # INVARIANT I9: everything an approval names is what was measured, and it names all that must be bound.
     for name, approved in statement.named.items():
-        if name not in found:
-            raise ApprovalRejected(f"no_{name}", f"approves the {name} `{approved[:12]}`, but none was looked at here")
-        if found[name] != approved:
+        if name not in measured:
+            raise ApprovalRejected(f"no_{name}", f"approves the {name} `{approved[:12]}`, but none was measured here")
+        if measured[name] != approved:
             raise ApprovalRejected(
-                f"other_{name}", f"approves the {name} `{approved[:12]}`, this is `{found[name][:12]}`"
+                f"other_{name}", f"approves the {name} `{approved[:12]}`, this is `{measured[name][:12]}`"
             )
     for name in target.required_subjects:
         if name not in statement.named and not (name == "command" and statement.predicate.any_command):
@@ -268,7 +272,7 @@ def _check_limit(limits: Mapping[str, Any], name: str, value: Value) -> None:
 
 
 def _names(pattern: str, resource: str) -> bool:
-    """Return whether an approval's resource is this one: the same, or a pattern of the same type that fits."""
+    """Whether an approval's resource is this one: the same, or a pattern of the same type that matches."""
     kind, _, path = pattern.partition(":")
     type_, _, identifier = resource.partition(":")
     return kind == type_ and (path == identifier or ("*" in path and glob(identifier, path)))
@@ -294,16 +298,16 @@ def _check(statement: ApprovalStatement) -> None:
 
 
 def _check_subjects(subjects: tuple[ApprovalSubject, ...]) -> None:
-    names = [each.name for each in subjects]
+    names = [subject.name for subject in subjects]
     # INVARIANT I9: an approval of nothing in particular is none: it names a request or a tree, an artifact at least.
     if not set(names) - {"command"} or names != sorted(set(names)):
         raise ValueError("subject: expected at least a request or an artifact, each once, sorted by name")
-    for each in subjects:
-        kind = _DIGESTS.get(each.name)
+    for subject in subjects:
+        kind = _DIGESTS.get(subject.name)
         pattern = _OID if kind == "gitTree" else _HEX
-        if kind is None or list(each.digest) != [kind] or not pattern.fullmatch(each.digest[kind]):
+        if kind is None or list(subject.digest) != [kind] or not pattern.fullmatch(subject.digest[kind]):
             raise ValueError(
-                f"subject: found {quoted(each.name)}, expected one of {', '.join(_DIGESTS)} and its digest"
+                f"subject: found {quoted(subject.name)}, expected one of {', '.join(_DIGESTS)} and its digest"
             )
 
 

@@ -31,7 +31,7 @@ class Signature(msgspec.Struct, frozen=True, gc=False):
 
 
 class BatchProof(msgspec.Struct, frozen=True, gc=False):
-    """Where the payload stands in a Merkle tree whose root was signed in place of the payload itself."""
+    """Position of the payload in a Merkle tree whose root was signed in place of the payload itself."""
 
     index: int
     size: int
@@ -41,7 +41,7 @@ class BatchProof(msgspec.Struct, frozen=True, gc=False):
 class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """Payload bytes, their type and signatures; `batch` is set when the signatures cover a Merkle root over many.
 
-    But for `batch` the fields stand in sorted order, so encoding needs no sorting.
+    Except for `batch` the fields are in sorted order, so encoding needs no sorting.
     """
 
     payload: bytes
@@ -50,7 +50,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defau
     batch: BatchProof | None = None
 
     def to_bytes(self) -> bytes:
-        """Return the one spelling; `parse(envelope.to_bytes()) == envelope`."""
+        """Encode the envelope in its one form; `parse(envelope.to_bytes()) == envelope`."""
         if self.batch is None:
             return _encode(self)
         return _encode_sorted(_Batched(self.batch, self.payload, self.payload_type, self.signatures))
@@ -87,7 +87,7 @@ def _pae_head(payload_type: str) -> bytes:
 
 
 def sign(payload: bytes, payload_type: str, keys: Sequence[PrivateKey]) -> Envelope:
-    """Return the payload in an envelope with one signature of each key."""
+    """Sign a payload with each key."""
     if not keys:
         raise ValueError("keys: none given, expected at least one")
     message = pae(payload_type, payload)
@@ -95,7 +95,7 @@ def sign(payload: bytes, payload_type: str, keys: Sequence[PrivateKey]) -> Envel
 
 
 def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
-    """Return the envelope these bytes spell; the input is not changed.
+    """Parse an envelope; the input is not changed.
 
     Args:
         limit: more bytes are refused before they are parsed.
@@ -119,7 +119,7 @@ def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
 def check_signatures(
     envelope: Envelope, message: bytes, keys: Sequence[PublicKey], threshold: int
 ) -> tuple[PublicKey, ...]:
-    """Return the trusted keys that signed `message`, at least `threshold` of them, else raise.
+    """Verify that at least `threshold` trusted keys signed `message`, and return those that did.
 
     Key ids order the attempts and decide nothing: a signature counts for whichever trusted key made it.
 
@@ -176,7 +176,7 @@ def from_wire(wire: WireEnvelope) -> Envelope:
     return Envelope(
         _bytes_of(wire.payload, "payload", None),
         wire.payload_type,
-        tuple([_signature_of(each, f"signatures[{i}]") for i, each in enumerate(wire.signatures)]),
+        tuple([_signature_of(signature, f"signatures[{i}]") for i, signature in enumerate(wire.signatures)]),
         None if wire.batch is None else _batch_of(wire.batch),
     )
 
@@ -189,7 +189,7 @@ def hashes_of(path: Sequence[str], where: str) -> tuple[bytes, ...]:
 
 
 def reason(problem: Exception) -> str:
-    """Return why a decoder refused, in one lower-case line."""
+    """Describe a decoder's error in one lower-case line."""
     return (str(problem).splitlines() or [type(problem).__name__])[0].lower()
 
 

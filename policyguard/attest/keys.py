@@ -1,4 +1,4 @@
-"""Ed25519 keys and their text forms: the only door to `cryptography`.
+"""Ed25519 keys and their text forms: the only module that imports `cryptography`.
 
 Parses and prints key *texts*; `keyfiles.py` opens the files. Randomness comes in as arguments. Key ids are computed as
 securesystemslib computes them, so other DSSE tools find our keys; a key id is a hint, never a decision.
@@ -69,7 +69,11 @@ class PublicKey:
 
     @classmethod
     def from_text(cls, text: str) -> PublicKey:
-        """Return the key that `ed25519:<base64>` spells, else raise `ConfigurationError`."""
+        """Parse a key written as `ed25519:<base64>`.
+
+        Raises:
+            ConfigurationError: it is malformed or no usable key.
+        """
         scheme, _, encoded = text.partition(":")
         raw = decode_base64(encoded.encode()) if encoded.isascii() else None
         if scheme != "ed25519" or raw is None or len(raw) != PUBLIC_BYTES:
@@ -89,7 +93,7 @@ class PublicKey:
         return _armour(_SPKI + self.raw, _PUBLIC)
 
     def verify(self, signature: bytes, data: bytes) -> bool:
-        """Return whether `signature` is this key's over exactly these bytes. The caller must look at the answer."""
+        """Whether `signature` is this key's over exactly these bytes. The caller must check the result."""
         from cryptography.exceptions import InvalidSignature
 
         if self._key is None:
@@ -182,7 +186,7 @@ class PrivateKey:
     def unwrap(cls, data: bytes, passphrase: bytes) -> PrivateKey:
         """Return the key of a wrapped key text, else raise `SigningError`.
 
-        A wrong passphrase and an altered file cannot be told apart: the cipher authenticates both. Memory and passes
+        A wrong passphrase and an altered file give the same error: the cipher authenticates both. Memory and passes
         are read from the file within limits, so a hostile file cannot ask for the whole machine.
         """
         from cryptography.exceptions import InvalidTag
@@ -281,7 +285,7 @@ def encode_base64(data: bytes) -> bytes:
 
 
 def decode_base64(text: bytes) -> bytes | None:
-    """Return the bytes this base64 spells, or None unless it is their one canonical spelling."""
+    """Decode base64; None unless it is the one canonical encoding of the bytes."""
     try:
         data = binascii.a2b_base64(text)
     except (binascii.Error, ValueError):

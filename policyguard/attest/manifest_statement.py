@@ -96,7 +96,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_manifest(payload: bytes) -> Manifest:
-    """Return the manifest these bytes spell, else raise `VerificationError`: V1 malformed, V5 of another kind."""
+    """Parse a manifest.
+
+    Raises:
+        VerificationError: V1, it is malformed; V5, it is a statement of another kind.
+    """
     try:
         data: Any = parse_json(payload)
         if data["_type"] != STATEMENT_TYPE or data["predicateType"] != PREDICATE_TYPE:
@@ -123,7 +127,11 @@ def parse_manifest(payload: bytes) -> Manifest:
 
 
 def check_origin(producer: str, run: str, step: int, data_class: str = "") -> None:
-    """Raise `ValueError` unless these can stand in a manifest: asked before hours of hashing."""
+    """Check the members of a manifest before hours of hashing.
+
+    Raises:
+        ValueError: one cannot be written into a manifest.
+    """
     if type(producer) is not str or not _REF.fullmatch(producer):
         raise ValueError(f"producer: found `{producer}`, expected `type:id`")
     if type(run) is not str or not run:

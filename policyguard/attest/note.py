@@ -47,7 +47,11 @@ class NoteKey:
 
     @classmethod
     def from_text(cls, text: str) -> NoteKey:
-        """Return the key a verifier-key line spells, else raise `ConfigurationError`."""
+        """Parse a verifier-key line.
+
+        Raises:
+            ConfigurationError: it is malformed or of another algorithm.
+        """
         name, _, rest = text.partition("+")
         key_hash, _, encoded = rest.partition("+")
         raw = decode_base64(encoded.encode()) if encoded.isascii() else None
@@ -89,7 +93,7 @@ def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
         VerificationError: step V1, not a note; step V2, no trusted key signed it or its signature is wrong.
     """
     text, lines = split_note(data)
-    found: NoteKey | None = None
+    signer: NoteKey | None = None
     for name, blob in lines:
         key = next((k for k in trusted if k.name == name and k.key_hash == blob[:4]), None)
         if key is None:
@@ -97,11 +101,11 @@ def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
         # INVARIANT I10: a signature under a trusted name that does not verify spoils the note.
         if not key.public.verify(blob[4:], text):
             raise VerificationError("V2", f"checkpoint signature of `{name}` does not verify")
-        found = found or key
-    if found is None:
+        signer = signer or key
+    if signer is None:
         names = quoted_list(key.name for key in trusted) or "none"
         raise VerificationError("V2", f"checkpoint carries no signature of a trusted log, expected one of {names}")
-    return text, found
+    return text, signer
 
 
 def split_note(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:

@@ -45,7 +45,7 @@ _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 
 
 class SignerLine(msgspec.Struct, frozen=True):
-    """One line of an allowed-signers file: a key, for whom it speaks, in which namespaces and when."""
+    """One line of an allowed-signers file: a key, the accounts it signs for, in which namespaces and when."""
 
     line: int
     principals: tuple[str, ...]
@@ -85,7 +85,7 @@ class Signers:
         self.by_email: Mapping[str, Person] = {m.casefold(): person for person in persons for m in person.emails}
         self._by_id = {person.id: person for person in persons}
         self.by_keyid: dict[str, PublicKey] = {}
-        """Key id to key, of every plain key we know, revoked ones too: where to look, never whether to believe."""
+        """Key id to key, of every plain key we know, revoked ones too; finding a key here does not make it trusted."""
         for person in persons:
             for text in person.keys:
                 key = person_key(text)
@@ -97,7 +97,7 @@ class Signers:
                 self.by_keyid[public.keyid] = public
 
     def person_of(self, key: SshKey, namespace: str, instants: Iterable[Instant]) -> Person:
-        """Return the one person whose key this is, in this namespace, at all these instants.
+        """Find the one person whose key this is, in this namespace, at all these instants.
 
         Raises:
             UnknownSigner: revoked, unknown, outside its window or namespaces, nobody's, or of more than one person.
@@ -108,18 +108,19 @@ class Signers:
         listed = [line for line in self._lines if line.key == key]
         if not listed and key not in self._own:
             raise UnknownSigner("unknown_signer", f"key {key.fingerprint} is in neither `Persons` nor allowed signers")
-        found = set(self._own.get(key, ()))
+        person_ids = set(self._own.get(key, ()))
         if listed:
             # INVARIANT I10: where a file of allowed signers names a key, its window and namespaces hold.
-            found |= self._spoken_for(_current(listed, key, namespace, tuple(instants)))
-        if not found:
+            person_ids |= self._spoken_for(_current(listed, key, namespace, tuple(instants)))
+        if not person_ids:
             raise UnknownSigner("unknown_person", f"key {key.fingerprint} speaks for nobody that `Persons` knows")
-        # INVARIANT I8: a key that could stand for two persons stands for none, so one human fills one place.
-        if len(found) > 1:
+        # INVARIANT I8: a key that could belong to two persons belongs to none, so one human fills one place.
+        if len(person_ids) > 1:
             raise UnknownSigner(
-                "ambiguous_key", f"key {key.fingerprint} speaks for {', '.join(sorted(found)[:5])}, expected one person"
+                "ambiguous_key",
+                f"key {key.fingerprint} speaks for {', '.join(sorted(person_ids)[:5])}, expected one person",
             )
-        return self._by_id[found.pop()]
+        return self._by_id[person_ids.pop()]
 
     def _spoken_for(self, lines: Sequence[SignerLine]) -> set[str]:
         return {
@@ -131,7 +132,7 @@ class Signers:
 
 
 def person_key(text: str) -> SshKey | None:
-    """Return the key that an entry of `Persons.keys` spells, None if it is of a kind we do not verify."""
+    """Parse an entry of `Persons.keys`; None for a kind of key that is not verified here."""
     try:
         return SshKey(PublicKey.from_text(text).raw) if text.startswith("ed25519:") else parse_key(text)
     except (ConfigurationError, SshSignatureError):
@@ -155,14 +156,14 @@ def parse_revoked(text: bytes) -> frozenset[str]:
 
 
 def matches(text: str, patterns: Sequence[str]) -> bool:
-    """Return whether a text matches a pattern list: one positive pattern, and no `!` pattern. Case counts."""
+    """Whether a text matches a pattern list: one positive pattern, and no `!` pattern. Case counts."""
     negated = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     positive = [pattern for pattern in patterns if not pattern.startswith("!")]
-    return not any(_wild(text, each) for each in negated) and any(_wild(text, each) for each in positive)
+    return not any(_wild(text, pattern) for pattern in negated) and any(_wild(text, pattern) for pattern in positive)
 
 
 def _wild(text: str, pattern: str) -> bool:
-    """Return whether `*` (any text) and `?` (one character) make the pattern fit; time is at most length x length."""
+    """Whether a pattern with `*` (any text) and `?` (one character) matches; time is at most length x length."""
     at, star, mark = 0, -1, 0
     place = 0
     while at < len(text):
@@ -204,11 +205,11 @@ def _each_line(text: bytes, what: str, read: Callable[[int, str], _T | None]) ->
         if not stripped or stripped.startswith("#"):
             continue
         try:
-            found = read(number, stripped)
+            values = read(number, stripped)
         except (ValueError, ConfigurationError) as problem:
             raise ConfigurationError(f"{what}: line {number}: {problem}") from None
-        if found is not None:
-            yield found
+        if values is not None:
+            yield values
 
 
 def _signer(number: int, line: str) -> SignerLine | None:
@@ -246,7 +247,7 @@ def _is_key_type(word: str) -> bool:
 
 
 def _options(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     at = 0
     while at < len(text):
         match = _OPTION.match(text, at)
@@ -255,10 +256,10 @@ def _options(text: str) -> dict[str, str]:
         name, value, at = match[1].lower(), match[2], match.end()
         if name == "cert-authority":
             raise ValueError("`cert-authority` is not supported, expected the keys themselves")
-        if name not in ("namespaces", "valid-after", "valid-before") or value is None or name in found:
+        if name not in ("namespaces", "valid-after", "valid-before") or value is None or name in values:
             raise ValueError(f"found the option {quoted(name)}, expected namespaces, valid-after or valid-before, once")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _patterns(text: str, what: str) -> tuple[str, ...]:

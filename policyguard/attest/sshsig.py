@@ -42,7 +42,7 @@ class SshSignatureError(ValueError):
 
 
 class SshKey(msgspec.Struct, frozen=True):
-    """A public key as SSH spells it. `application` is set for security keys, and part of the key's identity."""
+    """A public key in SSH's encoding. `application` is set for security keys, and part of the key's identity."""
 
     raw: bytes
     application: str | None = None
@@ -53,7 +53,7 @@ class SshKey(msgspec.Struct, frozen=True):
 
     @property
     def blob(self) -> bytes:
-        """The bytes that stand in base64 in an `id_ed25519.pub`; `parse_key_blob(key.blob) == key`."""
+        """The bytes that an `id_ed25519.pub` holds in base64; `parse_key_blob(key.blob) == key`."""
         application = b"" if self.application is None else _string(self.application.encode())
         return _string(self.kind.encode()) + _string(self.raw) + application
 
@@ -79,7 +79,7 @@ class SshSignature(msgspec.Struct, frozen=True):
     counter: int = 0
 
     def covers(self, message: bytes, namespace: str) -> bool:
-        """Return whether this key signed exactly this message for this namespace. The caller must look at the answer.
+        """Whether this key signed exactly this message for this namespace. The caller must check the result.
 
         A security key must have seen its user: signatures made without a touch do not count.
         """
@@ -91,8 +91,8 @@ class SshSignature(msgspec.Struct, frozen=True):
             if not self.flags & _USER_PRESENT:
                 return False
             application = hashlib.sha256(self.key.application.encode()).digest()
-            told = bytes([self.flags]) + self.counter.to_bytes(4, "big")
-            signed = application + told + hashlib.sha256(signed).digest()
+            device_data = bytes([self.flags]) + self.counter.to_bytes(4, "big")
+            signed = application + device_data + hashlib.sha256(signed).digest()
         return PublicKey(self.key.raw).verify(self.signature, signed)
 
 
@@ -113,7 +113,11 @@ def sign(message: bytes, namespace: str, key: PrivateKey, hash_name: str = "sha5
 
 
 def parse_signature(armour: bytes) -> SshSignature:
-    """Return the signature this text spells, else raise `SshSignatureError`."""
+    """Parse an armoured SSH signature.
+
+    Raises:
+        SshSignatureError: it is malformed or of a kind that is not verified here.
+    """
     blob = _Blob(_dearmoured(armour))
     if blob.take(6) != _MAGIC:
         raise SshSignatureError("malformed", "found no SSH signature, expected `SSHSIG`")
@@ -149,7 +153,11 @@ def parse_key(text: str) -> SshKey:
 
 
 def parse_key_blob(data: bytes) -> SshKey:
-    """Return the key these bytes spell, else raise `SshSignatureError`."""
+    """Parse a public key blob.
+
+    Raises:
+        SshSignatureError: it is malformed or of a kind that is not verified here.
+    """
     blob = _Blob(data)
     kind = blob.text("key type")
     _known(kind)
@@ -206,11 +214,11 @@ class _Blob:
         self._data, self._at = data, 0
 
     def take(self, count: int) -> bytes:
-        found = self._data[self._at : self._at + count]
-        if len(found) != count:
+        data = self._data[self._at : self._at + count]
+        if len(data) != count:
             raise SshSignatureError("malformed", "SSH data ends in the middle of a field")
         self._at += count
-        return found
+        return data
 
     def uint32(self) -> int:
         return int.from_bytes(self.take(4), "big")

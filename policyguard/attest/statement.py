@@ -1,6 +1,6 @@
 """The in-toto Statement that says what was decided, and the SignedDecision that carries it to the worker.
 
-A statement has one spelling: RFC 8785 JSON. The fields of every struct below stand in sorted order, so encoding needs
+A statement has one spelling: RFC 8785 JSON. The fields of every struct below are in sorted order, so encoding needs
 no sorting; the parser encodes again and compares. Opens nothing and reads no clock.
 """
 
@@ -39,7 +39,7 @@ ENGINE_VERSION = "0.1.0"
 
 MAX_STATEMENT_BYTES = 524_288
 MAX_INLINE_BYTES = 256
-"""A fact's value up to this many canonical bytes stands in the statement, a longer one as its digest."""
+"""A statement holds a fact's value up to this many canonical bytes, and the digest of a longer one."""
 
 
 class Digests(msgspec.Struct, frozen=True, gc=False):
@@ -177,7 +177,7 @@ def decision_statement(
     resource = request.resource.ref
     predicate = Predicate(
         request.action,
-        tuple([_approval(each) for each in counted]) if counted else (),
+        tuple([_approval(approval) for approval in counted]) if counted else (),
         audience,
         tuple(sorted(bound)) if bound else (),
         "allow" if decision.allowed else "deny",
@@ -207,7 +207,7 @@ def decision_statement(
 
 
 def parse_statement(payload: bytes) -> Statement:
-    """Return the statement these bytes spell.
+    """Parse a statement.
 
     Raises:
         VerificationError: step V1, too large, not JSON or not its one spelling; step V5, another type of statement.
@@ -218,11 +218,11 @@ def parse_statement(payload: bytes) -> Statement:
     try:
         statement = _decoder().decode(payload)
         _check_values(statement.predicate)
-        spelled = canonical(msgspec.json.decode(payload))
+        encoded = canonical(msgspec.json.decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
     # INVARIANT I5: one value has one spelling: decode, encode again, compare.
-    if spelled != payload:
+    if encoded != payload:
         raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
     # INVARIANT I11: the digest and the resource that in-toto tools read are those that we check.
     subject, predicate = statement.subject[0], statement.predicate
@@ -278,14 +278,14 @@ def _gap(gap: Gap) -> GapRecord:
     return GapRecord(gap.because, gap.domain, gap.needed, gap.quorum, gap.roles, gap.rule)
 
 
-def _approval(each: Approval) -> ApprovalRecord:
+def _approval(approval: Approval) -> ApprovalRecord:
     return ApprovalRecord(
-        each.account,
-        instant_text(each.approved_at),
-        _WORDS[each.assurance],
-        each.approval_digest,
-        instant_text(each.expires),
-        each.source,
+        approval.account,
+        instant_text(approval.approved_at),
+        _WORDS[approval.assurance],
+        approval.approval_digest,
+        instant_text(approval.expires),
+        approval.source,
     )
 
 
@@ -295,16 +295,16 @@ def _check_types(payload: bytes) -> None:
         head = msgspec.json.decode(payload, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
-    found = (head.type, head.predicate_type)
-    if found != (STATEMENT_TYPE, PREDICATE_TYPE):
+    types = (head.type, head.predicate_type)
+    if types != (STATEMENT_TYPE, PREDICATE_TYPE):
         raise VerificationError(
-            "V5", f"statement is {quoted(found[0])} with predicate {quoted(found[1])}, expected `{PREDICATE_TYPE}`"
+            "V5", f"statement is {quoted(types[0])} with predicate {quoted(types[1])}, expected `{PREDICATE_TYPE}`"
         )
 
 
 def _check_values(predicate: Predicate) -> None:
     times = [predicate.issued_at, predicate.not_before, predicate.expires]
-    times += [text for each in predicate.approvals for text in (each.approved_at, each.expires)]
+    times += [text for approval in predicate.approvals for text in (approval.approved_at, approval.expires)]
     times += [fact.observed_at for fact in predicate.facts.values()]
     for text in times:
         if instant_text(parse_instant(text)) != text:
@@ -316,8 +316,8 @@ def _check_values(predicate: Predicate) -> None:
 
 
 def _check_fact(fact: FactRecord, where: str) -> None:
-    given = [fact.value, fact.digest, fact.masked]
-    if sum(each is not msgspec.UNSET for each in given) != 1:
+    forms = [fact.value, fact.digest, fact.masked]
+    if sum(form is not msgspec.UNSET for form in forms) != 1:
         raise ValueError(f"{where}: expected exactly one of `value`, `digest` and `masked`")
     if isinstance(fact.value, msgspec.Raw):
         data = bytes(fact.value)

@@ -1,4 +1,4 @@
-"""Trust: whose signatures count, from when to when, for whom, and under which policies.
+"""Trust: the keys whose signatures count, when, for which audiences, and under which policies.
 
 A verifier is *given* its trust; nothing in an envelope adds to it. `parse_trust` takes decoded data (the YAML or JSON
 is read at the edge) and names the JSON path of the first problem.
@@ -63,7 +63,7 @@ class Trust:
                 raise ConfigurationError(f"$.{name}: found none, expected at least one")
         distinct = len({trusted.key for trusted in self.keys})
         if distinct != len(self.keys):
-            raise ConfigurationError("$.keys: the same key stands there twice")
+            raise ConfigurationError("$.keys: the same key is listed twice")
         if len({(log.name, log.key_hash) for log in self.logs}) != len(self.logs):
             raise ConfigurationError("$.logs: two log keys share their name and hash")
         if not 1 <= self.threshold <= distinct:
@@ -75,7 +75,11 @@ class Trust:
 
 
 def parse_trust(data: object) -> Trust:
-    """Return the trust that this decoded `Trust` document spells, else raise `ConfigurationError` with the path."""
+    """Build trust from a decoded `Trust` document.
+
+    Raises:
+        ConfigurationError: a member is missing or wrong; the message names its path.
+    """
     top = _object(data, "$", ("apiVersion", "kind", "keys", "logs", "audiences", "policies"), ("threshold",))
     if (top["apiVersion"], top["kind"]) != ("policyguard/v1", "Trust"):
         raise ConfigurationError("$: expected `apiVersion: policyguard/v1` and `kind: Trust`")
@@ -163,9 +167,11 @@ def _digest(data: object, path: str) -> str:
     return text
 
 
-def _integer(data: object, path: str, least: int) -> int:
-    if type(data) is not int or not least <= data <= MAX_INTEGER:
-        _refuse(path, f"found {data if type(data) is int else name_of(data)}, expected an integer of at least {least}")
+def _integer(data: object, path: str, minimum: int) -> int:
+    if type(data) is not int or not minimum <= data <= MAX_INTEGER:
+        _refuse(
+            path, f"found {data if type(data) is int else name_of(data)}, expected an integer of at least {minimum}"
+        )
     return data
 
 
@@ -174,7 +180,7 @@ def _list(data: object, path: str, item: Callable[[object, str], _T]) -> tuple[_
         _refuse(path, f"found {name_of(data)}, expected a list")
     if not 1 <= len(data) <= MAX_KEYS:
         _refuse(path, f"found {len(data) or 'none'}, expected 1 to {MAX_KEYS}")
-    return tuple([item(each, f"{path}[{i}]") for i, each in enumerate(data)])
+    return tuple([item(element, f"{path}[{i}]") for i, element in enumerate(data)])
 
 
 def _object(data: object, path: str, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 An in-toto Statement v1 whose subject is a `gitCommit`; `predicateType` and fields are SLSA's, so that the field's own
 tools read it. What the summary says is what was decided, no more: the levels are the operator's claim about the whole
-set-up, except `ORG_SOURCE_POLICYGUARD_QUORUM`, which stands there only if a quorum was demanded and met.
+set-up, except `ORG_SOURCE_POLICYGUARD_QUORUM`, which is set only if a quorum was required and met.
 
 Pure: opens nothing. Source: slsa.dev/verification_summary/v1 and SLSA Source track, "Communicating source levels".
 """
@@ -50,11 +50,11 @@ def source_summary(
     Args:
         decision: the signed allow for this very revision, already verified.
         decision_digest: SHA-256 of the decision's envelope, by which it is found in the log.
-        verifier: the id of whoever decided, a URI.
+        verifier: the id of the guard that decided, a URI.
         levels: what the operator claims of the source control set-up.
 
     Raises:
-        ValueError: the decision is no allow, or an id, a commit or a level is not spelled as SLSA wants it.
+        ValueError: the decision is no allow, or an id, a commit or a level is not written as SLSA requires.
     """
     # INVARIANT I10: a summary says PASSED only of a revision that a signed allow covers.
     if not decision.allowed or decision.mode != "enforcing":

@@ -21,7 +21,7 @@ _PAGE = 256
 
 
 def find_used_approvals(store: Store, start: int, stop: int, approvals: Mapping[str, Instant]) -> dict[str, int]:
-    """Return which of these approvals an allow among the entries from `start` to before `stop` has used up.
+    """Find the approvals that an allow among the entries from `start` to before `stop` has consumed.
 
     Args:
         approvals: approval digest to when it was made.
@@ -32,18 +32,18 @@ def find_used_approvals(store: Store, start: int, stop: int, approvals: Mapping[
     Raises:
         AuditError: an entry cannot be read; what it used up is not known.
     """
-    found: dict[str, int] = {}
+    used: dict[str, int] = {}
     if not approvals:
-        return found
+        return used
     oldest = _seconds(min(approvals.values()) - CLOCK_SLACK_S * NANOSECONDS_PER_S)
     for page in _newest_first(store, start, stop):
-        said = [(entry, each) for entry, each in page if each is not None]
-        for entry, each in said:
-            for digest in each.spent & approvals.keys():
-                found.setdefault(digest, entry)
-        if said and all(each.issued_at[:19] < oldest for _, each in said):
+        decisions = [(entry, decision) for entry, decision in page if decision is not None]
+        for entry, decision in decisions:
+            for digest in decision.spent & approvals.keys():
+                used.setdefault(digest, entry)
+        if decisions and all(decision.issued_at[:19] < oldest for _, decision in decisions):
             break
-    return found
+    return used
 
 
 class _Leaf(msgspec.Struct, frozen=True, rename="camel"):
@@ -65,7 +65,7 @@ class _Said(msgspec.Struct, frozen=True):
     def spent(self) -> frozenset[str]:
         """The approvals that this decision used up."""
         used = self.approvals if self.decision == "allow" and self.requiring else ()
-        return frozenset(each.digest for each in used)
+        return frozenset(approval.digest for approval in used)
 
 
 class _Statement(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ _STATEMENT = msgspec.json.Decoder(_Statement)
 
 
 def _said(row: Row) -> _Said | None:
-    """Return what a decision says of approvals, None for an entry that is no decision."""
+    """Decode the part of a decision that concerns approvals; None for an entry that is no decision."""
     try:
         leaf = _LEAF.decode(row.leaf)
         return _STATEMENT.decode(leaf.payload).predicate if leaf.payload_type == PAYLOAD_TYPE else None

@@ -18,8 +18,8 @@ from policyguard.errors import AuditError, VerificationError
 
 APPROVAL_ENTRY_TYPE = "application/vnd.policyguard.approval.v1+json"
 
-MAX_LOOK_BACK = 20_000
-"""Among so many of the newest entries approvals are looked for. A log of approvals alone never comes near it."""
+MAX_RECENT_ENTRIES = 20_000
+"""Approvals are searched among this many of the newest entries. A log of approvals alone never comes near it."""
 
 _PAGE = 512
 _MARK = f'"payloadType":"{APPROVAL_ENTRY_TYPE}"'.encode()
@@ -32,7 +32,7 @@ def approval_leaf(line: bytes, key: PrivateKey) -> bytes:
 
 
 def is_approval(leaf: bytes) -> bool:
-    """Return whether a leaf holds an approval. Base64 has no quotes, so nothing else in an envelope looks like it."""
+    """Whether a leaf holds an approval. Base64 has no quotes, so nothing else in an envelope can contain this text."""
     return _MARK in leaf
 
 
@@ -51,5 +51,5 @@ def approval_leaves(store: Store) -> Iterator[tuple[int, bytes]]:
     """Yield the approvals among the newest entries, the oldest first, each with its entry."""
     last = store.last()
     stop = 0 if last is None else last.entry + 1
-    for start in range(max(0, stop - MAX_LOOK_BACK), stop, _PAGE):
+    for start in range(max(0, stop - MAX_RECENT_ENTRIES), stop, _PAGE):
         yield from ((row.entry, row.leaf) for row in store.read(start, min(start + _PAGE, stop)) if _MARK in row.leaf)

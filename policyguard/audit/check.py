@@ -1,11 +1,11 @@
 """Check a whole log without trusting who kept it: recompute everything, name the first entry that does not add up.
 
-Entries are read in order, in constant memory. What each kind of damage looks like:
+Entries are read in order, in constant memory. How each kind of damage shows:
 
     bytes of an entry changed             leaf hash differs from the stored one
     bytes and hashes changed alike        root differs from the one the log signed after that entry
     entry deleted, or moved               a number is missing, or the root differs
-    entries cut off at the end            only a checkpoint kept elsewhere can tell: pass it in `kept`
+    entries cut off at the end            only a checkpoint from elsewhere shows it: pass it in `earlier`
     history rewritten with the log's key  likewise: another root at the kept size (a split view)
 """
 
@@ -26,7 +26,7 @@ _PAGE = 512
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """A log that adds up: its newest checkpoint, how many signed checkpoints stand in it, and how many approvals."""
+    """A log that adds up: its newest checkpoint, the number of its signed checkpoints and of its approvals."""
 
     checkpoint: Checkpoint
     note: bytes
@@ -34,18 +34,18 @@ class LogSummary(msgspec.Struct, frozen=True):
     approvals: int = 0
 
 
-def check_log(store: Store, logs: Sequence[NoteKey] | None, kept: Sequence[bytes] = ()) -> LogSummary:
-    """Return what the log holds if every entry, hash and checkpoint adds up, else raise.
+def check_log(store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[bytes] = ()) -> LogSummary:
+    """Check every entry, hash and checkpoint of a log, and summarize it.
 
     Args:
         logs: trusted log keys; every checkpoint must be signed by one. None checks that the log agrees with itself, and
             not who signed it.
-        kept: checkpoints (signed notes) that were seen earlier; the log must still contain each of those trees.
+        earlier: checkpoints (signed notes) that were seen earlier; the log must still contain each of those trees.
 
     Raises:
         AuditError: `.entry` is the first entry that does not add up, where one can be named.
     """
-    wanted = _kept_roots(logs, kept)
+    wanted = _kept_roots(logs, earlier)
     tree = Range()
     newest: Checkpoint | None = None
     note, count, covered, approvals = b"", 0, 0, 0
@@ -113,9 +113,9 @@ def _check_checkpoint(note: bytes, tree: Range, logs: Sequence[NoteKey] | None, 
     )
 
 
-def _kept_roots(logs: Sequence[NoteKey] | None, kept: Sequence[bytes]) -> dict[int, Checkpoint]:
+def _kept_roots(logs: Sequence[NoteKey] | None, earlier: Sequence[bytes]) -> dict[int, Checkpoint]:
     wanted: dict[int, Checkpoint] = {}
-    for note in kept:
+    for note in earlier:
         try:
             checkpoint = read_checkpoint(note) if logs is None else open_checkpoint(note, logs)
         except VerificationError as problem:
@@ -128,7 +128,7 @@ def _kept_roots(logs: Sequence[NoteKey] | None, kept: Sequence[bytes]) -> dict[i
 
 
 def _check_kept(checkpoint: Checkpoint, tree: Range) -> None:
-    # INVARIANT I13: a log that differs from a checkpoint kept elsewhere does not add up, whoever signed it.
+    # INVARIANT I13: a log that differs from a checkpoint kept elsewhere does not add up, even if it is signed.
     if checkpoint.root != tree.root():
         raise AuditError(
             f"the first {tree.size} entries have root `{tree.root().hex()[:16]}`, a kept checkpoint says "

@@ -21,7 +21,7 @@ MAX_TREE_SIZE = 2**62
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """A tree head: so many leaves, this root, in the log of this origin. Signed extensions are kept, not read."""
+    """A tree head: number of leaves and root, in the log of this origin. Signed extensions are stored, not read."""
 
     origin: str
     size: int
@@ -35,7 +35,11 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
 
 
 def parse_checkpoint(text: bytes) -> Checkpoint:
-    """Return the checkpoint this note text spells, else raise `VerificationError` V1."""
+    """Parse a checkpoint from a note's text.
+
+    Raises:
+        VerificationError: step V1; it is malformed.
+    """
     try:
         lines = text.decode().split("\n")
     except UnicodeDecodeError:

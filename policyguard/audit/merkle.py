@@ -29,9 +29,9 @@ def leaf_hash(leaf: bytes) -> bytes:
     return sha256(b"\x00" + leaf).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
+def node_hash(left_hash: bytes, right_hash: bytes) -> bytes:
     """Return the hash of an inner node: SHA-256 of 0x01 and both children."""
-    return sha256(b"\x01" + left + right).digest()
+    return sha256(b"\x01" + left_hash + right_hash).digest()
 
 
 class Range:
@@ -62,8 +62,8 @@ class Range:
         if not self.nodes:
             return EMPTY_ROOT
         node = self.nodes[-1]
-        for left in self.nodes[-2::-1]:
-            node = sha256(b"\x01" + left + node).digest()
+        for sibling in self.nodes[-2::-1]:
+            node = sha256(b"\x01" + sibling + node).digest()
         return node
 
 
@@ -197,8 +197,8 @@ def _hash_between(start: int, end: int, subtree: Subtree) -> bytes:
         return subtree(level, start >> level)
     nodes = [subtree(level, index) for level, index in complete_subtrees(start, end)]
     node = nodes[-1]
-    for left in nodes[-2::-1]:
-        node = node_hash(left, node)
+    for sibling in nodes[-2::-1]:
+        node = node_hash(sibling, node)
     return node
 
 

@@ -17,10 +17,10 @@ def subtree_in(store: Store) -> Subtree:
 
     def subtree(level: int, index: int) -> bytes:
         last = ((index + 1) << level) - 1
-        found = row_at(store, last).hashes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
-        if len(found) != HASH_BYTES:
+        hash_ = row_at(store, last).hashes[level * HASH_BYTES : (level + 1) * HASH_BYTES]
+        if len(hash_) != HASH_BYTES:
             raise AuditError(f"entry {last} lacks the hash of the subtree it closes", entry=last)
-        return found
+        return hash_
 
     return subtree
 

@@ -1,8 +1,8 @@
-"""Byte code in `__pycache__`, judged by the source beside it.
+"""Byte code in `__pycache__`, compared with its source.
 
-Python runs it in place of the source if its 16-byte header fits, whatever comes after the header. So each file is held
-against what an interpreter makes of the source that was just hashed. What the build compared, and put into the signed
-baseline, needs no second comparison while neither file has changed.
+Python runs it in place of the source if its 16-byte header fits, whatever comes after the header. So each file is
+compared with what an interpreter compiles from the source that was just hashed. Files that the build compared and put
+into the signed baseline need no second comparison while neither file has changed.
 
 What Python would never load (another interpreter's, or older than its source) is a remark. Everything else counts
 unless it was found equal: what cannot be compared is not equal.
@@ -35,7 +35,7 @@ from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import open_regular, read_small
 
 BATCH = 500
-"""After so many comparisons the cache is saved: a look that runs out of time leaves less to the next one."""
+"""The cache is saved after each batch, so that the next run continues after one that ran out of time."""
 
 REASONS = {
     "unlike": "runs other code than its source",
@@ -87,27 +87,30 @@ def judge_bytecode(
     interpreter: str | None = None,
     progress: Progress | None = None,
 ) -> Judged:
-    """Return what the byte code of this listing is.
+    """Compare the byte code of this listing with its sources.
+
 
     Args:
         known: digests of byte code that a signed baseline lists, `known_files` those of the sources it was made of.
         cache: remembers what was found equal; saved on the way, and again by the caller.
         interpreter: a Python of the environment's version, outside of the environment; the running one if None.
     """
-    found = [Finding(name, "unread", why) for name, why in listing.unread.items()]
+    findings = [Finding(name, "unread", why) for name, why in listing.unread.items()]
     equal, unknown = _known(listing, known, known_files)
     if not unknown:
-        return Judged(_sorted(found), (), equal)
+        return Judged(_sorted(findings), (), equal)
     with Compiler(interpreter) as compiler:
-        look = _Sorter(listing, compiler.interpreter, cache)
-    questions = [question for name in unknown if (question := look.question(name)) is not None]
+        sorter = _Sorter(listing, compiler.interpreter, cache)
+    questions = [question for name in unknown if (question := sorter.question(name)) is not None]
     for begin in range(0, len(questions), BATCH):
-        told = None if progress is None else _from(begin, len(questions), progress)
-        for answer in compare_all(listing, questions[begin : begin + BATCH], interpreter, told):
-            look.take(*answer)
+        report = None if progress is None else _from(begin, len(questions), progress)
+        for answer in compare_all(listing, questions[begin : begin + BATCH], interpreter, report):
+            sorter.take(*answer)
         if cache is not None:
             cache.save()
-    return Judged(_sorted([*found, *look.findings]), tuple(sorted(look.idle)), {**equal, **look.equal}, len(questions))
+    return Judged(
+        _sorted([*findings, *sorter.findings]), tuple(sorted(sorter.idle)), {**equal, **sorter.equal}, len(questions)
+    )
 
 
 def _known(
@@ -136,19 +139,19 @@ class _Sorter:
         self.equal: dict[str, str] = {}
 
     def question(self, name: str) -> Comparison | None:
-        """Return what is to be compared, or None where that is decided without."""
+        """Return the comparison that a file needs, or None if its outcome is known without one."""
         try:
-            found = self._sorted_out(name)
+            outcome = self._sorted_out(name)
         except (EvidenceError, OSError) as problem:
-            found = Finding(name, "unread", str(problem))
-        if isinstance(found, Finding):
-            self.findings.append(found)
-        elif found is None:
+            outcome = Finding(name, "unread", str(problem))
+        if isinstance(outcome, Finding):
+            self.findings.append(outcome)
+        elif outcome is None:
             self.idle.append(name)
-        elif self._cache is not None and self._cache.equal_to(name, self._digest(name)) == self._made_of(found):
+        elif self._cache is not None and self._cache.equal_to(name, self._digest(name)) == self._made_of(outcome):
             self.equal[name] = self._digest(name)
         else:
-            return found
+            return outcome
         return None
 
     def take(self, question: Comparison, code: int, detail: str) -> None:
@@ -174,7 +177,7 @@ class _Sorter:
     def _of_another(self, name: str, head: bytes) -> Finding | None:
         """Return why byte code counts that the asked interpreter does not load for a source beside it, if it does."""
         if head[:4] == self._magic:
-            has_source = any(source_digest(self._listing, each) for each in _sources(name))
+            has_source = any(source_digest(self._listing, source) for source in _sources(name))
             return None if has_source else Finding(name, "stray")
         tag = _TAG.match(name)
         if not self._other_tags or (tag is not None and tag[1] not in self._other_tags):
@@ -184,7 +187,7 @@ class _Sorter:
     @cached_property
     def _other_tags(self) -> set[str]:
         """The tags of Pythons that have a library folder here and may not be the asked one."""
-        homes = (_HOME_OF_VERSION.search(each) for each in self._listing.files)
+        homes = (_HOME_OF_VERSION.search(name) for name in self._listing.files)
         tags = {f"cpython-{home[1]}{home[2]}" for home in homes if home is not None}
         return tags if self._is_other_version else tags - {self._python.tag}
 
@@ -200,8 +203,8 @@ class _Sorter:
             text = read_small(self._listing.path("pyvenv.cfg"), _MAX_SETTINGS_BYTES).decode("utf-8", "replace")
         except EvidenceError:
             return ""
-        found = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", text, re.MULTILINE)
-        return found[1] if found is not None else ""
+        match = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", text, re.MULTILINE)
+        return match[1] if match is not None else ""
 
     def _digest(self, name: str) -> str:
         return self._listing.bytecode[name]

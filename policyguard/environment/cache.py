@@ -62,12 +62,12 @@ class FileCache:
         return known.digest if known is not None and known.version == version else None
 
     def equal_to(self, name: str, digest: str) -> str:
-        """Return what the byte code of this digest was found equal to; empty if nothing is known."""
+        """Look up what the byte code of this digest equals; empty if nothing is known."""
         known = self._entries.get(name)
         return known.equal_to if known is not None and known.digest == digest else ""
 
     def remember(self, name: str, version: Version, digest: str) -> None:
-        """Keep the digest, if what is read now can be told from what is written later."""
+        """Keep the digest, if a later write can be distinguished from this read."""
         if max(version[3], version[4]) < self._begun - RACY_NS and version[0] not in self._devices:
             self._put(name, Remembered(version, digest, self.equal_to(name, digest)))
         elif self._entries.pop(name, None) is not None:
@@ -86,7 +86,7 @@ class FileCache:
             self._changed = True
 
     def save(self) -> None:
-        """Put the file in place if something changed; failing costs time at the next look, and nothing else."""
+        """Put the file in place if something changed; a failure only costs time at the next measurement."""
         # What another one sealed stays: without its key we could only replace it by what it does not believe.
         if not self._changed or self._foreign_seal:
             return

@@ -140,7 +140,7 @@ class Compiler:
 
 
 def _environment() -> dict[str, str]:
-    """Return where libraries lie, as this process was told: some builds of Python do not start without."""
+    """Keep the library path of this process, without which some builds of Python do not start."""
     return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 
 
@@ -154,17 +154,17 @@ def _answer(process: subprocess.Popen[bytes], within_s: float) -> tuple[int, str
 
 def _bytes(process: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
     assert process.stdout is not None
-    found = b""
+    received = b""
     poll = select.poll()
     poll.register(process.stdout, select.POLLIN)
-    while len(found) < size:
+    while len(received) < size:
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise _Lost("it took too long")
-        part = os.read(process.stdout.fileno(), size - len(found))
+        part = os.read(process.stdout.fileno(), size - len(received))
         if not part:
             raise _Lost("it ended")
-        found += part
-    return found
+        received += part
+    return received
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,6 +1,6 @@
 """Asking compilers about many files at once: which byte code is what its source gives.
 
-Both are read here, held against the digests of the listing, and handed over as bytes: the compilers open no file.
+Both are read here, compared with the digests of the listing, and passed on as bytes: the compilers open no file.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ HEADER_BYTES = 16
 MAX_SOURCE_BYTES = 32 << 20
 
 MAX_LOST = 8
-"""After so many files in a row that ended or stopped the compiler, the rest counts as not compared."""
+"""If this many files in a row end or stop the compiler, the rest counts as not compared."""
 
 UNREAD = 7
 """Result of a comparison whose source or byte code cannot be read; the compiler is not asked."""
 
 _WORTH_A_PROCESS = 16
-"""So many comparisons take about as long as starting one more compiler."""
+"""This many comparisons take about as long as starting one more compiler."""
 
 Progress = Callable[[int, int], None]
-"""Told how many of how many comparisons are done."""
+"""Called with the number of comparisons done, and their total."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -46,32 +46,32 @@ class Comparison(msgspec.Struct, frozen=True):
 def compare_all(
     listing: Listing, questions: Sequence[Comparison], interpreter: str | None, progress: Progress | None
 ) -> list[tuple[Comparison, int, str]]:
-    """Return the answer to each question; as many compilers as there are cores, each asked by one thread."""
-    waiting, found, lock = iter(questions), list[tuple[Comparison, int, str]](), threading.Lock()
+    """Compare all; as many compilers as there are cores, each used by one thread."""
+    waiting, results, lock = iter(questions), list[tuple[Comparison, int, str]](), threading.Lock()
 
     def work() -> None:
         with Compiler(interpreter) as compiler:
             while True:
                 with lock:
                     question = next(waiting, None)
-                    is_lost = sum(code == LOST for _, code, _ in found[-MAX_LOST:]) == MAX_LOST
+                    is_lost = sum(code == LOST for _, code, _ in results[-MAX_LOST:]) == MAX_LOST
                 if question is None:
                     return
                 answer = (LOST, "the compiler failed too often") if is_lost else _compare(listing, question, compiler)
                 with lock:
-                    found.append((question, *answer))
+                    results.append((question, *answer))
                     if progress is not None:
-                        progress(len(found), len(questions))
+                        progress(len(results), len(questions))
 
     count = min(len(os.sched_getaffinity(0)), 1 + len(questions) // _WORTH_A_PROCESS)
     with ThreadPoolExecutor(count, thread_name_prefix="policyguard-compile") as pool:
-        for each in [pool.submit(work) for _ in range(count)]:
-            each.result()
-    return found
+        for future in [pool.submit(work) for _ in range(count)]:
+            future.result()
+    return results
 
 
 def _compare(listing: Listing, question: Comparison, compiler: Compiler) -> tuple[int, str]:
-    """Return whether the byte code and the source that were listed, and no others, are equal."""
+    """Compare the byte code and the source that were listed; refuse others."""
     path = listing.path(question.source)
     try:
         bytecode = read_small(listing.path(question.name), MAX_BYTECODE_BYTES)
@@ -81,7 +81,7 @@ def _compare(listing: Listing, question: Comparison, compiler: Compiler) -> tupl
     read = (_sha256(bytecode), _sha256(source))
     # INVARIANT I17: what is compared is what was listed, to the byte.
     if read != (listing.bytecode[question.name], source_digest(listing, question.source)):
-        return UNREAD, "changed while it was looked at"
+        return UNREAD, "changed while it was measured"
     return compiler.compare(source, path, question.level, bytecode[HEADER_BYTES:])
 
 

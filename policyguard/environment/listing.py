@@ -38,7 +38,7 @@ _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 class Listing(msgspec.Struct, frozen=True):
     """What is installed, by the shown name of each file, and how many files had to be read.
 
-    `files` and `bytecode` map to digests; `unread` is byte code that has none, and why. `spelled` has the real name
+    `files` and `bytecode` map to digests; `unread` is byte code that has none, and why. `real_names` has the real name
     where the shown one differs.
     """
 
@@ -46,12 +46,12 @@ class Listing(msgspec.Struct, frozen=True):
     files: dict[str, str]
     bytecode: dict[str, str] = {}
     unread: dict[str, str] = {}
-    spelled: dict[str, str] = {}
+    real_names: dict[str, str] = {}
     read: int = 0
 
     def path(self, name: str) -> str:
         """Return the path of the file with this shown name."""
-        return os.path.join(self.root, self.spelled.get(name, name))
+        return os.path.join(self.root, self.real_names.get(name, name))
 
 
 class _Walked(msgspec.Struct):
@@ -60,7 +60,7 @@ class _Walked(msgspec.Struct):
     regular: dict[str, Version] = {}
     bytecode: dict[str, Version] = {}
     links: list[str] = []
-    spelled: dict[str, str] = {}
+    real_names: dict[str, str] = {}
 
 
 def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
@@ -71,16 +71,18 @@ def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
     """
     root = os.path.realpath(prefix)
     walked = _walk(root)
-    listing = Listing(root=root, files={}, bytecode={}, unread={}, spelled=walked.spelled)
-    read = _look(listing, walked.regular, listing.files, cache)
-    read += _look_at_bytecode(listing, walked.bytecode, cache)
+    listing = Listing(root=root, files={}, bytecode={}, unread={}, real_names=walked.real_names)
+    read = _digest_all(listing, walked.regular, listing.files, cache)
+    read += _digest_bytecode(listing, walked.bytecode, cache)
     listing.files.update({name: _link(listing.path(name)) for name in walked.links})
     if cache is not None:
         cache.keep_only({*walked.regular, *walked.bytecode})
     return msgspec.structs.replace(listing, read=read)
 
 
-def _look(listing: Listing, versions: Mapping[str, Version], digests: dict[str, str], cache: FileCache | None) -> int:
+def _digest_all(
+    listing: Listing, versions: Mapping[str, Version], digests: dict[str, str], cache: FileCache | None
+) -> int:
     """Add the digest of each of these files, and return how many had to be read."""
     fresh = []
     for name, version in versions.items():
@@ -96,26 +98,26 @@ def _look(listing: Listing, versions: Mapping[str, Version], digests: dict[str, 
     return len(fresh)
 
 
-def _look_at_bytecode(listing: Listing, versions: Mapping[str, Version], cache: FileCache | None) -> int:
+def _digest_bytecode(listing: Listing, versions: Mapping[str, Version], cache: FileCache | None) -> int:
     """Add the digest of byte code, or why it has none: what cannot be read there does not hide the rest."""
     large = {name: version[2] for name, version in versions.items() if version[2] > MAX_BYTECODE_BYTES}
     for name, size in large.items():
         listing.unread[name] = f"found {size} bytes, expected at most {MAX_BYTECODE_BYTES}"
     versions = {name: version for name, version in versions.items() if name not in large}
     try:
-        return _look(listing, versions, listing.bytecode, cache)
+        return _digest_all(listing, versions, listing.bytecode, cache)
     except EvidenceError:
         listing.bytecode.clear()
     for name, version in versions.items():
         try:
-            _look(listing, {name: version}, listing.bytecode, cache)
+            _digest_all(listing, {name: version}, listing.bytecode, cache)
         except EvidenceError as problem:
             listing.unread[name] = problem.message
     return len(versions)
 
 
 def _walk(root: str) -> _Walked:
-    """Return what lies in this folder and below it."""
+    """List the files in this folder and below it."""
     walked = _Walked()
     waiting = [""]
     while waiting:
@@ -128,7 +130,7 @@ def _walk(root: str) -> _Walked:
                 continue
             text = printable_name(name)
             if text != name:
-                walked.spelled[text] = name
+                walked.real_names[text] = name
             if stat.S_ISLNK(status.st_mode):
                 walked.links.append(text)
             elif name.endswith(".pyc") and folder.endswith("__pycache__/"):
@@ -164,8 +166,8 @@ def _digests(
     digests = {name: _digest(path, synced) for name, path in small}
     if large:
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="policyguard-hash") as pool:
-            found = pool.map(_digest, [path for _, path in large], repeat(synced))
-            digests.update(zip((name for name, _ in large), found, strict=True))
+            large_digests = pool.map(_digest, [path for _, path in large], repeat(synced))
+            digests.update(zip((name for name, _ in large), large_digests, strict=True))
     return digests
 
 

@@ -42,7 +42,7 @@ def read(data: bytes, numbers: Numbers) -> int:
         Malformed: truncated, bytes left over, something that no compiler writes, or code under several file names.
     """
     reader = _Reader(data, numbers)
-    found = reader.value(0)
+    number = reader.value(0)
     if reader.at != len(data):
         raise Malformed(f"{len(data) - reader.at} bytes after the code")
     if not reader.files:
@@ -51,7 +51,7 @@ def read(data: bytes, numbers: Numbers) -> int:
     # that read source by file name to a text that is not there.
     if len(reader.files) != 1:
         raise Malformed("code under several file names")
-    return found
+    return number
 
 
 class _Reader:
@@ -83,10 +83,10 @@ class _Reader:
         reader = _KINDS.get(kind)
         if reader is None:
             raise Malformed(f"found type {kind:#04x}, which no compiler writes")
-        found = reader(self, kind, depth + 1)
+        number = reader(self, kind, depth + 1)
         if place is not None:
-            self._seen[place] = found
-        return found
+            self._seen[place] = number
+        return number
 
     def fixed(self, kind: int, depth: int) -> int:  # noqa: ARG002 - all readers are called alike
         return self._number((kind, self._bytes(_FIXED[kind])))
@@ -104,20 +104,20 @@ class _Reader:
         # INVARIANT I5: what says to be ASCII is ASCII; Python would read other bytes as Latin-1, not as UTF-8.
         if kind in b"zZaA" and not data.isascii():
             raise Malformed("ASCII text with other bytes")
-        found = self._number((ord("u"), data))
-        self._texts.add(found)
-        return found
+        number = self._number((ord("u"), data))
+        self._texts.add(number)
+        return number
 
     def sequence(self, kind: int, depth: int) -> int:
         size = 3 if kind == ord(":") else self._byte() if kind == ord(")") else self._size()
         if size > len(self.data) - self.at:
             raise Malformed("truncated")
-        found = []
+        members = []
         for _ in range(size):
-            found.append(self.value(depth))
+            members.append(self.value(depth))
         if kind == ord(">"):
-            found.sort()
-        return self._number((ord("(") if kind == ord(")") else kind, *found))
+            members.sort()
+        return self._number((ord("(") if kind == ord(")") else kind, *members))
 
     def code(self, kind: int, depth: int) -> int:
         parts: list[object] = [kind, self._bytes(20)]
@@ -136,10 +136,10 @@ class _Reader:
 
     def _back(self) -> int:
         index = self._size()
-        found = self._seen[index] if index < len(self._seen) else None
-        if found is None:
+        number = self._seen[index] if index < len(self._seen) else None
+        if number is None:
             raise Malformed("a reference to nothing, or to what it is a part of")
-        return found
+        return number
 
     def _number(self, key: object) -> int:
         return self._numbers.setdefault(key, len(self._numbers))
@@ -151,11 +151,11 @@ class _Reader:
         return self._bytes(1)[0]
 
     def _bytes(self, size: int) -> bytes:
-        found = self.data[self.at : self.at + size]
-        if len(found) != size:
+        read = self.data[self.at : self.at + size]
+        if len(read) != size:
             raise Malformed("truncated")
         self.at += size
-        return found
+        return read
 
 
 _KINDS: dict[int, Callable[[_Reader, int, int], int]] = {

@@ -71,7 +71,7 @@ def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mappin
     """Return the signed baseline of a clean build, as the bytes of its envelope.
 
     Args:
-        bytecode: what may lie in `__pycache__` with no second look: what was found equal to its source
+        bytecode: byte code that needs no second comparison: it was equal to its source
             (`Judged.equal`), and what the build wants to have there without one.
     """
     data = {"bytecode": bytecode or {}, "files": listing.files, "version": 2}
@@ -111,12 +111,12 @@ def verify_environment(
     """Return how the environment at `prefix` differs from the baseline, and from what its distributions say.
 
     Args:
-        cache: what was remembered of earlier looks; saved with what this one read.
+        cache: remembered digests of earlier runs; saved with those of this one.
         interpreter: a Python of the environment's version to compile with, outside of it; the running one if None.
-        progress: told of each comparison of byte code with its source.
+        progress: called after each comparison of byte code with its source.
 
     Raises:
-        EvidenceError: something cannot be looked at.
+        EvidenceError: something cannot be measured.
     """
     listing = list_files(prefix, cache)
     known = (baseline.bytecode, baseline.files) if baseline is not None else ({}, {})

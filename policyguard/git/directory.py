@@ -33,7 +33,7 @@ class GitDir:
 
 
 def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
-    """Return the repository at or above a folder.
+    """Find the repository at or above a folder.
 
     Raises:
         EvidenceError: there is none, or it or a part of it belongs to a uid outside `owners`.
@@ -48,7 +48,7 @@ def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
 
 
 def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
-    """Return the repository whose working tree begins at `root`, which has a `.git`; see `find_gitdir`."""
+    """Open the repository whose working tree begins at `root`, which has a `.git`; see `find_gitdir`."""
     dot_git = os.path.join(root, ".git")
     if os.path.islink(dot_git):
         raise EvidenceError(f"`{printable_name(dot_git)}`: found a symbolic link, expected a folder or a file")
@@ -56,26 +56,26 @@ def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
     shared = own
     if os.path.lexists(os.path.join(own, "commondir")):
         shared = os.path.realpath(os.path.join(own, os.fsdecode(read_line(os.path.join(own, "commondir")))))
-    found = GitDir(root=root, own=own, shared=shared)
-    for path in dict.fromkeys((root, dot_git, own, shared, found.objects)):
+    git = GitDir(root=root, own=own, shared=shared)
+    for path in dict.fromkeys((root, dot_git, own, shared, git.objects)):
         _check_owner(path, owners)
-    return found
+    return git
 
 
 def bare_gitdir(directory: str, owners: Collection[int]) -> GitDir:
-    """Return the repository without a working tree whose files lie in this folder itself, links already resolved.
+    """Open a bare repository in this folder, whose links are resolved already.
 
     Raises:
         EvidenceError: it is none, or it belongs to a uid outside `owners`.
     """
-    found = GitDir(root=directory, own=directory, shared=directory)
-    for path in (directory, found.objects):
+    git = GitDir(root=directory, own=directory, shared=directory)
+    for path in (directory, git.objects):
         _check_owner(path, owners)
-    return found
+    return git
 
 
 def config_text(git: GitDir) -> bytes:
-    """Return the repository's own configuration as text; empty if there is none. It is never obeyed."""
+    """Read the repository's own configuration as text; empty if there is none. It is never obeyed."""
     path = os.path.join(git.shared, "config")
     return read_small(path, MAX_CONFIG_BYTES) if os.path.lexists(path) else b""
 
@@ -107,7 +107,11 @@ def _check_owner(path: str, owners: Collection[int]) -> None:
 
 
 def read_line(path: str) -> bytes:
-    """Return the content of a small file of one line, without what surrounds it."""
+    """Read a small file of one line, without surrounding white space.
+
+    Raises:
+        EvidenceError: it cannot be read, is too large, or holds a NUL byte.
+    """
     content = read_small(path, MAX_SMALL_FILE_BYTES).strip()
     if b"\0" in content:
         raise EvidenceError(f"`{printable_name(path)}`: found a NUL byte, expected a line of text")

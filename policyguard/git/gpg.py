@@ -30,7 +30,7 @@ _REFUSED = frozenset({b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG
 class Keyring:
     """A pinned keyring and the persons whose keys it may hold. Remembers what it said of a signature.
 
-    `deadline` is an instant of `time.monotonic()`: later signatures are not looked at, and nobody's answer is made up.
+    `deadline` is an instant of `time.monotonic()`: later signatures are not verified and count as nobody's.
     """
 
     def __init__(self, path: str, people: Sequence[Person], *, deadline: float | None = None) -> None:
@@ -49,7 +49,7 @@ class Keyring:
         }
 
     def person_of(self, payload: bytes, signature: bytes) -> Person | None:
-        """Return whose good signature this is, None if it is bad, expired, revoked, of nobody known, or not one.
+        """Find the person who made a good signature; None if it is bad, expired, revoked, or by no pinned key.
 
         Raises:
             EvidenceError: the time is up.
@@ -85,7 +85,7 @@ class Keyring:
         return self._good(answer.stdout) if answer.returncode == 0 else None
 
     def _good(self, status: bytes) -> Person | None:
-        """Return the person of exactly one good signature; a file may hold several, of which one is bad."""
+        """Find the person of exactly one good signature; a file with several may contain a bad one."""
         lines = [line.split() for line in status.split(b"\n") if line.startswith(b"[GNUPG:] ")]
         words = [line[1] for line in lines]
         valid = [line for line in lines if line[1] == b"VALIDSIG" and len(line) > 11]

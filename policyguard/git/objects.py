@@ -66,7 +66,7 @@ class Entry:
 
 
 class ObjectReader:
-    """An open door to the objects of one repository: `git cat-file --batch`, one request at a time."""
+    """Reads the objects of one repository: `git cat-file --batch`, one request at a time."""
 
     def __init__(
         self, git: GitDir, object_format: str, private: str, deadline: float, quarantine: str | None = None
@@ -96,7 +96,11 @@ class ObjectReader:
                 process.communicate()
 
     def read(self, oid: str, kind: str) -> bytes:
-        """Return the content of an object of this kind whose hash is this id, else raise `EvidenceError`."""
+        """Read an object of this kind and check its hash.
+
+        Raises:
+            EvidenceError: the object is missing, of another kind, too large, or its content has another hash.
+        """
         found_kind, size = self._ask(oid)
         if found_kind != kind or size > MAX_OBJECT_BYTES:
             # Git has begun to answer: without reading that, the next answer would begin in the middle of this one.
@@ -111,19 +115,19 @@ class ObjectReader:
         return content
 
     def read_small_blob(self, oid: str, limit_bytes: int) -> bytes | None:
-        """Return the content of a blob, None if it is longer than `limit_bytes`."""
+        """Read a blob; None if it is longer than `limit_bytes`."""
         kind, size = self._ask(oid)
         content = self._take_last_chunk(size)
         fits = kind == "blob" and size <= limit_bytes <= CHUNK_BYTES
         return content if fits and object_id(self.object_format, "blob", content) == oid else None
 
     def read_short_blob(self, oid: str, limit_bytes: int) -> bytes | None:
-        """Return the content of a blob, None if it is longer or none; asks for its size before its bytes."""
+        """Read a blob; None if it is longer or no blob. Asks git for its size before its bytes."""
         kind, size = self.info(oid)
         return self.read_small_blob(oid, limit_bytes) if kind == "blob" and size <= limit_bytes else None
 
     def info(self, oid: str) -> tuple[str, int]:
-        """Return kind and size of an object as the store says them, unverified; `read` verifies."""
+        """Ask for kind and size of an object, unverified; `read` verifies."""
         if self._sizes is None:
             self._sizes = subprocess.Popen(
                 [*_command(self._private), "cat-file", "--batch-check"],
@@ -157,7 +161,7 @@ class ObjectReader:
         return content
 
     def _take(self, size_bytes: int, *, last: bool = True) -> bytes:
-        """Return the next bytes of the answer, and pass over the line break that ends it."""
+        """Read the next bytes of the answer, and the line break that ends it."""
         assert self._process.stdout is not None
         content = self._process.stdout.read(size_bytes)
         if last:
@@ -167,7 +171,7 @@ class ObjectReader:
         return content
 
     def ignored_by(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return for each path that a `.gitignore` of the working tree ignores the path of that `.gitignore`.
+        """Map each path that a `.gitignore` of the working tree ignores to that `.gitignore`.
 
         `.git/info/exclude` and the user's global excludes are not consulted: nobody reviews them.
         """
@@ -233,7 +237,7 @@ class ObjectReader:
 
 @contextmanager
 def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | None = None) -> Iterator[ObjectReader]:
-    """Yield a reader of the repository's objects; `oid` tells by its length which hash the repository uses.
+    """Yield a reader of the repository's objects; the length of `oid` says which hash the repository uses.
 
     `quarantine` is a folder of objects that are not the repository's yet, already checked to be git's own.
     """
@@ -252,7 +256,7 @@ def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | No
 
 
 def tree_of(reader: ObjectReader, commit: str) -> str:
-    """Return the tree id of a commit; git writes it in the first line."""
+    """Read the tree id of a commit; git writes it in the first line."""
     first = reader.read(commit, "commit").split(b"\n", 1)[0]
     word, _, tree = first.partition(b" ")
     if word != b"tree" or len(tree) != len(commit):
@@ -261,7 +265,7 @@ def tree_of(reader: ObjectReader, commit: str) -> str:
 
 
 def files_of(reader: ObjectReader, tree: str) -> dict[bytes, Entry]:
-    """Return every file of a tree and of the trees below it, by path."""
+    """List every file of a tree and of the trees below it, by path."""
     files: dict[bytes, Entry] = {}
     waiting = [(b"", tree, 0)]
     while waiting:
@@ -297,19 +301,19 @@ def parse_tree(content: bytes, oid_bytes: int) -> Iterator[tuple[bytes, Entry]]:
 
 
 def object_id(object_format: str, kind: str, content: bytes) -> str:
-    """Return the id git gives to an object: the hash over `kind SP size NUL content`."""
+    """Compute the id git gives to an object: the hash over `kind SP size NUL content`."""
     hasher = new_hasher(object_format, kind, len(content))
     hasher.update(content)
     return hasher.hexdigest()
 
 
 def new_hasher(object_format: str, kind: str, size_bytes: int) -> hashlib._Hash:
-    """Return a hasher that has read the header of an object of this kind and size."""
+    """Start a hash with the header of an object of this kind and size."""
     return hashlib.new(object_format, f"{kind} {size_bytes}\0".encode(), usedforsecurity=False)
 
 
 def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
-    """Return the keys and values of a git configuration text, includes not followed, in order."""
+    """Parse a git configuration text into keys and values, in order; includes are not followed."""
     answer = subprocess.run(
         [git_program(), "config", "--file", "-", "--no-includes", "--null", "--list"],
         input=text,
@@ -326,7 +330,7 @@ def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
 
 
 def effective_value(gitdir: str, key: str) -> str | None:
-    """Return what git itself takes a setting of this repository to be, for this account; None if it is not set.
+    """Ask git for the effective value of a setting of this repository, for this account; None if it is not set.
 
     Included files, the working tree's, the account's and the system's configuration are read, and nothing is run.
     """
@@ -380,11 +384,15 @@ def _clean_environment(home: str) -> Mapping[str, str]:
 
 
 def git_program() -> str:
-    """Return the path of git, else raise `EvidenceError`."""
-    found = shutil.which("git")
-    if found is None:
+    """Find the git program.
+
+    Raises:
+        EvidenceError: git is not installed.
+    """
+    path = shutil.which("git")
+    if path is None:
         raise EvidenceError("git is not installed, expected a `git` program on the launcher's PATH")
-    return found
+    return path
 
 
 def _write(path: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """References kept in a reftable: a stack of binary tables, each of which adds to, changes or takes from those below.
 
-Only what a look at references needs: every record of the ref blocks, in order. Object and log blocks, indexes and the
-restart points that speed up look-ups are stepped over. What a table says is as unverified as a file under `refs/`.
+Reads every record of the ref blocks, in order. Object and log blocks, indexes and the
+restart points that speed up look-ups are stepped over. A table is as unverified as a file under `refs/`.
 
 Source: git, Documentation/technical/reftable, versions 1 and 2.
 """
@@ -31,7 +31,7 @@ _ATTEMPTS = 5
 
 
 def stacked_refs(folder: str) -> dict[bytes, bytes]:
-    """Return every reference of the stack in this folder, by name: an object id in hex, or `ref: NAME`.
+    """Read every reference of the stack in this folder, by name: an object id in hex, or `ref: NAME`.
 
     Raises:
         EvidenceError: a table is missing, damaged, larger than `MAX_TABLE_BYTES` or of a version not known here.
@@ -59,19 +59,19 @@ def _listed(folder: str) -> list[bytes]:
 
 
 def _merged(folder: str, names: list[bytes], tables: list[bytes]) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+    merged: dict[bytes, bytes] = {}
     for name, table in zip(names, tables, strict=True):
         try:
             for ref, value in records(table):
                 # A newer table says the last word; a record without a value takes the reference away.
                 if value is None:
-                    found.pop(ref, None)
+                    merged.pop(ref, None)
                 else:
-                    found[ref] = value
+                    merged[ref] = value
         except (IndexError, _Malformed) as problem:
             where = f"`{printable_name(folder)}/{printable_name(name)}`"
             raise EvidenceError(f"{where}: found a damaged reftable ({problem}), expected one of git's") from None
-    return found
+    return merged
 
 
 class _Malformed(ValueError):

@@ -1,7 +1,7 @@
 """Comparing a working tree with a commit by content: every file is hashed; index, time stamps and filters do not count.
 
 The index (with its assume-unchanged and skip-worktree bits) is not read at all, so nothing in it can hide a change.
-Clean filters do not run; a Git LFS pointer is compared with the SHA-256 of the file that stands for it.
+Clean filters do not run; a Git LFS pointer is compared with the SHA-256 of the file that it points to.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Findings:
 
 
 def compare(git: GitDir, commit: str, owners: Collection[int], deadline: float) -> tuple[str, Findings]:
-    """Return the tree id of the commit and every difference between the working tree and it, submodules included."""
+    """Compare the working tree, submodules included, with a commit; return the commit's tree id and the differences."""
     findings = Findings()
     tree = _compare(git, commit, findings, b"", owners, deadline, MAX_SUBMODULE_DEPTH)
     return tree, findings
@@ -78,7 +78,7 @@ def _compare(
         walk.run()
         walk.sort_out_ignored()
     for name in ("changed", "untracked", "ignored_code", "environments", "outside_links"):
-        getattr(into, name).extend(prefix + path for path in getattr(walk.found, name))
+        getattr(into, name).extend(prefix + path for path in getattr(walk.findings, name))
     for path, entry in walk.submodules:
         below = gitdir_of(os.path.join(git.root, os.fsdecode(path)), owners)
         found_commit, _ = References(below).head()
@@ -100,7 +100,7 @@ class _Walk:
         self._folders = {path[:i] for path in files for i in range(len(path)) if path[i] == 0x2F}
         self._met = 0
         self._unknown: dict[bytes, bool] = {}
-        self.found = Findings()
+        self.findings = Findings()
         self.submodules: list[tuple[bytes, Entry]] = []
 
     def run(self) -> None:
@@ -109,7 +109,7 @@ class _Walk:
             self._visit(top, b"", 0)
         finally:
             os.close(top)
-        self.found.changed.extend(self._expected)
+        self.findings.changed.extend(self._expected)
 
     def sort_out_ignored(self) -> None:
         """Sort what the commit does not know into untracked, ignored code, and ignored.
@@ -118,15 +118,15 @@ class _Walk:
         can drop a module can drop a `.gitignore` beside it.
         """
         ignored = self._reader.ignored_by(self._unknown)
-        changed = set(self.found.changed)
+        changed = set(self.findings.changed)
         for path, is_code in self._unknown.items():
             source = ignored.get(path)
             reviewed = source in self._all and source not in changed
             # INVARIANT I17: a file that can carry code and is not in the commit is always reported.
             if source is None or (is_code and not reviewed):
-                self.found.untracked.append(path)
+                self.findings.untracked.append(path)
             elif is_code:
-                self.found.ignored_code.append(path)
+                self.findings.ignored_code.append(path)
 
     def _visit(self, folder: int, prefix: bytes, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -140,7 +140,7 @@ class _Walk:
             raise EvidenceError(f"found more than {MAX_ENTRIES} files in the working tree")
         names = {name for name, _ in entries}
         if prefix and b"pyvenv.cfg" in names and b"__init__.py" not in names and prefix[:-1] not in self._folders:
-            self.found.environments.append(prefix[:-1])
+            self.findings.environments.append(prefix[:-1])
             return
         for name, status in entries:
             if name != b".git":
@@ -152,7 +152,7 @@ class _Walk:
             self._enter(folder, name, path, entry, depth)
         elif entry is not None:
             if not self._same(folder, name, path, entry, status):
-                self.found.changed.append(path)
+                self.findings.changed.append(path)
         elif not (path.endswith(b".pyc") and path.split(b"/")[-2:-1] == [b"__pycache__"]):
             runs = stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
             self._unknown[path] = runs or stat.S_ISLNK(status.st_mode) or bool(_CODE.search(name))
@@ -170,7 +170,7 @@ class _Walk:
                     self.submodules.append((path, entry))
                     return
             elif entry is not None:
-                self.found.changed.append(path)
+                self.findings.changed.append(path)
             self._visit(inner, path + b"/", depth + 1)
         finally:
             os.close(inner)
@@ -190,12 +190,12 @@ class _Walk:
                 return False
             hasher = new_hasher(self._reader.object_format, "blob", opened.st_size)
             read_all(fd, opened, path, hasher.update)
-            return hasher.hexdigest() == entry.oid or self._stands_for_pointer(fd, path, opened, entry)
+            return hasher.hexdigest() == entry.oid or self._is_pointed_to(fd, path, opened, entry)
         finally:
             os.close(fd)
 
-    def _stands_for_pointer(self, fd: int, path: bytes, status: os.stat_result, entry: Entry) -> bool:
-        """Return whether the commit holds a Git LFS pointer and this file is what it points to."""
+    def _is_pointed_to(self, fd: int, path: bytes, status: os.stat_result, entry: Entry) -> bool:
+        """Whether the commit holds a Git LFS pointer and this file is its target."""
         pointer = _LFS.fullmatch(self._reader.read_small_blob(entry.oid, MAX_LFS_POINTER_BYTES) or b"")
         if pointer is None or int(pointer[2]) != status.st_size:
             return False
@@ -207,4 +207,4 @@ class _Walk:
     def _note_outside_link(self, path: bytes, target: bytes) -> None:
         resolved = os.path.realpath(os.path.join(self._root, os.path.dirname(path), target))
         if not (resolved + b"/").startswith(self._root.rstrip(b"/") + b"/"):
-            self.found.outside_links.append(path)
+            self.findings.outside_links.append(path)

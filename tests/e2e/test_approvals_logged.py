@@ -169,7 +169,7 @@ def test_an_entry_that_is_no_approval_counts_for_nothing(logged: CliLab) -> None
 
 def test_only_so_many_entries_are_looked_through(logged: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An approval further back than that is not found, which denies; a new one is."""
-    monkeypatch.setattr(entries, "MAX_LOOK_BACK", 3)
+    monkeypatch.setattr(entries, "MAX_RECENT_ENTRIES", 3)
     assert approve(logged).code == 0
     key = PrivateKey.generate(b"k" * 32)
     with Log.open(logged.path("audit.db"), read_private_key(logged.path("guard.key"))) as log:

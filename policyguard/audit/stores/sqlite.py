@@ -10,7 +10,7 @@ Crash story, in the order of the writes:
    WAL mode with `synchronous=FULL` writes the frames, each under a running checksum, and syncs the WAL before it
    returns. Only then is a receipt released. A crash before the sync leaves frames without a valid commit frame:
    SQLite drops them at the next open, and nothing had been acknowledged. A crash after it leaves the rows and their
-   checkpoint complete; if the receipt had not yet been released, the log holds one entry that nobody was told of.
+   checkpoint complete; if the receipt had not yet been released, the log holds one entry that was never acknowledged.
 3. Moving the WAL into the file. SQLite syncs the WAL first, then the file, and only then reuses the WAL. A crash
    between leaves both; the next open replays.
 4. A commit that fails (disk full, I/O error) is rolled back. The checkpoint signed for it was never released; the
@@ -95,16 +95,16 @@ class SqliteStore:
         connection = None
         try:
             connection = _connect_reader(target) if read_only else _connect(target, "rw")
-            found = _prepare(target, connection, None if read_only else create_as, is_writer=not read_only)
-            if origin is not None and found != origin:
-                raise AuditError(f"log `{target}` is of origin `{found}`, expected `{origin}`")
+            stored_origin = _prepare(target, connection, None if read_only else create_as, is_writer=not read_only)
+            if origin is not None and stored_origin != origin:
+                raise AuditError(f"log `{target}` is of origin `{stored_origin}`, expected `{origin}`")
         except (sqlite3.Error, OSError, AuditError) as problem:
             if connection is not None:
                 connection.close()
             if isinstance(problem, AuditError):
                 raise
             _refuse(target, problem)
-        return cls(target, connection, found)
+        return cls(target, connection, stored_origin)
 
     @property
     def origin(self) -> str:
@@ -186,12 +186,12 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute("COMMIT")
         sync_folder(os.path.dirname(target) or ".")
-    found = _read_header(target, connection)
+    stored_origin = _read_header(target, connection)
     if is_writer:
         # A log that cannot be written is refused now, not at the first decision.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
-    return found
+    return stored_origin
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:

@@ -55,7 +55,7 @@ class UsedDecisions:
         try:
             execute("BEGIN IMMEDIATE")
             execute("DELETE FROM used WHERE expires < ?", (self._clock() - 86_400_000_000_000,))
-            # INVARIANT I12: the id is kept, durable, before anybody is told that it was free.
+            # INVARIANT I12: the id is durable before it is reported as unused.
             added = execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (decision_id, expires)).rowcount
             execute("COMMIT")
         except sqlite3.Error as problem:
