@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from policyguard.attest.keys import MAX_KEY_TEXT_BYTES, NONCE_BYTES, SALT_BYTES, PrivateKey, PublicKey, is_wrapped
 from policyguard.errors import ConfigurationError, PolicyGuardError, SigningError
+from policyguard.fs.safe_open import open_plain, reason_of
 from policyguard.fs.write import create_file
 
 PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
@@ -65,26 +66,17 @@ def write_public_key(path: str | os.PathLike[str], key: PublicKey) -> None:
 
 
 def _read(path: str | os.PathLike[str], what: str, family: type[PolicyGuardError], *, is_private: bool) -> bytes:
-    # O_NONBLOCK: a FIFO opens at once and is then refused; a regular file is not affected.
     # INVARIANT I14: a private key is never read through a symbolic link, from a FIFO or a device.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (os.O_NOFOLLOW if is_private else 0)
     try:
-        handle = os.open(path, flags)
+        handle, status = open_plain(path, follow_links=not is_private)
+        try:
+            if is_private:
+                _check_owner(path, status)
+            data = os.read(handle, MAX_KEY_TEXT_BYTES + 1)
+        finally:
+            os.close(handle)
     except OSError as problem:
-        if is_private and os.path.islink(path):
-            raise family(f"{what} `{path}` is a symbolic link, expected a regular file") from None
-        raise family(f"{what} `{path}` cannot be read: {_why(problem)}") from None
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise family(f"{what} `{path}` is not a regular file")
-        if is_private:
-            _check_owner(path, status)
-        data = os.read(handle, MAX_KEY_TEXT_BYTES + 1)
-    except OSError as problem:
-        raise family(f"{what} `{path}` cannot be read: {_why(problem)}") from None
-    finally:
-        os.close(handle)
+        raise family(f"{what} `{path}` cannot be read: {reason_of(problem)}") from None
     if len(data) > MAX_KEY_TEXT_BYTES:
         raise family(f"{what} `{path}` is larger than {MAX_KEY_TEXT_BYTES} bytes, expected a key")
     return data
@@ -108,8 +100,4 @@ def _write(path: str, data: bytes, mode: int, what: str, family: type[PolicyGuar
     except FileExistsError:
         raise family(f"{what} `{path}` exists already, expected a new path") from None
     except OSError as problem:
-        raise family(f"{what} `{path}` cannot be written: {_why(problem)}") from None
-
-
-def _why(problem: OSError) -> str:
-    return (problem.strerror or str(problem)).lower()
+        raise family(f"{what} `{path}` cannot be written: {reason_of(problem)}") from None

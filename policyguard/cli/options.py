@@ -17,12 +17,12 @@ from policyguard.config.file import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.collector import Collectors
 from policyguard.fs import write as fs_write
+from policyguard.fs.safe_open import read_bounded, read_start
 from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
-from policyguard.policy_store.load import read_bounded, read_start
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -32,9 +32,9 @@ from typing import Any
 
 from policyguard.config.measurement import NOTHING_CONFIGURED, SECTIONS, MeasurementConfig, with_section
 from policyguard.errors import ConfigurationError, PolicyErrors
+from policyguard.fs.safe_open import read_bounded
 from policyguard.model.decision import DEFAULT_LIFETIME_S
 from policyguard.policy.reader import read_value
-from policyguard.policy_store.load import read_bounded
 from policyguard.text import quoted_list
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import account_name
+from policyguard.fs.safe_open import read_bounded
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
-from policyguard.policy_store.load import read_bounded
 from policyguard.text import quoted_list
 from policyguard.values import Value, name_of
 

@@ -19,7 +19,7 @@ import msgspec
 
 from policyguard.environment.cache import FileCache, Version
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import open_regular, open_resolved, read_all
+from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, open_resolved, read_all
 from policyguard.text import printable_name
 
 MAX_FILES = 500_000
@@ -31,8 +31,6 @@ LARGE_BYTES = 1 << 20
 
 MAX_BYTECODE_BYTES = 64 << 20
 """Byte code in `__pycache__` that is larger has no digest; compilers write some hundred kilobytes."""
-
-_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -144,7 +142,7 @@ def _walk(root: str) -> _Walked:
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
-        descriptor = os.open(folder, _FOLDER)
+        descriptor = os.open(folder, FOLDER_FLAGS)
     except OSError as problem:
         raise EvidenceError(
             f"`{printable_name(folder)}`: {(problem.strerror or 'cannot be opened').lower()}"

@@ -6,19 +6,20 @@ is opened. FIFOs and devices are never read: the open does not block and anythin
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from collections.abc import Callable
 
-from policyguard.errors import EvidenceError
+from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
 CHUNK_BYTES = 1 << 20
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+REGULAR_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -27,7 +28,35 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISBLK, "a device"),
     (stat.S_ISCHR, "a device"),
+    (stat.S_ISREG, "a regular file"),
 )
+
+
+def open_plain(
+    name: str | bytes | os.PathLike[str], *, dir_fd: int | None = None, follow_links: bool = False
+) -> tuple[int, os.stat_result]:
+    """Open a regular file for reading; never waits, whatever has this name.
+
+    Args:
+        dir_fd: the open folder that a relative name starts from.
+        follow_links: for files that the operator names; mounted configuration is full of links.
+
+    Raises:
+        OSError: `strerror` says what is wrong; a path that no system call takes is an `OSError`, too.
+    """
+    flags = REGULAR_FLAGS & ~os.O_NOFOLLOW if follow_links else REGULAR_FLAGS
+    try:
+        fd = os.open(name, flags, dir_fd=dir_fd)
+    except ValueError as problem:
+        raise OSError(errno.EINVAL, str(problem)) from problem
+    except OSError as problem:
+        raise OSError(problem.errno, _reason(name, dir_fd, problem, follow_links), problem.filename) from problem
+    status = os.fstat(fd)
+    # INVARIANT I16: only regular files are read.
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, f"found {kind_of(status.st_mode)}, expected a regular file", os.fspath(name))
+    return fd, status
 
 
 def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, os.stat_result]:
@@ -37,28 +66,50 @@ def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, 
         EvidenceError: the name is missing, unreadable, a link, a folder, a FIFO, a socket or a device.
     """
     try:
-        fd = os.open(name, _FLAGS, dir_fd=dir_fd)
+        return open_plain(name, dir_fd=dir_fd)
     except OSError as problem:
-        raise EvidenceError(f"`{printable_name(name)}`: {_reason(name, dir_fd, problem)}") from problem
-    status = os.fstat(fd)
-    # INVARIANT I16: only regular files are read.
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)
-        raise EvidenceError(f"`{printable_name(name)}`: found {kind_of(status.st_mode)}, expected a regular file")
-    return fd, status
+        raise EvidenceError(f"`{printable_name(name)}`: {reason_of(problem)}") from problem
+
+
+def read_bounded(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Read a regular file that the operator names; links are followed.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is longer than `max_bytes`.
+    """
+    data = read_start(path, max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ConfigurationError(f"{path}: larger than {max_bytes} bytes")
+    return data
+
+
+def read_start(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Read the first bytes of a regular file that the operator names; links are followed.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        fd, _ = open_plain(path, follow_links=True)
+        with open(fd, "rb") as file:
+            return file.read(max_bytes)
+    except OSError as problem:
+        if problem.errno == errno.EINVAL and reason_of(problem).startswith("found "):
+            raise ConfigurationError(f"{path}: {reason_of(problem)}") from problem
+        raise ConfigurationError(f"{path}: cannot be read: {reason_of(problem)}") from problem
 
 
 def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
     """Return descriptor, status and resolved path of a regular file, links resolved once and refused from then on."""
     resolved = os.path.realpath(path)
-    folder = os.open("/", _FOLDER_FLAGS)
+    folder = os.open("/", FOLDER_FLAGS)
     try:
         *folders, last = [part for part in resolved.split("/") if part] or [""]
         for part in folders:
             try:
-                deeper = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
+                deeper = os.open(part, FOLDER_FLAGS, dir_fd=folder)
             except OSError as problem:
-                raise EvidenceError(f"`{printable_name(path)}`: {_words(problem)}") from problem
+                raise EvidenceError(f"`{printable_name(path)}`: {reason_of(problem)}") from problem
             os.close(folder)
             folder = deeper
         fd, status = open_regular(last or "/", dir_fd=folder)
@@ -117,13 +168,15 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _reason(name: str | bytes, dir_fd: int | None, problem: OSError) -> str:
+def reason_of(problem: OSError | ValueError) -> str:
+    """Return why the system refused, as the end of an error; a path with a NUL in it is a `ValueError`."""
+    text = getattr(problem, "strerror", None) or str(problem) or "cannot be opened"
+    return text[:1].lower() + text[1:]
+
+
+def _reason(name: str | bytes | os.PathLike[str], dir_fd: int | None, problem: OSError, follow_links: bool) -> str:
     try:
-        mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode
+        mode = os.stat(name, dir_fd=dir_fd, follow_symlinks=follow_links).st_mode
     except OSError:
-        return _words(problem)
-    return _words(problem) if stat.S_ISREG(mode) else f"found {kind_of(mode)}, expected a regular file"
-
-
-def _words(problem: OSError) -> str:
-    return (problem.strerror or "cannot be opened").lower()
+        return reason_of(problem)
+    return reason_of(problem) if stat.S_ISREG(mode) else f"found {kind_of(mode)}, expected a regular file"

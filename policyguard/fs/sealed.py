@@ -54,7 +54,7 @@ def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
 
 
 def read_own(path: str, limit_bytes: int) -> bytes | None:
-    """Return the bytes of a file that only this account can have written, None if somebody else can.
+    """Read a file that only this account can read or write; None if somebody else can.
 
     A file that is replaced meanwhile is read as it was. One that is longer than the limit is cut off.
 
@@ -64,7 +64,7 @@ def read_own(path: str, limit_bytes: int) -> bytes | None:
     descriptor, status = open_regular(path)
     with open(descriptor, "rb") as file:
         # No name at all is a file that was replaced a moment ago.
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022 or status.st_nlink > 1:
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or status.st_nlink > 1:
             return None
         return file.read(limit_bytes)
 

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import open_regular, read_all
+from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, read_all
 from policyguard.git.directory import GitDir, gitdir_of
 from policyguard.git.objects import (
     EXECUTABLE,
@@ -45,7 +45,6 @@ _CODE = re.compile(
 _LFS = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
 )
-_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
@@ -104,7 +103,7 @@ class _Walk:
         self.submodules: list[tuple[bytes, Entry]] = []
 
     def run(self) -> None:
-        top = os.open(self._root, _FOLDER)
+        top = os.open(self._root, FOLDER_FLAGS)
         try:
             self._visit(top, b"", 0)
         finally:
@@ -159,7 +158,7 @@ class _Walk:
 
     def _enter(self, folder: int, name: bytes, path: bytes, entry: Entry | None, depth: int) -> None:
         try:
-            inner = os.open(name, _FOLDER, dir_fd=folder)
+            inner = os.open(name, FOLDER_FLAGS, dir_fd=folder)
         except OSError as problem:
             raise EvidenceError(
                 f"`{printable_name(path)}`: {(problem.strerror or 'cannot be opened').lower()}"

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from policyguard.errors import ConfigurationError
+from policyguard.fs.safe_open import kind_of, open_plain, reason_of
 from policyguard.model.policy import PolicySet
 from policyguard.policy.loader import load
 from policyguard.policy.reader import MAX_FILE_BYTES
@@ -114,11 +115,11 @@ def _read(path: str, root: str, version: Version) -> bytes:
     if stat.S_ISDIR(version[2]):
         raise ConfigurationError(f"{_name(path)}: found a link to a folder, expected a file")
     if not stat.S_ISREG(version[2]):
-        raise ConfigurationError(f"{_name(path)}: found {_kind(version[2])}, expected a plain file")
+        raise ConfigurationError(f"{_name(path)}: found {kind_of(version[2])}, expected a plain file")
     if version[3] > MAX_FILE_BYTES:
         raise ConfigurationError(f"{_name(path)}: found {version[3]} bytes, expected at most {MAX_FILE_BYTES}")
-    # O_NONBLOCK: a FIFO put in its place cannot block us. O_NOFOLLOW: a link put in its place is refused.
-    descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # A FIFO or a link put in its place is refused, and cannot block us.
+    descriptor, _ = open_plain(real)
     with open(descriptor, "rb") as file:
         first = _version(os.fstat(file.fileno()))
         data = file.read(MAX_FILE_BYTES + 1) if first == version else b""
@@ -142,20 +143,10 @@ def _name(path: str) -> str:
     return printable(printable_name(path), 200)
 
 
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    return next((name for is_kind, name in kinds if is_kind(mode)), "no plain file")
-
-
 def _reason(problem: OSError) -> str:
     reasons = {
         FileNotFoundError: "found nothing there, expected policy files",
         NotADirectoryError: "found no folder, expected one with policy files",
         PermissionError: "may not be read by this process",
     }
-    return reasons.get(type(problem), (problem.strerror or "cannot be read").lower())
+    return reasons.get(type(problem), reason_of(problem))

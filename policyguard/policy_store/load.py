@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard.attest.keys import PublicKey
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
+from policyguard.fs.safe_open import read_bounded, reason_of
 from policyguard.policy.bundle import MAX_BUNDLE_BYTES, open_sealed
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as problem:
-        raise ConfigurationError(f"{path}: no policies there: {_why(problem)}") from problem
+        raise ConfigurationError(f"{path}: no policies there: {reason_of(problem)}") from problem
     if stat.S_ISDIR(status.st_mode):
         # The loader's imports cost five times a whole decision process; only this branch pays for them.
         loader: Any = import_module("policyguard.policy_store.folder")
@@ -57,50 +58,3 @@ def stamp_of(path: str | Path) -> tuple[tuple[str, int, int, int, int], ...]:
             continue
         found.append((name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return tuple(found)
-
-
-def read_bounded(path: str | Path, most: int) -> bytes:
-    """Return the bytes of a regular file of at most this size, else raise `ConfigurationError`."""
-    data = read_start(path, most + 1)
-    if len(data) > most:
-        raise ConfigurationError(f"{path}: larger than {most} bytes")
-    return data
-
-
-def read_start(path: str | Path, most: int) -> bytes:
-    """Return the first bytes of a regular file, at most so many, else raise `ConfigurationError`.
-
-    Never waits: a FIFO, a device or a terminal in the file's place is refused, not read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as problem:
-        raise ConfigurationError(f"{path}: cannot be read: {_why(problem)}") from problem
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise ConfigurationError(f"{path}: found {kind_of(mode)}, expected a regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most)
-    except OSError as problem:
-        raise ConfigurationError(f"{path}: cannot be read: {_why(problem)}") from problem
-    finally:
-        os.close(descriptor)
-
-
-def kind_of(mode: int) -> str:
-    """Return what people call this kind of file."""
-    kinds = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISLNK, "a link"),
-    )
-    return next((name for is_kind, name in kinds if is_kind(mode)), "a regular file")
-
-
-def _why(problem: Exception) -> str:
-    # A path with a NUL in it is a ValueError.
-    return (getattr(problem, "strerror", None) or str(problem)).lower()

@@ -11,15 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from policyguard.errors import ConfigurationError
-from policyguard.fs.sealed import sealed, unsealed
+from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.fs.sealed import read_own, sealed, unsealed
 from policyguard.fs.write import replace_file
 from policyguard.scan.source import Truncated
 
@@ -32,6 +31,8 @@ HONEST_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
 """Local file systems that stamp mapped writes. Not tmpfs (never writes back), not network ones (the server's clock)."""
 
 MAX_ENTRIES = 100_000
+MAX_CACHE_BYTES = 64 << 20
+_REMOVE = "remove it; it is built again"
 KIND = "checkpoint-digests"
 Progress = Callable[[int], None]
 Key = tuple[int, int, int, int, int]
@@ -94,17 +95,18 @@ class DigestCache:
         """
         cache = cls(path, filesystems, clock_ns, key=key)
         _check_folder(path.parent)
+        # INVARIANT I16: the cache is believed only if nobody but this account can have written it.
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return cache
-        except OSError as problem:
-            raise ConfigurationError(f"digest cache `{path}`: {problem.strerror}") from None
-        try:
-            _check_file(path, os.fstat(fd))
-            stored = unsealed(KIND, _all_of(fd), key)
-        finally:
-            os.close(fd)
+            data = read_own(str(path), MAX_CACHE_BYTES)
+        except EvidenceError as problem:
+            if isinstance(problem.__cause__, FileNotFoundError):
+                return cache
+            raise ConfigurationError(f"digest cache {problem.message}", help=_REMOVE) from problem
+        if data is None:
+            raise ConfigurationError(
+                f"digest cache `{path}` is not a file of mode 0600 that belongs to this account", help=_REMOVE
+            )
+        stored = unsealed(KIND, data, key)
         cache.doubt, cache._foreign_seal = stored.doubt, stored.is_sealed and key is None
         cache._changed = bool(stored.doubt)
         cache.entries = _parse(stored.payload) if stored.payload is not None else {}
@@ -151,27 +153,6 @@ def _check_folder(folder: Path) -> None:
             f"digest cache folder `{folder}` can be written by others",
             help="keep the cache in a folder that belongs to this account and has mode 0700",
         )
-
-
-def _check_file(path: Path, status: os.stat_result) -> None:
-    # INVARIANT I16: the cache is believed only if nobody but this account can have written it.
-    if (
-        not stat.S_ISREG(status.st_mode)
-        or status.st_uid != os.geteuid()
-        or status.st_mode & 0o077
-        or status.st_nlink > 1
-    ):
-        raise ConfigurationError(
-            f"digest cache `{path}` is not a file of mode 0600 that belongs to this account",
-            help="remove it; it is built again",
-        )
-
-
-def _all_of(fd: int) -> bytes:
-    parts = []
-    while part := os.read(fd, BLOCK):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _parse(data: bytes) -> dict[Key, str]:

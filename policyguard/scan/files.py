@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from policyguard.fs.safe_open import REGULAR_FLAGS
 from policyguard.scan.content import scan_content
 from policyguard.scan.digest_cache import DigestCache, key_of, sha256_of
 from policyguard.scan.findings import (
@@ -30,7 +31,6 @@ from policyguard.scan.findings import (
 from policyguard.scan.formats.registry import UNDECIDED, promised_format
 from policyguard.scan.source import FileSource, Truncated
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CODES = {
     errno.ENOENT: "ckpt.missing",
     errno.ENOTDIR: "ckpt.missing",
@@ -105,7 +105,7 @@ def scan_file(
     findings = Findings(limits=options.limits, extra_globals=options.extra_globals)
     try:
         real = _target(Path(path), links_within)
-        fd = os.open(real, _FLAGS)
+        fd = os.open(real, REGULAR_FLAGS)
     except OSError as problem:
         findings.add(_CODES.get(problem.errno or 0, "ckpt.unreadable"), _reason(problem))
         return _report(path, findings, "unknown")

@@ -87,13 +87,18 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         78,
         "",
     ),
-    "a folder as a key": (nothing, ("decide", "--key", "policies", ALLOWED), 78, "is not a regular file"),
+    "a folder as a key": (
+        nothing,
+        ("decide", "--key", "policies", ALLOWED),
+        78,
+        "found a folder, expected a regular file",
+    ),
     "a FIFO as a key": (fifo("pipe"), ("decide", "--key", "pipe", ALLOWED), 78, "pipe"),
     "a link as a key": (
         lambda lab: lab.path("link").symlink_to("guard.key"),
         ("decide", "--key", "link", ALLOWED),
         78,
-        "is a symbolic link",
+        "found a symbolic link",
     ),
     "no key at all": (put("policyguard.yaml", "policies: policies\n"), ("decide", ALLOWED), 78, "--key is missing"),
     # logs

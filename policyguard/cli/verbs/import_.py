@@ -10,7 +10,7 @@ from policyguard.casbin_compat.importer import import_casbin
 from policyguard.cli.options import json_option, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
-from policyguard.policy_store.load import read_bounded
+from policyguard.fs.safe_open import read_bounded
 
 FILE_NAME = "imported.yaml"
 MAX_MODEL_BYTES = 1_048_576

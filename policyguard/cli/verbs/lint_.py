@@ -13,6 +13,7 @@ import click
 from policyguard.cli.options import needed, replace_file, settings
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.fs.safe_open import read_bounded
 from policyguard.lint.baseline import parse_baseline, to_baseline
 from policyguard.lint.formats.github import to_github
 from policyguard.lint.formats.json import to_json
@@ -22,7 +23,6 @@ from policyguard.lint.formats.text import to_text
 from policyguard.lint.report import Report
 from policyguard.lint.runner import lint
 from policyguard.policy.files import read_folder
-from policyguard.policy_store.load import read_bounded
 
 MAX_BASELINE_BYTES = 16_777_216
 

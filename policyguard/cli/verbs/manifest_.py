@@ -12,8 +12,8 @@ from policyguard.cli.options import check_replaceable, json_option, key_option, 
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
+from policyguard.fs.safe_open import read_bounded
 from policyguard.keyfiles import read_passphrase, read_private_key, read_public_key
-from policyguard.policy_store.load import read_bounded
 from policyguard.scan.files import scan_paths
 from policyguard.scan.findings import Verdict
 from policyguard.scan.manifest import (

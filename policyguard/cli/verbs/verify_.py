@@ -26,9 +26,9 @@ from policyguard.cli.options import (
 from policyguard.cli.output import say, say_json
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError, PolicyErrors
+from policyguard.fs.safe_open import read_bounded
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
-from policyguard.policy_store.load import read_bounded
 from policyguard.values import EMPTY_MAP, Value
 from policyguard.verify import VerifiedDecision, verify
 

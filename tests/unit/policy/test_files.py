@@ -139,7 +139,7 @@ def test_a_file_that_changes_while_the_folder_is_read_is_an_error(
     """I6: another process writes the first file after it was read and before the last one is."""
     real = os.open
 
-    def open_and_disturb(path: str, flags: int) -> int:
+    def open_and_disturb(path: str, flags: int, **_: object) -> int:
         if path.endswith("schema.yaml"):
             with open(folder / "policy.yaml", "a") as file:
                 file.write("# one more line\n")
@@ -155,7 +155,7 @@ def test_a_file_that_appears_while_the_folder_is_read_is_an_error(
     """I6: a deny that is being copied in is not missed in silence."""
     real = os.open
 
-    def open_and_disturb(path: str, flags: int) -> int:
+    def open_and_disturb(path: str, flags: int, **_: object) -> int:
         os.close(real(str(folder / "zz-denies.yaml"), os.O_CREAT | os.O_WRONLY))
         return real(path, flags)
 
@@ -167,11 +167,11 @@ def test_a_file_replaced_by_a_fifo_is_not_waited_for(folder: Path, monkeypatch: 
     """I6: between looking and opening somebody puts a FIFO there; reading fails at once."""
     real = os.open
 
-    def open_and_disturb(path: str, flags: int) -> int:
+    def open_and_disturb(path: str, flags: int, **_: object) -> int:
         if stat.S_ISREG(os.stat(path).st_mode):
             os.unlink(path)
             os.mkfifo(path)
         return real(path, flags)
 
     monkeypatch.setattr(os, "open", open_and_disturb)
-    assert "changed while it was read" in refusal(folder)
+    assert "found a FIFO, expected a regular file" in refusal(folder)

@@ -21,8 +21,8 @@ from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approvals.from_git_notes import NOTES_REF
 from policyguard.evidence.approvals.from_log import line_of
 from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, SubmittedApproval, authenticate
+from policyguard.fs.safe_open import read_bounded
 from policyguard.keyfiles import read_passphrase, read_private_key
-from policyguard.policy_store.load import read_bounded
 from policyguard.values import sha256_digest
 
 MAX_SSH_KEY_BYTES = 65_536

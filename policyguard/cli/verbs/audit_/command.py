@@ -23,7 +23,7 @@ from policyguard.cli.verbs.audit_.entries import Shown, shown_entry
 from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES, log_keys, open_reviews, review
 from policyguard.errors import AuditError
 from policyguard.exit_codes import FINDINGS
-from policyguard.policy_store.load import read_bounded
+from policyguard.fs.safe_open import read_bounded
 
 POLL_S = 0.5
 ENTRY = click.IntRange(0, 2**63 - 1)

@@ -30,10 +30,10 @@ from policyguard.errors import ConfigurationError
 from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, BreakGlassUse, ReviewCollector, list_uses
 from policyguard.evidence.collector import Collector
 from policyguard.exit_codes import FINDINGS, OK, code_of_decision
+from policyguard.fs.safe_open import read_bounded
 from policyguard.hooks.responses import decision_data
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
-from policyguard.policy_store.load import read_bounded
 from policyguard.values import Instant, format_instant
 
 MAX_NOTE_FILE_BYTES = 65_536

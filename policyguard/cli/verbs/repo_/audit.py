@@ -21,13 +21,13 @@ from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.push.objects import find_store
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.fs.safe_open import read_bounded
 from policyguard.git.directory import GitDir
 from policyguard.hooks.git.audit import Audited, Subject, audit
 from policyguard.hooks.git.baseline import MAX_BASELINE_BYTES, Baseline, baseline_of, differences, parse_baseline
 from policyguard.hooks.git.install import installed, problems
 from policyguard.hooks.git.ref_history import Finding
 from policyguard.keyfiles import read_passphrase, read_private_key
-from policyguard.policy_store.load import read_bounded
 
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
 _resource_option = click.option("--resource", help="Which resource it is; what its hooks say if not given.")
