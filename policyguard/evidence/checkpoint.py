@@ -1,7 +1,7 @@
-"""Collectors for checkpoints: those a job names or is given as arguments, and the one that is itself asked for.
+"""Collectors for checkpoints: those that a job names or gets as arguments, and the one that a request is about.
 
-Content, owner and folder are measured here; a producer is attested by the signature of a manifest that lies beside the
-files and fits them. Both are bound: the worker looks again and must find the same (step V7).
+Content, owner and folder are measured here; a producer is attested by the signature of a manifest that lies in the same
+folder and fits the files. Both are bound: the worker measures again and must get the same values (step V7).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ MAX_PATHS = 1_000
 class JobCheckpoints:
     """Supplies `resource.checkpoints`: one record for each checkpoint that a job names or gets as an argument.
 
-    Looked at are the files and folders that the job names as checkpoints, and of its other files and its arguments,
-    also after `=`, what exists and is no Python source. What turns out to be text is left to the job collector.
+    Scanned are the files and folders that the job names as checkpoints, and each of its other files and arguments, also
+    after `=`, that exists and is not Python source. Text is left to the job collector.
     """
 
     name = "checkpoints"
@@ -105,7 +105,7 @@ class CheckpointCollector:
         """Measure the files together: the result is as bad as the worst of them. Without files everything is missing.
 
         Raises:
-            EvidenceError: no file is named, so there is nothing to look at.
+            EvidenceError: no file is named, so there is nothing to scan.
         """
         names = inputs.checkpoints or inputs.files
         if not names:
@@ -142,11 +142,11 @@ class CheckpointCollector:
     def _add_repository(self, entries: dict[str, Fact], paths: Sequence[Path], now: Instant) -> None:
         if len(paths) != 1 or not paths[0].is_dir():
             return
-        found = inspect_repository(paths[0])
+        repository = inspect_repository(paths[0])
         values: dict[str, Value] = {
-            "remote_code": found.remote_code,
-            "foreign_code": bool(found.foreign_code or found.problems),
-            "revision": found.revision,
+            "remote_code": repository.remote_code,
+            "foreign_code": bool(repository.foreign_code or repository.problems),
+            "revision": repository.revision,
         }
         for name, value in values.items():
             entries[f"resource.{name}"] = self._fact(value, Assurance.MEASURED, now)
@@ -156,13 +156,13 @@ class CheckpointCollector:
 
 
 def fresh_options(options: Options) -> Options:
-    """Return the options for one look: the digests of another one are known only by the cache, which is careful."""
-    # INVARIANT I16: between two looks a file is hashed again, unless the cache knows that it cannot have changed.
+    """Return the options without the digests of earlier measurements."""
+    # INVARIANT I16: each measurement hashes a file again, unless the cache knows that it cannot have changed.
     return replace(options, digests={})
 
 
 def _is_loaded(scan: CheckpointScan) -> bool:
-    """Settings are no weights; what they name of a repository's code is told by `remote_code` and its like."""
+    """Return True for weights; code that settings name in a repository is reported by `remote_code` and its like."""
     return scan.format not in SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
 
 
@@ -186,18 +186,18 @@ def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
 
 
 def others_may_write(scan: CheckpointScan) -> bool:
-    """Return whether somebody but the owner may change the file or put another in its place."""
+    """Return True if an account other than the owner may change or replace the file."""
     return scan.dir_group_writable or scan.dir_world_writable or bool(scan.mode & 0o022)
 
 
 def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) -> Manifest | None:
-    """Return the manifest beside the files if a pinned producer signed it and it fits what was scanned, else None.
+    """Return the manifest of the files if a pinned producer signed it and it fits what was scanned, else None.
 
-    A folder keeps it inside as `checkpoint.dsse.json`; a file has it beside it with `.dsse.json` behind its name.
+    A folder has it inside as `checkpoint.dsse.json`; a file has it in the same folder, as `<name>.dsse.json`.
     """
-    beside = path / MANIFEST_NAME if path.is_dir() else path.with_name(path.name + ".dsse.json")
+    manifest_path = path / MANIFEST_NAME if path.is_dir() else path.with_name(path.name + ".dsse.json")
     try:
-        fd, status, _ = open_resolved(str(beside))
+        fd, status, _ = open_resolved(str(manifest_path))
         with open(fd, "rb") as file:
             data = file.read(MAX_MANIFEST_BYTES) if status.st_size <= MAX_MANIFEST_BYTES else b""
         manifest = verify_manifest(data, producers)
@@ -217,12 +217,12 @@ def _named_paths(inputs: JobInputs) -> Iterator[Path]:
         seen.add(path)
         # INVARIANT I17: what is named as a checkpoint is always a record, also when it is not there.
         promised = name in inputs.checkpoints or (name in inputs.files and is_named_as_checkpoint(name))
-        if promised or _looks_like_a_checkpoint(path):
+        if promised or _may_be_checkpoint(path):
             yield path
 
 
-def _looks_like_a_checkpoint(path: Path) -> bool:
-    """An argument counts if it names a file, or a folder with a checkpoint in it; never a whole source tree."""
+def _may_be_checkpoint(path: Path) -> bool:
+    """Return True for a file, and for a folder that holds a checkpoint; a whole source tree is not scanned."""
     try:
         if not path.is_dir():
             return os.path.lexists(path) and path.suffix != ".py"

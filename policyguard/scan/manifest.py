@@ -133,7 +133,7 @@ def verify_manifest(data: bytes, producers: Mapping[str, Sequence[PublicKey]]) -
 
 
 def check_files(manifest: Manifest, folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) -> None:
-    """Return if the scanned files are those of the manifest, none missing, none more, else raise.
+    """Verify that the scanned files are exactly those of the manifest.
 
     Raises:
         VerificationError: V7, with the first name that differs.
@@ -156,7 +156,7 @@ def _said(digest: str | None) -> str:
 
 
 def check_follows(manifest: Manifest, previous: Manifest) -> None:
-    """Return if the manifest is the next one after `previous`, else raise.
+    """Verify that the manifest is the next one after `previous`.
 
     Raises:
         VerificationError: V7; linked to another statement, from another run or producer, or not a later step.
@@ -174,7 +174,7 @@ def check_follows(manifest: Manifest, previous: Manifest) -> None:
 
 
 def check_chain(manifests: Sequence[Manifest]) -> None:
-    """Return if the manifests, oldest first, are one unbroken chain from a first step; none at all is no chain."""
+    """Verify that the manifests, oldest first, are one unbroken chain from a first step; an empty list is no chain."""
     if not manifests:
         raise VerificationError("V7", "no manifests, expected at least one")
     if manifests[0].previous is not None:

@@ -87,7 +87,7 @@ class HubRepository:
 
 
 def is_pinned(revision: str | None) -> bool:
-    """Return whether a revision names one commit for ever: 40 hexadecimal digits, lower case."""
+    """Return True if a revision names one commit for ever: 40 hexadecimal digits, lower case."""
     return revision is not None and REVISION.fullmatch(revision) is not None
 
 

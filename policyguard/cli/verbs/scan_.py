@@ -1,4 +1,4 @@
-"""`policyguard scan PATH...`: what each checkpoint is, what loading it would import, and who may have written it."""
+"""`policyguard scan PATH...`: the format of each file, what loading it would import, and who may have written it."""
 
 from __future__ import annotations
 
@@ -68,28 +68,32 @@ def command(
 def scan_options(
     config: Config, classes: Sequence[str] = (), cache: Path | None = None, progress: Progress | None = None
 ) -> Options:
-    """Return how to scan by this configuration and these options."""
+    """Combine the configuration with the command's options.
+
+    Raises:
+        ConfigurationError: the digest cache cannot be used.
+    """
     for name in classes:
         if "." not in name.strip("."):
             raise click.UsageError(f"--class: found `{name}`, expected MODULE.NAME")
     extra = frozenset((name.rpartition(".")[0], name.rpartition(".")[2]) for name in classes)
-    look = config.measurement.checkpoints
-    path = cache or look.cache
+    checkpoints = config.measurement.checkpoints
+    path = cache or checkpoints.cache
     try:
         digests = digest_cache(path, cache_seal(config, is_required=False) if path is not None else None, warn)
     except OSError as problem:
         raise ConfigurationError(f"{path}: {(problem.strerror or 'cannot be opened').lower()}") from problem
-    return Options(extra_globals=look.classes | extra, cache=digests, progress=progress)
+    return Options(extra_globals=checkpoints.classes | extra, cache=digests, progress=progress)
 
 
 def scan_data(scan: CheckpointScan) -> dict[str, Any]:
     """Return a scan as plain data for `--json`."""
-    return {**scan.to_value(), "reasons": [{"code": each.code, "detail": each.detail} for each in scan.reasons]}
+    return {**scan.to_value(), "reasons": [{"code": reason.code, "detail": reason.detail} for reason in scan.reasons]}
 
 
 @contextmanager
 def progress_bar(paths: Sequence[Path]) -> Iterator[Progress | None]:
-    """Yield what to tell of hashed bytes: a bar on a terminal, None elsewhere."""
+    """Show a bar on a terminal and yield its callback for hashed bytes; yield None elsewhere."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -114,7 +118,7 @@ def _counter(update: Callable[[int], None]) -> Progress:
 
 
 def _size(path: Path) -> int:
-    """Return how many bytes lie there; a guess for the bar, no statement."""
+    """Estimate how many bytes a path holds, for the bar."""
     if not os.path.isdir(path):
         return os.path.getsize(path) if os.path.isfile(path) else 0
     return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)

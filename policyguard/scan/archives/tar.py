@@ -20,7 +20,7 @@ _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 def is_tar(head: bytes) -> bool:
-    """Return whether these first 512 bytes are a tar header with a right checksum."""
+    """Return True if these first 512 bytes are a tar header with a valid checksum."""
     return _header(head) is not None
 
 

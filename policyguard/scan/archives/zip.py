@@ -235,7 +235,7 @@ def _check_names(listed: Sequence[Member], findings: Findings) -> None:
 
 
 def leaves_folder(name: str) -> bool:
-    """Return whether unpacking a member of this name could write outside the folder it is unpacked to."""
+    """Return True if unpacking a member of this name could write outside the folder."""
     parts = name.replace("\\", "/").split("/")
     return not parts[0] or ".." in parts or name[1:2] == ":" or "\0" in name
 

@@ -159,7 +159,7 @@ def _check(tokens: Sequence[Token], is_tag: bool) -> None:
 
 
 def _is_value(token: Token, before: Token) -> bool:
-    """Return whether a bracket behind this token asks for a key of a value, and does not begin a list."""
+    """Return True if a bracket after this token selects a key of a value, and does not begin a list."""
     kind, text = token
     if kind == "sign":
         return text in (")", "]", "}")

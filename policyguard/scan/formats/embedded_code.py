@@ -28,7 +28,7 @@ _IN_A_FILE = re.compile(rf"[\w)\]'\"]\s*\.\s*__[A-Za-z]|\[\s*['\"]__[A-Za-z]|{_R
 
 
 def names_code(text: str) -> bool:
-    """Return whether the text is a script or has YAML tags that build Python objects."""
+    """Return True if the text is a script or has YAML tags that build Python objects."""
     return bool(_PYTHON_TAG.search(text)) or text.startswith("#!")
 
 

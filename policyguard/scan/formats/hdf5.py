@@ -56,7 +56,7 @@ class _Walk:
     tables: set[bytes] = field(default_factory=set)
 
     def superblock(self) -> None:
-        """Begin with the root group and whatever else the superblock points to."""
+        """Queue the root group and everything else that the superblock points to."""
         size = self.file.source.size
         head = self.file.read(0, min(100, size), MAGIC)
         version = number(head, 8, 1)

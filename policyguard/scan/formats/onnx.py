@@ -16,6 +16,7 @@ from policyguard.scan.findings import Exhausted, Findings, LayoutProblem
 from policyguard.scan.formats.external_files import check_location
 from policyguard.scan.formats.key_value_metadata import check_metadata
 from policyguard.scan.formats.onnx_fields import CONTRIBUTED, MESSAGES, OWN_DOMAINS
+from policyguard.scan.formats.varints import read_varint
 from policyguard.scan.source import Cursor, Source
 
 MAX_DEPTH = 48
@@ -98,7 +99,7 @@ class _Walk:
         return self.checked(name, values)
 
     def spend(self) -> None:
-        """Return if there are fields and time left, else raise `Exhausted`."""
+        """Count fields; raise `Exhausted` beyond the limit, or if the time is up."""
         self.fields += 1
         if not self.fields & 1023:
             self.findings.check_time()
@@ -145,18 +146,9 @@ class _Walk:
             check_location(location, self.findings)
 
     def varint(self) -> int:
-        number = self.cursor.take(1)[0]
-        if number < 128:
-            return number
-        number, shift = number & 127, 7
-        while True:
-            byte = self.cursor.take(1)[0]
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number
-            shift += 7
-            if shift > 63:
-                raise LayoutProblem("a number that does not end")
+        first = self.cursor.take(1)[0]
+        # Nearly every number of a graph is one byte long.
+        return first if first < 128 else read_varint(first, lambda: self.cursor.take(1)[0])
 
 
 def _text(value: object) -> str:

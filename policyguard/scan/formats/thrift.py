@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyguard.scan.findings import LayoutProblem
+from policyguard.scan.formats.varints import read_varint
 
 Kind = str | tuple[str]
 """A scalar or struct by name, or a list as a tuple of what it holds."""
@@ -95,15 +96,7 @@ class ThriftReader:
         return number >> 1 ^ -(number & 1)
 
     def _varint(self) -> int:
-        number = shift = 0
-        while True:
-            byte = self._byte()
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number
-            shift += 7
-            if shift > 63:
-                raise LayoutProblem("a number that does not end")
+        return read_varint(self._byte(), self._byte)
 
     def _byte(self) -> int:
         if self.at >= len(self.data):

@@ -166,7 +166,7 @@ def judged(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset
 
 
 def is_standard(module: str) -> bool:
-    """Return whether the module is the standard library's, of whichever Python."""
+    """Return True for a module of the standard library of any Python from 2.7 to 3.14."""
     return module.partition(".")[0] in _STANDARD
 
 

@@ -70,7 +70,7 @@ def scan_pickles(source: Source, findings: Findings, nested: Nested) -> str:
 
 
 def probe(source: Source, findings: Findings) -> bool:
-    """Return whether `pickle.load` of these bytes would import what can run code, or call what it imports.
+    """Return True if `pickle.load` of these bytes would import what can run code, or call what it imports.
 
     Asked of files of every format: the reader chooses how to read, not the format (INVARIANT I18).
     """
@@ -85,7 +85,7 @@ _DIFFERENT = frozenset(f"ckpt.pickle_{what}" for what in ("global", "extension",
 
 
 def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bool:
-    """Return whether a plain reading of a joblib file does harm that joblib's own reading does not.
+    """Return True if a plain reading of a joblib file does harm that joblib's own reading does not.
 
     A plain reader takes a pickled object array for the end of the file, with memo numbers of its own; so names get
     mixed up. An unlisted import made of parts that the proper reading imports too is such a mix and no module anywhere.
