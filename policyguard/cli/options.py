@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from policyguard.model.request import MAX_REQUEST_BYTES, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MAX_NOTE_FILE_BYTES = 65_536
 _FILE = click.Path(path_type=Path)
 
 policies_option = click.option("--policies", type=_FILE, help="Policy folder or compiled snapshot.")
@@ -35,6 +36,13 @@ trust_option = click.option("--trust", type=_FILE, help="What a verifier accepts
 audience_option = click.option("--audience", help="Whom decisions are for.")
 observed_option = click.option(
     "--observed", multiple=True, metavar="PATH", help="An attribute that the calling platform itself saw."
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    type=_FILE,
+    help="A checkpoint kept from earlier; the log must still contain that tree.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
 
@@ -123,6 +131,11 @@ def _standard_input() -> bytes:
         return sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     except OSError as problem:
         raise RequestError(f"standard input cannot be read: {(problem.strerror or '').lower()}") from problem
+
+
+def read_notes(checkpoints: Sequence[Path]) -> list[bytes]:
+    """Read the signed notes of checkpoints; `ConfigurationError` if one cannot be read."""
+    return [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in checkpoints]
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:

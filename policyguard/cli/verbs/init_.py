@@ -19,6 +19,7 @@ from policyguard.attest.note import NoteKey
 from policyguard.cli.options import json_option, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.fs.safe_open import reason_of
 from policyguard.guard import log_origin
 from policyguard.keyfiles import write_private_key, write_public_key
 
@@ -83,7 +84,7 @@ def create_files(folder: Path) -> PrivateKey:
         hidden.rmdir()
     except (OSError, ValueError) as problem:
         _take_back(folder, hidden, made)
-        raise ConfigurationError(f"{folder}: cannot be written: {_why(problem)}") from problem
+        raise ConfigurationError(f"{folder}: cannot be written: {reason_of(problem)}") from problem
     except PolicyGuardError:
         _take_back(folder, hidden, made)
         raise
@@ -114,10 +115,6 @@ def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
     for parent in made:
         with suppress(OSError):
             parent.rmdir()
-
-
-def _why(problem: Exception) -> str:
-    return (getattr(problem, "strerror", None) or str(problem)).lower()
 
 
 def example_policies() -> Traversable:

@@ -92,8 +92,8 @@ def _entry_of(path: Path, line: bytes) -> int | None:
 def read_approval(path: Path) -> SubmittedApproval:
     """Return the approval in this file, with the detached signature beside it if there is one."""
     content = read_input(path, MAX_FILE_BYTES)
-    beside = path.with_name(f"{path.name}.sig")
-    return SubmittedApproval(str(path), content, read_input(beside, MAX_FILE_BYTES) if beside.exists() else None)
+    signature = path.with_name(f"{path.name}.sig")
+    return SubmittedApproval(str(path), content, read_input(signature, MAX_FILE_BYTES) if signature.exists() else None)
 
 
 def ssh_sign(payload: bytes, key: Path) -> bytes:

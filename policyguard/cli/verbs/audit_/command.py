@@ -17,13 +17,21 @@ from policyguard.audit.check import LogSummary, check_log
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import json_option, key_option, log_option, needed, settings, trust_option
+from policyguard.cli.options import (
+    checkpoint_option,
+    json_option,
+    key_option,
+    log_option,
+    needed,
+    read_notes,
+    settings,
+    trust_option,
+)
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.audit_.entries import Shown, shown_entry
-from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES, log_keys, open_reviews, review
+from policyguard.cli.verbs.audit_.reviews import log_keys, open_reviews, review
 from policyguard.errors import AuditError
 from policyguard.exit_codes import FINDINGS
-from policyguard.fs.safe_open import read_bounded
 
 POLL_S = 0.5
 ENTRY = click.IntRange(0, 2**63 - 1)
@@ -43,22 +51,16 @@ command.add_command(review)
 @log_option
 @trust_option
 @key_option
-@click.option(
-    "--checkpoint",
-    "kept",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A checkpoint kept from earlier; the log must still contain that tree.",
-)
+@checkpoint_option
 @json_option
-def verify(kept: tuple[Path, ...], as_json: bool, **given: Any) -> int:
+def verify(checkpoints: tuple[Path, ...], as_json: bool, **given: Any) -> int:
     """Recompute every entry, hash and checkpoint; name the first entry that does not add up.
 
     Exits with 1 where the log does not add up. Without --trust or --key the log is held against itself only, and the
     answer says so.
     """
     config = settings(**given)
-    notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
+    notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
         logs = log_keys(config, store.origin)
         try:

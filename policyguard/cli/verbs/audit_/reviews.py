@@ -13,12 +13,14 @@ from policyguard.attest.note import NoteKey
 from policyguard.audit.check import check_log
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.options import (
+    checkpoint_option,
     guard_options,
     json_option,
     key_option,
     log_option,
     needed,
     open_guard,
+    read_notes,
     settings,
     trust_option,
 )
@@ -30,13 +32,11 @@ from policyguard.errors import ConfigurationError
 from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, BreakGlassUse, ReviewCollector, list_uses
 from policyguard.evidence.collector import Collector
 from policyguard.exit_codes import FINDINGS, OK, code_of_decision
-from policyguard.fs.safe_open import read_bounded
 from policyguard.hooks.responses import decision_data
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.values import Instant, format_instant
 
-MAX_NOTE_FILE_BYTES = 65_536
 _ENTRY = click.IntRange(0, 2**63 - 1)
 
 
@@ -44,22 +44,16 @@ _ENTRY = click.IntRange(0, 2**63 - 1)
 @log_option
 @trust_option
 @key_option
-@click.option(
-    "--checkpoint",
-    "kept",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A checkpoint kept from earlier; the log must still contain that tree.",
-)
+@checkpoint_option
 @click.option("--all", "everything", is_flag=True, help="List reviewed uses, too.")
 @json_option
-def open_reviews(kept: tuple[Path, ...], everything: bool, as_json: bool, **given: Any) -> int:
+def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool, **given: Any) -> int:
     """List uses of break-glass that nobody has reviewed yet.
 
     The log is verified first. Exits with 1 where one is overdue, and not with 0 where the log does not add up.
     """
     config, now = settings(**given), time.time_ns()
-    notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
+    notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
         # INVARIANT I13: no list of what is open comes from a log that does not add up.
         check_log(store, log_keys(config, store.origin), notes)

@@ -13,9 +13,18 @@ import click
 from policyguard.attest.note import NoteKey
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import json_option, key_option, log_option, needed, settings, trust_option, write_new
+from policyguard.cli.options import (
+    checkpoint_option,
+    json_option,
+    key_option,
+    log_option,
+    needed,
+    read_notes,
+    settings,
+    trust_option,
+    write_new,
+)
 from policyguard.cli.output import say, say_json
-from policyguard.cli.verbs.audit_.reviews import MAX_NOTE_FILE_BYTES
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
@@ -42,13 +51,7 @@ _owner_option = click.option("--owner", type=int, multiple=True, help="A uid tha
 @_owner_option
 @click.option("--ref", "patterns", multiple=True, metavar="PATTERN", help="Only these references, `refs/heads/**`.")
 @click.option("--since", type=click.Path(path_type=Path), help="What `repo baseline` wrote; nothing before it counts.")
-@click.option(
-    "--checkpoint",
-    "kept",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A checkpoint kept from earlier; the log must still contain that tree.",
-)
+@checkpoint_option
 @click.option("--no-doctor", is_flag=True, help="Leave the hooks alone; for a copy of the repository.")
 @json_option
 @click.argument("repo", type=_REPO)
@@ -58,7 +61,7 @@ def audit_command(
     owner: tuple[int, ...],
     patterns: tuple[str, ...],
     since: Path | None,
-    kept: tuple[Path, ...],
+    checkpoints: tuple[Path, ...],
     no_doctor: bool,
     as_json: bool,
     **given: Any,
@@ -72,7 +75,7 @@ def audit_command(
     git, _ = find_store(str(repo), {}, {os.geteuid(), 0, *owner})
     baseline = None if since is None else parse_baseline(read_bounded(since, MAX_BASELINE_BYTES), str(since))
     subject = Subject(resource=_resource(git, resource, baseline), patterns=patterns, since=baseline)
-    notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in kept]
+    notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
         audited = audit(git, store, _trust(config, store.origin), subject, now=time.time_ns(), known_checkpoints=notes)
     findings = [*audited.findings, *differences(git, baseline)]
