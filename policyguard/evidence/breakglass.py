@@ -29,7 +29,7 @@ _OBLIGATION = re.compile(r"review\.within_([1-9][0-9]{0,3})h")
 
 
 class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
-    """One use of break-glass: its entry in the log, who used and who acknowledged it, and who reviewed it, if any."""
+    """One use of break-glass: its entry in the log, who used, acknowledged and reviewed it."""
 
     entry: int
     decision_id: str
@@ -48,33 +48,33 @@ class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_uses(store: SqliteStore) -> list[BreakGlassUse]:
-    """Return every use of break-glass, oldest first, each with its first review.
+    """List every use of break-glass, oldest first, each with its first review.
 
     Raises:
         AuditError: an entry is no decision; `audit verify` says more.
     """
-    found: dict[str, BreakGlassUse] = {}
+    uses: dict[str, BreakGlassUse] = {}
     for entry, predicate in _decisions(store):
         if not predicate.allowed:
             continue
-        reviewed = found.get(predicate.resource.partition(":")[2]) if predicate.action == REVIEW_ACTION else None
+        reviewed = uses.get(predicate.resource.partition(":")[2]) if predicate.action == REVIEW_ACTION else None
         if reviewed is not None and reviewed.review_entry is None:
-            found[reviewed.decision_id] = msgspec.structs.replace(
+            uses[reviewed.decision_id] = msgspec.structs.replace(
                 reviewed, reviewed_by=predicate.requester, review_entry=entry
             )
         elif (within_s := _within_s(predicate)) is not None:
             used_at = parse_instant(predicate.issued_at)
-            found[predicate.decision_id] = BreakGlassUse(
+            uses[predicate.decision_id] = BreakGlassUse(
                 entry=entry,
                 decision_id=predicate.decision_id,
                 requester=predicate.requester,
                 action=predicate.action,
-                acknowledged_by=tuple(sorted({each.account for each in predicate.approvals})),
+                acknowledged_by=tuple(sorted({approval.account for approval in predicate.approvals})),
                 resource=predicate.resource,
                 used_at=used_at,
                 due_at=used_at + within_s * NANOSECONDS_PER_S,
             )
-    return list(found.values())
+    return list(uses.values())
 
 
 class ReviewCollector:

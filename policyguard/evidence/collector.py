@@ -23,7 +23,7 @@ from policyguard.text import printable
 from policyguard.values import EMPTY_MAP, FrozenMap, Instant, LazyPattern, ValueProblem, canonical, freeze
 
 DEFAULT_TIMEOUT_S = 20.0
-"""How long all collectors together may look; far above a cold repository of some thousand files."""
+"""Time limit for all collectors together; far above a cold repository of some thousand files."""
 
 _PATH = LazyPattern(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
 _REASON_LENGTH = 300
@@ -46,9 +46,9 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """What one collector saw: facts by path, and for each declared path it could not supply, why.
+    """What one collector measured: facts by path, and for each declared path it could not supply, why.
 
-    `contributors` None means that it did not look for them. `unusable` says why approvals do not count.
+    `contributors` is None if the collector does not determine them. `unusable` says why approvals do not count.
     """
 
     entries: Mapping[str, Fact] = msgspec.field(default_factory=dict)
@@ -59,7 +59,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collector(Protocol):
-    """One way of looking. `declares` lists every path it may ever supply; nothing else is accepted from it."""
+    """Measures facts. `declares` lists every path it may ever supply; nothing else is accepted from it."""
 
     @property
     def name(self) -> str: ...
@@ -68,7 +68,7 @@ class Collector(Protocol):
     def declares(self) -> tuple[str, ...]: ...
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
-        """Return what is seen now. May raise `EvidenceError`: then all it declares is missing, for that reason."""
+        """Measure now. May raise `EvidenceError`: then all it declares is missing, for that reason."""
         ...
 
 
@@ -85,27 +85,27 @@ def gather(
     now_source: Callable[[], Instant],
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> Facts:
-    """Return the request with everything that is known about it, the stronger assurance winning.
+    """Run all collectors and merge their facts with the claims; the stronger assurance wins.
 
-    Facts are dated at the start of the look, so that their age is never understated. A path that a collector declares
+    Facts are dated at the start, so that their age is never understated. A path that a collector declares
     and did not supply is absent even if the request claims it. Collectors run side by side; one that outlasts
     `timeout_s` is abandoned and what it finds later is not used.
     """
     now = now_source()
-    looks = [_Look(collector, request, inputs, now) for collector in collectors]
-    for look in looks:
-        look.start()
+    running = [_Collecting(collector, request, inputs, now) for collector in collectors]
+    for collecting in running:
+        collecting.start()
     deadline = time.monotonic() + timeout_s
-    reports = [look.report(deadline, timeout_s) for look in looks]
+    reports = [collecting.report(deadline, timeout_s) for collecting in running]
     entries, missing = _merge(claims(request, now), reports)
     seen = [report.collected.contributors for report in reports]
-    looked = [accounts for accounts in seen if accounts is not None]
+    supplied = [accounts for accounts in seen if accounts is not None]
     return Facts(
         request=request,
         entries=entries,
         missing=FrozenMap(missing) if missing else EMPTY_MAP,
         approvals=tuple(approval for report in reports for approval in report.collected.approvals),
-        contributors=tuple(sorted({account for accounts in looked for account in accounts})) if looked else None,
+        contributors=tuple(sorted({account for accounts in supplied for account in accounts})) if supplied else None,
         unusable=tuple(line for report in reports for line in report.collected.unusable),
     )
 
@@ -115,7 +115,7 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True):
     collected: Collected
 
 
-class _Look(threading.Thread):
+class _Collecting(threading.Thread):
     """One collector at work. A daemon thread, so that a hanging collector cannot keep the process alive."""
 
     def __init__(self, collector: Collector, request: Request, inputs: JobInputs, now: Instant) -> None:
@@ -123,14 +123,14 @@ class _Look(threading.Thread):
         self._collector, self._request, self._inputs, self._now = collector, request, inputs, now
         self._name = "collector"
         self._declares: tuple[str, ...] = ()
-        self._found: object = None
+        self._answer: object = None
         self._problem = "the collector ended without an answer"
 
     def run(self) -> None:
         try:
             self._name = str(self._collector.name)
             self._declares = tuple(str(path) for path in self._collector.declares)
-            self._found = self._collector.collect(self._request, self._inputs, self._now)
+            self._answer = self._collector.collect(self._request, self._inputs, self._now)
         except PolicyGuardError as problem:
             self._problem = str(problem)
         # INVARIANT I2: a collector that fails in any way makes its facts absent, with the reason, and nothing else.
@@ -139,20 +139,20 @@ class _Look(threading.Thread):
 
     def report(self, deadline: float, timeout_s: float) -> _Report:
         self.join(max(0.0, deadline - time.monotonic()))
-        found, problem = self._found, self._problem
+        answer, problem = self._answer, self._problem
         if self.is_alive():
-            found, problem = None, f"the collector took longer than {timeout_s:g} s"
-        if not isinstance(found, Collected):
+            answer, problem = None, f"the collector took longer than {timeout_s:g} s"
+        if not isinstance(answer, Collected):
             reason = printable(f"{self._name}: {problem}", _REASON_LENGTH)
             return _Report(declares=self._declares, collected=Collected(missing=dict.fromkeys(self._declares, reason)))
-        return _Report(declares=self._declares, collected=_accepted(self._name, self._declares, found))
+        return _Report(declares=self._declares, collected=_accepted(self._name, self._declares, answer))
 
 
-def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collected:
-    """Return only what may be believed of an answer: declared paths, frozen values, a reason for each other path."""
+def _accepted(name: str, declares: tuple[str, ...], answer: Collected) -> Collected:
+    """Accept declared paths with frozen values; every other declared path is missing, with a reason."""
     entries: dict[str, Fact] = {}
     missing: dict[str, str] = {}
-    for path, fact in found.entries.items():
+    for path, fact in answer.entries.items():
         problem = _fact_problem(path, fact, declares)
         if problem is None:
             entries[path] = fact
@@ -160,14 +160,14 @@ def _accepted(name: str, declares: tuple[str, ...], found: Collected) -> Collect
             missing[str(path)] = printable(f"{name}: {problem}", _REASON_LENGTH)
     for path in declares:
         if path not in entries and path not in missing:
-            missing[path] = printable(f"{name}: {found.missing.get(path, 'not seen')}", _REASON_LENGTH)
-    contributors = found.contributors if found.contributors is None else tuple(found.contributors)
+            missing[path] = printable(f"{name}: {answer.missing.get(path, 'not seen')}", _REASON_LENGTH)
+    contributors = answer.contributors if answer.contributors is None else tuple(answer.contributors)
     return Collected(
         entries=entries,
         missing=missing,
-        approvals=tuple(found.approvals),
+        approvals=tuple(answer.approvals),
         contributors=contributors,
-        unusable=tuple(printable(str(line), _REASON_LENGTH) for line in found.unusable[:MAX_UNUSABLE]),
+        unusable=tuple(printable(str(line), _REASON_LENGTH) for line in answer.unusable[:MAX_UNUSABLE]),
     )
 
 
@@ -187,19 +187,19 @@ def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str 
 
 
 def _merge(claimed: Mapping[str, Fact], reports: Iterable[_Report]) -> tuple[dict[str, Fact], dict[str, str]]:
-    found: dict[str, list[Fact]] = {}
+    supplied: dict[str, list[Fact]] = {}
     reasons: dict[str, str] = {}
     for report in reports:
         for path, reason in report.collected.missing.items():
             reasons.setdefault(path, reason)
         for path, fact in report.collected.entries.items():
-            found.setdefault(path, []).append(fact)
+            supplied.setdefault(path, []).append(fact)
     entries: dict[str, Fact] = {}
     missing: dict[str, str] = {}
-    for path in {*claimed, *found, *reasons}:
-        candidates = [*found.get(path, ()), *([claimed[path]] if path in claimed else ())]
-        if path in reasons and path not in found:
-            # INVARIANT I2: a claim never stands in for a look that failed, else breaking a collector would grant.
+    for path in {*claimed, *supplied, *reasons}:
+        candidates = [*supplied.get(path, ()), *([claimed[path]] if path in claimed else ())]
+        if path in reasons and path not in supplied:
+            # INVARIANT I2: a claim never replaces a measurement that failed, else breaking a collector would grant.
             missing[path] = reasons[path] + ("; the request's own claim does not count" if candidates else "")
         elif (best := _strongest(candidates)) is not None:
             entries[path] = best

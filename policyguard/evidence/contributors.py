@@ -39,7 +39,7 @@ class Commit:
         self.oid = oid
         head, _, self.message = content.partition(b"\n\n")
         self.headers: list[tuple[bytes, bytes]] = []
-        kept: list[bytes] = []
+        signed_lines: list[bytes] = []
         keep = True
         for line in head.split(b"\n"):
             if line.startswith(b" ") and self.headers:
@@ -50,8 +50,8 @@ class Commit:
                 self.headers.append((name, value))
                 keep = name not in (b"gpgsig", b"gpgsig-sha256")
             if keep:
-                kept.append(line)
-        self.signed = b"\n".join(kept) + b"\n\n" + self.message
+                signed_lines.append(line)
+        self.signed = b"\n".join(signed_lines) + b"\n\n" + self.message
 
     def values(self, *names: bytes) -> list[bytes]:
         return [value for name, value in self.headers if name in names]
@@ -74,21 +74,21 @@ def contributors_of(
     signed_only: bool = False,
     keyring: Keyring | None = None,
 ) -> tuple[str, ...]:
-    """Return the accounts, sorted, of everybody who had a hand in the commits since the accepted ones.
+    """List the accounts of all contributors to the commits since the accepted ones, sorted.
 
     Args:
         head: the commit that is about to run, or to be merged.
-        accepted: ids of commits or trees that were reviewed before; what they hold is not looked at again.
+        accepted: ids of commits or trees that were reviewed before; their content is not examined again.
         signed_only: a commit without a good signature has an unknown contributor, as its author is only a claim.
         keyring: the pinned GPG keys; without it a GPG signature is of somebody unknown.
 
     Raises:
         EvidenceError: a commit is missing (shallow history), damaged, or there are too many, or too many to verify.
     """
-    found: set[str] = set()
+    accounts: set[str] = set()
     for commit in commits_since(reader, head, frozenset(accepted)):
-        found |= commit_accounts(commit, signers, signed_only=signed_only, keyring=keyring)
-    return tuple(sorted(found))
+        accounts |= commit_accounts(commit, signers, signed_only=signed_only, keyring=keyring)
+    return tuple(sorted(accounts))
 
 
 def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> Iterator[Commit]:
@@ -112,22 +112,22 @@ def commit_accounts(
     """Return the accounts of one commit's author, committer, co-authors and signer."""
     identities = commit.values(b"author", b"committer")
     mails = [_mail(identity) for identity in identities]
-    found = {_account(signers, mail, commit) for mail in mails}
+    accounts = {_account(signers, mail, commit) for mail in mails}
     trailers = _TRAILER.findall(commit.message)
-    # INVARIANT I8: whoever cannot be read or is not known stays a contributor, as an account that nobody has.
+    # INVARIANT I8: an unreadable or unknown author stays a contributor, as an account that nobody has.
     if len(identities) < 2 or len(trailers) > MAX_TRAILERS:
-        found.add(f"unknown:commit-{commit.oid[:12]}")
+        accounts.add(f"unknown:commit-{commit.oid[:12]}")
     for trailer in trailers[:MAX_TRAILERS]:
         match = _TRAILER_MAIL.fullmatch(trailer.strip())
-        found.add(_account(signers, match[1] if match else None, commit))
+        accounts.add(_account(signers, match[1] if match else None, commit))
     signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
-    found |= {
+    accounts |= {
         signature_account(commit, signature, signers, keyring) or f"unknown:signature-{commit.oid[:12]}"
         for signature in signatures
     }
     if signed_only and not signatures:
-        found.add(f"unknown:unsigned-{commit.oid[:12]}")
-    return found
+        accounts.add(f"unknown:unsigned-{commit.oid[:12]}")
+    return accounts
 
 
 def committed_at(commit: Commit) -> Instant:
@@ -137,7 +137,7 @@ def committed_at(commit: Commit) -> Instant:
 
 
 def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
-    """Return the account of whoever signed the commit with SSH, at the time that it names.
+    """Verify a commit's SSH signature at the time that the commit names, and return the signer's account.
 
     Raises:
         UnknownSigner, SshSignatureError: no good signature by the key of a person we know.
@@ -149,7 +149,7 @@ def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
 
 
 def signature_account(commit: Commit, signature: bytes, signers: Signers, keyring: Keyring | None) -> str | None:
-    """Return the account of whoever signed the commit, with SSH or GPG; None if that is no known person's signature."""
+    """Find the account that signed the commit with SSH or GPG; None without a known person's signature."""
     if signature.startswith(PGP_BEGIN):
         # INVARIANT I8: a GPG signature is a known person's by the pinned keyring, or work of somebody unknown.
         person = None if keyring is None else keyring.person_of(commit.signed, signature)

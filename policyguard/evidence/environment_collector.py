@@ -47,12 +47,12 @@ class EnvironmentCollector:
         interpreter: str | None = None,
         tell: Callable[[str], object] | None = None,
     ) -> None:
-        """Look with this signed baseline.
+        """Compare with this signed baseline.
 
         Args:
             cache: a file of ours that remembers digests; sealed, and believed only if sealed, where there is a `seal`.
             interpreter: see `verify_environment`.
-            tell: told why the cache is not believed.
+            tell: called with the reason why the cache is not believed.
         """
         self._baseline, self._keys, self._threshold = baseline, tuple(keys), threshold
         self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
@@ -86,9 +86,9 @@ class EnvironmentCollector:
 
 
 def _came(report: EnvironmentReport) -> tuple[str, ...]:
-    """Return what runs by itself and was added: one that the build shipped and somebody edited is a changed file."""
+    """List what runs by itself and was added; a file of the build that was edited counts as changed."""
     edited = {*report.changed}
-    return tuple(each for each in report.autorun if each not in edited and each.partition(": ")[0] not in edited)
+    return tuple(path for path in report.autorun if path not in edited and path.partition(": ")[0] not in edited)
 
 
 def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -100,12 +100,12 @@ def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
 class MissingBaselineCollector:
     """Supplies `resource.environment_baseline` as false: the operator's configuration names none.
 
-    It stands in the place of `EnvironmentCollector`, which supplies true if and only if it compared.
+    It takes the place of `EnvironmentCollector`, which supplies true if and only if it compared.
     """
 
     name = "environment"
     declares = (BASELINE,)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the one fact; nothing is looked at."""
+        """Return the one fact; nothing is measured."""
         return Collected(entries={BASELINE: Fact(False, Assurance.MEASURED, self.name, now, bound=True)})

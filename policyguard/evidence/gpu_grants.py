@@ -1,4 +1,4 @@
-"""Time-boxed grants: a lead's signed word that somebody may ask for so many GPUs until then.
+"""Time-boxed grants: a lead's signed permission for one subject to ask for a number of GPUs until a time.
 
 A grant is canonical JSON in a DSSE envelope, one file each, in a folder that anybody may write to: what counts is the
 signature by a key that the operator pinned for granting. All grants that are signed so are supplied, expired ones too,
@@ -58,10 +58,10 @@ class GrantCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return the subject's grants, sorted by id; a file that those who may did not sign is none."""
         subject = request.subject.ref
-        found = [grant for grant in self._grants() if grant.subject == subject]
+        own = [grant for grant in self._grants() if grant.subject == subject]
         records = tuple(
-            FrozenMap(grant_id=each.grant_id, subject=each.subject, gpus=each.gpus, expires=each.expires)
-            for each in sorted(found, key=lambda each: each.grant_id)
+            FrozenMap(grant_id=grant.grant_id, subject=grant.subject, gpus=grant.gpus, expires=grant.expires)
+            for grant in sorted(own, key=lambda grant: grant.grant_id)
         )
         return Collected(entries={GRANTS: Fact(records, Assurance.ATTESTED, self.name, now)})
 

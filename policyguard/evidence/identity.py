@@ -24,7 +24,7 @@ class IdentityCollector:
     declares = (UID, USER, GROUPS, MATCHES)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the identity of the process.
+        """Measure the identity of the process.
 
         The real uid counts, not the effective one: in a set-uid launcher the real one is who asks.
         """
@@ -52,7 +52,7 @@ def account_name(uid: int) -> str | None:
 
 
 def group_names() -> tuple[str, ...]:
-    """Return the sorted names of all groups of this process; one without a name is spelled `gid:1234`."""
+    """Return the sorted names of all groups of this process; one without a name is written `gid:1234`."""
     return tuple(sorted({_group_name(gid) for gid in {os.getgid(), *os.getgroups()}}))
 
 

@@ -1,4 +1,4 @@
-"""What is about to be started: the command, the program file, the doors in the environment, the files the job names.
+"""What is about to be started: command, program file, variables that can inject code, and the files the job names.
 
 Everything here is measured and bound: the worker measures the same again and must find the same (step V7).
 """
@@ -32,9 +32,9 @@ INJECTION_VARIABLES: Mapping[str, str] = {
     "PS4": "text that bash expands, commands in it too, when xtrace is on",
     "LD_PRELOAD": "a library loaded into every process before its own",
     "LD_AUDIT": "a library the dynamic linker calls for every symbol",
-    "LD_LIBRARY_PATH": "where libraries are looked for first",
+    "LD_LIBRARY_PATH": "folders that are searched for libraries first",
     "GCONV_PATH": "where the C library finds character converters, which are code",
-    "DYLD_": "the same doors on macOS (prefix)",
+    "DYLD_": "the same on macOS (prefix)",
     "PYTHONPATH": "folders whose modules come before the installed ones",
     "PYTHONHOME": "another standard library",
     "PYTHONSTARTUP": "a file that an interactive interpreter runs first",
@@ -67,13 +67,13 @@ _PROGRAM_TEXT = re.compile(r".\.(?:py|pyw|pyc|pyz|sh|bash|pl|rb|lua|jl|R)\Z")
 
 
 class JobCollector:
-    """Supplies argv, working directory, executable, environment doors and the digests of the job's files."""
+    """Supplies argv, working directory, executable, code-injecting variables, and digests of the job's files."""
 
     name = "job"
     declares = (ARGV, DIRECTORY, EXECUTABLE, INJECTED, FILES)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return what can be measured of the job; each part that cannot is missing on its own, with its reason."""
+        """Measure the job; a part that cannot be measured is missing on its own, with its reason."""
         measures: Mapping[str, Callable[[JobInputs], Value]] = {
             ARGV: _argv,
             DIRECTORY: _directory,
@@ -100,7 +100,7 @@ def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()
     return {
         printable_name(name): printable_name(value)
         for name, value in (*environment.items(), *assigned.items())
-        # INVARIANT I17: every known door that is set is seen; an empty one opens nothing.
+        # INVARIANT I17: every known injection variable that is set is reported; an empty one has no effect.
         if value and (name in INJECTION_VARIABLES or name.startswith(prefixes))
     }
 
@@ -117,13 +117,13 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
         raise EvidenceError("no command is given, expected a program and its arguments")
     command = argv[0]
     if "/" in command:
-        found = shutil.which(os.path.join(directory, command))
+        path = shutil.which(os.path.join(directory, command))
     else:
         folders = environment.get("PATH", os.defpath).split(os.pathsep)
-        found = shutil.which(command, path=os.pathsep.join(os.path.join(directory, folder) for folder in folders))
-    if found is None:
+        path = shutil.which(command, path=os.pathsep.join(os.path.join(directory, folder) for folder in folders))
+    if path is None:
         raise EvidenceError(f"`{printable_name(command)}`: found no executable program by this name")
-    return os.path.abspath(found)
+    return os.path.abspath(path)
 
 
 def program_files(inputs: JobInputs) -> tuple[str, ...]:
@@ -133,12 +133,12 @@ def program_files(inputs: JobInputs) -> tuple[str, ...]:
     text (`-m`, `-c`).
     """
     arguments = inputs.argv[1:]
-    existing = [each for each in arguments if os.path.lexists(os.path.join(inputs.directory, each))]
-    found = [each for each in existing if _PROGRAM_TEXT.search(each)]
+    existing = [name for name in arguments if os.path.lexists(os.path.join(inputs.directory, name))]
+    programs = [name for name in existing if _PROGRAM_TEXT.search(name)]
     if inputs.argv and _INTERPRETER.match(os.path.basename(inputs.argv[0])) and not {"-m", "-c"} & set(arguments):
-        files = [each for each in existing if not os.path.isdir(os.path.join(inputs.directory, each))]
-        found += [each for each in files if not each.startswith("-")][:1]
-    return tuple(dict.fromkeys(found))
+        files = [name for name in existing if not os.path.isdir(os.path.join(inputs.directory, name))]
+        programs += [name for name in files if not name.startswith("-")][:1]
+    return tuple(dict.fromkeys(programs))
 
 
 def _argv(inputs: JobInputs) -> Value:

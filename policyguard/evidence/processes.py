@@ -1,4 +1,4 @@
-"""What the kernel says of running processes: their family, the files they may execute, who traces them, their doors.
+"""Running processes as the kernel reports them: family, executable files, tracer, and injection variables.
 
 Linux only, from /proc; see proc(5). A process may end at any moment: what is gone is left out.
 """
@@ -46,11 +46,11 @@ class Process(msgspec.Struct, frozen=True):
     executable: bytes
     tracer: int
     mapped: tuple[Mapped, ...]
-    doors: Mapping[str, str]
+    injected: Mapping[str, str]
 
 
-def can_look() -> bool:
-    """Return whether this system tells."""
+def is_supported() -> bool:
+    """Whether this system reports its processes."""
     return os.path.exists("/proc/self/maps")
 
 
@@ -60,7 +60,7 @@ def family_of(root: int, mark: bytes) -> list[int]:
     `mark` is text that was put into the job's environment: it finds what left family and group (a daemon).
     """
     parents: dict[int, int] = {}
-    found = set()
+    family = set()
     for pid in _all_processes():
         line = _read(pid, "stat")
         # The second field is the program's name in brackets, and may hold anything.
@@ -69,23 +69,23 @@ def family_of(root: int, mark: bytes) -> list[int]:
             continue
         parents[pid] = int(fields[1])
         if pid == root or int(fields[2]) == root:
-            found.add(pid)
+            family.add(pid)
     grew = True
     while grew:
-        below = {pid for pid, parent in parents.items() if parent in found} - found
-        found |= below
+        below = {pid for pid, parent in parents.items() if parent in family} - family
+        family |= below
         grew = bool(below)
     if mark:
         ours = os.getpid()
-        found |= {pid for pid in parents.keys() - found if pid != ours and mark in _read(pid, "environ")}
-    return sorted(found)
+        family |= {pid for pid in parents.keys() - family if pid != ours and mark in _read(pid, "environ")}
+    return sorted(family)
 
 
 def process(pid: int) -> Process | None:
-    """Return what the kernel says of this process, None if it has ended.
+    """Read one process from the kernel, None if it has ended.
 
     Raises:
-        PermissionError: it is there, and we may not look: another user's, or one that forbids it.
+        PermissionError: it exists and may not be read: another user's, or protected.
     """
     try:
         status = dict(line.split(b":", 1) for line in _must_read(pid, "status").splitlines() if b":" in line)

@@ -56,10 +56,10 @@ class QuotaCollector:
         """Return limit and use, dated when the provider saw them; they are not bound, since use changes by itself."""
         quotas = self._read()
         team = _team(request)
-        found = quotas.teams.get(team)
-        if found is None:
+        quota = quotas.teams.get(team)
+        if quota is None:
             raise EvidenceError(f"no quota is known of the team `{team}`")
-        if not (0 <= found.limit <= MAX_INTEGER and 0 <= found.used <= MAX_INTEGER):
+        if not (0 <= quota.limit <= MAX_INTEGER and 0 <= quota.used <= MAX_INTEGER):
             raise EvidenceError(f"the quota of the team `{team}` is out of range")
         observed_at = parse_instant(quotas.observed_at)
         # INVARIANT I1: a quota is as old as its provider says, and one from the future is none.
@@ -67,8 +67,8 @@ class QuotaCollector:
             raise EvidenceError(f"quotas are of `{quotas.observed_at}`, which is in the future")
         return Collected(
             entries={
-                LIMIT: Fact(found.limit, Assurance.OBSERVED, self.name, observed_at),
-                USAGE: Fact(found.used, Assurance.OBSERVED, self.name, observed_at),
+                LIMIT: Fact(quota.limit, Assurance.OBSERVED, self.name, observed_at),
+                USAGE: Fact(quota.used, Assurance.OBSERVED, self.name, observed_at),
             }
         )
 
@@ -86,7 +86,7 @@ _DECODER = msgspec.json.Decoder(Quotas)
 
 
 def _printed(command: Sequence[str]) -> bytes:
-    """Return what the operator's command prints; it gets a short environment and no input."""
+    """Run the operator's command and return its output; it gets a short environment and no input."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     try:
         ended = subprocess.run(

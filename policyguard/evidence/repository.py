@@ -29,20 +29,20 @@ from policyguard.values import FrozenMap, Instant, Value
 CODE = "resource.code"
 
 MAX_LISTED = 1_000
-"""More differing files than this are named by nobody; the fact is absent and says so."""
+"""With more differing files than this the fact is absent."""
 
 _REMOTE_KEY = re.compile(r"remote\.(?P<name>.+)\.url")
 
 
 class Code(msgspec.Struct, frozen=True):
-    """One look: what `resource.code` and `resource.uncommitted` hold; the latter None where `unread` says why."""
+    """Values of `resource.code` and `resource.uncommitted`; the latter is None where `unread` says why."""
 
     record: FrozenMap
     uncommitted: tuple[FrozenMap, ...] | None = None
     unread: str = ""
 
     def collected(self, source: str, now: Instant) -> Collected:
-        """Return the look as facts of this collector."""
+        """Return the values as facts of this collector."""
         values: dict[str, Value | None] = {CODE: self.record, UNCOMMITTED: self.uncommitted}
         entries = {
             path: Fact(value, Assurance.MEASURED, source, now, bound=True)
@@ -73,26 +73,28 @@ class RepositoryCollector:
         The repository is found from the folder the job runs in and is never named by the job: a clean repository
         elsewhere says nothing about this code.
         """
-        return look_at(inputs.directory, self._owners, time.monotonic() + self._timeout_s).collected(self.name, now)
+        return measure_code(inputs.directory, self._owners, time.monotonic() + self._timeout_s).collected(
+            self.name, now
+        )
 
 
-def look_at(directory: str, owners: Collection[int], deadline: float) -> Code:
-    """Return the code of this folder and what its uncommitted files hold.
+def measure_code(directory: str, owners: Collection[int], deadline: float) -> Code:
+    """Measure the code of this folder and the content of its uncommitted files.
 
     Raises:
         EvidenceError: as `code_record`. Uncommitted files that cannot be read are no error.
     """
-    record, root, found = _measured(directory, owners, deadline)
+    record, root, findings = _measured(directory, owners, deadline)
     try:
         # INVARIANT I2: what is not committed is bound by its content; where that cannot be read the fact is absent.
-        uncommitted = uncommitted_files(root, (*found.changed, *found.untracked), owners, deadline)
+        uncommitted = uncommitted_files(root, (*findings.changed, *findings.untracked), owners, deadline)
     except EvidenceError as problem:
         return Code(record, None, str(problem))
     return Code(record, uncommitted)
 
 
 def code_record(directory: str, owners: Collection[int], deadline: float) -> FrozenMap:
-    """Return what `resource.code` holds, see docs/facts.md.
+    """Measure `resource.code`, see docs/facts.md.
 
     Raises:
         EvidenceError: there is no repository, it belongs to somebody else, is damaged, or changes while it is read.
@@ -104,25 +106,25 @@ def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple
     """Return the code record, the top folder of the repository, and what differs by its real name."""
     git = find_gitdir(directory, owners)
     commit, branch = References(git).head()
-    tree, found = compare(git, commit, owners, deadline)
+    tree, findings = compare(git, commit, owners, deadline)
     if References(git).head()[0] != commit:
         raise EvidenceError(f"`{printable_name(git.root)}`: HEAD moved while the working tree was compared")
-    members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(found), "history": history_overrides(git)}
+    members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(findings), "history": history_overrides(git)}
     # INVARIANT I17: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.
-    members["dirty"] = bool(found.changed or found.untracked)
+    members["dirty"] = bool(findings.changed or findings.untracked)
     remote = _remote(git)
     named = ({"branch": branch} if branch else {}) | ({"remote": remote} if remote else {})
-    return FrozenMap(members | named), git.root, found
+    return FrozenMap(members | named), git.root, findings
 
 
-def _listed(found: Findings) -> dict[str, Value]:
+def _listed(findings: Findings) -> dict[str, Value]:
     return {
-        "dirty_files": _names(found.changed, "changed files"),
-        "untracked_files": _names(found.untracked, "untracked files"),
-        "ignored_code_files": _names(found.ignored_code, "ignored files that can carry code"),
-        "environments": _names(found.environments, "virtual environments"),
-        "outside_links": _names(found.outside_links, "links that lead out of the repository"),
-        "submodules": _names(found.submodules, "submodules"),
+        "dirty_files": _names(findings.changed, "changed files"),
+        "untracked_files": _names(findings.untracked, "untracked files"),
+        "ignored_code_files": _names(findings.ignored_code, "ignored files that can carry code"),
+        "environments": _names(findings.environments, "virtual environments"),
+        "outside_links": _names(findings.outside_links, "links that lead out of the repository"),
+        "submodules": _names(findings.submodules, "submodules"),
     }
 
 
@@ -135,14 +137,14 @@ def _names(paths: Iterable[bytes], what: str) -> tuple[str, ...]:
 
 def _remote(git: GitDir) -> str | None:
     """Return the URL of `origin`, else of the first remote by name; without user name, password and query."""
-    found: dict[str, str] = {}
+    urls: dict[str, str] = {}
     for key, value in config_values(config_text(git)):
         match = _REMOTE_KEY.fullmatch(key)
         if match is not None:
-            found.setdefault(match["name"], value)
-    if not found:
+            urls.setdefault(match["name"], value)
+    if not urls:
         return None
-    return printable_name(_without_secrets(found.get("origin") or found[min(found)]))
+    return printable_name(_without_secrets(urls.get("origin") or urls[min(urls)]))
 
 
 def _without_secrets(url: str) -> str:

@@ -1,6 +1,7 @@
 """What the uncommitted files of a working tree hold: small jobs may run from one, and only from the one decided on.
 
-`resource.code` names these files; here are their digests, so that a worker and every later look find the same bytes.
+`resource.code` names these files; here are their digests, so that a worker and every later measurement
+compare the same bytes.
 """
 
 from __future__ import annotations
@@ -30,23 +31,23 @@ def uncommitted_files(
     """Return `{path, digest, size}` of each of these paths below `root`, sorted.
 
     The digest is SHA-256 over the bytes of a file or over where a link leads; of a submodule it is its commit, and
-    empty for what is gone or is a plain folder, whose files stand for themselves. A link that leads out of `root` is
+    empty for what is gone or is a plain folder, whose files are listed themselves. A link that leads out of `root` is
     not readable: what it leads to could change unseen.
 
     Raises:
         EvidenceError: one cannot be read, is neither file, link nor folder, or all are too large or take too long.
     """
-    records, left = [], MAX_UNCOMMITTED_BYTES
+    records, remaining_bytes = [], MAX_UNCOMMITTED_BYTES
     for path in sorted(set(paths)):
         if time.monotonic() > deadline:
             raise EvidenceError("reading the uncommitted files took too long")
-        record = _record(os.fsencode(root), path, frozenset(owners), left)
-        left -= int(str(record["size"]))
+        record = _record(os.fsencode(root), path, frozenset(owners), remaining_bytes)
+        remaining_bytes -= int(str(record["size"]))
         records.append(record)
     return tuple(records)
 
 
-def _record(root: bytes, relative: bytes, owners: frozenset[int], most: int) -> FrozenMap:
+def _record(root: bytes, relative: bytes, owners: frozenset[int], max_bytes: int) -> FrozenMap:
     path, name = os.path.join(root, relative), printable_name(relative)
     try:
         status = os.lstat(path)
@@ -63,7 +64,7 @@ def _record(root: bytes, relative: bytes, owners: frozenset[int], most: int) -> 
     # A FIFO or a device is never opened.
     if not stat.S_ISREG(status.st_mode):
         raise EvidenceError(f"`{name}`: found {kind_of(status.st_mode)}, expected a regular file")
-    if status.st_size > most:
+    if status.st_size > max_bytes:
         raise EvidenceError(f"uncommitted files hold more than {MAX_UNCOMMITTED_BYTES} bytes, `{name}` among them")
     return file_record(os.fsdecode(path), name)
 

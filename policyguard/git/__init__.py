@@ -1,0 +1,6 @@
+"""Reads git repositories without trusting them: directory, references, objects, working tree, GPG signatures.
+
+Promises: each object is hashed again, no filter, hook or configuration of the repository runs, and git gets an
+environment made here. Knows no requests and no facts; `evidence/` does.
+Read `directory.py`, `refs.py`, `objects.py`, `worktree.py`; then `reftable.py` and `gpg.py`.
+"""

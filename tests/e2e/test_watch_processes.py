@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.processes import can_look, process
+from policyguard.evidence.processes import is_supported, process
 from tests.e2e.launcher_lab import Lab
 from tests.e2e.watch_lab import PERIOD_S, Obeying, eventually, obeying_lab
 
-pytestmark = pytest.mark.skipif(not can_look(), reason="processes are looked at on Linux only")
+pytestmark = pytest.mark.skipif(not is_supported(), reason="processes are looked at on Linux only")
 
 ATTACH = """
 import ctypes, os, sys, time

@@ -1,4 +1,4 @@
-"""Approvals of an artifact: weights, data or policies that are approved by what they are, whoever asks for them.
+"""Approvals of an artifact: weights, data or policies that are approved by digest, for any requester.
 
 The digest that an approval has to name is measured here, at the decision. What nobody measured nobody approved.
 """
@@ -28,7 +28,7 @@ class ArtifactReviewCollector:
     """Supplies approvals that name the artifact's digest, for what a request is about and not for its words.
 
     `subject` is what approvals call it, `checkpoint` or `policy`; `digest` measures it. Contributors are the requester
-    and whoever runs this: who wrote an artifact is for rules to ask of its manifest.
+    and the account that runs this process; rules can read the author of an artifact from its manifest.
     """
 
     name = "artifact-review"
@@ -41,7 +41,7 @@ class ArtifactReviewCollector:
         self._uid = os.getuid() if uid is None else uid
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the approvals that name this artifact, each also for this action, resource and what is claimed."""
+        """Collect the approvals that name this artifact, this action, this resource and the claimed properties."""
         try:
             signers = load_signers(self._persons, self._files)
             digest = self._digest()

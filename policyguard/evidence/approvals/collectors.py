@@ -1,8 +1,8 @@
-"""One look at a job's repository: the code, who wrote it, and who approved exactly this.
+"""Review of a job's repository, in one measurement: the code, its contributors, and the approvals of exactly this code.
 
-Code, contributors and approvals come from one collector, so that the tree an approval is held against is the very one
-that enters the decision: no moment lies between them in which HEAD could move. Files are read anew at every look, so a
-revoked key counts no more from the next decision on.
+Code, contributors and approvals come from one collector, so that approvals are compared with the very tree that
+enters the decision, and HEAD cannot move in between. Review files are read at each decision, so that a revoked key
+stops counting with the next one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from policyguard.evidence.approvals.verify import RejectedApproval, SubmittedApp
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.contributors import contributors_of
 from policyguard.evidence.identity import account_name
-from policyguard.evidence.repository import CODE, look_at
+from policyguard.evidence.repository import CODE, measure_code
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.fs.safe_open import open_resolved, read_all
 from policyguard.git.directory import find_gitdir
@@ -72,7 +72,7 @@ class ReviewedRepositoryCollector:
     """Supplies what `RepositoryCollector` does, and with it contributors and approvals.
 
     Use it in place of `RepositoryCollector`. `persons` are those of the policies in force. `apart` are actions that
-    carry nobody's work: for them only the code is looked at, and `RequestReviewCollector` does the rest.
+    contain nobody's work: for them only the code is measured, and `RequestReviewCollector` does the rest.
     """
 
     name = "repository"
@@ -96,14 +96,14 @@ class ReviewedRepositoryCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
         """Return the code record; contributors and approvals of exactly this commit, or why there are none."""
         deadline = time.monotonic() + self._timeout_s
-        code = look_at(inputs.directory, self._owners, deadline)
+        code = measure_code(inputs.directory, self._owners, deadline)
         looked = code.collected(self.name, now)
         if request.action in self._apart:
             return looked
         try:
             seen = self._review(request, inputs, code.record, now, deadline)
         except PolicyGuardError as problem:
-            # INVARIANT I2: where review cannot be looked at, nobody is independent and nothing is approved.
+            # INVARIANT I2: where review cannot be measured, nobody is independent and nothing is approved.
             seen = Collected(unusable=(f"approval.unreadable: {problem}",))
         return msgspec.structs.replace(seen, entries=looked.entries, missing=looked.missing)
 
@@ -128,18 +128,19 @@ class ReviewedRepositoryCollector:
     ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         try:
             keyring = load_keyring(self._persons, self._files, deadline)
-            found = contributors_of(
+            contributors = contributors_of(
                 reader, commit, signers, accepted, signed_only=self._files.signed_only, keyring=keyring
             )
         except EvidenceError as problem:
             return None, (f"approval.contributors_unknown: {problem}",)
-        return (*found, *runner_account(self._uid, signers)), ()
+        return (*contributors, *runner_account(self._uid, signers)), ()
 
 
 class RequestReviewCollector:
     """Supplies approvals of the very request, for actions that carry nobody's work, such as stopping a job.
 
-    `actions` are those. Only for them nobody has contributed but whoever asks; any other action is left alone.
+    `actions` are those. For them the requester is the only contributor. For any other action this collector
+    supplies nothing.
     """
 
     name = "review"
@@ -158,7 +159,7 @@ class RequestReviewCollector:
         try:
             signers = load_signers(self._persons, self._files)
         except PolicyGuardError as problem:
-            # INVARIANT I2: where review cannot be looked at, nobody is independent and nothing is approved.
+            # INVARIANT I2: where review cannot be measured, nobody is independent and nothing is approved.
             return Collected(unusable=(f"approval.unreadable: {problem}",))
         examined = examine(self._files.submitted(), signers, ApprovalTarget(request=request), now)
         contributors = (request.subject.ref, *runner_account(self._uid, signers))
@@ -167,30 +168,30 @@ class RequestReviewCollector:
 
 
 def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> ApprovalTarget:
-    """Return what an approval of this job has to name: the tree that was measured, and the command.
+    """Build the target that an approval of this job must name: the measured tree, and the command.
 
     Where nobody knows the command, as in a hook, an approval counts that is for any command.
     """
-    found = {"tree": str(record["tree"])}
+    digests = {"tree": str(record["tree"])}
     if inputs.argv:
         directory = os.path.relpath(os.path.realpath(inputs.directory), root)
         argv = tuple(printable_name(word) for word in inputs.argv)
-        found["command"] = command_digest(
+        digests["command"] = command_digest(
             argv, printable_name(directory), tuple(printable_name(name) for name in inputs.files)
         )
-    # INVARIANT I9: what is looked at as work is approved by tree and command, whatever its quorum is `of`.
-    return ApprovalTarget(request=request, measured_digests=found, required_subjects=("command", "tree"))
+    # INVARIANT I9: what is measured as work is approved by tree and command, whatever its quorum is `of`.
+    return ApprovalTarget(request=request, measured_digests=digests, required_subjects=("command", "tree"))
 
 
 def runner_account(uid: int, signers: Signers) -> tuple[str, ...]:
     """Return the account that runs this process, if it is a person's; a launcher's service account is nobody's."""
-    # INVARIANT I8: whoever really runs the launcher is no independent approver, whomever the request names.
+    # INVARIANT I8: the account that really runs the launcher is no independent approver, whatever the request says.
     runner = f"user:{account_name(uid)}"
     return (runner,) if runner in signers.by_account else ()
 
 
 def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
-    """Return whose keys count now.
+    """Load the keys that count now.
 
     Raises:
         ConfigurationError, EvidenceError: a file is missing, has a mistake in it, or everybody may write to it.
@@ -212,17 +213,21 @@ def accepted_ids(path: Path | None) -> frozenset[str]:
     """Return the ids that this file lists, one a line, `#` begins a comment; empty without a file."""
     if path is None:
         return frozenset()
-    found: set[str] = set()
+    ids: set[str] = set()
     for number, line in enumerate(read_pinned(path, MAX_ACCEPTED * 80).split(b"\n"), 1):
         word = line.partition(b"#")[0].strip().decode("ascii", "replace")
         if word and (len(word) not in (40, 64) or set(word) - set("0123456789abcdef")):
             raise ConfigurationError(f"{path}: line {number}: expected a commit or tree id of 40 or 64 hex digits")
-        found |= {word} if word else set()
-    return frozenset(found)
+        ids |= {word} if word else set()
+    return frozenset(ids)
 
 
 def read_pinned(path: Path, limit_bytes: int) -> bytes:
-    """Return the bytes of a file that decides whom to believe, else raise `EvidenceError`."""
+    """Read a file that pins trusted keys.
+
+    Raises:
+        EvidenceError: it is too large, cannot be read, or everybody may write to it.
+    """
     fd, status, _ = open_resolved(str(path))
     try:
         # INVARIANT I8: a file that everybody may write to pins nobody.

@@ -1,8 +1,8 @@
 """Approvals in git notes: `refs/notes/policyguard-approvals`, on the commit or on the tree that is approved.
 
 A note holds one approval a line: a DSSE envelope, or `{"payload": BASE64, "signature": ARMOUR}` with the detached SSH
-signature. Whoever can write to the repository can write notes; signatures decide. Read through `gitobjects`, which
-believes no object whose bytes do not have its id.
+signature. Everyone who can write to the repository can write notes; only signatures count. `git/objects.py` refuses an
+object whose bytes do not have its id.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Approvals on disk: read, verified, and held against what is really there.
+"""Approvals on disk: read, verified, and compared with the measured target.
 
 A folder holds `NAME.json`, a DSSE envelope, or `NAME.json` with `NAME.json.sig`, the statement itself and the detached
 signature that `ssh-keygen -Y sign -n policyguard-approval@v1` made. Anybody may write to the folder: what counts is
@@ -37,14 +37,14 @@ MAX_FILE_BYTES = 65_536
 MAX_FILES = 2_000
 """More approvals than this in one folder are not read; take old ones away."""
 
-MOST_LINES = 4
-"""So many approvals are named for each reason."""
+MAX_LINES_PER_CODE = 4
+"""At most this many approvals are named for one reason."""
 
 _ELSEWHERE = ("approval.other_action", "approval.other_resource")
 
 
 class SubmittedApproval(msgspec.Struct, frozen=True):
-    """One approval as it was found: `signature` is a detached SSH signature, None where `content` is an envelope."""
+    """One approval as submitted: `signature` is a detached SSH signature, None where `content` is an envelope."""
 
     source: str
     content: bytes
@@ -63,7 +63,7 @@ class RejectedApproval(msgspec.Struct, frozen=True):
 
 
 class ApprovalResults(msgspec.Struct, frozen=True):
-    """What a set of approvals comes to."""
+    """Results for a set of approvals: those that count, and why the others do not."""
 
     approvals: tuple[Approval, ...] = ()
     refused: tuple[RejectedApproval, ...] = ()
@@ -75,15 +75,15 @@ class ApprovalResults(msgspec.Struct, frozen=True):
         However many files somebody drops into the folder, no reason is crowded out by another.
         """
         by_code: dict[str, list[RejectedApproval]] = {}
-        for each in self.refused:
-            by_code.setdefault(each.code, []).append(each)
-        found: list[str] = []
+        for rejected in self.refused:
+            by_code.setdefault(rejected.code, []).append(rejected)
+        lines: list[str] = []
         for code, refused in sorted(by_code.items(), key=lambda item: len(item[1])):
-            shown_lines = 0 if code in _ELSEWHERE else MOST_LINES
-            found += [str(each) for each in refused[:shown_lines]]
+            shown_lines = 0 if code in _ELSEWHERE else MAX_LINES_PER_CODE
+            lines += [str(rejected) for rejected in refused[:shown_lines]]
             if len(refused) > shown_lines:
-                found.append(f"{code}: {len(refused) - shown_lines} {'more' if shown_lines else 'approvals'}")
-        return tuple(found)
+                lines.append(f"{code}: {len(refused) - shown_lines} {'more' if shown_lines else 'approvals'}")
+        return tuple(lines)
 
 
 class AuthenticatedApproval(msgspec.Struct, frozen=True):
@@ -97,25 +97,25 @@ class AuthenticatedApproval(msgspec.Struct, frozen=True):
 def examine(
     submitted: Iterable[SubmittedApproval | RejectedApproval], signers: Signers, target: ApprovalTarget, now: Instant
 ) -> ApprovalResults:
-    """Return which of these approvals count for the target, and why the others do not. Never raises on data."""
+    """Decide which of these approvals count for the target, and why the others do not. Never raises on data."""
     approvals: list[Approval] = []
     refused: list[RejectedApproval] = []
-    for each in submitted:
-        if isinstance(each, RejectedApproval):
-            refused.append(each)
+    for approval in submitted:
+        if isinstance(approval, RejectedApproval):
+            refused.append(approval)
             continue
         try:
-            approvals.append(_counted(each, signers, target, now))
+            approvals.append(_counted(approval, signers, target, now))
         except ApprovalRejected as problem:
-            refused.append(RejectedApproval(each.source, problem.code, str(problem)))
+            refused.append(RejectedApproval(approval.source, problem.code, str(problem)))
     return ApprovalResults(tuple(approvals), tuple(refused))
 
 
 def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -> AuthenticatedApproval:
-    """Return the statement and the person who signed it.
+    """Verify the signature; return the statement and the person who signed it.
 
     Raises:
-        ApprovalRejected: malformed, forged, in another namespace, or signed by nobody we know for whom it names.
+        ApprovalRejected: malformed, forged, in another namespace, or signed with a key that is not the approver's.
     """
     payload, key = _signed(submitted, signers)
     statement = parse_approval(payload)
@@ -132,7 +132,7 @@ def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -
 
 
 def folder_approvals(folder: str) -> Iterator[SubmittedApproval | RejectedApproval]:
-    """Yield every approval of a folder, by name; what cannot be read is yielded as a refusal."""
+    """Yield every approval of a folder, by name; an unreadable one is yielded as a rejection."""
     try:
         names = sorted(os.listdir(os.fsencode(folder)))
     except OSError as problem:
@@ -161,21 +161,21 @@ def _read(folder: bytes, name: bytes, *, signed: bool) -> SubmittedApproval | Re
 
 
 def _counted(submitted: SubmittedApproval, signers: Signers, target: ApprovalTarget, now: Instant) -> Approval:
-    found = authenticate(submitted, signers, now)
-    check_covers(found.statement, target)
-    check_time(found.statement, now)
+    authenticated = authenticate(submitted, signers, now)
+    check_covers(authenticated.statement, target)
+    check_time(authenticated.statement, now)
     return Approval(
-        found.statement.predicate.approver,
+        authenticated.statement.predicate.approver,
         Assurance.ATTESTED,
         submitted.source,
-        found.statement.approved_at,
-        found.statement.expires,
-        sha256_digest(found.payload),
+        authenticated.statement.approved_at,
+        authenticated.statement.expires,
+        sha256_digest(authenticated.payload),
     )
 
 
 def _signed(submitted: SubmittedApproval, signers: Signers) -> tuple[bytes, SshKey]:
-    """Return the payload and the key that signed exactly it."""
+    """Verify the signature over the payload; return both payload and key."""
     if submitted.signature is None:
         return _enveloped(submitted.content, signers)
     try:

@@ -1,10 +1,10 @@
-"""Whether a push certificate says who pushed: git's word for it, and our own look at the certificate.
+"""Whether a push certificate says who pushed: git's report, and our own verification of the certificate.
 
 Git verifies a signed push and tells the hook in variables. Three traps: an SSH key outside the allowed signers still
 arrives with status G and only the signer is empty; a nonce that is not ours says that an old certificate is replayed;
 and git sets these variables only if there is a certificate, so without one they may be the pusher's own. Hence the
-certificate itself is read: it must name exactly the updates that are judged, its nonce must be one that this repository
-gave out lately, and it counts once.
+certificate itself is read: it must name exactly the updates that are measured, its nonce must be one that this
+repository gave out lately, and it counts once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_certificate(
     keyring: Keyring | None = None,
     spend: Callable[[str], bool] | None = None,
 ) -> Signed:
-    """Return who signed this push. The signature is verified in this process; git's word alone is not enough.
+    """Find the person who signed this push. The signature is verified in this process; git's report is not enough.
 
     Args:
         nonces: what the nonces of this repository are made from.
@@ -63,8 +63,10 @@ def read_certificate(
     payload, signature = _split(content or b"")
     if not signature:
         return Signed(status="bad", why="the push certificate cannot be read")
-    told = {name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")}
-    why = _unfit(payload, told, updates, nonces, now)
+    reported = {
+        name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")
+    }
+    why = _unfit(payload, reported, updates, nonces, now)
     if why is not None:
         return Signed(status="bad", why=why)
     try:
@@ -78,26 +80,30 @@ def read_certificate(
 
 
 def _unfit(
-    payload: bytes, told: Mapping[str, str], updates: tuple[RefUpdate, ...], nonces: Nonces, now: Instant
+    payload: bytes, reported: Mapping[str, str], updates: tuple[RefUpdate, ...], nonces: Nonces, now: Instant
 ) -> str | None:
-    """Return why a certificate cannot count for this push, whoever signed it."""
-    nonce = os.fsencode(told["NONCE"])
+    """Say why a certificate cannot count for this push, whatever key signed it; None if it can."""
+    nonce = os.fsencode(reported["NONCE"])
     # INVARIANT I19: a certificate counts only for exactly the updates it names, under the nonce git has given out.
-    if _commands(payload) != {(each.old, each.new, each.ref) for each in updates}:
+    if _commands(payload) != {(update.old, update.new, update.ref) for update in updates}:
         return "the push certificate is for other updates"
-    if told["NONCE_STATUS"] != "OK" or not nonce or _header(payload, b"nonce") != nonce:
-        return f"the nonce of the push certificate is {printable_name(told['NONCE_STATUS']) or 'missing'}"
+    if reported["NONCE_STATUS"] != "OK" or not nonce or _header(payload, b"nonce") != nonce:
+        return f"the nonce of the push certificate is {printable_name(reported['NONCE_STATUS']) or 'missing'}"
     problem = nonces.problem(nonce, now)
     if problem is not None:
         return f"the nonce of the push certificate {problem}"
     # INVARIANT I1: status G without a signer is not a signer.
-    if told["STATUS"] != "G" or not told["SIGNER"].strip():
-        return _not_good(told["STATUS"])
+    if reported["STATUS"] != "G" or not reported["SIGNER"].strip():
+        return _not_good(reported["STATUS"])
     return None
 
 
 def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant, keyring: Keyring | None) -> Person:
-    """Return whose good signature this is, else raise."""
+    """Verify the signature and find its person.
+
+    Raises:
+        UnknownSigner, SshSignatureError: it is not good, or of nobody known.
+    """
     if signature.startswith(PGP_BEGIN) and keyring is not None:
         owner = keyring.person_of(payload, signature)
         if owner is None:
@@ -105,7 +111,7 @@ def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant, ke
         return owner
     if not signature.startswith(_ARMOURS[0]):
         raise SshSignatureError("unknown", "the push certificate is signed in a way that is not verified here")
-    # INVARIANT I1: without its own look at the signature the hook believes no variable: the pusher may have set it.
+    # INVARIANT I1: the hook verifies the signature itself and believes no variable: the pusher may have set it.
     parsed = parse_signature(signature)
     if not parsed.covers(payload, GIT_NAMESPACE):
         raise SshSignatureError("forged", "the signature does not fit the push certificate")
@@ -119,16 +125,16 @@ def _not_good(status: str) -> str:
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:
-    """Return what is signed and the signature after it."""
+    """Split a certificate into the signed text and the signature after it."""
     starts = [start for armour in _ARMOURS if (start := content.find(b"\n" + armour)) >= 0]
     return (content[: min(starts) + 1], content[min(starts) + 1 :]) if starts else (content, b"")
 
 
 def _header(payload: bytes, name: bytes) -> bytes:
-    found = [
+    values = [
         line[len(name) + 1 :] for line in payload.partition(b"\n\n")[0].split(b"\n") if line.startswith(name + b" ")
     ]
-    return found[0] if len(found) == 1 else b""
+    return values[0] if len(values) == 1 else b""
 
 
 def _commands(payload: bytes) -> set[tuple[str | None, str | None, str]]:

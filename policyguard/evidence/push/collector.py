@@ -138,7 +138,7 @@ class PushCollector:
 
 
 def bound_facts(seen: MeasuredUpdate) -> dict[str, Value]:
-    """Return what a decision on this update is bound to, by path; whoever moves the reference measures it again."""
+    """Build the facts that a decision on this update is bound to; the next hook measures them again."""
     # INVARIANT I15: the decision is bound to the ref, both ids and the tree; it covers no other update.
     bound: dict[str, Value] = {REF: seen.update.ref, CHANGE: seen.change}
     bound |= {OLD: seen.update.old or "none", NEW: seen.update.new or "none"}

@@ -3,7 +3,7 @@
 nonce = seconds "-" HMAC(path ":" seconds, seed), seconds since 1970, HMAC with the repository's own hash function, path
 as git was given it; the text is the key and the seed the message, the other way round than one would think. The seed
 is read from the repository's configuration file, or else from the account's and the system's; variables, with which a
-pusher could bring a seed of his own to git, are not looked at.
+pusher could bring a seed of his own to git, are ignored.
 
 Source: git, builtin/receive-pack.c, `prepare_push_cert_nonce`.
 """
@@ -68,7 +68,7 @@ def _makes(seed: bytes, path: str, nonce: re.Match[bytes]) -> bool:
 
 
 def nonces_of(git: GitDir, *, max_age_s: int = DEFAULT_AGE_S, pid: int | None = None) -> Nonces:
-    """Return what the nonces of this repository are made from.
+    """Read the seed and the names from which this repository's nonces are made.
 
     Args:
         pid: a process below git's, whose ancestors tell how the repository was named; our parent if not given.
@@ -79,8 +79,8 @@ def nonces_of(git: GitDir, *, max_age_s: int = DEFAULT_AGE_S, pid: int | None = 
 
 def seed_of(git: GitDir) -> bytes | None:
     """Return the seed in the repository's own configuration, else in the account's or the system's; None without."""
-    found = [value for key, value in config_values(config_text(git)) if key == _KEY]
-    return os.fsencode(found[-1]) if found else _account_seed()
+    seeds = [value for key, value in config_values(config_text(git)) if key == _KEY]
+    return os.fsencode(seeds[-1]) if seeds else _account_seed()
 
 
 def _account_seed() -> bytes | None:
@@ -133,4 +133,4 @@ def _process(pid: int, name: str) -> str:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return os.fsdecode(file.read(_MAX_PROCESS_BYTES))
     except OSError:
-        return ""  # No such system, or not ours to look at: the usual names must do.
+        return ""  # No such system, or not readable for us: the usual names must do.

@@ -2,7 +2,7 @@
 
 Git checks a push in quarantine: the new objects lie in a folder of their own, the repository's are borrowed. Both are
 given to us in the environment, and the environment may be the pusher's own, so the quarantine must be git's: a folder
-of the repository's object store itself. Every object is hashed again by `gitobjects`.
+of the repository's object store itself. Every object is hashed again by `git/objects.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def find_store(directory: str, environment: Mapping[str, str], owners: Collectio
 def _quarantine(git: GitDir, directory: str, environment: Mapping[str, str]) -> str | None:
     path = environment.get("GIT_QUARANTINE_PATH")
     if not path:
-        # Nothing of the environment reaches git then; other object folders in it are simply not looked at.
+        # Nothing of the environment reaches git then; other object folders in it are ignored.
         return None
     real = os.path.realpath(os.path.join(directory, path))
     # INVARIANT I16: objects are read from the repository and from git's own quarantine inside it, nowhere else.
@@ -59,7 +59,7 @@ def _refuse_borrowing(quarantine: str) -> None:
 
 
 def shallow_file(directory: str, environment: Mapping[str, str]) -> bool:
-    """Return whether the push itself comes from a shallow clone: git then hands the hook a list of cut commits."""
+    """Whether the push itself comes from a shallow clone: git then hands the hook a list of cut commits."""
     named = environment.get("GIT_SHALLOW_FILE", "")
     path = os.path.join(directory, named)
     return bool(named) and os.path.lexists(path) and bool(read_small(path, MAX_SMALL_FILE_BYTES).strip())
@@ -94,15 +94,15 @@ class Trees:
     def _entries(self, oid: str | None) -> dict[bytes, Entry]:
         if oid is None:
             return {}
-        found = self._parsed.get(oid)
-        if found is None:
-            found = dict(parse_tree(self._reader.read(oid, "tree"), len(oid) // 2))
-            self._parsed[oid] = found
+        entries = self._parsed.get(oid)
+        if entries is None:
+            entries = dict(parse_tree(self._reader.read(oid, "tree"), len(oid) // 2))
+            self._parsed[oid] = entries
             if len(self._parsed) > _CACHED_TREES:
                 self._parsed.popitem(last=False)
         else:
             self._parsed.move_to_end(oid)
-        return found
+        return entries
 
 
 def _file(entry: Entry | None) -> Entry | None:

@@ -23,7 +23,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.job import EXECUTABLE, FILES, resolve_executable
-from policyguard.evidence.processes import can_look
+from policyguard.evidence.processes import is_supported
 from policyguard.exit_codes import DENIED
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
@@ -100,7 +100,7 @@ def launch(
                 return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
             processes = JobProcesses(inputs, environment[VARIABLE], libraries)
             recheck = PolicyRecheck(guard, signed.decision, accepts or trust_accepts(trust))
-            if not can_look() and on_problem is not None:
+            if not is_supported() and on_problem is not None:
                 on_problem(EvidenceError("processes are not inspected, expected a system that has /proc"))
             watch = Watch(
                 guard,
@@ -112,7 +112,7 @@ def launch(
                 on_alert=on_alert,
                 on_problem=on_problem,
                 clock=clock,
-                checks=(recheck.check, *((processes.check,) if can_look() else ())),
+                checks=(recheck.check, *((processes.check,) if is_supported() else ())),
             )
             status = supervise(
                 inputs.argv,

@@ -102,7 +102,7 @@ class JobProcesses:
         # INVARIANT I15: a process that is attached to a job and does not belong to it is reported.
         if running.tracer and running.tracer not in family:
             self._report(f"traced by {describe(running.tracer)}")
-        variables = running.doors
+        variables = running.injected
         for name in sorted(INJECTING & variables.keys()):
             if variables[name] != self._variables.get(name):
                 self._report(f"{name}={variables[name][:80]} (in {program})")

@@ -62,7 +62,7 @@ def test_the_fields_of_the_code_record_are_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", INJECTION_VARIABLES)
-def test_every_door_is_on_the_page(name: str) -> None:
+def test_every_injection_variable_is_on_the_page(name: str) -> None:
     """With what it opens."""
     assert (
         f"| `{name}{'*' if name.endswith('_') else ''}` | {INJECTION_VARIABLES[name].removesuffix(' (prefix)')} |"
