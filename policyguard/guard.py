@@ -158,8 +158,11 @@ class Guard:
             if getattr(config, name) is None:
                 raise ConfigurationError(f"{path}: `{name}` is missing, expected a path")
         private = read_private_key(config.key, passphrase=passphrase)
+        report = report or jobs.log_warning
+        for warning in config.warnings:
+            report(warning)
         collectors = jobs.configured_collectors(
-            config, seal=lambda: private.derive(_load("fs.sealed").SEAL_PURPOSE), report=report or jobs.log_warning
+            config, seal=lambda: private.derive(_load("fs.sealed").SEAL_PURPOSE), report=report
         )
         return cls._open(
             config.policies,

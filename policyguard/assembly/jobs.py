@@ -202,7 +202,7 @@ def review_files(config: Config) -> ReviewFiles:
         allowed_signers=config.allowed_signers,
         revoked_keys=config.revoked_keys,
         gpg_keyring=config.gpg_keyring,
-        accepted=config.accepted,
+        reviewed_commits=config.reviewed_commits,
         signed_only=config.signed_commits,
     )
 

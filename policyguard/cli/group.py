@@ -17,6 +17,7 @@ from policyguard.errors import (
     PolicyErrors,
     PolicyGuardError,
 )
+from policyguard.hooks.former_options import BY_VERB, rename_former_options
 from policyguard.text import printable, printable_lines
 
 VERBS = {
@@ -76,10 +77,13 @@ def group() -> None:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the command these words spell and return its exit code; errors become one line on standard error."""
+    """Run a command line and return its exit code; errors become one line on standard error."""
     _make_streams_lenient()
+    argv, warnings = rename_former_options(words, BY_VERB.get(words[0] if words else "", {}))
+    for warning in warnings:
+        print_error(warning)
     try:
-        result = group.main(list(words), prog_name="policyguard", standalone_mode=False)
+        result = group.main(argv, prog_name="policyguard", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as leave:
         return leave.exit_code

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from policyguard.attest.keys import PublicKey
+from policyguard.cli.output import say
 from policyguard.config.file import PATHS, VARIABLE, Config, find_config
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.collector import Collectors
@@ -33,7 +34,7 @@ policies_option = click.option("--policies", type=_FILE, help="Policy folder or 
 key_option = click.option("--key", type=_FILE, help="Private key file that signs.")
 log_option = click.option("--log", type=_FILE, help="Decision log, an SQLite file.")
 trust_option = click.option("--trust", type=_FILE, help="What a verifier accepts, trust.yaml.")
-audience_option = click.option("--audience", help="Whom decisions are for.")
+audience_option = click.option("--audience", help="The cluster or host that decisions are for.")
 observed_option = click.option(
     "--observed", multiple=True, metavar="PATH", help="An attribute that the calling platform itself saw."
 )
@@ -54,31 +55,33 @@ def guard_options(command: F) -> F:
     return command
 
 
-def settings(**given: Any) -> Config:
-    """Return the configuration with the options given on the command line in place of its own."""
+def settings(**options: Any) -> Config:
+    """Read the configuration; options of the command line replace its own. Prints its warnings on standard error."""
     config = find_config(Path(), os.environ.get(VARIABLE))
-    return replace(config, **{name: value for name, value in given.items() if value is not None})
+    for warning in config.warnings:
+        say(f"policyguard: {warning}", err=True)
+    return replace(config, **{name: value for name, value in options.items() if value is not None})
 
 
 def needed(config: Config, name: str, option: str | None = None) -> Path:
-    """Return a path that must be given, else raise `ConfigurationError` naming the option, `--NAME` if not given."""
+    """Return a required path, or raise `ConfigurationError` that names the option, by default `--NAME`."""
     path: Path | None = getattr(config, name)
     if path is None:
         word = option or f"--{name}"
-        spelled = next(each for each, field in PATHS.items() if field == name)
+        key = next(key for key, field in PATHS.items() if field == name)
         raise ConfigurationError(
-            f"{word} is missing, expected a path", help=f"give {word}, or `{spelled}:` in a policyguard.yaml"
+            f"{word} is missing, expected a path", help=f"give {word}, or `{key}:` in a policyguard.yaml"
         )
     return path
 
 
 def snapshot_keys(config: Config, path: Path) -> tuple[PublicKey, ...]:
-    """Return who may have signed the policies there, where they are a compiled snapshot; a folder needs nobody."""
+    """Return the keys that may have signed a compiled snapshot at this path; none for a folder."""
     return () if path.is_dir() else (read_private_key(needed(config, "key"), passphrase=read_passphrase()).public,)
 
 
 def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:
-    """Return the guard these settings describe."""
+    """Open the guard that this configuration describes."""
     return Guard.open(
         needed(config, "policies"),
         key=needed(config, "key"),
@@ -92,7 +95,7 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
 
 
 def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
-    """Return what remembered digests are sealed with, derived from the private key; None where there is no key.
+    """Derive the key that caches of digests are sealed with from the private key; None without a private key.
 
     Raises:
         SigningError: the key is required, and cannot be used.
@@ -108,20 +111,25 @@ def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
 
 
 def read_request(source: str) -> Request:
-    """Return the request in this file, or on standard input for `-`."""
+    """Read the request in this file, or on standard input for `-`."""
     if source == "-":
         return Request.from_json(_standard_input())
     return Request.from_json(read_input(Path(source), MAX_REQUEST_BYTES + 1, read_start))
 
 
-def read_input(path: Path, most: int, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
-    """Return the bytes of a file that says what is asked about: a request, a job, a signed decision; at most so many.
+def read_input(path: Path, max_bytes: int, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
+    """Read a file of the caller: a request, a job or a signed decision.
+
+    Args:
+        path: the file.
+        max_bytes: the most that is read.
+        read: reads the bytes of a file.
 
     Raises:
-        RequestError: it cannot be read. What is asked about is bad data (65), what answers is configuration (78).
+        RequestError: it cannot be read; that is bad data (65), while a file of the guard is configuration (78).
     """
     try:
-        return read(path, most)
+        return read(path, max_bytes)
     except ConfigurationError as problem:
         raise RequestError(problem.message.removeprefix(f"{path}: "), path=str(path), help=problem.help) from problem
 

@@ -1,18 +1,18 @@
-"""What saves typing: the `policyguard.yaml` beside the work or the one `POLICYGUARD_CONFIG` names.
+"""The configuration file: `policyguard.yaml` in the current folder, or the file that `POLICYGUARD_CONFIG` names.
 
     policies: policies            # a folder, or a compiled snapshot
     key: guard.key                # signs decisions and log checkpoints
     log: audit.db                 # the decision log, embedded SQLite
     trust: trust.yaml             # what a verifier accepts
-    audience: cluster-a           # whom decisions are for
+    audience: cluster-a           # the cluster or host that decisions are for
     lifetime: 15m                 # how long a decision may be used
     approvals: approvals          # a folder of signed approvals
-    approvalLog: audit.db         # a log that holds approvals as entries: the decision log, or one of their own
-    allowedSigners: signers       # whose SSH keys sign approvals and commits, beside the keys of `Persons`
-    revokedKeys: revoked          # public keys and fingerprints that count no more
+    approvalLog: audit.db         # a log with approvals as entries: the decision log, or another one
+    allowedSigners: signers       # SSH keys that sign approvals and commits, beside the keys of `Persons`
+    revokedKeys: revoked          # public keys and fingerprints that are not accepted any more
     gpgKeyring: keyring.gpg       # the only GPG keys that sign commits, as `gpg --export` writes them
-    accepted: accepted            # ids of commits and trees that were reviewed before
-    signedCommits: required       # an unsigned commit is work of somebody unknown
+    reviewedCommits: reviewed     # ids of commits and trees that were reviewed before
+    signedCommits: required       # an unsigned commit is work of an unknown person
     environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE, interpreter: FILE}
     checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
     quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}
@@ -45,7 +45,7 @@ MAX_CONFIG_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The options of one run; None means not given. `source` is the file they came from, if any."""
+    """The options of one run; None means not configured. `source` is the file that they came from, if any."""
 
     policies: Path | None = None
     key: Path | None = None
@@ -58,10 +58,12 @@ class Config:
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
     gpg_keyring: Path | None = None
-    accepted: Path | None = None
+    reviewed_commits: Path | None = None
     signed_commits: bool = False
     source: Path | None = None
     measurement: MeasurementConfig = NOTHING_CONFIGURED
+    warnings: tuple[str, ...] = ()
+    """Lines that a person should read, such as former names of options."""
 
 
 PATHS = {
@@ -74,18 +76,21 @@ PATHS = {
     "allowedSigners": "allowed_signers",
     "revokedKeys": "revoked_keys",
     "gpgKeyring": "gpg_keyring",
-    "accepted": "accepted",
+    "reviewedCommits": "reviewed_commits",
 }
 """Each path of the configuration file, and the field that it fills."""
+
+FORMER = {"accepted": "reviewedCommits"}
+"""Former names of options, accepted for one release with a warning."""
 
 _FIELDS = (*PATHS, "audience", "lifetime", "signedCommits", *SECTIONS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
-    """Return the configuration that `variable` names, else the one in the directory, else an empty one.
+    """Read the configuration file that `variable` names, else the one in the directory, else none.
 
     Raises:
-        ConfigurationError: the file named does not exist, cannot be read, or says something it cannot say.
+        ConfigurationError: the file cannot be read, or an option is unknown or malformed.
     """
     if variable:
         return read_config(Path(variable))
@@ -94,7 +99,11 @@ def find_config(directory: Path, variable: str | None) -> Config:
 
 
 def read_config(path: Path) -> Config:
-    """Return what this file says, its paths made relative to it."""
+    """Read a configuration file; its paths are relative to it.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or an option is unknown or malformed.
+    """
     text = read_bounded(path, MAX_CONFIG_BYTES)
     try:
         data = read_value(text, str(path))
@@ -102,10 +111,19 @@ def read_config(path: Path) -> Config:
         raise ConfigurationError(str(problems.errors[0]), help=problems.errors[0].help) from problems
     if not isinstance(data, FrozenMap):
         raise ConfigurationError(f"{path}: found {name_of(data)}, expected a map with {quoted_list(_FIELDS)}")
+    warnings = tuple(
+        f"{path}: `{name}` is now `{FORMER[name]}`; the former name goes with the next release"
+        for name in data
+        if name in FORMER
+    )
+    for name in FORMER.keys() & data.keys():
+        if FORMER[name] in data:
+            raise ConfigurationError(f"{path}: found both `{name}` and `{FORMER[name]}`, expected `{FORMER[name]}`")
+    data = FrozenMap({FORMER.get(name, name): value for name, value in data.items()})
     for name in data:
         if name not in _FIELDS:
             raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {quoted_list(_FIELDS)}")
-    config = Config(source=path)
+    config = Config(source=path, warnings=warnings)
     for name, value in data.items():
         if name in SECTIONS:
             config = replace(config, measurement=with_section(config.measurement, name, value, path))
@@ -134,7 +152,7 @@ def _lifetime_s(config: Config, text: str) -> int:
     except ValueError as problem:
         raise ConfigurationError(f"{config.source}: lifetime: {problem}") from None
     if lifetime_s <= 0:
-        raise ConfigurationError(f"{config.source}: lifetime: found `{text}`, expected more than none")
+        raise ConfigurationError(f"{config.source}: lifetime: found `{text}`, expected more than 0")
     return lifetime_s
 
 

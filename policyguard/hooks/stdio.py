@@ -1,10 +1,10 @@
 """The hook for any program: a JSON request on standard input, a JSON answer on standard output, an exit code.
 
-    policyguard hook --policies FILE --key FILE --log FILE [--audience NAME] [--observed PATH]... [--look]
+    policyguard hook --policies FILE --key FILE --log FILE [--audience NAME] [--observed PATH]... [--measure]
         [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
-        [--accepted FILE]
+        [--reviewed-commits FILE]
 
-Exit codes: 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration; whoever reads no JSON reads the code.
+Exit codes: 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration; a caller need not read the JSON.
 With a compiled snapshot neither yaml, casbin nor CEL is imported, and click never is: start-up time is a feature.
 """
 
@@ -24,6 +24,7 @@ from policyguard.errors import ConfigurationError, PolicyGuardError, RequestErro
 from policyguard.evidence.collector import Collectors, JobInputs
 from policyguard.exit_codes import BAD_DATA, UNAVAILABLE, code_of_decision, code_of_error
 from policyguard.guard import Guard
+from policyguard.hooks.former_options import HOOK, rename_former_options
 from policyguard.hooks.responses import decision_data
 from policyguard.keyfiles import read_passphrase
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
@@ -31,12 +32,12 @@ from policyguard.model.request import MAX_REQUEST_BYTES, Request
 from policyguard.text import quoted_list
 
 _PATHS = ("policies", "key", "log")
-_REVIEW = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring", "accepted")
+_REVIEW = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring", "reviewed_commits")
 _OPTIONS = tuple(f"--{name.replace('_', '-')}" for name in (*_PATHS, "audience", "observed", *_REVIEW))
 
 
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the words after `policyguard hook` say; None means not given."""
+    """The options of `policyguard hook`; None means not given."""
 
     policies: str | None = None
     key: str | None = None
@@ -44,18 +45,20 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     audience: str | None = None
     lifetime_s: int = DEFAULT_LIFETIME_S
     observed: tuple[str, ...] = ()
-    look: bool = False
+    measure: bool = False
     approvals: str | None = None
     approval_log: str | None = None
     allowed_signers: str | None = None
     revoked_keys: str | None = None
     gpg_keyring: str | None = None
-    accepted: str | None = None
+    reviewed_commits: str | None = None
     signed_only: bool = False
 
 
 def main(words: Sequence[str]) -> int:
     """Answer the one request on standard input and return the exit code. Never raises, never prints a traceback."""
+    words, warnings = rename_former_options(words, HOOK)
+    _warn(warnings)
     try:
         text = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     except OSError as problem:
@@ -69,7 +72,7 @@ def main(words: Sequence[str]) -> int:
         sys.stdout.buffer.write(answer + b"\n")
         sys.stdout.buffer.flush()
     except OSError:
-        # Whoever asked is gone or cannot be written to; it must not take a missing answer for a yes.
+        # The caller is gone or cannot be written to; it must not take a missing answer for a yes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return UNAVAILABLE
     return code
@@ -78,12 +81,14 @@ def main(words: Sequence[str]) -> int:
 def respond(
     text: bytes, opened: Callable[[], Guard], undecided: Callable[[Request, PolicyGuardError], None] | None = None
 ) -> tuple[bytes, int]:
-    """Return the answer to this request text, as JSON bytes, and the exit code that says the same.
+    """Answer a request text: JSON bytes, and the exit code that means the same.
 
     A denial is an answer, signed and logged; a problem is an answer, too, with `decision` false and `error`.
 
     Args:
-        undecided: told of a request that could not be decided, so that its refusal is logged, too.
+        text: the request as JSON.
+        opened: opens the guard.
+        undecided: called with a request that could not be decided, to log its refusal.
     """
     request = None
     try:
@@ -98,39 +103,39 @@ def respond(
             with suppress(PolicyGuardError):
                 undecided(request, problem)
         return _json(_refusal(problem)), code_of_error(problem)
-    # INVARIANT I2: a hook that cannot tell denies.
+    # INVARIANT I2: a hook that fails denies.
     except Exception as problem:  # noqa: BLE001 - the caller sees an answer and a code whatever happens here
         return _json({"decision": False, "error": f"the hook failed: {problem}"}), UNAVAILABLE
 
 
 def read_options(words: Sequence[str]) -> HookOptions:
-    """Return the options these words spell, completed from the configuration file where one is to be found.
+    """Parse the arguments, and complete them from the configuration file if there is one.
 
     Raises:
         ConfigurationError: an unknown option, a value missing, or a path that nothing names.
     """
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     rest = list(words)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         option = name.removeprefix("--").replace("-", "_")
-        if name == "--look" and not equals:
-            given["look"] = True
+        if name == "--measure" and not equals:
+            options["measure"] = True
             continue
         if name not in _OPTIONS:
             known = quoted_list(_OPTIONS)
-            raise ConfigurationError(f"unknown option `{name}`, expected one of {known}, `--look`")
+            raise ConfigurationError(f"unknown option `{name}`, expected one of {known}, `--measure`")
         if not equals:
             if not rest:
                 raise ConfigurationError(f"`{name}` has no value, expected `{name} VALUE`")
             value = rest.pop(0)
-        given[option] = (*given.get(option, ()), value) if option == "observed" else value
-    options = HookOptions(**given)
-    return options if all(getattr(options, path) for path in _PATHS) else _completed(options)
+        options[option] = (*options.get(option, ()), value) if option == "observed" else value
+    parsed = HookOptions(**options)
+    return parsed if all(getattr(parsed, path) for path in _PATHS) else _completed(parsed)
 
 
 def open_guard(options: HookOptions) -> Guard:
-    """Return the guard these options describe."""
+    """Open the guard that these options describe."""
     for name in _PATHS:
         if not getattr(options, name):
             raise ConfigurationError(
@@ -148,23 +153,23 @@ def open_guard(options: HookOptions) -> Guard:
 
 
 def collectors(options: HookOptions) -> Collectors:
-    """Return what supplies facts to a hook: the calling platform's word, approvals, and with `look` what is here."""
+    """Choose the collectors: observations of the calling platform, approvals, and with `measure` identity and code."""
     review = {name: getattr(options, name) for name in _REVIEW if getattr(options, name) is not None}
-    # Only a hook that looks, or listens, pays for what that needs.
-    if not (options.look or review or options.signed_only):
+    # Only a hook that measures, or reads approvals, pays for the imports.
+    if not (options.measure or review or options.signed_only):
         channel = "policyguard.evidence.platform"
         return (import_module(channel).ChannelCollector(options.observed),) if options.observed else ()
     path, files = import_module("pathlib").Path, import_module("policyguard.evidence.approvals.collectors").ReviewFiles
-    found: Collectors = import_module("policyguard.assembly.requests").request_collectors(
+    chosen: Collectors = import_module("policyguard.assembly.requests").request_collectors(
         files(**{name: path(text) for name, text in review.items()}, signed_only=options.signed_only),
         options.observed,
-        measure=options.look,
+        measure=options.measure,
     )
-    return found
+    return chosen
 
 
 def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> None:
-    """Log that this request was refused undecided, where key and log are known; only a failure pays for the import."""
+    """Log that this request was refused undecided, if key and log are known; only a failure pays for the import."""
     if options.key and options.log:
         import_module("policyguard.hooks.launcher.refusals").log_undecided(
             request,
@@ -181,19 +186,27 @@ def _here() -> JobInputs:
 
 
 def _completed(options: HookOptions) -> HookOptions:
-    """Return the options with what `policyguard.yaml` adds; only here does a hook read yaml."""
+    """Complete the options from `policyguard.yaml`; only here does a hook read yaml."""
     configuration = import_module("policyguard.config.file")
-    found = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
+    config = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
+    _warn(config.warnings)
     names = (*_PATHS, "audience", *_REVIEW)
-    added = {name: str(getattr(found, name)) for name in names if getattr(found, name) is not None}
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    configured = {name: str(getattr(config, name)) for name in names if getattr(config, name) is not None}
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return HookOptions(
-        **{**added, **given},
-        lifetime_s=found.lifetime_s,
+        **{**configured, **chosen},
+        lifetime_s=config.lifetime_s,
         observed=options.observed,
-        look=options.look,
-        signed_only=found.signed_commits,
+        measure=options.measure,
+        signed_only=config.signed_commits,
     )
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    """Write warnings to standard error; a closed or broken one must not stop the answer."""
+    with suppress(OSError, ValueError):
+        for warning in warnings:
+            sys.stderr.write(f"policyguard: {warning}\n")
 
 
 def _refusal(problem: PolicyGuardError) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def sha256(path: Path) -> str:
 
 def test_weights_leave_when_two_approved_these_very_bytes(keyed: CliLab) -> None:
     """One is not enough, two are; after one changed byte they are for other weights."""
-    words = ("decide", "--of", "base.safetensors", "--json", "export.json")
+    words = ("decide", "--artifact", "base.safetensors", "--json", "export.json")
     weights = keyed.path("base.safetensors")
     approve(keyed, "dan", "checkpoint", sha256(weights), EXPORT)
     alone = keyed.here(*words)
@@ -93,7 +93,7 @@ def test_nothing_is_approved_where_nobody_looked(keyed: CliLab) -> None:
     """INVARIANT I2: without a path, or with one that is not there, the approvals count for nothing."""
     for who in ("dan", "omar"):
         approve(keyed, who, "checkpoint", sha256(keyed.path("base.safetensors")), EXPORT)
-    for words in ((), ("--of", "gone.safetensors")):
+    for words in ((), ("--artifact", "gone.safetensors")):
         denied = keyed.here("decide", *words, "--json", "export.json")
         assert (denied.code, denied.data["decision"]) == (77, False)
         assert denied.err == ""
@@ -101,7 +101,7 @@ def test_nothing_is_approved_where_nobody_looked(keyed: CliLab) -> None:
 
 def test_policies_are_published_when_two_approved_just_these(keyed: CliLab) -> None:
     """The digest is that of the folder as it loads; one more rule is another policy, and needs them again."""
-    words = ("decide", "--observed", "context.ticket", "--of", "proposed", "--json", "publish.json")
+    words = ("decide", "--observed", "context.ticket", "--artifact", "proposed", "--json", "publish.json")
     proposed = keyed.path("proposed")
     proposed.mkdir()
     for path in keyed.path("policies").iterdir():
@@ -120,7 +120,7 @@ def test_policies_are_published_when_two_approved_just_these(keyed: CliLab) -> N
 
 def test_a_job_is_not_measured_by_a_path(keyed: CliLab) -> None:
     """One line says who looks at jobs; nothing is decided, nothing logged."""
-    ended = keyed.here("decide", "--of", "base.safetensors", "requests/allowed.json")
+    ended = keyed.here("decide", "--artifact", "base.safetensors", "requests/allowed.json")
     assert (ended.code, ended.out) == (78, "")
     assert "expected a checkpoint, a dataset or policies" in ended.complaint
     assert not keyed.path("audit.db").exists()

@@ -171,9 +171,9 @@ def test_a_hook_without_a_configuration_is_told_by_options(asked: CliLab, monkey
 
 
 def test_looking_takes_nothing_away_from_a_request(asked: CliLab) -> None:
-    """With `--look` the folder's repository, or that there is none, is no matter for who kills a job."""
+    """With `--measure` the folder's repository, or that there is none, is no matter for who kills a job."""
     Given().put(asked.path("approvals"))
-    assert by_hook(asked, "--look")[0] == 0
+    assert by_hook(asked, "--measure")[0] == 0
 
 
 def test_work_is_not_approved_by_its_request_alone(asked: CliLab) -> None:

@@ -194,7 +194,7 @@ def test_a_hook_that_looks_reads_approvals_of_the_tree(running: RunLab) -> None:
     )
 
     def hook() -> tuple[bytes, int]:
-        return respond(request, lambda: open_guard(read_options(["--look"])))
+        return respond(request, lambda: open_guard(read_options(["--measure"])))
 
     running.put("dan")
     answer, code = hook()

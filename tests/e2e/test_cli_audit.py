@@ -97,8 +97,8 @@ def test_verify_names_the_step(logged: CliLab) -> None:
         ended = logged.here("verify", *words)
         assert (ended.code, ended.out) == (77, ""), step
         assert ended.complaint.startswith(f"policyguard: {step}: ")
-    assert logged.here("verify", "s.json", "--request", "requests/allowed.json", "--used", "used.db").code == 0
-    again = logged.here("verify", "s.json", "--request", "requests/allowed.json", "--used", "used.db")
+    assert logged.here("verify", "s.json", "--request", "requests/allowed.json", "--replay-store", "used.db").code == 0
+    again = logged.here("verify", "s.json", "--request", "requests/allowed.json", "--replay-store", "used.db")
     assert (again.code, again.complaint[:17]) == (77, "policyguard: V11:")
 
 

@@ -127,7 +127,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         78,
         "policyguard.yaml:2:1: ",
     ),
-    "a lifetime of nothing": (put("policyguard.yaml", "lifetime: 0s\n"), ("decide", ALLOWED), 78, "more than none"),
+    "a lifetime of nothing": (put("policyguard.yaml", "lifetime: 0s\n"), ("decide", ALLOWED), 78, "more than 0"),
     "a lifetime without a unit": (put("policyguard.yaml", "lifetime: 15\n"), ("decide", ALLOWED), 78, "lifetime: "),
     "a configuration that is a FIFO": (
         fifo("policyguard.yaml"),

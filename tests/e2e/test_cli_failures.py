@@ -58,9 +58,9 @@ def complete(words: str, number: int) -> tuple[list[str], str]:
         ("policyguard ", 1, list(group.VERBS)),
         ("policyguard ch", 1, ["check-engine"]),
         ("policyguard audit ", 2, ["open-reviews", "prove", "review", "show", "tail", "verify"]),
-        ("policyguard decide --o", 2, ["--observed", "--of", "--out"]),
+        ("policyguard decide --o", 2, ["--observed", "--out"]),
         ("policyguard lint --format ", 3, ["text", "json", "sarif", "github", "junit"]),
-        ("policyguard hook --l", 2, ["--log", "--look"]),
+        ("policyguard hook --a", 2, ["--audience", "--approvals", "--approval-log", "--allowed-signers"]),
     ],
     ids=["every verb", "a verb by its start", "verbs of a group", "options", "choices", "options of the hook"],
 )

@@ -97,7 +97,7 @@ def test_byte_code_unlike_its_source_is_named_with_owner_and_time(
     report = json.loads(text)
     assert (code, report["clean"], report["compared"]) == (1, False, 1)
     assert [(Path(each["name"]).name, each["code"]) for each in report["bytecode"]] == [(path.name, "unlike")]
-    assert said("env", "verify", "env", "--own-word", capsys=capsys)[0] == 1
+    assert said("env", "verify", "env", "--record-only", capsys=capsys)[0] == 1
 
 
 def test_a_baseline_lists_byte_code_and_names_what_it_does_not(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,8 +152,8 @@ def test_nothing_is_clean_without_a_baseline_and_its_signer(home: Path, capsys: 
     """I20: without them the verb refuses; what an environment says of itself must be asked for by name."""
     assert said("env", "verify", "env", capsys=capsys)[0] == 78
     assert said("env", "verify", "env", "--baseline", "base.json", capsys=capsys)[0] == 78
-    assert said("env", "verify", "env", "--own-word", capsys=capsys)[0] == 0
-    assert said("env", "verify", "nowhere", "--own-word", capsys=capsys)[0] == 78
+    assert said("env", "verify", "env", "--record-only", capsys=capsys)[0] == 0
+    assert said("env", "verify", "nowhere", "--record-only", capsys=capsys)[0] == 78
 
 
 def test_scan_leaves_with_one_unless_all_is_clean(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -247,8 +247,8 @@ def test_expired_trust_starts_no_job(job: JobLab) -> None:
 
 
 def test_a_decision_starts_one_job(job: JobLab) -> None:
-    """With --used the worker refuses what a launcher has used up already."""
-    words = ("--job", "../job.yaml", "--used", "../used.db")
+    """With --replay-store the worker refuses what a launcher has used up already."""
+    words = ("--job", "../job.yaml", "--replay-store", "../used.db")
     command = ("--", sys.executable, "train.py", str(job.ran))
     assert job.policyguard("run", *words, "--out", "../signed.json", *command).code == 3
     ended = job.policyguard("verify", "../signed.json", *words, *command)

@@ -156,7 +156,7 @@ def test_what_is_missing_has_its_code(lab: Lab, options: dict[str, str], code: i
     assert (found, "\n" in answer["error"]) == (code, False)
 
 
-@pytest.mark.parametrize("words", [("--frob",), ("--audience",), ("frob",), ("--look=1",)])
+@pytest.mark.parametrize("words", [("--frob",), ("--audience",), ("frob",), ("--measure=1",)])
 def test_wrong_options_are_configuration(lab: Lab, words: tuple[str, ...]) -> None:
     """I2: a hook with a typing error in its set-up does not let jobs through."""
     assert hook(lab, asked(), *words)[1] == 78

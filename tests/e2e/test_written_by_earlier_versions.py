@@ -110,8 +110,8 @@ DECIDED: dict[str, list[str]] = {
     "kill-23": ["requests/kill-23.json", *TICKET],
     "kill-24": ["requests/kill-24.json", *TICKET],
     "kill-21-without-a-ticket": ["requests/kill-21.json"],
-    "export": ["--of", "checkpoints/step-200/model.safetensors", "requests/export.json"],
-    "export-of-another": ["--of", "checkpoints/step-100/model.safetensors", "requests/export.json"],
+    "export": ["--artifact", "checkpoints/step-200/model.safetensors", "requests/export.json"],
+    "export-of-another": ["--artifact", "checkpoints/step-100/model.safetensors", "requests/export.json"],
 }
 """What is decided, in the words of the current command line; `expected.json` has the answers by name."""
 
@@ -214,10 +214,10 @@ def test_a_signed_decision_is_its_own_bytes(written: Written, signed: str) -> No
 
 def test_a_used_decision_stays_used(written: Written) -> None:
     """The single-use store remembers the one that was verified with it, and takes another."""
-    used = verify(written, "signed-allowed.json", "allowed", "--used", "used.db")
+    used = verify(written, "signed-allowed.json", "allowed", "--replay-store", "used.db")
     assert used.code == 77
     assert "V11" in used.err
-    assert verify(written, "signed-read-dan.json", "read-dan", "--used", "used.db").code == 0
+    assert verify(written, "signed-read-dan.json", "read-dan", "--replay-store", "used.db").code == 0
 
 
 # ---- keys, grants, manifests, environments, configuration
@@ -385,7 +385,7 @@ TWINS: dict[str, tuple[Callable[[Written], None], tuple[str, ...], int]] = {
     ),
     "single-use store": (
         execute("used.db", "ALTER TABLE used ADD COLUMN more TEXT"),
-        (*VERIFY, "--used", "used.db"),
+        (*VERIFY, "--replay-store", "used.db"),
         69,
     ),
     "key": (flipped("keys/guard.key", b"KEY-----\n", 10), ALLOWED, 78),

@@ -32,16 +32,15 @@ from policyguard.hooks.responses import decision_data
 @observed_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
 @click.option(
-    "--of",
-    "of",
+    "--artifact",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The weights, data or policies it is about: measured, and approvals of them count.",
+    help="The weights, data or policies of the request: they are measured, and approvals of them count.",
 )
 @json_option
 @click.argument("request")
 def command(
-    request: str, out: Path | None, of: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any
+    request: str, out: Path | None, artifact: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any
 ) -> int:
     """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
 
@@ -55,8 +54,8 @@ def command(
         check_replaceable(out)
     config = settings(**given)
     collectors, inputs = request_collectors(review_files(config), observed), None
-    if of is not None:
-        path = of.absolute()
+    if artifact is not None:
+        path = artifact.absolute()
         collectors = merge_collectors(collectors, artifact_collectors(config, asked, path))
         inputs = JobInputs(directory=str(path.parent), files=(path.name,))
     with open_guard(config, collectors=collectors) as guard:

@@ -114,7 +114,7 @@ def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
 @click.option("--signer", multiple=True, help="Who may sign it: `ed25519:...` or a public key file.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Remember digests of unchanged files here, mode 0600.")
 @click.option("--key", type=click.Path(path_type=Path), help="Seal what is remembered with this private key.")
-@click.option("--own-word", is_flag=True, help="Without a baseline: only what RECORD and the files say of themselves.")
+@click.option("--record-only", is_flag=True, help="Without a baseline: compare the files only with RECORD.")
 @interpreter_option
 @json_option
 def verify(
@@ -123,7 +123,7 @@ def verify(
     signer: tuple[str, ...],
     cache: Path | None,
     key: Path | None,
-    own_word: bool,
+    record_only: bool,
     interpreter: Path | None,
     as_json: bool,
 ) -> int:
@@ -135,7 +135,7 @@ def verify(
     """
     prefix = _environment(prefix)
     config = settings(key=key)
-    look = None if own_word else _look(config.measurement.environment, baseline_file, signer)
+    look = None if record_only else _look(config.measurement.environment, baseline_file, signer)
     kept = cache or (look.cache if look is not None else None)
     python = interpreter or (look.interpreter if look is not None else None)
     began = time.perf_counter()
@@ -178,7 +178,7 @@ def _look(configured: EnvironmentConfig | None, baseline: Path | None, signers: 
         missing = "--signer" if baseline is not None else "--baseline"
         raise ConfigurationError(
             f"{missing} is missing, expected a signed baseline and who signed it",
-            help="give --baseline and --signer, or `environment:` in a policyguard.yaml; or ask for --own-word",
+            help="give --baseline and --signer, or `environment:` in a policyguard.yaml; or use --record-only",
         )
     return EnvironmentConfig(baseline=baseline, keys=keys)
 

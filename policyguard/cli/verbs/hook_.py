@@ -13,15 +13,15 @@ from policyguard.hooks.stdio import main
 @click.command("hook")
 @guard_options
 @observed_option
-@click.option("--look", is_flag=True, help="Look at identity and repository here, too.")
-@click.option("--approvals", metavar="FOLDER", help="Where approvals are kept.")
-@click.option("--approval-log", metavar="FILE", help="A log that holds approvals as entries.")
-@click.option("--allowed-signers", metavar="FILE", help="Whose SSH keys sign approvals, OpenSSH's format.")
-@click.option("--revoked-keys", metavar="FILE", help="Keys that speak for nobody any more.")
-@click.option("--gpg-keyring", metavar="FILE", help="With --look: the only GPG keys that sign commits.")
-@click.option("--accepted", metavar="FILE", help="With --look: commits and trees that were reviewed before.")
+@click.option("--measure", is_flag=True, help="Measure the identity of this process and the repository in this folder.")
+@click.option("--approvals", metavar="FOLDER", help="A folder of signed approvals.")
+@click.option("--approval-log", metavar="FILE", help="A log with approvals as entries.")
+@click.option("--allowed-signers", metavar="FILE", help="SSH keys that sign approvals, in OpenSSH's format.")
+@click.option("--revoked-keys", metavar="FILE", help="Keys that are not accepted any more.")
+@click.option("--gpg-keyring", metavar="FILE", help="With --measure: the only GPG keys that sign commits.")
+@click.option("--reviewed-commits", metavar="FILE", help="With --measure: commits and trees that were reviewed before.")
 @click.option("--json", "as_json", is_flag=True, help="The answer is JSON in any case.")
-def command(observed: tuple[str, ...], look: bool, as_json: bool, **given: Any) -> int:  # noqa: ARG001
+def command(observed: tuple[str, ...], measure: bool, as_json: bool, **options: Any) -> int:  # noqa: ARG001
     """Answer the AuthZEN request on standard input with one JSON object; sign and log the decision.
 
     Exits with 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration. With a compiled snapshot and all
@@ -29,9 +29,9 @@ def command(observed: tuple[str, ...], look: bool, as_json: bool, **given: Any) 
     """
     words = [
         word
-        for name, value in given.items()
+        for name, value in options.items()
         if value is not None
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
     words += [word for path in observed for word in ("--observed", path)]
-    return main([*words, "--look"] if look else words)
+    return main([*words, "--measure"] if measure else words)

@@ -34,7 +34,9 @@ from policyguard.model.request import Request
 @trust_option
 @click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
-@click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; one starts one job.")
+@click.option(
+    "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; each starts one job."
+)
 @click.option(
     "--watch",
     type=click.FloatRange(min=0.05),
@@ -47,7 +49,7 @@ def command(
     words: tuple[str, ...],
     job: Path,
     out: Path | None,
-    used: Path | None,
+    replay_store: Path | None,
     watch: float | None,
     quiet: bool,
     **given: Any,
@@ -72,7 +74,7 @@ def command(
         try:
             guard = opened.enter_context(open_guard(config, collectors=configured_collectors(config)))
             trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
-            store = UsedDecisions.open(used) if used is not None else None
+            store = UsedDecisions.open(replay_store) if replay_store is not None else None
         except PolicyGuardError as problem:
             opened.close()
             _log_undecided(config, request, problem)

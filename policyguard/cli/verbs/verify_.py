@@ -41,7 +41,9 @@ MAX_TRUST_BYTES = 262_144
 @audience_option
 @click.option("--request", "request_file", help="The request this worker is about to run, `-` for standard input.")
 @click.option("--job", type=click.Path(path_type=Path), help="The job file this worker is about to run, with CMD.")
-@click.option("--used", type=click.Path(path_type=Path), help="Remember used decisions here; refuse a second use.")
+@click.option(
+    "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; refuse a second use."
+)
 @json_option
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(
@@ -49,7 +51,7 @@ def command(
     request_file: str | None,
     job: Path | None,
     words: tuple[str, ...],
-    used: Path | None,
+    replay_store: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -64,7 +66,7 @@ def command(
         raise ConfigurationError("--audience is missing, expected this worker's own name")
     request, bound = _about_to_run(config, request_file, job, words)
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
-    store = UsedDecisions.open(used) if used is not None else None
+    store = UsedDecisions.open(replay_store) if replay_store is not None else None
     verified = verify(data, trust, request, audience=config.audience, now=time.time_ns(), bound=bound, used=store)
     if as_json:
         say_json(verified_data(verified))

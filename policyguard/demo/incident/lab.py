@@ -52,7 +52,7 @@ checkpoints: {producers: {"user:bob": [bob.key.pub]}}
 quota: {file: quota.json}
 approvals: approvals
 allowedSigners: signers
-accepted: accepted
+reviewedCommits: reviewed
 grants: {folder: grants, keys: [carol.key.pub, dan.key.pub]}
 """
 
@@ -111,7 +111,7 @@ class Lab:
             self.keys[name] = PrivateKey.generate(os.urandom(32))
             write_public_key(self.root / f"{name}.key.pub", self.keys[name].public)
         self.set_quota(limit=1024, used=128)
-        write_new(self.root / "accepted", b"# commits that were reviewed before\n")
+        write_new(self.root / "reviewed", b"# commits that were reviewed before\n")
         write_new(self.root / "signers", _allowed_signers(self.keys).encode())
         self._build_environment()
         self._build_repository()

@@ -43,7 +43,8 @@ UNCONFIGURED = "no approval is read: neither `approvals:` nor `approvalLog:` is 
 class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Where the operator keeps what reviews are judged by; None means that there is no such file.
 
-    `accepted` lists ids of commits or trees, one a line, that were reviewed before: contributors are those since then.
+    `reviewed_commits` lists ids of reviewed commits or trees, one on each line: contributors are those since
+    then.
     """
 
     approvals: Path | None = None
@@ -51,7 +52,7 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
     allowed_signers: Path | None = None
     revoked_keys: Path | None = None
     gpg_keyring: Path | None = None
-    accepted: Path | None = None
+    reviewed_commits: Path | None = None
     signed_only: bool = False
     """Whether a commit without a good signature is work of somebody unknown, as its author is only a claim."""
 
@@ -111,7 +112,7 @@ class ReviewedRepositoryCollector:
         self, request: Request, inputs: JobInputs, record: FrozenMap, now: Instant, deadline: float
     ) -> Collected:
         signers = load_signers(self._persons, self._files)
-        accepted = accepted_ids(self._files.accepted)
+        accepted = accepted_ids(self._files.reviewed_commits)
         git = find_gitdir(inputs.directory, self._owners)
         commit = str(record["commit"])
         target = job_target(request, inputs, record, git.root)

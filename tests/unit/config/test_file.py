@@ -80,7 +80,7 @@ WRONG = {
     "a merge key": ("<<: {key: a}", r"policyguard\.yaml:1:1: "),
     "two documents": ("key: a\n---\nkey: b", r"policyguard\.yaml"),
     "an open bracket": ("key: [", r"policyguard\.yaml:\d+:\d+: "),
-    "a lifetime of nothing": ("lifetime: 0s", "lifetime: found `0s`, expected more than none"),
+    "a lifetime of nothing": ("lifetime: 0s", "lifetime: found `0s`, expected more than 0"),
     "a negative lifetime": ("lifetime: -5m", "lifetime: found `-5m`, expected a duration"),
     "a lifetime without a unit": ("lifetime: '15'", "lifetime: found `15`, expected a duration"),
     "a lifetime of ages": ("lifetime: " + "9" * 30 + "d", "lifetime: "),
