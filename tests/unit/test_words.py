@@ -72,7 +72,9 @@ CLEAN_ROOMS: tuple[str, ...] = (
 CLEAN_PAGES: tuple[str, ...] = (
     "docs/adr",
     "docs/architecture.md",
+    "docs/conditions.md",
     "docs/lint",
+    "docs/policy-language.md",
     "docs/scan.md",
     "docs/threat-model.md",
 )
