@@ -42,7 +42,7 @@ def printable(text: str, max_chars: int | None = None) -> str:
 def printable_ascii(text: str, max_chars: int | None = None) -> str:
     r"""Return the text like `printable`, with every character beyond ASCII escaped and backslashes doubled.
 
-    For names where a look-alike letter is an attack: a Cyrillic `os` is not `os`.
+    For names where a confusable letter is an attack: a Cyrillic `os` is not `os`.
 
     >>> printable_ascii("\u043es")
     '\\u043es'

@@ -160,7 +160,7 @@ def file_record(path: str, shown_as: str) -> FrozenMap:
 
 
 def kind_of(mode: int) -> str:
-    """Return what a user calls this kind of file: `a FIFO`, `a symbolic link`."""
+    """Name a kind of file for an error: `a FIFO`, `a symbolic link`."""
     return next((word for is_kind, word in _KINDS if is_kind(mode)), "something else")
 
 

@@ -4,7 +4,7 @@
     seal  = 64HEXDIG / "unsealed"                            ; HMAC-SHA256 over kind, a zero byte and the payload
 
 Without a key a file is believed if nobody but this account can have written it; with a key, only if the seal is right.
-Whoever can read the key can make a seal: it helps against those who can write the file and cannot read the key.
+Everyone who can read the key can make a seal: it helps against those who can write the file and cannot read the key.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def sealed(kind: str, payload: bytes, key: bytes | None) -> bytes:
 
 def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
     """Return the payload of such a file, as far as it may be believed by who holds this key, or none."""
-    head, found, payload = data[:_MAX_HEAD_BYTES].partition(b"\n")
+    head, line_feed, payload = data[:_MAX_HEAD_BYTES].partition(b"\n")
     words = head.split(b" ")
-    if not found or len(words) != 4 or words[:3] != [b"policyguard", kind.encode(), _VERSION]:
+    if not line_feed or len(words) != 4 or words[:3] != [b"policyguard", kind.encode(), _VERSION]:
         return Opened(doubt="it is of another version, or damaged")
     payload, seal = data[len(head) + 1 :], words[3]
     is_sealed = seal != _UNSEALED
