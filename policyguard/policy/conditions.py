@@ -14,8 +14,8 @@ from policyguard.conditions.problems import ConditionError, ConditionErrors
 from policyguard.errors import PolicyErrors
 from policyguard.model.expression import Expression
 from policyguard.model.policy import Attribute, Condition, Effect, Rule, Schema
-from policyguard.policy.binder import Problems
 from policyguard.policy.nodes import Scalar
+from policyguard.policy.problems import Problems
 from policyguard.policy.rules import Draft
 from policyguard.text import quoted_list
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from policyguard.policy import people, rules, schema, tests
-from policyguard.policy.binder import Field, Problems, Table, bind, integer, nested, prose, raw, text
+from policyguard.policy.binder import Field, Table, bind, integer, nested, prose, raw, text
 from policyguard.policy.nodes import Mapping, Node, Scalar
+from policyguard.policy.problems import Problems
 from policyguard.text import quoted, quoted_list
 from policyguard.values import Span
 

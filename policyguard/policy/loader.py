@@ -14,10 +14,10 @@ from policyguard.decide.separation_of_duty import separation_errors
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import BindingSource, PolicySet, Role, Schema
 from policyguard.policy import people
-from policyguard.policy.binder import FirstUses, Problems, register_id
 from policyguard.policy.conditions import check_conditions
 from policyguard.policy.documents import Document, Kind, bind_document
 from policyguard.policy.nodes import Mapping, walk
+from policyguard.policy.problems import FirstUses, Problems, register_id
 from policyguard.policy.reader import parse
 from policyguard.policy.references import check_persons, check_references
 from policyguard.policy.rules import Draft, bind_rule

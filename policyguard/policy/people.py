@@ -1,4 +1,7 @@
-"""Read documents of `kind: Roles`, `Bindings`, `Persons` and `Quorums`; `references.py` checks what they refer to."""
+"""Read documents of `kind: Roles`, `Bindings`, `Persons` and `Quorums`; `references.py` checks what they refer to.
+
+The arguments of each `bind_...` function are the valid fields of a map, its node, and where errors are added.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from policyguard.model.policy import (
 )
 from policyguard.policy.binder import (
     Field,
-    Problems,
     Table,
     boolean,
     choice,
@@ -33,6 +35,7 @@ from policyguard.policy.binder import (
     text,
 )
 from policyguard.policy.nodes import Mapping, Node
+from policyguard.policy.problems import Problems
 from policyguard.policy.schema import ASSURANCES
 from policyguard.text import quoted
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from policyguard.model.policy import Person
-from policyguard.policy.binder import Problems
 from policyguard.policy.documents import Document
 from policyguard.policy.nodes import Node
+from policyguard.policy.problems import Problems
 
 
 def check_references(

@@ -10,7 +10,6 @@ from policyguard.patterns.id_pattern import DOMAIN, domain_index, is_aligned
 from policyguard.patterns.overlap import overlap
 from policyguard.policy.binder import (
     Field,
-    Problems,
     Table,
     choice,
     distinct,
@@ -26,6 +25,7 @@ from policyguard.policy.binder import (
 )
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
 from policyguard.policy.people import IDENTIFIER, one_domain, subject_ref, window
+from policyguard.policy.problems import Problems
 from policyguard.policy.schema import ASSURANCES, id_pattern
 from policyguard.text import quoted, quoted_list
 

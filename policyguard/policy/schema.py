@@ -13,7 +13,6 @@ from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.patterns.overlap import pattern_problem
 from policyguard.policy.binder import (
     Field,
-    Problems,
     Table,
     boolean,
     choice,
@@ -28,6 +27,7 @@ from policyguard.policy.binder import (
     text,
 )
 from policyguard.policy.nodes import Node, Scalar
+from policyguard.policy.problems import Problems
 from policyguard.policy.scalars import kind_of, said
 from policyguard.text import quoted
 

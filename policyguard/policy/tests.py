@@ -8,19 +8,7 @@ Tests are a list of cases, or a matrix in which every action that is not listed 
 
 from __future__ import annotations
 
-from policyguard.policy.binder import (
-    Field,
-    Table,
-    choice,
-    instant,
-    listing,
-    name,
-    nested,
-    prose,
-    raw,
-    table_of,
-    text,
-)
+from policyguard.policy.binder import Field, Table, choice, instant, listing, name, nested, prose, raw, table_of, text
 from policyguard.policy.people import IDENTIFIER, subject_ref
 
 EXPECTATIONS = ("allow", "deny", "needs-approval")
