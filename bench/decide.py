@@ -266,7 +266,7 @@ def _meets_equality(rule: Rule, question: Question) -> bool:
 
 def unindexed(effort: Effort, size: int = 10_000, per_mille: Sequence[int] = (0, 2, 10, 50)) -> Section:
     """Return our cost as more of the rules are such that nothing but running them can exclude them."""
-    section = Section(f"Rules that suit no index, at {size:,} rules", ("share", "such rules", "p50", "p99"))
+    section = Section(f"Rules that cannot be indexed, at {size:,} rules", ("share", "such rules", "p50", "p99"))
     engines = {share: ours(size, share) for share in per_mille}
     contestants = {f"{share}": Contestant(each.decide, each.requests) for share, each in engines.items()}
     race(contestants, rounds=effort.rounds, budget_s=effort.budget_s)

@@ -1,6 +1,6 @@
-"""How long looking takes: an environment of 3,000 files cold and warm, its byte code, a checkpoint beyond its hash.
+"""How long measuring takes: an environment of 3,000 files cold and warm, its byte code, a checkpoint beyond its hash.
 
-    python -m bench.looking [FOLDER]
+    python -m bench.measuring [FOLDER]
 
 FOLDER lies on a disk with honest times; on tmpfs nothing is remembered. Best of three, except where a cache is filled.
 """
