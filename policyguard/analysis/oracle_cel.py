@@ -1,7 +1,7 @@
 """Conditions evaluated by walking plain lists, for the oracle. Shares nothing with `policyguard.conditions`.
 
 A tree is a list: ["const", v], ["var", n], ["select", x, n], ["has", x, n], ["call", overload, ...], ["list", ...],
-["map", [k, v], ...], [macro, variable, range, body, filter]. Whatever cannot be computed raises `Absent`.
+["dict", [k, v], ...], [macro, variable, range, body, filter]. Whatever cannot be computed raises `Absent`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 Tree = list[Any]
@@ -37,11 +38,19 @@ def evaluate(tree: Tree, world: World) -> Any:
         return rest[1] in evaluate(rest[0], world)
     if kind == "list":
         return [evaluate(item, world) for item in rest]
-    if kind == "map":
-        return {evaluate(key, world): evaluate(value, world) for key, value in rest}
+    if kind == "dict":
+        return dictionary([(evaluate(key, world), evaluate(value, world)) for key, value in rest])
     if kind == "call":
         return call(rest[0], rest[1:], world)
     return MACROS[kind](world, *rest)
+
+
+def dictionary(entries: list[tuple[str, Any]]) -> World:
+    """Build a map; a key that is given twice is an error."""
+    built = dict(entries)
+    if len(built) != len(entries):
+        raise Absent("a key is given twice")
+    return built
 
 
 def member(record: Any, field: str) -> Any:
@@ -211,6 +220,17 @@ def in_durations(value: int) -> int:
     return value
 
 
+def read_time(field: str, instant: int, zone: str = "UTC") -> int:
+    """Read a field of the local time.
+
+    Python's calendar ends with year 9999 and CEL's local time may be a day beyond, so the instant is read 400 years
+    nearer to now, when each day has the same date and weekday.
+    """
+    shift = 400 if instant > 0 else -400
+    moment = local(instant - shift // 400 * 146_097 * 86_400 * 10**9, zone)
+    return moment.year + shift if field == "year" else READ[field](moment)
+
+
 def local(instant: int, zone: str) -> datetime:
     sign = -1 if zone.startswith("-") else 1
     if zone in ("UTC", "Z"):
@@ -230,7 +250,6 @@ def text_to_int(text: str) -> int:
 
 
 READ: dict[str, Callable[[datetime], int]] = {
-    "year": lambda t: t.year,
     "month": lambda t: t.month - 1,
     "day_of_year": lambda t: t.timetuple().tm_yday - 1,
     "day_of_month": lambda t: t.day - 1,
@@ -269,10 +288,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "matches": found_in,
     "add_timestamp_duration": lambda a, b: in_timestamps(a + b),
     "add_duration_timestamp": lambda a, b: in_timestamps(a + b),
-    "add_duration_duration": lambda a, b: in_durations(a + b),
+    "add_duration_duration": lambda a, b: within(within(a) + within(b)),
     "subtract_timestamp_duration": lambda a, b: in_timestamps(a - b),
-    "subtract_timestamp_timestamp": lambda a, b: in_durations(a - b),
-    "subtract_duration_duration": lambda a, b: in_durations(a - b),
+    "subtract_timestamp_timestamp": lambda a, b: within(a - b),
+    "subtract_duration_duration": lambda a, b: within(within(a) - within(b)),
     "string_to_timestamp": timestamp,
     "string_to_duration": duration,
     "string_to_int64": text_to_int,
@@ -283,8 +302,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "duration_to_hours": lambda a: int(quotient(a, 3600 * 10**9)),
     "duration_to_minutes": lambda a: int(quotient(a, 60 * 10**9)),
     "duration_to_seconds": lambda a: quotient(a, 10**9),
-    **{f"timestamp_to_{n}": (lambda a, read=read: read(local(a, "UTC"))) for n, read in READ.items()},
-    **{f"timestamp_to_{n}_with_tz": (lambda a, z, read=read: read(local(a, z))) for n, read in READ.items()},
+    "duration_to_milliseconds": lambda a: remainder(quotient(a, 10**6), 1000),
+    **{f"timestamp_to_{name}": partial(read_time, name) for name in ("year", *READ)},
+    **{f"timestamp_to_{name}_with_tz": partial(read_time, name) for name in ("year", *READ)},
     **{
         f"{order}_{kind}": compare
         for kind in ("bool", "int64", "string", "timestamp", "duration")

@@ -67,7 +67,7 @@ def plain_tree(node: Expression) -> list[Any]:
         case ListOf():
             return ["list", *map(plain_tree, node.elements)]
         case MapOf():
-            return ["map", *([plain_tree(key), plain_tree(value)] for key, value in node.entries)]
+            return ["dict", *([plain_tree(key), plain_tree(value)] for key, value in node.entries)]
         case Quantifier():
             only = None if node.condition is None else plain_tree(node.condition)
             return [node.kind, node.variable, plain_tree(node.range), plain_tree(node.body), only]

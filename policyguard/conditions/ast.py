@@ -126,6 +126,13 @@ def _fill(node: Expression, constants: tuple[ConstantValue, ...]) -> Expression:
     return Constant(value, node.type, node.offset)
 
 
+def is_constant_list(node: Expression) -> bool:
+    """Return True for a list whose every element is written in the condition."""
+    if isinstance(node, ListOf):
+        return all(isinstance(element, Constant | Hole) for element in node.elements)
+    return isinstance(node, Hole)
+
+
 def atoms(expression: Expression) -> tuple[Expression, ...]:
     """Return the smallest bool operands of `&&`, `||`, `!` and `?:`, in source order; a quantifier is one atom."""
     return tuple(_atoms(expression))

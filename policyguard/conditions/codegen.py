@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
 from typing import Any, TypeAlias, cast
 
+from policyguard.conditions.ast import is_constant_list
+from policyguard.conditions.cost import MAX_COST, SCALARS, SMALL, Budget, is_charged, is_membership, within
 from policyguard.conditions.functions import FUNCTIONS, MAX_INT64
 from policyguard.model.expression import (
     Call,
@@ -36,9 +38,6 @@ Run: TypeAlias = Callable[
     bool,
 ]
 
-MAX_NESTED = (1_000, 100, 10)
-"""The maximum lengths of the lists of nested macros, outermost first; longer lists take the exact path."""
-
 PARAMETERS = ("subject", "resource", "context", "action", "now", "constants")
 
 _GLOBALS: dict[str, Any] = {
@@ -48,6 +47,12 @@ _GLOBALS: dict[str, Any] = {
     "sum": sum,
     "tuple": tuple,
     "len": len,
+    "new_budget": Budget,
+    "visit": Budget.visit,
+    "is_member": Budget.is_member,
+    "is_listed": Budget.is_listed,
+    "charged": Budget.call,
+    "within": within,
     **FUNCTIONS,
 }
 """All globals of a compiled condition: no other builtins, no import."""
@@ -65,16 +70,22 @@ _ARITHMETIC: dict[str, type[ast.operator]] = {
     "add_string": ast.Add,
 }
 _TEXT_METHODS = {"starts_with_string": "startswith", "ends_with_string": "endswith"}
-_SCALARS = frozenset({"int", "string", "timestamp", "duration"})
+_ENTITIES = frozenset({"subject", "resource", "context"})
 
 
-def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETERS[:5]) -> Run:
+def compile_shape(
+    expression: Expression, variables: tuple[str, ...] = PARAMETERS[:5], *, max_cost: int = MAX_COST
+) -> Run:
     """Compile a condition, with holes or without, to `run(subject, resource, context, action, now, constants)`.
 
     The function returns True or False only if that is the exact result; otherwise it raises.
+
+    Args:
+        variables: the names that the condition reads; entities are `subject`, `resource` and `context`.
+        max_cost: units of `cost.py` that may be spent; the exact evaluator is to be given the same.
     """
     # INVARIANT I7: nodes, never text; the globals are `_GLOBALS` and nothing else.
-    builder = _Builder({name: name for name in variables})
+    builder = _Builder({name: name for name in variables}, max_cost, _counts(expression))
     parameters = [ast.arg(name) for name in (*variables, "constants")]
     arguments = ast.arguments([], parameters, None, [], [], None, [])
     function = ast.FunctionDef("condition", arguments, builder.statements(expression), [], None)
@@ -85,11 +96,39 @@ def compile_shape(expression: Expression, variables: tuple[str, ...] = PARAMETER
     return cast(Run, FunctionType(inner, _GLOBALS))
 
 
+def _counts(expression: Expression) -> bool:
+    """Return True if the code must keep a budget; the length of its only macro's list may be all it costs."""
+    macros = [node for node in walk(expression) if isinstance(node, Quantifier)]
+    bodies = (part for macro in macros for part in (macro.body, macro.condition) if part is not None)
+    return len(macros) > 1 or any(_is_charged(node) for body in bodies for node in walk(body))
+
+
+def _is_charged(node: Expression) -> bool:
+    if not isinstance(node, Call) or not node.arguments:
+        return False
+    kind = node.arguments[0].type
+    return is_charged(node.function, kind) or (is_membership(node.function, kind) and not _is_short(node.arguments[1]))
+
+
+def _is_short(values: Expression) -> bool:
+    # A hole of a long list is filled with a `ConstantList`, which needs no budget to answer fast.
+    return isinstance(values, Hole) or (isinstance(values, ListOf) and len(values.elements) <= SMALL)
+
+
 class _Builder:
-    def __init__(self, names: dict[str, str]) -> None:
+    """Builds syntax nodes; what it knows of a name holds in the scope that is being built.
+
+    `admitted` are the names whose values are facts, admitted by the schema, so that their integers are within 2^53 - 1:
+    the entities, and the variables of macros over a list that is itself a fact. Anything else may have been computed.
+    """
+
+    def __init__(self, names: dict[str, str], max_cost: int, counts: bool) -> None:
         self.names = names
+        self.admitted = _ENTITIES & names.keys()
+        self.is_inside = False
         self.count = 0
-        self.outermost = len(names)
+        self.max_cost = max_cost
+        self.counts = counts
 
     def statements(self, expression: Expression) -> list[ast.stmt]:
         """Build the body: quantifiers among the top-level conjuncts become loops, the other conjuncts one `and`."""
@@ -104,19 +143,18 @@ class _Builder:
             else:
                 waiting.append(self.value(conjunct))
         result = _joined(ast.And(), waiting) if waiting else ast.Constant(True)
-        return [*statements, ast.Return(result)]
+        budget = [ast.Assign([_store("budget")], _called("new_budget", ast.Constant(self.max_cost)))]
+        return [*(budget if self.counts else ()), *statements, ast.Return(result)]
 
     def source(self, node: Quantifier) -> ast.expr:
-        level = len(self.names) - self.outermost
-        if level == 0 and not any(isinstance(part, Quantifier) for part in (*walk(node.body), *walk(node.range))):
-            return self.value(node.range)
-        limit = MAX_NESTED[min(level, len(MAX_NESTED) - 1)]
-        return _called("short", self.value(node.range), ast.Constant(limit))
+        if self.counts:
+            return _called("visit", _load("budget"), self.value(node.range))
+        return _called("within", self.value(node.range), ast.Constant(self.max_cost))
 
     def loop(self, node: Quantifier) -> ast.stmt:
         source = self.source(node)
         name = self.bind(node.variable)
-        body = self.within(node.variable, name, node.body)
+        body = self.within(node, name, node.body)
         refuse = ast.Return(ast.Constant(False))
         if node.kind == "all":
             inside: ast.stmt = ast.If(ast.UnaryOp(ast.Not(), body), [refuse], [])
@@ -153,8 +191,8 @@ class _Builder:
     def quantifier(self, node: Quantifier) -> ast.expr:
         source = self.source(node)
         name = self.bind(node.variable)
-        conditions = [] if node.condition is None else [self.within(node.variable, name, node.condition)]
-        body = self.within(node.variable, name, node.body)
+        conditions = [] if node.condition is None else [self.within(node, name, node.condition)]
+        body = self.within(node, name, node.body)
         if node.kind in ("filter", "exists_one"):
             conditions, body = [body], _load(name) if node.kind == "filter" else ast.Constant(1)
         generator = ast.GeneratorExp(body, [ast.comprehension(_store(name), source, conditions, 0)])
@@ -166,16 +204,29 @@ class _Builder:
         self.count += 1
         return f"v{self.count}"
 
-    def within(self, variable: str, name: str, node: Expression) -> ast.expr:
-        outer = self.names
-        self.names = {**outer, variable: name}
+    def within(self, macro: Quantifier, name: str, node: Expression) -> ast.expr:
+        """Build a part of a macro in which the macro's variable is the Python variable `name`."""
+        outer = self.names, self.admitted, self.is_inside
+        self.names = {**self.names, macro.variable: name}
+        self.admitted = self.admitted - {macro.variable}
+        if self.is_fact(macro.range, outer[1]):
+            self.admitted |= {macro.variable}
+        self.is_inside = True
         try:
             return self.value(node)
         finally:
-            self.names = outer
+            self.names, self.admitted, self.is_inside = outer
+
+    def is_fact(self, node: Expression, admitted: frozenset[str] | None = None) -> bool:
+        """Return True for a path that begins at an admitted name: its value is a fact or part of one."""
+        while isinstance(node, Select):
+            node = node.operand
+        return isinstance(node, Variable) and node.name in (self.admitted if admitted is None else admitted)
 
     def call(self, node: Call) -> ast.expr:
         function, arguments = node.function, [self.value(argument) for argument in node.arguments]
+        if self.is_inside and _is_charged(node):
+            return self.charged(node, arguments)
         if function in ("logical_and", "logical_or"):
             return _joined(ast.And() if function == "logical_and" else ast.Or(), arguments)
         if function == "logical_not":
@@ -189,7 +240,46 @@ class _Builder:
         if function.rpartition("_")[0] in _COMPARISONS:
             operation = _COMPARISONS[function.rpartition("_")[0]]
             return ast.Compare(arguments[0], [operation()], [arguments[1]])
-        return _direct(node, arguments) or _called(function, *arguments)
+        return self.direct(node, arguments) or _called(function, *arguments)
+
+    def charged(self, node: Call, arguments: list[ast.expr]) -> ast.expr:
+        """Build a call that takes what it costs off the budget."""
+        if is_membership(node.function, node.arguments[0].type):
+            name = "is_listed" if is_constant_list(node.arguments[1]) else "is_member"
+            return _called(name, _load("budget"), *arguments)
+        return _called("charged", _load("budget"), ast.Constant(node.function), *arguments)
+
+    def direct(self, node: Call, arguments: list[ast.expr]) -> ast.expr | None:
+        """Build the Python operator that equals the CEL function for all values of these types, if there is one."""
+        function = node.function
+        if function in _ARITHMETIC and (node.type == "string" or self.bound(node) <= MAX_INT64):
+            return ast.BinOp(arguments[0], _ARITHMETIC[function](), arguments[1])
+        if function == "index_map":
+            return ast.Subscript(arguments[0], arguments[1], ast.Load())
+        if function == "contains_string":
+            return ast.Compare(arguments[1], [ast.In()], [arguments[0]])
+        if function in _TEXT_METHODS:
+            return ast.Call(ast.Attribute(arguments[0], _TEXT_METHODS[function], ast.Load()), [arguments[1]], [])
+        if function.startswith("size_"):
+            return _called("len", *arguments)
+        return None
+
+    def bound(self, node: Expression) -> int:
+        """Return an upper bound for the magnitude of an integer expression, beyond int64 where nothing bounds it."""
+        # INVARIANT I3: only facts, constants, sizes, and sums and products of them are bounded. What a macro's variable
+        # or a map of the condition's own holds may have been computed, so arithmetic on it is checked for overflow.
+        if isinstance(node, Constant):
+            return abs(cast(int, node.value))
+        if isinstance(node, Hole) or self.is_fact(node):
+            return MAX_INTEGER
+        if isinstance(node, Call):
+            if node.function in ("add_int64", "subtract_int64"):
+                return self.bound(node.arguments[0]) + self.bound(node.arguments[1])
+            if node.function == "multiply_int64":
+                return self.bound(node.arguments[0]) * self.bound(node.arguments[1])
+            if node.function.startswith(("size_", "duration_to_", "timestamp_to_")):
+                return MAX_INTEGER
+        return MAX_INT64 + 1
 
 
 _VALUES: dict[type, Callable[[_Builder, Any], ast.expr]] = {
@@ -211,60 +301,20 @@ def _distinct(built: dict[str, Any], count: int) -> dict[str, Any]:
     return built
 
 
-def _short(source: Any, limit: int) -> Any:
-    """Return the list of a nested macro if it is short; otherwise raise, so that the exact evaluator counts steps."""
-    if len(source) > limit:
-        raise ValueError("a list of nested macros is long")
-    return source
-
-
 _GLOBALS["distinct"] = _distinct
-_GLOBALS["short"] = _short
-
-
-def _direct(node: Call, arguments: list[ast.expr]) -> ast.expr | None:
-    """Build the Python operator that equals the CEL function for all values of these types, if there is one."""
-    function = node.function
-    if function in _ARITHMETIC and (node.type == "string" or _bound(node) <= MAX_INT64):
-        return ast.BinOp(arguments[0], _ARITHMETIC[function](), arguments[1])
-    if function == "index_map":
-        return ast.Subscript(arguments[0], arguments[1], ast.Load())
-    if function == "contains_string":
-        return ast.Compare(arguments[1], [ast.In()], [arguments[0]])
-    if function in _TEXT_METHODS:
-        return ast.Call(ast.Attribute(arguments[0], _TEXT_METHODS[function], ast.Load()), [arguments[1]], [])
-    if function.startswith("size_"):
-        return _called("len", *arguments)
-    return None
-
-
-def _bound(node: Expression) -> int:
-    """Return an upper bound for the magnitude of an integer expression; facts and holes are within 2^53 - 1."""
-    if isinstance(node, Constant):
-        return abs(cast(int, node.value))
-    if isinstance(node, Variable | Select | Hole):
-        return MAX_INTEGER
-    if isinstance(node, Call):
-        if node.function in ("add_int64", "subtract_int64"):
-            return _bound(node.arguments[0]) + _bound(node.arguments[1])
-        if node.function == "multiply_int64":
-            return _bound(node.arguments[0]) * _bound(node.arguments[1])
-        if node.function.startswith(("size_", "duration_to_", "timestamp_to_")):
-            return MAX_INTEGER
-    return MAX_INT64 + 1
 
 
 def _equality(node: Call, arguments: list[ast.expr]) -> ast.expr:
     kind, negative = node.arguments[0].type, node.function == "not_equals"
     if kind == "bool":
         return ast.Compare(arguments[0], [ast.IsNot() if negative else ast.Is()], [arguments[1]])
-    if kind in _SCALARS:
+    if kind in SCALARS:
         return ast.Compare(arguments[0], [ast.NotEq() if negative else ast.Eq()], [arguments[1]])
     return _called(node.function, *arguments)
 
 
 def _membership(node: Call, arguments: list[ast.expr]) -> ast.expr:
-    if node.function == "in_map" or node.arguments[0].type in _SCALARS:
+    if node.function == "in_map" or node.arguments[0].type in SCALARS:
         return ast.Compare(arguments[0], [ast.In()], [arguments[1]])
     return _called("in_list", *arguments)
 

@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeAlias
 
 import msgspec
 
-from policyguard.conditions.ast import ConstantValue, atoms, folded
+from policyguard.conditions.ast import ConstantValue, atoms, folded, is_constant_list
+from policyguard.conditions.cost import MAX_COST, Budget, Exhausted, is_charged, is_membership
 from policyguard.conditions.functions import FUNCTIONS, Failure
 from policyguard.conditions.rendering import render
 from policyguard.model.expression import (
@@ -70,6 +71,8 @@ def evaluate(
     action: str,
     now: int,
     constants: tuple[ConstantValue, ...] = (),
+    *,
+    max_cost: int = MAX_COST,
 ) -> Outcome:
     """Evaluate a condition to True, False or an error. Never raises on bad data.
 
@@ -79,9 +82,9 @@ def evaluate(
         action: the requested action, `type:verb`.
         now: the time of the decision, in nanoseconds since 1970.
         constants: the values of the holes.
+        max_cost: units of `cost.py` that may be spent; beyond them the whole condition is an error.
     """
-    names = _names(subject, resource, context, action, now, constants)
-    return _outcome(expression, names)
+    return _outcome(expression, _names(subject, resource, context, action, now, constants), max_cost)
 
 
 def trace(
@@ -103,7 +106,7 @@ def trace(
 
 def value_of(expression: Expression, names: Mapping[str, Any]) -> Any:
     """Evaluate an expression of any type; `names` maps variables to values."""
-    return _value(expression, names)
+    return _within_budget(expression, names, MAX_COST)
 
 
 def _names(subject: Any, resource: Any, context: Any, action: str, now: int, constants: Any) -> _Names:
@@ -114,18 +117,25 @@ def _names(subject: Any, resource: Any, context: Any, action: str, now: int, con
         "action": action,
         "now": now,
         _CONSTANTS: constants,
-        _STEPS: [MAX_STEPS],
     }
 
 
 _CONSTANTS = "@constants"
-_STEPS = "@steps"
-MAX_STEPS = 100_000
-"""The number of elements that the macros of one evaluation may visit; beyond it, the condition is an error."""
+_BUDGET = "@budget"
+_INSIDE = "@inside"
+"""Holds the budget, too, but only inside a macro, where functions that walk their arguments are charged."""
 
 
-def _outcome(expression: Expression, names: _Names) -> Outcome:
-    value = _value(expression, names)
+def _within_budget(expression: Expression, names: _Names, max_cost: int) -> Any:
+    # INVARIANT I2: an error, never a result, where the work that was paid for is not done to the end.
+    try:
+        return _value(expression, {**names, _BUDGET: Budget(max_cost)})
+    except Exhausted:
+        return EvalError(f"the condition costs more than {max_cost} elements visited", expression.offset)
+
+
+def _outcome(expression: Expression, names: _Names, max_cost: int = MAX_COST) -> Outcome:
+    value = _within_budget(expression, names, max_cost)
     if value is True or value is False or isinstance(value, EvalError):
         return value
     # INVARIANT I2: a result that is not a bool is an error.
@@ -247,6 +257,9 @@ def _map_of(node: MapOf, names: _Names) -> Any:
 def _call(node: Call, names: _Names) -> Any:
     if node.function in _LOGIC:
         return _LOGIC[node.function](node, names)
+    budget = names.get(_INSIDE)
+    if budget is not None and is_membership(node.function, node.arguments[0].type):
+        return _membership(node, names, budget)
     arguments = []
     for argument in node.arguments:
         value = _value(argument, names)
@@ -254,11 +267,25 @@ def _call(node: Call, names: _Names) -> Any:
             return value
         arguments.append(value)
     try:
+        if budget is not None and is_charged(node.function, node.arguments[0].type):
+            return budget.call(node.function, *arguments)
         return FUNCTIONS[node.function](*arguments)
     except Failure as problem:
         return EvalError(str(problem), node.offset)
     except (ValueError, TypeError, OverflowError, KeyError, AttributeError, RecursionError):
         return EvalError(f"`{render(node)}` cannot be computed", node.offset)
+
+
+def _membership(node: Call, names: _Names, budget: Budget) -> Any:
+    """Evaluate `scalar in list` inside a macro: a list of constants is made once, another as often as it is read."""
+    value = _value(node.arguments[0], names)
+    if isinstance(value, EvalError):
+        return value
+    source = node.arguments[1]
+    if is_constant_list(source):
+        return budget.is_listed(value, budget.once(source, lambda: _value(source, names)))
+    values = _value(source, names)
+    return values if isinstance(values, EvalError) else budget.is_member(value, values)
 
 
 def _absorbing(deciding: bool) -> Callable[[Call, _Names], Any]:
@@ -310,17 +337,13 @@ def _quantifier(node: Quantifier, names: _Names) -> Any:
         return source
     if not isinstance(source, (list, tuple, Mapping)):
         return EvalError(f"`{render(node.range)}` is {name_of(source)}, expected a list or a map", node.offset)
-    steps = names.get(_STEPS)
-    if steps is not None:
-        steps[0] -= len(source)
-        if steps[0] < 0:
-            return EvalError(f"the condition visits more than {MAX_STEPS} elements", node.offset)
+    names[_BUDGET].visit(source)
     return _MACROS[node.kind](node, _bindings(names, node.variable, source))
 
 
 def _bindings(names: _Names, variable: str, source: Iterable[Any]) -> Iterator[_Names]:
     """Bind the variable to each element in turn; every yield is the same mapping, changed in place."""
-    inner = dict(names)
+    inner = {**names, _INSIDE: names[_BUDGET]}
     for element in source:
         inner[variable] = element
         yield inner

@@ -14,6 +14,7 @@ import msgspec
 
 from policyguard.conditions.ast import shape
 from policyguard.conditions.canonical import canonical_form
+from policyguard.conditions.cost import constant_list
 from policyguard.decide.role_grants import Grants
 from policyguard.model.expression import Expression, Hole, walk
 from policyguard.model.facts import Assurance
@@ -191,8 +192,8 @@ def encode_constant(value: Any, type_name: str) -> Any:
 def decode_constant(value: Any, type_name: str) -> Any:
     """Return the constant that `encode_constant` spelled."""
     if type_name in LARGE:
-        return tuple(map(int, value)) if isinstance(value, list) else int(value)
-    return tuple(value) if isinstance(value, list) else value
+        return constant_list(list(map(int, value))) if isinstance(value, list) else int(value)
+    return constant_list(value) if isinstance(value, list) else value
 
 
 class _Shapes:

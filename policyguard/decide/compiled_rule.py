@@ -8,6 +8,7 @@ from typing import Any
 
 from policyguard.conditions.ast import filled, paths_read
 from policyguard.conditions.codegen import compile_shape
+from policyguard.conditions.cost import constant_list
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
 from policyguard.conditions.former_names import Renamed, present_constants, present_fact, renamed_values
@@ -55,7 +56,9 @@ class Shape:
             raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
         if self._large:
             return tuple(map(decode_constant, data, self.hole_types))
-        return tuple([tuple(each) if type(each) is list else each for each in data]) if self._lists else tuple(data)
+        if not self._lists:
+            return tuple(data)
+        return tuple([constant_list(value) if type(value) is list else value for value in data])
 
 
 def _compiled(expression: Expression) -> Callable[..., bool]:

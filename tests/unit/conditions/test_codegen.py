@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dis
-import time
 from types import CodeType
 from typing import Any
 
@@ -204,20 +203,6 @@ def test_a_trace_shows_each_atom_with_what_it_read() -> None:
         ("has(resource.code.commit)", False, {"resource.code": {"dirty": False}}),
         ('resource.tags.exists(t, t == "b")', True, {"resource.tags": ("a", "b")}),
     ]
-
-
-def test_nested_macros_over_long_lists_end_in_an_error_and_in_time() -> None:
-    """Three lists of 2,000 would be 8 * 10^9 steps: the code declines, the exact evaluator counts and gives up."""
-    text = "resource.nums.all(a, resource.nums.all(b, resource.nums.all(c, a + b + c >= 0)))"
-    long = {"nums": tuple(range(2000))}
-    pattern, constants = shape(check(text))
-    with pytest.raises(ValueError, match="nested macros is long"):
-        compile_shape(pattern)({}, long, {}, "job:submit", NOW, constants)
-    started = time.process_time()
-    outcome = evaluate(check(text), {}, long, {}, "job:submit", NOW)
-    assert outcome == EvalError("the condition visits more than 100000 elements", 59)
-    assert time.process_time() - started < 10
-    assert evaluate(check(text), {}, {"nums": (1, 2)}, {}, "job:submit", NOW) is True
 
 
 def test_one_macro_over_a_long_list_is_no_matter() -> None:

@@ -1,0 +1,153 @@
+"""The cost of one evaluation of a condition: what is counted, and the bound beyond which the condition is an error.
+
+A condition without macros costs at most its own length times the size of the facts, so nothing is counted there. Inside
+macros work multiplies. The exact evaluator and compiled code call the same methods at the same places in the same
+order, so they exhaust the budget on the same inputs:
+
+- a macro costs the number of elements it runs over;
+- inside a macro, a function that walks a list, a map or a text costs what it walks (`WALKS`);
+- inside a macro, the first test whether a scalar is in a list of more than 16 elements costs the length of the list;
+  a set answers the others. A list of constants, which the policy's author wrote, costs nothing.
+
+Exceeding the budget is an error of the whole condition: nothing absorbs it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from policyguard.conditions.functions import FUNCTIONS
+
+MAX_COST = 100_000
+"""Units that one evaluation of one condition may spend: one for each element visited."""
+
+CHARACTERS = 64
+"""Characters of text that cost one unit: a search moves through them about as fast as a macro through one element."""
+
+SMALL = 16
+"""Elements of a list that are compared one by one, for nothing."""
+
+SCALARS = frozenset({"int", "string", "timestamp", "duration"})
+"""Types whose values Python compares and hashes as CEL compares them."""
+
+
+class Exhausted(Exception):
+    """The condition costs more than its budget."""
+
+
+class ConstantList(tuple[Any, ...]):
+    """A long list of scalars in a condition: membership takes the same time whatever its length."""
+
+    def __init__(self, _: Sequence[Any]) -> None:
+        self._members = frozenset(self)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._members
+
+
+def constant_list(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the list as it is kept in a compiled rule."""
+    return ConstantList(values) if len(values) > SMALL else tuple(values)
+
+
+class Budget:
+    """What one evaluation may still spend, and the sets it has built of long lists."""
+
+    __slots__ = ("_constants", "_remaining", "_sets")
+
+    def __init__(self, units: int = MAX_COST) -> None:
+        self._remaining = units
+        self._sets: dict[int, tuple[Sequence[Any], frozenset[Any]]] = {}
+        self._constants: dict[int, Any] = {}
+
+    def spend(self, units: int) -> None:
+        """Take units off the budget, or raise `Exhausted`."""
+        self._remaining -= units
+        if self._remaining < 0:
+            raise Exhausted
+
+    def visit(self, source: Any) -> Any:
+        """Charge for every element of a list or map, and return it."""
+        self.spend(len(source))
+        return source
+
+    def is_member(self, value: Any, values: Sequence[Any]) -> bool:
+        """Return True if a scalar is in a list of scalars; a long list is walked, and charged for, once."""
+        if len(values) > SMALL and id(values) not in self._sets:
+            self.spend(len(values))
+        return self.is_listed(value, values)
+
+    def is_listed(self, value: Any, constants: Sequence[Any]) -> bool:
+        """Return True if a scalar is in a list of constants; a long list is walked once."""
+        if len(constants) <= SMALL:
+            return value in constants
+        known = self._sets.get(id(constants))
+        if known is None:
+            # The list stays beside its set, so that no other list can get its identity meanwhile.
+            known = self._sets[id(constants)] = (constants, frozenset(constants))
+        return value in known[1]
+
+    def once(self, node: object, make: Callable[[], Any]) -> Any:
+        """Return the value of a node that is the same throughout this evaluation, made at its first use."""
+        key = id(node)
+        if key not in self._constants:
+            self._constants[key] = make()
+        return self._constants[key]
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Charge for what the function walks, and return its result."""
+        self.spend(WALKS[function](*arguments))
+        return FUNCTIONS[function](*arguments)
+
+
+def within(source: Any, units: int) -> Any:
+    """Return the source of a condition's only macro, or raise `Exhausted` if it is longer than the budget."""
+    if len(source) > units:
+        raise Exhausted
+    return source
+
+
+def weight(value: Any) -> int:
+    """Count the elements of a list or map, nested ones included; a scalar has none, and text costs by its length."""
+    if isinstance(value, str):
+        return len(value) // CHARACTERS
+    if isinstance(value, Mapping):
+        return len(value) + sum(map(weight, value.values()))
+    return len(value) + sum(map(weight, value)) if isinstance(value, (list, tuple)) else 0
+
+
+def _one(text: str, *_: Any) -> int:
+    return len(text) // CHARACTERS
+
+
+def _both(first: str, second: str) -> int:
+    return (len(first) + len(second)) // CHARACTERS
+
+
+WALKS: dict[str, Callable[..., int]] = {
+    "in_list": lambda value, values: weight(values) + weight(value),
+    "equals": lambda a, b: min(weight(a), weight(b)),
+    "not_equals": lambda a, b: min(weight(a), weight(b)),
+    "add_list": lambda a, b: len(a) + len(b),
+    "add_string": _both,
+    "contains_string": _both,
+    "matches": _both,
+    "glob_string_string": _both,
+    "under_string_string": _both,
+    "ip_in_string_string": _both,
+    **dict.fromkeys(("string_to_timestamp", "string_to_duration", "string_to_int64", "string_to_bool"), _one),
+}
+"""Functions whose time grows with their arguments, and the units that a call inside a macro costs."""
+
+
+def is_charged(function: str, first_type: str) -> bool:
+    """Return True if a call inside a macro costs what it walks, by the type of its first argument."""
+    if function in ("equals", "not_equals"):
+        return first_type not in SCALARS and first_type != "bool"
+    return function in WALKS and not is_membership(function, first_type)
+
+
+def is_membership(function: str, first_type: str) -> bool:
+    """Return True if a call asks whether a scalar is in a list."""
+    return function == "in_list" and first_type in SCALARS
