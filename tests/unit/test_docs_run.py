@@ -169,6 +169,29 @@ def test_the_navigation_names_files_that_exist() -> None:
     assert {page.name for page in (ROOT / "docs").glob("*.md")} <= named
 
 
+DECISIONS = re.findall(
+    r"^\$ policyguard (decide [^\n#]+?) *(?:#[^\n]*)?\n```\n\n```text\n(.*?)^```",
+    (ROOT / "README.md").read_text(),
+    re.M | re.S,
+)
+
+
+@pytest.mark.parametrize(("command", "shown_lines"), DECISIONS, ids=[command for command, _ in DECISIONS])
+def test_the_readme_shows_what_a_decision_prints(
+    command: str, shown_lines: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line under a `decide` is a line of its output, in this order; `...` means that lines are left out."""
+    run(command.split())
+    printed = iter(capsys.readouterr().out.splitlines())
+    for line in shown_lines.splitlines():
+        assert line.strip() == "..." or line in printed, line
+
+
+def test_the_readme_shows_decisions() -> None:
+    """The pattern above still finds them: one that allows, one that denies."""
+    assert [text.split()[0] for _, text in DECISIONS] == ["ALLOW", "DENY"]
+
+
 def test_the_readme_lists_every_verb() -> None:
     """The table of the README and `policyguard --help` are the same list, in words, too."""
     table = (ROOT / "README.md").read_text().split("<!-- verbs -->")[1].split("<!-- /verbs -->")[0]
