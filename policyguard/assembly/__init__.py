@@ -1,6 +1,6 @@
 """Chooses the collectors that a configuration asks for; the command line, the hooks and Python hosts share them.
 
-Promises: the same configuration gives the same collectors, whoever builds the guard. Leaves to others: what a
+Promises: the same configuration gives the same collectors, in every kind of host. Leaves to others: what a
 collector measures (`evidence/`), and deciding, signing and logging (`guard.py`). Imports no command line: the seal of
 caches, trusted keys and the place where doubts are reported are arguments.
 

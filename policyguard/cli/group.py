@@ -97,8 +97,8 @@ def run(words: Sequence[str]) -> int:
         print_error(_first_lower(problem.format_message()), _usage_help(problem))
         return codes.USAGE
     except PolicyErrors as problems:
-        for each in problems.errors:
-            print_error(str(each), each.help, prefix="")
+        for item in problems.errors:
+            print_error(str(item), item.help, prefix="")
         return codes.code_of_error(problems)
     except PolicyGuardError as problem:
         print_error(str(problem), problem.help)

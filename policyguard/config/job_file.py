@@ -108,8 +108,8 @@ def _own_account() -> str:
 
 def _split(data: Value, path: str) -> tuple[str, str]:
     if not isinstance(data, str) or ":" not in data:
-        found = f"`{data}`" if isinstance(data, str) else name_of(data)
-        raise RequestError(f"found {found}, expected `type:id` such as `user:alice`", path=path)
+        result = f"`{data}`" if isinstance(data, str) else name_of(data)
+        raise RequestError(f"found {result}, expected `type:id` such as `user:alice`", path=path)
     kind, _, identifier = data.partition(":")
     return kind, identifier
 

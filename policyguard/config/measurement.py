@@ -1,4 +1,4 @@
-"""What the configuration says about looking: baseline, producers of checkpoints, quotas, grants, and running jobs.
+"""What a configuration measures: environment baseline, producers of checkpoints, quotas, grants, running jobs.
 
     environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?, interpreter: FILE?}
     checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
@@ -7,7 +7,7 @@
     watch: {libraries: [FOLDER...]}
 
 A key is `ed25519:BASE64`, or the path of a public key file; paths are relative to the configuration. The launcher and
-every worker must be told the same, else what one measured the other cannot find (step V7).
+every worker need the same settings: a worker must measure what the launcher measured (step V7).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from policyguard.values import EMPTY_MAP, Value, name_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentConfig:
-    """The signed baseline of the installed environment, and whose signatures make it one."""
+    """The signed baseline of the installed environment, and the keys that must have signed it."""
 
     baseline: Path
     keys: tuple[PublicKey, ...]
@@ -50,7 +50,7 @@ NO_PRODUCERS = CheckpointConfig()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaConfig:
-    """Where a team's limit and use stand: one file, or what one command prints."""
+    """The source of a team's limit and use: a file, or the output of a command."""
 
     file: Path | None = None
     command: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class QuotaConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantConfig:
-    """Where signed grants lie, and whose signature makes one."""
+    """The folder of signed grants, and the keys that may sign them."""
 
     folder: Path
     keys: tuple[PublicKey, ...]
@@ -66,14 +66,14 @@ class GrantConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementConfig:
-    """All that is looked at beyond the command and its repository; None and empty mean not told."""
+    """What is measured beyond the command and its repository. None or empty: not configured."""
 
     environment: EnvironmentConfig | None = None
     checkpoints: CheckpointConfig = NO_PRODUCERS
     quota: QuotaConfig | None = None
     grants: GrantConfig | None = None
     libraries: tuple[Path, ...] = ()
-    """Folders that code of running jobs may be loaded from, beside their own and the system's."""
+    """More folders that running jobs may load code from, besides their own and the system's."""
 
 
 NOTHING_CONFIGURED = MeasurementConfig()
@@ -83,7 +83,7 @@ SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch")
 
 
 def with_section(measurement: MeasurementConfig, name: str, data: Value, source: Path) -> MeasurementConfig:
-    """Return the measurement with what the section `name` of this configuration file says.
+    """Add the section `name` of this configuration file.
 
     Raises:
         ConfigurationError: a field is unknown, missing or malformed; the message names it.
@@ -126,7 +126,7 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
 
 
 class _Section:
-    """One section of the configuration, and where it stands, for errors."""
+    """One section of the configuration, with its file and name, for errors."""
 
     def __init__(self, data: Value, source: Path, name: str) -> None:
         self.source, self.name = source, name
@@ -139,12 +139,12 @@ class _Section:
 
     def check(self, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
         names = quoted_list((*required, *optional))
-        for each in self.data:
-            if each not in required and each not in optional:
-                self.refuse("", f"unknown field `{each}`, expected {names}")
-        for each in required:
-            if each not in self.data:
-                self.refuse("", f"`{each}` is missing, expected {names}")
+        for item in self.data:
+            if item not in required and item not in optional:
+                self.refuse("", f"unknown field `{item}`, expected {names}")
+        for item in required:
+            if item not in self.data:
+                self.refuse("", f"`{item}` is missing, expected {names}")
 
     def text(self, name: str, value: Value) -> str:
         if type(value) is not str or not value:
@@ -161,7 +161,7 @@ class _Section:
         value = self.data[name] if data is EMPTY_MAP else data
         if not isinstance(value, tuple) or not value:
             self.refuse(name, f"found {name_of(value)}, expected a list with at least one text")
-        return tuple(self.text(name, each) for each in value)
+        return tuple(self.text(name, item) for item in value)
 
     def keys(self, name: str, data: Value = EMPTY_MAP) -> tuple[PublicKey, ...]:
         return tuple(self._key(text) for text in self.texts(name, data))
@@ -169,11 +169,13 @@ class _Section:
     def _key(self, text: str) -> PublicKey:
         return PublicKey.from_text(text) if text.startswith("ed25519:") else read_public_key(self.source.parent / text)
 
-    def threshold(self, most: int) -> int:
+    def threshold(self, maximum: int) -> int:
         value = self.data.get("threshold", 1)
         # INVARIANT I10: a baseline counts only with at least one pinned signature.
-        if type(value) is not int or not 1 <= value <= most:
-            self.refuse("threshold", f"found {value if type(value) is int else name_of(value)}, expected 1 to {most}")
+        if type(value) is not int or not 1 <= value <= maximum:
+            self.refuse(
+                "threshold", f"found {value if type(value) is int else name_of(value)}, expected 1 to {maximum}"
+            )
         return value
 
     def producers(self) -> dict[str, tuple[PublicKey, ...]]:

@@ -83,7 +83,7 @@ START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main
 
 
 def play(folder: Path | None = None) -> int:
-    """Build a small lab and run the main job on it; return 0 only if everything went as said.
+    """Build a small lab and run the main job on it; return 0 only if every step behaves as expected.
 
     Without a folder the lab is a temporary one.
     """
@@ -161,7 +161,7 @@ class _Lab:
         )
 
     def expect(self, what: str, ended: _Ended, code: int, *parts: str) -> None:
-        """Show the outcome and remember whether it was as said."""
+        """Show the outcome and remember whether it was as expected."""
         missing = [part for part in parts if part not in ended.text]
         good = ended.code == code and not missing
         say("  ok      " if good else "  FAILED  ", nl=False, fg="green" if good else "red", bold=True)
@@ -186,9 +186,9 @@ def _play(lab: _Lab) -> int:
         scene(lab)
     say()
     if lab.failures:
-        say(f"{len(lab.failures)} of the steps did not go as said.", fg="red", bold=True)
+        say(f"{len(lab.failures)} of the steps did not behave as expected.", fg="red", bold=True)
         return FINDINGS
-    say("Everything went as said.", fg="green", bold=True)
+    say("Every step behaved as expected.", fg="green", bold=True)
     return OK
 
 
@@ -246,7 +246,7 @@ def _uncommitted(lab: _Lab) -> None:
 def _intern(lab: _Lab) -> None:
     lab.title("An intern asks for 256 GPUs")
     ended = lab.run_job("run-256")
-    lab.expect("denied, and told who may raise the ceiling", ended, DENIED, "quota.role_ceiling", "ask ", "user:carol")
+    lab.expect("denied, with who may raise the ceiling", ended, DENIED, "quota.role_ceiling", "ask ", "user:carol")
 
 
 def _replayed(lab: _Lab) -> None:
@@ -282,12 +282,12 @@ def _flip_one_byte(log: Path, entry: int) -> None:
 
 def _excerpt(text: str, parts: Sequence[str]) -> str:
     """Return the lines that say what was expected, and those that help."""
-    kept = [
+    stored = [
         line
         for line in text.splitlines()
         if any(part in line for part in parts) or line.startswith(("remedy", "ask", "because"))
     ]
-    telling = [line for line in kept if "could not be evaluated" not in line]
+    telling = [line for line in stored if "could not be evaluated" not in line]
     return "\n".join(telling[:8])
 
 

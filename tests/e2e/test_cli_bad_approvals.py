@@ -132,7 +132,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         nothing,
         ("approve", "--as", "user:nobody-here", "--reason", "r", "--request", ALLOWED, "--key", "carol.key"),
         65,
-        "--as: `user:nobody-here` is an account of nobody whom the policies know",
+        "--as: `user:nobody-here` belongs to no person in the policies",
     ),
     "an account that is none": (
         no_policies,

@@ -32,7 +32,7 @@ SAID = (
     "V6: ",
     "SOUND",
     "BROKEN  entry 1",
-    "Everything went as said.",
+    "Every step behaved as expected.",
 )
 
 
@@ -76,9 +76,9 @@ def test_a_step_that_goes_otherwise_is_shown_and_counted(lab: CliLab, monkeypatc
     monkeypatch.setattr(demo_, "_tampered", lambda _: None)
     ended = lab.here("demo")
     assert ended.code == 1
-    assert "FAILED  denied, and told who may raise the ceiling" in ended.out
+    assert "FAILED  denied, with who may raise the ceiling" in ended.out
     assert "exit code 0, expected 77" in ended.out
-    assert "1 of the steps did not go as said." in ended.out
+    assert "1 of the steps did not behave as expected." in ended.out
 
 
 def test_the_demo_needs_git(lab: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:

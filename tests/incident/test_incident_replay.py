@@ -71,7 +71,7 @@ def test_a_story_that_ends_otherwise_is_told_and_fails(tmp_path: Path) -> None:
     finally:
         lab.close()
     assert len(story.failures) == 2
-    assert replay._told(story) == 1
+    assert replay._report(story) == 1
 
 
 def test_the_folder_must_be_new(tmp_path: Path) -> None:

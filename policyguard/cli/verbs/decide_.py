@@ -40,7 +40,7 @@ from policyguard.hooks.responses import decision_data
 @json_option
 @click.argument("request")
 def command(
-    request: str, out: Path | None, artifact: Path | None, as_json: bool, observed: tuple[str, ...], **given: Any
+    request: str, out: Path | None, artifact: Path | None, as_json: bool, observed: tuple[str, ...], **chosen: Any
 ) -> int:
     """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
 
@@ -52,7 +52,7 @@ def command(
     asked = read_request(request)
     if out is not None:
         check_replaceable(out)
-    config = settings(**given)
+    config = settings(**chosen)
     collectors, inputs = request_collectors(review_files(config), observed), None
     if artifact is not None:
         path = artifact.absolute()

@@ -17,6 +17,6 @@ def command(what: str, folder: Path | None) -> int:
     """Build a small lab and run the main job on it: allowed, denied, replayed, tampered with.
 
     With `incident`, run the twelve steps of an insider's attack instead, each with its decision and its log entry.
-    Exits with 0 only if everything went as said.
+    Exits with 0 only if every step behaves as expected.
     """
     return (replay if what == "incident" else play)(folder.absolute() if folder is not None else None)

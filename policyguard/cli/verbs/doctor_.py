@@ -44,17 +44,17 @@ Check = Callable[[Config], Iterator[str]]
 def command(as_json: bool) -> int:
     """Check packages, the key, the policies, trust and the log, and try a decision in memory. Exits with 1 if ill."""
     config = settings()
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for title, check in CHECKS.items():
         try:
-            found[title] = list(check(config))
+            result[title] = list(check(config))
         except PolicyGuardError as problem:
-            found[title] = str(problem).splitlines()
-    ill = any(found.values())
+            result[title] = str(problem).splitlines()
+    ill = any(result.values())
     if as_json:
-        say_json({"healthy": not ill, "checks": found})
+        say_json({"healthy": not ill, "checks": result})
         return FINDINGS if ill else OK
-    for title, problems in found.items():
+    for title, problems in result.items():
         say(f"{'ILL ' if problems else 'ok  '}  ", nl=False, fg="red" if problems else "green", bold=True)
         say(title)
         for line in problems:
@@ -63,14 +63,14 @@ def command(as_json: bool) -> int:
 
 
 def _packages(_: Config) -> Iterator[str]:
-    for name, least in NEEDED.items():
+    for name, minimum in NEEDED.items():
         try:
-            found = version(name)
+            result = version(name)
         except PackageNotFoundError:
             yield f"{name} is not installed"
             continue
-        if _numbers(found) < least:
-            yield f"{name} is {found}, expected {'.'.join(map(str, least))} or newer"
+        if _numbers(result) < minimum:
+            yield f"{name} is {result}, expected {'.'.join(map(str, minimum))} or newer"
     owners = set(packages_distributions().get("casbin", ()))
     if {"casbin", "pycasbin"} <= owners:
         yield "`casbin` and `pycasbin` are both installed and overwrite each other; remove both, install `pycasbin`"
@@ -85,7 +85,7 @@ def _platform(_: Config) -> Iterator[str]:
     if sqlite3.sqlite_version_info < (3, 35):
         yield f"SQLite is {sqlite3.sqlite_version}, expected 3.35 or newer"
     if which("git") is None:
-        yield "git is not installed; repositories cannot be looked at"
+        yield "git is not installed; repositories cannot be measured"
 
 
 def _key(config: Config) -> Iterator[str]:

@@ -86,7 +86,7 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
         raise EvidenceError(f"{prefix}: found no files, expected an installed environment")
     with _bar() as progress:
         judged = judge_bytecode(listing, {}, {}, interpreter=_text(interpreter), progress=progress)
-    stray = {each.name: listing.bytecode[each.name] for each in judged.findings if each.code == "stray"}
+    stray = {item.name: listing.bytecode[item.name] for item in judged.findings if item.code == "stray"}
     (replace_file if force else write_new)(out, make_baseline(listing, (private,), {**judged.equal, **stray}))
     say(
         f"{out}: {len(listing.files)} files of {prefix}, {len(judged.equal)} of byte code like their source, "
@@ -96,16 +96,16 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
 
 
 def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
-    """Say what somebody should look at before the baseline is used."""
-    for each in report.bytecode[:_MOST_SHOWN]:
-        word = "is listed now" if each.name in stray else "is not listed"
-        say(f"  look at {each.name}: {_why(each)}; it {word}", fg="yellow")
+    """Print the files to check before the baseline is used."""
+    for item in report.bytecode[:_MOST_SHOWN]:
+        word = "is listed now" if item.name in stray else "is not listed"
+        say(f"  check {item.name}: {_why(item)}; it {word}", fg="yellow")
     if len(report.bytecode) > _MOST_SHOWN:
         say(f"  and at {len(report.bytecode) - _MOST_SHOWN} more", fg="yellow")
     for name in ("unlike_record", "doubly_owned", "autorun"):
-        found = getattr(report, name)
-        if found:
-            say(f"  look at {len(found)} that are listed now: {SECTIONS[name]}: {', '.join(found[:5])}", fg="yellow")
+        result = getattr(report, name)
+        if result:
+            say(f"  check {len(result)} that are listed now: {SECTIONS[name]}: {', '.join(result[:5])}", fg="yellow")
 
 
 @command.command("verify")
@@ -135,30 +135,35 @@ def verify(
     """
     prefix = _environment(prefix)
     config = settings(key=key)
-    look = None if record_only else _look(config.measurement.environment, baseline_file, signer)
-    kept = cache or (look.cache if look is not None else None)
-    python = interpreter or (look.interpreter if look is not None else None)
+    pinned = None if record_only else _environment_config(config.measurement.environment, baseline_file, signer)
+    stored = cache or (pinned.cache if pinned is not None else None)
+    python = interpreter or (pinned.interpreter if pinned is not None else None)
     began = time.perf_counter()
-    expected = _baseline(look) if look is not None else None
-    remembered = FileCache(str(kept), cache_seal(config, is_required=key is not None)) if kept else None
+    expected = _baseline(pinned) if pinned is not None else None
+    remembered = FileCache(str(stored), cache_seal(config, is_required=key is not None)) if stored else None
     with _bar() as progress:
         report = verify_environment(
             str(prefix), expected, cache=remembered, interpreter=_text(python), progress=progress
         )
-    report_doubt(kept, report.doubt, warn)
-    names = _DIFFERENCES if look is not None else ("autorun", "unlike_record", "bytecode")
-    found = [name for name in names if getattr(report, name)]
+    report_doubt(stored, report.doubt, warn)
+    names = _DIFFERENCES if pinned is not None else ("autorun", "unlike_record", "bytecode")
+    result = [name for name in names if getattr(report, name)]
     if as_json:
         say_json(
-            {"prefix": str(prefix), "clean": not found, "baseline": look is not None, **msgspec.to_builtins(report)}
+            {
+                "prefix": str(prefix),
+                "clean": not result,
+                "baseline": pinned is not None,
+                **msgspec.to_builtins(report),
+            }
         )
     else:
         _say_report(prefix, report, names, time.perf_counter() - began)
-    return FINDINGS if found else OK
+    return FINDINGS if result else OK
 
 
-def _baseline(look: EnvironmentConfig) -> Baseline:
-    return read_baseline(read_small(str(look.baseline), MAX_BASELINE_BYTES), look.keys, look.threshold)
+def _baseline(pinned: EnvironmentConfig) -> Baseline:
+    return read_baseline(read_small(str(pinned.baseline), MAX_BASELINE_BYTES), pinned.keys, pinned.threshold)
 
 
 def _environment(prefix: Path) -> Path:
@@ -167,12 +172,14 @@ def _environment(prefix: Path) -> Path:
     return prefix
 
 
-def _look(configured: EnvironmentConfig | None, baseline: Path | None, signers: tuple[str, ...]) -> EnvironmentConfig:
+def _environment_config(
+    configured: EnvironmentConfig | None, baseline: Path | None, signers: tuple[str, ...]
+) -> EnvironmentConfig:
     """Return baseline and keys, options before configuration; `ConfigurationError` if either is missing."""
     keys = tuple(_public(text) for text in signers)
     if configured is not None:
-        found = replace(configured, baseline=baseline or configured.baseline)
-        return replace(found, keys=keys, threshold=1) if keys else found
+        result = replace(configured, baseline=baseline or configured.baseline)
+        return replace(result, keys=keys, threshold=1) if keys else result
     # INVARIANT I20: without a baseline, and somebody pinned who signed it, nothing is called clean by mistake.
     if baseline is None or not keys:
         missing = "--signer" if baseline is not None else "--baseline"
@@ -189,31 +196,31 @@ def _public(text: str) -> PublicKey:
 
 def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ...], took_s: float) -> None:
     """Say each section that is not empty; those that count in red, the others as remarks."""
-    found = False
+    result = False
     for name, words in SECTIONS.items():
-        names = [_line(each) for each in getattr(report, name)]
+        names = [_line(item) for item in getattr(report, name)]
         if not names:
             continue
         counts = name in counting
-        found = found or counts
+        result = result or counts
         say(f"{'FOUND   ' if counts else 'remark  '}", nl=False, fg="red" if counts else "yellow", bold=counts)
         say(f"{len(names)} {words}")
         if counts:
-            for each in names[:_MOST_SHOWN]:
-                file, _, more = each.partition(": ")
+            for item in names[:_MOST_SHOWN]:
+                file, _, more = item.partition(": ")
                 said = f"{file}: {more}" if more else file
                 say(f"          {said}  ({who_changed(str(prefix), file)})")
             if len(names) > _MOST_SHOWN:
                 say(f"          and {len(names) - _MOST_SHOWN} more; --json lists them all")
-    if not found:
+    if not result:
         say("CLEAN   ", nl=False, fg="green", bold=True)
         say(f"{prefix}: nothing differs")
     took = f"{report.read} files read, {report.compared} compared with their source, in {took_s:.2f} s"
     say(took, err=True, dim=True)
 
 
-def _line(found: str | Finding) -> str:
-    return found if isinstance(found, str) else f"{found.name}: {_why(found)}"
+def _line(result: str | Finding) -> str:
+    return result if isinstance(result, str) else f"{result.name}: {_why(result)}"
 
 
 def _why(finding: Finding) -> str:

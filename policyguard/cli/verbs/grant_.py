@@ -1,4 +1,4 @@
-"""`policyguard grant SUBJECT`: a lead's signed, time-boxed word that somebody may ask for so many GPUs."""
+"""`policyguard grant SUBJECT`: a signed, time-boxed exception by a lead to a ceiling of GPUs."""
 
 from __future__ import annotations
 

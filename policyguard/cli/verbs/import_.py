@@ -70,8 +70,8 @@ def _write_documents(folder: Path, documents: str) -> None:
     write_new(folder / FILE_NAME, documents.encode())
 
 
-def _text(path: Path, most: int) -> str:
-    data = read_bounded(path, most)
+def _text(path: Path, max_bytes: int) -> str:
+    data = read_bounded(path, max_bytes)
     try:
         return data.decode()
     except UnicodeDecodeError as problem:

@@ -29,7 +29,7 @@ policies: policies        # a folder, or a compiled snapshot
 key: guard.key            # signs decisions and log checkpoints; keep it here, mode 0600
 log: audit.db             # the decision log
 trust: trust.yaml         # what a verifier accepts; copy it to the workers
-audience: local           # whom decisions are for
+audience: local           # the cluster or host that decisions are for
 lifetime: 15m             # how long a decision may be used
 """
 
@@ -125,7 +125,7 @@ def example_policies() -> Traversable:
 
 def _copy(source: Traversable, target: Path) -> None:
     target.mkdir()
-    for item in sorted(source.iterdir(), key=lambda each: each.name):
+    for item in sorted(source.iterdir(), key=lambda entry_: entry_.name):
         if item.is_dir():
             _copy(item, target / item.name)
         elif item.name.endswith((".yaml", ".yml", ".md")):
@@ -155,7 +155,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "context": {"ticket": "INC-18"},
     },
 }
-"""Requests that decide, by file name. A job is allowed only where somebody looks at it: `policyguard run`.
+"""Requests that decide, by file name. A job is allowed only if it is measured: `policyguard run`.
 
 What is denied alone is allowed with a second person's approval: docs/approvals.md.
 """

@@ -143,10 +143,10 @@ def _read(path: Path) -> bytes:
     return read_bounded(path, MAX_MANIFEST_BYTES)
 
 
-def _producers(given: tuple[str, ...]) -> dict[str, tuple[PublicKey, ...]]:
+def _producers(chosen: tuple[str, ...]) -> dict[str, tuple[PublicKey, ...]]:
     """Return the pinned keys of each producer: those of the configuration, and those given."""
     producers = {who: tuple(keys) for who, keys in settings().measurement.checkpoints.producers.items()}
-    for text in given:
+    for text in chosen:
         who, equals, key = text.partition("=")
         if not equals or ":" not in who:
             raise click.UsageError(f"--producer-key: found `{text}`, expected TYPE:ID=KEY")

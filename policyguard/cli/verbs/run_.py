@@ -41,7 +41,7 @@ from policyguard.model.request import Request
     "--watch",
     type=click.FloatRange(min=0.05),
     metavar="SECONDS",
-    help="Look again so often while CMD runs; log what changed.",
+    help="Measure again in this period while CMD runs; log what changed.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
@@ -52,14 +52,14 @@ def command(
     replay_store: Path | None,
     watch: float | None,
     quiet: bool,
-    **given: Any,
+    **chosen: Any,
 ) -> int:
-    """Look at the job, decide, sign and log; look again just before the start; run CMD only if all of it holds.
+    """Measure the job, decide, sign and log; measure again just before the start; run CMD only if nothing changed.
 
     Exits with the job's own status, and with 77 when denied or ended by --watch because it changed. The job's processes
     find the signed decision in POLICYGUARD_DECISION.
     """
-    config = settings(**given)
+    config = settings(**chosen)
     request, inputs = read_job_file(job, words, None, os.environ)
     if out is not None:
         check_replaceable(out)
@@ -121,10 +121,10 @@ def _complain(problem: PolicyGuardError) -> None:
 
 
 def _accepts(config: Config) -> Accepts:
-    """Return whether policies that are exchanged while the job runs are accepted ones.
+    """Choose which policies are accepted when they are replaced while the job runs.
 
-    The trust file is read when that is asked: whoever publishes policies writes it anew. Without one the policies are
-    those of the folder that the launcher decides by, whatever stands there.
+    The trust file is read at each check, because it is rewritten when policies are published. Without one, the
+    policies in the launcher's own folder are accepted.
     """
 
     def accepts(digest: str, epoch: int) -> bool:
@@ -134,7 +134,7 @@ def _accepts(config: Config) -> Accepts:
 
 
 def own_trust(guard: Guard, config: Config) -> Trust:
-    """Return what a launcher accepts that was given no trust: its own guard, and policies no older than its own."""
+    """Build the trust of a launcher without a trust file: its own guard, and policies no older than its own."""
     return Trust(
         keys=(TrustedKey(key=guard.public_key),),
         logs=(guard.log_key,),

@@ -53,14 +53,14 @@ def command(
     words: tuple[str, ...],
     replay_store: Path | None,
     as_json: bool,
-    **given: Any,
+    **chosen: Any,
 ) -> None:
     """Check that the SignedDecision in the file SIGNED allows exactly this request, here and now.
 
-    With --job and CMD the job is looked at again, as the launcher did. Exits with 77 and names the step, V1 to V11,
+    With --job and CMD the job is measured again, as the launcher did. Exits with 77 and names the step, V1 to V11,
     where it does not hold.
     """
-    config = settings(**given)
+    config = settings(**chosen)
     trust = read_trust(needed(config, "trust"))
     if config.audience is None:
         raise ConfigurationError("--audience is missing, expected this worker's own name")
@@ -92,7 +92,7 @@ def _about_to_run(
 
 
 def read_trust(path: Path) -> Trust:
-    """Return the trust this YAML or JSON file spells, else raise `ConfigurationError` naming the place."""
+    """Read a trust file, YAML or JSON, or raise `ConfigurationError` that names the place."""
     try:
         data = read_value(read_bounded(path, MAX_TRUST_BYTES), str(path))
     except PolicyErrors as problems:
@@ -104,7 +104,7 @@ def read_trust(path: Path) -> Trust:
 
 
 def verified_data(verified: VerifiedDecision) -> dict[str, Any]:
-    """Return what machines want to know of a verified decision."""
+    """Convert a verified decision to JSON data for programs."""
     predicate = verified.predicate
     return {
         "verified": True,

@@ -25,7 +25,7 @@ KILL = "job:breakglass-kill"
 
 
 def break_glass(lab: Lab, story: Story) -> None:
-    """Tell an emergency: who may break the glass, and who looks at it afterwards."""
+    """Replay an emergency: who may break the glass, and who reviews it afterwards."""
     request = Request.of("user:omar", KILL, "job:team/vision/bob-run", context={"ticket": "INC-18"})
     story.tried("omar breaks the glass off shift, and acknowledges it himself, with his second account")
     _acknowledge(lab, "omar", request, account="user:omar-admin")
@@ -37,7 +37,7 @@ def break_glass(lab: Lab, story: Story) -> None:
     signed = _decide(lab, request)
     story.allowed("allowed for an hour at most, and to be reviewed", signed, "breakglass.used", "review.within_24h")
     (use,) = list_uses(lab.store)
-    story.fact("until then it stands open", f"entry {use.entry}, due a day later", use.review_entry is None, use.entry)
+    story.fact("until then it is open", f"entry {use.entry}, due a day later", use.review_entry is None, use.entry)
     for who in ("ines", "ivan"):
         decision = _review(lab, who, use.decision_id)
         story.denied(
@@ -56,8 +56,8 @@ def _decide(lab: Lab, request: Request) -> SignedDecision:
 
 
 def _review(lab: Lab, who: str, decision_id: str) -> SignedDecision:
-    found = "the node had lost its disk"
-    request = Request.of(f"user:{who}", REVIEW_ACTION, f"breakglass:{decision_id}", finding=found)
+    result = "the node had lost its disk"
+    request = Request.of(f"user:{who}", REVIEW_ACTION, f"breakglass:{decision_id}", finding=result)
 
     def collectors(snapshot: Snapshot, *_: object) -> Sequence[Collector]:
         return (ReviewCollector(lab.root / "audit.db", snapshot.people),)

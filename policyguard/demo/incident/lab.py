@@ -92,7 +92,7 @@ PEOPLE = ("alice", "bob", "carol", "dan", "ivan", "ines", "omar")
 
 @dataclass(slots=True)
 class Lab:
-    """The folder, and the guard that stands before everything in it."""
+    """The folder of the lab, and the guard that protects it."""
 
     root: Path
     config: Config = field(init=False)
@@ -212,7 +212,7 @@ class Lab:
         return self._guard((ChannelCollector(paths),), None).decide(request)
 
     def guard_with(self, collectors: Collectors) -> Guard:
-        """Return a guard that looks by these collectors."""
+        """Build a guard with these collectors."""
         return self._guard(collectors, None)
 
     def _guard(self, collectors: Collectors, policies: Path | None) -> Guard:
@@ -288,7 +288,7 @@ class Lab:
 
 
 def run_unguarded(words: Sequence[str], where: Path, variables: Mapping[str, str] | None = None) -> str:
-    """Run a program as nobody guards it, and return what it printed; for showing that an attack is a real one."""
+    """Run a program without a guard and return its output, to show that an attack is real."""
     environment = {"PATH": os.defpath, **(variables or {})}
     ended = subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return ended.stdout + ended.stderr

@@ -36,20 +36,20 @@ STEPS: tuple[Step, ...] = (
 
 
 def replay(folder: Path | None = None) -> int:
-    """Run the whole replay in a new folder and return 0 if every step ended as said, else 1."""
+    """Run the whole replay in a new folder and return 0 if every step behaves as expected, else 1."""
     if folder is not None:
-        return _told(play(folder))
+        return _report(play(folder))
     with tempfile.TemporaryDirectory(prefix="policyguard-incident-") as name:
-        return _told(play(Path(name) / "lab"))
+        return _report(play(Path(name) / "lab"))
 
 
 def play(folder: Path) -> Story:
-    """Run all steps and the attempt to forget them; return what happened."""
+    """Run all steps, and then the attempts to change the log."""
     lab = Lab(folder)
     try:
         story = Story(root=str(folder))
         say(f"A lab at {folder}: policies, keys, a log, a repository, an installed environment, shared weights.")
-        # INVARIANT I12: every step is refused or told, and leaves an entry that cannot be removed unnoticed.
+        # INVARIANT I12: every step is refused or reported, and leaves an entry that cannot be removed unnoticed.
         for step in STEPS:
             step(lab, story)
             keep_checkpoint(lab)
@@ -71,7 +71,7 @@ def keep_checkpoint(lab: Lab) -> None:
 def forget(lab: Lab, story: Story) -> None:
     """Try to remove each entry that a step left: cut out, cut out with the rest moved up, cut off from there on."""
     say()
-    say("Afterwards: whoever holds the log tries to make it forget", bold=True)
+    say("Afterwards: the keeper of the log tries to change it", bold=True)
     story.step += 1
     notes = [path.read_bytes() for path in sorted((lab.root / "witness").iterdir())]
     entries = sorted({outcome.entry for outcome in story.outcomes if outcome.entry is not None})
@@ -100,7 +100,7 @@ REMOVALS = {
 
 
 def _adds_up(lab: Lab, notes: list[bytes], statements: tuple[str, ...] = (), entry: int = 0) -> str | None:
-    """Return None if a copy of the log, changed so, adds up to the kept checkpoints, else what an auditor is told."""
+    """Return the auditor's message on a changed copy of the log, or None if it fits the stored checkpoints."""
     with tempfile.TemporaryDirectory(prefix="policyguard-log-") as name:
         path = Path(name) / "audit.db"
         source, copy = sqlite3.connect(lab.root / "audit.db"), sqlite3.connect(path)
@@ -118,13 +118,13 @@ def _adds_up(lab: Lab, notes: list[bytes], statements: tuple[str, ...] = (), ent
     return None
 
 
-def _told(story: Story) -> int:
+def _report(story: Story) -> int:
     say()
     if story.failures:
-        say(f"{len(story.failures)} of {len(story.outcomes)} outcomes were not as said.", fg="red", bold=True)
+        say(f"{len(story.failures)} of {len(story.outcomes)} outcomes were not as expected.", fg="red", bold=True)
         return FINDINGS
     say(
-        f"All {len(story.outcomes)} outcomes were as said: every step was refused or left a trace.",
+        f"All {len(story.outcomes)} outcomes were as expected: every step was refused or left a trace.",
         fg="green",
         bold=True,
     )

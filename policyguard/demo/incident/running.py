@@ -67,7 +67,7 @@ class Running:
 
 
 def words_of(alert: SignedDecision | None) -> str:
-    """Return what an alert says."""
+    """Return the text of an alert."""
     if alert is None:
         return "no alert"
     lines = [
@@ -79,5 +79,5 @@ def words_of(alert: SignedDecision | None) -> str:
 
 
 def entry_of(alert: SignedDecision | None) -> int | None:
-    """Return where an alert stands in the log."""
+    """Return the index of an alert in the log."""
     return alert.receipt.index if alert is not None else None

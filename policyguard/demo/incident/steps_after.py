@@ -68,7 +68,7 @@ def colleagues_weights(lab: Lab, story: Story) -> None:
 
 
 def reverted(lab: Lab, story: Story) -> None:
-    story.title("Harmless when reviewed, hostile when run, harmless again when looked for")
+    story.title("Harmless when reviewed, hostile when run, harmless again when checked")
     script = lab.code / "train.py"
     clean = script.read_bytes()
     request, inputs = lab.job("bob", "bob-revert", 8)
@@ -83,7 +83,7 @@ def reverted(lab: Lab, story: Story) -> None:
         lambda: verify(signed.to_json(), lab.trust, request, audience="local", now=time.time_ns(), bound=bound),
     )
     script.write_bytes(clean)
-    story.tried("ivan edits it while the job runs, and puts it back before anybody looks")
+    story.tried("ivan edits it while the job runs, and puts it back before anybody checks")
     with Running(lab, "bob", "bob-watched", 8).started() as job:
         script.write_bytes(clean + b"\nprint('slow')\n")
         eventually(lambda: len(job.alerts) == 1)
@@ -93,12 +93,12 @@ def reverted(lab: Lab, story: Story) -> None:
         job.alerts, ("drift.code", "drift.reverted"), ("the edit", "the way back"), strict=False
     ):
         story.denied(f"{what} is in the log", alert, reason)
-    story.fact("both were told", f"{len(job.alerts)} alerts", len(job.alerts) == 2)
+    story.fact("both were reported", f"{len(job.alerts)} alerts", len(job.alerts) == 2)
 
 
 def policies(lab: Lab, story: Story) -> None:
     story.title("The one who hears every debugging idea")
-    story.tried("ivan reads the policies and publishes one, to see what is looked at and to be let through")
+    story.tried("ivan reads the policies and publishes one, to see what is checked and to be let through")
     signed = lab.ask("ivan", "policy:publish", "policy:lab/jobs", ticket="CHG-1")
     story.denied("denied", signed, "engine.no_allow")
     explained = lab.decide(*lab.job("ivan", "ivan-512", 512)).decision
@@ -142,7 +142,7 @@ def blame(lab: Lab, story: Story) -> None:
     signed = lab.ask("bob", "repo:push", "repo:team/vision/trainer", ref="refs/heads/fix", signature="none", signer="")
     story.denied("denied; names in commits are claims", signed, "id.unknown_signer")
     story.tried("the commits up to the last one were reviewed before; of that one, two real leads approve")
-    (lab.root / "accepted").write_text(lab.git("rev-parse", "HEAD~1") + "\n")
+    (lab.root / "reviewed").write_text(lab.git("rev-parse", "HEAD~1") + "\n")
     lab.approve("carol", request, inputs)
     lab.approve("dan", request, inputs)
     signed = lab.decide(request, inputs)
@@ -160,25 +160,25 @@ def undetected(lab: Lab, story: Story) -> None:
     lab.optimizer.write_bytes(clean)
     alert = job.alerts[0] if job.alerts else None
     seen = alert is not None and "drift.environment" in alert.decision.reason_codes
-    story.fact("the next look finds it; the alert is in the log", words_of(alert), seen, entry_of(alert))
+    story.fact("the next check finds it; the alert is in the log", words_of(alert), seen, entry_of(alert))
     story.fact("the policy ends such jobs", f"exit status {job.status}", ended and job.status == 77)
     _newer_policies(lab, story)
 
 
 def _newer_policies(lab: Lab, story: Story) -> None:
     path = lab.root / "policies" / "jobs.yaml"
-    kept, published = path.read_text(), [""]
+    stored, published = path.read_text(), [""]
     with Running(lab, "bob", "bob-judged", 64, published=lambda: published[0]).started() as job:
         story.tried("somebody lowers the ceiling in the policy folder while bob's job of 64 GPUs runs")
-        path.write_text(kept.replace("resource.gpus < 256 && resource.code", "resource.gpus < 32 && resource.code"))
+        path.write_text(stored.replace("resource.gpus < 256 && resource.code", "resource.gpus < 32 && resource.code"))
         eventually(lambda: bool(job.alerts))
         alert = job.alerts[0] if job.alerts else None
         seen = alert is not None and alert.decision.reason_codes == ("drift.policies_unusable",)
-        story.fact("told, and not used: no worker accepts these", words_of(alert), seen, entry_of(alert))
+        story.fact("reported, and not used: no worker accepts these", words_of(alert), seen, entry_of(alert))
         story.tried("the keepers publish them; workers accept them now")
         published[0] = load_snapshot(lab.root / "policies", ()).policy_digest
         ended = job.over()
-    path.write_text(kept)
+    path.write_text(stored)
     alert = job.alerts[-1] if job.alerts else None
     seen = alert is not None and alert.decision.reason_codes == ("drift.policy",)
     story.fact(

@@ -1,4 +1,4 @@
-"""Steps 1 to 6: rights, weights, a back door, a patched optimizer, large jobs, an edited framework."""
+"""Steps 1 to 6: rights, weights, a startup hook, a patched optimizer, large jobs, an edited framework."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rights(lab: Lab, story: Story) -> None:
     story.title("An intern holds nearly an employee's rights")
     story.tried("ivan, an intern, submits a job of 256 GPUs")
     signed = lab.decide(*lab.job("ivan", "ivan-256", 256))
-    story.denied("denied; told the ceiling and who may raise it", signed, "quota.role_ceiling", naming="user:carol")
+    story.denied("denied, with the ceiling and who may raise it", signed, "quota.role_ceiling", naming="user:carol")
     story.tried("ivan administers a queue")
     signed = lab.ask("ivan", "queue:administer", "queue:team/vision/prod", ticket="OPS-1")
     story.denied("denied; no rule gives it to an intern", signed, "engine.no_allow")
@@ -58,7 +58,7 @@ def rights(lab: Lab, story: Story) -> None:
     lab.set_quota(limit=192, used=128)
     signed = lab.decide(*lab.job("alice", "alice-quota", 128))
     story.denied(
-        "quota, the motive: a researcher is told limit, use and who raises it",
+        "quota, the motive: a researcher sees limit, use and who raises it",
         signed,
         "quota.team_limit",
         naming="team_limit = 192",
@@ -109,23 +109,23 @@ def backdoor(lab: Lab, story: Story) -> None:
     )
     story.tried("ivan's login left LD_PRELOAD and PYTHONSTARTUP in alice's shell")
     request, inputs = lab.job("alice", "alice-1", 1, LD_PRELOAD="/tmp/.x.so", PYTHONSTARTUP="/tmp/.x.py")
-    story.denied("denied; the doors are named", lab.decide(request, inputs), "env.open_door", naming="LD_PRELOAD")
+    story.denied("denied; the variables are named", lab.decide(request, inputs), "env.open_door", naming="LD_PRELOAD")
 
 
 def patch(lab: Lab, story: Story) -> None:
     story.title("The optimizer of others, patched at run time")
-    door = lab.site / "zz_speedup.pth"
-    door.write_text(PATCH + "\n")
+    hook_file = lab.site / "zz_speedup.pth"
+    hook_file.write_text(PATCH + "\n")
     story.tried(
-        "ivan drops zz_speedup.pth into the shared environment; it patches the optimizer of whoever starts there"
+        "ivan drops zz_speedup.pth into the shared environment; it patches the optimizer of every program there"
     )
-    told = run_unguarded([lab.python, "-c", STEP], lab.root)
-    story.fact("unguarded, nothing is learned any more", f"step(0, 1) is {told.strip()}", told.strip() == "0.0")
+    text = run_unguarded([lab.python, "-c", STEP], lab.root)
+    story.fact("unguarded, nothing is learned any more", f"step(0, 1) is {text.strip()}", text.strip() == "0.0")
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("a job of 64 GPUs is denied", signed, "env.autorun_unowned", naming="zz_speedup.pth")
     signed = lab.decide(*lab.job("bob", "bob-8", 8))
     story.allowed("a small job may run, and its owner is warned", signed, "ok.tier1", "warn.autorun_unowned")
-    door.unlink()
+    hook_file.unlink()
     story.allowed("without it the job is allowed", lab.decide(*lab.job("bob", "bob-64", 64)), "ok.tier2")
     _in_memory(lab, story)
 
@@ -176,7 +176,7 @@ def framework(lab: Lab, story: Story) -> None:
     story.tried("ivan edits the installed labtorch/optim.py and rewrites its line in RECORD")
     listing = list_files(str(lab.environment))
     own_word = compare(listing, owners_of(str(lab.environment), listing.files), None, judge_bytecode(listing, {}, {}))
-    story.fact("by its own RECORD the environment looks right", "nothing differs", not own_word.unlike_record)
+    story.fact("by its own RECORD the environment is unchanged", "nothing differs", not own_word.unlike_record)
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("against the build's signed baseline it does not", signed, "env.tampered", naming="labtorch/optim.py")
     signed = lab.decide(*lab.job("alice", "alice-1", 1))
@@ -186,11 +186,11 @@ def framework(lab: Lab, story: Story) -> None:
     story.fact("the file's owner and time are named", f"{name}: {who}", "owned by" in who, signed.receipt.index)
     story.tried("ivan signs a baseline of his own")
     baseline = lab.root / "baseline.json"
-    kept = baseline.read_bytes()
+    stored = baseline.read_bytes()
     _sign_as(lab, baseline, "ivan")
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("denied; only the build's key makes a baseline", signed, "engine.error", naming="baseline")
-    baseline.write_bytes(kept)
+    baseline.write_bytes(stored)
     lab.optimizer.write_bytes(clean)
     lab.write_record()
     _bytecode(lab, story)

@@ -27,10 +27,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Story:
-    """Everything told so far."""
+    """All lines so far."""
 
     root: str
-    """Left out of what is told: the folder that everything lies in."""
+    """The folder of the lab; left out of the printed lines."""
     step: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class Story:
         say(f"{self.step}. {text}", bold=True)
 
     def tried(self, text: str) -> None:
-        self._told("tried", text)
+        self._print("tried", text)
 
     def denied(self, what: str, signed: SignedDecision, *reasons: str, naming: str = "") -> None:
         """Tell a decision that must be a denial, for these reasons at least, and name something in its explanation."""
@@ -80,15 +80,15 @@ class Story:
         self.outcomes.append(Outcome(step=self.step, what=what, said=said, entry=entry, good=good))
         say("   ok      " if good else "   FAILED  ", nl=False, fg="green" if good else "red", bold=True)
         say(what)
-        self._told("", said + (f"   (log entry {entry})" if entry is not None else ""))
+        self._print("", said + (f"   (log entry {entry})" if entry is not None else ""))
 
     def _evidence(self, words: str, naming: str) -> None:
         lines = [line for line in words.splitlines() if line.startswith(_EVIDENCE)]
         first = [line for line in lines if naming and naming in line]
         for line in (first or [line for line in lines if line.startswith(("because", "missing"))])[:_MOST_LINES]:
-            self._told("evidence", " ".join(line.split()))
+            self._print("evidence", " ".join(line.split()))
 
-    def _told(self, head: str, text: str) -> None:
+    def _print(self, head: str, text: str) -> None:
         text = text.replace(f"{self.root}/", "")
         shown = textwrap.wrap(text, width=104, subsequent_indent=" " * 13) or [""]
         say(f"   {head:<9} ", nl=False, dim=True)

@@ -64,7 +64,7 @@ def _write_zip(path: Path, data: bytes, **members: bytes) -> None:
 
 
 def tensor_pickle(count: int) -> bytes:
-    """Return what `torch.save` pickles for `{"weight": tensor}`: a storage by its key, rebuilt as one dimension."""
+    """Pickle, as `torch.save` does, `{"weight": tensor}`: a storage by its key, rebuilt as one dimension."""
     storage = b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu")
     storage += b"J" + struct.pack("<i", count) + b"tQ"
     shape = b"J" + struct.pack("<i", count) + b"\x85"

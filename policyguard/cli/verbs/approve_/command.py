@@ -67,29 +67,29 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 @click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
 @json_option
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
-def command(listing: bool, as_json: bool, words: tuple[str, ...], **given: Any) -> int:
+def command(listing: bool, as_json: bool, words: tuple[str, ...], **chosen: Any) -> int:
     """Approve a job, a request, a tree, a checkpoint or policies with your own key.
 
     Needs --key, or --ssh-key, or --payload FILE to sign by hand with `ssh-keygen -Y sign`. Exits with 1 where --list
     finds an approval that does not count.
     """
-    if sum((given["note"], given["log"] is not None, given["folder"] is not None)) > 1:
+    if sum((chosen["note"], chosen["log"] is not None, chosen["folder"] is not None)) > 1:
         raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
-    config = settings(policies=given.pop("policies"), approvals=given.pop("folder"), approval_log=given["log"])
+    config = settings(policies=chosen.pop("policies"), approvals=chosen.pop("folder"), approval_log=chosen["log"])
     if listing:
-        return _list(config, given, words, as_json)
-    if given["add"] is not None:
-        return _add(config, given["add"], as_json)
+        return _list(config, chosen, words, as_json)
+    if chosen["add"] is not None:
+        return _add(config, chosen["add"], as_json)
     signers = None if config.policies is None else _signers(config)
-    statement = _statement(approved_by(given, words), given, time.time_ns())
+    statement = _statement(approved_by(chosen, words), chosen, time.time_ns())
     _check_account(statement.predicate.approver, signers)
-    payload_file: Path | None = given["payload"]
+    payload_file: Path | None = chosen["payload"]
     if payload_file is not None:
         write_new(payload_file, statement.payload)
         made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
     else:
-        signed = _signed(statement.payload, given["key"], given["ssh_key"])
-        made = _put(statement, signed, given, config, signers)
+        signed = _signed(statement.payload, chosen["key"], chosen["ssh_key"])
+        made = _put(statement, signed, chosen, config, signers)
     _tell(statement, made, as_json)
     return OK
 
@@ -103,24 +103,24 @@ def _add(config: Config, path: Path, as_json: bool) -> int:
     return OK
 
 
-def _statement(approved: Approved, given: Mapping[str, Any], now: Instant) -> ApprovalStatement:
-    approver = given["approver"] or own_account()
-    if approver is None or not given["reason"]:
+def _statement(approved: Approved, chosen: Mapping[str, Any], now: Instant) -> ApprovalStatement:
+    approver = chosen["approver"] or own_account()
+    if approver is None or not chosen["reason"]:
         raise click.UsageError("give --reason TEXT" if approver else "give --as user:NAME")
     approved_at = now // NANOSECONDS_PER_S * NANOSECONDS_PER_S
-    ref, start, target = given["target"] or ("", "", "")
-    lifetime_s = _lifetime_s(given["expires"])
+    ref, start, target = chosen["target"] or ("", "", "")
+    lifetime_s = _lifetime_s(chosen["expires"])
     try:
         return approval_statement(
             subjects=approved.subjects,
             action=approved.action,
             resource=approved.resource,
             approver=approver,
-            reason=given["reason"],
+            reason=chosen["reason"],
             approved_at=approved_at,
             expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
-            limits=limits_of(given["limits"]),
-            any_command=given["any_command"],
+            limits=limits_of(chosen["limits"]),
+            any_command=chosen["any_command"],
             target_ref=ref,
             from_id=start,
             target_id=target,
@@ -148,15 +148,15 @@ def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> Submitted
 def _put(
     statement: ApprovalStatement,
     signed: SubmittedApproval,
-    given: Mapping[str, Any],
+    chosen: Mapping[str, Any],
     config: Config,
     signers: Signers | None,
 ) -> dict[str, str]:
     """Keep the approval where the options say, else where the configuration does, else in a folder here."""
-    if given["note"]:
+    if chosen["note"]:
         return as_note(statement, signed) | _doubt(signers, signed)
-    # Where both are configured reviewers have the folder, and whoever keeps the log takes approvals into it.
-    if given["log"] is not None or (config.approvals is None and config.approval_log is not None):
+    # If both are configured, reviewers write to the folder, and the keeper of the log adds approvals to it.
+    if chosen["log"] is not None or (config.approvals is None and config.approval_log is not None):
         return in_log(signed, config, signers or _signers(config))
     return in_folder(statement, signed, config) | _doubt(signers, signed)
 
@@ -164,12 +164,12 @@ def _put(
 def _check_account(account: str, signers: Signers | None) -> None:
     if signers is not None and account not in signers.by_account:
         raise RequestError(
-            f"`{account}` is an account of nobody whom the policies know, expected one in `Persons`", path="--as"
+            f"`{account}` belongs to no person in the policies, expected an account in `Persons`", path="--as"
         )
 
 
 def _doubt(signers: Signers | None, submitted: SubmittedApproval) -> dict[str, str]:
-    """Return why this approval would not count here, as far as that can be told."""
+    """Return why this approval would not count here, as far as that is known."""
     if signers is None:
         return {}
     try:
@@ -215,11 +215,11 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
         say(f"{name:<8}  {text}", fg="yellow" if name == "warning" else None)
 
 
-def _list(config: Config, given: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
+def _list(config: Config, chosen: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
     files = review_files(config)
     if not files.keeps_approvals:
         needed(config, "approvals", "--folder")
-    target = sought_by(given, words) if given["job"] is not None or given["request_file"] is not None else None
+    target = sought_by(chosen, words) if chosen["job"] is not None or chosen["request_file"] is not None else None
     snapshot = _snapshot(config)
     log = config.log if target is not None and target.request.action in snapshot.approved_once else None
     return list_approvals(files, load_signers(snapshot.people, files), target, log, as_json=as_json)

@@ -39,7 +39,7 @@ def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: C
         raise ConfigurationError(f"{folder}: cannot be made: {(problem.strerror or '').lower()}") from problem
     name = f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(statement.payload)[:16]}.json"
     if signed.signature is not None:
-        # The signature stands first: a crash between the two leaves a signature of nothing, which nobody reads.
+        # The signature is written first: a crash between the two leaves a signature without payload, which is not read.
         write_new(folder / f"{name}.sig", signed.signature)
     write_new(folder / name, signed.content)
     return {"approval": str(folder / name)}
@@ -61,10 +61,10 @@ def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str
 
 
 def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[str, str]:
-    """Append the approval to the log of approvals; one that stands there already is left as it is.
+    """Append the approval to the log of approvals, if it is not there yet.
 
     Raises:
-        RequestError: nobody whom the policies know has signed it. What is in a log stays there, so it does not get in.
+        RequestError: no person in the policies has signed it. A log is append-only, so it is not added.
         ConfigurationError, SigningError, AuditError: the log or its key cannot be used.
     """
     path, line = needed(config, "approval_log", "--log"), line_of(signed)
@@ -98,7 +98,7 @@ def read_approval(path: Path) -> SubmittedApproval:
 
 def ssh_sign(payload: bytes, key: Path) -> bytes:
     """Return the detached signature that ssh-keygen makes; it asks for a passphrase, or a touch, by itself."""
-    # ssh-keygen would wait for whoever writes to a FIFO, and read a device for ever.
+    # ssh-keygen would wait for a writer of a FIFO, and read a device for ever.
     read_bounded(key, MAX_SSH_KEY_BYTES)
     program = shutil.which("ssh-keygen")
     if program is None:
@@ -112,5 +112,5 @@ def ssh_sign(payload: bytes, key: Path) -> bytes:
 
 
 def _said(stderr: bytes) -> str:
-    """Return what a program said, on one line, of bounded length."""
+    """Return the output of a program, on one line, of bounded length."""
     return " ".join(stderr.decode(errors="replace").split())[:200].lower()

@@ -1,4 +1,4 @@
-"""`policyguard approve --list`: what stands in the folder and the log of approvals, and whether it counts."""
+"""`policyguard approve --list`: the approvals in the folder and the log, and whether they count."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from policyguard.values import Instant
 def list_approvals(
     files: ReviewFiles, signers: Signers, target: ApprovalTarget | None, log: Path | None = None, *, as_json: bool
 ) -> int:
-    """Print each approval with its standing; return 1 if one of them does not count, else 0.
+    """Print each approval with its status; return 1 if one of them does not count, else 0.
 
     Args:
-        target: what they are held against; None asks only who signed.
-        log: where allows that use them up would stand; None where approvals last.
+        target: the approvals must match it; None checks only the signatures.
+        log: with the allows that may have consumed them; None if approvals are not consumed.
     """
     now = time.time_ns()
-    rows = [_row(each, signers, target, now, log) for each in files.submitted()]
+    rows = [_row(item, signers, target, now, log) for item in files.submitted()]
     _show(rows, as_json)
     return FINDINGS if any("message" in row for row in rows) else OK
 
 
 def _row(
-    each: SubmittedApproval | RejectedApproval,
+    item: SubmittedApproval | RejectedApproval,
     signers: Signers,
     target: ApprovalTarget | None,
     now: Instant,
     log: Path | None,
 ) -> dict[str, str]:
-    row = {"source": each.source, "standing": "counts" if target else "signed"}
+    row = {"source": item.source, "standing": "counts" if target else "signed"}
     try:
-        if isinstance(each, RejectedApproval):
-            raise ApprovalRejected(each.code.removeprefix("approval."), each.message)
-        predicate = authenticate(each, signers, now).statement.predicate
+        if isinstance(item, RejectedApproval):
+            raise ApprovalRejected(item.code.removeprefix("approval."), item.message)
+        predicate = authenticate(item, signers, now).statement.predicate
         row |= {
             "approver": predicate.approver,
             "action": predicate.action,
@@ -59,10 +59,10 @@ def _row(
             "expires": predicate.expires,
             "reason": predicate.reason,
         }
-        found = examine([each], signers, target, now) if target else ApprovalResults()
-        if found.refused:
-            raise ApprovalRejected(found.refused[0].code.removeprefix("approval."), found.refused[0].message)
-        _check_unused(found.approvals, log)
+        result = examine([item], signers, target, now) if target else ApprovalResults()
+        if result.refused:
+            raise ApprovalRejected(result.refused[0].code.removeprefix("approval."), result.refused[0].message)
+        _check_unused(result.approvals, log)
     except ApprovalRejected as problem:
         row |= {"standing": problem.code, "message": str(problem)}
     return row
@@ -71,13 +71,13 @@ def _row(
 def _check_unused(approvals: Sequence[Approval], log: Path | None) -> None:
     if log is None or not log.exists():
         return
-    asked = {each.approval_digest: each.approved_at for each in approvals}
+    asked = {item.approval_digest: item.approved_at for item in approvals}
     try:
         with SqliteStore.open(log, read_only=True) as store:
             last = store.last()
             used = find_used_approvals(store, 0, 0 if last is None else last.entry + 1, asked)
     except AuditError as problem:
-        raise ApprovalRejected("unreadable", f"may be used up, which cannot be told: {problem}") from None
+        raise ApprovalRejected("unreadable", f"may be consumed, which cannot be checked: {problem}") from None
     for entry in used.values():
         raise ApprovalRejected("used", f"counts once, and counted for entry {entry} of the log")
 
@@ -87,5 +87,5 @@ def _show(rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
         say_json({"approvals": rows})
         return
     for row in rows:
-        told = row.get("message") or f"{row['approver']}  {row['action']}  {row['resource']}  until {row['expires']}"
-        say(f"{row['standing']:<24}  {row['source']}  {told}", fg="red" if "message" in row else None)
+        text = row.get("message") or f"{row['approver']}  {row['action']}  {row['resource']}  until {row['expires']}"
+        say(f"{row['standing']:<24}  {row['source']}  {text}", fg="red" if "message" in row else None)

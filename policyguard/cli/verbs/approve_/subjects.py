@@ -21,7 +21,7 @@ from policyguard.git.directory import find_gitdir
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Value
 
-LOOK_S = 60.0
+MEASURE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,50 +34,50 @@ class Approved:
     target: ApprovalTarget | None = None
 
 
-def approved_by(given: Mapping[str, Any], words: Sequence[str]) -> Approved:
-    """Return what the options of `approve` and the words after `--` say."""
-    artifacts = {name: str(given[name]) for name in ("tree", "checkpoint", "policy") if given[name]}
-    if sum((given["job"] is not None, given["request_file"] is not None, bool(artifacts))) != 1:
+def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
+    """Read the options of `approve` and the command after `--`."""
+    artifacts = {name: str(chosen[name]) for name in ("tree", "checkpoint", "policy") if chosen[name]}
+    if sum((chosen["job"] is not None, chosen["request_file"] is not None, bool(artifacts))) != 1:
         raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
     if artifacts:
-        if not given["action"] or not given["resource"]:
+        if not chosen["action"] or not chosen["resource"]:
             raise click.UsageError("--tree, --checkpoint and --policy need --action and --resource")
-        return Approved(subjects=artifacts, action=given["action"], resource=given["resource"])
-    target = sought_by(given, words)
+        return Approved(subjects=artifacts, action=chosen["action"], resource=chosen["resource"])
+    target = sought_by(chosen, words)
     subjects = dict(target.measured_digests)
-    if not given["limits"]:
+    if not chosen["limits"]:
         subjects["request"] = target.request_digest
     elif not target.measured_digests:
         raise click.UsageError("--limit needs a tree, as --job finds one; a request without one is approved exactly")
-    if given["any_command"]:
+    if chosen["any_command"]:
         subjects.pop("command", None)
     return Approved(
         subjects=subjects,
-        action=given["action"] or target.request.action,
-        resource=given["resource"] or target.request.resource.ref,
+        action=chosen["action"] or target.request.action,
+        resource=chosen["resource"] or target.request.resource.ref,
         target=target,
     )
 
 
-def sought_by(given: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
+def sought_by(chosen: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
     """Return the request that the options name, and for a job what is measured of it here."""
-    if given["job"] is None:
-        return ApprovalTarget(request=read_request(given["request_file"]))
+    if chosen["job"] is None:
+        return ApprovalTarget(request=read_request(chosen["request_file"]))
     if not words:
         raise click.UsageError("--job needs the command it is for, after `--`")
-    request, inputs = read_job_file(given["job"], words, None, os.environ)
+    request, inputs = read_job_file(chosen["job"], words, None, os.environ)
     if _own(request):
         raise RequestError(
             "names no requester but you, expected `subject:` in the job file",
-            path=str(given["job"]),
+            path=str(chosen["job"]),
             help="the request that is approved says who asks; nobody approves their own",
         )
     owners = {os.geteuid(), 0}
-    record = code_record(inputs.directory, owners, time.monotonic() + LOOK_S)
+    record = code_record(inputs.directory, owners, time.monotonic() + MEASURE_TIMEOUT_S)
     if record["dirty"]:
         raise ConfigurationError(
             f"{inputs.directory}: has changes that are not committed, expected exactly what is approved",
-            help="look at the commit itself: `git stash`, or a fresh clone",
+            help="approve the commit itself: `git stash`, or a fresh clone",
         )
     return job_target(request, inputs, record, find_gitdir(inputs.directory, owners).root)
 
@@ -93,7 +93,7 @@ def own_account() -> str | None:
 
 
 def limits_of(texts: Sequence[str]) -> FrozenMap:
-    """Return what `--limit` says, name to value."""
+    """Parse `--limit`, name to value."""
     limits: dict[str, Value] = {}
     for text in texts:
         name, equals, value = text.partition("=")

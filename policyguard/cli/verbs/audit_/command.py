@@ -1,4 +1,4 @@
-"""`policyguard audit verify|show|prove|tail|...`: read the decision log without trusting whoever kept it."""
+"""`policyguard audit verify|show|prove|tail|...`: read the decision log without trusting its keeper."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ command.add_command(review)
 @key_option
 @checkpoint_option
 @json_option
-def verify(checkpoints: tuple[Path, ...], as_json: bool, **given: Any) -> int:
+def verify(checkpoints: tuple[Path, ...], as_json: bool, **chosen: Any) -> int:
     """Recompute every entry, hash and checkpoint; name the first entry that does not add up.
 
-    Exits with 1 where the log does not add up. Without --trust or --key the log is held against itself only, and the
+    Exits with 1 if the log is inconsistent. Without --trust or --key the log is compared with itself only, and the
     answer says so.
     """
-    config = settings(**given)
+    config = settings(**chosen)
     notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
         logs = log_keys(config, store.origin)
@@ -88,7 +88,7 @@ def show(entry: int, as_json: bool, log: Path | None) -> None:
 @command.command("prove")
 @log_option
 @click.argument("entry", type=ENTRY, required=False)
-@click.option("--since", type=ENTRY, help="Prove that the log of today begins with that of so many entries.")
+@click.option("--since", type=ENTRY, help="Prove that the present log begins with the log of this size.")
 def prove(entry: int | None, since: int | None, log: Path | None) -> None:
     """Print a SignedDecision with an inclusion proof of ENTRY, or with --since a consistency proof.
 

@@ -26,7 +26,7 @@ class Shown:
 
 
 def shown_entry(leaf: bytes, entry: int) -> Shown:
-    """Return what this entry says, else raise `AuditError`: it is no decision, and no approval that can be read."""
+    """Parse an entry, or raise `AuditError` if it is neither a decision nor a readable approval."""
     if is_approval(leaf):
         return _approval(leaf, entry)
     try:

@@ -1,4 +1,4 @@
-"""`policyguard audit open-reviews` and `audit review`: uses of break-glass, and whoever looked at them afterwards."""
+"""`policyguard audit open-reviews` and `audit review`: uses of break-glass, and their reviews."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _ENTRY = click.IntRange(0, 2**63 - 1)
 @checkpoint_option
 @click.option("--all", "everything", is_flag=True, help="List reviewed uses, too.")
 @json_option
-def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool, **given: Any) -> int:
+def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool, **chosen: Any) -> int:
     """List uses of break-glass that nobody has reviewed yet.
 
     The log is verified first. Exits with 1 where one is overdue, and not with 0 where the log does not add up.
     """
-    config, now = settings(**given), time.time_ns()
+    config, now = settings(**chosen), time.time_ns()
     notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
         # INVARIANT I13: no list of what is open comes from a log that does not add up.
@@ -74,15 +74,15 @@ def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool,
 @click.option("--finding", required=True, help="What the review found, in a sentence.")
 @json_option
 @click.argument("entry", type=_ENTRY)
-def review(entry: int, account: str, finding: str, as_json: bool, **given: Any) -> int:
+def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any) -> int:
     """Put a review of the use of break-glass at index ENTRY into the log, if the policies let this account review it.
 
-    Exits with 0 when it is in the log, and with 77 when denied, as for whoever used or acknowledged it.
+    Exits with 0 when it is in the log, and with 77 when denied, as for the accounts that used or acknowledged it.
     """
-    config = settings(**given)
+    config = settings(**chosen)
     log = needed(config, "log")
     with SqliteStore.open(log, read_only=True) as store:
-        use = next((each for each in list_uses(store) if each.entry == entry), None)
+        use = next((item for item in list_uses(store) if item.entry == entry), None)
     if use is None:
         raise ConfigurationError(f"entry {entry} is no use of break-glass, see `policyguard audit open-reviews --all`")
 

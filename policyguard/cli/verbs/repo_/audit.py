@@ -64,14 +64,14 @@ def audit_command(
     checkpoints: tuple[Path, ...],
     no_doctor: bool,
     as_json: bool,
-    **given: Any,
+    **chosen: Any,
 ) -> int:
-    """Check that every reference of REPO stands where a logged, verified decision put it.
+    """Check that every reference of REPO is where a logged, verified decision put it.
 
     What was edited under `refs/` without git shows here, and so does a hook, HEAD or configuration that somebody
     changed. Exits with 1 and names each finding.
     """
-    config = settings(**given)
+    config = settings(**chosen)
     git, _ = find_store(str(repo), {}, {os.geteuid(), 0, *owner})
     baseline = None if since is None else parse_baseline(read_bounded(since, MAX_BASELINE_BYTES), str(since))
     subject = Subject(resource=_resource(git, resource, baseline), patterns=patterns, since=baseline)
@@ -91,7 +91,7 @@ def audit_command(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where it is kept; not in the repository.")
 @click.argument("repo", type=_REPO)
 def baseline_command(repo: Path, resource: str | None, owner: tuple[int, ...], out: Path, log: Path | None) -> int:
-    """Write down where every reference of REPO stands now, for `repo audit --since`.
+    """Write the present value of every reference of REPO to a file, for `repo audit --since`.
 
     Read it when you install the hooks: its content counts as reviewed. A log that does not exist yet is empty.
     """
@@ -99,26 +99,26 @@ def baseline_command(repo: Path, resource: str | None, owner: tuple[int, ...], o
     named, path = _resource(git, resource, None), needed(settings(log=log), "log")
     if os.path.lexists(path):
         with SqliteStore.open(path, read_only=True) as store:
-            found = baseline_of(git, named, store)
+            result = baseline_of(git, named, store)
     else:
-        found = baseline_of(git, named, None)
-    write_new(out, found.to_json())
-    say(f"written  {out}: {len(found.refs)} references of {named} after {found.size} entries of the log")
+        result = baseline_of(git, named, None)
+    write_new(out, result.to_json())
+    say(f"written  {out}: {len(result.refs)} references of {named} after {result.size} entries of the log")
     return OK
 
 
-def _resource(git: GitDir, given: str | None, baseline: Baseline | None) -> str:
-    """Return which resource of the log this is: as told, as the baseline says, as the hooks were installed for."""
-    named = {given} if given else {baseline.resource} if baseline else {each.resource for each in installed(git)}
+def _resource(git: GitDir, chosen: str | None, baseline: Baseline | None) -> str:
+    """Choose the resource in the log: the option, else that of the baseline, else that of the installed hooks."""
+    named = {chosen} if chosen else {baseline.resource} if baseline else {item.resource for item in installed(git)}
     if len(named) != 1:
         raise ConfigurationError(
             f"--resource is missing, the hooks name {', '.join(sorted(map(str, named))) or 'none'}",
-            help="give `--resource repo:team/...` as it stands in the decisions",
+            help="give `--resource repo:team/...` as the decisions name it",
         )
-    (found,) = named
-    if baseline is not None and baseline.resource != found:
-        raise ConfigurationError(f"the baseline is of `{baseline.resource}`, expected one of `{found}`")
-    return str(found)
+    (result,) = named
+    if baseline is not None and baseline.resource != result:
+        raise ConfigurationError(f"the baseline is of `{baseline.resource}`, expected one of `{result}`")
+    return str(result)
 
 
 def _trust(config: Config, origin: str) -> Trust:
@@ -155,5 +155,5 @@ def _answer(subject: Subject, audited: Audited, findings: Sequence[Finding], as_
     if not findings:
         say("ok    ", nl=False, fg="green", bold=True)
         many = f"{audited.references} references of {subject.resource}"
-        say(f"{many} stand where {audited.decisions} decisions left them")
+        say(f"{many} are where {audited.decisions} decisions left them")
     return FINDINGS if findings else OK

@@ -68,10 +68,10 @@ def check(
     from_stdin: bool,
     as_json: bool,
     assume_signed: bool,
-    **given: Any,
+    **chosen: Any,
 ) -> int:
     """Say how a push would be decided, unsigned and unlogged. Exits with 0 if it would be accepted, 77 if not."""
-    config = settings(**given)
+    config = settings(**chosen)
     path = needed(config, "policies")
     keys = () if config.key is None else (read_private_key(config.key, passphrase=read_passphrase()).public,)
     snapshot = load_snapshot(path, keys)
@@ -126,9 +126,9 @@ def _resolved(git: GitDir, word: str) -> str:
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", word):
         return word
     for name in (word,) if word.startswith("refs/") else (f"refs/heads/{word}", f"refs/tags/{word}"):
-        found = References(git).id_of(os.fsencode(name)) if is_ref_name(os.fsencode(name)) else None
-        if found is not None:
-            return found
+        result = References(git).id_of(os.fsencode(name)) if is_ref_name(os.fsencode(name)) else None
+        if result is not None:
+            return result
     raise EvidenceError(
         f"`{printable_name(word)}`: names no branch, tag or full object id here",
         help="give HEAD, a branch, a tag or a full id; `git rev-parse` turns other spellings into one",
@@ -165,18 +165,18 @@ def _resolved(git: GitDir, word: str) -> str:
     help="For how long a push may use the nonce that git gave out for it.",
 )
 @click.argument("repo", type=_REPO)
-def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **given: Any) -> int:
+def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple[str, ...], **chosen: Any) -> int:
     """Write the hook scripts of REPO. Running it again changes nothing; another hook is never overwritten."""
-    more: dict[str, Any] = {name: given.pop(name) for name in ("owner", "resource_uri", "level", "certificate_age")}
-    more["vsa"] = _optional(given.pop("vsa"))
-    reviewed_by = {name: given.pop(name) for name in _REVIEW}
-    config = settings(**given)
+    more: dict[str, Any] = {name: chosen.pop(name) for name in ("owner", "resource_uri", "level", "certificate_age")}
+    more["vsa"] = _optional(chosen.pop("vsa"))
+    reviewed_by = {name: chosen.pop(name) for name in _REVIEW}
+    config = settings(**chosen)
     more |= _reviewed_by(config, reviewed_by)
     if "post-receive" in kind and (more["vsa"] is None or more["resource_uri"] is None):
         raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")
-    for each in kind or ("pre-receive",):
+    for entry_ in kind or ("pre-receive",):
         options = GitOptions(
-            kind=each,
+            kind=entry_,
             repo=_absolute(_store(repo, more["owner"])),
             resource=resource,
             pusher=pusher,
@@ -191,9 +191,9 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
     return OK
 
 
-def _reviewed_by(config: Config, given: Mapping[str, Path | None]) -> dict[str, Any]:
+def _reviewed_by(config: Config, chosen: Mapping[str, Path | None]) -> dict[str, Any]:
     """Return where approvals are kept and whose keys count: what was given, else what the configuration says."""
-    return {name: _optional(given.get(name) or getattr(config, name)) for name in _REVIEW}
+    return {name: _optional(chosen.get(name) or getattr(config, name)) for name in _REVIEW}
 
 
 def _store(repo: Path, owners: tuple[int, ...]) -> Path:
@@ -213,13 +213,13 @@ def _absolute(path: Path) -> str:
 @click.argument("repo", type=_REPO)
 def doctor(repo: Path, as_json: bool) -> int:
     """Check that the hooks of REPO are there, executable, current and refuse. Exits with 1 if anything is wrong."""
-    found = list(problems(str(repo)))
+    result = list(problems(str(repo)))
     if as_json:
-        say_json({"healthy": not found, "problems": [{"hook": hook, "problem": text} for hook, text in found]})
+        say_json({"healthy": not result, "problems": [{"hook": hook, "problem": text} for hook, text in result]})
     else:
-        for hook, text in found:
+        for hook, text in result:
             say("ILL   ", nl=False, fg="red", bold=True)
             say(f"{hook}: {text}")
-        if not found:
+        if not result:
             say("ok    every push to this repository is judged", fg="green")
-    return FINDINGS if found else OK
+    return FINDINGS if result else OK
