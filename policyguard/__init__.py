@@ -34,7 +34,7 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
-"""Computed; type checkers take the names from the aliases below, which `tests/typing` compares with it."""
+"""Computed; type checkers read the aliases below, which `tests/unit/test_public_names.py` compares with it."""
 
 if TYPE_CHECKING:
     from typing import Any
