@@ -89,6 +89,8 @@ CLEAN_PAGES: tuple[str, ...] = (
     "docs/approvals.md",
     "docs/architecture.md",
     "docs/conditions.md",
+    "docs/hooks",
+    "docs/incident.md",
     "docs/environment.md",
     "docs/facts.md",
     "docs/formats.md",
