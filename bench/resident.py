@@ -35,7 +35,7 @@ def main(path: str, *, trace: bool) -> None:
         tracemalloc.start()
     before = resident_bytes()
     snapshot = Snapshot.from_compiled(*open_sealed(data, [key.public]))
-    snapshot.warm()
+    snapshot.build_indexes()
     gc.collect()
     held = tracemalloc.get_traced_memory()[0] if trace else resident_bytes() - before
     sys.stdout.write(json.dumps({"bytes": held, "rules": len(snapshot.rules)}) + "\n")

@@ -49,7 +49,7 @@ def statement(decision: Decision) -> bytes:
         issued_at=NOW,
         not_before=NOW,
         expires=NOW + LIFETIME,
-        mattered=compiled.mattering(decision),
+        recorded_paths=compiled.facts_read_by(decision),
         sensitive=compiled.sensitive(request),
     )
 

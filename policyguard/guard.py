@@ -264,7 +264,7 @@ class Guard:
         with self._reloading:
             snapshot = self.policies_on_disk()
             # A process that reloads lives long: no decision shall wait for an index.
-            snapshot.warm()
+            snapshot.build_indexes()
             self._snapshot = snapshot
         return snapshot.policy_digest
 
@@ -347,7 +347,7 @@ class Guard:
         # INVARIANT I4: only the policies allow; everything else that is signed with the guard's key denies.
         if decision.allowed:
             raise ValueError("found a decision that allows, expected a denial")
-        envelope = sign(self._stated(decision, self._clock(), mattered=None), PAYLOAD_TYPE, (self._key,))
+        envelope = sign(self._stated(decision, self._clock(), recorded_paths=None), PAYLOAD_TYPE, (self._key,))
         return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
 
     def issue_many(
@@ -400,14 +400,19 @@ class Guard:
     def _state(self, snapshot: Snapshot, facts: Facts, recording: Collection[str] = ()) -> PendingStatement:
         now = self._clock()
         decision = Engine(snapshot).decide(facts, now)
-        mattered = snapshot.mattering(decision)
-        if mattered is not None and recording:
-            mattered = mattered.union(recording)
-        payload = self._stated(decision, now, mattered=mattered, snapshot=snapshot)
+        recorded_paths = snapshot.facts_read_by(decision)
+        if recorded_paths is not None and recording:
+            recorded_paths = recorded_paths.union(recording)
+        payload = self._stated(decision, now, recorded_paths=recorded_paths, snapshot=snapshot)
         return PendingStatement(decision, payload, is_single_use(snapshot, decision))
 
     def _stated(
-        self, decision: Decision, now: Instant, *, mattered: Collection[str] | None, snapshot: Snapshot | None = None
+        self,
+        decision: Decision,
+        now: Instant,
+        *,
+        recorded_paths: Collection[str] | None,
+        snapshot: Snapshot | None = None,
     ) -> bytes:
         request, judged = decision.facts.request, snapshot or self._snapshot
         expires = now + self._lifetime_ns
@@ -422,7 +427,7 @@ class Guard:
             not_before=now,
             expires=expires,
             advisory=self._advisory,
-            mattered=mattered,
+            recorded_paths=recorded_paths,
             sensitive=judged.sensitive(request),
             redactions=judged.redactions(request),
         )

@@ -11,7 +11,7 @@ from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.memory import MemoryStore
-from policyguard.model.decision import Decision, Gap
+from policyguard.model.decision import Decision, UnmetQuorum
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, parse_instant
@@ -59,7 +59,9 @@ def facts_of(request: Request = REQUEST) -> Facts:
 def decision_of(
     request: Request = REQUEST, *, allowed: bool = True, explainer: StubExplainer | None = None
 ) -> Decision:
-    gaps = () if allowed else (Gap("two-leads", "large-jobs", 1, ("lead",), "vision", ("user:alice: requester",)),)
+    gaps = (
+        () if allowed else (UnmetQuorum("two-leads", "large-jobs", 1, ("lead",), "vision", ("user:alice: requester",)),)
+    )
     return Decision(
         allowed,
         ("rule.allow" if allowed else "needs_approval",),

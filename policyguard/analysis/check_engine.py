@@ -143,7 +143,7 @@ class _Jury:
                 "determining": list(decision.determining),
                 "errored": list(decision.errored),
                 "requiring": list(decision.requiring),
-                "unmet": sorted({gap.quorum for gap in decision.gaps}),
+                "unmet": sorted({gap.quorum for gap in decision.unmet_approvals}),
             }
             found += [
                 difference(f"oracle on `{name}`: {judged[name]}, engine: {value}")

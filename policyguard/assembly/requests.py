@@ -30,7 +30,7 @@ def request_collectors(files: ReviewFiles, observed: Collection[str] = (), *, me
         fixed.append(IdentityCollector())
 
     def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:  # noqa: ARG001
-        request_only = snapshot.approved_alone
+        request_only = snapshot.request_only_actions
         chosen = [*fixed, RequestReviewCollector(snapshot.people, files, request_only)]
         if measure and files == ReviewFiles():
             chosen.append(RepositoryCollector())

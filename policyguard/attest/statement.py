@@ -14,7 +14,7 @@ import msgspec
 
 from policyguard.attest.dsse import reason
 from policyguard.errors import VerificationError
-from policyguard.model.decision import Decision, Gap
+from policyguard.model.decision import Decision, UnmetQuorum
 from policyguard.model.facts import Approval, Assurance, Fact
 from policyguard.model.request import Request, request_digest
 from policyguard.text import quoted
@@ -63,7 +63,7 @@ class ApprovalRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
 
 
 class FactRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """A fact that mattered: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
+    """A fact that recorded_paths: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
     digest: str | msgspec.UnsetType = msgspec.UNSET
@@ -156,7 +156,7 @@ def decision_statement(
     not_before: Instant,
     expires: Instant,
     advisory: bool = False,
-    mattered: Collection[str] | None = None,
+    recorded_paths: Collection[str] | None = None,
     approvals: tuple[Approval, ...] | None = None,
     sensitive: frozenset[str] = frozenset(),
     redactions: Mapping[str, Callable[[Value], Value]] | None = None,
@@ -164,14 +164,14 @@ def decision_statement(
     """Return the canonical bytes of the statement about this decision.
 
     Args:
-        mattered: paths of the facts to record; None records all that were collected.
+        recorded_paths: paths of the facts to record; None records all that were collected.
         approvals: those that a quorum counted; None records all that were collected.
         sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
         redactions: what takes the parts out of a value that only some may see, by path; the rest is shown or hashed.
     """
     facts, shown_as = decision.facts, redactions or {}
     entries, missing, bound = facts.entries, facts.missing, facts.bound
-    shown = entries if mattered is None else [path for path in entries if path in mattered]
+    shown = entries if recorded_paths is None else [path for path in entries if path in recorded_paths]
     counted = facts.approvals if approvals is None else approvals
     digest = request_digest(request, bound)
     resource = request.resource.ref
@@ -187,7 +187,7 @@ def decision_statement(
         decision.errored,
         instant_text(expires),
         {path: _fact(entries[path], path in sensitive, shown_as.get(path)) for path in sorted(shown)},
-        tuple([_gap(gap) for gap in decision.gaps]) if decision.gaps else (),
+        tuple([_gap(gap) for gap in decision.unmet_approvals]) if decision.unmet_approvals else (),
         instant_text(issued_at),
         {path: _HIDDEN if path in sensitive else str(missing[path]) for path in sorted(missing)} if missing else {},
         "advisory" if advisory else "enforcing",
@@ -274,7 +274,7 @@ def _fact(fact: Fact, is_sensitive: bool, redact: Callable[[Value], Value] | Non
     return FactRecord(assurance=word, observed_at=at, source=source, digest=sha256_digest(encoded))
 
 
-def _gap(gap: Gap) -> GapRecord:
+def _gap(gap: UnmetQuorum) -> GapRecord:
     return GapRecord(gap.because, gap.domain, gap.needed, gap.quorum, gap.roles, gap.rule)
 
 

@@ -45,7 +45,7 @@ class ApprovalConsumption:
         self._approvals = {
             approval.approval_digest: approval.approved_at
             for request_facts in facts
-            if request_facts.approvals and request_facts.request.action in snapshot.approved_once
+            if request_facts.approvals and request_facts.request.action in snapshot.single_use_actions
             for approval in request_facts.approvals
         }
         self.used: dict[str, str] = {}

@@ -19,9 +19,9 @@ from casbin import Enforcer
 
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
-from policyguard.decide.admission import Admitted, Malformed, gates, known_well
-from policyguard.decide.quorum import gaps
-from policyguard.decide.role_grants import ROLE_PREFIX, Grants, Row
+from policyguard.decide.admission import Admitted, Malformed, admissions_by_type, apply_minimum_assurance
+from policyguard.decide.quorum import unmet_approvals
+from policyguard.decide.role_grants import ROLE_PREFIX, RoleAssignments, Row
 from policyguard.model.facts import Facts
 from policyguard.model.policy import ANY_DOMAIN, PolicySet, Rule
 from policyguard.patterns.id_pattern import is_aligned
@@ -50,12 +50,12 @@ NOWHERE = ""
 class SecondOpinion:
     """A policy set lowered to casbin. Each decision is one stock `enforce` over the lowered rows."""
 
-    def __init__(self, policy_set: PolicySet, grants: Grants, *, flat: bool = False) -> None:
+    def __init__(self, policy_set: PolicySet, grants: RoleAssignments, *, flat: bool = False) -> None:
         """`flat` gives each subject every inherited role directly, which removes casbin's depth limit (H11)."""
         self._policy_set = policy_set
         self._grants = grants
         self._flat = flat
-        self._gates = gates(policy_set.schema)
+        self._admissions_by_type = admissions_by_type(policy_set.schema)
         self._rules = {rule.id: rule for rule in policy_set.rules}
         self._quorums = {quorum.id: quorum for quorum in policy_set.quorums}
         self._persons = {account: person.id for person in policy_set.persons for account in person.accounts}
@@ -68,11 +68,11 @@ class SecondOpinion:
     def allows(self, facts: Facts, now: Instant) -> bool:
         """Return what casbin says. A request that no rule can be asked about (step 1 of a decision) is denied."""
         request = facts.request
-        gate = self._gates.get((request.subject.type, request.resource.type))
-        if gate is None or not self._rows:
+        admission = self._admissions_by_type.get((request.subject.type, request.resource.type))
+        if admission is None or not self._rows:
             return False
         try:
-            admitted = gate.admit(facts, now)
+            admitted = admission.admit(facts, now)
         except Malformed:
             return False
         domain = NOWHERE if admitted.domain is None else admitted.domain
@@ -124,12 +124,13 @@ class SecondOpinion:
         if rule.effect != "require" or not outcome:
             return outcome
         quorum = self._quorums[rule.quorum or ""]
-        return bool(gaps(quorum, rule.id, context.facts, admitted.domain, now, self._persons, self._grants.roles_at))
+        roles_at = self._grants.roles_at
+        return bool(unmet_approvals(quorum, rule.id, context.facts, admitted.domain, now, self._persons, roles_at))
 
     def _outcome(self, rule: Rule, context: _Context) -> bool | EvalError:
         if rule.when is None:
             return True
-        admitted = known_well(context.admitted, rule.assurance)
+        admitted = apply_minimum_assurance(context.admitted, rule.assurance)
         return evaluate(
             rule.when.expression,
             admitted.subject,

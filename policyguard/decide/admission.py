@@ -95,7 +95,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     weak: dict[str, str] | None
 
 
-class Gate:
+class FactAdmission:
     """Admits the facts of one (subject type, resource type)."""
 
     __slots__ = ("domain_at", "fits", "id_pattern", "known", "redactions", "rules", "sensitive")
@@ -168,8 +168,8 @@ def _is_supplied(path: str, facts: Facts) -> bool:
     return path in facts.entries or path in facts.missing
 
 
-def known_well(admitted: Admitted, floors: Iterable[tuple[str, int]]) -> Admitted:
-    """Return what a rule may read that wants these facts known at least so well: without those that are not."""
+def apply_minimum_assurance(admitted: Admitted, floors: Iterable[tuple[str, int]]) -> Admitted:
+    """Return the admitted facts without those below the rule's minimum assurance."""
     entries = admitted.facts.entries
     # INVARIANT I1: a fact that a rule wants known better is absent for it, and absence only takes access away.
     weak = {path: least for path, least in floors if path in entries and entries[path].assurance < least}
@@ -184,10 +184,10 @@ def known_well(admitted: Admitted, floors: Iterable[tuple[str, int]]) -> Admitte
     return msgspec.structs.replace(admitted, **known, weak=reasons)
 
 
-def gates(schema: Schema) -> dict[tuple[str, str], Gate]:
-    """Return one gate for each pair of subject type and resource type."""
+def admissions_by_type(schema: Schema) -> dict[tuple[str, str], FactAdmission]:
+    """Build the admission of each pair of subject type and resource type."""
     return {
-        (subject.name, resource.name): Gate(schema, subject, resource)
+        (subject.name, resource.name): FactAdmission(schema, subject, resource)
         for subject in schema.subjects.values()
         for resource in schema.resources.values()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from policyguard.decide.role_closure import close_roles
-from policyguard.decide.role_grants import NAME, REF, ROLE_PREFIX, Grants, Row
+from policyguard.decide.role_grants import NAME, REF, ROLE_PREFIX, RoleAssignments, Row
 from policyguard.decide.separation_of_duty import separation_errors
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.model.policy import Binding, Exclusion, Person, Role
@@ -18,7 +18,7 @@ def assign_roles(
     bindings: Sequence[Binding],
     exclusions: Sequence[Exclusion] = (),
     persons: Sequence[Person] = (),
-) -> Grants:
+) -> RoleAssignments:
     """Work out who holds which role where and when, with inheritance followed to its end.
 
     Args:
@@ -36,7 +36,7 @@ def assign_roles(
     closed, errors = close_roles(roles)
     _raise_any(errors)
     _raise_any(separation_errors(closed, bindings, roles, exclusions, persons))
-    return Grants.of({name: tuple(sorted(closed[name])) for name in sorted(closed)}, map(_row, bindings))
+    return RoleAssignments.of({name: tuple(sorted(closed[name])) for name in sorted(closed)}, map(_row, bindings))
 
 
 def _row(binding: Binding) -> Row:

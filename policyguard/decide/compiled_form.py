@@ -15,7 +15,7 @@ import msgspec
 from policyguard.conditions.ast import shape
 from policyguard.conditions.canonical import canonical_form
 from policyguard.conditions.cost import constant_list
-from policyguard.decide.role_grants import Grants
+from policyguard.decide.role_grants import RoleAssignments
 from policyguard.model.expression import Expression, Hole, walk
 from policyguard.model.facts import Assurance
 from policyguard.model.policy import PolicySet, Quorum, Rule, Schema
@@ -125,7 +125,7 @@ def check_policy(policy: CompiledPolicy) -> None:
         raise ValueError("two rules have one id, expected different ones")
 
 
-def compile_policy(policy_set: PolicySet, grants: Grants) -> dict[str, Any]:
+def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, Any]:
     """Return the compiled form of a policy set and its closed roles.
 
     `["policy"]` is what decides and what the policy digest covers; `["places"]` says where each rule stands and how its

@@ -12,12 +12,12 @@ from policyguard.conditions.cost import constant_list
 from policyguard.conditions.exact import EvalError
 from policyguard.conditions.exact import evaluate as evaluate_exactly
 from policyguard.conditions.former_names import Renamed, present_constants, present_fact, renamed_values
-from policyguard.decide.admission import Admitted, known_well
+from policyguard.decide.admission import Admitted, apply_minimum_assurance
 from policyguard.decide.compiled_form import LARGE, RuleRow, RuleSource, decode_constant, hole_types
-from policyguard.decide.index.keys import Template, template
+from policyguard.decide.index.keys import Template, extract
 from policyguard.model.expression import Expression
 from policyguard.model.policy import Schema
-from policyguard.patterns.id_pattern import Matcher, literal_stretch, matcher
+from policyguard.patterns.id_pattern import Matcher, literal_slice, matcher
 from policyguard.values import Instant, Span, parse_instant
 
 _NO_SEGMENTS: list[str] = []
@@ -26,9 +26,9 @@ _NO_SEGMENTS: list[str] = []
 class Shape:
     """A condition without its constants, compiled once for all rules that share it."""
 
-    __slots__ = ("_large", "_lists", "demands", "expression", "hole_types", "reads", "run")
+    __slots__ = ("_large", "_lists", "expression", "hole_types", "reads", "requirements", "run")
 
-    demands: Template
+    requirements: Template
     reads: frozenset[str]
     run: Callable[..., bool]
 
@@ -39,11 +39,11 @@ class Shape:
         self._lists = any(kind.startswith("list(") for kind in self.hole_types)
 
     def __getattr__(self, name: str) -> Any:
-        """Compile and analyse the condition when a rule that has it is first looked at."""
+        """Compile and analyse the condition when a rule that has it is first matched."""
         if name == "run":
             self.run = _compiled(self.expression)
-        elif name == "demands":
-            self.demands = template(self.expression)
+        elif name == "requirements":
+            self.requirements = extract(self.expression)
         elif name == "reads":
             self.reads = frozenset(f"{path[0]}.{path[1]}" for path in paths_read(self.expression) if len(path) > 1)
         else:
@@ -51,7 +51,11 @@ class Shape:
         return getattr(self, name)
 
     def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
-        """Return a rule's constants from their JSON spelling, in the order of the holes; as many, else `ValueError`."""
+        """Decode a rule's constants, one for each hole, in order.
+
+        Raises:
+            ValueError: there are not as many constants as holes.
+        """
         if len(data) != len(self.hole_types):
             raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
         if self._large:
@@ -65,19 +69,22 @@ def _compiled(expression: Expression) -> Callable[..., bool]:
     try:
         return compile_shape(expression)
     except (RecursionError, MemoryError, SyntaxError):
-        # Whatever Python's compiler cannot take goes the long way, which decides the same.
-        return _unsure
+        # What Python's compiler cannot take is left to the exact evaluator, which decides the same.
+        return _give_up
 
 
-def _unsure(*_: object) -> bool:
+def _give_up(*_: object) -> bool:
     raise NotImplementedError("the exact evaluator decides")
 
 
 class CompiledRule:
-    """One rule, ready to run once `run`, `test`, `stretch` and `spelled` are asked for: few rules are in a short life.
+    """One rule, ready to match.
 
-    `run` None means the rule has no condition. Where `stretch` is not None, an id matches if its segments there are
-    `spelled`; else `test` says it, None for every id. `type_patterns` are those that ids of the rule's types match.
+    `run`, `test`, `literal_slice`, `literal_segments` and `match_row` are made on first use.
+
+    `run` is the compiled condition, None for a rule without a condition. Where `literal_slice` is not None, an id
+    matches if its segments there equal `literal_segments`; otherwise `test` decides, and None matches every id.
+    `type_patterns` are the id patterns of the rule's resource types.
     """
 
     __slots__ = (
@@ -87,11 +94,13 @@ class CompiledRule:
         "contact",
         "effect",
         "expires",
-        "hot",
+        "has_subject_time_or_assurance",
         "id",
         "id_pattern",
         "ids",
-        "narrow",
+        "literal_segments",
+        "literal_slice",
+        "match_row",
         "not_before",
         "obligations",
         "owner",
@@ -105,18 +114,16 @@ class CompiledRule:
         "scope",
         "shape",
         "span",
-        "spelled",
-        "stretch",
         "subjects",
         "test",
         "text",
         "type_patterns",
     )
 
-    hot: tuple[Any, ...]
+    match_row: tuple[Any, ...]
     run: Callable[..., bool] | None
-    spelled: list[str]
-    stretch: slice | None
+    literal_segments: list[str]
+    literal_slice: slice | None
     test: Matcher | None
 
     def __init__(self, row: RuleRow, source: RuleSource, shapes: Sequence[Shape], intern: Interner) -> None:
@@ -145,29 +152,32 @@ class CompiledRule:
         self.ids: tuple[str, ...] = (row.id,)
         self.reasons = texts((row.reason,)) if row.reason else _DEFAULT_REASONS[row.effect]
         self.type_patterns = intern.patterns(self.resource_types)
-        self.narrow = bool(self.subjects or self.not_before is not None or self.expires is not None or self.assurance)
+        self.has_subject_time_or_assurance = bool(
+            self.subjects or self.not_before is not None or self.expires is not None or self.assurance
+        )
         self.text = source.text
         self.owner = source.owner
         self.span = Span(sys.intern(source.file), source.line, source.column)
 
     def __getattr__(self, name: str) -> Any:
-        """Fill in how the rule is tested, when it is first asked for: few rules are looked at in a short life."""
+        """Prepare how the rule is matched when it is first needed: a process that decides once matches few rules."""
         if name == "run":
             self.run = None if self.shape is None else self.shape.run
             return self.run
-        if name not in ("hot", "spelled", "stretch", "test"):
+        if name not in ("match_row", "literal_segments", "literal_slice", "test"):
             raise AttributeError(name)
-        stretch = literal_stretch(self.id_pattern, self.type_patterns)
+        literal = literal_slice(self.id_pattern, self.type_patterns)
         tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
-        self.test = None if stretch else next((test for test in tests if test is not None), None)
-        self.stretch, self.spelled = stretch or (None, [])
-        # What deciding reads of a rule, side by side: at ten thousand rules memory, not work, is what costs.
-        self.hot = (
-            self.stretch,
-            self.spelled,
+        self.test = None if literal else next((test for test in tests if test is not None), None)
+        self.literal_slice, self.literal_segments = literal or (None, [])
+        # A tuple and no struct: the loop in `evaluate` unpacks it in one step. At ten thousand rules reading memory
+        # costs more than the work, and nine attributes of a rule are nine places in memory.
+        self.match_row = (
+            self.literal_slice,
+            self.literal_segments,
             self.test,
             self.scope,
-            self.narrow,
+            self.has_subject_time_or_assurance,
             self.run,
             self.constants,
             self.effect,
@@ -176,22 +186,23 @@ class CompiledRule:
         return getattr(self, name)
 
     @property
-    def unprepared(self) -> tuple[Any, ...]:
-        """What `hot` is, for one decision: nothing is taken apart or compiled before it is reached."""
+    def lazy_match_row(self) -> tuple[Any, ...]:
+        """The same as `match_row`, for one decision: nothing is analysed or compiled before it is reached."""
         run = None if self.shape is None else self._run_now
-        return None, _NO_SEGMENTS, self.fits, self.scope, self.narrow, run, self.constants, self.effect, self
+        is_limited = self.has_subject_time_or_assurance
+        return None, _NO_SEGMENTS, self.fits, self.scope, is_limited, run, self.constants, self.effect, self
 
-    def _run_now(self, *given: Any) -> bool:
-        return self.run is None or self.run(*given)
+    def _run_now(self, *arguments: Any) -> bool:
+        return self.run is None or self.run(*arguments)
 
     def fits(self, identifier: str) -> bool:
-        """Whether an id of one of the rule's types fits the rule's pattern."""
-        if self.stretch is not None:
-            return identifier.split("/")[self.stretch] == self.spelled
+        """Return True if an id of one of the rule's types matches the rule's pattern."""
+        if self.literal_slice is not None:
+            return identifier.split("/")[self.literal_slice] == self.literal_segments
         return self.test is None or self.test(identifier)
 
     def concerns(self, subject_ref: str, now: Instant) -> bool:
-        """Whether the rule's named subjects and its time window take in this request."""
+        """Return True if the subject is one that the rule names, if it names any, and the rule is in force."""
         if self.subjects and subject_ref not in self.subjects:
             return False
         if self.not_before is not None and now < self.not_before:
@@ -199,21 +210,21 @@ class CompiledRule:
         return self.expires is None or now < self.expires
 
     def outcome(self, admitted: Admitted) -> bool | EvalError:
-        """Return the three-valued outcome of the condition on what this rule may read."""
-        read = known_well(admitted, self.assurance)
+        """Evaluate the condition exactly on the facts that meet the rule's minimum assurance."""
+        read = apply_minimum_assurance(admitted, self.assurance)
         return self.evaluate_exactly(
             read.subject, read.resource, read.context, admitted.facts.request.action, admitted.now
         )
 
     @property
     def condition(self) -> Expression | None:
-        """The checked condition with this rule's own constants."""
+        """The checked condition with this rule's own constants; None for a rule without a condition."""
         return None if self.shape is None else filled(self.shape.expression, self.constants)
 
     def evaluate_exactly(
         self, subject: dict[str, Any], resource: dict[str, Any], context: dict[str, Any], action: str, now: Instant
     ) -> bool | EvalError:
-        """Return the three-valued outcome by the specification; called when the compiled code was not sure."""
+        """Evaluate the condition by the specification; called when the compiled code gave up."""
         condition = self.condition
         return True if condition is None else evaluate_exactly(condition, subject, resource, context, action, now)
 
@@ -222,7 +233,7 @@ _DEFAULT_REASONS = (("rule.allow",), ("rule.deny",), ("rule.require",))
 
 
 class Interner:
-    """Makes one object of equal texts and equal tuples while a snapshot is built."""
+    """Shares one object among equal texts and equal tuples while a snapshot is built."""
 
     def __init__(self, schema: Schema, written: Schema) -> None:
         self._schema = schema
@@ -246,15 +257,15 @@ class Interner:
 
     def renamed_values(self, types: tuple[str, ...]) -> Renamed:
         """Return the fields with renamed values that rules on these resource types can read."""
-        found = self._renamed.get(types)
-        if found is None:
-            found = self._renamed[types] = renamed_values(self._written, types)
-        return found
+        renamed = self._renamed.get(types)
+        if renamed is None:
+            renamed = self._renamed[types] = renamed_values(self._written, types)
+        return renamed
 
     def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
         """Return the patterns of these resource types' ids."""
-        found = self._patterns.get(types)
-        if found is None:
+        patterns = self._patterns.get(types)
+        if patterns is None:
             resources = self._schema.resources
-            found = self._patterns[types] = frozenset(resources[name].id_pattern for name in types)
-        return found
+            patterns = self._patterns[types] = frozenset(resources[name].id_pattern for name in types)
+        return patterns

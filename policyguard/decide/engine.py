@@ -8,7 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from policyguard.decide.admission import Admitted, Malformed
-from policyguard.decide.evaluate import NO_GAPS, NONE, evaluate, unknown
+from policyguard.decide.combine import ALL_MET, NO_IDS
+from policyguard.decide.evaluate import evaluate, refusal_code
 from policyguard.decide.explain import explain
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
@@ -24,12 +25,16 @@ class Engine(msgspec.Struct, frozen=True):
     def decide(self, facts: Facts, now: Instant) -> Decision:
         """Decide on these facts at this instant: step 1, then steps 2 to 4 on the admitted facts."""
         snapshot, request = self.snapshot, facts.request
-        gate = snapshot.gates.get((request.subject.type, request.resource.type))
+        admission = snapshot.admissions_by_type.get((request.subject.type, request.resource.type))
         # Step 1.
-        if gate is None or not snapshot.rules or (request.action, request.resource.type) not in snapshot.roots:
-            return self._refuse(facts, now, unknown(snapshot, facts))
+        if (
+            admission is None
+            or not snapshot.rules
+            or (request.action, request.resource.type) not in snapshot.rule_indexes
+        ):
+            return self._refuse(facts, now, refusal_code(snapshot, facts))
         try:
-            admitted = gate.admit(facts, now)
+            admitted = admission.admit(facts, now)
         except Malformed:
             return self._refuse(facts, now, "engine.malformed")
         return evaluate(snapshot, admitted, self)
@@ -54,4 +59,4 @@ class Engine(msgspec.Struct, frozen=True):
 
     def _refuse(self, facts: Facts, now: Instant, reason: str) -> Decision:
         """Deny a request that never reached the rules."""
-        return Decision(False, (reason,), NONE, NONE, NONE, NO_GAPS, NONE, facts, now, self)
+        return Decision(False, (reason,), NO_IDS, NO_IDS, NO_IDS, ALL_MET, NO_IDS, facts, now, self)

@@ -12,13 +12,13 @@ from typing import Any
 from policyguard.conditions.ast import paths_read
 from policyguard.conditions.exact import AtomValue, EvalError, trace
 from policyguard.conditions.rendering import render
-from policyguard.decide.admission import Admitted, Gate, Malformed, known_well
+from policyguard.decide.admission import Admitted, FactAdmission, Malformed, apply_minimum_assurance
 from policyguard.decide.compiled_form import ALLOW, DENY, REQUIRE
 from policyguard.decide.compiled_rule import CompiledRule
-from policyguard.decide.evaluate import unknown
+from policyguard.decide.evaluate import refusal_code
 from policyguard.decide.redaction import reads_traced
 from policyguard.decide.snapshot import Snapshot
-from policyguard.model.decision import Decision, Gap
+from policyguard.model.decision import Decision, UnmetQuorum
 from policyguard.model.facts import Facts
 from policyguard.text import printable, quoted_list
 from policyguard.values import format_instant
@@ -39,9 +39,9 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewe
     head = "ALLOW" if decision.allowed else "DENY"
     lines = [f"{head}  {request.subject.ref}  {request.action}  {request.resource.ref}"]
     lines.append(f"reason   {', '.join(decision.reason_codes)}")
-    story = _Story(snapshot, decision, viewer)
+    explanation = _Explanation(snapshot, decision, viewer)
     # INVARIANT I14: who holds no role of `trace` sees no full trace and nothing that is kept for it.
-    lines += story.lines(full=full and (viewer is None or story.tells_all))
+    lines += explanation.lines(full=full and (viewer is None or explanation.may_see_trace))
     lines += [f"must     {obligation}" for obligation in decision.obligations]
     lines.append(
         f"policy   {decision.policy_digest[:16]} epoch {decision.epoch}, decided at {format_instant(decision.now)}"
@@ -49,7 +49,7 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewe
     return "\n".join(lines)
 
 
-class _Story:
+class _Explanation:
     """One decision with what conditions could read of it; None where the request never reached the rules."""
 
     def __init__(self, snapshot: Snapshot, decision: Decision, viewer: str | None) -> None:
@@ -57,15 +57,17 @@ class _Story:
         self.decision = decision
         self.facts: Facts = decision.facts
         self.request = decision.facts.request
-        self.gate: Gate | None = snapshot.gates.get((self.request.subject.type, self.request.resource.type))
+        self.admission: FactAdmission | None = snapshot.admissions_by_type.get(
+            (self.request.subject.type, self.request.resource.type)
+        )
         self.admitted: Admitted | None = None
         self.malformed: Malformed | None = None
-        if self.gate is not None:
+        if self.admission is not None:
             try:
-                self.admitted = self.gate.admit(decision.facts, decision.now)
+                self.admitted = self.admission.admit(decision.facts, decision.now)
             except Malformed as problem:
                 self.malformed = problem
-        self.tells_all = viewer is not None and self._may_trace(viewer)
+        self.may_see_trace = viewer is not None and self._may_trace(viewer)
 
     def _may_trace(self, viewer: str) -> bool:
         domain = self.admitted.domain if self.admitted is not None else None
@@ -73,7 +75,7 @@ class _Story:
         return not set(self.snapshot.trace_roles).isdisjoint(held)
 
     def lines(self, *, full: bool) -> Iterator[str]:
-        known = (self.request.action, self.request.resource.type) in self.snapshot.roots
+        known = (self.request.action, self.request.resource.type) in self.snapshot.rule_indexes
         if self.malformed is not None and known:
             yield f"because  the request does not fit the schema: {self.malformed}"
             return
@@ -93,14 +95,14 @@ class _Story:
             yield from self._failed(rule, self.admitted)
         if not self.decision.allowed and not self.decision.determining:
             yield from self._nearly(self.admitted)
-        for gap in self.decision.gaps:
+        for gap in self.decision.unmet_approvals:
             yield from self._gap(gap)
         yield from self._help(fired)
         if full:
             yield from self._trace(self.admitted)
 
     def _refusal(self) -> str:
-        reason = unknown(self.snapshot, self.facts)
+        reason = refusal_code(self.snapshot, self.facts)
         schema = self.snapshot.schema
         if reason == "engine.no_rules":
             return "no rules are loaded"
@@ -119,11 +121,11 @@ class _Story:
         """Say of a rule that erred what was missing, once for each fact, and what the error does."""
         consequence = {ALLOW: "so it does not allow", DENY: "so it denies", REQUIRE: "so it asks for approval"}
         yield f"because  rule `{rule.id}` could not be evaluated, {consequence[rule.effect]}  ({rule.span})"
-        told: dict[str, None] = {}
+        messages: dict[str, None] = {}
         for atom, seen in self._values(rule, admitted):
             if isinstance(atom.outcome, EvalError):
-                told[seen or atom.outcome.message] = None
-        yield from (f"           {line}" for line in told)
+                messages[seen or atom.outcome.message] = None
+        yield from (f"           {line}" for line in messages)
 
     def _atoms(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
         for atom, seen in self._values(rule, admitted):
@@ -140,11 +142,11 @@ class _Story:
         return "true" if atom.outcome else "false"
 
     def _is_sensitive(self, dotted: str) -> bool:
-        rule = self.gate.rules.get(dotted) if self.gate is not None else None
-        return rule is not None and (rule.sensitive or (rule.withheld and not self.tells_all))
+        rule = self.admission.rules.get(dotted) if self.admission is not None else None
+        return rule is not None and (rule.sensitive or (rule.withheld and not self.may_see_trace))
 
     def _reads_traced(self, atom: AtomValue, dotted: str) -> bool:
-        rule = self.gate.rules.get(dotted) if self.gate is not None and not self.tells_all else None
+        rule = self.admission.rules.get(dotted) if self.admission is not None and not self.may_see_trace else None
         return rule is not None and bool(rule.traced) and reads_traced(atom.expression, rule.traced)
 
     def _values(self, rule: CompiledRule, admitted: Admitted) -> Iterator[tuple[AtomValue, str]]:
@@ -152,15 +154,15 @@ class _Story:
         condition = rule.condition
         if condition is None:
             return
-        admitted = known_well(admitted, rule.assurance)
+        admitted = apply_minimum_assurance(admitted, rule.assurance)
         for atom in trace(
             condition, admitted.subject, admitted.resource, admitted.context, self.request.action, self.decision.now
         ):
             yield atom, self._read(sorted(paths_read(atom.expression)), admitted)
 
     def _read(self, paths: Sequence[tuple[str, ...]], admitted: Admitted) -> str:
-        told = dict.fromkeys(self._fact(path, admitted) for path in paths if len(path) > 1)
-        return "; ".join(filter(None, told))
+        messages = dict.fromkeys(self._fact(path, admitted) for path in paths if len(path) > 1)
+        return "; ".join(filter(None, messages))
 
     def _fact(self, path: tuple[str, ...], admitted: Admitted) -> str:
         entity, name = path[0], path[1]
@@ -176,7 +178,9 @@ class _Story:
         if self._is_sensitive(dotted):
             return f"{dotted} is hidden ({fact.assurance.word}, {fact.source})"
         value: Any = fact.value
-        redact = self.gate.redactions.get(dotted) if self.gate is not None and not self.tells_all else None
+        redact = (
+            self.admission.redactions.get(dotted) if self.admission is not None and not self.may_see_trace else None
+        )
         if redact is not None:
             value = redact(value)
         # A path goes on as `[]` into lists and maps; their value is shown whole.
@@ -226,7 +230,7 @@ class _Story:
             found.append(f"expired at {format_instant(rule.expires)}")
         return found
 
-    def _gap(self, gap: Gap) -> Iterator[str]:
+    def _gap(self, gap: UnmetQuorum) -> Iterator[str]:
         people = "more person" if gap.needed == 1 else "more persons"
         yield f"missing  {gap.needed} {people} with role {_or(gap.roles)} in `{gap.domain}` (quorum `{gap.quorum}`)"
         for reason in gap.because:

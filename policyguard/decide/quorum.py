@@ -1,4 +1,4 @@
-"""Whether enough distinct persons approved: one person fills one place, contributors and the requester none.
+"""Whether enough distinct persons approved: one person fills one seat, contributors and the requester none.
 
 Pure. An account that no `Persons` entry knows is a conflict: it might be anybody.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from policyguard.model.decision import Gap
+from policyguard.model.decision import UnmetQuorum
 from policyguard.model.facts import Approval, Facts
 from policyguard.model.policy import ANY_DOMAIN, Quorum
 from policyguard.values import NANOSECONDS_PER_S, Instant
@@ -15,7 +15,7 @@ from policyguard.values import NANOSECONDS_PER_S, Instant
 RolesAt = Callable[[str, str | None, Instant], Sequence[str]]
 
 
-def gaps(
+def unmet_approvals(
     quorum: Quorum,
     rule_id: str,
     facts: Facts,
@@ -23,23 +23,23 @@ def gaps(
     now: Instant,
     persons: Mapping[str, str],
     roles_at: RolesAt,
-) -> tuple[Gap, ...]:
-    """Return what is still missing, empty when the quorum is met.
+) -> tuple[UnmetQuorum, ...]:
+    """List the groups of approvers that are still missing; empty when the quorum is met.
 
     Args:
         persons: account (`user:alice`) to person.
         roles_at: (account, domain, now) to the roles held there, inherited ones included.
     """
     eligible, because = _eligible(quorum, facts, now, persons)
-    places = [
+    seats = [
         (index, approvers.roles, approvers.domain or domain)
         for index, approvers in enumerate(quorum.approvers)
         for _ in range(approvers.count)
     ]
     candidates = {
         person: [
-            place
-            for place, (_, roles, where) in enumerate(places)
+            seat_number
+            for seat_number, (_, roles, where) in enumerate(seats)
             if any(not set(roles).isdisjoint(roles_at(account, _domain(where), now)) for account in accounts)
         ]
         for person, accounts in eligible.items()
@@ -49,13 +49,13 @@ def gaps(
         for person, open_to in candidates.items()
         if not open_to
     ]
-    filled = _assign(candidates, len(places))
+    filled = _assign(candidates, len(seats))
     missing: dict[int, int] = {}
-    for place, (index, _, _) in enumerate(places):
-        if place not in filled:
+    for seat_number, (index, _, _) in enumerate(seats):
+        if seat_number not in filled:
             missing[index] = missing.get(index, 0) + 1
     return tuple(
-        Gap(
+        UnmetQuorum(
             quorum.id,
             rule_id,
             count,
@@ -75,7 +75,7 @@ SCENARIOS: Mapping[str, str] = {
 """Why an approval did not count, and the reason code that says so on the decision."""
 
 
-def why(missing: Sequence[Gap]) -> set[str]:
+def rejection_codes(missing: Sequence[UnmetQuorum]) -> set[str]:
     """Return the reason codes of those approvals that are there and do not count."""
     lines = [line.partition(":")[0] for gap in missing for line in gap.because]
     return {SCENARIOS[code] for code in lines if code in SCENARIOS}
@@ -133,21 +133,21 @@ def _unusable(approval: Approval, quorum: Quorum, now: Instant) -> tuple[str, st
     return None
 
 
-def _assign(candidates: Mapping[str, list[int]], places: int) -> dict[int, str]:
-    """Return place -> person, as many places filled as can be (augmenting paths; places are few)."""
+def _assign(candidates: Mapping[str, list[int]], seats: int) -> dict[int, str]:
+    """Map seats to persons, with as many seats filled as possible (augmenting paths; seats are few)."""
     filled: dict[int, str] = {}
 
     def seat(person: str, seen: set[int]) -> bool:
-        for place in candidates[person]:
-            if place not in seen:
-                seen.add(place)
-                if place not in filled or seat(filled[place], seen):
-                    filled[place] = person
+        for seat_number in candidates[person]:
+            if seat_number not in seen:
+                seen.add(seat_number)
+                if seat_number not in filled or seat(filled[seat_number], seen):
+                    filled[seat_number] = person
                     return True
         return False
 
     for person in sorted(candidates):
-        if len(filled) < places:
+        if len(filled) < seats:
             seat(person, set())
     return filled
 
@@ -178,6 +178,6 @@ def satisfied_until(
 
     for end in sorted((end for end in ends if now < end <= until), reverse=True):
         # INVARIANT I9: a decision lives no longer than the approvals that it rests on.
-        if not gaps(quorum, rule_id, facts, domain, end - 1, persons, roles_now):
+        if not unmet_approvals(quorum, rule_id, facts, domain, end - 1, persons, roles_now):
             return end
     return now + 1

@@ -1,6 +1,6 @@
 """Who holds which role where and when, as data: closed into sets, ready to be asked millions of times.
 
-`assign_roles.py` builds a `Grants` from bindings, `from_data` from a compiled snapshot. Asking
+`assign_roles.py` builds a `RoleAssignments` from bindings, `from_data` from a compiled snapshot. Asking
 changes nothing: an unknown subject leaves no trace (hazard H14).
 """
 
@@ -20,7 +20,7 @@ second."""
 
 Shape: TypeAlias = tuple[tuple[str, str], ...]
 
-Held: TypeAlias = Mapping[str | None, tuple[str, ...]]
+RolesByDomain: TypeAlias = Mapping[str | None, tuple[str, ...]]
 """For each domain the sorted closed roles held there; `*` is every domain that has no entry of its own."""
 
 _CHARACTERS = r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}"
@@ -33,21 +33,21 @@ ROLE_PREFIX = "role:"
 FORMAT = 1
 
 
-class Grants(msgspec.Struct, frozen=True):
+class RoleAssignments(msgspec.Struct, frozen=True):
     """Every binding of one snapshot with role inheritance already followed. Build with `of`, never by hand.
 
     A *shape* is what one subject is bound to without a time: sorted pairs of domain and role. Few shapes serve many
-    subjects, and each has one `Held`.
+    subjects, and each has one `RolesByDomain`.
     """
 
     closed: Mapping[str, tuple[str, ...]]
     _shapes: tuple[Shape, ...]
-    _held: tuple[Held, ...]
-    _steady: Mapping[str, Held]
-    _timed: Mapping[str, tuple[Held, tuple[Row, ...]]]
+    _held: tuple[RolesByDomain, ...]
+    _permanent: Mapping[str, RolesByDomain]
+    _time_boxed: Mapping[str, tuple[RolesByDomain, tuple[Row, ...]]]
 
     @classmethod
-    def of(cls, closed: Mapping[str, tuple[str, ...]], rows: Iterable[Row]) -> Grants:
+    def of(cls, closed: Mapping[str, tuple[str, ...]], rows: Iterable[Row]) -> RoleAssignments:
         """Return the grants of these rows; `closed` maps every role to itself and all it inherits, sorted."""
         pairs: dict[str, set[tuple[str, str]]] = {}
         timed: dict[str, set[Row]] = {}
@@ -68,12 +68,12 @@ class Grants(msgspec.Struct, frozen=True):
         shapes: Iterable[Shape],
         shape_of: Mapping[str, Shape],
         timed: Mapping[str, Iterable[Row]],
-    ) -> Grants:
+    ) -> RoleAssignments:
         shared: dict[tuple[str, ...], tuple[str, ...]] = {own: own for own in closed.values()}
         held = {shape: _close(shape, closed, shared) for shape in shapes}
-        steady = {subject: held[shape] for subject, shape in shape_of.items() if subject not in timed}
-        boxed = {subject: (held[shape_of[subject]], tuple(sorted(timed[subject]))) for subject in sorted(timed)}
-        return cls(closed, tuple(held), tuple(held.values()), steady, boxed)
+        permanent = {subject: held[shape] for subject, shape in shape_of.items() if subject not in timed}
+        time_boxed = {subject: (held[shape_of[subject]], tuple(sorted(timed[subject]))) for subject in sorted(timed)}
+        return cls(closed, tuple(held), tuple(held.values()), permanent, time_boxed)
 
     def roles_at(self, subject_ref: str, domain: str | None, now: Instant) -> tuple[str, ...]:
         """Return the sorted roles, inherited ones included, that the subject holds in the domain or in `*` at `now`.
@@ -81,16 +81,16 @@ class Grants(msgspec.Struct, frozen=True):
         Without a domain only roles held in every domain count. Someone unknown holds nothing.
         """
         # INVARIANT I6: asking about someone unknown changes nothing.
-        held = self._steady.get(subject_ref)
+        held = self._permanent.get(subject_ref)
         if held is None:
-            return self._roles_of_timed(subject_ref, domain, now) if subject_ref in self._timed else ()
+            return self._roles_of_timed(subject_ref, domain, now) if subject_ref in self._time_boxed else ()
         roles = held.get(domain)
         return held[ANY_DOMAIN] if roles is None else roles
 
     def _roles_of_timed(self, subject_ref: str, domain: str | None, now: Instant) -> tuple[str, ...]:
-        held, boxed = self._timed[subject_ref]
+        held, time_boxed = self._time_boxed[subject_ref]
         roles = set(held.get(domain, held[ANY_DOMAIN]))
-        for row in boxed:
+        for row in time_boxed:
             if _counts(row, domain, now):
                 roles.update(self.closed[row[1]])
         return tuple(sorted(roles))
@@ -98,27 +98,27 @@ class Grants(msgspec.Struct, frozen=True):
     def holders(self, role: str, domain: str | None, now: Instant) -> tuple[str, ...]:
         """Return the sorted subjects who hold the role, also by inheritance, in the domain or in `*` at `now`."""
         fitting = {id(held) for held in self._held if role in held.get(domain, held[ANY_DOMAIN])}
-        steady = (subject for subject, held in self._steady.items() if id(held) in fitting)
-        timed = (subject for subject in self._timed if role in self._roles_of_timed(subject, domain, now))
-        return tuple(sorted((*steady, *timed)))
+        permanent = (subject for subject, held in self._permanent.items() if id(held) in fitting)
+        timed = (subject for subject in self._time_boxed if role in self._roles_of_timed(subject, domain, now))
+        return tuple(sorted((*permanent, *timed)))
 
     @property
     def subjects(self) -> frozenset[str]:
         """Every subject with a binding, also one whose time is over."""
-        return frozenset(self._steady) | frozenset(self._timed)
+        return frozenset(self._permanent) | frozenset(self._time_boxed)
 
     def rows(self) -> Iterator[Row]:
         """Yield every binding once, ordered by subject."""
         shape_of = self._shape_of()
         for subject in sorted(shape_of):
             yield from ((subject, role, domain, ALWAYS, NEVER) for domain, role in shape_of[subject])
-            yield from self._timed[subject][1] if subject in self._timed else ()
+            yield from self._time_boxed[subject][1] if subject in self._time_boxed else ()
 
     def _shape_of(self) -> dict[str, Shape]:
         shapes = {id(held): shape for held, shape in zip(self._held, self._shapes, strict=True)}
         return {
-            **{subject: shapes[id(held)] for subject, held in self._steady.items()},
-            **{subject: shapes[id(held)] for subject, (held, _) in self._timed.items()},
+            **{subject: shapes[id(held)] for subject, held in self._permanent.items()},
+            **{subject: shapes[id(held)] for subject, (held, _) in self._time_boxed.items()},
         }
 
     def to_data(self) -> dict[str, Any]:
@@ -135,13 +135,13 @@ class Grants(msgspec.Struct, frozen=True):
             "subjects": {subject: place[shape_of[subject]] for subject in sorted(shape_of)},
             "timed": [
                 [subject, number[role], domain, _spelled(since), _spelled(until)]
-                for subject, (_, boxed) in self._timed.items()
-                for _, role, domain, since, until in boxed
+                for subject, (_, time_boxed) in self._time_boxed.items()
+                for _, role, domain, since, until in time_boxed
             ],
         }
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Grants:
+    def from_data(cls, data: Mapping[str, Any]) -> RoleAssignments:
         """Return the grants that `to_data` wrote. The data is trusted: a snapshot's digest is checked before.
 
         Raises:
@@ -163,7 +163,9 @@ class Grants(msgspec.Struct, frozen=True):
         return cls._assembled(closed, shapes, shape_of, timed)
 
 
-def _close(shape: Shape, closed: Mapping[str, tuple[str, ...]], shared: dict[tuple[str, ...], tuple[str, ...]]) -> Held:
+def _close(
+    shape: Shape, closed: Mapping[str, tuple[str, ...]], shared: dict[tuple[str, ...], tuple[str, ...]]
+) -> RolesByDomain:
     """Return what this shape holds in each domain; equal sets of roles become one object."""
     if len(shape) == 1:
         domain, role = shape[0]

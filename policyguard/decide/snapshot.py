@@ -13,7 +13,7 @@ from typing import Any
 from policyguard.conditions.canonical import from_canonical
 from policyguard.conditions.former_names import present_condition, present_schema
 from policyguard.conditions.problems import ProfileError
-from policyguard.decide.admission import Admitted, Gate, Malformed, gates
+from policyguard.decide.admission import Admitted, FactAdmission, Malformed, admissions_by_type
 from policyguard.decide.compiled_form import (
     FORMAT,
     CompiledForm,
@@ -23,10 +23,10 @@ from policyguard.decide.compiled_form import (
     read_compiled,
 )
 from policyguard.decide.compiled_rule import CompiledRule, Interner, Shape
-from policyguard.decide.index.rules import Roots, roots_of
+from policyguard.decide.index.rules import RuleIndex, build_rule_index
 from policyguard.decide.quorum import satisfied_until
 from policyguard.decide.redaction import Redact, withheld
-from policyguard.decide.role_grants import Grants
+from policyguard.decide.role_grants import RoleAssignments
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
@@ -44,15 +44,15 @@ class Snapshot:
     __slots__ = (
         "_all_redactions",
         "_all_sensitive",
+        "admissions_by_type",
         "by_id",
         "epoch",
-        "gates",
         "grants",
         "people",
         "persons",
         "policy_digest",
         "quorums",
-        "roots",
+        "rule_indexes",
         "rules",
         "schema",
         "trace_roles",
@@ -63,7 +63,7 @@ class Snapshot:
         self.policy_digest = digest
         self.epoch = policy.epoch
         self.schema = present_schema(policy.schema)
-        self.grants = Grants.from_data(policy.grants)
+        self.grants = RoleAssignments.from_data(policy.grants)
         self.people: tuple[Person, ...] = tuple(
             Person(id=id_, accounts=accounts, keys=keys, emails=emails)
             for id_, accounts, keys, emails in policy.persons
@@ -71,11 +71,13 @@ class Snapshot:
         self.persons: dict[str, str] = {account: person.id for person in self.people for account in person.accounts}
         self.quorums: dict[str, Quorum] = {quorum.id: quorum for quorum in policy.quorums}
         self.trace_roles = policy.trace_roles
-        self.gates: dict[tuple[str, str], Gate] = gates(self.schema)
-        self._all_sensitive = frozenset().union(*(gate.sensitive for gate in self.gates.values()))
-        # Of a type that no gate knows a value is withheld whole: two types may give one path two shapes.
+        self.admissions_by_type: dict[tuple[str, str], FactAdmission] = admissions_by_type(self.schema)
+        self._all_sensitive = frozenset().union(
+            *(admission.sensitive for admission in self.admissions_by_type.values())
+        )
+        # For a type without an admission a value is withheld whole: two types may give one path two shapes.
         self._all_redactions: dict[str, Redact] = {
-            path: withheld for gate in self.gates.values() for path in gate.redactions
+            path: withheld for admission in self.admissions_by_type.values() for path in admission.redactions
         }
         forms = [from_canonical(form) for form in policy.shapes]
         is_present = self.schema is policy.schema
@@ -85,10 +87,10 @@ class Snapshot:
             CompiledRule(row, source, shapes, intern) for row, source in zip(policy.rules, compiled.places, strict=True)
         )
         self.by_id: dict[str, CompiledRule] = {rule.id: rule for rule in self.rules}
-        self.roots: dict[tuple[str, str], Roots] = roots_of(self.rules, self.schema)
+        self.rule_indexes: dict[tuple[str, str], RuleIndex] = build_rule_index(self.rules, self.schema)
 
     @classmethod
-    def of(cls, policy_set: PolicySet, grants: Grants) -> Snapshot:
+    def of(cls, policy_set: PolicySet, grants: RoleAssignments) -> Snapshot:
         """Return the snapshot of a policy set: the same object as its compiled form gives."""
         compiled = compile_policy(policy_set, grants)
         return cls(read_compiled(compiled), policy_digest(compiled))
@@ -113,18 +115,18 @@ class Snapshot:
             raise ConfigurationError(f"compiled snapshot: {printable(words, 200).lower()}", help=_AGAIN) from problem
 
     @property
-    def approved_alone(self) -> frozenset[str]:
+    def request_only_actions(self) -> frozenset[str]:
         """The actions that are approved by their request alone: every quorum that may be asked for is `of: request`."""
         over: dict[str, bool] = {}
         for rule in self.rules:
             if rule.quorum is not None:
                 alone = self.quorums[rule.quorum].of == REQUEST
-                # INVARIANT I9: an action is approved without a look at work only if all its quorums say so.
+                # INVARIANT I9: an action is approved by its request alone only if all its quorums say so.
                 over |= {action: alone and over.get(action, True) for action in rule.actions}
         return frozenset(action for action, alone in over.items() if alone)
 
     @property
-    def approved_once(self) -> frozenset[str]:
+    def single_use_actions(self) -> frozenset[str]:
         """The actions of which an allow may use approvals up: a quorum that may be asked for counts them once."""
         return frozenset(
             action
@@ -133,28 +135,28 @@ class Snapshot:
             for action in rule.actions
         )
 
-    def spends(self, decision: Decision) -> bool:
+    def consumes_approvals(self, decision: Decision) -> bool:
         """Return whether this allow uses up its approvals: a quorum that was met counts them once."""
         quorums = (self.by_id[rule_id].quorum for rule_id in decision.requiring)
         return decision.allowed and any(self.quorums[each].once for each in quorums if each is not None)
 
-    def warm(self) -> None:
-        """Build now what is else built when a decision first needs it: for hosts that live long."""
-        for roots in self.roots.values():
-            roots.warm()
+    def build_indexes(self) -> None:
+        """Build now what a decision would build on first need: for hosts that live long."""
+        for index in self.rule_indexes.values():
+            index.build_indexes()
 
     def admit(self, facts: Facts, now: Instant) -> Admitted | None:
         """Return what counts of these facts, for `evaluate`; None where no rule could concern them."""
         request = facts.request
-        gate = self.gates.get((request.subject.type, request.resource.type))
-        if gate is None or not self.rules or (request.action, request.resource.type) not in self.roots:
+        admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
+        if admission is None or not self.rules or (request.action, request.resource.type) not in self.rule_indexes:
             return None
         try:
-            return gate.admit(facts, now)
+            return admission.admit(facts, now)
         except Malformed:
             return None
 
-    def mattering(self, decision: Decision) -> frozenset[str] | None:
+    def facts_read_by(self, decision: Decision) -> frozenset[str] | None:
         """Return the paths whose facts made this decision, None for all of them: a default deny read them all."""
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
@@ -170,8 +172,8 @@ class Snapshot:
         if not decision.requiring or not decision.allowed:
             return until
         facts = decision.facts
-        gate = self.gates[facts.request.subject.type, facts.request.resource.type]
-        domain = None if gate.domain_at is None else facts.request.resource.id.split("/")[gate.domain_at]
+        admission = self.admissions_by_type[facts.request.subject.type, facts.request.resource.type]
+        domain = None if admission.domain_at is None else facts.request.resource.id.split("/")[admission.domain_at]
         for rule_id in decision.requiring:
             quorum = self.quorums[self.by_id[rule_id].quorum or ""]
             until = satisfied_until(quorum, rule_id, facts, domain, now, until, self.persons, self.grants.roles_at)
@@ -179,10 +181,10 @@ class Snapshot:
 
     def sensitive(self, request: Request) -> frozenset[str]:
         """Return the paths whose values never leave, for a request of these types."""
-        gate = self.gates.get((request.subject.type, request.resource.type))
-        return self._all_sensitive if gate is None else gate.sensitive
+        admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
+        return self._all_sensitive if admission is None else admission.sensitive
 
     def redactions(self, request: Request) -> Mapping[str, Redact]:
         """Return what takes the parts for `trace` out of a fact's value, by path, for a request of these types."""
-        gate = self.gates.get((request.subject.type, request.resource.type))
-        return self._all_redactions if gate is None else gate.redactions
+        admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
+        return self._all_redactions if admission is None else admission.redactions

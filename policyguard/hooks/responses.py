@@ -16,7 +16,7 @@ def decision_data(decision: Decision) -> dict[str, Any]:
         "errored": decision.errored,
         "requiring": decision.requiring,
         "obligations": decision.obligations,
-        "gaps": [{name: getattr(gap, name) for name in gap.__struct_fields__} for gap in decision.gaps],
+        "gaps": [{name: getattr(gap, name) for name in gap.__struct_fields__} for gap in decision.unmet_approvals],
         "policy": {"digest": decision.policy_digest, "epoch": decision.epoch},
         "explanation": decision.explain(),
     }

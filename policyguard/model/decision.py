@@ -15,7 +15,7 @@ DEFAULT_AUDIENCE = "local"
 """The audience of a decision if none is configured."""
 
 
-class Gap(msgspec.Struct, frozen=True):
+class UnmetQuorum(msgspec.Struct, frozen=True):
     """A quorum that is not met: how many more persons, from which roles and domain, and why others do not count."""
 
     quorum: str
@@ -51,7 +51,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     determining: tuple[str, ...]
     errored: tuple[str, ...]
     requiring: tuple[str, ...]
-    gaps: tuple[Gap, ...]
+    unmet_approvals: tuple[UnmetQuorum, ...]
     obligations: tuple[str, ...]
     facts: Facts
     now: int

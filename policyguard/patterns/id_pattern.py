@@ -65,7 +65,7 @@ def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
     return compiled(wild)
 
 
-def literal_stretch(pattern: str | None, type_patterns: Collection[str | None]) -> tuple[slice, list[str]] | None:
+def literal_slice(pattern: str | None, type_patterns: Collection[str | None]) -> tuple[slice, list[str]] | None:
     """Return the one stretch of an id's segments that a pattern spells out, if that is all it asks; else None.
 
     For ids that already match their type's pattern, `segments[stretch] == literals` is then the whole test. The stretch

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from policyguard.decide.assign_roles import assign_roles
-from policyguard.decide.role_grants import Grants
+from policyguard.decide.role_grants import RoleAssignments
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.model.policy import Binding, BindingSource, PolicySet
@@ -48,7 +48,7 @@ def snapshot_of_text(text: str) -> Snapshot:
     return Snapshot.of(policy_set, grants_of(policy_set))
 
 
-def grants_of(policy_set: PolicySet) -> Grants:
+def grants_of(policy_set: PolicySet) -> RoleAssignments:
     """Return the closed roles of a policy set, separation of duty checked."""
     return assign_roles(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
 

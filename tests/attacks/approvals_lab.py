@@ -169,7 +169,7 @@ class Lab:
 
 def because(decision: Decision) -> tuple[str, ...]:
     """Return why approvals do not count."""
-    return tuple(line for gap in decision.gaps for line in gap.because)
+    return tuple(line for gap in decision.unmet_approvals for line in gap.because)
 
 
 def codes(decision: Decision) -> set[str]:

@@ -265,7 +265,7 @@ def test_an_approval_does_not_count(lab: Lab, code: str, attack: Attack) -> None
     """I5, I8, I9 and I10: denied, with the reason code of what is wrong, and nothing is raised."""
     decision = after(attack, lab).decide()
     assert not decision.allowed
-    assert decision.gaps[0].needed == 1, because(decision)
+    assert decision.unmet_approvals[0].needed == 1, because(decision)
     assert codes(decision) == {code}, because(decision)
 
 

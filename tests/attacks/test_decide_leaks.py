@@ -96,7 +96,7 @@ def shown(decision: Decision) -> str:
         issued_at=NOW,
         not_before=NOW,
         expires=NOW + 1,
-        mattered=SNAPSHOT.mattering(decision),
+        recorded_paths=SNAPSHOT.facts_read_by(decision),
         sensitive=SNAPSHOT.sensitive(decision.facts.request),
         redactions=SNAPSHOT.redactions(decision.facts.request),
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyguard.decide.quorum import gaps
+from policyguard.decide.quorum import unmet_approvals
 from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.policy import Approvers, Quorum
 from policyguard.model.request import Request
@@ -45,7 +45,7 @@ def unmet(
     quorum: Quorum, *approvals: Approval, contributors: tuple[str, ...] | None = (), domain: str | None = "red"
 ) -> int:
     facts = Facts(REQUEST, {}, approvals=approvals, contributors=contributors)
-    return sum(gap.needed for gap in gaps(quorum, "rule", facts, domain, NOW, PERSONS, held))
+    return sum(gap.needed for gap in unmet_approvals(quorum, "rule", facts, domain, NOW, PERSONS, held))
 
 
 def quorum(count: int = 1, max_age_s: int | None = 60, assurance: Assurance = Assurance.ATTESTED) -> Quorum:
@@ -105,7 +105,7 @@ def test_a_requester_nobody_knows_gets_no_approval() -> None:
         approvals=(approval("user:bob"),),
         contributors=(),
     )
-    assert gaps(quorum(), "rule", facts, "red", NOW, PERSONS, held)
+    assert unmet_approvals(quorum(), "rule", facts, "red", NOW, PERSONS, held)
 
 
 def test_one_person_fills_one_place_however_often_they_approve() -> None:
@@ -181,6 +181,6 @@ def test_as_many_places_are_filled_as_can_be(asked: tuple[Approvers, ...], accou
 def test_a_gap_says_why_an_approval_does_not_count(given: Approval, words: str) -> None:
     """The reason is the approver's own, and nobody who counts is named."""
     facts = Facts(REQUEST, {}, approvals=(given, approval("user:cyd")), contributors=())
-    (gap,) = gaps(quorum(count=2), "rule", facts, "red", NOW, PERSONS, held)
+    (gap,) = unmet_approvals(quorum(count=2), "rule", facts, "red", NOW, PERSONS, held)
     assert gap.needed == 1
     assert [reason.partition(": ")[2] for reason in gap.because] == [words]

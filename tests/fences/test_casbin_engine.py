@@ -208,10 +208,10 @@ def test_h29_casbin_reads_every_rule_on_each_call_and_we_read_the_ones_that_matt
     rules = [f'{{id: r{n}, effect: allow, actions: ["data:read"], resources: {{id: "team{n}/x"}}}}' for n in range(300)]
     snapshot = ours(*rules)
     assert allows(snapshot, resource="data:team7/x")
-    snapshot.warm()
-    roots = snapshot.roots["data:read", "data"]
-    assert roots.anywhere[("",)] is None
-    here = roots.in_domain["team7"]
+    snapshot.build_indexes()
+    index = snapshot.rule_indexes["data:read", "data"]
+    assert index.anywhere[("",)] is None
+    here = index.in_domain["team7"]
     assert here is not None
     tree = here[()]
     assert tree is not None

@@ -17,7 +17,7 @@ from policyguard.analysis.plain import plain_facts, plain_policy
 from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.decide.engine import Engine
-from policyguard.decide.index.rules import ANYONE, InDomain, Trees
+from policyguard.decide.index.rules import ANYONE, DomainTrees, TreeCache
 from policyguard.decide.index.tree import Node
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
@@ -199,7 +199,7 @@ def _atoms(draw: st.DrawFn) -> Expression:
 
 
 def conditions() -> st.SearchStrategy[Expression]:
-    """Return conjunctions above all, for they make demands; some of their sides are alternatives or negated."""
+    """Return conjunctions above all, for they make requirements; some of their sides are alternatives or negated."""
     side = _atoms() | st.tuples(_atoms(), _atoms()).map(lambda pair: _call("logical_or", *pair))
     inner = st.lists(side, min_size=1, max_size=3).map(_all)
     return (
@@ -215,7 +215,7 @@ def _all(sides: list[Expression]) -> Expression:
 
 @st.composite
 def _focused(draw: st.DrawFn, focus: Expression) -> Expression:
-    """Return a conjunction that demands something of the focus, guarded by presence or not."""
+    """Return a conjunction that requirements something of the focus, guarded by presence or not."""
     sides = draw(st.lists(st.sampled_from(_guards(focus)), max_size=2))
     if focus.type == "bool":
         sides.append(draw(st.sampled_from((focus, _call("logical_not", focus)))))
@@ -340,19 +340,19 @@ def told(decision: Decision) -> tuple[object, ...]:
         decision.determining,
         decision.errored,
         decision.requiring,
-        decision.gaps,
+        decision.unmet_approvals,
         decision.obligations,
     )
 
 
-class Scan(Trees):
-    """Trees without an index: all rules of the action and type that any of the held roles brings."""
+class Scan(TreeCache):
+    """TreeCache without an index: all rules of the action and type that any of the held roles brings."""
 
     def __missing__(self, held: tuple[str, ...]) -> Node:
         return Node(
             tuple(
-                rule.hot
-                for pile in self.piles.values()
+                rule.match_row
+                for pile in self.rules_by_role.values()
                 for rule in pile
                 if not set(rule.roles or (ANYONE,)).isdisjoint(held)
             )
@@ -362,7 +362,7 @@ class Scan(Trees):
 def scanning(policies: PolicySet) -> Snapshot:
     """Return the snapshot with its index taken away: every rule of the action, type and role is visited."""
     snapshot = snapshot_of(policies)
-    for (action, type_name), roots in snapshot.roots.items():
+    for (action, type_name), roots in snapshot.rule_indexes.items():
         pattern = snapshot.schema.resources[type_name].id_pattern
         candidates = [
             rule
@@ -370,7 +370,7 @@ def scanning(policies: PolicySet) -> Snapshot:
             if action in rule.actions and type_name in rule.resource_types and is_aligned(rule.id_pattern, pattern)
         ]
         roots.anywhere = Scan({"all": candidates}, (), frozenset(), True)
-        roots.in_domain = InDomain({})
+        roots.in_domain = DomainTrees({})
     return snapshot
 
 

@@ -1,4 +1,4 @@
-"""The index alone, on demands made up at random: what is met is found, and a look-up of one kind finds nothing else."""
+"""The index alone, on random requirements: what is met is found, and a look-up of one kind finds nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policyguard.decide.index.tree import CONTEXT, FEW, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, build, gather
+from policyguard.decide.index.tree import (
+    CONTEXT,
+    FEW,
+    PREFIX,
+    RESOURCE,
+    SUBJECT,
+    Candidate,
+    Key,
+    Requirement,
+    build,
+    gather,
+)
 from policyguard.values import MAX_INTEGER
 
 quickly = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -21,19 +32,21 @@ IDS = ("a", "a/b", "a/b/c", "a/b/c/d", "b/a", "b")
 
 
 @st.composite
-def demands(draw: st.DrawFn, key: Key) -> Demand:
-    """Return a demand of this key."""
+def requirements(draw: st.DrawFn, key: Key) -> Requirement:
+    """Return a requirement of this key."""
     if key[0] == PREFIX:
         prefix = draw(st.lists(st.sampled_from(WORDS), min_size=int(key[1]), max_size=int(key[1])))
-        return Demand((key, "in"), ("/".join(prefix),), True, True)
+        return Requirement((key, "in"), ("/".join(prefix),), True, True)
     guards = draw(st.tuples(st.booleans(), st.booleans()))
     if key[2] is None:
         guards = (guards[0], guards[0])
     if key in TEXTS:
-        return Demand((key, "in"), tuple(draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))), *guards)
+        return Requirement((key, "in"), tuple(draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))), *guards)
     operator = draw(st.sampled_from((">=", "<=", "in")))
     most = 3 if operator == "in" else 1
-    return Demand((key, operator), tuple(draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=most))), *guards)
+    return Requirement(
+        (key, operator), tuple(draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=most))), *guards
+    )
 
 
 @st.composite
@@ -49,21 +62,21 @@ def attributes(draw: st.DrawFn) -> tuple[dict[str, Any], ...]:
     )
 
 
-def is_met(demand: Demand, entities: tuple[dict[str, Any], ...]) -> bool:
-    """Return whether a rule with this demand could be TRUE or an ERROR, as `Demand` says it."""
-    (entity, name, field), operator = demand.slot
+def is_met(requirement: Requirement, entities: tuple[dict[str, Any], ...]) -> bool:
+    """Return whether a rule with this requirement could be TRUE or an ERROR, as `Requirement` says it."""
+    (entity, name, field), operator = requirement.slot
     if entity == PREFIX:
-        return bool(entities[RESOURCE]["id"].split("/")[: int(name)] == demand.values[0].split("/"))
+        return bool(entities[RESOURCE]["id"].split("/")[: int(name)] == requirement.values[0].split("/"))
     if name not in entities[entity]:
-        return not demand.attribute_guarded
+        return not requirement.attribute_guarded
     value = entities[entity][name]
     if field is not None:
         if field not in value:
-            return not demand.guarded
+            return not requirement.guarded
         value = value[field]
     if operator == "in":
-        return value in demand.values
-    return bool(value >= demand.values[0] if operator == ">=" else value <= demand.values[0])
+        return value in requirement.values
+    return bool(value >= requirement.values[0] if operator == ">=" else value <= requirement.values[0])
 
 
 def found(candidates: list[Candidate], entities: tuple[dict[str, Any], ...]) -> list[int]:
@@ -74,29 +87,29 @@ def found(candidates: list[Candidate], entities: tuple[dict[str, Any], ...]) -> 
 
 @quickly
 @given(
-    st.lists(st.lists(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(demands), max_size=3), max_size=14),
+    st.lists(st.lists(st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(requirements), max_size=3), max_size=14),
     attributes(),
 )
-def test_a_rule_whose_demands_are_met_is_found_once(rules: list[list[Demand]], entities: tuple[Any, ...]) -> None:
-    """Whatever the demands of all the others."""
+def test_a_rule_whose_demands_are_met_is_found_once(rules: list[list[Requirement]], entities: tuple[Any, ...]) -> None:
+    """Whatever the requirements of all the others."""
     candidates = [Candidate(number, tuple(its)) for number, its in enumerate(rules)]
     visited = found(candidates, entities)
     assert len(visited) == len(set(visited))
-    met = {number for number, its in enumerate(rules) if all(is_met(demand, entities) for demand in its)}
+    met = {number for number, its in enumerate(rules) if all(is_met(requirement, entities) for requirement in its)}
     assert met <= set(visited)
 
 
 @quickly
 @given(
     st.sampled_from((*INTEGERS, *TEXTS, *PREFIXES)).flatmap(
-        lambda key: st.lists(demands(key), min_size=5, max_size=14)
+        lambda key: st.lists(requirements(key), min_size=5, max_size=14)
     ),
     attributes(),
 )
-def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Demand], entities: tuple[Any, ...]) -> None:
+def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Requirement], entities: tuple[Any, ...]) -> None:
     """With enough rules under a slot to be worth it, those found are those met, and no other."""
-    candidates = [Candidate(number, (demand,)) for number, demand in enumerate(one_each)]
-    slots = [demand.slot for demand in one_each]
+    candidates = [Candidate(number, (requirement,)) for number, requirement in enumerate(one_each)]
+    slots = [requirement.slot for requirement in one_each]
     looked_up = [slots.count(slot) >= FEW for slot in slots]
-    expected = [n for n, demand in enumerate(one_each) if not looked_up[n] or is_met(demand, entities)]
+    expected = [n for n, requirement in enumerate(one_each) if not looked_up[n] or is_met(requirement, entities)]
     assert found(candidates, entities) == expected

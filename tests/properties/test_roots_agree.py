@@ -28,7 +28,7 @@ def test_no_decision_depends_on_those_before_it(world: World, other: World) -> N
     )
     Engine(busy).decide(other.facts, NOW)
     decided = [
-        (found.allowed, found.reason_codes, found.determining, found.errored, found.requiring, found.gaps)
+        (found.allowed, found.reason_codes, found.determining, found.errored, found.requiring, found.unmet_approvals)
         for found in (Engine(each).decide(world.facts, NOW) for each in (fresh, fresh, fresh, warm, busy, busy))
     ]
     assert len(set(decided)) == 1
@@ -56,7 +56,7 @@ rules:
 @pytest.mark.parametrize("times", [1, 2], ids=["asked once", "asked again"])
 def test_trees_are_bounded_and_a_new_one_decides_the_same(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """I3: with room for two sets of roles, fourteen asked in turn are answered as with room for all."""
-    monkeypatch.setattr("policyguard.decide.index.rules.MOST_TREES", 2)
+    monkeypatch.setattr("policyguard.decide.index.rules.MAX_TREES", 2)
     policies = load({"lab.yaml": LAB.encode()})
     names = ("member", "lead", "guest", "owner")
     sets = [each for size in range(1, 4) for each in combinations(names, size)]
@@ -69,6 +69,6 @@ def test_trees_are_bounded_and_a_new_one_decides_the_same(times: int, monkeypatc
             facts = Facts(Request.of(f"user:u{n}", "job:submit", "job:team/vision/run"), {})
             found.append([Engine(snapshot).decide(facts, NOW).allowed for _ in range(times)][-1])
         assert expected == found
-    trees = snapshot.roots["job:submit", "job"].anywhere
-    assert 0 < len(trees.asked) + len(trees) <= 4
-    assert max(len(trees.asked), len(trees)) <= 2
+    trees = snapshot.rule_indexes["job:submit", "job"].anywhere
+    assert 0 < len(trees.seen_once) + len(trees) <= 4
+    assert max(len(trees.seen_once), len(trees)) <= 2

@@ -41,7 +41,7 @@ def outcome(decision: Decision) -> dict[str, object]:
         "determining": list(decision.determining),
         "errored": list(decision.errored),
         "requiring": list(decision.requiring),
-        "unmet": sorted({gap.quorum for gap in decision.gaps}),
+        "unmet": sorted({gap.quorum for gap in decision.unmet_approvals}),
     }
 
 
@@ -189,7 +189,9 @@ def test_a_second_account_adds_no_approver(world: World) -> None:
     snapshot = snapshot_of(holding)
     once = Engine(snapshot).decide(world.facts, NOW)
     twice = Engine(snapshot).decide(msgspec.structs.replace(world.facts, approvals=world.facts.approvals + again), NOW)
-    assert [(gap.quorum, gap.needed) for gap in twice.gaps] == [(gap.quorum, gap.needed) for gap in once.gaps]
+    assert [(gap.quorum, gap.needed) for gap in twice.unmet_approvals] == [
+        (gap.quorum, gap.needed) for gap in once.unmet_approvals
+    ]
 
 
 @theorem

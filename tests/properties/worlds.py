@@ -97,7 +97,7 @@ class World:
 def snapshot_of(policies: PolicySet) -> Snapshot:
     """Return the snapshot with its index built, which else comes with the second decision."""
     snapshot = fresh_snapshot_of(policies)
-    snapshot.warm()
+    snapshot.build_indexes()
     return snapshot
 
 

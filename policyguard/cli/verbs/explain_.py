@@ -74,7 +74,7 @@ def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
     now = time.time_ns()
     decision = Engine(snapshot).decide(facts, now)
     # Who explains may not be who may read the log: it is opened only for what it can change.
-    if log is None or not snapshot.spends(decision) or not log.exists():
+    if log is None or not snapshot.consumes_approvals(decision) or not log.exists():
         return decision
     with SqliteStore.open(log, read_only=True) as store:
         return preview_decision(snapshot, facts, now, store)

@@ -1,7 +1,7 @@
-"""What a condition demands of single attributes: facts without which it is FALSE, for the index to look up.
+"""What a condition requires of single attributes: facts without which it is FALSE, as keys for the index.
 
-Works on shapes, once for all rules that share one. A demand is sound because CEL's `&&` is FALSE as soon as one side is
-FALSE, whatever error the other side raises. Pure.
+Works on shapes, once for all rules that share one. A requirement is sound because CEL's `&&` is FALSE as soon as one
+side is FALSE, whatever error the other side raises. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from policyguard.decide.index.tree import CONTEXT, RESOURCE, SUBJECT, Demand, Key
+from policyguard.decide.index.tree import CONTEXT, RESOURCE, SUBJECT, Key, Requirement
 from policyguard.model.expression import Call, Constant, Expression, Has, Hole, ListOf, Select, Variable
 
 _ENTITIES = {"subject": SUBJECT, "resource": RESOURCE, "context": CONTEXT}
@@ -26,28 +26,28 @@ Path: TypeAlias = tuple[int, str, Any]
 
 
 class Template(msgspec.Struct, frozen=True):
-    """The demands of a shape: what must be there, and (path, operator, values); holes stand for a rule's constants."""
+    """The requirements of a shape: what must be present, and (path, operator, values) with holes for constants."""
 
     present: tuple[Path, ...]
     wanted: tuple[tuple[Path, str, tuple[Any, ...]], ...]
 
 
-def template(shape: Expression) -> Template:
-    """Return what the conjuncts of a shape demand."""
+def extract(shape: Expression) -> Template:
+    """Extract the requirements of a shape from its conjuncts."""
     present: list[Path] = []
     wanted: list[tuple[Path, str, tuple[Any, ...]]] = []
     for conjunct in _conjuncts(shape):
         path = _presence(conjunct)
         if path is not None:
             present.append(path)
-        demand = _demand(conjunct)
-        if demand is not None:
-            wanted.append(demand)
+        requirement = _requirement(conjunct)
+        if requirement is not None:
+            wanted.append(requirement)
     return Template(tuple(present), tuple(wanted))
 
 
-def bind(shape: Template, constants: tuple[Any, ...]) -> tuple[Demand, ...]:
-    """Return a rule's demands: the shape's, with the rule's constants in the holes."""
+def instantiate(shape: Template, constants: tuple[Any, ...]) -> tuple[Requirement, ...]:
+    """Instantiate the requirements of a shape with a rule's constants."""
     if not shape.wanted:
         return ()
     present = {_key(path, constants) for path in shape.present}
@@ -57,11 +57,11 @@ def bind(shape: Template, constants: tuple[Any, ...]) -> tuple[Demand, ...]:
     )
 
 
-def _bound(key: Key, operator: str, values: tuple[Any, ...], present: set[Key]) -> Demand:
+def _bound(key: Key, operator: str, values: tuple[Any, ...], present: set[Key]) -> Requirement:
     if operator in _CLOSED:
         operator, step = _CLOSED[operator]
         values = (values[0] + step,)
-    return Demand((key, operator), values, (key[0], key[1], None) in present, key in present)
+    return Requirement((key, operator), values, (key[0], key[1], None) in present, key in present)
 
 
 def _key(path: Path, constants: tuple[Any, ...]) -> Key:
@@ -88,7 +88,7 @@ def _conjuncts(node: Expression) -> Iterator[Expression]:
 
 
 def _presence(node: Expression) -> Path | None:
-    """Return what `has(x.y)` or `"k" in x.labels` asks to be there."""
+    """Return the path that `has(x.y)` or `"k" in x.labels` requires to be present."""
     if isinstance(node, Has):
         return _path(Select(node.operand, node.name, "bool"))
     if isinstance(node, Call) and node.function == "in_map":
@@ -97,30 +97,30 @@ def _presence(node: Expression) -> Path | None:
     return None
 
 
-def _demand(node: Expression) -> tuple[Path, str, tuple[Any, ...]] | None:
+def _requirement(node: Expression) -> tuple[Path, str, tuple[Any, ...]] | None:
     if isinstance(node, Select) and node.type == "bool":
-        return _found(_path(node), "in", (True,))
+        return _wanted(_path(node), "in", (True,))
     if not isinstance(node, Call):
         return None
     match node.function, node.arguments:
         case "logical_not", (Select() as operand,) if operand.type == "bool":
-            return _found(_path(operand), "in", (False,))
+            return _wanted(_path(operand), "in", (False,))
         case "equals", (left, right):
             other, literal = (left, right) if _is_literal(right) else (right, left)
-            return _found(_indexed(other), "in", (_literal(literal),)) if _is_literal(literal) else None
+            return _wanted(_indexed(other), "in", (_literal(literal),)) if _is_literal(literal) else None
         case "in_list", (item, Hole() as options):
-            return _found(_indexed(item), "in", (options,))
+            return _wanted(_indexed(item), "in", (options,))
         case "in_list", (item, ListOf(elements=elements)) if elements and all(map(_is_literal, elements)):
-            return _found(_indexed(item), "in", tuple(map(_literal, elements)))
+            return _wanted(_indexed(item), "in", tuple(map(_literal, elements)))
         case function, (left, right) if function in _BOUNDS:
             operator = _BOUNDS[function]
             if _is_literal(right):
-                return _found(_indexed(left), operator, (_literal(right),))
-            return _found(_indexed(right), _MIRRORED[operator], (_literal(left),)) if _is_literal(left) else None
+                return _wanted(_indexed(left), operator, (_literal(right),))
+            return _wanted(_indexed(right), _MIRRORED[operator], (_literal(left),)) if _is_literal(left) else None
     return None
 
 
-def _found(path: Path | None, operator: str, values: tuple[Any, ...]) -> tuple[Path, str, tuple[Any, ...]] | None:
+def _wanted(path: Path | None, operator: str, values: tuple[Any, ...]) -> tuple[Path, str, tuple[Any, ...]] | None:
     return None if path is None else (path, operator, values)
 
 

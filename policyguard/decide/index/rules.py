@@ -1,7 +1,8 @@
-"""The rules of a snapshot by action, resource type and role; a role's tree is built when the role asks again.
+"""The rules of a snapshot by action, resource type and role; a role's tree is built at the role's second request.
 
-A hook decides once and exits: visiting each rule of a role costs it a fifth of building the tree. The tree leaves out
-only rules whose outcome is FALSE, so both ways decide the same, and no decision depends on those before it. Pure.
+A process that decides once and exits visits each rule of a role instead: that costs a fifth of building the tree. The
+tree leaves out only rules whose outcome is FALSE, so both ways decide the same, and no decision depends on those before
+it. Pure.
 """
 
 from __future__ import annotations
@@ -9,84 +10,100 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from policyguard.decide.compiled_rule import CompiledRule
-from policyguard.decide.index.keys import bind
-from policyguard.decide.index.tree import CONTEXT, PREFIX, RESOURCE, SUBJECT, Candidate, Demand, Key, Node, Slot, build
+from policyguard.decide.index.keys import instantiate
+from policyguard.decide.index.tree import (
+    CONTEXT,
+    PREFIX,
+    RESOURCE,
+    SUBJECT,
+    Candidate,
+    Key,
+    Node,
+    Requirement,
+    Slot,
+    build,
+)
 from policyguard.model.policy import Schema
 from policyguard.patterns.id_pattern import DOMAIN, domain_index, is_aligned, literal_domain, literal_prefix
 
 NAMES = {SUBJECT: "subject", RESOURCE: "resource", CONTEXT: "context"}
 ANYONE = ""
-"""The role under which rules stand that name none."""
+"""The role of rules that name no role."""
 
 
-MOST_TREES = 4096
-"""How many trees one map keeps; held roles are few sets in practice, and this bounds the memory in theory."""
+MAX_TREES = 4096
+"""The maximum number of trees in one cache. Few sets of roles occur in practice; this bounds the memory."""
 
 
-class Trees(dict[tuple[str, ...], Node | None]):
-    """`trees[held]` is the tree over the rules that any of the held roles brings, and those that `always` count.
+class TreeCache(dict[tuple[str, ...], Node | None]):
+    """Look-up trees keyed by the set of roles that a subject holds.
 
-    Who asks first gets the rules themselves; who asks again gets their index, unless `eager` says at once: a hook
-    decides once and exits. Keys are sets of roles that bindings grant, so strangers leave no trace. Two threads that
-    ask at once build equal trees, and either may stay.
+    Each tree covers the rules granted by those roles plus the roles in `always`. The first request with a set of roles
+    visits the rules one by one; the second builds the tree, or the first if `build_immediately`. Keys are sets of roles
+    that bindings grant, so unknown subjects leave no trace. Two threads that ask at once build equal trees, and either
+    may stay.
     """
 
-    __slots__ = ("always", "asked", "eager", "known", "piles")
+    __slots__ = ("always", "build_immediately", "known", "rules_by_role", "seen_once")
 
     def __init__(
-        self, piles: Mapping[str, Sequence[CompiledRule]], always: tuple[str, ...], known: frozenset[Slot], eager: bool
+        self,
+        rules_by_role: Mapping[str, Sequence[CompiledRule]],
+        always: tuple[str, ...],
+        known: frozenset[Slot],
+        build_immediately: bool,
     ) -> None:
-        self.piles = piles
+        self.rules_by_role = rules_by_role
         self.always = always
         self.known = known
-        self.eager = eager
-        self.asked: set[tuple[str, ...]] = set()
+        self.build_immediately = build_immediately
+        self.seen_once: set[tuple[str, ...]] = set()
 
     def __missing__(self, held: tuple[str, ...]) -> Node | None:
-        if not self.piles:
+        if not self.rules_by_role:
             return None
         roles = (*self.always, *held)
-        rules = tuple({id(rule): rule for role in roles for rule in self.piles.get(role, ())}.values())
-        # INVARIANT I3: neither what is kept nor what was asked for once grows beyond its bound.
-        if len(self) >= MOST_TREES or len(self.asked) >= MOST_TREES:
+        rules = tuple({id(rule): rule for role in roles for rule in self.rules_by_role.get(role, ())}.values())
+        # INVARIANT I3: neither the trees nor the sets of roles seen once grow beyond their bound.
+        if len(self) >= MAX_TREES or len(self.seen_once) >= MAX_TREES:
             self.clear()
-            self.asked.clear()
+            self.seen_once.clear()
         if not rules:
             self[held] = None
             return None
-        if not self.eager and held not in self.asked:
-            self.asked.add(held)
-            return Node(tuple([rule.unprepared for rule in rules]))
-        node = self[held] = build([Candidate(rule.hot, demands(rule)) for rule in rules], self.known)
+        if not self.build_immediately and held not in self.seen_once:
+            self.seen_once.add(held)
+            return Node(tuple([rule.lazy_match_row for rule in rules]))
+        node = self[held] = build([Candidate(rule.match_row, requirements(rule)) for rule in rules], self.known)
         return node
 
 
-class InDomain(dict[str | None, Trees]):
-    """Rules of one domain only, most rules of a lab: `in_domain[domain][held]` is their tree.
+class DomainTrees(dict[str | None, TreeCache]):
+    """Tree caches keyed by domain, for rules that can match in one domain only: most rules of a lab.
 
     A domain that no rule names leaves no trace, however often requests name it.
     """
 
-    __slots__ = ("eager", "piles")
+    __slots__ = ("build_immediately", "rules_by_role")
 
-    def __init__(self, piles: Mapping[str, Mapping[str, Sequence[CompiledRule]]]) -> None:
-        self.piles = piles
-        self.eager = False
+    def __init__(self, rules_by_role: Mapping[str, Mapping[str, Sequence[CompiledRule]]]) -> None:
+        self.rules_by_role = rules_by_role
+        self.build_immediately = False
 
-    def __missing__(self, domain: str | None) -> Trees | None:
-        piles = self.piles.get(domain) if domain is not None else None
-        if piles is None:
+    def __missing__(self, domain: str | None) -> TreeCache | None:
+        rules_by_role = self.rules_by_role.get(domain) if domain is not None else None
+        if rules_by_role is None:
             return None
-        trees = self[domain] = Trees(piles, (ANYONE,), DOMAIN_KNOWN, self.eager)
+        trees = self[domain] = TreeCache(rules_by_role, (ANYONE,), KNOWN_IN_DOMAIN, self.build_immediately)
         return trees
 
 
-DOMAIN_KNOWN: frozenset[Slot] = frozenset({((RESOURCE, "domain", None), "in")})
-"""Below a domain, equality with it tells no rule from another."""
+KNOWN_IN_DOMAIN: frozenset[Slot] = frozenset({((RESOURCE, "domain", None), "in")})
+"""Slots that tell no rule from another below a domain: equality with that domain."""
 
 
-class Roots:
-    """The rules of one action on one type: `anywhere[held]` and `anywhere[EVERYONE]`, then those of the domain."""
+class RuleIndex:
+    """The rules of one action on one type: `anywhere` by roles, `in_domain` by domain and roles."""
 
     __slots__ = ("anywhere", "in_domain")
 
@@ -95,22 +112,22 @@ class Roots:
         anywhere: Mapping[str, Sequence[CompiledRule]],
         in_domain: Mapping[str, Mapping[str, Sequence[CompiledRule]]],
     ) -> None:
-        self.anywhere = Trees(anywhere, (), frozenset(), False)
-        self.in_domain = InDomain(in_domain)
+        self.anywhere = TreeCache(anywhere, (), frozenset(), False)
+        self.in_domain = DomainTrees(in_domain)
 
-    def warm(self) -> None:
-        """Build what everyone needs now and the rest when it is first asked for, for a host that decides for long."""
-        self.anywhere.eager = self.in_domain.eager = True
+    def build_indexes(self) -> None:
+        """Build the tree of everyone now and the others at their first request, for hosts that live long."""
+        self.anywhere.build_immediately = self.in_domain.build_immediately = True
         for trees in self.in_domain.values():
-            trees.eager = True
+            trees.build_immediately = True
         self.anywhere[EVERYONE]
 
 
 EVERYONE = (ANYONE,)
 
 
-def roots_of(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, str], Roots]:
-    """Return, for every action on every type, the rules by role; an action nobody writes rules for is there too."""
+def build_rule_index(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, str], RuleIndex]:
+    """Index the rules of every action on every type, also of actions without rules."""
     keys = [(action, resource.name) for resource in schema.resources.values() for action in resource.actions]
     anywhere: dict[tuple[str, str], dict[str, list[CompiledRule]]] = {key: {} for key in keys}
     in_domain: dict[tuple[str, str], dict[str, dict[str, list[CompiledRule]]]] = {key: {} for key in keys}
@@ -132,39 +149,45 @@ def roots_of(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, s
                     pile = anywhere[key] if domain is None else in_domain[key].setdefault(domain, {})
                     for role in rule.roles or (ANYONE,):
                         pile.setdefault(role, []).append(rule)
-    return {key: Roots(anywhere[key], in_domain[key]) for key in keys}
+    return {key: RuleIndex(anywhere[key], in_domain[key]) for key in keys}
 
 
 def _one_domain(pattern: str, type_patterns: frozenset[str | None]) -> str | None:
-    """Return the only domain whose ids fit the pattern, None if there may be several, or none at all."""
-    found = {literal_domain(pattern, domain_index(type_pattern)) for type_pattern in type_patterns}
-    return found.pop() if len(found) == 1 else None
+    """Return the only domain whose ids match the pattern, None if there may be several or none."""
+    domains = {literal_domain(pattern, domain_index(type_pattern)) for type_pattern in type_patterns}
+    return domains.pop() if len(domains) == 1 else None
 
 
-def demands(rule: CompiledRule) -> tuple[Demand, ...]:
-    """Return what a request must meet for this rule to matter: of its condition, its scope, its subjects, its ids."""
-    found: list[Demand] = [] if rule.shape is None else list(bind(rule.shape.demands, rule.constants))
+def requirements(rule: CompiledRule) -> tuple[Requirement, ...]:
+    """List what a request must meet for this rule to matter: from its condition, its subjects and its id pattern."""
+    collected: list[Requirement] = (
+        [] if rule.shape is None else list(instantiate(rule.shape.requirements, rule.constants))
+    )
     if rule.assurance:
-        # A fact that is there may be absent for this rule: no look-up by it is exact.
-        doubted = {path for path, _ in rule.assurance}
-        found = [demand for demand in found if f"{NAMES[demand.slot[0][0]]}.{demand.slot[0][1]}" not in doubted]
+        # A fact that is present may be absent for this rule, so no look-up by it is exact.
+        restricted = {path for path, _ in rule.assurance}
+        collected = [
+            requirement
+            for requirement in collected
+            if f"{NAMES[requirement.slot[0][0]]}.{requirement.slot[0][1]}" not in restricted
+        ]
     if rule.subjects:
-        found.append(_demand((SUBJECT, "id", None), *rule.subjects))
+        collected.append(_requirement((SUBJECT, "id", None), *rule.subjects))
     if rule.id_pattern is not None:
-        found += _pattern_demands(rule.id_pattern)
-    return tuple(found)
+        collected += _pattern_requirements(rule.id_pattern)
+    return tuple(collected)
 
 
-def _demand(key: Key, *values: str) -> Demand:
-    """Return an equality that is not of the condition, so that absence is FALSE and never an ERROR."""
-    return Demand((key, "in"), values, True, True)
+def _requirement(key: Key, *values: str) -> Requirement:
+    """Require an equality outside the condition, where absence is FALSE and never an ERROR."""
+    return Requirement((key, "in"), values, True, True)
 
 
-def _pattern_demands(pattern: str) -> list[Demand]:
+def _pattern_requirements(pattern: str) -> list[Requirement]:
     if "*" not in pattern and DOMAIN not in pattern:
-        return [_demand((RESOURCE, "id", None), pattern)]
-    found: list[Demand] = []
+        return [_requirement((RESOURCE, "id", None), pattern)]
+    collected: list[Requirement] = []
     prefix = literal_prefix(pattern)
     if prefix:
-        found.append(_demand((PREFIX, str(len(prefix)), None), "/".join(prefix)))
-    return found
+        collected.append(_requirement((PREFIX, str(len(prefix)), None), "/".join(prefix)))
+    return collected

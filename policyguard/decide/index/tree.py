@@ -1,9 +1,9 @@
-"""Which rules a request can concern, found by look-ups.
+"""Which rules a request can concern, by look-ups.
 
-A rule hangs under its action, resource type and role, then under what it demands of single attributes: equality with
-one of some values, or a bound (`resource.gpus > 64`). Its scope, a literal in its id pattern and a named subject are
-demands too. What demands nothing is in `always` and visited each time, so no rule hides from the index: a rule that is
-not visited has the outcome FALSE, exactly. Pure.
+A rule is filed under its action, resource type and role, then under what it requires of single attributes: equality
+with one of some values, or a bound (`resource.gpus > 64`). A literal in its id pattern and a named subject are
+requirements too. A rule that requires nothing is in `always` and is visited each time, so no rule hides from the index:
+a rule that is not visited has the outcome FALSE, exactly. Pure.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Key: TypeAlias = tuple[int, str, str | None]
 """(entity, attribute, its field or key if it is a record or a map); (PREFIX, "3", None): the id's first 3 segments."""
 
 FEW = 3
-"""Below this many rules a look-up costs more than it saves."""
+"""The number of rules below which a look-up costs more than it saves."""
 
 ABSENT = object()
-"""Stands for an attribute that is not there."""
+"""The key for an attribute that is absent."""
 
 WITHOUT = object()
-"""Stands for a field or key that is not in an attribute that is there."""
+"""The key for a field or map key that is absent from an attribute that is present."""
 
 
-class Demand(msgspec.Struct, frozen=True, gc=False):
+class Requirement(msgspec.Struct, frozen=True, gc=False):
     """FALSE when the key is present with another value.
 
     `attribute_guarded`: also when the attribute is absent; `guarded`: also when the attribute is there and its field is
@@ -47,23 +47,25 @@ Slot: TypeAlias = tuple[Key, str]
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A rule, and what it demands."""
+    """A rule's `match_row`, and what the rule requires."""
 
     rule: Any
-    demands: tuple[Demand, ...]
+    requirements: tuple[Requirement, ...]
 
 
 class Node(NamedTuple):
-    """What a look-up leads to: rules always visited, and where to look further.
+    """What a look-up leads to: rules to visit in any case, and further look-ups.
 
     `equals` holds (entity, attribute, get) for attributes; what is absent has its own entry under `ABSENT`. `others`
     are fields, map keys, id prefixes and bounds.
     """
 
     always: tuple[Any, ...]
-    equals: tuple[tuple[int, str, Callable[[Any], Node | None]], ...] = ()
+    equals: Equals = ()
     others: tuple[Other, ...] = ()
 
+
+Equals: TypeAlias = tuple[tuple[int, str, "Callable[[Any], Node | None]"], ...]
 
 Other: TypeAlias = tuple[
     int,
@@ -87,30 +89,38 @@ _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
 
 
 def build(rules: Sequence[Candidate], used: frozenset[Slot] = frozenset()) -> Node:
-    """Return the tree over these rules. `used` are slots already looked up on the way here."""
+    """Build the tree over these rules. `used` are the slots already looked up on the way to it."""
     if len(rules) < FEW:
-        return Node(tuple([each.rule for each in rules]))
+        return Node(tuple([candidate.rule for candidate in rules]))
     chosen = _choose(rules, used)
-    grouped: dict[Slot, list[tuple[Candidate, Demand]]] = {}
-    for rule, demand in chosen:
-        if demand is not None:
-            grouped.setdefault(demand.slot, []).append((rule, demand))
+    grouped: dict[Slot, list[tuple[Candidate, Requirement]]] = {}
+    for rule, requirement in chosen:
+        if requirement is not None:
+            grouped.setdefault(requirement.slot, []).append((rule, requirement))
     equals: list[tuple[int, str, Callable[[Any], Node | None]]] = []
     others: list[Other] = []
     for slot, members in sorted(grouped.items(), key=_order):
         (entity, name, field), operator = slot
         get = _nodes(slot, members, used).get
         if operator != "in":
-            ordered = sorted(members, key=lambda each: each[1].values[0])
-            bounds = tuple(demand.values[0] for _, demand in ordered)
+            ordered = sorted(members, key=lambda member: member[1].values[0])
+            bounds = tuple(requirement.values[0] for _, requirement in ordered)
             others.append(
-                (entity, name, field, get, bounds, tuple([each.rule for each, _ in ordered]), *_CUTS[operator])
+                (
+                    entity,
+                    name,
+                    field,
+                    get,
+                    bounds,
+                    tuple([candidate.rule for candidate, _ in ordered]),
+                    *_CUTS[operator],
+                )
             )
         elif field is not None or entity == PREFIX:
             others.append((entity, name, field, get, (), (), bisect_left, False))
         else:
             equals.append((entity, name, get))
-    always = tuple([each.rule for each, demand in chosen if demand is None])
+    always = tuple([candidate.rule for candidate, requirement in chosen if requirement is None])
     return Node(always, tuple(equals), tuple(others))
 
 
@@ -119,22 +129,27 @@ def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
     return entity, name, field or "", operator
 
 
-def _choose(rules: Sequence[Candidate], used: frozenset[Slot]) -> list[tuple[Candidate, Demand | None]]:
-    """Return each rule with the demand that tells it from most others, None where none is worth a look-up."""
+def _choose(rules: Sequence[Candidate], used: frozenset[Slot]) -> list[tuple[Candidate, Requirement | None]]:
+    """Choose for each rule the requirement that tells it from most others, None where none is worth a look-up."""
     values: dict[Slot, set[Any]] = {}
     for rule in rules:
-        for demand in rule.demands:
-            slot = demand.slot
+        for requirement in rule.requirements:
+            slot = requirement.slot
             if slot not in used:
-                values.setdefault(slot, set()).update(demand.values)
+                values.setdefault(slot, set()).update(requirement.values)
     # A bound lets a part of the rules through, an equality one value's: any equality that tells apart comes first.
     worth = {
-        slot: (slot[1] == "in" and len(found) > 1, len(found), _order((slot, None))) for slot, found in values.items()
+        slot: (slot[1] == "in" and len(distinct) > 1, len(distinct), _order((slot, None)))
+        for slot, distinct in values.items()
     }
-    chosen: list[tuple[Candidate, Demand | None]] = []
+    chosen: list[tuple[Candidate, Requirement | None]] = []
     members: dict[Slot, int] = {}
     for rule in rules:
-        ranked = [(rank, demand) for demand in rule.demands if (rank := worth.get(demand.slot)) is not None]
+        ranked = [
+            (rank, requirement)
+            for requirement in rule.requirements
+            if (rank := worth.get(requirement.slot)) is not None
+        ]
         best = max(ranked, key=_rank)[1] if ranked else None
         chosen.append((rule, best))
         if best is not None:
@@ -145,38 +160,47 @@ def _choose(rules: Sequence[Candidate], used: frozenset[Slot]) -> list[tuple[Can
 _rank = itemgetter(0)
 
 
-def _nodes(slot: Slot, rules: list[tuple[Candidate, Demand]], used: frozenset[Slot]) -> dict[Any, Node]:
-    """Return what lies below each value, and below `ABSENT` and `WITHOUT` the rules that such absence may concern."""
+def _nodes(slot: Slot, rules: list[tuple[Candidate, Requirement]], used: frozenset[Slot]) -> dict[Any, Node]:
+    """Build the node of each value, and of `ABSENT` and `WITHOUT` for the rules that such absence may concern."""
     (_, _, field), operator = slot
     nodes = {
-        ABSENT: Node(tuple([each.rule for each, demand in rules if not demand.attribute_guarded])),
-        WITHOUT: Node(tuple([each.rule for each, demand in rules if field is not None and not demand.guarded])),
+        ABSENT: Node(tuple([candidate.rule for candidate, requirement in rules if not requirement.attribute_guarded])),
+        WITHOUT: Node(
+            tuple([candidate.rule for candidate, requirement in rules if field is not None and not requirement.guarded])
+        ),
     }
     if operator == "in":
         by_value: dict[Any, list[Candidate]] = {}
-        for rule, demand in rules:
-            for value in dict.fromkeys(demand.values):
+        for rule, requirement in rules:
+            for value in dict.fromkeys(requirement.values):
                 by_value.setdefault(value, []).append(rule)
         nodes |= {value: build(members, used | {slot}) for value, members in by_value.items()}
     return {value: node for value, node in nodes.items() if node.always or node.equals or node.others}
 
 
-def gather(node: Node, entities: tuple[dict[str, Any], ...], found: list[Any]) -> None:
-    """Append to `found` every rule below the node whose demands these attributes meet or leave open."""
+def gather(node: Node, entities: tuple[dict[str, Any], ...], rules: list[Any]) -> None:
+    """Append to `rules` every rule below the node whose requirements these attributes meet or leave open."""
     always, equals, others = node
-    found += always
+    rules += always
+    gather_below(equals, others, entities, rules)
+
+
+def gather_below(
+    equals: Equals, others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], rules: list[Any]
+) -> None:
+    """Follow the look-ups of one node; its `always` is the caller's."""
     for entity, name, get in equals:
         below = get(entities[entity].get(name, ABSENT))
         if below is not None:
-            if below[1] or below[2]:
-                gather(below, entities, found)
-            else:
-                found += below[0]
+            always, below_equals, below_others = below
+            rules += always
+            if below_equals or below_others:
+                gather_below(below_equals, below_others, entities, rules)
     if others:
-        _gather_others(others, entities, found)
+        _gather_others(others, entities, rules)
 
 
-def _gather_others(others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], found: list[Any]) -> None:
+def _gather_others(others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], rules: list[Any]) -> None:
     for entity, name, field, get, bounds, ordered, cut, from_cut in others:
         if entity == PREFIX:
             segments = int(name)
@@ -187,8 +211,8 @@ def _gather_others(others: tuple[Other, ...], entities: tuple[dict[str, Any], ..
                 value = value.get(field, WITHOUT)
         if bounds and value is not ABSENT and value is not WITHOUT:
             at = cut(bounds, value)
-            found += ordered[at:] if from_cut else ordered[:at]
+            rules += ordered[at:] if from_cut else ordered[:at]
         else:
             below = get(value)
             if below is not None:
-                gather(below, entities, found)
+                gather(below, entities, rules)

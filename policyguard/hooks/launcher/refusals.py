@@ -86,7 +86,7 @@ def log_undecided(
             issued_at=now,
             not_before=now,
             expires=now + 1,
-            mattered=(),
+            recorded_paths=(),
         )
         with SqliteStore.open(log, create_as=log_origin(private.public)) as store:
             Log.open(store, private, store.origin).append(sign(payload, PAYLOAD_TYPE, (private,)).to_bytes())
@@ -110,7 +110,7 @@ def _denial(facts: Facts, reason: str, now: Instant, explainer: StaticExplanatio
         determining=(),
         errored=(),
         requiring=(),
-        gaps=(),
+        unmet_approvals=(),
         obligations=(),
         facts=facts,
         now=now,

@@ -203,7 +203,7 @@ class Watch:
             determining=(),
             errored=(),
             requiring=(),
-            gaps=(),
+            unmet_approvals=(),
             obligations=() if KILLED in {d.reason for d in drift} else self._ended_by(drift),
             facts=Facts(request, entries, missing=FrozenMap({d.path: d.words for d in drift})),
             now=now,

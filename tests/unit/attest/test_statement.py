@@ -169,8 +169,8 @@ def test_sensitive_fact_leaves_no_trace() -> None:
 
 
 def test_only_facts_that_mattered_are_recorded() -> None:
-    assert json.loads(fact_statement(1, mattered=frozenset()))["predicate"]["facts"] == {}
-    assert recorded(fact_statement(1, mattered=frozenset({"resource.x"}))) == {"value": 1}
+    assert json.loads(fact_statement(1, recorded_paths=frozenset()))["predicate"]["facts"] == {}
+    assert recorded(fact_statement(1, recorded_paths=frozenset({"resource.x"}))) == {"value": 1}
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> bytes:

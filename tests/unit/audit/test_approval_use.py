@@ -297,13 +297,13 @@ def test_a_long_log_is_read_in_pages(folder: Path) -> None:
 
 def test_actions_are_approved_alone_only_if_every_quorum_says_so(folder: Path) -> None:
     """I9: one quorum over work is enough to ask for a look at the work."""
-    assert load_snapshot(folder / "policies", ()).approved_alone == {"job:breakglass-kill", "job:stop"}
+    assert load_snapshot(folder / "policies", ()).request_only_actions == {"job:breakglass-kill", "job:stop"}
     both = POLICIES + '  - {id: stop-2, effect: require, actions: ["job:stop"], resources: {type: job}, quorum: work}\n'
     (folder / "policies" / "lab.yaml").write_text(both)
-    assert load_snapshot(folder / "policies", ()).approved_alone == {"job:breakglass-kill"}
+    assert load_snapshot(folder / "policies", ()).request_only_actions == {"job:breakglass-kill"}
     every = POLICIES + '  - {id: every, effect: require, actions: ["*"], resources: {type: job}, quorum: work}\n'
     (folder / "policies" / "lab.yaml").write_text(every)
-    assert load_snapshot(folder / "policies", ()).approved_alone == frozenset()
+    assert load_snapshot(folder / "policies", ()).request_only_actions == frozenset()
 
 
 def test_quorums_that_say_nothing_compile_to_what_they_were(folder: Path) -> None:

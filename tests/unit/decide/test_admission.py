@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policyguard.decide.admission import Gate, Malformed
+from policyguard.decide.admission import FactAdmission, Malformed
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.model.request import Request
@@ -34,7 +34,7 @@ SCHEMA = Schema(
     resources={"job": JOB},
     records={"code": {"commit": Attribute(name="commit", type=TEXT)}},
 )
-GATE = Gate(SCHEMA, SCHEMA.subjects["user"], JOB)
+GATE = FactAdmission(SCHEMA, SCHEMA.subjects["user"], JOB)
 
 
 def facts(assurance: Assurance = Assurance.CLAIMED, observed_at: int = NOW, **values: Any) -> Facts:
@@ -138,7 +138,7 @@ RECORDS = {
 }
 
 
-def gate(kind: ValueType, *, sensitive: bool = False) -> Gate:
+def gate(kind: ValueType, *, sensitive: bool = False) -> FactAdmission:
     """The gate of a job with one attribute, `it`."""
     attributes = {"it": Attribute(name="it", type=kind, sensitive=sensitive)}
     schema = Schema(
@@ -147,7 +147,7 @@ def gate(kind: ValueType, *, sensitive: bool = False) -> Gate:
         records=RECORDS,
         context={"zone": Attribute(name="zone", type=TEXT)},
     )
-    return Gate(schema, schema.subjects["user"], schema.resources["job"])
+    return FactAdmission(schema, schema.subjects["user"], schema.resources["job"])
 
 
 def list_of(kind: ValueType) -> ValueType:
@@ -243,7 +243,7 @@ def test_no_fact_counts_for_more_than_it_is(least: Assurance, given: Assurance) 
     """I1: at each of the four levels, and whatever stands beside it, only as much as the schema asks is enough."""
     job = EntityType(name="job", attributes={n: Attribute(name=n, type=INT, assurance=least) for n in ("a", "b")})
     schema = Schema(subjects={"user": EntityType(name="user")}, resources={"job": job})
-    admitted = Gate(schema, schema.subjects["user"], job).admit(facts(given, a=1, b=2), NOW)
+    admitted = FactAdmission(schema, schema.subjects["user"], job).admit(facts(given, a=1, b=2), NOW)
     assert ("a" in admitted.resource, "b" in admitted.resource) == (given >= least,) * 2
     assert set(admitted.weak or {}) == (set() if given >= least else {"resource.a", "resource.b"})
 

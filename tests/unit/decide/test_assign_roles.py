@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.role_closure import MAX_CHAIN
-from policyguard.decide.role_grants import Grants
+from policyguard.decide.role_grants import RoleAssignments
 from policyguard.errors import PolicyErrors
 from policyguard.model.policy import Binding, Exclusion, Person, Role
 
@@ -91,8 +91,8 @@ def test_times_are_written_as_people_write_them() -> None:
     grants = assign_roles(LAB, bindings)
     data = grants.to_data()
     assert [row[3:] for row in data["timed"]] == [["", "1970-01-01T00:00:02Z"], ["1970-01-01T00:00:01Z", ""]]
-    assert Grants.from_data(json.loads(json.dumps(data))).to_data() == data
-    assert sorted(Grants.from_data(data).rows()) == sorted(grants.rows())
+    assert RoleAssignments.from_data(json.loads(json.dumps(data))).to_data() == data
+    assert sorted(RoleAssignments.from_data(data).rows()) == sorted(grants.rows())
 
 
 def test_asking_about_strangers_leaves_no_trace() -> None:
@@ -314,7 +314,7 @@ def test_what_is_written_is_what_is_read(bindings: list[Binding], data: st.DataO
     """`from_data(to_data(g))` answers alike, over JSON, and writes the same bytes again."""
     grants = assign_roles(LAB, bindings)
     text = json.dumps(grants.to_data())
-    again = Grants.from_data(json.loads(text))
+    again = RoleAssignments.from_data(json.loads(text))
     assert json.dumps(again.to_data()) == text
     subject = data.draw(st.sampled_from(["user:a", "user:b", "job:c", "user:z"]))
     domain = data.draw(st.sampled_from(["vision", "speech", "other", "*", None]))
@@ -348,10 +348,10 @@ def test_roles_at_agrees_with_the_sentence(bindings: list[Binding], domain: str 
 def test_from_data_refuses_what_it_did_not_write() -> None:
     """Another format, an index out of range."""
     with pytest.raises(ValueError, match="grants have format `2`, expected `1`"):
-        Grants.from_data({"format": 2})
+        RoleAssignments.from_data({"format": 2})
     broken = {"format": 1, "roles": ["a"], "closed": [[0]], "shapes": [[["d", 0]]], "subjects": {"user:a": 1}}
     with pytest.raises(ValueError, match="name a role or a shape that is not listed"):
-        Grants.from_data(broken)
+        RoleAssignments.from_data(broken)
 
 
 def test_equal_sets_of_roles_are_one_object() -> None:

@@ -1,4 +1,4 @@
-"""What a condition demands of single attributes, and that the index may trust it."""
+"""What a condition requirements of single attributes, and that the index may trust it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from policyguard.conditions.ast import shape
 from policyguard.conditions.check import Checker
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.problems import ConditionErrors
-from policyguard.decide.index.keys import bind, template
-from policyguard.decide.index.tree import Demand
+from policyguard.decide.index.keys import extract, instantiate
+from policyguard.decide.index.tree import Requirement
 from policyguard.model.expression import Expression
 from tests.properties.strategies_conditions import SCHEMA, conditions, worlds
 
@@ -24,13 +24,13 @@ def check(text: str) -> Expression:
     return CHECKER.check(text, resource_type="job")
 
 
-def demands(expression: Expression) -> tuple[Demand, ...]:
+def requirements(expression: Expression) -> tuple[Requirement, ...]:
     form, constants = shape(expression)
-    return bind(template(form), constants)
+    return instantiate(extract(form), constants)
 
 
-def path(demand: Demand) -> str:
-    entity, *names = demand.slot[0]
+def path(requirement: Requirement) -> str:
+    entity, *names = requirement.slot[0]
     return ".".join((ENTITIES[entity], *(name for name in names if name is not None)))
 
 
@@ -67,7 +67,9 @@ def path(demand: Demand) -> str:
 )
 def test_demands_are_found(text: str, expected: list[tuple[str, str, set[Any]]]) -> None:
     """Top-level conjuncts that compare one attribute with constants, and nothing else."""
-    found = [(path(demand), demand.slot[1], set(demand.values)) for demand in demands(check(text))]
+    found = [
+        (path(requirement), requirement.slot[1], set(requirement.values)) for requirement in requirements(check(text))
+    ]
     assert found == expected
 
 
@@ -87,30 +89,30 @@ def test_demands_are_found(text: str, expected: list[tuple[str, str, set[Any]]])
 )
 def test_absence_is_guarded_only_where_it_makes_false(text: str, attribute_guarded: bool, guarded: bool) -> None:
     """Of an unguarded absence the condition is an error, so that the rule has to be visited."""
-    demand = demands(check(text))[-1]
-    assert (demand.attribute_guarded, demand.guarded) == (attribute_guarded, guarded)
+    requirement = requirements(check(text))[-1]
+    assert (requirement.attribute_guarded, requirement.guarded) == (attribute_guarded, guarded)
 
 
-def meets(demand: Demand, world: dict[str, Any]) -> bool:
-    """Return whether the index would visit a rule with this demand."""
-    entity, name, field = demand.slot[0]
+def meets(requirement: Requirement, world: dict[str, Any]) -> bool:
+    """Return whether the index would visit a rule with this requirement."""
+    entity, name, field = requirement.slot[0]
     attributes = world[ENTITIES[entity]]
     if name not in attributes:
-        return not demand.attribute_guarded
+        return not requirement.attribute_guarded
     value = attributes[name]
     if field is not None:
         if field not in value:
-            return not demand.guarded
+            return not requirement.guarded
         value = value[field]
-    if demand.slot[1] == "in":
-        return value in demand.values
-    return bool(value >= demand.values[0] if demand.slot[1] == ">=" else value <= demand.values[0])
+    if requirement.slot[1] == "in":
+        return value in requirement.values
+    return bool(value >= requirement.values[0] if requirement.slot[1] == ">=" else value <= requirement.values[0])
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=conditions(depth=3), world=worlds())
 def test_where_a_demand_is_not_met_the_condition_is_false(text: str, world: dict[str, Any]) -> None:
-    """The index may skip a rule whose demand is not met, for a deny as well: it is FALSE, never an error."""
+    """The index may skip a rule whose requirement is not met, for a deny as well: it is FALSE, never an error."""
     try:
         expression = check(
             f"has(resource.gpus) && resource.flag && resource.gpus >= 5 && subject.level in [1, 2] && {text}"
@@ -118,8 +120,8 @@ def test_where_a_demand_is_not_met_the_condition_is_false(text: str, world: dict
     except ConditionErrors:
         assume(False)
         raise
-    for demand in demands(expression):
-        if not meets(demand, world):
+    for requirement in requirements(expression):
+        if not meets(requirement, world):
             outcome = evaluate(expression, **world)
             assert not isinstance(outcome, EvalError)
             assert outcome is False

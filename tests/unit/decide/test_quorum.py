@@ -6,8 +6,8 @@ from itertools import combinations, permutations, product
 
 import pytest
 
-from policyguard.decide.quorum import gaps
-from policyguard.model.decision import Gap
+from policyguard.decide.quorum import unmet_approvals
+from policyguard.model.decision import UnmetQuorum
 from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.policy import Approvers, Quorum
 from policyguard.model.request import Request
@@ -26,9 +26,9 @@ def approval(account: str, *, assurance: Assurance = Assurance.ATTESTED, ago: in
 
 def missing(
     quorum: Quorum, *approvals: Approval, contributors: tuple[str, ...] | None = (), domain: str | None = "vision"
-) -> tuple[Gap, ...]:
+) -> tuple[UnmetQuorum, ...]:
     facts = Facts(request=REQUEST, approvals=approvals, contributors=contributors)
-    return gaps(quorum, "rule", facts, domain, NOW, PERSONS, lambda account, where, _: roles(account, where))
+    return unmet_approvals(quorum, "rule", facts, domain, NOW, PERSONS, lambda account, where, _: roles(account, where))
 
 
 def roles(account: str, where: str | None) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ def test_why_nobody_counts_is_said_with_what_could_not_be_used() -> None:
     refused = ("approval.forged: x",)
     for contributors, words in ((None, "who contributed is not known"), (("user:zoe",), "`user:zoe` belongs to no")):
         facts = Facts(request=REQUEST, approvals=(), contributors=contributors, unusable=refused)
-        [gap] = gaps(TWO_LEADS, "rule", facts, "vision", NOW, PERSONS, lambda *_: ())
+        [gap] = unmet_approvals(TWO_LEADS, "rule", facts, "vision", NOW, PERSONS, lambda *_: ())
         assert "approval.forged: x" in gap.because
         assert any(line.startswith(words) for line in gap.because)
         assert list(gap.because) == sorted(gap.because)

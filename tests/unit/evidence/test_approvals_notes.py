@@ -47,7 +47,7 @@ def test_a_note_on_another_commit_is_not_read(lab: Lab) -> None:
     """The twin: the same approvals, moved by one commit."""
     note(lab, line(lab, "carol") + b"\n" + line(lab, "dan"))
     git(lab.root, "commit", "-q", "--allow-empty", "-m", "later")
-    assert lab.decide().gaps[0].needed == 2
+    assert lab.decide().unmet_approvals[0].needed == 2
 
 
 def test_notes_among_many_are_found(lab: Lab) -> None:
@@ -105,4 +105,4 @@ def test_a_notes_reference_that_leads_nowhere_is_named(lab: Lab) -> None:
 
 def test_without_notes_nothing_is_said(lab: Lab) -> None:
     """No notes reference is the usual case."""
-    assert replace(lab).decide().gaps[0].because == ()
+    assert replace(lab).decide().unmet_approvals[0].because == ()

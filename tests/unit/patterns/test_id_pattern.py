@@ -13,7 +13,7 @@ from policyguard.patterns.id_pattern import (
     domain_index,
     literal_domain,
     literal_prefix,
-    literal_stretch,
+    literal_slice,
     matcher,
 )
 
@@ -50,7 +50,7 @@ def test_a_stretch_is_the_whole_test() -> None:
     found = 0
     for parts in product(("{team}", "a", "b", "*"), ("a", "*", "a*"), ("", "b", "*")):
         pattern = "/".join(("team", *filter(None, parts), "**"))
-        stretch = literal_stretch(pattern, [TYPE])
+        stretch = literal_slice(pattern, [TYPE])
         if stretch is None:
             continue
         found += 1
@@ -64,11 +64,11 @@ def test_a_stretch_is_the_whole_test() -> None:
 
 def test_a_stretch_holds_for_every_type_it_is_used_for() -> None:
     """What one type gives and another does not has to be compared; what all give goes without saying."""
-    assert literal_stretch("team/a/**", [TYPE, "team/{team}/x/**"]) == (slice(1, 2), ["a"])
+    assert literal_slice("team/a/**", [TYPE, "team/{team}/x/**"]) == (slice(1, 2), ["a"])
     for types in (["lab/{team}/**", TYPE], [TYPE, "lab/{team}/**"], [TYPE, None], [None, TYPE]):
-        assert literal_stretch("team/a/**", types) == (slice(0, 2), ["team", "a"])
+        assert literal_slice("team/a/**", types) == (slice(0, 2), ["team", "a"])
     for pattern in ("team/**", "**", "", None, "team/a"):
-        assert literal_stretch(pattern, [TYPE]) is None
+        assert literal_slice(pattern, [TYPE]) is None
 
 
 @pytest.mark.parametrize(

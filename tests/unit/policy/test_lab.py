@@ -101,11 +101,11 @@ def test_the_lab_decides_as_its_table_says(fields: dict[str, Any], body: dict[st
     (request, _) = body["request"]
     decision = decided(fields, body, request["subject"], request["action"], request["resource"])
     if body["expect"] == "needs-approval":
-        assert decision.gaps, decision.explain(full=True)
+        assert decision.unmet_approvals, decision.explain(full=True)
         assert not decision.allowed
     else:
         assert decision.allowed == (body["expect"] == "allow"), decision.explain(full=True)
-        assert not decision.gaps
+        assert not decision.unmet_approvals
     if "reason" in body:
         assert body["reason"] in decision.reason_codes, decision.explain(full=True)
     # Only who is allowed is under an obligation; a case without the field wants none that warns.

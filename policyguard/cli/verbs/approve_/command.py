@@ -221,5 +221,5 @@ def _list(config: Config, chosen: Mapping[str, Any], words: Sequence[str], as_js
         needed(config, "approvals", "--folder")
     target = sought_by(chosen, words) if chosen["job"] is not None or chosen["request_file"] is not None else None
     snapshot = _snapshot(config)
-    log = config.log if target is not None and target.request.action in snapshot.approved_once else None
+    log = config.log if target is not None and target.request.action in snapshot.single_use_actions else None
     return list_approvals(files, load_signers(snapshot.people, files), target, log, as_json=as_json)
