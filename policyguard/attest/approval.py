@@ -12,6 +12,8 @@ Each subject names one thing, and everything that a statement names must be what
 | `command` | sha256 | the command line, the folder it starts in below the repository's root, the files the job names |
 | `checkpoint`, `policy`, `environment` | sha256 | a checkpoint, a policy bundle, an environment baseline |
 
+The resource is an id, taken literally; it is a pattern only where the statement says `resource_is_pattern`.
+
 With a `request` the request must be the very one. Without, `limits` must name every property that the request claims
 of its resource: an integer may be at most the limit, anything else must equal it.
 """
@@ -26,8 +28,11 @@ import msgspec
 
 from policyguard.attest.dsse import reason
 from policyguard.attest.statement import PAYLOAD_TYPE, STATEMENT_TYPE, instant_text
+from policyguard.model.ids import is_type_name, ref_problem
 from policyguard.model.request import Request, request_digest
 from policyguard.patterns.glob import glob
+from policyguard.patterns.id_pattern import DOMAIN
+from policyguard.patterns.overlap import pattern_problem
 from policyguard.text import quoted
 from policyguard.values import (
     EMPTY_MAP,
@@ -54,7 +59,6 @@ MAX_LIFETIME_S = 7 * 86_400
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _ACTION = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", re.ASCII)
-_ACCOUNT = re.compile(r"[a-z][a-z0-9_]{0,62}:[!-~]{1,256}", re.ASCII)
 _DIGESTS = {
     "request": "sha256",
     "command": "sha256",
@@ -90,6 +94,7 @@ class ApprovalPredicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     any_command: bool = False
     from_id: str = ""
     limits: dict[str, Any] = {}
+    resource_is_pattern: bool = False
     target_id: str = ""
     target_ref: str = ""
 
@@ -156,6 +161,7 @@ def approval_statement(
     expires: Instant,
     limits: Mapping[str, Value] = EMPTY_MAP,
     any_command: bool = False,
+    resource_is_pattern: bool = False,
     target_ref: str = "",
     from_id: str = "",
     target_id: str = "",
@@ -175,6 +181,7 @@ def approval_statement(
         any_command,
         from_id,
         dict(limits),
+        resource_is_pattern,
         target_id,
         target_ref,
     )
@@ -224,7 +231,7 @@ def check_covers(statement: ApprovalStatement, target: ApprovalTarget) -> None:
     predicate, request = statement.predicate, target.request
     if predicate.action != request.action:
         raise ApprovalRejected("other_action", f"approves {quoted(predicate.action)}, not `{request.action}`")
-    if not _names(predicate.resource, request.resource.ref):
+    if not _covers_resource(predicate, request.resource.ref):
         raise ApprovalRejected("other_resource", f"approves {quoted(predicate.resource)}, not `{request.resource.ref}`")
     _check_digests(statement, target)
     _check_target(predicate, target)
@@ -271,11 +278,28 @@ def _check_limit(limits: Mapping[str, Any], name: str, value: Value) -> None:
         raise ApprovalRejected("other_value", f"approves another `{name}` than the request sets")
 
 
-def _names(pattern: str, resource: str) -> bool:
-    """Whether an approval's resource is this one: the same, or a pattern of the same type that matches."""
-    kind, _, path = pattern.partition(":")
+def _covers_resource(predicate: ApprovalPredicate, resource: str) -> bool:
+    """Return True if an approval's resource is this one, or its pattern is of the same type and matches."""
+    # INVARIANT I9: an approval of a resource that is named like a pattern is never one of others.
+    if not predicate.resource_is_pattern:
+        return predicate.resource == resource
+    kind, _, pattern = predicate.resource.partition(":")
     type_, _, identifier = resource.partition(":")
-    return kind == type_ and (path == identifier or ("*" in path and glob(identifier, path)))
+    return kind == type_ and glob(identifier, pattern)
+
+
+def _check_resource(predicate: ApprovalPredicate) -> None:
+    problem = ref_problem(predicate.resource)
+    if predicate.resource_is_pattern:
+        kind, _, pattern = predicate.resource.partition(":")
+        why = pattern_problem(pattern)
+        if not is_type_name(kind) or why is not None or "*" not in pattern or DOMAIN in pattern:
+            why = why or "is no pattern of one type with `*` or `**`"
+            raise ValueError(
+                f"resource: {quoted(predicate.resource)} {why}, expected a pattern such as `job:team/vision/**`"
+            )
+    elif problem is not None:
+        raise ValueError(f"resource: {problem}")
 
 
 def _check(statement: ApprovalStatement) -> None:
@@ -283,9 +307,10 @@ def _check(statement: ApprovalStatement) -> None:
     if (statement.type_, statement.predicateType) != (STATEMENT_TYPE, APPROVAL_TYPE):
         raise ValueError(f"found the predicate {quoted(statement.predicateType)}, expected `{APPROVAL_TYPE}`")
     _check_subjects(statement.subject)
-    for name, text in (("approver", predicate.approver), ("resource", predicate.resource)):
-        if not _ACCOUNT.fullmatch(text):
-            raise ValueError(f"{name}: found {quoted(text)}, expected `type:id`")
+    problem = ref_problem(predicate.approver)
+    if problem is not None:
+        raise ValueError(f"approver: {problem}")
+    _check_resource(predicate)
     if not _ACTION.fullmatch(predicate.action):
         raise ValueError(f"action: found {quoted(predicate.action)}, expected `type:verb`")
     if not predicate.reason.strip() or len(predicate.reason) > 1000:

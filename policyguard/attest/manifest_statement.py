@@ -17,8 +17,9 @@ import msgspec
 
 from policyguard.attest.statement import STATEMENT_TYPE
 from policyguard.errors import RequestError, VerificationError
+from policyguard.model.ids import ref_problem
 from policyguard.model.request import parse_json
-from policyguard.values import Instant, canonical, format_instant, parse_instant, sha256_digest
+from policyguard.values import Instant, canonical, format_instant, name_of, parse_instant, sha256_digest
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 MANIFEST_NAME = "checkpoint.dsse.json"
@@ -28,7 +29,6 @@ MAX_RESOURCES = 100_000
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _CLASS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_REF = re.compile(r"[a-z][a-z0-9_]{0,62}:\S{1,512}")
 
 
 def root_digest(digests: Iterable[str]) -> str:
@@ -132,8 +132,9 @@ def check_origin(producer: str, run: str, step: int, data_class: str = "") -> No
     Raises:
         ValueError: one cannot be written into a manifest.
     """
-    if type(producer) is not str or not _REF.fullmatch(producer):
-        raise ValueError(f"producer: found `{producer}`, expected `type:id`")
+    problem = ref_problem(producer) if type(producer) is str else f"found {name_of(producer)}, expected `type:id`"
+    if problem is not None:
+        raise ValueError(f"producer: {problem}")
     if type(run) is not str or not run:
         raise ValueError("run: found no name, expected one")
     if type(step) is not int or step < 0:

@@ -42,11 +42,11 @@ MAX_INLINE_BYTES = 256
 """A statement holds a fact's value up to this many canonical bytes, and the digest of a longer one."""
 
 
-class Digests(msgspec.Struct, frozen=True, gc=False):
+class Digests(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     sha256: str
 
 
-class Subject(msgspec.Struct, frozen=True, gc=False):
+class Subject(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """in-toto ResourceDescriptor: the resource, and the digest of the whole request with what it is bound to."""
 
     digest: Digests
@@ -309,6 +309,8 @@ def _check_values(predicate: Predicate) -> None:
     for text in times:
         if instant_text(parse_instant(text)) != text:
             raise ValueError(f"found {quoted(text)}, expected the one spelling of a UTC time")
+    if not predicate.decision_id:
+        raise ValueError("decision_id: found empty text, expected an id")
     if not 0 <= predicate.policy.epoch <= MAX_INTEGER:
         raise ValueError(f"policy.epoch: found {predicate.policy.epoch}, expected 0 to 2^53 - 1")
     for path, fact in predicate.facts.items():

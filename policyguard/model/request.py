@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import RequestError
+from policyguard.model.ids import id_problem, is_type_name
 from policyguard.text import quoted, quoted_list
 from policyguard.values import (
     EMPTY_MAP,
     FrozenMap,
-    LazyPattern,
     Value,
     ValueProblem,
     canonical,
@@ -27,8 +27,6 @@ from policyguard.values import (
 
 MAX_REQUEST_BYTES = 1_048_576
 """Larger requests are refused before they are parsed."""
-
-_ID = LazyPattern(r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}")
 
 
 class Entity(msgspec.Struct, frozen=True):
@@ -216,38 +214,21 @@ def _entity_of(data: object, path: str) -> Entity:
 
 
 def _entity(kind: object, identifier: object, properties: object, path: str) -> Entity:
-    if type(kind) is not str or not _is_name(kind):
+    if type(kind) is not str or not is_type_name(kind):
         raise RequestError(f"found {_shown(kind)}, expected a type name such as `user`", path=f"{path}.type")
-    if type(identifier) is not str or not _is_id(identifier):
-        raise RequestError(
-            f"found {_shown(identifier)}, expected an id of 1 to 512 characters, no spaces, no control characters",
-            path=f"{path}.id",
-        )
-    if not identifier.isascii():
-        _require_one_form(identifier, f"{path}.id")
-    # INVARIANT I5: an id has one form, so that `team/vision/../llm/x` is never taken for an id of team vision.
-    if not {"", ".", ".."}.isdisjoint(identifier.split("/")):
-        raise RequestError(f"found {_shown(identifier)}, expected no empty, `.` or `..` segment", path=f"{path}.id")
+    if type(identifier) is not str:
+        raise RequestError(f"found {name_of(identifier)}, expected an id as text", path=f"{path}.id")
+    # INVARIANT I5: an id has one form and is literal.
+    problem = id_problem(identifier)
+    if problem is not None:
+        raise RequestError(problem, path=f"{path}.id")
     return Entity(kind, identifier, _map(properties, f"{path}.properties"))
-
-
-def _is_name(text: str) -> bool:
-    """Return True for a name: lower *62( lower / digit / "_" ). Faster at start-up than a regular expression."""
-    letters = text.replace("_", "")
-    return text.isascii() and text[:1].isalpha() and text.islower() and letters.isalnum() and len(text) < 64
 
 
 def _is_action(text: str) -> bool:
     """Return True for an action: name ":" name, where the second may also have hyphens after its first letter."""
     kind, _, verb = text.partition(":")
-    return _is_name(kind) and _is_name(verb.replace("-", "_"))
-
-
-def _is_id(text: str) -> bool:
-    """Return True for an id: 1*512 characters without spaces, control characters or invisible characters."""
-    if text.isascii():
-        return 0 < len(text) <= 512 and " " not in text and text.isprintable()
-    return _ID.fullmatch(text) is not None
+    return is_type_name(kind) and is_type_name(verb.replace("-", "_"))
 
 
 def _action(name: object) -> str:
@@ -263,21 +244,6 @@ def _map(data: object, path: str) -> FrozenMap:
         return freeze(data, path)  # type: ignore[return-value]
     except ValueProblem as problem:
         raise RequestError(problem.message, path=problem.path) from None
-
-
-def _require_one_form(text: str, path: str) -> None:
-    """Raise unless the text has only visible characters and is in composed form (NFC), as in the policies."""
-    try:
-        freeze(text, path)
-    except ValueProblem as problem:
-        raise RequestError(problem.message, path=path) from None
-    # Only ids with characters outside ASCII pay for this import.
-    from unicodedata import is_normalized
-
-    if not text.isprintable():
-        raise RequestError(f"found {_shown(text)}, expected visible characters only", path=path)
-    if not is_normalized("NFC", text):
-        raise RequestError(f"found {_shown(text)}, expected an id in composed form (NFC)", path=path)
 
 
 def _object(data: object, path: str, *, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:

@@ -10,8 +10,8 @@ segment = "**" / "{team}" / part, where a part is literal text in which "*" stan
 from __future__ import annotations
 
 import re
-import unicodedata
 
+from policyguard.model.ids import id_problem
 from policyguard.patterns.id_pattern import DOMAIN
 from policyguard.text import printable
 
@@ -32,8 +32,8 @@ def pattern_problem(pattern: str) -> str | None:
             return "has `**` inside a segment, where it must be one by itself"
         if not _PART.fullmatch(segment):
             return f"has the segment `{printable(segment, 60)}`, where only `*`, `**` and `{DOMAIN}` are special"
-    if not pattern.isprintable() or not unicodedata.is_normalized("NFC", pattern):
-        return "has characters that no id has: ones that cannot be seen, or that are not in composed form (NFC)"
+    if id_problem(pattern.replace(DOMAIN, "x").replace("*", "x")) is not None:
+        return "has what no id has: characters that cannot be seen, not in composed form (NFC), or percent-encoded"
     if segments.count(DOMAIN) > 1:
         return f"has `{DOMAIN}` twice"
     if DOMAIN in segments and "**" in segments[: segments.index(DOMAIN)]:

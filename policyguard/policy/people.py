@@ -5,10 +5,10 @@ The arguments of each `bind_...` function are the valid fields of a map, its nod
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 from policyguard.model.facts import Assurance
+from policyguard.model.ids import id_problem, is_type_name
 from policyguard.model.policy import (
     REQUEST,
     Approvers,
@@ -49,14 +49,28 @@ one_domain = name("one domain", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "vision")
 WORK = "work"
 """The default of a quorum's `of`: the approvals are for the work (the source tree and the command)."""
 
-_REF = name("a subject", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "user:alice")
-
 
 def subject_ref(node: Node, problems: Problems) -> str | None:
-    """Kind: `type:id` of a subject, in NFC so that two encodings of one name cannot be two subjects."""
-    ref: str | None = _REF(node, problems)
-    if ref is not None and not unicodedata.is_normalized("NFC", ref):
-        problems.add(node, "PG006", f"subject {quoted(ref)} is not in composed form (NFC), expected NFC")
+    """Kind: `type:id` of a subject, by the one grammar of ids that requests have."""
+    return _literal_ref(node, problems, "a subject such as `user:alice`")
+
+
+def resource_ref(node: Node, problems: Problems) -> str | None:
+    """Kind: `type:id` of a resource, not a pattern."""
+    return _literal_ref(node, problems, "a resource such as `job:team/vision/run-17`")
+
+
+def _literal_ref(node: Node, problems: Problems, expected: str) -> str | None:
+    ref = text(node, problems)
+    if ref is None:
+        return None
+    kind, _, identifier = ref.partition(":")
+    if not is_type_name(kind) or not identifier or any(character.isspace() for character in ref):
+        problems.add(node, "PG003", f"found {quoted(ref)}, expected {expected}")
+        return None
+    problem = id_problem(identifier)
+    if problem is not None:
+        problems.add(node, "PG011", problem, "no request can have this id")
         return None
     return ref
 

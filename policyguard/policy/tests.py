@@ -9,12 +9,11 @@ Tests are a list of cases, or a matrix in which every action that is not listed 
 from __future__ import annotations
 
 from policyguard.policy.binder import Field, Table, choice, instant, listing, name, nested, prose, raw, table_of, text
-from policyguard.policy.people import IDENTIFIER, subject_ref
+from policyguard.policy.people import IDENTIFIER, resource_ref, subject_ref
 
 EXPECTATIONS = ("allow", "deny", "needs-approval")
 
 _ACTION = name("an action", r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", "job:submit")
-_RESOURCE = name("a resource", r"[a-z][a-z0-9_]{0,62}:[^\s]{1,512}", "job:team/vision/run-17")
 _FACTS = table_of(
     name("a fact's path", r"(?:subject|resource|context)\.[a-z][a-z0-9_]{0,62}", "resource.gpus"), raw, "a map of facts"
 )
@@ -22,7 +21,7 @@ _REQUEST = Table(
     "a request",
     Field("subject", subject_ref, required=True),
     Field("action", _ACTION, required=True),
-    Field("resource", _RESOURCE, required=True),
+    Field("resource", resource_ref, required=True),
 )
 _CASE = Table(
     "a case",
@@ -42,7 +41,7 @@ _CASE = Table(
 _CELL = Table(
     "a row of the matrix",
     Field("subject", subject_ref, required=True),
-    Field("resource", _RESOURCE, required=True),
+    Field("resource", resource_ref, required=True),
     Field("use", listing(IDENTIFIER)),
     Field("facts", _FACTS),
     Field("allow", listing(_ACTION, minimum=0), required=True),

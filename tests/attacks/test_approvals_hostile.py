@@ -278,7 +278,11 @@ TWINS: dict[str, Attack] = {
         and lab.asking(gpus=512)
     ),
     "for a pattern of resources": lambda lab: lab.put(
-        "carol", subjects=dict(lab.target.measured_digests), limits={"gpus": 256}, resource="job:team/vision/**"
+        "carol",
+        subjects=dict(lab.target.measured_digests),
+        limits={"gpus": 256},
+        resource="job:team/vision/**",
+        resource_is_pattern=True,
     ),
     "for whatever command": lambda lab: lab.put(
         "carol", subjects={"tree": lab.target.measured_digests["tree"]}, limits={"gpus": 256}, any_command=True

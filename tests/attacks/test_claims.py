@@ -147,6 +147,11 @@ def test_nobody_is_alice_by_looking_like_her(name: str, snapshot: Snapshot) -> N
 
 
 NO_IDS = {
+    "a pattern of teams": "team/{team}/trainer",
+    "a star for a team": "team/*/trainer",
+    "two stars": "team/**/trainer",
+    "an encoded slash": "team%2Fvision%2Ftrainer",
+    "a backslash": "team\\vision\\trainer",
     "nothing": "",
     "a space": "al ice",
     "a leading space": " alice",
@@ -187,11 +192,6 @@ PLACES = {
     "more than the team": "repo:team/vision2/trainer",
     "the team in capitals": "repo:team/VISION/trainer",
     "the team behind another": "repo:team/llm/vision/trainer",
-    "the pattern itself": "repo:team/{team}/trainer",
-    "a star for the team": "repo:team/*/trainer",
-    "two stars": "repo:team/**/trainer",
-    "an encoded slash": "repo:team%2Fvision%2Ftrainer",
-    "a backslash": "repo:team\\vision\\trainer",
 }
 
 

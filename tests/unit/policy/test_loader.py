@@ -214,8 +214,8 @@ def test_a_role_that_inherits_both_sides_is_refused() -> None:
 
 
 def test_subjects_have_one_spelling() -> None:
-    """A ref that is not in composed form could be a second subject that reads the same; it is refused (PG006)."""
-    assert codes(more=bound('subject: "user:e\u0301", role: lead, domain: x')) == ["PG006"]
+    """A ref that is not in composed form could be a second subject that reads the same; it is refused (PG011)."""
+    assert codes(more=bound('subject: "user:e\u0301", role: lead, domain: x')) == ["PG011"]
     assert not codes(more=bound('subject: "user:\u00e9", role: lead, domain: x'))
 
 

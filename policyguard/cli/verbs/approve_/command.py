@@ -45,7 +45,8 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 @click.option("--checkpoint", help="Approve the checkpoint with this SHA-256; with --action and --resource.")
 @click.option("--policy", help="Approve the policies with this digest; with --action and --resource.")
 @click.option("--action", help="What is approved, as `job:submit`.")
-@click.option("--resource", help="On what, as `job:team/vision/run-17`; with stars, on everything that fits.")
+@click.option("--resource", help="On what, as `job:team/vision/run-17`; an id, never a pattern.")
+@click.option("--pattern", help="On every resource that matches, as `job:team/vision/**`; instead of --resource.")
 @click.option(
     "--limit",
     "limits",
@@ -121,6 +122,7 @@ def _statement(approved: Approved, chosen: Mapping[str, Any], now: Instant) -> A
             expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
             limits=limits_of(chosen["limits"]),
             any_command=chosen["any_command"],
+            resource_is_pattern=approved.is_pattern,
             target_ref=ref,
             from_id=start,
             target_id=target,

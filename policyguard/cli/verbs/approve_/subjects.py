@@ -19,6 +19,7 @@ from policyguard.evidence.identity import account_name
 from policyguard.evidence.repository import code_record
 from policyguard.git.directory import find_gitdir
 from policyguard.model.request import Request
+from policyguard.text import quoted
 from policyguard.values import FrozenMap, Value
 
 MEASURE_TIMEOUT_S = 60.0
@@ -26,12 +27,16 @@ MEASURE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approved:
-    """What is to be approved: subjects by name, what is done with which resource, and the request if there is one."""
+    """What is to be approved: subjects by name, what is done with which resource, and the request if there is one.
+
+    `resource` is a pattern if `is_pattern`.
+    """
 
     subjects: Mapping[str, str]
     action: str
     resource: str
     target: ApprovalTarget | None = None
+    is_pattern: bool = False
 
 
 def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
@@ -39,10 +44,11 @@ def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
     artifacts = {name: str(chosen[name]) for name in ("tree", "checkpoint", "policy") if chosen[name]}
     if sum((chosen["job"] is not None, chosen["request_file"] is not None, bool(artifacts))) != 1:
         raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
+    resource, is_pattern = _resource(chosen)
     if artifacts:
-        if not chosen["action"] or not chosen["resource"]:
-            raise click.UsageError("--tree, --checkpoint and --policy need --action and --resource")
-        return Approved(subjects=artifacts, action=chosen["action"], resource=chosen["resource"])
+        if not chosen["action"] or not resource:
+            raise click.UsageError("--tree, --checkpoint and --policy need --action, and --resource or --pattern")
+        return Approved(subjects=artifacts, action=chosen["action"], resource=resource, is_pattern=is_pattern)
     target = sought_by(chosen, words)
     subjects = dict(target.measured_digests)
     if not chosen["limits"]:
@@ -54,9 +60,20 @@ def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
     return Approved(
         subjects=subjects,
         action=chosen["action"] or target.request.action,
-        resource=chosen["resource"] or target.request.resource.ref,
+        resource=resource or target.request.resource.ref,
         target=target,
+        is_pattern=is_pattern,
     )
+
+
+def _resource(chosen: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """Return the resource that the options name, if any, and whether it is a pattern."""
+    resource, pattern = chosen["resource"], chosen["pattern"]
+    if resource and pattern:
+        raise click.UsageError("give one of --resource and --pattern")
+    if resource and "*" in resource:
+        raise click.UsageError(f"--resource: found {quoted(resource)}, expected an id; write a pattern as --pattern")
+    return pattern or resource, bool(pattern)
 
 
 def sought_by(chosen: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
