@@ -15,9 +15,10 @@ from casbin.model import Assertion
 from casbin.persist import Adapter
 from casbin.persist.adapters import FileAdapter
 
-from policyguard.decide.role_grants import NAME, REF, ROLE_PREFIX
+from policyguard.decide.role_grants import ROLE_PREFIX
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
-from policyguard.model.policy import Binding
+from policyguard.model.ids import is_segment, ref_problem
+from policyguard.model.policy import ANY_DOMAIN, Binding
 from policyguard.text import quoted
 from policyguard.values import Instant, Span, parse_instant
 
@@ -119,13 +120,13 @@ def _binding(kind: str, row: Sequence[object], span: Span) -> Binding:
         )
     subject, role, domain, *times = (str(column) for column in row)
     # INVARIANT I6: subjects and roles live in namespaces of their own; nobody is named like a role.
-    if not REF.fullmatch(subject) or subject.startswith(ROLE_PREFIX):
+    if ref_problem(subject) is not None or subject.startswith(ROLE_PREFIX):
         raise PolicyError(
             f"found the subject {quoted(subject)}, expected `type:id` such as `user:alice`", span=span, code="PG510"
         )
-    if not REF.fullmatch(role) or not role.startswith(ROLE_PREFIX):
+    if ref_problem(role) is not None or not role.startswith(ROLE_PREFIX):
         raise PolicyError(f"found the role {quoted(role)}, expected `role:` and a name", span=span, code="PG510")
-    if not NAME.fullmatch(domain):
+    if domain != ANY_DOMAIN and not is_segment(domain):
         raise PolicyError(f"found the domain {quoted(domain)}, expected a name or `*`", span=span, code="PG011")
     since, until = (_time(text, span) for text in times) if times else (None, None)
     return Binding(

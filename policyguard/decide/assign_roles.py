@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from policyguard.decide.role_closure import close_roles
-from policyguard.decide.role_grants import NAME, REF, ROLE_PREFIX, RoleAssignments, Row
+from policyguard.decide.role_grants import ROLE_PREFIX, RoleAssignments, Row
 from policyguard.decide.separation_of_duty import separation_errors
 from policyguard.errors import PolicyError, PolicyErrors
-from policyguard.model.policy import Binding, Exclusion, Person, Role
+from policyguard.model.ids import is_segment, ref_problem
+from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
 from policyguard.text import quoted
 from policyguard.values import ALWAYS, NEVER, NO_SPAN
 
@@ -54,9 +55,9 @@ def _raise_any(errors: Iterable[PolicyError]) -> None:
 def _role_errors(roles: Sequence[Role]) -> Iterator[PolicyError]:
     known: set[str] = set()
     for role in roles:
-        if not NAME.fullmatch(role.name):
+        if not is_segment(role.name):
             yield PolicyError(
-                f"found the role name {role.name!r}, expected no spaces or control characters",
+                f"found the role name {role.name!r}, expected one segment of an id",
                 span=role.span,
                 code="PG011",
             )
@@ -81,13 +82,13 @@ def _binding_errors(roles: Sequence[Role], bindings: Sequence[Binding]) -> Itera
                 code="PG503",
             )
         # INVARIANT I6: subjects and roles live in namespaces of their own; nobody is named like a role.
-        if not REF.fullmatch(binding.subject) or binding.subject.startswith(ROLE_PREFIX):
+        if ref_problem(binding.subject) is not None or binding.subject.startswith(ROLE_PREFIX):
             yield PolicyError(
                 f"found the subject {quoted(binding.subject)}, expected `type:id` such as `user:alice`",
                 span=binding.span,
                 code="PG510",
             )
-        if not NAME.fullmatch(binding.domain):
+        if binding.domain != ANY_DOMAIN and not is_segment(binding.domain):
             yield PolicyError(
                 f"found the domain {quoted(binding.domain)}, expected a name or `*`", span=binding.span, code="PG011"
             )

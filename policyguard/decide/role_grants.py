@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from policyguard.model.policy import ANY_DOMAIN
-from policyguard.values import ALWAYS, NEVER, Instant, LazyPattern, format_instant, parse_instant
+from policyguard.values import ALWAYS, NEVER, Instant, format_instant, parse_instant
 
 Row: TypeAlias = tuple[str, str, str, Instant, Instant]
 """subject, role, domain, not before, expires: the subject holds the role from the first instant until just before the
@@ -22,10 +22,6 @@ Shape: TypeAlias = tuple[tuple[str, str], ...]
 
 RolesByDomain: TypeAlias = Mapping[str | None, tuple[str, ...]]
 """For each domain the sorted closed roles held there; `*` is every domain that has no entry of its own."""
-
-_CHARACTERS = r"[^\x00-\x20\x7f-\xa0\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]{1,512}"
-NAME = LazyPattern(_CHARACTERS)
-REF = LazyPattern(r"[a-z][a-z0-9_]{0,62}:" + _CHARACTERS)
 
 ROLE_PREFIX = "role:"
 """Roles are written `role:name` beside `user:alice`, so nobody can be named like a role (hazard H12)."""

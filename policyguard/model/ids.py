@@ -52,6 +52,11 @@ def is_type_name(text: str) -> bool:
     return text.isascii() and text[:1].isalpha() and text.islower() and letters.isalnum() and len(text) < 64
 
 
+def is_segment(text: str) -> bool:
+    """Return True for one segment of an id, such as a domain or the name of a role."""
+    return "/" not in text and id_problem(text) is None
+
+
 def ref_problem(ref: str) -> str | None:
     """Describe what is wrong with `type:id` text; None if nothing is.
 

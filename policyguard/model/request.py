@@ -171,9 +171,11 @@ def parse_json(text: str | bytes) -> object:
     """Parse JSON strictly.
 
     Raises:
-        RequestError: not JSON, a duplicate key, NaN, bad UTF-8, or nested too deeply.
+        RequestError: not JSON, a duplicate key, NaN, bytes that are not UTF-8, or nested too deeply.
     """
     try:
+        if type(text) is bytes:
+            text = _as_text(text)
         return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except RecursionError:
         raise RequestError("found JSON nested too deeply to be a request") from None
@@ -184,6 +186,14 @@ def parse_json(text: str | bytes) -> object:
     except ValueError as problem:
         # Integers of more than 4300 digits end here: the interpreter refuses to convert them.
         raise RequestError(f"not JSON we read: {str(problem).lower().split(';')[0]}") from None
+
+
+def _as_text(data: bytes) -> str:
+    """Decode UTF-8, with or without a byte order mark; `json` by itself would read UTF-16 and UTF-32 as well."""
+    # INVARIANT I5: one request has one encoding: tools that read UTF-8 only see the request that is decided.
+    if b"\0" in data[:4] or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise RequestError("found UTF-16 or UTF-32, expected UTF-8")
+    return data.removeprefix(b"\xef\xbb\xbf").decode()
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

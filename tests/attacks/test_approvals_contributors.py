@@ -248,7 +248,7 @@ def test_a_commit_signed_by_git_itself_names_its_signer(lab: Lab, tmp_path: Path
 def test_where_signatures_are_required_an_unsigned_commit_stops_approval(lab: Lab) -> None:
     """Both leads approve; alice's first commit is accepted, her second one is signed, or is not."""
     first = git(lab.root, "rev-parse", "HEAD")
-    strict = lab.pin("accepted", f"{first}\n")
+    strict = lab.pin("reviewed_commits", f"{first}\n")
     strict = replace(strict, files=structs.replace(strict.files, signed_only=True))
     signed(lab, "alice")
     for who in ("carol", "dan"):

@@ -320,7 +320,7 @@ BROKEN_FILES: dict[str, tuple[str, str, int]] = {
     "a time that is none": ("allowed_signers", f'carol@lab valid-after="tomorrow" {ssh_line("carol")}\n', 0o644),
     "a file that everybody may write to": ("allowed_signers", f"carol@lab {ssh_line('carol')}\n", 0o666),
     "a revoked key that cannot be read": ("revoked_keys", "ssh-ed25519 AAAA\n", 0o644),
-    "an accepted id that is none": ("accepted", "main\n", 0o644),
+    "an accepted id that is none": ("reviewed_commits", "main\n", 0o644),
 }
 
 

@@ -199,6 +199,13 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a third decision": (predicate(decision="maybe"), "V1", "invalid enum value 'maybe'"),
     "a third mode": (predicate(mode="dry-run"), "V1", "invalid enum value 'dry-run'"),
     "a bool for an epoch": (predicate(policy={"digest": "x", "epoch": True}), "V1", "expected `int`"),
+    "no decision id": (predicate(decision_id=""), "V1", "decision_id: found empty text"),
+    "an unknown member of the subject": (edited(lambda d: d["subject"][0].update(uri="job:x")), "V1", "unknown field"),
+    "another digest beside the request's": (
+        edited(lambda d: d["subject"][0]["digest"].update(sha512="0" * 128)),
+        "V1",
+        "unknown field `sha512`",
+    ),
     "a negative epoch": (predicate(policy={"digest": "x", "epoch": -1}), "V1", "policy.epoch: found -1"),
     "a time without zone": (predicate(expires="2026-03-01T09:15:00"), "V1", "expected an rfc 3339 time"),
     "a time in another zone": (predicate(expires="2026-03-01T10:15:00+01:00"), "V1", "one spelling of a utc time"),
