@@ -94,15 +94,15 @@ def check_engine(
     jury = _Jury(policy_set, compiled, SecondOpinion(policy_set, grants), SecondOpinion(policy_set, grants, flat=True))
     stream = Requests(policy_set, seed)
     stream.reached = jury.reached
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for facts, now in stream.take(requests, jury.rare):
-        found += jury.differences(facts, now)
+        differences += jury.differences(facts, now)
     return Report(
         requests=requests,
         allowed=jury.allowed,
         unjudged=jury.unjudged,
         reached=tuple(sorted(jury.reached)),
-        differences=tuple(found),
+        differences=tuple(differences),
     )
 
 
@@ -134,9 +134,9 @@ class _Jury:
                 facts=facts, now=now, engine=ours, casbin=casbins, oracle=oracles, what=what, hazard=hazard
             )
 
-        found = []
+        differences = []
         if casbins != ours:
-            found.append(difference("casbin", "H11" if self.flat.allows(facts, now) == ours else None))
+            differences.append(difference("casbin", "H11" if self.flat.allows(facts, now) == ours else None))
         if judged is not None:
             said = {
                 "allowed": ours,
@@ -145,12 +145,12 @@ class _Jury:
                 "requiring": list(decision.requiring),
                 "unmet": sorted({gap.quorum for gap in decision.unmet_approvals}),
             }
-            found += [
+            differences += [
                 difference(f"oracle on `{name}`: {judged[name]}, engine: {value}")
                 for name, value in said.items()
                 if judged[name] != value
             ]
-        return found
+        return differences
 
     def _judged(self, facts: Facts, now: Instant) -> dict[str, Any] | None:
         try:

@@ -85,7 +85,7 @@ def pattern_of(policy: Plain, resource_type: str) -> str:
 
 
 def domain(policy: Plain, facts: Plain) -> str | None:
-    """Return the segment of the resource's id that stands where its type writes `{team}`."""
+    """Return the segment of the resource's id at the place of `{team}` in its type's pattern."""
     segments = pattern_of(policy, kind(facts["resource"])).split("/")
     if "{team}" not in segments:
         return None
@@ -99,15 +99,15 @@ def declared(policy: Plain, facts: Plain, path: str) -> Plain | None:
         "resource": policy["resources"][kind(facts["resource"])]["attributes"],
         "context": policy["context"],
     }[entity]
-    found: Plain | None = where.get(attribute)
-    return found
+    fact: Plain | None = where.get(attribute)
+    return fact
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
 
 
 def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
-    """Return what conditions may read: strong enough, fresh enough, in the form they compute with."""
+    """Select the facts that conditions may read: strong enough, fresh enough, in the form they compute with."""
     subject, resource = facts["subject"], facts["resource"]
     world: Plain = {
         "subject": {"id": subject, "type": kind(subject)},
@@ -181,7 +181,7 @@ def concerns(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
 
 
 def says_where(rule: Plain, type_pattern: str) -> bool:
-    """Whether the rule's `{team}`, if it has one, stands in the segment where ids of the type have theirs."""
+    """Return True if the rule's `{team}`, if any, is in the same segment as that of the type."""
     segments, own = (rule["pattern"] or "").split("/"), type_pattern.split("/")
     return "{team}" not in segments or ("{team}" in own and segments.index("{team}") == own.index("{team}"))
 
@@ -220,10 +220,10 @@ def roles(policy: Plain, subject: str, where: str | None, now: int) -> set[str]:
 
 
 def with_parents(policy: Plain, role: str) -> set[str]:
-    found = {role}
+    roles = {role}
     for parent in policy["roles"].get(role, []):
-        found |= with_parents(policy, parent)
-    return found
+        roles |= with_parents(policy, parent)
+    return roles
 
 
 def glob(text: str, pattern: str) -> bool:

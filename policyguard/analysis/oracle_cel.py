@@ -113,8 +113,8 @@ def filter_(world: World, variable: str, source: Tree, body: Tree, _: Tree | Non
 
 
 def map_(world: World, variable: str, source: Tree, body: Tree, only: Tree | None) -> list[Any]:
-    kept = filter_(world, variable, source, only, None) if only else list(evaluate(source, world))
-    return [evaluate(body, {**world, variable: item}) for item in kept]
+    elements = filter_(world, variable, source, only, None) if only else list(evaluate(source, world))
+    return [evaluate(body, {**world, variable: item}) for item in elements]
 
 
 MACROS: dict[str, Callable[..., Any]] = {
@@ -135,12 +135,12 @@ def within(value: int, bound: int = 2**63) -> int:
     return value
 
 
-def quotient(left: int, right: int) -> int:
-    return within(abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1))
+def quotient(dividend: int, divisor: int) -> int:
+    return within(abs(dividend) // abs(divisor) * (1 if (dividend < 0) == (divisor < 0) else -1))
 
 
-def remainder(left: int, right: int) -> int:
-    return left - right * quotient(left, right)
+def remainder(dividend: int, divisor: int) -> int:
+    return dividend - divisor * quotient(dividend, divisor)
 
 
 def at(values: Any, index: Any) -> Any:
@@ -175,7 +175,7 @@ def path_glob(path: str, pattern: str) -> bool:
 
 
 def found_in(text: str, pattern: str) -> bool:
-    """Python's engine stands in for RE2: alike on what both accept, when the text holds no line break."""
+    """Python's engine replaces RE2: they agree on what both accept, when the text holds no line break."""
     try:
         return re.search(pattern, text) is not None
     except re.error as problem:
@@ -188,10 +188,10 @@ def parse_time(kind: str, text: str) -> int:
 
 
 def timestamp(text: str) -> int:
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
-    if not found:
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII)
+    if not match:
         raise ValueError(text)
-    date, clock, fraction, zone = found.groups()
+    date, clock, fraction, zone = match.groups()
     moment = datetime.fromisoformat(f"{date}T{clock}{zone.upper().replace('Z', '+00:00')}")
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86400 + since.seconds) * 10**9 + int((fraction or ".0")[1:].ljust(9, "0"))
@@ -199,13 +199,13 @@ def timestamp(text: str) -> int:
 
 def duration(text: str) -> int:
     units = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "µs": 10**3, "ns": 1}
-    found = re.fullmatch(r"([+-]?)((?:(?:\d+(?:\.\d*)?|\.\d+)(?:h|ms|m|s|us|µs|ns))+|0)", text, re.ASCII)
-    if not found or len(text) > 100:
+    match = re.fullmatch(r"([+-]?)((?:(?:\d+(?:\.\d*)?|\.\d+)(?:h|ms|m|s|us|µs|ns))+|0)", text, re.ASCII)
+    if not match or len(text) > 100:
         raise ValueError(text)
     total = 0
-    for whole, fraction, unit in re.findall(r"(\d*)(?:\.(\d*))?(h|ms|m|s|us|µs|ns)", found[2], re.ASCII):
+    for whole, fraction, unit in re.findall(r"(\d*)(?:\.(\d*))?(h|ms|m|s|us|µs|ns)", match[2], re.ASCII):
         total += int(whole or 0) * units[unit] + int(fraction or 0) * units[unit] // 10 ** len(fraction)
-    return in_durations(-total if found[1] == "-" else total)
+    return in_durations(-total if match[1] == "-" else total)
 
 
 def in_timestamps(value: int) -> int:

@@ -119,7 +119,7 @@ def _rule(rule: Rule) -> Plain:
         "pattern": rule.id_pattern,
         "when": None if rule.when is None else plain_tree(rule.when.expression),
         "quorum": rule.quorum,
-        "floors": {path: int(least) for path, least in rule.assurance},
+        "floors": {path: int(minimum) for path, minimum in rule.assurance},
         "scope": rule.scope,
         "since": rule.not_before,
         "until": rule.expires,

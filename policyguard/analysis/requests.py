@@ -40,8 +40,8 @@ class Requests:
         self._compared = _compared(conditions)
         self._wanted: dict[str, list[Assurance]] = {}
         """Facts that some rule wants known better than the schema asks: at that level and at the one below."""
-        for path, least in (pair for rule in policy_set.rules for pair in rule.assurance):
-            self._wanted.setdefault(path, []).extend((least, Assurance(least - 1)))
+        for path, minimum in (pair for rule in policy_set.rules for pair in rule.assurance):
+            self._wanted.setdefault(path, []).extend((minimum, Assurance(minimum - 1)))
         self._domains = _domains(policy_set)
         self._subjects = _subjects(policy_set)
         self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
@@ -53,20 +53,20 @@ class Requests:
         self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
 
     def take(self, count: int, rare: Callable[[Facts, Instant], bool] | None = None) -> Iterator[tuple[Facts, Instant]]:
-        """Yield so many facts, each with the instant to decide at.
+        """Yield this many facts, each with the instant to decide at.
 
         One request in two is drawn again, up to twelve times, until `rare` says yes, for most random requests are
         denied. One in four then is a rare one with a single thing changed: where a rule ends, such neighbours differ.
         """
-        kept: dict[str, list[tuple[Facts, Instant]]] = {}
+        by_answer: dict[str, list[tuple[Facts, Instant]]] = {}
         for number in range(count):
-            if number % 4 == 3 and kept:
-                yield self._neighbour(*self._pick(kept[self._pick(sorted(kept))]))
+            if number % 4 == 3 and by_answer:
+                yield self._neighbour(*self._pick(by_answer[self._pick(sorted(by_answer))]))
                 continue
             facts, now = self._one()
             for _ in range(DRAWS if rare is not None and number % 4 else 0):
                 if rare is not None and rare(facts, now):
-                    kept.setdefault(facts.request.action, []).append((facts, now))
+                    by_answer.setdefault(facts.request.action, []).append((facts, now))
                     break
                 facts, now = self._one()
             yield facts, now
@@ -78,10 +78,10 @@ class Requests:
         fresh = dict(self._entries(request, now))
         if fresh and self._chance(0.7):
             path = self._pick(sorted(fresh))
-            kept = {**facts.entries, path: fresh[path]}
+            entries = {**facts.entries, path: fresh[path]}
             if self._chance(0.15):
-                del kept[path]
-            return replace(facts, entries=kept), now
+                del entries[path]
+            return replace(facts, entries=entries), now
         resource = Entity(request.resource.type, str(self._pick(_near(request.resource.id))) or "x")
         changed = [
             replace(facts, request=replace(request, subject=self._subject(None))),
@@ -220,8 +220,8 @@ class Requests:
             return FrozenMap({key: self._value(attribute, kind.element, depth + 1) for key in keys})
         if kind.kind == "record":
             fields = self._policies.schema.records.get(kind.record or "", {})
-            kept = {n: a for n, a in fields.items() if not self._chance(0.1)} if depth < 4 else {}
-            return FrozenMap({n: self._value(a, a.type, depth + 1) for n, a in kept.items()})
+            members = {n: a for n, a in fields.items() if not self._chance(0.1)} if depth < 4 else {}
+            return FrozenMap({n: self._value(a, a.type, depth + 1) for n, a in members.items()})
         return self._scalar(kind.kind, attribute.name)
 
     def _scalar(self, kind: str, name: str) -> Value:
@@ -258,23 +258,23 @@ class Requests:
 
 
 def _constants(expressions: Sequence[Expression]) -> dict[str, tuple[Any, ...]]:
-    found: dict[str, set[Any]] = {}
+    constants: dict[str, set[Any]] = {}
     for expression in expressions:
         for constant in _walk(expression):
-            found.setdefault(constant.type, set()).add(constant.value)
-    return {kind: tuple(sorted(values)) for kind, values in found.items()}
+            constants.setdefault(constant.type, set()).add(constant.value)
+    return {kind: tuple(sorted(values)) for kind, values in constants.items()}
 
 
 def _compared(expressions: Sequence[Expression]) -> dict[str, tuple[tuple[str, Any], ...]]:
-    """Return for each attribute name the (type, value) of every constant that stands beside it in one call."""
-    found: dict[str, set[tuple[str, Any]]] = {}
+    """Return for each attribute name the (type, value) of every constant in the same call."""
+    constants: dict[str, set[tuple[str, Any]]] = {}
     for expression in expressions:
         for call in _calls(expression):
             names = [node.name for node in call.arguments if isinstance(node, Select)]
-            beside = {(constant.type, constant.value) for node in call.arguments for constant in _walk(node)}
+            together = {(constant.type, constant.value) for node in call.arguments for constant in _walk(node)}
             for name in names:
-                found.setdefault(name, set()).update(beside)
-    return {name: tuple(sorted(pairs)) for name, pairs in found.items()}
+                constants.setdefault(name, set()).update(together)
+    return {name: tuple(sorted(pairs)) for name, pairs in constants.items()}
 
 
 def _calls(node: Expression) -> Iterator[Call]:
@@ -311,7 +311,7 @@ def _walk(node: Expression) -> Iterator[Constant]:
 
 def _near(text: str) -> list[str]:
     """Return texts that a comparison with this one, as text, prefix, pattern or network, may tell apart from it."""
-    digest = _REPEATED.sub(lambda found: "0" * min(int(found[1]), 128), text).strip("^$")
+    digest = _REPEATED.sub(lambda match: "0" * min(int(match[1]), 128), text).strip("^$")
     return [
         digest,
         text + "x",
@@ -324,10 +324,10 @@ def _near(text: str) -> list[str]:
 
 
 def _domains(policies: PolicySet) -> list[str]:
-    found = {binding.domain for binding in policies.bindings} | {rule.scope for rule in policies.rules if rule.scope}
+    domains = {binding.domain for binding in policies.bindings} | {rule.scope for rule in policies.rules if rule.scope}
     for rule in policies.rules:
-        found |= {segment for segment in (rule.id_pattern or "").split("/") if segment and "*" not in segment}
-    return sorted({domain for domain in found if "{" not in domain} | {"unknown-domain", "*"})
+        domains |= {segment for segment in (rule.id_pattern or "").split("/") if segment and "*" not in segment}
+    return sorted({domain for domain in domains if "{" not in domain} | {"unknown-domain", "*"})
 
 
 def _subjects(policies: PolicySet) -> list[str]:

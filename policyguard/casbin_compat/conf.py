@@ -31,7 +31,7 @@ class Text:
     places: tuple[Span, ...]
 
     def at(self, offset: int) -> Span:
-        """Return where the character stands; past the end, where the last one does."""
+        """Return the place of a character; past the end, that of the last one."""
         return self.places[min(offset, len(self.places) - 1)]
 
 
@@ -57,7 +57,7 @@ class Row:
 
 def read_conf(text: str, file: str) -> Conf:
     """Return the sections of a model file, else raise `PolicyError` at the place that is wrong."""
-    found: dict[str, dict[str, Text]] = {letter: {} for letter in SECTIONS.values()}
+    definitions: dict[str, dict[str, Text]] = {letter: {} for letter in SECTIONS.values()}
     letter: str | None = None
     for line in _logical_lines(text, file):
         stripped = line.text.strip()
@@ -77,10 +77,10 @@ def read_conf(text: str, file: str) -> Conf:
             raise PolicyError(
                 f"found `{stripped[:60]}`, expected a section or `{letter or 'r'} = ...`", span=line.at(0), code="PG003"
             )
-        if name in found[letter]:
+        if name in definitions[letter]:
             raise PolicyError(f"key `{name}` is written twice", span=line.at(0), code="PG002")
-        found[letter][name] = _stripped(_without_comment(_cut(line, len(key) + 1)))
-    return Conf(**found)
+        definitions[letter][name] = _stripped(_without_comment(_cut(line, len(key) + 1)))
+    return Conf(**definitions)
 
 
 def _logical_lines(text: str, file: str) -> Iterator[Text]:
@@ -93,9 +93,9 @@ def _logical_lines(text: str, file: str) -> Iterator[Text]:
         if not line or line[0] in "#;":
             continue
         goes_on = line.endswith("\\")
-        kept = line[:-1].rstrip() + " " if goes_on else line
-        characters.append(kept)
-        places += [Span(file, number, start + i) for i in range(len(kept))]
+        content = line[:-1].rstrip() + " " if goes_on else line
+        characters.append(content)
+        places += [Span(file, number, start + i) for i in range(len(content))]
         if not goes_on:
             yield Text("".join(characters), tuple(places))
             characters, places = [], []
@@ -108,9 +108,9 @@ def _cut(line: Text, start: int) -> Text:
 
 
 def _stripped(value: Text) -> Text:
-    left = len(value.text) - len(value.text.lstrip())
-    kept = value.text.strip()
-    return Text(kept, value.places[left : left + len(kept)] or value.places[:1])
+    indent = len(value.text) - len(value.text.lstrip())
+    stripped = value.text.strip()
+    return Text(stripped, value.places[indent : indent + len(stripped)] or value.places[:1])
 
 
 def _without_comment(value: Text) -> Text:

@@ -46,7 +46,11 @@ class Definitions:
 
 
 def read_definitions(conf: Conf) -> Definitions:
-    """Return what the model says, else raise `PolicyError` at the definition that has no counterpart."""
+    """Read the definitions of a model.
+
+    Raises:
+        PolicyError: a definition has no counterpart here.
+    """
     _single(conf)
     return Definitions(
         requests=_request_parts(conf.r["r"]),
@@ -60,10 +64,10 @@ def read_definitions(conf: Conf) -> Definitions:
 
 def _single(conf: Conf) -> None:
     for letter in "rpem":
-        found: dict[str, Text] = getattr(conf, letter)
-        if letter not in found:
+        section: dict[str, Text] = getattr(conf, letter)
+        if letter not in section:
             raise PolicyError(f"the model has no `{letter}`", span=Span("model.conf", 1, 1), code="PG003")
-        for key, text in found.items():
+        for key, text in section.items():
             if key != letter:
                 raise PolicyError(
                     f"found `{key}`, expected only `{letter}`: casbin ignores it unless asked in code",

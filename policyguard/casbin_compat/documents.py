@@ -1,6 +1,6 @@
 """Drafts written as our YAML documents, with what names and domains become there.
 
-Pure. A pattern stands in `resources.id` where one says the same; what is left becomes a condition.
+Pure. A pattern is written to `resources.id` where one means the same; the rest becomes a condition.
 """
 
 from __future__ import annotations

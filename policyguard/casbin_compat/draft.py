@@ -51,13 +51,13 @@ class Drafting:
 
     def apply(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
         """Narrow the draft by one atom; return False if the atom is false for this row."""
-        left, *others = atom.arguments
-        if left.kind != "r":
+        first, *others = atom.arguments
+        if first.kind != "r":
             return self.static(atom, row, draft)
-        if len(left.path) > 1 or (others and others[0].kind == "r" and atom.function in ("==", "!=")):
+        if len(first.path) > 1 or (others and others[0].kind == "r" and atom.function in ("==", "!=")):
             self.attribute(atom, row, draft)
             return True
-        part = self.source.part(left)
+        part = self.source.part(first)
         value = self.source.constant(others[0], row) if others else ""
         if atom.function in ("==", "in"):
             narrowed = {str(one) for one in (value if isinstance(value, tuple) else (value,))}
@@ -70,12 +70,12 @@ class Drafting:
 
     def static(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
         """A comparison of constants and columns is decided now; one with the request on the right is turned round."""
-        left, *others = atom.arguments
+        first, *others = atom.arguments
         if atom.function in ("==", "!=") and others[0].kind == "r":
-            return self.apply(Atom(atom.function, (others[0], left), atom.span), row, draft)
+            return self.apply(Atom(atom.function, (others[0], first), atom.span), row, draft)
         if atom.function not in ("==", "!=", "in") or others[0].kind == "r":
             raise self.source.refusal(atom, row, f"`{atom.function}` is not about the request")
-        one, two = self.source.constant(left, row), self.source.constant(others[0], row)
+        one, two = self.source.constant(first, row), self.source.constant(others[0], row)
         if atom.function == "in":
             return one in two if isinstance(two, tuple) else False
         return bool(one == two) == (atom.function == "==")
@@ -118,8 +118,10 @@ class Drafting:
         place = self.source.place(atom, row)
         raw, value = value, self.source.located_name(part, value, atom, row)
         if part == "act" and atom.function in ("regexMatch", "!="):
-            kept = {a for a in self.source.universe if (a != value if atom.function == "!=" else re.match(value, a))}
-            draft.actions &= kept
+            matching = {
+                a for a in self.source.universe if (a != value if atom.function == "!=" else re.match(value, a))
+            }
+            draft.actions &= matching
         elif part == "obj" and atom.function == "!=":
             draft.tests.append(("resource.id != {id}", value))
         elif part == "sub" and atom.function == "!=":
@@ -142,15 +144,15 @@ class Drafting:
         """Turn a comparison with an attribute into a condition, and learn the attribute's type from it."""
         if atom.function not in ("==", "!=", "<", "<=", ">", ">="):
             raise self.source.refusal(atom, row, f"`{atom.function}` on an attribute has no exact counterpart")
-        left, right = atom.arguments
+        first, second = atom.arguments
         constants = [self.source.constant(one, row) for one in atom.arguments if one.kind != "r"]
         kind = "int" if constants and type(constants[0]) is int else "string"
         if kind == "string" and atom.function not in ("==", "!="):
             raise self.source.refusal(atom, row, "texts are compared by order")
-        spelled = [self.spelled(operand, row, kind, atom) for operand in (left, right)]
-        draft.tests.append((f"{spelled[0]} {atom.function} {spelled[1]}", ""))
+        operands = [self.written(operand, row, kind, atom) for operand in (first, second)]
+        draft.tests.append((f"{operands[0]} {atom.function} {operands[1]}", ""))
 
-    def spelled(self, operand: Operand, row: Row | None, kind: str, atom: Atom) -> str:
+    def written(self, operand: Operand, row: Row | None, kind: str, atom: Atom) -> str:
         if operand.kind != "r":
             value = self.source.constant(operand, row)
             return str(value) if type(value) is int else quoted_in_cel(str(value))

@@ -27,7 +27,7 @@ from policyguard.values import Span
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How names of a casbin request are spelled in ours. `rooted`: every object begins with `/`, which is left out."""
+    """How names of a casbin request are written in ours. `rooted`: every object begins with `/`, which is left out."""
 
     actions: frozenset[str]
     domains: bool
@@ -52,7 +52,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The YAML documents, and how names are spelled in them."""
+    """The YAML documents, and how names are written in them."""
 
     documents: str
     names: Names
@@ -125,11 +125,11 @@ def _link_errors(source: Source) -> Iterator[PolicyError]:
 
 
 def _distinct(errors: Sequence[PolicyError]) -> list[PolicyError]:
-    found = {(error.span, error.message): error for error in errors}
-    return sorted(found.values(), key=lambda error: (error.span or Span("", 0, 0), error.message))
+    distinct = {(error.span, error.message): error for error in errors}
+    return sorted(distinct.values(), key=lambda error: (error.span or Span("", 0, 0), error.message))
 
 
 _HEADER = """\
 # Translated from a casbin model. A subject `alice` is `user:alice`, an object `data1` is `object:data1` (with domains
-# `object:domain1/data1`), an action `read` is `object:read`. Whoever is named like a role no longer holds it.
+# `object:domain1/data1`), an action `read` is `object:read`. A subject named like a role no longer holds it.
 """

@@ -64,9 +64,9 @@ def alternatives(matcher: Text) -> tuple[Alternative, ...]:
         PolicyError: PG109 at the first thing that is outside the grammar above.
     """
     parser = _Parser(matcher)
-    found = parser.disjunction()
+    alternatives = parser.disjunction()
     parser.end()
-    return found
+    return alternatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +99,15 @@ class _Parser:
             raise _unexpected(self.tokens[self.position], "`&&`, `||` or the end")
 
     def disjunction(self) -> tuple[Alternative, ...]:
-        found = list(self.conjunction())
+        alternatives = list(self.conjunction())
         while self.peek() == "||":
             self.take()
-            found += self.conjunction()
-        if len(found) > MAX_ALTERNATIVES:
+            alternatives += self.conjunction()
+        if len(alternatives) > MAX_ALTERNATIVES:
             raise PolicyError(
                 f"the matcher has more than {MAX_ALTERNATIVES} alternatives", span=self.last, code="PG010"
             )
-        return tuple(found)
+        return tuple(alternatives)
 
     def conjunction(self) -> tuple[Alternative, ...]:
         parts = [self.atom()]
@@ -123,19 +123,19 @@ class _Parser:
     def atom(self) -> tuple[Alternative, ...]:
         if self.peek() == "(":
             self.take()
-            found = self.disjunction()
+            inner = self.disjunction()
             self.take(")")
-            return found
+            return inner
         token = self.take()
         if token.kind == "name" and self.peek() == "(":
             return ((self.call(token),),)
-        left = self.operand(token)
+        first = self.operand(token)
         sign = self.take()
         if sign.text == "in":
-            return ((Atom("in", (left, self.list_of(sign.span)), sign.span),),)
+            return ((Atom("in", (first, self.list_of(sign.span)), sign.span),),)
         if sign.text not in COMPARISONS:
             raise _unexpected(sign, "a comparison, `in`, `&&` or `||`")
-        return ((Atom(sign.text, (left, self.operand(self.take())), sign.span),),)
+        return ((Atom(sign.text, (first, self.operand(self.take())), sign.span),),)
 
     def call(self, name: _Token) -> Atom:
         if name.text not in CALLABLE:
@@ -158,13 +158,13 @@ class _Parser:
         closing = {"(": ")", "[": "]"}.get(self.take().text)
         if closing is None:
             raise PolicyError("expected a list of constants after `in`", span=span, code="PG109")
-        found: list[str | int] = []
+        items: list[str | int] = []
         commas = 0
         while self.peek() != closing:
             operand = self.operand(self.take())
             if isinstance(operand.value, tuple) or operand.kind != "constant":
                 raise PolicyError("expected only constants in a list", span=operand.span, code="PG109")
-            found.append(operand.value)
+            items.append(operand.value)
             if self.peek() == ",":
                 self.take()
                 commas += 1
@@ -174,7 +174,7 @@ class _Parser:
         if closing == ")" and not commas:
             # Python reads `x in ("abc")` as a search for x inside the text.
             raise PolicyError("expected a list in brackets after `in`", span=span, code="PG109")
-        return Operand("constant", (), tuple(found), span)
+        return Operand("constant", (), tuple(items), span)
 
     def operand(self, token: _Token) -> Operand:
         if token.kind == "text":
@@ -202,7 +202,7 @@ def _count(parts: list[tuple[Alternative, ...]]) -> int:
 
 
 def _tokens(matcher: Text) -> list[_Token]:
-    found: list[_Token] = []
+    tokens: list[_Token] = []
     position = 0
     while position < len(matcher.text):
         match = _TOKEN.match(matcher.text, position)
@@ -213,9 +213,9 @@ def _tokens(matcher: Text) -> list[_Token]:
                 code="PG109",
             )
         if match.lastgroup != "space":
-            found.append(_Token(match.lastgroup, match[0], matcher.at(position)))
+            tokens.append(_Token(match.lastgroup, match[0], matcher.at(position)))
         position = match.end()
-    return found
+    return tokens
 
 
 def _literal(token: _Token) -> str:

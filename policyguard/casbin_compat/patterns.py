@@ -32,14 +32,14 @@ def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
 def key_match2_regex(pattern: str, function: str, span: Span) -> str:
     """Return the RE2 text of a `keyMatch2` (`:name`) or `keyMatch3` (`{name}`) pattern."""
     variable = re.compile(r":[A-Za-z0-9_]+" if function == "keyMatch2" else r"\{[A-Za-z0-9_]+\}", re.ASCII)
-    found: list[str] = []
+    segments: list[str] = []
     for segment in pattern.removeprefix("/").split("/"):
-        if segment == "*" and (found or pattern in ("*", "/*") or pattern.startswith("/")):
-            found.append(".*")
+        if segment == "*" and (segments or pattern in ("*", "/*") or pattern.startswith("/")):
+            segments.append(".*")
         elif variable.fullmatch(segment):
-            found.append("[^/]+")
+            segments.append("[^/]+")
         elif segment and _LITERAL.fullmatch(segment) and not re.search(r"[:{}]", segment):
-            found.append(re.escape(segment))
+            segments.append(re.escape(segment))
         else:
             raise PolicyError(
                 f"found `{segment}` in `{pattern}`, expected plain text, a variable or `*`: {function} "
@@ -47,18 +47,18 @@ def key_match2_regex(pattern: str, function: str, span: Span) -> str:
                 span=span,
                 code="PG206",
             )
-    return "/".join(found)
+    return "/".join(segments)
 
 
 def glob_regex(pattern: str, span: Span) -> str:
     """Return the RE2 text of a `globMatch` pattern of plain segments, `*` and segments with a star at their end."""
-    found: list[str] = []
+    segments: list[str] = []
     for segment in pattern.removeprefix("/").split("/"):
         head = segment.removesuffix("*")
         if segment == "*":
-            found.append("[^./][^/]*")
+            segments.append("[^./][^/]*")
         elif head and _LITERAL.fullmatch(head):
-            found.append(re.escape(head) + ("[^/]*" if head != segment else ""))
+            segments.append(re.escape(head) + ("[^/]*" if head != segment else ""))
         else:
             raise PolicyError(
                 f"found `{segment}` in `{pattern}`, expected plain segments and `*`",
@@ -66,7 +66,7 @@ def glob_regex(pattern: str, span: Span) -> str:
                 code="PG206",
                 help="write a condition with `glob`",
             )
-    return "/".join(found)
+    return "/".join(segments)
 
 
 def words(pattern: str, span: Span) -> list[str]:

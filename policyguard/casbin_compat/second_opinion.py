@@ -66,7 +66,7 @@ class SecondOpinion:
         self._enforcers: dict[tuple[Row, ...], Enforcer] = {}
 
     def allows(self, facts: Facts, now: Instant) -> bool:
-        """Return what casbin says. A request that no rule can be asked about (step 1 of a decision) is denied."""
+        """Return casbin's answer. A request that never reaches the rules (step 1 of a decision) is denied."""
         request = facts.request
         admission = self._admissions_by_type.get((request.subject.type, request.resource.type))
         if admission is None or not self._rows:
@@ -85,13 +85,13 @@ class SecondOpinion:
     def _enforcer(self, now: Instant) -> Enforcer:
         """Return an enforcer with the bindings in force at `now`; casbin's own clock is never asked (H20)."""
         begun = tuple(row for row in self._timed if row[3] <= now < row[4])
-        found = self._enforcers.get(begun)
-        if found is None:
+        enforcer = self._enforcers.get(begun)
+        if enforcer is None:
             groups = self._group_rows([row[:3] for row in (*self._steady, *begun)])
-            found = self._enforcers[begun] = stock_enforcer(MODEL, self._rows, groups)
-            found.add_function("covers", covers)
-            found.add_function("cond", self._holds)
-        return found
+            enforcer = self._enforcers[begun] = stock_enforcer(MODEL, self._rows, groups)
+            enforcer.add_function("covers", covers)
+            enforcer.add_function("cond", self._holds)
+        return enforcer
 
     def _group_rows(self, bindings: Sequence[tuple[str, str, str]]) -> list[list[str]]:
         if self._flat:

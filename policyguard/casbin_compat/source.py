@@ -17,7 +17,7 @@ from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.values import Span
 
 MAX_LINKS = 9
-"""casbin follows so many links of a chain of groups (H11); a longer one would mean more here than there."""
+"""The number of links of a chain of groups that casbin follows (H11); a longer one would mean more here than there."""
 
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
@@ -56,7 +56,7 @@ class Source:
             )
         if effect not in self.effects:
             return PolicyError(
-                "found a deny, which this model's effect never looks at",
+                "found a deny, which this model's effect ignores",
                 span=row.span,
                 code="PG306",
                 help="add `&& !some(where (p.eft == deny))` to the effect",
@@ -99,7 +99,7 @@ class Source:
         return self.requests[token]
 
     def located_name(self, part: str, name: str, atom: Atom, row: Row | None) -> str:
-        """Return an object's name as an id spells it: without the leading slash, where all have one."""
+        """Return an object's name as it is written in an id: without the leading slash, where all have one."""
         if part != "obj":
             return name
         if name.startswith("/") != self.rooted:
@@ -131,10 +131,10 @@ class Source:
 
     def members(self, group: str, value: str) -> list[str]:
         """Return the names that casbin counts into a group, itself included."""
-        found = {value}
+        names = {value}
         for _ in range(MAX_LINKS + 1):
-            more = {row.values[0] for row in self.links[group] if row.values[1] in found} - found
-            found |= more
+            more = {row.values[0] for row in self.links[group] if row.values[1] in names} - names
+            names |= more
         if more:
             row = next(row for row in self.links[group] if row.values[0] in more)
             raise PolicyError(
@@ -142,7 +142,7 @@ class Source:
                 span=row.span,
                 code="PG502",
             )
-        return sorted(found)
+        return sorted(names)
 
     def role_name(self, name: str, span: Span) -> str:
         """Return the role's name here: a leading `role:`, which many write to keep roles apart, goes without saying."""

@@ -1,7 +1,7 @@
 """A casbin adapter over a SQL table that moves rows as lists: no text is parsed, so no value can be mistaken.
 
 The table is the one casbin's own SQLAlchemy adapter keeps (`casbin_rule`: id, ptype, v0 to v5), so that its data can
-be read where it stands. That adapter joins the columns to a line of text and has casbin split it again, which breaks
+be read in place. That adapter joins the columns to a line of text and has casbin split it again, which breaks
 values with commas and brackets (hazard H8, `docs/casbin.md`). Needs the extra `db`.
 """
 
@@ -58,7 +58,7 @@ class SQLAlchemyAdapter(Adapter):  # type: ignore[misc]
         with self._engine.connect() as connection:
             for kind, row in self._read(connection):
                 section = model.model.get(kind[:1])
-                # INVARIANT I6: a row nobody would look at is an error, not silence.
+                # INVARIANT I6: a row that would be ignored is an error, not silence.
                 if section is None or kind not in section:
                     where = f"table `{self._table.name}`"
                     raise PolicyError(f"found a `{kind}` row in {where}, which the model does not have", code="PG010")

@@ -23,7 +23,7 @@ from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, name_of, p
 Converter = Callable[[Any], Any]
 
 _LONGEST = 320
-"""How many characters of a path or of a complaint are shown."""
+"""The maximum number of characters of a path or message that are shown."""
 
 _HIDDEN = "found a value that is hidden"
 
@@ -32,7 +32,7 @@ class Malformed(Exception):
     """The request does not fit the schema; `path` leads to what does not. Caught where the decision is made."""
 
     def __init__(self, path: str, message: str) -> None:
-        # Paths and values are a requester's text: shown to people, they must not look like another line.
+        # Paths and values are a requester's text: shown to people, they must not pass for another line.
         self.path = printable(path, _LONGEST)
         self.message = printable(message, _LONGEST)
         super().__init__(f"{self.path}: {self.message}")
@@ -75,7 +75,7 @@ class AttributeRule:
         self.traced = traced_names(attribute.type, schema)
         self.withheld = attribute.audience is not None
         self.guarded = self.sensitive or self.withheld or self.redact is not None
-        """A complaint about its value must not quote it."""
+        """A message about its value must not quote it."""
         self.type_name = str(attribute.type)
 
 
@@ -118,7 +118,11 @@ class FactAdmission:
         self.fits = None if wild == "**" else compiled(wild)
 
     def admit(self, facts: Facts, now: Instant) -> Admitted:
-        """Return what counts of these facts, else raise `Malformed`."""
+        """Admit these facts: typed, strong and fresh enough, the others absent.
+
+        Raises:
+            Malformed: the request does not fit the schema.
+        """
         request = facts.request
         subject, resource = request.subject, request.resource
         identifier = resource.id
@@ -136,14 +140,14 @@ class FactAdmission:
         weak: dict[str, str] | None = None
         known = self.known
         for path, fact in facts.entries.items():
-            found = known.get(path)
-            if found is None and (present := FORMER_FACTS.get(path)) is not None and not _is_supplied(present, facts):
-                found = known.get(present)
-            if found is None:
+            entry = known.get(path)
+            if entry is None and (present := FORMER_FACTS.get(path)) is not None and not _is_supplied(present, facts):
+                entry = known.get(present)
+            if entry is None:
                 if fact.assurance == 1:
                     raise Malformed(*_unknown(path, self.rules))
                 continue
-            entity, name, kind, plain, rule = found
+            entity, name, kind, plain, rule = entry
             value = fact.value
             if type(value) is not kind or (plain is not None and not plain(value)):
                 value = _fit(rule, value, path)
@@ -172,15 +176,15 @@ def apply_minimum_assurance(admitted: Admitted, floors: Iterable[tuple[str, int]
     """Return the admitted facts without those below the rule's minimum assurance."""
     entries = admitted.facts.entries
     # INVARIANT I1: a fact that a rule wants known better is absent for it, and absence only takes access away.
-    weak = {path: least for path, least in floors if path in entries and entries[path].assurance < least}
+    weak = {path: minimum for path, minimum in floors if path in entries and entries[path].assurance < minimum}
     if not weak:
         return admitted
     known = {"subject": dict(admitted.subject), "resource": dict(admitted.resource), "context": dict(admitted.context)}
     reasons = dict(admitted.weak or {})
-    for path, least in weak.items():
+    for path, minimum in weak.items():
         entity, _, name = path.partition(".")
         known[entity].pop(name, None)
-        reasons.setdefault(path, weakness(entries[path].assurance, least))
+        reasons.setdefault(path, weakness(entries[path].assurance, minimum))
     return msgspec.structs.replace(admitted, **known, weak=reasons)
 
 
@@ -204,9 +208,9 @@ def _weakness(rule: AttributeRule, assurance: int, observed_at: Instant, now: In
     return None
 
 
-def weakness(assurance: int, least: int) -> str:
-    """Return why a fact that is known only so well does not count."""
-    return f"present but only {Assurance(assurance).word}, {Assurance(least).word} counts"
+def weakness(assurance: int, minimum: int) -> str:
+    """Say why a fact of this assurance does not count."""
+    return f"present but only {Assurance(assurance).word}, {Assurance(minimum).word} counts"
 
 
 def _fit(rule: AttributeRule, value: Any, path: str) -> Any:
@@ -223,7 +227,7 @@ def _fit(rule: AttributeRule, value: Any, path: str) -> Any:
 
 
 def _is_sensitive(attribute: Attribute, schema: Schema) -> bool:
-    """Return whether the attribute or any field inside it is sensitive: a record is shown whole or not at all."""
+    """Return True if the attribute or any field inside it is sensitive: a record is shown whole or not at all."""
     kind = attribute.type
     while kind.element is not None:
         kind = kind.element
@@ -234,7 +238,7 @@ def _is_sensitive(attribute: Attribute, schema: Schema) -> bool:
 
 
 def _converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]:
-    """Return the Python type a value of this kind has at the edge, and what turns it into what conditions read."""
+    """Return the Python type of such values in a request, and the function that converts them for conditions."""
     match kind.kind:
         case "bool":
             return bool, None
@@ -247,7 +251,7 @@ def _converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]
         case "duration":
             return str, _duration
         case "list":
-            return tuple, _each(kind.element, schema)
+            return tuple, _items(kind.element, schema)
         case "map":
             return FrozenMap, _entries(kind.element, schema)
         case "record":
@@ -259,13 +263,13 @@ def _never(value: Any) -> bool:  # noqa: ARG001
 
 
 def _plain(kind: ValueType, schema: Schema) -> Callable[[Any], bool] | None:
-    """Return a quick test for values that need no conversion, None where some might.
+    """Return a quick test for values that need no conversion, None if there is none.
 
-    What fails it goes the long way, which converts the value or says what is wrong with it.
+    A value that fails it is converted, or refused with a reason.
     """
     if kind.kind == "record":
         fields = schema.records[kind.record or ""]
-        return _plain_record({name: _scalar(each.type) for name, each in fields.items() if not each.enum})
+        return _plain_record({name: _scalar(field.type) for name, field in fields.items() if not field.enum})
     element = kind.element
     if element is None:
         return None
@@ -340,7 +344,7 @@ def _one(element: ValueType, schema: Schema) -> Converter:
     return check
 
 
-def _each(element: ValueType | None, schema: Schema) -> Converter:
+def _items(element: ValueType | None, schema: Schema) -> Converter:
     if element is None:
         raise ValueError("a list type names its element")
     check = _one(element, schema)

@@ -126,10 +126,10 @@ def check_policy(policy: CompiledPolicy) -> None:
 
 
 def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, Any]:
-    """Return the compiled form of a policy set and its closed roles.
+    """Compile a policy set and its role assignments.
 
-    `["policy"]` is what decides and what the policy digest covers; `["places"]` says where each rule stands and how its
-    condition reads.
+    `["policy"]` is what decides and what the policy digest covers; `["places"]` says where each rule is written and
+    how its condition reads.
     """
     shapes = _Shapes()
     rules = [msgspec.to_builtins(_row(rule, shapes)) for rule in policy_set.rules]
@@ -163,12 +163,12 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def schema_data(schema: Schema) -> Any:
-    """Return a schema as plain data, without places; `schema_of` reads it back."""
+    """Convert a schema to plain data, without places; `schema_of` reads it back."""
     return _plain(schema)
 
 
 def schema_of(data: Any) -> Schema:
-    """Return the schema this data spells."""
+    """Read the schema that `schema_data` wrote."""
     return msgspec.convert(data, Schema)
 
 
@@ -179,18 +179,18 @@ def hole_types(form: Expression) -> tuple[str, ...]:
 
 
 LARGE = frozenset({"timestamp", "duration", "list(timestamp)", "list(duration)"})
-"""Types whose constants pass 2^53; JSON spells them as text."""
+"""Types whose constants pass 2^53; JSON has them as text."""
 
 
 def encode_constant(value: Any, type_name: str) -> Any:
-    """Return a constant as JSON spells it."""
+    """Encode a constant for JSON."""
     if type_name in LARGE:
-        return [str(each) for each in value] if isinstance(value, tuple) else str(value)
+        return [str(item) for item in value] if isinstance(value, tuple) else str(value)
     return list(value) if isinstance(value, tuple) else value
 
 
 def decode_constant(value: Any, type_name: str) -> Any:
-    """Return the constant that `encode_constant` spelled."""
+    """Decode the constant that `encode_constant` wrote."""
     if type_name in LARGE:
         return constant_list(list(map(int, value))) if isinstance(value, list) else int(value)
     return constant_list(value) if isinstance(value, list) else value
@@ -243,9 +243,9 @@ def _source(rule: Rule) -> RuleSource:
 
 
 def _plain(noun: Any) -> Any:
-    """Return a noun as plain data, without its place and without fields at their empty default.
+    """Convert a struct to plain data, without its place and without fields at their empty default.
 
-    Only fields of nouns are left out, never members of a map: an attribute may be called `span`.
+    Only fields of structs are left out, never members of a map: an attribute may be called `span`.
     """
     if isinstance(noun, msgspec.Struct):
         fields = ((name, getattr(noun, name)) for name in noun.__struct_fields__ if name != "span")

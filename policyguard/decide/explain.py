@@ -1,4 +1,4 @@
-"""A decision in words: what, why, which fact with which assurance, what would change it, whom to ask.
+"""A decision in words: what, why, which fact with which assurance, what would change it, who can help.
 
 Works from the decision's own facts and instant, by the exact evaluator, so it says what was decided and not what would
 be decided now. Sensitive values are hidden. Pure.
@@ -34,7 +34,7 @@ _LONGEST_ATOM = 72
 
 
 def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
-    """Return the explanation, several lines of plain text; what is for `trace` only to a viewer with such a role."""
+    """Explain a decision in lines of plain text; fields for `trace` are shown only to a viewer with its role."""
     request = decision.facts.request
     head = "ALLOW" if decision.allowed else "DENY"
     lines = [f"{head}  {request.subject.ref}  {request.action}  {request.resource.ref}"]
@@ -50,7 +50,7 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewe
 
 
 class _Explanation:
-    """One decision with what conditions could read of it; None where the request never reached the rules."""
+    """One decision and the facts that its conditions could read; None if the request never reached the rules."""
 
     def __init__(self, snapshot: Snapshot, decision: Decision, viewer: str | None) -> None:
         self.snapshot = snapshot
@@ -112,13 +112,13 @@ class _Explanation:
                 self.request.action, names
             )
         if self.request.resource.type not in schema.resources:
-            found = self.request.resource.type
-            return f"unknown resource type `{found}`" + _near(found, list(schema.resources))
-        found = self.request.subject.type
-        return f"unknown subject type `{found}`" + _near(found, list(schema.subjects))
+            type_name = self.request.resource.type
+            return f"unknown resource type `{type_name}`" + _near(type_name, list(schema.resources))
+        type_name = self.request.subject.type
+        return f"unknown subject type `{type_name}`" + _near(type_name, list(schema.subjects))
 
     def _failed(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
-        """Say of a rule that erred what was missing, once for each fact, and what the error does."""
+        """Explain a rule that failed: what was missing, once for each fact, and the consequence."""
         consequence = {ALLOW: "so it does not allow", DENY: "so it denies", REQUIRE: "so it asks for approval"}
         yield f"because  rule `{rule.id}` could not be evaluated, {consequence[rule.effect]}  ({rule.span})"
         messages: dict[str, None] = {}
@@ -135,7 +135,7 @@ class _Explanation:
     def _outcome(self, atom: AtomValue) -> str:
         if isinstance(atom.outcome, EvalError):
             return "error"
-        # A comparison with a sensitive value tells of it, one of a bool all.
+        # A comparison reveals something about a sensitive value, and all of a bool.
         for dotted in {f"{path[0]}.{path[1]}" for path in paths_read(atom.expression) if len(path) > 1}:
             if self._is_sensitive(dotted) or self._reads_traced(atom, dotted):
                 return "hidden"
@@ -190,7 +190,7 @@ class _Explanation:
         return f"{'.'.join(path)} = {_shown(value)} ({fact.assurance.word}, {fact.source})"
 
     def _nearly(self, admitted: Admitted) -> Iterator[str]:
-        """Say for the rules that might have allowed what kept each from it."""
+        """Explain for each rule that might have allowed why it did not."""
         candidates = [
             rule
             for rule in self.snapshot.rules
@@ -212,23 +212,23 @@ class _Explanation:
 
     def _obstacles(self, rule: CompiledRule, admitted: Admitted) -> list[str]:
         subject = self.request.subject.ref
-        found: list[str] = []
+        obstacles: list[str] = []
         held = self.snapshot.grants.roles_at(subject, admitted.domain, self.decision.now)
         if rule.roles and set(rule.roles).isdisjoint(held):
             where = f"in `{admitted.domain}`" if admitted.domain else "everywhere"
             have = f"holds {quoted_list(held)} there" if held else "holds no role there"
-            found.append(f"needs role {_or(rule.roles)} {where}; `{subject}` {have}")
+            obstacles.append(f"needs role {_or(rule.roles)} {where}; `{subject}` {have}")
         if rule.subjects and subject not in rule.subjects:
-            found.append(f"is for {_or(rule.subjects)} only")
+            obstacles.append(f"is for {_or(rule.subjects)} only")
         if rule.scope is not None and rule.scope != admitted.domain:
-            found.append(f"is confined to `{rule.scope}`")
+            obstacles.append(f"is confined to `{rule.scope}`")
         if not rule.fits(self.request.resource.id):
-            found.append(f"is for ids like `{rule.id_pattern}`")
+            obstacles.append(f"is for ids like `{rule.id_pattern}`")
         if rule.not_before is not None and self.decision.now < rule.not_before:
-            found.append(f"starts at {format_instant(rule.not_before)}")
+            obstacles.append(f"starts at {format_instant(rule.not_before)}")
         if rule.expires is not None and self.decision.now >= rule.expires:
-            found.append(f"expired at {format_instant(rule.expires)}")
-        return found
+            obstacles.append(f"expired at {format_instant(rule.expires)}")
+        return obstacles
 
     def _gap(self, gap: UnmetQuorum) -> Iterator[str]:
         people = "more person" if gap.needed == 1 else "more persons"
@@ -261,11 +261,11 @@ class _Explanation:
                 yield from self._atoms(rule, admitted)
 
 
-def _near(found: str, names: list[str]) -> str:
+def _near(unknown: str, names: list[str]) -> str:
     # Only a misspelt name pays for this import, not the start of every hook.
     from difflib import get_close_matches
 
-    close = get_close_matches(found, names, n=1)
+    close = get_close_matches(unknown, names, n=1)
     return f", did you mean `{close[0]}`" if close else f", expected {_or(sorted(names))}" if names else ""
 
 

@@ -97,8 +97,8 @@ def _eligible(
     for account in (*facts.contributors, asker):
         person = persons.get(account)
         if person is None:
-            told = f"`{account}` belongs to no known person, so any approver might be the same human"
-            return {}, [told, *facts.unusable]
+            unknown_person = f"`{account}` belongs to no known person, so any approver might be the same human"
+            return {}, [unknown_person, *facts.unusable]
         conflicted.add(person)
     eligible: dict[str, list[str]] = {}
     because = list(facts.unusable)

@@ -1,4 +1,4 @@
-"""Parts of a fact that only the roles of `trace` may see: taken out of a value wherever it leaves for anybody else.
+"""Parts of a fact that only the roles of `trace` may see: removed from a value before anybody else sees it.
 
 An attribute that the schema calls `sensitive: true` is hidden whole, also where only a field of a record inside it is
 (INVARIANT I14). One that it calls `sensitive: trace` is taken out alone, so that the rest of a record can still be
@@ -18,10 +18,10 @@ Redact = Callable[[Value], Value]
 
 
 def redactor(kind: ValueType, schema: Schema) -> Redact | None:
-    """Return what takes the fields for `trace` out of values of this type, None where there are none."""
+    """Build the function that removes the fields for `trace` from values of this type; None if there are none."""
     if kind.element is not None:
         inner = redactor(kind.element, schema)
-        return None if inner is None else (_each(inner) if kind.kind == "list" else _entries(inner))
+        return None if inner is None else (_items(inner) if kind.kind == "list" else _entries(inner))
     fields: dict[str, Redact] = {}
     for name, attribute in (schema.records[kind.record] if kind.record else {}).items():
         redact = withheld if attribute.audience is not None else redactor(attribute.type, schema)
@@ -31,9 +31,9 @@ def redactor(kind: ValueType, schema: Schema) -> Redact | None:
 
 
 def withheld(value: Value) -> Value:
-    """Return what stands for a value that is not shown: how many items it has, if it is a list or a map.
+    """Return the placeholder of a value that is not shown: the number of items of a list or a map.
 
-    No digest stands beside the count: where few values are likely, a digest is the value.
+    The placeholder has no digest: where few values are likely, a digest is the value.
     """
     # INVARIANT I14: what is for `trace` leaves its count and nothing else.
     return FrozenMap({"hidden": len(value) if isinstance(value, tuple | Mapping) else True})
@@ -45,14 +45,14 @@ def traced_names(kind: ValueType, schema: Schema) -> frozenset[str]:
 
 
 def reads_traced(expression: Expression, names: frozenset[str]) -> bool:
-    """Return whether an expression may read one of these fields: records have no other way to give one away.
+    """Return True if an expression may read one of these fields: there is no other way to reveal one.
 
     The profile compares no records, so a field is read only where it is named.
     """
     return any(isinstance(node, Select | Has) and node.name in names for node in walk(expression))
 
 
-def _each(inner: Redact) -> Redact:
+def _items(inner: Redact) -> Redact:
     return lambda value: tuple(map(inner, value)) if isinstance(value, tuple) else withheld(value)
 
 

@@ -130,7 +130,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
             "shapes": [[[domain, number[role]] for domain, role in shape] for shape in self._shapes],
             "subjects": {subject: place[shape_of[subject]] for subject in sorted(shape_of)},
             "timed": [
-                [subject, number[role], domain, _spelled(since), _spelled(until)]
+                [subject, number[role], domain, _written(since), _written(until)]
                 for subject, (_, time_boxed) in self._time_boxed.items()
                 for _, role, domain, since, until in time_boxed
             ],
@@ -162,7 +162,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 def _close(
     shape: Shape, closed: Mapping[str, tuple[str, ...]], shared: dict[tuple[str, ...], tuple[str, ...]]
 ) -> RolesByDomain:
-    """Return what this shape holds in each domain; equal sets of roles become one object."""
+    """List the roles that this shape holds in each domain; equal sets of roles become one object."""
     if len(shape) == 1:
         domain, role = shape[0]
         return {ANY_DOMAIN: () if domain != ANY_DOMAIN else closed[role], domain: closed[role]}
@@ -178,7 +178,7 @@ def _counts(row: Row, domain: str | None, now: Instant) -> bool:
     return (row[2] == domain or row[2] == ANY_DOMAIN) and row[3] <= now < row[4]
 
 
-def _spelled(instant: Instant) -> str:
+def _written(instant: Instant) -> str:
     return "" if instant in (ALWAYS, NEVER) else format_instant(instant)
 
 

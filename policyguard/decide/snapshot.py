@@ -91,13 +91,13 @@ class Snapshot:
 
     @classmethod
     def of(cls, policy_set: PolicySet, grants: RoleAssignments) -> Snapshot:
-        """Return the snapshot of a policy set: the same object as its compiled form gives."""
+        """Compile a policy set; reading its compiled form gives an equal snapshot."""
         compiled = compile_policy(policy_set, grants)
         return cls(read_compiled(compiled), policy_digest(compiled))
 
     @classmethod
     def from_compiled(cls, compiled: Mapping[str, Any], digest: str) -> Snapshot:
-        """Return the snapshot a compiled form spells; its signature and digest are already verified.
+        """Read a snapshot from its compiled form; its signature and digest are already verified.
 
         Raises:
             ConfigurationError: another format, or not the form that compiling gives.
@@ -136,9 +136,9 @@ class Snapshot:
         )
 
     def consumes_approvals(self, decision: Decision) -> bool:
-        """Return whether this allow uses up its approvals: a quorum that was met counts them once."""
+        """Return True if this allow consumes its approvals: a quorum that was met counts them once."""
         quorums = (self.by_id[rule_id].quorum for rule_id in decision.requiring)
-        return decision.allowed and any(self.quorums[each].once for each in quorums if each is not None)
+        return decision.allowed and any(self.quorums[quorum].once for quorum in quorums if quorum is not None)
 
     def build_indexes(self) -> None:
         """Build now what a decision would build on first need: for hosts that live long."""
@@ -146,7 +146,7 @@ class Snapshot:
             index.build_indexes()
 
     def admit(self, facts: Facts, now: Instant) -> Admitted | None:
-        """Return what counts of these facts, for `evaluate`; None where no rule could concern them."""
+        """Admit these facts for `Engine.evaluate`; None if no rule can concern the request."""
         request = facts.request
         admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
         if admission is None or not self.rules or (request.action, request.resource.type) not in self.rule_indexes:
@@ -157,7 +157,7 @@ class Snapshot:
             return None
 
     def facts_read_by(self, decision: Decision) -> frozenset[str] | None:
-        """Return the paths whose facts made this decision, None for all of them: a default deny read them all."""
+        """Return the paths of the facts that made this decision, None for all: a default deny read them all."""
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
@@ -168,7 +168,7 @@ class Snapshot:
         return frozenset().union(*(shape.reads for shape in shapes))
 
     def lasts_until(self, decision: Decision, now: Instant, until: Instant) -> Instant:
-        """Return when a decision made `now` ends at the latest: at `until`, or when its approvals count no more."""
+        """Return the end of a decision made `now`: `until`, or earlier if its approvals no longer count then."""
         if not decision.requiring or not decision.allowed:
             return until
         facts = decision.facts
@@ -185,6 +185,6 @@ class Snapshot:
         return self._all_sensitive if admission is None else admission.sensitive
 
     def redactions(self, request: Request) -> Mapping[str, Redact]:
-        """Return what takes the parts for `trace` out of a fact's value, by path, for a request of these types."""
+        """Return, by path, the functions that remove the parts for `trace` from facts of such requests."""
         admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
         return self._all_redactions if admission is None else admission.redactions

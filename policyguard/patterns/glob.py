@@ -15,7 +15,7 @@ CACHED_LENGTH = 512
 
 
 def glob(path: str, pattern: str) -> bool:
-    """Return whether the whole path matches the pattern, segment by segment.
+    """Return True if the whole path matches the pattern, segment by segment.
 
     pattern = segment *( "/" segment ); segment = "**" / *( "*" / character )
 
@@ -34,9 +34,9 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
         return pattern.__eq__
     *segments, last = pattern.split("/")
     # At most one star a segment and `**` at the end only: every try ends inside its segment, so the time is linear.
-    if segments and last == "**" and "**" not in segments and all(each.count("*") < 2 for each in segments):
+    if segments and last == "**" and "**" not in segments and all(part.count("*") < 2 for part in segments):
         return _searched("/".join(map(_expression, segments)) + "(?:/.*)?")
-    if "**" not in (*segments, last) and all(each.count("*") < 2 for each in (*segments, last)):
+    if "**" not in (*segments, last) and all(part.count("*") < 2 for part in (*segments, last)):
         return _searched("/".join(map(_expression, (*segments, last))))
     blocks = _blocks(pattern)
     return lambda path: _walk(path, blocks)
@@ -47,8 +47,8 @@ def _expression(segment: str) -> str:
 
 
 def _searched(expression: str) -> Callable[[str], bool]:
-    found = re.compile(expression, re.DOTALL).fullmatch
-    return lambda path: found(path) is not None
+    fullmatch = re.compile(expression, re.DOTALL).fullmatch
+    return lambda path: fullmatch(path) is not None
 
 
 def _walk(path: str, blocks: tuple[Block, ...]) -> bool:
@@ -83,10 +83,10 @@ def _fit(text: str, segment: Segment) -> bool:
         return False
     position = len(prefix)
     for middle in middles:
-        found = text.find(middle, position, end)
-        if found < 0:
+        start = text.find(middle, position, end)
+        if start < 0:
             return False
-        position = found + len(middle)
+        position = start + len(middle)
     return True
 
 

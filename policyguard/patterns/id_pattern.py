@@ -3,7 +3,7 @@
     pattern = segment *( "/" segment )
     segment = "**" / "{team}" / text with "*" for any part of one segment
 
-`{team}` stands for the resource's domain. A pattern is taken apart when the policies load; matching an id is a
+`{team}` is the resource's domain. A pattern is taken apart when the policies load; matching an id is a
 comparison, a prefix test, or one linear walk. Opens nothing.
 """
 
@@ -19,13 +19,13 @@ Matcher = Callable[[str], bool]
 
 
 def domain_index(id_pattern: str | None) -> int | None:
-    """Return which segment of an id names its domain, or None where the type has no domain."""
+    """Return the index of the segment that names the domain of an id, None for a type without domains."""
     segments = (id_pattern or "").split("/")
     return segments.index(DOMAIN) if DOMAIN in segments else None
 
 
 def is_aligned(pattern: str | None, type_pattern: str | None) -> bool:
-    """Return whether a rule's pattern has `{team}` nowhere, or where the type's own pattern has it."""
+    """Return True if a rule's pattern has `{team}` nowhere, or in the same segment as the type's own pattern."""
     return domain_index(pattern) in (None, domain_index(type_pattern))
 
 
@@ -41,7 +41,7 @@ def literal_domain(pattern: str | None, index: int | None) -> str | None:
 
 
 def literal_prefix(pattern: str | None) -> tuple[str, ...]:
-    """Return the leading segments that every matching id spells just so."""
+    """Return the leading segments that every matching id has literally."""
     prefix: list[str] = []
     for segment in (pattern or "**").split("/"):
         if segment == DOMAIN or "*" in segment:
@@ -66,21 +66,21 @@ def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
 
 
 def literal_slice(pattern: str | None, type_patterns: Collection[str | None]) -> tuple[slice, list[str]] | None:
-    """Return the one stretch of an id's segments that a pattern spells out, if that is all it asks; else None.
+    """Return the one run of segments that a pattern names literally, if it asks for nothing else; else None.
 
-    For ids that already match their type's pattern, `segments[stretch] == literals` is then the whole test. The stretch
+    For ids that already match their type's pattern, `segments[stretch] == literals` is then the whole test. The run
     ends the pattern but for `**`, so that comparing it also shows that the id is long enough.
     """
     segments = (pattern or "").replace(DOMAIN, "*").split("/")
     if segments[-1] != "**" or any("*" in s and s != "*" for s in segments[:-1]):
         return None
-    given = {
+    fixed = {
         at: segment
         for type_pattern in type_patterns
         for at, segment in enumerate(literal_prefix(type_pattern))
         if all(literal_prefix(other)[at : at + 1] == (segment,) for other in type_patterns)
     }
-    asked = [at for at, segment in enumerate(segments[:-1]) if segment != "*" and given.get(at) != segment]
+    asked = [at for at, segment in enumerate(segments[:-1]) if segment != "*" and fixed.get(at) != segment]
     if not asked or asked[-1] != len(segments) - 2 or asked != list(range(asked[0], asked[-1] + 1)):
         return None
     return slice(asked[0], asked[-1] + 1), segments[asked[0] : asked[-1] + 1]

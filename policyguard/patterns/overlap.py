@@ -1,7 +1,7 @@
 """Id patterns: how they are written, and whether two of them can match one id.
 
 pattern = segment *( "/" segment )
-segment = "**" / "{team}" / part, where a part is literal text in which "*" stands for any run of characters
+segment = "**" / "{team}" / part, where a part is literal text in which "*" matches any run of characters
 
 `**` is any number of whole segments, `{team}` is one segment and names the domain. Matching of ids is
 `glob.py`; here only patterns meet patterns, when policies load.
@@ -19,7 +19,7 @@ _PART = re.compile(r"[^\s/{}\[\]?\\]+")
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """Return what is wrong with a pattern, or None."""
+    """Describe what is wrong with a pattern, or return None."""
     segments = pattern.split("/")
     if len(pattern) > 512 or len(segments) > 32:
         return "is longer than 512 characters or 32 segments"
@@ -42,35 +42,35 @@ def pattern_problem(pattern: str) -> str | None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Return whether some id matches both patterns; never False when there is one."""
-    left, right = one.split("/"), other.split("/")
+    """Return True if some id may match both patterns; never False when there is one."""
+    first, second = one.split("/"), other.split("/")
     reach = {(0, 0)}
     seen = set(reach)
     while reach:
         i, j = reach.pop()
-        if i == len(left) and j == len(right):
+        if i == len(first) and j == len(second):
             return True
-        for step in _steps(left, i, right, j):
+        for step in _steps(first, i, second, j):
             if step not in seen:
                 seen.add(step)
                 reach.add(step)
     return False
 
 
-def _steps(left: list[str], i: int, right: list[str], j: int) -> list[tuple[int, int]]:
-    """Return where both can stand after one more segment of a common id, or after a `**` that takes none."""
+def _steps(first: list[str], i: int, second: list[str], j: int) -> list[tuple[int, int]]:
+    """List the positions in both patterns after one more segment of a common id, or after a `**` that takes none."""
     steps = []
-    if i < len(left) and left[i] == "**":
+    if i < len(first) and first[i] == "**":
         steps.append((i + 1, j))
-    if j < len(right) and right[j] == "**":
+    if j < len(second) and second[j] == "**":
         steps.append((i, j + 1))
-    if i < len(left) and j < len(right) and segments_overlap(left[i], right[j]):
-        steps.append((i if left[i] == "**" else i + 1, j if right[j] == "**" else j + 1))
+    if i < len(first) and j < len(second) and segments_overlap(first[i], second[j]):
+        steps.append((i if first[i] == "**" else i + 1, j if second[j] == "**" else j + 1))
     return steps
 
 
 def segments_overlap(one: str, other: str) -> bool:
-    """Return whether one segment can match both; the middle of two parts with stars is not searched."""
+    """Return True if one segment may match both; the middle of two parts with stars is not compared."""
     if one in ("**", DOMAIN) or other in ("**", DOMAIN):
         return True
     if "*" not in one and "*" not in other:

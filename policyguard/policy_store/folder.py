@@ -19,18 +19,18 @@ from policyguard.policy.loader import load
 
 
 def policy_set_of_folder(path: Path) -> PolicySet:
-    """Return the policy set of a folder, with the bindings that its casbin adapters hold.
+    """Load the policy set of a folder, with the bindings of its casbin adapters.
 
     Raises:
         PolicyErrors: every mistake. ConfigurationError: the folder or an adapter cannot be read.
     """
     policy_set = load_folder(path)
-    found = [binding for source in policy_set.binding_sources for binding in _bindings(path, source)]
-    return replace(policy_set, bindings=(*policy_set.bindings, *found), binding_sources=())
+    from_adapters = [binding for source in policy_set.binding_sources for binding in _bindings(path, source)]
+    return replace(policy_set, bindings=(*policy_set.bindings, *from_adapters), binding_sources=())
 
 
 def snapshot_of_folder(path: Path) -> Snapshot:
-    """Return the snapshot of a folder of policies."""
+    """Load the snapshot of a folder of policies."""
     policy_set = policy_set_of_folder(path)
     return Snapshot.of(policy_set, grants_of(policy_set))
 
@@ -49,7 +49,7 @@ def snapshot_of_text(text: str) -> Snapshot:
 
 
 def grants_of(policy_set: PolicySet) -> RoleAssignments:
-    """Return the closed roles of a policy set, separation of duty checked."""
+    """Build the role assignments of a policy set; checks separation of duty."""
     return assign_roles(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
 
 

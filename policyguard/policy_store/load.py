@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
-    """Return the snapshot of a policy folder, or of a compiled file that one of these keys has signed.
+    """Load the snapshot of a policy folder, or of a compiled file that one of these keys has signed.
 
     Raises:
         PolicyErrors: mistakes in the policies. ConfigurationError: the path or the compiled file is unusable.
@@ -43,18 +43,18 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
 
 
 def stamp_of(path: str | Path) -> tuple[tuple[str, int, int, int, int], ...]:
-    """Return name, inode, size and both times of everything at this path: another value once something changed.
+    """Return a fingerprint of everything at this path: names, inodes, sizes and times.
 
-    Cheap enough to ask every second; what cannot be seen leaves a gap, which is another value, too.
+    Cheap enough to compute every second. A file that cannot be inspected is left out, which changes it, too.
     """
     names = [os.fspath(path)]
     for folder, folders, files in os.walk(path):
         names += [os.path.join(folder, name) for name in (*folders, *files)]
-    found = []
+    stamps = []
     for name in sorted(names):
         try:
             status = os.stat(name)
         except (OSError, ValueError):
             continue
-        found.append((name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-    return tuple(found)
+        stamps.append((name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(stamps)

@@ -164,15 +164,13 @@ def test_h23_casbin_applies_half_a_change_and_we_take_all_or_nothing() -> None:
         bindings_from_adapter(StringAdapter("g, user:a, role:b, c\ng, half"))
 
 
-def test_a_deny_that_the_effect_never_looks_at_is_refused() -> None:
+def test_a_deny_that_the_effect_ignores_is_refused() -> None:
     """Kin of H1: under allow-override casbin reads deny rows and ignores them."""
     model = conf(EQUAL, p="sub, obj, act, eft", effect=ALLOW)
     policy = "p, alice, data, read, allow\np, alice, data, read, deny"
     with noted():
         assert stock(model, policy).enforce("alice", "data", "read")
-    assert refused(model, policy).startswith(
-        "PG306 policy.csv:2:1: found a deny, which this model's effect never looks"
-    )
+    assert refused(model, policy).startswith("PG306 policy.csv:2:1: found a deny, which this model's effect ignores")
     assert not allows(ours(ANYONE, '{id: never, effect: deny, actions: ["data:read"]}'))
 
 

@@ -105,18 +105,18 @@ def _requirement(node: Expression) -> tuple[Path, str, tuple[Any, ...]] | None:
     match node.function, node.arguments:
         case "logical_not", (Select() as operand,) if operand.type == "bool":
             return _wanted(_path(operand), "in", (False,))
-        case "equals", (left, right):
-            other, literal = (left, right) if _is_literal(right) else (right, left)
+        case "equals", (first, second):
+            other, literal = (first, second) if _is_literal(second) else (second, first)
             return _wanted(_indexed(other), "in", (_literal(literal),)) if _is_literal(literal) else None
         case "in_list", (item, Hole() as options):
             return _wanted(_indexed(item), "in", (options,))
         case "in_list", (item, ListOf(elements=elements)) if elements and all(map(_is_literal, elements)):
             return _wanted(_indexed(item), "in", tuple(map(_literal, elements)))
-        case function, (left, right) if function in _BOUNDS:
+        case function, (first, second) if function in _BOUNDS:
             operator = _BOUNDS[function]
-            if _is_literal(right):
-                return _wanted(_indexed(left), operator, (_literal(right),))
-            return _wanted(_indexed(right), _MIRRORED[operator], (_literal(left),)) if _is_literal(left) else None
+            if _is_literal(second):
+                return _wanted(_indexed(first), operator, (_literal(second),))
+            return _wanted(_indexed(second), _MIRRORED[operator], (_literal(first),)) if _is_literal(first) else None
     return None
 
 

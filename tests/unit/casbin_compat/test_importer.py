@@ -45,7 +45,7 @@ def test_a_small_model_reads_like_one_of_ours() -> None:
         found.documents
         == """\
 # Translated from a casbin model. A subject `alice` is `user:alice`, an object `data1` is `object:data1` (with domains
-# `object:domain1/data1`), an action `read` is `object:read`. Whoever is named like a role no longer holds it.
+# `object:domain1/data1`), an action `read` is `object:read`. A subject named like a role no longer holds it.
 apiVersion: "policyguard/v1"
 kind: "Schema"
 metadata: {"name": "imported"}
