@@ -77,13 +77,40 @@ def group() -> None:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run a command line and return its exit code; errors become one line on standard error."""
+    """Run a command line and return its exit code; an error prints one line on standard error."""
     _make_streams_lenient()
+    # INVARIANT I20: whatever fails here, and however, the exit code is not 0 and the user sees one line.
+    try:
+        return _run_verb(words)
+    except PolicyErrors as problems:
+        for error in problems.errors:
+            print_error(str(error), error.help, prefix="")
+        return codes.code_of_error(problems)
+    except PolicyGuardError as problem:
+        print_error(str(problem), problem.help)
+        return codes.code_of_error(problem)
+    except BrokenPipeError:
+        _close_stdout()
+    except OSError as problem:
+        _close_stdout()
+        print_error(_of_system(problem))
+    except Exception as problem:
+        if DEBUG_VARIABLE in os.environ:
+            raise
+        print_error(
+            f"stopped by a mistake in policyguard: {type(problem).__name__}: {problem}",
+            f"please report it, with what {DEBUG_VARIABLE}=1 adds",
+        )
+    return codes.UNAVAILABLE
+
+
+def _run_verb(words: Sequence[str]) -> int:
+    """Run a verb by click, and turn what click raises about the command line into an exit code."""
     argv, warnings = rename_former_options(words, BY_VERB.get(words[0] if words else "", {}))
     for warning in warnings:
         print_error(warning)
     try:
-        result = group.main(argv, prog_name="policyguard", standalone_mode=False)
+        code = group.main(argv, prog_name="policyguard", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -96,30 +123,7 @@ def run(words: Sequence[str]) -> int:
     except click.ClickException as problem:
         print_error(_first_lower(problem.format_message()), _usage_help(problem))
         return codes.USAGE
-    except PolicyErrors as problems:
-        for item in problems.errors:
-            print_error(str(item), item.help, prefix="")
-        return codes.code_of_error(problems)
-    except PolicyGuardError as problem:
-        print_error(str(problem), problem.help)
-        return codes.code_of_error(problem)
-    except BrokenPipeError:
-        _close_stdout()
-        return codes.UNAVAILABLE
-    except OSError as problem:
-        _close_stdout()
-        print_error(_of_system(problem))
-        return codes.UNAVAILABLE
-    # INVARIANT I20: whatever fails here, and however, the exit code is not 0 and the user sees one line.
-    except Exception as problem:
-        if DEBUG_VARIABLE in os.environ:
-            raise
-        print_error(
-            f"stopped by a mistake in policyguard: {type(problem).__name__}: {problem}",
-            f"please report it, with what {DEBUG_VARIABLE}=1 adds",
-        )
-        return codes.UNAVAILABLE
-    return result if isinstance(result, int) else codes.OK
+    return code if isinstance(code, int) else codes.OK
 
 
 def print_error(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:

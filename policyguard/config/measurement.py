@@ -91,24 +91,9 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
     section = _Section(data, source, name)
     match name:
         case "environment":
-            section.check(("baseline", "keys"), ("threshold", "cache", "interpreter"))
-            keys = section.keys("keys")
-            environment = EnvironmentConfig(
-                baseline=section.path("baseline"),
-                keys=keys,
-                threshold=section.threshold(len(keys)),
-                cache=section.optional_path("cache"),
-                interpreter=section.optional_path("interpreter"),
-            )
-            return replace(measurement, environment=environment)
+            return replace(measurement, environment=_environment(section))
         case "checkpoints":
-            section.check((), ("producers", "classes", "cache"))
-            checkpoints = CheckpointConfig(
-                producers=section.producers(),
-                classes=section.classes(),
-                cache=section.optional_path("cache"),
-            )
-            return replace(measurement, checkpoints=checkpoints)
+            return replace(measurement, checkpoints=_checkpoints(section))
         case "grants":
             section.check(("folder", "keys"), ())
             return replace(measurement, grants=GrantConfig(folder=section.path("folder"), keys=section.keys("keys")))
@@ -117,12 +102,35 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
             folders = tuple(source.parent / name for name in section.texts("libraries"))
             return replace(measurement, libraries=folders)
         case _:
-            section.check((), ("file", "command"))
-            if len(section.data) != 1:
-                section.refuse("", "expected one of `file` and `command`")
-            if "file" in section.data:
-                return replace(measurement, quota=QuotaConfig(file=section.path("file")))
-            return replace(measurement, quota=QuotaConfig(command=section.texts("command")))
+            return replace(measurement, quota=_quota(section))
+
+
+def _environment(section: _Section) -> EnvironmentConfig:
+    section.check(("baseline", "keys"), ("threshold", "cache", "interpreter"))
+    keys = section.keys("keys")
+    return EnvironmentConfig(
+        baseline=section.path("baseline"),
+        keys=keys,
+        threshold=section.threshold(len(keys)),
+        cache=section.optional_path("cache"),
+        interpreter=section.optional_path("interpreter"),
+    )
+
+
+def _checkpoints(section: _Section) -> CheckpointConfig:
+    section.check((), ("producers", "classes", "cache"))
+    return CheckpointConfig(
+        producers=section.producers(), classes=section.classes(), cache=section.optional_path("cache")
+    )
+
+
+def _quota(section: _Section) -> QuotaConfig:
+    section.check((), ("file", "command"))
+    if len(section.data) != 1:
+        section.refuse("", "expected one of `file` and `command`")
+    if "file" in section.data:
+        return QuotaConfig(file=section.path("file"))
+    return QuotaConfig(command=section.texts("command"))
 
 
 class _Section:

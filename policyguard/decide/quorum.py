@@ -5,6 +5,7 @@ Pure. An account that no `Persons` entry knows is a conflict: it might be anybod
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from policyguard.model.decision import UnmetQuorum
@@ -36,24 +37,19 @@ def unmet_approvals(
         for index, approvers in enumerate(quorum.approvers)
         for _ in range(approvers.count)
     ]
-    candidates = {
-        person: [
-            seat_number
-            for seat_number, (_, roles, where) in enumerate(seats)
+
+    def seats_for(accounts: Sequence[str]) -> list[int]:
+        return [
+            number
+            for number, (_, roles, where) in enumerate(seats)
             if any(not set(roles).isdisjoint(roles_at(account, _domain(where), now)) for account in accounts)
         ]
-        for person, accounts in eligible.items()
-    }
-    because += [
-        f"approval.no_role: {person} holds none of the roles asked for"
-        for person, open_to in candidates.items()
-        if not open_to
-    ]
+
+    candidates = {person: seats_for(accounts) for person, accounts in eligible.items()}
+    unsuitable = [person for person, open_to in candidates.items() if not open_to]
+    because += [f"approval.no_role: {person} holds none of the roles asked for" for person in unsuitable]
     filled = _assign(candidates, len(seats))
-    missing: dict[int, int] = {}
-    for seat_number, (index, _, _) in enumerate(seats):
-        if seat_number not in filled:
-            missing[index] = missing.get(index, 0) + 1
+    missing = Counter(index for number, (index, _, _) in enumerate(seats) if number not in filled)
     return tuple(
         UnmetQuorum(
             quorum.id,

@@ -136,30 +136,22 @@ def verify(
     prefix = _environment(prefix)
     config = settings(key=key)
     pinned = None if record_only else _environment_config(config.measurement.environment, baseline_file, signer)
-    stored = cache or (pinned.cache if pinned is not None else None)
+    cache_path = cache or (pinned.cache if pinned is not None else None)
     python = interpreter or (pinned.interpreter if pinned is not None else None)
     began = time.perf_counter()
     expected = _baseline(pinned) if pinned is not None else None
-    remembered = FileCache(str(stored), cache_seal(config, is_required=key is not None)) if stored else None
+    known = FileCache(str(cache_path), cache_seal(config, is_required=key is not None)) if cache_path else None
     with _bar() as progress:
-        report = verify_environment(
-            str(prefix), expected, cache=remembered, interpreter=_text(python), progress=progress
-        )
-    report_doubt(stored, report.doubt, warn)
-    names = _DIFFERENCES if pinned is not None else ("autorun", "unlike_record", "bytecode")
-    result = [name for name in names if getattr(report, name)]
+        report = verify_environment(str(prefix), expected, cache=known, interpreter=_text(python), progress=progress)
+    report_doubt(cache_path, report.doubt, warn)
+    sections = _DIFFERENCES if pinned is not None else ("autorun", "unlike_record", "bytecode")
+    is_clean = not any(getattr(report, section) for section in sections)
     if as_json:
-        say_json(
-            {
-                "prefix": str(prefix),
-                "clean": not result,
-                "baseline": pinned is not None,
-                **msgspec.to_builtins(report),
-            }
-        )
+        answer = {"prefix": str(prefix), "clean": is_clean, "baseline": pinned is not None}
+        say_json({**answer, **msgspec.to_builtins(report)})
     else:
-        _say_report(prefix, report, names, time.perf_counter() - began)
-    return FINDINGS if result else OK
+        _say_report(prefix, report, sections, time.perf_counter() - began)
+    return OK if is_clean else FINDINGS
 
 
 def _baseline(pinned: EnvironmentConfig) -> Baseline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,10 +60,10 @@ def sign(
     data_class: str,
     producer_key: tuple[str, ...],
 ) -> None:
-    """Scan and sign CHECKPOINT, a file or a folder; the manifest lies beside the file or in the folder.
+    """Scan and sign CHECKPOINT, a file or a folder; the manifest is written next to the file or into the folder.
 
-    Sign as the run, right after writing. What is hostile is not signed. With --previous the step before is verified
-    and linked to, so that no step can be left out or exchanged.
+    Sign as the run, right after writing. A hostile checkpoint is not signed. With --previous, the step before is
+    verified and linked to, so that no step can be omitted or replaced.
     """
     _check_origin(producer, run, step, data_class)
     path = manifest_path(checkpoint)
@@ -75,25 +76,14 @@ def sign(
     with progress_bar([checkpoint]) as progress:
         scans = scan_paths([checkpoint], scan_options(config, progress=progress))
     try:
-        manifest = manifest_of(
-            checkpoint,
-            scans,
-            producer=producer,
-            run=run,
-            step=step,
-            now=time.time_ns(),
-            previous=before,
-            data_class=data_class,
-        )
+        origin: dict[str, Any] = {"producer": producer, "run": run, "step": step, "data_class": data_class}
+        manifest = manifest_of(checkpoint, scans, now=time.time_ns(), previous=before, **origin)
         envelope = sign_manifest(manifest, (private,))
     except ValueError as problem:
         raise RequestError(f"manifest: {problem}") from problem
     replace_file(path, envelope.to_bytes())
-    say(
-        printable(
-            f"{path}: step {step} of {run} by {producer}, {len(manifest.resources)} files, {manifest.digest[:16]}"
-        )
-    )
+    count, start = len(manifest.resources), manifest.digest[:16]
+    say(printable(f"{path}: step {step} of {run} by {producer}, {count} files, {start}"))
 
 
 def _check_origin(producer: str, run: str, step: int, data_class: str) -> None:

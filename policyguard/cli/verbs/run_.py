@@ -79,25 +79,24 @@ def command(
             opened.close()
             _log_undecided(config, request, problem)
             raise
+        options = _launch_options(config, used=store, on_decision=tell, watch_s=watch)
         try:
-            return launch(
-                guard,
-                request,
-                inputs,
-                trust,
-                audience=config.audience or DEFAULT_AUDIENCE,
-                used=store,
-                on_decision=tell,
-                watch_s=watch,
-                on_alert=_alarm,
-                on_problem=_complain,
-                accepts=_accepts(config),
-                libraries=[str(folder) for folder in config.measurement.libraries],
-            )
+            return launch(guard, request, inputs, trust, **options)
         except AccessDenied as denial:
             for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
                 say(f"missing  {line}", err=True)
             return code_of_decision(denial.signed.decision)
+
+
+def _launch_options(config: Config, **options: Any) -> dict[str, Any]:
+    return {
+        "audience": config.audience or DEFAULT_AUDIENCE,
+        "on_alert": _alarm,
+        "on_problem": _complain,
+        "accepts": _accepts(config),
+        "libraries": [str(folder) for folder in config.measurement.libraries],
+        **options,
+    }
 
 
 def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) -> None:

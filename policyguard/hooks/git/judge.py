@@ -105,48 +105,54 @@ def collect_facts(
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
     signers = signers_of(options, people)
     keyring = load_keyring(people, review_files_of(options))
-    measured: tuple[MeasuredUpdate | EvidenceError, ...]
+
+    def certificate() -> Signed:
+        if assume_signed:
+            return Signed(status="good", signer=signers.by_account.get(pusher))
+        nonces = session.nonces(options.certificate_age)
+        return read_certificate(environment, updates, blob, signers, clock(), nonces, keyring, mark_used)
+
+    def blob(oid: str) -> bytes | None:
+        return session.read_blob(oid, MAX_CERTIFICATE_BYTES)
+
+    measured: tuple[MeasuredUpdate, ...] | EvidenceError
     signed = Signed(status="none")
     try:
         measured = session.measure(updates, signers, keyring)  # P2
-        if assume_signed:
-            signed = Signed(status="good", signer=signers.by_account.get(pusher))
-        else:
-            signed = read_certificate(  # P3
-                environment,
-                updates,
-                lambda oid: session.read_blob(oid, MAX_CERTIFICATE_BYTES),
-                signers,
-                clock(),
-                session.nonces(options.certificate_age),
-                keyring,
-                mark_used,
-            )
+        signed = certificate()  # P3
     except EvidenceError as unmeasured:
-        measured = (unmeasured,) * len(updates)
+        measured = unmeasured
+
     pending = []
-    for number, update in enumerate(updates):
-        result = measured[number]
-        problem = result if isinstance(result, EvidenceError) else None
-        action = action_of(result) if isinstance(result, MeasuredUpdate) else _ACTIONS["rewrite"]
-        request = Request.of(pusher, action, options.resource)
-        collector = PushCollector(result, signed, signers, source, lambda: session.submitted)  # P4
-        pending.append(
-            PendingUpdate(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem)
-        )
+    for update, outcome in zip(updates, _outcomes(updates, measured), strict=True):
+        collector = PushCollector(outcome, signed, signers, source, lambda: session.submitted)  # P4
+        facts = gather(_request(pusher, outcome, options), [collector], JobInputs(), clock)
+        problem = outcome if isinstance(outcome, EvidenceError) else None
+        pending.append(PendingUpdate(update=update, facts=facts, problem=problem))
     return tuple(pending)
 
 
+def _outcomes(
+    updates: tuple[RefUpdate, ...], measured: tuple[MeasuredUpdate, ...] | EvidenceError
+) -> tuple[MeasuredUpdate | EvidenceError, ...]:
+    return (measured,) * len(updates) if isinstance(measured, EvidenceError) else measured
+
+
+def _request(pusher: str, outcome: MeasuredUpdate | EvidenceError, options: GitOptions) -> Request:
+    action = _ACTIONS["rewrite"] if isinstance(outcome, EvidenceError) else action_of(outcome)
+    return Request.of(pusher, action, options.resource)
+
+
 def decide_updates(guard: Guard, pending: tuple[PendingUpdate, ...]) -> tuple[DecidedUpdate, ...]:
-    """Decide, sign and log every update in one durable commit. Steps P5 and P6.
+    """Decide on every update, then sign and log all decisions in one durable commit. Steps P5 and P6.
 
     Raises:
         SigningError, AuditError: nothing was decided and nothing may move.
     """
     signed = guard.issue_many([update.facts for update in pending], recording=RECORDED)
     return tuple(
-        DecidedUpdate(update=item.update, signed=decision, problem=item.problem)
-        for item, decision in zip(pending, signed, strict=True)
+        DecidedUpdate(update=update.update, signed=decision, problem=update.problem)
+        for update, decision in zip(pending, signed, strict=True)
     )
 
 

@@ -26,12 +26,12 @@ from policyguard.exit_codes import DENIED, FINDINGS, OK
 from policyguard.git.directory import GitDir
 from policyguard.git.refs import References, is_ref_name
 from policyguard.hooks.git.install import install, problems
-from policyguard.hooks.git.judge import collect_facts, open_session
+from policyguard.hooks.git.judge import PendingUpdate, collect_facts, open_session
 from policyguard.hooks.git.main import MAX_INPUT_BYTES
 from policyguard.hooks.git.options import KINDS, GitOptions
 from policyguard.hooks.responses import decision_data
 from policyguard.keyfiles import read_passphrase, read_private_key
-from policyguard.model.decision import DEFAULT_AUDIENCE
+from policyguard.model.decision import DEFAULT_AUDIENCE, Decision
 from policyguard.policy_store.load import load_snapshot
 from policyguard.text import printable_name
 
@@ -91,19 +91,23 @@ def check(
     with open_session(options, environment) as session:
         pending = collect_facts(options, session, updates, environment, snapshot.people, assume_signed=assume_signed)
     accepted = True
-    for item in pending:
-        decision = Engine(snapshot).decide(item.facts, time.time_ns())
-        accepted = accepted and decision.allowed and item.problem is None
-        if as_json:
-            unmeasured = {} if item.problem is None else {"problem": str(item.problem)}
-            say_json({"ref": item.update.ref, **decision_data(decision), **unmeasured})
-        elif item.problem is not None:
-            # The hook refuses, whatever the policies say of the other facts; only the reason helps.
-            say(f"{item.update.ref}  cannot be decided, so it is refused: {item.problem}")
-        else:
-            say(item.update.ref, bold=True)
-            say_explanation(decision.explain())
+    for update in pending:
+        decision = Engine(snapshot).decide(update.facts, time.time_ns())
+        accepted = accepted and decision.allowed and update.problem is None
+        _say_update(update, decision, as_json)
     return OK if accepted else DENIED
+
+
+def _say_update(update: PendingUpdate, decision: Decision, as_json: bool) -> None:
+    ref, problem = update.update.ref, update.problem
+    if as_json:
+        say_json({"ref": ref, **decision_data(decision), **({} if problem is None else {"problem": str(problem)})})
+    elif problem is not None:
+        # The hook refuses, whatever the policies say of the other facts; only the reason helps.
+        say(f"{ref}  cannot be decided, so it is refused: {problem}")
+    else:
+        say(ref, bold=True)
+        say_explanation(decision.explain())
 
 
 def _updates(text: str | None, from_stdin: bool, repo: Path, ref: str) -> tuple[RefUpdate, ...]:

@@ -1,0 +1,95 @@
+"""The shape of the package: short functions, folders that fit on a screen, packages that say what they promise."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "policyguard"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SOURCES = sorted(file for folder in ("policyguard", "tests", "bench") for file in (ROOT / folder).rglob("*.py"))
+
+MAX_FUNCTION_LINES = 40
+"""Lines of a function without its docstring."""
+
+LONG_FUNCTIONS: dict[str, str] = {
+    "attest/statement.py:decision_statement": "a table: the fields of the predicate in their order",
+    "decide/admission.py:FactAdmission.admit": "the hot path: a call for each fact costs more than the step",
+    "decide/combine.py:combine": "a table: which outcomes give which decision",
+    "decide/evaluate.py:evaluate": "steps 2 and 3 on the hot path: a call for each rule costs more than a step",
+    "hooks/launcher/launch.py:launch": "a numbered procedure, L1 to L5",
+}
+"""`file:function` -> why it reads better whole."""
+
+MAX_FILES = 40
+LARGE_FOLDERS = {"lint/rules": "one file for each rule, named by its id"}
+
+
+def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield each function and method of a module with its dotted name."""
+
+    def below(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield prefix + child.name, child
+                yield from below(child, f"{prefix}{child.name}.")
+            else:
+                yield from below(child, f"{prefix}{child.name}." if isinstance(child, ast.ClassDef) else prefix)
+
+    yield from below(ast.parse(path.read_text()), "")
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the lines of a function without its docstring."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    if ast.get_docstring(function) is None:
+        return lines
+    docstring = function.body[0]
+    return lines - ((docstring.end_lineno or 0) - docstring.lineno + 1)
+
+
+def test_functions_are_short() -> None:
+    """No function is longer than 40 lines; those of the list are, each for its reason."""
+    long = {
+        f"{path.relative_to(PACKAGE)}:{name}"
+        for path in MODULES
+        for name, function in functions(path)
+        if length(function) > MAX_FUNCTION_LINES
+    }
+    assert long == set(LONG_FUNCTIONS)
+
+
+def test_a_docstring_does_not_make_a_function_long() -> None:
+    """The twin: 40 lines of code pass, 41 do not, whatever the docstring says."""
+    text = 'def f():\n    """One.\n\n    Two.\n    """\n' + "    x = 1\n" * 39
+    accepted, refused = (ast.parse(source).body[0] for source in (text, text + "    x = 1\n"))
+    assert isinstance(accepted, ast.FunctionDef)
+    assert isinstance(refused, ast.FunctionDef)
+    assert (length(accepted), length(refused)) == (MAX_FUNCTION_LINES, MAX_FUNCTION_LINES + 1)
+
+
+def test_a_folder_fits_on_a_screen() -> None:
+    """No folder holds more than 40 files, but for the lint rules."""
+    files = Counter(str(path.parent.relative_to(PACKAGE)) for path in MODULES)
+    assert {folder for folder, count in files.items() if count > MAX_FILES} == set(LARGE_FOLDERS)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=lambda path: path.name)
+def test_a_package_says_what_it_promises(folder: Path) -> None:
+    """Each package has a docstring, and a module besides `__init__.py` or code in it."""
+    init = folder / "__init__.py"
+    assert init.is_file(), f"{folder}: `__init__.py` is missing"
+    tree = ast.parse(init.read_text())
+    assert ast.get_docstring(tree), f"{init}: a docstring is missing, expected what the package promises"
+    assert len(tree.body) > 1 or any(path != init for path in folder.rglob("*.py")), f"{folder}: an empty package"
+
+
+def test_the_formatter_decides() -> None:
+    """No comment switches the formatter off."""
+    switches = ["# fmt: " + word for word in ("skip", "off")]
+    assert [str(path) for path in SOURCES if any(switch in path.read_text() for switch in switches)] == []
