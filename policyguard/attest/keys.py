@@ -36,8 +36,40 @@ _PRIVATE, _PUBLIC, _WRAPPED = "PRIVATE KEY", "PUBLIC KEY", "POLICYGUARD WRAPPED 
 _DEFAULT_COST = (1, 65_536, 3)
 """Argon2id lanes, memory in KiB and passes of a new wrap: RFC 9106 section 4, second recommendation, in one lane."""
 
+_PRIME = 2**255 - 19
+
+_SMALL_ORDER = frozenset(
+    {
+        0,
+        1,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        _PRIME - 1,
+    }
+)
+"""The y coordinates of the eight points whose order divides the cofactor 8; y - p is reached by reduction.
+
+Source: libsodium `crypto_core/ed25519/ref10/ed25519_ref10.c`, `ge25519_has_small_order`.
+"""
+
 _MAX_MEMORY_KIB = 1_048_576
 _MAX_PASSES = 16
+
+
+def unusable_point(raw: bytes) -> str | None:
+    """Explain why 32 bytes cannot be a public key that counts; None if they can.
+
+    A point of small order verifies signatures that nobody made: with it one signature fits many messages. A y
+    coordinate of p or more is a second encoding of another key (RFC 8032 section 5.1.3 refuses to decode it).
+    """
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    # INVARIANT I10: a key that needs no private half to sign counts nowhere.
+    if y % _PRIME in _SMALL_ORDER:
+        return "is a point of small order, for which anybody can sign; expected the key of a key pair"
+    # INVARIANT I5: a key has one encoding.
+    if y >= _PRIME:
+        return "is not in its one encoding, expected a y coordinate below 2^255 - 19"
+    return None
 
 
 class PublicKey:
@@ -50,6 +82,9 @@ class PublicKey:
     def __init__(self, raw: bytes) -> None:
         if len(raw) != PUBLIC_BYTES:
             raise ConfigurationError(f"public key is {len(raw)} bytes, expected {PUBLIC_BYTES}")
+        problem = unusable_point(raw)
+        if problem is not None:
+            raise ConfigurationError(f"public key {problem}")
         self.raw = bytes(raw)
         self._key: Any = None
         self._keyid: str | None = None

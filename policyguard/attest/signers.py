@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from policyguard.attest.keys import PublicKey
-from policyguard.attest.sshsig import SshKey, SshSignatureError, parse_key
+from policyguard.attest.sshsig import SshKey, SshSignatureError, fingerprint_of_line, parse_key
 from policyguard.errors import ConfigurationError
 from policyguard.model.policy import Person
 from policyguard.text import quoted
@@ -132,10 +132,16 @@ class Signers:
 
 
 def person_key(text: str) -> SshKey | None:
-    """Parse an entry of `Persons.keys`; None for a kind of key that is not verified here."""
+    """Parse an entry of `Persons.keys`; None for a kind of key that is not verified here.
+
+    Raises:
+        ConfigurationError: it is a key for which anybody can sign.
+    """
     try:
         return SshKey(PublicKey.from_text(text).raw) if text.startswith("ed25519:") else parse_key(text)
-    except (ConfigurationError, SshSignatureError):
+    except (ConfigurationError, SshSignatureError) as problem:
+        if "small order" in str(problem):
+            raise ConfigurationError(f"`Persons`: the key {quoted(text)}: {problem}") from None
         return None
 
 
@@ -279,14 +285,18 @@ def _instant(text: str, zoneless: int) -> Instant:
     return instant if match[4] else instant + zoneless
 
 
-def _revoked(number: int, line: str) -> str | None:  # noqa: ARG001
-    if _FINGERPRINT.fullmatch(line.split()[0]):
-        return line.split()[0]
-    if line.startswith("ed25519:"):
-        return SshKey(PublicKey.from_text(line.split()[0]).raw).fingerprint
+def _revoked(number: int, line: str) -> str:  # noqa: ARG001
+    # INVARIANT I10: nothing written is ignored: a line that revokes no key refuses the file.
+    first, *rest = line.split()
+    if any(word.startswith(("SHA256:", "ed25519:", "ssh-", "sk-ssh-", "ecdsa-")) for word in rest):
+        raise ValueError("found a second key after the first word, expected one key on a line, the key type first")
+    if _FINGERPRINT.fullmatch(first):
+        return first
+    if first.startswith("ed25519:"):
+        return SshKey(PublicKey.from_text(first).raw).fingerprint
     try:
-        return parse_key(line).fingerprint
+        return fingerprint_of_line(line)
     except SshSignatureError as problem:
-        if problem.code == "key_type":
-            return None
-        raise
+        raise ValueError(
+            f"{problem}; write `SHA256:FINGERPRINT`, `ed25519:BASE64` or a public key line without principals and options"
+        ) from None

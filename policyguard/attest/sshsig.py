@@ -17,7 +17,15 @@ import re
 
 import msgspec
 
-from policyguard.attest.keys import PUBLIC_BYTES, SIGNATURE_BYTES, PrivateKey, PublicKey, decode_base64, encode_base64
+from policyguard.attest.keys import (
+    PUBLIC_BYTES,
+    SIGNATURE_BYTES,
+    PrivateKey,
+    PublicKey,
+    decode_base64,
+    encode_base64,
+    unusable_point,
+)
 from policyguard.text import quoted
 
 MAX_ARMOUR_BYTES = 8192
@@ -65,7 +73,7 @@ class SshKey(msgspec.Struct, frozen=True):
     @property
     def fingerprint(self) -> str:
         """What `ssh-keygen -l` prints: `SHA256:` and unpadded base64."""
-        return "SHA256:" + encode_base64(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
+        return _fingerprint(self.blob)
 
 
 class SshSignature(msgspec.Struct, frozen=True):
@@ -152,6 +160,25 @@ def parse_key(text: str) -> SshKey:
     return key
 
 
+def fingerprint_of_line(text: str) -> str:
+    """Compute the fingerprint of a public key line, `KEY-TYPE BASE64 [comment]`, also of a kind that is not verified.
+
+    Raises:
+        SshSignatureError: it is no public key line, or names another kind outside than inside.
+    """
+    kind, _, rest = text.strip().partition(" ")
+    try:
+        return parse_key(text).fingerprint
+    except SshSignatureError as problem:
+        if problem.code not in ("key_type", "weak_key"):
+            raise
+    encoded = rest.strip().partition(" ")[0]
+    blob = decode_base64(encoded.encode()) if encoded.isascii() and len(encoded) <= MAX_ARMOUR_BYTES else None
+    if blob is None or _Blob(blob).text("key type") != kind:
+        raise SshSignatureError("malformed", f"found {quoted(kind)} first, expected a key type and its key in base64")
+    return _fingerprint(blob)
+
+
 def parse_key_blob(data: bytes) -> SshKey:
     """Parse a public key blob.
 
@@ -166,6 +193,9 @@ def parse_key_blob(data: bytes) -> SshKey:
     blob.end("SSH public key")
     if len(raw) != PUBLIC_BYTES:
         raise SshSignatureError("malformed", f"SSH public key holds {len(raw)} bytes, expected {PUBLIC_BYTES}")
+    problem = unusable_point(raw)
+    if problem is not None:
+        raise SshSignatureError("weak_key", f"SSH public key {problem}")
     return SshKey(raw, application)
 
 
@@ -201,6 +231,10 @@ def _dearmoured(armour: bytes) -> bytes:
     if blob is None:
         raise SshSignatureError("malformed", "SSH signature is not canonical base64 in lines of at most 76 characters")
     return blob
+
+
+def _fingerprint(blob: bytes) -> str:
+    return "SHA256:" + encode_base64(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def _string(data: bytes) -> bytes:

@@ -140,6 +140,41 @@ def test_bytes_that_are_no_text_refuse_the_file() -> None:
         parse_revoked(b"ssh-ed25519 AAAA")
 
 
+NOT_REVOKED = {
+    "a line of allowed signers": f'carol@lab namespaces="policyguard-approval@v1" {LINE}',
+    "a line of allowed signers without options": f"carol@lab {LINE}",
+    "principals and a fingerprint": f"carol@lab {SshKey(CAROL.public.raw).fingerprint}",
+    "what `ssh-keygen -l` prints": f"256 {SshKey(CAROL.public.raw).fingerprint} carol (ED25519)",
+    "two fingerprints": f"SHA256:{'A' * 43} {SshKey(CAROL.public.raw).fingerprint}",
+    "two keys": f"{LINE} {LINE}",
+    "a comma after a fingerprint": f"{SshKey(CAROL.public.raw).fingerprint},",
+    "a padded fingerprint": f"{SshKey(CAROL.public.raw).fingerprint}=",
+    "another hash": "MD5:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff",
+    "an account": "user:carol",
+    "a key in capitals": LINE.upper(),
+    "a key without its type": LINE.split()[1],
+    "a key type that lies": LINE.replace("ssh-ed25519", "ssh-rsa"),
+    "an unknown kind of key": "ssh-new AAAAB3NzaC1yc2E=",
+    "a marker of `known_hosts`": f"@revoked * {LINE}",
+    "an exclusion": f"!{LINE}",
+}
+
+
+@pytest.mark.parametrize("line", NOT_REVOKED.values(), ids=NOT_REVOKED)
+def test_a_line_that_revokes_no_key_refuses_the_file(line: str) -> None:
+    """The operator meant to revoke a key: passing the line over would let it count on."""
+    with pytest.raises(ConfigurationError, match="revoked keys: line 2: .*expected"):
+        parse_revoked(f"# who left\n{line}\n".encode())
+
+
+@pytest.mark.parametrize(
+    "line", [LINE, f"{LINE} carol@laptop", CAROL.public.text, f"{SshKey(CAROL.public.raw).fingerprint} left in May"]
+)
+def test_a_line_that_names_a_key_revokes_it(line: str) -> None:
+    """The twin: each documented form."""
+    assert who(f"carol@lab {LINE}", revoked=line) == "revoked_key"
+
+
 def test_a_quote_that_nothing_closes_speaks_for_nobody() -> None:
     """I10: what looks like a word is not read past the quote, whatever the rest says; the twin has both quotes."""
     for line in (f'carol@lab" {LINE}', f'"carol@lab {LINE}', f'carol@lab,"dan@lab {LINE}'):
@@ -172,9 +207,9 @@ def test_files_are_limited_in_bytes_and_lines() -> None:
 
 
 def test_keys_of_other_kinds_are_nobodys() -> None:
-    """Passed over in persons and in the list of revoked ones; the keys beside them count."""
+    """Passed over in persons, revoked by their fingerprint; the other keys count."""
     rsa, broken = "ssh-rsa AAAAB3NzaC1yc2E=", "ed25519:zz"
-    assert parse_revoked(f"{rsa}\n{LINE}".encode()) == {SshKey(CAROL.public.raw).fingerprint}
+    assert SshKey(CAROL.public.raw).fingerprint in parse_revoked(f"{rsa}\n{LINE}".encode())
     assert person_key(rsa) is person_key(broken) is None
     carol = Person(id="carol", accounts=("user:carol",), keys=(rsa, broken, CAROL.public.text))
     assert Signers((carol,)).person_of(SshKey(CAROL.public.raw), NAMESPACE, (NOW,)).id == "carol"
