@@ -30,14 +30,14 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import AccessDenied, ConfigurationError
+from policyguard.errors import AccessDenied, ConfigurationError, SigningError
 from policyguard.evidence.collector import Collectors, JobInputs, gather
 from policyguard.keyfiles import read_private_key
-from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, Decision
+from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, MAX_LIFETIME_S, Decision
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot, stamp_of
-from policyguard.values import NANOSECONDS_PER_S, Instant
+from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant
 
 if TYPE_CHECKING:
     # Annotations only, see `policy_store/load.py`.
@@ -66,8 +66,10 @@ class Guard:
         stamp: Callable[[], object] | None = None,
         close: Callable[[], None] | None = None,
     ) -> None:
-        if lifetime_s <= 0:
-            raise ValueError(f"lifetime_s: found {lifetime_s}, expected more than 0")
+        if type(lifetime_s) is not int or not 0 < lifetime_s <= MAX_LIFETIME_S:
+            raise ValueError(
+                f"lifetime_s: found {lifetime_s}, expected 1 to {MAX_LIFETIME_S} whole seconds, at most 366 days"
+            )
         self._snapshot = snapshot
         self._key = key
         self._log = log
@@ -416,6 +418,11 @@ class Guard:
     ) -> bytes:
         request, judged = decision.facts.request, snapshot or self._snapshot
         expires = now + self._lifetime_ns
+        if not ALWAYS <= now <= expires <= NEVER:
+            raise SigningError(
+                f"the clock says {now} ns since 1970, expected a time at which a decision of "
+                f"{self._lifetime_ns // NANOSECONDS_PER_S} s ends before the year 2262; set the clock"
+            )
         if decision.requiring:
             expires = judged.lasts_until(decision, now, expires)
         return decision_statement(

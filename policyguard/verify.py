@@ -32,10 +32,11 @@ from policyguard.audit.batch import signed_message
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint
 from policyguard.audit.receipt import SignedDecision, check_inclusion, leaf_hash_of
 from policyguard.errors import VerificationError
+from policyguard.model.decision import MAX_LIFETIME_S
 from policyguard.model.former_names import FORMER_FACTS
 from policyguard.model.request import Request, request_digest
 from policyguard.text import quoted, quoted_list
-from policyguard.values import EMPTY_MAP, Instant, Value, format_instant, parse_instant
+from policyguard.values import EMPTY_MAP, NANOSECONDS_PER_S, Instant, Value, format_instant, parse_instant
 
 
 class UsedStore(Protocol):
@@ -130,7 +131,12 @@ def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[
 
 
 def _check_now(predicate: Predicate, now: Instant) -> None:
-    # V6: not_before <= now < expires.
+    # V6: not_before <= now < expires, and the decision ends within 366 days of its issue.
+    longest = parse_instant(predicate.issued_at) + MAX_LIFETIME_S * NANOSECONDS_PER_S
+    if parse_instant(predicate.expires) > longest:
+        raise VerificationError(
+            "V6", f"issued at `{predicate.issued_at}` until `{predicate.expires}`, expected at most 366 days"
+        )
     if now < parse_instant(predicate.not_before):
         raise VerificationError("V6", f"not valid before `{predicate.not_before}`, now is `{format_instant(now)}`")
     if now >= parse_instant(predicate.expires):

@@ -124,7 +124,7 @@ def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
         if rule is None or fact["assurance"] < rule["assurance"]:
             continue
         age = now - fact["observed_at"]
-        if rule["max_age"] is None or 0 <= age <= rule["max_age"]:
+        if age >= 0 and (rule["max_age"] is None or age <= rule["max_age"]):
             world[entity][attribute] = converted(policy, rule["type"], fact["value"])
     return world
 

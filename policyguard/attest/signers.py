@@ -298,5 +298,6 @@ def _revoked(number: int, line: str) -> str:  # noqa: ARG001
         return fingerprint_of_line(line)
     except SshSignatureError as problem:
         raise ValueError(
-            f"{problem}; write `SHA256:FINGERPRINT`, `ed25519:BASE64` or a public key line without principals and options"
+            f"{problem}; expected `SHA256:FINGERPRINT`, `ed25519:BASE64` or a public key line, "
+            "without principals and options"
         ) from None

@@ -63,7 +63,7 @@ class ApprovalRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_field
 
 
 class FactRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """A fact that recorded_paths: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
+    """A recorded fact: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
 
     assurance: str
     digest: str | msgspec.UnsetType = msgspec.UNSET

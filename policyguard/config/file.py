@@ -33,7 +33,7 @@ from typing import Any
 from policyguard.config.measurement import NOTHING_CONFIGURED, SECTIONS, MeasurementConfig, with_section
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
-from policyguard.model.decision import DEFAULT_LIFETIME_S
+from policyguard.model.decision import DEFAULT_LIFETIME_S, MAX_LIFETIME_S
 from policyguard.policy.reader import read_value
 from policyguard.text import quoted_list
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
@@ -151,8 +151,8 @@ def _lifetime_s(config: Config, text: str) -> int:
         lifetime_s = parse_duration_s(text)
     except ValueError as problem:
         raise ConfigurationError(f"{config.source}: lifetime: {problem}") from None
-    if lifetime_s <= 0:
-        raise ConfigurationError(f"{config.source}: lifetime: found `{text}`, expected more than 0")
+    if not 0 < lifetime_s <= MAX_LIFETIME_S:
+        raise ConfigurationError(f"{config.source}: lifetime: found `{text}`, expected more than 0 and at most `366d`")
     return lifetime_s
 
 

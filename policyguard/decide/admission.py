@@ -151,7 +151,8 @@ class FactAdmission:
             value = fact.value
             if type(value) is not kind or (plain is not None and not plain(value)):
                 value = _fit(rule, value, path)
-            if rule.strict:
+            # A fact from the future goes the strict way too, whatever its attribute asks.
+            if rule.strict or fact.observed_at > now:
                 if rule.enum is not None and value not in rule.enum:
                     value = rule.former_values.get(str(value), value)
                 if rule.enum is not None and value not in rule.enum:
@@ -172,19 +173,38 @@ def _is_supplied(path: str, facts: Facts) -> bool:
     return path in facts.entries or path in facts.missing
 
 
+def supplied_as(path: str, facts: Facts) -> str:
+    """Return the name under which the fact counts: its former one where only a claim under that name is supplied."""
+    if not _is_supplied(path, facts):
+        for former, present in FORMER_FACTS.items():
+            if present == path and former in facts.entries:
+                return former
+    return path
+
+
+def under_supplied_names(paths: frozenset[str], facts: Facts) -> frozenset[str]:
+    """Name each of these facts as it was supplied, so that a record of them holds what counted."""
+    if FORMER_FACTS.keys().isdisjoint(facts.entries):
+        return paths
+    return frozenset([supplied_as(path, facts) for path in paths])
+
+
 def apply_minimum_assurance(admitted: Admitted, floors: Iterable[tuple[str, int]]) -> Admitted:
     """Return the admitted facts without those below the rule's minimum assurance."""
-    entries = admitted.facts.entries
+    facts, entries = admitted.facts, admitted.facts.entries
     # INVARIANT I1: a fact that a rule wants known better is absent for it, and absence only takes access away.
-    weak = {path: minimum for path, minimum in floors if path in entries and entries[path].assurance < minimum}
+    named = [(path, supplied_as(path, facts), minimum) for path, minimum in floors]
+    weak = {
+        path: (name, minimum) for path, name, minimum in named if name in entries and entries[name].assurance < minimum
+    }
     if not weak:
         return admitted
     known = {"subject": dict(admitted.subject), "resource": dict(admitted.resource), "context": dict(admitted.context)}
     reasons = dict(admitted.weak or {})
-    for path, minimum in weak.items():
+    for path, (supplied, minimum) in weak.items():
         entity, _, name = path.partition(".")
         known[entity].pop(name, None)
-        reasons.setdefault(path, weakness(entries[path].assurance, minimum))
+        reasons.setdefault(path, weakness(entries[supplied].assurance, minimum))
     return msgspec.structs.replace(admitted, **known, weak=reasons)
 
 
@@ -200,11 +220,11 @@ def admissions_by_type(schema: Schema) -> dict[tuple[str, str], FactAdmission]:
 def _weakness(rule: AttributeRule, assurance: int, observed_at: Instant, now: Instant) -> str | None:
     if assurance < rule.assurance:
         return weakness(assurance, rule.assurance)
-    if rule.max_age_ns is not None and not 0 <= now - observed_at <= rule.max_age_ns:
-        age_s = (now - observed_at) // NANOSECONDS_PER_S
-        if age_s < 0:
-            return f"observed {-age_s} s in the future"
-        return f"{age_s} s old, at most {rule.max_age_ns // NANOSECONDS_PER_S} s counts"
+    age_ns = now - observed_at
+    if age_ns < 0:
+        return f"observed {-(age_ns // NANOSECONDS_PER_S)} s in the future"
+    if rule.max_age_ns is not None and age_ns > rule.max_age_ns:
+        return f"{age_ns // NANOSECONDS_PER_S} s old, at most {rule.max_age_ns // NANOSECONDS_PER_S} s counts"
     return None
 
 

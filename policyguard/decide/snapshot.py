@@ -13,7 +13,13 @@ from typing import Any
 from policyguard.conditions.canonical import from_canonical
 from policyguard.conditions.former_names import present_condition, present_schema
 from policyguard.conditions.problems import ProfileError
-from policyguard.decide.admission import Admitted, FactAdmission, Malformed, admissions_by_type
+from policyguard.decide.admission import (
+    Admitted,
+    FactAdmission,
+    Malformed,
+    admissions_by_type,
+    under_supplied_names,
+)
 from policyguard.decide.compiled_form import (
     FORMAT,
     CompiledForm,
@@ -161,11 +167,10 @@ class Snapshot:
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
-        if len(ids) == 1:
-            shape = self.by_id[ids[0]].shape
-            return frozenset() if shape is None else shape.reads
         shapes = [shape for rule_id in ids if (shape := self.by_id[rule_id].shape) is not None]
-        return frozenset().union(*(shape.reads for shape in shapes))
+        if len(shapes) == 1:
+            return under_supplied_names(shapes[0].reads, decision.facts)
+        return under_supplied_names(frozenset().union(*(shape.reads for shape in shapes)), decision.facts)
 
     def lasts_until(self, decision: Decision, now: Instant, until: Instant) -> Instant:
         """Return the end of a decision made `now`: `until`, or earlier if its approvals no longer count then."""

@@ -81,6 +81,7 @@ class ReviewCollector:
     """Supplies `resource.involved_accounts`: every account of the persons who used or acknowledged this break-glass."""
 
     name = "reviews"
+    measures_contributors = False
     declares = (INVOLVED_ACCOUNTS,)
 
     def __init__(self, log: Path, people: Sequence[Person]) -> None:

@@ -40,6 +40,7 @@ class JobCheckpoints:
     """
 
     name = "checkpoints"
+    measures_contributors = False
     declares = (CHECKPOINTS,)
 
     def __init__(
@@ -78,6 +79,7 @@ class CheckpointCollector:
     """
 
     name = "checkpoint"
+    measures_contributors = False
     declares = tuple(
         f"resource.{name}"
         for name in (

@@ -20,7 +20,18 @@ from policyguard.errors import PolicyGuardError
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
 from policyguard.text import printable
-from policyguard.values import EMPTY_MAP, FrozenMap, Instant, LazyPattern, ValueProblem, canonical, freeze
+from policyguard.values import (
+    ALWAYS,
+    EMPTY_MAP,
+    NANOSECONDS_PER_S,
+    NEVER,
+    FrozenMap,
+    Instant,
+    LazyPattern,
+    ValueProblem,
+    canonical,
+    freeze,
+)
 
 DEFAULT_TIMEOUT_S = 20.0
 """Time limit for all collectors together; far above a cold repository of some thousand files."""
@@ -48,7 +59,8 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """What one collector measured: facts by path, and for each declared path it could not supply, why.
 
-    `contributors` is None if the collector does not determine them. `unusable` says why approvals do not count.
+    `contributors` is None if the collector does not determine them. A collector that should have determined them and
+    could not sets `contributors_unknown`: then nobody's set counts. `unusable` says why approvals do not count.
     """
 
     entries: Mapping[str, Fact] = msgspec.field(default_factory=dict)
@@ -56,10 +68,15 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     approvals: tuple[Approval, ...] = ()
     contributors: tuple[str, ...] | None = None
     unusable: tuple[str, ...] = ()
+    contributors_unknown: bool = False
 
 
 class Collector(Protocol):
-    """Measures facts. `declares` lists every path it may ever supply; nothing else is accepted from it."""
+    """Measures facts. `declares` lists every path it may ever supply; nothing else is accepted from it.
+
+    A collector that never supplies contributors says so with `measures_contributors = False`. If it fails, the
+    contributors that others supply still count; after a failure of any other collector they are unknown.
+    """
 
     @property
     def name(self) -> str: ...
@@ -98,16 +115,23 @@ def gather(
     deadline = time.monotonic() + timeout_s
     reports = [collecting.report(deadline, timeout_s) for collecting in running]
     entries, missing = _merge(claims(request, now), reports)
-    seen = [report.collected.contributors for report in reports]
-    supplied = [accounts for accounts in seen if accounts is not None]
     return Facts(
         request=request,
         entries=entries,
         missing=FrozenMap(missing) if missing else EMPTY_MAP,
         approvals=tuple(approval for report in reports for approval in report.collected.approvals),
-        contributors=tuple(sorted({account for accounts in supplied for account in accounts})) if supplied else None,
+        contributors=_contributors([report.collected for report in reports]),
         unusable=tuple(line for report in reports for line in report.collected.unusable),
     )
+
+
+def _contributors(collected: Sequence[Collected]) -> tuple[str, ...] | None:
+    """Unite the contributors of all collectors; None if one could not determine them, or nobody did."""
+    # INVARIANT I8: whose work it is, is known wholly or not at all; an empty set never replaces a failed measurement.
+    if any(answer.contributors_unknown for answer in collected):
+        return None
+    supplied = [answer.contributors for answer in collected if answer.contributors is not None]
+    return tuple(sorted({account for accounts in supplied for account in accounts})) if supplied else None
 
 
 class _Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +147,7 @@ class _Collecting(threading.Thread):
         self._collector, self._request, self._inputs, self._now = collector, request, inputs, now
         self._name = "collector"
         self._declares: tuple[str, ...] = ()
+        self._measures_contributors = True
         self._answer: object = None
         self._problem = "the collector ended without an answer"
 
@@ -130,6 +155,7 @@ class _Collecting(threading.Thread):
         try:
             self._name = str(self._collector.name)
             self._declares = tuple(str(path) for path in self._collector.declares)
+            self._measures_contributors = getattr(self._collector, "measures_contributors", True) is not False
             self._answer = self._collector.collect(self._request, self._inputs, self._now)
         except PolicyGuardError as problem:
             self._problem = str(problem)
@@ -144,16 +170,19 @@ class _Collecting(threading.Thread):
             answer, problem = None, f"the collector took longer than {timeout_s:g} s"
         if not isinstance(answer, Collected):
             reason = printable(f"{self._name}: {problem}", _REASON_LENGTH)
-            return _Report(declares=self._declares, collected=Collected(missing=dict.fromkeys(self._declares, reason)))
-        return _Report(declares=self._declares, collected=_accepted(self._name, self._declares, answer))
+            absent = Collected(
+                missing=dict.fromkeys(self._declares, reason), contributors_unknown=self._measures_contributors
+            )
+            return _Report(declares=self._declares, collected=absent)
+        return _Report(declares=self._declares, collected=_accepted(self._name, self._declares, answer, self._now))
 
 
-def _accepted(name: str, declares: tuple[str, ...], answer: Collected) -> Collected:
+def _accepted(name: str, declares: tuple[str, ...], answer: Collected, now: Instant) -> Collected:
     """Accept declared paths with frozen values; every other declared path is missing, with a reason."""
     entries: dict[str, Fact] = {}
     missing: dict[str, str] = {}
     for path, fact in answer.entries.items():
-        problem = _fact_problem(path, fact, declares)
+        problem = _fact_problem(path, fact, declares, now)
         if problem is None:
             entries[path] = fact
         else:
@@ -168,10 +197,11 @@ def _accepted(name: str, declares: tuple[str, ...], answer: Collected) -> Collec
         approvals=tuple(answer.approvals),
         contributors=contributors,
         unusable=tuple(printable(str(line), _REASON_LENGTH) for line in answer.unusable[:MAX_UNUSABLE]),
+        contributors_unknown=bool(answer.contributors_unknown),
     )
 
 
-def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str | None:
+def _fact_problem(path: object, fact: object, declares: tuple[str, ...], now: Instant) -> str | None:
     # INVARIANT I17: a collector can only supply the paths it declares.
     if path not in declares:
         return f"supplied `{path}`, which it does not declare"
@@ -179,6 +209,11 @@ def _fact_problem(path: object, fact: object, declares: tuple[str, ...]) -> str 
         return f"supplied `{path}`, expected `subject.x`, `resource.x` or `context.x`"
     if not isinstance(fact, Fact) or not isinstance(fact.assurance, Assurance):
         return f"supplied `{path}` without an assurance"
+    # INVARIANT I2: a fact that nobody can date is absent, and so is one from the future.
+    if type(fact.observed_at) is not int or not ALWAYS <= fact.observed_at <= NEVER:
+        return f"supplied `{path}` without the time of its observation, expected nanoseconds since 1970"
+    if fact.observed_at > now:
+        return f"supplied `{path}` observed {(fact.observed_at - now) / NANOSECONDS_PER_S:.3f} s in the future"
     try:
         freeze(fact.value)
     except ValueProblem as problem:
@@ -210,9 +245,12 @@ def _merge(claimed: Mapping[str, Fact], reports: Iterable[_Report]) -> tuple[dic
 
 
 def _strongest(candidates: Sequence[Fact]) -> Fact | None:
-    """Return the fact of the highest assurance; None if several of that assurance hold different values."""
+    """Select the newest fact of the highest assurance; None if several of that assurance hold different values."""
     best = max(candidate.assurance for candidate in candidates)
     top = [candidate for candidate in candidates if candidate.assurance == best]
     if len({canonical(candidate.value) for candidate in top}) > 1:
         return None
-    return next((candidate for candidate in top if candidate.bound), top[0])
+    newest = max(top, key=lambda candidate: candidate.observed_at)
+    # INVARIANT I11: what one collector binds to the decision stays bound, whichever observation is newer.
+    is_bound = any(candidate.bound for candidate in top)
+    return newest if newest.bound == is_bound else msgspec.structs.replace(newest, bound=True)

@@ -27,6 +27,7 @@ class DatasetCollector:
     """
 
     name = "dataset"
+    measures_contributors = False
     declares = tuple(
         f"resource.{name}"
         for name in ("class", "producer", "digest", "verdict", "reasons", "others_may_write", "manifest_matches")

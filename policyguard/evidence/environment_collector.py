@@ -34,6 +34,7 @@ class EnvironmentCollector:
     """
 
     name = "environment"
+    measures_contributors = False
     declares = (ENVIRONMENT, BASELINE)
 
     def __init__(
@@ -104,6 +105,7 @@ class MissingBaselineCollector:
     """
 
     name = "environment"
+    measures_contributors = False
     declares = (BASELINE,)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002

@@ -19,10 +19,19 @@ from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.fs.safe_open import read_small
+from policyguard.model.decision import MAX_LIFETIME_S
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.text import printable_name
-from policyguard.values import MAX_INTEGER, FrozenMap, Instant, canonical, format_instant, parse_instant
+from policyguard.values import (
+    MAX_INTEGER,
+    NANOSECONDS_PER_S,
+    FrozenMap,
+    Instant,
+    canonical,
+    format_instant,
+    parse_instant,
+)
 
 GRANTS = "context.grants"
 GRANT_TYPE = "application/vnd.policyguard.grant+json"
@@ -50,6 +59,7 @@ class GrantCollector:
     """Supplies `context.grants`: those of the request's subject, empty where there are none or nobody may grant."""
 
     name = "grants"
+    measures_contributors = False
     declares = (GRANTS,)
 
     def __init__(self, folder: str | None = None, keys: Sequence[PublicKey] = ()) -> None:
@@ -58,7 +68,9 @@ class GrantCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Return the subject's grants, sorted by id; a file that those who may did not sign is none."""
         subject = request.subject.ref
-        own = [grant for grant in self._grants() if grant.subject == subject]
+        # A grant that no one lets end is none: it must end within the longest lifetime, counted from now.
+        latest = now + MAX_LIFETIME_S * NANOSECONDS_PER_S
+        own = [grant for grant in self._grants() if grant.subject == subject and parse_instant(grant.expires) <= latest]
         records = tuple(
             FrozenMap(grant_id=grant.grant_id, subject=grant.subject, gpus=grant.gpus, expires=grant.expires)
             for grant in sorted(own, key=lambda grant: grant.grant_id)

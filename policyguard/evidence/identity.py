@@ -21,6 +21,7 @@ class IdentityCollector:
     """Supplies the real uid, its account name, the names of its groups, and whether the subject is that account."""
 
     name = "identity"
+    measures_contributors = False
     declares = (UID, USER, GROUPS, MATCHES)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002

@@ -70,6 +70,7 @@ class JobCollector:
     """Supplies argv, working directory, executable, code-injecting variables, and digests of the job's files."""
 
     name = "job"
+    measures_contributors = False
     declares = (ARGV, DIRECTORY, EXECUTABLE, INJECTED, FILES)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002

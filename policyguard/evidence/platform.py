@@ -18,6 +18,7 @@ class ChannelCollector:
     """Supplies the named properties of the request as observed, and no other."""
 
     name = "channel"
+    measures_contributors = False
 
     def __init__(self, paths: Collection[str]) -> None:
         self.declares = tuple(sorted(set(paths)))

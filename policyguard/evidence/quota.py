@@ -45,6 +45,7 @@ class QuotaCollector:
     """Supplies `resource.team_limit` and `resource.team_usage` of the resource's team (`job:team/TEAM/...`)."""
 
     name = "quota"
+    measures_contributors = False
     declares = (LIMIT, USAGE)
 
     def __init__(self, *, file: str | None = None, command: Sequence[str] = ()) -> None:

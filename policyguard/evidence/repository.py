@@ -61,6 +61,7 @@ class RepositoryCollector:
     """
 
     name = "repository"
+    measures_contributors = False
     declares = (CODE, UNCOMMITTED)
 
     def __init__(self, *, timeout_s: float = 15.0, owners: Collection[int] | None = None) -> None:

@@ -105,7 +105,7 @@ def test_a_key_of_small_order_is_refused(entry: EntryPoint, encoding: str) -> No
 @pytest.mark.parametrize("scheme", ["ssh", "ed25519"])
 def test_a_person_cannot_have_a_key_of_small_order(scheme: str, encoding: str) -> None:
     """The policies' own list of keys says which key it is, and nobody is approved by it."""
-    with pytest.raises(ConfigurationError, match="`Persons`: the key .*small order"):
+    with pytest.raises(ConfigurationError, match=r"`Persons`: the key .*small order"):
         persons_with(bytes.fromhex(encoding), scheme)
     assert persons_with(CAROL.raw, scheme)
 

@@ -145,6 +145,14 @@ def with_window(**window: Any) -> Attempt:
     return Attempt(lab, lab.issue(), lab.trust(keys=(TrustedKey(key=SIGNER.public, **window),)))
 
 
+def two_signers(*, at: int, **second: Any) -> Attempt:
+    """Two keys of two signed, the second valid in this window only; checked at this time."""
+    lab = Lab()
+    keys = (TrustedKey(key=SIGNER.public), TrustedKey(key=SECOND_SIGNER.public, **second))
+    signed = lab.issue(keys=(SIGNER, SECOND_SIGNER))
+    return Attempt(lab, signed, lab.trust(keys=keys, threshold=2), {"now": at})
+
+
 def two_windows(overlap_s: int) -> Attempt:
     """One key that ends, one that begins after the decision was issued; both sign. A minute passes until the check."""
     lab, minute = Lab(), 60 * SECOND
@@ -253,6 +261,16 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
         "0 of the signing keys were valid at the time it was issued",
         lambda: with_window(not_before=NOW + 1),
     ),
+    "one of two keys had expired when it signed": (
+        "V4",
+        "1 of the signing keys were valid at the time it was issued, `2026-03-01T09:00:00Z`, expected at least 2",
+        lambda: two_signers(at=NOW, expires=NOW),
+    ),
+    "one of two keys was not yet valid when it signed": (
+        "V4",
+        "1 of the signing keys were valid at the time it was issued, `2026-03-01T09:00:00Z`, expected at least 2",
+        lambda: two_signers(at=NOW + 1, not_before=NOW + 1),
+    ),
     "a batch proof moved": ("V4", "0 of the trusted keys", lambda: batched(lambda b: BatchProof(1, b.size, b.path))),
     "a batch of another size": (
         "V4",
@@ -299,6 +317,11 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
             lab.trust(keys=(TrustedKey(key=SIGNER.public, expires=NOW + 5),)),
             {"now": NOW + 5},
         ),
+    ),
+    "one of two keys expired since": (
+        "V6",
+        "1 of the signing keys were valid at the time of this check, `2026-03-01T09:00:05Z`, expected at least 2",
+        lambda: two_signers(at=NOW + 5 * SECOND, expires=NOW + 5 * SECOND),
     ),
     "a key that expired and one that was too new": (
         "V6",
@@ -377,6 +400,10 @@ ACCEPTED: dict[str, Callable[[], Attempt]] = {
     "one of a batch": batched,
     "the requester that was digested": lambda: shown_as('"user:alice"'),
     "a key that is just still valid, and one that was too new": lambda: two_windows(1),
+    "two of two keys, the second in its last moment": lambda: two_signers(
+        at=NOW + 5 * SECOND - 1, expires=NOW + 5 * SECOND
+    ),
+    "two of two keys, the second in its first moment": lambda: two_signers(at=NOW, not_before=NOW),
     "our payload type": lambda: of_type(PAYLOAD_TYPE),
     "at the first moment": lambda: Attempt(options={"now": NOW}),
     "at the last moment": lambda: Attempt(options={"now": NOW + LIFETIME - 1}),

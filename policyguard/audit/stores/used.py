@@ -14,7 +14,7 @@ from pathlib import Path
 
 from policyguard.errors import AuditError
 from policyguard.fs.write import sync_folder
-from policyguard.values import Instant
+from policyguard.values import NEVER, Instant
 
 _SCHEMA = "CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID"
 _APPLICATION_ID = 0x70677573
@@ -56,7 +56,8 @@ class UsedDecisions:
             execute("BEGIN IMMEDIATE")
             execute("DELETE FROM used WHERE expires < ?", (self._clock() - 86_400_000_000_000,))
             # INVARIANT I12: the id is durable before it is reported as unused.
-            added = execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (decision_id, expires)).rowcount
+            # SQLite holds 64 bits: what expires later is remembered until then.
+            added = execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (decision_id, min(expires, NEVER))).rowcount
             execute("COMMIT")
         except sqlite3.Error as problem:
             if self._connection.in_transaction:
@@ -88,6 +89,12 @@ def _prepare(target: Path, connection: sqlite3.Connection) -> None:
         sync_folder(target.parent)
     if _tables(connection) != [_SCHEMA]:
         raise AuditError(f"single-use store `{target}` has another schema than ours")
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id != _APPLICATION_ID:
+        raise AuditError(
+            f"single-use store `{target}` has the application id {application_id:#010x}, expected "
+            f"{_APPLICATION_ID:#010x}; give the file that policyguard made, or a new path"
+        )
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:

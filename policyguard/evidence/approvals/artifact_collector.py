@@ -47,7 +47,7 @@ class ArtifactReviewCollector:
             digest = self._digest()
         except PolicyGuardError as problem:
             # INVARIANT I2: an artifact that cannot be measured is approved by nobody.
-            return Collected(unusable=(f"approval.unreadable: {problem}",))
+            return Collected(unusable=(f"approval.unreadable: {problem}",), contributors_unknown=True)
         target = ApprovalTarget(
             request=request, measured_digests={self._subject: digest}, required_subjects=(self._subject,)
         )

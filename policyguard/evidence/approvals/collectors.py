@@ -105,7 +105,7 @@ class ReviewedRepositoryCollector:
             seen = self._review(request, inputs, code.record, now, deadline)
         except PolicyGuardError as problem:
             # INVARIANT I2: where review cannot be measured, nobody is independent and nothing is approved.
-            seen = Collected(unusable=(f"approval.unreadable: {problem}",))
+            seen = Collected(unusable=(f"approval.unreadable: {problem}",), contributors_unknown=True)
         return msgspec.structs.replace(seen, entries=looked.entries, missing=looked.missing)
 
     def _review(
@@ -122,7 +122,12 @@ class ReviewedRepositoryCollector:
             submitted += note_approvals(References(git), reader, (commit, str(record["tree"])))
         examined = examine(submitted, signers, target, now)
         lines = (*problems, *examined.lines)
-        return Collected(approvals=examined.approvals, contributors=contributors, unusable=lines)
+        return Collected(
+            approvals=examined.approvals,
+            contributors=contributors,
+            unusable=lines,
+            contributors_unknown=contributors is None,
+        )
 
     def _contributors(
         self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str], deadline: float
@@ -161,7 +166,7 @@ class RequestReviewCollector:
             signers = load_signers(self._persons, self._files)
         except PolicyGuardError as problem:
             # INVARIANT I2: where review cannot be measured, nobody is independent and nothing is approved.
-            return Collected(unusable=(f"approval.unreadable: {problem}",))
+            return Collected(unusable=(f"approval.unreadable: {problem}",), contributors_unknown=True)
         examined = examine(self._files.submitted(), signers, ApprovalTarget(request=request), now)
         contributors = (request.subject.ref, *runner_account(self._uid, signers))
         lines = examined.lines if self._files.keeps_approvals else (UNCONFIGURED,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -450,6 +451,21 @@ def test_single_use_store_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     assert before == (tmp_path / "used.db").read_bytes()
     with pytest.raises(AuditError, match="single-use store"):
         UsedDecisions.open(tmp_path)
+
+
+def test_single_use_store_refuses_another_application_id(tmp_path: Path) -> None:
+    """The schema alone does not make a file ours: `docs/formats.md` lists the application id too. The twin has it."""
+    path = tmp_path / "used.db"
+    UsedDecisions.open(path).close()
+    for application_id in (0, 1, 0x7067756C, -1):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA application_id={application_id}")
+        with pytest.raises(AuditError, match=r"has the application id .*, expected 0x70677573"):
+            UsedDecisions.open(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA application_id=0x70677573")
+    with UsedDecisions.open(path, clock=lambda: 0) as used:
+        assert used.use("d-1", 10)
 
 
 def test_id_is_used_once_by_all_who_share_the_file(tmp_path: Path) -> None:

@@ -107,6 +107,15 @@ def test_facts_grow_old(age_s: int, counts: bool) -> None:
     assert (admitted.weak is None) is counts
 
 
+@pytest.mark.parametrize("assurance", list(Assurance))
+@pytest.mark.parametrize(("ahead_ns", "counts"), [(0, True), (1, False), (SECOND, False), (2**62, False)])
+def test_a_fact_from_the_future_is_absent(assurance: Assurance, ahead_ns: int, counts: bool) -> None:
+    """Also where the schema sets no maximum age, no assurance and no enum."""
+    admitted = GATE.admit(facts(assurance, NOW + ahead_ns, gpus=8), NOW)
+    assert ("gpus" in admitted.resource) is counts
+    assert counts or "in the future" in (admitted.weak or {})["resource.gpus"]
+
+
 def test_a_record_may_lack_a_field() -> None:
     """What a record does not hold is absent, an error only where a condition reads it."""
     assert GATE.admit(facts(code={}), NOW).resource["code"] == {}

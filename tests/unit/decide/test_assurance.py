@@ -61,6 +61,107 @@ def test_a_small_job_may_claim_what_a_large_one_must_show() -> None:
     assert decided(256, "small", Assurance.ATTESTED).reason_codes == ("queue.large",)
 
 
+FLOORED = """\
+apiVersion: policyguard/v1
+kind: Schema
+subjects: {user: {}}
+resources:
+  job:
+    id: "team/{team}/**"
+    actions: [submit]
+    attributes:
+      gpus: {type: int, optional: true}
+      queue: {type: string, optional: true}
+---
+apiVersion: policyguard/v1
+kind: Roles
+roles: [{name: lead}]
+---
+apiVersion: policyguard/v1
+kind: Quorums
+quorums: [{id: two, approvers: [{count: 2, roles: [lead]}], of: request}]
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: jobs}
+rules:
+  - {id: base, effect: allow, actions: [job:submit], when: BASE}
+  - {id: floored, EFFECT, actions: [job:submit], when: resource.gpus < 64 && CONDITION,
+     assurance: {resource.queue: observed}}
+"""
+ALLOWING = "effect: allow"
+DENYING = "effect: deny, reason: queue.wrong"
+REQUIRING = "effect: require, quorum: two"
+OVERFLOW = 'resource.queue == "large" && resource.gpus * 9007199254740991 * 9007199254740991 > 0'
+
+
+def floored(
+    effect: str, assurance: Assurance, *, base: str = "resource.gpus > 0", condition: str = "", gpus: int = 8
+) -> Decision:
+    """Decide with one rule that has an assurance floor; the fact is in queue `large`, of this assurance."""
+    condition = condition or 'resource.queue == "large"'
+    text = FLOORED.replace("EFFECT", effect).replace("BASE", base).replace("CONDITION", condition)
+    policies = load({"lab.yaml": text.encode()})
+    request = Request.of("user:alice", "job:submit", "job:team/vision/run")
+    entries = {
+        "resource.gpus": Fact(gpus, Assurance.MEASURED, "test", NOW),
+        "resource.queue": Fact("large", assurance, "test", NOW),
+    }
+    return Engine(Snapshot.of(policies, grants_of(policies))).decide(Facts(request, entries), NOW)
+
+
+WEAK = (Assurance.CLAIMED,)
+STRONG = (Assurance.OBSERVED, Assurance.MEASURED, Assurance.ATTESTED)
+
+
+@pytest.mark.parametrize("assurance", WEAK)
+def test_an_error_under_a_floor_never_grants(assurance: Assurance) -> None:
+    """I2: the only allow reads a fact that is too weak for it: an error, recorded, and no allow."""
+    decision = floored(ALLOWING, assurance, base="resource.gpus < 0")
+    assert (decision.allowed, decision.errored) == (False, ("floored",))
+    assert not floored(ALLOWING, assurance, base="resource.gpus < 0", condition='resource.queue != "large"').allowed
+
+
+@pytest.mark.parametrize("assurance", STRONG)
+def test_an_allow_under_a_floor_that_is_met_grants(assurance: Assurance) -> None:
+    """The twin, one level up."""
+    decision = floored(ALLOWING, assurance, base="resource.gpus < 0")
+    assert (decision.allowed, decision.errored, decision.determining) == (True, (), ("floored",))
+    assert not floored(ALLOWING, assurance, base="resource.gpus < 0", condition='resource.queue != "large"').allowed
+
+
+@pytest.mark.parametrize("condition", ['resource.queue == "large"', 'resource.queue == "small"'])
+def test_an_error_under_a_floor_denies_and_requires(condition: str) -> None:
+    """Deny fires and require applies whatever the weak fact says; with a strong one only where they are true."""
+    for assurance in WEAK:
+        denied = floored(DENYING, assurance, condition=condition)
+        assert (denied.allowed, denied.errored, denied.reason_codes) == (False, ("floored",), ("engine.error",))
+        required = floored(REQUIRING, assurance, condition=condition)
+        assert (required.allowed, required.errored) == (False, ("floored",))
+    for assurance in STRONG:
+        holds = condition == 'resource.queue == "large"'
+        for effect in (DENYING, REQUIRING):
+            decision = floored(effect, assurance, condition=condition)
+            assert (decision.allowed, decision.errored) == (not holds, ())
+
+
+def test_a_false_part_absorbs_the_error_under_a_floor() -> None:
+    """CEL's `&&` is false with one false part: the rule does not concern large jobs, however weak the fact."""
+    for effect in (DENYING, REQUIRING):
+        decision = floored(effect, Assurance.CLAIMED, gpus=64)
+        assert (decision.allowed, decision.errored) == (True, ())
+    assert not floored(ALLOWING, Assurance.CLAIMED, base="resource.gpus < 0", gpus=64).errored
+
+
+def test_another_error_in_a_rule_with_a_floor_is_an_error_too() -> None:
+    """Overflow with a strong fact: the exact evaluator decides under a floor, and errors count as ever."""
+    for assurance in Assurance:
+        assert floored(ALLOWING, assurance, base="resource.gpus < 0", condition=OVERFLOW).errored == ("floored",)
+        assert not floored(ALLOWING, assurance, base="resource.gpus < 0", condition=OVERFLOW).allowed
+        assert not floored(DENYING, assurance, condition=OVERFLOW).allowed
+        assert not floored(REQUIRING, assurance, condition=OVERFLOW).allowed
+
+
 def test_the_denial_says_how_well_it_must_be_known() -> None:
     """INVARIANT I1: the explanation names the fact, how it is known and what counts for this rule."""
     decision = decided(256, "large", Assurance.CLAIMED)

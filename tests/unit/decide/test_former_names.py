@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from policyguard.decide.assign_roles import assign_roles
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors
 from policyguard.lint.runner import lint
@@ -132,6 +134,32 @@ def test_a_claim_under_the_former_name_is_that_of_the_present_one() -> None:
     unseen = FrozenMap({"resource.openings": "not seen"})
     tried = Facts(both.request, {"resource.env_openings": claimed}, missing=unseen)
     assert policies.admit(tried, 0) is None
+
+
+def test_a_claim_under_the_former_name_is_not_known_better_than_the_fact() -> None:
+    """The rule asks for attested; a claim under the former name is as weak as one under the present name."""
+    policies = snapshot(assurance="claimed")
+    queue = fact("y", Assurance.MEASURED)
+
+    def decided(name: str, assurance: Assurance) -> bool:
+        return Engine(policies).decide(facts(**{name: fact((), assurance)}, queue=queue), 0).allowed
+
+    for name in ("openings", "env_openings"):
+        assert not decided(name, Assurance.CLAIMED)
+        assert not decided(name, Assurance.MEASURED)
+        assert decided(name, Assurance.ATTESTED)
+
+
+@pytest.mark.parametrize("name", ["openings", "env_openings"])
+def test_the_record_of_a_decision_holds_the_fact_under_the_name_it_was_supplied_as(name: str) -> None:
+    """What counted in the decision is in its statement; a claim that was ignored is not."""
+    policies = snapshot(assurance="claimed")
+    supplied = facts(**{name: fact((), Assurance.ATTESTED)}, queue=fact("y", Assurance.MEASURED))
+    decision = Engine(policies).decide(supplied, 0)
+    assert decision.determining == ("all",)
+    assert policies.facts_read_by(decision) == frozenset({f"resource.{name}"})
+    both = facts(openings=fact((), Assurance.ATTESTED), env_openings=fact((), Assurance.CLAIMED))
+    assert policies.facts_read_by(msgspec.structs.replace(decision, facts=both)) == frozenset({"resource.openings"})
 
 
 def test_the_table_keeps_the_entity_of_a_fact() -> None:

@@ -163,7 +163,7 @@ NOT_REVOKED = {
 @pytest.mark.parametrize("line", NOT_REVOKED.values(), ids=NOT_REVOKED)
 def test_a_line_that_revokes_no_key_refuses_the_file(line: str) -> None:
     """The operator meant to revoke a key: passing the line over would let it count on."""
-    with pytest.raises(ConfigurationError, match="revoked keys: line 2: .*expected"):
+    with pytest.raises(ConfigurationError, match=r"revoked keys: line 2: .*expected"):
         parse_revoked(f"# who left\n{line}\n".encode())
 
 

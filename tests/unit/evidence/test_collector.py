@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,70 @@ def test_equal_assurance_that_agrees_is_one_fact() -> None:
     """I1, the twin: two equal measurements are a fact."""
     facts = look(Answering({"resource.gpus": fact(8)}), Answering({"resource.gpus": fact(8)}))
     assert facts.entries["resource.gpus"].value == 8
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("bound", [0, 1])
+def test_of_equal_facts_the_newer_date_counts(order: tuple[int, int], bound: int) -> None:
+    """The age of a fact is that of its last observation; what one collector binds stays bound."""
+    ages = [Fact(8, Assurance.MEASURED, f"{age} s ago", NOW - age * 10**9, age == bound) for age in (0, 1)]
+    facts = look(*(Answering({"resource.gpus": ages[index]}) for index in order))
+    assert facts.entries["resource.gpus"] == Fact(8, Assurance.MEASURED, "0 s ago", NOW, True)
+
+
+@pytest.mark.parametrize(
+    ("observed_at", "words"),
+    [
+        (NOW + 1, "in the future"),
+        (NOW + 10**12, "observed 1000.000 s in the future"),
+        (2**63 - 1, "in the future"),
+        (None, "without the time"),
+        (True, "without the time"),
+        (1.5, "without the time"),
+        ("2026-01-01", "without the time"),
+        (2**63, "without the time"),
+        (-(2**70), "without the time"),
+    ],
+)
+def test_a_fact_that_cannot_be_dated_is_absent(observed_at: Any, words: str) -> None:
+    """I2: neither a date from the future nor none at all; the claim does not step in. The twin is dated now."""
+    facts = look(Answering({"resource.gpus": Fact(8, Assurance.MEASURED, "test", observed_at)}))
+    assert "resource.gpus" not in facts.entries
+    assert words in str(facts.missing["resource.gpus"])
+    assert look(Answering({"resource.gpus": Fact(8, Assurance.MEASURED, "test", NOW)})).entries
+
+
+class Contributing(Answering):
+    def __init__(self, accounts: tuple[str, ...] | None, *, unknown: bool = False) -> None:
+        super().__init__({}, ())
+        self.accounts, self.unknown = accounts, unknown
+
+    def collect(self, request: Request, inputs: JobInputs, now: int) -> Collected:
+        return Collected(contributors=self.accounts, contributors_unknown=self.unknown)
+
+
+class NeverContributing(Raising):
+    measures_contributors = False
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("accounts", [(), ("user:alice",)])
+def test_unknown_contributors_are_never_replaced(accounts: tuple[str, ...], first: bool) -> None:
+    """I8: a collector that saw none does not speak for one that could not measure."""
+    for blind in (Contributing(None, unknown=True), Contributing(("user:bob",), unknown=True), Raising(OSError())):
+        pair: list[Collector] = [blind, Contributing(accounts)]
+        assert look(*(pair if first else pair[::-1])).contributors is None
+    hanging = Hanging()
+    assert look(hanging, Contributing(accounts), timeout_s=0.05).contributors is None
+    hanging.release.set()
+
+
+def test_contributors_of_all_collectors_are_united() -> None:
+    """The twin: who does not determine contributors, by its answer or its declaration, takes nothing away."""
+    others: list[Collector] = [Contributing(None), NeverContributing(OSError()), Contributing(("user:b",))]
+    assert look(*others, Contributing(())).contributors == ("user:b",)
+    assert look(Contributing(()), Contributing(None)).contributors == ()
+    assert look(Contributing(None)).contributors is None
 
 
 def test_true_is_not_one() -> None:

@@ -12,6 +12,7 @@ import click
 from policyguard.assembly.jobs import review_files
 from policyguard.attest.approval import (
     APPROVAL_PAYLOAD_TYPE,
+    MAX_LIFETIME_S,
     NAMESPACE,
     ApprovalRejected,
     ApprovalStatement,
@@ -133,9 +134,13 @@ def _statement(approved: Approved, chosen: Mapping[str, Any], now: Instant) -> A
 
 def _lifetime_s(text: str) -> int:
     try:
-        return parse_duration_s(text)
+        lifetime_s = parse_duration_s(text)
     except ValueError as problem:
         raise RequestError(str(problem), path="--expires") from None
+    if not 0 < lifetime_s <= MAX_LIFETIME_S:
+        words = f"would never count: --expires: found `{text}`, expected at most 7 days, and more than none"
+        raise RequestError(words, path="this approval")
+    return lifetime_s
 
 
 def _signed(payload: bytes, key: Path | None, ssh_key: Path | None) -> SubmittedApproval:
