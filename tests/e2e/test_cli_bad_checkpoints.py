@@ -66,8 +66,16 @@ def test_what_cannot_be_scanned_is_not_clean(words: tuple[str, ...], said: str, 
 
 CASES = {
     "a digest cache in no folder": (("scan", "good", "--cache", "none/c"), 78, "digest cache folder `none`"),
-    "a folder as a digest cache": (("scan", "good", "--cache", "empty"), 78, "digest cache `empty` is not a file"),
-    "a FIFO as a digest cache": (("scan", "good", "--cache", "pipe"), 78, "digest cache `pipe` is not a file"),
+    "a folder as a digest cache": (
+        ("scan", "good", "--cache", "empty"),
+        78,
+        "digest cache `empty`: found a folder, expected",
+    ),
+    "a FIFO as a digest cache": (
+        ("scan", "good", "--cache", "pipe"),
+        78,
+        "digest cache `pipe`: found a FIFO, expected",
+    ),
     "a digest cache that others may read": (("scan", "good", "--cache", "text"), 78, "digest cache `text` is not"),
     "a class without a module": (("scan", "good", "--class", "x"), 64, "--class: found `x`, expected MODULE.NAME"),
     "no path": (("scan",), 64, "missing argument"),

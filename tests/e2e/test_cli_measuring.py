@@ -120,6 +120,7 @@ def test_a_cache_with_a_key_is_believed_only_with_its_seal(home: Path, capsys: p
     assert run(["env", "baseline", "env", "--key", "build.key", "--out", "base.json"]) == 0
     assert "not believed" not in said(*verify_env("--cache", "cache"), capsys=capsys)[1]
     (home / "cache").write_bytes(b"policyguard environment-digests 2 unsealed\n\x80")
+    (home / "cache").chmod(0o600)
     sealed = verify_env("--cache", "cache", "--key", "build.key")
     code, text = said(*sealed, capsys=capsys)
     assert (code, "cache: not believed, everything is hashed again: it has no seal" in text) == (0, True)
