@@ -23,7 +23,7 @@ from policyguard.values import Span
 
 
 class PolicyGuardError(Exception):
-    """The base class of everything this package raises on bad data. `help` says what to do next, if that is known."""
+    """The base class of every error about bad data. `help` says what to do next, if known."""
 
     def __init__(self, message: str, *, help: str | None = None) -> None:
         super().__init__(message)

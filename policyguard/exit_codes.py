@@ -44,12 +44,12 @@ EXIT_CODES: tuple[tuple[type[PolicyGuardError], int], ...] = (
 
 
 def code_of_error(problem: PolicyGuardError) -> int:
-    """Return the exit code of an error's family; never 0."""
+    """Find the exit code of an error's family; never 0."""
     return next((code for family, code in EXIT_CODES if isinstance(problem, family)), UNAVAILABLE)
 
 
 def code_of_decision(decision: Decision) -> int:
-    """Return 0 for allow, 65 for a request outside the schema, 77 for any other deny."""
+    """Find the exit code of a decision: 0 for allow, 65 for a request outside the schema, 77 for any other deny."""
     if decision.allowed:
         return OK
     return BAD_DATA if decision.reason_codes == ("engine.malformed",) else DENIED

@@ -250,12 +250,12 @@ class Guard:
 
     @property
     def public_key(self) -> PublicKey:
-        """The key whose signature the decisions carry."""
+        """The key with which decisions are verified."""
         return self._key.public
 
     @property
     def log_key(self) -> NoteKey:
-        """The key, with the log's name, whose signature the checkpoints carry."""
+        """The key and log name with which checkpoints are verified."""
         return self._log.verifier
 
     def reload(self) -> str:
@@ -341,7 +341,7 @@ class Guard:
         return self.issue_many((facts,))[0]
 
     def issue_denial(self, decision: Decision) -> SignedDecision:
-        """Sign and log a denial that no rule made, such as an alert of a hook that saw a job change.
+        """Sign and log a denial that no rule made, such as an alert of a hook about a changed job.
 
         Raises:
             ValueError: the decision allows; only the policies can allow.
@@ -440,7 +440,7 @@ class Guard:
         )
 
     def close(self) -> None:
-        """Close the log file, if there is one. Everything acknowledged is durable already."""
+        """Close the log file, if there is one. Every decision returned is already durable."""
         if self._close is not None:
             self._close()
 
@@ -454,7 +454,7 @@ class Guard:
 
 
 def log_origin(key: PublicKey) -> str:
-    """Return the default name of the log that this key signs."""
+    """Derive the default name of the log that this key signs."""
     return f"policyguard/{key.keyid[:16]}"
 
 

@@ -19,7 +19,7 @@ PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 
 
 def read_passphrase(environment: Mapping[str, str] = os.environ) -> bytes | None:
-    """Return the bytes of `POLICYGUARD_PASSPHRASE` as they were set, UTF-8 or not; None if it is unset or empty."""
+    """Read the bytes of `POLICYGUARD_PASSPHRASE`, UTF-8 or not; None if it is unset or empty."""
     text = environment.get(PASSPHRASE_VARIABLE)
     return os.fsencode(text) if text else None
 

@@ -1,4 +1,4 @@
-r"""Text for people: what others wrote cannot move a cursor, hide, reorder or break a line.
+r"""Text for people: input of others cannot move the cursor, hide, reorder or break a line.
 
 Escaped is whatever `str.isprintable` refuses (controls, direction and zero-width characters, line separators, spaces
 other than U+0020, lone surrogates, unassigned and private characters) and the characters that most fonts draw as
@@ -22,7 +22,7 @@ _IGNORABLE = re.compile(
 
 
 def printable(text: str, max_chars: int | None = None) -> str:
-    r"""Return the text on one line, its unprintable characters escaped, at most `max_chars` characters long.
+    r"""Escape unprintable characters and limit the text to one line of `max_chars` characters.
 
     Nothing is cut inside an escape. Backslashes stay as they are, so this is for reading, not for parsing back.
 
@@ -40,7 +40,7 @@ def printable(text: str, max_chars: int | None = None) -> str:
 
 
 def printable_ascii(text: str, max_chars: int | None = None) -> str:
-    r"""Return the text like `printable`, with every character beyond ASCII escaped and backslashes doubled.
+    r"""Escape like `printable`, and also every character beyond ASCII; backslashes are doubled.
 
     For names where a confusable letter is an attack: a Cyrillic `os` is not `os`.
 
@@ -51,12 +51,12 @@ def printable_ascii(text: str, max_chars: int | None = None) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return text of several lines, each like `printable`."""
+    """Escape each line of a text like `printable`."""
     return "\n".join([printable(line) for line in text.split("\n")])
 
 
 def printable_name(name: str | bytes) -> str:
-    r"""Return a file name as one line of text that no other name has.
+    r"""Escape a file name to one line of text that is unique to it.
 
     Bytes that are no UTF-8 are written as `\xff`, line breaks as `\n`, a backslash as two.
 
@@ -70,18 +70,18 @@ def printable_name(name: str | bytes) -> str:
 
 
 def printable_json(data: object) -> str:
-    """Return one line of JSON that reads back as the same data, with unprintable characters as JSON escapes."""
+    """Encode as one line of JSON that reads back as the same data, unprintable characters escaped."""
     text = json.dumps(data, ensure_ascii=False, separators=(", ", ": "))
     return text if _is_plain(text) else "".join([c if _is_plain(c) else json.dumps(c)[1:-1] for c in text])
 
 
 def quoted(text: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
-    """Return the text as errors show it: `printable`, in backticks."""
+    """Escape a text like `printable` and put it in backticks, as in errors."""
     return f"`{printable(text, max_chars)}`"
 
 
 def quoted_list(names: Iterable[str], *, joiner: str = ", ", max_names: int | None = None) -> str:
-    """Return the names in backticks, joined; beyond `max_names` only their number.
+    """Join names in backticks; beyond `max_names`, give only their number.
 
     >>> quoted_list(["a", "b", "c"], max_names=2)
     '`a`, `b` and 1 more'

@@ -1,4 +1,4 @@
-"""What a value is: frozen data with one spelling as bytes.
+"""Values: frozen data with exactly one encoding as bytes.
 
 A value is a bool, an integer within 2^53 - 1 of zero, text, a tuple of values, or a `FrozenMap` from text to values.
 No floats and no nulls, so that RFC 8785 bytes need no caveats. This module opens nothing and reads no clock.
@@ -29,7 +29,7 @@ NANOSECONDS_PER_S = 1_000_000_000
 
 
 class LazyPattern:
-    """A regular expression, compiled at first use: a hook's start pays only for those that it meets."""
+    """A regular expression, compiled at first use, so that a hook pays only for those it uses."""
 
     __slots__ = ("finditer", "flags", "fullmatch", "text")
 
@@ -49,7 +49,7 @@ class LazyPattern:
 
 
 class FrozenMap(dict[str, "Value"]):
-    """The one immutable mapping. A `dict` underneath, so reading it is as fast and every encoder knows it."""
+    """The one immutable mapping. It is a `dict`, so reading is as fast and every encoder accepts it."""
 
     __slots__ = ()
 
@@ -77,7 +77,7 @@ EMPTY_MAP = FrozenMap()
 
 
 class ValueProblem(ValueError):
-    """Data that is no value: `path` leads to it, the text says what was found and what was expected."""
+    """Data that is not a value: `path` leads to it, the text says what was found and what was expected."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
@@ -151,7 +151,7 @@ def name_of(data: object) -> str:
 
 
 def canonical(value: object) -> bytes:
-    """Return the RFC 8785 bytes of a frozen value (or of lists and dicts of such): sorted keys, no spaces, UTF-8.
+    """Encode a frozen value (or lists and dicts of them) by RFC 8785: sorted keys, no spaces, UTF-8.
 
     Equal to RFC 8785 because values hold no floats, no nulls and no integer beyond 2^53 - 1; keys are sorted by UTF-16
     code units as section 3.2.3 asks, which differs from code-point order beyond the basic plane.
@@ -171,12 +171,12 @@ def _sorted(value: object) -> object:
 
 
 def sha256_digest(data: bytes) -> str:
-    """Return the SHA-256 of these bytes in lower-case hex."""
+    """Compute the SHA-256 of these bytes, in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest(value: object) -> str:
-    """Return the SHA-256, lower-case hex, of the canonical bytes of a value."""
+    """Compute the SHA-256, in lower-case hex, of the canonical bytes of a value."""
     return sha256_digest(canonical(value))
 
 
@@ -213,7 +213,7 @@ _MEANINGS: dict[type[Placed], attrgetter[Any]] = {}
 
 
 def _meaning(kind: type[Placed]) -> attrgetter[Any]:
-    """Return a getter of the fields that equality compares."""
+    """Build a getter of the fields that equality compares."""
     meaning = _MEANINGS.get(kind)
     if meaning is None:
         meaning = _MEANINGS[kind] = attrgetter(*(name for name in kind.__struct_fields__ if name not in _PLACES))
@@ -230,7 +230,7 @@ _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 
 
 def parse_instant(text: str) -> Instant:
-    """Return the instant an RFC 3339 date-time names; a zone is required. Raises `ValueError` on anything else."""
+    """Parse an RFC 3339 date-time; a zone is required."""
     match = _INSTANT.fullmatch(text)
     if match is None:
         raise ValueError(f"found `{text}`, expected an RFC 3339 time with a zone such as `2026-03-01T09:00:00Z`")
@@ -246,7 +246,7 @@ def parse_instant(text: str) -> Instant:
 
 
 def format_instant(instant: Instant) -> str:
-    """Return the RFC 3339 spelling in UTC, with as many fraction digits (0, 3, 6 or 9) as the instant needs."""
+    """Format as RFC 3339 in UTC, with as many fraction digits (0, 3, 6 or 9) as the instant needs."""
     whole_s, nanoseconds = divmod(instant, NANOSECONDS_PER_S)
     text = (_EPOCH + timedelta(seconds=whole_s)).strftime("%Y-%m-%dT%H:%M:%S")
     text = text.rjust(19, "0")
@@ -261,7 +261,7 @@ _DURATION = LazyPattern(r"(?:(?P<d>\d+)d)?(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m)?(?:(?P
 
 
 def parse_duration_s(text: str) -> int:
-    """Return the whole seconds of a duration such as `15m`, `72h` or `1d12h`. Raises `ValueError` on anything else.
+    """Parse a duration such as `15m`, `72h` or `1d12h` into whole seconds.
 
     duration = [ n "d" ] [ n "h" ] [ n "m" ] [ n "s" ], at least one part
     """

@@ -40,12 +40,12 @@ Seal = Callable[[], bytes | None]
 
 
 def log_warning(message: str) -> None:
-    """Report to the logger `policyguard`; for hosts that name no other place."""
+    """Report to the logger `policyguard`; the default for hosts without a report function."""
     logging.getLogger("policyguard").warning("%s", message)
 
 
 def configured_collectors(config: Config, *, seal: Seal, report: Report = log_warning) -> CollectorsFor:
-    """Choose the collectors for whatever a guard with this configuration is asked.
+    """Choose the collectors for each request to a guard with this configuration.
 
     With a command, those of `policyguard run`; for a request alone, those of `policyguard decide`. Caches are opened
     now, once for all requests.
@@ -177,7 +177,7 @@ def scan_options(measurement: MeasurementConfig, seal: bytes | None, report: Rep
 
 
 def digest_cache(path: Path | None, seal: bytes | None, report: Report = log_warning) -> DigestCache:
-    """Open the cache of checkpoint digests, and report if its content is not used.
+    """Open the cache of checkpoint digests, and report if its content cannot be trusted.
 
     Without a path it lives as long as this process, which helps a watch: it measures again and again.
     """
@@ -195,7 +195,7 @@ def report_doubt(path: Path | None, doubt: str, report: Report) -> None:
 
 
 def review_files(config: Config) -> ReviewFiles:
-    """Collect the paths by which reviews are judged."""
+    """Collect the paths of approvals, signers and keyrings by which reviews count."""
     return ReviewFiles(
         approvals=config.approvals,
         approval_log=config.approval_log,

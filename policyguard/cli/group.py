@@ -48,7 +48,7 @@ DEBUG_VARIABLE = "POLICYGUARD_DEBUG"
 
 
 class VerbGroup(click.Group):
-    """Knows every verb by name and loads only the one that is called."""
+    """A click group that knows every verb by name and imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -61,7 +61,7 @@ class VerbGroup(click.Group):
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the verbs that begin so, without loading any of them."""
+        """Complete a verb from its first letters, without importing any verb."""
         verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
         return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -127,7 +127,7 @@ def _run_verb(words: Sequence[str]) -> int:
 
 
 def print_error(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
-    """Write one line to standard error, and a second one with help where there is some."""
+    """Write an error to standard error as one line, and its help, if any, as a second one."""
     click.echo(printable(f"{prefix}{message}"), err=True)
     if help:
         click.echo(printable_lines(f"  help: {help}"), err=True)
@@ -142,14 +142,14 @@ def _of_system(problem: OSError) -> str:
 
 
 def _make_streams_lenient() -> None:
-    """Let every text be printed: what the encoding of a stream lacks, and bytes of file names, as escapes."""
+    """Escape what a stream cannot encode, such as bytes of a file name, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _close_stdout() -> None:
-    """Send what is still to be written nowhere, so that the interpreter does not fail over it at its end."""
+    """Discard unwritten output, so that the interpreter does not report it again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
 
 

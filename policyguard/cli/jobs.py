@@ -1,4 +1,4 @@
-"""Job files and collectors on the command line: cache seals from the key file, doubts on standard error."""
+"""Job files and collectors on the command line: caches are sealed with the key file, warnings go to standard error."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from policyguard.model.request import Request
 
 
 def warn(message: str) -> None:
-    """Print a line on standard error that a person should read."""
+    """Print a warning on standard error."""
     say(message, err=True, fg="yellow")
 
 
 def configured_collectors(config: Config) -> CollectorsFor:
-    """Choose the collectors of `run` by this configuration."""
+    """Choose the collectors of `policyguard run` from the configuration."""
     return jobs.configured_collectors(config, seal=lambda: cache_seal(config, is_required=True), report=warn)
 
 
 def artifact_collectors(config: Config, request: Request, path: Path) -> CollectorsFor:
-    """Choose the collectors for the artifact at `path` by this configuration."""
+    """Choose the collectors for the artifact at `path` from the configuration."""
     return jobs.artifact_collectors(
         config,
         request,

@@ -1,4 +1,4 @@
-"""The command line: one file a verb, loaded when it is called.
+"""The entry point of the command: loads only the verb that is called, and answers `hook` without click.
 
 Exit codes are sysexits': 0 fine, 1 findings or failed tests, 64 usage, 65 bad data, 69 something needed is unavailable,
 77 denied, 78 configuration. `hook` never comes through click: its start-up time is a feature.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and leave with its exit code."""
+    """Run one command and exit with its code."""
     open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:2] == ["hook", "git"]:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _hook_process(words: Sequence[str]) -> NoReturn:
-    """Answer one request and end the process, which is this hook's alone.
+    """Answer one request of `policyguard hook` and end the process.
 
     Three things a process of one answer can do without, together a third of its time: collecting cycles, the imports
     behind `typing_extensions`, and taking the interpreter apart piece by piece. The answer is written and flushed, the

@@ -49,14 +49,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def guard_options(command: F) -> F:
-    """Add the options that describe a guard."""
+    """Add the options that describe a guard to a command."""
     for option in (audience_option, log_option, key_option, policies_option):
         command = option(command)
     return command
 
 
 def settings(**options: Any) -> Config:
-    """Read the configuration; options of the command line replace its own. Prints its warnings on standard error."""
+    """Read the configuration, replace values by options of the command line, and print warnings."""
     config = find_config(Path(), os.environ.get(VARIABLE))
     for warning in config.warnings:
         say(f"policyguard: {warning}", err=True)
@@ -64,7 +64,7 @@ def settings(**options: Any) -> Config:
 
 
 def needed(config: Config, name: str, option: str | None = None) -> Path:
-    """Return a required path, or raise `ConfigurationError` that names the option, by default `--NAME`."""
+    """Return a path that must be configured."""
     path: Path | None = getattr(config, name)
     if path is None:
         word = option or f"--{name}"
@@ -76,7 +76,7 @@ def needed(config: Config, name: str, option: str | None = None) -> Path:
 
 
 def snapshot_keys(config: Config, path: Path) -> tuple[PublicKey, ...]:
-    """Return the keys that may have signed a compiled snapshot at this path; none for a folder."""
+    """Choose the keys that may have signed a compiled snapshot at this path; none for a folder."""
     return () if path.is_dir() else (read_private_key(needed(config, "key"), passphrase=read_passphrase()).public,)
 
 
@@ -95,7 +95,7 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
 
 
 def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
-    """Derive the key that caches of digests are sealed with from the private key; None without a private key.
+    """Derive the key that seals caches of digests from the private key; None without a private key.
 
     Raises:
         SigningError: the key is required, and cannot be used.
@@ -111,14 +111,14 @@ def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
 
 
 def read_request(source: str) -> Request:
-    """Read the request in this file, or on standard input for `-`."""
+    """Read a request from a file, or from standard input for `-`."""
     if source == "-":
         return Request.from_json(_standard_input())
     return Request.from_json(read_input(Path(source), MAX_REQUEST_BYTES + 1, read_start))
 
 
 def read_input(path: Path, max_bytes: int, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
-    """Read a file of the caller: a request, a job or a signed decision.
+    """Read a file that the user named: a request, a job or a signed decision.
 
     Args:
         path: the file.
@@ -142,12 +142,12 @@ def _standard_input() -> bytes:
 
 
 def read_notes(checkpoints: Sequence[Path]) -> list[bytes]:
-    """Read the signed notes of checkpoints; `ConfigurationError` if one cannot be read."""
+    """Read the signed checkpoints of a log from files."""
     return [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in checkpoints]
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file whole or not at all; an existing one is never overwritten."""
+    """Write a new file completely or not at all; an existing file is never overwritten."""
     try:
         fs_write.create_file(path, data, mode=mode)
     except FileExistsError:
@@ -157,7 +157,7 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` in place of a regular file, whole and durable or not at all, else raise `ConfigurationError`."""
+    """Replace a regular file, completely and durably or not at all."""
     check_replaceable(path)
     try:
         fs_write.replace_file(path, data, mode=mode)
@@ -166,7 +166,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise `ConfigurationError` unless there is a regular file at this path, or nothing in a folder that exists.
+    """Check that a path names a regular file, or nothing in a folder that exists.
 
     Asked before a decision is made whose answer is to be written there.
     """

@@ -1,4 +1,4 @@
-"""How the command line speaks: plain text, colour on a terminal, one JSON object for machines."""
+"""Output of the command line: plain text, colour on a terminal, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _FIRST_WORD = re.compile(r"(\w+)(?=\s|$)")
 
 
 def say(text: str = "", *, err: bool = False, **style: Any) -> None:
-    """Print one text; colour is dropped where the stream is no terminal or NO_COLOR is set."""
+    """Print a text; colour is dropped if the stream is not a terminal or NO_COLOR is set."""
     click.secho(printable_lines(text), err=err, **style)
 
 
 def say_explanation(text: str, *, err: bool = False) -> None:
-    """Print an explanation with its leading words coloured."""
+    """Print an explanation with its first words coloured."""
     for line in printable_lines(text).split("\n"):
         match = _FIRST_WORD.match(line)
         style = _COLOURS.get(match[1]) if match else None

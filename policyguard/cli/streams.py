@@ -1,4 +1,4 @@
-"""Standard streams that are safe to use, whatever the process was started with."""
+"""Standard streams that are safe to use, however the process was started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CLOSED = ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
 
 
 def open_closed() -> None:
-    """Leave no standard descriptor closed, so that no file opened later takes its number and receives what we print.
+    """Open closed standard descriptors on /dev/null, so that no file opened later takes their numbers.
 
     Input and output that were closed are opened the wrong way round, so that using them is an error and not silence.
     What goes to a closed error stream is lost; the exit code says the same.

@@ -83,7 +83,7 @@ START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main
 
 
 def play(folder: Path | None = None) -> int:
-    """Build a small lab and run the main job on it; return 0 only if every step behaves as expected.
+    """Build a small lab and run the main job in it; return 0 only if every step behaves as expected.
 
     Without a folder the lab is a temporary one.
     """
@@ -132,7 +132,7 @@ class _Lab:
             raise EvidenceError(f"`git {words[0]}` failed: {ended.err.strip().splitlines()[-1:]}")
 
     def run_job(self, job: str, config: str = "policyguard.yaml") -> _Ended:
-        """Start the training script under the launcher; the decision lands in `decisions/<job>.json`."""
+        """Start the training script under the launcher; the decision is written to `decisions/<job>.json`."""
         out = self.root / "decisions" / f"{job}.json"
         return self.policyguard(
             "run",
@@ -147,7 +147,7 @@ class _Lab:
         )
 
     def verify(self, job: str, *, audience: str = "local", words: Sequence[str] = COMMAND) -> _Ended:
-        """Check a decision as the worker that is about to run these words would."""
+        """Check a decision as the worker does that is about to run this command."""
         return self.policyguard(
             "verify",
             str(self.root / "decisions" / f"{job}.json"),
@@ -213,7 +213,7 @@ def _build(lab: _Lab) -> None:
 
 
 def _build_environment(lab: _Lab) -> None:
-    """Make the environment that jobs of nine GPUs and more need: installed, its listing signed, room in the quota."""
+    """Create the environment that jobs of nine or more GPUs need: installed, signed, room in the quota."""
     venv.EnvBuilder(symlinks=True, with_pip=False).create(lab.root / "environment")
     key = PrivateKey.generate(os.urandom(32))
     write_public_key(lab.root / "build.key.pub", key.public)
@@ -281,7 +281,7 @@ def _flip_one_byte(log: Path, entry: int) -> None:
 
 
 def _excerpt(text: str, parts: Sequence[str]) -> str:
-    """Return the lines that say what was expected, and those that help."""
+    """Pick the expected lines and the lines of help."""
     stored = [
         line
         for line in text.splitlines()
@@ -292,7 +292,7 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
 
 
 def _plain_environment() -> dict[str, str]:
-    """Return our environment without what the demo's own policies forbid, and without what redirects git."""
+    """Copy our environment without variables that the demo's policies forbid or that redirect git."""
     prefixes = tuple(name for name in INJECTION_VARIABLES if name.endswith("_"))
     closed = {
         name: value

@@ -62,7 +62,7 @@ _TAG = re.compile(r".*\.(cpython-\d+)(?!\d)[^/]*\.pyc\Z", re.DOTALL)
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
-    """Byte code that counts: its name, one of `REASONS`, and what more is known."""
+    """Byte code that counts as a difference: its name, one of `REASONS`, and details."""
 
     name: str
     code: str
@@ -87,7 +87,7 @@ def judge_bytecode(
     interpreter: str | None = None,
     progress: Progress | None = None,
 ) -> Judged:
-    """Compare the byte code of this listing with its sources.
+    """Compare the byte code of a listing with its sources.
 
 
     Args:
@@ -116,7 +116,7 @@ def judge_bytecode(
 def _known(
     listing: Listing, known: Mapping[str, str], known_files: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Return the byte code that the baseline speaks for, with its digests, and the names of the rest."""
+    """Split the byte code into what the baseline covers, with its digests, and the remaining names."""
     equal: dict[str, str] = {}
     unknown = []
     for name, digest in listing.bytecode.items():
@@ -129,7 +129,7 @@ def _known(
 
 
 class _Sorter:
-    """Byte code sorted into what counts, what is idle, what is equal, and what is to be compared."""
+    """Sorts byte code into differences, never loaded, equal to its source, and still to compare."""
 
     def __init__(self, listing: Listing, python: Interpreter, cache: FileCache | None) -> None:
         self._listing, self._python, self._cache = listing, python, cache
@@ -139,7 +139,7 @@ class _Sorter:
         self.equal: dict[str, str] = {}
 
     def question(self, name: str) -> Comparison | None:
-        """Return the comparison that a file needs, or None if its outcome is known without one."""
+        """Build the comparison that a file needs; None if its outcome is known without one."""
         try:
             outcome = self._sorted_out(name)
         except (EvidenceError, OSError) as problem:
@@ -155,7 +155,7 @@ class _Sorter:
         return None
 
     def take(self, question: Comparison, code: int, detail: str) -> None:
-        """Note what the comparison said."""
+        """Record the outcome of a comparison."""
         if code == EQUAL:
             digest = self.equal[question.name] = self._digest(question.name)
             if self._cache is not None:
@@ -165,7 +165,7 @@ class _Sorter:
             self.findings.append(Finding(question.name, _CODES[code], detail or other))
 
     def _sorted_out(self, name: str) -> Comparison | Finding | None:
-        """Return the question, or why it counts without one, or None for what Python never loads."""
+        """Build the comparison, or give the reason why a file counts without one, or None if it is never loaded."""
         question = _question(name, self._python.tag)
         head = _head(self._listing.path(name))
         if question is None or head[:4] != self._magic:
@@ -175,7 +175,7 @@ class _Sorter:
         return question if _is_loaded(head, self._listing.path(question.source)) else None
 
     def _of_another(self, name: str, head: bytes) -> Finding | None:
-        """Return why byte code counts that the asked interpreter does not load for a source beside it, if it does."""
+        """Say why byte code counts that this interpreter does not load for a source next to it; None if it does not."""
         if head[:4] == self._magic:
             has_source = any(source_digest(self._listing, source) for source in _sources(name))
             return None if has_source else Finding(name, "stray")
@@ -186,19 +186,19 @@ class _Sorter:
 
     @cached_property
     def _other_tags(self) -> set[str]:
-        """The tags of Pythons that have a library folder here and may not be the asked one."""
+        """List the tags of other Pythons that have a library folder here."""
         homes = (_HOME_OF_VERSION.search(name) for name in self._listing.files)
         tags = {f"cpython-{home[1]}{home[2]}" for home in homes if home is not None}
         return tags if self._is_other_version else tags - {self._python.tag}
 
     @property
     def _is_other_version(self) -> bool:
-        """Whether the environment says to be of another patch release, whose compiler may write other code."""
+        """Check whether the environment names another patch release, whose compiler may write other code."""
         return self._version not in ("", self._python.version)
 
     @cached_property
     def _version(self) -> str:
-        """What `pyvenv.cfg` says of the version; empty where it says nothing."""
+        """Read the version in `pyvenv.cfg`; empty if there is none."""
         try:
             text = read_small(self._listing.path("pyvenv.cfg"), _MAX_SETTINGS_BYTES).decode("utf-8", "replace")
         except EvidenceError:
@@ -214,7 +214,7 @@ class _Sorter:
 
 
 def _question(name: str, tag: str) -> Comparison | None:
-    """Return the source and the level of optimisation that this interpreter loads such a name for, if it does.
+    """Find the source and the optimisation level for which this interpreter loads a file of this name.
 
     name = folder "__pycache__/" module "." tag [ ".opt-" level ] ".pyc"          ; level = 1*DIGIT, not 0
     """
@@ -227,7 +227,7 @@ def _question(name: str, tag: str) -> Comparison | None:
 
 
 def _sources(name: str) -> Iterator[str]:
-    """Yield each source that byte code of this name may belong to, whatever the interpreter's tag is."""
+    """Yield each source that byte code of this name may belong to, for any interpreter."""
     folder, _, last = name.rpartition("__pycache__/")
     parts = last.split(".")
     for count in range(1, len(parts) - 1):
@@ -243,7 +243,7 @@ def _head(path: str) -> bytes:
 
 
 def _is_loaded(head: bytes, source: str) -> bool:
-    """Return whether Python takes this header for the source as it is now; it compiles the source anew if not.
+    """Check whether Python accepts this header for the source as it is now; otherwise it recompiles.
 
     Byte code with a hash counts as loaded, right or wrong: unchecked hashes are never compared, and the others are not
     under `--check-hash-based-pycs never`.

@@ -1,4 +1,4 @@
-"""What is remembered of an environment's files: digests, and which byte code was found equal to which source.
+"""A cache of what was measured in an environment: digests, and which byte code is equal to which source.
 
 An entry is used only for a file whose device, inode, size and both times are the same, that was quiet when it was read,
 on a file system whose times follow every write. The file is sealed where there is a key (`sealed.py`).
@@ -31,7 +31,7 @@ Version = tuple[int, int, int, int, int]
 
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True):
-    """A digest, the version the file had when it was computed, and what byte code was found equal to."""
+    """A digest, the version of the file when it was computed, and the source its byte code equals."""
 
     version: Version
     digest: str
@@ -39,10 +39,10 @@ class Remembered(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FileCache:
-    """Entries by name, relative to the environment. `doubt` says why the file that is there was not believed."""
+    """Entries by name, relative to the environment. `doubt` says why an existing cache file is not used."""
 
     def __init__(self, path: str, key: bytes | None = None) -> None:
-        """Read the file, if it is there.
+        """Read the cache file, if it exists.
 
         Raises:
             EvidenceError: others may write it, or it is no regular file; then nothing is put in its place.
@@ -57,7 +57,7 @@ class FileCache:
         self._changed = bool(self.doubt)
 
     def digest(self, name: str, version: Version) -> str | None:
-        """Return the digest of the file in this version, if it is known."""
+        """Look up the digest of a file in this version; None if unknown."""
         known = self._entries.get(name)
         return known.digest if known is not None and known.version == version else None
 
@@ -67,26 +67,26 @@ class FileCache:
         return known.equal_to if known is not None and known.digest == digest else ""
 
     def remember(self, name: str, version: Version, digest: str) -> None:
-        """Keep the digest, if a later write can be distinguished from this read."""
+        """Store a digest, if a later write can be distinguished from this read."""
         if max(version[3], version[4]) < self._begun - RACY_NS and version[0] not in self._devices:
             self._put(name, Remembered(version, digest, self.equal_to(name, digest)))
         elif self._entries.pop(name, None) is not None:
             self._changed = True
 
     def remember_equal(self, name: str, digest: str, equal_to: str) -> None:
-        """Keep what byte code was found equal to, if its digest is kept."""
+        """Store which source byte code equals, if its digest is stored."""
         known = self._entries.get(name)
         if known is not None and known.digest == digest:
             self._put(name, Remembered(known.version, digest, equal_to))
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Forget the files that are no longer there."""
+        """Remove the entries of files that no longer exist."""
         for name in [name for name in self._entries if name not in names]:
             del self._entries[name]
             self._changed = True
 
     def save(self) -> None:
-        """Put the file in place if something changed; a failure only costs time at the next measurement."""
+        """Write the cache if it changed; a failure only makes the next measurement slower."""
         # What another one sealed stays: without its key we could only replace it by what it does not believe.
         if not self._changed or self._foreign_seal:
             return
@@ -121,7 +121,7 @@ def _entries(opened: Opened) -> dict[str, Remembered]:
 
 
 def _unreliable_devices() -> frozenset[int]:
-    """Return the devices of mounted file systems whose time stamps do not follow every write (proc(5), mountinfo)."""
+    """List the devices of mounts whose time stamps do not follow every write (proc(5), mountinfo)."""
     devices = set()
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:

@@ -1,4 +1,4 @@
-"""An interpreter that is asked, in a process of its own, whether byte code is what it makes of a source.
+"""Runs an interpreter in its own process and asks it whether byte code is what it compiles from a source.
 
 The interpreter is never the measured one: it is the one that runs this, or one that the operator names. The process
 gets no environment, no site packages and no path of the environment that is measured; it may crash, hang or fill its
@@ -37,7 +37,7 @@ _WITHOUT_COLUMNS = ("-X", "no_debug_ranges")
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """What an interpreter says of itself: `cpython-311`, `3.11.7` and the magic number of its byte code in hex."""
+    """How an interpreter identifies itself: `cpython-311`, `3.11.7` and the magic number of its byte code in hex."""
 
     tag: str
     version: str
@@ -45,7 +45,7 @@ class Interpreter(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """One text that no other interpreter's byte code has."""
+        """A text that is unique to this interpreter's byte code."""
         return f"{self.tag} {self.version} {self.magic}"
 
 
@@ -59,7 +59,7 @@ class _Lost(Exception):
 
 
 class Compiler:
-    """One process at a time, started at the first question and again when it was lost; not for several threads."""
+    """One process at a time, started at the first comparison and again after a crash; not thread-safe."""
 
     def __init__(self, interpreter: str | None = None, *, answer_s: float = ANSWER_S) -> None:
         self._path = os.path.abspath(interpreter or sys.executable or "")
@@ -69,7 +69,7 @@ class Compiler:
 
     @property
     def interpreter(self) -> Interpreter:
-        """Which interpreter this is; raises `EvidenceError` if it cannot be asked."""
+        """Ask the interpreter to identify itself."""
         if self._interpreter is None:
             try:
                 self._process(())
@@ -81,7 +81,7 @@ class Compiler:
         return self._interpreter
 
     def compare(self, source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
-        """Return EQUAL, or why not, of the byte code behind a header; `path` names the source in tracebacks only.
+        """Compare byte code, header removed, with its source; `path` names the source in tracebacks only.
 
         Code that was compiled without columns for tracebacks (`-X no_debug_ranges`) equals its source, too.
         """
@@ -92,7 +92,7 @@ class Compiler:
         return (EQUAL, "") if without == EQUAL else (code, detail)
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the process."""
         for process in self._running.values():
             _end(process)
         self._running.clear()

@@ -1,4 +1,4 @@
-"""The other side of `bytecode_compiler.py`: compiles one source after the other and says what byte code is like it.
+"""The worker process of `compiler.py`: compiles sources and compares the code.
 
 Runs in a process of its own (`python -I -S -B`), so that a source which ends its compiler ends nothing else. Nothing
 that it reads is run or loaded: the source is compiled, the byte code is read by `marshalled.py`.
@@ -33,7 +33,7 @@ _FRAMES = 1_000 + 3 * MAX_DEPTH
 
 
 def serve(questions: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until there are no more questions."""
+    """Answer requests until the input ends."""
     if sys.version_info < (3, 11) or sys.implementation.name != "cpython":
         return
     _limit_memory()
@@ -47,7 +47,7 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
 
 
 def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
-    """Return whether this interpreter makes this byte code of this source, at this level of optimisation."""
+    """Check whether this interpreter compiles this source to this byte code, at this optimisation level."""
     try:
         # Held by a name, as importlib does: what only the writer holds is written otherwise, and compared the long way.
         code = compile(source, path, "exec", dont_inherit=True, optimize=level)

@@ -1,4 +1,4 @@
-"""Asking compilers about many files at once: which byte code is what its source gives.
+"""Compares many files of byte code with their sources, with several compiler processes.
 
 Both are read here, compared with the digests of the listing, and passed on as bytes: the compilers open no file.
 """
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Byte code that Python loads, the source it says to be made of, and the level of optimisation."""
+    """Byte code that Python loads, the source it names, and the optimisation level."""
 
     name: str
     source: str
@@ -46,7 +46,7 @@ class Comparison(msgspec.Struct, frozen=True):
 def compare_all(
     listing: Listing, questions: Sequence[Comparison], interpreter: str | None, progress: Progress | None
 ) -> list[tuple[Comparison, int, str]]:
-    """Compare all; as many compilers as there are cores, each used by one thread."""
+    """Run all comparisons with one compiler process for each core, each used by one thread."""
     waiting, results, lock = iter(questions), list[tuple[Comparison, int, str]](), threading.Lock()
 
     def work() -> None:
@@ -71,7 +71,7 @@ def compare_all(
 
 
 def _compare(listing: Listing, question: Comparison, compiler: Compiler) -> tuple[int, str]:
-    """Compare the byte code and the source that were listed; refuse others."""
+    """Compare the byte code and the source that were listed; refuse files that changed since."""
     path = listing.path(question.source)
     try:
         bytecode = read_small(listing.path(question.name), MAX_BYTECODE_BYTES)
@@ -102,6 +102,6 @@ def _sha256(data: bytes) -> str:
 
 
 def source_digest(listing: Listing, source: str) -> str:
-    """Return the digest of a source file, links followed; empty if there is none."""
+    """Compute the digest of a source file, links followed; empty if there is none."""
     digest = listing.files.get(source, "").rpartition(" ")[2]
     return digest if digest.startswith("sha256:") else ""

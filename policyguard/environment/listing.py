@@ -1,4 +1,4 @@
-"""Every file of an installed environment and its digest, with a cache that no change escapes.
+"""Lists every file of an installed environment with its digest; the cache notices every change.
 
 A listing maps names relative to the environment to `sha256:...` for regular files (a link to a file counts as its
 content, with where it leads), and to `link:...` for other links. Byte code in `__pycache__` is listed apart: Python
@@ -34,7 +34,7 @@ MAX_BYTECODE_BYTES = 64 << 20
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """What is installed, by the shown name of each file, and how many files had to be read.
+    """The installed files by printable name, and how many of them had to be read.
 
     `files` and `bytecode` map to digests; `unread` is byte code that has none, and why. `real_names` has the real name
     where the shown one differs.
@@ -48,12 +48,12 @@ class Listing(msgspec.Struct, frozen=True):
     read: int = 0
 
     def path(self, name: str) -> str:
-        """Return the path of the file with this shown name."""
+        """Build the path of the file with this printable name."""
         return os.path.join(self.root, self.real_names.get(name, name))
 
 
 class _Walked(msgspec.Struct):
-    """Regular files and byte code with their versions, and links, by shown name."""
+    """Regular files and byte code with their versions, and links, by printable name."""
 
     regular: dict[str, Version] = {}
     bytecode: dict[str, Version] = {}
@@ -62,7 +62,7 @@ class _Walked(msgspec.Struct):
 
 
 def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
-    """Return the listing of the environment at `prefix`; what is read is remembered in the cache, which is not saved.
+    """List the environment at `prefix`; the cache takes what is read, and is not saved.
 
     Raises:
         EvidenceError: no such folder, too many files, or a file that cannot be read or changes.
@@ -81,7 +81,7 @@ def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
 def _digest_all(
     listing: Listing, versions: Mapping[str, Version], digests: dict[str, str], cache: FileCache | None
 ) -> int:
-    """Add the digest of each of these files, and return how many had to be read."""
+    """Add the digest of each of these files, and count those that had to be read."""
     fresh = []
     for name, version in versions.items():
         known = cache.digest(name, version) if cache is not None else None
@@ -97,7 +97,7 @@ def _digest_all(
 
 
 def _digest_bytecode(listing: Listing, versions: Mapping[str, Version], cache: FileCache | None) -> int:
-    """Add the digest of byte code, or why it has none: what cannot be read there does not hide the rest."""
+    """Add the digest of byte code, or why it has none; an unreadable file does not hide the rest."""
     large = {name: version[2] for name, version in versions.items() if version[2] > MAX_BYTECODE_BYTES}
     for name, size in large.items():
         listing.unread[name] = f"found {size} bytes, expected at most {MAX_BYTECODE_BYTES}"
@@ -115,7 +115,7 @@ def _digest_bytecode(listing: Listing, versions: Mapping[str, Version], cache: F
 
 
 def _walk(root: str) -> _Walked:
-    """List the files in this folder and below it."""
+    """List the files in a folder and below it."""
     walked = _Walked()
     waiting = [""]
     while waiting:
@@ -155,7 +155,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def _digests(
     files: list[tuple[str, str]], sizes: Mapping[str, Version], synced: bool
 ) -> dict[str, tuple[Version, str]]:
-    """Return version and digest of each file; large ones are hashed side by side.
+    """Compute version and digest of each file; large ones are hashed in parallel.
 
     Small files one after the other: opening them in threads costs three times more than it saves.
     """

@@ -1,4 +1,4 @@
-"""Marshalled code, read without being loaded: two streams are the same code if `read` numbers them alike.
+"""Reads marshalled code without loading it: two streams hold the same code if `read` gives them one id.
 
 Python's own reader trusts its input, so it never sees this one. Here every object becomes a small number, equal objects
 the same one, so that what may differ between two honest compilations (which objects are shared, which names were
@@ -28,7 +28,7 @@ Numbers = dict[object, int]
 
 
 class Malformed(Exception):
-    """These bytes are not what a compiler writes."""
+    """Not the output of a compiler."""
 
 
 class TooDeep(Malformed):
@@ -36,7 +36,7 @@ class TooDeep(Malformed):
 
 
 def read(data: bytes, numbers: Numbers) -> int:
-    """Return the number of the code in this stream; equal to that of another one exactly if both are the same code.
+    """Return a canonical id: two streams get the same id if and only if they encode the same code object.
 
     Raises:
         Malformed: truncated, bytes left over, something that no compiler writes, or code under several file names.
@@ -65,7 +65,7 @@ class _Reader:
         self._seen: list[int | None] = []
 
     def value(self, depth: int) -> int:
-        """Return the number of the next object."""
+        """Read the next object and return its id."""
         if depth > MAX_DEPTH:
             raise TooDeep(f"nested deeper than {MAX_DEPTH}")
         kind = self._byte()

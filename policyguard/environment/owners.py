@@ -1,4 +1,4 @@
-"""Which distribution says that it owns which installed file, and which ones load themselves into trainers.
+"""Finds the distribution that owns each installed file, and those that load themselves into trainers.
 
 RECORD is the environment's own word (an attacker who edits a file edits its line, too), so it can accuse but never
 clear: what clears is the signed baseline.
@@ -45,7 +45,7 @@ AUTORUN = re.compile(r"(?:^|/)(?:[^/]+\.pth|[^/]+\.egg-link|(?:site|user)customi
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """`by_file` names the distributions that list a file, `digests` what their RECORD says of it."""
+    """`by_file` names the distributions that list a file; `digests` are those in their RECORD files."""
 
     by_file: dict[str, tuple[str, ...]]
     digests: dict[str, str]
@@ -54,7 +54,7 @@ class Owners(msgspec.Struct, frozen=True):
 
 
 def owners_of(prefix: str, files: Mapping[str, str]) -> Owners:
-    """Return who owns what, read from every `*.dist-info` among these listed files."""
+    """Read the owner of each file from every `*.dist-info` among the listed files."""
     root = os.path.realpath(prefix)
     by_file: dict[str, list[str]] = {}
     digests: dict[str, str] = {}
@@ -75,7 +75,7 @@ def owners_of(prefix: str, files: Mapping[str, str]) -> Owners:
 
 
 def _record(root: str, name: str) -> list[tuple[str, str]]:
-    """Return (name relative to the environment, `sha256:...` or empty) for each line of a RECORD.
+    """Parse each line of a RECORD into (name relative to the environment, `sha256:...` or empty).
 
     Source: the recording of installed projects, https://packaging.python.org/specifications/recording-installed-packages
     """

@@ -1,4 +1,4 @@
-"""The installed environment against a signed baseline: who edited what, and what would run by itself.
+"""Compares an installed environment with a signed baseline: who edited what, and what would run by itself.
 
 A baseline is the listing of a clean build, as canonical JSON in a DSSE envelope. `env baseline` makes one, `env verify`
 and the collector compare with it.
@@ -28,7 +28,7 @@ MAX_BASELINE_BYTES = 256 << 20
 
 
 class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a clean build had installed; names are relative to the environment.
+    """The installed files of a clean build; names are relative to the environment.
 
     `bytecode` is what the build found in `__pycache__`, equal to its source. Version 1 did not list it; then each is
     compared with its source where it is found.
@@ -40,7 +40,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EnvironmentReport(msgspec.Struct, frozen=True):
-    """How an environment differs from its baseline, each tuple sorted.
+    """The differences between an environment and its baseline, each tuple sorted.
 
     `changed` and `added` and `removed` are relative to the baseline; `autorun` is what would run by itself and is not
     in it; `bytecode` is what Python would run in place of a source that is not like it, and what could not be compared.
@@ -63,12 +63,12 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
 
     @property
     def is_clean(self) -> bool:
-        """Whether the environment is exactly the baseline, byte code written since then included."""
+        """True if the environment is exactly the baseline, later byte code included."""
         return not (self.changed or self.added or self.removed or self.autorun or self.bytecode)
 
 
 def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mapping[str, str] | None = None) -> bytes:
-    """Return the signed baseline of a clean build, as the bytes of its envelope.
+    """Sign the listing of a clean build; the result is the envelope in bytes.
 
     Args:
         bytecode: byte code that needs no second comparison: it was equal to its source
@@ -79,7 +79,7 @@ def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mappin
 
 
 def read_baseline(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> Baseline:
-    """Return a baseline that enough of these keys have signed.
+    """Parse a baseline and check that enough of these keys signed it.
 
     Raises:
         EvidenceError: it is too large, not a baseline, or not signed by those who may.
@@ -108,7 +108,7 @@ def verify_environment(
     interpreter: str | None = None,
     progress: Progress | None = None,
 ) -> EnvironmentReport:
-    """Return how the environment at `prefix` differs from the baseline, and from what its distributions say.
+    """Compare the environment at `prefix` with the baseline, and with the RECORD files of its distributions.
 
     Args:
         cache: remembered digests of earlier runs; saved with those of this one.
@@ -129,7 +129,7 @@ def verify_environment(
 
 
 def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged: Judged) -> EnvironmentReport:
-    """Return the report of a listing; without a baseline everything that runs by itself and is unowned is reported."""
+    """Report on a listing; without a baseline, everything unowned that runs by itself is reported."""
     files, expected = listing.files, baseline.files if baseline is not None else {}
     unowned = [name for name in files if name not in owners.by_file and _should_be_owned(name)]
     both = baseline is not None
@@ -156,7 +156,7 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged:
 
 
 def who_changed(prefix: str, name: str) -> str:
-    """Return owner and modification time of a file, for people: `owned by alice, modified 2026-03-01T09:00:00Z`."""
+    """Name owner and modification time of a file, for people: `owned by alice, modified 2026-03-01T09:00:00Z`."""
     try:
         status = os.lstat(os.path.join(prefix, name))
     except (OSError, ValueError):
@@ -172,7 +172,7 @@ _DECODER = msgspec.json.Decoder(Baseline)
 
 
 def _should_be_owned(name: str) -> bool:
-    """Return whether installers list such a file: everything in a site folder but RECORD's own company."""
+    """Check whether installers list such a file: everything in a site folder but files that accompany RECORD."""
     return "/site-packages/" in f"/{name}" or "/dist-packages/" in f"/{name}"
 
 

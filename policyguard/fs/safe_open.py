@@ -1,4 +1,4 @@
-"""Opening what an attacker may have placed: regular files only, no link followed unseen, no change while reading.
+"""Opens files that an attacker may have placed: regular files only, no link followed unseen, no change while reading.
 
 A path is first resolved, then walked again component by component with links refused, so that what was checked is what
 is opened. FIFOs and devices are never read: the open does not block and anything but a regular file is refused.
@@ -35,7 +35,7 @@ _KINDS = (
 def open_plain(
     name: str | bytes | os.PathLike[str], *, dir_fd: int | None = None, follow_links: bool = False
 ) -> tuple[int, os.stat_result]:
-    """Open a regular file for reading; never waits, whatever has this name.
+    """Open a regular file for reading; never blocks, not even on a FIFO.
 
     Args:
         dir_fd: the open folder that a relative name starts from.
@@ -60,7 +60,7 @@ def open_plain(
 
 
 def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, os.stat_result]:
-    """Return a descriptor of a regular file and its status; the last component of `name` is not followed if a link.
+    """Open a regular file without following a link in the last component; return descriptor and status.
 
     Raises:
         EvidenceError: the name is missing, unreadable, a link, a folder, a FIFO, a socket or a device.
@@ -100,7 +100,7 @@ def read_start(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
-    """Return descriptor, status and resolved path of a regular file, links resolved once and refused from then on."""
+    """Resolve the links of a path once, open the regular file there, and return descriptor, status and path."""
     resolved = os.path.realpath(path)
     folder = os.open("/", FOLDER_FLAGS)
     try:
@@ -119,7 +119,7 @@ def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
 
 
 def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[[memoryview], object]) -> None:
-    """Feed every byte of an open regular file to `sink`, and raise `EvidenceError` if the file changed meanwhile."""
+    """Feed every byte of an open regular file to `sink`."""
     buffer = bytearray(min(CHUNK_BYTES, before.st_size + 1))
     view = memoryview(buffer)
     total = 0
@@ -134,7 +134,7 @@ def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[
 
 
 def read_small(path: str, limit_bytes: int) -> bytes:
-    """Return the bytes of a regular file that is no link itself, at most `limit_bytes` long."""
+    """Read a regular file of at most `limit_bytes` bytes that is not a link itself."""
     fd, status = open_regular(path)
     try:
         if status.st_size > limit_bytes:
@@ -149,7 +149,7 @@ def read_small(path: str, limit_bytes: int) -> bytes:
 
 
 def file_record(path: str, shown_as: str) -> FrozenMap:
-    """Return `{path, digest, size}` of a file, its links resolved; the digest is SHA-256 over its bytes."""
+    """Describe a file as `{path, digest, size}`, its links resolved; the digest is SHA-256 over its bytes."""
     fd, status, _ = open_resolved(path)
     try:
         hasher = hashlib.sha256()
@@ -169,7 +169,7 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
 
 
 def reason_of(problem: OSError | ValueError) -> str:
-    """Return why the system refused, as the end of an error; a path with a NUL in it is a `ValueError`."""
+    """Say why the system refused, as the end of an error message; a path with a NUL is a `ValueError`."""
     text = getattr(problem, "strerror", None) or str(problem) or "cannot be opened"
     return text[:1].lower() + text[1:]
 

@@ -1,4 +1,4 @@
-"""Files in which we remember what we measured, with a seal that only the holder of a key can make.
+"""Cache files with a seal that only the holder of a key can make.
 
     file  = "policyguard" SP kind SP "2" SP seal LF payload
     seal  = 64HEXDIG / "unsealed"                            ; HMAC-SHA256 over kind, a zero byte and the payload
@@ -27,7 +27,7 @@ _MAX_HEAD_BYTES = 200
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What a file may be believed to say; `payload` None is nothing, and `doubt` says why, if the file is there."""
+    """The `payload` of a cache file if it can be trusted, else None; `doubt` says why an existing file is not used."""
 
     payload: bytes | None = None
     doubt: str = ""
@@ -35,12 +35,12 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def sealed(kind: str, payload: bytes, key: bytes | None) -> bytes:
-    """Return the bytes of a file of this kind, sealed if there is a key."""
+    """Encode a cache file of this kind, sealed if there is a key."""
     return b"policyguard %b %b %b\n%b" % (kind.encode(), _VERSION, _seal(kind, payload, key), payload)
 
 
 def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
-    """Return the payload of such a file, as far as it may be believed by who holds this key, or none."""
+    """Decode a cache file and check its seal with this key."""
     head, line_feed, payload = data[:_MAX_HEAD_BYTES].partition(b"\n")
     words = head.split(b" ")
     if not line_feed or len(words) != 4 or words[:3] != [b"policyguard", kind.encode(), _VERSION]:

@@ -1,4 +1,4 @@
-"""Files that are written whole and durable, or not at all.
+"""Writes files completely and durably, or not at all.
 
 The data goes into a new file `.<random>.part` in the same folder and to the disk; then the file gets its name, and the
 name goes to the disk. A crash leaves the old file or the new one, and at most a `.part` file. Raises `OSError`, or
@@ -44,7 +44,7 @@ def replace_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Raise `OSError` unless the path names a regular file, or nothing in a folder that exists."""
+    """Check that a path names a regular file, or nothing in a folder that exists."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Make the names in a folder durable: a file that was synced is lost with its name."""
+    """Make the names in a folder durable: without it, a synced file may lose its name."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

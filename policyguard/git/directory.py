@@ -1,4 +1,4 @@
-"""Finding a repository by reading small files, without running git and without obeying its configuration.
+"""Finds a repository by reading small files: git is not run, and its configuration is not obeyed.
 
 Nothing read here is trusted to be true: `gitobjects` hashes every object again. What is refused: folders that belong to
 somebody else, and a `.git` that is a symbolic link.
@@ -21,7 +21,7 @@ MAX_CONFIG_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitDir:
-    """Where a working tree (`root`), its own files (`own`) and the files shared by all its working trees are."""
+    """The folders of a repository: working tree (`root`), its own files (`own`), files shared by all working trees."""
 
     root: str
     own: str
@@ -48,7 +48,7 @@ def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
 
 
 def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
-    """Open the repository whose working tree begins at `root`, which has a `.git`; see `find_gitdir`."""
+    """Open the repository whose working tree begins at `root`, which contains `.git`; see `find_gitdir`."""
     dot_git = os.path.join(root, ".git")
     if os.path.islink(dot_git):
         raise EvidenceError(f"`{printable_name(dot_git)}`: found a symbolic link, expected a folder or a file")
@@ -63,7 +63,7 @@ def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
 
 
 def bare_gitdir(directory: str, owners: Collection[int]) -> GitDir:
-    """Open a bare repository in this folder, whose links are resolved already.
+    """Open a bare repository in this folder, whose links are already resolved.
 
     Raises:
         EvidenceError: it is none, or it belongs to a uid outside `owners`.

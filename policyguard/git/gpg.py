@@ -1,4 +1,4 @@
-"""GPG signatures, verified by `gpgv` against one pinned keyring: it knows the keys of that file and asks nobody else.
+"""GPG signatures, verified by `gpgv` with one pinned keyring; no other key and no key server is asked.
 
 Whose key it is, `Persons` say: `keys: ["gpg:FINGERPRINT"]`, the 40 digits of the primary key. No trust database, no
 key server, no configuration of the account that the hook runs as. One process for each signature, some milliseconds.
@@ -28,7 +28,7 @@ _REFUSED = frozenset({b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG
 
 
 class Keyring:
-    """A pinned keyring and the persons whose keys it may hold. Remembers what it said of a signature.
+    """A pinned keyring and the persons who own its keys. Remembers the answer for each signature.
 
     `deadline` is an instant of `time.monotonic()`: later signatures are not verified and count as nobody's.
     """

@@ -1,4 +1,4 @@
-"""Reading git's objects through plain git, believing none of them: each is hashed again and must have the id asked for.
+"""Reads git objects through plain git and trusts none of them: each is hashed again and must have the expected id.
 
 Git runs in a private, empty git directory that borrows the repository's object folder. The repository's configuration,
 hooks, attributes, replace references and grafts are therefore not merely overridden: git never sees them.
@@ -96,7 +96,7 @@ class ObjectReader:
                 process.communicate()
 
     def read(self, oid: str, kind: str) -> bytes:
-        """Read an object of this kind and check its hash.
+        """Read an object of the expected kind and check its hash.
 
         Raises:
             EvidenceError: the object is missing, of another kind, too large, or its content has another hash.
@@ -122,12 +122,12 @@ class ObjectReader:
         return content if fits and object_id(self.object_format, "blob", content) == oid else None
 
     def read_short_blob(self, oid: str, limit_bytes: int) -> bytes | None:
-        """Read a blob; None if it is longer or no blob. Asks git for its size before its bytes."""
+        """Read a blob; None if it is longer or not a blob. Asks git for the size before the bytes."""
         kind, size = self.info(oid)
         return self.read_small_blob(oid, limit_bytes) if kind == "blob" and size <= limit_bytes else None
 
     def info(self, oid: str) -> tuple[str, int]:
-        """Ask for kind and size of an object, unverified; `read` verifies."""
+        """Ask git for kind and size of an object, unverified; `read` verifies."""
         if self._sizes is None:
             self._sizes = subprocess.Popen(
                 [*_command(self._private), "cat-file", "--batch-check"],
@@ -199,7 +199,7 @@ class ObjectReader:
         return {path: source for source, pattern, path in rows if not pattern.startswith(b"!")}
 
     def lines(self, *words: str, accepted: tuple[int, ...] = (0,)) -> Iterator[bytes]:
-        """Yield the lines that a git command about these objects prints, as they come; nothing is kept.
+        """Yield the lines that a git command prints about these objects, as they arrive.
 
         Raises:
             EvidenceError: git ended with a code outside `accepted`, or outlasted the reader's deadline.

@@ -1,4 +1,4 @@
-"""References of a repository: HEAD, one by name, or all, from files or from a reftable, without running git.
+"""Reads references of a repository, from files or from a reftable, without running git.
 
 `References` answers many questions about one repository and parses each file once. Nothing read here is verified:
 `objects.py` hashes every object that a reference names.
@@ -26,7 +26,7 @@ _Stamp = tuple[int, ...] | None
 
 
 class References:
-    """The references of one repository; each file is parsed once and again only after git has replaced it.
+    """The references of one repository; a file is parsed once, and again only after git replaced it.
 
     Git never changes `packed-refs` or the list of a reftable in place: it writes a new file and renames it. So a file
     with the same inode, size and times still says the same.
@@ -68,7 +68,7 @@ class References:
         return content
 
     def id_of(self, ref: bytes) -> str | None:
-        """Read the object id that this reference names, unverified; None if there is no such reference.
+        """Read the object id that a reference names, unverified; None if the reference does not exist.
 
         Raises:
             EvidenceError: no name of a reference, or the reference names no object id.
@@ -81,7 +81,7 @@ class References:
         return content.decode()
 
     def all(self) -> dict[str, str]:
-        """Read every reference below `refs/` by name, as text: what its file or record says, or why it is unreadable.
+        """Read every reference below `refs/`, by name: its content, or why it is unreadable.
 
         Raises:
             EvidenceError: packed references or a reftable that cannot be read, or more than `MAX_REFS`.
@@ -98,13 +98,13 @@ class References:
         return {printable_name(name): printable_name(value) for name, value in sorted(contents.items())}
 
     def is_packed(self, ref: bytes, oid: str) -> bool:
-        """Whether `packed-refs` holds this value of a reference; False for a reftable and while git packs."""
+        """Check whether `packed-refs` holds this value; False for a reftable and while git packs."""
         if self._in_reftable or os.path.lexists(os.path.join(self._git.shared, "packed-refs.lock")):
             return False
         return self._packed().get(ref) == oid.encode()
 
     def has_replacements(self) -> bool:
-        """Whether objects are replaced by others (`git replace`)."""
+        """Check whether any object is replaced by another (`git replace`)."""
         if self._in_reftable:
             return any(name.startswith(b"refs/replace/") for name in self._stacked(_stack(self._git)))
         folder = os.path.join(self._git.shared, "refs", "replace")
@@ -157,12 +157,12 @@ class References:
 
 
 def is_ref_name(ref: bytes) -> bool:
-    """Whether git accepts this as the full name of a reference."""
+    """Check whether git accepts this text as the full name of a reference."""
     return _REF.fullmatch(ref) is not None
 
 
 def in_reftable(git: GitDir) -> bool:
-    """Whether git stores this repository's references in a reftable.
+    """Check whether git stores the references of this repository in a reftable.
 
     Raises:
         EvidenceError: configuration and files disagree, or the storage is not known here.
@@ -181,7 +181,7 @@ def in_reftable(git: GitDir) -> bool:
 
 
 def history_overrides(git: GitDir, references: References | None = None) -> tuple[str, ...]:
-    """List the means by which this repository can show another history than its commits contain, sorted.
+    """List the mechanisms by which this repository can show another history than its commits, sorted.
 
     `shallow` (old commits are missing), `grafts` and `replace_refs` (others are shown instead), `alternates` (objects
     are borrowed from another repository), `partial` (objects are fetched when needed).

@@ -1,4 +1,4 @@
-"""References kept in a reftable: a stack of binary tables, each of which adds to, changes or takes from those below.
+"""References in a reftable: a stack of binary tables, each of which adds, changes or removes references.
 
 Reads every record of the ref blocks, in order. Object and log blocks, indexes and the
 restart points that speed up look-ups are stepped over. A table is as unverified as a file under `refs/`.
@@ -79,7 +79,7 @@ class _Malformed(ValueError):
 
 
 def records(table: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-    """Yield name and value of every reference of one table; None where it is taken away.
+    """Yield name and value of every reference of one table; None if the table removes it.
 
     table = header ref_block* ... footer;  block = type uint24(length) record+ restart+ uint16(restarts) [padding]
     """
@@ -106,7 +106,7 @@ def records(table: bytes) -> Iterator[tuple[bytes, bytes | None]]:
 
 
 def _frame(table: bytes) -> tuple[int, int, int, int]:
-    """Return the header's length, where the footer begins, and the lengths of an object id and of a block."""
+    """Parse header and footer: header length, start of the footer, lengths of an object id and of a block."""
     version = table[4] if table[:4] == _MAGIC and len(table) > 4 else 0
     if version not in _HEADER_BYTES:
         _refuse(f"version {version}")
@@ -123,7 +123,7 @@ def _frame(table: bytes) -> tuple[int, int, int, int]:
 
 
 def _record(table: bytes, at: int, last: int, previous: bytes, oid_bytes: int) -> tuple[int, bytes, bytes | None]:
-    """Return where the next record begins, and this one's name and value."""
+    """Parse one record: where the next begins, its name, and its value."""
     prefix, at = _varint(table, at)
     word, at = _varint(table, at)
     suffix, kind = word >> 3, word & 7
@@ -145,14 +145,14 @@ def _record(table: bytes, at: int, last: int, previous: bytes, oid_bytes: int) -
 
 
 def _next_block(table: bytes, start: int, stop: int, block_bytes: int, end: int) -> int:
-    """Return where the block after this one begins: blocks are aligned with zeros where the header says so."""
+    """Find the start of the next block; blocks are padded with zeros if the header says so."""
     if not block_bytes or stop >= end or table[stop] != 0:
         return stop
     return max(stop, start + block_bytes)
 
 
 def _varint(table: bytes, at: int) -> tuple[int, int]:
-    """Return a number and where it ends; git's offset encoding: each further byte adds one before it shifts."""
+    """Parse a number in git's offset encoding (each further byte adds one before it shifts), and find its end."""
     byte = table[at]
     value = byte & 0x7F
     while byte & 0x80:

@@ -1,4 +1,4 @@
-"""Comparing a working tree with a commit by content: every file is hashed; index, time stamps and filters do not count.
+"""Compares a working tree with a commit by content: every file is hashed; index, times and filters are ignored.
 
 The index (with its assume-unchanged and skip-worktree bits) is not read at all, so nothing in it can hide a change.
 Clean filters do not run; a Git LFS pointer is compared with the SHA-256 of the file that it points to.
@@ -89,7 +89,7 @@ def _compare(
 
 
 class _Walk:
-    """One pass over one working tree. `expected` loses each path that was met; what is left at the end was deleted."""
+    """One pass over one working tree. `expected` loses each path that exists; the rest was deleted."""
 
     def __init__(self, reader: ObjectReader, files: dict[bytes, Entry], root: str, deadline: float) -> None:
         self._reader, self._deadline = reader, deadline
@@ -194,7 +194,7 @@ class _Walk:
             os.close(fd)
 
     def _is_pointed_to(self, fd: int, path: bytes, status: os.stat_result, entry: Entry) -> bool:
-        """Whether the commit holds a Git LFS pointer and this file is its target."""
+        """Check whether the commit holds a Git LFS pointer whose target is this file."""
         pointer = _LFS.fullmatch(self._reader.read_small_blob(entry.oid, MAX_LFS_POINTER_BYTES) or b"")
         if pointer is None or int(pointer[2]) != status.st_size:
             return False

@@ -8,7 +8,7 @@ from policyguard.model.decision import Decision
 
 
 def decision_data(decision: Decision) -> dict[str, Any]:
-    """Return a decision as data for JSON."""
+    """Convert a decision to data for JSON."""
     return {
         "decision": decision.allowed,
         "reason_codes": decision.reason_codes,

@@ -37,7 +37,7 @@ _OPTIONS = tuple(f"--{name.replace('_', '-')}" for name in (*_PATHS, "audience",
 
 
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of `policyguard hook`; None means not given."""
+    """The options of `policyguard hook`; None: not given."""
 
     policies: str | None = None
     key: str | None = None

@@ -1,4 +1,4 @@
-"""`policyguard compile DIR -o FILE`: one signed snapshot, which hooks load without yaml, casbin or CEL."""
+"""`policyguard compile DIR -o FILE`: write one signed snapshot, which hooks load without yaml, casbin or CEL."""
 
 from __future__ import annotations
 

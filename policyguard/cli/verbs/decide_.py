@@ -1,4 +1,4 @@
-"""`policyguard decide REQUEST`: decide, sign, log, explain."""
+"""`policyguard decide REQUEST`: decide, sign, log and explain."""
 
 from __future__ import annotations
 

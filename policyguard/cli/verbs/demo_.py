@@ -1,4 +1,4 @@
-"""`policyguard demo`: the main job, or the replay of the incident, on a lab made for it."""
+"""`policyguard demo`: the main job, or the replay of the incident, in a lab made for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policyguard.demo.quick import play
 @click.argument("what", type=click.Choice(["main", "incident"]), default="main")
 @click.option("--folder", type=click.Path(path_type=Path), help="Build the lab here and keep it; must not exist yet.")
 def command(what: str, folder: Path | None) -> int:
-    """Build a small lab and run the main job on it: allowed, denied, replayed, tampered with.
+    """Build a small lab and run the main job in it: allowed, denied, replayed, tampered with.
 
     With `incident`, run the twelve steps of an insider's attack instead, each with its decision and its log entry.
     Exits with 0 only if every step behaves as expected.

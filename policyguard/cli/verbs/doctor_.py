@@ -1,4 +1,4 @@
-"""`policyguard doctor`: whether this installation and this configuration can do their work; each problem one line."""
+"""`policyguard doctor`: check that this installation and configuration work; each problem is one line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Check = Callable[[Config], Iterator[str]]
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> int:
-    """Check packages, the key, the policies, trust and the log, and try a decision in memory. Exits with 1 if ill."""
+    """Check packages, the key, the policies, trust and the log, and try a decision. Exits with 1 on a problem."""
     config = settings()
     result: dict[str, list[str]] = {}
     for title, check in CHECKS.items():
@@ -128,7 +128,7 @@ def _log(config: Config) -> Iterator[str]:
 
 
 def _self_test(_: Config) -> Iterator[str]:
-    """A known deny must deny, a signed decision must verify, and the same decision changed must not."""
+    """Check that a known deny denies, a signed decision verifies, and a changed one does not."""
     key = PrivateKey.generate(os.urandom(32))
     snapshot = load_snapshot(Path(str(example_policies())), ())
     store = MemoryStore("doctor")

@@ -1,4 +1,4 @@
-"""`policyguard env baseline|verify`: the installed environment against the signed listing of a clean build."""
+"""`policyguard env baseline|verify`: compare the installed environment with the signed list of a clean build."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def command() -> None:
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @interpreter_option
 def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter: Path | None) -> None:
-    """Sign the list of every file in the environment at PREFIX (this interpreter's, if not given).
+    """Sign the list of every file in the environment at PREFIX (by default this interpreter's).
 
     Make it where the environment is built, before anybody else can write to it, and keep the key there. Byte code is
     compared with its source; what is not like it is named, and not listed.
@@ -167,7 +167,7 @@ def _environment(prefix: Path) -> Path:
 def _environment_config(
     configured: EnvironmentConfig | None, baseline: Path | None, signers: tuple[str, ...]
 ) -> EnvironmentConfig:
-    """Return baseline and keys, options before configuration; `ConfigurationError` if either is missing."""
+    """Choose baseline and keys, options before configuration."""
     keys = tuple(_public(text) for text in signers)
     if configured is not None:
         result = replace(configured, baseline=baseline or configured.baseline)
@@ -187,7 +187,7 @@ def _public(text: str) -> PublicKey:
 
 
 def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ...], took_s: float) -> None:
-    """Say each section that is not empty; those that count in red, the others as remarks."""
+    """Print each section that is not empty: differences in red, the others as remarks."""
     result = False
     for name, words in SECTIONS.items():
         names = [_line(item) for item in getattr(report, name)]
@@ -225,7 +225,7 @@ def _text(path: Path | None) -> str | None:
 
 @contextmanager
 def _bar() -> Iterator[Progress | None]:
-    """Yield what to tell of comparisons: a bar on a terminal, None elsewhere."""
+    """Show a bar on a terminal and yield its callback for comparisons; yield None elsewhere."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""`policyguard explain REQUEST`: how a request would be decided now; nothing is signed, nothing is logged."""
+"""`policyguard explain REQUEST`: show how a request would be decided now; nothing is signed or logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`policyguard grant SUBJECT`: a signed, time-boxed exception by a lead to a ceiling of GPUs."""
+"""`policyguard grant SUBJECT`: sign a temporary exception from a GPU limit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def command(subject: str, gpus: int, until: str, out: Path, key: Path | None, as
 
 
 def _end(until: str, now: Instant) -> Instant:
-    """Return when the grant ends, in the future and at most a month away, in whole seconds."""
+    """Compute when the grant ends: in the future, at most a month away, in whole seconds."""
     try:
         expires = parse_instant(until) if "T" in until or "t" in until else now + parse_duration_s(until) * 10**9
     except ValueError as problem:

@@ -1,4 +1,4 @@
-"""`policyguard hook`: its help and completion. Answering is `hooks/stdio.py`, which `main` calls without click."""
+"""`policyguard hook`: help and completion only; `hooks/stdio.py` answers, which `main` calls without click."""
 
 from __future__ import annotations
 

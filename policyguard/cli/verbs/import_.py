@@ -1,4 +1,4 @@
-"""`policyguard import casbin MODEL POLICY`: a casbin model and its rows as policy documents, exactly or not at all."""
+"""`policyguard import casbin MODEL POLICY`: translate a casbin model and its rows, exactly or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.group("import")
 def command() -> None:
-    """Translate what another engine enforces into policy documents."""
+    """Translate the policies of another engine into policy documents."""
 
 
 @command.command("casbin")
@@ -31,7 +31,7 @@ def command() -> None:
 @click.option("-o", "--out", type=_FILE, help="A folder for the file `imported.yaml`; standard output if not given.")
 @json_option
 def casbin(model: Path, policy: Path, actions: tuple[str, ...], out: Path | None, as_json: bool) -> None:
-    """Translate the casbin MODEL (.conf) and the rows in POLICY (.csv) into YAML documents that decide alike.
+    """Translate the casbin MODEL (.conf) and the rows in POLICY (.csv) into equivalent YAML documents.
 
     What cannot be translated exactly is refused with file, line and column; exits with 65.
     """

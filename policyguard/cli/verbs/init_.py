@@ -1,4 +1,4 @@
-"""`policyguard init DIR`: everything a first decision needs; nothing that is there is touched."""
+"""`policyguard init DIR`: create everything a first decision needs; existing files are never touched."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NAMES = ("policies", "requests", "guard.key", "guard.key.pub", "trust.yaml", "po
 @click.argument("folder", type=click.Path(path_type=Path))
 @json_option
 def command(folder: Path, as_json: bool) -> None:
-    """Lay down example policies, requests, a key, trust.yaml and policyguard.yaml in FOLDER; never overwrites."""
+    """Create example policies, requests, a key, trust.yaml and policyguard.yaml in FOLDER; never overwrites."""
     create_files(folder)
     if as_json:
         say_json({"folder": str(folder), "made": list(NAMES)})
@@ -106,7 +106,7 @@ def _fill(folder: Path) -> PrivateKey:
 
 
 def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
-    """Remove what this run has made, and nothing else: what still lies hidden, then folders that are empty again."""
+    """Remove only what this run made: first its temporary files, then folders that are empty again."""
     for name in NAMES:
         with suppress(OSError):
             if hidden.exists() and not os.path.lexists(hidden / name):
@@ -118,7 +118,7 @@ def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
 
 
 def example_policies() -> Traversable:
-    """Return the example lab: inside the wheel, or beside the package in a checkout."""
+    """Find the example policies: inside the wheel, or next to the package in a checkout."""
     inside = files("policyguard") / "policies"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "policies"
 

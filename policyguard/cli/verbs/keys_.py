@@ -1,4 +1,4 @@
-"""`policyguard keys new|show`: key files of mode 0600, or wrapped with a passphrase."""
+"""`policyguard keys new|show`: create and show key files, of mode 0600, optionally encrypted with a passphrase."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from policyguard.keyfiles import (
 
 @click.group("keys")
 def command() -> None:
-    """Make keys and show their ids."""
+    """Create keys and show their ids."""
 
 
 @command.command("new")
@@ -30,7 +30,7 @@ def command() -> None:
 @click.option("--wrap", is_flag=True, help=f"Lock the key with the passphrase in {PASSPHRASE_VARIABLE}.")
 @json_option
 def new(path: Path, wrap: bool, as_json: bool) -> None:
-    """Make a new private key at PATH and its public key at PATH.pub; never overwrites."""
+    """Create a private key at PATH and its public key at PATH.pub; never overwrites."""
     secret = read_passphrase()
     if wrap and secret is None:
         raise ConfigurationError(f"--wrap needs a passphrase, expected it in {PASSPHRASE_VARIABLE}")

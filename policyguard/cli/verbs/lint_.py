@@ -1,4 +1,4 @@
-"""`policyguard lint DIR`: mistakes and dangers in policies, for people, build systems and editors."""
+"""`policyguard lint DIR`: report mistakes and dangers in policies to people, build systems and editors."""
 
 from __future__ import annotations
 

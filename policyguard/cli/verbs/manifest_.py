@@ -98,7 +98,7 @@ def _check_origin(producer: str, run: str, step: int, data_class: str) -> None:
 @producer_key_option
 @json_option
 def verify(checkpoints: tuple[Path, ...], producer_key: tuple[str, ...], as_json: bool) -> None:
-    """Check that each CHECKPOINT is what its producer signed; several must be one chain, oldest first.
+    """Check that each CHECKPOINT is what its producer signed; several must form one chain, oldest first.
 
     Exits with 77 and names the step, V1 to V7, where it does not hold.
     """
@@ -123,7 +123,7 @@ def verify(checkpoints: tuple[Path, ...], producer_key: tuple[str, ...], as_json
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """Return where the manifest of a checkpoint lies; a path that is a manifest stays as it is."""
+    """Name the manifest of a checkpoint; the path of a manifest stays as it is."""
     if checkpoint.name.endswith(".dsse.json"):
         return checkpoint
     return checkpoint / MANIFEST_NAME if checkpoint.is_dir() else checkpoint.with_name(checkpoint.name + ".dsse.json")
@@ -134,7 +134,7 @@ def _read(path: Path) -> bytes:
 
 
 def _producers(chosen: tuple[str, ...]) -> dict[str, tuple[PublicKey, ...]]:
-    """Return the pinned keys of each producer: those of the configuration, and those given."""
+    """Collect the keys of each producer: those of the configuration and those of the options."""
     producers = {who: tuple(keys) for who, keys in settings().measurement.checkpoints.producers.items()}
     for text in chosen:
         who, equals, key = text.partition("=")

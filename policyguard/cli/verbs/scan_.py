@@ -1,4 +1,4 @@
-"""`policyguard scan PATH...`: the format of each file, what loading it would import, and who may have written it."""
+"""`policyguard scan PATH...`: report the format of each file, what loading it would import, and its writer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def scan_options(
 
 
 def scan_data(scan: CheckpointScan) -> dict[str, Any]:
-    """Return a scan as plain data for `--json`."""
+    """Convert a scan to plain data for `--json`."""
     return {**scan.to_value(), "reasons": [{"code": reason.code, "detail": reason.detail} for reason in scan.reasons]}
 
 
@@ -103,7 +103,7 @@ def progress_bar(paths: Sequence[Path]) -> Iterator[Progress | None]:
 
 
 def _counter(update: Callable[[int], None]) -> Progress:
-    """Return a counter that any thread may call, and that redraws only now and then."""
+    """Build a callback that any thread may call, and that redraws the bar only from time to time."""
     lock, waiting = threading.Lock(), 0
 
     def count(path: str, size: int) -> None:  # noqa: ARG001

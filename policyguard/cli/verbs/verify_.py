@@ -92,7 +92,7 @@ def _about_to_run(
 
 
 def read_trust(path: Path) -> Trust:
-    """Read a trust file, YAML or JSON, or raise `ConfigurationError` that names the place."""
+    """Read a trust file, YAML or JSON."""
     try:
         data = read_value(read_bounded(path, MAX_TRUST_BYTES), str(path))
     except PolicyErrors as problems:

@@ -1,4 +1,4 @@
-"""Break-glass in the replay: misused alone, used by two, and reviewed by a third."""
+"""Break-glass in the replay: refused to one person alone, used by two, reviewed by a third."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KILL = "job:breakglass-kill"
 
 
 def break_glass(lab: Lab, story: Story) -> None:
-    """Replay an emergency: who may break the glass, and who reviews it afterwards."""
+    """Replay an emergency: who may use break-glass, and who reviews it afterwards."""
     request = Request.of("user:omar", KILL, "job:team/vision/bob-run", context={"ticket": "INC-18"})
     story.tried("omar breaks the glass off shift, and acknowledges it himself, with his second account")
     _acknowledge(lab, "omar", request, account="user:omar-admin")

@@ -1,4 +1,4 @@
-"""Where the replay happens: example policies, keys, a log, a repository, an installed environment, shared weights.
+"""The lab of the replay: example policies, keys, a log, a repository, an installed environment, shared weights.
 
 Everything lies in one new folder and nothing outside of it is touched. People are the accounts of the example lab; what
 the scheduler would say of a job (owner, victims, drained nodes) comes in over the channel that `hook --observed` uses.
@@ -152,13 +152,13 @@ class Lab:
         return self.site / "labtorch" / "optim.py"
 
     def set_quota(self, *, limit: int, used: int) -> None:
-        """Let the scheduler say now what the team may use and uses."""
+        """Set the quota and the usage that the scheduler reports."""
         now = format_instant(time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S)
         quota = {"observed_at": now, "teams": {"vision": {"limit": limit, "used": used}}}
         replace_file(self.root / "quota.json", json.dumps(quota).encode())
 
     def git(self, *words: str, who: str = "alice") -> str:
-        """Run real git in the repository as somebody; the names in a commit are claims, also here."""
+        """Run real git in the repository under a name; names in commits are claims, here too."""
         identity = {
             f"GIT_{role}_{part}": who if part == "NAME" else f"{who}@lab.example"
             for role in ("AUTHOR", "COMMITTER")
@@ -185,7 +185,7 @@ class Lab:
         action: str = "job:submit",
         **variables: str,
     ) -> tuple[Request, JobInputs]:
-        """Return the request and the inputs of a job that runs the lab's training script."""
+        """Build the request and the inputs of a job that runs the lab's training script."""
         request = Request.of(f"user:{who}", action, f"job:team/vision/{name}", gpus=gpus)
         inputs = JobInputs(
             argv=tuple(argv) or (self.python, "train.py", str(self.root / "out" / name)),
@@ -200,11 +200,11 @@ class Lab:
         return self._guard(configured_collectors(self.config), policies)
 
     def decide(self, request: Request, inputs: JobInputs, *, policies: Path | None = None) -> SignedDecision:
-        """Return the signed, logged decision about a job."""
+        """Decide on a job, signed and logged."""
         return self.guard(policies=policies).decide(request, inputs)
 
     def ask(self, who: str, action: str, resource: str, *, ticket: str = "", **observed: Value) -> SignedDecision:
-        """Return the signed, logged decision about something that the scheduler, or the forge, was asked to do."""
+        """Decide on a request of the scheduler or the forge, signed and logged."""
         context = {"ticket": ticket} if ticket else {}
         subject = who if ":" in who else f"user:{who}"
         request = Request.of(subject, action, resource, context=context, **observed)
@@ -212,7 +212,7 @@ class Lab:
         return self._guard((ChannelCollector(paths),), None).decide(request)
 
     def guard_with(self, collectors: Collectors) -> Guard:
-        """Build a guard with these collectors."""
+        """Build a guard with the given collectors."""
         return self._guard(collectors, None)
 
     def _guard(self, collectors: Collectors, policies: Path | None) -> Guard:
@@ -227,7 +227,7 @@ class Lab:
         )
 
     def approve(self, who: str, request: Request, inputs: JobInputs, *, signer: str = "", **limits: Value) -> None:
-        """Put an approval of this job into the folder, signed by `who`, or by somebody else in that name."""
+        """Put an approval of this job into the folder, signed by `who` or, for a forgery, by another person."""
         owners = {os.geteuid(), 0}
         record = code_record(str(self.code), owners, time.monotonic() + 15)
         target = job_target(request, inputs, record, find_gitdir(str(self.code), owners).root)
@@ -252,7 +252,7 @@ class Lab:
     # ---- building
 
     def _build_environment(self) -> None:
-        """Install one package as an installer does, with RECORD, and sign the listing as the build does."""
+        """Install one package as an installer does, with RECORD, and sign the list as the build does."""
         venv.EnvBuilder(symlinks=True, with_pip=False).create(self.environment)
         package, info = self.site / "labtorch", self.site / "labtorch-2.0.dist-info"
         package.mkdir()
@@ -266,7 +266,7 @@ class Lab:
         write_new(self.root / "baseline.json", make_baseline(listing, [self.keys["build"]], equal))
 
     def write_record(self) -> None:
-        """Write RECORD so that it fits what is installed now, as an attacker would, too."""
+        """Rewrite RECORD to match the installed files, as an attacker would too."""
         rows = io.StringIO()
         writer = csv.writer(rows, lineterminator="\n")
         for name in ("labtorch/__init__.py", "labtorch/optim.py", "labtorch-2.0.dist-info/METADATA"):
@@ -295,7 +295,7 @@ def run_unguarded(words: Sequence[str], where: Path, variables: Mapping[str, str
 
 
 def eventually(fact: Callable[[], bool], within_s: float = 20.0) -> bool:
-    """Return True as soon as the fact holds, False if it does not in time."""
+    """Wait for a condition: True as soon as it holds, False if it does not in time."""
     deadline = time.monotonic() + within_s
     while not fact():
         if time.monotonic() > deadline:
@@ -312,7 +312,7 @@ def _allowed_signers(keys: Mapping[str, PrivateKey]) -> str:
 
 
 def _ssh_text(key: PublicKey) -> str:
-    """Return the key as OpenSSH writes it (RFC 4253, section 6.6; RFC 8709)."""
+    """Encode the key as OpenSSH does (RFC 4253, section 6.6; RFC 8709)."""
     kind = b"ssh-ed25519"
     blob = struct.pack(">I", len(kind)) + kind + struct.pack(">I", len(key.raw)) + key.raw
     return f"ssh-ed25519 {base64.b64encode(blob).decode()}"

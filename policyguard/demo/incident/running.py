@@ -1,4 +1,4 @@
-"""A job of the replay while it runs, watched by its launcher."""
+"""A running job of the replay, watched by its launcher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WATCH_S = 0.1
 
 
 class Running:
-    """A job under the launcher with `--watch`, in a thread; `alerts` are the logged ones.
+    """A job under the launcher with `--watch`, in a thread; `alerts` are those in the log.
 
     `published` are the policies that workers accept beside those of the lab's trust.
     """
@@ -67,7 +67,7 @@ class Running:
 
 
 def words_of(alert: SignedDecision | None) -> str:
-    """Return the text of an alert."""
+    """Get the text of an alert."""
     if alert is None:
         return "no alert"
     lines = [
@@ -79,5 +79,5 @@ def words_of(alert: SignedDecision | None) -> str:
 
 
 def entry_of(alert: SignedDecision | None) -> int | None:
-    """Return the index of an alert in the log."""
+    """Get the index of an alert in the log."""
     return alert.receipt.index if alert is not None else None

@@ -1,4 +1,4 @@
-"""Steps 7 to 12: kills, altered weights, edits that are taken back, the policies, blame, and two months of silence."""
+"""Steps 7 to 12: kills, altered weights, reverted edits, the policies, false blame, and two quiet months."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps 1 to 6: rights, weights, a startup hook, a patched optimizer, large jobs, an edited framework."""
+"""Steps 1 to 6: roles, weights, a startup hook, a patched optimizer, large jobs, an edited framework."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def framework(lab: Lab, story: Story) -> None:
 
 
 def _bytecode(lab: Lab, story: Story) -> None:
-    """The same edit where nobody reads it: byte code under the header that fits the clean source."""
+    """Make the same edit in byte code, under the header that fits the clean source."""
     before = run_unguarded([lab.python, "-c", STEP], lab.root).strip()
     cached = next(lab.optimizer.parent.glob("__pycache__/optim.*.pyc"))
     story.allowed(

@@ -1,4 +1,4 @@
-"""Tells what is tried and how it ends, and remembers where the log shows it."""
+"""Prints what is tried and how it ends, and remembers where the log shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_LINES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one attempt ended: `entry` is its place in the log, None where nothing was decided."""
+    """How one attempt ended; `entry` is its index in the log, None if nothing was decided."""
 
     step: int
     what: str
@@ -27,7 +27,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Story:
-    """All lines so far."""
+    """The lines of the replay and the outcome of each attempt."""
 
     root: str
     """The folder of the lab; left out of the printed lines."""
@@ -47,14 +47,14 @@ class Story:
         self._print("tried", text)
 
     def denied(self, what: str, signed: SignedDecision, *reasons: str, naming: str = "") -> None:
-        """Tell a decision that must be a denial, for these reasons at least, and name something in its explanation."""
+        """Report a decision that must be a denial with at least these reasons, and a text its explanation contains."""
         decision, words = signed.decision, signed.decision.explain()
         good = not decision.allowed and set(reasons) <= set(decision.reason_codes) and naming in words
         self._tell(what, "DENY   " + ", ".join(decision.reason_codes), signed.receipt.index, good)
         self._evidence(words, naming)
 
     def allowed(self, what: str, signed: SignedDecision, reason: str, obligation: str = "") -> None:
-        """Tell a decision that must be an allow, under this obligation if one is named: what is right goes on."""
+        """Report a decision that must be an allow, with this obligation if one is named."""
         decision = signed.decision
         good = decision.allowed and reason in decision.reason_codes
         good = good and (not obligation or obligation in decision.obligations)
@@ -64,7 +64,7 @@ class Story:
             self._evidence(decision.explain(), "")
 
     def refused(self, what: str, step: str, check: Callable[[], object]) -> None:
-        """Tell a check that must refuse at this step of the verifier."""
+        """Report a check that must refuse at this step of the verifier."""
         try:
             check()
         except VerificationError as problem:
@@ -73,7 +73,7 @@ class Story:
             self._tell(what, "accepted", None, False)
 
     def fact(self, what: str, said: str, good: bool, entry: int | None = None) -> None:
-        """Tell something that was seen, which must be so."""
+        """Report an observation that must be true."""
         self._tell(what, said, entry, good)
 
     def _tell(self, what: str, said: str, entry: int | None, good: bool) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints as torch writes them, by torch where it is installed, else the same zip format by hand."""
+"""Checkpoints as torch writes them: by torch if it is installed, else the same zip format without it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ else:
 
 
 def has_torch() -> bool:
-    """Return whether torch writes the checkpoints of this replay."""
+    """Check whether torch is installed and writes the checkpoints of this replay."""
     return find_spec("torch") is not None
 
 
 class _Sabotage:
-    """An object whose unpickling runs a command, the oldest trick there is."""
+    """An object whose unpickling runs a command."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker
@@ -40,7 +40,7 @@ class _Sabotage:
 
 
 def write_hostile(path: Path, marker: Path) -> None:
-    """Write a checkpoint that makes the file `marker` when it is loaded."""
+    """Write a checkpoint that creates the file `marker` when it is loaded."""
     if has_torch():
         import_module("torch").save({"step": 5000, "optimizer": _Sabotage(marker)}, path)
     else:
@@ -48,7 +48,7 @@ def write_hostile(path: Path, marker: Path) -> None:
 
 
 def write_weights(path: Path, values: tuple[float, ...]) -> None:
-    """Write a checkpoint with one tensor of these values."""
+    """Write a checkpoint with one tensor of the given values."""
     if has_torch():
         torch = import_module("torch")
         torch.save({"weight": torch.tensor(values)}, path)
@@ -64,7 +64,7 @@ def _write_zip(path: Path, data: bytes, **members: bytes) -> None:
 
 
 def tensor_pickle(count: int) -> bytes:
-    """Pickle, as `torch.save` does, `{"weight": tensor}`: a storage by its key, rebuilt as one dimension."""
+    """Pickle `{"weight": tensor}` as `torch.save` does: a storage by its key, rebuilt as a vector."""
     storage = b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu")
     storage += b"J" + struct.pack("<i", count) + b"tQ"
     shape = b"J" + struct.pack("<i", count) + b"\x85"

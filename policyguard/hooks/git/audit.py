@@ -1,4 +1,4 @@
-"""Compare a repository with the decision log: a reference that no signed decision put where it is, is a finding.
+"""Compares a repository with the decision log: a reference that no signed decision moved to its value is a finding.
 
 This shows what the hooks cannot see, such as files edited under `refs/`. The log is verified first, as a whole, then
 read a second time for the decisions on this repository. Memory grows only with the number of references.
@@ -175,7 +175,7 @@ def _observation(entry: int, predicate: Predicate, names: Mapping[str, str], mov
 
 
 def _text(fact: FactRecord) -> str:
-    """Return the text of a fact; for a long one, of which the statement has only the digest, a name made of that."""
+    """Get the text of a fact; of a long one the statement has only the digest, which then names it."""
     if isinstance(fact.value, msgspec.Raw):
         value = msgspec.json.decode(fact.value)
         return value if isinstance(value, str) else str(value)

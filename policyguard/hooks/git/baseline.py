@@ -60,7 +60,7 @@ def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
 
 
 def parse_baseline(data: bytes, where: str) -> Baseline:
-    """Parse a baseline, or raise `ConfigurationError` with `where` in its message."""
+    """Parse a baseline; `where` names it in errors."""
     try:
         baseline = msgspec.json.decode(data, type=Baseline)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

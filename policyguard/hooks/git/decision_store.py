@@ -53,7 +53,7 @@ class DecisionStore:
             replace_file(path, signed.to_json(), mode=0o600)
 
     def mark_certificate_used(self, digest: str) -> bool:
-        """Return True for the first use of this digest of a push certificate, and False for a day after.
+        """Record the use of a push certificate; True for its first use, False for a day after.
 
         Certificates expire earlier, see `MAX_AGE_S`.
         """
@@ -72,7 +72,7 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> bool:
-        """Return True if a stored decision allows exactly this update; the decision stays."""
+        """Check whether a stored decision allows exactly this update; the decision stays."""
         return self._allows(update, session, options, guard, environment, consume=False)
 
     def consume(
@@ -83,7 +83,7 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> bool:
-        """Return True if a stored decision allows exactly this update, and consume it."""
+        """Consume a stored decision that allows exactly this update; False if there is none."""
         return self._allows(update, session, options, guard, environment, consume=True)
 
     def _allows(

@@ -74,7 +74,7 @@ def install(options: GitOptions) -> tuple[Path, bool]:
 
 
 def is_ours(text: bytes) -> bool:
-    """Return True for a script of ours that was not changed since it was written."""
+    """Check whether a script is ours and was not changed since it was written."""
     lines = text.decode("utf-8", "surrogateescape").splitlines(keepends=True)
     if len(lines) != 4 or lines[0] != "#!/bin/sh\n" or lines[1] != MARK + "\n":
         return False

@@ -157,7 +157,7 @@ def decide_updates(guard: Guard, pending: tuple[PendingUpdate, ...]) -> tuple[De
 
 
 def action_of(update: MeasuredUpdate) -> str:
-    """Return the action of this change: an update that removes history is a rewrite."""
+    """Name the action of a change: an update that removes history is a rewrite."""
     return _ACTIONS[update.change]
 
 

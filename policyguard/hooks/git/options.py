@@ -132,7 +132,7 @@ def _uids(words: Sequence[str]) -> tuple[int, ...]:
 
 
 def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: str | None) -> tuple[str, str]:
-    """Return the pusher, as `type:id`, and the source that names it: the first configured one that is set.
+    """Name the pusher, as `type:id`, and its source: the first configured one that is set.
 
     The sources are the operator's choice: `REMOTE_USER` of an HTTP server, `GL_ID` of GitLab's shell, a variable that
     a forced command sets, or `os`. Git itself does not know who pushes, and a commit's author is anybody's claim.
@@ -154,7 +154,7 @@ def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: s
 
 
 def _filled(template: str, value: str, name: str) -> str:
-    """Put the value in place of `{}`; only the template `{}` alone takes a value that brings its own type."""
+    """Replace `{}` by the value; only the template `{}` alone takes a value that contains its own type."""
     if template != "{}" and ":" in value:
         raise EvidenceError(f"`{name}` says `{printable_name(value[:80])}`, expected a login name without `:`")
     return template.replace("{}", value)

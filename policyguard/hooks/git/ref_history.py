@@ -98,7 +98,7 @@ class History:
         reference.observe(seen)
 
     def compare(self, present: Mapping[str, str], now: Instant) -> list[Finding]:
-        """Return the findings in the log itself, and those on the present values of the references."""
+        """Compare: findings in the log itself, and findings on the present values of the references."""
         findings = list(self._findings)
         for ref in sorted({*present, *self._references}):
             value, reference = present.get(ref, NOTHING), self._references.get(ref)

@@ -36,7 +36,7 @@ def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> 
 
 
 def require_advisory(signed: SignedDecision) -> None:
-    """Raise `ConfigurationError` unless the decision says that it is advisory."""
+    """Check that the decision is marked as advisory."""
     if parse_statement(signed.envelope.payload).predicate.mode != "advisory":
         raise ConfigurationError(
             "the decisions of this guard are enforcing, expected advisory ones inside the guarded process",

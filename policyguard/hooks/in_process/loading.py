@@ -87,7 +87,7 @@ def _with_arguments(
 
 
 def _commit(on_disk: str, asked: str | None) -> str:
-    """Return the revision of the files; empty if the files and the call name different ones."""
+    """Find the revision of the files; empty if the files and the call name different ones."""
     if on_disk and asked and on_disk != asked:
         return ""
     return on_disk or asked or ""

@@ -129,7 +129,7 @@ def launch(
 def decided(
     guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
-    """Decide about this job; raise `AccessDenied` if it is denied. Calls `on_decision` in both cases."""
+    """Decide about this job and call `on_decision`, whether it is allowed or denied."""
     facts = job_facts(guard.gather(request, inputs), inputs)
     signed = guard.issue(facts)
     if on_decision is not None:
@@ -148,7 +148,7 @@ def _check_files_seen(facts: Facts, inputs: JobInputs) -> None:
 
 
 def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
-    """Return the path to start, which is the one whose digest was verified a moment ago."""
+    """Find the path to start: the one whose digest was just verified."""
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     record = bound.get(EXECUTABLE)
     # INVARIANT I15: the program started is the one that was measured, not what its name resolves to now.

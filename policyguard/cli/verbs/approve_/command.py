@@ -1,4 +1,4 @@
-"""`policyguard approve`: say with your own key that exactly this may be done; or list what approvals come to."""
+"""`policyguard approve`: sign an approval with your own key, or list approvals and whether they count."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _put(
     config: Config,
     signers: Signers | None,
 ) -> dict[str, str]:
-    """Keep the approval where the options say, else where the configuration does, else in a folder here."""
+    """Store the approval where the options say, else where the configuration says, else in a folder here."""
     if chosen["note"]:
         return as_note(statement, signed) | _doubt(signers, signed)
     # If both are configured, reviewers write to the folder, and the keeper of the log adds approvals to it.
@@ -176,7 +176,7 @@ def _check_account(account: str, signers: Signers | None) -> None:
 
 
 def _doubt(signers: Signers | None, submitted: SubmittedApproval) -> dict[str, str]:
-    """Return why this approval would not count here, as far as that is known."""
+    """Say why this approval would not count here, as far as that is known."""
     if signers is None:
         return {}
     try:
@@ -187,12 +187,12 @@ def _doubt(signers: Signers | None, submitted: SubmittedApproval) -> dict[str, s
 
 
 def _signers(config: Config) -> Signers:
-    """Return whose keys count here."""
+    """Collect the keys whose approvals count here."""
     return load_signers(_snapshot(config).people, review_files(config))
 
 
 def _snapshot(config: Config) -> Snapshot:
-    """Return the policies; a compiled snapshot is one that the keys in trust.yaml have signed."""
+    """Load the policies; a compiled snapshot must be signed by the keys in trust.yaml."""
     path = needed(config, "policies")
     keys = () if path.is_dir() else tuple(trusted.key for trusted in read_trust(needed(config, "trust")).keys)
     return load_snapshot(path, keys)

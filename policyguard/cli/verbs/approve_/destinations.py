@@ -1,4 +1,4 @@
-"""Where `policyguard approve` puts an approval: a folder, a git note, or the decision log; and how ssh-keygen signs."""
+"""Where `policyguard approve` stores an approval (a folder, a git note or the log), and signing by ssh-keygen."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: C
 
 
 def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str, str]:
-    """Append the approval to the note on the tree that it names; git writes it."""
+    """Append the approval to the git note on the tree that it names."""
     tree = statement.named.get("tree")
     if tree is None:
         raise click.UsageError("--note needs a tree, from --job or --tree")
@@ -61,7 +61,7 @@ def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str
 
 
 def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[str, str]:
-    """Append the approval to the log of approvals, if it is not there yet.
+    """Append the approval to the log of approvals, unless it is already there.
 
     Raises:
         RequestError: no person in the policies has signed it. A log is append-only, so it is not added.
@@ -90,14 +90,14 @@ def _entry_of(path: Path, line: bytes) -> int | None:
 
 
 def read_approval(path: Path) -> SubmittedApproval:
-    """Return the approval in this file, with the detached signature beside it if there is one."""
+    """Read an approval from a file, with the detached signature next to it if there is one."""
     content = read_input(path, MAX_FILE_BYTES)
     signature = path.with_name(f"{path.name}.sig")
     return SubmittedApproval(str(path), content, read_input(signature, MAX_FILE_BYTES) if signature.exists() else None)
 
 
 def ssh_sign(payload: bytes, key: Path) -> bytes:
-    """Return the detached signature that ssh-keygen makes; it asks for a passphrase, or a touch, by itself."""
+    """Sign with ssh-keygen, which asks for a passphrase or a touch by itself; return the detached signature."""
     # ssh-keygen would wait for a writer of a FIFO, and read a device for ever.
     read_bounded(key, MAX_SSH_KEY_BYTES)
     program = shutil.which("ssh-keygen")
@@ -112,5 +112,5 @@ def ssh_sign(payload: bytes, key: Path) -> bytes:
 
 
 def _said(stderr: bytes) -> str:
-    """Return the output of a program, on one line, of bounded length."""
+    """Shorten the output of a program to one line of bounded length."""
     return " ".join(stderr.decode(errors="replace").split())[:200].lower()

@@ -1,4 +1,4 @@
-"""What `policyguard approve` is to approve: a job here, a request, or artifacts by their digests; and up to what."""
+"""The subject of `policyguard approve` (a job here, a request, or artifacts by digest) and its limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approved:
-    """What is to be approved: subjects by name, what is done with which resource, and the request if there is one.
+    """What is to be approved: subjects by name, the action and the resource, and the request if there is one.
 
     `resource` is a pattern if `is_pattern`.
     """
@@ -40,7 +40,7 @@ class Approved:
 
 
 def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
-    """Read the options of `approve` and the command after `--`."""
+    """Read the subject of an approval from the options of `approve` and the command after `--`."""
     artifacts = {name: str(chosen[name]) for name in ("tree", "checkpoint", "policy") if chosen[name]}
     if sum((chosen["job"] is not None, chosen["request_file"] is not None, bool(artifacts))) != 1:
         raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
@@ -77,7 +77,7 @@ def _resource(chosen: Mapping[str, Any]) -> tuple[str | None, bool]:
 
 
 def sought_by(chosen: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
-    """Return the request that the options name, and for a job what is measured of it here."""
+    """Build the request that the options name, and for a job measure it here."""
     if chosen["job"] is None:
         return ApprovalTarget(request=read_request(chosen["request_file"]))
     if not words:
@@ -104,13 +104,13 @@ def _own(request: Request) -> bool:
 
 
 def own_account() -> str | None:
-    """Return the account of this process, None if it has no name."""
+    """Name the account of this process; None if it has no name."""
     name = account_name(os.getuid())
     return None if name is None else f"user:{name}"
 
 
 def limits_of(texts: Sequence[str]) -> FrozenMap:
-    """Parse `--limit`, name to value."""
+    """Parse the values of `--limit` into names and numbers."""
     limits: dict[str, Value] = {}
     for text in texts:
         name, equals, value = text.partition("=")

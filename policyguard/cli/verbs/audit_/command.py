@@ -1,4 +1,4 @@
-"""`policyguard audit verify|show|prove|tail|...`: read the decision log without trusting its keeper."""
+"""`policyguard audit verify|show|prove|tail|...`: read the decision log without trusting its operator."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ command.add_command(review)
 @checkpoint_option
 @json_option
 def verify(checkpoints: tuple[Path, ...], as_json: bool, **chosen: Any) -> int:
-    """Recompute every entry, hash and checkpoint; name the first entry that does not add up.
+    """Recompute every entry, hash and checkpoint; name the first entry that is wrong.
 
     Exits with 1 if the log is inconsistent. Without --trust or --key the log is compared with itself only, and the
     answer says so.

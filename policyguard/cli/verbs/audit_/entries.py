@@ -1,4 +1,4 @@
-"""One entry of a log as people and machines read it: a decision, or an approval that was taken into the log."""
+"""One entry of a log, a decision or an approval, as text for people and as data for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from policyguard.evidence.approvals.verify import RejectedApproval
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An entry: its `line`, what `tail --json` says of it, and the `statement` that `show` prints."""
+    """An entry as its `line` for people, its data for `tail --json`, and the `statement` that `show` prints."""
 
     line: str
     data: dict[str, Any]
@@ -26,7 +26,7 @@ class Shown:
 
 
 def shown_entry(leaf: bytes, entry: int) -> Shown:
-    """Parse an entry, or raise `AuditError` if it is neither a decision nor a readable approval."""
+    """Parse an entry of the log."""
     if is_approval(leaf):
         return _approval(leaf, entry)
     try:
@@ -64,7 +64,7 @@ def _approval(leaf: bytes, entry: int) -> Shown:
 
 
 def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:
-    """Return the statement, and whose signature it says to carry; `approve --list` verifies it, an auditor may."""
+    """Read the statement of an approval and the signer it names; `approve --list` verifies the signature."""
     presented = presented_line(f"entry {entry}", approval_line(leaf, entry))
     if isinstance(presented, RejectedApproval):
         raise ApprovalRejected("malformed", presented.message)

@@ -1,4 +1,4 @@
-"""`policyguard audit open-reviews` and `audit review`: uses of break-glass, and their reviews."""
+"""`policyguard audit open-reviews` and `audit review`: uses of break-glass and their reviews."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool,
 @json_option
 @click.argument("entry", type=_ENTRY)
 def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any) -> int:
-    """Put a review of the use of break-glass at index ENTRY into the log, if the policies let this account review it.
+    """Review the use of break-glass at index ENTRY, if the policies let this account review it; the log keeps it.
 
     Exits with 0 when it is in the log, and with 77 when denied, as for the accounts that used or acknowledged it.
     """
@@ -100,7 +100,7 @@ def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any)
 
 
 def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
-    """Return whose checkpoints count: those of trust, else that of our own key, else None."""
+    """Choose the keys whose checkpoints count: those of the trust file, else our own key's, else None."""
     if config.trust is not None:
         return read_trust(config.trust).logs
     if config.key is not None:

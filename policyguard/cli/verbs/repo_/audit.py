@@ -1,4 +1,4 @@
-"""`policyguard repo audit|baseline`: hold a repository against the decision log, since a state that was kept."""
+"""`policyguard repo audit|baseline`: compare a repository with the decision log, since a saved state."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def audit_command(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where it is kept; not in the repository.")
 @click.argument("repo", type=_REPO)
 def baseline_command(repo: Path, resource: str | None, owner: tuple[int, ...], out: Path, log: Path | None) -> int:
-    """Write the present value of every reference of REPO to a file, for `repo audit --since`.
+    """Save the present value of every reference of REPO to a file, for `repo audit --since`.
 
     Read it when you install the hooks: its content counts as reviewed. A log that does not exist yet is empty.
     """
@@ -122,7 +122,7 @@ def _resource(git: GitDir, chosen: str | None, baseline: Baseline | None) -> str
 
 
 def _trust(config: Config, origin: str) -> Trust:
-    """Return whose decisions and checkpoints count: those of trust, else those of our own key."""
+    """Choose the keys whose decisions and checkpoints count: those of the trust file, else our own key's."""
     if config.trust is not None:
         return read_trust(config.trust)
     if config.key is None:

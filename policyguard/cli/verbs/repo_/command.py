@@ -1,4 +1,4 @@
-"""`policyguard repo check|install-hook|doctor|audit|baseline`: judge pushes, and see to it that git asks."""
+"""`policyguard repo check|install-hook|doctor|audit|baseline`: decide on pushes, and install and check the hooks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
 
 @click.group("repo")
 def command() -> None:
-    """Judge changes of a git repository, and install the hooks that judge every push."""
+    """Preview pushes to a git repository, install its hooks, and audit it."""
 
 
 command.add_command(audit_command)
@@ -70,7 +70,7 @@ def check(
     assume_signed: bool,
     **chosen: Any,
 ) -> int:
-    """Say how a push would be decided, unsigned and unlogged. Exits with 0 if it would be accepted, 77 if not."""
+    """Show how a push would be decided, unsigned and unlogged. Exits 0 if it would be accepted, 77 if not."""
     config = settings(**chosen)
     path = needed(config, "policies")
     keys = () if config.key is None else (read_private_key(config.key, passphrase=read_passphrase()).public,)
@@ -124,7 +124,7 @@ def _updates(text: str | None, from_stdin: bool, repo: Path, ref: str) -> tuple[
 
 
 def _resolved(git: GitDir, word: str) -> str:
-    """Return the object id of a branch, a tag, a full reference, a full id or HEAD. No other spelling is known."""
+    """Resolve a branch, a tag, a full reference, a full id or HEAD to an object id; nothing else is accepted."""
     if word == "HEAD":
         return References(git).head()[0]
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", word):
@@ -196,7 +196,7 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
 
 
 def _reviewed_by(config: Config, chosen: Mapping[str, Path | None]) -> dict[str, Any]:
-    """Return where approvals are kept and whose keys count: what was given, else what the configuration says."""
+    """Choose where approvals are stored and whose keys count: the options, else the configuration."""
     return {name: _optional(chosen.get(name) or getattr(config, name)) for name in _REVIEW}
 
 
@@ -216,7 +216,7 @@ def _absolute(path: Path) -> str:
 @json_option
 @click.argument("repo", type=_REPO)
 def doctor(repo: Path, as_json: bool) -> int:
-    """Check that the hooks of REPO are there, executable, current and refuse. Exits with 1 if anything is wrong."""
+    """Check that the hooks of REPO exist, are executable and current, and refuse. Exits with 1 if anything is wrong."""
     result = list(problems(str(repo)))
     if as_json:
         say_json({"healthy": not result, "problems": [{"hook": hook, "problem": text} for hook, text in result]})
