@@ -1,4 +1,4 @@
-"""Uses of break-glass in the decision log, and which of them somebody still has to review.
+"""Uses of break-glass in the decision log, and which of them still need a review.
 
 A use is an allow under the obligation `review.within_<n>h`. Its review is a later allow of `breakglass:review` on the
 id of that decision: decided by the policies, signed and logged like everything else.
@@ -29,7 +29,7 @@ _OBLIGATION = re.compile(r"review\.within_([1-9][0-9]{0,3})h")
 
 
 class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
-    """One use of break-glass: its entry in the log, who used, acknowledged and reviewed it."""
+    """One use of break-glass: its entry in the log, and who used, acknowledged and reviewed it."""
 
     entry: int
     decision_id: str
@@ -43,7 +43,7 @@ class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
     review_entry: int | None = None
 
     def is_overdue(self, now: Instant) -> bool:
-        """Whether nobody reviewed it in time."""
+        """Check whether the time for the review has passed without one."""
         return self.review_entry is None and now > self.due_at
 
 

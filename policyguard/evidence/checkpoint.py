@@ -1,4 +1,4 @@
-"""Collectors for checkpoints: those that a job names or gets as arguments, and the one that a request is about.
+"""Collectors for checkpoints: those that a job names or gets as arguments, and the one a request is about.
 
 Content, owner and folder are measured here; a producer is attested by the signature of a manifest that lies in the same
 folder and fits the files. Both are bound: the worker measures again and must get the same values (step V7).
@@ -49,7 +49,7 @@ class JobCheckpoints:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the records, sorted by path; a path that cannot be read is a record with the verdict `unknown`."""
+        """Scan the checkpoints, sorted by path; an unreadable path is a record with the verdict `unknown`."""
         records: dict[str, FrozenMap] = {}
         paths = tuple(_named_paths(inputs))
         if len(paths) > MAX_PATHS:
@@ -72,7 +72,7 @@ class JobCheckpoints:
 
 
 class CheckpointCollector:
-    """Supplies the facts about the checkpoint that a request is about, from the files the request's sender names.
+    """Supplies the facts about the checkpoint of a request, from the files that the sender names.
 
     `inputs.checkpoints`, or else `inputs.files`, are the files or the folder to be loaded; the enforcement point that
     loads them fills it in.
@@ -104,7 +104,7 @@ class CheckpointCollector:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Measure the files together: the result is as bad as the worst of them. Without files everything is missing.
+        """Scan the files together; the verdict is the worst of them. Without files every fact is missing.
 
         Raises:
             EvidenceError: no file is named, so there is nothing to scan.
@@ -158,18 +158,18 @@ class CheckpointCollector:
 
 
 def fresh_options(options: Options) -> Options:
-    """Return the options without the digests of earlier measurements."""
+    """Copy the options without the digests of earlier measurements."""
     # INVARIANT I16: each measurement hashes a file again, unless the cache knows that it cannot have changed.
     return replace(options, digests={})
 
 
 def _is_loaded(scan: CheckpointScan) -> bool:
-    """Return True for weights; code that settings name in a repository is reported by `remote_code` and its like."""
+    """True for weights; code that settings name in a repository is reported by `remote_code` and related facts."""
     return scan.format not in SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
 
 
 def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
-    """Return a scan as a `checkpoint_ref` record; `producer` is empty where no signed manifest fits."""
+    """Convert a scan to a `checkpoint_ref` record; `producer` is empty if no signed manifest fits."""
     return FrozenMap(
         path=printable_name(os.path.relpath(scan.path, directory)),
         digest=scan.sha256,
@@ -188,12 +188,12 @@ def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
 
 
 def others_may_write(scan: CheckpointScan) -> bool:
-    """Return True if an account other than the owner may change or replace the file."""
+    """Check whether an account other than the owner may change or replace the file."""
     return scan.dir_group_writable or scan.dir_world_writable or bool(scan.mode & 0o022)
 
 
 def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) -> Manifest | None:
-    """Return the manifest of the files if a pinned producer signed it and it fits what was scanned, else None.
+    """Read the manifest of the files if a pinned producer signed it and it matches the scan; None otherwise.
 
     A folder has it inside as `checkpoint.dsse.json`; a file has it in the same folder, as `<name>.dsse.json`.
     """
@@ -224,7 +224,7 @@ def _named_paths(inputs: JobInputs) -> Iterator[Path]:
 
 
 def _may_be_checkpoint(path: Path) -> bool:
-    """Return True for a file, and for a folder that holds a checkpoint; a whole source tree is not scanned."""
+    """True for a file, and for a folder that holds a checkpoint; a source tree is not scanned."""
     try:
         if not path.is_dir():
             return os.path.lexists(path) and path.suffix != ".py"

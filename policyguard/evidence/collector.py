@@ -1,4 +1,4 @@
-"""The seam of evidence: what a collector is, and how what they saw becomes `Facts`.
+"""The interface of collectors, and how their measurements become `Facts`.
 
 A collector is a guest: it may be slow, broken or wrong. `gather` gives each a thread and all one time limit, takes only
 declared paths and frozen values, and turns every failure into an absent fact with a reason. It never raises on what a
@@ -43,7 +43,7 @@ MAX_UNUSABLE = 32
 
 
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What is about to run: the command, where, with which environment, and the files the job names.
+    """What is about to run: the command, its folder and environment, and the files the job names.
 
     `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute. `environment` is what the
     child will get.
@@ -57,7 +57,7 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """What one collector measured: facts by path, and for each declared path it could not supply, why.
+    """The measurements of one collector: facts by path, and the reason for each declared path it could not supply.
 
     `contributors` is None if the collector does not determine them. A collector that should have determined them and
     could not sets `contributors_unknown`: then nobody's set counts. `unusable` says why approvals do not count.
@@ -140,7 +140,7 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Collecting(threading.Thread):
-    """One collector at work. A daemon thread, so that a hanging collector cannot keep the process alive."""
+    """One running collector, in a daemon thread, so that a hanging collector cannot keep the process alive."""
 
     def __init__(self, collector: Collector, request: Request, inputs: JobInputs, now: Instant) -> None:
         super().__init__(name="policyguard-collector", daemon=True)
@@ -245,7 +245,7 @@ def _merge(claimed: Mapping[str, Fact], reports: Iterable[_Report]) -> tuple[dic
 
 
 def _strongest(candidates: Sequence[Fact]) -> Fact | None:
-    """Select the newest fact of the highest assurance; None if several of that assurance hold different values."""
+    """Choose the fact with the highest assurance; None if several of that assurance have different values."""
     best = max(candidate.assurance for candidate in candidates)
     top = [candidate for candidate in candidates if candidate.assurance == best]
     if len({canonical(candidate.value) for candidate in top}) > 1:

@@ -1,4 +1,4 @@
-"""Whose work a commit carries: everybody who may have had a hand in it since the last accepted state.
+"""Contributors of a commit: everyone who may have worked on it since the last accepted state.
 
 The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts that
 `Persons` knows. Who is not known, or cannot be read, stays in the answer as `unknown:...` text, which no `Persons`
@@ -31,7 +31,7 @@ _TRAILER_MAIL = re.compile(rb"[^<>]*<([^<>]+)>[^<>]*")
 
 
 class Commit:
-    """One commit, taken apart: `headers` in order, `message`, and `signed`, the bytes that its signature covers."""
+    """A parsed commit: `headers` in order, `message`, and `signed`, the bytes that its signature covers."""
 
     __slots__ = ("headers", "message", "oid", "signed")
 
@@ -92,7 +92,7 @@ def contributors_of(
 
 
 def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> Iterator[Commit]:
-    """Yield the commits that `head` holds and no accepted commit does, as `git rev-list HEAD --not ACCEPTED`.
+    """Yield the commits reachable from `head` and from no accepted commit, as `git rev-list HEAD --not ACCEPTED`.
 
     An accepted tree ends the range where a commit holds it; commits that lead around it are counted.
     """
@@ -109,7 +109,7 @@ def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> 
 def commit_accounts(
     commit: Commit, signers: Signers, *, signed_only: bool = False, keyring: Keyring | None = None
 ) -> set[str]:
-    """Return the accounts of one commit's author, committer, co-authors and signer."""
+    """List the accounts of one commit's author, committer, co-authors and signer."""
     identities = commit.values(b"author", b"committer")
     mails = [_mail(identity) for identity in identities]
     accounts = {_account(signers, mail, commit) for mail in mails}
@@ -131,13 +131,13 @@ def commit_accounts(
 
 
 def committed_at(commit: Commit) -> Instant:
-    """Return when the commit says that it was made; a claim. 0 if it says nothing readable."""
+    """Parse the commit time, a claim; 0 if it is unreadable."""
     match = _IDENTITY.fullmatch(next(iter(commit.values(b"committer")), b""))
     return int(match[2]) * NANOSECONDS_PER_S if match else 0
 
 
 def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
-    """Verify a commit's SSH signature at the time that the commit names, and return the signer's account.
+    """Verify a commit's SSH signature at the time the commit names, and find the signer's account.
 
     Raises:
         UnknownSigner, SshSignatureError: no good signature by the key of a person we know.
@@ -174,7 +174,7 @@ def _account(signers: Signers, mail: bytes | None, commit: Commit) -> str:
 
 
 def _walk(reader: ObjectReader, head: str, stops: frozenset[str]) -> tuple[dict[str, Commit], set[str], bool]:
-    """Return the commits before the stops, the stops that were met, and whether a first commit was reached."""
+    """Walk back to the stops; return the commits before them, the stops met, and whether a root was reached."""
     inside: dict[str, Commit] = {}
     boundary: set[str] = set()
     reached_root = False

@@ -1,4 +1,4 @@
-"""The collector for datasets: what the data is, by its content, and what its producer signed about it.
+"""The collector for datasets: measures the content, and reads what its producer signed about it.
 
 A class such as `restricted` cannot be measured. It is attested: a pinned producer signed a manifest that says so, and
 every file is still the one that it lists. Whatever does not fit has no class, and rules that ask for one deny.
@@ -20,7 +20,7 @@ from policyguard.values import Instant, Value
 
 
 class DatasetCollector:
-    """Supplies the facts about the dataset that a request is about: one folder or one file.
+    """Supplies the facts about the dataset of a request: one folder or one file.
 
     `inputs.files`, or else `inputs.checkpoints`, name it. `class` and `producer` are attested, by the manifest beside
     it (`policyguard manifest sign --class`); the rest is measured. All are bound.

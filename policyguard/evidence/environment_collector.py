@@ -1,4 +1,4 @@
-"""The installed environment as facts: whether there is a signed baseline, and how the environment differs from it.
+"""The installed environment as facts: whether there is a signed baseline, and the differences from it.
 
 That the operator configured no baseline is a fact, not a failed measurement. A rule may then let small jobs run without
 one and still deny wherever there is one and no comparison was made.
@@ -48,7 +48,7 @@ class EnvironmentCollector:
         interpreter: str | None = None,
         tell: Callable[[str], object] | None = None,
     ) -> None:
-        """Compare with this signed baseline.
+        """Prepare a comparison with this signed baseline.
 
         Args:
             cache: a file of ours that remembers digests; sealed, and believed only if sealed, where there is a `seal`.
@@ -59,7 +59,7 @@ class EnvironmentCollector:
         self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the differences; `changed_files` holds what changed, was added, is gone, and unlike byte code."""
+        """Measure the differences; `changed_files` lists changed, added, missing files and differing byte code."""
         executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
         prefix = os.path.dirname(os.path.dirname(executable))
         if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):
@@ -87,7 +87,7 @@ class EnvironmentCollector:
 
 
 def _came(report: EnvironmentReport) -> tuple[str, ...]:
-    """List what runs by itself and was added; a file of the build that was edited counts as changed."""
+    """List added files that run by themselves; an edited file of the build counts as changed."""
     edited = {*report.changed}
     return tuple(path for path in report.autorun if path not in edited and path.partition(": ")[0] not in edited)
 
@@ -99,7 +99,7 @@ def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
 
 
 class MissingBaselineCollector:
-    """Supplies `resource.environment_baseline` as false: the operator's configuration names none.
+    """Supplies `resource.environment_baseline` as false, because the configuration names none.
 
     It takes the place of `EnvironmentCollector`, which supplies true if and only if it compared.
     """
@@ -109,5 +109,5 @@ class MissingBaselineCollector:
     declares = (BASELINE,)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the one fact; nothing is measured."""
+        """Supply the one fact; nothing is measured."""
         return Collected(entries={BASELINE: Fact(False, Assurance.MEASURED, self.name, now, bound=True)})

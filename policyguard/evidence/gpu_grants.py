@@ -1,4 +1,4 @@
-"""Time-boxed grants: a lead's signed permission for one subject to ask for a number of GPUs until a time.
+"""Temporary grants: a lead's signed permission for one subject to use a number of GPUs until a time.
 
 A grant is canonical JSON in a DSSE envelope, one file each, in a folder that anybody may write to: what counts is the
 signature by a key that the operator pinned for granting. All grants that are signed so are supplied, expired ones too,
@@ -50,13 +50,13 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def sign_grant(*, grant_id: str, subject: str, gpus: int, expires: Instant, key: PrivateKey) -> bytes:
-    """Return the bytes of a signed grant, to be put into the folder."""
+    """Sign a grant; the result is the file to put into the folder of grants."""
     grant = Grant(expires=format_instant(expires), gpus=gpus, grant_id=grant_id, subject=subject)
     return sign(canonical(msgspec.to_builtins(grant)), GRANT_TYPE, (key,)).to_bytes()
 
 
 class GrantCollector:
-    """Supplies `context.grants`: those of the request's subject, empty where there are none or nobody may grant."""
+    """Supplies `context.grants`: the grants of the request's subject, possibly none."""
 
     name = "grants"
     measures_contributors = False
@@ -66,7 +66,7 @@ class GrantCollector:
         self._folder, self._keys = folder, tuple(keys)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the subject's grants, sorted by id; a file that those who may did not sign is none."""
+        """Collect the subject's grants, sorted by id; files without a signature of a pinned key are ignored."""
         subject = request.subject.ref
         # A grant that no one lets end is none: it must end within the longest lifetime, counted from now.
         latest = now + MAX_LIFETIME_S * NANOSECONDS_PER_S

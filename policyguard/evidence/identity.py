@@ -1,4 +1,4 @@
-"""Who runs this process, as the operating system says it: never from `USER`, `LOGNAME` or another variable.
+"""The account that runs this process, from the operating system, never from `USER`, `LOGNAME` or another variable.
 
 Assurance is observed: the kernel authenticated the user when the session began, we only read it.
 """
@@ -45,7 +45,7 @@ class IdentityCollector:
 
 
 def account_name(uid: int) -> str | None:
-    """Return the account name of a uid, None where the user database does not know it."""
+    """Look up the account name of a uid; None if the user database does not contain it."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -53,7 +53,7 @@ def account_name(uid: int) -> str | None:
 
 
 def group_names() -> tuple[str, ...]:
-    """Return the sorted names of all groups of this process; one without a name is written `gid:1234`."""
+    """List the names of all groups of this process, sorted; a group without a name is `gid:1234`."""
     return tuple(sorted({_group_name(gid) for gid in {os.getgid(), *os.getgroups()}}))
 
 

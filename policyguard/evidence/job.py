@@ -74,7 +74,7 @@ class JobCollector:
     declares = (ARGV, DIRECTORY, EXECUTABLE, INJECTED, FILES)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Measure the job; a part that cannot be measured is missing on its own, with its reason."""
+        """Measure the job; a part that cannot be measured is missing by itself, with a reason."""
         measures: Mapping[str, Callable[[JobInputs], Value]] = {
             ARGV: _argv,
             DIRECTORY: _directory,
@@ -92,7 +92,7 @@ class JobCollector:
 
 
 def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()) -> dict[str, str]:
-    """Return the variables of `INJECTION_VARIABLES` that are set and not empty, with their values shown as text.
+    """Select the variables of `INJECTION_VARIABLES` that are set and not empty, with printable values.
 
     An argument such as `LD_PRELOAD=x.so` counts as one that is set: `env` and many launchers take it so.
     """
@@ -107,7 +107,7 @@ def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()
 
 
 def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mapping[str, str]) -> str:
-    """Return the absolute path that starting `argv` in `directory` with this environment's PATH would run.
+    """Find the absolute path that starting `argv` in `directory` with this environment's PATH would run.
 
     Relative entries of PATH, and the empty one, mean the working directory, as execvp takes them.
 
@@ -128,7 +128,7 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
 
 
 def program_files(inputs: JobInputs) -> tuple[str, ...]:
-    """Return the arguments that name an existing file of program text, such as `train.py`, in order.
+    """List the arguments that name an existing file of program text, such as `train.py`, in order.
 
     For an interpreter its first argument that is a file counts as well, whatever its name, unless it runs a module or
     text (`-m`, `-c`).
@@ -175,7 +175,7 @@ def _files(inputs: JobInputs) -> Value:
 
 
 def _location(root: str, name: str) -> str:
-    """Return the name as it is recorded: relative if it lies in the job's folder, else absolute and resolved."""
+    """Name a file as it is recorded: relative inside the job's folder, else absolute and resolved."""
     if not name or "\0" in name:
         raise EvidenceError(f"`{printable_name(name)}`: found no file name")
     resolved = os.path.realpath(os.path.join(root, name))

@@ -1,4 +1,4 @@
-"""What the platform that calls us vouches for: properties it wrote into the request over an authenticated channel.
+"""Properties of the request that the calling platform vouches for, because it writes them itself.
 
 A Slurm controller knows `submit_uid`, an API server knows `userInfo`. The operator names those paths where the hook is
 configured; the request cannot.
@@ -15,7 +15,7 @@ from policyguard.values import Instant
 
 
 class ChannelCollector:
-    """Supplies the named properties of the request as observed, and no other."""
+    """Supplies the named properties of the request as observed, and no others."""
 
     name = "channel"
     measures_contributors = False
@@ -24,7 +24,7 @@ class ChannelCollector:
         self.declares = tuple(sorted(set(paths)))
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return each named property that the request has; the others are missing."""
+        """Collect each named property of the request; the others are missing."""
         claimed = claims(request, now)
         # INVARIANT I1: only paths that the operator named rise from claimed to observed.
         present = [path for path in self.declares if path in claimed]

@@ -23,7 +23,7 @@ _DELETED = b" (deleted)"
 
 
 class Mapped(msgspec.Struct, frozen=True):
-    """A file that a process may execute from: its path there, and whether no name leads to it any more."""
+    """A file that a process may execute from: its path there, and whether it was deleted."""
 
     path: bytes
     device: bytes
@@ -34,12 +34,12 @@ class Mapped(msgspec.Struct, frozen=True):
 
     @property
     def is_memory(self) -> bool:
-        """Whether it lies in memory only (memfd_create(2))."""
+        """True for a file that exists only in memory (memfd_create(2))."""
         return self.path.startswith(b"/memfd:")
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process: `executable` is what it runs, `tracer` who is attached with ptrace, 0 for nobody."""
+    """One process: `executable` is its program, `tracer` the process that traces it, 0 if none."""
 
     pid: int
     uid: int
@@ -50,12 +50,12 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def is_supported() -> bool:
-    """Whether this system reports its processes."""
+    """Check whether this system reports its processes."""
     return os.path.exists("/proc/self/maps")
 
 
 def family_of(root: int, mark: bytes) -> list[int]:
-    """Return the ids of a job's processes: `root`, its descendants, its group, and whatever carries `mark`.
+    """List the process ids of a job: `root`, its descendants, its group, and every process that carries `mark`.
 
     `mark` is text that was put into the job's environment: it finds what left family and group (a daemon).
     """
@@ -82,7 +82,7 @@ def family_of(root: int, mark: bytes) -> list[int]:
 
 
 def process(pid: int) -> Process | None:
-    """Read one process from the kernel, None if it has ended.
+    """Read one process from the kernel; None if it has ended.
 
     Raises:
         PermissionError: it exists and may not be read: another user's, or protected.
@@ -112,7 +112,7 @@ def process(pid: int) -> Process | None:
 
 
 def describe(pid: int) -> str:
-    """Return a process in words for people: `pid 17, /usr/bin/gdb, uid 1004`."""
+    """Describe a process for people: `pid 17, /usr/bin/gdb, uid 1004`."""
     try:
         uid = os.stat(f"/proc/{pid}").st_uid
         executable = os.readlink(f"/proc/{pid}/exe")
@@ -138,7 +138,7 @@ def _mapped(pid: int, maps: bytes) -> Iterator[Mapped]:
 
 
 def _is_elf(pid: int, start: int | None) -> bool:
-    """Return whether a program or library was mapped there; True where it cannot be read."""
+    """Check whether a program or library was mapped there; True if it cannot be read."""
     if start is None:
         # Only a part from its middle is mapped: loaders map the beginning, where the headers are.
         return False

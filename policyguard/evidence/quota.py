@@ -1,4 +1,4 @@
-"""A team's limit and use of GPUs, as a file or a command of the scheduler says: observed, and as old as it says it is.
+"""A team's GPU limit and usage, from a file or a command of the scheduler: observed, with the time it reports.
 
     {"observed_at": "2026-03-01T09:00:00Z", "teams": {"vision": {"limit": 512, "used": 448}}}
 
@@ -35,7 +35,7 @@ class TeamQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the provider said, and when it saw it."""
+    """The provider's report and its time."""
 
     observed_at: str
     teams: dict[str, TeamQuota]
@@ -54,7 +54,7 @@ class QuotaCollector:
         self._file, self._command = file, tuple(command)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return limit and use, dated when the provider saw them; they are not bound, since use changes by itself."""
+        """Collect limit and usage, dated by the provider; they are not bound, as usage changes by itself."""
         quotas = self._read()
         team = _team(request)
         quota = quotas.teams.get(team)

@@ -1,4 +1,4 @@
-"""Which commit the code of a job is, and in what it differs: measured by hashing, in spite of what the repository says.
+"""The commit of a job's code and the differences from it, measured by hashing, whatever the repository claims.
 
 Assumption that is stated rather than made: git's SHA-1 ids. Git refuses colliding files when they are committed; who
 needs more uses a SHA-256 repository, which is measured just the same.
@@ -35,14 +35,14 @@ _REMOTE_KEY = re.compile(r"remote\.(?P<name>.+)\.url")
 
 
 class Code(msgspec.Struct, frozen=True):
-    """Values of `resource.code` and `resource.uncommitted`; the latter is None where `unread` says why."""
+    """Values of `resource.code` and `resource.uncommitted`; the latter is None if `unread` says why."""
 
     record: FrozenMap
     uncommitted: tuple[FrozenMap, ...] | None = None
     unread: str = ""
 
     def collected(self, source: str, now: Instant) -> Collected:
-        """Return the values as facts of this collector."""
+        """Convert the values to facts of this collector."""
         values: dict[str, Value | None] = {CODE: self.record, UNCOMMITTED: self.uncommitted}
         entries = {
             path: Fact(value, Assurance.MEASURED, source, now, bound=True)
@@ -69,7 +69,7 @@ class RepositoryCollector:
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the code record of the repository that the job's folder lies in.
+        """Collect the code record of the repository that contains the job's folder.
 
         The repository is found from the folder the job runs in and is never named by the job: a clean repository
         elsewhere says nothing about this code.
@@ -104,7 +104,7 @@ def code_record(directory: str, owners: Collection[int], deadline: float) -> Fro
 
 
 def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple[FrozenMap, str, Findings]:
-    """Return the code record, the top folder of the repository, and what differs by its real name."""
+    """Measure the code record, the top folder of the repository, and the differing files by real name."""
     git = find_gitdir(directory, owners)
     commit, branch = References(git).head()
     tree, findings = compare(git, commit, owners, deadline)
@@ -137,7 +137,7 @@ def _names(paths: Iterable[bytes], what: str) -> tuple[str, ...]:
 
 
 def _remote(git: GitDir) -> str | None:
-    """Return the URL of `origin`, else of the first remote by name; without user name, password and query."""
+    """Find the URL of `origin`, else of the first remote by name; without user name, password and query."""
     urls: dict[str, str] = {}
     for key, value in config_values(config_text(git)):
         match = _REMOTE_KEY.fullmatch(key)

@@ -1,4 +1,4 @@
-"""What the uncommitted files of a working tree hold: small jobs may run from one, and only from the one decided on.
+"""Content of the uncommitted files of a working tree: small jobs may run from exactly the one decided on.
 
 `resource.code` names these files; here are their digests, so that a worker and every later measurement
 compare the same bytes.
@@ -28,7 +28,7 @@ MAX_UNCOMMITTED_BYTES = 256 << 20
 def uncommitted_files(
     root: str, paths: Iterable[bytes], owners: Iterable[int], deadline: float
 ) -> tuple[FrozenMap, ...]:
-    """Return `{path, digest, size}` of each of these paths below `root`, sorted.
+    """Describe each of these paths below `root` as `{path, digest, size}`, sorted.
 
     The digest is SHA-256 over the bytes of a file or over where a link leads; of a submodule it is its commit, and
     empty for what is gone or is a plain folder, whose files are listed themselves. A link that leads out of `root` is

@@ -1,4 +1,4 @@
-"""What bytes are and whether they can carry code, by their content and never by their name.
+"""Recognises bytes by their content, never by their name, and reports what could carry code.
 
 `scan_content` names the format and walks into whatever archives there are; each part must be explained by its format or
 be clean itself. The formats and the readers they come from are in `docs/scan.md`, the table in `formats/registry.py`.
@@ -19,7 +19,7 @@ from policyguard.scan.source import Source, Truncated
 
 
 def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
-    """Scan one source and all that is packed in it. Raises nothing on data.
+    """Scan one source and everything packed in it. Never raises on data.
 
     Args:
         findings: receives a finding for each thing that keeps the file from being clean.
@@ -70,7 +70,7 @@ def _scan(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def _holds_hdf5(source: Source) -> bool:
-    """Return True if a reader of HDF5 finds its signature: it searches at 0, 512 and every doubling."""
+    """Check for the HDF5 signature where readers search for it: at 0, 512 and every doubling."""
     at = 512
     while at < source.size:
         if source.read(at, len(HDF5)) == HDF5:

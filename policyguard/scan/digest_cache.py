@@ -1,4 +1,4 @@
-"""SHA-256 of open files, streamed, and a cache of digests that only this account, or the holder of a key, has written.
+"""SHA-256 of open files, streamed, and a cache of digests that is sealed or private to this account.
 
 A cached digest is used only for a file whose device, inode, size, modification and change time are all the same, that
 was already quiet for `QUIET_S` when it was hashed, on a file system that keeps change times honestly. The account that
@@ -39,7 +39,7 @@ Key = tuple[int, int, int, int, int]
 
 
 def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
-    """Return the SHA-256 of the first `size` bytes of an open file; raises `Truncated` when there are fewer."""
+    """Hash the first `size` bytes of an open file; raises `Truncated` if there are fewer."""
     digest, buffer, at = hashlib.sha256(), memoryview(bytearray(BLOCK)), 0
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -55,13 +55,13 @@ def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
 
 
 def key_of(status: os.stat_result) -> Key:
-    """Return the key of one state of one file."""
+    """Build the cache key of one state of one file."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(slots=True)
 class DigestCache:
-    """Digests by file state, in memory; `open` reads and `save` writes the file behind it, where there is one.
+    """Digests by file state, in memory; `open` reads and `save` writes the cache file, if there is one.
 
     `doubt` says why the file that is there was not believed.
     """
@@ -85,7 +85,7 @@ class DigestCache:
         filesystems: frozenset[str] = HONEST_FILESYSTEMS,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> DigestCache:
-        """Return the cache kept at `path`, empty if there is none or it cannot be believed.
+        """Read the cache at `path`; empty if there is none or it cannot be trusted.
 
         Args:
             key: what the file is sealed with; without one it is believed as a file of this account.
@@ -113,13 +113,13 @@ class DigestCache:
         return cache
 
     def find(self, status: os.stat_result, path: Path) -> str | None:
-        """Return the digest of a file in this state, if one is known and the file lies where times are honest."""
+        """Look up the digest of a file in this state, if the times of its file system are reliable."""
         with self._lock:
             digest = self.entries.get(key_of(status))
         return digest if digest and self._is_honest(path) else None
 
     def remember(self, status: os.stat_result, path: Path, sha256: str, hashed_from_ns: int) -> None:
-        """Keep the digest, unless the file was touched too shortly before `hashed_from_ns` (or after it)."""
+        """Store a digest, unless the file changed too shortly before `hashed_from_ns` or after it."""
         # INVARIANT I16: a digest is reused only for a state of the file that cannot have changed unseen.
         if hashed_from_ns - max(status.st_mtime_ns, status.st_ctime_ns) < QUIET_S * 1_000_000_000:
             return
@@ -167,7 +167,7 @@ def _parse(data: bytes) -> dict[Key, str]:
 
 
 def filesystem_of(path: Path) -> str:
-    """Return the type of the file system `path` lies on, "" where the system does not tell."""
+    """Name the type of the file system of `path`; "" if unknown."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

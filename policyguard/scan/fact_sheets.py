@@ -1,4 +1,4 @@
-"""Fact sheets as text: lists of names, and the fields of protobuf messages and Thrift structs. Parsed once, at import.
+"""Tables as text: lists of names, and fields of protobuf messages and Thrift structs. Parsed once, at import.
 
     table = *( name ":" fields ); fields = [ field *( "," field ) ]; field = [ number ] name kind
 
@@ -13,12 +13,12 @@ _ENTRY = re.compile(r"^(\w+):(.*(?:\n .*)*)$", re.MULTILINE)
 
 
 def names(text: str) -> frozenset[str]:
-    """Return the names that white space separates."""
+    """Split a table into names at white space."""
     return frozenset(text.split())
 
 
 def parse_fields(table: str) -> dict[str, dict[int, tuple[str, str]]]:
-    """Return the fields of each name in the table: number to name and kind."""
+    """Parse a table of fields: for each name, number to field name and kind."""
     return {entry[1]: _fields(entry[2]) for entry in _ENTRY.finditer(table)}
 
 

@@ -56,7 +56,7 @@ class Options:
 
 
 def scan_paths(paths: Sequence[str | os.PathLike[str]], options: Options | None = None) -> tuple[CheckpointScan, ...]:
-    """Return one scan for each file named and for each file in each folder named, in sorted order; all cores hash."""
+    """Scan each named file and each file in each named folder, in sorted order, hashing on all cores."""
     options = options or Options()
     files = [file for path in paths for file in _files(Path(path))]
     jobs = options.jobs or min(len(files), os.cpu_count() or 1) or 1
@@ -87,7 +87,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _link_scope(folder: Path) -> Path:
-    """Return the folder that links may point into: the scanned one, or the whole repository of a hub cache snapshot."""
+    """Find the folder that links may point into: the scanned one, or the repository of a hub cache snapshot."""
     real = Path(os.path.realpath(folder))
     hub = real.parent.parent
     return hub if real.parent.name == "snapshots" and hub.name.startswith("models--") else real
@@ -96,7 +96,7 @@ def _link_scope(folder: Path) -> Path:
 def scan_file(
     path: str | os.PathLike[str], options: Options | None = None, *, links_within: Path | None = None
 ) -> CheckpointScan:
-    """Scan one file; one that cannot be opened or read is `unknown`, with the reason.
+    """Scan one file; the verdict of a file that cannot be opened or read is `unknown`, with the reason.
 
     Args:
         links_within: a symbolic link is followed if its target lies in this folder, and refused otherwise.

@@ -1,4 +1,4 @@
-"""What a scan of one file says: verdict, format, imported globals, reasons; and how much work it may cost.
+"""The result of scanning one file (verdict, format, imports, reasons), and limits on the work.
 
 `clean` means: read to the last byte that could carry code, and every part of it explained. `unknown` is not clean: it
 is what cannot be read, or what no list of ours names. `hostile` carries a construct that runs code or deceives readers.
@@ -22,7 +22,7 @@ _RANK = {Verdict.CLEAN: 0, Verdict.UNKNOWN: 1, Verdict.HOSTILE: 2}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reason:
-    """One thing that keeps a file from being clean: a code from `REASONS`, and where or what, in one short line."""
+    """One reason why a file is not clean: a code from `REASONS`, and a short text that says where or what."""
 
     code: str
     detail: str = ""
@@ -41,7 +41,7 @@ MAX_DETAIL_CHARS = 160
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much one file may cost. Beyond a limit the verdict is unknown, with the limit's reason code."""
+    """Limits on the work for one file. Beyond a limit the verdict is `unknown`, with the limit's reason code."""
 
     decompressed_bytes: int = 4 * 2**30
     free_ratio_bytes: int = 64 * 2**20
@@ -67,12 +67,12 @@ class Exhausted(Exception):
 
 
 class LayoutProblem(ValueError):
-    """The parts of a file do not fit together as its format says; the text says which."""
+    """The parts of a file do not fit together as the format requires; the text says which."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """The reasons and imports that one scan collects, and the limits it may still spend."""
+    """The reasons and imports collected by one scan, and the remaining limits."""
 
     limits: Limits = DEFAULT_LIMITS
     extra_globals: frozenset[tuple[str, str]] = frozenset()
@@ -88,7 +88,7 @@ class Findings:
         self.deadline = self.clock() + self.limits.time_s
 
     def add(self, code: str, detail: str = "") -> None:
-        """Record the reason; the verdict is never better afterwards."""
+        """Record a reason; the verdict can only get worse."""
         verdict, _ = REASONS[code]
         # A hostile reason is never dropped for want of room.
         if len(self.reasons) < MAX_REASONS or (verdict is Verdict.HOSTILE and self.verdict is not Verdict.HOSTILE):
@@ -128,7 +128,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointScan:
-    """One file as it was measured.
+    """The result of scanning one file.
 
     `sha256` is empty when the file could not be read to its end. `owner_uid`, `mode` (permission bits) and the two
     directory flags describe the file that was opened and the folder it lies in; -1 and False where nothing was opened.
@@ -149,7 +149,7 @@ class CheckpointScan:
     dir_world_writable: bool = False
 
     def to_value(self) -> FrozenMap:
-        """Return the scan as a fact value, reasons as their codes."""
+        """Convert the scan to a fact value, with reasons as codes."""
         return FrozenMap(
             path=self.path,
             verdict=self.verdict.value,

@@ -45,7 +45,7 @@ def manifest_of(
     previous: Manifest | None = None,
     data_class: str = "",
 ) -> Manifest:
-    """Return the manifest of what was scanned in `folder` (or of the one file it names).
+    """Build the manifest of the scanned files in `folder` (or of the one file it names).
 
     Raises:
         EvidenceError: a file could not be read to its end, or there is none; what is hostile is not vouched for.
@@ -76,7 +76,7 @@ def _shown_name(path: Path) -> str:
 
 
 def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) -> Mapping[str, str]:
-    """Return the digest of each scanned file by its name in `folder`, the manifest itself left out."""
+    """Map each scanned file, by its name in `folder`, to its digest, without the manifest itself."""
     root = os.fsencode(folder).decode("utf-8", "backslashreplace").rstrip("/")
     digests = {}
     for scan in scans:
@@ -94,7 +94,7 @@ def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) ->
 
 
 def sign_manifest(manifest: Manifest, keys: Sequence[PrivateKey]) -> Envelope:
-    """Return the manifest in a DSSE envelope, signed by each key.
+    """Sign the manifest with each key, in one DSSE envelope.
 
     Raises:
         ValueError: a member is not of its kind, or the envelope would be too large to be read again.
@@ -111,7 +111,7 @@ def sign_manifest(manifest: Manifest, keys: Sequence[PrivateKey]) -> Envelope:
 
 
 def verify_manifest(data: bytes, producers: Mapping[str, Sequence[PublicKey]]) -> Manifest:
-    """Return the manifest these bytes spell, signed by a key of the very producer it names.
+    """Parse a manifest and verify that a key of the producer it names signed it.
 
     Args:
         producers: the pinned keys of each producer, by its `type:id`.
@@ -156,7 +156,7 @@ def _said(digest: str | None) -> str:
 
 
 def check_follows(manifest: Manifest, previous: Manifest) -> None:
-    """Verify that the manifest is the next one after `previous`.
+    """Verify that the manifest directly follows `previous`.
 
     Raises:
         VerificationError: V7; linked to another statement, from another run or producer, or not a later step.
@@ -174,7 +174,7 @@ def check_follows(manifest: Manifest, previous: Manifest) -> None:
 
 
 def check_chain(manifests: Sequence[Manifest]) -> None:
-    """Verify that the manifests, oldest first, are one unbroken chain from a first step; an empty list is no chain."""
+    """Verify that the manifests, oldest first, are one unbroken chain from a first step; an empty list is not."""
     if not manifests:
         raise VerificationError("V7", "no manifests, expected at least one")
     if manifests[0].previous is not None:

@@ -1,4 +1,4 @@
-"""Model repositories on disk in the hub's layout: which code they bring, from where, and at which revision.
+"""Model repositories on disk in the hub's layout: the code they contain, where it comes from, and its revision.
 
 Read are the configuration files that loaders follow: `auto_map` (code in this or another repository), custom pipelines,
 adapters that import a library, kernels fetched by name, and Python files beside them. Nothing is imported. A
@@ -44,7 +44,7 @@ _BUILTIN_KERNELS = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubRepository:
-    """What loading a repository would run.
+    """The code that loading a repository would run.
 
     `revision` is the commit the files belong to, empty if the disk does not tell. `code_files` lie in the repository.
     `own_code` are configuration entries that name code in it, `foreign_code` entries that name another repository
@@ -63,17 +63,17 @@ class HubRepository:
 
     @property
     def remote_code(self) -> bool:
-        """Whether loading with remote code allowed runs code that came with the repository or that it names."""
+        """True if loading with remote code enabled runs code in the repository or code that it names."""
         # INVARIANT I17: a configuration that cannot be read is remote code.
         return bool(self.own_code or self.foreign_code or self.kernels or self.imports or self.problems)
 
     @property
     def pinned(self) -> bool:
-        """Whether the files are those of one known commit."""
+        """True if the files are those of one known commit."""
         return bool(REVISION.fullmatch(self.revision))
 
     def to_value(self) -> FrozenMap:
-        """Return the repository as a fact value."""
+        """Convert the repository to a fact value."""
         return FrozenMap(
             path=self.path,
             revision=self.revision,
@@ -87,12 +87,12 @@ class HubRepository:
 
 
 def is_pinned(revision: str | None) -> bool:
-    """Return True if a revision names one commit for ever: 40 hexadecimal digits, lower case."""
+    """Check whether a revision names one commit forever: 40 lower-case hexadecimal digits."""
     return revision is not None and REVISION.fullmatch(revision) is not None
 
 
 def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
-    """List the code that the repository in this folder has or names. Never raises on the folder's content."""
+    """List the code that the repository in this folder contains or names. Never raises on its content."""
     root = Path(path)
     entries: dict[str, list[str]] = {"own": [], "foreign": [], "kernel": [], "import": []}
     problems, code = [], []
@@ -122,7 +122,7 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
 
 
 def revision_of(root: Path) -> str:
-    """Return the commit that the disk says these files are of, "" if it does not, or not with one voice.
+    """Find the commit of these files on disk; "" if it is unknown or ambiguous.
 
     Either the folder is `snapshots/<commit>` of a hub cache, or all download records beside the files name one commit.
     """
@@ -138,7 +138,7 @@ def revision_of(root: Path) -> str:
 def load_problem(
     repository: HubRepository, *, trust_remote_code: bool, revision: str | None, code_revision: str | None = None
 ) -> str | None:
-    """Return the reason code that forbids loading with these arguments, None if none does.
+    """Find the reason code that forbids loading with these arguments; None if none does.
 
     `hub.unpinned_remote_code` (scenario 18): code is allowed to come along and the revision can be moved.
     `hub.code_revision_unpinned` (scenario 19): the code is another repository's, which `revision` does not pin.
@@ -184,7 +184,7 @@ def _config(path: Path) -> object:
 
 
 def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
-    """Yield what a configuration names, at any depth: composite models keep configurations inside configurations."""
+    """Yield what a configuration names, at any depth: composite models nest configurations."""
     if isinstance(data, list):
         for item in data:
             yield from _named_code(item, depth - 1)
@@ -196,7 +196,7 @@ def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
 
 
 def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:
-    """Return the code that one entry of a configuration names, as kind and name; None if it is no entry that names any.
+    """Parse one entry of a configuration into kind and name of the code it names; None if it names none.
 
     Kinds: `own` (in this repository), `foreign` (another repository), `kernel`, `import` (an installed library).
     """
@@ -214,7 +214,7 @@ def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:
 
 
 def _reference(text: str) -> tuple[str, str]:
-    """`repository--module.Class` names another repository, `module.Class` this one."""
+    """Split a reference: `repository--module.Class` names another repository, `module.Class` this one."""
     repository, dashes, _ = text.rpartition("--")
     return ("foreign", repository) if dashes else ("own", text)
 

@@ -1,4 +1,4 @@
-"""picklescan, asked about files that we call clean: it can accuse one, and acquits none.
+"""Asks picklescan about files that our scan calls clean: it can accuse a file, never clear one.
 
 It reads by a list of names that are dangerous, we by a list of those that are harmless, so each may know what the other
 does not. Asked of clean files only: those were read within every limit, so no bomb reaches a parser that has none.
@@ -32,7 +32,7 @@ class SecondOpinion:
     """picklescan of the extra `scan`, loaded once."""
 
     def __init__(self) -> None:
-        """Load it.
+        """Load picklescan.
 
         Raises:
             ConfigurationError: it is not installed.
@@ -49,7 +49,7 @@ class SecondOpinion:
         self._scanner: Any = scanner
 
     def on(self, scan: CheckpointScan) -> CheckpointScan:
-        """Return the scan as it was, or as hostile with `ckpt.second_opinion` where a clean file is accused.
+        """Return the scan unchanged, or as hostile with `ckpt.second_opinion` if picklescan accuses a clean file.
 
         Where picklescan cannot read a file, the verdict does not change.
         """

@@ -1,4 +1,4 @@
-"""Bytes to scan, from a file, a part of one, or decompressed data; read at any offset."""
+"""Bytes to scan (a file, a part of one, or decompressed data), readable at any offset."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ CHUNK = 65_536
 
 
 class Truncated(Exception):
-    """Something ended before its data did."""
+    """The data ends too early."""
 
 
 class Source(Protocol):
-    """A run of bytes of known size."""
+    """A sequence of bytes of known size."""
 
     @property
     def size(self) -> int: ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return the bytes from `offset`, fewer only at the end of the source."""
+        """Read the bytes from `offset`; fewer only at the end of the source."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """An open regular file, as large as it was when it was opened."""
+    """An open regular file, with its size when it was opened."""
 
     fd: int
     size: int
@@ -62,7 +62,7 @@ class BytesSource:
 
 @dataclass(frozen=True, slots=True)
 class SpooledSource:
-    """What was decompressed: in memory while small, in an unnamed temporary file beyond."""
+    """Decompressed data: in memory while small, beyond that in an unnamed temporary file."""
 
     file: IO[bytes]
     size: int
@@ -87,7 +87,7 @@ class Window:
 
 
 def window(source: Source, start: int, size: int) -> Source:
-    """Return the part of `source`; raises `Truncated` when it is not inside."""
+    """Select a part of `source`; raises `Truncated` if it is not inside."""
     if start < 0 or size < 0 or start + size > source.size:
         raise Truncated
     if isinstance(source, Window):
@@ -109,7 +109,7 @@ class Cursor:
         return self.source.size - self.position
 
     def take(self, count: int) -> bytes:
-        """Return the next `count` bytes."""
+        """Read the next `count` bytes."""
         start = self.position - self._base
         end = start + count
         if start < 0 or end > len(self._buffer):
@@ -124,7 +124,7 @@ class Cursor:
         return self._buffer[start:end]
 
     def skip(self, count: int) -> int:
-        """Pass over `count` bytes unread and return where they began."""
+        """Skip `count` bytes and return where they began."""
         if count < 0 or count > self.remaining:
             raise Truncated
         start = self.position
@@ -132,7 +132,7 @@ class Cursor:
         return start
 
     def line(self, limit: int = 8192) -> bytes:
-        """Return the bytes up to the next newline, without it; an unended last one loses its last byte (CPython)."""
+        """Read up to the next newline, without it; an unterminated last line loses its last byte (as in CPython)."""
         start = self.position
         inside = start - self._base
         end = self._buffer.find(b"\n", inside, inside + limit + 1) if 0 <= inside < len(self._buffer) else -1

@@ -25,7 +25,7 @@ Digest = Callable[[], str]
 
 
 class ArtifactReviewCollector:
-    """Supplies approvals that name the artifact's digest, for what a request is about and not for its words.
+    """Supplies approvals that name the digest of the artifact, whatever the request calls it.
 
     `subject` is what approvals call it, `checkpoint` or `policy`; `digest` measures it. Contributors are the requester
     and the account that runs this process; rules can read the author of an artifact from its manifest.
@@ -58,7 +58,7 @@ class ArtifactReviewCollector:
 
 
 def artifact_digest(path: Path, options: Options) -> str:
-    """Return the SHA-256 of a file; of a folder that over the digests of its files by name, as its manifest has it.
+    """Compute the SHA-256 of a file, or of a folder over the digests of its files by name, as in its manifest.
 
     Raises:
         EvidenceError: a file cannot be read to its end, or there is none.

@@ -1,4 +1,4 @@
-"""Review of a job's repository, in one measurement: the code, its contributors, and the approvals of exactly this code.
+"""Reviews of a job's repository in one measurement: the code, its contributors, and the approvals of exactly this code.
 
 Code, contributors and approvals come from one collector, so that approvals are compared with the very tree that
 enters the decision, and HEAD cannot move in between. Review files are read at each decision, so that a revoked key
@@ -41,7 +41,7 @@ UNCONFIGURED = "no approval is read: neither `approvals:` nor `approvalLog:` is 
 
 
 class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the operator keeps what reviews are judged by; None means that there is no such file.
+    """The operator's files for reviews: approvals, signers, keyrings; None: there is no such file.
 
     `reviewed_commits` lists ids of reviewed commits or trees, one on each line: contributors are those since
     then.
@@ -58,11 +58,11 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def keeps_approvals(self) -> bool:
-        """Whether there is a place where approvals would be."""
+        """True if a folder or a log of approvals is configured."""
         return self.approvals is not None or self.approval_log is not None
 
     def submitted(self) -> Iterator[SubmittedApproval | RejectedApproval]:
-        """Yield the approvals in the folder and in the log, those of the two that there are."""
+        """Yield the approvals in the configured folder and in the configured log."""
         if self.approvals is not None:
             yield from folder_approvals(str(self.approvals))
         if self.approval_log is not None:
@@ -70,7 +70,7 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReviewedRepositoryCollector:
-    """Supplies what `RepositoryCollector` does, and with it contributors and approvals.
+    """Supplies the facts of `RepositoryCollector`, and contributors and approvals.
 
     Use it in place of `RepositoryCollector`. `persons` are those of the policies in force. `apart` are actions that
     contain nobody's work: for them only the code is measured, and `RequestReviewCollector` does the rest.
@@ -95,7 +95,7 @@ class ReviewedRepositoryCollector:
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
-        """Return the code record; contributors and approvals of exactly this commit, or why there are none."""
+        """Collect the code record, and contributors and approvals of exactly this commit."""
         deadline = time.monotonic() + self._timeout_s
         code = measure_code(inputs.directory, self._owners, deadline)
         looked = code.collected(self.name, now)
@@ -143,7 +143,7 @@ class ReviewedRepositoryCollector:
 
 
 class RequestReviewCollector:
-    """Supplies approvals of the very request, for actions that carry nobody's work, such as stopping a job.
+    """Supplies approvals of exactly this request, for actions on no one's work, such as stopping a job.
 
     `actions` are those. For them the requester is the only contributor. For any other action this collector
     supplies nothing.
@@ -159,7 +159,7 @@ class RequestReviewCollector:
         self._uid = os.getuid() if uid is None else uid
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the approvals that name exactly this request, and the requester as the one contributor."""
+        """Collect the approvals that name exactly this request; the requester is the one contributor."""
         if request.action not in self._actions:
             return Collected()
         try:
@@ -190,14 +190,14 @@ def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object]
 
 
 def runner_account(uid: int, signers: Signers) -> tuple[str, ...]:
-    """Return the account that runs this process, if it is a person's; a launcher's service account is nobody's."""
+    """Name the account that runs this process if it is a person's; None for a service account."""
     # INVARIANT I8: the account that really runs the launcher is no independent approver, whatever the request says.
     runner = f"user:{account_name(uid)}"
     return (runner,) if runner in signers.by_account else ()
 
 
 def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
-    """Load the keys that count now.
+    """Load the keys whose approvals count now.
 
     Raises:
         ConfigurationError, EvidenceError: a file is missing, has a mistake in it, or everybody may write to it.
@@ -211,12 +211,12 @@ def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
 
 
 def load_keyring(persons: Sequence[Person], files: ReviewFiles, deadline: float | None = None) -> Keyring | None:
-    """Return the pinned GPG keys, None if there are none; `EvidenceError` if the file cannot be used."""
+    """Load the pinned GPG keys; None if no keyring is configured."""
     return None if files.gpg_keyring is None else Keyring(str(files.gpg_keyring), persons, deadline=deadline)
 
 
 def accepted_ids(path: Path | None) -> frozenset[str]:
-    """Return the ids that this file lists, one a line, `#` begins a comment; empty without a file."""
+    """Read the ids in a file, one a line, `#` begins a comment; empty without a file."""
     if path is None:
         return frozenset()
     ids: set[str] = set()

@@ -1,4 +1,4 @@
-"""Approvals in git notes: `refs/notes/policyguard-approvals`, on the commit or on the tree that is approved.
+"""Approvals in git notes: `refs/notes/policyguard-approvals`, on the approved commit or tree.
 
 A note holds one approval a line: a DSSE envelope, or `{"payload": BASE64, "signature": ARMOUR}` with the detached SSH
 signature. Everyone who can write to the repository can write notes; only signatures count. `git/objects.py` refuses an
@@ -31,7 +31,7 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def note_line(payload: bytes, signature: bytes) -> bytes:
-    """Return the line of a note that holds a payload and its detached SSH signature."""
+    """Encode a payload and its detached SSH signature as one line of a note."""
     return msgspec.json.encode(_Line(encode_base64(payload).decode(), signature.decode()))
 
 
@@ -63,7 +63,7 @@ def _lines(source: str, note: bytes) -> Iterator[SubmittedApproval | RejectedApp
 
 
 def presented_line(source: str, line: bytes) -> SubmittedApproval | RejectedApproval:
-    """Return the approval that one line holds, or why it holds none."""
+    """Parse one line into an approval, or say why it is not one."""
     if b'"payloadType"' in line:
         return SubmittedApproval(source, line)
     try:
@@ -77,7 +77,7 @@ def presented_line(source: str, line: bytes) -> SubmittedApproval | RejectedAppr
 
 
 def _note(reader: ObjectReader, tip: str, oid: str) -> bytes:
-    """Return the note on an object, empty if there is none: the tree's names, joined, are the object's id."""
+    """Read the note on an object, empty if there is none; its path in the tree of notes, joined, is the id."""
     tree, rest = tree_of(reader, tip), oid.encode()
     for _ in range(_MAX_FANOUT):
         entries = dict(parse_tree(reader.read(tree, "tree"), len(tip) // 2))

@@ -1,4 +1,4 @@
-"""Approvals on disk: read, verified, and compared with the measured target.
+"""Approvals in files: read, verified, and compared with the measured target.
 
 A folder holds `NAME.json`, a DSSE envelope, or `NAME.json` with `NAME.json.sig`, the statement itself and the detached
 signature that `ssh-keygen -Y sign -n policyguard-approval@v1` made. Anybody may write to the folder: what counts is
@@ -44,7 +44,7 @@ _ELSEWHERE = ("approval.other_action", "approval.other_resource")
 
 
 class SubmittedApproval(msgspec.Struct, frozen=True):
-    """One approval as submitted: `signature` is a detached SSH signature, None where `content` is an envelope."""
+    """One approval as submitted: `signature` is a detached SSH signature, None if `content` is an envelope."""
 
     source: str
     content: bytes
@@ -70,7 +70,7 @@ class ApprovalResults(msgspec.Struct, frozen=True):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Why approvals do not count, rare reasons first, a few lines for each; those for something else are counted.
+        """List why approvals do not count, rare reasons first, a few lines for each reason.
 
         However many files somebody drops into the folder, no reason is crowded out by another.
         """
@@ -87,7 +87,7 @@ class ApprovalResults(msgspec.Struct, frozen=True):
 
 
 class AuthenticatedApproval(msgspec.Struct, frozen=True):
-    """A statement that one known person has signed; whether it covers anything is not checked yet."""
+    """A statement with a valid signature of one known person; its target is not checked yet."""
 
     statement: ApprovalStatement
     person: Person
@@ -112,7 +112,7 @@ def examine(
 
 
 def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -> AuthenticatedApproval:
-    """Verify the signature; return the statement and the person who signed it.
+    """Verify the signature and find the person who made it.
 
     Raises:
         ApprovalRejected: malformed, forged, in another namespace, or signed with a key that is not the approver's.
@@ -175,7 +175,7 @@ def _counted(submitted: SubmittedApproval, signers: Signers, target: ApprovalTar
 
 
 def _signed(submitted: SubmittedApproval, signers: Signers) -> tuple[bytes, SshKey]:
-    """Verify the signature over the payload; return both payload and key."""
+    """Verify the signature over the payload and find its key."""
     if submitted.signature is None:
         return _enveloped(submitted.content, signers)
     try:

@@ -1,4 +1,4 @@
-"""Whether a push certificate says who pushed: git's report, and our own verification of the certificate.
+"""Verifies push certificates: git's report about one, and our own check of its signature.
 
 Git verifies a signed push and tells the hook in variables. Three traps: an SSH key outside the allowed signers still
 arrives with status G and only the signer is empty; a nonce that is not ours says that an old certificate is replayed;
@@ -33,7 +33,7 @@ _ARMOURS = (b"-----BEGIN SSH SIGNATURE-----", PGP_BEGIN, b"-----BEGIN SIGNED MES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """State of a certificate (`good`, `bad`, `none`), the person who signed it (None unless good), and why not good."""
+    """State of a certificate (`good`, `bad`, `none`), its signer (None unless good), and why it is not good."""
 
     status: str
     signer: Person | None = None

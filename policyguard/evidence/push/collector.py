@@ -1,4 +1,4 @@
-"""One reference update as facts: which path holds what was measured before, and how well it is known."""
+"""One reference update as facts: converts what was measured before, with its assurance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECORDED = (REF, CHANGE, OLD, NEW)
 
 
 class PushCollector:
-    """Supplies what is known of one update: its facts, its contributors, and the approvals given for its tree.
+    """Supplies the facts of one update, its contributors, and the approvals of its tree.
 
     `seen` is an `EvidenceError` where the push could not be measured: then every fact is missing for that reason.
     """
@@ -66,7 +66,7 @@ class PushCollector:
         self._transport, self._submitted = transport, submitted
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Return the facts of the update.
+        """Collect the facts of the update.
 
         Raises:
             EvidenceError: it could not be measured.
@@ -106,7 +106,7 @@ class PushCollector:
         )
 
     def _approved(self, seen: MeasuredUpdate, request: Request, now: Instant) -> ApprovalResults:
-        """Return the approvals given for exactly this: the reference, where it stood, and the tree it will hold."""
+        """Collect the approvals of exactly this: the reference, its old value, and its new tree."""
         if seen.tree is None:
             return ApprovalResults()
         submitted = [*seen.submitted, *self._submitted()]
@@ -130,7 +130,7 @@ class PushCollector:
         }
 
     def _signer(self, asking: str) -> str:
-        """Return the signer's account, the asking one if it is the same person's; empty if nobody known signed."""
+        """Name the signer's account, preferring the requesting one of the same person; empty if unknown."""
         person = self._signed.signer
         if person is None or not person.accounts:
             return ""

@@ -1,4 +1,4 @@
-"""What a push does to one reference: measured from the objects themselves, never from what the push claims.
+"""Measures what a push does to one reference, from the objects themselves, never from what the push claims.
 
 Every commit that would enter the reference is read: its authors, its signer, the paths it touches. A path counts as
 changed if the trees before and after differ in it, or if any commit in between touched it, so that a change which a
@@ -31,7 +31,7 @@ _MAX_POINTER_BYTES = 1_024
 
 
 class UpdateMeasurer:
-    """Measures the updates of one push. Holds a path set and a few trees, whatever the number of commits."""
+    """Measures the updates of one push. Holds a set of paths and a few trees, whatever the number of commits."""
 
     def __init__(self, references: References, reader: ObjectReader, signers: Signers, keyring: Keyring | None) -> None:
         self._references, self._reader, self._signers, self._keyring = references, reader, signers, keyring

@@ -1,4 +1,4 @@
-"""Whether this repository's git gave out the nonce of a push certificate, and lately: computed here, from its seed.
+"""Checks that this repository's git issued the nonce of a push certificate, and recently: recomputed from its seed.
 
 nonce = seconds "-" HMAC(path ":" seconds, seed), seconds since 1970, HMAC with the repository's own hash function, path
 as git was given it; the text is the key and the seed the message, the other way round than one would think. The seed
@@ -37,14 +37,14 @@ _MAX_PROCESS_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nonces:
-    """What the nonces of one repository are made from: its seed (None if unknown), and the names it may go by."""
+    """The inputs of one repository's nonces: its seed (None if unknown), and the names it may be addressed by."""
 
     seed: bytes | None
     paths: tuple[str, ...]
     max_age_s: int = DEFAULT_AGE_S
 
     def problem(self, nonce: bytes, now: Instant) -> str | None:
-        """Return why a nonce does not count, None if this repository's git gave it out no longer ago than `max_age_s`.
+        """Say why a nonce does not count; None if this repository's git issued it within the last `max_age_s`.
 
         A nonce names no push: two pushes of one second get the same. The certificate names the updates.
         """
@@ -68,7 +68,7 @@ def _makes(seed: bytes, path: str, nonce: re.Match[bytes]) -> bool:
 
 
 def nonces_of(git: GitDir, *, max_age_s: int = DEFAULT_AGE_S, pid: int | None = None) -> Nonces:
-    """Read the seed and the names from which this repository's nonces are made.
+    """Read the seed and the names of this repository.
 
     Args:
         pid: a process below git's, whose ancestors tell how the repository was named; our parent if not given.
@@ -78,7 +78,7 @@ def nonces_of(git: GitDir, *, max_age_s: int = DEFAULT_AGE_S, pid: int | None = 
 
 
 def seed_of(git: GitDir) -> bytes | None:
-    """Return the seed in the repository's own configuration, else in the account's or the system's; None without."""
+    """Read the seed from the repository's configuration, else the account's or the system's; None if there is none."""
     seeds = [value for key, value in config_values(config_text(git)) if key == _KEY]
     return os.fsencode(seeds[-1]) if seeds else _account_seed()
 
@@ -101,7 +101,7 @@ def _account_seed() -> bytes | None:
 
 
 def _usual(git: GitDir) -> Iterator[str]:
-    """Yield how transports name a repository: servers enter it first and call it `.`, others give its path."""
+    """Yield the usual names of a repository: servers enter it and call it `.`, others give its path."""
     yield "."
     for path in dict.fromkeys((git.shared, git.root)):
         yield path
@@ -110,7 +110,7 @@ def _usual(git: GitDir) -> Iterator[str]:
 
 
 def _named_by_git(git: GitDir, pid: int) -> Iterator[str]:
-    """Yield what the receiving git among our ancestors was given; a path counts if it leads to this repository."""
+    """Yield the names that the receiving git, an ancestor process, was started with for this repository."""
     for _ in range(_MAX_ANCESTORS):
         words = _process(pid, "cmdline").split("\0")[:-1]
         if any(word.endswith(_PROGRAM) for word in words[:-1]) and not words[-1].startswith("-"):

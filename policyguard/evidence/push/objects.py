@@ -1,4 +1,4 @@
-"""The objects of a push: where they lie before they are accepted, and in which paths trees differ.
+"""The objects of a push: where they are stored before it is accepted, and in which paths trees differ.
 
 Git checks a push in quarantine: the new objects lie in a folder of their own, the repository's are borrowed. Both are
 given to us in the environment, and the environment may be the pusher's own, so the quarantine must be git's: a folder
@@ -22,7 +22,7 @@ _CACHED_TREES = 256
 
 
 def find_store(directory: str, environment: Mapping[str, str], owners: Collection[int]) -> tuple[GitDir, str | None]:
-    """Return the repository at a folder, bare or not, and the quarantine of the push that is being received, if any.
+    """Find the repository in a folder, bare or not, and the quarantine of the push being received, if any.
 
     Raises:
         EvidenceError: no repository, one of somebody else, or a quarantine that is not the repository's own.
@@ -59,14 +59,14 @@ def _refuse_borrowing(quarantine: str) -> None:
 
 
 def shallow_file(directory: str, environment: Mapping[str, str]) -> bool:
-    """Whether the push itself comes from a shallow clone: git then hands the hook a list of cut commits."""
+    """Check whether the push comes from a shallow clone: git then gives the hook a list of cut commits."""
     named = environment.get("GIT_SHALLOW_FILE", "")
     path = os.path.join(directory, named)
     return bool(named) and os.path.lexists(path) and bool(read_small(path, MAX_SMALL_FILE_BYTES).strip())
 
 
 class Trees:
-    """Compares trees, with the few last parsed ones at hand; memory does not grow with the length of a history."""
+    """Compares trees and caches the last few; memory does not grow with the length of a history."""
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader

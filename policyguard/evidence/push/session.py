@@ -33,7 +33,7 @@ _REFUSED = frozenset({"shallow", "grafts", "replace_refs", "partial"})
 
 
 class PushSession:
-    """One push, measured on the server that receives it. Use it in a `with` block; not for several threads.
+    """One push, measured on the server that receives it. Use it in a `with` block; not thread-safe.
 
     Everything is opened when it is first asked for, and the time limit begins when the first object is read.
     """
@@ -97,11 +97,11 @@ class PushSession:
         return tuple([measurer.measure(update, deep=deep) for update in updates])
 
     def current(self, ref: str) -> str | None:
-        """Read the object id that a reference has now, None if it does not exist."""
+        """Read the object id of a reference now; None if it does not exist."""
         return self._references.id_of(os.fsencode(ref))
 
     def stays_packed_after_delete(self, ref: str, oid: str) -> bool:
-        """Whether deleting the loose reference leaves a packed one with the same value.
+        """Return True if deleting the loose ref leaves a packed ref with the same value.
 
         `git pack-refs` writes the packed file, unlocks it, and then deletes each reference's own file; a deletion holds
         the lock of the packed file while the hook runs.

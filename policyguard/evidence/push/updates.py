@@ -1,4 +1,4 @@
-"""The updates of a push as git writes them for a hook, and what measuring one of them yields.
+"""The updates of a push as git writes them for a hook, and the measurements of one update.
 
 `measure.py` measures, `session.py` opens the repository.
 """
@@ -21,7 +21,7 @@ _HEX = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefUpdate:
-    """One line of a push: from which object to which the reference moves; None is "does not exist"."""
+    """One line of a push: the old and the new object id of a reference; None: it does not exist."""
 
     old: str | None
     new: str | None
@@ -30,7 +30,7 @@ class RefUpdate:
 
 @dataclass(slots=True, kw_only=True)
 class MeasuredUpdate:
-    """Measurements of one update. `tree` is None where the reference is deleted."""
+    """Measurements of one update. `tree` is None if the reference is deleted."""
 
     update: RefUpdate
     change: Change

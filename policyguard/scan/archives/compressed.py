@@ -1,4 +1,4 @@
-"""Decompresses what joblib, gzip and zip pack, within limits, into something that can be read at any offset."""
+"""Decompresses joblib, gzip and zip data, within limits, into a source that can be read at any offset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Decompressor(Protocol):
 
 
 class _Zlib:
-    """zlib with the interface that bz2 and lzma share: pending input is kept inside."""
+    """zlib with the interface of bz2 and lzma: pending input is buffered inside."""
 
     def __init__(self, window_bits: int) -> None:
         self._inner = zlib.decompressobj(window_bits)
@@ -53,7 +53,7 @@ class _Zlib:
 
 
 def compression_of(head: bytes) -> str | None:
-    """Return the compression these first bytes announce, "" for one that is not read here, None for none."""
+    """Recognise a compression by its first bytes: "" for one that is not read here, None for none."""
     if head[:2] == b"\x1f\x8b":
         return "gzip"
     if head[:3] == b"BZh" and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):

@@ -16,7 +16,7 @@ _LARGEST = 256 * 2**20
 
 
 def seven_zip_members(source: Source, findings: Findings) -> list[tuple[str, Source]] | None:
-    """Return name and content of each file, or None when no reader for 7z is installed.
+    """List name and content of each file; None if no reader for 7z is installed.
 
     Raises:
         PackedBroken: the archive is damaged or encrypted.

@@ -20,7 +20,7 @@ _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 def is_tar(head: bytes) -> bool:
-    """Return True if these first 512 bytes are a tar header with a valid checksum."""
+    """Check whether these first 512 bytes are a tar header with a valid checksum."""
     return _header(head) is not None
 
 
@@ -34,7 +34,7 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
 
 
 def tar_members(source: Source, findings: Findings) -> Iterator[tuple[str, Source]]:
-    """Yield name and content of each regular file; what else the archive holds is in the findings."""
+    """Yield name and content of each regular file; record findings for everything else."""
     at, count, long_name = 0, 0, ""
     while block := source.read(at, BLOCK):
         if not block.strip(b"\0"):
@@ -67,7 +67,7 @@ _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, ta
 
 
 def _name_given(header: tarfile.TarInfo, data: Source, findings: Findings) -> tuple[str, bool]:
-    """Return the name an extension header gives to the next member, and whether this was such a header."""
+    """Read the name an extension header gives to the next member, and whether this was such a header."""
     if header.type == tarfile.GNUTYPE_LONGNAME:
         return data.read(0, 4096).rstrip(b"\0").decode("utf-8", "backslashreplace"), True
     if header.type not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):

@@ -1,4 +1,4 @@
-"""Reads zip archives strictly, because readers differ: Python trusts one copy of each header, torch's reader another.
+"""Reads zip archives strictly, because readers differ: Python trusts one copy of each header, torch the other.
 
 Nothing is extracted. Members are windows into the archive; whatever two readers could understand differently, or that
 no member explains, is a reason against the file. Every spelling of a member (central directory, local header, data
@@ -30,7 +30,7 @@ _KNOWN_FLAGS = 0x8 | 0x800 | 0x6
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: its name, how it is packed, and its packed bytes."""
+    """One member: its name, compression method, and compressed bytes."""
 
     name: str
     method: int
@@ -42,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Where the central directory of an archive lies, and the archive around it."""
+    """Offsets of an archive and of its central directory."""
 
     archive: Source
     start: int
@@ -53,11 +53,11 @@ class Directory:
 
 
 class NoZip(Exception):
-    """No end of a central directory where one would have to be."""
+    """The end of a central directory is missing where it was expected."""
 
 
 def ends_as_zip(source: Source) -> bool:
-    """Return True if a reader that searches for a zip archive from the end finds one, whatever the first bytes are.
+    """Check whether a reader that searches from the end finds a zip archive, whatever the first bytes are.
 
     Such readers take the last end record in the last 64 KiB, whatever follows it, and count back to the directory.
     """
@@ -74,7 +74,7 @@ def ends_as_zip(source: Source) -> bool:
 
 
 def last_directory(source: Source) -> Directory:
-    """Return the directory of the archive that ends the file, else raise `NoZip`. Comments are not accepted."""
+    """Find the directory of the archive that ends the file. Comments are not accepted."""
     tail_at = max(0, source.size - 22 - 0xFFFF)
     tail = source.read(tail_at, source.size - tail_at)
     end = tail.rfind(END)
@@ -106,7 +106,7 @@ def _directory(source: Source, end: int) -> Directory:
 
 
 def archives(source: Source) -> list[Directory]:
-    """Return the archives that tile the file, in order: one, or one after the other as torch's sharded writer does."""
+    """List the archives that fill the file, in order: one, or a series as torch's sharded writer makes it."""
     directories = [last_directory(source)]
     while directories[-1].first:
         if len(directories) > 100_000:
@@ -116,7 +116,7 @@ def archives(source: Source) -> list[Directory]:
 
 
 def members(directory: Directory, findings: Findings) -> Sequence[Member]:
-    """Return every member that the directory lists; add a finding for each contradiction.
+    """List every member in the directory; record a finding for each contradiction.
 
     Raises:
         Truncated: a header or member lies outside the archive.
@@ -167,7 +167,7 @@ def _member(directory: Directory, data: bytes, at: int, findings: Findings) -> t
 
 
 def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return size, packed size and offset with those that are all ones replaced from the zip64 extra field."""
+    """Replace sizes and offsets that are all ones by those of the zip64 extra field."""
     at = 0
     while at + 4 <= len(extra):
         tag, length = struct.unpack("<2H", extra[at : at + 4])
@@ -187,7 +187,7 @@ def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]
 def _local(
     archive: Source, offset: int, raw: bytes, central: tuple[int, int, int, int, int], findings: Findings
 ) -> tuple[int, int]:
-    """Return where the member's data starts and ends; add a finding for each field in which its two headers differ."""
+    """Find start and end of a member's data; record a finding for each field in which its two headers differ."""
     header = archive.read(offset, 30)
     if len(header) < 30 or header[:4] != LOCAL:
         raise Truncated
@@ -235,7 +235,7 @@ def _check_names(listed: Sequence[Member], findings: Findings) -> None:
 
 
 def leaves_folder(name: str) -> bool:
-    """Return True if unpacking a member of this name could write outside the folder."""
+    """Check whether unpacking a member of this name could write outside the folder."""
     parts = name.replace("\\", "/").split("/")
     return not parts[0] or ".." in parts or name[1:2] == ":" or "\0" in name
 
@@ -253,7 +253,7 @@ def _check_extents(extents: list[tuple[int, int]], directory: Directory, finding
 
 
 def checksum(source: Source, findings: Findings) -> int:
-    """Return the CRC-32 of all of the source."""
+    """Compute the CRC-32 of the whole source."""
     crc, at = 0, 0
     while at < source.size:
         findings.check_time()

@@ -1,4 +1,4 @@
-"""Arrow's IPC files (Feather 2) and streams: every message is walked, and no column type may bring code.
+"""Arrow IPC files (Feather 2) and streams: every message is read, and column types that carry code are reported.
 
     file = magic *message end-of-stream footer i32-length magic; stream = *message [ end-of-stream ]
     message = continuation i32-length flatbuffer padding body
@@ -149,7 +149,7 @@ def scan_arrow(source: Source, findings: Findings) -> str:
 
 
 def check_schema_message(data: bytes, findings: Findings) -> None:
-    """Check the one schema message that Parquet keeps under `ARROW:schema`.
+    """Check the schema message that Parquet stores under `ARROW:schema`.
 
     Raises:
         LayoutProblem: the bytes are not one schema message.
@@ -184,7 +184,7 @@ def _scan_file(source: Source, findings: Findings) -> None:
 def _bare_schema(
     source: Source, footer: dict[str, Any], end: int, findings: Findings
 ) -> tuple[dict[str, Any], int] | None:
-    """Return the schema of a message that polars writes without its length, and where the messages begin."""
+    """Parse a schema message that polars writes without its length, and find where the messages begin."""
     if source.read(8, 4) == CONTINUATION:
         return None
     stop = min([at for at, *_ in (*footer.get("dictionaries", ()), *footer.get("batches", ()))], default=end)
@@ -197,7 +197,7 @@ def _bare_schema(
 def _messages(
     source: Source, at: int, end: int, findings: Findings, *, schema_first: bool = True, ends: bool = False
 ) -> list[tuple[int, int, dict[str, Any]]]:
-    """Return offset, length of the head, and fields of each message; they tile the bytes, up to the mark of the end."""
+    """List offset, head length and fields of each message; they fill the bytes up to the end marker."""
     messages: list[tuple[int, int, dict[str, Any]]] = []
     while at < end:
         prefix = source.read(at, min(8, end - at))
@@ -241,7 +241,7 @@ def _check_message(message: dict[str, Any], first: bool, findings: Findings) -> 
 
 
 def check_schema(schema: dict[str, Any], findings: Findings) -> None:
-    """Record a finding for each column type that brings code or is on no list."""
+    """Record a finding for each column type that carries code or is not on the list."""
     check_metadata(_pairs(schema), findings)
     for field in _fields(schema.get("fields", ())):
         pairs = _pairs(field)

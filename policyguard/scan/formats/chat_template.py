@@ -1,4 +1,4 @@
-"""Chat templates: Jinja that loaders render, some without its sandbox; harmless if all it can reach is plain data.
+"""Chat templates: Jinja that loaders render, some without a sandbox; harmless if only plain data is reachable.
 
 Loaders rendered templates of GGUF files with a plain Jinja environment (CVE-2024-34359 of llama-cpp-python), where an
 attribute of an attribute leads to every function there is. So each attribute and key must be written out in the
@@ -59,11 +59,11 @@ Token = tuple[str, str]
 
 
 class _Unread(Exception):
-    """Something that is computed, or that this reader does not know."""
+    """A computed value, or syntax that this reader does not know."""
 
 
 def check_template(text: str | None, findings: Findings) -> None:
-    """Record a finding if the template reaches for code, or computes what its text does not show.
+    """Record a finding if the template reaches for code, or computes names that its text does not show.
 
     Args:
         text: None for a template too long to be kept.
@@ -159,7 +159,7 @@ def _check(tokens: Sequence[Token], is_tag: bool) -> None:
 
 
 def _is_value(token: Token, before: Token) -> bool:
-    """Return True if a bracket after this token selects a key of a value, and does not begin a list."""
+    """Check whether a bracket after this token selects a key of a value, and does not begin a list."""
     kind, text = token
     if kind == "sign":
         return text in (")", "]", "}")
@@ -171,7 +171,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _inside(tokens: Sequence[Token], opening: str) -> Sequence[Token]:
-    """Return the tokens up to the bracket that closes an opening one just before them."""
+    """List the tokens up to the bracket that closes the one just opened."""
     depth = 1
     for index, (kind, text) in enumerate(tokens):
         depth += kind == "sign" and text in ("(", "[", "{")
@@ -182,7 +182,7 @@ def _inside(tokens: Sequence[Token], opening: str) -> Sequence[Token]:
 
 
 def _check_key(tokens: Sequence[Token]) -> None:
-    """A key is one text that is written out, or numbers and a loop's counters; a computed text could be any name."""
+    """Check a key: a literal text, numbers, or a loop's counters; a computed text could be any name."""
     if len(tokens) == 1 and tokens[0][0] == "text":
         if not _is_plain(tokens[0][1]):
             raise _Unread(f"key {tokens[0][1]}")
@@ -209,7 +209,7 @@ def _check_filter(after: Sequence[Token]) -> None:
 
 
 def _naming(name: str, arguments: Sequence[Sequence[Token]]) -> Sequence[Sequence[Token]]:
-    """Return the arguments of a filter that may name an attribute; the first of `join` is what it puts between."""
+    """Select the arguments of a filter that may name an attribute; the first of `join` is its separator."""
     if name == "join" and arguments and not any(text in ("=", "*", "**") for _, text in arguments[0]):
         return arguments[1:]
     return arguments[: _BY_ATTRIBUTE[name]]

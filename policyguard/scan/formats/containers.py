@@ -1,4 +1,4 @@
-"""Readers of what holds other files, or is a stream of pickles: each part is explained or scanned in its turn."""
+"""Readers of files that contain other files or pickles: every part is scanned in turn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 
 
 def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
-    """Return True for a protocol 2 header, a whole pickle, or bytes that make a plain reader call something."""
+    """Recognise a protocol 2 header, a whole pickle, or bytes that make a plain reader call something."""
     if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
         return True
     trial = Findings(limits=findings.limits, clock=findings.clock)
@@ -66,7 +66,7 @@ def scan_seven_zip(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan each file of a tar archive; torch's first layout is one, too."""
+    """Scan each file of a tar archive, which may also be torch's first layout."""
     members = list(tar_members(source, findings))
     names = [name.casefold() for name, _ in members]
     if len(set(names)) != len(names):
@@ -83,7 +83,7 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
-    """Decompress and scan what is inside; return "" for text and raw data that begin like a compressed file."""
+    """Decompress and scan the content; "" for text and raw data that begin like a compressed file."""
     method = compression_of(source.read(0, 512))
     if not method:
         findings.add("ckpt.compression_unknown", "lz4, zstd or compress")
@@ -100,7 +100,7 @@ def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_opaque(name: str, code: str = "ckpt.format_opaque") -> Callable[[Source, Findings, Inner], str]:
-    """Return the reader of a format that is named and not read."""
+    """Build the reader of a format that is recognised but not read."""
 
     def scan(_source: Source, findings: Findings, _inner: Inner) -> str:
         findings.add(code, name)

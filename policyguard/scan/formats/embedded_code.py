@@ -1,4 +1,4 @@
-"""Text beside weights that a loader runs: tags that name Python, script lines, and chat templates that leave theirs.
+"""Text in model files that a loader runs: YAML tags that name Python, script lines, and escaping chat templates.
 
 A chat template is a Jinja program, a string in `tokenizer_config.json` or a file of its own. Rendered without a sandbox
 it reaches Python through attributes whose names begin with two underscores; one that formats messages needs none.
@@ -28,12 +28,12 @@ _IN_A_FILE = re.compile(rf"[\w)\]'\"]\s*\.\s*__[A-Za-z]|\[\s*['\"]__[A-Za-z]|{_R
 
 
 def names_code(text: str) -> bool:
-    """Return True if the text is a script or has YAML tags that build Python objects."""
+    """Check whether a text is a script or has YAML tags that build Python objects."""
     return bool(_PYTHON_TAG.search(text)) or text.startswith("#!")
 
 
 def template_escape(text: str, values: Sequence[str] | None = None) -> str:
-    """Return the first part of a template that reaches beyond what it is given, empty if none does.
+    """Find the first part of a template that reaches beyond its inputs; empty if none does.
 
     Args:
         values: the texts in it, where it is JSON: then each of them is a template of its own.
@@ -54,7 +54,7 @@ def _escape(text: str, reaches: re.Pattern[str]) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yield each block between its braces; an end inside a string of the template ends nothing."""
+    """Yield each block between its braces; an end inside a string of the template is ignored."""
     at = 0
     while start := _START.search(text, at):
         at = start.end()

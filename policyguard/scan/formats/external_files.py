@@ -1,4 +1,4 @@
-"""Files that a file names for its data: their content was not read, and they may lie outside the folder."""
+"""External data files that a model file names: they are not scanned with it, and may be outside the folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from policyguard.scan.findings import Findings
 
 
 def check_location(name: str, findings: Findings) -> None:
-    """Record a finding for data that lies in another file, hostile if its name leads out of the folder."""
+    """Record a finding for data in another file, hostile if its name leads out of the folder."""
     # INVARIANT I18: a file that names another one for its data is not clean, and hostile if that lies elsewhere.
     if leaves_folder(name) or "://" in name or name.startswith("~"):
         findings.add("ckpt.external_path", name)

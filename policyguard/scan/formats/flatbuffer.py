@@ -1,4 +1,4 @@
-"""Reads flatbuffers by tables, strictly: every slot is one that the table names, every offset stays inside.
+"""Reads flatbuffers by a table, strictly: every slot is in the table, every offset stays inside.
 
     buffer = u32-offset-of-root ...; table = i32-offset-of-vtable fields; vtable = u16-size u16-table-size *u16-offset
 
@@ -28,7 +28,7 @@ _STRUCTS = {"pair": "<2q", "block": "<qi4xq"}
 
 @dataclass(slots=True)
 class FlatReader:
-    """Reads tables from `data`; `check_time` is asked once a table."""
+    """Reads tables from `data`; calls `check_time` once for each table."""
 
     data: bytes
     tables: Tables
@@ -36,7 +36,7 @@ class FlatReader:
     visited: int = 0
 
     def root(self, name: str) -> dict[str, Any]:
-        """Return the root table as its fields by name, absent ones left out; raises `LayoutProblem`."""
+        """Read the root table as its fields by name, without absent ones; raises `LayoutProblem`."""
         return self._table(self._number("I", 0), name, MAX_DEPTH)
 
     def _table(self, at: int, name: str, depth: int) -> dict[str, Any]:

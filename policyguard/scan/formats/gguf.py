@@ -1,4 +1,4 @@
-"""GGUF files: every key and value is walked, and the tensors tile the rest of the file.
+"""GGUF files: every key and value is read, and the tensors must fill the rest of the file.
 
     file = magic u32-version u64-tensors u64-keys *key-value *tensor-info padding *( tensor padding )
 
@@ -121,7 +121,7 @@ class _Walk:
         return self.cursor.take(length)
 
     def value(self, kind: int, depth: int) -> object:
-        """Return a number, or a text (its place if it is long), or None for an array; raises `LayoutProblem`."""
+        """Read a number, or a text (its place if it is long), or None for an array; raises `LayoutProblem`."""
         if kind == _STRING:
             length = self.number("Q")
             return self.cursor.take(length) if length <= MAX_KEPT else self.cursor.skip(length)
@@ -147,7 +147,7 @@ class _Walk:
             self.value(kind, depth - 1)
 
     def _skip_texts(self, count: int) -> None:
-        """Skip `count` texts. A vocabulary has half a million: lengths are read from blocks, not one by one."""
+        """Skip `count` texts. A vocabulary has half a million, so lengths are read in blocks."""
         unpack, source = struct.Struct(f"{self.order}Q").unpack_from, self.cursor.source
         while count:
             self.findings.check_time()
@@ -162,7 +162,7 @@ class _Walk:
 
 
 def _tensor(walk: _Walk, findings: Findings) -> tuple[bytes, int, int]:
-    """Return name, offset and bytes of one tensor."""
+    """Read name, offset and size in bytes of one tensor."""
     findings.check_time()
     name, rank = walk.text("a tensor's name"), walk.number("I")
     if not 0 <= rank <= 8:

@@ -1,4 +1,4 @@
-"""HDF5 files: every object that can be reached, each message of its header, each attribute; values are not decoded.
+"""HDF5 files: every reachable object, header message and attribute is read; values are not decoded.
 
     file = superblock object-header; object-header = *( message / continuation )
 
@@ -76,7 +76,7 @@ class _Walk:
             raise LayoutProblem(f"a file of {end} bytes in {size}")
 
     def object(self, at: int) -> None:
-        """Follow every message of the object header; raises `LayoutProblem` on one that is not read."""
+        """Follow every message of an object header; raises `LayoutProblem` on an unsupported one."""
         if at in self.seen:
             return
         self.seen.add(at)
@@ -116,7 +116,7 @@ class _Walk:
                 self.entry(entry)
 
     def entry(self, entry: bytes) -> None:
-        """Follow an entry of a group, both ways: its header, and the copy of the group's table that is kept in it."""
+        """Follow an entry of a group both ways: through its header, and through its copy of the group's table."""
         cached = number(entry, 16, 4)
         if cached not in (0, 1, 2):
             raise LayoutProblem(f"a group entry of type {cached}")
@@ -199,7 +199,7 @@ _READ: Mapping[int, Callable[[_Walk, bytes], None]] = {
 
 
 def _dense(file: Hdf5File, data: bytes, counter_bytes: int, indexes: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
-    """Yield what a dense group or set of attributes keeps, by each of its indexes: a reader may ask either."""
+    """Yield the content of a dense group or attribute set by each of its indexes: a reader may use either."""
     flags = number(data, 1, 1)
     at = 2 + (counter_bytes if flags & 1 else 0)
     heap = number(data, at, 8)
@@ -214,7 +214,7 @@ def _check_type(data: bytes) -> None:
 
 
 def _messages(file: Hdf5File, at: int) -> list[tuple[int, int, bytes]]:
-    """Return type, flags and body of every message of an object header, through its continuations."""
+    """List type, flags and body of every message of an object header, with its continuations."""
     head = file.read(at, 16)
     modern = head[:4] == b"OHDR"
     if modern:

@@ -1,4 +1,4 @@
-"""Attributes of HDF5 objects: text and opaque bytes are checked, because some readers do more than show them.
+"""Attributes of HDF5 objects: text and opaque bytes are checked, because some readers interpret them.
 
 Source: HDF5 File Format Specification 3.0, sections IV.A.2.b, d and m.
 """
@@ -47,7 +47,7 @@ def _count(space: bytes) -> int:
 
 
 def _texts(file: Hdf5File, kind: bytes, count: int, data: bytes) -> list[bytes]:
-    """Return the values of an attribute of text or opaque bytes; none for one of numbers."""
+    """List the values of a text or opaque attribute; none for numbers."""
     size, what = number(kind, 4, 4), kind[0] & 15
     if what in (_TEXT, _OPAQUE):
         if count > MAX_VALUES:

@@ -1,4 +1,4 @@
-"""The trees and heaps of HDF5 files: what a group, a dense group and text of any length point to.
+"""The trees and heaps of HDF5 files, which groups, dense groups and text of variable length point to.
 
 Source: HDF5 File Format Specification 3.0, sections III.A to III.H.
 """
@@ -26,7 +26,7 @@ class Hdf5File:
     heaps: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
     def read(self, at: int, length: int, signature: bytes = b"") -> bytes:
-        """Return `length` bytes from `at`; they begin with the signature."""
+        """Read `length` bytes at `at` and check that they begin with the signature."""
         self.blocks += 1
         if self.blocks > self.findings.limits.members:
             raise Exhausted("ckpt.too_large", "HDF5 blocks")
@@ -41,12 +41,12 @@ class Hdf5File:
         return data
 
     def check(self, at: int, length: int, what: str) -> None:
-        """Raise `LayoutProblem` if `length` bytes at `at` leave the file; an undefined address was never written to."""
+        """Check that `length` bytes at `at` are inside the file; an undefined address was never written to."""
         if at != UNDEFINED and at + length > self.source.size:
             raise LayoutProblem(f"{what} of {length} bytes at {at}, outside of the file")
 
     def global_object(self, at: int, index: int) -> bytes:
-        """Return an object of a global heap, where text of any length lies."""
+        """Read an object of a global heap, which holds text of variable length."""
         if at not in self.heaps:
             size = number(self.read(at, 16, b"GCOL"), 8, 8)
             self.heaps[at] = _objects(self.read(at, size))
@@ -56,7 +56,7 @@ class Hdf5File:
 
 
 def number(data: bytes, at: int, width: int) -> int:
-    """Return the little-endian number there; raises `LayoutProblem` if the data ends before."""
+    """Read the little-endian number there; raises `LayoutProblem` if the data ends before."""
     if at + width > len(data):
         raise LayoutProblem("a structure that ends too early")
     return int.from_bytes(data[at : at + width], "little")
@@ -76,7 +76,7 @@ def _objects(data: bytes) -> dict[int, bytes]:
 
 
 def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
-    """Yield each entry, 40 bytes, of a group that is kept as a symbol table; their names are in its heap."""
+    """Yield each 40-byte entry of a group stored as a symbol table; names are in its heap."""
     head = file.read(heap, 32, b"HEAP")
     names = file.read(number(head, 24, 8), number(head, 8, 8))
     for node in tree_children(file, tree, 0, 8):
@@ -113,7 +113,7 @@ def tree_children(
 
 
 def dense_objects(file: Hdf5File, heap_at: int, tree_at: int, kind: int, id_at: int) -> Iterator[bytes]:
-    """Yield the objects that a version 2 B-tree of this kind finds in a fractal heap, by the id `id_at` in a record."""
+    """Yield the heap objects that a version 2 B-tree of this kind lists, by the id at `id_at` in a record."""
     heap = _FractalHeap(file, file.read(heap_at, 142, b"FRHP"))
     for record in _records(file, tree_at, kind):
         yield heap.object(record[id_at : id_at + heap.id_bytes])
@@ -149,7 +149,7 @@ def _records(file: Hdf5File, at: int, kind: int) -> Iterator[bytes]:
 
 
 class _FractalHeap:
-    """Managed objects of a fractal heap, found through its doubling table of blocks."""
+    """Managed objects of a fractal heap, located through its doubling table of blocks."""
 
     def __init__(self, file: Hdf5File, head: bytes) -> None:
         self.file = file
@@ -175,7 +175,7 @@ class _FractalHeap:
         return self.file.read(start + inside, length)
 
     def _block(self, offset: int) -> tuple[int, int, int]:
-        """Return address and size of the direct block of the root's table, and where in it the offset is."""
+        """Find address and size of the direct block in the root's table, and the offset inside it."""
         row, base = 0, 0
         while row < self.rows:
             size = self.first << max(row - 1, 0)

@@ -1,4 +1,4 @@
-"""Keras configurations: the classes a model is rebuilt from, each by name; a Lambda layer brings Python bytecode.
+"""Keras configurations: the classes a model is rebuilt from, by name; a Lambda layer carries Python bytecode.
 
 Keras builds whatever its configuration names: `module` and `class_name` were imported from anywhere before 3.9
 (CVE-2025-1550), functions of Keras itself fetch and write files (CVE-2025-8747), and a Lambda layer holds marshalled
@@ -76,7 +76,7 @@ def _check(item: dict[str, object], findings: Findings) -> None:
 
 
 def _is_own(item: dict[str, object]) -> bool:
-    """Keras' own classes below `keras.src`, and values of builtin types, which it restores without an import."""
+    """Recognise Keras' own classes below `keras.src`, and builtin types, which it restores without an import."""
     module, name = str(item.get("module")), str(item.get("class_name"))
     is_operation = module.startswith(_OPERATIONS) and name[:1].isupper() and name.isidentifier()
     return is_operation or (module.startswith(_OWN) and name in CLASSES)

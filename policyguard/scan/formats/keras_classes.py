@@ -1,4 +1,4 @@
-"""Classes that Keras rebuilds models from and that compute and nothing else. A fact sheet, not code.
+"""Classes that Keras rebuilds models from and that only compute. A table, not code.
 
 Source: the public names of Keras 3 and, for older files, of Keras 2.
 """

@@ -1,4 +1,4 @@
-"""Keys and values that Parquet and Arrow files carry beside their columns: text, and the few that a reader acts upon.
+"""Keys and values stored with Parquet and Arrow columns: text, and a few that readers act on.
 
 | key | reader | checked for |
 |---|---|---|
@@ -79,7 +79,7 @@ def _parsed(name: str, value: bytes, findings: Findings) -> object:
 
 
 def _check_features(name: str, value: bytes, findings: Findings) -> None:
-    """The reader resolves a `_type` among its classes, and then among all globals of its module."""
+    """Check `_type` entries: the reader resolves them among its classes, then among all globals of its module."""
     for item in maps_in(_parsed(name, value, findings)):
         kind = item.get("_type", "Value")
         if isinstance(kind, str) and kind not in _FEATURES:

@@ -1,4 +1,4 @@
-"""Settings in JSON that name code: a model's configuration says where its code is, hydra's what to call.
+"""JSON settings that name code: where a model's code is, or what hydra is to call.
 
 Source: transformers 5 `dynamic_module_utils.py`; hydra 1.3 `instantiate`, as NeMo's archives use it.
 """
@@ -27,7 +27,7 @@ def check_targets(text: str, findings: Findings) -> None:
 
 
 def check_settings(text: str, findings: Findings) -> list[str] | None:
-    """Record a finding for each piece of code that JSON settings name; return every name and text in them, or None.
+    """Record a finding for each piece of code that JSON settings name; return all names and texts, or None.
 
     None: this is not JSON. Every entry is checked, also where two have one name: readers differ in which they take.
     """
@@ -67,7 +67,7 @@ def maps_in(value: object) -> Iterator[dict[str, object]]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield a text or those of a list; what lies in an object was seen when the object was read."""
+    """Yield a text or the texts of a list; objects are handled when they are read."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -78,7 +78,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _target(name: str, findings: Findings) -> None:
-    """A class is what such entries are for; a function of the standard library is an attack, a library's a question."""
+    """Judge a target: a class is its normal use, a function of the standard library an attack, another one unknown."""
     module, _, function = name.rpartition(".")
     if module.partition(".")[0] in _HARMLESS_TARGETS or judged(module, function) is not Verdict.HOSTILE:
         return

@@ -1,4 +1,4 @@
-"""Headers of the data-only formats: numpy's `.npy` and safetensors. A header that does not add up is a finding."""
+"""Headers of the data-only formats: numpy's `.npy` and safetensors. An inconsistent header is a finding."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _NPY_KIND = re.compile(r"[<>|=]?([?bBhHiIlLqQefdgFDGSaUVmMOc])(\d*)(\[[\w/]+\])?
 
 
 class HeaderProblem(ValueError):
-    """The header does not hold; the text says why."""
+    """The header is inconsistent; the text says why."""
 
 
 def is_safetensors(source: Source, head: bytes) -> bool:
-    """Return True if the bytes begin with a length that fits and the brace of a JSON header."""
+    """Check whether the bytes begin with a plausible length and the brace of a JSON header."""
     length = int.from_bytes(head[:8], "little")
     return len(head) > 8 and head[8:9] == b"{" and 2 <= length <= max(source.size, MAX_SAFETENSORS_HEADER)
 
 
 def scan_safetensors(source: Source, findings: Findings) -> str:
-    """Check the header and that the tensors tile the rest of the file; add the first thing that does not hold.
+    """Check the header, and that the tensors fill the rest of the file; record the first problem.
 
     file = u64-length header-json tensors; offsets tile the rest of the file.
     Source: the format description in the safetensors README, and `Metadata::validate`.
@@ -116,7 +116,7 @@ def _no_constant(name: str) -> object:
 
 
 def npy_data(source: Source) -> tuple[Source, bool]:
-    """Return the data of an `.npy` file and whether it is a pickle; raises `HeaderProblem` if the header does not hold.
+    """Split an `.npy` file: its data, and whether that is a pickle; raises `HeaderProblem`.
 
     file = magic version header-length header data
     Source: numpy.lib.format, versions 1.0 to 3.0.
@@ -151,7 +151,7 @@ def _npy_header(text: str) -> tuple[object, tuple[int, ...]]:
 
 
 def _descr(descr: object, depth: int = 8) -> tuple[int, bool]:
-    """Return bytes an item and whether objects are in it, for numpy's spelling of a dtype."""
+    """Parse numpy's notation of a dtype: item size in bytes, and whether it contains objects."""
     if type(descr) is str:
         match = _NPY_KIND.fullmatch(descr)
         if match is None:

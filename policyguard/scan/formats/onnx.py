@@ -1,4 +1,4 @@
-"""ONNX models: every message of the protobuf is walked, which operators it needs and which files it names.
+"""ONNX models: reads every protobuf message, and reports the operators and files that it names.
 
     model = *field; field = varint-tag value, as protobuf writes them
 
@@ -39,7 +39,7 @@ _KEPT = {
 
 
 def is_onnx(head: bytes) -> bool:
-    """Return True if the bytes begin as every writer's do: IR version (field 1), then a field that may follow it."""
+    """Recognise the first bytes of every writer: IR version (field 1), then a field that may follow it."""
     return len(head) > 2 and head[0] == 8 and 1 <= head[1] <= 15 and head[2] in b'\x12\x1a"(2:B'
 
 
@@ -75,7 +75,7 @@ class _Walk:
     fields: int = 0
 
     def message(self, name: str, end: int, depth: int) -> dict[str, object]:
-        """Return the kept fields of the message that ends at `end`; raises `LayoutProblem` if it does not hold."""
+        """Read the relevant fields of the message that ends at `end`; raises `LayoutProblem`."""
         if not depth:
             raise LayoutProblem(f"{name} nested too deep")
         values, seen, fields, wanted = dict[str, object](), set[int](), MESSAGES[name], _KEPT.get(name, ())

@@ -1,4 +1,4 @@
-"""The structs of `parquet.thrift`, format 2.12: number, name and type of every field. A fact sheet, not code.
+"""The structs of `parquet.thrift`, format 2.12: number, name and type of every field. A table, not code.
 
 A type in brackets is a list.
 """

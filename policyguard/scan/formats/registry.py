@@ -1,4 +1,4 @@
-"""The one table of file formats: how each is recognised, what its name promises, what reads it. Opens no file.
+"""The table of file formats: how each is recognised, named and read. Opens no file.
 
 To add a format:
 
@@ -47,7 +47,7 @@ Recognise = Callable[[Source, bytes, Findings], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One format, as a scan names it.
+    """One row of the table of formats.
 
     `magic` are the first bytes, any of them; `recognise` decides where those do not. `suffixes` are lower case. With
     `is_exclusive` a file with such a name that holds another format is `ckpt.format_spoof`. `holds_tables` marks data
@@ -64,14 +64,14 @@ class Format:
     holds_tables: bool = False
 
     def begins(self, source: Source, head: bytes, findings: Findings) -> bool:
-        """Return True if the content can be of this format; `scan` has the last word."""
+        """Check whether the content may be of this format; `scan` decides."""
         if head.startswith(self.magic):
             return self.recognise is None or self.recognise(source, head, findings)
         return not self.magic and self.recognise is not None and self.recognise(source, head, findings)
 
 
 def _alone(scan: Callable[[Source, Findings], str]) -> Scan:
-    """Make a reader of one that never meets a file in a file."""
+    """Wrap a reader whose format contains no other files."""
     return lambda source, findings, _: scan(source, findings)
 
 
@@ -228,12 +228,12 @@ def scan_format(source: Source, head: bytes, findings: Findings, inner: Inner) -
 
 
 def is_read_as(name: str, scan: Scan) -> bool:
-    """Return True if this is the reader of the format."""
+    """Check whether this is the reader of the format."""
     return name in BY_NAME and BY_NAME[name].scan is scan
 
 
 def format_category(scan: CheckpointScan) -> Category:
-    """Return the category of a file's content: `pickle` if any part is one, `unknown` if it was not read to its end."""
+    """Categorise a file's content: `pickle` if any part is one, `unknown` if it was not read to its end."""
     if scan.pickled:
         return "pickle"
     category = BY_NAME[scan.format].category if scan.format in BY_NAME else "unknown"
@@ -248,18 +248,18 @@ def _format_by_suffix(path: str) -> Format | None:
 
 
 def category_by_suffix(path: str) -> Category:
-    """Return the category that a file's name promises."""
+    """Look up the category that a file's name promises."""
     named = _format_by_suffix(path)
     return "unknown" if named is None else named.category
 
 
 def is_named_as_checkpoint(path: str) -> bool:
-    """Return True for a name that promises weights; tables are data, and are scanned where a job names them."""
+    """True for a name that promises weights; tables are scanned only where a job names them."""
     named = _format_by_suffix(path)
     return named is not None and not named.holds_tables
 
 
 def promised_format(suffix: str) -> str | None:
-    """Return the one format that a file with this suffix may hold, None if it may hold several."""
+    """Look up the one format for a file with this suffix; None if several are possible."""
     named = BY_SUFFIX.get(suffix)
     return named.name if named is not None and named.is_exclusive else None

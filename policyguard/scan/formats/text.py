@@ -1,4 +1,4 @@
-"""Text and JSON: harmless as data, unless it names code that a loader of it runs."""
+"""Text and JSON: harmless as data, unless it names code that a loader would run."""
 
 from __future__ import annotations
 

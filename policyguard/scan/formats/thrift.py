@@ -1,4 +1,4 @@
-"""Reads Thrift compact structs by tables, strictly: every field is one that the table names, once, of its type.
+"""Reads Thrift compact structs by a table, strictly: every field is in the table, occurs once, and has its type.
 
     struct = *( field-header value ) stop
 
@@ -26,12 +26,12 @@ _BITS = {"byte": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
 class OutOfBytes(LayoutProblem):
-    """The struct goes on behind the bytes that were given."""
+    """The struct is longer than the bytes that were read."""
 
 
 @dataclass(slots=True)
 class ThriftReader:
-    """Reads structs from `data`, on from `at`; `check_time` is asked once a struct."""
+    """Reads structs from `data`, starting at `at`; calls `check_time` once for each struct."""
 
     data: bytes
     structs: Structs
@@ -39,7 +39,7 @@ class ThriftReader:
     at: int = 0
 
     def read(self, name: str, depth: int = MAX_DEPTH) -> dict[str, Any]:
-        """Return the struct that begins here as its fields by name; raises `LayoutProblem` if it does not hold."""
+        """Read the struct that begins here as its fields by name; raises `LayoutProblem`."""
         if not depth:
             raise LayoutProblem(f"{name} nested too deep")
         self.check_time()

@@ -1,4 +1,4 @@
-"""Zip archives that checkpoints come in: torch's, numpy's npz, and plain ones; every member must be explained."""
+"""Checkpoints in zip archives (torch, numpy's npz, plain zip): every member must be explained."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment",
 
 
 def scan_zip(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan a file that ends as a zip archive; return its format, `zip` if no other."""
+    """Scan a file that ends as a zip archive and name its format, `zip` if no other."""
     try:
         directories = archives(source)
     except NoZip:
@@ -46,7 +46,7 @@ def _scan_archive(directory: Directory, findings: Findings, inner: Inner) -> str
 
 
 def _is_keras(member: Member, findings: Findings) -> bool:
-    """Return True if Keras rebuilds a model from the configuration; the classes it names are checked then."""
+    """Check whether Keras rebuilds a model from the configuration, and check the classes it names."""
     content = content_of(member, findings)
     if content is None or content.size > MAX_CONFIG or b'"class_name"' not in (data := content.read(0, content.size)):
         return False
@@ -63,7 +63,7 @@ def _is_folder(member: Member, findings: Findings) -> bool:
 
 
 def content_of(member: Member, findings: Findings) -> Source | None:
-    """Return the member's bytes; None, with a finding, if they cannot be read."""
+    """Read a member; None, with a finding, if it cannot be read."""
     if member.method == STORED:
         if member.size != member.data.size:
             findings.add("ckpt.archive_mismatch", f"{member.name}: stored in two sizes")
@@ -120,7 +120,7 @@ def _check_sum(member: Member, content: Source, findings: Findings) -> None:
 
 
 def _scan_torch(listed: Sequence[Member], roots: Sequence[str], findings: Findings, inner: Inner) -> str:
-    """torch's layout: one folder with `data.pkl`, `data/<key>` for each storage, and a few lines of text.
+    """Scan torch's layout: one folder with `data.pkl`, `data/<key>` for each storage, and lines of text.
 
     Source: torch/serialization.py `_save` and `_load`; caffe2/serialize/inline_container.cc.
     """

@@ -1,4 +1,4 @@
-"""TorchScript code: which of its operators read or write files, and which only somebody's library brings.
+"""TorchScript code: which of its operators read or write files, and which come from other libraries.
 
 An archive with code is never clean: the language is what torch prints and reads back, not a specification, and its
 operators trust their arguments. What its text shows is reported all the same.

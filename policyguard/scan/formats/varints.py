@@ -10,7 +10,7 @@ MAX_SHIFT = 63
 
 
 def read_varint(first: int, next_byte: Callable[[], int]) -> int:
-    """Return the number that begins with the byte `first`.
+    """Read the number that begins with the byte `first`.
 
     Raises:
         LayoutProblem: it has more bytes than 64 bits take.
