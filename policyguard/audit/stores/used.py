@@ -1,7 +1,12 @@
-"""Which decisions were used: a decision id is accepted once, by all processes that share the file.
+"""Which decisions were used: a decision id is accepted once, by all threads and processes that share the file.
 
 Crash story: the id is durable before `use` returns True, so a worker that dies before it starts the job has used the
 decision up and must ask for another; the other order could start two.
+
+No clock decides what is forgotten. The newest `MIN_KEPT` ids stay, however old they are. Beyond those, ids that expired
+more than a day ago are forgotten, the earliest to expire first, and the latest expiry among them is kept in a row of
+its own: a decision that expires no later than that counts as used. So a clock that jumps ahead and back can make the
+store refuse decisions for as long as a decision lasts, and never accept one twice.
 """
 
 from __future__ import annotations
@@ -10,64 +15,132 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from policyguard.errors import AuditError
+from policyguard.fs.open_databases import SharedDatabase, close_shared, open_shared
 from policyguard.fs.write import sync_folder
-from policyguard.values import NEVER, Instant
+from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant, format_instant
+
+MIN_KEPT = 100_000
+"""Ids that are never forgotten; they take about 10 MB."""
 
 _SCHEMA = "CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID"
 _APPLICATION_ID = 0x70677573
+_FORGOTTEN = ""
+"""The id of the row that holds the latest expiry among the forgotten ids. No decision has an empty id."""
+_DAY = 86_400 * NANOSECONDS_PER_S
 
 
 class UsedDecisions:
-    """A single-use store in one SQLite file; close it, or use it in a `with` block."""
+    """A single-use store in one SQLite file; close it, or use it in a `with` block. Threads may share it."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, clock: Callable[[], Instant]) -> None:
+    def __init__(self, path: str, database: SharedDatabase, clock: Callable[[], Instant], min_kept: int) -> None:
         self._path = path
-        self._connection = connection
+        self._database = database
         self._clock = clock
+        self._min_kept = min_kept
+        self._is_open = True
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], Instant] = time.time_ns) -> UsedDecisions:
-        """Return the store in this file, made with mode 0600 if it is not there, else raise `AuditError`."""
-        target = Path(path)
-        connection = None
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        clock: Callable[[], Instant] = time.time_ns,
+        min_kept: int = MIN_KEPT,
+    ) -> UsedDecisions:
+        """Open the store in this file, made with mode 0600 if it is not there.
+
+        Args:
+            path: the file. Stores of this process on one file share a connection.
+            clock: supplies the current time.
+            min_kept: how many ids are never forgotten.
+
+        Raises:
+            AuditError: the file cannot be used; the message says why.
+        """
+        target = os.fspath(path)
         try:
-            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
-            connection = sqlite3.connect(target, isolation_level=None, timeout=10.0, check_same_thread=False)
-            connection.execute("PRAGMA synchronous=FULL")
-            _prepare(target, connection)
-        except (sqlite3.Error, OSError, AuditError) as problem:
-            if connection is not None:
-                connection.close()
-            if isinstance(problem, AuditError):
-                raise
-            raise AuditError(f"single-use store `{target}`: {str(problem).lower()}") from problem
-        return cls(target, connection, clock)
+            database = open_shared(target, _connect)
+        except (sqlite3.Error, OSError) as problem:
+            raise AuditError(f"single-use store `{target}`: {_why(problem)}") from problem
+        except AuditError as problem:
+            raise AuditError(f"single-use store {problem.message}", help=problem.help) from problem
+        return cls(target, database, clock, min_kept)
 
     def use(self, decision_id: str, expires: Instant) -> bool:
         """Return True the first time this id is given, durable before returning, and False ever after.
 
-        Ids are forgotten a day after their decision expired: V6 refuses it by then.
+        Raises:
+            AuditError: the store cannot tell; nothing may start.
         """
-        execute = self._connection.execute
+        if not decision_id:
+            raise AuditError(f"single-use store `{self._path}`: found an empty decision id, expected one of a decision")
+        with self._database.lock:
+            if not self._is_open:
+                raise AuditError(f"single-use store `{self._path}`: is closed, expected an open one; nothing was used")
+            try:
+                self._database.check_process()
+                # SQLite holds 64 bits: what expires later is remembered until then.
+                added = self._add(decision_id, max(ALWAYS, min(expires, NEVER)))
+                # INVARIANT I12: what was written where nobody else reads it does not count.
+                self._database.check(self._path)
+            except sqlite3.Error as problem:
+                raise AuditError(f"single-use store `{self._path}`: {_why(problem)}; nothing was used") from problem
+            except AuditError as problem:
+                raise AuditError(f"single-use store {problem.message}", help=problem.help) from problem
+        return added
+
+    def _add(self, decision_id: str, expires: Instant) -> bool:
+        execute = self._database.connection.execute
+        execute("BEGIN IMMEDIATE")
         try:
-            execute("BEGIN IMMEDIATE")
-            execute("DELETE FROM used WHERE expires < ?", (self._clock() - 86_400_000_000_000,))
             # INVARIANT I12: the id is durable before it is reported as unused.
-            # SQLite holds 64 bits: what expires later is remembered until then.
-            added = execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (decision_id, min(expires, NEVER))).rowcount
+            added = execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (decision_id, expires)).rowcount == 1
+            forgotten = execute("SELECT expires FROM used WHERE decision_id = ?", (_FORGOTTEN,)).fetchone()
+            if added and forgotten is not None and expires <= forgotten[0]:
+                raise AuditError(
+                    f"`{self._path}`: no longer remembers decisions that expire until "
+                    f"`{format_instant(forgotten[0])}`, expected one that expires later; nothing was used",
+                    help="ask for a new decision",
+                )
+            if added:
+                self._forget()
             execute("COMMIT")
-        except sqlite3.Error as problem:
-            if self._connection.in_transaction:
+        except BaseException:
+            if self._database.connection.in_transaction:
                 execute("ROLLBACK")
-            raise AuditError(f"single-use store `{self._path}`: {str(problem).lower()}; nothing was used") from problem
-        return added == 1
+            raise
+        return added
+
+    def _forget(self) -> None:
+        execute = self._database.connection.execute
+        count = execute("SELECT count(*) FROM used").fetchone()[0] if self._may_be_full() else 0
+        # A quarter at a time, so that counting and sorting are rare.
+        surplus = count - self._min_kept
+        if surplus <= self._min_kept // 4:
+            return
+        rows = execute(
+            "SELECT decision_id, expires FROM used WHERE decision_id != ? AND expires < ? ORDER BY expires LIMIT ?",
+            (_FORGOTTEN, max(ALWAYS, min(self._clock() - _DAY, NEVER)), surplus),
+        ).fetchall()
+        if rows:
+            execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (_FORGOTTEN, rows[-1][1]))
+            self._database.connection.executemany("DELETE FROM used WHERE decision_id = ?", [(row[0],) for row in rows])
+
+    def _may_be_full(self) -> bool:
+        """Whether the file is large enough to hold more ids than are kept; a small one need not be counted."""
+        execute = self._database.connection.execute
+        pages, size = execute("PRAGMA page_count").fetchone()[0], execute("PRAGMA page_size").fetchone()[0]
+        return bool(pages * size > self._min_kept * 32)
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the store; the file is closed with the last store on it."""
+        with self._database.lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+        close_shared(self._database)
 
     def __enter__(self) -> UsedDecisions:
         return self
@@ -76,26 +149,57 @@ class UsedDecisions:
         self.close()
 
 
-def _prepare(target: Path, connection: sqlite3.Connection) -> None:
+def _connect(target: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(target, isolation_level=None, timeout=10.0, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA synchronous=FULL")
+        _prepare(target, connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(target: str, connection: sqlite3.Connection) -> None:
     """Write the schema into a blank database; another one is left as it is, and refused."""
     if not _tables(connection):
-        connection.execute("PRAGMA journal_mode=WAL")
+        _set_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have made the store while we waited for the lock.
         if not _tables(connection):
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         connection.execute("COMMIT")
-        sync_folder(target.parent)
+        sync_folder(os.path.dirname(target) or ".")
     if _tables(connection) != [_SCHEMA]:
-        raise AuditError(f"single-use store `{target}` has another schema than ours")
+        raise AuditError(f"`{target}` has another schema than ours")
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != _APPLICATION_ID:
         raise AuditError(
-            f"single-use store `{target}` has the application id {application_id:#010x}, expected "
+            f"`{target}` has the application id {application_id:#010x}, expected "
             f"{_APPLICATION_ID:#010x}; give the file that policyguard made, or a new path"
         )
 
 
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Change the journal's mode, waiting for others who do: where two change it at once, SQLite waits for neither."""
+    deadline = time.monotonic() + 10.0
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 def _tables(connection: sqlite3.Connection) -> list[str]:
     return [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")]
+
+
+def _why(problem: Exception) -> str:
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    return str(problem).lower()

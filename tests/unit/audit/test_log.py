@@ -445,6 +445,7 @@ def test_killed_process_loses_no_acknowledged_entry(tmp_path: Path) -> None:
 def test_single_use_store_refuses_what_is_not_its_own(tmp_path: Path) -> None:
     """A foreign database, or a folder, is no single-use store; nothing is taken as unused."""
     foreign(tmp_path / "used.db")
+    (tmp_path / "used.db").chmod(0o600)
     before = (tmp_path / "used.db").read_bytes()
     with pytest.raises(AuditError, match="has another schema than ours"):
         UsedDecisions.open(tmp_path / "used.db")
@@ -486,16 +487,20 @@ def test_id_is_used_once_by_all_who_share_the_file(tmp_path: Path) -> None:
     assert sorted(answers) == [False] * 7 + [True]
 
 
-def test_used_ids_are_forgotten_a_day_after_they_expire(tmp_path: Path) -> None:
-    """By then step V6 refuses the decision; the store does not grow without end."""
+def test_used_ids_beyond_the_limit_are_forgotten_a_day_after_they_expire(tmp_path: Path) -> None:
+    """The earliest go first, and the store does not grow without end; below the limit nothing is forgotten."""
     now = [0]
-    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0]) as used:
-        assert used.use("d-1", 10)
-        now[0] = 86_400 * 10**9
-        assert not used.use("d-1", 10)
-        now[0] += 11
-        assert used.use("d-2", now[0])
-        assert used._connection.execute("SELECT decision_id FROM used").fetchall() == [("d-2",)]
+    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0], min_kept=400) as used:
+        assert all(used.use(f"d-{number:04}", 10 + number) for number in range(500))
+        now[0] = 86_400 * 10**9 + 10**6
+        assert used.use("late-1", now[0])
+        ids = {name for (name,) in used._database.connection.execute("SELECT decision_id FROM used")}
+        assert len(ids) == 401
+        assert {"late-1", "d-0101"} <= ids
+        assert "d-0100" not in ids
+        assert not used.use("d-0101", 111)
+        with pytest.raises(AuditError, match="no longer remembers decisions that expire until"):
+            used.use("d-0100", 110)
 
 
 def test_batch_of_1024_is_one_signature(tmp_path: Path) -> None:

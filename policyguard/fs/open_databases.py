@@ -1,0 +1,159 @@
+"""The SQLite files that this process has open: one connection for each file, whichever paths lead to it.
+
+A POSIX lock belongs to a process and a file: closing *any* descriptor of the file drops it. SQLite takes care of its
+own descriptors; one opened and closed beside it would leave the process without locks, and other processes would then
+remove the WAL that it writes to. So a database file is made before it is opened and never opened otherwise, and
+whatever has to be known of it later comes from `stat`.
+
+A forked child has none of its parent's locks, and SQLite in it believes that it has them: the child cannot use the
+files that were open at the fork, neither by the old connection nor by a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable
+
+from policyguard.errors import AuditError
+
+Identity = tuple[int, int]
+"""Device and inode of a file."""
+
+WIDEST_MODE = 0o640
+
+
+class SharedDatabase:
+    """A database file and this process's connection to it. Hold `lock` around each transaction."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection, identity: Identity) -> None:
+        self.path = path
+        self.connection = connection
+        self.lock = threading.RLock()
+        self.identity = identity
+        self.users = 1
+        self._process = os.getpid()
+        self._wal = _identity(f"{os.path.realpath(path)}-wal")
+
+    def check_process(self) -> None:
+        """Refuse a connection from before a fork.
+
+        Raises:
+            AuditError: it must not be used at all.
+        """
+        if self._process != os.getpid():
+            raise _forked(self.path)
+
+    def check(self, path: str) -> None:
+        """Refuse a path that no longer leads to the open file.
+
+        Raises:
+            AuditError: what was written may be in no file that anybody else reads.
+        """
+        wal = f"{os.path.realpath(path)}-wal"
+        if _identity(path) != self.identity or (self._wal is not None and _identity(wal) != self._wal):
+            raise AuditError(
+                f"`{path}` was moved, removed or replaced, expected the file that was opened",
+                help="put the file back, or start again",
+            )
+
+
+_OPEN: dict[Identity, SharedDatabase] = {}
+_LOST: list[SharedDatabase] = []
+"""Connections of the parent process: closing them in a child would touch the parent's files."""
+_OPENING = threading.RLock()
+
+
+def open_shared(path: str | os.PathLike[str], connect: Callable[[str], sqlite3.Connection]) -> SharedDatabase:
+    """Open a database file, made with mode 0600 if there is none, or share the connection that is open already.
+
+    Args:
+        path: the file; the last component must not be a link.
+        connect: opens the file and checks, or writes, what is in it.
+
+    Raises:
+        AuditError: it is not a regular file, or others may read or change it. What `connect` raises is passed on.
+    """
+    target = os.fspath(path)
+    with _OPENING:
+        make_file(target)
+        identity = _check_file(target)
+        if any(lost.identity == identity for lost in _LOST):
+            raise _forked(target)
+        database = _OPEN.get(identity)
+        if database is not None:
+            database.users += 1
+            return database
+        database = SharedDatabase(target, connect(target), identity)
+        _OPEN[identity] = database
+        return database
+
+
+def close_shared(database: SharedDatabase) -> None:
+    """Close the connection when nobody uses it any more."""
+    with _OPENING:
+        if _OPEN.get(database.identity) is not database:
+            return
+        database.users -= 1
+        if database.users == 0:
+            del _OPEN[database.identity]
+            with database.lock:
+                database.connection.close()
+
+
+def make_file(target: str) -> bool:
+    """Make an empty file of mode 0600; False if there is one already, which is not opened.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    # No other thread can have a new file open before its descriptor is closed here.
+    with _OPENING:
+        if _identity(target) is not None:
+            return False
+        try:
+            os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
+
+def _check_file(target: str) -> Identity:
+    status = os.lstat(target)
+    if not stat.S_ISREG(status.st_mode):
+        raise AuditError(f"`{target}` is not a regular file")
+    mode = stat.S_IMODE(status.st_mode)
+    # INVARIANT I14: what others may write, others may have written.
+    if mode & ~WIDEST_MODE:
+        raise AuditError(
+            f"`{target}` has mode {mode:04o}, expected 0640 or narrower: others may read or change it",
+            help=f"chmod 640 {target}",
+        )
+    return status.st_dev, status.st_ino
+
+
+def _forked(path: str) -> AuditError:
+    return AuditError(
+        f"`{path}` was open when this process was forked, expected a process that opened it itself",
+        help="open it after the fork only, or start the process anew (`spawn`)",
+    )
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _forget_in_child() -> None:
+    global _OPENING
+    _OPENING = threading.RLock()
+    _LOST.extend(_OPEN.values())
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
