@@ -25,7 +25,7 @@ def read_passphrase(environment: Mapping[str, str] = os.environ) -> bytes | None
 
 
 def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None = None) -> PrivateKey:
-    """Return the private key in this file.
+    """Read a private key from a file.
 
     Raises:
         SigningError: missing, a symbolic link or no regular file, owned by another user, readable by others, not a key,
@@ -43,7 +43,7 @@ def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None =
 
 
 def read_public_key(path: str | os.PathLike[str]) -> PublicKey:
-    """Return the public key in this file, a `PUBLIC KEY` PEM block, else raise `ConfigurationError`."""
+    """Read a public key, a `PUBLIC KEY` PEM block, from a file."""
     data = _read(path, "public key", ConfigurationError, is_private=False)
     try:
         return PublicKey.from_pem(data)
@@ -52,7 +52,7 @@ def read_public_key(path: str | os.PathLike[str]) -> PublicKey:
 
 
 def write_private_key(path: str | os.PathLike[str], key: PrivateKey, *, passphrase: bytes | None = None) -> None:
-    """Write the key to a new file of mode 0600, wrapped if a passphrase is given; never over an existing file."""
+    """Write the key to a new file of mode 0600, encrypted if a passphrase is given; never over an existing file."""
     if passphrase is None:
         data = key.to_pem()
     else:
@@ -61,7 +61,7 @@ def write_private_key(path: str | os.PathLike[str], key: PrivateKey, *, passphra
 
 
 def write_public_key(path: str | os.PathLike[str], key: PublicKey) -> None:
-    """Write the key to a new file of mode 0644; an existing file is `ConfigurationError`."""
+    """Write the key to a new file of mode 0644, never over an existing file."""
     _write(os.fspath(path), key.to_pem(), 0o644, "public key", ConfigurationError)
 
 

@@ -43,11 +43,11 @@ class UsedStore(Protocol):
     """Remembers which decisions were used. `audit/stores/used.py` has one in SQLite."""
 
     def use(self, decision_id: str, expires: Instant) -> bool:
-        """Return True the first time this id is given, durable before returning, and False ever after."""
+        """Record the use of a decision id, durably; True for its first use only."""
 
 
 class VerifiedDecision(msgspec.Struct, frozen=True):
-    """A decision that held here and now: `predicate` is what was signed, `checkpoint` and `index` the log's place.
+    """A decision verified here and now: `predicate` was signed; `checkpoint` and `index` locate it in the log.
 
     `signers` are the trusted keys that signed it and were valid when it was issued.
     """

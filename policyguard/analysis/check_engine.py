@@ -1,4 +1,4 @@
-"""`check-engine`: one question, three answers. The engine, a stock casbin enforcer and the naive oracle must agree.
+"""`check-engine`: the engine, a stock casbin enforcer and the naive oracle must answer alike.
 
 A difference with casbin is explained when casbin's documented limit accounts for it, shown by removing the limit and
 asking again. Anything else is a failure and is reported with the request that shows it.
@@ -30,7 +30,7 @@ KNOWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One request on which the answers differ; `hazard` names casbin's limit that explains it, None for a failure."""
+    """One request with different answers; `hazard` names casbin's limit that explains it, None for a failure."""
 
     facts: Facts
     now: Instant
@@ -50,7 +50,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a run found. `unjudged` requests used a function that the oracle does not know."""
+    """The result of a run. `unjudged` requests used a function that the oracle does not know."""
 
     requests: int
     allowed: int
@@ -60,7 +60,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every difference is explained."""
+        """True if every difference is explained."""
         return not self.failures
 
     @property
@@ -68,7 +68,7 @@ class Report:
         return tuple(difference for difference in self.differences if difference.hazard is None)
 
     def to_text(self) -> str:
-        """Return the report for a terminal, the failures first, at most ten of them."""
+        """Format the report for a terminal, failures first, at most ten of them."""
         known = Counter(difference.hazard for difference in self.differences if difference.hazard)
         lines = [f"{self.requests} requests, {self.allowed} allowed, {len(self.reached)} rules took part"]
         lines += [
@@ -85,7 +85,7 @@ class Report:
 def check_engine(
     policy_set: PolicySet, *, requests: int = 1000, seed: int = 0, snapshot: Snapshot | None = None
 ) -> Report:
-    """Return how three engines answer random and boundary requests made from the policies' own constants.
+    """Ask three engines about random and boundary requests built from constants of the policies.
 
     `snapshot` is one compiled elsewhere, to be compared with these policies; by default it is compiled from them here.
     """
@@ -117,7 +117,7 @@ class _Jury:
         self.reached: set[str] = set()
 
     def rare(self, facts: Facts, now: Instant) -> bool:
-        """Whether the engine allows this, or a rule takes part that no request has reached yet."""
+        """Return True if the engine allows this, or a rule takes part that no request has reached yet."""
         decision = Engine(self.snapshot).decide(facts, now)
         return decision.allowed or not self.reached.issuperset(decision.determining)
 

@@ -1,4 +1,4 @@
-"""What the decision ought to be, written as slowly and plainly as possible. Shares nothing with the engine.
+"""An independent oracle of decisions, written as slowly and plainly as possible. Shares nothing with the engine.
 
 Policies and facts are plain dicts and lists (`plain.py` makes them from the nouns). Everything is searched, nothing is
 remembered. Only the standard library and `oracle_cel` are imported; a test reads this file to make sure. The text
@@ -17,7 +17,7 @@ Plain = dict[str, Any]
 
 
 def decide(policy: Plain, facts: Plain, now: int) -> Plain:
-    """Return allowed, reason, determining, errored, requiring and unmet, by the rule of `docs/semantics.md`."""
+    """Decide by the rule of `docs/semantics.md`: allowed, reason, determining, errored, requiring and unmet."""
     reason = refused(policy, facts)
     if reason:
         return answer(False, reason)
@@ -43,7 +43,7 @@ def decide(policy: Plain, facts: Plain, now: int) -> Plain:
 
 
 def answer(allowed: bool, reason: str, *sets: set[str]) -> Plain:
-    """Return the answer as data; the sets are determining, errored, requiring, unmet."""
+    """Build the answer as data; the sets are determining, errored, requiring, unmet."""
     names = ("determining", "errored", "requiring", "unmet")
     filled = [sorted(one) for one in sets] + [[]] * (len(names) - len(sets))
     return {"allowed": allowed, "reason": reason, **dict(zip(names, filled, strict=True))}
@@ -53,7 +53,7 @@ def answer(allowed: bool, reason: str, *sets: set[str]) -> Plain:
 
 
 def refused(policy: Plain, facts: Plain) -> str:
-    """Return why no rule is asked, or empty text."""
+    """Say why no rule is evaluated; empty if rules are."""
     subject_type, resource_type = kind(facts["subject"]), kind(facts["resource"])
     if not policy["rules"]:
         return "no_rules"
@@ -85,7 +85,7 @@ def pattern_of(policy: Plain, resource_type: str) -> str:
 
 
 def domain(policy: Plain, facts: Plain) -> str | None:
-    """Return the segment of the resource's id at the place of `{team}` in its type's pattern."""
+    """Find the segment of the resource's id at the position of `{team}` in its type's pattern."""
     segments = pattern_of(policy, kind(facts["resource"])).split("/")
     if "{team}" not in segments:
         return None
@@ -107,7 +107,7 @@ def declared(policy: Plain, facts: Plain, path: str) -> Plain | None:
 
 
 def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
-    """Select the facts that conditions may read: strong enough, fresh enough, in the form they compute with."""
+    """Select the facts that conditions may read: strong enough, fresh enough, converted for computing."""
     subject, resource = facts["subject"], facts["resource"]
     world: Plain = {
         "subject": {"id": subject, "type": kind(subject)},
@@ -130,7 +130,7 @@ def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
 
 
 def fits(policy: Plain, attribute: Plain, value: Any) -> bool:
-    """Whether the value has the declared type, and is listed where the type lists its values."""
+    """Check that the value has the declared type, and is one of the listed values if the type lists any."""
     try:
         converted(policy, attribute["type"], value)
     except ValueError:
@@ -139,7 +139,7 @@ def fits(policy: Plain, attribute: Plain, value: Any) -> bool:
 
 
 def converted(policy: Plain, kind_: Any, value: Any) -> Any:
-    """Return the value as conditions compute with it, else raise `ValueError`."""
+    """Convert a value for computing in conditions; raises `ValueError`."""
     simple: dict[str, type] = {"bool": bool, "int": int, "string": str, "timestamp": str, "duration": str}
     if isinstance(kind_, str) and kind_ in simple:
         if type(value) is not simple[kind_]:
@@ -164,7 +164,7 @@ def converted(policy: Plain, kind_: Any, value: Any) -> Any:
 
 
 def concerns(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
-    """Whether the rule speaks of this request at all, its condition aside."""
+    """Check whether the rule applies to this request, leaving its condition aside."""
     where = domain(policy, facts)
     held = roles(policy, facts["subject"], where, now)
     return (
@@ -187,7 +187,7 @@ def says_where(rule: Plain, type_pattern: str) -> bool:
 
 
 def seen_by(rule: Plain, world: Plain, facts: Plain) -> Plain:
-    """Return the world without the facts that this rule wants known better than they are."""
+    """Copy the world without the facts below this rule's minimum assurance."""
     seen = {part: dict(value) if isinstance(value, dict) else value for part, value in world.items()}
     for path, floor in rule["floors"].items():
         entity, attribute = path.split(".", 1)
@@ -197,7 +197,7 @@ def seen_by(rule: Plain, world: Plain, facts: Plain) -> Plain:
 
 
 def condition(rule: Plain, world: Plain) -> str:
-    """Return "true", "false" or "error"; a rule without a condition is true."""
+    """Evaluate to "true", "false" or "error"; a rule without a condition is true."""
     if rule["when"] is None:
         return "true"
     try:
@@ -208,7 +208,7 @@ def condition(rule: Plain, world: Plain) -> str:
 
 
 def roles(policy: Plain, subject: str, where: str | None, now: int) -> set[str]:
-    """Return every role the subject holds there: a binding counts in its domain or, written `*`, in all."""
+    """List every role the subject holds there: a binding counts in its domain, one with `*` in all."""
     held: set[str] = set()
     for binding in policy["bindings"]:
         in_time = (binding["since"] is None or binding["since"] <= now) and (
@@ -227,7 +227,7 @@ def with_parents(policy: Plain, role: str) -> set[str]:
 
 
 def glob(text: str, pattern: str) -> bool:
-    """Whether the pattern, segment by segment, is the text: `**` is any segments, `*` any characters of one."""
+    """Match segment by segment: `**` is any number of segments, `*` any characters of one."""
     return match_segments(text.split("/"), pattern.split("/"))
 
 
@@ -251,7 +251,7 @@ def match_part(text: str, pattern: str) -> bool:
 
 
 def met(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
-    """Whether distinct independent persons can fill every place of the rule's quorum: all ways are tried."""
+    """Check, by trying all ways, whether distinct independent persons can fill every seat of the rule's quorum."""
     quorum = policy["quorums"][rule["quorum"]]
     persons = policy["persons"]
     if facts["contributors"] is None:

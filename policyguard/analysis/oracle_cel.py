@@ -18,15 +18,15 @@ World = dict[str, Any]
 
 
 class Absent(Exception):
-    """There is no value: an attribute is missing, a function failed."""
+    """No value: an attribute is missing, or a function failed."""
 
 
 class Unsupported(Exception):
-    """The oracle does not know this function; nothing follows from that."""
+    """The oracle does not know this function, so it gives no answer."""
 
 
 def evaluate(tree: Tree, world: World) -> Any:
-    """Return the tree's value in this world, else raise `Absent`."""
+    """Evaluate a tree in this world; raises `Absent`."""
     kind, *rest = tree
     if kind == "const":
         return rest[0]
@@ -46,7 +46,7 @@ def evaluate(tree: Tree, world: World) -> Any:
 
 
 def dictionary(entries: list[tuple[str, Any]]) -> World:
-    """Build a map; a key that is given twice is an error."""
+    """Build a map; a duplicate key is an error."""
     built = dict(entries)
     if len(built) != len(entries):
         raise Absent("a key is given twice")
@@ -60,7 +60,7 @@ def member(record: Any, field: str) -> Any:
 
 
 def attempt(tree: Tree, world: World) -> Any:
-    """Return the value, or None where there is none."""
+    """Evaluate; None if there is no value."""
     try:
         return evaluate(tree, world)
     except Absent:
@@ -84,7 +84,7 @@ def call(function: str, arguments: list[Tree], world: World) -> Any:
 
 
 def decided(values: list[Any], by: bool) -> bool:
-    """One value `by` decides whatever else failed; otherwise one failure fails all."""
+    """Combine operands: the value `by` decides whatever else failed; otherwise one failure fails all."""
     if by in values:
         return by
     if None in values:
@@ -167,7 +167,7 @@ def address_in(address: str, prefix: str) -> bool:
 
 
 def path_glob(path: str, pattern: str) -> bool:
-    """A regular expression this time, so that it is not the oracle's own recursive `glob` again."""
+    """Match by a regular expression, so that the oracle's own recursive `glob` is not used twice."""
     text = ""
     for segment in pattern.split("/"):
         text += "(?:/[^/]*)*" if segment == "**" else "/" + "[^/]*".join(map(re.escape, segment.split("*")))
@@ -175,7 +175,7 @@ def path_glob(path: str, pattern: str) -> bool:
 
 
 def found_in(text: str, pattern: str) -> bool:
-    """Python's engine replaces RE2: they agree on what both accept, when the text holds no line break."""
+    """Search with Python's engine, which agrees with RE2 on patterns that both accept, in text without line breaks."""
     try:
         return re.search(pattern, text) is not None
     except re.error as problem:
@@ -183,7 +183,7 @@ def found_in(text: str, pattern: str) -> bool:
 
 
 def parse_time(kind: str, text: str) -> int:
-    """Return the nanoseconds of an RFC 3339 time or of a duration text, else raise `ValueError`."""
+    """Parse an RFC 3339 time or a duration to nanoseconds; raises `ValueError`."""
     return timestamp(text) if kind == "timestamp" else duration(text)
 
 

@@ -1,4 +1,4 @@
-"""From the nouns to the plain dicts and lists the oracle reads; nothing is decided here."""
+"""Converts policies and facts to the plain dicts and lists the oracle reads; nothing is decided here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Plain = dict[str, Any]
 
 
 def plain_policy(policy_set: PolicySet) -> Plain:
-    """Return the policy set as the oracle reads it."""
+    """Convert the policy set."""
     schema = policy_set.schema
     return {
         "subjects": {name: _entity(one) for name, one in schema.subjects.items()},
@@ -33,7 +33,7 @@ def plain_policy(policy_set: PolicySet) -> Plain:
 
 
 def plain_facts(facts: Facts) -> Plain:
-    """Return the facts as the oracle reads them."""
+    """Convert the facts."""
     request = facts.request
     return {
         "subject": request.subject.ref,
@@ -52,7 +52,7 @@ def plain_facts(facts: Facts) -> Plain:
 
 
 def plain_tree(node: Expression) -> list[Any]:
-    """Return a checked condition as lists."""
+    """Convert a checked condition to lists."""
     match node:
         case Constant():
             return ["const", node.value]

@@ -1,4 +1,4 @@
-"""Requests that a policy set's own texts suggest: each compared constant and its neighbours, boundaries, strangers.
+"""Requests built from the texts of a policy set: compared constants and their neighbours, boundaries, strangers.
 
 Half of the requests aim at one rule, so that rules are reached at all; the rest mix freely. Same seed, same requests.
 """
@@ -53,7 +53,7 @@ class Requests:
         self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
 
     def take(self, count: int, rare: Callable[[Facts, Instant], bool] | None = None) -> Iterator[tuple[Facts, Instant]]:
-        """Yield this many facts, each with the instant to decide at.
+        """Yield facts, each with the instant to decide at.
 
         One request in two is drawn again, up to twelve times, until `rare` says yes, for most random requests are
         denied. One in four then is a rare one with a single thing changed: where a rule ends, such neighbours differ.
@@ -72,7 +72,7 @@ class Requests:
             yield facts, now
 
     def _neighbour(self, facts: Facts, now: Instant) -> tuple[Facts, Instant]:
-        """Return the same facts but for one: a value, its assurance, the subject, the id, an approval, the time."""
+        """Copy the facts and change one thing: a value, its assurance, the subject, the id, an approval, the time."""
         request = facts.request
         self._asker = request.subject.ref
         fresh = dict(self._entries(request, now))
@@ -153,7 +153,7 @@ class Requests:
         return Entity(type_, self._identifier(pattern, domain or str(self._pick(self._domains))))
 
     def _identifier(self, pattern: str, domain: str) -> str:
-        """Return an id that matches the pattern, or one that misses it by a segment, a letter or a slash."""
+        """Choose an id that matches the pattern, or misses it by a segment, a letter or a slash."""
         segments: list[str] = []
         for segment in pattern.split("/"):
             if segment == "**":
@@ -209,7 +209,7 @@ class Requests:
         return int(self._pick([0, -1, bound - 1, bound, bound + 1]))
 
     def _value(self, attribute: Attribute, kind: ValueType, depth: int = 0) -> Value:
-        """Return a value of this kind for the attribute, or for something inside it."""
+        """Choose a value of this kind for the attribute, or for something inside it."""
         if attribute.enum and kind.kind == "string" and self._chance(0.98):
             return str(self._pick(attribute.enum))
         if kind.kind == "list" and kind.element is not None:
@@ -266,7 +266,7 @@ def _constants(expressions: Sequence[Expression]) -> dict[str, tuple[Any, ...]]:
 
 
 def _compared(expressions: Sequence[Expression]) -> dict[str, tuple[tuple[str, Any], ...]]:
-    """Return for each attribute name the (type, value) of every constant in the same call."""
+    """Map each attribute name to the (type, value) of every constant in the same call."""
     constants: dict[str, set[tuple[str, Any]]] = {}
     for expression in expressions:
         for call in _calls(expression):
@@ -310,7 +310,7 @@ def _walk(node: Expression) -> Iterator[Constant]:
 
 
 def _near(text: str) -> list[str]:
-    """Return texts that a comparison with this one, as text, prefix, pattern or network, may tell apart from it."""
+    """List texts that a comparison with this one, as text, prefix, pattern or network, may distinguish from it."""
     digest = _REPEATED.sub(lambda match: "0" * min(int(match[1]), 128), text).strip("^$")
     return [
         digest,

@@ -1,4 +1,4 @@
-"""The approval statement: what exactly is approved, by which account, until when; and whether it covers a request.
+"""The approval statement: what is approved, by which account, until when; and whether it covers a request.
 
 An in-toto Statement v1 with one spelling, RFC 8785 JSON. Its signature is a DSSE envelope around it, or a detached SSH
 signature over its very bytes in the namespace `policyguard-approval@v1`. Pure; who signed is `signers.py`'s.
@@ -83,7 +83,7 @@ class ApprovalSubject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ApprovalPredicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Who approves what to be done with which resource, why and how long. Field order is the order of the bytes."""
+    """Who approves which action on which resource, why and until when. Field order is the order of the bytes."""
 
     action: str
     approved_at: str
@@ -100,7 +100,7 @@ class ApprovalPredicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
 
 class ApprovalStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"type_": "_type"}):
-    """A whole statement; `payload` encodes it."""
+    """A complete statement; `payload` encodes it."""
 
     type_: str
     predicate: ApprovalPredicate
@@ -117,12 +117,12 @@ class ApprovalStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     @property
     def named(self) -> dict[str, str]:
-        """What is approved: subject name to digest."""
+        """The approved subjects: name to digest."""
         return {part.name: part.digest[_DIGESTS[part.name]] for part in self.subject}
 
     @property
     def payload(self) -> bytes:
-        """The one spelling, which is what gets signed; `parse_approval(s.payload) == s`."""
+        """The one encoding, which is signed; `parse_approval(s.payload) == s`."""
         return canonical(msgspec.to_builtins(self))
 
 

@@ -24,7 +24,7 @@ _MAX_TEXT = 256
 
 
 class Signature(msgspec.Struct, frozen=True, gc=False):
-    """One signature and the key id its maker claims; the id is a hint for the reader and decides nothing."""
+    """One signature and the key id its maker claims; the id is only a hint."""
 
     keyid: str
     sig: bytes
@@ -71,7 +71,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """Return the bytes that are signed; both lengths count *bytes*.
+    """Encode the bytes that are signed; both lengths count *bytes*.
 
     pae = "DSSEv1" SP len(type) SP type SP len(payload) SP payload
 
@@ -119,7 +119,7 @@ def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
 def check_signatures(
     envelope: Envelope, message: bytes, keys: Sequence[PublicKey], threshold: int
 ) -> tuple[PublicKey, ...]:
-    """Verify that at least `threshold` trusted keys signed `message`, and return those that did.
+    """Verify that at least `threshold` trusted keys signed `message`, and return those keys.
 
     Key ids order the attempts and decide nothing: a signature counts for whichever trusted key made it.
 
@@ -156,7 +156,7 @@ class WireBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WireEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
-    """The JSON shape of an envelope, for parsers that hold one inside something else."""
+    """The JSON shape of an envelope, for parsers of data that contains one."""
 
     payload: str
     payload_type: str
@@ -168,7 +168,7 @@ _DECODER = msgspec.json.Decoder(WireEnvelope)
 
 
 def from_wire(wire: WireEnvelope) -> Envelope:
-    """Return the envelope of a decoded JSON shape, else raise `VerificationError` V1 naming the field."""
+    """Convert the decoded JSON shape to an envelope."""
     if not 1 <= len(wire.signatures) <= MAX_SIGNATURES:
         raise VerificationError("V1", f"signatures: found {len(wire.signatures)}, expected 1 to {MAX_SIGNATURES}")
     if len(wire.payload_type) > _MAX_TEXT or not wire.payload_type:
@@ -182,7 +182,7 @@ def from_wire(wire: WireEnvelope) -> Envelope:
 
 
 def hashes_of(path: Sequence[str], where: str) -> tuple[bytes, ...]:
-    """Return the 32-byte hashes of a proof written as base64 texts, else raise `VerificationError` V1."""
+    """Decode the 32-byte hashes of a proof from base64."""
     if len(path) > 63:
         raise VerificationError("V1", f"{where}: found {len(path)} hashes, expected at most 63")
     return tuple([_bytes_of(text, f"{where}[{i}]", 32) for i, text in enumerate(path)])

@@ -73,7 +73,7 @@ def unusable_point(raw: bytes) -> str | None:
 
 
 class PublicKey:
-    """An Ed25519 public key. Equal by its 32 bytes; `keyid` is what securesystemslib prints for it."""
+    """An Ed25519 public key. Equal by its 32 bytes; `keyid` is the one of securesystemslib."""
 
     __slots__ = ("_key", "_keyid", "raw")
 
@@ -99,7 +99,7 @@ class PublicKey:
 
     @property
     def text(self) -> str:
-        """The one-line spelling of trust files: `ed25519:` and the base64 of the 32 bytes."""
+        """The form in trust files: `ed25519:` and the base64 of the 32 bytes."""
         return "ed25519:" + encode_base64(self.raw).decode()
 
     @classmethod
@@ -117,18 +117,18 @@ class PublicKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> PublicKey:
-        """Return the key of a `PUBLIC KEY` PEM text (RFC 8410), else raise `ConfigurationError`."""
+        """Parse a `PUBLIC KEY` PEM text (RFC 8410)."""
         der = _unarmour(data, _PUBLIC)
         if der is None or not der.startswith(_SPKI) or len(der) != len(_SPKI) + PUBLIC_BYTES:
             raise ConfigurationError("found no Ed25519 public key, expected one `PUBLIC KEY` PEM block")
         return cls(der[len(_SPKI) :])
 
     def to_pem(self) -> bytes:
-        """Return the `PUBLIC KEY` PEM text that openssl reads; `from_pem(to_pem(k)) == k`."""
+        """Encode as the `PUBLIC KEY` PEM text that openssl reads; `from_pem(to_pem(k)) == k`."""
         return _armour(_SPKI + self.raw, _PUBLIC)
 
     def verify(self, signature: bytes, data: bytes) -> bool:
-        """Whether `signature` is this key's over exactly these bytes. The caller must check the result."""
+        """Check whether `signature` is this key's over exactly these bytes. The caller must use the result."""
         from cryptography.exceptions import InvalidSignature
 
         if self._key is None:
@@ -152,7 +152,7 @@ class PublicKey:
 
 
 class PrivateKey:
-    """An Ed25519 private key. Its seed never shows in `repr`, and it can be neither pickled nor copied."""
+    """An Ed25519 private key. Its seed is not in `repr`, and it can be neither pickled nor copied."""
 
     __slots__ = ("_seed", "keyid", "public", "sign")
 
@@ -173,19 +173,19 @@ class PrivateKey:
 
     @classmethod
     def generate(cls, seed: bytes) -> PrivateKey:
-        """Return the key of 32 bytes of randomness, which the caller takes from the operating system."""
+        """Create a key from 32 random bytes, which the caller takes from the operating system."""
         return cls(seed)
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
-        """Return the key of an unencrypted `PRIVATE KEY` PEM text (PKCS #8, RFC 8410), else raise `SigningError`."""
+        """Parse an unencrypted `PRIVATE KEY` PEM text (PKCS #8, RFC 8410)."""
         der = _unarmour(data, _PRIVATE)
         if der is None or not der.startswith(_PKCS8) or len(der) != len(_PKCS8) + SEED_BYTES:
             raise SigningError("found no Ed25519 private key, expected one unencrypted `PRIVATE KEY` PEM block")
         return cls(der[len(_PKCS8) :])
 
     def derive(self, purpose: str) -> bytes:
-        """Return 32 secret bytes for this purpose alone: HKDF-SHA256 of the seed (RFC 5869).
+        """Derive 32 secret bytes for one purpose: HKDF-SHA256 of the seed (RFC 5869).
 
         They say nothing of the seed, and nothing of what is derived for another purpose.
         """
@@ -195,11 +195,11 @@ class PrivateKey:
         return HKDF(SHA256(), length=32, salt=None, info=f"policyguard {purpose}".encode()).derive(self._seed)
 
     def to_pem(self) -> bytes:
-        """Return the unencrypted `PRIVATE KEY` PEM text; keep it in a file of mode 0600."""
+        """Encode as an unencrypted `PRIVATE KEY` PEM text; store it with mode 0600."""
         return _armour(_PKCS8 + self._seed, _PRIVATE)
 
     def wrap(self, passphrase: bytes, *, salt: bytes, nonce: bytes) -> bytes:
-        """Return the key text locked with a passphrase: Argon2id, then ChaCha20-Poly1305. Salt and nonce are fresh."""
+        """Encrypt the key with a passphrase: Argon2id, then ChaCha20-Poly1305. Salt and nonce are fresh."""
         if not passphrase:
             raise SigningError("passphrase is empty, expected at least one character")
         if len(salt) != SALT_BYTES or len(nonce) != NONCE_BYTES:
@@ -219,7 +219,7 @@ class PrivateKey:
 
     @classmethod
     def unwrap(cls, data: bytes, passphrase: bytes) -> PrivateKey:
-        """Return the key of a wrapped key text, else raise `SigningError`.
+        """Decrypt a wrapped key text.
 
         A wrong passphrase and an altered file give the same error: the cipher authenticates both. Memory and passes
         are read from the file within limits, so a hostile file cannot ask for the whole machine.
@@ -244,7 +244,7 @@ class PrivateKey:
 
 
 def is_wrapped(data: bytes) -> bool:
-    """Return whether this key text needs a passphrase."""
+    """Check whether this key text needs a passphrase."""
     return data.startswith(f"-----BEGIN {_WRAPPED}-----\n".encode())
 
 
@@ -315,7 +315,7 @@ def _cipher(passphrase: bytes, header: _Wrapped) -> Any:
 
 
 def encode_base64(data: bytes) -> bytes:
-    """Return the base64 of these bytes: standard alphabet, padded, one line (RFC 4648 section 4)."""
+    """Encode as base64: standard alphabet, padded, one line (RFC 4648 section 4)."""
     return binascii.b2a_base64(data, newline=False)
 
 

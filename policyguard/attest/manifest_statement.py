@@ -1,4 +1,4 @@
-"""The statement of a manifest: which files a checkpoint has, who made it, and its one spelling as bytes.
+"""The statement of a manifest: the files of a checkpoint, their producer, and the one encoding.
 
 It is that of OpenSSF model signing 1.0 (in-toto Statement v1, predicate type `https://model_signing/signature/v1.0`),
 which lets verifiers ignore members of the predicate they do not know; ours is `policyguard`.
@@ -32,12 +32,12 @@ _CLASS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 def root_digest(digests: Iterable[str]) -> str:
-    """Return the SHA-256 over the digests of a folder's files, given in the order of their names."""
+    """Compute the SHA-256 over the digests of a folder's files, in the order of their names."""
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Which files a checkpoint has and who made it.
+    """The files of a checkpoint and their producer.
 
     `resources` maps relative names to SHA-256, sorted by name. `previous` is the `digest` of the manifest of the step
     before, None for the first. `producer` is a subject (`service:trainer`), `run` and `step` are the producer's own.
@@ -55,7 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def root_digest(self) -> str:
-        """The digest over all files that model signing puts into the subject: SHA-256 over the digests, by name."""
+        """The digest over all files, which model signing puts into the subject: SHA-256 over the digests, by name."""
         return root_digest(digest for _, digest in self.resources)
 
     @property
@@ -64,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sha256_digest(self.to_statement())
 
     def to_statement(self) -> bytes:
-        """Return the in-toto statement in its one spelling."""
+        """Encode the in-toto statement in its one form."""
         ours: dict[str, object] = {
             "producer": self.producer,
             "run": self.run,
@@ -127,7 +127,7 @@ def parse_manifest(payload: bytes) -> Manifest:
 
 
 def check_origin(producer: str, run: str, step: int, data_class: str = "") -> None:
-    """Check the members of a manifest before hours of hashing.
+    """Check the members of a manifest before the files are hashed, which may take hours.
 
     Raises:
         ValueError: one cannot be written into a manifest.
@@ -144,7 +144,7 @@ def check_origin(producer: str, run: str, step: int, data_class: str = "") -> No
 
 
 def check_members(manifest: Manifest) -> None:
-    """Raise `ValueError` unless every member is of its kind and the names are sorted, unique and inside the folder."""
+    """Check that every member is of its kind, and that names are sorted, unique and inside the folder."""
     check_origin(manifest.producer, manifest.run, manifest.step, manifest.data_class)
     names = [name for name, _ in manifest.resources]
     texts = (manifest.name, *names)

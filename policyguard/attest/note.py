@@ -1,4 +1,4 @@
-"""Signed notes: a text, then lines that say who signed it (C2SP signed-note, Ed25519 keys).
+"""Signed notes: a text, then lines with its signatures (C2SP signed-note, Ed25519 keys).
 
     note           = text LF 1*signature-line          ; text ends in LF
     signature-line = "— " name SP base64(key-hash signature) LF
@@ -25,7 +25,7 @@ _PREFIX = "\u2014 "
 
 
 class NoteKey:
-    """A name and the public key that signs notes under it. The name is part of the key's hash, so it is signed too."""
+    """A name and the public key that signs notes under it. The name is part of the key's hash."""
 
     def __init__(self, name: str, public: PublicKey) -> None:
         if not is_key_name(name):
@@ -37,7 +37,7 @@ class NoteKey:
 
     @cached_property
     def key_hash(self) -> bytes:
-        """The four bytes that lead a signature: SHA-256 of name, LF, 0x01 and the public key, cut."""
+        """The first four bytes of SHA-256 over name, LF, 0x01 and the public key, which begin a signature."""
         return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public.raw).digest()[:4]
 
     @property
@@ -73,19 +73,19 @@ class NoteKey:
 
 
 def is_key_name(name: str) -> bool:
-    """Return whether a note key, and so a log, may have this name."""
+    """Check whether a note key, and so a log, may have this name."""
     # INVARIANT I10: a log name holds no space, so no checkpoint text can begin like a DSSE message.
     return 0 < len(name) <= 128 and name.isprintable() and "+" not in name and not any(c.isspace() for c in name)
 
 
 def sign_note(text: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Return the note: the text and one signature line. The text is not checked again; `checkpoint.py` made it."""
+    """Sign a text as a note with one signature line. The text is not checked again; `checkpoint.py` made it."""
     line = encode_base64(note_key.key_hash + key.sign(text))
     return b"%b\n%b%b %b\n" % (text, _PREFIX.encode(), note_key.name.encode(), line)
 
 
 def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
-    """Return the text of the note and the first trusted key that signed it.
+    """Verify a note; return its text and the first trusted key that signed it.
 
     Lines of other keys are skipped, as the format asks; a line under a trusted key's name and hash must verify.
 
@@ -109,7 +109,7 @@ def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
 
 
 def split_note(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """Return the signed text (with its last LF) and (name, key hash and signature) of every signature line."""
+    """Split a note into the signed text (with its last LF) and (name, key hash and signature) of every line."""
     if len(data) > MAX_NOTE_BYTES:
         raise VerificationError("V1", f"note is {len(data)} bytes, expected at most {MAX_NOTE_BYTES}")
     try:

@@ -1,4 +1,4 @@
-"""Whose key is it: keys, the persons they belong to, and from when to when they count.
+"""Maps keys to the persons they belong to, and says when a key counts.
 
 Two sources, both pinned by the operator: `keys:` of `Persons` (`ssh-ed25519 BASE64` or `ed25519:BASE64`), and a file of
 allowed signers as OpenSSH reads it. A file with a mistake in it is refused as a whole. Opens nothing.
@@ -64,7 +64,7 @@ class SignerLine(msgspec.Struct, frozen=True):
 
 
 class UnknownSigner(Exception):
-    """This key speaks for no one person here and now; `code` is the reason code's second half."""
+    """This key does not identify one person here and now; `code` is the second half of the reason code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ class UnknownSigner(Exception):
 
 
 class Signers:
-    """The keys of the persons we know. Immutable; made anew when policies or files change."""
+    """The keys of the known persons. Immutable; built again when policies or files change."""
 
     def __init__(
         self, persons: Sequence[Person], lines: Sequence[SignerLine] = (), revoked: Collection[str] = frozenset()
@@ -97,7 +97,7 @@ class Signers:
                 self.by_keyid[public.keyid] = public
 
     def person_of(self, key: SshKey, namespace: str, instants: Iterable[Instant]) -> Person:
-        """Find the one person whose key this is, in this namespace, at all these instants.
+        """Find the one person who owns this key, in this namespace, at all these instants.
 
         Raises:
             UnknownSigner: revoked, unknown, outside its window or namespaces, nobody's, or of more than one person.
@@ -146,7 +146,7 @@ def person_key(text: str) -> SshKey | None:
 
 
 def parse_allowed_signers(text: bytes) -> tuple[SignerLine, ...]:
-    """Return the lines of an allowed-signers file whose keys we verify, in order.
+    """Parse the lines of an allowed-signers file whose keys we verify, in order.
 
     Keys of other kinds are passed over: a signature by one is refused where it is met.
 
@@ -157,19 +157,19 @@ def parse_allowed_signers(text: bytes) -> tuple[SignerLine, ...]:
 
 
 def parse_revoked(text: bytes) -> frozenset[str]:
-    """Return the fingerprints of a list of revoked keys, else raise `ConfigurationError` naming the line."""
+    """Parse a list of revoked keys into fingerprints."""
     return frozenset(_each_line(text, "revoked keys", _revoked))
 
 
 def matches(text: str, patterns: Sequence[str]) -> bool:
-    """Whether a text matches a pattern list: one positive pattern, and no `!` pattern. Case counts."""
+    """Match a text with a pattern list: one positive pattern, and no `!` pattern. Case-sensitive."""
     negated = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     positive = [pattern for pattern in patterns if not pattern.startswith("!")]
     return not any(_wild(text, pattern) for pattern in negated) and any(_wild(text, pattern) for pattern in positive)
 
 
 def _wild(text: str, pattern: str) -> bool:
-    """Whether a pattern with `*` (any text) and `?` (one character) matches; time is at most length x length."""
+    """Match a pattern with `*` (any text) and `?` (one character); time is at most length x length."""
     at, star, mark = 0, -1, 0
     place = 0
     while at < len(text):

@@ -1,4 +1,4 @@
-"""SSH signatures as `ssh-keygen -Y sign` makes them, verified in process; and the public keys they carry.
+"""SSH signatures as `ssh-keygen -Y sign` makes them, verified in this process; and their public keys.
 
     armour    = "-----BEGIN SSH SIGNATURE-----" LF *( base64 LF ) "-----END SSH SIGNATURE-----" [ LF ]
     blob      = "SSHSIG" uint32(1) string(public key) string(namespace) string("") string(hash) string(signature)
@@ -42,7 +42,7 @@ _KIND = re.compile(r"[a-z0-9][a-z0-9@._-]{2,63}", re.ASCII)
 
 
 class SshSignatureError(ValueError):
-    """A text that is no SSH signature or no SSH key we can verify; `code` is the reason code's second half."""
+    """Not an SSH signature or SSH key that we can verify; `code` is the second half of the reason code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class SshKey(msgspec.Struct, frozen=True):
 
     @property
     def blob(self) -> bytes:
-        """The bytes that an `id_ed25519.pub` holds in base64; `parse_key_blob(key.blob) == key`."""
+        """The bytes that an `id_ed25519.pub` contains in base64; `parse_key_blob(key.blob) == key`."""
         application = b"" if self.application is None else _string(self.application.encode())
         return _string(self.kind.encode()) + _string(self.raw) + application
 
@@ -72,12 +72,12 @@ class SshKey(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """What `ssh-keygen -l` prints: `SHA256:` and unpadded base64."""
+        """The fingerprint as `ssh-keygen -l` prints it: `SHA256:` and unpadded base64."""
         return _fingerprint(self.blob)
 
 
 class SshSignature(msgspec.Struct, frozen=True):
-    """A parsed signature, nothing verified yet."""
+    """A parsed signature, not verified yet."""
 
     key: SshKey
     namespace: str
@@ -87,7 +87,7 @@ class SshSignature(msgspec.Struct, frozen=True):
     counter: int = 0
 
     def covers(self, message: bytes, namespace: str) -> bool:
-        """Whether this key signed exactly this message for this namespace. The caller must check the result.
+        """Check whether this key signed exactly this message for this namespace. The caller must use the result.
 
         A security key must have seen its user: signatures made without a touch do not count.
         """
@@ -105,14 +105,14 @@ class SshSignature(msgspec.Struct, frozen=True):
 
 
 def signed_bytes(message: bytes, namespace: str, hash_name: str) -> bytes:
-    """Return the bytes that the key really signs."""
+    """Build the bytes that the key signs."""
     digest = HASHES[hash_name](message).digest()
     fields = (namespace.encode(), b"", hash_name.encode(), digest)
     return _MAGIC + b"".join(map(_string, fields))
 
 
 def sign(message: bytes, namespace: str, key: PrivateKey, hash_name: str = "sha512") -> bytes:
-    """Return the armoured signature that `ssh-keygen -Y verify` accepts for this message and namespace."""
+    """Sign a message in a namespace; `ssh-keygen -Y verify` accepts the armoured signature."""
     made = _string(ED25519.encode()) + _string(key.sign(signed_bytes(message, namespace, hash_name)))
     fields = (SshKey(key.public.raw).blob, namespace.encode(), b"", hash_name.encode(), made)
     text = encode_base64(_MAGIC + (1).to_bytes(4, "big") + b"".join(map(_string, fields)))
@@ -147,7 +147,7 @@ def parse_signature(armour: bytes) -> SshSignature:
 
 
 def parse_key(text: str) -> SshKey:
-    """Return the key of a public key line, `ssh-ed25519 BASE64 [comment]`, else raise `SshSignatureError`."""
+    """Parse a public key line, `ssh-ed25519 BASE64 [comment]`."""
     kind, _, rest = text.strip().partition(" ")
     encoded = rest.strip().partition(" ")[0]
     _known(kind)
@@ -242,7 +242,7 @@ def _string(data: bytes) -> bytes:
 
 
 class _Blob:
-    """Bytes read from the front; every read that goes beyond the end raises."""
+    """Bytes read from the front; every read beyond the end raises."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0

@@ -1,4 +1,4 @@
-"""The in-toto Statement that says what was decided, and the SignedDecision that carries it to the worker.
+"""The in-toto Statement about a decision, which the SignedDecision carries to the worker.
 
 A statement has one spelling: RFC 8785 JSON. The fields of every struct below are in sorted order, so encoding needs
 no sorting; the parser encodes again and compares. Opens nothing and reads no clock.
@@ -47,7 +47,7 @@ class Digests(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True)
 
 
 class Subject(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """in-toto ResourceDescriptor: the resource, and the digest of the whole request with what it is bound to."""
+    """in-toto ResourceDescriptor: the resource, and the digest of the request with its bound facts."""
 
     digest: Digests
     name: str
@@ -88,7 +88,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=
 
 
 class Predicate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """Everything a worker checks and an auditor asks about one decision. Times are RFC 3339 in UTC."""
+    """All that a worker checks and an auditor needs to know about one decision. Times are RFC 3339 in UTC."""
 
     action: str
     approvals: tuple[ApprovalRecord, ...]
@@ -137,7 +137,7 @@ _SORTING = msgspec.json.Encoder(order="sorted")
 
 @cache
 def _decoder() -> msgspec.json.Decoder[Statement]:
-    """Return the decoder of statements, made at first use: a hook states and never reads."""
+    """Build the decoder of statements at first use: a hook writes statements and never reads one."""
     return msgspec.json.Decoder(Statement)
 
 
@@ -161,7 +161,7 @@ def decision_statement(
     sensitive: frozenset[str] = frozenset(),
     redactions: Mapping[str, Callable[[Value], Value]] | None = None,
 ) -> bytes:
-    """Return the canonical bytes of the statement about this decision.
+    """Encode the statement about this decision in canonical bytes.
 
     Args:
         recorded_paths: paths of the facts to record; None records all that were collected.
@@ -233,7 +233,7 @@ def parse_statement(payload: bytes) -> Statement:
 
 @lru_cache(maxsize=1024)
 def instant_text(instant: Instant) -> str:
-    """Return the RFC 3339 text of an instant; a decision's facts share few instants, so they are remembered."""
+    """Format an instant as RFC 3339; cached, because the facts of a decision share few instants."""
     whole_s, nanoseconds = divmod(instant, NANOSECONDS_PER_S)
     if not nanoseconds:
         return _second_text(whole_s) + "Z"
@@ -290,7 +290,7 @@ def _approval(approval: Approval) -> ApprovalRecord:
 
 
 def _check_types(payload: bytes) -> None:
-    """Raise unless this is a Statement v1 with our predicate type, before the predicate itself is read."""
+    """Check that this is a Statement v1 with our predicate type, before the predicate itself is read."""
     try:
         head = msgspec.json.decode(payload, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

@@ -47,7 +47,7 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """What a verifier pins. No list is empty, the threshold can be met, and policies are pinned in some way."""
+    """The pins of a verifier. No list is empty, the threshold can be met, and policies are pinned in some way."""
 
     keys: tuple[TrustedKey, ...]
     logs: tuple[NoteKey, ...]
@@ -96,7 +96,7 @@ def parse_trust(data: object) -> Trust:
 
 
 def trust_data(trust: Trust) -> dict[str, Any]:
-    """Return the document of this trust; `parse_trust(trust_data(t)) == t`."""
+    """Convert trust to a document; `parse_trust(trust_data(t)) == t`."""
     policies: dict[str, Any] = {"digests": sorted(trust.policy_digests)} if trust.policy_digests else {}
     if trust.min_epoch is not None:
         policies["minEpoch"] = trust.min_epoch

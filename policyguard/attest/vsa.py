@@ -29,7 +29,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """What was accepted: a commit, the reference it became, and where its repository is found."""
+    """An accepted revision: a commit, the reference it became, and the URI of its repository."""
 
     commit: str
     ref: str
@@ -45,7 +45,7 @@ def source_summary(
     verified_at: Instant,
     levels: Sequence[str] = DEFAULT_LEVELS,
 ) -> bytes:
-    """Return the statement, RFC 8785 JSON, that says this revision passed.
+    """Build the statement, RFC 8785 JSON, that this revision passed.
 
     Args:
         decision: the signed allow for this very revision, already verified.
@@ -90,5 +90,5 @@ def source_summary(
 
 
 def sign_summary(statement: bytes, key: PrivateKey) -> Envelope:
-    """Return the summary in a DSSE envelope signed by this key."""
+    """Sign the summary in a DSSE envelope."""
     return sign(statement, PAYLOAD_TYPE, (key,))

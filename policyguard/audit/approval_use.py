@@ -1,4 +1,4 @@
-"""Approvals that count once: which of them the log has consumed, and deciding without those.
+"""Single-use approvals: which of them the log has consumed, and decisions without those.
 
 A quorum with `once: true` is met by approvals that no logged allow has counted yet. The allow itself is the record, so
 it cannot be lost or taken back without the log showing it. Where a decision may consume approvals, it is made inside
@@ -21,7 +21,7 @@ from policyguard.values import Instant
 
 
 class PendingStatement(msgspec.Struct, frozen=True):
-    """A decision before it is signed: its payload, and whether a quorum that applied counts approvals once."""
+    """A decision before it is signed: its payload, and whether a quorum that applied is single-use."""
 
     decision: Decision
     payload: bytes
@@ -39,7 +39,7 @@ class PendingStatement(msgspec.Struct, frozen=True):
 
 
 class ApprovalConsumption:
-    """The approvals that decisions about to be logged may consume. `used` says which are consumed already, by what."""
+    """The approvals that pending decisions may consume. `used` says which are consumed already, and by what."""
 
     def __init__(self, snapshot: Snapshot, facts: Iterable[Facts]) -> None:
         self._approvals = {
@@ -52,11 +52,11 @@ class ApprovalConsumption:
 
     @property
     def is_possible(self) -> bool:
-        """Whether any decision may consume an approval; if not, nobody needs to read the log."""
+        """True if a decision may consume an approval; otherwise the log need not be read."""
         return bool(self._approvals)
 
     def read(self, store: Store, start: int, stop: int) -> None:
-        """Add to `used` what the entries from `start` to before `stop` have consumed.
+        """Add to `used` the approvals that entries from `start` to before `stop` have consumed.
 
         Raises:
             AuditError: an entry cannot be read; which approvals it consumed is not known.
@@ -69,7 +69,7 @@ class ApprovalConsumption:
 
 
 def is_single_use(snapshot: Snapshot, decision: Decision) -> bool:
-    """Whether a quorum that applied to this decision counts approvals once."""
+    """Check whether a quorum that applied to this decision is single-use."""
     quorums = (snapshot.by_id[rule_id].quorum for rule_id in decision.requiring)
     return any(snapshot.quorums[quorum].once for quorum in quorums if quorum is not None)
 

@@ -1,4 +1,4 @@
-"""Which approvals were used up: a logged allow that needed approvals names them, and the log forgets nothing.
+"""Finds consumed approvals: a logged allow names those it needed, and the log is append-only.
 
 An allow spends the approvals that it names if rules asked for approvals (`requiring` is not empty). Entries are read
 from the newest back, until a whole page of decisions was made `CLOCK_SLACK_S` before the oldest approval asked about:
@@ -63,7 +63,7 @@ class _Said(msgspec.Struct, frozen=True):
 
     @property
     def spent(self) -> frozenset[str]:
-        """The approvals that this decision used up."""
+        """The approvals that this decision consumed."""
         used = self.approvals if self.decision == "allow" and self.requiring else ()
         return frozenset(approval.digest for approval in used)
 
@@ -77,7 +77,7 @@ _STATEMENT = msgspec.json.Decoder(_Statement)
 
 
 def _said(row: Row) -> _Said | None:
-    """Decode the part of a decision that concerns approvals; None for an entry that is no decision."""
+    """Decode the part of a decision about approvals; None for an entry that is not a decision."""
     try:
         leaf = _LEAF.decode(row.leaf)
         return _STATEMENT.decode(leaf.payload).predicate if leaf.payload_type == PAYLOAD_TYPE else None

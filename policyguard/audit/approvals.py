@@ -1,4 +1,4 @@
-"""Approvals as entries of a log: who keeps the log cannot take one back, or say that there was none.
+"""Approvals as entries of a log: its operator cannot withdraw one, or deny that it existed.
 
 A leaf is an envelope of the log's own key; its payload is the approval as it came, one line:
 
@@ -26,18 +26,18 @@ _MARK = f'"payloadType":"{APPROVAL_ENTRY_TYPE}"'.encode()
 
 
 def approval_leaf(line: bytes, key: PrivateKey) -> bytes:
-    """Return the leaf that holds this line, signed by the log's key."""
+    """Build the leaf with this line, signed by the log's key."""
     # INVARIANT I9: the payload type is one of its own, so that no approval passes for a decision.
     return sign(line, APPROVAL_ENTRY_TYPE, (key,)).to_bytes()
 
 
 def is_approval(leaf: bytes) -> bool:
-    """Whether a leaf holds an approval. Base64 has no quotes, so nothing else in an envelope can contain this text."""
+    """Check whether a leaf holds an approval. Base64 has no quotes, so no other envelope contains this text."""
     return _MARK in leaf
 
 
 def approval_line(leaf: bytes, entry: int) -> bytes:
-    """Return the line in the leaf of this entry, else raise `AuditError`."""
+    """Read the line in the leaf of this entry."""
     try:
         envelope = parse(leaf)
     except VerificationError as problem:
@@ -48,7 +48,7 @@ def approval_line(leaf: bytes, entry: int) -> bytes:
 
 
 def approval_leaves(store: Store) -> Iterator[tuple[int, bytes]]:
-    """Yield the approvals among the newest entries, the oldest first, each with its entry."""
+    """Yield the approvals among the newest entries, oldest first, each with its entry."""
     last = store.last()
     stop = 0 if last is None else last.entry + 1
     for start in range(max(0, stop - MAX_RECENT_ENTRIES), stop, _PAGE):

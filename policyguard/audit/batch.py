@@ -1,4 +1,4 @@
-"""Many payloads under one signature: the keys sign the root of a Merkle tree over them, each carries its proof.
+"""Signs many payloads with one signature over the root of a Merkle tree; each envelope carries its proof.
 
 A batched envelope holds its payload, its place in the batch and the signatures over the root; it verifies alone, with
 t of n keys as ever. What is signed is DSSE's message for a payload type of its own, so no batch can pass for a
@@ -23,7 +23,7 @@ BATCH_TYPE = "application/vnd.policyguard.batch.v1"
 
 
 def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[PrivateKey]) -> tuple[Envelope, ...]:
-    """Return one envelope for each payload, in order; every key signs once for all of them."""
+    """Build one envelope for each payload, in order; every key signs once for all of them."""
     if not keys:
         raise ValueError("keys: none given, expected at least one")
     if not payloads:
@@ -42,7 +42,7 @@ def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[Priv
 
 
 def signed_message(envelope: Envelope) -> bytes:
-    """Return the bytes that this envelope's signatures must cover, else raise `VerificationError` V4."""
+    """Rebuild the bytes that this envelope's signatures must cover."""
     message = pae(envelope.payload_type, envelope.payload)
     batch = envelope.batch
     if batch is None:

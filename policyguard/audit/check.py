@@ -1,4 +1,4 @@
-"""Check a whole log without trusting who kept it: recompute everything, name the first entry that does not add up.
+"""Checks a whole log without trusting its operator: recomputes everything, and names the first wrong entry.
 
 Entries are read in order, in constant memory. How each kind of damage shows:
 
@@ -26,7 +26,7 @@ _PAGE = 512
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """A log that adds up: its newest checkpoint, the number of its signed checkpoints and of its approvals."""
+    """A consistent log: its newest checkpoint, the number of its signed checkpoints and of its approvals."""
 
     checkpoint: Checkpoint
     note: bytes
@@ -70,7 +70,7 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[by
 
 
 def _rows(store: Store) -> Iterator[Row]:
-    """Yield every row there was when we began, page by page, so that a writer is never held up for long."""
+    """Yield every row that existed at the start, page by page, so that no writer waits long."""
     start = 0
     last = store.last()
     while last is not None and start <= last.entry:
@@ -79,7 +79,7 @@ def _rows(store: Store) -> Iterator[Row]:
 
 
 def _check_row(row: Row, tree: Range) -> None:
-    """Add the row to the tree, or raise `AuditError` naming it."""
+    """Add the row to the tree."""
     entry = tree.size
     if row.entry != entry:
         raise AuditError(f"entry {entry} is missing, found entry {row.entry} in its place", entry=entry)
@@ -97,7 +97,7 @@ def _check_row(row: Row, tree: Range) -> None:
 
 
 def _check_checkpoint(note: bytes, tree: Range, logs: Sequence[NoteKey] | None, covered: int) -> Checkpoint:
-    """Return the checkpoint after a row if it is signed and names this very tree; else name the entries it covers."""
+    """Check that the checkpoint after a row is signed and names this tree; name the entries it covers if not."""
     entry = tree.size - 1
     try:
         checkpoint = read_checkpoint(note)

@@ -29,7 +29,7 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     extensions: tuple[str, ...] = ()
 
     def to_text(self) -> bytes:
-        """Return the text that is signed."""
+        """Format the text that is signed."""
         extensions = "".join(f"{line}\n" for line in self.extensions)
         return f"{self.origin}\n{self.size}\n{encode_base64(self.root).decode()}\n{extensions}".encode()
 
@@ -60,12 +60,12 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Return the signed note of a checkpoint. The same tree gives the same bytes: Ed25519 is deterministic."""
+    """Sign a checkpoint as a note. The same tree gives the same bytes: Ed25519 is deterministic."""
     return sign_note(checkpoint.to_text(), note_key, key)
 
 
 def open_checkpoint(note: bytes, logs: Sequence[NoteKey]) -> Checkpoint:
-    """Return the checkpoint in this note, signed by the trusted log that it names.
+    """Read the checkpoint in a note and verify the signature of the trusted log that it names.
 
     Raises:
         VerificationError: step V1, malformed; step V2, not signed by a trusted log, or by one about another log.
@@ -79,5 +79,5 @@ def open_checkpoint(note: bytes, logs: Sequence[NoteKey]) -> Checkpoint:
 
 
 def read_checkpoint(note: bytes) -> Checkpoint:
-    """Return the checkpoint in this note *without* checking who signed it; for showing and for one's own store."""
+    """Read the checkpoint in a note *without* checking its signature; for display and for one's own store."""
     return parse_checkpoint(split_note(note)[0])

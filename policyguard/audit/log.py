@@ -29,7 +29,7 @@ MAX_GROUP = 4096
 
 
 class _Tail(msgspec.Struct, frozen=True):
-    """What the log remembers of the tree it last saw: the note identifies it."""
+    """The end of the tree when it was last read; the note identifies it."""
 
     note: bytes | None
     size: int
@@ -68,7 +68,7 @@ class Log:
         *,
         create: bool = False,
     ) -> Log:
-        """Return the log in this store, or SQLite file, its last checkpoint verified with our own key.
+        """Open the log in a store or an SQLite file, and verify its last checkpoint with our own key.
 
         Args:
             origin: the log's name; None takes the name in the file, or for a new one `policyguard/` and the key id.
@@ -98,7 +98,7 @@ class Log:
         return log
 
     def close(self) -> None:
-        """Close the file, if `open` was given one. Everything acknowledged is durable already."""
+        """Close the file, if `open` opened it. Every returned receipt is already durable."""
         with self._commit_lock:
             if self._opened is not None:
                 self._opened.close()
@@ -111,15 +111,15 @@ class Log:
 
     @property
     def size(self) -> int:
-        """How many entries this process last saw."""
+        """The number of entries when the log was last read or written here."""
         return self._tail.size
 
     def append(self, leaf: bytes) -> Receipt:
-        """Return the receipt of this leaf, once it is durable. Raises `AuditError`, and then it is not in the log."""
+        """Append a leaf and return its receipt once it is durable. On `AuditError` it is not in the log."""
         return self.append_many((leaf,))[0]
 
     def append_many(self, leaves: Sequence[bytes]) -> tuple[Receipt, ...]:
-        """Return one receipt for each leaf, in order, all under one checkpoint, once all are durable.
+        """Append leaves under one checkpoint; return a receipt for each, in order, once all are durable.
 
         All or nothing: on `AuditError` none of them is in the log.
         """
@@ -160,7 +160,7 @@ class Log:
             return self._commit(build_in_transaction)
 
     def _lead(self) -> None:
-        """Commit what is waiting in one transaction and hand each waiter its receipts or the problem."""
+        """Commit what is waiting in one transaction, and give each waiter its receipts or the error."""
         with self._queue_lock:
             group = _first_group(self._queue)
             del self._queue[: len(group)]
@@ -197,7 +197,7 @@ class Log:
         return sign_checkpoint(Checkpoint(self.verifier.name, size, root), self.verifier, self._key)
 
     def _follow(self, last: Row | None) -> _Tail:
-        """Return the tail of the store, re-read if another process has appended; `AuditError` if it does not add up."""
+        """Read the tail of the store again if another process has appended."""
         tail = self._tail
         if last is not None and last.checkpoint == tail.note and last.entry + 1 == tail.size:
             return tail
@@ -234,7 +234,7 @@ def _size(last: Row | None) -> int:
 def _grow(
     tail: _Tail, leaves: Sequence[bytes], sign: Callable[[int, bytes], bytes]
 ) -> tuple[list[Row], _Tail, tuple[Receipt, ...]]:
-    """Return the rows that add these leaves to the tree, the tail after them, and a receipt for each."""
+    """Compute the rows that add these leaves to the tree, the tail after them, and a receipt for each."""
     first = tail.size
     tree = Range(first, tail.nodes)
     hashes = [tree.append(leaf_hash(leaf)) for leaf in leaves]
@@ -252,7 +252,7 @@ def _grow(
 
 
 def _subtree_of(tail: _Tail, hashes: Sequence[Sequence[bytes]]) -> Subtree:
-    """Return the subtrees that new leaves' proofs need: those complete before, and those completed since."""
+    """Look up subtrees for the proofs of new leaves: those complete before, and those completed since."""
     known = dict(zip(complete_subtrees(0, tail.size), tail.nodes, strict=True))
 
     def subtree(level: int, index: int) -> bytes:

@@ -24,18 +24,18 @@ class ProofError(ValueError):
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    """Return the hash of a leaf: SHA-256 of 0x00 and its bytes."""
+    """Hash a leaf: SHA-256 of 0x00 and its bytes."""
     # INVARIANT I13: leaves and nodes are hashed under different first bytes, so neither can pass for the other.
     return sha256(b"\x00" + leaf).digest()
 
 
 def node_hash(left_hash: bytes, right_hash: bytes) -> bytes:
-    """Return the hash of an inner node: SHA-256 of 0x01 and both children."""
+    """Hash an inner node: SHA-256 of 0x01 and both children."""
     return sha256(b"\x01" + left_hash + right_hash).digest()
 
 
 class Range:
-    """A growing tree, remembered as the roots of its complete subtrees, largest first."""
+    """A growing tree, stored as the roots of its complete subtrees, largest first."""
 
     __slots__ = ("nodes", "size")
 
@@ -58,7 +58,7 @@ class Range:
         return completed
 
     def root(self) -> bytes:
-        """Return the tree's root; that of no leaves is the hash of nothing."""
+        """Compute the tree's root; without leaves it is the hash of nothing."""
         if not self.nodes:
             return EMPTY_ROOT
         node = self.nodes[-1]
@@ -68,17 +68,17 @@ class Range:
 
 
 def range_of(size: int, subtree: Subtree) -> Range:
-    """Return the `Range` of a tree of this size, asking for one subtree for each 1 in the binary size."""
+    """Build the `Range` of a tree of this size, with one subtree for each 1 in the binary size."""
     return Range(size, [subtree(level, index) for level, index in complete_subtrees(0, size)])
 
 
 def root_of(size: int, subtree: Subtree) -> bytes:
-    """Return the root over the first `size` leaves."""
+    """Compute the root over the first `size` leaves."""
     return range_of(size, subtree).root()
 
 
 def inclusion_path(index: int, size: int, subtree: Subtree) -> tuple[bytes, ...]:
-    """Return the sibling hashes from the leaf at `index` up to the root over `size` leaves (section 2.1.3.1)."""
+    """List the sibling hashes from the leaf at `index` up to the root over `size` leaves (section 2.1.3.1)."""
     if not 0 <= index < size:
         raise ValueError(f"index {index} is not in a tree of {size} leaves")
     path: list[bytes] = []
@@ -95,7 +95,7 @@ def inclusion_path(index: int, size: int, subtree: Subtree) -> tuple[bytes, ...]
 
 
 def root_from_inclusion(hash_of_leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
-    """Return the root that this path leads to, else raise `ProofError` if its length is wrong.
+    """Compute the root that this path leads to; raises `ProofError` if its length is wrong.
 
     The caller compares the root with one it trusts, and takes `size` from the same place.
 
@@ -118,7 +118,7 @@ def root_from_inclusion(hash_of_leaf: bytes, index: int, size: int, path: Sequen
 
 
 def consistency_path(old: int, new: int, subtree: Subtree) -> tuple[bytes, ...]:
-    """Return the hashes that show the tree of `new` leaves to begin with that of `old` (section 2.1.4.1)."""
+    """List the hashes that prove that the tree of `new` leaves extends that of `old` (section 2.1.4.1)."""
     if not 0 <= old <= new:
         raise ValueError(f"old size {old} is beyond the new size {new}")
     if old in (0, new):
@@ -139,7 +139,7 @@ def consistency_path(old: int, new: int, subtree: Subtree) -> tuple[bytes, ...]:
 
 
 def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> None:
-    """Return if the tree with `new_root` begins with all leaves of the tree with `old_root`, else raise `ProofError`.
+    """Check that the tree with `new_root` extends the one with `old_root`; raises `ProofError` if not.
 
     Source: RFC 9162, section 2.1.4.2.
     """
@@ -175,12 +175,12 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path
 
 
 def _split(count: int) -> int:
-    """Return the largest power of two below `count`."""
+    """Compute the largest power of two below `count`."""
     return 1 << (count - 1).bit_length() - 1
 
 
 def complete_subtrees(start: int, end: int) -> list[tuple[int, int]]:
-    """Return (level, index) of the largest complete subtrees that cover start to end, left to right."""
+    """List (level, index) of the largest complete subtrees that cover start to end, left to right."""
     cover: list[tuple[int, int]] = []
     while start < end:
         level = (end - start).bit_length() - 1
@@ -190,7 +190,7 @@ def complete_subtrees(start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _hash_between(start: int, end: int, subtree: Subtree) -> bytes:
-    """Return the root over leaves start to end; `start` is a multiple of the power of two that holds the rest."""
+    """Compute the root over leaves start to end; `start` is a multiple of the power of two that holds the rest."""
     count = end - start
     if not count & (count - 1):
         level = count.bit_length() - 1
@@ -203,7 +203,7 @@ def _hash_between(start: int, end: int, subtree: Subtree) -> bytes:
 
 
 def inclusion_paths(first: int, size: int, subtree: Subtree) -> list[tuple[bytes, ...]]:
-    """Return the inclusion paths of all leaves from `first` on; the leaves share the walk down the tree."""
+    """Compute the inclusion paths of all leaves from `first` on; they share the walk down the tree."""
     paths: list[tuple[bytes, ...]] = []
 
     def walk(start: int, end: int, above: tuple[bytes, ...]) -> None:

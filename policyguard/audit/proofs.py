@@ -1,4 +1,4 @@
-"""Proofs over a stored log, for auditors: they need the store and no key.
+"""Proofs over a stored log, for auditors: no key is needed.
 
 A store keeps with each leaf the hashes of the complete subtrees it closes, so a proof reads a handful of rows.
 """
@@ -13,7 +13,7 @@ from policyguard.errors import AuditError, VerificationError
 
 
 def subtree_in(store: Store) -> Subtree:
-    """Return the function from (level, index) to the hash of that complete subtree, as the store has it."""
+    """Build the function from (level, index) to the hash of that complete subtree in the store."""
 
     def subtree(level: int, index: int) -> bytes:
         last = ((index + 1) << level) - 1
@@ -26,14 +26,14 @@ def subtree_in(store: Store) -> Subtree:
 
 
 def row_at(store: Store, index: int) -> Row:
-    """Return the row at this index, else raise `AuditError`."""
+    """Read the row at this index."""
     for row in store.read(index, index + 1):
         return row
     raise AuditError(f"entry {index} is missing", entry=index)
 
 
 def latest_note(store: Store) -> bytes:
-    """Return the newest signed checkpoint, else raise `AuditError`: the log is empty or ends without one."""
+    """Read the newest signed checkpoint."""
     last = store.last()
     if last is None:
         raise AuditError("log is empty, expected at least one entry")
@@ -45,7 +45,7 @@ def latest_note(store: Store) -> bytes:
 
 
 def prove_inclusion(store: Store, index: int, note: bytes | None = None) -> Receipt:
-    """Return a receipt for the entry at `index` under this checkpoint, or under the newest one."""
+    """Build a receipt for the entry at `index` under this checkpoint, or under the newest one."""
     note = latest_note(store) if note is None else note
     size = _size_of(note)
     if not 0 <= index < size:
@@ -54,7 +54,7 @@ def prove_inclusion(store: Store, index: int, note: bytes | None = None) -> Rece
 
 
 def prove_consistency(store: Store, old: int, new: int | None = None) -> tuple[bytes, ...]:
-    """Return the hashes that show the tree of `new` entries (or of all) to begin with that of `old`."""
+    """Compute the hashes that prove that the tree of `new` entries (or of all) extends that of `old`."""
     size = _size_of(latest_note(store)) if new is None else new
     if not 0 <= old <= size:
         raise AuditError(f"log has {size} entries, expected at least {old}")

@@ -1,4 +1,4 @@
-"""Receipts: that an envelope is in the log, at which index, under which checkpoint.
+"""Receipts: proofs that an envelope is in the log, at which index, under which checkpoint.
 
 A SignedDecision is an envelope and its receipt; one JSON text carries both:
 
@@ -34,7 +34,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class SignedDecision(msgspec.Struct, frozen=True, gc=False):
-    """What travels to the worker: the signed envelope and the receipt of the log.
+    """The signed envelope and the receipt of the log, as the worker gets them.
 
     `decision` is the Decision where it was made, and None once the text has travelled: then `verify` gives the
     answer. It has no truth value.
@@ -46,7 +46,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def decision(self) -> Decision:
-        """The decision, where it was made; elsewhere `ValueError`: an unverified text decides nothing."""
+        """The decision, in the process that made it; elsewhere `ValueError`, as nothing is verified yet."""
         if self.made_here is None:
             raise ValueError("this signed decision was read from text; `policyguard.verify.verify` says what it holds")
         return self.made_here
@@ -55,7 +55,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
         raise TypeError("a SignedDecision is not a truth value, use `.decision.allowed` or `verify`")
 
     def to_json(self) -> bytes:
-        """Return the one spelling; `from_json(signed.to_json())` equals it but for `decision`."""
+        """Encode in the one form; `from_json(signed.to_json())` equals it except for `decision`."""
         path = b",".join([b'"%b"' % encode_base64(node) for node in self.receipt.path])
         return b'{"envelope":%b,"receipt":{"checkpoint":%b,"index":%d,"path":[%b]}}' % (
             self.envelope.to_bytes(),
@@ -66,7 +66,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_json(cls, data: bytes) -> SignedDecision:
-        """Return the signed decision these bytes spell; nothing in it is verified yet.
+        """Parse a signed decision; nothing in it is verified yet.
 
         Raises:
             VerificationError: step V1; too large, not a signed decision, or not its one spelling.
@@ -91,7 +91,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
 
 
 def check_inclusion(hash_of_leaf: bytes, receipt: Receipt, checkpoint: Checkpoint) -> None:
-    """Return if the leaf is at the receipt's index of the tree that the checkpoint names, else raise.
+    """Verify that the leaf is at the receipt's index of the tree that the checkpoint names.
 
     The size and the root are taken from the checkpoint, never from the receipt: the receipt is unsigned.
 
@@ -115,7 +115,7 @@ def check_inclusion(hash_of_leaf: bytes, receipt: Receipt, checkpoint: Checkpoin
 
 
 def leaf_hash_of(envelope: Envelope) -> bytes:
-    """Return the hash of the envelope as the log's leaf."""
+    """Hash the envelope as a leaf of the log."""
     return leaf_hash(envelope.to_bytes())
 
 

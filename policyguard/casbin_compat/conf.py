@@ -1,4 +1,4 @@
-"""casbin's two file formats read with positions: `model.conf`, and policies as lines of comma-separated values.
+"""Reads casbin's two file formats with positions: `model.conf`, and policies as comma-separated values.
 
 Reads what casbin reads and refuses, with file, line and column, what casbin takes in silence: a kind of row the model
 does not have (H2), brackets that swallow or split columns (H8), a `#` inside a text (H6), unknown sections and keys.
@@ -25,13 +25,13 @@ SECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A value of a model file, with the place of each of its characters."""
+    """A value of a model file, with the position of each of its characters."""
 
     text: str
     places: tuple[Span, ...]
 
     def at(self, offset: int) -> Span:
-        """Return the place of a character; past the end, that of the last one."""
+        """Find the position of a character; past the end, that of the last one."""
         return self.places[min(offset, len(self.places) - 1)]
 
 
@@ -56,7 +56,7 @@ class Row:
 
 
 def read_conf(text: str, file: str) -> Conf:
-    """Return the sections of a model file, else raise `PolicyError` at the place that is wrong."""
+    """Parse the sections of a model file."""
     definitions: dict[str, dict[str, Text]] = {letter: {} for letter in SECTIONS.values()}
     letter: str | None = None
     for line in _logical_lines(text, file):
@@ -84,7 +84,7 @@ def read_conf(text: str, file: str) -> Conf:
 
 
 def _logical_lines(text: str, file: str) -> Iterator[Text]:
-    """Yield lines that hold something, joined where one ends in a backslash, as casbin's reader joins them."""
+    """Yield lines that are not empty, joined where one ends in a backslash, as casbin's reader joins them."""
     characters: list[str] = []
     places: list[Span] = []
     for number, raw in enumerate(text.split("\n"), start=1):
@@ -128,7 +128,7 @@ def _without_comment(value: Text) -> Text:
 
 
 def read_rows(text: str, file: str, widths: dict[str, int]) -> tuple[list[Row], list[PolicyError]]:
-    """Return the rows of a policy file and everything wrong with it; `widths` are the kinds of the model."""
+    """Parse the rows of a policy file and list every mistake; `widths` are the kinds of the model."""
     rows: list[Row] = []
     errors: list[PolicyError] = []
     for number, raw in enumerate(text.split("\n"), start=1):

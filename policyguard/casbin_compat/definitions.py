@@ -1,4 +1,4 @@
-"""What the definitions of a casbin `model.conf` say, where it says no more than can be translated.
+"""Reads the definitions of a casbin `model.conf`, as far as they can be translated.
 
 Pure. Whatever casbin would ignore without a word is refused with its place.
 """
@@ -35,7 +35,7 @@ EFFECTS = {
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """A model file understood: `requests` is request token to part, `groups` is kind of row to number of columns."""
+    """A parsed model file: `requests` maps request tokens to parts, `groups` kinds of row to numbers of columns."""
 
     requests: dict[str, str]
     columns: tuple[str, ...]

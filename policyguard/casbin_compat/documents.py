@@ -1,4 +1,4 @@
-"""Drafts written as our YAML documents, with what names and domains become there.
+"""Writes drafts as policy documents, and translates names and domains.
 
 Pure. A pattern is written to `resources.id` where one means the same; the rest becomes a condition.
 """
@@ -22,7 +22,7 @@ _SEGMENTS = re.compile(r"[^\s/{}\[\]?\\*]+(?:/[^\s/{}\[\]?\\*]+)*")
 
 
 def rule(source: Source, draft: Draft, row: Row | None, number: int, effect: str) -> dict[str, Any]:
-    """Return the rule as a document has it; `number` tells the alternatives of one row apart."""
+    """Write a draft as a rule of a document; `number` distinguishes the alternatives of one row."""
     span = row.span if row is not None else source.matcher
     several = f"-{number + 1}" if len(source.alternatives) > 1 else ""
     name = f"line-{span.line}" if row is not None else f"matcher-{effect}"
@@ -42,7 +42,7 @@ def rule(source: Source, draft: Draft, row: Row | None, number: int, effect: str
 
 
 def _placed(source: Source, draft: Draft, resources: dict[str, Any], span: Span) -> list[str]:
-    """Return the conditions on the id, and set its pattern where one says the same."""
+    """Collect the conditions on the id, and set its pattern if one is equivalent."""
     domains = None if draft.domains is None else sorted(draft.domains)
     if domains is not None and len(domains) != 1:
         raise PolicyError("several domains in one alternative", span=span, code="PG109")
@@ -138,7 +138,7 @@ def _document(kind: str, **body: Any) -> dict[str, Any]:
 
 
 def as_yaml(document: dict[str, Any]) -> str:
-    """Return a document as YAML: one line for each member, one for each item of a list; scalars are JSON's, quoted."""
+    """Format a document as YAML: one line for each member and item; scalars are JSON's, quoted."""
     lines = []
     for key, value in document.items():
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What one row makes of one alternative of a casbin matcher: who, what, where, and the tests that are left.
+"""Combines one row with one alternative of a casbin matcher: who, what, where, and the remaining tests.
 
 Pure. An atom narrows a draft only if ours decides alike; every other one is refused with its place.
 """
@@ -20,7 +20,7 @@ _ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 @dataclass(slots=True)
 class Draft:
-    """One rule in the making. `subjects`, `objects` and `domains` None mean any."""
+    """One rule in progress. `subjects`, `objects` and `domains` None mean any."""
 
     subjects: set[str] | None = None
     role: str | None = None
@@ -32,14 +32,14 @@ class Draft:
 
 
 class Drafting:
-    """Drafts of one source; `attributes` learns the types of attributes from what they are compared with."""
+    """Drafts of one source; `attributes` collects the types of attributes from their comparisons."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.attributes: dict[str, dict[str, str]] = {"subject": {}, "resource": {}}
 
     def draft(self, alternative: Alternative, row: Row | None) -> Draft | None:
-        """Return the rule this row makes of the alternative, or None if it can never match."""
+        """Build the rule of this row and the alternative; None if it can never match."""
         draft = Draft(actions=set(self.source.universe))
         for atom in alternative:
             if not self.apply(atom, row, draft):
@@ -69,7 +69,7 @@ class Drafting:
         return True
 
     def static(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
-        """A comparison of constants and columns is decided now; one with the request on the right is turned round."""
+        """Decide a comparison of constants and columns now; turn one with the request on the right round."""
         first, *others = atom.arguments
         if atom.function in ("==", "!=") and others[0].kind == "r":
             return self.apply(Atom(atom.function, (others[0], first), atom.span), row, draft)

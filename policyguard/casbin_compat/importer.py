@@ -1,4 +1,4 @@
-"""From a casbin `model.conf` and its policy rows to our YAML documents: translated exactly, or refused with the place.
+"""Translates a casbin `model.conf` and its rows into policy documents, exactly, or refuses with the position.
 
     sub  alice          ->  user:alice         a name on the right of a `g` row is a role, no longer a user (H12)
     obj  data1          ->  object:data1       with domains object:domain1/data1
@@ -27,14 +27,14 @@ from policyguard.values import Span
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How names of a casbin request are written in ours. `rooted`: every object begins with `/`, which is left out."""
+    """How names of a casbin request are written here. `rooted`: every object begins with `/`, which is dropped."""
 
     actions: frozenset[str]
     domains: bool
     rooted: bool = False
 
     def request(self, subject: str, action: str, resource: str, domain: str | None = None) -> tuple[str, str, str]:
-        """Return (subject, action, resource) as `Request.of` takes them.
+        """Translate to (subject, action, resource) as `Request.of` takes them.
 
         Raises:
             ValueError: a name that no row could match, and that would be mistaken for one that a row does.
@@ -66,7 +66,7 @@ def import_casbin(
     policy_file: str = "policy.csv",
     actions: Sequence[str] = (),
 ) -> Imported:
-    """Return the documents that decide as this casbin model and these rows do.
+    """Translate a casbin model and its rows into documents that make the same decisions.
 
     Args:
         actions: actions that no row names by itself, where the model matches them by pattern or not at all.
@@ -82,7 +82,7 @@ def import_casbin(
 
 
 def _documents(source: Source) -> str:
-    """Return the YAML text, else raise `PolicyErrors` with everything that has no counterpart."""
+    """Build the YAML text."""
     drafting = Drafting(source)
     errors: list[PolicyError] = []
     rules: list[dict[str, Any]] = []

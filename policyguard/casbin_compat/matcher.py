@@ -1,4 +1,4 @@
-"""The matcher of a `model.conf` read by a tokeniser and a parser of our own; nothing is ever evaluated as code.
+"""Parses the matcher of a `model.conf` with our own tokeniser and parser; nothing is evaluated as code.
 
     matcher  = conjunction *( "||" conjunction )
     conjunction = atom *( "&&" atom )
@@ -58,7 +58,7 @@ Alternative: TypeAlias = tuple[Atom, ...]
 
 
 def alternatives(matcher: Text) -> tuple[Alternative, ...]:
-    """Return the matcher as alternatives of which one must hold, each a tuple of atoms that must all hold.
+    """Split the matcher into alternatives, one of which must hold, each a tuple of atoms that must all hold.
 
     Raises:
         PolicyError: PG109 at the first thing that is outside the grammar above.
@@ -219,7 +219,7 @@ def _tokens(matcher: Text) -> list[_Token]:
 
 
 def _literal(token: _Token) -> str:
-    """Return a text constant; one that casbin would rewrite before reading it is refused (H6)."""
+    """Parse a text constant; one that casbin would rewrite before reading it is refused (H6)."""
     text = token.text[1:-1]
     for rewritten in ("&&", "||", "!"):
         if rewritten in text:

@@ -1,4 +1,4 @@
-"""casbin's patterns as prefixes and RE2 texts that match the very same ids; whatever has no such text is refused.
+"""Translates casbin's patterns to prefixes and RE2 texts that match the same ids; others are refused.
 
 The texts leave out the slash that all objects of a model begin with, as ids do. Ids hold no line breaks, no control
 characters and no empty, `.` or `..` segments, so `$` before a trailing newline (H18) is no difference.
@@ -17,7 +17,7 @@ _WORDS = re.compile(r"\^?\(?\w+\)?(\|\(?\w+\)?)*\$?", re.ASCII)
 
 
 def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
-    """Return (text, whole): `keyMatch` compares the whole id with a pattern without star, else its beginning."""
+    """Split a `keyMatch` pattern into (text, whole): without a star the whole id is compared, else its start."""
     head, star, rest = pattern.partition("*")
     if rest:
         raise PolicyError(
@@ -30,7 +30,7 @@ def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
 
 
 def key_match2_regex(pattern: str, function: str, span: Span) -> str:
-    """Return the RE2 text of a `keyMatch2` (`:name`) or `keyMatch3` (`{name}`) pattern."""
+    """Translate a `keyMatch2` (`:name`) or `keyMatch3` (`{name}`) pattern to RE2."""
     variable = re.compile(r":[A-Za-z0-9_]+" if function == "keyMatch2" else r"\{[A-Za-z0-9_]+\}", re.ASCII)
     segments: list[str] = []
     for segment in pattern.removeprefix("/").split("/"):
@@ -51,7 +51,7 @@ def key_match2_regex(pattern: str, function: str, span: Span) -> str:
 
 
 def glob_regex(pattern: str, span: Span) -> str:
-    """Return the RE2 text of a `globMatch` pattern of plain segments, `*` and segments with a star at their end."""
+    """Translate a `globMatch` pattern of plain segments, `*`, and segments that end in a star to RE2."""
     segments: list[str] = []
     for segment in pattern.removeprefix("/").split("/"):
         head = segment.removesuffix("*")
@@ -70,7 +70,7 @@ def glob_regex(pattern: str, span: Span) -> str:
 
 
 def words(pattern: str, span: Span) -> list[str]:
-    """Return the words of a regular expression that is nothing but words, such as `(GET)|(POST)`; none for `.*`."""
+    """List the words of a regular expression that has only words, such as `(GET)|(POST)`; none for `.*`."""
     if pattern in (".*", "^.*$"):
         return []
     if not _WORDS.fullmatch(pattern) or not _compiles(pattern):

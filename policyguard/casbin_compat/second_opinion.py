@@ -1,4 +1,4 @@
-"""A policy set as a casbin PERM model and its rows, for the second opinion of a stock `casbin.Enforcer`.
+"""Translates a policy set to a casbin PERM model and rows, for the second opinion of a stock `casbin.Enforcer`.
 
 Never decides anything: `check-engine` and the tests compare it with the engine. The matcher is one constant text; every
 value of a policy travels in a row, so nothing an author writes is ever read as code (INVARIANT I7, hazards H6, H7).
@@ -66,7 +66,7 @@ class SecondOpinion:
         self._enforcers: dict[tuple[Row, ...], Enforcer] = {}
 
     def allows(self, facts: Facts, now: Instant) -> bool:
-        """Return casbin's answer. A request that never reaches the rules (step 1 of a decision) is denied."""
+        """Ask casbin. A request that never reaches the rules (step 1 of a decision) is denied."""
         request = facts.request
         admission = self._admissions_by_type.get((request.subject.type, request.resource.type))
         if admission is None or not self._rows:
@@ -83,7 +83,7 @@ class SecondOpinion:
         return allowed
 
     def _enforcer(self, now: Instant) -> Enforcer:
-        """Return an enforcer with the bindings in force at `now`; casbin's own clock is never asked (H20)."""
+        """Build an enforcer with the bindings in force at `now`; casbin's own clock is not used (H20)."""
         begun = tuple(row for row in self._timed if row[3] <= now < row[4])
         enforcer = self._enforcers.get(begun)
         if enforcer is None:
@@ -142,7 +142,7 @@ class SecondOpinion:
 
 
 class _Context:
-    """What `r.ctx` carries through casbin; opaque to it, and without a method it could be made to call (H7)."""
+    """The value of `r.ctx` in casbin; opaque, and without a method that casbin could be made to call (H7)."""
 
     __slots__ = ("admitted", "facts", "now")
 
@@ -169,14 +169,14 @@ def policy_rows(policy_set: PolicySet) -> Iterator[list[str]]:
 
 
 def covers(ref: str, pattern: str) -> bool:
-    """Return whether a `type:id` is of the pattern's type and its id matches. Total, unlike casbin's own (H17-H19)."""
+    """Check whether a `type:id` is of the pattern's type and its id matches. Total, unlike casbin's own (H17-H19)."""
     type_, _, identifier = ref.partition(":")
     wanted, _, id_pattern = pattern.partition(":")
     return type_ == wanted and glob(identifier, id_pattern.replace("{team}", "*"))
 
 
 def stock_enforcer(model_text: str, policies: Sequence[list[str]], groups: Sequence[list[str]]) -> Enforcer:
-    """Return a plain `casbin.Enforcer` over these rows, every one of them, with all loggers left as they were."""
+    """Build a plain `casbin.Enforcer` over all these rows, without changing any logger."""
     model = Enforcer.new_model(text=model_text)
     model["p"]["p"].policy.extend(policies)
     if groups:
@@ -202,7 +202,7 @@ def _loggers_kept() -> Iterator[None]:
 
 
 def lowered_text(policy_set: PolicySet) -> tuple[str, list[list[Any]]]:
-    """Return the PERM model text and the rows, for a reader: `("p", ...)` then `("g", ...)`, bindings of all times."""
+    """Format the PERM model and its rows for people: `("p", ...)` then `("g", ...)`, bindings of all times."""
     rows: list[list[Any]] = [["p", *row] for row in policy_rows(policy_set)]
     rows += [
         ["g", ROLE_PREFIX + role.name, ROLE_PREFIX + parent, ANY_DOMAIN]

@@ -1,4 +1,4 @@
-"""A casbin model and its rows as one source of names: who is in which group, what is a role, what a column holds.
+"""The names in a casbin model and its rows: members of groups, roles, and the content of columns.
 
 Pure. casbin has no list of actions and objects, a schema needs one: it is what rows and matcher mention.
 """
@@ -23,7 +23,7 @@ _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 class Source:
-    """What the rows say under these definitions. `rooted`: every object begins with `/`, which is left out."""
+    """The rows under these definitions. `rooted`: every object begins with `/`, which is dropped."""
 
     def __init__(self, definitions: Definitions, policy: str, policy_file: str, actions: Sequence[str]) -> None:
         self.requests = definitions.requests
@@ -80,12 +80,12 @@ class Source:
         return [str(one) for one in (value if isinstance(value, tuple) else (value,))]
 
     def rows_for(self, alternative: Alternative) -> Sequence[Row | None]:
-        """Return the rows an alternative is tried with; once without a row if it reads none."""
+        """List the rows to try with an alternative; a single None if it reads no row."""
         reads = any(operand.kind == "p" for atom in alternative for operand in atom.arguments)
         return [row for row in self.rows if row.kind == "p"] if reads else [None]
 
     def effects_of(self, row: Row | None) -> list[str]:
-        """Return the row's effect; an alternative that reads no row matches with each, so it has all their effects."""
+        """List the row's effects; an alternative that reads no row matches with each, so it has all of them."""
         if "eft" not in self.columns:
             return ["allow"]
         at = self.columns.index("eft")
@@ -99,7 +99,7 @@ class Source:
         return self.requests[token]
 
     def located_name(self, part: str, name: str, atom: Atom, row: Row | None) -> str:
-        """Return an object's name as it is written in an id: without the leading slash, where all have one."""
+        """Write an object's name as in an id: without the leading slash, if all have one."""
         if part != "obj":
             return name
         if name.startswith("/") != self.rooted:
@@ -130,7 +130,7 @@ class Source:
         return row.values[self.columns.index(operand.path[0])]
 
     def members(self, group: str, value: str) -> list[str]:
-        """Return the names that casbin counts into a group, itself included."""
+        """List the names that casbin counts into a group, itself included."""
         names = {value}
         for _ in range(MAX_LINKS + 1):
             more = {row.values[0] for row in self.links[group] if row.values[1] in names} - names
@@ -145,7 +145,7 @@ class Source:
         return sorted(names)
 
     def role_name(self, name: str, span: Span) -> str:
-        """Return the role's name here: a leading `role:`, which many write to keep roles apart, goes without saying."""
+        """Write a role's name without a leading `role:`, which many use to keep roles apart from users."""
         short = name.removeprefix("role:")
         if short != name and short in self.role_names:
             raise PolicyError(f"found the roles `{short}` and `{name}`, expected one of them", span=span, code="PG006")
@@ -160,7 +160,7 @@ class Source:
 
 
 def role_like(name: str, what: str, span: Span) -> str:
-    """Return the name if it could be a role's, else raise `PolicyError`."""
+    """Return the name if it can be a role's."""
     if not _ROLE.fullmatch(name):
         raise PolicyError(
             f"found `{name}`, expected {what} of letters, digits, `.`, `_` and `-`", span=span, code="PG011"

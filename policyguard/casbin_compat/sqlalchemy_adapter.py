@@ -1,4 +1,4 @@
-"""A casbin adapter over a SQL table that moves rows as lists: no text is parsed, so no value can be mistaken.
+"""A casbin adapter over a SQL table that moves rows as lists: no text is parsed, so no value can be misread.
 
 The table is the one casbin's own SQLAlchemy adapter keeps (`casbin_rule`: id, ptype, v0 to v5), so that its data can
 be read in place. That adapter joins the columns to a line of text and has casbin split it again, which breaks
@@ -45,7 +45,7 @@ class SQLAlchemyAdapter(Adapter):  # type: ignore[misc]
         )
 
     def create_table(self) -> None:
-        """Create the table if it is not there."""
+        """Create the table if it does not exist."""
         self._table.metadata.create_all(self._engine)
 
     def load_policy(self, model: Any) -> None:
@@ -65,7 +65,7 @@ class SQLAlchemyAdapter(Adapter):  # type: ignore[misc]
                 section[kind].policy.append(row)
 
     def save_policy(self, model: Any) -> bool:
-        """Replace all rows of the table by those of the model: all of them or, on any failure, none."""
+        """Replace all rows of the table by those of the model; on any failure, none."""
         rows = [
             {"ptype": kind, **dict(zip(COLUMNS, row, strict=False))}
             for section in ("p", "g")

@@ -1,4 +1,4 @@
-"""From facts to what a condition may read: typed, strong enough, fresh enough, or absent with the reason.
+"""Turns facts into what a condition may read: typed, strong and fresh enough, or absent with the reason.
 
 A fact that is weaker than the schema asks, or older, is treated as absent: it can only take access away.
 Pure; `now` is an argument.
@@ -29,7 +29,7 @@ _HIDDEN = "found a value that is hidden"
 
 
 class Malformed(Exception):
-    """The request does not fit the schema; `path` leads to what does not. Caught where the decision is made."""
+    """The request does not fit the schema; `path` leads to the wrong part. Caught by the engine."""
 
     def __init__(self, path: str, message: str) -> None:
         # Paths and values are a requester's text: shown to people, they must not pass for another line.
@@ -80,7 +80,7 @@ class AttributeRule:
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """What conditions read: plain maps of present attributes. `weak` says why a supplied fact does not count.
+    """The input of conditions: plain maps of present attributes. `weak` says why a supplied fact does not count.
 
     `segments` are those of the resource's id.
     """
@@ -96,7 +96,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
 
 
 class FactAdmission:
-    """Admits the facts of one (subject type, resource type)."""
+    """Admits the facts of requests with one pair of subject type and resource type."""
 
     __slots__ = ("domain_at", "fits", "id_pattern", "known", "redactions", "rules", "sensitive")
 
@@ -169,12 +169,12 @@ class FactAdmission:
 
 
 def _is_supplied(path: str, facts: Facts) -> bool:
-    """Return True if a collector supplied the fact, or tried to: then a claim under its former name is ignored."""
+    """Return True if a collector supplied the fact, or tried to: a claim under its former name is then ignored."""
     return path in facts.entries or path in facts.missing
 
 
 def supplied_as(path: str, facts: Facts) -> str:
-    """Return the name under which the fact counts: its former one where only a claim under that name is supplied."""
+    """Find the name under which a fact was supplied: the former one if only a claim under it exists."""
     if not _is_supplied(path, facts):
         for former, present in FORMER_FACTS.items():
             if present == path and former in facts.entries:
@@ -183,7 +183,7 @@ def supplied_as(path: str, facts: Facts) -> str:
 
 
 def under_supplied_names(paths: frozenset[str], facts: Facts) -> frozenset[str]:
-    """Name each of these facts as it was supplied, so that a record of them holds what counted."""
+    """Rename facts to the names under which they were supplied, so that a record shows what counted."""
     if FORMER_FACTS.keys().isdisjoint(facts.entries):
         return paths
     return frozenset([supplied_as(path, facts) for path in paths])
@@ -258,7 +258,7 @@ def _is_sensitive(attribute: Attribute, schema: Schema) -> bool:
 
 
 def _converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]:
-    """Return the Python type of such values in a request, and the function that converts them for conditions."""
+    """Choose the Python type of such values in a request, and the function that converts them for conditions."""
     match kind.kind:
         case "bool":
             return bool, None
@@ -283,7 +283,7 @@ def _never(value: Any) -> bool:  # noqa: ARG001
 
 
 def _plain(kind: ValueType, schema: Schema) -> Callable[[Any], bool] | None:
-    """Return a quick test for values that need no conversion, None if there is none.
+    """Choose a quick test for values that need no conversion; None if there is none.
 
     A value that fails it is converted, or refused with a reason.
     """

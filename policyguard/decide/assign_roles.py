@@ -1,4 +1,4 @@
-"""From roles and bindings to role assignments: inheritance closed, names checked, duties separated. Pure."""
+"""Builds role assignments from roles and bindings: inheritance closed, names checked, duties separated. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def assign_roles(
     exclusions: Sequence[Exclusion] = (),
     persons: Sequence[Person] = (),
 ) -> RoleAssignments:
-    """Work out who holds which role where and when, with inheritance followed to its end.
+    """Compute who holds which role where and when, inherited roles included.
 
     Args:
         roles: the declared roles.

@@ -106,7 +106,7 @@ def _obligations(rules: Rules) -> tuple[str, ...]:
 
 
 def _deny_reasons(denies: Rules, errored: Rules) -> tuple[str, ...]:
-    """List the codes of the denies; one that fired on an error has the code of errors instead of its own."""
+    """List the reason codes of the denies; a deny that fired on an error gets the code of errors."""
     if not errored:
         return _reasons(denies)
     failed = {id(rule) for rule in errored}

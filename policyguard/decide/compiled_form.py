@@ -1,4 +1,4 @@
-"""From a policy set to the compiled form: plain data, the same bytes every time, with the policy digest over them.
+"""Compiles a policy set to plain data, always the same bytes, and computes the policy digest over them.
 
 The compiled form is all that a host needs to decide; it holds no YAML and needs neither casbin nor a CEL library.
 Places in files and texts of conditions ride along for explanations and take part in the digest of the bundle's
@@ -62,7 +62,7 @@ class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
 
 
 class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
-    """Where a rule is written, how its condition reads, and who owns it: for explanations only."""
+    """Where a rule is written, the text of its condition, and its owner: for explanations only."""
 
     file: str
     line: int
@@ -72,7 +72,7 @@ class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fr
 
 
 class CompiledPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What decides; the policy digest covers it."""
+    """The part of the compiled form that decides; the policy digest covers it."""
 
     epoch: Annotated[int, msgspec.Meta(ge=0)]
     schema: Schema
@@ -85,14 +85,14 @@ class CompiledPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class CompiledForm(msgspec.Struct, frozen=True):
-    """The compiled form, read: what `compile_policy` wrote."""
+    """The compiled form as `compile_policy` writes it, parsed."""
 
     policy: CompiledPolicy
     places: tuple[RuleSource, ...]
 
 
 def read_compiled(data: Mapping[str, Any]) -> CompiledForm:
-    """Read the plain data that `compile_policy` gives.
+    """Parse the plain data that `compile_policy` writes.
 
     Raises:
         msgspec.ValidationError: a part is missing or of another type; the message has its path.
@@ -153,7 +153,7 @@ def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, 
 
 
 def policy_digest(compiled: dict[str, Any]) -> str:
-    """Return the digest that names these policies: SHA-256 over the canonical bytes of what decides."""
+    """Compute the digest that identifies policies: SHA-256 over the canonical bytes of the deciding part."""
     encoded = _ENCODER.encode(compiled["policy"])
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
     return sha256_digest(encoded if encoded.isascii() else canonical(compiled["policy"]))
@@ -163,17 +163,17 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def schema_data(schema: Schema) -> Any:
-    """Convert a schema to plain data, without places; `schema_of` reads it back."""
+    """Convert a schema to plain data without positions; `schema_of` is the inverse."""
     return _plain(schema)
 
 
 def schema_of(data: Any) -> Schema:
-    """Read the schema that `schema_data` wrote."""
+    """Parse the data that `schema_data` writes."""
     return msgspec.convert(data, Schema)
 
 
 def hole_types(form: Expression) -> tuple[str, ...]:
-    """Return the type of each hole of a shape, in the order of their numbers."""
+    """List the type of each hole of a shape, by number."""
     holes = {node.index: node.type for node in walk(form) if isinstance(node, Hole)}
     return tuple(holes[index] for index in range(len(holes)))
 
@@ -190,14 +190,14 @@ def encode_constant(value: Any, type_name: str) -> Any:
 
 
 def decode_constant(value: Any, type_name: str) -> Any:
-    """Decode the constant that `encode_constant` wrote."""
+    """Decode a constant that `encode_constant` wrote."""
     if type_name in LARGE:
         return constant_list(list(map(int, value))) if isinstance(value, list) else int(value)
     return constant_list(value) if isinstance(value, list) else value
 
 
 class _Shapes:
-    """Conditions that differ in constants only share one shape, compiled once."""
+    """Conditions that differ only in constants share one shape, which is compiled once."""
 
     def __init__(self) -> None:
         self.forms: list[Any] = []
@@ -243,7 +243,7 @@ def _source(rule: Rule) -> RuleSource:
 
 
 def _plain(noun: Any) -> Any:
-    """Convert a struct to plain data, without its place and without fields at their empty default.
+    """Convert a struct to plain data, without its position and without fields at an empty default.
 
     Only fields of structs are left out, never members of a map: an attribute may be called `span`.
     """

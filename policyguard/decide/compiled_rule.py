@@ -1,4 +1,4 @@
-"""One rule of a snapshot, ready to run, with what it shares with others: its shape and its texts. Pure."""
+"""One rule of a snapshot, ready to run; rules share shapes and texts. Pure."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class CompiledRule:
         self.span = Span(sys.intern(source.file), source.line, source.column)
 
     def __getattr__(self, name: str) -> Any:
-        """Prepare how the rule is matched when it is first needed: a process that decides once matches few rules."""
+        """Prepare matching when a rule is first needed: a process that decides once matches few rules."""
         if name == "run":
             self.run = None if self.shape is None else self.shape.run
             return self.run
@@ -187,7 +187,7 @@ class CompiledRule:
 
     @property
     def lazy_match_row(self) -> tuple[Any, ...]:
-        """The same as `match_row`, for one decision: nothing is analysed or compiled before it is reached."""
+        """Build a `match_row` for a single decision: nothing is analysed or compiled before it is needed."""
         run = None if self.shape is None else self._run_now
         is_limited = self.has_subject_time_or_assurance
         return None, _NO_SEGMENTS, self.fits, self.scope, is_limited, run, self.constants, self.effect, self
@@ -202,7 +202,7 @@ class CompiledRule:
         return self.test is None or self.test(identifier)
 
     def concerns(self, subject_ref: str, now: Instant) -> bool:
-        """Return True if the subject is one that the rule names, if it names any, and the rule is in force."""
+        """Return True if the rule is in force and names the subject, or names no subjects."""
         if self.subjects and subject_ref not in self.subjects:
             return False
         if self.not_before is not None and now < self.not_before:
@@ -224,7 +224,7 @@ class CompiledRule:
     def evaluate_exactly(
         self, subject: dict[str, Any], resource: dict[str, Any], context: dict[str, Any], action: str, now: Instant
     ) -> bool | EvalError:
-        """Evaluate the condition by the specification; called when the compiled code gave up."""
+        """Evaluate the condition by the specification, where the compiled code cannot."""
         condition = self.condition
         return True if condition is None else evaluate_exactly(condition, subject, resource, context, action, now)
 
@@ -243,11 +243,11 @@ class Interner:
         self._patterns: dict[tuple[str, ...], frozenset[str | None]] = {}
 
     def text(self, text: str | None) -> str | None:
-        """Return the one object for this text."""
+        """Return the shared object equal to this text."""
         return text and sys.intern(text)
 
     def texts(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the one object for these texts."""
+        """Return the shared object equal to these texts."""
         if not texts:
             return ()
         shared = self._tuples.get(texts)
@@ -256,14 +256,14 @@ class Interner:
         return shared
 
     def renamed_values(self, types: tuple[str, ...]) -> Renamed:
-        """Return the fields with renamed values that rules on these resource types can read."""
+        """List the fields with renamed values that rules on these resource types can read."""
         renamed = self._renamed.get(types)
         if renamed is None:
             renamed = self._renamed[types] = renamed_values(self._written, types)
         return renamed
 
     def patterns(self, types: tuple[str, ...]) -> frozenset[str | None]:
-        """Return the patterns of these resource types' ids."""
+        """Collect the id patterns of these resource types."""
         patterns = self._patterns.get(types)
         if patterns is None:
             resources = self._schema.resources

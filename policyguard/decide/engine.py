@@ -1,4 +1,4 @@
-"""The engine: decides by one snapshot, and explains what it decided.
+"""The engine: decides with one snapshot, and explains its decisions.
 
 The procedure is in `evaluate.py`, the words are in `explain.py`. Pure, and never raises on data.
 """
@@ -18,7 +18,7 @@ from policyguard.values import Instant
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """Decides by one snapshot. Holds no state of its own, so two engines of one snapshot are equal."""
+    """Decides with one snapshot. It has no other state, so two engines of one snapshot are equal."""
 
     snapshot: Snapshot
 
@@ -40,11 +40,11 @@ class Engine(msgspec.Struct, frozen=True):
         return evaluate(snapshot, admitted, self)
 
     def evaluate(self, admitted: Admitted) -> Decision:
-        """Decide on facts that are admitted already: steps 2 to 4 alone."""
+        """Decide on facts that are already admitted: steps 2 to 4 only."""
         return evaluate(self.snapshot, admitted, self)
 
     def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
-        """Explain a decision in words to this viewer, a subject that the caller has authenticated."""
+        """Explain a decision to a viewer, a subject that the caller has authenticated."""
         return explain(self.snapshot, decision, full=full, viewer=viewer)
 
     @property

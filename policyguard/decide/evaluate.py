@@ -100,7 +100,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> De
 
 
 def refusal_code(snapshot: Snapshot, facts: Facts) -> str:
-    """Return the reason code of a request that no rule can concern: step 1."""
+    """Find the reason code of a request that no rule can concern: step 1."""
     request = facts.request
     if not snapshot.rules:
         return "engine.no_rules"

@@ -1,4 +1,4 @@
-"""A decision in words: what, why, which fact with which assurance, what would change it, who can help.
+"""Explains a decision: what, why, which fact with which assurance, what would change it, who can help.
 
 Works from the decision's own facts and instant, by the exact evaluator, so it says what was decided and not what would
 be decided now. Sensitive values are hidden. Pure.
@@ -150,7 +150,7 @@ class _Explanation:
         return rule is not None and bool(rule.traced) and reads_traced(atom.expression, rule.traced)
 
     def _values(self, rule: CompiledRule, admitted: Admitted) -> Iterator[tuple[AtomValue, str]]:
-        """Yield each atom of the rule's condition with the facts it read, in words."""
+        """Describe each atom of the rule's condition with the facts it read."""
         condition = rule.condition
         if condition is None:
             return
@@ -190,7 +190,7 @@ class _Explanation:
         return f"{'.'.join(path)} = {_shown(value)} ({fact.assurance.word}, {fact.source})"
 
     def _nearly(self, admitted: Admitted) -> Iterator[str]:
-        """Explain for each rule that might have allowed why it did not."""
+        """Explain for each rule that could have allowed why it did not."""
         candidates = [
             rule
             for rule in self.snapshot.rules
@@ -279,7 +279,7 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a person reads it, on one line, of bounded length."""
+    """Format a value for people, on one line of bounded length."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""Whether enough distinct persons approved: one person fills one seat, contributors and the requester none.
+"""Checks whether enough distinct persons approved: one person fills one seat, contributors and the requester none.
 
 Pure. An account that no `Persons` entry knows is a conflict: it might be anybody.
 """
@@ -25,7 +25,7 @@ def unmet_approvals(
     persons: Mapping[str, str],
     roles_at: RolesAt,
 ) -> tuple[UnmetQuorum, ...]:
-    """List the groups of approvers that are still missing; empty when the quorum is met.
+    """List the groups of approvers that are still missing; empty if the quorum is met.
 
     Args:
         persons: account (`user:alice`) to person.
@@ -72,7 +72,7 @@ SCENARIOS: Mapping[str, str] = {
 
 
 def rejection_codes(missing: Sequence[UnmetQuorum]) -> set[str]:
-    """Return the reason codes of those approvals that are there and do not count."""
+    """Collect the reason codes of approvals that exist but do not count."""
     lines = [line.partition(":")[0] for gap in missing for line in gap.because]
     return {SCENARIOS[code] for code in lines if code in SCENARIOS}
 
@@ -84,7 +84,7 @@ def _domain(where: str | None) -> str | None:
 def _eligible(
     quorum: Quorum, facts: Facts, now: Instant, persons: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the persons whose approval counts, with the accounts they used, and why others do not."""
+    """Select the persons whose approval counts, with their accounts, and say why others do not."""
     # INVARIANT I8: without the fact `contributors` no approver counts, nor with a contributor nobody knows.
     if facts.contributors is None:
         return {}, ["who contributed is not known, so nobody can be shown to be independent", *facts.unusable]
@@ -117,7 +117,7 @@ def _eligible(
 
 
 def _unusable(approval: Approval, quorum: Quorum, now: Instant) -> tuple[str, str] | None:
-    """Return the second half of the reason code, and the reason."""
+    """Say why an approval cannot be used: the second half of the reason code, and the reason."""
     if approval.assurance < quorum.assurance:
         return "too_weak", f"approval is only {approval.assurance.word}, {quorum.assurance.word} counts"
     if not approval.approved_at <= now:
@@ -158,7 +158,7 @@ def satisfied_until(
     persons: Mapping[str, str],
     roles_at: RolesAt,
 ) -> Instant:
-    """Return the last end, at most `until`, before which this quorum is met all the time; it is met `now`.
+    """Find the latest time, at most `until`, up to which this quorum stays met; it is met `now`.
 
     Who holds which role is asked as of `now`. More approvals than are needed count in favour: the end is that of the
     last set of them that suffices.

@@ -1,4 +1,4 @@
-"""Parts of a fact that only the roles of `trace` may see: removed from a value before anybody else sees it.
+"""Removes the parts of a fact that only the roles of `trace` may see, before anyone else sees the value.
 
 An attribute that the schema calls `sensitive: true` is hidden whole, also where only a field of a record inside it is
 (INVARIANT I14). One that it calls `sensitive: trace` is taken out alone, so that the rest of a record can still be
@@ -31,7 +31,7 @@ def redactor(kind: ValueType, schema: Schema) -> Redact | None:
 
 
 def withheld(value: Value) -> Value:
-    """Return the placeholder of a value that is not shown: the number of items of a list or a map.
+    """Build the placeholder of a hidden value: the number of items of a list or a map.
 
     The placeholder has no digest: where few values are likely, a digest is the value.
     """
@@ -40,12 +40,12 @@ def withheld(value: Value) -> Value:
 
 
 def traced_names(kind: ValueType, schema: Schema) -> frozenset[str]:
-    """Return the names of the fields for `trace` of every record inside this type."""
+    """Collect the names of the fields for `trace` of every record inside this type."""
     return frozenset(_names(kind, schema))
 
 
 def reads_traced(expression: Expression, names: frozenset[str]) -> bool:
-    """Return True if an expression may read one of these fields: there is no other way to reveal one.
+    """Return True if an expression may read one of these fields, the only way to reveal one.
 
     The profile compares no records, so a field is read only where it is named.
     """

@@ -1,4 +1,4 @@
-"""Role inheritance, followed to its end: the one closure for the loader, the engine and lint. Pure."""
+"""The closure of role inheritance, shared by the loader, the engine and lint. Pure."""
 
 from __future__ import annotations
 

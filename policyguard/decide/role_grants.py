@@ -1,4 +1,4 @@
-"""Who holds which role where and when, as data: closed into sets, ready to be asked millions of times.
+"""Who holds which role where and when, as sets that answer quickly. Pure.
 
 `assign_roles.py` builds a `RoleAssignments` from bindings, `from_data` from a compiled snapshot. Asking
 changes nothing: an unknown subject leaves no trace (hazard H14).
@@ -44,7 +44,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, closed: Mapping[str, tuple[str, ...]], rows: Iterable[Row]) -> RoleAssignments:
-        """Return the grants of these rows; `closed` maps every role to itself and all it inherits, sorted."""
+        """Build the assignments of these rows; `closed` maps every role to itself and all it inherits, sorted."""
         pairs: dict[str, set[tuple[str, str]]] = {}
         timed: dict[str, set[Row]] = {}
         for row in rows:
@@ -72,7 +72,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         return cls(closed, tuple(held), tuple(held.values()), permanent, time_boxed)
 
     def roles_at(self, subject_ref: str, domain: str | None, now: Instant) -> tuple[str, ...]:
-        """Return the sorted roles, inherited ones included, that the subject holds in the domain or in `*` at `now`.
+        """List the roles that the subject holds in the domain or in `*` at `now`, inherited ones included, sorted.
 
         Without a domain only roles held in every domain count. Someone unknown holds nothing.
         """
@@ -92,7 +92,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         return tuple(sorted(roles))
 
     def holders(self, role: str, domain: str | None, now: Instant) -> tuple[str, ...]:
-        """Return the sorted subjects who hold the role, also by inheritance, in the domain or in `*` at `now`."""
+        """List the subjects who hold the role in the domain or in `*` at `now`, inherited or not, sorted."""
         fitting = {id(held) for held in self._held if role in held.get(domain, held[ANY_DOMAIN])}
         permanent = (subject for subject, held in self._permanent.items() if id(held) in fitting)
         timed = (subject for subject in self._time_boxed if role in self._roles_of_timed(subject, domain, now))
@@ -100,7 +100,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 
     @property
     def subjects(self) -> frozenset[str]:
-        """Every subject with a binding, also one whose time is over."""
+        """Every subject with a binding, also an expired one."""
         return frozenset(self._permanent) | frozenset(self._time_boxed)
 
     def rows(self) -> Iterator[Row]:
@@ -118,7 +118,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         }
 
     def to_data(self) -> dict[str, Any]:
-        """Return lists and maps of text and integers that `from_data` turns into equal grants; the same every time."""
+        """Convert to lists and maps of text and integers, always the same; `from_data` is the inverse."""
         names = sorted(self.closed)
         number = {name: n for n, name in enumerate(names)}
         place = {shape: n for n, shape in enumerate(self._shapes)}
@@ -138,7 +138,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> RoleAssignments:
-        """Return the grants that `to_data` wrote. The data is trusted: a snapshot's digest is checked before.
+        """Read what `to_data` wrote. The data is trusted: the snapshot's digest was checked before.
 
         Raises:
             ValueError: another format number, or an index that names nothing.

@@ -1,4 +1,4 @@
-"""A loaded policy set, immutable: everything that can be known before the first request is known here.
+"""An immutable, loaded policy set; everything that does not depend on a request is computed here.
 
 Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
 what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
@@ -122,7 +122,7 @@ class Snapshot:
 
     @property
     def request_only_actions(self) -> frozenset[str]:
-        """The actions that are approved by their request alone: every quorum that may be asked for is `of: request`."""
+        """The actions whose every quorum that may be required has `of: request`."""
         over: dict[str, bool] = {}
         for rule in self.rules:
             if rule.quorum is not None:
@@ -133,7 +133,7 @@ class Snapshot:
 
     @property
     def single_use_actions(self) -> frozenset[str]:
-        """The actions of which an allow may use approvals up: a quorum that may be asked for counts them once."""
+        """The actions whose allow may consume approvals, because a quorum that may be required is single-use."""
         return frozenset(
             action
             for rule in self.rules
@@ -142,12 +142,12 @@ class Snapshot:
         )
 
     def consumes_approvals(self, decision: Decision) -> bool:
-        """Return True if this allow consumes its approvals: a quorum that was met counts them once."""
+        """Return True if this allow consumes its approvals, because a quorum that it met is single-use."""
         quorums = (self.by_id[rule_id].quorum for rule_id in decision.requiring)
         return decision.allowed and any(self.quorums[quorum].once for quorum in quorums if quorum is not None)
 
     def build_indexes(self) -> None:
-        """Build now what a decision would build on first need: for hosts that live long."""
+        """Build now what a decision would build on first need, for long-running hosts."""
         for index in self.rule_indexes.values():
             index.build_indexes()
 
@@ -163,7 +163,7 @@ class Snapshot:
             return None
 
     def facts_read_by(self, decision: Decision) -> frozenset[str] | None:
-        """Return the paths of the facts that made this decision, None for all: a default deny read them all."""
+        """List the paths of the facts behind this decision; None for all: a default deny read them all."""
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
@@ -173,7 +173,7 @@ class Snapshot:
         return under_supplied_names(frozenset().union(*(shape.reads for shape in shapes)), decision.facts)
 
     def lasts_until(self, decision: Decision, now: Instant, until: Instant) -> Instant:
-        """Return the end of a decision made `now`: `until`, or earlier if its approvals no longer count then."""
+        """Compute the end of a decision made `now`: `until`, or earlier if its approvals no longer count then."""
         if not decision.requiring or not decision.allowed:
             return until
         facts = decision.facts
@@ -185,11 +185,11 @@ class Snapshot:
         return until
 
     def sensitive(self, request: Request) -> frozenset[str]:
-        """Return the paths whose values never leave, for a request of these types."""
+        """List the paths whose values must never be shown, for a request of these types."""
         admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
         return self._all_sensitive if admission is None else admission.sensitive
 
     def redactions(self, request: Request) -> Mapping[str, Redact]:
-        """Return, by path, the functions that remove the parts for `trace` from facts of such requests."""
+        """Map each path to the function that removes the parts for `trace` from such a fact."""
         admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
         return self._all_redactions if admission is None else admission.redactions

@@ -19,7 +19,7 @@ Matcher = Callable[[str], bool]
 
 
 def domain_index(id_pattern: str | None) -> int | None:
-    """Return the index of the segment that names the domain of an id, None for a type without domains."""
+    """Find the index of the segment that names the domain of an id; None for a type without domains."""
     segments = (id_pattern or "").split("/")
     return segments.index(DOMAIN) if DOMAIN in segments else None
 
@@ -30,7 +30,7 @@ def is_aligned(pattern: str | None, type_pattern: str | None) -> bool:
 
 
 def literal_domain(pattern: str | None, index: int | None) -> str | None:
-    """Return the one domain a rule's pattern can match, or None if it can match several."""
+    """Find the one domain a rule's pattern can match; None if it can match several."""
     if pattern is None or index is None:
         return None
     segments = pattern.split("/")
@@ -41,7 +41,7 @@ def literal_domain(pattern: str | None, index: int | None) -> str | None:
 
 
 def literal_prefix(pattern: str | None) -> tuple[str, ...]:
-    """Return the leading segments that every matching id has literally."""
+    """List the leading segments that every matching id has literally."""
     prefix: list[str] = []
     for segment in (pattern or "**").split("/"):
         if segment == DOMAIN or "*" in segment:
@@ -51,7 +51,7 @@ def literal_prefix(pattern: str | None) -> tuple[str, ...]:
 
 
 def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
-    """Return a test for ids that already match their type's pattern, or None if every such id matches.
+    """Build a test for ids that already match their type's pattern; None if every such id matches.
 
     A `{team}` where the type's own pattern has it is the domain by construction; see `is_aligned` for elsewhere.
     """
@@ -66,7 +66,7 @@ def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
 
 
 def literal_slice(pattern: str | None, type_patterns: Collection[str | None]) -> tuple[slice, list[str]] | None:
-    """Return the one run of segments that a pattern names literally, if it asks for nothing else; else None.
+    """Find the one run of literal segments, if the pattern requires nothing else; else None.
 
     For ids that already match their type's pattern, `segments[stretch] == literals` is then the whole test. The run
     ends the pattern but for `**`, so that comparing it also shows that the id is long enough.
@@ -87,7 +87,7 @@ def literal_slice(pattern: str | None, type_patterns: Collection[str | None]) ->
 
 
 def compiled(wild: str) -> Matcher:
-    """Return the cheapest exact test for a pattern without `{team}`."""
+    """Build the cheapest exact test for a pattern without `{team}`."""
     if "*" not in wild:
         return _Exactly(wild).matches
     head, _, tail = wild.rpartition("/")
@@ -139,7 +139,7 @@ class _Below:
 
 
 class _Under:
-    """`head/**`: the id is `head` or lies below it."""
+    """`head/**`: the id is `head` or below it."""
 
     __slots__ = ("below", "head")
 

@@ -1,4 +1,4 @@
-"""Id patterns: how they are written, and whether two of them can match one id.
+"""Id patterns: their syntax, and whether two of them can match one id.
 
 pattern = segment *( "/" segment )
 segment = "**" / "{team}" / part, where a part is literal text in which "*" matches any run of characters
@@ -42,7 +42,7 @@ def pattern_problem(pattern: str) -> str | None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Return True if some id may match both patterns; never False when there is one."""
+    """Return True if some id may match both patterns; never False if there is one."""
     first, second = one.split("/"), other.split("/")
     reach = {(0, 0)}
     seen = set(reach)

@@ -1,4 +1,4 @@
-"""From a folder of policy files to a snapshot: the path that imports yaml and the CEL checker. Reads files.
+"""Builds a snapshot from a folder of policy files; imports yaml and the CEL checker. Reads files.
 
 casbin is imported only for `Bindings` documents that name an adapter as their `source:`.
 """

@@ -1,4 +1,4 @@
-"""Where snapshots come from: a folder of policies, or one compiled and signed file. Reads files.
+"""Loads snapshots from a folder of policies, or from one compiled and signed file. Reads files.
 
 The folder's path loads yaml, casbin and the CEL checker; the compiled file's path loads none of them.
 """
@@ -43,7 +43,7 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
 
 
 def stamp_of(path: str | Path) -> tuple[tuple[str, int, int, int, int], ...]:
-    """Return a fingerprint of everything at this path: names, inodes, sizes and times.
+    """Compute a fingerprint of everything at this path: names, inodes, sizes and times.
 
     Cheap enough to compute every second. A file that cannot be inspected is left out, which changes it, too.
     """

@@ -21,20 +21,20 @@ class Row(NamedTuple):
 
 
 class Store(Protocol):
-    """What a log needs from its store. One thread at a time; the log sees to that."""
+    """The interface of a store: used by one thread at a time, which the log ensures."""
 
     @property
     def origin(self) -> str:
         """The log's name, written when the store was created."""
 
     def append(self, grow: Callable[[Row | None], Sequence[Row]]) -> None:
-        """Keep the rows that `grow` returns for the last row it is given; return when they are durable.
+        """Store the rows that `grow` computes from the last row; return when they are durable.
 
         No other process can append between the two. On any failure nothing is kept and `AuditError` is raised.
         """
 
     def read(self, start: int, stop: int) -> Iterator[Row]:
-        """Yield the rows from index `start` up to before `stop`, in order."""
+        """Yield the rows from index `start` to before `stop`, in order."""
 
     def last(self) -> Row | None:
-        """Return the last row, without its leaf's bytes (which may be large)."""
+        """Read the last row, without its leaf's bytes (which may be large)."""

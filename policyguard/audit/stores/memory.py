@@ -1,4 +1,4 @@
-"""A log store in memory: for tests and for trying out. Nothing survives the process."""
+"""A log store in memory, for tests and experiments. Nothing survives the process."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class SqliteStore:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], origin: str) -> SqliteStore:
-        """Return the store in a new file of mode 0600; an existing file is `AuditError`, never overwritten."""
+        """Create the store in a new file of mode 0600; an existing file is never overwritten."""
         target = os.fspath(path)
         if not _make_file(target):
             raise AuditError(f"log `{target}` exists already, expected a new path")
@@ -76,7 +76,7 @@ class SqliteStore:
         create_as: str | None = None,
         read_only: bool = False,
     ) -> SqliteStore:
-        """Return the store in this file.
+        """Open the store in this file.
 
         Args:
             origin: the log's expected name; another name in the file is refused.
@@ -162,7 +162,7 @@ class SqliteStore:
 
 
 def _make_file(target: str) -> bool:
-    """Make an empty file of mode 0600 and return True, or return False if there is one."""
+    """Create an empty file of mode 0600; False if a file exists."""
     try:
         os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -173,7 +173,7 @@ def _make_file(target: str) -> bool:
 
 
 def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
-    """Return the log's name, writing schema and header first if the database is empty and may be created."""
+    """Read the log's name; write schema and header first if the database is empty and may be created."""
     if create_as is not None and _is_blank(connection):
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         _set_wal(connection)
@@ -195,7 +195,7 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
-    """Change the journal's mode, waiting for others who do: where two change it at once, SQLite waits for neither."""
+    """Change the journal's mode, waiting for other processes that do, because SQLite itself does not wait."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:

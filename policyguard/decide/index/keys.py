@@ -1,4 +1,4 @@
-"""What a condition requires of single attributes: facts without which it is FALSE, as keys for the index.
+"""The attributes that a condition requires, because it is FALSE without them, as keys for the index.
 
 Works on shapes, once for all rules that share one. A requirement is sound because CEL's `&&` is FALSE as soon as one
 side is FALSE, whatever error the other side raises. Pure.
@@ -88,7 +88,7 @@ def _conjuncts(node: Expression) -> Iterator[Expression]:
 
 
 def _presence(node: Expression) -> Path | None:
-    """Return the path that `has(x.y)` or `"k" in x.labels` requires to be present."""
+    """Find the path that `has(x.y)` or `"k" in x.labels` requires to be present."""
     if isinstance(node, Has):
         return _path(Select(node.operand, node.name, "bool"))
     if isinstance(node, Call) and node.function == "in_map":
@@ -137,7 +137,7 @@ def _literal(node: Expression) -> Any:
 
 
 def _path(node: Expression) -> Path | None:
-    """Return the path of `resource.queue`, `resource.code.dirty` or `resource.labels["k"]`, None for anything else."""
+    """Find the path of `resource.queue`, `resource.code.dirty` or `resource.labels["k"]`; None for anything else."""
     if isinstance(node, Call) and node.function == "index_map":
         return _member(*node.arguments)
     if not isinstance(node, Select):

@@ -1,4 +1,4 @@
-"""The rules of a snapshot by action, resource type and role; a role's tree is built at the role's second request.
+"""The rules of a snapshot by action, resource type and role; the tree of a set of roles is built at its second request.
 
 A process that decides once and exits visits each rule of a role instead: that costs a fifth of building the tree. The
 tree leaves out only rules whose outcome is FALSE, so both ways decide the same, and no decision depends on those before
@@ -79,7 +79,7 @@ class TreeCache(dict[tuple[str, ...], Node | None]):
 
 
 class DomainTrees(dict[str | None, TreeCache]):
-    """Tree caches keyed by domain, for rules that can match in one domain only: most rules of a lab.
+    """Tree caches keyed by domain, for rules that can match in one domain only, as most do.
 
     A domain that no rule names leaves no trace, however often requests name it.
     """
@@ -116,7 +116,7 @@ class RuleIndex:
         self.in_domain = DomainTrees(in_domain)
 
     def build_indexes(self) -> None:
-        """Build the tree of everyone now and the others at their first request, for hosts that live long."""
+        """Build the tree of everyone now and others at their first request, for long-running hosts."""
         self.anywhere.build_immediately = self.in_domain.build_immediately = True
         for trees in self.in_domain.values():
             trees.build_immediately = True
@@ -153,13 +153,13 @@ def build_rule_index(rules: Iterable[CompiledRule], schema: Schema) -> dict[tupl
 
 
 def _one_domain(pattern: str, type_patterns: frozenset[str | None]) -> str | None:
-    """Return the only domain whose ids match the pattern, None if there may be several or none."""
+    """Find the only domain whose ids match the pattern; None if there may be several or none."""
     domains = {literal_domain(pattern, domain_index(type_pattern)) for type_pattern in type_patterns}
     return domains.pop() if len(domains) == 1 else None
 
 
 def requirements(rule: CompiledRule) -> tuple[Requirement, ...]:
-    """List what a request must meet for this rule to matter: from its condition, its subjects and its id pattern."""
+    """List what a request must satisfy before this rule can matter: by its condition, subjects and id pattern."""
     collected: list[Requirement] = (
         [] if rule.shape is None else list(instantiate(rule.shape.requirements, rule.constants))
     )

@@ -1,4 +1,4 @@
-"""Which rules a request can concern, by look-ups.
+"""Finds the rules that a request can concern by look-ups of attribute values.
 
 A rule is filed under its action, resource type and role, then under what it requires of single attributes: equality
 with one of some values, or a bound (`resource.gpus > 64`). A literal in its id pattern and a named subject are
@@ -54,7 +54,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Node(NamedTuple):
-    """What a look-up leads to: rules to visit in any case, and further look-ups.
+    """The target of a look-up: rules that are always visited, and further look-ups.
 
     `equals` holds (entity, attribute, get) for attributes; what is absent has its own entry under `ABSENT`. `others`
     are fields, map keys, id prefixes and bounds.
@@ -130,7 +130,7 @@ def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
 
 
 def _choose(rules: Sequence[Candidate], used: frozenset[Slot]) -> list[tuple[Candidate, Requirement | None]]:
-    """Choose for each rule the requirement that tells it from most others, None where none is worth a look-up."""
+    """Choose for each rule the requirement that separates it best from the others; None if none is worth a look-up."""
     values: dict[Slot, set[Any]] = {}
     for rule in rules:
         for requirement in rule.requirements:
@@ -161,7 +161,7 @@ _rank = itemgetter(0)
 
 
 def _nodes(slot: Slot, rules: list[tuple[Candidate, Requirement]], used: frozenset[Slot]) -> dict[Any, Node]:
-    """Build the node of each value, and of `ABSENT` and `WITHOUT` for the rules that such absence may concern."""
+    """Build the node of each value, and of `ABSENT` and `WITHOUT` for rules that an absence may concern."""
     (_, _, field), operator = slot
     nodes = {
         ABSENT: Node(tuple([candidate.rule for candidate, requirement in rules if not requirement.attribute_guarded])),
@@ -188,7 +188,7 @@ def gather(node: Node, entities: tuple[dict[str, Any], ...], rules: list[Any]) -
 def gather_below(
     equals: Equals, others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], rules: list[Any]
 ) -> None:
-    """Follow the look-ups of one node; its `always` is the caller's."""
+    """Follow the look-ups of one node; the caller has added its `always`."""
     for entity, name, get in equals:
         below = get(entities[entity].get(name, ABSENT))
         if below is not None:
