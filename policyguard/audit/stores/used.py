@@ -1,4 +1,4 @@
-"""Which decisions were used: a decision id is accepted once, by all threads and processes that share the file.
+"""Stores used decisions: a decision id is accepted once, by all threads and processes that share the file.
 
 Crash story: the id is durable before `use` returns True, so a worker that dies before it starts the job has used the
 decision up and must ask for another; the other order could start two.
@@ -49,7 +49,7 @@ class UsedDecisions:
         clock: Callable[[], Instant] = time.time_ns,
         min_kept: int = MIN_KEPT,
     ) -> UsedDecisions:
-        """Open the store in this file, made with mode 0600 if it is not there.
+        """Open the store in this file; it is created with mode 0600 if it does not exist.
 
         Args:
             path: the file. Stores of this process on one file share a connection.
@@ -69,7 +69,7 @@ class UsedDecisions:
         return cls(target, database, clock, min_kept)
 
     def use(self, decision_id: str, expires: Instant) -> bool:
-        """Return True the first time this id is given, durable before returning, and False ever after.
+        """Record the use of a decision id, durably; True for its first use only.
 
         Raises:
             AuditError: the store cannot tell; nothing may start.
