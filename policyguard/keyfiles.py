@@ -43,7 +43,11 @@ def read_private_key(path: str | os.PathLike[str], *, passphrase: bytes | None =
 
 
 def read_public_key(path: str | os.PathLike[str]) -> PublicKey:
-    """Read a public key, a `PUBLIC KEY` PEM block, from a file."""
+    """Read a public key, a `PUBLIC KEY` PEM block, from a file.
+
+    Raises:
+        ConfigurationError: the file cannot be read or holds no such key.
+    """
     data = _read(path, "public key", ConfigurationError, is_private=False)
     try:
         return PublicKey.from_pem(data)
@@ -52,7 +56,13 @@ def read_public_key(path: str | os.PathLike[str]) -> PublicKey:
 
 
 def write_private_key(path: str | os.PathLike[str], key: PrivateKey, *, passphrase: bytes | None = None) -> None:
-    """Write the key to a new file of mode 0600, encrypted if a passphrase is given; never over an existing file."""
+    """Write the key to a new file of mode 0600, encrypted if a passphrase is given; never over an existing file.
+
+    Args:
+        path: the file.
+        key: the private key that signs.
+        passphrase: encrypts the key; None for no encryption.
+    """
     if passphrase is None:
         data = key.to_pem()
     else:

@@ -85,6 +85,11 @@ def quoted_list(names: Iterable[str], *, joiner: str = ", ", max_names: int | No
 
     >>> quoted_list(["a", "b", "c"], max_names=2)
     '`a`, `b` and 1 more'
+
+    Args:
+        names: the names.
+        joiner: the text between two names.
+        max_names: how many names to list; None for all.
     """
     every = list(names)
     shown = every[:max_names]

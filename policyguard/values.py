@@ -230,7 +230,11 @@ _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 
 
 def parse_instant(text: str) -> Instant:
-    """Parse an RFC 3339 date-time; a zone is required."""
+    """Parse an RFC 3339 date-time; a zone is required.
+
+    Raises:
+        ValueError: the text is not such a time, or outside the years 0001 to 9999.
+    """
     match = _INSTANT.fullmatch(text)
     if match is None:
         raise ValueError(f"found `{text}`, expected an RFC 3339 time with a zone such as `2026-03-01T09:00:00Z`")
@@ -264,6 +268,9 @@ def parse_duration_s(text: str) -> int:
     """Parse a duration such as `15m`, `72h` or `1d12h` into whole seconds.
 
     duration = [ n "d" ] [ n "h" ] [ n "m" ] [ n "s" ], at least one part
+
+    Raises:
+        ValueError: the text is not such a duration.
     """
     match = _DURATION.fullmatch(text)
     if not text or match is None or len(text) > 20:

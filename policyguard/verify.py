@@ -118,7 +118,11 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
 
 
 def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[PublicKey, ...]]:
-    """Verify signatures and type of an entry of a checked log: steps V4 and V5."""
+    """Verify signatures and type of an entry of a checked log: steps V4 and V5.
+
+    Raises:
+        VerificationError: step V4 or V5.
+    """
     # V4: t of n trusted keys signed the payload that is read below.
     signers = check_signatures(
         envelope, signed_message(envelope), tuple([trusted.key for trusted in trust.keys]), trust.threshold

@@ -88,6 +88,12 @@ def check_engine(
     """Ask three engines about random and boundary requests built from constants of the policies.
 
     `snapshot` is one compiled elsewhere, to be compared with these policies; by default it is compiled from them here.
+
+    Args:
+        policy_set: the policies.
+        requests: how many requests to ask.
+        seed: the seed of the random choices.
+        snapshot: the compiled policies, if they exist already.
     """
     grants = assign_roles(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
     compiled = Snapshot.of(policy_set, grants) if snapshot is None else snapshot

@@ -17,7 +17,13 @@ Plain = dict[str, Any]
 
 
 def decide(policy: Plain, facts: Plain, now: int) -> Plain:
-    """Decide by the rule of `docs/semantics.md`: allowed, reason, determining, errored, requiring and unmet."""
+    """Decide by the rule of `docs/semantics.md`: allowed, reason, determining, errored, requiring and unmet.
+
+    Args:
+        policy: the policies, as `plain.py` writes them.
+        facts: the facts, as `plain.py` writes them.
+        now: the current time.
+    """
     reason = refused(policy, facts)
     if reason:
         return answer(False, reason)
@@ -107,7 +113,13 @@ def declared(policy: Plain, facts: Plain, path: str) -> Plain | None:
 
 
 def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
-    """Select the facts that conditions may read: strong enough, fresh enough, converted for computing."""
+    """Select the facts that conditions may read: strong enough, fresh enough, converted for computing.
+
+    Args:
+        policy: the policies, as `plain.py` writes them.
+        facts: the facts, as `plain.py` writes them.
+        now: the current time.
+    """
     subject, resource = facts["subject"], facts["resource"]
     world: Plain = {
         "subject": {"id": subject, "type": kind(subject)},
@@ -130,7 +142,13 @@ def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
 
 
 def fits(policy: Plain, attribute: Plain, value: Any) -> bool:
-    """Check that the value has the declared type, and is one of the listed values if the type lists any."""
+    """Check that the value has the declared type, and is one of the listed values if the type lists any.
+
+    Args:
+        policy: the policies, as `plain.py` writes them.
+        attribute: the declaration of the attribute.
+        value: a value.
+    """
     try:
         converted(policy, attribute["type"], value)
     except ValueError:
@@ -139,7 +157,13 @@ def fits(policy: Plain, attribute: Plain, value: Any) -> bool:
 
 
 def converted(policy: Plain, kind_: Any, value: Any) -> Any:
-    """Convert a value for computing in conditions; raises `ValueError`."""
+    """Convert a value for computing in conditions; raises `ValueError`.
+
+    Args:
+        policy: the policies, as `plain.py` writes them.
+        kind_: the declared type.
+        value: a value of this type.
+    """
     simple: dict[str, type] = {"bool": bool, "int": int, "string": str, "timestamp": str, "duration": str}
     if isinstance(kind_, str) and kind_ in simple:
         if type(value) is not simple[kind_]:
@@ -164,7 +188,14 @@ def converted(policy: Plain, kind_: Any, value: Any) -> Any:
 
 
 def concerns(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
-    """Check whether the rule applies to this request, leaving its condition aside."""
+    """Check whether the rule applies to this request, leaving its condition aside.
+
+    Args:
+        policy: the policies, as `plain.py` writes them.
+        rule: a rule of the policies.
+        facts: the facts, as `plain.py` writes them.
+        now: the current time.
+    """
     where = domain(policy, facts)
     held = roles(policy, facts["subject"], where, now)
     return (
@@ -187,7 +218,13 @@ def says_where(rule: Plain, type_pattern: str) -> bool:
 
 
 def seen_by(rule: Plain, world: Plain, facts: Plain) -> Plain:
-    """Copy the world without the facts below this rule's minimum assurance."""
+    """Copy the world without the facts below this rule's minimum assurance.
+
+    Args:
+        rule: a rule of the policies.
+        world: the admitted facts.
+        facts: the facts, as `plain.py` writes them.
+    """
     seen = {part: dict(value) if isinstance(value, dict) else value for part, value in world.items()}
     for path, floor in rule["floors"].items():
         entity, attribute = path.split(".", 1)
@@ -208,7 +245,14 @@ def condition(rule: Plain, world: Plain) -> str:
 
 
 def roles(policy: Plain, subject: str, where: str | None, now: int) -> set[str]:
-    """List every role the subject holds there: a binding counts in its domain, one with `*` in all."""
+    """List every role the subject holds there: a binding counts in its domain, one with `*` in all.
+
+    Args:
+        policy: the policies, as `plain.py` writes them.
+        subject: the subject, `type:id`.
+        where: the domain, if any.
+        now: the current time.
+    """
     held: set[str] = set()
     for binding in policy["bindings"]:
         in_time = (binding["since"] is None or binding["since"] <= now) and (
@@ -251,7 +295,14 @@ def match_part(text: str, pattern: str) -> bool:
 
 
 def met(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
-    """Check, by trying all ways, whether distinct independent persons can fill every seat of the rule's quorum."""
+    """Check, by trying all ways, whether distinct independent persons can fill every seat of the rule's quorum.
+
+    Args:
+        policy: the policies, as `plain.py` writes them.
+        rule: a rule of the policies.
+        facts: the facts, as `plain.py` writes them.
+        now: the current time.
+    """
     quorum = policy["quorums"][rule["quorum"]]
     persons = policy["persons"]
     if facts["contributors"] is None:

@@ -46,7 +46,11 @@ def evaluate(tree: Tree, world: World) -> Any:
 
 
 def dictionary(entries: list[tuple[str, Any]]) -> World:
-    """Build a map; a duplicate key is an error."""
+    """Build a map; a duplicate key is an error.
+
+    Raises:
+        Absent: a key occurs twice.
+    """
     built = dict(entries)
     if len(built) != len(entries):
         raise Absent("a key is given twice")
@@ -84,7 +88,11 @@ def call(function: str, arguments: list[Tree], world: World) -> Any:
 
 
 def decided(values: list[Any], by: bool) -> bool:
-    """Combine operands: the value `by` decides whatever else failed; otherwise one failure fails all."""
+    """Combine operands: the value `by` decides whatever else failed; otherwise one failure fails all.
+
+    Raises:
+        Absent: an operand has no value, and no other decides.
+    """
     if by in values:
         return by
     if None in values:
@@ -175,7 +183,11 @@ def path_glob(path: str, pattern: str) -> bool:
 
 
 def found_in(text: str, pattern: str) -> bool:
-    """Search with Python's engine, which agrees with RE2 on patterns that both accept, in text without line breaks."""
+    """Search with Python's engine, which agrees with RE2 on patterns that both accept, in text without line breaks.
+
+    Raises:
+        ValueError: Python's engine cannot read the pattern as RE2 does.
+    """
     try:
         return re.search(pattern, text) is not None
     except re.error as problem:
@@ -225,6 +237,11 @@ def read_time(field: str, instant: int, zone: str = "UTC") -> int:
 
     Python's calendar ends with year 9999 and CEL's local time may be a day beyond, so the instant is read 400 years
     nearer to now, when each day has the same date and weekday.
+
+    Args:
+        field: the field, as CEL names its accessor.
+        instant: nanoseconds since 1970.
+        zone: `UTC` or an offset.
     """
     shift = 400 if instant > 0 else -400
     moment = local(instant - shift // 400 * 146_097 * 86_400 * 10**9, zone)

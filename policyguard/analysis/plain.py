@@ -52,7 +52,11 @@ def plain_facts(facts: Facts) -> Plain:
 
 
 def plain_tree(node: Expression) -> list[Any]:
-    """Convert a checked condition to lists."""
+    """Convert a checked condition to lists.
+
+    Raises:
+        TypeError: a node of an unknown type.
+    """
     match node:
         case Constant():
             return ["const", node.value]

@@ -50,6 +50,11 @@ def configured_collectors(config: Config, *, seal: Seal, report: Report = log_wa
     With a command, those of `policyguard run`; for a request alone, those of `policyguard decide`. Caches are opened
     now, once for all requests.
 
+    Args:
+        config: says what is measured.
+        seal: supplies the key that seals caches.
+        report: takes the reason why a cache is not used.
+
     Raises:
         ConfigurationError, SigningError: a cache or its seal cannot be used.
     """
@@ -171,7 +176,13 @@ def artifact_collectors(
 
 
 def scan_options(measurement: MeasurementConfig, seal: bytes | None, report: Report = log_warning) -> Options:
-    """Choose how checkpoints are scanned, and open the cache of their digests."""
+    """Choose how checkpoints are scanned, and open the cache of their digests.
+
+    Args:
+        measurement: says how checkpoints are scanned.
+        seal: the key that seals the cache, if any.
+        report: takes a line that a person should read.
+    """
     checkpoints = measurement.checkpoints
     return Options(extra_globals=checkpoints.classes, cache=digest_cache(checkpoints.cache, seal, report))
 
@@ -180,6 +191,11 @@ def digest_cache(path: Path | None, seal: bytes | None, report: Report = log_war
     """Open the cache of checkpoint digests, and report if its content cannot be trusted.
 
     Without a path it lives as long as this process, which helps a watch: it measures again and again.
+
+    Args:
+        path: the cache file; None for no cache.
+        seal: the key that seals the cache, if any.
+        report: takes a line that a person should read.
     """
     if path is None:
         return DigestCache()
@@ -189,7 +205,13 @@ def digest_cache(path: Path | None, seal: bytes | None, report: Report = log_war
 
 
 def report_doubt(path: Path | None, doubt: str, report: Report) -> None:
-    """Report that a cache is not used, and why; do nothing if there is no doubt."""
+    """Report that a cache is not used, and why; do nothing if there is no doubt.
+
+    Args:
+        path: the cache file.
+        doubt: why it is not used; empty if it is used.
+        report: takes a line that a person should read.
+    """
     if doubt:
         report(f"{path}: not believed, everything is hashed again: {doubt}")
 

@@ -146,7 +146,13 @@ class ApprovalTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command_digest(argv: tuple[str, ...], directory: str, files: tuple[str, ...] = ()) -> str:
-    """Digest a command line, the folder it starts in (relative to the repository), and its files."""
+    """Digest a command line, the folder it starts in (relative to the repository), and its files.
+
+    Args:
+        argv: the words of the command.
+        directory: where it starts, relative to the repository.
+        files: the digests of the files it names.
+    """
     return digest(freeze({"argv": argv, "directory": directory, "files": files}))
 
 
@@ -167,6 +173,21 @@ def approval_statement(
     target_id: str = "",
 ) -> ApprovalStatement:
     """Build the statement that approves these subjects, checked as if it had been parsed.
+
+    Args:
+        subjects: name to digest of what is approved.
+        action: the action, `type:verb`.
+        resource: the resource, `type:id`, or a pattern.
+        approver: the account that approves.
+        reason: why, for people.
+        approved_at: when it is signed.
+        expires: until when it counts.
+        limits: the largest approved values, by name.
+        any_command: approves every command on these subjects.
+        resource_is_pattern: `resource` is a pattern.
+        target_ref: the reference that may move, for pushes.
+        from_id: its present object id.
+        target_id: the approved tree.
 
     Raises:
         ApprovalRejected: it would never count, such as one without a subject or of more than seven days.

@@ -87,7 +87,16 @@ def _pae_head(payload_type: str) -> bytes:
 
 
 def sign(payload: bytes, payload_type: str, keys: Sequence[PrivateKey]) -> Envelope:
-    """Sign a payload with each key."""
+    """Sign a payload with each key.
+
+    Args:
+        payload: the bytes to sign.
+        payload_type: the media type of the payload.
+        keys: the keys, at least one.
+
+    Raises:
+        ValueError: no key is given.
+    """
     if not keys:
         raise ValueError("keys: none given, expected at least one")
     message = pae(payload_type, payload)
@@ -168,7 +177,12 @@ _DECODER = msgspec.json.Decoder(WireEnvelope)
 
 
 def from_wire(wire: WireEnvelope) -> Envelope:
-    """Convert the decoded JSON shape to an envelope."""
+    """Convert the decoded JSON shape to an envelope.
+
+    Raises:
+        VerificationError: step V1; the payload type or the number of signatures is out of range, or a field is not
+            base64.
+    """
     if not 1 <= len(wire.signatures) <= MAX_SIGNATURES:
         raise VerificationError("V1", f"signatures: found {len(wire.signatures)}, expected 1 to {MAX_SIGNATURES}")
     if len(wire.payload_type) > _MAX_TEXT or not wire.payload_type:
@@ -182,7 +196,11 @@ def from_wire(wire: WireEnvelope) -> Envelope:
 
 
 def hashes_of(path: Sequence[str], where: str) -> tuple[bytes, ...]:
-    """Decode the 32-byte hashes of a proof from base64."""
+    """Decode the 32-byte hashes of a proof from base64.
+
+    Raises:
+        VerificationError: step V1; too many hashes, or one is not 32 bytes in base64.
+    """
     if len(path) > 63:
         raise VerificationError("V1", f"{where}: found {len(path)} hashes, expected at most 63")
     return tuple([_bytes_of(text, f"{where}[{i}]", 32) for i, text in enumerate(path)])

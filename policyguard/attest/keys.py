@@ -117,7 +117,11 @@ class PublicKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> PublicKey:
-        """Parse a `PUBLIC KEY` PEM text (RFC 8410)."""
+        """Parse a `PUBLIC KEY` PEM text (RFC 8410).
+
+        Raises:
+            ConfigurationError: not exactly one block with an Ed25519 public key.
+        """
         der = _unarmour(data, _PUBLIC)
         if der is None or not der.startswith(_SPKI) or len(der) != len(_SPKI) + PUBLIC_BYTES:
             raise ConfigurationError("found no Ed25519 public key, expected one `PUBLIC KEY` PEM block")
@@ -178,7 +182,11 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
-        """Parse an unencrypted `PRIVATE KEY` PEM text (PKCS #8, RFC 8410)."""
+        """Parse an unencrypted `PRIVATE KEY` PEM text (PKCS #8, RFC 8410).
+
+        Raises:
+            SigningError: not exactly one block with an unencrypted Ed25519 private key.
+        """
         der = _unarmour(data, _PRIVATE)
         if der is None or not der.startswith(_PKCS8) or len(der) != len(_PKCS8) + SEED_BYTES:
             raise SigningError("found no Ed25519 private key, expected one unencrypted `PRIVATE KEY` PEM block")
@@ -199,7 +207,17 @@ class PrivateKey:
         return _armour(_PKCS8 + self._seed, _PRIVATE)
 
     def wrap(self, passphrase: bytes, *, salt: bytes, nonce: bytes) -> bytes:
-        """Encrypt the key with a passphrase: Argon2id, then ChaCha20-Poly1305. Salt and nonce are fresh."""
+        """Encrypt the key with a passphrase: Argon2id, then ChaCha20-Poly1305. Salt and nonce are fresh.
+
+        Args:
+            passphrase: not empty.
+            salt: 16 fresh random bytes.
+            nonce: 12 fresh random bytes.
+
+        Raises:
+            ValueError: salt or nonce has the wrong length.
+            SigningError: the passphrase is empty.
+        """
         if not passphrase:
             raise SigningError("passphrase is empty, expected at least one character")
         if len(salt) != SALT_BYTES or len(nonce) != NONCE_BYTES:
@@ -223,6 +241,9 @@ class PrivateKey:
 
         A wrong passphrase and an altered file give the same error: the cipher authenticates both. Memory and passes
         are read from the file within limits, so a hostile file cannot ask for the whole machine.
+
+        Raises:
+            SigningError: the text is malformed, or the passphrase is wrong, or the file was altered.
         """
         from cryptography.exceptions import InvalidTag
 

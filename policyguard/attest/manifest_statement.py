@@ -129,6 +129,12 @@ def parse_manifest(payload: bytes) -> Manifest:
 def check_origin(producer: str, run: str, step: int, data_class: str = "") -> None:
     """Check the members of a manifest before the files are hashed, which may take hours.
 
+    Args:
+        producer: the identity of the run, `type:id`.
+        run: the name of the run.
+        step: the training step.
+        data_class: the class of data; empty for weights.
+
     Raises:
         ValueError: one cannot be written into a manifest.
     """
@@ -144,7 +150,11 @@ def check_origin(producer: str, run: str, step: int, data_class: str = "") -> No
 
 
 def check_members(manifest: Manifest) -> None:
-    """Check that every member is of its kind, and that names are sorted, unique and inside the folder."""
+    """Check that every member is of its kind, and that names are sorted, unique and inside the folder.
+
+    Raises:
+        ValueError: the message names the member.
+    """
     check_origin(manifest.producer, manifest.run, manifest.step, manifest.data_class)
     names = [name for name, _ in manifest.resources]
     texts = (manifest.name, *names)

@@ -79,7 +79,13 @@ def is_key_name(name: str) -> bool:
 
 
 def sign_note(text: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Sign a text as a note with one signature line. The text is not checked again; `checkpoint.py` made it."""
+    """Sign a text as a note with one signature line. The text is not checked again; `checkpoint.py` made it.
+
+    Args:
+        text: the text, ending in a line break.
+        note_key: the name and public key of the signature line.
+        key: the private key.
+    """
     line = encode_base64(note_key.key_hash + key.sign(text))
     return b"%b\n%b%b %b\n" % (text, _PREFIX.encode(), note_key.name.encode(), line)
 
@@ -109,7 +115,11 @@ def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
 
 
 def split_note(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """Split a note into the signed text (with its last LF) and (name, key hash and signature) of every line."""
+    """Split a note into the signed text (with its last LF) and (name, key hash and signature) of every line.
+
+    Raises:
+        VerificationError: step V1; the note is too long, or not in the form of signed notes.
+    """
     if len(data) > MAX_NOTE_BYTES:
         raise VerificationError("V1", f"note is {len(data)} bytes, expected at most {MAX_NOTE_BYTES}")
     try:

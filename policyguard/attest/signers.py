@@ -99,6 +99,11 @@ class Signers:
     def person_of(self, key: SshKey, namespace: str, instants: Iterable[Instant]) -> Person:
         """Find the one person who owns this key, in this namespace, at all these instants.
 
+        Args:
+            key: the key of a valid signature.
+            namespace: the namespace of the signature.
+            instants: the times at which the key must count.
+
         Raises:
             UnknownSigner: revoked, unknown, outside its window or namespaces, nobody's, or of more than one person.
         """

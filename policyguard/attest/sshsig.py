@@ -105,14 +105,27 @@ class SshSignature(msgspec.Struct, frozen=True):
 
 
 def signed_bytes(message: bytes, namespace: str, hash_name: str) -> bytes:
-    """Build the bytes that the key signs."""
+    """Build the bytes that the key signs.
+
+    Args:
+        message: the signed message.
+        namespace: what the signature is for.
+        hash_name: `sha256` or `sha512`.
+    """
     digest = HASHES[hash_name](message).digest()
     fields = (namespace.encode(), b"", hash_name.encode(), digest)
     return _MAGIC + b"".join(map(_string, fields))
 
 
 def sign(message: bytes, namespace: str, key: PrivateKey, hash_name: str = "sha512") -> bytes:
-    """Sign a message in a namespace; `ssh-keygen -Y verify` accepts the armoured signature."""
+    """Sign a message in a namespace; `ssh-keygen -Y verify` accepts the armoured signature.
+
+    Args:
+        message: the message.
+        namespace: what the signature is for.
+        key: the private key.
+        hash_name: `sha256` or `sha512`.
+    """
     made = _string(ED25519.encode()) + _string(key.sign(signed_bytes(message, namespace, hash_name)))
     fields = (SshKey(key.public.raw).blob, namespace.encode(), b"", hash_name.encode(), made)
     text = encode_base64(_MAGIC + (1).to_bytes(4, "big") + b"".join(map(_string, fields)))
@@ -147,7 +160,11 @@ def parse_signature(armour: bytes) -> SshSignature:
 
 
 def parse_key(text: str) -> SshKey:
-    """Parse a public key line, `ssh-ed25519 BASE64 [comment]`."""
+    """Parse a public key line, `ssh-ed25519 BASE64 [comment]`.
+
+    Raises:
+        SshSignatureError: not a key line, or its two key types differ.
+    """
     kind, _, rest = text.strip().partition(" ")
     encoded = rest.strip().partition(" ")[0]
     _known(kind)

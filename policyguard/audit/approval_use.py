@@ -58,6 +58,11 @@ class ApprovalConsumption:
     def read(self, store: Store, start: int, stop: int) -> None:
         """Add to `used` the approvals that entries from `start` to before `stop` have consumed.
 
+        Args:
+            store: the store of the log.
+            start: the first entry.
+            stop: the entry after the last one.
+
         Raises:
             AuditError: an entry cannot be read; which approvals it consumed is not known.
         """

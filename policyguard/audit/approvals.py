@@ -37,7 +37,11 @@ def is_approval(leaf: bytes) -> bool:
 
 
 def approval_line(leaf: bytes, entry: int) -> bytes:
-    """Read the line in the leaf of this entry."""
+    """Read the line in the leaf of this entry.
+
+    Raises:
+        AuditError: the entry is malformed or holds no approval.
+    """
     try:
         envelope = parse(leaf)
     except VerificationError as problem:

@@ -23,7 +23,16 @@ BATCH_TYPE = "application/vnd.policyguard.batch.v1"
 
 
 def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[PrivateKey]) -> tuple[Envelope, ...]:
-    """Build one envelope for each payload, in order; every key signs once for all of them."""
+    """Build one envelope for each payload, in order; every key signs once for all of them.
+
+    Args:
+        payloads: the bytes to sign.
+        payload_type: the media type of all payloads.
+        keys: the keys, at least one.
+
+    Raises:
+        ValueError: no key is given.
+    """
     if not keys:
         raise ValueError("keys: none given, expected at least one")
     if not payloads:
@@ -42,7 +51,11 @@ def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[Priv
 
 
 def signed_message(envelope: Envelope) -> bytes:
-    """Rebuild the bytes that this envelope's signatures must cover."""
+    """Rebuild the bytes that this envelope's signatures must cover.
+
+    Raises:
+        VerificationError: step V4; the proof does not lead to a root.
+    """
     message = pae(envelope.payload_type, envelope.payload)
     batch = envelope.batch
     if batch is None:

@@ -60,7 +60,13 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Sign a checkpoint as a note. The same tree gives the same bytes: Ed25519 is deterministic."""
+    """Sign a checkpoint as a note. The same tree gives the same bytes: Ed25519 is deterministic.
+
+    Args:
+        checkpoint: the tree head.
+        note_key: the log's name and public key.
+        key: the private key.
+    """
     return sign_note(checkpoint.to_text(), note_key, key)
 
 

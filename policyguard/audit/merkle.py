@@ -78,7 +78,16 @@ def root_of(size: int, subtree: Subtree) -> bytes:
 
 
 def inclusion_path(index: int, size: int, subtree: Subtree) -> tuple[bytes, ...]:
-    """List the sibling hashes from the leaf at `index` up to the root over `size` leaves (section 2.1.3.1)."""
+    """List the sibling hashes from the leaf at `index` up to the root over `size` leaves (section 2.1.3.1).
+
+    Args:
+        index: the index of the leaf.
+        size: the number of leaves of the tree.
+        subtree: looks up the hash of a complete subtree by (level, index).
+
+    Raises:
+        ValueError: the leaf is not in the tree.
+    """
     if not 0 <= index < size:
         raise ValueError(f"index {index} is not in a tree of {size} leaves")
     path: list[bytes] = []
@@ -99,6 +108,12 @@ def root_from_inclusion(hash_of_leaf: bytes, index: int, size: int, path: Sequen
 
     The caller compares the root with one it trusts, and takes `size` from the same place.
 
+    Args:
+        hash_of_leaf: the hash of the leaf.
+        index: its index.
+        size: the number of leaves of the tree.
+        path: the sibling hashes, leaf to root.
+
     Source: RFC 9162, section 2.1.3.2.
     """
     if not 0 <= index < size:
@@ -118,7 +133,16 @@ def root_from_inclusion(hash_of_leaf: bytes, index: int, size: int, path: Sequen
 
 
 def consistency_path(old: int, new: int, subtree: Subtree) -> tuple[bytes, ...]:
-    """List the hashes that prove that the tree of `new` leaves extends that of `old` (section 2.1.4.1)."""
+    """List the hashes that prove that the tree of `new` leaves extends that of `old` (section 2.1.4.1).
+
+    Args:
+        old: the size of the older tree.
+        new: the size of the newer tree.
+        subtree: looks up the hash of a complete subtree by (level, index).
+
+    Raises:
+        ValueError: the older tree is the larger one.
+    """
     if not 0 <= old <= new:
         raise ValueError(f"old size {old} is beyond the new size {new}")
     if old in (0, new):
@@ -140,6 +164,13 @@ def consistency_path(old: int, new: int, subtree: Subtree) -> tuple[bytes, ...]:
 
 def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> None:
     """Check that the tree with `new_root` extends the one with `old_root`; raises `ProofError` if not.
+
+    Args:
+        old: the size of the older tree.
+        old_root: its root.
+        new: the size of the newer tree.
+        new_root: its root.
+        path: the hashes of the proof.
 
     Source: RFC 9162, section 2.1.4.2.
     """
@@ -203,7 +234,13 @@ def _hash_between(start: int, end: int, subtree: Subtree) -> bytes:
 
 
 def inclusion_paths(first: int, size: int, subtree: Subtree) -> list[tuple[bytes, ...]]:
-    """Compute the inclusion paths of all leaves from `first` on; they share the walk down the tree."""
+    """Compute the inclusion paths of all leaves from `first` on; they share the walk down the tree.
+
+    Args:
+        first: the index of the first leaf.
+        size: the number of leaves.
+        subtree: looks up the hash of a complete subtree by (level, index).
+    """
     paths: list[tuple[bytes, ...]] = []
 
     def walk(start: int, end: int, above: tuple[bytes, ...]) -> None:

@@ -26,14 +26,22 @@ def subtree_in(store: Store) -> Subtree:
 
 
 def row_at(store: Store, index: int) -> Row:
-    """Read the row at this index."""
+    """Read the row at this index.
+
+    Raises:
+        AuditError: the store has no such row.
+    """
     for row in store.read(index, index + 1):
         return row
     raise AuditError(f"entry {index} is missing", entry=index)
 
 
 def latest_note(store: Store) -> bytes:
-    """Read the newest signed checkpoint."""
+    """Read the newest signed checkpoint.
+
+    Raises:
+        AuditError: the log is empty, or its last entry has no checkpoint.
+    """
     last = store.last()
     if last is None:
         raise AuditError("log is empty, expected at least one entry")
@@ -45,7 +53,16 @@ def latest_note(store: Store) -> bytes:
 
 
 def prove_inclusion(store: Store, index: int, note: bytes | None = None) -> Receipt:
-    """Build a receipt for the entry at `index` under this checkpoint, or under the newest one."""
+    """Build a receipt for the entry at `index` under this checkpoint, or under the newest one.
+
+    Args:
+        store: the store of the log.
+        index: the index of the entry.
+        note: a signed checkpoint; None for the newest one.
+
+    Raises:
+        AuditError: the entry is not in the log.
+    """
     note = latest_note(store) if note is None else note
     size = _size_of(note)
     if not 0 <= index < size:
@@ -54,7 +71,16 @@ def prove_inclusion(store: Store, index: int, note: bytes | None = None) -> Rece
 
 
 def prove_consistency(store: Store, old: int, new: int | None = None) -> tuple[bytes, ...]:
-    """Compute the hashes that prove that the tree of `new` entries (or of all) extends that of `old`."""
+    """Compute the hashes that prove that the tree of `new` entries (or of all) extends that of `old`.
+
+    Args:
+        store: the store of the log.
+        old: the older size.
+        new: the newer size; None for all entries.
+
+    Raises:
+        AuditError: the log is smaller than `old`.
+    """
     size = _size_of(latest_note(store)) if new is None else new
     if not 0 <= old <= size:
         raise AuditError(f"log has {size} entries, expected at least {old}")

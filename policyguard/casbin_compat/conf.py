@@ -56,7 +56,11 @@ class Row:
 
 
 def read_conf(text: str, file: str) -> Conf:
-    """Parse the sections of a model file."""
+    """Parse the sections of a model file.
+
+    Raises:
+        PolicyError: a line, section or key is wrong; its span says which.
+    """
     definitions: dict[str, dict[str, Text]] = {letter: {} for letter in SECTIONS.values()}
     letter: str | None = None
     for line in _logical_lines(text, file):
@@ -128,7 +132,13 @@ def _without_comment(value: Text) -> Text:
 
 
 def read_rows(text: str, file: str, widths: dict[str, int]) -> tuple[list[Row], list[PolicyError]]:
-    """Parse the rows of a policy file and list every mistake; `widths` are the kinds of the model."""
+    """Parse the rows of a policy file and list every mistake; `widths` are the kinds of the model.
+
+    Args:
+        text: the text of the file.
+        file: its name, for errors.
+        widths: the number of columns of each kind of row.
+    """
     rows: list[Row] = []
     errors: list[PolicyError] = []
     for number, raw in enumerate(text.split("\n"), start=1):

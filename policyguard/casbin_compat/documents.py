@@ -22,7 +22,15 @@ _SEGMENTS = re.compile(r"[^\s/{}\[\]?\\*]+(?:/[^\s/{}\[\]?\\*]+)*")
 
 
 def rule(source: Source, draft: Draft, row: Row | None, number: int, effect: str) -> dict[str, Any]:
-    """Write a draft as a rule of a document; `number` distinguishes the alternatives of one row."""
+    """Write a draft as a rule of a document; `number` distinguishes the alternatives of one row.
+
+    Args:
+        source: the names of the model and its rows.
+        draft: the rule in progress.
+        row: the row; None if the alternative reads none.
+        number: distinguishes the alternatives of one row.
+        effect: `allow` or `deny`.
+    """
     span = row.span if row is not None else source.matcher
     several = f"-{number + 1}" if len(source.alternatives) > 1 else ""
     name = f"line-{span.line}" if row is not None else f"matcher-{effect}"
@@ -76,7 +84,13 @@ def _located(name: str, where: str, span: Span) -> str:
 def documents(
     source: Source, attributes: Mapping[str, Mapping[str, str]], rules: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the documents; roles by domain are bound directly, since ours inherit alike in all domains."""
+    """Yield the documents; roles by domain are bound directly, since ours inherit alike in all domains.
+
+    Args:
+        source: the names of the model and its rows.
+        attributes: the types of attributes by entity and name.
+        rules: the rules of the policy document.
+    """
     resource: dict[str, Any] = {"actions": sorted({_verb(a, source.matcher) for a in source.universe})}
     if source.domains:
         resource = {"id": "{team}/**", **resource}

@@ -39,7 +39,11 @@ class Drafting:
         self.attributes: dict[str, dict[str, str]] = {"subject": {}, "resource": {}}
 
     def draft(self, alternative: Alternative, row: Row | None) -> Draft | None:
-        """Build the rule of this row and the alternative; None if it can never match."""
+        """Build the rule of this row and the alternative; None if it can never match.
+
+        Raises:
+            PolicyError: the alternative has no exact counterpart.
+        """
         draft = Draft(actions=set(self.source.universe))
         for atom in alternative:
             if not self.apply(atom, row, draft):
@@ -50,7 +54,13 @@ class Drafting:
         return None if set() in (draft.actions, draft.subjects, draft.objects, draft.domains) else draft
 
     def apply(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
-        """Narrow the draft by one atom; return False if the atom is false for this row."""
+        """Narrow the draft by one atom; return False if the atom is false for this row.
+
+        Args:
+            atom: one comparison or call of the matcher.
+            row: the row, for errors; None without one.
+            draft: the rule in progress.
+        """
         first, *others = atom.arguments
         if first.kind != "r":
             return self.static(atom, row, draft)
@@ -69,7 +79,16 @@ class Drafting:
         return True
 
     def static(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
-        """Decide a comparison of constants and columns now; turn one with the request on the right round."""
+        """Decide a comparison of constants and columns now; turn one with the request on the right round.
+
+        Args:
+            atom: one comparison or call of the matcher.
+            row: the row, for errors; None without one.
+            draft: the rule in progress.
+
+        Raises:
+            PolicyError: the comparison does not concern the request.
+        """
         first, *others = atom.arguments
         if atom.function in ("==", "!=") and others[0].kind == "r":
             return self.apply(Atom(atom.function, (others[0], first), atom.span), row, draft)
@@ -114,7 +133,18 @@ class Drafting:
             draft.role = value
 
     def match(self, atom: Atom, part: str, value: str, draft: Draft, row: Row | None) -> None:
-        """Apply `!=` and the matching functions."""
+        """Apply `!=` and the matching functions.
+
+        Args:
+            atom: one comparison or call of the matcher.
+            part: the part of the request.
+            value: the value of the column or constant.
+            draft: the rule in progress.
+            row: the row; None if the alternative reads none.
+
+        Raises:
+            PolicyError: the function has no exact counterpart for this part.
+        """
         place = self.source.place(atom, row)
         raw, value = value, self.source.located_name(part, value, atom, row)
         if part == "act" and atom.function in ("regexMatch", "!="):
@@ -141,7 +171,16 @@ class Drafting:
             raise self.source.refusal(atom, row, f"`{atom.function}` on `{part}` has no exact counterpart")
 
     def attribute(self, atom: Atom, row: Row | None, draft: Draft) -> None:
-        """Turn a comparison with an attribute into a condition, and learn the attribute's type from it."""
+        """Turn a comparison with an attribute into a condition, and learn the attribute's type from it.
+
+        Args:
+            atom: one comparison or call of the matcher.
+            row: the row, for errors; None without one.
+            draft: the rule in progress.
+
+        Raises:
+            PolicyError: the comparison has no exact counterpart.
+        """
         if atom.function not in ("==", "!=", "<", "<=", ">", ">="):
             raise self.source.refusal(atom, row, f"`{atom.function}` on an attribute has no exact counterpart")
         first, second = atom.arguments

@@ -36,6 +36,12 @@ class Names:
     def request(self, subject: str, action: str, resource: str, domain: str | None = None) -> tuple[str, str, str]:
         """Translate to (subject, action, resource) as `Request.of` takes them.
 
+        Args:
+            subject: the casbin name of the subject.
+            action: the casbin name of the action.
+            resource: the casbin name of the object.
+            domain: the casbin name of the domain, if the model has domains.
+
         Raises:
             ValueError: a name that no row could match, and that would be mistaken for one that a row does.
         """

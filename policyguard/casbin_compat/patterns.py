@@ -17,7 +17,11 @@ _WORDS = re.compile(r"\^?\(?\w+\)?(\|\(?\w+\)?)*\$?", re.ASCII)
 
 
 def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
-    """Split a `keyMatch` pattern into (text, whole): without a star the whole id is compared, else its start."""
+    """Split a `keyMatch` pattern into (text, whole): without a star the whole id is compared, else its start.
+
+    Raises:
+        PolicyError: a star is not at the end (H17).
+    """
     head, star, rest = pattern.partition("*")
     if rest:
         raise PolicyError(
@@ -30,7 +34,16 @@ def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
 
 
 def key_match2_regex(pattern: str, function: str, span: Span) -> str:
-    """Translate a `keyMatch2` (`:name`) or `keyMatch3` (`{name}`) pattern to RE2."""
+    """Translate a `keyMatch2` (`:name`) or `keyMatch3` (`{name}`) pattern to RE2.
+
+    Args:
+        pattern: the pattern.
+        function: its casbin function.
+        span: the position, for errors.
+
+    Raises:
+        PolicyError: casbin would read part of the pattern as a regular expression.
+    """
     variable = re.compile(r":[A-Za-z0-9_]+" if function == "keyMatch2" else r"\{[A-Za-z0-9_]+\}", re.ASCII)
     segments: list[str] = []
     for segment in pattern.removeprefix("/").split("/"):
@@ -51,7 +64,11 @@ def key_match2_regex(pattern: str, function: str, span: Span) -> str:
 
 
 def glob_regex(pattern: str, span: Span) -> str:
-    """Translate a `globMatch` pattern of plain segments, `*`, and segments that end in a star to RE2."""
+    """Translate a `globMatch` pattern of plain segments, `*`, and segments that end in a star to RE2.
+
+    Raises:
+        PolicyError: the pattern has syntax without an exact counterpart.
+    """
     segments: list[str] = []
     for segment in pattern.removeprefix("/").split("/"):
         head = segment.removesuffix("*")
@@ -70,7 +87,11 @@ def glob_regex(pattern: str, span: Span) -> str:
 
 
 def words(pattern: str, span: Span) -> list[str]:
-    """List the words of a regular expression that has only words, such as `(GET)|(POST)`; none for `.*`."""
+    """List the words of a regular expression that has only words, such as `(GET)|(POST)`; none for `.*`.
+
+    Raises:
+        PolicyError: the expression is more than a choice of words.
+    """
     if pattern in (".*", "^.*$"):
         return []
     if not _WORDS.fullmatch(pattern) or not _compiles(pattern):

@@ -176,7 +176,13 @@ def covers(ref: str, pattern: str) -> bool:
 
 
 def stock_enforcer(model_text: str, policies: Sequence[list[str]], groups: Sequence[list[str]]) -> Enforcer:
-    """Build a plain `casbin.Enforcer` over all these rows, without changing any logger."""
+    """Build a plain `casbin.Enforcer` over all these rows, without changing any logger.
+
+    Args:
+        model_text: the text of the model.
+        policies: the rows of `p`.
+        groups: the rows of `g`.
+    """
     model = Enforcer.new_model(text=model_text)
     model["p"]["p"].policy.extend(policies)
     if groups:

@@ -99,7 +99,17 @@ class Source:
         return self.requests[token]
 
     def located_name(self, part: str, name: str, atom: Atom, row: Row | None) -> str:
-        """Write an object's name as in an id: without the leading slash, if all have one."""
+        """Write an object's name as in an id: without the leading slash, if all have one.
+
+        Args:
+            part: the part of the request.
+            name: the object's name.
+            atom: one comparison or call of the matcher.
+            row: the row, for errors; None without one.
+
+        Raises:
+            PolicyError: the name is not a path, or only some objects begin with a slash.
+        """
         if part != "obj":
             return name
         if name.startswith("/") != self.rooted:
@@ -130,7 +140,11 @@ class Source:
         return row.values[self.columns.index(operand.path[0])]
 
     def members(self, group: str, value: str) -> list[str]:
-        """List the names that casbin counts into a group, itself included."""
+        """List the names that casbin counts into a group, itself included.
+
+        Raises:
+            PolicyError: a chain of groups is longer than casbin follows (H11).
+        """
         names = {value}
         for _ in range(MAX_LINKS + 1):
             more = {row.values[0] for row in self.links[group] if row.values[1] in names} - names
@@ -145,7 +159,11 @@ class Source:
         return sorted(names)
 
     def role_name(self, name: str, span: Span) -> str:
-        """Write a role's name without a leading `role:`, which many use to keep roles apart from users."""
+        """Write a role's name without a leading `role:`, which many use to keep roles apart from users.
+
+        Raises:
+            PolicyError: two roles would get one name.
+        """
         short = name.removeprefix("role:")
         if short != name and short in self.role_names:
             raise PolicyError(f"found the roles `{short}` and `{name}`, expected one of them", span=span, code="PG006")
@@ -160,7 +178,16 @@ class Source:
 
 
 def role_like(name: str, what: str, span: Span) -> str:
-    """Return the name if it can be a role's."""
+    """Return the name if it can be a role's.
+
+    Args:
+        name: the name.
+        what: what it names, for errors.
+        span: the position, for errors.
+
+    Raises:
+        PolicyError: the name has other characters.
+    """
     if not _ROLE.fullmatch(name):
         raise PolicyError(
             f"found `{name}`, expected {what} of letters, digits, `.`, `_` and `-`", span=span, code="PG011"

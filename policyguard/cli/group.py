@@ -127,7 +127,13 @@ def _run_verb(words: Sequence[str]) -> int:
 
 
 def print_error(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
-    """Write an error to standard error as one line, and its help, if any, as a second one."""
+    """Write an error to standard error as one line, and its help, if any, as a second one.
+
+    Args:
+        message: what is wrong.
+        help: what to do next.
+        prefix: precedes the message.
+    """
     click.echo(printable(f"{prefix}{message}"), err=True)
     if help:
         click.echo(printable_lines(f"  help: {help}"), err=True)

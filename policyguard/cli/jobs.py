@@ -28,7 +28,13 @@ def configured_collectors(config: Config) -> CollectorsFor:
 
 
 def artifact_collectors(config: Config, request: Request, path: Path) -> CollectorsFor:
-    """Choose the collectors for the artifact at `path` from the configuration."""
+    """Choose the collectors for the artifact at `path` from the configuration.
+
+    Args:
+        config: the configuration.
+        request: what is asked.
+        path: the artifact.
+    """
     return jobs.artifact_collectors(
         config,
         request,
@@ -42,6 +48,13 @@ def artifact_collectors(config: Config, request: Request, path: Path) -> Collect
 def measure_job(
     measurement: MeasurementConfig, path: Path, argv: Sequence[str], environment: Mapping[str, str]
 ) -> Facts:
-    """Measure the job of a job file now, as a worker does."""
+    """Measure the job of a job file now, as a worker does.
+
+    Args:
+        measurement: what the configuration measures.
+        path: the job file.
+        argv: the command.
+        environment: the environment variables.
+    """
     request, inputs = read_job_file(path, argv, None, environment)
     return gather(request, jobs.job_collectors(measurement, request, report=warn), inputs, time.time_ns)

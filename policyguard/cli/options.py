@@ -64,7 +64,16 @@ def settings(**options: Any) -> Config:
 
 
 def needed(config: Config, name: str, option: str | None = None) -> Path:
-    """Return a path that must be configured."""
+    """Return a path that must be configured.
+
+    Args:
+        config: the configuration.
+        name: the field of the configuration.
+        option: the option that sets it, by default `--NAME`.
+
+    Raises:
+        ConfigurationError: it is not configured.
+    """
     path: Path | None = getattr(config, name)
     if path is None:
         word = option or f"--{name}"
@@ -81,7 +90,13 @@ def snapshot_keys(config: Config, path: Path) -> tuple[PublicKey, ...]:
 
 
 def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = False) -> Guard:
-    """Open the guard that this configuration describes."""
+    """Open the guard that this configuration describes.
+
+    Args:
+        config: the configuration.
+        collectors: measure the job or request.
+        advisory: the guard cannot stop the job; decisions say so.
+    """
     return Guard.open(
         needed(config, "policies"),
         key=needed(config, "key"),
@@ -147,7 +162,16 @@ def read_notes(checkpoints: Sequence[Path]) -> list[bytes]:
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a new file completely or not at all; an existing file is never overwritten."""
+    """Write a new file completely or not at all; an existing file is never overwritten.
+
+    Args:
+        path: the file.
+        data: the content.
+        mode: the permissions.
+
+    Raises:
+        ConfigurationError: the file exists, or cannot be written.
+    """
     try:
         fs_write.create_file(path, data, mode=mode)
     except FileExistsError:
@@ -157,7 +181,16 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace a regular file, completely and durably or not at all."""
+    """Replace a regular file, completely and durably or not at all.
+
+    Args:
+        path: the file.
+        data: the content.
+        mode: the permissions.
+
+    Raises:
+        ConfigurationError: the path does not name a regular file, or cannot be written.
+    """
     check_replaceable(path)
     try:
         fs_write.replace_file(path, data, mode=mode)
@@ -169,6 +202,9 @@ def check_replaceable(path: Path) -> None:
     """Check that a path names a regular file, or nothing in a folder that exists.
 
     Asked before a decision is made whose answer is to be written there.
+
+    Raises:
+        ConfigurationError: the path names something else.
     """
     try:
         fs_write.check_replaceable(path)

@@ -99,6 +99,15 @@ def trace(
     """Evaluate every atom of a condition, in source order, whether or not it affects the result.
 
     The arguments are those of `evaluate`.
+
+    Args:
+        expression: a checked condition.
+        subject: its attributes.
+        resource: its attributes.
+        context: its attributes.
+        action: the action.
+        now: the current time.
+        constants: the constants that fill the holes.
     """
     names = _names(subject, resource, context, action, now, constants)
     return tuple(AtomValue(atom, _outcome(atom, names), _reads(atom, names)) for atom in atoms(expression))

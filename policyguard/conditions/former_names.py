@@ -114,7 +114,13 @@ def _literals_of_others(expression: Expression, fields: Renamed) -> Iterator[Exp
 
 
 def present_constants(shape: Expression, constants: Sequence[Any], fields: Renamed) -> tuple[Any, ...]:
-    """Rename the values among the constants that fill a shape's holes."""
+    """Rename the values among the constants that fill a shape's holes.
+
+    Args:
+        shape: a condition with holes.
+        constants: its constants, by hole.
+        fields: the fields with renamed values.
+    """
     former = {value for values in fields.values() for value in values}
     if not any(value in former for item in constants for value in (item if isinstance(item, tuple) else (item,))):
         return tuple(constants)

@@ -68,6 +68,12 @@ def read_job(
 ) -> tuple[Request, JobInputs]:
     """Read a decoded job file: the request it makes, and what is to be measured for this command.
 
+    Args:
+        data: the decoded job file.
+        argv: the command.
+        directory: where the command runs.
+        environment: its environment.
+
     Raises:
         RequestError: a field is unknown, missing or malformed; `.path` says which.
     """

@@ -85,6 +85,12 @@ SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch")
 def with_section(measurement: MeasurementConfig, name: str, data: Value, source: Path) -> MeasurementConfig:
     """Add the section `name` of this configuration file.
 
+    Args:
+        measurement: the configuration so far.
+        name: the name of the section.
+        data: its content.
+        source: the configuration file.
+
     Raises:
         ConfigurationError: a field is unknown, missing or malformed; the message names it.
     """

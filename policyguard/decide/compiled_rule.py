@@ -224,7 +224,15 @@ class CompiledRule:
     def evaluate_exactly(
         self, subject: dict[str, Any], resource: dict[str, Any], context: dict[str, Any], action: str, now: Instant
     ) -> bool | EvalError:
-        """Evaluate the condition by the specification, where the compiled code cannot."""
+        """Evaluate the condition by the specification, where the compiled code cannot.
+
+        Args:
+            subject: the admitted attributes of the subject.
+            resource: the admitted attributes of the resource.
+            context: the admitted attributes of the context.
+            action: the action.
+            now: the current time.
+        """
         condition = self.condition
         return True if condition is None else evaluate_exactly(condition, subject, resource, context, action, now)
 

@@ -44,7 +44,13 @@ class Engine(msgspec.Struct, frozen=True):
         return evaluate(self.snapshot, admitted, self)
 
     def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
-        """Explain a decision to a viewer, a subject that the caller has authenticated."""
+        """Explain a decision to a viewer, a subject that the caller has authenticated.
+
+        Args:
+            decision: the decision.
+            full: shows all rules and facts, not only those that matter.
+            viewer: the subject that reads it, `type:id`; None hides the fields for `trace`.
+        """
         return explain(self.snapshot, decision, full=full, viewer=viewer)
 
     @property

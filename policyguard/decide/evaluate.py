@@ -29,6 +29,11 @@ def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> De
     """Decide on admitted facts: steps 2 to 4.
 
     Longer than other functions on purpose: every decision runs it, and a call for each rule costs more than the step.
+
+    Args:
+        snapshot: the policies.
+        admitted: the admitted facts.
+        explainer: explains the decision later.
     """
     subject, resource, context = admitted.subject, admitted.resource, admitted.context
     domain, now = admitted.domain, admitted.now

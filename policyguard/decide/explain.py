@@ -34,7 +34,14 @@ _LONGEST_ATOM = 72
 
 
 def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
-    """Explain a decision in lines of plain text; fields for `trace` are shown only to a viewer with its role."""
+    """Explain a decision in lines of plain text; fields for `trace` are shown only to a viewer with its role.
+
+    Args:
+        snapshot: the policies.
+        decision: the decision.
+        full: shows all rules and facts, not only those that matter.
+        viewer: the subject that reads it, `type:id`; None hides the fields for `trace`.
+    """
     request = decision.facts.request
     head = "ALLOW" if decision.allowed else "DENY"
     lines = [f"{head}  {request.subject.ref}  {request.action}  {request.resource.ref}"]

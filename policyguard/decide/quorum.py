@@ -162,6 +162,16 @@ def satisfied_until(
 
     Who holds which role is asked as of `now`. More approvals than are needed count in favour: the end is that of the
     last set of them that suffices.
+
+    Args:
+        quorum: the quorum.
+        rule_id: the rule that requires it.
+        facts: the facts about the request.
+        domain: the domain; None where the resource type has none.
+        now: the current time.
+        until: the latest possible end.
+        persons: account (`user:alice`) to person.
+        roles_at: (account, domain, now) to the roles held there.
     """
     ends = {until}
     for approval in facts.approvals:

@@ -75,6 +75,11 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         """List the roles that the subject holds in the domain or in `*` at `now`, inherited ones included, sorted.
 
         Without a domain only roles held in every domain count. Someone unknown holds nothing.
+
+        Args:
+            subject_ref: the subject, `type:id`.
+            domain: the domain; None where the resource type has none.
+            now: the current time.
         """
         # INVARIANT I6: asking about someone unknown changes nothing.
         held = self._permanent.get(subject_ref)
@@ -92,7 +97,13 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         return tuple(sorted(roles))
 
     def holders(self, role: str, domain: str | None, now: Instant) -> tuple[str, ...]:
-        """List the subjects who hold the role in the domain or in `*` at `now`, inherited or not, sorted."""
+        """List the subjects who hold the role in the domain or in `*` at `now`, inherited or not, sorted.
+
+        Args:
+            role: the name of the role.
+            domain: the domain; None where the resource type has none.
+            now: the current time.
+        """
         fitting = {id(held) for held in self._held if role in held.get(domain, held[ANY_DOMAIN])}
         permanent = (subject for subject, held in self._permanent.items() if id(held) in fitting)
         timed = (subject for subject in self._time_boxed if role in self._roles_of_timed(subject, domain, now))

@@ -173,7 +173,13 @@ class Snapshot:
         return under_supplied_names(frozenset().union(*(shape.reads for shape in shapes)), decision.facts)
 
     def lasts_until(self, decision: Decision, now: Instant, until: Instant) -> Instant:
-        """Compute the end of a decision made `now`: `until`, or earlier if its approvals no longer count then."""
+        """Compute the end of a decision made `now`: `until`, or earlier if its approvals no longer count then.
+
+        Args:
+            decision: the decision.
+            now: when the decision was made.
+            until: the latest possible end.
+        """
         if not decision.requiring or not decision.allowed:
             return until
         facts = decision.facts

@@ -67,14 +67,26 @@ class FileCache:
         return known.equal_to if known is not None and known.digest == digest else ""
 
     def remember(self, name: str, version: Version, digest: str) -> None:
-        """Store a digest, if a later write can be distinguished from this read."""
+        """Store a digest, if a later write can be distinguished from this read.
+
+        Args:
+            name: the file, relative to the environment.
+            version: the state of the file when it was read.
+            digest: its SHA-256.
+        """
         if max(version[3], version[4]) < self._begun - RACY_NS and version[0] not in self._devices:
             self._put(name, Remembered(version, digest, self.equal_to(name, digest)))
         elif self._entries.pop(name, None) is not None:
             self._changed = True
 
     def remember_equal(self, name: str, digest: str, equal_to: str) -> None:
-        """Store which source byte code equals, if its digest is stored."""
+        """Store which source byte code equals, if its digest is stored.
+
+        Args:
+            name: the byte code, relative to the environment.
+            digest: its SHA-256.
+            equal_to: identifies the source and the interpreter.
+        """
         known = self._entries.get(name)
         if known is not None and known.digest == digest:
             self._put(name, Remembered(known.version, digest, equal_to))

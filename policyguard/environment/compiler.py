@@ -69,7 +69,11 @@ class Compiler:
 
     @property
     def interpreter(self) -> Interpreter:
-        """Ask the interpreter to identify itself."""
+        """Ask the interpreter to identify itself.
+
+        Raises:
+            EvidenceError: there is no such interpreter, or its version is not supported.
+        """
         if self._interpreter is None:
             try:
                 self._process(())
@@ -84,6 +88,12 @@ class Compiler:
         """Compare byte code, header removed, with its source; `path` names the source in tracebacks only.
 
         Code that was compiled without columns for tracebacks (`-X no_debug_ranges`) equals its source, too.
+
+        Args:
+            source: the source text.
+            path: names the source in tracebacks.
+            level: the optimisation level, 0 to 2.
+            bytecode: the byte code without its header.
         """
         code, detail = self._ask((), source, path, level, bytecode)
         if code != UNLIKE:

@@ -47,7 +47,14 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
 
 
 def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
-    """Check whether this interpreter compiles this source to this byte code, at this optimisation level."""
+    """Check whether this interpreter compiles this source to this byte code, at this optimisation level.
+
+    Args:
+        source: the source text.
+        path: names the source in tracebacks.
+        level: the optimisation level, 0 to 2.
+        bytecode: the byte code without its header.
+    """
     try:
         # Held by a name, as importlib does: what only the writer holds is written otherwise, and compared the long way.
         code = compile(source, path, "exec", dont_inherit=True, optimize=level)

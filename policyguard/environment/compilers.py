@@ -46,7 +46,14 @@ class Comparison(msgspec.Struct, frozen=True):
 def compare_all(
     listing: Listing, questions: Sequence[Comparison], interpreter: str | None, progress: Progress | None
 ) -> list[tuple[Comparison, int, str]]:
-    """Run all comparisons with one compiler process for each core, each used by one thread."""
+    """Run all comparisons with one compiler process for each core, each used by one thread.
+
+    Args:
+        listing: the listed files.
+        questions: the comparisons.
+        interpreter: the path of the interpreter; None for this one.
+        progress: is called as the work proceeds.
+    """
     waiting, results, lock = iter(questions), list[tuple[Comparison, int, str]](), threading.Lock()
 
     def work() -> None:

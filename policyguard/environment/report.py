@@ -81,6 +81,11 @@ def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mappin
 def read_baseline(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> Baseline:
     """Parse a baseline and check that enough of these keys signed it.
 
+    Args:
+        data: the envelope.
+        keys: the keys that may sign it.
+        threshold: how many of the keys must have signed.
+
     Raises:
         EvidenceError: it is too large, not a baseline, or not signed by those who may.
     """
@@ -129,7 +134,14 @@ def verify_environment(
 
 
 def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged: Judged) -> EnvironmentReport:
-    """Report on a listing; without a baseline, everything unowned that runs by itself is reported."""
+    """Report on a listing; without a baseline, everything unowned that runs by itself is reported.
+
+    Args:
+        listing: the installed files.
+        owners: their distributions.
+        baseline: the signed baseline, if any.
+        judged: the result for byte code.
+    """
     files, expected = listing.files, baseline.files if baseline is not None else {}
     unowned = [name for name in files if name not in owners.by_file and _should_be_owned(name)]
     both = baseline is not None

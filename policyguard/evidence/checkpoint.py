@@ -49,7 +49,11 @@ class JobCheckpoints:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Scan the checkpoints, sorted by path; an unreadable path is a record with the verdict `unknown`."""
+        """Scan the checkpoints, sorted by path; an unreadable path is a record with the verdict `unknown`.
+
+        Raises:
+            EvidenceError: the job names too many paths.
+        """
         records: dict[str, FrozenMap] = {}
         paths = tuple(_named_paths(inputs))
         if len(paths) > MAX_PATHS:
@@ -169,7 +173,13 @@ def _is_loaded(scan: CheckpointScan) -> bool:
 
 
 def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
-    """Convert a scan to a `checkpoint_ref` record; `producer` is empty if no signed manifest fits."""
+    """Convert a scan to a `checkpoint_ref` record; `producer` is empty if no signed manifest fits.
+
+    Args:
+        scan: the result of the scan.
+        directory: paths inside it are recorded relative to it.
+        producer: the verified producer, if any.
+    """
     return FrozenMap(
         path=printable_name(os.path.relpath(scan.path, directory)),
         digest=scan.sha256,
@@ -196,6 +206,11 @@ def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) 
     """Read the manifest of the files if a pinned producer signed it and it matches the scan; None otherwise.
 
     A folder has it inside as `checkpoint.dsse.json`; a file has it in the same folder, as `<name>.dsse.json`.
+
+    Args:
+        path: the checkpoint.
+        scans: the scans of its files.
+        producers: the pinned keys of each producer.
     """
     manifest_path = path / MANIFEST_NAME if path.is_dir() else path.with_name(path.name + ".dsse.json")
     try:

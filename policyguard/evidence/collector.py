@@ -107,6 +107,13 @@ def gather(
     Facts are dated at the start, so that their age is never understated. A path that a collector declares
     and did not supply is absent even if the request claims it. Collectors run side by side; one that outlasts
     `timeout_s` is abandoned and what it finds later is not used.
+
+    Args:
+        request: what is asked.
+        collectors: run side by side.
+        inputs: what is about to run.
+        now_source: supplies the current time.
+        timeout_s: how long a collector may take.
     """
     now = now_source()
     running = [_Collecting(collector, request, inputs, now) for collector in collectors]

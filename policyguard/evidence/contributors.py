@@ -95,6 +95,11 @@ def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> 
     """Yield the commits reachable from `head` and from no accepted commit, as `git rev-list HEAD --not ACCEPTED`.
 
     An accepted tree ends the range where a commit holds it; commits that lead around it are counted.
+
+    Args:
+        reader: reads the objects.
+        head: the newest commit.
+        accepted: commits whose history is not walked.
     """
     inside, boundary, reached_root = _walk(reader, head, accepted)
     if boundary and reached_root:
@@ -109,7 +114,14 @@ def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> 
 def commit_accounts(
     commit: Commit, signers: Signers, *, signed_only: bool = False, keyring: Keyring | None = None
 ) -> set[str]:
-    """List the accounts of one commit's author, committer, co-authors and signer."""
+    """List the accounts of one commit's author, committer, co-authors and signer.
+
+    Args:
+        commit: the commit.
+        signers: the keys that count, and their persons.
+        signed_only: leaves out the names that the commit only claims.
+        keyring: the pinned GPG keys, if any.
+    """
     identities = commit.values(b"author", b"committer")
     mails = [_mail(identity) for identity in identities]
     accounts = {_account(signers, mail, commit) for mail in mails}
@@ -139,6 +151,11 @@ def committed_at(commit: Commit) -> Instant:
 def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
     """Verify a commit's SSH signature at the time the commit names, and find the signer's account.
 
+    Args:
+        commit: the commit.
+        signature: its detached signature.
+        signers: the keys that count, and their persons.
+
     Raises:
         UnknownSigner, SshSignatureError: no good signature by the key of a person we know.
     """
@@ -149,7 +166,14 @@ def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
 
 
 def signature_account(commit: Commit, signature: bytes, signers: Signers, keyring: Keyring | None) -> str | None:
-    """Find the account that signed the commit with SSH or GPG; None without a known person's signature."""
+    """Find the account that signed the commit with SSH or GPG; None without a known person's signature.
+
+    Args:
+        commit: the commit.
+        signature: its detached signature.
+        signers: the keys that count, and their persons.
+        keyring: the pinned GPG keys, if any.
+    """
     if signature.startswith(PGP_BEGIN):
         # INVARIANT I8: a GPG signature is a known person's by the pinned keyring, or work of somebody unknown.
         person = None if keyring is None else keyring.person_of(commit.signed, signature)

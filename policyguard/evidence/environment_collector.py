@@ -59,7 +59,11 @@ class EnvironmentCollector:
         self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Measure the differences; `changed_files` lists changed, added, missing files and differing byte code."""
+        """Measure the differences; `changed_files` lists changed, added, missing files and differing byte code.
+
+        Raises:
+            EvidenceError: the program of the job is in no environment of its own.
+        """
         executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
         prefix = os.path.dirname(os.path.dirname(executable))
         if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):

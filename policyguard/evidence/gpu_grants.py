@@ -50,7 +50,15 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def sign_grant(*, grant_id: str, subject: str, gpus: int, expires: Instant, key: PrivateKey) -> bytes:
-    """Sign a grant; the result is the file to put into the folder of grants."""
+    """Sign a grant; the result is the file to put into the folder of grants.
+
+    Args:
+        grant_id: the id of the grant.
+        subject: who may use the GPUs, `type:id`.
+        gpus: how many.
+        expires: when the grant ends.
+        key: the private key that signs.
+    """
     grant = Grant(expires=format_instant(expires), gpus=gpus, grant_id=grant_id, subject=subject)
     return sign(canonical(msgspec.to_builtins(grant)), GRANT_TYPE, (key,)).to_bytes()
 

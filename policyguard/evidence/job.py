@@ -111,6 +111,11 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
 
     Relative entries of PATH, and the empty one, mean the working directory, as execvp takes them.
 
+    Args:
+        argv: the command.
+        directory: where it runs.
+        environment: its environment.
+
     Raises:
         EvidenceError: there is no command, or nothing executable by that name.
     """

@@ -54,7 +54,11 @@ class QuotaCollector:
         self._file, self._command = file, tuple(command)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect limit and usage, dated by the provider; they are not bound, as usage changes by itself."""
+        """Collect limit and usage, dated by the provider; they are not bound, as usage changes by itself.
+
+        Raises:
+            EvidenceError: the team has no quota, or the report is out of range or from the future.
+        """
         quotas = self._read()
         team = _team(request)
         quota = quotas.teams.get(team)

@@ -82,6 +82,11 @@ class RepositoryCollector:
 def measure_code(directory: str, owners: Collection[int], deadline: float) -> Code:
     """Measure the code of this folder and the content of its uncommitted files.
 
+    Args:
+        directory: a folder inside the repository.
+        owners: the user ids that may own the repository.
+        deadline: a time of `time.monotonic()` after which git is stopped.
+
     Raises:
         EvidenceError: as `code_record`. Uncommitted files that cannot be read are no error.
     """
@@ -96,6 +101,11 @@ def measure_code(directory: str, owners: Collection[int], deadline: float) -> Co
 
 def code_record(directory: str, owners: Collection[int], deadline: float) -> FrozenMap:
     """Measure `resource.code`, see docs/facts.md.
+
+    Args:
+        directory: a folder inside the repository.
+        owners: the user ids that may own the repository.
+        deadline: a time of `time.monotonic()` after which git is stopped.
 
     Raises:
         EvidenceError: there is no repository, it belongs to somebody else, is damaged, or changes while it is read.

@@ -34,6 +34,12 @@ def uncommitted_files(
     empty for what is gone or is a plain folder, whose files are listed themselves. A link that leads out of `root` is
     not readable: what it leads to could change unseen.
 
+    Args:
+        root: the top folder of the repository.
+        paths: relative to it.
+        owners: the user ids that may own submodules.
+        deadline: a time of `time.monotonic()` after which git is stopped.
+
     Raises:
         EvidenceError: one cannot be read, is neither file, link nor folder, or all are too large or take too long.
     """

@@ -100,7 +100,11 @@ def read_start(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
-    """Resolve the links of a path once, open the regular file there, and return descriptor, status and path."""
+    """Resolve the links of a path once, open the regular file there, and return descriptor, status and path.
+
+    Raises:
+        EvidenceError: the file cannot be opened, or is not a regular file.
+    """
     resolved = os.path.realpath(path)
     folder = os.open("/", FOLDER_FLAGS)
     try:
@@ -119,7 +123,17 @@ def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
 
 
 def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[[memoryview], object]) -> None:
-    """Feed every byte of an open regular file to `sink`."""
+    """Feed every byte of an open regular file to `sink`.
+
+    Args:
+        fd: an open descriptor.
+        before: its status when it was opened.
+        name: the file, for errors.
+        sink: takes the bytes.
+
+    Raises:
+        EvidenceError: the file changed while it was read.
+    """
     buffer = bytearray(min(CHUNK_BYTES, before.st_size + 1))
     view = memoryview(buffer)
     total = 0
@@ -134,7 +148,11 @@ def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[
 
 
 def read_small(path: str, limit_bytes: int) -> bytes:
-    """Read a regular file of at most `limit_bytes` bytes that is not a link itself."""
+    """Read a regular file of at most `limit_bytes` bytes that is not a link itself.
+
+    Raises:
+        EvidenceError: the file cannot be opened, is not a regular file, or is too large.
+    """
     fd, status = open_regular(path)
     try:
         if status.st_size > limit_bytes:

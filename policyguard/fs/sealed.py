@@ -35,12 +35,24 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def sealed(kind: str, payload: bytes, key: bytes | None) -> bytes:
-    """Encode a cache file of this kind, sealed if there is a key."""
+    """Encode a cache file of this kind, sealed if there is a key.
+
+    Args:
+        kind: names the kind of cache.
+        payload: the content.
+        key: the sealing key, if any.
+    """
     return b"policyguard %b %b %b\n%b" % (kind.encode(), _VERSION, _seal(kind, payload, key), payload)
 
 
 def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
-    """Decode a cache file and check its seal with this key."""
+    """Decode a cache file and check its seal with this key.
+
+    Args:
+        kind: names the kind of cache.
+        data: the bytes of the file.
+        key: the sealing key, if any.
+    """
     head, line_feed, payload = data[:_MAX_HEAD_BYTES].partition(b"\n")
     words = head.split(b" ")
     if not line_feed or len(words) != 4 or words[:3] != [b"policyguard", kind.encode(), _VERSION]:

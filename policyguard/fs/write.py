@@ -44,7 +44,11 @@ def replace_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Check that a path names a regular file, or nothing in a folder that exists."""
+    """Check that a path names a regular file, or nothing in a folder that exists.
+
+    Raises:
+        OSError: the path names something else.
+    """
     try:
         status = os.lstat(path)
     except FileNotFoundError:

@@ -48,7 +48,11 @@ def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
 
 
 def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
-    """Open the repository whose working tree begins at `root`, which contains `.git`; see `find_gitdir`."""
+    """Open the repository whose working tree begins at `root`, which contains `.git`; see `find_gitdir`.
+
+    Raises:
+        EvidenceError: `.git` is a symbolic link or malformed, or another account owns the repository.
+    """
     dot_git = os.path.join(root, ".git")
     if os.path.islink(dot_git):
         raise EvidenceError(f"`{printable_name(dot_git)}`: found a symbolic link, expected a folder or a file")

@@ -174,6 +174,9 @@ class ObjectReader:
         """Map each path that a `.gitignore` of the working tree ignores to that `.gitignore`.
 
         `.git/info/exclude` and the user's global excludes are not consulted: nobody reviews them.
+
+        Raises:
+            EvidenceError: git fails or takes too long.
         """
         question = b"".join(path + b"\0" for path in paths)
         if not question:
@@ -239,7 +242,11 @@ class ObjectReader:
 def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | None = None) -> Iterator[ObjectReader]:
     """Yield a reader of the repository's objects; the length of `oid` says which hash the repository uses.
 
-    `quarantine` is a folder of objects that are not the repository's yet, already checked to be git's own.
+    Args:
+        git: the repository.
+        oid: an object id of this repository.
+        deadline: a time of `time.monotonic()` after which git is stopped.
+        quarantine: a folder of objects that are not the repository's yet, already checked to be git's own.
     """
     object_format = "sha1" if len(oid) == 40 else "sha256"
     with tempfile.TemporaryDirectory(prefix="policyguard-git-") as private:
@@ -256,7 +263,11 @@ def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | No
 
 
 def tree_of(reader: ObjectReader, commit: str) -> str:
-    """Read the tree id of a commit; git writes it in the first line."""
+    """Read the tree id of a commit; git writes it in the first line.
+
+    Raises:
+        EvidenceError: the commit is malformed.
+    """
     first = reader.read(commit, "commit").split(b"\n", 1)[0]
     word, _, tree = first.partition(b" ")
     if word != b"tree" or len(tree) != len(commit):
@@ -265,7 +276,11 @@ def tree_of(reader: ObjectReader, commit: str) -> str:
 
 
 def files_of(reader: ObjectReader, tree: str) -> dict[bytes, Entry]:
-    """List every file of a tree and of the trees below it, by path."""
+    """List every file of a tree and of the trees below it, by path.
+
+    Raises:
+        EvidenceError: the tree has too many files or is nested too deep.
+    """
     files: dict[bytes, Entry] = {}
     waiting = [(b"", tree, 0)]
     while waiting:
@@ -281,7 +296,11 @@ def files_of(reader: ObjectReader, tree: str) -> dict[bytes, Entry]:
 
 
 def parse_tree(content: bytes, oid_bytes: int) -> Iterator[tuple[bytes, Entry]]:
-    """Yield name and entry of each line of a tree object: tree = *( mode SP name NUL oid )."""
+    """Yield name and entry of each line of a tree object: tree = *( mode SP name NUL oid ).
+
+    Raises:
+        EvidenceError: an entry is malformed.
+    """
     position = 0
     seen: set[bytes] = set()
     while position < len(content):
@@ -301,19 +320,35 @@ def parse_tree(content: bytes, oid_bytes: int) -> Iterator[tuple[bytes, Entry]]:
 
 
 def object_id(object_format: str, kind: str, content: bytes) -> str:
-    """Compute the id git gives to an object: the hash over `kind SP size NUL content`."""
+    """Compute the id git gives to an object: the hash over `kind SP size NUL content`.
+
+    Args:
+        object_format: `sha1` or `sha256`.
+        kind: `blob`, `tree`, `commit` or `tag`.
+        content: the bytes of the object.
+    """
     hasher = new_hasher(object_format, kind, len(content))
     hasher.update(content)
     return hasher.hexdigest()
 
 
 def new_hasher(object_format: str, kind: str, size_bytes: int) -> hashlib._Hash:
-    """Start a hash with the header of an object of this kind and size."""
+    """Start a hash with the header of an object of this kind and size.
+
+    Args:
+        object_format: `sha1` or `sha256`.
+        kind: `blob`, `tree`, `commit` or `tag`.
+        size_bytes: the size of the content.
+    """
     return hashlib.new(object_format, f"{kind} {size_bytes}\0".encode(), usedforsecurity=False)
 
 
 def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
-    """Parse a git configuration text into keys and values, in order; includes are not followed."""
+    """Parse a git configuration text into keys and values, in order; includes are not followed.
+
+    Raises:
+        EvidenceError: git cannot read the text.
+    """
     answer = subprocess.run(
         [git_program(), "config", "--file", "-", "--no-includes", "--null", "--list"],
         input=text,
@@ -333,6 +368,9 @@ def effective_value(gitdir: str, key: str) -> str | None:
     """Ask git for the effective value of a setting of this repository, for this account; None if it is not set.
 
     Included files, the working tree's, the account's and the system's configuration are read, and nothing is run.
+
+    Raises:
+        EvidenceError: git fails or takes too long.
     """
     command = [git_program(), f"--git-dir={gitdir}", "config", "--includes", "--null", "--get", key]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -41,7 +41,11 @@ class References:
         self._parsed: dict[str, tuple[_Stamp, Mapping[bytes, bytes]]] = {}
 
     def head(self) -> tuple[str, str | None]:
-        """Read the object id that HEAD names, unverified, and the branch it is on (None when detached)."""
+        """Read the object id that HEAD names, unverified, and the branch it is on (None when detached).
+
+        Raises:
+            EvidenceError: HEAD is malformed.
+        """
         content = self.head_content()
         first: bytes | None = None
         for _ in range(5):  # git's own limit for references to references (refs.c, SYMREF_MAXDEPTH)
@@ -59,7 +63,11 @@ class References:
         return content.decode(), branch
 
     def head_content(self) -> bytes:
-        """Read HEAD itself, `ref: NAME` or an object id."""
+        """Read HEAD itself, `ref: NAME` or an object id.
+
+        Raises:
+            EvidenceError: there is no HEAD.
+        """
         if not self._in_reftable:
             return read_line(os.path.join(self._git.own, "HEAD"))
         content = self._stacked(os.path.join(self._git.own, "reftable")).get(b"HEAD")

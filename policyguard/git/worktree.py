@@ -60,7 +60,14 @@ class Findings:
 
 
 def compare(git: GitDir, commit: str, owners: Collection[int], deadline: float) -> tuple[str, Findings]:
-    """Compare the working tree, submodules included, with a commit; return the commit's tree id and the differences."""
+    """Compare the working tree, submodules included, with a commit; return the commit's tree id and the differences.
+
+    Args:
+        git: the repository.
+        commit: the id of the commit.
+        owners: the user ids that may own the repository.
+        deadline: a time of `time.monotonic()` after which git is stopped.
+    """
     findings = Findings()
     tree = _compare(git, commit, findings, b"", owners, deadline, MAX_SUBMODULE_DEPTH)
     return tree, findings

@@ -15,7 +15,13 @@ class StaticExplanation:
         self._lines = lines
 
     def explain(self, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:  # noqa: ARG002
-        """Format the denial as text for people."""
+        """Format the denial as text for people.
+
+        Args:
+            decision: the denial.
+            full: changes nothing.
+            viewer: changes nothing.
+        """
         request = decision.facts.request
         lines = [f"DENY  {request.subject.ref}  {request.action}  {request.resource.ref}"]
         lines.append(f"reason   {', '.join(decision.reason_codes)}")

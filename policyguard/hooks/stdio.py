@@ -135,7 +135,11 @@ def read_options(words: Sequence[str]) -> HookOptions:
 
 
 def open_guard(options: HookOptions) -> Guard:
-    """Open the guard that these options describe."""
+    """Open the guard that these options describe.
+
+    Raises:
+        ConfigurationError: policies, key or log is not configured.
+    """
     for name in _PATHS:
         if not getattr(options, name):
             raise ConfigurationError(

@@ -23,7 +23,11 @@ class Context:
 
     @cached_property
     def policy_set(self) -> PolicySet:
-        """The loaded set. Rules that need it are not run when the load failed."""
+        """The loaded set. Rules that need it are not run when the load failed.
+
+        Raises:
+            ValueError: the load failed.
+        """
         if self.analysis.policy_set is None:
             raise ValueError("the load failed, there is no policy set")
         return self.analysis.policy_set

@@ -62,6 +62,12 @@ class Request(msgspec.Struct, frozen=True):
         >>> Request.of("user:alice", "job:submit", "job:team/vision/run-17", gpus=8).resource.properties["gpus"]
         8
 
+        Args:
+            subject: the subject, `type:id`.
+            action: the action, `type:verb`.
+            resource: the resource, `type:id`.
+            context: the claimed context.
+
         Raises:
             RequestError: an id, a name or a property is malformed; `.path` says which.
         """

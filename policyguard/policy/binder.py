@@ -72,7 +72,13 @@ def bind(node: Node, table: Table, problems: Problems) -> dict[str, Any] | None:
 
 
 def wrong_shape(node: Node, expected: str, problems: Problems) -> None:
-    """Report that a node has the wrong shape, unless the reader has already refused it."""
+    """Report that a node has the wrong shape, unless the reader has already refused it.
+
+    Args:
+        node: the node in the policy file.
+        expected: what was expected instead.
+        problems: where errors are added.
+    """
     if isinstance(node, Mapping):
         shape = "a map"
     elif isinstance(node, Sequence):
@@ -85,7 +91,13 @@ def wrong_shape(node: Node, expected: str, problems: Problems) -> None:
 
 
 def scalar_of(node: Node, expected: str, problems: Problems) -> Scalar | None:
-    """Return the node if it is a scalar that the reader accepted; otherwise report the wrong shape and return None."""
+    """Return the node if it is a scalar that the reader accepted; otherwise report the wrong shape and return None.
+
+    Args:
+        node: the node in the policy file.
+        expected: what was expected instead.
+        problems: where errors are added.
+    """
     if isinstance(node, Scalar):
         return None if node.style == "refused" else node
     wrong_shape(node, expected, problems)

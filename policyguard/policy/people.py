@@ -141,7 +141,13 @@ QUORUMS_FIELDS = (Field("quorums", listing(nested(_QUORUM)), required=True),)
 
 
 def bind_role(body: dict[str, Any], node: Node, problems: Problems) -> Role | None:
-    """Build a role; None if it has no name."""
+    """Build a role; None if it has no name.
+
+    Args:
+        body: its valid fields.
+        node: the node in the policy file.
+        problems: where errors are added.
+    """
     if "name" not in body:
         return None
     inherits = distinct(body.get("inherits"), "role", problems)
@@ -149,7 +155,13 @@ def bind_role(body: dict[str, Any], node: Node, problems: Problems) -> Role | No
 
 
 def bind_exclusion(body: dict[str, Any], node: Node, problems: Problems) -> Exclusion | None:
-    """Build an exclusion; None if a required field is wrong."""
+    """Build an exclusion; None if a required field is wrong.
+
+    Args:
+        body: its valid fields.
+        node: the node in the policy file.
+        problems: where errors are added.
+    """
     if not {"name", "roles"} <= body.keys():
         return None
     roles, limit = distinct(body["roles"], "role", problems), body.get("limit", 2)
@@ -159,7 +171,13 @@ def bind_exclusion(body: dict[str, Any], node: Node, problems: Problems) -> Excl
 
 
 def bind_binding(body: dict[str, Any], node: Node, problems: Problems) -> Binding | None:
-    """Build a binding; None if a required field is wrong."""
+    """Build a binding; None if a required field is wrong.
+
+    Args:
+        body: its valid fields.
+        node: the node in the policy file.
+        problems: where errors are added.
+    """
     if not {"subject", "role", "domain"} <= body.keys() or not window(body, node, problems):
         return None
     return Binding(
@@ -174,7 +192,13 @@ def bind_binding(body: dict[str, Any], node: Node, problems: Problems) -> Bindin
 
 
 def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
-    """Return True if `notBefore` is before `expires` or one of them is absent; otherwise report it."""
+    """Return True if `notBefore` is before `expires` or one of them is absent; otherwise report it.
+
+    Args:
+        body: its valid fields.
+        node: the node in the policy file.
+        problems: where errors are added.
+    """
     start, end = body.get("notBefore"), body.get("expires")
     if start is None or end is None or start < end:
         return True
@@ -184,7 +208,13 @@ def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
 
 
 def bind_source(body: dict[str, Any], node: Node, problems: Problems) -> BindingSource | None:
-    """Build a binding source; None if a field is wrong. `csv` takes a relative `path`, `sqlalchemy` a `url`."""
+    """Build a binding source; None if a field is wrong. `csv` takes a relative `path`, `sqlalchemy` a `url`.
+
+    Args:
+        body: its valid fields.
+        node: the node in the policy file.
+        problems: where errors are added.
+    """
     if "adapter" not in body:
         return None
     needed, other = ("path", "url") if body["adapter"] == "csv" else ("url", "path")
@@ -199,7 +229,13 @@ def bind_source(body: dict[str, Any], node: Node, problems: Problems) -> Binding
 
 
 def bind_person(body: dict[str, Any], node: Node, problems: Problems) -> Person | None:
-    """Build a person; None if a required field is wrong."""
+    """Build a person; None if a required field is wrong.
+
+    Args:
+        body: its valid fields.
+        node: the node in the policy file.
+        problems: where errors are added.
+    """
     if not {"id", "accounts"} <= body.keys():
         return None
     return Person(
@@ -212,7 +248,13 @@ def bind_person(body: dict[str, Any], node: Node, problems: Problems) -> Person 
 
 
 def bind_quorum(body: dict[str, Any], node: Node, problems: Problems) -> Quorum | None:
-    """Build a quorum; None if a required field is wrong."""
+    """Build a quorum; None if a required field is wrong.
+
+    Args:
+        body: its valid fields.
+        node: the node in the policy file.
+        problems: where errors are added.
+    """
     if not {"id", "approvers"} <= body.keys():
         return None
     groups = [_approvers(group, problems) for (group, _), _ in body["approvers"]]

@@ -24,7 +24,14 @@ class Problems:
         self.comparisons = 0
 
     def add(self, place: Node | Span, code: str, message: str, help: str | None = None) -> None:
-        """Record one error at a node or span."""
+        """Record one error at a node or span.
+
+        Args:
+            place: the node or span.
+            code: the lint code.
+            message: what is wrong.
+            help: what to do next.
+        """
         span = place if isinstance(place, Span) else place.span
         self.errors.append(PolicyError(message, span=span, code=code, help=help))
 

@@ -25,6 +25,9 @@ def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
         findings: receives a finding for each thing that keeps the file from being clean.
         depth: how many archives the source is packed in.
 
+    Raises:
+        Exhausted: files are nested too deep.
+
     Returns:
         The format of the content, a name of `formats/registry.py`, or `empty`.
     """

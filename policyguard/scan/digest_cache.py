@@ -39,7 +39,13 @@ Key = tuple[int, int, int, int, int]
 
 
 def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
-    """Hash the first `size` bytes of an open file; raises `Truncated` if there are fewer."""
+    """Hash the first `size` bytes of an open file; raises `Truncated` if there are fewer.
+
+    Args:
+        fd: an open descriptor.
+        size: how many bytes to hash.
+        progress: is called as the work proceeds.
+    """
     digest, buffer, at = hashlib.sha256(), memoryview(bytearray(BLOCK)), 0
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -119,7 +125,14 @@ class DigestCache:
         return digest if digest and self._is_honest(path) else None
 
     def remember(self, status: os.stat_result, path: Path, sha256: str, hashed_from_ns: int) -> None:
-        """Store a digest, unless the file changed too shortly before `hashed_from_ns` or after it."""
+        """Store a digest, unless the file changed too shortly before `hashed_from_ns` or after it.
+
+        Args:
+            status: the status of the file.
+            path: the file.
+            sha256: its digest.
+            hashed_from_ns: when hashing began.
+        """
         # INVARIANT I16: a digest is reused only for a state of the file that cannot have changed unseen.
         if hashed_from_ns - max(status.st_mtime_ns, status.st_ctime_ns) < QUIET_S * 1_000_000_000:
             return

@@ -47,6 +47,16 @@ def manifest_of(
 ) -> Manifest:
     """Build the manifest of the scanned files in `folder` (or of the one file it names).
 
+    Args:
+        folder: the checkpoint.
+        scans: the scans of its files.
+        producer: the identity of the run, `type:id`.
+        run: the name of the run.
+        step: the training step.
+        now: the current time.
+        previous: the verified manifest of the step before.
+        data_class: the class of data; empty for weights.
+
     Raises:
         EvidenceError: a file could not be read to its end, or there is none; what is hostile is not vouched for.
     """
@@ -76,7 +86,11 @@ def _shown_name(path: Path) -> str:
 
 
 def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) -> Mapping[str, str]:
-    """Map each scanned file, by its name in `folder`, to its digest, without the manifest itself."""
+    """Map each scanned file, by its name in `folder`, to its digest, without the manifest itself.
+
+    Raises:
+        EvidenceError: a file could not be read, or two files have one printable name.
+    """
     root = os.fsencode(folder).decode("utf-8", "backslashreplace").rstrip("/")
     digests = {}
     for scan in scans:
@@ -135,6 +149,11 @@ def verify_manifest(data: bytes, producers: Mapping[str, Sequence[PublicKey]]) -
 def check_files(manifest: Manifest, folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) -> None:
     """Verify that the scanned files are exactly those of the manifest.
 
+    Args:
+        manifest: the verified manifest.
+        folder: the checkpoint.
+        scans: the scans of its files.
+
     Raises:
         VerificationError: V7, with the first name that differs.
     """
@@ -174,7 +193,11 @@ def check_follows(manifest: Manifest, previous: Manifest) -> None:
 
 
 def check_chain(manifests: Sequence[Manifest]) -> None:
-    """Verify that the manifests, oldest first, are one unbroken chain from a first step; an empty list is not."""
+    """Verify that the manifests, oldest first, are one unbroken chain from a first step; an empty list is not.
+
+    Raises:
+        VerificationError: step V7; the list is empty, or a manifest does not follow the one before.
+    """
     if not manifests:
         raise VerificationError("V7", "no manifests, expected at least one")
     if manifests[0].previous is not None:

@@ -143,6 +143,12 @@ def load_problem(
     `hub.unpinned_remote_code` (scenario 18): code is allowed to come along and the revision can be moved.
     `hub.code_revision_unpinned` (scenario 19): the code is another repository's, which `revision` does not pin.
     `hub.remote_kernels`: kernels are fetched by name, which no argument pins.
+
+    Args:
+        repository: the files on disk.
+        trust_remote_code: the argument of the call.
+        revision: the argument of the call.
+        code_revision: the argument of the call.
     """
     if repository.kernels:
         return "hub.remote_kernels"

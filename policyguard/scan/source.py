@@ -87,7 +87,13 @@ class Window:
 
 
 def window(source: Source, start: int, size: int) -> Source:
-    """Select a part of `source`; raises `Truncated` if it is not inside."""
+    """Select a part of `source`; raises `Truncated` if it is not inside.
+
+    Args:
+        source: the whole.
+        start: the offset of the part.
+        size: its size in bytes.
+    """
     if start < 0 or size < 0 or start + size > source.size:
         raise Truncated
     if isinstance(source, Window):
@@ -109,7 +115,11 @@ class Cursor:
         return self.source.size - self.position
 
     def take(self, count: int) -> bytes:
-        """Read the next `count` bytes."""
+        """Read the next `count` bytes.
+
+        Raises:
+            Truncated: the source ends before.
+        """
         start = self.position - self._base
         end = start + count
         if start < 0 or end > len(self._buffer):
@@ -124,7 +134,11 @@ class Cursor:
         return self._buffer[start:end]
 
     def skip(self, count: int) -> int:
-        """Skip `count` bytes and return where they began."""
+        """Skip `count` bytes and return where they began.
+
+        Raises:
+            Truncated: the source ends before.
+        """
         if count < 0 or count > self.remaining:
             raise Truncated
         start = self.position
@@ -132,7 +146,11 @@ class Cursor:
         return start
 
     def line(self, limit: int = 8192) -> bytes:
-        """Read up to the next newline, without it; an unterminated last line loses its last byte (as in CPython)."""
+        """Read up to the next newline, without it; an unterminated last line loses its last byte (as in CPython).
+
+        Raises:
+            Truncated: the source has no more bytes.
+        """
         start = self.position
         inside = start - self._base
         end = self._buffer.find(b"\n", inside, inside + limit + 1) if 0 <= inside < len(self._buffer) else -1

@@ -93,3 +93,44 @@ def test_the_formatter_decides() -> None:
     """No comment switches the formatter off."""
     switches = ["# fmt: " + word for word in ("skip", "off")]
     assert [str(path) for path in SOURCES if any(switch in path.read_text() for switch in switches)] == []
+
+
+COLLECT = ["request", "inputs", "now"]
+"""The parameters of every collector's `collect`; `evidence/collector.py` documents them."""
+
+
+def is_verb(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Check whether a function is a verb of the command line, whose docstring is the help that click prints."""
+    return any("click." in ast.unparse(item) or "command" in ast.unparse(item) for item in function.decorator_list)
+
+
+def raised(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """Yield the name of what each `raise` of a function itself raises."""
+    nodes: list[ast.AST] = list(function.body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            yield ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            nodes += ast.iter_child_nodes(node)
+
+
+def undocumented(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    """Yield what the docstring of a public function does not say."""
+    text = ast.get_docstring(function)
+    if text is None or is_verb(function) or any(part.startswith("_") for part in name.split(".")):
+        return
+    arguments = function.args
+    names = [item.arg for item in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    names = [item for item in names if item not in ("self", "cls")]
+    if len(names) >= 3 and names != COLLECT and "Args:" not in text:
+        yield f"{name}: Args"
+    errors = [item for item in raised(function) if not item.startswith("_") and item.rpartition(".")[2] not in text]
+    if errors and "Raises:" not in text:
+        yield f"{name}: Raises {', '.join(errors)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_public_functions_document_their_arguments_and_errors(path: Path) -> None:
+    """A public function with three parameters or a `raise` says in `Args:` and `Raises:` what they are."""
+    assert [line for name, function in functions(path) for line in undocumented(name, function)] == []

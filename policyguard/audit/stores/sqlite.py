@@ -61,7 +61,11 @@ class SqliteStore:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], origin: str) -> SqliteStore:
-        """Create the store in a new file of mode 0600; an existing file is never overwritten."""
+        """Create the store in a new file of mode 0600; an existing file is never overwritten.
+
+        Raises:
+            AuditError: the file exists, or cannot be created.
+        """
         target = os.fspath(path)
         if not _make_file(target):
             raise AuditError(f"log `{target}` exists already, expected a new path")

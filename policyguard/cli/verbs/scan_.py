@@ -70,6 +70,12 @@ def scan_options(
 ) -> Options:
     """Combine the configuration with the command's options.
 
+    Args:
+        config: the configuration.
+        classes: classes that pickles may import, besides the listed ones.
+        cache: the cache of digests.
+        progress: is called as the work proceeds.
+
     Raises:
         ConfigurationError: the digest cache cannot be used.
     """

@@ -92,7 +92,11 @@ def _about_to_run(
 
 
 def read_trust(path: Path) -> Trust:
-    """Read a trust file, YAML or JSON."""
+    """Read a trust file, YAML or JSON.
+
+    Raises:
+        ConfigurationError: the file cannot be read or used; the message names the field.
+    """
     try:
         data = read_value(read_bounded(path, MAX_TRUST_BYTES), str(path))
     except PolicyErrors as problems:

@@ -179,7 +179,13 @@ def _nodes(slot: Slot, rules: list[tuple[Candidate, Requirement]], used: frozens
 
 
 def gather(node: Node, entities: tuple[dict[str, Any], ...], rules: list[Any]) -> None:
-    """Append to `rules` every rule below the node whose requirements these attributes meet or leave open."""
+    """Append to `rules` every rule below the node whose requirements these attributes meet or leave open.
+
+    Args:
+        node: the root of a tree.
+        entities: the attributes of subject, resource and context.
+        rules: takes the rules.
+    """
     always, equals, others = node
     rules += always
     gather_below(equals, others, entities, rules)
@@ -188,7 +194,14 @@ def gather(node: Node, entities: tuple[dict[str, Any], ...], rules: list[Any]) -
 def gather_below(
     equals: Equals, others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], rules: list[Any]
 ) -> None:
-    """Follow the look-ups of one node; the caller has added its `always`."""
+    """Follow the look-ups of one node; the caller has added its `always`.
+
+    Args:
+        equals: look-ups by equality.
+        others: look-ups by other operators.
+        entities: the attributes of subject, resource and context.
+        rules: takes the rules.
+    """
     for entity, name, get in equals:
         below = get(entities[entity].get(name, ABSENT))
         if below is not None:

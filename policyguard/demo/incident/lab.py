@@ -158,7 +158,11 @@ class Lab:
         replace_file(self.root / "quota.json", json.dumps(quota).encode())
 
     def git(self, *words: str, who: str = "alice") -> str:
-        """Run real git in the repository under a name; names in commits are claims, here too."""
+        """Run real git in the repository under a name; names in commits are claims, here too.
+
+        Raises:
+            EvidenceError: git fails.
+        """
         identity = {
             f"GIT_{role}_{part}": who if part == "NAME" else f"{who}@lab.example"
             for role in ("AUTHOR", "COMMITTER")
@@ -185,7 +189,16 @@ class Lab:
         action: str = "job:submit",
         **variables: str,
     ) -> tuple[Request, JobInputs]:
-        """Build the request and the inputs of a job that runs the lab's training script."""
+        """Build the request and the inputs of a job that runs the lab's training script.
+
+        Args:
+            who: the requester.
+            name: the name of the job.
+            gpus: how many it asks for.
+            argv: the command.
+            checkpoints: the checkpoints that the job names.
+            action: what is asked.
+        """
         request = Request.of(f"user:{who}", action, f"job:team/vision/{name}", gpus=gpus)
         inputs = JobInputs(
             argv=tuple(argv) or (self.python, "train.py", str(self.root / "out" / name)),
@@ -200,11 +213,24 @@ class Lab:
         return self._guard(configured_collectors(self.config), policies)
 
     def decide(self, request: Request, inputs: JobInputs, *, policies: Path | None = None) -> SignedDecision:
-        """Decide on a job, signed and logged."""
+        """Decide on a job, signed and logged.
+
+        Args:
+            request: the request.
+            inputs: the job.
+            policies: the folder of policies; None for the lab's own.
+        """
         return self.guard(policies=policies).decide(request, inputs)
 
     def ask(self, who: str, action: str, resource: str, *, ticket: str = "", **observed: Value) -> SignedDecision:
-        """Decide on a request of the scheduler or the forge, signed and logged."""
+        """Decide on a request of the scheduler or the forge, signed and logged.
+
+        Args:
+            who: the requester.
+            action: what is asked.
+            resource: of which resource.
+            ticket: the ticket that the request names.
+        """
         context = {"ticket": ticket} if ticket else {}
         subject = who if ":" in who else f"user:{who}"
         request = Request.of(subject, action, resource, context=context, **observed)
@@ -227,7 +253,14 @@ class Lab:
         )
 
     def approve(self, who: str, request: Request, inputs: JobInputs, *, signer: str = "", **limits: Value) -> None:
-        """Put an approval of this job into the folder, signed by `who` or, for a forgery, by another person."""
+        """Put an approval of this job into the folder, signed by `who` or, for a forgery, by another person.
+
+        Args:
+            who: the account that the approval names.
+            request: the request.
+            inputs: the job.
+            signer: whose key signs.
+        """
         owners = {os.geteuid(), 0}
         record = code_record(str(self.code), owners, time.monotonic() + 15)
         target = job_target(request, inputs, record, find_gitdir(str(self.code), owners).root)
@@ -288,7 +321,13 @@ class Lab:
 
 
 def run_unguarded(words: Sequence[str], where: Path, variables: Mapping[str, str] | None = None) -> str:
-    """Run a program without a guard and return its output, to show that an attack is real."""
+    """Run a program without a guard and return its output, to show that an attack is real.
+
+    Args:
+        words: the command.
+        where: the folder.
+        variables: additional environment variables.
+    """
     environment = {"PATH": os.defpath, **(variables or {})}
     ended = subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return ended.stdout + ended.stderr

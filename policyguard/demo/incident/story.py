@@ -47,14 +47,27 @@ class Story:
         self._print("tried", text)
 
     def denied(self, what: str, signed: SignedDecision, *reasons: str, naming: str = "") -> None:
-        """Report a decision that must be a denial with at least these reasons, and a text its explanation contains."""
+        """Report a decision that must be a denial with at least these reasons, and a text its explanation contains.
+
+        Args:
+            what: what was tried.
+            signed: the decision.
+            naming: a text in its explanation.
+        """
         decision, words = signed.decision, signed.decision.explain()
         good = not decision.allowed and set(reasons) <= set(decision.reason_codes) and naming in words
         self._tell(what, "DENY   " + ", ".join(decision.reason_codes), signed.receipt.index, good)
         self._evidence(words, naming)
 
     def allowed(self, what: str, signed: SignedDecision, reason: str, obligation: str = "") -> None:
-        """Report a decision that must be an allow, with this obligation if one is named."""
+        """Report a decision that must be an allow, with this obligation if one is named.
+
+        Args:
+            what: what was tried.
+            signed: the decision.
+            reason: a reason code.
+            obligation: an obligation.
+        """
         decision = signed.decision
         good = decision.allowed and reason in decision.reason_codes
         good = good and (not obligation or obligation in decision.obligations)
@@ -64,7 +77,13 @@ class Story:
             self._evidence(decision.explain(), "")
 
     def refused(self, what: str, step: str, check: Callable[[], object]) -> None:
-        """Report a check that must refuse at this step of the verifier."""
+        """Report a check that must refuse at this step of the verifier.
+
+        Args:
+            what: what was tried.
+            step: the expected step.
+            check: the check.
+        """
         try:
             check()
         except VerificationError as problem:
@@ -73,7 +92,14 @@ class Story:
             self._tell(what, "accepted", None, False)
 
     def fact(self, what: str, said: str, good: bool, entry: int | None = None) -> None:
-        """Report an observation that must be true."""
+        """Report an observation that must be true.
+
+        Args:
+            what: what was observed.
+            said: the text to print.
+            good: whether it is as expected.
+            entry: the index in the log.
+        """
         self._tell(what, said, entry, good)
 
     def _tell(self, what: str, said: str, entry: int | None, good: bool) -> None:

@@ -177,6 +177,12 @@ def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object]
     """Build the target that an approval of this job must name: the measured tree, and the command.
 
     Where nobody knows the command, as in a hook, an approval counts that is for any command.
+
+    Args:
+        request: what is asked.
+        inputs: what is about to run.
+        record: the measured code record.
+        root: the top folder of the repository.
     """
     digests = {"tree": str(record["tree"])}
     if inputs.argv:
@@ -211,12 +217,22 @@ def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
 
 
 def load_keyring(persons: Sequence[Person], files: ReviewFiles, deadline: float | None = None) -> Keyring | None:
-    """Load the pinned GPG keys; None if no keyring is configured."""
+    """Load the pinned GPG keys; None if no keyring is configured.
+
+    Args:
+        persons: `Persons` of the policies.
+        files: where the keyring is.
+        deadline: a time of `time.monotonic()` after which git is stopped.
+    """
     return None if files.gpg_keyring is None else Keyring(str(files.gpg_keyring), persons, deadline=deadline)
 
 
 def accepted_ids(path: Path | None) -> frozenset[str]:
-    """Read the ids in a file, one a line, `#` begins a comment; empty without a file."""
+    """Read the ids in a file, one a line, `#` begins a comment; empty without a file.
+
+    Raises:
+        ConfigurationError: a line is not an id.
+    """
     if path is None:
         return frozenset()
     ids: set[str] = set()

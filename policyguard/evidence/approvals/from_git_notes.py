@@ -38,7 +38,13 @@ def note_line(payload: bytes, signature: bytes) -> bytes:
 def note_approvals(
     references: References, reader: ObjectReader, oids: Sequence[str]
 ) -> Iterator[SubmittedApproval | RejectedApproval]:
-    """Yield the approvals in the notes on these objects; an unreadable one is yielded as a rejection."""
+    """Yield the approvals in the notes on these objects; an unreadable one is yielded as a rejection.
+
+    Args:
+        references: the references of the repository.
+        reader: reads its objects.
+        oids: the commit and the tree.
+    """
     try:
         tip = references.id_of(NOTES_REF)
     except EvidenceError as problem:

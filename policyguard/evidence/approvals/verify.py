@@ -97,7 +97,14 @@ class AuthenticatedApproval(msgspec.Struct, frozen=True):
 def examine(
     submitted: Iterable[SubmittedApproval | RejectedApproval], signers: Signers, target: ApprovalTarget, now: Instant
 ) -> ApprovalResults:
-    """Decide which of these approvals count for the target, and why the others do not. Never raises on data."""
+    """Decide which of these approvals count for the target, and why the others do not. Never raises on data.
+
+    Args:
+        submitted: the approvals, and those that could not be read.
+        signers: the keys that count, and their persons.
+        target: what needs approval, as measured.
+        now: the current time.
+    """
     approvals: list[Approval] = []
     refused: list[RejectedApproval] = []
     for approval in submitted:
@@ -113,6 +120,11 @@ def examine(
 
 def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -> AuthenticatedApproval:
     """Verify the signature and find the person who made it.
+
+    Args:
+        submitted: the approval.
+        signers: the keys that count, and their persons.
+        now: the current time.
 
     Raises:
         ApprovalRejected: malformed, forged, in another namespace, or signed with a key that is not the approver's.

@@ -24,6 +24,11 @@ _CACHED_TREES = 256
 def find_store(directory: str, environment: Mapping[str, str], owners: Collection[int]) -> tuple[GitDir, str | None]:
     """Find the repository in a folder, bare or not, and the quarantine of the push being received, if any.
 
+    Args:
+        directory: the folder of the repository.
+        environment: the environment of the hook.
+        owners: the user ids that may own the repository.
+
     Raises:
         EvidenceError: no repository, one of somebody else, or a quarantine that is not the repository's own.
     """
@@ -73,7 +78,11 @@ class Trees:
         self._parsed: OrderedDict[str, dict[bytes, Entry]] = OrderedDict()
 
     def changed(self, before: str | None, after: str | None) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
-        """Yield path, old and new entry of every file in which two trees differ; None is the empty tree."""
+        """Yield path, old and new entry of every file in which two trees differ; None is the empty tree.
+
+        Raises:
+            EvidenceError: the folders are nested too deep.
+        """
         waiting = [(b"", before, after, 0)]
         while waiting:
             prefix, old_tree, new_tree, depth = waiting.pop()

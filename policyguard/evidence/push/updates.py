@@ -65,6 +65,11 @@ def parse_updates(text: bytes) -> tuple[RefUpdate, ...]:
 def parse_update(old: bytes, new: bytes, ref: bytes) -> RefUpdate:
     """Parse one update from its three words; an id of 40 or 64 zeros means that the reference does not exist.
 
+    Args:
+        old: the old object id.
+        new: the new object id.
+        ref: the full name of the reference.
+
     Raises:
         EvidenceError: two ids of different hashes, two ids of zeros, or no name below `refs/`.
     """

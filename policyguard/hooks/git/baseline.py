@@ -44,7 +44,13 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
-    """Take the baseline of a repository now; `store` is None if there is no log yet."""
+    """Take the baseline of a repository now; `store` is None if there is no log yet.
+
+    Args:
+        git: the repository.
+        resource: the resource of the policies, `repo:...`.
+        store: the decision log, if there is one.
+    """
     last = None if store is None else store.last()
     note = b"" if store is None or last is None else latest_note(store)
     return Baseline(
@@ -60,7 +66,11 @@ def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
 
 
 def parse_baseline(data: bytes, where: str) -> Baseline:
-    """Parse a baseline; `where` names it in errors."""
+    """Parse a baseline; `where` names it in errors.
+
+    Raises:
+        ConfigurationError: the data is not a baseline.
+    """
     try:
         baseline = msgspec.json.decode(data, type=Baseline)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

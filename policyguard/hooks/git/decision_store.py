@@ -72,7 +72,15 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> bool:
-        """Check whether a stored decision allows exactly this update; the decision stays."""
+        """Check whether a stored decision allows exactly this update; the decision stays.
+
+        Args:
+            update: the update of a reference.
+            session: reads the repository and the objects of this push.
+            options: the options of the hook.
+            guard: decides, signs and logs.
+            environment: the environment of the hook.
+        """
         return self._allows(update, session, options, guard, environment, consume=False)
 
     def consume(
@@ -83,7 +91,15 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> bool:
-        """Consume a stored decision that allows exactly this update; False if there is none."""
+        """Consume a stored decision that allows exactly this update; False if there is none.
+
+        Args:
+            update: the update of a reference.
+            session: reads the repository and the objects of this push.
+            options: the options of the hook.
+            guard: decides, signs and logs.
+            environment: the environment of the hook.
+        """
         return self._allows(update, session, options, guard, environment, consume=True)
 
     def _allows(
@@ -118,7 +134,15 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> list[str]:
-        """Write a verification summary for each accepted revision, return the paths, and remove the decisions."""
+        """Write a verification summary for each accepted revision, return the paths, and remove the decisions.
+
+        Args:
+            updates: the updates of the push.
+            session: reads the repository and the objects of this push.
+            options: the options of the hook.
+            guard: decides, signs and logs.
+            environment: the environment of the hook.
+        """
         written = []
         for update in updates:
             paths = [path for end in (_CONSUMED, _PENDING) if os.path.lexists(path := self._path(update, end))]

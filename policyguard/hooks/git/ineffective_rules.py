@@ -42,6 +42,12 @@ _FITS: dict[str, Callable[[str, str], bool]] = {
 def ineffective_rules(git: GitDir, resource: str, snapshot: Snapshot, now: Instant) -> Iterator[str]:
     """Yield a line for each rule of these policies that protects nothing in this repository.
 
+    Args:
+        git: the repository.
+        resource: the resource of the policies, `repo:...`.
+        snapshot: the policies.
+        now: the current time.
+
     Raises:
         EvidenceError: the tree of the main branch cannot be read.
     """

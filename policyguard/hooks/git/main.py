@@ -101,7 +101,15 @@ def decide_push(
     updates: tuple[RefUpdate, ...],
     environment: Mapping[str, str],
 ) -> tuple[DecidedUpdate, ...]:
-    """Decide, sign and log each update of a push."""
+    """Decide, sign and log each update of a push.
+
+    Args:
+        options: the options of the hook.
+        guard: decides, signs and logs.
+        session: reads the repository and the objects of this push.
+        updates: the updates of the push.
+        environment: the environment of the hook.
+    """
     mark_used = DecisionStore(options.repo).mark_certificate_used
     return decide_updates(
         guard, collect_facts(options, session, updates, environment, guard.snapshot.people, mark_used=mark_used)

@@ -137,6 +137,11 @@ def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: s
     The sources are the operator's choice: `REMOTE_USER` of an HTTP server, `GL_ID` of GitLab's shell, a variable that
     a forced command sets, or `os`. Git itself does not know who pushes, and a commit's author is anybody's claim.
 
+    Args:
+        sources: templates such as `REMOTE_USER=user:{}`, tried in order.
+        environment: the environment of the hook.
+        account: the account that runs the hook.
+
     Raises:
         EvidenceError: no source is set; a push by an unknown pusher is refused.
     """

@@ -26,6 +26,11 @@ R = TypeVar("R")
 def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> Iterator[SignedDecision]:
     """Enter the block only under a signed, logged allow; yield the signed decision.
 
+    Args:
+        guard: decides, signs and logs.
+        request: what is asked.
+        inputs: what is about to run.
+
     Raises:
         AccessDenied: the block is not entered.
         ConfigurationError: the guard is not advisory, but code in the user's own process cannot enforce.
@@ -36,7 +41,11 @@ def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> 
 
 
 def require_advisory(signed: SignedDecision) -> None:
-    """Check that the decision is marked as advisory."""
+    """Check that the decision is marked as advisory.
+
+    Raises:
+        ConfigurationError: the guard is enforcing.
+    """
     if parse_statement(signed.envelope.payload).predicate.mode != "advisory":
         raise ConfigurationError(
             "the decisions of this guard are enforcing, expected advisory ones inside the guarded process",
@@ -47,7 +56,13 @@ def require_advisory(signed: SignedDecision) -> None:
 def guarded(
     guard: Guard, request_of: Callable[P, Request], inputs: JobInputs | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function: each call first decides `request_of(its arguments)`, and runs only under an allow."""
+    """Decorate a function: each call first decides `request_of(its arguments)`, and runs only under an allow.
+
+    Args:
+        guard: decides, signs and logs.
+        request_of: builds the request from the arguments of a call.
+        inputs: what is about to run.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

@@ -25,7 +25,10 @@ _OURS = "POLICYGUARD_"
 def child_environment(environment: Mapping[str, str], signed: SignedDecision, private: str) -> dict[str, str]:
     """Build the environment of a job: its own, without our variables, and with the signed decision.
 
-    `private` is a folder of mode 0700 that lives as long as the job.
+    Args:
+        environment: the environment of the launcher.
+        signed: the signed decision.
+        private: a folder of mode 0700 that exists as long as the job.
     """
     # INVARIANT I14: the launcher's own settings, a passphrase above all, never reach the job.
     inherited = {name: value for name, value in environment.items() if not name.startswith(_OURS)}

@@ -129,7 +129,17 @@ def launch(
 def decided(
     guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
-    """Decide about this job and call `on_decision`, whether it is allowed or denied."""
+    """Decide about this job and call `on_decision`, whether it is allowed or denied.
+
+    Args:
+        guard: decides, signs and logs.
+        request: what is asked.
+        inputs: what is about to run.
+        on_decision: is called with the signed decision.
+
+    Raises:
+        AccessDenied: the decision is deny.
+    """
     facts = job_facts(guard.gather(request, inputs), inputs)
     signed = guard.issue(facts)
     if on_decision is not None:

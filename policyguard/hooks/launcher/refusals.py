@@ -40,7 +40,13 @@ _MAX_REASON_CHARS = 300
 def refusals_logged(
     guard: Guard, signed: SignedDecision, clock: Callable[[], Instant] = time.time_ns
 ) -> Iterator[None]:
-    """Log a denial, after the allow, if the block fails to verify or to start the job."""
+    """Log a denial, after the allow, if the block fails to verify or to start the job.
+
+    Args:
+        guard: decides, signs and logs.
+        signed: the signed allow.
+        clock: supplies the current time.
+    """
     try:
         yield
     except (VerificationError, EvidenceError) as problem:

@@ -217,7 +217,14 @@ def drifted(
     sensitive: frozenset[str] = frozenset(),
     redactions: Mapping[str, Redact] | None = None,
 ) -> tuple[Drift, ...]:
-    """List, by path, the bound facts that are missing or differ now (W2)."""
+    """List, by path, the bound facts that are missing or differ now (W2).
+
+    Args:
+        bound: the values that the decision is bound to.
+        facts: the facts measured now.
+        sensitive: paths whose values are not shown.
+        redactions: functions that remove parts of values, by path.
+    """
     measured, drifts = facts.bound, []
     for path in sorted({*bound, *measured}):
         now = measured.get(path)

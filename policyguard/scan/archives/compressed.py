@@ -81,6 +81,11 @@ def _decompressor(method: str) -> _Decompressor:
 def unpacked(source: Source, method: str, findings: Findings) -> Source:
     """Decompress the whole source; add a finding for trailing bytes and for a second stream.
 
+    Args:
+        source: the bytes to scan.
+        method: the compression, as `compression_of` names it.
+        findings: takes what is found.
+
     Raises:
         PackedBroken: not this compression, or damaged.
         Exhausted: larger or slower than the limits allow.

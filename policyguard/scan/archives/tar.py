@@ -34,7 +34,11 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
 
 
 def tar_members(source: Source, findings: Findings) -> Iterator[tuple[str, Source]]:
-    """Yield name and content of each regular file; record findings for everything else."""
+    """Yield name and content of each regular file; record findings for everything else.
+
+    Raises:
+        Exhausted: the archive has too many members.
+    """
     at, count, long_name = 0, 0, ""
     while block := source.read(at, BLOCK):
         if not block.strip(b"\0"):

@@ -74,7 +74,11 @@ def ends_as_zip(source: Source) -> bool:
 
 
 def last_directory(source: Source) -> Directory:
-    """Find the directory of the archive that ends the file. Comments are not accepted."""
+    """Find the directory of the archive that ends the file. Comments are not accepted.
+
+    Raises:
+        NoZip: no archive ends the file.
+    """
     tail_at = max(0, source.size - 22 - 0xFFFF)
     tail = source.read(tail_at, source.size - tail_at)
     end = tail.rfind(END)
@@ -106,7 +110,11 @@ def _directory(source: Source, end: int) -> Directory:
 
 
 def archives(source: Source) -> list[Directory]:
-    """List the archives that fill the file, in order: one, or a series as torch's sharded writer makes it."""
+    """List the archives that fill the file, in order: one, or a series as torch's sharded writer makes it.
+
+    Raises:
+        NoZip: the archives do not fill the file.
+    """
     directories = [last_directory(source)]
     while directories[-1].first:
         if len(directories) > 100_000:
@@ -253,7 +261,11 @@ def _check_extents(extents: list[tuple[int, int]], directory: Directory, finding
 
 
 def checksum(source: Source, findings: Findings) -> int:
-    """Compute the CRC-32 of the whole source."""
+    """Compute the CRC-32 of the whole source.
+
+    Raises:
+        Truncated: the source ends too early.
+    """
     crc, at = 0, 0
     while at < source.size:
         findings.check_time()

@@ -20,7 +20,13 @@ _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 
 
 def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
-    """Recognise a protocol 2 header, a whole pickle, or bytes that make a plain reader call something."""
+    """Recognise a protocol 2 header, a whole pickle, or bytes that make a plain reader call something.
+
+    Args:
+        source: the bytes to scan.
+        head: the first bytes of the source.
+        findings: takes what is found.
+    """
     if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
         return True
     trial = Findings(limits=findings.limits, clock=findings.clock)
@@ -32,12 +38,24 @@ def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
 
 
 def scan_pickle(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan a stream of pickles, joblib's and torch's older layouts among them."""
+    """Scan a stream of pickles, joblib's and torch's older layouts among them.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        inner: scans a file inside this one.
+    """
     return scan_pickles(source, findings, _nested(findings, inner))
 
 
 def scan_npy(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan a numpy array; an array of objects is one pickle behind a header."""
+    """Scan a numpy array; an array of objects is one pickle behind a header.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        inner: scans a file inside this one.
+    """
     try:
         data, is_object = npy_data(source)
     except HeaderProblem as problem:
@@ -56,7 +74,13 @@ def _nested(findings: Findings, inner: Inner) -> Callable[[Source], None]:
 
 
 def scan_seven_zip(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan each file of a 7z archive."""
+    """Scan each file of a 7z archive.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        inner: scans a file inside this one.
+    """
     members = seven_zip_members(source, findings)
     if members is None:
         findings.add("ckpt.compression_unknown", "7z; install the extra `scan` to read it")
@@ -66,7 +90,13 @@ def scan_seven_zip(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan each file of a tar archive, which may also be torch's first layout."""
+    """Scan each file of a tar archive, which may also be torch's first layout.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        inner: scans a file inside this one.
+    """
     members = list(tar_members(source, findings))
     names = [name.casefold() for name, _ in members]
     if len(set(names)) != len(names):
@@ -83,7 +113,13 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
-    """Decompress and scan the content; "" for text and raw data that begin like a compressed file."""
+    """Decompress and scan the content; "" for text and raw data that begin like a compressed file.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        inner: scans a file inside this one.
+    """
     method = compression_of(source.read(0, 512))
     if not method:
         findings.add("ckpt.compression_unknown", "lz4, zstd or compress")

@@ -26,7 +26,17 @@ class Hdf5File:
     heaps: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
     def read(self, at: int, length: int, signature: bytes = b"") -> bytes:
-        """Read `length` bytes at `at` and check that they begin with the signature."""
+        """Read `length` bytes at `at` and check that they begin with the signature.
+
+        Args:
+            at: the address.
+            length: how many bytes.
+            signature: the expected first bytes.
+
+        Raises:
+            LayoutProblem: the bytes are outside the file or begin differently.
+            Exhausted: too much was read.
+        """
         self.blocks += 1
         if self.blocks > self.findings.limits.members:
             raise Exhausted("ckpt.too_large", "HDF5 blocks")
@@ -41,12 +51,25 @@ class Hdf5File:
         return data
 
     def check(self, at: int, length: int, what: str) -> None:
-        """Check that `length` bytes at `at` are inside the file; an undefined address was never written to."""
+        """Check that `length` bytes at `at` are inside the file; an undefined address was never written to.
+
+        Args:
+            at: the address.
+            length: how many bytes.
+            what: names them in errors.
+
+        Raises:
+            LayoutProblem: they are outside the file.
+        """
         if at != UNDEFINED and at + length > self.source.size:
             raise LayoutProblem(f"{what} of {length} bytes at {at}, outside of the file")
 
     def global_object(self, at: int, index: int) -> bytes:
-        """Read an object of a global heap, which holds text of variable length."""
+        """Read an object of a global heap, which holds text of variable length.
+
+        Raises:
+            LayoutProblem: the heap has no such object.
+        """
         if at not in self.heaps:
             size = number(self.read(at, 16, b"GCOL"), 8, 8)
             self.heaps[at] = _objects(self.read(at, size))
@@ -56,7 +79,13 @@ class Hdf5File:
 
 
 def number(data: bytes, at: int, width: int) -> int:
-    """Read the little-endian number there; raises `LayoutProblem` if the data ends before."""
+    """Read the little-endian number there; raises `LayoutProblem` if the data ends before.
+
+    Args:
+        data: the bytes.
+        at: the offset.
+        width: the number of bytes.
+    """
     if at + width > len(data):
         raise LayoutProblem("a structure that ends too early")
     return int.from_bytes(data[at : at + width], "little")
@@ -76,7 +105,16 @@ def _objects(data: bytes) -> dict[int, bytes]:
 
 
 def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
-    """Yield each 40-byte entry of a group stored as a symbol table; names are in its heap."""
+    """Yield each 40-byte entry of a group stored as a symbol table; names are in its heap.
+
+    Args:
+        file: the file.
+        tree: the address of the group's tree.
+        heap: the address of its heap.
+
+    Raises:
+        LayoutProblem: a name is outside its heap.
+    """
     head = file.read(heap, 32, b"HEAP")
     names = file.read(number(head, 24, 8), number(head, 8, 8))
     for node in tree_children(file, tree, 0, 8):
@@ -92,7 +130,18 @@ def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
 def tree_children(
     file: Hdf5File, at: int, kind: int, key_bytes: int, visit: Callable[[bytes, int], None] | None = None
 ) -> Iterator[int]:
-    """Yield what the leaves of a version 1 B-tree point to; `visit` gets each key of a leaf and its address."""
+    """Yield what the leaves of a version 1 B-tree point to; `visit` gets each key of a leaf and its address.
+
+    Args:
+        file: the file.
+        at: the address of the root.
+        kind: the kind of node.
+        key_bytes: the size of a key.
+        visit: is called with each key of a leaf and its address.
+
+    Raises:
+        LayoutProblem: a node is of another kind or level.
+    """
     pending = [(at, MAX_LEVELS)] if at != UNDEFINED else []
     while pending:
         node, level_above = pending.pop()
@@ -113,7 +162,15 @@ def tree_children(
 
 
 def dense_objects(file: Hdf5File, heap_at: int, tree_at: int, kind: int, id_at: int) -> Iterator[bytes]:
-    """Yield the heap objects that a version 2 B-tree of this kind lists, by the id at `id_at` in a record."""
+    """Yield the heap objects that a version 2 B-tree of this kind lists, by the id at `id_at` in a record.
+
+    Args:
+        file: the file.
+        heap_at: the address of the heap.
+        tree_at: the address of the tree.
+        kind: the kind of record.
+        id_at: the offset of the heap id in a record.
+    """
     heap = _FractalHeap(file, file.read(heap_at, 142, b"FRHP"))
     for record in _records(file, tree_at, kind):
         yield heap.object(record[id_at : id_at + heap.id_bytes])

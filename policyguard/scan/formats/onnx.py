@@ -44,7 +44,11 @@ def is_onnx(head: bytes) -> bool:
 
 
 def scan_onnx(source: Source, findings: Findings) -> str:
-    """Scan an ONNX model; return `onnx`."""
+    """Scan an ONNX model; return `onnx`.
+
+    Raises:
+        LayoutProblem: the model has no graph or no operator set.
+    """
     walk = _Walk(Cursor(source), findings)
     try:
         if not walk.message("Model", source.size, MAX_DEPTH).keys() >= {"graph", "opset_import"}:

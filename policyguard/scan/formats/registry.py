@@ -64,7 +64,13 @@ class Format:
     holds_tables: bool = False
 
     def begins(self, source: Source, head: bytes, findings: Findings) -> bool:
-        """Check whether the content may be of this format; `scan` decides."""
+        """Check whether the content may be of this format; `scan` decides.
+
+        Args:
+            source: the bytes to scan.
+            head: the first bytes of the source.
+            findings: takes what is found.
+        """
         if head.startswith(self.magic):
             return self.recognise is None or self.recognise(source, head, findings)
         return not self.magic and self.recognise is not None and self.recognise(source, head, findings)

@@ -21,7 +21,13 @@ _TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment",
 
 
 def scan_zip(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan a file that ends as a zip archive and name its format, `zip` if no other."""
+    """Scan a file that ends as a zip archive and name its format, `zip` if no other.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        inner: scans a file inside this one.
+    """
     try:
         directories = archives(source)
     except NoZip:

@@ -156,6 +156,11 @@ def judged(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset
 
     `extra` are pairs an operator adds for classes of their own. A Python 2 spelling counts as its Python 3 name only if
     both are harmless: which one is imported depends on the protocol that the file claims.
+
+    Args:
+        module: the module.
+        name: the qualified name in it.
+        extra: imports that the operator lists.
     """
     pair = (module, name)
     if pair in ALLOWED or pair in extra:

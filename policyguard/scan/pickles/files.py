@@ -26,7 +26,13 @@ _ALIGNMENT = 16
 
 
 def read_one(cursor: Cursor, findings: Findings, dialect: Dialect) -> tuple[Machine, Abstract]:
-    """Return the machine and value of the pickle at the cursor; one that breaks is a finding and returns NOTHING."""
+    """Return the machine and value of the pickle at the cursor; one that breaks is a finding and returns NOTHING.
+
+    Args:
+        cursor: where the pickle begins.
+        findings: takes what is found.
+        dialect: how the file's own reader differs from `pickle.load`.
+    """
     machine = Machine(cursor, findings, dialect)
     try:
         value = machine.run()
@@ -42,7 +48,13 @@ def read_one(cursor: Cursor, findings: Findings, dialect: Dialect) -> tuple[Mach
 
 
 def scan_whole(source: Source, findings: Findings, dialect: Dialect) -> Abstract:
-    """Return the value of a source that is one pickle and nothing else."""
+    """Return the value of a source that is one pickle and nothing else.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        dialect: how the file's own reader differs from `pickle.load`.
+    """
     cursor = Cursor(source)
     _, value = read_one(cursor, findings, dialect)
     if value is not NOTHING and cursor.remaining:
@@ -52,7 +64,13 @@ def scan_whole(source: Source, findings: Findings, dialect: Dialect) -> Abstract
 
 
 def scan_pickles(source: Source, findings: Findings, nested: Nested) -> str:
-    """Return the format of a file that begins with a pickle: `pickle`, `joblib` or `torch_legacy`."""
+    """Return the format of a file that begins with a pickle: `pickle`, `joblib` or `torch_legacy`.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        nested: scans what is packed inside.
+    """
     joblib = _Joblib(findings)
     dialect = Dialect(built=joblib.built, nested=nested)
     joblib.dialect = dialect

@@ -24,7 +24,11 @@ Handler = Callable[[PickleStack, str], None]
 
 
 def decimal(line: bytes) -> int:
-    """Return the integer of a protocol 0 line, as strictly as the interpreter reads it."""
+    """Return the integer of a protocol 0 line, as strictly as the interpreter reads it.
+
+    Raises:
+        Broken: the line is not a number.
+    """
     if not re.fullmatch(rb"\s*[-+]?\d[\d_]*\s*", line) or len(line) > 4_000:
         raise Broken("a malformed number")
     return int(line)

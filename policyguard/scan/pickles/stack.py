@@ -165,7 +165,13 @@ class PickleStack:
         self.push(self.copied(self.memo[index]))
 
     def extend(self, target: Abstract, values: list[Abstract], kind: str) -> None:
-        """Put items into the list, set or map `target`; anything else is treated as what it is not."""
+        """Put items into the list, set or map `target`; anything else is treated as what it is not.
+
+        Args:
+            target: the collection.
+            values: the items.
+            kind: the expected kind of collection.
+        """
         contents = target if isinstance(target, Items) else target.contents if isinstance(target, Made) else None
         if isinstance(target, Made) and isinstance(target.of, Import) and target.of.pair in self.findings.extra_globals:
             return

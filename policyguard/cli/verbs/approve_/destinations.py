@@ -31,7 +31,16 @@ _NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: Config) -> dict[str, str]:
-    """Write the approval into the folder of approvals, as new files."""
+    """Write the approval into the folder of approvals, as new files.
+
+    Args:
+        statement: the approval.
+        signed: its signed form.
+        config: the configuration.
+
+    Raises:
+        ConfigurationError: the folder or a file cannot be made.
+    """
     folder = config.approvals or Path("approvals")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +55,12 @@ def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: C
 
 
 def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str, str]:
-    """Append the approval to the git note on the tree that it names."""
+    """Append the approval to the git note on the tree that it names.
+
+    Raises:
+        ConfigurationError: git is missing or does not write the note.
+        click.UsageError: the approval names no tree.
+    """
     tree = statement.named.get("tree")
     if tree is None:
         raise click.UsageError("--note needs a tree, from --job or --tree")
@@ -62,6 +76,11 @@ def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str
 
 def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[str, str]:
     """Append the approval to the log of approvals, unless it is already there.
+
+    Args:
+        signed: the approval.
+        config: the configuration.
+        signers: the keys that count, and their persons.
 
     Raises:
         RequestError: no person in the policies has signed it. A log is append-only, so it is not added.
@@ -97,7 +116,11 @@ def read_approval(path: Path) -> SubmittedApproval:
 
 
 def ssh_sign(payload: bytes, key: Path) -> bytes:
-    """Sign with ssh-keygen, which asks for a passphrase or a touch by itself; return the detached signature."""
+    """Sign with ssh-keygen, which asks for a passphrase or a touch by itself; return the detached signature.
+
+    Raises:
+        SigningError: ssh-keygen is missing or does not sign.
+    """
     # ssh-keygen would wait for a writer of a FIFO, and read a device for ever.
     read_bounded(key, MAX_SSH_KEY_BYTES)
     program = shutil.which("ssh-keygen")

@@ -40,7 +40,11 @@ class Approved:
 
 
 def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
-    """Read the subject of an approval from the options of `approve` and the command after `--`."""
+    """Read the subject of an approval from the options of `approve` and the command after `--`.
+
+    Raises:
+        click.UsageError: the options do not name exactly one subject, or do not fit it.
+    """
     artifacts = {name: str(chosen[name]) for name in ("tree", "checkpoint", "policy") if chosen[name]}
     if sum((chosen["job"] is not None, chosen["request_file"] is not None, bool(artifacts))) != 1:
         raise click.UsageError("give one of --job, --request, or --tree, --checkpoint and --policy")
@@ -77,7 +81,13 @@ def _resource(chosen: Mapping[str, Any]) -> tuple[str | None, bool]:
 
 
 def sought_by(chosen: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
-    """Build the request that the options name, and for a job measure it here."""
+    """Build the request that the options name, and for a job measure it here.
+
+    Raises:
+        ConfigurationError: the folder has uncommitted changes.
+        RequestError: the job file names no requester.
+        click.UsageError: the command is missing.
+    """
     if chosen["job"] is None:
         return ApprovalTarget(request=read_request(chosen["request_file"]))
     if not words:
@@ -110,7 +120,11 @@ def own_account() -> str | None:
 
 
 def limits_of(texts: Sequence[str]) -> FrozenMap:
-    """Parse the values of `--limit` into names and numbers."""
+    """Parse the values of `--limit` into names and numbers.
+
+    Raises:
+        click.UsageError: not `NAME=VALUE`, or a name occurs twice.
+    """
     limits: dict[str, Value] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -26,7 +26,11 @@ class Shown:
 
 
 def shown_entry(leaf: bytes, entry: int) -> Shown:
-    """Parse an entry of the log."""
+    """Parse an entry of the log.
+
+    Raises:
+        AuditError: the entry is neither a decision nor a readable approval.
+    """
     if is_approval(leaf):
         return _approval(leaf, entry)
     try:
