@@ -8,7 +8,7 @@
       AccessDenied         the job's owner       .signed, with the explanation
       SigningError         the operator          a key is unusable; nothing was signed
       AuditError           the operator          the log cannot be written or is inconsistent
-      VerificationError    the worker, auditor   .step, "V1" to "V11"
+      VerificationError    the worker, auditor   .step, "V1" to "V12"
 
 Wording: place first, lower case, no full stop, no line break, input in backticks, what was found, what was expected.
 What to do next is in `help`, an attribute of its own. A caller's mistake in Python is a `ValueError` or `TypeError`.
@@ -91,7 +91,7 @@ class AuditError(PolicyGuardError):
 
 
 class VerificationError(PolicyGuardError):
-    """A signed decision failed a verification step. `step` is one of "V1" to "V11"."""
+    """A signed decision failed a verification step. `step` is one of "V1" to "V12"."""
 
     def __init__(self, step: str, message: str, *, help: str | None = None) -> None:
         super().__init__(message, help=help)

@@ -14,6 +14,9 @@ checked:
     V9   the policy's digest and epoch are accepted ones
     V10  the decision is allow, and enforcing
     V11  not already used, where a single-use store is set
+    V12  neither the decision nor its keys, approvers, approvals, grants or policy are revoked, where trust names a list
+
+V12 is checked just before V11, so that a decision that is revoked, or a list that is stale, uses nothing up.
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ import msgspec
 
 from policyguard.attest.dsse import Envelope, check_signatures
 from policyguard.attest.keys import PublicKey
+from policyguard.attest.note import NoteKey, open_note
+from policyguard.attest.revocation import is_key_revoked, open_list, revoked_by
 from policyguard.attest.statement import PAYLOAD_TYPE, Predicate, parse_statement
-from policyguard.attest.trust import Trust
+from policyguard.attest.trust import RevocationTrust, Trust
 from policyguard.audit.batch import signed_message
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint
 from policyguard.audit.receipt import SignedDecision, check_inclusion, leaf_hash_of
@@ -49,13 +54,14 @@ class UsedStore(Protocol):
 class VerifiedDecision(msgspec.Struct, frozen=True):
     """A decision verified here and now: `predicate` was signed; `checkpoint` and `index` locate it in the log.
 
-    `signers` are the trusted keys that signed it and were valid when it was issued.
+    `signers` are the trusted keys that signed it and were valid when it was issued; `log_key` signed the checkpoint.
     """
 
     predicate: Predicate
     checkpoint: Checkpoint
     index: int
     signers: tuple[PublicKey, ...]
+    log_key: NoteKey
 
     @property
     def decision_id(self) -> str:
@@ -75,6 +81,7 @@ def verify(
     now: Instant,
     bound: Mapping[str, Value] = EMPTY_MAP,
     used: UsedStore | None = None,
+    revocations: bytes | None = None,
 ) -> VerifiedDecision:
     """Verify that a signed decision allows exactly this request, here and now.
 
@@ -83,6 +90,7 @@ def verify(
         audience: this worker's own name.
         bound: what this worker measured itself, by attribute path: the same paths as at the decision.
         used: with it, a decision starts one job only.
+        revocations: the revocation list that `trust.revocation` names, as `revocation_file.read_revocations` reads it.
 
     Raises:
         VerificationError: `.step` is the first step that failed.
@@ -96,6 +104,8 @@ def verify(
     _check_audience(predicate, trust, audience)
     _check_policy(predicate, trust)
     _check_allowed(predicate)
+    if trust.revocation is not None:
+        _check_not_revoked(verified, trust, trust.revocation, revocations, now)
     _check_unused(predicate, used)
     return verified
 
@@ -111,10 +121,11 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     envelope, receipt = signed.envelope, signed.receipt
     # V2: the checkpoint is signed by a trusted log.
     checkpoint = open_checkpoint(receipt.checkpoint, trust.logs)
+    _, log_key = open_note(receipt.checkpoint, trust.logs)
     # V3: these very bytes are a leaf of it.
     check_inclusion(leaf_hash_of(envelope), receipt, checkpoint)
     predicate, counting = verify_envelope(envelope, trust)
-    return VerifiedDecision(predicate, checkpoint, receipt.index, counting)
+    return VerifiedDecision(predicate, checkpoint, receipt.index, counting, log_key)
 
 
 def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[PublicKey, ...]]:
@@ -221,6 +232,38 @@ def _check_allowed(predicate: Predicate) -> None:
         raise VerificationError("V10", f"decision is deny ({codes}), expected allow")
     if predicate.mode != "enforcing":
         raise VerificationError("V10", f"decision is {predicate.mode}, expected enforcing")
+
+
+def _check_not_revoked(
+    verified: VerifiedDecision, trust: Trust, pinned: RevocationTrust, data: bytes | None, now: Instant
+) -> None:
+    # V12: a list that is missing, old or not signed by a revocation key says nothing, so nothing passes.
+    if data is None:
+        raise VerificationError("V12", f"no revocation list was given, expected {quoted(pinned.source)}")
+    content = open_list(data, pinned.keys)
+    age_ns = now - parse_instant(content.issued_at)
+    if not 0 <= age_ns <= pinned.max_age_s * NANOSECONDS_PER_S:
+        raise VerificationError(
+            "V12",
+            f"revocation list is of `{content.issued_at}`, now is `{format_instant(now)}`, expected at most "
+            f"{pinned.max_age_s} s before; `policyguard revoke refresh` signs it again",
+        )
+    # INVARIANT I13: an older list, however well signed, does not bring back what was revoked since.
+    if content.sequence < pinned.min_sequence:
+        raise VerificationError(
+            "V12", f"revocation list has the sequence {content.sequence}, expected at least {pinned.min_sequence}"
+        )
+    predicate = verified.predicate
+    issued_at = parse_instant(predicate.issued_at)
+    signers = [key for key in verified.signers if not is_key_revoked(content, key, issued_at)]
+    if len(signers) < trust.threshold:
+        raise VerificationError(
+            "V12", f"{len(signers)} of the signing keys are not revoked, expected at least {trust.threshold}"
+        )
+    if is_key_revoked(content, verified.log_key.public, issued_at):
+        raise VerificationError("V12", f"the key of log {quoted(verified.log_key.name)} is revoked")
+    for problem in revoked_by(content, predicate):
+        raise VerificationError("V12", problem)
 
 
 def _check_unused(predicate: Predicate, used: UsedStore | None) -> None:

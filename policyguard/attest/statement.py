@@ -15,7 +15,7 @@ import msgspec
 from policyguard.attest.dsse import reason
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision, UnmetQuorum
-from policyguard.model.facts import Approval, Assurance, Fact
+from policyguard.model.facts import GRANTS, Approval, Assurance, Fact
 from policyguard.model.request import Request, request_digest
 from policyguard.text import quoted
 from policyguard.values import (
@@ -53,12 +53,15 @@ class Subject(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True)
     name: str
 
 
-class ApprovalRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class ApprovalRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """An approval that was collected; `key` is the fingerprint of the key that signed it."""
+
     account: str
     approved_at: str
     assurance: str
     digest: str
     expires: str
+    key: str | msgspec.UnsetType = msgspec.UNSET
     source: str
 
 
@@ -87,8 +90,12 @@ class PolicyRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=
     epoch: int
 
 
-class Predicate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """All that a worker checks and an auditor needs to know about one decision. Times are RFC 3339 in UTC."""
+class Predicate(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """All that a worker checks and an auditor needs to know about one decision. Times are RFC 3339 in UTC.
+
+    `grants` are the ids of the grants that the decision may rest on; unset in statements of 0.1.0, and where the grants
+    are sensitive.
+    """
 
     action: str
     approvals: tuple[ApprovalRecord, ...]
@@ -102,6 +109,7 @@ class Predicate(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     expires: str
     facts: dict[str, FactRecord]
     gaps: tuple[GapRecord, ...]
+    grants: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     issued_at: str
     missing: dict[str, str]
     mode: Literal["advisory", "enforcing"]
@@ -176,29 +184,32 @@ def decision_statement(
     digest = request_digest(request, bound)
     resource = request.resource.ref
     predicate = Predicate(
-        request.action,
-        tuple([_approval(approval) for approval in counted]) if counted else (),
-        audience,
-        tuple(sorted(bound)) if bound else (),
-        "allow" if decision.allowed else "deny",
-        decision_id,
-        decision.determining,
-        ENGINE_VERSION,
-        decision.errored,
-        instant_text(expires),
-        {path: _fact(entries[path], path in sensitive, shown_as.get(path)) for path in sorted(shown)},
-        tuple([_gap(gap) for gap in decision.unmet_approvals]) if decision.unmet_approvals else (),
-        instant_text(issued_at),
-        {path: _HIDDEN if path in sensitive else str(missing[path]) for path in sorted(missing)} if missing else {},
-        "advisory" if advisory else "enforcing",
-        instant_text(not_before),
-        decision.obligations,
-        PolicyRecord(decision.policy_digest, decision.epoch),
-        decision.reason_codes,
-        digest,
-        request.subject.ref,
-        decision.requiring,
-        resource,
+        action=request.action,
+        approvals=tuple([_approval(approval) for approval in counted]) if counted else (),
+        audience=audience,
+        bound=tuple(sorted(bound)) if bound else (),
+        decision="allow" if decision.allowed else "deny",
+        decision_id=decision_id,
+        determining=decision.determining,
+        engine_version=ENGINE_VERSION,
+        errored=decision.errored,
+        expires=instant_text(expires),
+        facts={path: _fact(entries[path], path in sensitive, shown_as.get(path)) for path in sorted(shown)},
+        gaps=tuple([_gap(gap) for gap in decision.unmet_approvals]) if decision.unmet_approvals else (),
+        grants=_grants(entries[GRANTS], GRANTS in sensitive) if GRANTS in entries else (),
+        issued_at=instant_text(issued_at),
+        missing=(
+            {path: _HIDDEN if path in sensitive else str(missing[path]) for path in sorted(missing)} if missing else {}
+        ),
+        mode="advisory" if advisory else "enforcing",
+        not_before=instant_text(not_before),
+        obligations=decision.obligations,
+        policy=PolicyRecord(decision.policy_digest, decision.epoch),
+        reason_codes=decision.reason_codes,
+        request_digest=digest,
+        requester=request.subject.ref,
+        requiring=decision.requiring,
+        resource=resource,
     )
     subject = (Subject(Digests(digest), resource),)
     payload = _encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, subject))
@@ -280,13 +291,25 @@ def _gap(gap: UnmetQuorum) -> GapRecord:
 
 def _approval(approval: Approval) -> ApprovalRecord:
     return ApprovalRecord(
-        approval.account,
-        instant_text(approval.approved_at),
-        _WORDS[approval.assurance],
-        approval.approval_digest,
-        instant_text(approval.expires),
-        approval.source,
+        account=approval.account,
+        approved_at=instant_text(approval.approved_at),
+        assurance=_WORDS[approval.assurance],
+        digest=approval.approval_digest,
+        expires=instant_text(approval.expires),
+        key=approval.key or msgspec.UNSET,
+        source=approval.source,
     )
+
+
+def _grants(fact: Fact, is_sensitive: bool) -> tuple[str, ...] | msgspec.UnsetType:
+    """Name the grants in this fact; unset where their ids are hidden, or the value has none."""
+    value = fact.value
+    if is_sensitive or type(value) is not tuple:
+        return msgspec.UNSET
+    ids = [record.get("grant_id") for record in value if isinstance(record, Mapping)]
+    if len(ids) != len(value) or not all(type(grant_id) is str for grant_id in ids):
+        return msgspec.UNSET
+    return tuple(sorted({str(grant_id) for grant_id in ids}))
 
 
 def _check_types(payload: bytes) -> None:

@@ -10,6 +10,7 @@ is read at the edge) and names the JSON path of the first problem.
     logs: ["name+hash+base64"]          ; C2SP verifier keys
     audiences: [TEXT]
     policies: {digests: [HEX]?, minEpoch: N?}     ; at least one of the two
+    revocation: {source: PATH, keys: ["ed25519:BASE64"], maxAge: DURATION, minSequence: N?}?      ; step V12
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any, NoReturn, TypeVar
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.errors import ConfigurationError
+from policyguard.model.decision import MAX_LIFETIME_S
 from policyguard.text import quoted, quoted_list
-from policyguard.values import MAX_INTEGER, Instant, format_instant, name_of, parse_instant
+from policyguard.values import MAX_INTEGER, Instant, format_instant, name_of, parse_duration_s, parse_instant
 
 MAX_KEYS = 64
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -46,6 +48,22 @@ class TrustedKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationTrust:
+    """Where the revocation list is, whose signature it needs, and how old it may be; step V12."""
+
+    source: str
+    keys: tuple[PublicKey, ...]
+    max_age_s: int
+    min_sequence: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.keys or len(set(self.keys)) != len(self.keys):
+            raise ConfigurationError("$.revocation.keys: expected at least one key, each listed once")
+        if not 0 < self.max_age_s <= MAX_LIFETIME_S:
+            raise ConfigurationError(f"$.revocation.maxAge: found {self.max_age_s} s, expected 1 s to 366 days")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """The pins of a verifier. No list is empty, the threshold can be met, and policies are pinned in some way."""
 
@@ -55,6 +73,7 @@ class Trust:
     threshold: int = 1
     policy_digests: frozenset[str] = frozenset()
     min_epoch: int | None = None
+    revocation: RevocationTrust | None = None
 
     def __post_init__(self) -> None:
         # INVARIANT I10: trust that holds nothing, or less than its threshold, cannot be made.
@@ -72,6 +91,12 @@ class Trust:
             )
         if not self.policy_digests and self.min_epoch is None:
             raise ConfigurationError("$.policies: found neither `digests` nor `minEpoch`, expected at least one")
+        # INVARIANT I10: who signs decisions or the log cannot also say that nothing is revoked.
+        signing = {trusted.key for trusted in self.keys} | {log.public for log in self.logs}
+        if self.revocation is not None and signing & set(self.revocation.keys):
+            raise ConfigurationError(
+                "$.revocation.keys: found a key that signs decisions or the log, expected keys for revoking alone"
+            )
 
 
 def parse_trust(data: object) -> Trust:
@@ -80,7 +105,9 @@ def parse_trust(data: object) -> Trust:
     Raises:
         ConfigurationError: a member is missing or wrong; the message names its path.
     """
-    top = _object(data, "$", ("apiVersion", "kind", "keys", "logs", "audiences", "policies"), ("threshold",))
+    top = _object(
+        data, "$", ("apiVersion", "kind", "keys", "logs", "audiences", "policies"), ("threshold", "revocation")
+    )
     if (top["apiVersion"], top["kind"]) != ("policyguard/v1", "Trust"):
         raise ConfigurationError("$: expected `apiVersion: policyguard/v1` and `kind: Trust`")
     policies = _object(top["policies"], "$.policies", (), ("digests", "minEpoch"))
@@ -92,6 +119,7 @@ def parse_trust(data: object) -> Trust:
         threshold=_integer(top.get("threshold", 1), "$.threshold", 1),
         policy_digests=frozenset(digests),
         min_epoch=_integer(policies["minEpoch"], "$.policies.minEpoch", 0) if "minEpoch" in policies else None,
+        revocation=_revocation(top["revocation"], "$.revocation") if "revocation" in top else None,
     )
 
 
@@ -100,7 +128,7 @@ def trust_data(trust: Trust) -> dict[str, Any]:
     policies: dict[str, Any] = {"digests": sorted(trust.policy_digests)} if trust.policy_digests else {}
     if trust.min_epoch is not None:
         policies["minEpoch"] = trust.min_epoch
-    return {
+    data: dict[str, Any] = {
         "apiVersion": "policyguard/v1",
         "kind": "Trust",
         "keys": [_key_data(trusted) for trusted in trust.keys],
@@ -109,6 +137,15 @@ def trust_data(trust: Trust) -> dict[str, Any]:
         "audiences": sorted(trust.audiences),
         "policies": policies,
     }
+    revocation = trust.revocation
+    if revocation is not None:
+        data["revocation"] = {
+            "source": revocation.source,
+            "keys": [key.text for key in revocation.keys],
+            "maxAge": f"{revocation.max_age_s}s",
+            "minSequence": revocation.min_sequence,
+        }
+    return data
 
 
 def _key_data(trusted: TrustedKey) -> dict[str, str]:
@@ -133,6 +170,20 @@ def _key(data: object, path: str) -> TrustedKey:
         not_before=not_before,
         expires=expires,
     )
+
+
+def _revocation(data: object, path: str) -> RevocationTrust:
+    members = _object(data, path, ("source", "keys", "maxAge"), ("minSequence",))
+    return RevocationTrust(
+        source=_text(members["source"], f"{path}.source"),
+        keys=_list(members["keys"], f"{path}.keys", _public_key),
+        max_age_s=_converted(parse_duration_s, members["maxAge"], f"{path}.maxAge"),
+        min_sequence=_integer(members.get("minSequence", 1), f"{path}.minSequence", 1),
+    )
+
+
+def _public_key(data: object, path: str) -> PublicKey:
+    return _converted(PublicKey.from_text, data, path)
 
 
 def _log(data: object, path: str) -> NoteKey:

@@ -33,6 +33,7 @@ VERBS = {
     "verify": "Check a signed decision against trust, request and audience.",
     "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "grant": "Grant somebody more GPUs than their role's ceiling, signed and for a time.",
+    "revoke": "Take back a decision, a key, an approver, a grant or an approval before it expires.",
     "keys": "Make keys and show their ids.",
     "scan": "Scan checkpoints for what loading them would run.",
     "manifest": "Sign and verify which run wrote a checkpoint.",

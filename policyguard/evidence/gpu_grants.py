@@ -20,7 +20,7 @@ from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.fs.safe_open import read_small
 from policyguard.model.decision import MAX_LIFETIME_S
-from policyguard.model.facts import Assurance, Fact
+from policyguard.model.facts import GRANTS, Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.text import printable_name
 from policyguard.values import (
@@ -33,7 +33,6 @@ from policyguard.values import (
     parse_instant,
 )
 
-GRANTS = "context.grants"
 GRANT_TYPE = "application/vnd.policyguard.grant+json"
 MAX_GRANT_BYTES = 16_384
 MAX_GRANTS = 1_000

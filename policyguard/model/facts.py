@@ -15,6 +15,9 @@ from msgspec.structs import force_setattr
 from policyguard.model.request import Request
 from policyguard.values import EMPTY_MAP, FrozenMap, Instant, Value
 
+GRANTS = "context.grants"
+"""The fact that holds the signed grants of a subject: records with a `grant_id`."""
+
 
 class Assurance(enum.IntEnum):
     """How a fact came to be known, in order of trust."""
@@ -58,6 +61,8 @@ class Approval(msgspec.Struct, frozen=True):
     approved_at: Instant
     expires: Instant
     approval_digest: str
+    key: str = ""
+    """Fingerprint of the key that signed it, `SHA256:...`; empty if it is not known."""
 
 
 class Facts(msgspec.Struct, frozen=True):

@@ -14,10 +14,11 @@ from policyguard.audit.stores.used import UsedDecisions
 from policyguard.config.file import read_config
 from policyguard.errors import ConfigurationError, SigningError, VerificationError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.gpu_grants import GRANTS, GrantCollector, sign_grant
+from policyguard.evidence.gpu_grants import GrantCollector, sign_grant
 from policyguard.guard import Guard
 from policyguard.keyfiles import write_private_key
 from policyguard.model.decision import MAX_LIFETIME_S
+from policyguard.model.facts import GRANTS
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S, parse_instant
 from policyguard.verify import verify

@@ -16,7 +16,7 @@ FLOORS = (
     {"model"},
     {"patterns", "fs", "exit_codes"},
     {"conditions", "attest"},
-    {"decide", "git", "keyfiles"},
+    {"decide", "git", "keyfiles", "revocation_file"},
     {"policy", "audit", "scan", "environment"},
     {"casbin_compat", "lint", "evidence"},
     {"policy_store"},

@@ -14,7 +14,8 @@ import click
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
-from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.attest.revocation import open_list
+from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey
 from policyguard.audit.check import check_log
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
@@ -31,6 +32,8 @@ from policyguard.guard import Guard
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
+from policyguard.revocation_file import read_revocations
+from policyguard.values import NANOSECONDS_PER_S, parse_instant
 from policyguard.verify import verify, verify_origin
 
 NEEDED = {"pycasbin": (2, 8), "simpleeval": (1, 0, 8), "PyYAML": (6, 0, 3), "cryptography": (48,), "msgspec": (0, 22)}
@@ -50,16 +53,33 @@ def command(as_json: bool) -> int:
             result[title] = list(check(config))
         except PolicyGuardError as problem:
             result[title] = str(problem).splitlines()
-    ill = any(result.values())
+    ill, notes = any(result.values()), _notes(config)
     if as_json:
-        say_json({"healthy": not ill, "checks": result})
+        say_json({"healthy": not ill, "checks": result, "notes": notes})
         return FINDINGS if ill else OK
     for title, problems in result.items():
         say(f"{'ILL ' if problems else 'ok  '}  ", nl=False, fg="red" if problems else "green", bold=True)
         say(title)
         for line in problems:
             say(f"      {line}")
+    for line in notes:
+        say(f"note  {line}")
     return FINDINGS if ill else OK
+
+
+def _notes(config: Config) -> list[str]:
+    """List what is as configured and weaker than it could be; it makes nobody ill."""
+    try:
+        trust = None if config.trust is None else read_trust(config.trust)
+    except PolicyGuardError:
+        return []
+    if trust is None or trust.revocation is not None:
+        return []
+    note = (
+        f"{config.trust}: has no `revocation:`; step V12 is skipped, and a decision whose approver's key is revoked "
+        "verifies until it expires"
+    )
+    return [note]
 
 
 def _packages(_: Config) -> Iterator[str]:
@@ -112,8 +132,25 @@ def _trust(config: Config) -> Iterator[str]:
         now = time.time_ns()
         if not any(trusted.key == public and trusted.is_valid(now) for trusted in trust.keys):
             yield f"{config.trust}: does not trust `{config.key}` today; workers will refuse its decisions at V4"
+    if trust.revocation is not None:
+        yield from _revocations(trust, trust.revocation)
     if config.audience is not None and config.audience not in trust.audiences:
         yield f"{config.trust}: does not name the audience `{config.audience}`; workers will refuse at V8"
+
+
+def _revocations(trust: Trust, pinned: RevocationTrust) -> Iterator[str]:
+    try:
+        content = open_list(read_revocations(trust) or b"", pinned.keys)
+    except VerificationError as problem:
+        yield f"{problem}; workers will refuse every decision"
+        return
+    age_s = (time.time_ns() - parse_instant(content.issued_at)) // NANOSECONDS_PER_S
+    if not 0 <= age_s <= pinned.max_age_s or content.sequence < pinned.min_sequence:
+        yield (
+            f"{pinned.source}: is of {content.issued_at} with sequence {content.sequence}, expected at most "
+            f"{pinned.max_age_s} s old and sequence {pinned.min_sequence} or more; workers will refuse at V12: "
+            "`policyguard revoke refresh`"
+        )
 
 
 def _log(config: Config) -> Iterator[str]:

@@ -1,10 +1,11 @@
-"""`policyguard verify SIGNED`: the worker's check, steps V1 to V11."""
+"""`policyguard verify SIGNED`: the worker's check, steps V1 to V12."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
+from policyguard.revocation_file import read_revocations
 from policyguard.values import EMPTY_MAP, Value
 from policyguard.verify import VerifiedDecision, verify
 
@@ -57,7 +59,7 @@ def command(
 ) -> None:
     """Check that the SignedDecision in the file SIGNED allows exactly this request, here and now.
 
-    With --job and CMD the job is measured again, as the launcher did. Exits with 77 and names the step, V1 to V11,
+    With --job and CMD the job is measured again, as the launcher did. Exits with 77 and names the step, V1 to V12,
     where it does not hold.
     """
     config = settings(**chosen)
@@ -67,7 +69,16 @@ def command(
     request, bound = _about_to_run(config, request_file, job, words)
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     store = UsedDecisions.open(replay_store) if replay_store is not None else None
-    verified = verify(data, trust, request, audience=config.audience, now=time.time_ns(), bound=bound, used=store)
+    verified = verify(
+        data,
+        trust,
+        request,
+        audience=config.audience,
+        now=time.time_ns(),
+        bound=bound,
+        used=store,
+        revocations=read_revocations(trust),
+    )
     if as_json:
         say_json(verified_data(verified))
         return
@@ -102,9 +113,14 @@ def read_trust(path: Path) -> Trust:
     except PolicyErrors as problems:
         raise ConfigurationError(str(problems.errors[0]), help=problems.errors[0].help) from problems
     try:
-        return parse_trust(data)
+        trust = parse_trust(data)
     except ConfigurationError as problem:
         raise ConfigurationError(f"{path}: {problem.message}", help=problem.help) from problem
+    if trust.revocation is None:
+        return trust
+    # Like every path of a configuration, relative to the file that names it, never to the current folder.
+    source = str(path.absolute().parent / trust.revocation.source)
+    return replace(trust, revocation=replace(trust.revocation, source=source))
 
 
 def verified_data(verified: VerifiedDecision) -> dict[str, Any]:

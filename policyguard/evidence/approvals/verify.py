@@ -92,6 +92,7 @@ class AuthenticatedApproval(msgspec.Struct, frozen=True):
     statement: ApprovalStatement
     person: Person
     payload: bytes
+    key: SshKey
 
 
 def examine(
@@ -140,7 +141,7 @@ def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -
         raise ApprovalRejected(
             "not_the_signer", f"names {quoted(statement.predicate.approver)}, but the key is {person.id}'s"
         )
-    return AuthenticatedApproval(statement, person, payload)
+    return AuthenticatedApproval(statement, person, payload, key)
 
 
 def folder_approvals(folder: str) -> Iterator[SubmittedApproval | RejectedApproval]:
@@ -183,6 +184,7 @@ def _counted(submitted: SubmittedApproval, signers: Signers, target: ApprovalTar
         authenticated.statement.approved_at,
         authenticated.statement.expires,
         sha256_digest(authenticated.payload),
+        authenticated.key.fingerprint,
     )
 
 

@@ -2,7 +2,7 @@
 
     L1  decide: collect, decide, sign, log (design section 6, steps 2 to 6); a deny ends here
     L2  measure again: the same collectors, just before the start
-    L3  verify: steps V1 to V11 on the very bytes the job will carry, with the facts of L2
+    L3  verify: steps V1 to V12 on the very bytes the job will carry, with the facts of L2
     L4  start the program that was measured, by its path, with the decision in its environment
     L5  pass signals down and the exit status up; with `watch_s`, measure while it runs (`hooks/watch/watch.py`)
 
@@ -34,6 +34,7 @@ from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
+from policyguard.revocation_file import read_revocations
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import UsedStore, VerifiedDecision, verify
@@ -87,7 +88,14 @@ def launch(
         _check_files_seen(signed.decision.facts, inputs)
         bound = guard.gather(request, inputs).bound  # L2
         verified = verify(
-            signed.to_json(), trust, request, audience=audience, now=clock(), bound=bound, used=used
+            signed.to_json(),
+            trust,
+            request,
+            audience=audience,
+            now=clock(),
+            bound=bound,
+            used=used,
+            revocations=read_revocations(trust),
         )  # L3
         executable = _measured_program(inputs, bound)
         if on_start is not None:

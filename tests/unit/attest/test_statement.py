@@ -102,6 +102,7 @@ def test_statement_holds_every_field_of_the_design() -> None:
                 "expires": "2026-03-01T09:15:00Z",
             }
         ],
+        "grants": [],
         "policy": {"digest": POLICY_DIGEST, "epoch": EPOCH},
         "engine_version": "0.1.0",
         "audience": AUDIENCE,

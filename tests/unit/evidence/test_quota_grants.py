@@ -13,9 +13,9 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.config.measurement import NOTHING_CONFIGURED, with_section
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.evidence.gpu_grants import GRANT_TYPE, GRANTS, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant
+from policyguard.evidence.gpu_grants import GRANT_TYPE, MAX_GRANT_BYTES, MAX_GRANTS, GrantCollector, sign_grant
 from policyguard.evidence.quota import LIMIT, USAGE, QuotaCollector
-from policyguard.model.facts import Assurance, Facts
+from policyguard.model.facts import GRANTS, Assurance, Facts
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Value, parse_instant
 

@@ -1,0 +1,44 @@
+"""The revocation list's file: read for a verifier, written by the verb `revoke`, one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from policyguard.attest.revocation import MAX_REVOCATION_BYTES
+from policyguard.attest.trust import Trust
+from policyguard.errors import ConfigurationError, VerificationError
+from policyguard.fs.safe_open import read_bounded
+
+
+def read_revocations(trust: Trust) -> bytes | None:
+    """Read the list that this trust names; None if it names none. `verify` checks it (step V12).
+
+    Raises:
+        VerificationError: step V12; the file cannot be read, and without it nothing is known to be valid.
+    """
+    if trust.revocation is None:
+        return None
+    try:
+        return read_bounded(trust.revocation.source, MAX_REVOCATION_BYTES)
+    except ConfigurationError as problem:
+        # INVARIANT I2: a list that cannot be read revokes everything.
+        raise VerificationError(
+            "V12", f"revocation list: {problem.message}; expected the file that `policyguard revoke` writes"
+        ) from problem
+
+
+@contextmanager
+def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the list's lock, a file of its own, so that no two writers sign the same sequence."""
+    try:
+        handle = os.open(f"{os.fspath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as problem:
+        raise ConfigurationError(f"{os.fspath(path)}.lock: {(problem.strerror or 'unusable').lower()}") from problem
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
