@@ -71,7 +71,7 @@ class JobCheckpoints:
         return {
             scan.path: record(scan, directory, producer)
             for scan in scans
-            if scan.format not in SIDE_FILES or scan.verdict is not Verdict.CLEAN
+            if scan.format not in SIDE_FILES or scan.verdict is not Verdict.CLEAN or is_named_as_checkpoint(scan.path)
         }
 
 

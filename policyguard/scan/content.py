@@ -9,7 +9,7 @@ from __future__ import annotations
 from policyguard.scan.archives.compressed import PackedBroken
 from policyguard.scan.archives.zip import NoZip, ends_as_zip
 from policyguard.scan.findings import DEFAULT_LIMITS, Exhausted, Findings
-from policyguard.scan.formats.containers import Inner, scan_tar
+from policyguard.scan.formats.containers import Inner, scan_pickle, scan_tar
 from policyguard.scan.formats.hdf5 import MAGIC as HDF5
 from policyguard.scan.formats.registry import BY_NAME, is_read_as, scan_format
 from policyguard.scan.formats.torch_zip import scan_zip
@@ -59,7 +59,8 @@ def _scan(source: Source, findings: Findings, inner: Inner) -> str:
     if is_read_as(kind, scan_zip):
         return kind
     # INVARIANT I18: the reader chooses how to read; what one reader takes for data must not be code for another.
-    if BY_NAME[kind].category != "pickle" and kind not in ("text", "json") and probe(source, findings):
+    by_pickle = is_read_as(kind, scan_pickle) or BY_NAME[kind].category == "side file"
+    if not by_pickle and probe(source, findings):
         findings.add("ckpt.polyglot", f"{kind} that is also a pickle")
     # Each member of a tar is scanned; the last may be an archive, and the first begins where HDF5 may.
     if is_read_as(kind, scan_tar):

@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 from typing import IO, Protocol
 
 CHUNK = 65_536
+MAX_LINE = 64 * 2**20
+"""The longest line that is read; CPython's readers take lines of any length."""
 
 
 class Truncated(Exception):
     """The data ends too early."""
+
+
+class LineTooLong(Exception):
+    """A line has no end within what is read of it."""
 
 
 class Source(Protocol):
@@ -145,24 +151,28 @@ class Cursor:
         self.position += count
         return start
 
-    def line(self, limit: int = 8192) -> bytes:
+    def line(self, limit: int = MAX_LINE) -> bytes:
         """Read up to the next newline, without it; an unterminated last line loses its last byte (as in CPython).
 
         Raises:
-            Truncated: the source has no more bytes.
+            LineTooLong: more than `limit` bytes; the cursor is behind the line all the same.
         """
-        start = self.position
-        inside = start - self._base
-        end = self._buffer.find(b"\n", inside, inside + limit + 1) if 0 <= inside < len(self._buffer) else -1
-        if end >= 0:
-            self.position = self._base + end + 1
-            return self._buffer[inside:end]
-        data = self.source.read(start, limit + 1)
-        end = data.find(b"\n")
-        if end < 0:
-            if len(data) > limit:
-                raise Truncated
-            self.position = start + len(data)
-            return data[:-1]
-        self.position = start + end + 1
-        return data[:end]
+        parts: list[bytes] = []
+        length = 0
+        while True:
+            if not 0 <= self.position - self._base < len(self._buffer):
+                self._base = self.position
+                self._buffer = self.source.read(self.position, CHUNK << min(length // CHUNK, 6))
+            inside = self.position - self._base
+            end = self._buffer.find(b"\n", inside)
+            part = self._buffer[inside : end if end >= 0 else None]
+            length += len(part)
+            self.position = self._base + end + 1 if end >= 0 else self._base + len(self._buffer)
+            if length <= limit:
+                parts.append(part)
+            if end >= 0 or not self._buffer:
+                break
+        if length > limit:
+            raise LineTooLong
+        line = parts[0] if len(parts) == 1 else b"".join(parts)
+        return line if end >= 0 else line[:-1]

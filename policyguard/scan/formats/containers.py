@@ -8,8 +8,9 @@ from policyguard.scan.archives.compressed import PackedBroken, compression_of, u
 from policyguard.scan.archives.sevenzip import seven_zip_members
 from policyguard.scan.archives.tar import tar_members
 from policyguard.scan.findings import CODE_SUFFIXES, Findings
+from policyguard.scan.formats.names import check_pickle_name
 from policyguard.scan.formats.numpy_safetensors import HeaderProblem, npy_data
-from policyguard.scan.pickles.files import probe, scan_pickles, scan_torch_tar, scan_whole
+from policyguard.scan.pickles.files import begins_as_program, scan_pickles, scan_torch_tar, scan_whole
 from policyguard.scan.pickles.machine import Broken, Dialect, Machine
 from policyguard.scan.source import Cursor, Source, Truncated
 
@@ -20,20 +21,25 @@ _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 
 
 def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
-    """Recognise a protocol 2 header, a whole pickle, or bytes that make a plain reader call something.
+    """Recognise a protocol 2 header, a whole pickle, or bytes that begin like one, whatever follows.
+
+    A whole number or string of protocol 0, and an import of what can run code, are not how text begins.
 
     Args:
         source: the bytes to scan.
         head: the first bytes of the source.
-        findings: takes what is found.
+        findings: its limits apply.
     """
+>>>>>>> 74958e5 (scan: pickles are read as their loaders read them)
     if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
         return True
     trial = Findings(limits=findings.limits, clock=findings.clock)
+    machine = Machine(Cursor(source), trial, Dialect())
     try:
-        Machine(Cursor(source), trial, Dialect()).run()
+        machine.run()
     except (Broken, Truncated):
-        return probe(source, findings)
+        # INVARIANT I18: what breaks after a valid prefix is a broken pickle, never text.
+        return machine.lines > 0 or begins_as_program(machine)
     return True
 
 
@@ -108,7 +114,7 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
         if name.casefold().endswith(CODE_SUFFIXES):
             findings.add("ckpt.code_file", name)
         if content.size:
-            inner(content, findings)
+            check_pickle_name(name, inner(content, findings), findings)
     return "tar"
 
 

@@ -32,6 +32,7 @@ from policyguard.scan.formats.containers import (
     scan_seven_zip,
     scan_tar,
 )
+from policyguard.scan.formats.names import PICKLE_SUFFIXES, TORCH_SUFFIXES
 from policyguard.scan.formats.numpy_safetensors import NPY_MAGIC, is_safetensors, scan_safetensors
 from policyguard.scan.formats.onnx import is_onnx, scan_onnx
 from policyguard.scan.formats.text import scan_text
@@ -96,10 +97,8 @@ def _always(_source: Source, _head: bytes, _findings: Findings) -> bool:
 _TEXT = _alone(scan_text)
 _IS_TAR = _by_head(tar.is_tar)
 _ZIP = (zip.LOCAL, zip.END)
-_PICKLE_SUFFIXES = (".pkl", ".pickle", ".distcp", ".metadata")
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 FORMATS: tuple[Format, ...] = (
-    Format(name="torch_zip", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=_TORCH_SUFFIXES),
+    Format(name="torch_zip", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=TORCH_SUFFIXES),
     Format(name="torch_shard", category="pickle", scan=scan_zip, magic=_ZIP),
     Format(name="torchscript", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=(".pt2",)),
     Format(name="keras", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".keras",)),
@@ -195,7 +194,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(name="joblib", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=(".joblib",)),
     Format(name="torch_legacy", category="pickle", scan=scan_pickle, recognise=is_pickle),
-    Format(name="pickle", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=_PICKLE_SUFFIXES),
+    Format(name="pickle", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=PICKLE_SUFFIXES),
     # Whatever is left is text, or unknown.
     Format(name="json", category="side file", scan=_TEXT, recognise=_always),
     Format(name="lfs_pointer", category="side file", scan=_TEXT, recognise=_always),

@@ -9,6 +9,7 @@ from policyguard.scan.archives.zip import DEFLATED, STORED, Directory, Member, N
 from policyguard.scan.findings import CODE_SUFFIXES, Findings, Verdict
 from policyguard.scan.formats.containers import Inner
 from policyguard.scan.formats.keras import MAX_CONFIG, check_config_text
+from policyguard.scan.formats.names import check_pickle_name
 from policyguard.scan.formats.torchscript import MAX_CODE, check_script
 from policyguard.scan.pickles.files import Storages, scan_whole
 from policyguard.scan.pickles.machine import Dialect
@@ -99,6 +100,7 @@ def _scan_member(member: Member, findings: Findings, inner: Inner) -> str:
         return "empty"
     pickled, findings.pickled = findings.pickled, False
     kind = inner(content, findings)
+    check_pickle_name(member.name, kind, findings)
     # Large plain arrays are not read to their end for a checksum: the file's own digest covers them.
     if content.size <= _SMALL or kind not in _RAW or findings.pickled:
         _check_sum(member, content, findings)

@@ -6,12 +6,11 @@ must be harmless (INVARIANT I18).
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 
 from policyguard.scan.findings import Exhausted, Findings
 from policyguard.scan.pickles.allowlist import STORAGE_ITEM_BYTES
+from policyguard.scan.pickles.arrays import item_type, items_of
 from policyguard.scan.pickles.machine import Broken, Dialect, Machine, kind_of
 from policyguard.scan.pickles.values import NOTHING, Abstract, Import, Items, Made, Other
 from policyguard.scan.source import Cursor, Source, Truncated
@@ -22,6 +21,8 @@ LEGACY_PROTOCOL = 1001
 
 Nested = Callable[[Source], None]
 _WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
+_WRAPPER_ENTRIES = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
+_ARRAY = Import("numpy", "ndarray")
 _ALIGNMENT = 16
 
 
@@ -92,7 +93,11 @@ def probe(source: Source, findings: Findings) -> bool:
 
     Asked of files of every format: the reader chooses how to read, not the format (INVARIANT I18).
     """
-    machine = _read_plainly(source, findings, None)
+    return begins_as_program(_read_plainly(source, findings, None))
+
+
+def begins_as_program(machine: Machine) -> bool:
+    """Return True if what the machine has read imports what can run code, or calls what it imports."""
     codes = {reason.code for reason in machine.findings.reasons}
     runs_code = bool(codes & {"ckpt.pickle_global", "ckpt.pickle_extension"})
     return machine.imported > 0 and (machine.called > 0 or runs_code)
@@ -149,50 +154,30 @@ class _Joblib:
         self.arrays = 0
         self.dialect = Dialect()
 
-    def built(self, cursor: Cursor, target: Abstract) -> None:
+    def built(self, cursor: Cursor, target: Abstract) -> Abstract:
         if not (isinstance(target, Made) and isinstance(target.of, Import) and target.of.pair == _WRAPPER):
-            return
-        if not isinstance(target.state, Items):
-            raise Broken("an array wrapper without a state")
+            return None
+        entries = target.state.plain_map() if isinstance(target.state, Items) else None
+        if entries is None or not _WRAPPER_ENTRIES.issuperset(entries):
+            # joblib would take the shape and the dtype from attributes that this reading does not know.
+            raise Broken("an array wrapper whose state is computed")
         self.arrays += 1
-        item_bytes, is_object = dtype_of(target.state.entry("dtype"), self.findings)
-        if is_object:
-            read_one(cursor, self.findings, self.dialect)
-            return
-        shape = target.state.entry("shape")
-        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        item = item_type(entries.get("dtype"), self.findings)
+        if item is None:
+            raise Broken("an array wrapper without a dtype")
+        if item.has_objects:
+            # INVARIANT I18: joblib calls `pickle.load` here, which has a memo of its own and knows no wrappers.
+            read_one(cursor, self.findings, Dialect(nested=self.dialect.nested))
+            return Made(_ARRAY)
+        count = items_of(entries.get("shape"))
+        if count is None or not isinstance(entries.get("shape"), tuple):
             raise Broken("an array wrapper without a shape")
-        if target.state.entry("numpy_array_alignment_bytes") is not NOTHING:
+        if entries.get("numpy_array_alignment_bytes") is not None:
             padding = cursor.take(1)[0]
             if padding > _ALIGNMENT or cursor.take(padding).strip(b"\xff"):
                 raise Broken("array padding that is not padding")
-        cursor.skip(math.prod(n for n in shape if type(n) is int) * item_bytes)
-
-
-def dtype_of(value: Abstract, findings: Findings) -> tuple[int, bool]:
-    """Return the item size in bytes and whether items are pickled objects, for a pickled `numpy.dtype`.
-
-    Raises:
-        Broken: not a dtype that its pickle describes.
-    """
-    if not (isinstance(value, Made) and isinstance(value.of, Import) and value.of.module.startswith("numpy")):
-        raise Broken("an array without a dtype")
-    args = value.args
-    code = args[0] if isinstance(args, tuple) and args else None
-    match = re.fullmatch(r"[<>|=]?([a-zA-Z?])(\d*)", code) if type(code) is str else None
-    if match is None:
-        raise Broken("a dtype that is not read here")
-    kind, count = match[1], int(match[2] or "0")
-    state = value.state if isinstance(value.state, tuple) else ()
-    flags = state[-1] if len(state) >= 8 else None
-    width = count * 4 if kind == "U" else count
-    # The state overrides what the code says; where they differ, readers may too.
-    claims_object = type(flags) is int and bool(flags & 1)
-    if kind != "V" and flags is not None and claims_object != (kind == "O"):
-        findings.add("ckpt.pickle_state", "a dtype whose flags deny its kind")
-    if len(state) >= 6 and type(state[5]) is int and state[5] not in (-1, width):
-        findings.add("ckpt.pickle_state", "a dtype of two sizes")
-    return width, kind == "O" or claims_object
+        cursor.skip(count * item.size)
+        return Made(_ARRAY)
 
 
 class Storages:

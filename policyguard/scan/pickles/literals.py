@@ -13,25 +13,50 @@ from collections.abc import Callable
 
 from policyguard.scan.pickles.stack import Broken, PickleStack
 from policyguard.scan.pickles.values import Abstract, Other, Payload
+from policyguard.scan.source import LineTooLong
+from policyguard.text import printable_ascii
 
 TEXT_KEPT = 8_192
 """Longer text and bytes stay in the source: nothing that matters (a name, a key, a dtype) is longer."""
-
-LINE_KEPT = 64 * 2**20
 
 Handler = Callable[[PickleStack, str], None]
 """Reads an opcode's argument and changes the stack; the text is the opcode's name in `pickletools`."""
 
 
-def decimal(line: bytes) -> int:
-    """Return the integer of a protocol 0 line, as strictly as the interpreter reads it.
+_DECIMAL = re.compile(rb"[-+]?(?:0|[1-9]\d*)\s*")
+_ANY_BASE = re.compile(rb"\s*[-+]?(?:0[xXoObB]_?[\da-fA-F_]*|[\d_]*)\s*", re.DOTALL)
+_INDEX = re.compile(rb"\s*\+?[0_]*(\d[\d_]*)\s*")
+_MOST_DIGITS = 4_000
 
-    Raises:
-        Broken: the line is not a number.
+
+def index_of(line: bytes) -> int:
+    """Return the memo index of a protocol 0 line; the interpreter reads it in base 10, and up to a zero byte."""
+    match = _INDEX.fullmatch(line.partition(b"\0")[0])
+    if match is None or len(match[1]) > _MOST_DIGITS:
+        raise Broken("a malformed memo index")
+    return int(match[1])
+
+
+def _line(m: PickleStack) -> bytes | None:
+    """Return the next line, or None if it is longer than anything that matters; no reader has a limit."""
+    try:
+        return m.cursor.line()
+    except LineTooLong:
+        return None
+
+
+def _number(m: PickleStack, line: bytes | None) -> Abstract:
+    """Return the integer of a protocol 0 line, or a value that no check accepts if interpreters may differ about it.
+
+    Source: `load_int` and `load_long`, Modules/_pickle.c before 3.14: base 0, up to a zero byte, whatever the length.
     """
-    if not re.fullmatch(rb"\s*[-+]?\d[\d_]*\s*", line) or len(line) > 4_000:
+    if line is not None and _DECIMAL.fullmatch(line) and len(line) <= _MOST_DIGITS:
+        return int(line)
+    # INVARIANT I18: what some reader takes for a number is one here; what follows it is read and judged.
+    if line is not None and not _ANY_BASE.fullmatch(line.partition(b"\0")[0]):
         raise Broken("a malformed number")
-    return int(line)
+    m.findings.add("ckpt.pickle_number", printable_ascii((line or b"")[:40].decode("latin-1"), 40))
+    return Other("number")
 
 
 def unsigned(m: PickleStack, width: int) -> int:
@@ -59,7 +84,10 @@ def old_text(m: PickleStack, length: int) -> None:
 
 
 def quoted(m: PickleStack, _: str) -> None:
-    data = m.cursor.line(LINE_KEPT).strip()
+    if (line := _line(m)) is None:
+        m.push(Other("bytes"))
+        return
+    data = line.strip()
     if len(data) < 2 or data[:1] != data[-1:] or data[:1] not in (b"'", b'"'):
         raise Broken("a string without quotes")
     try:
@@ -67,24 +95,34 @@ def quoted(m: PickleStack, _: str) -> None:
     except (ValueError, DeprecationWarning):
         raise Broken("a malformed escape") from None
     m.push(plain.decode("ascii") if plain.isascii() else Other("bytes"))
+    m.lines += 1
 
 
 def unicode_line(m: PickleStack, _: str) -> None:
-    m.push(m.cursor.line(LINE_KEPT).decode("raw-unicode-escape"))
+    line = _line(m)
+    m.push(Other("text") if line is None else line.decode("raw-unicode-escape"))
 
 
 def int_line(m: PickleStack, _: str) -> None:
-    line = m.cursor.line()
-    m.push(line == b"01" if line in (b"00", b"01") else decimal(line))
+    line = _line(m)
+    m.push(line == b"01" if line in (b"00", b"01") else _number(m, line))
+    m.lines += 1
 
 
 def long_line(m: PickleStack, _: str) -> None:
-    m.push(decimal(m.cursor.line(8192).removesuffix(b"L")))
+    line = _line(m)
+    m.push(_number(m, line and line.removesuffix(b"L")))
+    m.lines += 1
 
 
 def float_line(m: PickleStack, _: str) -> None:
-    float(m.cursor.line().decode("ascii"))
+    line = _line(m)
+    text, zero, _rest = (line or b"0").partition(b"\0")
+    float(text.decode("ascii"))
+    if zero or line is None:
+        m.findings.add("ckpt.pickle_number", "a float that ends at a zero byte, or is long")
     m.push(Other("float"))
+    m.lines += 1
 
 
 def float8(m: PickleStack, _: str) -> None:

@@ -10,8 +10,9 @@ Source: Lib/pickle.py and Modules/_pickle.c of CPython 3.11, opcode by opcode; P
 from __future__ import annotations
 
 from policyguard.scan.pickles.opcodes import TABLE, Stopped
-from policyguard.scan.pickles.stack import Broken, Dialect, PickleStack, kind_of
+from policyguard.scan.pickles.stack import CHECKED, Broken, Dialect, PickleStack, kind_of
 from policyguard.scan.pickles.values import Abstract
+from policyguard.scan.source import LineTooLong
 
 _STEP = 2_048
 
@@ -42,13 +43,15 @@ class Machine(PickleStack):
                 if start < self.frame_end < cursor.position and entry[0] != "BUILD":
                     self.leave_frame(entry[0])
         except Stopped:
-            if self.checked_left:
-                # A listed function that reads its argument as a pickle or codec went somewhere other than a call.
-                self.findings.add("ckpt.pickle_reader", "a reader function is passed on as a value")
+            for pair in +self.unfollowed:
+                # What is judged by its calls went somewhere other than a call.
+                self.findings.add(CHECKED[pair], f"{'.'.join(pair)} is passed on as a value")
             value = self.pop()
             if self.stack or self.marks:
                 self.findings.add("ckpt.pickle_state", "values left behind at the end")
             return value
+        except LineTooLong:
+            raise Broken("a line longer than is read") from None
         except (IndexError, ValueError, OverflowError, UnicodeError):
             raise Broken("a malformed argument") from None
 

@@ -5,9 +5,11 @@ Source: Lib/pickle.py and Modules/_pickle.c of CPython 3.11.
 
 from __future__ import annotations
 
+from policyguard.scan.pickles.calls import call
 from policyguard.scan.pickles.literals import Handler, unsigned
 from policyguard.scan.pickles.stack import Broken, PickleStack, kind_of
-from policyguard.scan.pickles.values import Abstract, Import, Items, Made, Other
+from policyguard.scan.pickles.states import give_state
+from policyguard.scan.pickles.values import Abstract, Import, Made, Other, Payload
 
 
 def import_global(m: PickleStack, _: str) -> None:
@@ -24,10 +26,28 @@ def import_from_stack(m: PickleStack, _: str) -> None:
     name, module = m.pop(), m.pop()
     if type(name) is str and type(module) is str:
         m.push(m.import_name(module, name))
-    else:
-        m.imported += 1
-        m.findings.add("ckpt.pickle_unresolved", f"{kind_of(module)}, {kind_of(name)}")
-        m.push(Other("unresolved import"))
+        return
+    if not (_may_be_text(name) and _may_be_text(module)):
+        raise Broken("an import by what is no text")
+    m.imported += 1
+    m.findings.add("ckpt.pickle_unresolved", f"{kind_of(module)}, {kind_of(name)}")
+    m.push(Other("unresolved import"))
+
+
+def _may_be_text(value: Abstract) -> bool:
+    """Return False for what every reader refuses as a name, because it is certainly no text."""
+    if isinstance(value, Made):
+        return not (isinstance(value.of, Import) and value.of.pair in _NEVER_TEXT)
+    return isinstance(value, str | Payload | Other)
+
+
+_NEVER_TEXT = {
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("collections", "OrderedDict"),
+}
 
 
 def import_by_number(width: int) -> Handler:
@@ -41,63 +61,42 @@ def import_by_number(width: int) -> Handler:
 
 def call_inst(m: PickleStack, _: str) -> None:
     target = _import_lines(m)
-    m.push(m.call(target, tuple(m.pop_mark())))
+    m.push(call(m, target, tuple(m.pop_mark())))
 
 
 def call_obj(m: PickleStack, _: str) -> None:
     values = m.pop_mark()
     if not values:
         raise Broken("a call of nothing")
-    m.push(m.call(values[0], tuple(values[1:])))
+    m.push(call(m, values[0], tuple(values[1:])))
 
 
 def call_reduce(m: PickleStack, _: str) -> None:
     args, target = m.pop(), m.pop()
-    m.push(m.call(target, args))
+    m.push(call(m, target, args))
 
 
 def call_newobj(m: PickleStack, _: str) -> None:
     args, target = m.pop(), m.pop()
-    m.push(m.call(target, args))
+    m.push(call(m, target, args))
 
 
 def call_newobj_ex(m: PickleStack, _: str) -> None:
     keywords, args, target = m.pop(), m.pop(), m.pop()
-    m.push(m.call(target, (args, keywords)))
+    m.push(call(m, target, (args, keywords)))
 
 
 def build(m: PickleStack, _: str) -> None:
     state, target = m.pop(), m.peek()
-    if isinstance(target, Import | Other):
-        # INVARIANT I18: a state may be given to an object that was just made, never to a class, function or module.
-        m.findings.add("ckpt.pickle_build", kind_of(target))
-    elif not isinstance(target, Made):
-        m.findings.add("ckpt.pickle_state", f"a state given to {kind_of(target)}")
-    else:
-        target.state = state
-        if _points_elsewhere(target, state):
-            m.findings.add("ckpt.archive_path", "a shard of a sharded checkpoint")
-        if _renames(state):
-            m.findings.add("ckpt.pickle_build", f"a special attribute of {kind_of(target)}")
+    give_state(m.findings, target, state)
     if m.dialect.built and isinstance(target, Made):
         start = m.cursor.position
-        m.dialect.built(m.cursor, target)
+        array = m.dialect.built(m.cursor, target)
+        if array is not None:
+            # joblib's reader puts the array in the place of its wrapper; the memo still has the wrapper.
+            m.stack[-1] = array
         if start < m.frame_end and m.cursor.position > start:
             m.leave_frame("array")
-
-
-def _points_elsewhere(target: Made, state: Abstract) -> bool:
-    """A sharded checkpoint names its files: one outside its folder would be read without having been scanned."""
-    if target.of != Import("torch.distributed.checkpoint.filesystem", "_StorageInfo") or not isinstance(state, Items):
-        return False
-    name = state.entry("relative_path")
-    return type(name) is not str or name.startswith("..") or "/" in name or "\\" in name
-
-
-def _renames(state: Abstract) -> bool:
-    parts = state if isinstance(state, tuple) else (state,)
-    maps = [part for part in parts if isinstance(part, Items) and part.kind == "map"]
-    return any(type(key) is str and key.startswith("__") and key.endswith("__") for m in maps for key in m.items[::2])
 
 
 def persistent_line(m: PickleStack, _: str) -> None:

@@ -8,24 +8,30 @@ Source: Lib/pickle.py and Modules/_pickle.c of CPython 3.11; PEP 307, 3154 and 5
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.pickles.allowlist import judged, modern
-from policyguard.scan.pickles.values import Abstract, Group, Import, Items, Made, Other, Payload, weight_of
-from policyguard.scan.source import BytesSource, Cursor, Source, window
-from policyguard.text import printable_ascii
+from policyguard.scan.pickles.states import kind_of
+from policyguard.scan.pickles.values import Abstract, Group, Import, Items, Made, weight_of
+from policyguard.scan.source import Cursor, Source
 
+_FREE_INDEX = 2**20
 MAX_WEIGHT = 10**8
 """A pickle whose objects, walked, have more parts than this is a bomb for code that hashes, prints or copies it."""
 
-ENCODED_KEPT = 256 * 2**20
-
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_CHECKED = {("torch.storage", "_load_from_bytes"), ("_codecs", "encode")}
-_MAPPINGS = {("collections", "OrderedDict"), ("collections", "defaultdict"), ("collections", "Counter")}
-_EXTENDED = {("collections", "deque"), ("builtins", "list")}
+CHECKED = {
+    ("torch.storage", "_load_from_bytes"): "ckpt.pickle_reader",
+    ("_codecs", "encode"): "ckpt.pickle_reader",
+    ("builtins", "getattr"): "ckpt.pickle_global",
+    ("builtins", "type"): "ckpt.pickle_global",
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"): "ckpt.pickle_state",
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): "ckpt.pickle_state",
+}
+"""What is judged by the arguments of its calls, and the reason where it goes somewhere other than a call."""
 
 
 class Broken(Exception):
@@ -36,12 +42,12 @@ class Broken(Exception):
 class Dialect:
     """How the file's own reader departs from a plain `pickle.load`.
 
-    `persistent` judges a persistent id and returns its value; `built` is called for each BUILD and may read array bytes
-    that joblib keeps between opcodes; `nested` scans bytes that the reader unpickles again.
+    `persistent` judges a persistent id and returns its value; `built` is called for each BUILD, may read array bytes
+    that joblib keeps between opcodes, and then returns the array; `nested` scans bytes that the reader unpickles again.
     """
 
     persistent: Callable[[Abstract], Abstract] | None = None
-    built: Callable[[Cursor, Abstract], None] | None = None
+    built: Callable[[Cursor, Abstract], Abstract] | None = None
     nested: Callable[[Source], None] | None = None
 
 
@@ -58,7 +64,12 @@ class PickleStack:
     imported: int = 0
     """How many imports with a proper name were seen."""
     called: int = 0
-    checked_left: int = 0
+    lines: int = 0
+    """How many complete numbers and quoted strings of protocol 0 were read; ordinary text has none."""
+    unfollowed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many of the `CHECKED` imports were not called."""
+    indexed: list[Made] = field(default_factory=list)
+    """Tensors whose indexes into memory are themselves data."""
     opcodes: int = 0
     frame_end: int = 0
 
@@ -100,63 +111,29 @@ class PickleStack:
         self.findings.import_of(f"{module}.{name}")
         self.imported += bool(_NAME.fullmatch(module) and _NAME.fullmatch(name))
         verdict = judged(module, name, self.findings.extra_globals)
+        if modern(module, name) in CHECKED:
+            value = Import(*modern(module, name))
+            self.unfollowed[value.pair] += 1
+            verdict = Verdict.CLEAN
         if verdict is Verdict.HOSTILE:
             self.findings.add("ckpt.pickle_global", f"{module}.{name}")
         elif verdict is Verdict.UNKNOWN:
             self.findings.add("ckpt.pickle_unlisted", f"{module}.{name}")
         elif module in ("__builtin__", "copy_reg"):
             value = Import(*modern(module, name))
-        self.checked_left += value.pair in _CHECKED
         return value
 
-    def call(self, target: Abstract, args: Abstract) -> Abstract:
-        """Record the call and return its abstract result."""
-        self.called += 1
-        if not isinstance(target, Import):
-            self.findings.add("ckpt.pickle_indirect_call", kind_of(target))
-            return Made(target)
-        if target.pair in _CHECKED:
-            self.checked_left -= 1
-            self._checked_call(target, args)
-        made = Made(target, args)
-        if target.pair in _MAPPINGS:
-            made.contents = Items("map")
-        elif target.pair in _EXTENDED:
-            made.contents = Items("list")
-        return made
-
-    def _checked_call(self, target: Import, args: Abstract) -> None:
-        if target.name == "encode":
-            # Protocol 2 writes bytes as Latin-1 text; any other codec name is imported from `encodings`.
-            if not (isinstance(args, tuple) and len(args) == 2 and args[1] in ("latin1", "latin-1")):
-                self.findings.add("ckpt.pickle_global", "_codecs.encode with an unusual codec")
-            return
-        inner = self._bytes(args[0]) if isinstance(args, tuple) and len(args) == 1 else None
-        if inner is None or self.dialect.nested is None:
-            self.findings.add("ckpt.pickle_reader", "torch.storage._load_from_bytes of a computed value")
-        else:
-            self.dialect.nested(inner)
-
-    def _bytes(self, value: Abstract) -> Source | None:
-        """Return the bytes of a constant, also where protocol 2 writes them as encoded text."""
-        source = self.cursor.source
-        if isinstance(value, Payload) and value.kind == "bytes":
-            return window(source, value.offset, value.length)
-        if not (isinstance(value, Made) and value.of == Import("_codecs", "encode") and isinstance(value.args, tuple)):
-            return None
-        text = value.args[0] if value.args else None
-        if isinstance(text, Payload) and text.kind == "text" and text.length <= ENCODED_KEPT:
-            text = source.read(text.offset, text.length).decode("utf-8", "surrogatepass")
-        return BytesSource(text.encode("latin-1")) if type(text) is str else None
-
     def copied(self, value: Abstract) -> Abstract:
-        if isinstance(value, Import) and value.pair in _CHECKED:
-            self.checked_left += 1
+        if isinstance(value, Import) and value.pair in CHECKED:
+            self.unfollowed[value.pair] += 1
         return value
 
     def remember(self, index: int) -> None:
         if index < 0:
             raise Broken("a negative memo index")
+        if index > _FREE_INDEX + 4 * len(self.memo):
+            # CPython's memo is an array as long as the largest index.
+            self.findings.add("ckpt.pickle_expansion", f"a memo index of {index}")
         self.memo[index] = self.peek()
 
     def recall(self, index: int) -> None:
@@ -191,19 +168,6 @@ class PickleStack:
     def check_weight(self, value: Abstract) -> None:
         if weight_of(value) > MAX_WEIGHT:
             self.findings.add("ckpt.pickle_expansion", f"more than {MAX_WEIGHT} items by reference")
-
-
-def kind_of(value: Abstract) -> str:
-    """Return a short name for a value in a message."""
-    if isinstance(value, Import):
-        return printable_ascii(f"the import {value}", 80)
-    if isinstance(value, Made):
-        return (
-            f"a result of {printable_ascii(str(value.of), 60)}" if isinstance(value.of, Import) else "a computed value"
-        )
-    if isinstance(value, Items | Other | Payload):
-        return f"a {value.kind}"
-    return "a tuple" if isinstance(value, tuple) else "a constant"
 
 
 __all__ = ["Broken", "Dialect", "PickleStack", "kind_of"]

@@ -46,32 +46,36 @@ def weight_of(value: Abstract) -> int:
 
 @dataclass(eq=False, slots=True)
 class Items:
-    """A list, set or map. A map holds its keys and values in turn in `items`."""
+    """A list, set or map. A map holds its keys and values in turn in `items`; `count` includes those not remembered."""
 
     kind: str
     items: list[Abstract] = field(default_factory=list)
     weight: int = 1
+    count: int = 0
 
     def extend(self, values: list[Abstract]) -> None:
+        self.count += len(values)
         self.weight += sum(map(weight_of, values))
         room = KEPT_ITEMS - len(self.items)
         self.items.extend(values[:room] if room > 0 else ())
 
-    def entry(self, key: str) -> Abstract:
-        """Return the value last stored under `key`, or `NOTHING`."""
-        for index in range(len(self.items) - 2, -1, -2):
-            if self.items[index] == key and type(self.items[index]) is str:
-                return self.items[index + 1]
-        return NOTHING
+    def plain_map(self) -> dict[str, Abstract] | None:
+        """Return the map if each key is a constant text of its own and all of them are remembered, else None."""
+        keys = self.items[::2]
+        if self.kind != "map" or self.count != len(self.items) or any(type(key) is not str for key in keys):
+            return None
+        entries = {str(key): value for key, value in zip(keys, self.items[1::2], strict=True)}
+        return entries if len(entries) == len(keys) else None
 
 
 @dataclass(eq=False, slots=True)
 class Made:
-    """What a call returned. `state` is what BUILD gave it, `mapping` its items if it is a map."""
+    """What a call returned: `state` is what BUILD gave it last, `states` how often, `contents` its items."""
 
     of: Abstract
     args: Abstract = ()
     state: Abstract = None
+    states: int = 0
     contents: Items | None = None
 
 
