@@ -30,7 +30,6 @@ def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
         head: the first bytes of the source.
         findings: its limits apply.
     """
->>>>>>> 74958e5 (scan: pickles are read as their loaders read them)
     if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
         return True
     trial = Findings(limits=findings.limits, clock=findings.clock)
