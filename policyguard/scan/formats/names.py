@@ -19,6 +19,8 @@ def check_pickle_name(name: str, kind: str, findings: Findings) -> None:
     """Add a finding if a file is named like a pickle, and its content, packed or not, was read as none.
 
     Args:
+        name: the name of the file, or of the member of an archive.
+        findings: takes what is found.
         kind: the format that the scan of the content says.
     """
     path = PurePath(name)

@@ -49,7 +49,13 @@ def is_array(value: Abstract) -> bool:
 
 
 def item_type(value: Abstract, findings: Findings, depth: int = 8) -> ItemType | None:
-    """Read a pickled dtype; None, with a finding, if it lies about its kind or is not read here."""
+    """Read a pickled dtype; None, with a finding, if it lies about its kind or is not read here.
+
+    Args:
+        value: the dtype, as the opcodes made it.
+        findings: takes what is found.
+        depth: how deep fields of fields are read.
+    """
     if not isinstance(value, Made) or not isinstance(value.of, Import) or value.of.pair != _DTYPE or not depth:
         return _unread(findings, "an array without a dtype that is read here")
     args, state = value.args, value.state
@@ -163,7 +169,13 @@ def check_array_state(state: Abstract, findings: Findings) -> None:
 
 
 def check_array_call(target: Import, args: Abstract, findings: Findings) -> None:
-    """Check a call that makes an array: an empty one that a state fills, never one that is made by its arguments."""
+    """Check a call that makes an array: an empty one that a state fills, never one that is made by its arguments.
+
+    Args:
+        target: the function or class of numpy.
+        args: what it is called with.
+        findings: takes what is found.
+    """
     if target.name in ("_reconstruct", "_mareconstruct"):
         at = 1 if target.name == "_reconstruct" else 2
         shape = args[at] if isinstance(args, tuple) and len(args) > at else NOTHING

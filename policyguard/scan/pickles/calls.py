@@ -26,7 +26,13 @@ _INDEXED = {"_rebuild_sparse_tensor", "_rebuild_sparse_csr_tensor", "_rebuild_ne
 
 
 def call(m: PickleStack, target: Abstract, args: Abstract) -> Abstract:
-    """Record the call and return its abstract result."""
+    """Record the call and return its abstract result.
+
+    Args:
+        m: the stack of the pickle.
+        target: what is called.
+        args: its arguments, a tuple if the pickle is sound.
+    """
     m.called += 1
     if not isinstance(target, Import):
         m.findings.add("ckpt.pickle_indirect_call", kind_of(target))

@@ -30,7 +30,11 @@ _MOST_DIGITS = 4_000
 
 
 def index_of(line: bytes) -> int:
-    """Return the memo index of a protocol 0 line; the interpreter reads it in base 10, and up to a zero byte."""
+    """Return the memo index of a protocol 0 line; the interpreter reads it in base 10, and up to a zero byte.
+
+    Raises:
+        Broken: no number, or one of thousands of digits.
+    """
     match = _INDEX.fullmatch(line.partition(b"\0")[0])
     if match is None or len(match[1]) > _MOST_DIGITS:
         raise Broken("a malformed memo index")

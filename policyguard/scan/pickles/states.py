@@ -11,7 +11,13 @@ _SHARD = ("torch.distributed.checkpoint.filesystem", "_StorageInfo")
 
 
 def give_state(findings: Findings, target: Abstract, state: Abstract) -> None:
-    """Record that an object gets a state; add a finding for each thing that the state does beyond that."""
+    """Record that an object gets a state; add a finding for each thing that the state does beyond that.
+
+    Args:
+        findings: takes what is found.
+        target: the object, as the opcodes made it.
+        state: what it is given.
+    """
     if isinstance(target, Import | Other):
         # INVARIANT I18: a state may be given to an object that was just made, never to a class, function or module.
         findings.add("ckpt.pickle_build", kind_of(target))
