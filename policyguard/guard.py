@@ -265,7 +265,7 @@ class Guard:
         """
         with self._reloading:
             snapshot = self.policies_on_disk()
-            # A process that reloads lives long: no decision shall wait for an index.
+            # A process that reloads is long-running: no decision must wait for an index.
             snapshot.build_indexes()
             self._snapshot = snapshot
         return snapshot.policy_digest

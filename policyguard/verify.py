@@ -122,7 +122,7 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     # V2: the checkpoint is signed by a trusted log.
     checkpoint = open_checkpoint(receipt.checkpoint, trust.logs)
     _, log_key = open_note(receipt.checkpoint, trust.logs)
-    # V3: these very bytes are a leaf of it.
+    # V3: exactly these bytes are a leaf of it.
     check_inclusion(leaf_hash_of(envelope), receipt, checkpoint)
     predicate, counting = verify_envelope(envelope, trust)
     return VerifiedDecision(predicate, checkpoint, receipt.index, counting, log_key)
@@ -205,7 +205,7 @@ def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, V
 
 
 def _check_audience(predicate: Predicate, trust: Trust, audience: str) -> None:
-    # V8: the audience is me, byte for byte, and I am one that this trust is for.
+    # V8: the audience is this worker, byte for byte, and the trust covers it.
     if audience not in trust.audiences:
         raise VerificationError(
             "V8", f"this worker is `{audience}`, expected one of {quoted_list(sorted(trust.audiences)) or 'nothing'}"
@@ -215,7 +215,7 @@ def _check_audience(predicate: Predicate, trust: Trust, audience: str) -> None:
 
 
 def _check_policy(predicate: Predicate, trust: Trust) -> None:
-    # V9: policy digest and epoch are accepted ones.
+    # V9: policy digest and epoch are accepted by the trust.
     policy = predicate.policy
     if trust.policy_digests and policy.digest not in trust.policy_digests:
         raise VerificationError(
@@ -226,7 +226,7 @@ def _check_policy(predicate: Predicate, trust: Trust) -> None:
 
 
 def _check_allowed(predicate: Predicate) -> None:
-    # V10: the decision is allow, and was made to be enforced.
+    # V10: the decision is an allow, and enforcing.
     if not predicate.allowed:
         codes = quoted_list(predicate.reason_codes)
         raise VerificationError("V10", f"decision is deny ({codes}), expected allow")
@@ -267,7 +267,7 @@ def _check_not_revoked(
 
 
 def _check_unused(predicate: Predicate, used: UsedStore | None) -> None:
-    # V11: last, so that a decision refused for another reason is not used up.
+    # V11: last, so that a decision refused for another reason is not consumed.
     if used is not None and not used.use(predicate.decision_id, parse_instant(predicate.expires)):
         raise VerificationError(
             "V11", f"decision {quoted(predicate.decision_id)} was used already, expected a fresh one"

@@ -213,7 +213,7 @@ def decision_statement(
     )
     subject = (Subject(Digests(digest), resource),)
     payload = _encode(Statement(STATEMENT_TYPE, predicate, PREDICATE_TYPE, subject))
-    # The order of names beyond ASCII is not the order of their code points: leave that to the slower encoder.
+    # Canonical order differs from code point order beyond ASCII; the slower encoder handles that.
     return payload if payload.isascii() else canonical(msgspec.json.decode(payload))
 
 

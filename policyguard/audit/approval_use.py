@@ -66,7 +66,7 @@ class ApprovalConsumption:
         Raises:
             AuditError: an entry cannot be read; which approvals it consumed is not known.
         """
-        # Only an approval that counts once pays for this import, not the start of every hook.
+        # Imported here, so that only single-use approvals pay for it and not the start of every hook.
         from policyguard.audit.approval_use_scan import find_used_approvals
 
         entries = find_used_approvals(store, start, stop, self._approvals)

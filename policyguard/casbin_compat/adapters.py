@@ -41,7 +41,7 @@ def bindings_from_adapter(adapter: Adapter, source: str = "<adapter>") -> tuple[
     try:
         adapter.load_policy(intake)
     except Exception as problem:
-        # An adapter is a guest: what it raises has no common root.
+        # An adapter is foreign code: its exceptions have no common base class.
         # INVARIANT I6: a source that cannot be read whole gives nothing.
         text = " ".join(str(problem).split()) or type(problem).__name__
         raise PolicyErrors(

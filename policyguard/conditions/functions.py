@@ -69,7 +69,7 @@ def _search(pattern: str) -> Callable[[str], object]:
 
 
 def _regex(pattern: str) -> Callable[[str], object]:
-    import re2  # Here, so that only policies that match pay for the import.
+    import re2  # Imported here, so that only policies with a pattern pay for it.
 
     options = re2.Options()
     options.log_errors = False

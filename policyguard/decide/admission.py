@@ -32,7 +32,7 @@ class Malformed(Exception):
     """The request does not fit the schema; `path` leads to the wrong part. Caught by the engine."""
 
     def __init__(self, path: str, message: str) -> None:
-        # Paths and values are a requester's text: shown to people, they must not pass for another line.
+        # Paths and values are the requester's text; they must not be able to imitate another line.
         self.path = printable(path, _LONGEST)
         self.message = printable(message, _LONGEST)
         super().__init__(f"{self.path}: {self.message}")
@@ -108,7 +108,7 @@ class FactAdmission:
                 rule = self.rules[f"{prefix}.{name}"] = AttributeRule(entity, attribute, schema)
                 rule.former_values = former_values(name, attributes)
         self.known = {path: (rule.entity, rule.name, rule.kind, rule.plain, rule) for path, rule in self.rules.items()}
-        # A former name is redacted as the present one.
+        # A former name is redacted like the present one.
         named = {**self.rules, **{old: self.rules[new] for old, new in FORMER_FACTS.items() if new in self.rules}}
         self.sensitive = frozenset(path for path, rule in named.items() if rule.sensitive or rule.withheld)
         self.redactions = {path: rule.redact for path, rule in named.items() if rule.redact is not None}
@@ -392,7 +392,7 @@ def _fields(attributes: Mapping[str, Attribute], schema: Schema) -> Converter:
 
     def convert(members: Mapping[str, Any]) -> dict[str, Any]:
         if not checks:
-            # Filled at first use, so that a record may name itself.
+            # Filled at first use, so that a record may refer to itself.
             checks.update({name: _one(attribute.type, schema) for name, attribute in attributes.items()})
         fields: dict[str, Any] = {}
         for key, item in members.items():
@@ -423,7 +423,7 @@ _LONGEST_NAME = 63
 def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:
     entity, _, name = path.partition(".")
     known = sorted(rule.removeprefix(f"{entity}.") for rule in rules if rule.startswith(f"{entity}."))
-    # Only a misspelt name pays for this import, not the start of every hook.
+    # Imported here, so that only an unknown name pays for it and not the start of every hook.
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=1) if len(name) <= _LONGEST_NAME else []

@@ -40,7 +40,7 @@ def combine(
         explainer: what explains the decision later.
     """
     if len(allows) == 1 and not (denies or requires or errored):
-        # The usual allow, by one rule; the rest of this function would find the same.
+        # Shortcut for the usual allow by one rule; the code below gives the same result.
         return Decision(
             True,
             allows[0].reasons,

@@ -69,7 +69,7 @@ def _compiled(expression: Expression) -> Callable[..., bool]:
     try:
         return compile_shape(expression)
     except (RecursionError, MemoryError, SyntaxError):
-        # What Python's compiler cannot take is left to the exact evaluator, which decides the same.
+        # What Python cannot compile is left to the exact evaluator, which gives the same result.
         return _give_up
 
 

@@ -53,7 +53,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> De
         if node is not None:
             always, equals, others = node
             candidates += always
-            # Most nodes of a small policy set are plain lists; they are worth no call.
+            # Most nodes of a small policy set have only a list; a call would cost more.
             if equals or others:
                 gather_below(equals, others, entities, candidates)
     # Steps 2 and 3: the outcome of each candidate, and which rules fire on it.

@@ -190,7 +190,7 @@ class _Explanation:
         )
         if redact is not None:
             value = redact(value)
-        # A path goes on as `[]` into lists and maps; their value is shown whole.
+        # A path continues as `[]` into lists and maps; their value is shown whole.
         path = path[: path.index("[]")] if "[]" in path else path
         for step in path[2:]:
             value = value.get(step, "missing") if isinstance(value, dict) else value
@@ -269,7 +269,7 @@ class _Explanation:
 
 
 def _near(unknown: str, names: list[str]) -> str:
-    # Only a misspelt name pays for this import, not the start of every hook.
+    # Imported here, so that only an unknown name pays for it and not the start of every hook.
     from difflib import get_close_matches
 
     close = get_close_matches(unknown, names, n=1)

@@ -81,7 +81,7 @@ class Snapshot:
         self._all_sensitive = frozenset().union(
             *(admission.sensitive for admission in self.admissions_by_type.values())
         )
-        # For a type without an admission a value is withheld whole: two types may give one path two shapes.
+        # Without an admission for the type, a value is withheld whole: a path may have two types.
         self._all_redactions: dict[str, Redact] = {
             path: withheld for admission in self.admissions_by_type.values() for path in admission.redactions
         }

@@ -99,7 +99,7 @@ class FileCache:
 
     def save(self) -> None:
         """Write the cache if it changed; a failure only makes the next measurement slower."""
-        # What another one sealed stays: without its key we could only replace it by what it does not believe.
+        # A file sealed with another key stays: its owner would not trust what we write.
         if not self._changed or self._foreign_seal:
             return
         try:

@@ -66,7 +66,7 @@ def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int,
     # INVARIANT I16: byte code that somebody left is read by us, and never loaded: `marshal` trusts its input.
     numbers: Numbers = {}
     before = sys.getrecursionlimit()
-    # Only while reading: the compiler takes the limit as a measure for its own stack.
+    # Only while reading: the compiler derives its own stack limit from it.
     sys.setrecursionlimit(max(before, _FRAMES))
     try:
         return (EQUAL, "") if read(bytecode, numbers) == read(made, numbers) else (UNLIKE, "")

@@ -103,7 +103,7 @@ def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> 
     """
     inside, boundary, reached_root = _walk(reader, head, accepted)
     if boundary and reached_root:
-        # A branch that left before the accepted commit leads around it: take away what that commit holds already.
+        # A branch from before the accepted commit leads around it: remove what that commit contains.
         # A commit that only has an accepted tree vouches for its content, and not for the history below it.
         for tip in boundary & accepted:
             for oid in _walk(reader, tip, frozenset())[0]:

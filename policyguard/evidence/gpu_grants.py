@@ -75,7 +75,7 @@ class GrantCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Collect the subject's grants, sorted by id; files without a signature of a pinned key are ignored."""
         subject = request.subject.ref
-        # A grant that no one lets end is none: it must end within the longest lifetime, counted from now.
+        # A grant must end within the longest lifetime, counted from now; one that does not is ignored.
         latest = now + MAX_LIFETIME_S * NANOSECONDS_PER_S
         own = [grant for grant in self._grants() if grant.subject == subject and parse_instant(grant.expires) <= latest]
         records = tuple(

@@ -96,7 +96,7 @@ def process(pid: int) -> Process | None:
     except PermissionError:
         raise
     except OSError:
-        # It ended, or is ending just now.
+        # The process has ended or is ending.
         return None
     environment = dict(
         os.fsdecode(entry).split("=", 1) for entry in _read(pid, "environ").split(b"\0") if b"=" in entry

@@ -75,7 +75,7 @@ def read_own(path: str, limit_bytes: int) -> bytes | None:
     """
     descriptor, status = open_regular(path)
     with open(descriptor, "rb") as file:
-        # No name at all is a file that was replaced a moment ago.
+        # A file without a name was replaced just now.
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077 or status.st_nlink > 1:
             return None
         return file.read(limit_bytes)

@@ -103,7 +103,7 @@ class ObjectReader:
         """
         found_kind, size = self._ask(oid)
         if found_kind != kind or size > MAX_OBJECT_BYTES:
-            # Git has begun to answer: without reading that, the next answer would begin in the middle of this one.
+            # Git has begun to answer: read that, or the next answer would start in the middle of this one.
             self._take_last_chunk(size)
             raise EvidenceError(
                 f"object `{oid}`: found a {found_kind} of {size} bytes, expected a {kind} of at most {MAX_OBJECT_BYTES}"

@@ -63,7 +63,7 @@ def _merged(folder: str, names: list[bytes], tables: list[bytes]) -> dict[bytes,
     for name, table in zip(names, tables, strict=True):
         try:
             for ref, value in records(table):
-                # A newer table says the last word; a record without a value takes the reference away.
+                # A newer table overrides older ones; a record without a value removes the reference.
                 if value is None:
                     merged.pop(ref, None)
                 else:
@@ -132,7 +132,7 @@ def _record(table: bytes, at: int, last: int, previous: bytes, oid_bytes: int) -
     name, at = previous[:prefix] + table[at : at + suffix], at + suffix
     _, at = _varint(table, at)  # which update wrote it
     value: bytes | None = None
-    if kind in (1, 2):  # an object, and for a tag what it leads to
+    if kind in (1, 2):  # an object id, and for a tag the id of its target
         value, at = table[at : at + oid_bytes].hex().encode(), at + kind * oid_bytes
     elif kind == 3:
         length, at = _varint(table, at)

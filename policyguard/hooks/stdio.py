@@ -72,7 +72,7 @@ def main(words: Sequence[str]) -> int:
         sys.stdout.buffer.write(answer + b"\n")
         sys.stdout.buffer.flush()
     except OSError:
-        # The caller is gone or cannot be written to; it must not take a missing answer for a yes.
+        # The caller cannot be written to; it must not read a missing answer as an allow.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return UNAVAILABLE
     return code
@@ -159,7 +159,7 @@ def open_guard(options: HookOptions) -> Guard:
 def collectors(options: HookOptions) -> Collectors:
     """Choose the collectors: observations of the calling platform, approvals, and with `measure` identity and code."""
     review = {name: getattr(options, name) for name in _REVIEW if getattr(options, name) is not None}
-    # Only a hook that measures, or reads approvals, pays for the imports.
+    # Imported here, so that only a hook that measures or reads approvals pays for it.
     if not (options.measure or review or options.signed_only):
         channel = "policyguard.evidence.platform"
         return (import_module(channel).ChannelCollector(options.observed),) if options.observed else ()

@@ -77,7 +77,7 @@ def _expected(identifier: str) -> str | None:
     if wild is not None:
         return f"expected an id without `{wild}`: an id is literal, and patterns belong in policies"
     if not identifier.isascii():
-        # Only ids with characters outside ASCII pay for this import.
+        # Imported here, so that only ids with characters outside ASCII pay for it.
         from unicodedata import is_normalized
 
         if any(c > "\x7f" and is_refused(c) for c in identifier):

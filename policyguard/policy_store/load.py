@@ -18,7 +18,7 @@ from policyguard.fs.safe_open import read_bounded, reason_of
 from policyguard.policy.bundle import MAX_BUNDLE_BYTES, open_sealed
 
 if TYPE_CHECKING:
-    # Annotations only: with all that it imports, pathlib costs a hook three milliseconds.
+    # For annotations only: pathlib and its imports cost a hook three milliseconds.
     from pathlib import Path
 
 

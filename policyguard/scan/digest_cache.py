@@ -144,7 +144,7 @@ class DigestCache:
     def save(self) -> None:
         """Write the cache, whole or not at all; a crash leaves the old file or the new one."""
         with self._lock:
-            # What another one sealed stays: without its key we could only replace it by what it does not believe.
+            # A file sealed with another key stays: its owner would not trust what we write.
             if not self._changed or self.path is None or self._foreign_seal:
                 return
             newest = list(self.entries.items())[-MAX_ENTRIES:]

@@ -90,7 +90,7 @@ class Findings:
     def add(self, code: str, detail: str = "") -> None:
         """Record a reason; the verdict can only get worse."""
         verdict, _ = REASONS[code]
-        # A hostile reason is never dropped for want of room.
+        # A hostile reason is never dropped, even if the list is full.
         if len(self.reasons) < MAX_REASONS or (verdict is Verdict.HOSTILE and self.verdict is not Verdict.HOSTILE):
             self.reasons.add(Reason(code, printable_ascii(detail, MAX_DETAIL_CHARS)))
 

@@ -38,7 +38,7 @@ class SecondOpinion:
             ConfigurationError: it is not installed.
         """
         try:
-            # The extra `scan`: without it, only who asks for a second opinion is refused.
+            # From the extra `scan`; without it, only a request for a second opinion is refused.
             import picklescan.scanner as scanner
         except ImportError as problem:
             raise ConfigurationError(

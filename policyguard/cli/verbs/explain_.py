@@ -73,7 +73,7 @@ def command(
 def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
     now = time.time_ns()
     decision = Engine(snapshot).decide(facts, now)
-    # Who explains may not be who may read the log: it is opened only for what it can change.
+    # The user may not be allowed to read the log, so it is opened only if it can change the answer.
     if log is None or not snapshot.consumes_approvals(decision) or not log.exists():
         return decision
     with SqliteStore.open(log, read_only=True) as store:

@@ -40,7 +40,7 @@ def new(path: Path, wrap: bool, as_json: bool) -> None:
     try:
         write_public_key(public, key.public)
     except PolicyGuardError:
-        # Both files or neither; the private one was made a moment ago, and nobody has used it.
+        # Both files or neither; the private key is new and unused, so it may be removed.
         path.unlink()
         raise
     _show(path, key, as_json)

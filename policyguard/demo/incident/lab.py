@@ -129,7 +129,7 @@ class Lab:
             policy_digests=frozenset({snapshot.policy_digest}),
         )
 
-    # ---- what is there
+    # ---- contents
 
     @property
     def code(self) -> Path:
@@ -176,7 +176,7 @@ class Lab:
             raise EvidenceError(f"`git {words[0]}` failed: {ended.stderr.strip()}")
         return ended.stdout.strip()
 
-    # ---- what is asked
+    # ---- requests
 
     def job(
         self,

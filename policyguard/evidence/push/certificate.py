@@ -139,7 +139,7 @@ def _header(payload: bytes, name: bytes) -> bytes:
 
 def _commands(payload: bytes) -> set[tuple[str | None, str | None, str]]:
     lines = [line.split(b" ", 2) for line in payload.partition(b"\n\n")[2].split(b"\n") if line]
-    # A line that is no update is one that nobody asks for, so that the certificate is for other updates.
+    # A line that is not an update makes the certificate one for other updates.
     return {
         (_oid(words[0]), _oid(words[1]), printable_name(words[2])) if len(words) == 3 else _NO_UPDATE for words in lines
     }

@@ -133,4 +133,4 @@ def _process(pid: int, name: str) -> str:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return os.fsdecode(file.read(_MAX_PROCESS_BYTES))
     except OSError:
-        return ""  # No such system, or not readable for us: the usual names must do.
+        return ""  # /proc is missing or unreadable: only the usual names are tried.

@@ -121,7 +121,7 @@ class DecisionStore:
         try:
             self._verified(path, update, session, options, guard, environment)
             if consume:
-                os.rename(path, self._path(update, _CONSUMED))  # Only one of two transactions wins this.
+                os.rename(path, self._path(update, _CONSUMED))  # Of two transactions, only one succeeds here.
         except (PolicyGuardError, OSError):
             return False
         return True

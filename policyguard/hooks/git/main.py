@@ -186,4 +186,4 @@ def _say(lines: Sequence[str]) -> None:
             sys.stderr.write(printable_lines(line) + "\n")
         sys.stderr.flush()
     except OSError:
-        pass  # The pusher is gone; the exit code still says it.
+        pass  # The pusher has disconnected; the exit code is still set.

@@ -177,7 +177,7 @@ class Watch:
 
     def _ended_by(self, drift: tuple[Drift, ...]) -> tuple[str, ...]:
         """List the obligations of the decision by which this drift ends the job."""
-        # A job may overwrite the checkpoint that it resumed from: that is logged, and no reason to end it.
+        # A job may overwrite the checkpoint that it resumed from: this is logged, but does not end it.
         differs = any(d.reason not in (*UNCERTAIN, PROCESS) and d.path != CHECKPOINTS for d in drift)
         ending = {
             STOP: differs or self._unmeasured >= MAX_UNMEASURED,
@@ -236,7 +236,7 @@ def drifted(
             text = "changed" if path in sensitive else _difference(bound.get(path), now, (redactions or {}).get(path))
             drifts.append(Drift(path, _reason(path), text))
         else:
-            # What cannot be seen is no proof of a change, and no proof of none.
+            # A failed measurement proves neither a change nor its absence.
             drifts.append(Drift(path, UNMEASURED, f"is no longer measured: {facts.missing.get(path, 'not supplied')}"))
     return tuple(drifts)
 

@@ -133,7 +133,7 @@ def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
         content = unpacked(source, method, findings)
     except PackedBroken:
         if method in ("zlib", "lzma"):
-            # Both have two-byte signatures: text and raw data hit them by chance.
+            # Both have two-byte signatures, which text and raw data can begin with by chance.
             return ""
         raise
     kind = inner(content, findings)

@@ -139,7 +139,7 @@ def _chunk(
 
 
 def _extent(column: dict[str, Any]) -> Span:
-    # Writers say 0 for a page that is not there.
+    # Writers store 0 for a missing page.
     start = min([column[at] for at in ("dictionary_page_offset", "data_page_offset") if column.get(at)], default=0)
     return start, start + column["total_compressed_size"], "column"
 

@@ -164,7 +164,7 @@ FORMATS: tuple[Format, ...] = (
         suffixes=(".h5", ".hdf5"),
         is_exclusive=True,
     ),
-    # Named and not read: never clean.
+    # Recognised but not read: never clean.
     Format(name="ggml", category="unknown", scan=scan_opaque("ggml"), magic=(b"ggjt",)),
     Format(
         name="executable",
@@ -195,7 +195,7 @@ FORMATS: tuple[Format, ...] = (
     Format(name="joblib", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=(".joblib",)),
     Format(name="torch_legacy", category="pickle", scan=scan_pickle, recognise=is_pickle),
     Format(name="pickle", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=PICKLE_SUFFIXES),
-    # Whatever is left is text, or unknown.
+    # Everything else is text, or unknown.
     Format(name="json", category="side file", scan=_TEXT, recognise=_always),
     Format(name="lfs_pointer", category="side file", scan=_TEXT, recognise=_always),
     Format(name="text", category="side file", scan=_TEXT, recognise=_always),
@@ -223,7 +223,7 @@ def scan_format(source: Source, head: bytes, findings: Findings, inner: Inner) -
     """
     tried: set[object] = set()
     for one in FORMATS:
-        # Several formats share a reader and a test: what the reader says is its answer for all of them.
+        # Several formats share a reader and a test: the reader's answer holds for all of them.
         reader = (one.scan, one.recognise)
         if reader not in tried:
             tried.add(reader)

@@ -121,7 +121,7 @@ def ssh_sign(payload: bytes, key: Path) -> bytes:
     Raises:
         SigningError: ssh-keygen is missing or does not sign.
     """
-    # ssh-keygen would wait for a writer of a FIFO, and read a device for ever.
+    # ssh-keygen would block on a FIFO, and read a device forever.
     read_bounded(key, MAX_SSH_KEY_BYTES)
     program = shutil.which("ssh-keygen")
     if program is None:
