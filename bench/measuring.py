@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from policyguard.demo.incident.weights import tensor_pickle
-from policyguard.environment.bytecode import judge_bytecode
+from policyguard.environment.bytecode import check_bytecode
 from policyguard.environment.cache import FileCache
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import Baseline, verify_environment
@@ -89,7 +89,7 @@ def bytecode(folder: Path) -> None:
         path.write_text("".join(FUNCTION.format(name=name, number=pick.random()) for name in range(count)))
         py_compile.compile(str(path), doraise=True)
     listing = list_files(str(prefix))
-    judged = judge_bytecode(listing, {}, {})
+    judged = check_bytecode(listing, {}, {})
     assert not judged.findings
     known = Baseline(files=listing.files, bytecode=judged.equal, version=2)
     unknown = Baseline(files=listing.files)

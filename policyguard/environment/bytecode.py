@@ -69,7 +69,7 @@ class Finding(msgspec.Struct, frozen=True, order=True):
     detail: str = ""
 
 
-class Judged(msgspec.Struct, frozen=True):
+class BytecodeReport(msgspec.Struct, frozen=True):
     """Byte code that counts; what is never loaded; and the digests of what equals its source, for a baseline."""
 
     findings: tuple[Finding, ...] = ()
@@ -78,7 +78,7 @@ class Judged(msgspec.Struct, frozen=True):
     compared: int = 0
 
 
-def judge_bytecode(
+def check_bytecode(
     listing: Listing,
     known: Mapping[str, str],
     known_files: Mapping[str, str],
@@ -86,7 +86,7 @@ def judge_bytecode(
     cache: FileCache | None = None,
     interpreter: str | None = None,
     progress: Progress | None = None,
-) -> Judged:
+) -> BytecodeReport:
     """Compare the byte code of a listing with its sources.
 
 
@@ -98,7 +98,7 @@ def judge_bytecode(
     findings = [Finding(name, "unread", why) for name, why in listing.unread.items()]
     equal, unknown = _known(listing, known, known_files)
     if not unknown:
-        return Judged(_sorted(findings), (), equal)
+        return BytecodeReport(_sorted(findings), (), equal)
     with Compiler(interpreter) as compiler:
         sorter = _Sorter(listing, compiler.interpreter, cache)
     questions = [question for name in unknown if (question := sorter.question(name)) is not None]
@@ -108,7 +108,7 @@ def judge_bytecode(
             sorter.take(*answer)
         if cache is not None:
             cache.save()
-    return Judged(
+    return BytecodeReport(
         _sorted([*findings, *sorter.findings]), tuple(sorted(sorter.idle)), {**equal, **sorter.equal}, len(questions)
     )
 

@@ -2,7 +2,7 @@
 
 A listing maps names relative to the environment to `sha256:...` for regular files (a link to a file counts as its
 content, with where it leads), and to `link:...` for other links. Byte code in `__pycache__` is listed apart: Python
-writes it whenever it likes, so it is judged by its source (`environment_bytecode.py`).
+writes it whenever it likes, so it is compared with its source (`bytecode.py`).
 """
 
 from __future__ import annotations

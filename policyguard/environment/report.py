@@ -15,7 +15,7 @@ from msgspec import structs
 
 from policyguard.attest.dsse import Envelope, check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
-from policyguard.environment.bytecode import Finding, Judged, judge_bytecode
+from policyguard.environment.bytecode import BytecodeReport, Finding, check_bytecode
 from policyguard.environment.cache import FileCache
 from policyguard.environment.compilers import Progress
 from policyguard.environment.listing import Listing, list_files
@@ -72,7 +72,7 @@ def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mappin
 
     Args:
         bytecode: byte code that needs no second comparison: it was equal to its source
-            (`Judged.equal`), and what the build wants to have there without one.
+            (`BytecodeReport.equal`), and what the build wants to have there without one.
     """
     data = {"bytecode": bytecode or {}, "files": listing.files, "version": 2}
     return sign(canonical(data), PAYLOAD_TYPE, keys).to_bytes()
@@ -125,22 +125,22 @@ def verify_environment(
     """
     listing = list_files(prefix, cache)
     known = (baseline.bytecode, baseline.files) if baseline is not None else ({}, {})
-    judged = judge_bytecode(listing, *known, cache=cache, interpreter=interpreter, progress=progress)
-    report = compare(listing, owners_of(prefix, listing.files), baseline, judged)
+    bytecode = check_bytecode(listing, *known, cache=cache, interpreter=interpreter, progress=progress)
+    report = compare(listing, owners_of(prefix, listing.files), baseline, bytecode)
     if cache is None:
         return report
     cache.save()
     return structs.replace(report, doubt=cache.doubt)
 
 
-def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged: Judged) -> EnvironmentReport:
+def compare(listing: Listing, owners: Owners, baseline: Baseline | None, bytecode: BytecodeReport) -> EnvironmentReport:
     """Report on a listing; without a baseline, everything unowned that runs by itself is reported.
 
     Args:
         listing: the installed files.
         owners: their distributions.
         baseline: the signed baseline, if any.
-        judged: the result for byte code.
+        bytecode: the result for byte code.
     """
     files, expected = listing.files, baseline.files if baseline is not None else {}
     unowned = [name for name in files if name not in owners.by_file and _should_be_owned(name)]
@@ -160,10 +160,10 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, judged:
         unowned=_sorted(unowned),
         doubly_owned=_sorted(name for name, who in owners.by_file.items() if len(set(who)) > 1 and name in files),
         unlike_record=_sorted(name for name, digest in owners.digests.items() if files.get(name, digest) != digest),
-        bytecode=judged.findings,
-        idle_bytecode=judged.idle,
+        bytecode=bytecode.findings,
+        idle_bytecode=bytecode.idle,
         read=listing.read,
-        compared=judged.compared,
+        compared=bytecode.compared,
     )
 
 

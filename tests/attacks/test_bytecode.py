@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.environment.bytecode import Judged, judge_bytecode
+from policyguard.environment.bytecode import BytecodeReport, check_bytecode
 from policyguard.environment.cache import FileCache
 from policyguard.environment.compiler import Compiler
 from policyguard.environment.compiler_worker import LOST
@@ -76,7 +76,7 @@ def baseline(prefix: Path) -> Baseline:
 
 def baseline_of(prefix: Path) -> Baseline:
     listing = list_files(str(prefix))
-    return read_baseline(make_baseline(listing, [KEY], judge_bytecode(listing, {}, {}).equal), [KEY.public])
+    return read_baseline(make_baseline(listing, [KEY], check_bytecode(listing, {}, {}).equal), [KEY.public])
 
 
 def learn(prefix: Path, *options: str) -> str:
@@ -98,7 +98,7 @@ def header_of(path: Path) -> bytes:
     return path.read_bytes()[:16]
 
 
-def codes(report: EnvironmentReport | Judged) -> dict[str, str]:
+def codes(report: EnvironmentReport | BytecodeReport) -> dict[str, str]:
     found = report.bytecode if isinstance(report, EnvironmentReport) else report.findings
     return {finding.name: finding.code for finding in found}
 
@@ -440,7 +440,7 @@ def test_what_changes_between_listing_and_comparison_counts(prefix: Path) -> Non
         before = path.read_bytes()
         path.write_bytes(before + b"N" if text is None else text.encode())
         (prefix / CACHED).write_bytes(MAGIC + b"\1" + bytes(11) + (prefix / CACHED).read_bytes()[16:])
-        assert codes(judge_bytecode(listing, {}, {})) == {CACHED: "unread"}
+        assert codes(check_bytecode(listing, {}, {})) == {CACHED: "unread"}
         path.write_bytes(before)
 
 
@@ -483,10 +483,10 @@ def test_many_lost_compilers_end_the_comparison(prefix: Path, tmp_path: Path) ->
     for number in range(40):
         (site / f"m{number}.py").write_text("pass\n")
         py_compile.compile(str(site / f"m{number}.py"))
-    judged = judge_bytecode(list_files(str(prefix)), {}, {}, interpreter=interpreter)
-    assert set(codes(judged).values()) == {"uncompilable"}
-    assert len(judged.findings) == 42
-    assert any("too often" in finding.detail for finding in judged.findings)
+    bytecode = check_bytecode(list_files(str(prefix)), {}, {}, interpreter=interpreter)
+    assert set(codes(bytecode).values()) == {"uncompilable"}
+    assert len(bytecode.findings) == 42
+    assert any("too often" in finding.detail for finding in bytecode.findings)
 
 
 def test_byte_code_of_a_python_that_was_not_named_counts(prefix: Path, baseline: Baseline) -> None:
@@ -527,7 +527,7 @@ def test_a_tag_of_ours_with_another_magic_is_not_harmless_where_the_release_is_a
 def test_policies_see_it_as_a_changed_file(prefix: Path, tmp_path: Path) -> None:
     """INVARIANT I17: in both lists, so that a rule about changed files needs to know nothing of byte code."""
     listing = list_files(str(prefix))
-    (tmp_path / "base").write_bytes(make_baseline(listing, [KEY], judge_bytecode(listing, {}, {}).equal))
+    (tmp_path / "base").write_bytes(make_baseline(listing, [KEY], check_bytecode(listing, {}, {}).equal))
     collector = EnvironmentCollector(str(tmp_path / "base"), [KEY.public])
     inputs = JobInputs(argv=(str(prefix / "bin" / "python"), "-V"), directory="/", environment={})
     request = Request.of("user:a", "job:submit", "job:x")

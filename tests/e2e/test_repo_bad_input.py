@@ -235,7 +235,7 @@ HARMLESS: dict[str, Spoil] = {
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_does_not_matter_changes_nothing(name: str, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Judged by its objects, which hash to their ids; no program of the repository's runs."""
+    """BytecodeReport by its objects, which hash to their ids; no program of the repository's runs."""
     first = git(repo, "rev-parse", "HEAD~2")
     HARMLESS[name](repo)
     code, out, _ = check(capsys, "--repo", "repo", f"{first}..main")

@@ -19,7 +19,7 @@ from policyguard.cli.jobs import warn
 from policyguard.cli.options import cache_seal, json_option, key_option, needed, replace_file, settings, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.config.measurement import EnvironmentConfig
-from policyguard.environment.bytecode import REASONS, Finding, judge_bytecode
+from policyguard.environment.bytecode import REASONS, Finding, check_bytecode
 from policyguard.environment.cache import FileCache
 from policyguard.environment.compilers import Progress
 from policyguard.environment.listing import list_files
@@ -85,7 +85,7 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
     if not listing.files:
         raise EvidenceError(f"{prefix}: found no files, expected an installed environment")
     with _bar() as progress:
-        judged = judge_bytecode(listing, {}, {}, interpreter=_text(interpreter), progress=progress)
+        judged = check_bytecode(listing, {}, {}, interpreter=_text(interpreter), progress=progress)
     stray = {item.name: listing.bytecode[item.name] for item in judged.findings if item.code == "stray"}
     (replace_file if force else write_new)(out, make_baseline(listing, (private,), {**judged.equal, **stray}))
     say(

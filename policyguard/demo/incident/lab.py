@@ -31,7 +31,7 @@ from policyguard.cli.jobs import configured_collectors
 from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.verbs.init_ import create_files
 from policyguard.config.file import Config, read_config
-from policyguard.environment.bytecode import judge_bytecode
+from policyguard.environment.bytecode import check_bytecode
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
@@ -295,7 +295,7 @@ class Lab:
         write_new(info / "METADATA", b"Metadata-Version: 2.1\nName: labtorch\nVersion: 2.0\n")
         self.write_record()
         listing = list_files(str(self.environment))
-        equal = judge_bytecode(listing, {}, {}).equal
+        equal = check_bytecode(listing, {}, {}).equal
         write_new(self.root / "baseline.json", make_baseline(listing, [self.keys["build"]], equal))
 
     def write_record(self) -> None:

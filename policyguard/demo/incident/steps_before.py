@@ -14,7 +14,7 @@ from policyguard.demo.incident.lab import Lab, eventually, run_unguarded
 from policyguard.demo.incident.running import Running, entry_of, words_of
 from policyguard.demo.incident.story import Story
 from policyguard.demo.incident.weights import LOAD, has_torch, write_hostile
-from policyguard.environment.bytecode import judge_bytecode
+from policyguard.environment.bytecode import check_bytecode
 from policyguard.environment.listing import list_files
 from policyguard.environment.owners import owners_of
 from policyguard.environment.report import compare, make_baseline, who_changed
@@ -175,7 +175,7 @@ def framework(lab: Lab, story: Story) -> None:
     lab.write_record()
     story.tried("ivan edits the installed labtorch/optim.py and rewrites its line in RECORD")
     listing = list_files(str(lab.environment))
-    own_word = compare(listing, owners_of(str(lab.environment), listing.files), None, judge_bytecode(listing, {}, {}))
+    own_word = compare(listing, owners_of(str(lab.environment), listing.files), None, check_bytecode(listing, {}, {}))
     story.fact("by its own RECORD the environment is unchanged", "nothing differs", not own_word.unlike_record)
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("against the build's signed baseline it does not", signed, "env.tampered", naming="labtorch/optim.py")

@@ -98,15 +98,15 @@ class ReviewedRepositoryCollector:
         """Collect the code record, and contributors and approvals of exactly this commit."""
         deadline = time.monotonic() + self._timeout_s
         code = measure_code(inputs.directory, self._owners, deadline)
-        looked = code.collected(self.name, now)
+        measured = code.collected(self.name, now)
         if request.action in self._apart:
-            return looked
+            return measured
         try:
-            seen = self._review(request, inputs, code.record, now, deadline)
+            review = self._review(request, inputs, code.record, now, deadline)
         except PolicyGuardError as problem:
             # INVARIANT I2: where review cannot be measured, nobody is independent and nothing is approved.
-            seen = Collected(unusable=(f"approval.unreadable: {problem}",), contributors_unknown=True)
-        return msgspec.structs.replace(seen, entries=looked.entries, missing=looked.missing)
+            review = Collected(unusable=(f"approval.unreadable: {problem}",), contributors_unknown=True)
+        return msgspec.structs.replace(review, entries=measured.entries, missing=measured.missing)
 
     def _review(
         self, request: Request, inputs: JobInputs, record: FrozenMap, now: Instant, deadline: float

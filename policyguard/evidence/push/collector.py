@@ -31,7 +31,7 @@ RECORDED = (REF, CHANGE, OLD, NEW)
 class PushCollector:
     """Supplies the facts of one update, its contributors, and the approvals of its tree.
 
-    `seen` is an `EvidenceError` where the push could not be measured: then every fact is missing for that reason.
+    `measured` is an `EvidenceError` where the push could not be measured: then every fact is missing for that reason.
     """
 
     name = "push"
@@ -56,13 +56,13 @@ class PushCollector:
 
     def __init__(
         self,
-        seen: MeasuredUpdate | EvidenceError,
+        measured: MeasuredUpdate | EvidenceError,
         signed: Signed,
         signers: Signers,
         transport: str,
         submitted: Callable[[], Iterable[SubmittedApproval | RejectedApproval]] = tuple,
     ) -> None:
-        self._seen, self._signed, self._signers = seen, signed, signers
+        self._measured, self._signed, self._signers = measured, signed, signers
         self._transport, self._submitted = transport, submitted
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
@@ -71,23 +71,27 @@ class PushCollector:
         Raises:
             EvidenceError: it could not be measured.
         """
-        if isinstance(self._seen, EvidenceError):
-            raise self._seen
-        seen = self._seen
-        bound = bound_facts(seen)
-        values: dict[str, Value] = {COMMITS: seen.commits}
+        if isinstance(self._measured, EvidenceError):
+            raise self._measured
+        measured = self._measured
+        bound = bound_facts(measured)
+        values: dict[str, Value] = {COMMITS: measured.commits}
         missing = {}
-        if seen.commit is None or seen.tree is None:
+        if measured.commit is None or measured.tree is None:
             reason = "the reference is deleted, nothing comes in its place"
             missing = dict.fromkeys((COMMIT, TREE, PATHS, SUBMODULES, LINKS, POINTERS, SIGNERS, UNSIGNED), reason)
         else:
-            values |= {PATHS: _sorted(seen.paths), SUBMODULES: _sorted(seen.submodules), LINKS: _sorted(seen.links)}
             values |= {
-                POINTERS: _sorted(seen.pointers),
-                SIGNERS: _sorted(seen.signers),
+                PATHS: _sorted(measured.paths),
+                SUBMODULES: _sorted(measured.submodules),
+                LINKS: _sorted(measured.links),
             }
-            if len(seen.unsigned) <= MAX_UNSIGNED:
-                values[UNSIGNED] = _sorted(seen.unsigned)
+            values |= {
+                POINTERS: _sorted(measured.pointers),
+                SIGNERS: _sorted(measured.signers),
+            }
+            if len(measured.unsigned) <= MAX_UNSIGNED:
+                values[UNSIGNED] = _sorted(measured.unsigned)
             else:
                 missing[UNSIGNED] = f"more than {MAX_UNSIGNED} commits are not signed by anybody known"
         entries = {path: Fact(value, Assurance.MEASURED, self.name, now, bound=True) for path, value in bound.items()}
@@ -95,8 +99,10 @@ class PushCollector:
         signer = self._signer(request.subject.ref)
         entries |= self._who(signer, now)
         # INVARIANT I8: pusher, signer, authors, committers and co-authors all count as contributors.
-        accounts = tuple(sorted({request.subject.ref, *seen.accounts, *seen.signers} | ({signer} if signer else set())))
-        examined = self._approved(seen, request, now)
+        accounts = tuple(
+            sorted({request.subject.ref, *measured.accounts, *measured.signers} | ({signer} if signer else set()))
+        )
+        examined = self._approved(measured, request, now)
         return Collected(
             entries=entries,
             missing=missing,
@@ -105,18 +111,18 @@ class PushCollector:
             unusable=examined.lines,
         )
 
-    def _approved(self, seen: MeasuredUpdate, request: Request, now: Instant) -> ApprovalResults:
+    def _approved(self, measured: MeasuredUpdate, request: Request, now: Instant) -> ApprovalResults:
         """Collect the approvals of exactly this: the reference, its old value, and its new tree."""
-        if seen.tree is None:
+        if measured.tree is None:
             return ApprovalResults()
-        submitted = [*seen.submitted, *self._submitted()]
+        submitted = [*measured.submitted, *self._submitted()]
         target = ApprovalTarget(
             request=request,
-            measured_digests={"tree": seen.tree},
+            measured_digests={"tree": measured.tree},
             required_subjects=("tree",),
-            target_ref=seen.update.ref,
-            from_id=seen.old_commit or "",
-            target_id=seen.tree,
+            target_ref=measured.update.ref,
+            from_id=measured.old_commit or "",
+            target_id=measured.tree,
         )
         return examine(submitted, self._signers, target, now)
 
@@ -137,13 +143,13 @@ class PushCollector:
         return asking if asking in person.accounts else person.accounts[0]
 
 
-def bound_facts(seen: MeasuredUpdate) -> dict[str, Value]:
+def bound_facts(measured: MeasuredUpdate) -> dict[str, Value]:
     """Build the facts that a decision on this update is bound to; the next hook measures them again."""
     # INVARIANT I15: the decision is bound to the ref, both ids and the tree; it covers no other update.
-    bound: dict[str, Value] = {REF: seen.update.ref, CHANGE: seen.change}
-    bound |= {OLD: seen.update.old or "none", NEW: seen.update.new or "none"}
-    if seen.commit is not None and seen.tree is not None:
-        bound |= {COMMIT: seen.commit, TREE: seen.tree}
+    bound: dict[str, Value] = {REF: measured.update.ref, CHANGE: measured.change}
+    bound |= {OLD: measured.update.old or "none", NEW: measured.update.new or "none"}
+    if measured.commit is not None and measured.tree is not None:
+        bound |= {COMMIT: measured.commit, TREE: measured.tree}
     return bound
 
 

@@ -193,8 +193,8 @@ class DecisionStore:
         # INVARIANT I11: a reference moves under a stored decision only if that verifies for this pusher and objects.
         signed = SignedDecision.from_json(read_small(path, MAX_SIGNED_BYTES))
         pusher, _ = pusher_of(options.pusher, environment, account_name(os.getuid()))
-        (seen,) = session.measure((update,), deep=False)
-        request = Request.of(pusher, action_of(seen), options.resource)
+        (measured,) = session.measure((update,), deep=False)
+        request = Request.of(pusher, action_of(measured), options.resource)
         trust = Trust(
             keys=(TrustedKey(key=guard.public_key),),
             logs=(guard.log_key,),
@@ -202,9 +202,9 @@ class DecisionStore:
             policy_digests=frozenset({guard.snapshot.policy_digest}),
         )
         verified = verify(
-            signed, trust, request, audience=options.audience, now=time.time_ns(), bound=bound_facts(seen)
+            signed, trust, request, audience=options.audience, now=time.time_ns(), bound=bound_facts(measured)
         )
-        return verified, signed, seen.commit
+        return verified, signed, measured.commit
 
     def _path(self, update: RefUpdate, end: str) -> str:
         text = f"{update.old} {update.new} {update.ref}"

@@ -67,13 +67,15 @@ class _Reference:
         """List the accepted moves that did not happen, or were undone, if the reference has this value now."""
         return [move for move in self.moves if move.old == value and move.expires <= now]
 
-    def observe(self, seen: Observation) -> None:
-        others = [move for move in self.moves if move.old != seen.old]
-        self.late = [move for move in (*self.late, *others) if move.new != seen.old and move.expires > seen.issued_at]
-        self.moves = [move for move in self.moves if move.old == seen.old and move.expires > seen.issued_at]
-        self.at, self.entry = seen.old, seen.entry
-        if seen.allowed and seen.old != seen.new:
-            self.moves.append(seen)
+    def observe(self, record: Observation) -> None:
+        others = [move for move in self.moves if move.old != record.old]
+        self.late = [
+            move for move in (*self.late, *others) if move.new != record.old and move.expires > record.issued_at
+        ]
+        self.moves = [move for move in self.moves if move.old == record.old and move.expires > record.issued_at]
+        self.at, self.entry = record.old, record.entry
+        if record.allowed and record.old != record.new:
+            self.moves.append(record)
 
 
 class History:
@@ -85,17 +87,17 @@ class History:
         self._has_baseline = begin is not None
         self._findings: list[Finding] = []
 
-    def add(self, seen: Observation) -> None:
+    def add(self, record: Observation) -> None:
         """Add the next decision, in the order of the log."""
-        reference = self._references.get(seen.ref)
+        reference = self._references.get(record.ref)
         if reference is None:
-            reference = self._references[seen.ref] = _Reference(NOTHING if self._has_baseline else seen.old)
-            if not self._has_baseline and seen.old != NOTHING:
-                text = f"was at {seen.old} before the first decision, entry {seen.entry}; no decision covers that"
-                self._findings.append(Finding(code="uncovered-before", ref=seen.ref, text=text, entry=seen.entry))
-        self._findings += _unexplained(reference, seen.ref, seen.old, seen.entry)
-        self._findings += _unmade(reference, seen.ref, seen.old, seen.issued_at, f"entry {seen.entry} found")
-        reference.observe(seen)
+            reference = self._references[record.ref] = _Reference(NOTHING if self._has_baseline else record.old)
+            if not self._has_baseline and record.old != NOTHING:
+                text = f"was at {record.old} before the first decision, entry {record.entry}; no decision covers that"
+                self._findings.append(Finding(code="uncovered-before", ref=record.ref, text=text, entry=record.entry))
+        self._findings += _unexplained(reference, record.ref, record.old, record.entry)
+        self._findings += _unmade(reference, record.ref, record.old, record.issued_at, f"entry {record.entry} found")
+        reference.observe(record)
 
     def compare(self, present: Mapping[str, str], now: Instant) -> list[Finding]:
         """Compare: findings in the log itself, and findings on the present values of the references."""
@@ -126,13 +128,13 @@ def _unexplained(reference: _Reference, ref: str, value: str, entry: int | None)
     return [Finding(code="moved", ref=ref, text=f"is at {value}, {expected}", entry=reference.entry)]
 
 
-def _unmade(reference: _Reference, ref: str, value: str, now: Instant, seen: str) -> list[Finding]:
+def _unmade(reference: _Reference, ref: str, value: str, now: Instant, observer: str) -> list[Finding]:
     return [
         Finding(
             code="taken-back",
             ref=ref,
             entry=move.entry,
-            text=f"entry {move.entry} accepted its move to {move.new}, and {seen} at {value} as before: "
+            text=f"entry {move.entry} accepted its move to {move.new}, and {observer} at {value} as before: "
             "somebody took the move back, or git refused it after the hook",
         )
         for move in reference.unmade(value, now)
