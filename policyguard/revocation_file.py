@@ -32,7 +32,11 @@ def read_revocations(trust: Trust) -> bytes | None:
 
 @contextmanager
 def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the list's lock, a file of its own, so that no two writers sign the same sequence."""
+    """Hold the list's lock, a file of its own, so that no two writers sign the same sequence.
+
+    Raises:
+        ConfigurationError: the lock file cannot be used.
+    """
     try:
         handle = os.open(f"{os.fspath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as problem:

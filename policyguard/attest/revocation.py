@@ -81,6 +81,13 @@ _DECODER = msgspec.json.Decoder(RevocationList)
 def revocation(kind: str, identifier: str, *, why: str, now: Instant, since: Instant | None = None) -> Revocation:
     """Build an entry; a key may be given in any form that `revokedKeys` takes.
 
+    Args:
+        kind: one of the kinds of entries.
+        identifier: the id of that kind.
+        why: the reason, for people.
+        now: when it is revoked.
+        since: decisions issued from then on are concerned, None for all.
+
     Raises:
         ValueError: the kind is unknown, the id does not fit it, or the reason is too long.
     """
@@ -114,6 +121,12 @@ def fingerprint_of(text: str) -> str:
 
 def sign_list(entries: Collection[Revocation], sequence: int, now: Instant, key: PrivateKey) -> bytes:
     """Sign the whole list and return its one text.
+
+    Args:
+        entries: all entries, old and new.
+        sequence: one more than that of the list before.
+        now: when the list is signed.
+        key: a revocation key.
 
     Raises:
         ValueError: there are too many entries.
@@ -183,7 +196,13 @@ def revoked_by(content: RevocationList, predicate: Predicate) -> Iterator[str]:
 
 
 def is_key_revoked(content: RevocationList, key: PublicKey, issued_at: Instant) -> bool:
-    """Return True if the list revokes this key for decisions of that time."""
+    """Return True if the list revokes this key for decisions of that time.
+
+    Args:
+        content: the verified list.
+        key: the key.
+        issued_at: when the decision was issued.
+    """
     fingerprint = SshKey(key.raw).fingerprint
     return any(e.kind == KEY and e.id == fingerprint and e.concerns(issued_at) for e in content.entries)
 
