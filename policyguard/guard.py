@@ -28,9 +28,9 @@ from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.decide.engine import Engine
+from policyguard.decide.engine import Engine, internal_error
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import AccessDenied, ConfigurationError, SigningError
+from policyguard.errors import AccessDenied, ConfigurationError, PolicyGuardError, SigningError
 from policyguard.evidence.collector import Collectors, JobInputs, gather
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, MAX_LIFETIME_S, Decision
@@ -402,6 +402,16 @@ class Guard:
     def _state(self, snapshot: Snapshot, facts: Facts, recording: Collection[str] = ()) -> PendingStatement:
         now = self._clock()
         decision = Engine(snapshot).decide(facts, now)
+        try:
+            return self._pending(snapshot, decision, now, recording)
+        except PolicyGuardError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - INVARIANT I2: what fails, whatever it is, is a signed denial
+            return self._pending(snapshot, internal_error(snapshot, facts, now, problem), now, ())
+
+    def _pending(
+        self, snapshot: Snapshot, decision: Decision, now: Instant, recording: Collection[str]
+    ) -> PendingStatement:
         recorded_paths = snapshot.facts_read_by(decision)
         if recorded_paths is not None and recording:
             recorded_paths = recorded_paths.union(recording)

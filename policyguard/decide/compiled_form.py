@@ -19,7 +19,7 @@ from policyguard.decide.role_grants import RoleAssignments
 from policyguard.model.expression import Expression, Hole, walk
 from policyguard.model.facts import Assurance
 from policyguard.model.policy import PolicySet, Quorum, Rule, Schema
-from policyguard.values import canonical, format_instant, sha256_digest
+from policyguard.values import MAX_INTEGER, canonical, format_instant, sha256_digest
 
 FORMAT = "policyguard/compiled/v1"
 
@@ -28,6 +28,8 @@ ALLOW, DENY, REQUIRE = EFFECT_CODES.values()
 
 
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
+_Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+_Scalar = str | _Integer
 
 
 _Minimum = Annotated[int, msgspec.Meta(ge=2, le=4)]
@@ -49,7 +51,7 @@ class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
     scope: _Name | None
     shape: Annotated[int, msgspec.Meta(ge=-1)]
     """The number of the condition's shape, -1 for a rule without a condition."""
-    constants: tuple[Any, ...]
+    constants: tuple[_Scalar | tuple[_Scalar, ...], ...]
     """The condition's own constants, as `encode_constant` writes them."""
     quorum: _Name | None
     reason: _Name | None
@@ -65,8 +67,8 @@ class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fr
     """Where a rule is written, the text of its condition, and its owner: for explanations only."""
 
     file: str
-    line: int
-    column: int
+    line: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
+    column: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
     text: str | None
     owner: str | None
 
@@ -74,7 +76,7 @@ class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fr
 class CompiledPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The part of the compiled form that decides; the policy digest covers it."""
 
-    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
     schema: Schema
     shapes: tuple[list[Any], ...]
     rules: tuple[RuleRow, ...]
@@ -104,25 +106,6 @@ def read_compiled(data: Mapping[str, Any]) -> CompiledForm:
             f"found {len(compiled.places)} places, expected {len(compiled.policy.rules)}, one for each rule"
         )
     return compiled
-
-
-def check_policy(policy: CompiledPolicy) -> None:
-    """Refuse a policy in which a rule would decide by accident.
-
-    Raises:
-        ValueError: a rule or a quorum names nothing, or two rules have one id.
-    """
-    quorums = {quorum.id for quorum in policy.quorums}
-    for quorum in policy.quorums:
-        if not quorum.approvers or any(group.count < 1 or not group.roles for group in quorum.approvers):
-            raise ValueError(f"quorum `{quorum.id}` asks for nobody, expected at least one approver with a role")
-    for rule in policy.rules:
-        if rule.shape >= len(policy.shapes):
-            raise ValueError(f"rule `{rule.id}` has condition {rule.shape}, expected one of {len(policy.shapes)}")
-        if rule.quorum not in quorums if rule.effect == REQUIRE else rule.quorum is not None:
-            raise ValueError(f"rule `{rule.id}` has quorum `{rule.quorum}`, expected a known one in a require only")
-    if len({rule.id for rule in policy.rules}) != len(policy.rules):
-        raise ValueError("two rules have one id, expected different ones")
 
 
 def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, Any]:
@@ -192,8 +175,8 @@ def encode_constant(value: Any, type_name: str) -> Any:
 def decode_constant(value: Any, type_name: str) -> Any:
     """Decode a constant that `encode_constant` wrote."""
     if type_name in LARGE:
-        return constant_list(list(map(int, value))) if isinstance(value, list) else int(value)
-    return constant_list(value) if isinstance(value, list) else value
+        return constant_list(list(map(int, value))) if isinstance(value, (list, tuple)) else int(value)
+    return constant_list(value) if isinstance(value, (list, tuple)) else value
 
 
 class _Shapes:

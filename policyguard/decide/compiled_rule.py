@@ -62,14 +62,13 @@ class Shape:
             return tuple(map(decode_constant, data, self.hole_types))
         if not self._lists:
             return tuple(data)
-        return tuple([constant_list(value) if type(value) is list else value for value in data])
+        return tuple([constant_list(value) if type(value) is tuple else value for value in data])
 
 
 def _compiled(expression: Expression) -> Callable[..., bool]:
     try:
         return compile_shape(expression)
-    except (RecursionError, MemoryError, SyntaxError):
-        # What Python cannot compile is left to the exact evaluator, which gives the same result.
+    except Exception:  # noqa: BLE001 - what Python cannot compile is left to the exact evaluator
         return _give_up
 
 

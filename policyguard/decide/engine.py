@@ -14,7 +14,26 @@ from policyguard.decide.explain import explain
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
+from policyguard.model.static_explanation import StaticExplanation
+from policyguard.text import printable
 from policyguard.values import Instant
+
+
+INTERNAL_ERROR = "engine.internal_error"
+UNEXPLAINED = "this decision cannot be explained, which is a defect of policyguard"
+
+
+def internal_error(snapshot: Snapshot, facts: Facts, now: Instant, problem: Exception) -> Decision:
+    """Deny where deciding or stating failed; the statement has the request and none of its facts."""
+    why = f"deciding failed, which is a defect of policyguard: {_described(problem)}"
+    explainer = StaticExplanation(snapshot.policy_digest, snapshot.epoch, (why,))
+    return Decision(
+        False, (INTERNAL_ERROR,), NO_IDS, NO_IDS, NO_IDS, ALL_MET, NO_IDS, Facts(facts.request), now, explainer
+    )
+
+
+def _described(problem: Exception) -> str:
+    return printable(f"{type(problem).__name__}: {problem}", 200)
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -34,10 +53,11 @@ class Engine(msgspec.Struct, frozen=True):
         ):
             return self._refuse(facts, now, refusal_code(snapshot, facts))
         try:
-            admitted = admission.admit(facts, now)
+            return evaluate(snapshot, admission.admit(facts, now), self)
         except Malformed:
             return self._refuse(facts, now, "engine.malformed")
-        return evaluate(snapshot, admitted, self)
+        except Exception as problem:  # noqa: BLE001 - INVARIANT I2: what fails, whatever it is, denies
+            return internal_error(self.snapshot, facts, now, problem)
 
     def evaluate(self, admitted: Admitted) -> Decision:
         """Decide on facts that are already admitted: steps 2 to 4 only."""
@@ -51,7 +71,11 @@ class Engine(msgspec.Struct, frozen=True):
             full: shows all rules and facts, not only those that matter.
             viewer: the subject that reads it, `type:id`; None hides the fields for `trace`.
         """
-        return explain(self.snapshot, decision, full=full, viewer=viewer)
+        try:
+            return explain(self.snapshot, decision, full=full, viewer=viewer)
+        except Exception as problem:  # noqa: BLE001 - a decision without its words is still a decision
+            static = StaticExplanation(self.policy_digest, self.epoch, (f"{UNEXPLAINED}: {_described(problem)}",))
+            return static.explain(decision)
 
     @property
     def policy_digest(self) -> str:

@@ -20,10 +20,10 @@ from policyguard.decide.admission import (
     admissions_by_type,
     under_supplied_names,
 )
+from policyguard.decide.compiled_check import check_compiled
 from policyguard.decide.compiled_form import (
     FORMAT,
     CompiledForm,
-    check_policy,
     compile_policy,
     policy_digest,
     read_compiled,
@@ -64,8 +64,12 @@ class Snapshot:
         "trace_roles",
     )
 
-    def __init__(self, compiled: CompiledForm, digest: str) -> None:
+    def __init__(self, compiled: CompiledForm, digest: str, *, check: bool = False) -> None:
         policy = compiled.policy
+        forms = [from_canonical(form) for form in policy.shapes]
+        if check:
+            # INVARIANT I4: a snapshot decides nothing before everything in it is checked.
+            check_compiled(compiled, forms)
         self.policy_digest = digest
         self.epoch = policy.epoch
         self.schema = present_schema(policy.schema)
@@ -85,7 +89,6 @@ class Snapshot:
         self._all_redactions: dict[str, Redact] = {
             path: withheld for admission in self.admissions_by_type.values() for path in admission.redactions
         }
-        forms = [from_canonical(form) for form in policy.shapes]
         is_present = self.schema is policy.schema
         shapes = [Shape(form if is_present else present_condition(form)) for form in forms]
         intern = Interner(self.schema, policy.schema)
@@ -113,9 +116,7 @@ class Snapshot:
                 f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
         try:
-            form = read_compiled(compiled)
-            check_policy(form.policy)
-            return cls(form, digest)
+            return cls(read_compiled(compiled), digest, check=True)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
             words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
             raise ConfigurationError(f"compiled snapshot: {printable(words, 200).lower()}", help=_AGAIN) from problem

@@ -52,6 +52,12 @@ def is_type_name(text: str) -> bool:
     return text.isascii() and text[:1].isalpha() and text.islower() and letters.isalnum() and len(text) < 64
 
 
+def is_action(text: str) -> bool:
+    """Return True for an action: type ":" verb, where the verb may also have hyphens after its first letter."""
+    kind, _, verb = text.partition(":")
+    return is_type_name(kind) and is_type_name(verb.replace("-", "_"))
+
+
 def is_segment(text: str) -> bool:
     """Return True for one segment of an id, such as a domain or the name of a role."""
     return "/" not in text and id_problem(text) is None

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from policyguard.errors import RequestError
-from policyguard.model.ids import id_problem, is_type_name
+from policyguard.model.ids import id_problem, is_action, is_type_name
 from policyguard.text import quoted, quoted_list
 from policyguard.values import (
     EMPTY_MAP,
@@ -241,14 +241,8 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
     return Entity(kind, identifier, _map(properties, f"{path}.properties"))
 
 
-def _is_action(text: str) -> bool:
-    """Return True for an action: name ":" name, where the second may also have hyphens after its first letter."""
-    kind, _, verb = text.partition(":")
-    return is_type_name(kind) and is_type_name(verb.replace("-", "_"))
-
-
 def _action(name: object) -> str:
-    if type(name) is not str or not _is_action(name):
+    if type(name) is not str or not is_action(name):
         raise RequestError(f"found {_shown(name)}, expected `type:verb` such as `job:submit`", path="$.action.name")
     return name
 

@@ -38,6 +38,21 @@ def rule(number: int, field: int, value: object) -> Change:
     return lambda compiled: compiled["policy"]["rules"][number].__setitem__(field, value)
 
 
+def shape(node: list[Any]) -> Change:
+    """Put a condition in place of the first one."""
+    return lambda compiled: compiled["policy"]["shapes"].__setitem__(0, [1, node])
+
+
+def nested(depth: int) -> list[Any]:
+    return ["f", "logical_not", [nested(depth - 1)], "bool", 0] if depth else ["c", True, "bool", 0]
+
+
+def integer_rule(compiled: dict[str, Any]) -> list[Any]:
+    """Return a rule whose constants are integers."""
+    rules: list[list[Any]] = compiled["policy"]["rules"]
+    return next(rule for rule in rules if rule[9] and all(type(constant) is int for constant in rule[9]))
+
+
 CHANGES: dict[str, Change] = {
     "another format": lambda c: c.update(format="policyguard/compiled/v2"),
     "no policy": lambda c: c.pop("policy"),
@@ -71,6 +86,46 @@ CHANGES: dict[str, Change] = {
     "grants of another version": lambda c: c["policy"]["grants"].update(format=2),
     "grants without roles": lambda c: c["policy"]["grants"].pop("roles"),
     "persons as text": lambda c: c["policy"].update(persons="ann"),
+    "a variable without a name": shape(["v", "", "bool", 0]),
+    "a variable of no macro": shape(["v", "x", "bool", 0]),
+    "a variable of another type": shape(["v", "action", "bool", 0]),
+    "a macro that shadows": shape(
+        ["q", "all", "resource", ["l", [], "list(dyn)", 0], ["c", True, "bool", 0], "bool", [], 0]
+    ),
+    "an attribute that the schema lacks": shape(["s", ["v", "resource", "resource", 0], "ghost", "bool", 0]),
+    "an attribute of another type": shape(["s", ["v", "resource", "resource", 0], "gpus", "bool", 0]),
+    "a field of a text": shape(["h", ["v", "action", "string", 0], "x", 0]),
+    "a condition that is no bool": shape(["c", 1, "int", 0]),
+    "a constant of another type": shape(["c", "x", "bool", 0]),
+    "an operand of another type": shape(["f", "logical_not", [["c", 1, "int", 0]], "bool", 0]),
+    "an operand too many": shape(["f", "logical_not", [["c", True, "bool", 0]] * 2, "bool", 0]),
+    "a hole that nothing fills": shape(["f", "equals", [["o", 7, "int", 0], ["o", 8, "int", 0]], "bool", 0]),
+    "a condition nested too deeply": shape(nested(200)),
+    "a constant beyond 2^53": lambda c: integer_rule(c).__setitem__(9, [2**53] * len(integer_rule(c)[9])),
+    "a bool for an integer": lambda c: integer_rule(c).__setitem__(9, [True] * len(integer_rule(c)[9])),
+    "a pattern that no id matches": rule(ALLOW, 6, "team/../**"),
+    "a scope that is no domain": rule(ALLOW, 7, "a/b"),
+    "a role that the grants lack": rule(ALLOW, 4, ["ghost"]),
+    "an action of another type": rule(ALLOW, 2, ["ghost:submit"]),
+    "a subject that is none": rule(ALLOW, 5, ["alice"]),
+    "a subject that is a pattern": rule(ALLOW, 5, ["user:*"]),
+    "a reason with a lone surrogate": rule(ALLOW, 11, "\ud800"),
+    "a quorum of a million": lambda c: c["policy"]["quorums"][0]["approvers"][0].update(count=10**6),
+    "a quorum of unknown roles": lambda c: c["policy"]["quorums"][0]["approvers"][0].update(roles=["ghost"]),
+    "a quorum of something else": lambda c: c["policy"]["quorums"][0].update(of="anything"),
+    "one account of two persons": lambda c: c["policy"]["persons"].append(["x", c["policy"]["persons"][0][1], [], []]),
+    "a role by a negative number": lambda c: c["policy"]["grants"]["closed"][0].append(-1),
+    "a subject of grants that is none": lambda c: c["policy"]["grants"]["subjects"].update(alice=0),
+    "an unknown role that may trace": lambda c: c["policy"].update(trace_roles=["ghost"]),
+    "an epoch beyond 2^53": lambda c: c["policy"].update(epoch=2**53),
+    "a line before the first": lambda c: c["places"][0].__setitem__(1, 0),
+    "a record that is not there": lambda c: c["policy"]["schema"]["context"].update(
+        x={"name": "x", "type": {"kind": "record", "record": "ghost"}}
+    ),
+    "an attribute of another name": lambda c: c["policy"]["schema"]["context"].update(
+        x={"name": "y", "type": {"kind": "int"}}
+    ),
+    "a list of nothing": lambda c: c["policy"]["schema"]["context"].update(x={"name": "x", "type": {"kind": "list"}}),
     "a schema of an unknown kind": lambda c: c["policy"]["schema"]["context"].update(
         x={"name": "x", "type": {"kind": "float"}}
     ),

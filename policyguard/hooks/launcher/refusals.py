@@ -21,7 +21,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import EvidenceError, PolicyGuardError, VerificationError
 from policyguard.guard import Guard, log_origin
-from policyguard.hooks.denials import StaticExplanation
+from policyguard.model.static_explanation import StaticExplanation
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts

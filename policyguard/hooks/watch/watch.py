@@ -29,7 +29,7 @@ from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.repository import CODE
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
-from policyguard.hooks.denials import StaticExplanation
+from policyguard.model.static_explanation import StaticExplanation
 from policyguard.hooks.watch.diff import difference
 from policyguard.hooks.watch.drift import KILLED, PROCESS, REVERTED, UNCERTAIN, UNMEASURED, Drift
 from policyguard.model.decision import Decision

@@ -12,7 +12,7 @@ from policyguard.decide.compiled_form import compile_policy, policy_digest, sche
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Assurance, Fact, Facts
-from policyguard.model.policy import Approvers, PolicySet, Quorum
+from policyguard.model.policy import Approvers, PolicySet, Quorum, Role
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
 from policyguard.policy_store.folder import grants_of
@@ -106,6 +106,7 @@ def test_constants_come_back_as_they_were(when: str, values: dict[str, Any], exp
 def test_zeros_and_empty_texts_are_not_absent() -> None:
     """What is falsy but given takes part in the digest and comes back."""
     policies = replace(policy_of("true"), quorums=(Quorum(id="q", approvers=(Approvers(count=1, roles=("r",)),)),))
+    policies = replace(policies, roles=(*policies.roles, Role(name="r")))
     strict = replace(policies, quorums=(replace(policies.quorums[0], max_age_s=0),))
     assert through_bytes(strict).quorums["q"].max_age_s == 0
     assert through_bytes(policies).quorums["q"].max_age_s is None

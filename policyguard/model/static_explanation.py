@@ -1,4 +1,4 @@
-"""Explanations of denials that no rule made: alerts of the watch and refusals of the launcher. Pure."""
+"""Explanations of denials that no rule made: alerts of the watch, refusals of the launcher, defects. Pure."""
 
 from __future__ import annotations
 
