@@ -18,7 +18,6 @@ from policyguard.model.static_explanation import StaticExplanation
 from policyguard.text import printable
 from policyguard.values import Instant
 
-
 INTERNAL_ERROR = "engine.internal_error"
 UNEXPLAINED = "this decision cannot be explained, which is a defect of policyguard"
 

@@ -56,7 +56,7 @@ def test_what_escapes_is_a_signed_logged_denial(where: Any, name: str, monkeypat
     predicate = parse_statement(signed.envelope.payload).predicate
     assert (predicate.decision, predicate.reason_codes) == ("deny", ("engine.internal_error",))
     assert predicate.requester == "user:alice"
-    assert signed.receipt.entry == 1
+    assert signed.receipt.index == 1
     text = signed.decision.explain(full=True)
     assert "which is a defect of policyguard: IndexError: list index\\nout of range" in text
     assert parse(signed.envelope.to_bytes()) == signed.envelope

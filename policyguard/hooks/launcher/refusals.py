@@ -21,11 +21,11 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import EvidenceError, PolicyGuardError, VerificationError
 from policyguard.guard import Guard, log_origin
-from policyguard.model.static_explanation import StaticExplanation
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
+from policyguard.model.static_explanation import StaticExplanation
 from policyguard.text import printable
 from policyguard.values import FrozenMap, Instant
 

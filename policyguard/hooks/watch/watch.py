@@ -29,12 +29,12 @@ from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.repository import CODE
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
-from policyguard.model.static_explanation import StaticExplanation
 from policyguard.hooks.watch.diff import difference
 from policyguard.hooks.watch.drift import KILLED, PROCESS, REVERTED, UNCERTAIN, UNMEASURED, Drift
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
+from policyguard.model.static_explanation import StaticExplanation
 from policyguard.values import FrozenMap, Instant, Value, canonical, sha256_digest
 from policyguard.verify import VerifiedDecision
 
