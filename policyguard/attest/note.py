@@ -90,6 +90,12 @@ def sign_note(text: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
     return b"%b\n%b%b %b\n" % (text, _PREFIX.encode(), note_key.name.encode(), line)
 
 
+def add_signature(note: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
+    """Add a signature line under another key to a note that we made."""
+    text, _ = split_note(note)
+    return note + sign_note(text, note_key, key).removeprefix(text + b"\n")
+
+
 def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
     """Verify a note; return its text and the first trusted key that signed it.
 

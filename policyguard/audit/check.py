@@ -18,6 +18,7 @@ import msgspec
 from policyguard.attest.note import NoteKey
 from policyguard.audit.approvals import is_approval
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
+from policyguard.audit.handover import is_handover, read_handover
 from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash
 from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, VerificationError
@@ -57,6 +58,8 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[by
         if row.checkpoint is not None:
             newest, note = _check_checkpoint(row.checkpoint, tree, logs, covered), row.checkpoint
             count, covered = count + 1, tree.size
+        if is_handover(row.leaf):
+            logs = _follow_handover(row, logs)
     if newest is None and not tree.size:
         raise AuditError("log is empty, expected at least one entry")
     if newest is None or covered != tree.size:
@@ -67,6 +70,27 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[by
             f"log has {tree.size} entries, a kept checkpoint says {size}: the end was cut off", entry=tree.size
         )
     return LogSummary(newest, note, count, approvals)
+
+
+def _follow_handover(row: Row, logs: Sequence[NoteKey] | None) -> Sequence[NoteKey] | None:
+    """Replace the old key by the one that the log was handed over to; both signed the entry and its checkpoint."""
+    try:
+        handover = read_handover(row.leaf)
+        if row.checkpoint is None:
+            raise VerificationError("V2", "handover of the log carries no checkpoint, expected one of both keys")
+        for key in (handover.old, handover.new):
+            open_checkpoint(row.checkpoint, (key,))
+    except VerificationError as problem:
+        raise AuditError(f"entry {row.entry}: {problem.message}", entry=row.entry) from None
+    if logs is None:
+        return None
+    # INVARIANT I10: only a key that signs this log now appoints its successor, and then signs no more.
+    if handover.old not in logs:
+        raise AuditError(
+            f"entry {row.entry}: the log is handed over by `{handover.old.text}`, which is no trusted key of it now",
+            entry=row.entry,
+        )
+    return (*(key for key in logs if key not in (handover.old, handover.new)), handover.new)
 
 
 def _rows(store: Store) -> Iterator[Row]:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.attest.note import NoteKey
+from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from policyguard.audit.handover import handover_leaf, is_handover, read_handover
 from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
 from policyguard.audit.proofs import subtree_in
 from policyguard.audit.receipt import Receipt
@@ -23,6 +24,7 @@ from policyguard.audit.stores import Row, Store
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, VerificationError
 from policyguard.text import quoted
+from policyguard.values import Instant
 
 MAX_GROUP = 4096
 """Entries of one transaction at most; more arrivals wait for the next."""
@@ -55,6 +57,7 @@ class Log:
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
         self._tail = _Tail(None, 0, ())
+        self._successor: NoteKey | None = None
         self._queue: list[_Waiter] = []
         self._queue_lock = threading.Lock()
         self._commit_lock = threading.Lock()
@@ -159,6 +162,24 @@ class Log:
 
             return self._commit(build_in_transaction)
 
+    def hand_over(self, new: PrivateKey, now: Instant) -> Receipt:
+        """Append the entry that hands this log over to a new key; afterwards this object, and its key, append nothing.
+
+        Raises:
+            ConfigurationError: it is the same key.
+            AuditError: as `append`.
+        """
+        leaf = handover_leaf(self.verifier.name, self._key, new, now)
+        successor = NoteKey(self.verifier.name, new.public)
+        with self._commit_lock:
+
+            def sign(size: int, root: bytes) -> bytes:
+                return add_signature(self._sign(size, root), successor, new)
+
+            receipt = self._commit(lambda _: (leaf,), sign)[0]
+            self._successor = successor
+        return receipt
+
     def _lead(self) -> None:
         """Commit what is waiting in one transaction, and give each waiter its receipts or the error."""
         with self._queue_lock:
@@ -178,13 +199,17 @@ class Log:
             waiter.receipts = receipts[at : at + len(waiter.leaves)]
             at += len(waiter.leaves)
 
-    def _commit(self, build: Callable[[Row | None], Sequence[bytes]]) -> tuple[Receipt, ...]:
+    def _commit(
+        self, build: Callable[[Row | None], Sequence[bytes]], sign: Callable[[int, bytes], bytes] | None = None
+    ) -> tuple[Receipt, ...]:
         """Append the leaves that `build` makes after the last row, in one transaction."""
+        if self._successor is not None:
+            raise _handed_over(self._successor)
         grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
 
         def grow(last: Row | None) -> Sequence[Row]:
             tail = self._follow(last)
-            rows, after, receipts = _grow(tail, build(last), self._sign)
+            rows, after, receipts = _grow(tail, build(last), sign or self._sign)
             grown.append((after, receipts))
             return rows
 
@@ -217,7 +242,14 @@ class Log:
         try:
             checkpoint = open_checkpoint(last.checkpoint, (self.verifier,))
         except VerificationError as problem:
-            raise AuditError(f"entry {last.entry}: {problem.message}", entry=last.entry) from None
+            raise AuditError(
+                f"entry {last.entry}: {problem.message}; a new key takes over a log by `policyguard keys rotate`",
+                entry=last.entry,
+            ) from None
+        # INVARIANT I10: the key that handed the log over appends nothing after that entry.
+        # The checkpoint of a handover has a second signature; stores do not read the leaf of the last row.
+        if len(split_note(last.checkpoint)[1]) > 1:
+            self._check_not_handed_over(last.entry)
         tree = range_of(size, subtree_in(self._store))
         if (checkpoint.size, checkpoint.root) != (size, tree.root()):
             raise AuditError(
@@ -225,6 +257,21 @@ class Log:
                 entry=last.entry,
             )
         return _Tail(last.checkpoint, size, tuple(tree.nodes))
+
+    def _check_not_handed_over(self, entry: int) -> None:
+        for row in self._store.read(entry, entry + 1):
+            if not is_handover(row.leaf):
+                continue
+            try:
+                handover = read_handover(row.leaf)
+            except VerificationError as problem:
+                raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from None
+            if handover.old == self.verifier:
+                raise _handed_over(handover.new)
+
+
+def _handed_over(successor: NoteKey) -> AuditError:
+    return AuditError(f"log was handed over to `{successor.text}`, expected that key; configure it as `key:`")
 
 
 def _size(last: Row | None) -> int:

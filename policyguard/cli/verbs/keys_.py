@@ -1,14 +1,17 @@
-"""`policyguard keys new|show`: create and show key files, of mode 0600, optionally encrypted with a passphrase."""
+"""`policyguard keys new|show|rotate`: create, show and replace key files, of mode 0600 or under a passphrase."""
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import click
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.cli.options import json_option
+from policyguard.attest.note import NoteKey
+from policyguard.audit.log import Log
+from policyguard.cli.options import json_option, key_option, log_option, needed, settings
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.keyfiles import (
@@ -52,6 +55,36 @@ def new(path: Path, wrap: bool, as_json: bool) -> None:
 def show(path: Path, as_json: bool) -> None:
     """Show the public key and the key id of the private key at PATH."""
     _show(path, read_private_key(path, passphrase=read_passphrase()), as_json)
+
+
+@command.command("rotate")
+@click.argument("new", type=click.Path(path_type=Path))
+@key_option
+@log_option
+@json_option
+def rotate(new: Path, key: Path | None, log: Path | None, as_json: bool) -> None:
+    """Hand the log over to the private key at NEW; the present key is --key, or that of the configuration.
+
+    Stop the guards first. Both keys sign one entry, after which the present key appends nothing. Before this, add the
+    new key to the trust of every worker; remove the old one when its last decision has expired.
+    """
+    config = settings(key=key, log=log)
+    passphrase = read_passphrase()
+    old = read_private_key(needed(config, "key"), passphrase=passphrase)
+    successor = read_private_key(new, passphrase=passphrase)
+    with Log.open(needed(config, "log"), old) as opened:
+        former = opened.verifier
+        receipt = opened.hand_over(successor, time.time_ns() // 1_000_000 * 1_000_000)
+    verifier = NoteKey(former.name, successor.public)
+    if as_json:
+        say_json(
+            {"entry": receipt.index, "public": successor.public.text, "log": verifier.text, "former_log": former.text}
+        )
+        return
+    say(f"entry {receipt.index} hands the log over; set `key: {new}` and let trust files list")
+    say(f"  keys:  {successor.public.text}")
+    say(f"  logs:  {verifier.text}")
+    say(f"Keep {old.public.text} and {former.text} there until the last decision under them has expired.")
 
 
 def _show(path: Path, key: PrivateKey, as_json: bool) -> None:

@@ -11,9 +11,11 @@ from policyguard.attest.dsse import Envelope, parse
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import approval_line, is_approval
+from policyguard.audit.handover import is_handover, read_handover
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
 from policyguard.evidence.approvals.verify import RejectedApproval
+from policyguard.values import format_instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ def shown_entry(leaf: bytes, entry: int) -> Shown:
     if is_approval(leaf):
         return _approval(leaf, entry)
     try:
+        if is_handover(leaf):
+            return _handover(leaf, entry)
         envelope = parse(leaf)
         return _decision(envelope, parse_statement(envelope.payload).predicate, entry)
     except VerificationError as problem:
@@ -56,6 +60,15 @@ def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> Shown:
         "decision_id": predicate.decision_id,
     }
     return Shown(line, data, json.loads(envelope.payload))
+
+
+def _handover(leaf: bytes, entry: int) -> Shown:
+    handover = read_handover(leaf)
+    at = format_instant(handover.at)
+    data = {"entry": entry, "handover": {"from": handover.old.text, "to": handover.new.text}, "at": at}
+    return Shown(
+        f"{entry:>6}  {at:<30}  KEY    handed over to {handover.new.text}", data, json.loads(parse(leaf).payload)
+    )
 
 
 def _approval(leaf: bytes, entry: int) -> Shown:

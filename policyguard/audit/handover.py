@@ -1,0 +1,89 @@
+"""Handing a log over to a new key: one entry, signed by both keys, under a checkpoint that both keys sign.
+
+The log keeps its name and its tree. Before the entry the old key signs checkpoints, after it the new one; the
+checkpoint of the entry itself carries both signatures, as C2SP signed-note allows, so that a reader with either key can
+follow. An auditor who pins the old key learns the new one from the entry, and from then on takes no other.
+
+    payload = {"_type": in-toto Statement, "predicate": {"at": TIME, "from": VERIFIER, "to": VERIFIER},
+               "predicateType": "urn:policyguard:key-handover:v1",
+               "subject": [{"digest": {"sha256": HEX}, "name": ORIGIN}]}
+
+`digest` is the SHA-256 of the new verifier key's text. Opens nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from policyguard.attest.dsse import check_signatures, pae, parse, sign
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.note import NoteKey
+from policyguard.attest.statement import STATEMENT_TYPE
+from policyguard.errors import ConfigurationError, VerificationError
+from policyguard.values import Instant, canonical, format_instant, parse_instant, sha256_digest
+
+HANDOVER_ENTRY_TYPE = "application/vnd.policyguard.key-handover.v1+json"
+HANDOVER_TYPE = "urn:policyguard:key-handover:v1"
+
+_MARK = f'"payloadType":"{HANDOVER_ENTRY_TYPE}"'.encode()
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified entry: from when on which key follows which."""
+
+    at: Instant
+    old: NoteKey
+    new: NoteKey
+
+
+def is_handover(leaf: bytes) -> bool:
+    """Whether a leaf hands the log over. Base64 has no quotes, so nothing else in an envelope can contain this text."""
+    return _MARK in leaf
+
+
+def handover_leaf(origin: str, old: PrivateKey, new: PrivateKey, now: Instant) -> bytes:
+    """Make the entry that hands the log of this origin over.
+
+    Raises:
+        ConfigurationError: both keys are the same.
+    """
+    if old.public == new.public:
+        raise ConfigurationError("the new key is the old one, expected another; make it with `policyguard keys new`")
+    payload = _payload(NoteKey(origin, old.public), NoteKey(origin, new.public), now)
+    # INVARIANT I10: both keys sign: the old one appoints, and the new one shows that somebody holds it.
+    return sign(payload, HANDOVER_ENTRY_TYPE, (old, new)).to_bytes()
+
+
+def read_handover(leaf: bytes) -> Handover:
+    """Verify an entry that hands a log over.
+
+    Raises:
+        VerificationError: it is malformed, not signed by both keys, or hands a log of one name to another.
+    """
+    envelope = parse(leaf)
+    try:
+        predicate: dict[str, Any] = msgspec.json.decode(envelope.payload)["predicate"]
+        old, new = NoteKey.from_text(predicate["from"]), NoteKey.from_text(predicate["to"])
+        at = parse_instant(predicate["at"])
+    except (msgspec.DecodeError, LookupError, TypeError, AttributeError, ValueError, ConfigurationError) as problem:
+        raise VerificationError("V1", f"handover of the log: {problem}") from None
+    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+    if envelope.payload_type != HANDOVER_ENTRY_TYPE or _payload(old, new, at) != envelope.payload:
+        raise VerificationError("V1", "handover of the log is not in its one spelling")
+    if old.name != new.name or old.public == new.public:
+        raise VerificationError("V1", f"handover from `{old.text}` to `{new.text}`, expected another key of one log")
+    check_signatures(envelope, pae(envelope.payload_type, envelope.payload), (old.public, new.public), 2)
+    return Handover(at=at, old=old, new=new)
+
+
+def _payload(old: NoteKey, new: NoteKey, at: Instant) -> bytes:
+    return canonical(
+        {
+            "_type": STATEMENT_TYPE,
+            "predicate": {"at": format_instant(at), "from": old.text, "to": new.text},
+            "predicateType": HANDOVER_TYPE,
+            "subject": [{"digest": {"sha256": sha256_digest(new.text.encode())}, "name": old.name}],
+        }
+    )
