@@ -51,7 +51,7 @@ _UNKNOWN = {
     "ckpt.pickle_persistent_id": "the pickle asks its reader for objects this format does not have",
     "ckpt.pickle_sequence": "more than one pickle in a file of one",
     "ckpt.pickle_state": "the pickle treats an object as something else than it is",
-    "ckpt.pickle_unlisted": "the pickle names a class that is on no list",
+    "ckpt.pickle_unlisted": "the pickle names a class on no list; `--class`, a manifest or an approval accepts it",
     "ckpt.pickle_unresolved": "the pickle computes the name of what it imports",
     "ckpt.safetensors_header": "the safetensors header does not hold",
     "ckpt.symlink": "a symbolic link that leaves the scanned folder",

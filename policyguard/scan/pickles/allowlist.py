@@ -45,6 +45,7 @@ _TABLE: dict[str, str] = {
     "fractions": "Fraction",
     "uuid": "UUID",
     "pathlib": "PosixPath PurePosixPath WindowsPath PureWindowsPath Path PurePath",
+    "pathlib._local": "PosixPath PurePosixPath WindowsPath PureWindowsPath Path PurePath",
     "argparse": "Namespace",
     "numpy": "dtype ndarray matrix record recarray bool_ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
     " float16 float32 float64 longdouble complex64 complex128 clongdouble str_ bytes_ void object_"
@@ -104,7 +105,7 @@ def _pairs() -> Iterator[tuple[str, str]]:
 ALLOWED: frozenset[tuple[str, str]] = frozenset(_pairs())
 """Every pair of module and name that a clean pickle may import."""
 
-_CARRIERS = names("""
+CARRIERS = names("""
     torch torchvision torchaudio torchgen functorch numpy joblib safetensors scipy pip setuptools pkg_resources
     distutils cloudpickle dill jsonpickle pandas tensorflow keras jax flax transformers accelerate diffusers
     huggingface_hub sklearn IPython ipykernel six requests urllib3 httpx aiohttp paramiko fabric invoke sh webbrowser
@@ -181,4 +182,4 @@ def _runs_code(module: str, name: str) -> bool:
         return True
     if module.startswith(_PLAIN_CLASSES) and name[:1].isupper():
         return False
-    return (top in _STANDARD and top != "__main__") or top in _CARRIERS
+    return (top in _STANDARD and top != "__main__") or top in CARRIERS

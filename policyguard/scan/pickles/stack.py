@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from policyguard.scan.findings import Findings, Verdict
-from policyguard.scan.pickles.allowlist import judged, modern
+from policyguard.scan.pickles.allowlist import modern
+from policyguard.scan.pickles.ordinary import judge_import
 from policyguard.scan.pickles.states import kind_of
 from policyguard.scan.pickles.values import Abstract, Group, Import, Items, Made, weight_of
 from policyguard.scan.source import Cursor, Source
@@ -110,7 +111,7 @@ class PickleStack:
         value = Import(module, name)
         self.findings.import_of(f"{module}.{name}")
         self.imported += bool(_NAME.fullmatch(module) and _NAME.fullmatch(name))
-        verdict = judged(module, name, self.findings.extra_globals)
+        verdict = judge_import(module, name, self.findings.extra_globals)
         if modern(module, name) in CHECKED:
             value = Import(*modern(module, name))
             self.unfollowed[value.pair] += 1
