@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,20 +18,24 @@ from typing import TYPE_CHECKING, Any, Self
 from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
-from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
-from policyguard.audit.approval_use import (
-    ApprovalConsumption,
-    PendingStatement,
-    is_single_use,
-    state_sequentially,
-)
+from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
+from policyguard.audit.approval_use import PendingStatement, is_single_use
 from policyguard.audit.batch import sign_batch
+from policyguard.audit.in_transaction import DecisionsInTransaction
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.stores import Store
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.engine import Engine, internal_error
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import AccessDenied, ConfigurationError, PolicyGuardError, SigningError
+from policyguard.errors import (
+    AccessDenied,
+    AuditError,
+    ConfigurationError,
+    EvidenceError,
+    PolicyGuardError,
+    SigningError,
+)
 from policyguard.evidence.collector import Collectors, JobInputs, gather
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, MAX_LIFETIME_S, Decision
@@ -42,6 +47,8 @@ from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant
 if TYPE_CHECKING:
     # Annotations only, see `policy_store/load.py`.
     from pathlib import Path
+
+    from policyguard.audit.reservations import Reservations
 
 
 class Guard:
@@ -65,6 +72,7 @@ class Guard:
         reload: Callable[[], Snapshot] | None = None,
         stamp: Callable[[], object] | None = None,
         close: Callable[[], None] | None = None,
+        reserve: str | None = None,
     ) -> None:
         if type(lifetime_s) is not int or not 0 < lifetime_s <= MAX_LIFETIME_S:
             raise ValueError(
@@ -81,6 +89,9 @@ class Guard:
         self._load = reload
         self._stamp = stamp
         self._close = close
+        self._reserve = reserve
+        if reserve is not None:
+            _load("audit.reservations").check_path(reserve, snapshot)
         self._reloading = threading.Lock()
 
     @classmethod
@@ -97,6 +108,7 @@ class Guard:
         policy_keys: Sequence[PublicKey] = (),
         passphrase: bytes | None = None,
         origin: str | None = None,
+        reserve: str | None = None,
     ) -> Guard:
         """Open a guard over these policies, with collectors of your own.
 
@@ -112,6 +124,7 @@ class Guard:
             policy_keys: may sign a compiled snapshot; this guard's own key if empty.
             passphrase: of the private key, if the file is encrypted.
             origin: the log's name in its checkpoints; by default `policyguard/` and the start of the key id.
+            reserve: the path of the number that an allow reserves in the quota of its team, until the job ends.
 
         Raises:
             PolicyErrors: every mistake in the policies.
@@ -128,6 +141,7 @@ class Guard:
             lifetime_s=lifetime_s,
             collectors=collectors,
             advisory=advisory,
+            reserve=reserve,
         )
 
     @classmethod
@@ -174,6 +188,7 @@ class Guard:
             lifetime_s=config.lifetime_s,
             collectors=collectors,
             advisory=advisory,
+            reserve=config.measurement.reserve,
         )
 
     @classmethod
@@ -185,6 +200,7 @@ class Guard:
         lifetime_s: int = DEFAULT_LIFETIME_S,
         collectors: Collectors = (),
         clock: Callable[[], Instant] = time.time_ns,
+        reserve: str | None = None,
     ) -> Guard:
         """Build a guard for unit tests: it signs with a new key and logs in memory, and writes no file.
 
@@ -194,6 +210,7 @@ class Guard:
             lifetime_s: how long a decision may be used.
             collectors: measure the job itself; without any, every fact is only claimed.
             clock: supplies the current time.
+            reserve: the path of the number that an allow reserves in the quota of its team.
 
         Raises:
             PolicyErrors: every mistake in the policies.
@@ -209,6 +226,7 @@ class Guard:
             lifetime_s=lifetime_s,
             collectors=collectors,
             clock=clock,
+            reserve=reserve,
         )
 
     @classmethod
@@ -364,24 +382,69 @@ class Guard:
             recording: paths of facts that every statement contains, whichever rules decided.
         """
         snapshot, statements, envelopes = self._snapshot, list[PendingStatement](), list[Envelope]()
-        consumption = ApprovalConsumption(snapshot, facts)
+        decisions = DecisionsInTransaction(snapshot, facts, self._reservations(snapshot, facts))
 
         def build() -> list[bytes]:
-            statements[:] = state_sequentially(
-                facts, consumption.used, lambda unused: self._state(snapshot, unused, recording)
-            )
+            statements[:] = decisions.decide(lambda unused: self._state(snapshot, unused, recording))
             envelopes[:] = self._seal([statement.payload for statement in statements], one_root=one_root)
-            return [envelope.to_bytes() for envelope in envelopes]
+            return [*(envelope.to_bytes() for envelope in envelopes), *decisions.write(statements, self._key)]
 
-        if consumption.is_possible:
+        if decisions.is_needed:
             # INVARIANT I9: an approval that counts once is used up in the transaction that logs the allow.
-            receipts = self._log.append_after(consumption.read, build)
+            receipts = self._log.append_after(decisions.read, build)
         else:
             receipts = self._log.append_many(build())
         return tuple(
             SignedDecision(envelope, receipt, statement.decision)
-            for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=True)
+            for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=False)
         )
+
+    @contextmanager
+    def reservation_held(self, signed: SignedDecision) -> Iterator[Callable[[], None]]:
+        """Hold what an allow reserved in a quota while its job runs; it ends with the block.
+
+        Yields:
+            A function to call just before the job starts: it logs the start, durably.
+
+        Raises:
+            EvidenceError: from that function: the reservation has ended, or the job was started already.
+            AuditError: from that function: the start could not be logged. Nothing may start in either case.
+        """
+        if not signed.decision.allowed or self._reserve is None:
+            yield lambda: None
+            return
+        module = _load("audit.reservations")
+        if not module.amount_of(self._reserve, self._snapshot, signed.decision.facts):
+            yield lambda: None
+            return
+        decision_id = parse_statement(signed.envelope.payload).predicate.decision_id
+        how_it_ends = [module.release]
+
+        def note_start() -> None:
+            how_it_ends.clear()
+            self._note_reservation(module.start, decision_id)
+            how_it_ends.append(module.end)
+
+        try:
+            yield note_start
+        finally:
+            for note in how_it_ends:
+                # What cannot be logged now ends at the decision's expiry, or at the next figure of the scheduler.
+                with suppress(AuditError, EvidenceError):
+                    self._note_reservation(note, decision_id)
+
+    def _note_reservation(self, note: Callable[..., list[bytes]], decision_id: str) -> None:
+        stores: list[Store] = []
+        self._log.append_after(
+            lambda store, _, __: stores.append(store),
+            lambda: note(stores[-1].claims, decision_id, self._clock(), self._key),
+        )
+
+    def _reservations(self, snapshot: Snapshot, facts: Sequence[Facts]) -> Reservations | None:
+        if self._reserve is None:
+            return None
+        made: Reservations = _load("audit.reservations").Reservations(self._reserve, snapshot, facts, self._clock())
+        return made
 
     def enforce(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
         """Decide, sign and log; return only if the decision is allow.

@@ -7,12 +7,13 @@ the transaction that logs it, on the approvals that are still unused at that mom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import structs
 
 from policyguard.audit.stores import Store
+from policyguard.audit.stores.claims import APPROVAL, Claim, Claims
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
@@ -28,35 +29,34 @@ class PendingStatement(msgspec.Struct, frozen=True):
     single_use: bool
 
     @property
-    def consumed(self) -> tuple[str, ...]:
-        """The digests of the approvals that this decision consumes: all that were submitted, if it is an allow.
+    def counted(self) -> tuple[str, ...]:
+        """The digests of all submitted approvals, if this is an allow that needed approvals.
 
         That includes approvals beyond the required number: two approvals of one request allow it once, not twice.
         """
-        if not self.single_use or not self.decision.allowed:
+        if not self.decision.allowed or not self.decision.requiring:
             return ()
         return tuple([approval.approval_digest for approval in self.decision.facts.approvals])
 
 
 class ApprovalConsumption:
-    """The approvals that pending decisions may consume. `used` says which are consumed already, and by what."""
+    """The approvals that decisions about to be logged may consume. `used` says which are consumed already, by what."""
 
     def __init__(self, snapshot: Snapshot, facts: Iterable[Facts]) -> None:
-        self._approvals = {
-            approval.approval_digest: approval.approved_at
+        facts = tuple(facts)
+        self._digests = {
+            approval.approval_digest
             for request_facts in facts
             if request_facts.approvals and request_facts.request.action in snapshot.single_use_actions
             for approval in request_facts.approvals
         }
+        self._scanned: dict[str, int] = {}
+        self.is_possible = any(request_facts.approvals for request_facts in facts)
+        """Whether any decision may count an approval; if not, nobody needs to ask the log."""
         self.used: dict[str, str] = {}
 
-    @property
-    def is_possible(self) -> bool:
-        """True if a decision may consume an approval; otherwise the log need not be read."""
-        return bool(self._approvals)
-
     def read(self, store: Store, start: int, stop: int) -> None:
-        """Add to `used` the approvals that entries from `start` to before `stop` have consumed.
+        """Add to `used` what the entries up to before `stop` have consumed; those before `start` were read already.
 
         Args:
             store: the store of the log.
@@ -64,13 +64,57 @@ class ApprovalConsumption:
             stop: the entry after the last one.
 
         Raises:
-            AuditError: an entry cannot be read; which approvals it consumed is not known.
+            AuditError: the log was written without claims, and an entry cannot be read.
         """
-        # Imported here, so that only single-use approvals pay for it and not the start of every hook.
-        from policyguard.audit.approval_use_scan import find_used_approvals
-
-        entries = find_used_approvals(store, start, stop, self._approvals)
+        if store.claims.is_complete:
+            entries = used_approvals(store, self._digests)
+        else:
+            self._scanned |= _scan(store, start, stop)
+            entries = {digest: entry for digest, entry in self._scanned.items() if digest in self._digests}
         self.used |= {digest: f"entry {entry} of the log" for digest, entry in entries.items()}
+
+    def write(self, claims: Claims, statements: Sequence[PendingStatement], first: int) -> None:
+        """Note what the decisions at the entries from `first` on consume; inside the transaction.
+
+        Args:
+            claims: of the log.
+            statements: the decisions.
+            first: the entry of the first of them.
+
+        Raises:
+            AuditError: an approval that counts once is consumed already.
+        """
+        if not claims.is_complete:
+            claims.begin()
+            for digest, entry in self._scanned.items():
+                claims.replace(APPROVAL, Claim(digest, "", entry, ""))
+        for entry, statement in enumerate(statements, first):
+            for digest in statement.counted:
+                # INVARIANT I9: the unique key refuses what counts once and was counted.
+                note = claims.add if statement.single_use else claims.replace
+                note(APPROVAL, Claim(digest, "", entry, ""))
+
+
+def used_approvals(store: Store, digests: Collection[str]) -> dict[str, int]:
+    """Find which of these approvals the log has consumed, and the entry of the newest allow that names each.
+
+    Raises:
+        AuditError: the log was written without claims, and an entry cannot be read.
+    """
+    if not digests:
+        return {}
+    if store.claims.is_complete:
+        return {digest: claim.entry for digest, claim in store.claims.find(APPROVAL, digests).items()}
+    last = store.last()
+    scanned = _scan(store, 0, 0 if last is None else last.entry + 1)
+    return {digest: entry for digest, entry in scanned.items() if digest in digests}
+
+
+def _scan(store: Store, start: int, stop: int) -> dict[str, int]:
+    # Only a log of version 0.1.0 pays for this import.
+    from policyguard.audit.approval_use_scan import find_used_approvals
+
+    return find_used_approvals(store, start, stop)
 
 
 def is_single_use(snapshot: Snapshot, decision: Decision) -> bool:
@@ -80,7 +124,10 @@ def is_single_use(snapshot: Snapshot, decision: Decision) -> bool:
 
 
 def state_sequentially(
-    facts: Iterable[Facts], used: Mapping[str, str], state: Callable[[Facts], PendingStatement]
+    facts: Iterable[Facts],
+    used: Mapping[str, str],
+    state: Callable[[Facts], PendingStatement],
+    on_statement: Callable[[PendingStatement], None] | None = None,
 ) -> list[PendingStatement]:
     """Decide about each request in order, each without the approvals that are consumed already.
 
@@ -88,6 +135,7 @@ def state_sequentially(
         facts: of each request.
         used: digest of each consumed approval, and what consumed it.
         state: decides and prepares the statement.
+        on_statement: called with each statement, before the next request is decided.
 
     Returns:
         One statement for each request. An approval that one consumes does not count for those after it.
@@ -100,8 +148,10 @@ def state_sequentially(
         if unused is not submitted and not statement.single_use:
             # The quorums that apply count approvals until they expire, so that a used one still counts.
             statement = state(submitted)
-        taken |= dict.fromkeys(statement.consumed, "another decision made together with this one")
+        taken |= dict.fromkeys(statement.counted, "another decision made together with this one")
         statements.append(statement)
+        if on_statement is not None:
+            on_statement(statement)
     return statements
 
 

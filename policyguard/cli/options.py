@@ -106,6 +106,7 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
         collectors=collectors,
         advisory=advisory,
         passphrase=read_passphrase(),
+        reserve=config.measurement.reserve,
     )
 
 

@@ -2,7 +2,7 @@
 
     environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?, interpreter: FILE?}
     checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
-    quota: {file: FILE} | {command: [WORD...]}
+    quota: {file: FILE, reserve: PATH?, by: resource.domain?} | {command: [WORD...], reserve: PATH?, by: ...?}
     grants: {folder: FOLDER, keys: [KEY...]}
     watch: {libraries: [FOLDER...]}
 
@@ -20,7 +20,7 @@ from typing import NoReturn
 from policyguard.attest.keys import PublicKey
 from policyguard.errors import ConfigurationError
 from policyguard.keyfiles import read_public_key
-from policyguard.text import quoted_list
+from policyguard.text import quoted, quoted_list
 from policyguard.values import EMPTY_MAP, Value, name_of
 
 
@@ -71,10 +71,15 @@ class MeasurementConfig:
     environment: EnvironmentConfig | None = None
     checkpoints: CheckpointConfig = NO_PRODUCERS
     quota: QuotaConfig | None = None
+    reserve: str | None = None
+    """The path of the number that an allow reserves in the quota of its team."""
     grants: GrantConfig | None = None
     libraries: tuple[Path, ...] = ()
     """More folders that running jobs may load code from, besides their own and the system's."""
 
+
+_DOMAIN = "resource.domain"
+"""Quotas are of teams, and so are reservations."""
 
 NOTHING_CONFIGURED = MeasurementConfig()
 
@@ -108,7 +113,7 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
             folders = tuple(source.parent / name for name in section.texts("libraries"))
             return replace(measurement, libraries=folders)
         case _:
-            return replace(measurement, quota=_quota(section))
+            return replace(measurement, quota=_quota(section), reserve=_reserve(section))
 
 
 def _environment(section: _Section) -> EnvironmentConfig:
@@ -131,12 +136,26 @@ def _checkpoints(section: _Section) -> CheckpointConfig:
 
 
 def _quota(section: _Section) -> QuotaConfig:
-    section.check((), ("file", "command"))
-    if len(section.data) != 1:
+    section.check((), ("file", "command", "reserve", "by"))
+    if ("file" in section.data) == ("command" in section.data):
         section.refuse("", "expected one of `file` and `command`")
     if "file" in section.data:
         return QuotaConfig(file=section.path("file"))
     return QuotaConfig(command=section.texts("command"))
+
+
+def _reserve(section: _Section) -> str | None:
+    amount, by = section.data.get("reserve"), section.data.get("by", _DOMAIN)
+    if by != _DOMAIN:
+        section.refuse("by", f"found {quoted(by) if type(by) is str else name_of(by)}, expected `{_DOMAIN}`")
+    if amount is None:
+        if "by" in section.data:
+            section.refuse("by", "`reserve` is missing, expected the path of a number that jobs ask for")
+        return None
+    path = section.text("reserve", amount)
+    if not path.startswith("resource.") or len(path.split(".")) != 2:
+        section.refuse("reserve", f"found {quoted(path)}, expected a path such as `resource.gpus`")
+    return path
 
 
 class _Section:

@@ -147,6 +147,11 @@ class Snapshot:
         quorums = (self.by_id[rule_id].quorum for rule_id in decision.requiring)
         return decision.allowed and any(self.quorums[quorum].once for quorum in quorums if quorum is not None)
 
+    def facts_read_at(self, action: str) -> frozenset[str]:
+        """The paths that any rule for this action reads, whether or not it applies."""
+        shapes = [rule.shape for rule in self.rules if action in rule.actions and rule.shape is not None]
+        return frozenset().union(*(shape.reads for shape in shapes))
+
     def build_indexes(self) -> None:
         """Build now what a decision would build on first need, for long-running hosts."""
         for index in self.rule_indexes.values():

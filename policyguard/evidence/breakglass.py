@@ -15,6 +15,7 @@ import msgspec
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import is_approval
+from policyguard.audit.reservations import is_reservation
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -119,7 +120,7 @@ def _decisions(store: SqliteStore) -> Iterator[tuple[int, Predicate]]:
     if last is None:
         return
     for row in store.read(0, last.entry + 1):
-        if is_approval(row.leaf):
+        if is_approval(row.leaf) or is_reservation(row.leaf):
             continue
         try:
             yield row.entry, parse_statement(parse(row.leaf).payload).predicate

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from policyguard.audit.stores.claims import Claims
+
 
 class Row(NamedTuple):
     """One entry as stored.
@@ -26,6 +28,10 @@ class Store(Protocol):
     @property
     def origin(self) -> str:
         """The log's name, written when the store was created."""
+
+    @property
+    def claims(self) -> Claims:
+        """What the entries have taken; written only while `append` runs."""
 
     def append(self, grow: Callable[[Row | None], Sequence[Row]]) -> None:
         """Store the rows that `grow` computes from the last row; return when they are durable.

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from policyguard.audit.stores import Row
+from policyguard.audit.stores.claims import CLAIMS_SCHEMA, SqliteClaims
 from policyguard.errors import AuditError
 from policyguard.fs.write import sync_folder
 
@@ -45,6 +46,8 @@ _SCHEMA = (
     "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), format TEXT NOT NULL, origin TEXT NOT NULL)",
     "CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, hashes BLOB NOT NULL, checkpoint BLOB)",
 )
+_SCHEMAS = (_SCHEMA, (*_SCHEMA, CLAIMS_SCHEMA))
+"""Version 0.1.0 wrote logs without claims."""
 _INSERT = "INSERT INTO entries (idx, leaf, hashes, checkpoint) VALUES (?, ?, ?, ?)"
 _LAST = "SELECT idx, x'', hashes, checkpoint FROM entries ORDER BY idx DESC LIMIT 1"
 _READ = "SELECT idx, leaf, hashes, checkpoint FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
@@ -58,6 +61,7 @@ class SqliteStore:
         self._connection = connection
         self._execute = connection.execute
         self._origin = origin
+        self.claims = SqliteClaims(path, connection)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], origin: str) -> SqliteStore:
@@ -184,7 +188,7 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have created the log while we waited for the lock.
         if _is_blank(connection):
-            for statement in _SCHEMA:
+            for statement in _SCHEMAS[-1]:
                 connection.execute(statement)
             connection.execute("INSERT INTO header (id, format, origin) VALUES (1, ?, ?)", (FORMAT, create_as))
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -248,7 +252,7 @@ def _read_header(target: str, connection: sqlite3.Connection) -> str:
         raise AuditError(f"log `{target}` is another kind of SQLite database")
     # INVARIANT I13: a schema that is not ours to the letter is refused: triggers and views could rewrite entries.
     schema = tuple(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
-    header = connection.execute("SELECT format, origin FROM header").fetchall() if schema == _SCHEMA else []
+    header = connection.execute("SELECT format, origin FROM header").fetchall() if schema in _SCHEMAS else []
     if len(header) != 1 or header[0][0] != FORMAT or not isinstance(header[0][1], str):
         raise AuditError(f"log `{target}` has another schema or header than `{FORMAT}`")
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":

@@ -84,7 +84,7 @@ def launch(
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
     signed = decided(guard, request, inputs, on_decision)  # L1
-    with refusals_logged(guard, signed, clock):
+    with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start:
         _check_files_seen(signed.decision.facts, inputs)
         bound = guard.gather(request, inputs).bound  # L2
         verified = verify(
@@ -98,6 +98,7 @@ def launch(
             revocations=read_revocations(trust),
         )  # L3
         executable = _measured_program(inputs, bound)
+        note_start()
         if on_start is not None:
             on_start(verified)
         with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -9,10 +11,11 @@ import pytest
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import parse_statement
-from policyguard.audit.approval_use import preview_decision
-from policyguard.audit.approval_use_scan import CLOCK_SLACK_S, find_used_approvals
+from policyguard.audit.approval_use import preview_decision, used_approvals
+from policyguard.audit.approval_use_scan import find_used_approvals
 from policyguard.audit.log import Log
-from policyguard.audit.stores import Store
+from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores.claims import APPROVAL
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.engine import Engine
 from policyguard.errors import AuditError
@@ -90,6 +93,12 @@ def approved(number: int = 1, who: str = "omar", *, request: Request = REQUEST, 
     """Return facts with one verified approval; its number stands for what was signed."""
     approval = Approval(f"user:{who}", Assurance.ATTESTED, f"{who}-{number}.json", made, made + HOUR, f"{number:064x}")
     return Facts(request, approvals=(approval,), contributors=("user:ines",))
+
+
+def without_claims(folder: Path) -> None:
+    """Make the log one of version 0.1.0."""
+    with contextlib.closing(sqlite3.connect(folder / "audit.db")) as connection:
+        connection.execute("DROP TABLE claims")
 
 
 def test_the_first_allow_uses_an_approval_up(folder: Path) -> None:
@@ -258,41 +267,62 @@ def test_where_only_lasting_quorums_apply_a_used_approval_still_counts(folder: P
 
 
 def test_on_top_of_an_entry_that_cannot_be_read_nothing_is_allowed_once(folder: Path) -> None:
-    """I2: it might have used the approval up; nothing is added. What counts lastingly does not ask."""
+    """I2: in a log without claims it might have used the approval up; nothing is added. The twin has no approvals."""
+    with Log.open(folder / "audit.db", KEY, "lab.example/decisions", create=True) as other:
+        other.append(b"not an envelope")
+    without_claims(folder)
     with guard_in(folder) as guard:
-        with Log.open(folder / "audit.db", KEY) as other:
-            other.append(b"not an envelope")
         with pytest.raises(AuditError, match="entry 0 cannot be read"):
             guard.issue(approved())
-        stop = Request.of("user:ines", "job:stop", "job:team/vision/run-21")
-        assert guard.issue(approved(request=stop)).receipt.index == 1
+        assert guard.issue(Facts(REQUEST)).receipt.index == 1
 
 
-@pytest.mark.parametrize(("ago_s", "readable"), [(CLOCK_SLACK_S + 120, True), (CLOCK_SLACK_S - 120, False)])
-def test_the_log_is_read_back_to_an_hour_before_the_approval(folder: Path, ago_s: int, readable: bool) -> None:
-    """What lies before is not read, so that a long log costs nothing; an hour is how far clocks may differ."""
-    with guard_in(folder, NOW - ago_s * NANOSECONDS_PER_S) as earlier:
-        with Log.open(folder / "audit.db", KEY) as other:
-            other.append(b"not an envelope")
-        assert not any(each.decision.allowed for each in earlier.issue_many([Facts(REQUEST)] * 600))
+def test_a_long_log_without_claims_is_read_whole_once(folder: Path) -> None:
+    """An allow of version 0.1.0 is found, however many entries from a slow clock follow; then the log has claims."""
+    with guard_in(folder) as guard, guard_in(folder, NOW - 5 * HOUR) as slow:
+        assert guard.issue(approved()).decision.allowed
+        slow.issue_many([Facts(REQUEST)] * 600)
+    without_claims(folder)
+    with SqliteStore.open(folder / "audit.db", read_only=True) as store:
+        assert not store.claims.is_complete
+        assert find_used_approvals(store, 0, 601) == {f"{1:064x}": 0}
+        assert find_used_approvals(store, 1, 601) == {}
+        assert used_approvals(store, {f"{1:064x}", f"{2:064x}"}) == {f"{1:064x}": 0}
     with guard_in(folder) as guard:
-        if readable:
-            assert guard.issue(approved()).decision.allowed
-        else:
-            with pytest.raises(AuditError):
-                guard.issue(approved())
-
-
-def test_a_long_log_is_read_in_pages(folder: Path) -> None:
-    """An allow several pages back is found, whichever page it is on."""
-    with guard_in(folder) as guard:
-        first = guard.issue(approved())
-        guard.issue_many([Facts(REQUEST)] * 600)
-        assert first.decision.allowed
         assert "entry 0 of the log" in guard.issue(approved()).decision.explain()
-        with SqliteStore.open(folder / "audit.db", read_only=True) as store:
-            assert find_used_approvals(store, 0, 602, {}) == {}
-            assert find_used_approvals(store, 1, 602, {f"{1:064x}": NOW}) == {}
+        assert guard.issue(approved(2)).decision.allowed
+        assert not guard.issue(approved(2)).decision.allowed
+    with SqliteStore.open(folder / "audit.db", read_only=True) as store:
+        assert store.claims.is_complete
+        assert used_approvals(store, {f"{1:064x}", f"{2:064x}"}) == {f"{1:064x}": 0, f"{2:064x}": 602}
+
+
+def test_an_approval_that_counts_once_has_a_unique_key(folder: Path) -> None:
+    """I9: a second allow that names it is not logged, even if the decision had missed it."""
+    with guard_in(folder) as guard:
+        assert guard.issue(approved()).decision.allowed
+    with SqliteStore.open(folder / "audit.db") as store:
+        taken = store.claims.find(APPROVAL, [f"{1:064x}"])[f"{1:064x}"]
+
+        def again(last: Row | None) -> list[Row]:
+            store.claims.add(APPROVAL, taken)
+            return []
+
+        with pytest.raises(AuditError, match="is taken already"):
+            store.append(again)
+
+        def other(last: Row | None) -> list[Row]:
+            store.claims.add(APPROVAL, taken._replace(name="other"))
+            return []
+
+        def failing(last: Row | None) -> list[Row]:
+            store.claims.add(APPROVAL, taken._replace(name="third"))
+            raise AuditError("no leaf")
+
+        store.append(other)
+        with pytest.raises(AuditError, match="no leaf"):
+            store.append(failing)
+        assert sorted(store.claims.find(APPROVAL, ["other", "third"])) == ["other"]
 
 
 def test_actions_are_approved_alone_only_if_every_quorum_says_so(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from policyguard.attest.approval import ApprovalRejected, ApprovalTarget
 from policyguard.attest.signers import Signers
-from policyguard.audit.approval_use_scan import find_used_approvals
+from policyguard.audit.approval_use import used_approvals
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.output import say, say_json
 from policyguard.errors import AuditError
@@ -71,11 +71,9 @@ def _row(
 def _check_unused(approvals: Sequence[Approval], log: Path | None) -> None:
     if log is None or not log.exists():
         return
-    asked = {item.approval_digest: item.approved_at for item in approvals}
     try:
         with SqliteStore.open(log, read_only=True) as store:
-            last = store.last()
-            used = find_used_approvals(store, 0, 0 if last is None else last.entry + 1, asked)
+            used = used_approvals(store, {item.approval_digest for item in approvals})
     except AuditError as problem:
         raise ApprovalRejected("unreadable", f"may be consumed, which cannot be checked: {problem}") from None
     for entry in used.values():

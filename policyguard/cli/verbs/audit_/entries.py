@@ -12,6 +12,7 @@ from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import approval_line, is_approval
 from policyguard.audit.handover import is_handover, read_handover
+from policyguard.audit.reservations import is_reservation, reservation_event
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
 from policyguard.evidence.approvals.verify import RejectedApproval
@@ -35,6 +36,8 @@ def shown_entry(leaf: bytes, entry: int) -> Shown:
     """
     if is_approval(leaf):
         return _approval(leaf, entry)
+    if is_reservation(leaf):
+        return _reservation(leaf, entry)
     try:
         if is_handover(leaf):
             return _handover(leaf, entry)
@@ -78,6 +81,14 @@ def _approval(leaf: bytes, entry: int) -> Shown:
     except (ApprovalRejected, VerificationError, SshSignatureError) as problem:
         raise AuditError(f"entry {entry}: approval: {problem}", entry=entry) from problem
     return Shown(_approval_line(statement, entry), _approval_data(statement, signer, entry), json.loads(payload))
+
+
+def _reservation(leaf: bytes, entry: int) -> Shown:
+    event = reservation_event(leaf, entry)
+    promised = f"  {event.scope}  {event.amount}  until {event.expires}" if event.event == "reserve" else ""
+    line = f"{entry:>6}  {event.at:<30}  {event.event.upper()}  {event.decision_id}{promised}"
+    data = json.loads(parse(leaf).payload)
+    return Shown(line, {"entry": entry, "reservation": event.event, **data}, data)
 
 
 def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:

@@ -1,0 +1,282 @@
+"""Room in a quota that is promised and not used yet: two submissions at one moment must not both take the last room.
+
+    quota: {reserve: resource.gpus, by: resource.domain}
+
+An allow of a job reserves what it asks for in its team, in the transaction that logs it. Until the reservation ends it
+is added to the team's use in every decision on that log. It ends
+
+    when the job that `policyguard run` started ends, or was not started after all;
+    at the decision's expiry, if no start was logged;
+    when a decision reads a figure of the scheduler that was observed after the start: that one includes the job.
+
+Each step is an entry of the log's own key, with a payload type of its own; the claims of the log say what is reserved
+now. A reservation that has ended cannot be started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from policyguard.attest.dsse import parse, sign
+from policyguard.attest.keys import PrivateKey
+from policyguard.audit.stores.claims import RESERVATION, Claim, Claims
+from policyguard.decide.snapshot import Snapshot
+from policyguard.errors import AuditError, ConfigurationError, EvidenceError, VerificationError
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Assurance, Facts
+from policyguard.model.request import Request
+from policyguard.values import MAX_INTEGER, Instant, Value, format_instant, parse_instant
+
+USAGE = "resource.team_usage"
+RESERVATION_ENTRY_TYPE = "application/vnd.policyguard.reservation.v1+json"
+
+_AGAIN = "submit the job again"
+_MARK = f'"payloadType":"{RESERVATION_ENTRY_TYPE}"'.encode()
+
+
+def check_path(path: str, snapshot: Snapshot) -> None:
+    """Refuse a path that no resource of the schema has: nothing would ever be reserved.
+
+    Raises:
+        ConfigurationError: there is no such attribute.
+    """
+    if not any(path in admission.rules for admission in snapshot.admissions_by_type.values()):
+        raise ConfigurationError(
+            f"quota.reserve: `{path}` is in no resource of the schema, expected a number that jobs ask for"
+        )
+
+
+def amount_of(path: str | None, snapshot: Snapshot, facts: Facts) -> int:
+    """How much an allow of these facts reserves; 0 for an action that no quota concerns.
+
+    Args:
+        path: of the number that is reserved; None reserves nothing.
+        snapshot: the policies.
+        facts: of the request.
+    """
+    if path is None or USAGE not in snapshot.facts_read_at(facts.request.action):
+        return 0
+    fact = facts.entries.get(path)
+    value: Value = fact.value if fact is not None else 0
+    # A negative amount would make room for others.
+    return min(max(value, 0), MAX_INTEGER) if type(value) is int else 0
+
+
+class ReservationEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One entry: what was reserved by a decision, or that its job started or ended."""
+
+    decision_id: str
+    event: str
+    at: str
+    scope: str = ""
+    amount: int = 0
+    expires: str = ""
+
+
+class _Detail(msgspec.Struct, frozen=True):
+    amount: int
+    expires: Instant
+    started: Instant | None = None
+
+
+_DETAIL = msgspec.json.Decoder(_Detail)
+_EVENT = msgspec.json.Decoder(ReservationEvent)
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class Reservations:
+    """What is reserved in a log at one moment, and what decisions made together at that moment reserve."""
+
+    def __init__(self, path: str, snapshot: Snapshot, facts: Sequence[Facts], now: Instant) -> None:
+        self._path = path
+        self._snapshot = snapshot
+        self._now = now
+        self._claims: Claims | None = None
+        self._added: list[tuple[str, ReservationEvent, Instant]] = []
+        self.is_possible = any(USAGE in snapshot.facts_read_at(request_facts.request.action) for request_facts in facts)
+
+    def read(self, claims: Claims) -> None:
+        """Begin again with what these claims say."""
+        self._claims, self._added = claims, []
+
+    def add_to_usage(self, facts: Facts) -> Facts:
+        """Add what is reserved in the domain of this request to the use that its facts state."""
+        usage = facts.entries.get(USAGE)
+        if not self.is_possible or usage is None or type(usage.value) is not int:
+            return facts
+        scope = _scope(self._snapshot, facts.request)
+        observed_at = self._figure_of(facts)
+        reserved = sum(event.amount for of, event, _ in self._added if of == scope)
+        for claim in self._claims.list_scope(RESERVATION, scope) if self._claims is not None else ():
+            detail = _DETAIL.decode(claim.detail)
+            if _counts(detail, self._now, observed_at):
+                reserved += detail.amount
+        if not reserved:
+            return facts
+        value = min(usage.value + reserved, MAX_INTEGER)
+        changed = msgspec.structs.replace(usage, value=value, source=f"{usage.source}, {reserved} of it reserved")
+        return msgspec.structs.replace(facts, entries={**facts.entries, USAGE: changed})
+
+    def reserve(self, decision: Decision, decision_id: str, expires: Instant) -> None:
+        """Reserve what this decision allows.
+
+        Args:
+            decision: only an allow reserves.
+            decision_id: of its statement.
+            expires: when the decision does.
+        """
+        amount = amount_of(self._path, self._snapshot, decision.facts)
+        if self.is_possible and decision.allowed and amount:
+            scope = _scope(self._snapshot, decision.facts.request)
+            event = ReservationEvent(
+                decision_id=decision_id,
+                event="reserve",
+                at=format_instant(self._now),
+                scope=scope,
+                amount=amount,
+                expires=format_instant(expires),
+            )
+            self._added.append((scope, event, expires))
+
+    def write(self, claims: Claims, facts: Sequence[Facts], first: int, key: PrivateKey) -> list[bytes]:
+        """Write what was reserved, forget what has ended, and make the entries; inside the transaction.
+
+        Args:
+            claims: of the log.
+            facts: of the requests.
+            first: the entry that follows the decisions.
+            key: the log's key.
+        """
+        for request_facts in facts:
+            self._forget(claims, request_facts)
+        for number, (scope, event, expires) in enumerate(self._added):
+            detail = _encode(_Detail(amount=event.amount, expires=expires)).decode()
+            claims.add(RESERVATION, Claim(event.decision_id, scope, first + number, detail))
+        return [reservation_leaf(event, key) for _, event, _ in self._added]
+
+    def _figure_of(self, facts: Facts) -> Instant | None:
+        """When the use in these facts was observed; a use that the requester claims ends no reservation."""
+        usage = facts.entries.get(USAGE)
+        if usage is None or usage.assurance < Assurance.OBSERVED or usage.observed_at > self._now:
+            return None
+        return usage.observed_at
+
+    def _forget(self, claims: Claims, facts: Facts) -> None:
+        observed_at = self._figure_of(facts)
+        for claim in claims.list_scope(RESERVATION, _scope(self._snapshot, facts.request)) if self.is_possible else ():
+            # What does not count now must not be started later, when a clock has gone back.
+            if not _counts(_DETAIL.decode(claim.detail), self._now, observed_at):
+                claims.remove(RESERVATION, claim.name)
+
+
+def start(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
+    """Note that the job of a reservation starts; inside the transaction.
+
+    Args:
+        claims: of the log.
+        decision_id: of the allow that reserved.
+        now: the current time.
+        key: the log's key.
+
+    Returns:
+        The entry.
+
+    Raises:
+        EvidenceError: the reservation has ended, or its job was started already.
+    """
+    claim, detail = _held(claims, decision_id)
+    if detail.started is None and now >= detail.expires:
+        ended = format_instant(detail.expires)
+        raise EvidenceError(
+            f"the reservation of decision `{decision_id}` ended at `{ended}`, expected one that holds", help=_AGAIN
+        )
+    started = msgspec.structs.replace(detail, started=now)
+    claims.replace(RESERVATION, claim._replace(detail=_encode(started).decode()))
+    return [_leaf("start", decision_id, now, key)]
+
+
+def end(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
+    """Note that the job of a reservation has ended, and make the entry; inside the transaction.
+
+    Args:
+        claims: of the log.
+        decision_id: of the allow that reserved.
+        now: the current time.
+        key: the log's key.
+    """
+    claims.remove(RESERVATION, decision_id)
+    return [_leaf("end", decision_id, now, key)]
+
+
+def release(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
+    """Note that the job of a reservation will not start, and make the entry; inside the transaction.
+
+    Args:
+        claims: of the log.
+        decision_id: of the allow that reserved.
+        now: the current time.
+        key: the log's key.
+
+    Raises:
+        EvidenceError: the reservation has ended, or its job was started.
+    """
+    _held(claims, decision_id)
+    return end(claims, decision_id, now, key)
+
+
+def _held(claims: Claims, decision_id: str) -> tuple[Claim, _Detail]:
+    claim = claims.find(RESERVATION, (decision_id,)).get(decision_id)
+    if claim is None:
+        raise EvidenceError(
+            f"the reservation of decision `{decision_id}` has ended, expected one that holds", help=_AGAIN
+        )
+    detail = _DETAIL.decode(claim.detail)
+    if detail.started is not None:
+        raise EvidenceError(f"the job of decision `{decision_id}` was started already, expected one start", help=_AGAIN)
+    return claim, detail
+
+
+def _leaf(event: str, decision_id: str, now: Instant, key: PrivateKey) -> bytes:
+    return reservation_leaf(ReservationEvent(decision_id=decision_id, event=event, at=format_instant(now)), key)
+
+
+def reservation_leaf(event: ReservationEvent, key: PrivateKey) -> bytes:
+    """Make the entry of an event, signed by the log's key."""
+    return sign(_encode(event), RESERVATION_ENTRY_TYPE, (key,)).to_bytes()
+
+
+def is_reservation(leaf: bytes) -> bool:
+    """Whether a leaf holds a reservation's event. Base64 has no quotes, so nothing else can contain this text."""
+    return _MARK in leaf
+
+
+def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
+    """Read the event in the leaf of this entry.
+
+    Raises:
+        AuditError: it holds none.
+    """
+    try:
+        envelope = parse(leaf)
+        if envelope.payload_type != RESERVATION_ENTRY_TYPE:
+            raise AuditError(f"entry {entry} holds no reservation", entry=entry)
+        event = _EVENT.decode(envelope.payload)
+        parse_instant(event.at)
+    except (VerificationError, ValueError) as problem:
+        raise AuditError(f"entry {entry}: reservation: {problem}", entry=entry) from problem
+    return event
+
+
+def _counts(detail: _Detail, now: Instant, observed_at: Instant | None) -> bool:
+    if detail.started is None:
+        return now < detail.expires
+    return observed_at is None or observed_at <= detail.started
+
+
+def _scope(snapshot: Snapshot, request: Request) -> str:
+    admission = snapshot.admissions_by_type.get((request.subject.type, request.resource.type))
+    segments = request.resource.id.split("/")
+    at = admission.domain_at if admission is not None else None
+    return segments[at] if at is not None and at < len(segments) else ""

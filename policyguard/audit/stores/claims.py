@@ -1,0 +1,145 @@
+"""What the entries of a log have taken: each name of a kind once, written in the transaction that logs the entry.
+
+Two kinds: approvals that an allow counted, by digest, and reservations, by decision id. The entries remain the record;
+the claims are derived from them, so that nobody has to search the log. A log of version 0.1.0 has no claims: the first
+decision that needs them reads its entries once and makes the table (`audit/approval_use.py`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from typing import NamedTuple, Protocol
+
+from policyguard.errors import AuditError
+
+APPROVAL, RESERVATION = "approval", "reservation"
+
+CLAIMS_SCHEMA = (
+    "CREATE TABLE claims (kind TEXT NOT NULL, name TEXT NOT NULL, scope TEXT NOT NULL, entry INTEGER NOT NULL, "
+    "detail TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID"
+)
+_COLUMNS = "name, scope, entry, detail"
+
+
+class Claim(NamedTuple):
+    """A name that is taken: by which entry, for which scope (such as a team), and what else has to be known."""
+
+    name: str
+    scope: str
+    entry: int
+    detail: str
+
+
+class Claims(Protocol):
+    """The claims of a store. Writing is part of the transaction in which `Store.append` calls `grow`."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the claims of all entries are here; False for a log that was written without them."""
+
+    def begin(self) -> None:
+        """Make the table of a log that was written without it."""
+
+    def find(self, kind: str, names: Collection[str]) -> dict[str, Claim]:
+        """Select those of these names that are taken."""
+
+    def list_scope(self, kind: str, scope: str) -> list[Claim]:
+        """List the claims of a kind and scope."""
+
+    def add(self, kind: str, claim: Claim) -> None:
+        """Take a name; `AuditError` if it is taken already."""
+
+    def replace(self, kind: str, claim: Claim) -> None:
+        """Take a name, or overwrite what is known of it."""
+
+    def remove(self, kind: str, name: str) -> None:
+        """Give a name back."""
+
+
+class MemoryClaims:
+    """Claims in a dictionary."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Claim] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        return True
+
+    def begin(self) -> None:
+        """Do nothing: the claims are complete from the start."""
+
+    def find(self, kind: str, names: Collection[str]) -> dict[str, Claim]:
+        return {name: self.rows[kind, name] for name in names if (kind, name) in self.rows}
+
+    def list_scope(self, kind: str, scope: str) -> list[Claim]:
+        return [claim for (of, _), claim in self.rows.items() if of == kind and claim.scope == scope]
+
+    def add(self, kind: str, claim: Claim) -> None:
+        if (kind, claim.name) in self.rows:
+            raise taken(kind, claim.name)
+        self.rows[kind, claim.name] = claim
+
+    def replace(self, kind: str, claim: Claim) -> None:
+        self.rows[kind, claim.name] = claim
+
+    def remove(self, kind: str, name: str) -> None:
+        self.rows.pop((kind, name), None)
+
+
+class SqliteClaims:
+    """Claims in a table of the log's own file, on the log's own connection."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    @property
+    def is_complete(self) -> bool:
+        return self._execute("SELECT 1 FROM sqlite_master WHERE name = 'claims'", ()).fetchone() is not None
+
+    def begin(self) -> None:
+        self._execute(CLAIMS_SCHEMA, ())
+
+    def find(self, kind: str, names: Collection[str]) -> dict[str, Claim]:
+        claims: dict[str, Claim] = {}
+        for name in names:
+            rows = self._execute(f"SELECT {_COLUMNS} FROM claims WHERE kind = ? AND name = ?", (kind, name))
+            claims |= {row[0]: Claim(*row) for row in rows}
+        return claims
+
+    def list_scope(self, kind: str, scope: str) -> list[Claim]:
+        if not self.is_complete:
+            return []
+        rows = self._execute(f"SELECT {_COLUMNS} FROM claims WHERE kind = ? AND scope = ?", (kind, scope))
+        return [Claim(*row) for row in rows]
+
+    def add(self, kind: str, claim: Claim) -> None:
+        try:
+            self._connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", (kind, *claim))
+        except sqlite3.IntegrityError:
+            raise taken(kind, claim.name) from None
+        except sqlite3.Error as problem:
+            raise self._refusal(problem) from problem
+
+    def replace(self, kind: str, claim: Claim) -> None:
+        self._execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (kind, *claim))
+
+    def remove(self, kind: str, name: str) -> None:
+        self._execute("DELETE FROM claims WHERE kind = ? AND name = ?", (kind, name))
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as problem:
+            raise self._refusal(problem) from problem
+
+    def _refusal(self, problem: sqlite3.Error) -> AuditError:
+        why = (str(problem).splitlines() or ["unknown error"])[0].lower()
+        return AuditError(f"log `{self._path}`: {why}; nothing was added")
+
+
+def taken(kind: str, name: str) -> AuditError:
+    """Make the error for a name that is taken: two decisions must not take it."""
+    return AuditError(f"{kind} `{name[:16]}` is taken already, expected one that no entry has; nothing was added")
