@@ -17,8 +17,8 @@ import msgspec
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
+from policyguard.git.configuration import config_values
 from policyguard.git.directory import GitDir, config_text, find_gitdir
-from policyguard.git.objects import config_values
 from policyguard.git.refs import References, history_overrides
 from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact

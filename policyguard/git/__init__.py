@@ -2,5 +2,5 @@
 
 Promises: each object is hashed again, no filter, hook or configuration of the repository runs, and git gets an
 environment made here. Knows no requests and no facts; `evidence/` does.
-Read `directory.py`, `refs.py`, `objects.py`, `worktree.py`; then `reftable.py` and `gpg.py`.
+Read `directory.py`, `refs.py`, `program.py`, `objects.py`, `trees.py`, `worktree.py`; then the others.
 """

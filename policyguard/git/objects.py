@@ -8,61 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import CHUNK_BYTES
 from policyguard.git.directory import GitDir
+from policyguard.git.program import environment, hardened_command
 from policyguard.text import printable_name
 
 MAX_OBJECT_BYTES = 64 << 20
-MAX_ENTRIES = 500_000
-MAX_DEPTH = 128
-
-GITLINK, SYMLINK, EXECUTABLE = 0o160000, 0o120000, 0o100755
-TREE = 0o040000
-_MODES = frozenset({GITLINK, SYMLINK, EXECUTABLE, 0o100644, 0o100664, TREE})
-
-_HARD = (
-    "--no-replace-objects",
-    "--no-optional-locks",
-    "--no-pager",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "core.pager=cat",
-    "-c",
-    "protocol.allow=never",
-    "-c",
-    "core.attributesFile=/dev/null",
-    "-c",
-    "core.excludesFile=/dev/null",
-    "-c",
-    "diff.external=",
-    "-c",
-    "core.quotePath=false",
-    "-c",
-    "credential.helper=",
-    "-c",
-    "core.sshCommand=false",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of a tree: git's mode and the id of its content."""
-
-    mode: int
-    oid: str
 
 
 class ObjectReader:
@@ -73,9 +32,9 @@ class ObjectReader:
     ) -> None:
         self._git, self._deadline = git, deadline
         self.object_format = object_format
-        self._environment = _environment(git, private, quarantine)
+        self._environment = environment(git, private, quarantine)
         self._process = subprocess.Popen(
-            [*_command(private), "cat-file", "--batch"],
+            [*hardened_command(private), "cat-file", "--batch"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -130,7 +89,7 @@ class ObjectReader:
         """Ask git for kind and size of an object, unverified; `read` verifies."""
         if self._sizes is None:
             self._sizes = subprocess.Popen(
-                [*_command(self._private), "cat-file", "--batch-check"],
+                [*hardened_command(self._private), "cat-file", "--batch-check"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -181,7 +140,7 @@ class ObjectReader:
         question = b"".join(path + b"\0" for path in paths)
         if not question:
             return {}
-        command = [*_command(self._private), f"--work-tree={self._git.root}", "check-ignore"]
+        command = [*hardened_command(self._private), f"--work-tree={self._git.root}", "check-ignore"]
         command += ["--no-index", "--verbose", "--stdin", "-z"]
         try:
             answer = subprocess.run(
@@ -207,7 +166,7 @@ class ObjectReader:
         Raises:
             EvidenceError: git ended with a code outside `accepted`, or outlasted the reader's deadline.
         """
-        command = [*_command(self._private), "-c", "core.commitGraph=false", *words]
+        command = [*hardened_command(self._private), "-c", "core.commitGraph=false", *words]
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -262,63 +221,6 @@ def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | No
             reader.close()
 
 
-def tree_of(reader: ObjectReader, commit: str) -> str:
-    """Read the tree id of a commit; git writes it in the first line.
-
-    Raises:
-        EvidenceError: the commit is malformed.
-    """
-    first = reader.read(commit, "commit").split(b"\n", 1)[0]
-    word, _, tree = first.partition(b" ")
-    if word != b"tree" or len(tree) != len(commit):
-        raise EvidenceError(f"object `{commit}`: found `{printable_name(first[:80])}`, expected `tree` and an id")
-    return tree.decode("ascii", "replace")
-
-
-def files_of(reader: ObjectReader, tree: str) -> dict[bytes, Entry]:
-    """List every file of a tree and of the trees below it, by path.
-
-    Raises:
-        EvidenceError: the tree has too many files or is nested too deep.
-    """
-    files: dict[bytes, Entry] = {}
-    waiting = [(b"", tree, 0)]
-    while waiting:
-        prefix, oid, depth = waiting.pop()
-        if depth > MAX_DEPTH or len(files) > MAX_ENTRIES:
-            raise EvidenceError(f"tree `{tree}`: expected at most {MAX_ENTRIES} files and {MAX_DEPTH} folders deep")
-        for name, entry in parse_tree(reader.read(oid, "tree"), len(tree) // 2):
-            if entry.mode == TREE:
-                waiting.append((prefix + name + b"/", entry.oid, depth + 1))
-            else:
-                files[prefix + name] = entry
-    return files
-
-
-def parse_tree(content: bytes, oid_bytes: int) -> Iterator[tuple[bytes, Entry]]:
-    """Yield name and entry of each line of a tree object: tree = *( mode SP name NUL oid ).
-
-    Raises:
-        EvidenceError: an entry is malformed.
-    """
-    position = 0
-    seen: set[bytes] = set()
-    while position < len(content):
-        end = content.find(b"\0", position)
-        mode_text, _, name = content[position:end].partition(b" ")
-        position = end + 1 + oid_bytes
-        known = mode_text.isdigit() and len(mode_text) <= 6 and set(mode_text) <= set(b"01234567")
-        mode = int(mode_text, 8) if known else 0
-        # INVARIANT I16: a tree with names no working tree can have, or with one name twice, is not judged.
-        bad_name = not name or b"/" in name or name in (b".", b"..") or name.lower() == b".git" or name in seen
-        if end < 0 or position > len(content) or bad_name or mode not in _MODES:
-            raise EvidenceError(
-                f"found a tree with the entry `{printable_name(mode_text[:10])} {printable_name(name[:80])}`, no file"
-            )
-        seen.add(name)
-        yield name, Entry(mode, content[end + 1 : position].hex())
-
-
 def object_id(object_format: str, kind: str, content: bytes) -> str:
     """Compute the id git gives to an object: the hash over `kind SP size NUL content`.
 
@@ -341,96 +243,6 @@ def new_hasher(object_format: str, kind: str, size_bytes: int) -> hashlib._Hash:
         size_bytes: the size of the content.
     """
     return hashlib.new(object_format, f"{kind} {size_bytes}\0".encode(), usedforsecurity=False)
-
-
-def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
-    """Parse a git configuration text into keys and values, in order; includes are not followed.
-
-    Raises:
-        EvidenceError: git cannot read the text.
-    """
-    answer = subprocess.run(
-        [git_program(), "config", "--file", "-", "--no-includes", "--null", "--list"],
-        input=text,
-        capture_output=True,
-        env=_clean_environment(private_cwd),
-        cwd=private_cwd,
-        timeout=5,
-        check=False,
-    )
-    if answer.returncode != 0:
-        raise EvidenceError(f"git cannot read the configuration: {printable_name(answer.stderr.strip()[:200])}")
-    pairs = (item.decode("utf-8", "surrogateescape").partition("\n") for item in answer.stdout.split(b"\0") if item)
-    return [(key, value) for key, _, value in pairs]
-
-
-def effective_value(gitdir: str, key: str) -> str | None:
-    """Ask git for the effective value of a setting of this repository, for this account; None if it is not set.
-
-    Included files, the working tree's, the account's and the system's configuration are read, and nothing is run.
-
-    Raises:
-        EvidenceError: git fails or takes too long.
-    """
-    command = [git_program(), f"--git-dir={gitdir}", "config", "--includes", "--null", "--get", key]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        answer = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False, cwd="/", env=clean
-        )
-    except subprocess.TimeoutExpired:
-        raise EvidenceError("git took too long to read the configuration, is there a FIFO among its files?") from None
-    if answer.returncode not in (0, 1):  # 1: not set
-        raise EvidenceError(f"git cannot read the configuration: {printable_name(answer.stderr.strip()[:200])}")
-    value = answer.stdout.removesuffix(b"\0").decode("utf-8", "surrogateescape")
-    return value if answer.returncode == 0 else None
-
-
-def _command(private: str) -> list[str]:
-    return [git_program(), f"--git-dir={private}", *_HARD]
-
-
-def _environment(git: GitDir, private: str, quarantine: str | None = None) -> dict[str, str]:
-    if quarantine is None:
-        return {**_clean_environment(private), "GIT_OBJECT_DIRECTORY": git.objects}
-    borrowed = '"' + git.objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return {
-        **_clean_environment(private),
-        "GIT_OBJECT_DIRECTORY": quarantine,
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": borrowed,
-    }
-
-
-def _clean_environment(home: str) -> Mapping[str, str]:
-    # INVARIANT I16: git gets an environment made here; no variable of the job or of the launcher reaches it.
-    return {
-        "PATH": os.defpath,
-        "HOME": home,
-        "XDG_CONFIG_HOME": home,
-        "LC_ALL": "C",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_CEILING_DIRECTORIES": "/",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_PAGER": "cat",
-        "GIT_FLUSH": "1",
-    }
-
-
-def git_program() -> str:
-    """Find the git program.
-
-    Raises:
-        EvidenceError: git is not installed.
-    """
-    path = shutil.which("git")
-    if path is None:
-        raise EvidenceError("git is not installed, expected a `git` program on the launcher's PATH")
-    return path
 
 
 def _write(path: str, text: str) -> None:

@@ -17,21 +17,9 @@ from dataclasses import dataclass, field
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, read_all
 from policyguard.git.directory import GitDir, gitdir_of
-from policyguard.git.objects import (
-    EXECUTABLE,
-    GITLINK,
-    MAX_DEPTH,
-    MAX_ENTRIES,
-    SYMLINK,
-    Entry,
-    ObjectReader,
-    files_of,
-    new_hasher,
-    object_id,
-    open_objects,
-    tree_of,
-)
+from policyguard.git.objects import ObjectReader, new_hasher, object_id, open_objects
 from policyguard.git.refs import References
+from policyguard.git.trees import EXECUTABLE, GITLINK, MAX_DEPTH, MAX_ENTRIES, SYMLINK, Entry, files_of, tree_of
 from policyguard.text import printable_name
 
 MAX_SUBMODULE_DEPTH = 8

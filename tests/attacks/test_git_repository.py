@@ -14,7 +14,7 @@ import pytest
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.repository import CODE, RepositoryCollector
-from policyguard.git.objects import parse_tree
+from policyguard.git.trees import parse_tree
 from tests.attacks.git_lab import REQUEST, Lab, git, make_lab
 
 

@@ -14,8 +14,9 @@ import msgspec
 from policyguard.attest.keys import decode_base64, encode_base64
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, RejectedApproval, SubmittedApproval
-from policyguard.git.objects import Entry, ObjectReader, parse_tree, tree_of
+from policyguard.git.objects import ObjectReader
 from policyguard.git.refs import References
+from policyguard.git.trees import Entry, parse_tree, tree_of
 
 NOTES_REF = b"refs/notes/policyguard-approvals"
 MAX_NOTE_BYTES = 1 << 20

@@ -16,8 +16,9 @@ from policyguard.evidence.contributors import Commit, commit_accounts, signature
 from policyguard.evidence.push.objects import Trees
 from policyguard.evidence.push.updates import Change, MeasuredUpdate, RefUpdate
 from policyguard.git.gpg import Keyring
-from policyguard.git.objects import GITLINK, SYMLINK, Entry, ObjectReader
+from policyguard.git.objects import ObjectReader
 from policyguard.git.refs import References
+from policyguard.git.trees import GITLINK, SYMLINK, Entry
 from policyguard.text import printable_name
 
 MAX_PATHS = 50_000

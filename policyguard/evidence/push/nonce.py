@@ -18,8 +18,9 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from policyguard.git.configuration import config_values
 from policyguard.git.directory import GitDir, config_text
-from policyguard.git.objects import config_values, git_program
+from policyguard.git.program import git_program
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 DEFAULT_AGE_S = 3_600

@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import MAX_SMALL_FILE_BYTES, GitDir, bare_gitdir, find_gitdir
-from policyguard.git.objects import MAX_DEPTH, TREE, Entry, ObjectReader, parse_tree
+from policyguard.git.objects import ObjectReader
+from policyguard.git.trees import MAX_DEPTH, TREE, Entry, parse_tree
 from policyguard.text import printable_name
 
 _CACHED_TREES = 256

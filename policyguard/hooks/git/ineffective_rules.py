@@ -15,8 +15,9 @@ from policyguard.decide.compiled_rule import CompiledRule
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import EvidenceError
 from policyguard.git.directory import GitDir
-from policyguard.git.objects import files_of, open_objects, tree_of
+from policyguard.git.objects import open_objects
 from policyguard.git.refs import References
+from policyguard.git.trees import files_of, tree_of
 from policyguard.model.expression import Call, Constant, Expression, Quantifier, Variable, parts
 from policyguard.model.policy import EFFECTS, Approvers, Quorum
 from policyguard.patterns.glob import glob

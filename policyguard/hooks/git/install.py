@@ -22,8 +22,8 @@ from policyguard.evidence.push.nonce import seed_of
 from policyguard.evidence.push.objects import find_store
 from policyguard.fs.safe_open import read_small
 from policyguard.fs.write import replace_file
+from policyguard.git.configuration import config_values, effective_value
 from policyguard.git.directory import GitDir, config_text
-from policyguard.git.objects import config_values, effective_value
 from policyguard.git.refs import References
 from policyguard.hooks.git.ineffective_rules import ineffective_rules
 from policyguard.hooks.git.options import KINDS, GitOptions, read_git_options
