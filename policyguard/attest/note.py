@@ -91,7 +91,13 @@ def sign_note(text: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
 
 
 def add_signature(note: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Add a signature line under another key to a note that we made."""
+    """Add a signature line under another key to a note that we made.
+
+    Args:
+        note: the signed note.
+        note_key: the name and public key of the new line.
+        key: the private key.
+    """
     text, _ = split_note(note)
     return note + sign_note(text, note_key, key).removeprefix(text + b"\n")
 

@@ -46,6 +46,12 @@ def is_handover(leaf: bytes) -> bool:
 def handover_leaf(origin: str, old: PrivateKey, new: PrivateKey, now: Instant) -> bytes:
     """Make the entry that hands the log of this origin over.
 
+    Args:
+        origin: the log's name.
+        old: the key that signs the log so far.
+        new: the key that signs it from now on.
+        now: the current time.
+
     Raises:
         ConfigurationError: both keys are the same.
     """

@@ -23,7 +23,14 @@ UNEXPLAINED = "this decision cannot be explained, which is a defect of policygua
 
 
 def internal_error(snapshot: Snapshot, facts: Facts, now: Instant, problem: Exception) -> Decision:
-    """Deny where deciding or stating failed; the statement has the request and none of its facts."""
+    """Deny where deciding or stating failed; the statement has the request and none of its facts.
+
+    Args:
+        snapshot: the policies.
+        facts: the facts about the request.
+        now: the time of the decision.
+        problem: what failed.
+    """
     why = f"deciding failed, which is a defect of policyguard: {_described(problem)}"
     explainer = StaticExplanation(snapshot.policy_digest, snapshot.epoch, (why,))
     return Decision(
