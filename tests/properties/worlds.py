@@ -11,6 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from policyguard.conditions.check import Checker
 from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
@@ -130,6 +131,47 @@ _PRESENCE: tuple[Expression, ...] = (
     Has(_SUBJECT, "level"),
     Has(_CODE, "dirty"),
 )
+_HUGE = 2**53 - 1
+_WHOLE_PROFILE: tuple[str, ...] = (
+    "10 / resource.gpus > 1",
+    "10 % resource.gpus == 0 || resource.gpus == 0",
+    "-resource.gpus < subject.level",
+    f"(resource.gpus * {_HUGE}) * 1024 > 0",
+    f"[resource.gpus, 1].map(n, n * {_HUGE}).all(n, n * 512 != 0)",
+    f'{{"k": resource.gpus * {_HUGE}}}.k * 2048 < 0',
+    '{"a": resource.gpus, "b": 2}["b"] > resource.gpus',
+    '{"a": 1}[resource.queue] == 1',
+    "[resource.gpus, 2][resource.gpus] == 2",
+    "(resource.gpus > 1 ? resource.clean : resource.code.dirty)",
+    '(context.ticket == "T-1" ? resource.code.lines : resource.gpus) > 0',
+    "size(resource.files) == resource.gpus",
+    'resource.files.filter(f, f != "a").size() > 0',
+    'resource.files.map(f, f + resource.queue).exists(g, g.contains("prod"))',
+    'resource.files.map(f, f != "a", size(f)).all(n, n < 4)',
+    'resource.files.exists_one(f, f.startsWith("a"))',
+    "resource.files.all(f, resource.files.exists(g, g == f && resource.gpus > 0))",
+    "resource.files.exists(f, f == context.ticket) || resource.clean",
+    "resource.files == [resource.queue]",
+    "resource.files + [resource.queue] != resource.files",
+    "resource.queue in resource.files",
+    'resource.queue.matches("^p") && !resource.id.endsWith("1")',
+    'glob(resource.id, "team/*/run-*") == resource.clean',
+    'under(resource.id, "team/red")',
+    'int(resource.queue) > 0 || resource.queue == "dev"',
+    "string(resource.gpus) == context.ticket",
+    "bool(context.ticket)",
+    'now - timestamp("2026-01-01T00:00:00Z") > duration("1h")',
+    'now + duration(resource.queue) > timestamp("2027-01-15T08:00:00Z")',
+    "now.getHours() > resource.gpus",
+    "timestamp(resource.gpus) < now",
+    'subject.id < "user:bob" && subject.type == "user"',
+    'resource.domain == "red" || resource.code.dirty',
+    'action == "job:submit" && resource.code.lines > resource.gpus',
+)
+"""Conditions with every construct of the profile, each with errors nearby; none tests for presence."""
+
+_CHECKER = Checker(SCHEMA)
+_WHOLE_PROFILE_ATOMS = tuple(_CHECKER.check(text, resource_type="job") for text in _WHOLE_PROFILE)
 _WORDS = ("prod", "dev", "T-1", "user:ann", "a", "job:submit")
 
 
@@ -140,7 +182,9 @@ def _call(function: str, *arguments: Expression) -> Expression:
 @st.composite
 def _plain_atoms(draw: st.DrawFn) -> Expression:
     """Return an atom without `has`."""
-    kind = draw(st.sampled_from(("int", "text", "bool", "in", "exists", "all")))
+    kind = draw(st.sampled_from(("int", "text", "bool", "in", "exists", "all", "profile", "profile", "profile")))
+    if kind == "profile":
+        return draw(st.sampled_from(_WHOLE_PROFILE_ATOMS))
     word = st.sampled_from(_WORDS).map(lambda value: Constant(value, "string"))
     if kind == "int":
         operator = draw(st.sampled_from(("less_equals_int64", "greater_int64", "equals")))
