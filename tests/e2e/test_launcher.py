@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.revocation import revocation, sign_list
+from policyguard.attest.trust import RevocationTrust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, AuditError, ConfigurationError, EvidenceError, VerificationError
 from policyguard.evidence.collector import JobInputs
@@ -151,6 +156,31 @@ def test_an_expired_decision_does_not_start(lab: Lab) -> None:
         start(lab, clock=lambda: 4_000_000_000_000_000_000)
     assert caught.value.step == "V6"
     assert not lab.ran.exists()
+
+
+def test_a_launcher_reads_the_revocation_list(lab: Lab) -> None:
+    """Step V12: without the list that trust names, or with a revoked guard's key, nothing starts; the twin starts."""
+    revoker = PrivateKey.generate(b"\x08" * 32)
+    path = lab.folder / "revocations.json"
+    pinned = RevocationTrust(source=str(path), keys=(revoker.public,), max_age_s=3600)
+    trust = replace(lab.trust, revocation=pinned)
+
+    def launched() -> int:
+        with lab.guard() as guard:
+            return launch(guard, request(), lab.inputs(), trust, audience="node-1")
+
+    now = time.time_ns() // 1000 * 1000
+    revoked = revocation("key", lab.trust.keys[0].key.text, why="stolen", now=now)
+    for content in (None, sign_list((revoked,), 1, now, revoker), sign_list((), 1, now - 3601 * 10**9, revoker)):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(VerificationError) as caught:
+            launched()
+        assert caught.value.step == "V12"
+        assert not lab.ran.exists()
+    path.write_bytes(sign_list((), 2, now, revoker))
+    assert launched() == 0
+    assert lab.ran.exists()
 
 
 def test_an_advisory_decision_does_not_start(lab: Lab) -> None:
