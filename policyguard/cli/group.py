@@ -34,7 +34,7 @@ VERBS = {
     "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
     "grant": "Grant somebody more GPUs than their role's ceiling, signed and for a time.",
     "revoke": "Take back a decision, a key, an approver, a grant or an approval before it expires.",
-    "keys": "Make keys and show their ids.",
+    "keys": "Make keys, show their ids, and hand a log over to a new key.",
     "scan": "Scan checkpoints for what loading them would run.",
     "manifest": "Sign and verify which run wrote a checkpoint.",
     "env": "Compare an installed environment with its signed baseline.",
