@@ -15,17 +15,20 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
-from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
+from policyguard.attest.statement import PAYLOAD_TYPE, parse_statement
 from policyguard.audit.approval_use import PendingStatement, is_single_use
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.in_transaction import DecisionsInTransaction
 from policyguard.audit.log import Log
+from policyguard.audit.oversized import Stated, state_within_bounds
+from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores import Store
-from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.engine import Engine, internal_error
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import (
@@ -109,6 +112,7 @@ class Guard:
         passphrase: bytes | None = None,
         origin: str | None = None,
         reserve: str | None = None,
+        state_dir: str | Path | None = None,
     ) -> Guard:
         """Open a guard over these policies, with collectors of your own.
 
@@ -125,6 +129,8 @@ class Guard:
             passphrase: of the private key, if the file is encrypted.
             origin: the log's name in its checkpoints; by default `policyguard/` and the start of the key id.
             reserve: the path of the number that an allow reserves in the quota of its team, until the job ends.
+            state_dir: the folder of the log's head file, which shows that the log is the newest; by default that of
+                the log. See docs/log.md.
 
         Raises:
             PolicyErrors: every mistake in the policies.
@@ -137,6 +143,7 @@ class Guard:
             log,
             policy_keys=policy_keys,
             origin=origin,
+            state_dir=state_dir,
             audience=audience,
             lifetime_s=lifetime_s,
             collectors=collectors,
@@ -184,6 +191,7 @@ class Guard:
             config.policies,
             private,
             config.log,
+            state_dir=config.state_dir,
             audience=config.audience or DEFAULT_AUDIENCE,
             lifetime_s=config.lifetime_s,
             collectors=collectors,
@@ -238,6 +246,7 @@ class Guard:
         *,
         policy_keys: Sequence[PublicKey] = (),
         origin: str | None = None,
+        state_dir: str | Path | None = None,
         **options: Any,
     ) -> Guard:
         trusted = tuple(policy_keys) or (private.public,)
@@ -246,19 +255,20 @@ class Guard:
             return load_snapshot(policies, trusted)
 
         snapshot = load()
-        store = SqliteStore.open(log, origin=origin, create_as=origin or log_origin(private.public))
+        opened = Log.open(log, private, origin, create=True, state_dir=state_dir)
         try:
+            opened.is_edited(policy_use(snapshot))
             return cls(
                 snapshot,
                 private,
-                Log.open(store, private, store.origin),
+                opened,
                 reload=load,
                 stamp=lambda: stamp_of(policies),
-                close=store.close,
+                close=opened.close,
                 **options,
             )
         except BaseException:
-            store.close()
+            opened.close()
             raise
 
     @property
@@ -367,7 +377,8 @@ class Guard:
         # INVARIANT I4: only the policies allow; everything else that is signed with the guard's key denies.
         if decision.allowed:
             raise ValueError("found a decision that allows, expected a denial")
-        envelope = sign(self._stated(decision, self._clock(), recorded_paths=None), PAYLOAD_TYPE, (self._key,))
+        payload = self._stated(decision, self._clock(), recorded_paths=None).payload
+        envelope = sign(payload, PAYLOAD_TYPE, (self._key,))
         return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
 
     def issue_many(
@@ -381,19 +392,32 @@ class Guard:
                 and on every worker. Tools that know only DSSE refuse such envelopes: False signs each by itself.
             recording: paths of facts that every statement contains, whichever rules decided.
         """
-        snapshot, statements, envelopes = self._snapshot, list[PendingStatement](), list[Envelope]()
+        while True:
+            try:
+                return self._issue(self._snapshot, facts, one_root, recording)
+            except PoliciesMovedOn:
+                # Another process has logged other policies of our epoch since; the statements are to say so.
+                continue
+
+    def _issue(
+        self, snapshot: Snapshot, facts: Sequence[Facts], one_root: bool, recording: Collection[str]
+    ) -> tuple[SignedDecision, ...]:
+        statements, envelopes = list[PendingStatement](), list[Envelope]()
         decisions = DecisionsInTransaction(snapshot, facts, self._reservations(snapshot, facts))
+        use = policy_use(snapshot)
+        if self._log.is_edited(use):
+            use = msgspec.structs.replace(use, edited=True)
 
         def build() -> list[bytes]:
-            statements[:] = decisions.decide(lambda unused: self._state(snapshot, unused, recording))
+            statements[:] = decisions.decide(lambda unused: self._state(snapshot, unused, recording, edited=use.edited))
             envelopes[:] = self._seal([statement.payload for statement in statements], one_root=one_root)
             return [*(envelope.to_bytes() for envelope in envelopes), *decisions.write(statements, self._key)]
 
         if decisions.is_needed:
             # INVARIANT I9: an approval that counts once is used up in the transaction that logs the allow.
-            receipts = self._log.append_after(decisions.read, build)
+            receipts = self._log.append_after(decisions.read, build, use)
         else:
-            receipts = self._log.append_many(build())
+            receipts = self._log.append_many(build(), use)
         return tuple(
             SignedDecision(envelope, receipt, statement.decision)
             for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=False)
@@ -462,24 +486,26 @@ class Guard:
             return sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
         return [sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads]
 
-    def _state(self, snapshot: Snapshot, facts: Facts, recording: Collection[str] = ()) -> PendingStatement:
+    def _state(
+        self, snapshot: Snapshot, facts: Facts, recording: Collection[str] = (), *, edited: bool = False
+    ) -> PendingStatement:
         now = self._clock()
         decision = Engine(snapshot).decide(facts, now)
         try:
-            return self._pending(snapshot, decision, now, recording)
+            return self._pending(snapshot, decision, now, recording, edited=edited)
         except PolicyGuardError:
             raise
         except Exception as problem:  # noqa: BLE001 - INVARIANT I2: what fails, whatever it is, is a signed denial
-            return self._pending(snapshot, internal_error(snapshot, facts, now, problem), now, ())
+            return self._pending(snapshot, internal_error(snapshot, facts, now, problem), now, (), edited=edited)
 
     def _pending(
-        self, snapshot: Snapshot, decision: Decision, now: Instant, recording: Collection[str]
+        self, snapshot: Snapshot, decision: Decision, now: Instant, recording: Collection[str], *, edited: bool
     ) -> PendingStatement:
         recorded_paths = snapshot.facts_read_by(decision)
         if recorded_paths is not None and recording:
             recorded_paths = recorded_paths.union(recording)
-        payload = self._stated(decision, now, recorded_paths=recorded_paths, snapshot=snapshot)
-        return PendingStatement(decision, payload, is_single_use(snapshot, decision))
+        stated = self._stated(decision, now, recorded_paths=recorded_paths, snapshot=snapshot, edited=edited)
+        return PendingStatement(stated.decision, stated.payload, is_single_use(snapshot, stated.decision))
 
     def _stated(
         self,
@@ -488,7 +514,8 @@ class Guard:
         *,
         recorded_paths: Collection[str] | None,
         snapshot: Snapshot | None = None,
-    ) -> bytes:
+        edited: bool = False,
+    ) -> Stated:
         request, judged = decision.facts.request, snapshot or self._snapshot
         expires = now + self._lifetime_ns
         if not ALWAYS <= now <= expires <= NEVER:
@@ -498,7 +525,7 @@ class Guard:
             )
         if decision.requiring:
             expires = judged.lasts_until(decision, now, expires)
-        return decision_statement(
+        return state_within_bounds(
             decision,
             request,
             decision_id=os.urandom(16).hex(),
@@ -510,6 +537,8 @@ class Guard:
             recorded_paths=recorded_paths,
             sensitive=judged.sensitive(request),
             redactions=judged.redactions(request),
+            policies=judged.name,
+            edited=edited,
         )
 
     def close(self) -> None:
@@ -524,6 +553,13 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def policy_use(snapshot: Snapshot) -> PolicyUse:
+    """What the log remembers of these policies."""
+    return PolicyUse(
+        name=snapshot.name or "", epoch=snapshot.epoch, digest=snapshot.policy_digest, is_signed=snapshot.is_signed
+    )
 
 
 def log_origin(key: PublicKey) -> str:

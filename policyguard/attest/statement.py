@@ -85,9 +85,14 @@ class GapRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
     rule: str
 
 
-class PolicyRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class PolicyRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """The policies that decided. `name` is that of their `Schema`; statements of version 0.1.0 have none."""
+
     digest: str
+    edited: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    """The log has seen another digest of the same epoch: the folder was edited without raising the epoch."""
     epoch: int
+    name: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Predicate(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
@@ -168,6 +173,8 @@ def decision_statement(
     approvals: tuple[Approval, ...] | None = None,
     sensitive: frozenset[str] = frozenset(),
     redactions: Mapping[str, Callable[[Value], Value]] | None = None,
+    policies: str | None = None,
+    edited: bool = False,
 ) -> bytes:
     """Encode the statement about this decision in canonical bytes.
 
@@ -175,6 +182,8 @@ def decision_statement(
         recorded_paths: paths of the facts to record; None records all that were collected.
         approvals: those that a quorum counted; None records all that were collected.
         sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
+        policies: the name of the policy set, `metadata.name` of its `Schema`.
+        edited: the log has seen other policies of this name and epoch.
         redactions: what takes the parts out of a value that only some may see, by path; the rest is shown or hashed.
     """
     facts, shown_as = decision.facts, redactions or {}
@@ -204,7 +213,12 @@ def decision_statement(
         mode="advisory" if advisory else "enforcing",
         not_before=instant_text(not_before),
         obligations=decision.obligations,
-        policy=PolicyRecord(decision.policy_digest, decision.epoch),
+        policy=PolicyRecord(
+            digest=decision.policy_digest,
+            edited=True if edited else msgspec.UNSET,
+            epoch=decision.epoch,
+            name=policies or msgspec.UNSET,
+        ),
         reason_codes=decision.reason_codes,
         request_digest=digest,
         requester=request.subject.ref,

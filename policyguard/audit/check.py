@@ -19,7 +19,9 @@ from policyguard.attest.note import NoteKey
 from policyguard.audit.approvals import is_approval
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from policyguard.audit.handover import is_handover, read_handover
-from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash
+from policyguard.audit.links import check_link
+from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash, range_of
+from policyguard.audit.proofs import subtree_in
 from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, VerificationError
 
@@ -91,6 +93,46 @@ def _follow_handover(row: Row, logs: Sequence[NoteKey] | None) -> Sequence[NoteK
             entry=row.entry,
         )
     return (*(key for key in logs if key not in (handover.old, handover.new)), handover.new)
+
+
+def check_chain(stores: Sequence[Store], logs: Sequence[NoteKey] | None, earlier: Sequence[bytes] = ()) -> LogSummary:
+    """Check logs that were rotated, the oldest first: each begins with the head of the one before.
+
+    Args:
+        stores: the logs; one alone is checked as `check_log` does.
+        logs: as for `check_log`.
+        earlier: checkpoints that were seen earlier; one of these logs must contain each of those trees.
+
+    Returns:
+        The summary of the newest log.
+
+    Raises:
+        AuditError: a log does not add up, does not begin with the head of the one before, or lacks a kept tree.
+    """
+    if len(stores) == 1:
+        return check_log(stores[0], logs, earlier)
+    open_notes = [_kept_roots(logs, (note,)) for note in earlier]
+    before: LogSummary | None = None
+    for store in stores:
+        summary = check_log(store, logs)
+        if before is not None:
+            check_link(next(iter(store.read(0, 1))).leaf, before.checkpoint)
+        before = summary
+        trees = subtree_in(store)
+        open_notes = [
+            wanted
+            for wanted in open_notes
+            if not all(
+                size <= summary.checkpoint.size and range_of(size, trees).root() == checkpoint.root
+                for size, checkpoint in wanted.items()
+            )
+        ]
+    if open_notes:
+        size = next(iter(open_notes[0]))
+        raise AuditError(f"none of {len(stores)} logs contains the tree of {size} entries that a kept checkpoint names")
+    if before is None:
+        raise AuditError("found no log, expected at least one")
+    return before
 
 
 def _rows(store: Store) -> Iterator[Row]:

@@ -1,15 +1,28 @@
 """The decision log: an append-only Merkle tree over envelopes, with a signed checkpoint after every transaction.
 
 A receipt is returned only after its entry, and the checkpoint that covers it, are durable in the store. Threads that
-arrive while a transaction is under way share the next one. Other processes may append to the same store: the last row
-is read again under the store's lock and must carry our own checkpoint.
+arrive while a transaction is under way share the next one. Other processes may append to the same store.
+
+One transaction, with what a crash after each step leaves:
+
+1. The store takes its write lock: until the commit no other process appends. A crash drops the lock.
+2. The path of the log must still lead to the open file, at its size at least (`stores/sqlite.py`).
+3. The last row must carry a checkpoint of our own key over exactly the tree that the store holds (`_follow`).
+4. The head file must name a beginning of that tree, or all of it (`_check_head`): a log that is older than its head, or
+   another one, is refused.
+5. The policies that decided must not be older than those that the log has seen (`policy_epochs.py`).
+6. The leaves are made, hashed and signed for. Nothing is written yet: a crash leaves the log as it was.
+7. Rows and checkpoint are committed and synced. A crash after it leaves entries that were never acknowledged.
+8. The head file takes the new checkpoint (`head.py`). A crash before it leaves a head that is one transaction old.
+9. The receipts are released.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -17,17 +30,22 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from policyguard.audit.handover import handover_leaf, is_handover, read_handover
+from policyguard.audit.head import Head, HeadFile, HeadPlace, PolicyHead, other_head
 from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
+from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, check_use, is_edited, with_rows, with_use
 from policyguard.audit.proofs import subtree_in
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
-from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.errors import AuditError, VerificationError
+from policyguard.audit.stores.sqlite import BUSY_TIMEOUT_S, SqliteStore, is_blank
+from policyguard.errors import AuditError, ConfigurationError, VerificationError
 from policyguard.text import quoted
 from policyguard.values import Instant
 
 MAX_GROUP = 4096
 """Entries of one transaction at most; more arrivals wait for the next."""
+
+RESET = "find out where the newest log is; to go on with this one: `policyguard audit accept-reset --reason TEXT`"
+_PAGE = 512
 
 
 class _Tail(msgspec.Struct, frozen=True):
@@ -39,10 +57,11 @@ class _Tail(msgspec.Struct, frozen=True):
 
 
 class _Waiter:
-    __slots__ = ("leaves", "problem", "receipts")
+    __slots__ = ("leaves", "policies", "problem", "receipts")
 
-    def __init__(self, leaves: Sequence[bytes]) -> None:
+    def __init__(self, leaves: Sequence[bytes], policies: PolicyUse | None) -> None:
         self.leaves = leaves
+        self.policies = policies
         self.receipts: tuple[Receipt, ...] | None = None
         self.problem: BaseException | None = None
 
@@ -50,9 +69,15 @@ class _Waiter:
 class Log:
     """An open log. Any number of threads may append."""
 
-    def __init__(self, store: Store, key: PrivateKey, origin: str) -> None:
+    def __init__(self, store: Store, key: PrivateKey, origin: str, head: HeadFile | None = None) -> None:
         self._store = store
         self._opened: SqliteStore | None = None
+        self._head = head
+        self._checked: Head | None = None
+        """The head that was last compared with the log."""
+        self._policies: Mapping[str, PolicyHead] = {}
+        self._policies_size = 0
+        """How many entries `_policies` covers."""
         self._key = key
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
@@ -70,29 +95,27 @@ class Log:
         origin: str | None = None,
         *,
         create: bool = False,
+        state_dir: str | os.PathLike[str] | None = None,
+        wait_s: float = BUSY_TIMEOUT_S,
     ) -> Log:
-        """Open the log in a store or an SQLite file, and verify its last checkpoint with our own key.
+        """Open the log in this store, or SQLite file, its last checkpoint verified with our own key.
 
         Args:
+            where: the store, or the path of an SQLite file, which is compared with its head file.
+            key: signs the checkpoints.
             origin: the log's name; None takes the name in the file, or for a new one `policyguard/` and the key id.
             create: make the file if it is not there.
+            state_dir: the folder of the head file of an SQLite file; by default the folder of the log.
+            wait_s: how long a transaction waits for other processes.
 
         Raises:
-            AuditError: the store is of another origin, its last entries do not add up to a tree that we signed, or
-                the file cannot be opened for writing.
+            AuditError: the store is of another origin, its last entries do not add up to a tree that we signed, it is
+                not the log that its head file names, or the file cannot be opened for writing.
             ConfigurationError: `origin` cannot name a log.
         """
         if isinstance(where, str | os.PathLike):
-            name = origin or f"policyguard/{key.keyid[:16]}"
-            NoteKey(name, key.public)
-            store = SqliteStore.open(where, origin=origin, create_as=name if create else None)
-            try:
-                log = cls.open(store, key, origin or store.origin)
-            except BaseException:
-                store.close()
-                raise
-            log._opened = store
-            return log
+            place = HeadPlace.of(where, state_dir)
+            return _open_file(cls, os.fspath(where), key, origin, create=create, place=place, wait_s=wait_s)
         origin = origin or where.origin
         if where.origin != origin:
             raise AuditError(f"log is of origin {quoted(where.origin)}, expected {quoted(origin)}")
@@ -105,6 +128,8 @@ class Log:
         with self._commit_lock:
             if self._opened is not None:
                 self._opened.close()
+            if self._head is not None:
+                self._head.close()
 
     def __enter__(self) -> Log:
         return self
@@ -117,29 +142,52 @@ class Log:
         """The number of entries when the log was last read or written here."""
         return self._tail.size
 
+    def is_edited(self, policies: PolicyUse) -> bool:
+        """Whether the log, as far as this process has read it, has seen other policies of this name and epoch.
+
+        Raises:
+            ConfigurationError: the log has seen newer ones, or a signed snapshot has another digest.
+        """
+        return is_edited(policies, self._policies)
+
     def append(self, leaf: bytes) -> Receipt:
-        """Append a leaf and return its receipt once it is durable. On `AuditError` it is not in the log."""
+        """Append a leaf; return its receipt once it is durable. Raises `AuditError`, and then nothing is released."""
         return self.append_many((leaf,))[0]
 
-    def append_many(self, leaves: Sequence[bytes]) -> tuple[Receipt, ...]:
-        """Append leaves under one checkpoint; return a receipt for each, in order, once all are durable.
+    def append_many(self, leaves: Sequence[bytes], policies: PolicyUse | None = None) -> tuple[Receipt, ...]:
+        """Append leaves in order, all under one checkpoint; return one receipt for each, once all are durable.
 
-        All or nothing: on `AuditError` none of them is in the log.
+        Args:
+            leaves: the entries.
+            policies: those that decided, if the leaves are decisions.
+
+        Raises:
+            AuditError: all or nothing: no receipt is released. `PoliciesMovedOn` asks to make the statements again.
+            ConfigurationError: the log has seen newer policies.
         """
         if not leaves:
             return ()
-        waiter = _Waiter(leaves)
+        waiter = _Waiter(leaves, policies)
         with self._queue_lock:
             self._queue.append(waiter)
         with self._commit_lock:
             while waiter.receipts is None and waiter.problem is None:
                 self._lead()
         if waiter.receipts is None:
-            raise AuditError(f"{waiter.problem}", entry=getattr(waiter.problem, "entry", None)) from waiter.problem
+            if isinstance(waiter.problem, PoliciesMovedOn | ConfigurationError):
+                raise waiter.problem
+            raise AuditError(
+                f"{waiter.problem}",
+                entry=getattr(waiter.problem, "entry", None),
+                help=getattr(waiter.problem, "help", None),
+            ) from waiter.problem
         return waiter.receipts
 
     def append_after(
-        self, read: Callable[[Store, int, int], None], build: Callable[[], Sequence[bytes]]
+        self,
+        read: Callable[[Store, int, int], None],
+        build: Callable[[], Sequence[bytes]],
+        policies: PolicyUse | None = None,
     ) -> tuple[Receipt, ...]:
         """Append leaves that depend on every entry before them; return their receipts once they are durable.
 
@@ -147,6 +195,7 @@ class Log:
             read: gets the entries from one index to before another: first those that are there, while other processes
                 may still append, and then, inside the transaction, those that came since.
             build: makes the leaves, inside the transaction.
+            policies: those that decide.
 
         Raises:
             AuditError: as `append_many`. What `read` and `build` raise is passed on, and nothing was added.
@@ -158,9 +207,11 @@ class Log:
             def build_in_transaction(last: Row | None) -> Sequence[bytes]:
                 # INVARIANT I9: no process or thread appends between the last reading of the log and the append.
                 read(self._store, before, _size(last))
+                if policies is not None:
+                    check_use(policies, self._policies)
                 return build()
 
-            return self._commit(build_in_transaction)
+            return self._commit(build_in_transaction, () if policies is None else (policies,))
 
     def hand_over(self, new: PrivateKey, now: Instant) -> Receipt:
         """Append the entry that hands this log over to a new key; afterwards this object, and its key, append nothing.
@@ -176,7 +227,7 @@ class Log:
             def sign(size: int, root: bytes) -> bytes:
                 return add_signature(self._sign(size, root), successor, new)
 
-            receipt = self._commit(lambda _: (leaf,), sign)[0]
+            receipt = self._commit(lambda _: (leaf,), sign=sign)[0]
             self._successor = successor
         return receipt
 
@@ -185,38 +236,148 @@ class Log:
         with self._queue_lock:
             group = _first_group(self._queue)
             del self._queue[: len(group)]
+        admitted: list[_Waiter] = []
+
+        def build(_: Row | None) -> Sequence[bytes]:
+            admitted[:] = self._admitted(group)
+            return [leaf for waiter in admitted for leaf in waiter.leaves]
+
+        uses = [waiter.policies for waiter in group if waiter.policies is not None]
         try:
-            leaves = [leaf for waiter in group for leaf in waiter.leaves]
-            receipts = self._commit(lambda _: leaves)
+            receipts = self._commit(build, uses)
         except BaseException as problem:
             for waiter in group:
-                waiter.problem = problem
+                waiter.problem = waiter.problem or problem
             if not isinstance(problem, AuditError):
                 raise
             return
         at = 0
-        for waiter in group:
+        for waiter in admitted:
             waiter.receipts = receipts[at : at + len(waiter.leaves)]
             at += len(waiter.leaves)
 
+    def _admitted(self, group: Sequence[_Waiter]) -> list[_Waiter]:
+        """Hand those whose policies are refused their problem; return the others. Step 5."""
+        known = self._policies
+        for waiter in group:
+            if waiter.policies is not None:
+                try:
+                    check_use(waiter.policies, known)
+                    known = with_use(waiter.policies, known)
+                except (PoliciesMovedOn, ConfigurationError) as problem:
+                    waiter.problem = problem
+        return [waiter for waiter in group if waiter.problem is None]
+
     def _commit(
-        self, build: Callable[[Row | None], Sequence[bytes]], sign: Callable[[int, bytes], bytes] | None = None
+        self,
+        build: Callable[[Row | None], Sequence[bytes]],
+        uses: Sequence[PolicyUse] = (),
+        sign: Callable[[int, bytes], bytes] | None = None,
     ) -> tuple[Receipt, ...]:
-        """Append the leaves that `build` makes after the last row, in one transaction."""
+        """Append the leaves that `build` makes after the last row, in one transaction; steps as above."""
         if self._successor is not None:
             raise _handed_over(self._successor)
         grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
 
         def grow(last: Row | None) -> Sequence[Row]:
+            # Steps 1 and 2 are the store's.
             tail = self._follow(last)
-            rows, after, receipts = _grow(tail, build(last), sign or self._sign)
+            self._check_head(tail)
+            self._read_policies(tail.size)
+            leaves = build(last)
+            if not leaves:
+                grown.append((tail, ()))
+                return ()
+            rows, after, receipts = _grow(tail, leaves, sign or self._sign)
             grown.append((after, receipts))
             return rows
 
         self._store.append(grow)
         # INVARIANT I12: nothing is acknowledged before it is durable: the store has returned.
         self._tail, receipts = grown[0]
+        if receipts:
+            for use in uses:
+                self._policies = with_use(use, self._policies)
+            self._policies_size = self._tail.size
+            self._write_head()
         return receipts
+
+    def _check_head(self, tail: _Tail) -> None:
+        """Compare the log with its head file. Step 4."""
+        if self._head is not None:
+            self._compare(*self._head.read(), tail)
+
+    def _compare(self, head: Head | None, size: int, tail: _Tail) -> None:
+        if self._head is None or head is None or head is self._checked:
+            return
+        checkpoint = head.checkpoint()
+        # INVARIANT I13: a log that is shorter than its head, or another one, is not continued.
+        if size > tail.size:
+            raise AuditError(
+                f"log{self._place} has {tail.size} entries, expected at least {size}, as head file `{self._head.path}` "
+                f"says of `{head.log}`: it was replaced by an older or a new one",
+                help=RESET,
+            )
+        if checkpoint is not None and (head.note or "").encode() != tail.note:
+            tree = Range(size, tail.nodes) if size == tail.size else range_of(size, subtree_in(self._store))
+            if tree.root() != checkpoint.root:
+                raise AuditError(
+                    f"the first {size} entries of log{self._place} are not those that head file `{self._head.path}` "
+                    f"names: it is a fork of `{head.log}`, or another log",
+                    help=RESET,
+                )
+        if size >= self._policies_size:
+            self._policies, self._policies_size = {**self._policies, **head.policies}, size
+        self._checked = head
+
+    @property
+    def _place(self) -> str:
+        return f" `{self._opened.path}`" if self._opened is not None else ""
+
+    def policies_of_all(self) -> dict[str, PolicyHead]:
+        """The policies of every entry."""
+        self._read_policies(self._tail.size)
+        return dict(self._policies)
+
+    @contextmanager
+    def held_still(self) -> Iterator[tuple[Head, HeadFile]]:
+        """Hold the write lock of the file, with everything in it and nothing in its WAL; yields head and head file.
+
+        Raises:
+            AuditError: the log is in use, or is not what its head file names.
+        """
+        with self._commit_lock:
+            if self._opened is None or self._head is None:
+                raise AuditError("log is not in a file of its own, expected one")
+            with self._opened.held_still() as last:
+                self._check_head(self._follow(last))
+                self._read_policies(self._tail.size)
+                self._write_head()
+                head, _ = self._head.read()
+                if head is None:
+                    raise AuditError("log has no head, expected one")
+                yield head, self._head
+
+    def _read_policies(self, size: int) -> None:
+        """Read which policies the entries were made by that were added since. Step 5."""
+        while self._policies_size < size:
+            stop = min(self._policies_size + _PAGE, size)
+            self._policies = with_rows(self._store.read(self._policies_size, stop), self._policies)
+            self._policies_size = stop
+
+    def _write_head(self) -> None:
+        """Step 8. If it fails, the entries are in the log, and nothing is released."""
+        if self._head is None or self._opened is None:
+            return
+        note = self._tail.note
+        head = Head(
+            generation=self._checked.generation if self._checked is not None else 0,
+            log=self._opened.real_path,
+            note=None if note is None else note.decode(),
+            policies=dict(self._policies),
+        )
+        self._head.write(head, self._tail.size)
+        self._checked = head
 
     def _sign(self, size: int, root: bytes) -> bytes:
         return sign_checkpoint(Checkpoint(self.verifier.name, size, root), self.verifier, self._key)
@@ -272,6 +433,87 @@ class Log:
 
 def _handed_over(successor: NoteKey) -> AuditError:
     return AuditError(f"log was handed over to `{successor.text}`, expected that key; configure it as `key:`")
+
+
+def _open_file(
+    kind: type[Log],
+    path: str,
+    key: PrivateKey,
+    origin: str | None,
+    *,
+    create: bool,
+    place: HeadPlace,
+    wait_s: float,
+) -> Log:
+    """Open an SQLite file as a log, compared with its head file.
+
+    A log that is to be there and is not is never made anew: step 1 of the crash story of `head.py` comes first.
+    """
+    name = origin or f"policyguard/{key.keyid[:16]}"
+    NoteKey(name, key.public)
+    head: HeadFile | None = None
+    store: SqliteStore | None = None
+    try:
+        if create and is_blank(path):
+            if not os.path.isdir(os.path.dirname(path) or "."):
+                raise AuditError(f"log `{path}` cannot be created: no such file or directory")
+            head = HeadFile.open(place, name)
+            _check_new(head, path)
+        store = SqliteStore.open(path, origin=origin, create_as=name if create else None, wait_s=wait_s)
+        if head is None:
+            head = HeadFile.open(place, store.origin)
+        log = kind(store, key, origin or store.origin, head)
+        log._opened = store
+        # The head before the log: another process may append between the two, and the log is ahead of its head then.
+        seen = head.read()
+        log._follow(store.last())
+        _adopt(log, head, store)
+        log._compare(*seen, log._tail)
+        log._read_policies(log._tail.size)
+    except BaseException:
+        if store is not None:
+            store.close()
+        if head is not None:
+            head.close()
+        raise
+    return log
+
+
+def _check_new(head: HeadFile, path: str) -> None:
+    """Refuse to make a log whose head file says that there is one; else write a head of nothing."""
+    last, size = head.read()
+    # INVARIANT I13: a log that was moved or deleted is not begun again in silence.
+    if size and last is not None:
+        raise AuditError(
+            f"log `{path}` is gone, expected the {size} entries that head file `{head.path}` names of `{last.log}`",
+            help=RESET,
+        )
+    other = other_head(head.path, os.path.abspath(path))
+    if other is not None:
+        raise AuditError(
+            f"log `{path}` is gone, expected the one of another key or origin that head file `{other}` names",
+            help=RESET,
+        )
+    if last is None:
+        head.write(Head(log=os.path.abspath(path)), 0)
+        head.sync()
+
+
+def _adopt(log: Log, head: HeadFile, store: SqliteStore) -> None:
+    """Begin the head of a log that never had one, as version 0.1.0 wrote them."""
+    last, _ = head.read()
+    if last is not None:
+        return
+    if store.has_head and log.size:
+        raise AuditError(
+            f"log `{store.path}` has {log.size} entries and no head file, expected `{head.path}`: "
+            "that was removed, or the log is a copy",
+            help=RESET,
+        )
+    log._read_policies(log.size)
+    log._write_head()
+    head.sync()
+    store.mark_head()
 
 
 def _size(last: Row | None) -> int:

@@ -33,6 +33,7 @@ _FILE = click.Path(path_type=Path)
 policies_option = click.option("--policies", type=_FILE, help="Policy folder or compiled snapshot.")
 key_option = click.option("--key", type=_FILE, help="Private key file that signs.")
 log_option = click.option("--log", type=_FILE, help="Decision log, an SQLite file.")
+state_dir_option = click.option("--state-dir", type=_FILE, help="Folder of the log's head file.")
 trust_option = click.option("--trust", type=_FILE, help="What a verifier accepts, trust.yaml.")
 audience_option = click.option("--audience", help="The cluster or host that decisions are for.")
 observed_option = click.option(
@@ -101,6 +102,7 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
         needed(config, "policies"),
         key=needed(config, "key"),
         log=needed(config, "log"),
+        state_dir=config.state_dir,
         audience=config.audience or DEFAULT_AUDIENCE,
         lifetime_s=config.lifetime_s,
         collectors=collectors,

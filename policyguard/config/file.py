@@ -3,6 +3,8 @@
     policies: policies            # a folder, or a compiled snapshot
     key: guard.key                # signs decisions and log checkpoints
     log: audit.db                 # the decision log, embedded SQLite
+    stateDir: /var/lib/policyguard  # the head of the log, which shows a log that was exchanged; by default beside it
+    witness: "NAME+HASH+KEY"      # whose countersignature `audit accept-reset` needs
     trust: trust.yaml             # what a verifier accepts
     audience: cluster-a           # the cluster or host that decisions are for
     lifetime: 15m                 # how long a decision may be used
@@ -50,6 +52,8 @@ class Config:
     policies: Path | None = None
     key: Path | None = None
     log: Path | None = None
+    state_dir: Path | None = None
+    witness: str | None = None
     trust: Path | None = None
     audience: str | None = None
     lifetime_s: int = DEFAULT_LIFETIME_S
@@ -70,6 +74,7 @@ PATHS = {
     "policies": "policies",
     "key": "key",
     "log": "log",
+    "stateDir": "state_dir",
     "trust": "trust",
     "approvals": "approvals",
     "approvalLog": "approval_log",
@@ -83,7 +88,7 @@ PATHS = {
 FORMER = {"accepted": "reviewedCommits"}
 """Former names of options, accepted for one release with a warning."""
 
-_FIELDS = (*PATHS, "audience", "lifetime", "signedCommits", *SECTIONS)
+_FIELDS = (*PATHS, "witness", "audience", "lifetime", "signedCommits", *SECTIONS)
 
 
 def find_config(directory: Path, variable: str | None) -> Config:
@@ -137,6 +142,8 @@ def _with(config: Config, name: str, text: str) -> Config:
     if name in PATHS:
         fields: dict[str, Any] = {PATHS[name]: base / text}
         return replace(config, **fields)
+    if name == "witness":
+        return replace(config, witness=text)
     if name == "audience":
         return replace(config, audience=text)
     if name == "signedCommits":

@@ -91,6 +91,7 @@ class CompiledForm(msgspec.Struct, frozen=True):
 
     policy: CompiledPolicy
     places: tuple[RuleSource, ...]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
 
 
 def read_compiled(data: Mapping[str, Any]) -> CompiledForm:
@@ -116,8 +117,10 @@ def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, 
     """
     shapes = _Shapes()
     rules = [msgspec.to_builtins(_row(rule, shapes)) for rule in policy_set.rules]
+    name = policy_set.metadata.get("name")
     return {
         "format": FORMAT,
+        **({"name": name} if name else {}),
         "policy": {
             "epoch": policy_set.epoch,
             "schema": schema_data(policy_set.schema),

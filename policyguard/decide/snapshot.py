@@ -54,6 +54,8 @@ class Snapshot:
         "by_id",
         "epoch",
         "grants",
+        "is_signed",
+        "name",
         "people",
         "persons",
         "policy_digest",
@@ -72,6 +74,9 @@ class Snapshot:
             check_compiled(compiled, forms)
         self.policy_digest = digest
         self.epoch = policy.epoch
+        self.name = compiled.name
+        """`metadata.name` of the `Schema`; None if it has none, or if version 0.1.0 compiled it."""
+        self.is_signed = False
         self.schema = present_schema(policy.schema)
         self.grants = RoleAssignments.from_data(policy.grants)
         self.people: tuple[Person, ...] = tuple(
@@ -116,10 +121,12 @@ class Snapshot:
                 f"compiled snapshot: found format `{compiled.get('format')}`, expected `{FORMAT}`", help=_AGAIN
             )
         try:
-            return cls(read_compiled(compiled), digest, check=True)
+            snapshot = cls(read_compiled(compiled), digest, check=True)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
             words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
             raise ConfigurationError(f"compiled snapshot: {printable(words, 200).lower()}", help=_AGAIN) from problem
+        snapshot.is_signed = True
+        return snapshot
 
     @property
     def request_only_actions(self) -> frozenset[str]:

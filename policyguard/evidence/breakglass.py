@@ -7,7 +7,7 @@ id of that decision: decided by the policies, signed and logged like everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import is_approval
+from policyguard.audit.links import is_link
 from policyguard.audit.reservations import is_reservation
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, EvidenceError, VerificationError
@@ -48,14 +49,15 @@ class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
         return self.review_entry is None and now > self.due_at
 
 
-def list_uses(store: SqliteStore) -> list[BreakGlassUse]:
+def list_uses(store: SqliteStore, report: Callable[[AuditError], object] | None = None) -> list[BreakGlassUse]:
     """List every use of break-glass, oldest first, each with its first review.
 
-    Raises:
-        AuditError: an entry is no decision; `audit verify` says more.
+    Args:
+        store: the log.
+        report: takes what cannot be read; the entry is skipped. A guard writes no such entry.
     """
     uses: dict[str, BreakGlassUse] = {}
-    for entry, predicate in _decisions(store):
+    for entry, predicate in _decisions(store, report):
         if not predicate.allowed:
             continue
         reviewed = uses.get(predicate.resource.partition(":")[2]) if predicate.action == REVIEW_ACTION else None
@@ -115,12 +117,12 @@ def _within_s(predicate: Predicate) -> int | None:
     return min(int(match[1]) for match in matches) * 3600 if matches else None
 
 
-def _decisions(store: SqliteStore) -> Iterator[tuple[int, Predicate]]:
+def _decisions(store: SqliteStore, report: Callable[[AuditError], object] | None) -> Iterator[tuple[int, Predicate]]:
     last = store.last()
     if last is None:
         return
     for row in store.read(0, last.entry + 1):
-        if is_approval(row.leaf) or is_reservation(row.leaf):
+        if is_approval(row.leaf) or is_reservation(row.leaf) or is_link(row.leaf):
             continue
         try:
             yield row.entry, parse_statement(parse(row.leaf).payload).predicate
@@ -128,4 +130,5 @@ def _decisions(store: SqliteStore) -> Iterator[tuple[int, Predicate]]:
             # A log may hold statements of other types.
             if problem.step == "V5":
                 continue
-            raise AuditError(f"entry {row.entry}: {problem.message}", entry=row.entry) from problem
+            if report is not None:
+                report(AuditError(f"entry {row.entry}: {problem.message}", entry=row.entry))

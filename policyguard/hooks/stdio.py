@@ -1,8 +1,8 @@
 """The hook for any program: a JSON request on standard input, a JSON answer on standard output, an exit code.
 
-    policyguard hook --policies FILE --key FILE --log FILE [--audience NAME] [--observed PATH]... [--measure]
-        [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
-        [--reviewed-commits FILE]
+    policyguard hook --policies FILE --key FILE --log FILE [--state-dir FOLDER] [--audience NAME] [--observed PATH]...
+        [--measure] [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE] [--revoked-keys FILE]
+        [--gpg-keyring FILE] [--reviewed-commits FILE]
 
 Exit codes: 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration; a caller need not read the JSON.
 With a compiled snapshot neither yaml, casbin nor CEL is imported, and click never is: start-up time is a feature.
@@ -33,7 +33,7 @@ from policyguard.text import quoted_list
 
 _PATHS = ("policies", "key", "log")
 _REVIEW = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring", "reviewed_commits")
-_OPTIONS = tuple(f"--{name.replace('_', '-')}" for name in (*_PATHS, "audience", "observed", *_REVIEW))
+_OPTIONS = tuple(f"--{name.replace('_', '-')}" for name in (*_PATHS, "state_dir", "audience", "observed", *_REVIEW))
 
 
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +42,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     policies: str | None = None
     key: str | None = None
     log: str | None = None
+    state_dir: str | None = None
     audience: str | None = None
     lifetime_s: int = DEFAULT_LIFETIME_S
     observed: tuple[str, ...] = ()
@@ -149,6 +150,7 @@ def open_guard(options: HookOptions) -> Guard:
         str(options.policies),
         key=str(options.key),
         log=str(options.log),
+        state_dir=options.state_dir,
         audience=options.audience or DEFAULT_AUDIENCE,
         lifetime_s=options.lifetime_s,
         collectors=collectors(options),
@@ -180,6 +182,7 @@ def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> N
             problem,
             key=options.key,
             log=options.log,
+            state_dir=options.state_dir,
             audience=options.audience or DEFAULT_AUDIENCE,
             passphrase=read_passphrase(),
         )
@@ -194,7 +197,7 @@ def _completed(options: HookOptions) -> HookOptions:
     configuration = import_module("policyguard.config.file")
     config = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
     _warn(config.warnings)
-    names = (*_PATHS, "audience", *_REVIEW)
+    names = (*_PATHS, "state_dir", "audience", *_REVIEW)
     configured = {name: str(getattr(config, name)) for name in names if getattr(config, name) is not None}
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return HookOptions(

@@ -13,7 +13,9 @@ Crash story, in the order of the writes:
    checkpoint complete; if the receipt had not yet been released, the log holds one entry that was never acknowledged.
 3. Moving the WAL into the file. SQLite syncs the WAL first, then the file, and only then reuses the WAL. A crash
    between leaves both; the next open replays.
-4. A commit that fails (disk full, I/O error) is rolled back. The checkpoint signed for it was never released; the
+4. Before each append, under the lock, the path must still lead to the open file (`place.py`): what a removed file would
+   take is in no log.
+5. A commit that fails (disk full, I/O error) is rolled back. The checkpoint signed for it was never released; the
    next append signs another tree of that size, which only a reader of dead WAL frames could set beside it.
 
 The schema is compared text for text: a trigger or a view that someone added is refused, not run.
@@ -26,11 +28,14 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NoReturn
 
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import CLAIMS_SCHEMA, SqliteClaims
-from policyguard.errors import AuditError
+from policyguard.audit.stores.place import LogPlace, check_writable_place
+from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs.write import sync_folder
 
 APPLICATION_ID = 0x70676C67
@@ -56,8 +61,13 @@ _READ = "SELECT idx, leaf, hashes, checkpoint FROM entries WHERE idx >= ? AND id
 class SqliteStore:
     """An open log file. Close it, or use it in a `with` block."""
 
-    def __init__(self, path: str, connection: sqlite3.Connection, origin: str) -> None:
-        self._path = path
+    def __init__(
+        self, path: str, connection: sqlite3.Connection, origin: str, place: LogPlace | None, copy: Any = None
+    ) -> None:
+        self.path = path
+        self.real_path = os.path.abspath(path)
+        self._place = place
+        self._copy = copy
         self._connection = connection
         self._execute = connection.execute
         self._origin = origin
@@ -83,36 +93,51 @@ class SqliteStore:
         origin: str | None = None,
         create_as: str | None = None,
         read_only: bool = False,
+        wait_s: float = BUSY_TIMEOUT_S,
     ) -> SqliteStore:
         """Open the store in this file.
 
         Args:
+            path: the file.
             origin: the log's expected name; another name in the file is refused.
             create_as: make the log under this name if there is no file, or one that a crash during creation left.
-            read_only: for auditors; works on a read-only medium too.
+            read_only: for auditors; works on a read-only medium, and for an account that may not write, too.
+            wait_s: how long an append waits for other processes.
 
         Raises:
-            AuditError: no such file, not a regular file, not our log, damaged, locked, or not writable.
+            AuditError: no such file, not a regular file, not our log, damaged, not writable, or readable by others.
+            ConfigurationError: the file lies on a file system whose locks SQLite cannot rely on.
         """
         target = os.fspath(path)
         size = _size_of(target)
+        if not read_only:
+            check_writable_place(target)
         if size is None and create_as is not None:
             _make_file(target)
         elif not size and create_as is None:
             raise AuditError(f"log `{target}` " + ("does not exist" if size is None else "is empty"))
-        connection = None
+        connection, copy, place = None, None, None
         try:
-            connection = _connect_reader(target) if read_only else _connect(target, "rw")
+            before = os.stat(target)
+            if read_only:
+                # Writers, and so hooks, do not pay for the import.
+                connection, copy = import_module("policyguard.audit.stores.reading").connect_reader(target, _connect)
+            else:
+                connection = _connect(target, "rw", wait_s)
             stored_origin = _prepare(target, connection, None if read_only else create_as, is_writer=not read_only)
             if origin is not None and stored_origin != origin:
                 raise AuditError(f"log `{target}` is of origin `{stored_origin}`, expected `{origin}`")
-        except (sqlite3.Error, OSError, AuditError) as problem:
+            if not read_only:
+                place = LogPlace(target, before)
+        except (sqlite3.Error, OSError, AuditError, ConfigurationError) as problem:
             if connection is not None:
                 connection.close()
+            if copy is not None:
+                copy.cleanup()
             if isinstance(problem, AuditError):
                 raise
             _refuse(target, problem)
-        return cls(target, connection, stored_origin)
+        return cls(target, connection, stored_origin, place, copy)
 
     @property
     def origin(self) -> str:
@@ -122,6 +147,8 @@ class SqliteStore:
         execute = self._execute
         try:
             execute("BEGIN IMMEDIATE")
+            if self._place is not None:
+                self._place.check()
             last = execute(_LAST).fetchone()
             rows = grow(last and _row(last))
             if len(rows) == 1:
@@ -129,12 +156,36 @@ class SqliteStore:
             else:
                 self._connection.executemany(_INSERT, rows)
             execute("COMMIT")
+            if self._place is not None:
+                self._place.remember()
         except sqlite3.Error as problem:
             self._roll_back()
-            _refuse(self._path, problem)
+            _refuse(self.path, problem)
         except BaseException:
             self._roll_back()
             raise
+
+    @contextmanager
+    def held_still(self) -> Iterator[Row | None]:
+        """Hold the write lock while everything is in the file and nothing in its WAL; yields the last row.
+
+        Raises:
+            AuditError: another process reads or writes the log.
+        """
+        try:
+            busy = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._execute("BEGIN IMMEDIATE")
+            if busy or os.stat(os.path.realpath(self.path) + "-wal").st_size:
+                self._roll_back()
+                raise AuditError(f"log `{self.path}` is in use by another process", help="stop it, then try again")
+            last = self._execute(_LAST).fetchone()
+        except sqlite3.Error as problem:
+            self._roll_back()
+            _refuse(self.path, problem)
+        try:
+            yield last and _row(last)
+        finally:
+            self._roll_back()
 
     def _roll_back(self) -> None:
         try:
@@ -149,18 +200,32 @@ class SqliteStore:
             for row in self._execute(_READ, (start, stop)):
                 yield _row(row)
         except sqlite3.Error as problem:
-            _refuse(self._path, problem)
+            _refuse(self.path, problem)
 
     def last(self) -> Row | None:
         try:
             row = self._execute(_LAST).fetchone()
         except sqlite3.Error as problem:
-            _refuse(self._path, problem)
+            _refuse(self.path, problem)
         return None if row is None else _row(row)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the log was ever written with a head file; logs of version 0.1.0 were not."""
+        return bool(self._execute("PRAGMA user_version").fetchone()[0])
+
+    def mark_head(self) -> None:
+        """Record that the log has a head file from now on."""
+        try:
+            self._execute("PRAGMA user_version=1")
+        except sqlite3.Error as problem:
+            _refuse(self.path, problem)
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
         self._connection.close()
+        if self._copy is not None:
+            self._copy.cleanup()
 
     def __enter__(self) -> SqliteStore:
         return self
@@ -192,14 +257,27 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
                 connection.execute(statement)
             connection.execute("INSERT INTO header (id, format, origin) VALUES (1, ?, ?)", (FORMAT, create_as))
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute("PRAGMA user_version=1")
         connection.execute("COMMIT")
         sync_folder(os.path.dirname(target) or ".")
     stored_origin = _read_header(target, connection)
     if is_writer:
-        # A log that cannot be written is refused now, not at the first decision.
+        _probe(connection)
+    return stored_origin
+
+
+def _probe(connection: sqlite3.Connection) -> None:
+    """Refuse a log that cannot be written now, not at the first decision; one that is busy is waited for only then."""
+    wait_ms = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
-    return stored_origin
+    except sqlite3.OperationalError as problem:
+        if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={wait_ms}")
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
@@ -220,29 +298,20 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
     return bool(tables == 0 and connection.execute("PRAGMA application_id").fetchone()[0] == 0)
 
 
-def _connect(target: str, mode: str) -> sqlite3.Connection:
+def _connect(target: str, mode: str, wait_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     # An absolute path needs no current folder, which may be gone.
     name = target if os.path.isabs(target) else os.path.join(os.getcwd(), target)
     for character in "%?#":
         name = name.replace(character, f"%{ord(character):02x}")
     name = f"file:{name}?{mode if '=' in mode else 'mode=' + mode}"
-    connection = sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
-    connection.execute("PRAGMA trusted_schema=OFF")
-    # INVARIANT I12: COMMIT returns after the WAL is synced; nothing is acknowledged before.
-    connection.execute("PRAGMA synchronous=FULL")
-    return connection
-
-
-def _connect_reader(target: str) -> sqlite3.Connection:
-    connection = _connect(target, "ro")
+    connection = sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, timeout=wait_s)
     try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        # INVARIANT I12: COMMIT returns after the WAL is synced; nothing is acknowledged before.
+        connection.execute("PRAGMA synchronous=FULL")
+    except sqlite3.Error:
         connection.close()
-        if _size_of(target + "-wal"):
-            raise
-        # A read-only medium without a WAL: nobody can write, so reading without locks is sound.
-        return _connect(target, "mode=ro&immutable=1")
+        raise
     return connection
 
 
@@ -273,6 +342,11 @@ def _row(row: tuple[object, ...]) -> Row:
         entry = index if type(index) is int else None
         raise AuditError(f"entry {entry} has malformed columns, expected the bytes that the log wrote", entry=entry)
     return Row(index, leaf, hashes, checkpoint)
+
+
+def is_blank(path: str | os.PathLike[str]) -> bool:
+    """Whether there is no file at this path, or an empty one; else `AuditError` unless it is a regular file."""
+    return not _size_of(os.fspath(path))
 
 
 def _size_of(target: str) -> int | None:

@@ -28,6 +28,7 @@ CONFIG = """\
 policies: policies        # a folder, or a compiled snapshot
 key: guard.key            # signs decisions and log checkpoints; keep it here, mode 0600
 log: audit.db             # the decision log
+stateDir: .               # for the head of the log; better a folder that only root and the guard may write
 trust: trust.yaml         # what a verifier accepts; copy it to the workers
 audience: local           # the cluster or host that decisions are for
 lifetime: 15m             # how long a decision may be used
@@ -44,7 +45,9 @@ logs:
   - {log}
 audiences: [local]
 policies:
-  minEpoch: 1             # pin `digests:` instead to accept just one compiled snapshot
+  minEpoch: 1             # raise it together with `epoch:` in policies/schema.yaml
+  # To accept one compiled snapshot only, pin the policy digest that `policyguard compile` prints, instead of minEpoch:
+  # digests: ["64 HEX DIGITS"]
 """
 
 NAMES = ("policies", "requests", "guard.key", "guard.key.pub", "trust.yaml", "policyguard.yaml")

@@ -106,6 +106,7 @@ def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) 
             problem,
             key=config.key,
             log=config.log,
+            state_dir=config.state_dir,
             audience=config.audience or DEFAULT_AUDIENCE,
             passphrase=read_passphrase(),
         )

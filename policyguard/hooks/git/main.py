@@ -167,6 +167,7 @@ def open_guard(options: GitOptions) -> Guard:
         options.policies,
         key=options.key,
         log=options.log,
+        state_dir=options.state_dir,
         audience=options.audience,
         lifetime_s=options.lifetime_s,
         passphrase=read_passphrase(),

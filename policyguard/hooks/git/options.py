@@ -1,9 +1,9 @@
 """The options of a git hook, and the pusher that the transport names. Opens no file.
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
-    --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
-    [--approvals FOLDER] [--approval-log FILE] [--audience NAME] [--owner UID]... [--vsa FOLDER] [--resource-uri URI]
-    [--level NAME]... [--certificate-age SECONDS]
+    [--state-dir FOLDER] --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE]
+    [--gpg-keyring FILE] [--approvals FOLDER] [--approval-log FILE] [--audience NAME] [--owner UID]... [--vsa FOLDER]
+    [--resource-uri URI] [--level NAME]... [--certificate-age SECONDS]
     [-- ARGUMENTS OF THE HOOK]
 """
 
@@ -32,6 +32,7 @@ _SINGLE = (
     "policies",
     "key",
     "log",
+    "state_dir",
     "audience",
     "allowed_signers",
     "revoked_keys",
@@ -56,6 +57,7 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     policies: str
     key: str
     log: str
+    state_dir: str | None = None
     pusher: tuple[str, ...]
     audience: str = DEFAULT_AUDIENCE
     lifetime_s: int = DEFAULT_LIFETIME_S

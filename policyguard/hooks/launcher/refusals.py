@@ -18,9 +18,9 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
-from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.errors import EvidenceError, PolicyGuardError, VerificationError
-from policyguard.guard import Guard, log_origin
+from policyguard.audit.stores.sqlite import BUSY_TIMEOUT_S
+from policyguard.errors import AuditError, EvidenceError, PolicyGuardError, VerificationError
+from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -63,6 +63,7 @@ def log_undecided(
     key: str | Path,
     log: str | Path,
     audience: str,
+    state_dir: str | Path | None = None,
     passphrase: bytes | None = None,
     now: Instant | None = None,
 ) -> None:
@@ -74,6 +75,7 @@ def log_undecided(
         key: the private key file of the guard.
         log: the decision log.
         audience: the cluster or host that decisions are for.
+        state_dir: the folder of the log's head file.
         passphrase: of the private key, if the file is encrypted.
         now: the current time; read from the clock if None.
     """
@@ -94,8 +96,10 @@ def log_undecided(
             expires=now + 1,
             recorded_paths=(),
         )
-        with SqliteStore.open(log, create_as=log_origin(private.public)) as store:
-            Log.open(store, private, store.origin).append(sign(payload, PAYLOAD_TYPE, (private,)).to_bytes())
+        # Who has waited for a locked log once does not wait for it again.
+        wait_s = 0.0 if isinstance(problem, AuditError) else BUSY_TIMEOUT_S
+        with Log.open(log, private, create=True, state_dir=state_dir, wait_s=wait_s) as opened:
+            opened.append(sign(payload, PAYLOAD_TYPE, (private,)).to_bytes())
 
 
 def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant) -> Decision:

@@ -196,6 +196,7 @@ def blank_database(path: Path) -> None:
 def test_file_of_a_crashed_creation_is_taken_up(tmp_path: Path, leave: Callable[[Path], None]) -> None:
     """A crash between making the file and writing the schema leaves a blank file; the next open starts again."""
     leave(tmp_path / "log.db")
+    (tmp_path / "log.db").chmod(0o600)
     with Log.open(tmp_path / "log.db", LOG_KEY, create=True) as log:
         assert log.append(b"a").index == 0
 
@@ -208,6 +209,7 @@ def page_bytes(path: Path) -> int:
 def test_pages_of_any_size_are_read_and_continued(tmp_path: Path) -> None:
     """New files have the pages that entries fill best; a file with others is the same log."""
     blank_database(tmp_path / "small.db")
+    (tmp_path / "small.db").chmod(0o600)
     for name, size in (("small.db", 4096), ("new.db", 8192)):
         with Log.open(tmp_path / name, LOG_KEY, ORIGIN, create=True) as log:
             log.append_many([b"x" * 2200] * 9)
@@ -288,6 +290,8 @@ def test_file_that_is_no_log_of_ours_is_refused(tmp_path: Path, spoil: Callable[
     """Invariant I13: refused with one line, and left alone."""
     path = tmp_path / "log.db"
     spoil(path)
+    if path.is_file():
+        path.chmod(0o600)
     with pytest.raises(AuditError, match=wording) as caught:
         Log.open(path, LOG_KEY, create=True)
     assert "\n" not in str(caught.value)

@@ -69,7 +69,7 @@ def predicate(**changes: Any) -> Predicate:
         "mode": "enforcing",
         "not_before": "2030-03-07T12:00:00Z",
         "obligations": (),
-        "policy": PolicyRecord("cd" * 32, 1),
+        "policy": PolicyRecord(digest="cd" * 32, epoch=1),
         "reason_codes": ("repo.signed_push",),
         "request_digest": "ef" * 32,
         "requester": "user:alice",

@@ -96,7 +96,7 @@ def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[
     known = _entry_of(path, line)
     if known is not None:
         return {"entry": f"{known} of {path}, where it stood already"}
-    with Log.open(path, key, create=True) as log:
+    with Log.open(path, key, create=True, state_dir=config.state_dir) as log:
         receipt = log.append(approval_leaf(line, key))
     return {"entry": f"{receipt.index} of {path}"}
 

@@ -1,4 +1,4 @@
-"""`policyguard audit verify|show|prove|tail|...`: read the decision log without trusting its operator."""
+"""`policyguard audit verify|show|prove|tail|rotate|...`: read the decision log without trusting its operator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import click
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import encode_base64
-from policyguard.audit.check import LogSummary, check_log
+from policyguard.audit.check import LogSummary, check_chain
+from policyguard.audit.head import read_head
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -25,13 +27,15 @@ from policyguard.cli.options import (
     needed,
     read_notes,
     settings,
+    state_dir_option,
     trust_option,
 )
 from policyguard.cli.output import say, say_json
-from policyguard.cli.verbs.audit_.entries import Shown, shown_entry
+from policyguard.cli.verbs.audit_.continuity import accept_reset_command, head_place, rotate_command
+from policyguard.cli.verbs.audit_.entries import Shown, entry_or_problem
 from policyguard.cli.verbs.audit_.reviews import log_keys, open_reviews, review
 from policyguard.errors import AuditError
-from policyguard.exit_codes import FINDINGS
+from policyguard.exit_codes import FINDINGS, OK
 
 POLL_S = 0.5
 ENTRY = click.IntRange(0, 2**63 - 1)
@@ -45,44 +49,63 @@ def command() -> None:
 
 command.add_command(open_reviews)
 command.add_command(review)
+command.add_command(rotate_command)
+command.add_command(accept_reset_command)
 
 
 @command.command("verify")
 @log_option
 @trust_option
 @key_option
+@state_dir_option
 @checkpoint_option
+@click.option(
+    "--previous",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An older log that was rotated away, the oldest first; this log must begin with its head.",
+)
 @json_option
-def verify(checkpoints: tuple[Path, ...], as_json: bool, **chosen: Any) -> int:
-    """Recompute every entry, hash and checkpoint; name the first entry that is wrong.
+def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: bool, **chosen: Any) -> int:
+    """Recompute every entry, hash and checkpoint; name the first entry that does not add up.
 
-    Exits with 1 if the log is inconsistent. Without --trust or --key the log is compared with itself only, and the
-    answer says so.
+    Exits with 1 where the log does not add up. Without --trust or --key the log is compared with itself only, and the
+    answer says so. Whether entries are missing at the end shows only a head file, or a checkpoint kept elsewhere.
     """
     config = settings(**chosen)
     notes = read_notes(checkpoints)
-    with SqliteStore.open(needed(config, "log"), read_only=True) as store:
+    path = needed(config, "log")
+    with ExitStack() as opened:
+        store = opened.enter_context(SqliteStore.open(path, read_only=True))
+        older = [opened.enter_context(SqliteStore.open(name, read_only=True)) for name in previous]
         logs = log_keys(config, store.origin)
+        head = read_head(head_place(config, path), store.origin)
+        if head is not None and head.note is not None:
+            notes = [*notes, head.note.encode()]
         try:
-            summary = check_log(store, logs, notes)
+            summary = check_chain([*older, store], logs, notes)
         except AuditError as problem:
             return _broken(problem, as_json)
-    return _sound(summary, as_json, signed=logs is not None)
+    return _sound(summary, as_json, signed=logs is not None, judged=bool(notes))
 
 
 @command.command("show")
 @log_option
 @click.argument("entry", type=ENTRY)
 @json_option
-def show(entry: int, as_json: bool, log: Path | None) -> None:
-    """Show the decision, or the approval, at index ENTRY."""
+def show(entry: int, as_json: bool, log: Path | None) -> int:
+    """Show the decision, the approval or the link at index ENTRY; exits with 1 if it cannot be read."""
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
-        shown = shown_entry(row_at(store, entry).leaf, entry)
+        shown = entry_or_problem(row_at(store, entry).leaf, entry)
+    if isinstance(shown, AuditError):
+        say(f"policyguard: {shown}", err=True, fg="red")
+        return FINDINGS
     if as_json:
         say_json({"entry": entry, "statement": shown.statement})
-        return
+        return OK
     say(shown.line)
-    say(json.dumps(shown.statement["predicate"], indent=2, ensure_ascii=False))
+    say(json.dumps(shown.statement.get("predicate", shown.statement), indent=2, ensure_ascii=False))
+    return OK
 
 
 @command.command("prove")
@@ -112,29 +135,36 @@ def prove(entry: int | None, since: int | None, log: Path | None) -> None:
 @click.option("-n", "count", type=ENTRY, default=10, show_default=True, help="How many of the newest entries.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as entries arrive.")
 @json_option
-def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> None:
-    """Show the newest decisions and approvals, one line each."""
+def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> int:
+    """Show the newest decisions and approvals, one line each.
+
+    An entry that cannot be read is reported and skipped; the exit code is 1 then.
+    """
+    unreadable = False
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
         last = store.last()
         start = max(0, (last.entry + 1 if last is not None else 0) - max(0, count))
         while True:
             for entry, shown in _entries(store, start):
-                if as_json:
+                start = entry + 1
+                if isinstance(shown, AuditError):
+                    unreadable = True
+                    say(f"policyguard: skipped: {shown}", err=True, fg="red")
+                elif as_json:
                     say_json(shown.data)
                 else:
                     say(shown.line)
-                start = entry + 1
             if not follow:
-                return
+                return FINDINGS if unreadable else OK
             sys.stdout.flush()
             time.sleep(POLL_S)
 
 
-def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, Shown]]:
+def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, Shown | AuditError]]:
     last = store.last()
     if last is not None and start <= last.entry:
         for row in store.read(start, last.entry + 1):
-            yield row.entry, shown_entry(row.leaf, row.entry)
+            yield row.entry, entry_or_problem(row.leaf, row.entry)
 
 
 def _broken(problem: AuditError, as_json: bool) -> int:
@@ -146,7 +176,7 @@ def _broken(problem: AuditError, as_json: bool) -> int:
     return FINDINGS
 
 
-def _sound(summary: LogSummary, as_json: bool, *, signed: bool) -> int:
+def _sound(summary: LogSummary, as_json: bool, *, signed: bool, judged: bool) -> int:
     checkpoint = summary.checkpoint
     if as_json:
         say_json(
@@ -158,6 +188,7 @@ def _sound(summary: LogSummary, as_json: bool, *, signed: bool) -> int:
                 "root": checkpoint.root.hex(),
                 "checkpoints": summary.checkpoints,
                 "approvals": summary.approvals,
+                **({} if judged else {"end_checked": False}),
             }
         )
         return 0
@@ -167,6 +198,8 @@ def _sound(summary: LogSummary, as_json: bool, *, signed: bool) -> int:
         f"{checkpoint.size} entries of {checkpoint.origin}{approvals} under {summary.checkpoints} checkpoints, "
         f"root {checkpoint.root.hex()[:16]}"
     )
+    if not judged:
+        say(f"sound up to {checkpoint.size}; the end cannot be judged: give --checkpoint, or --state-dir of the guard")
     if not signed:
         say("signatures were not checked: give --trust or --key to know who signed", err=True, fg="yellow")
     return 0

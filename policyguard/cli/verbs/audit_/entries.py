@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from policyguard.attest.approval import ApprovalRejected, ApprovalStatement, parse_approval
 from policyguard.attest.dsse import Envelope, parse
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import approval_line, is_approval
 from policyguard.audit.handover import is_handover, read_handover
+from policyguard.audit.links import is_link, parse_link
 from policyguard.audit.reservations import is_reservation, reservation_event
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
@@ -38,6 +41,8 @@ def shown_entry(leaf: bytes, entry: int) -> Shown:
         return _approval(leaf, entry)
     if is_reservation(leaf):
         return _reservation(leaf, entry)
+    if is_link(leaf):
+        return _link(leaf, entry)
     try:
         if is_handover(leaf):
             return _handover(leaf, entry)
@@ -45,6 +50,22 @@ def shown_entry(leaf: bytes, entry: int) -> Shown:
         return _decision(envelope, parse_statement(envelope.payload).predicate, entry)
     except VerificationError as problem:
         raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from problem
+
+
+def entry_or_problem(leaf: bytes, entry: int) -> Shown | AuditError:
+    """Read an entry, or return why it cannot be read: a reader goes on behind it."""
+    try:
+        return shown_entry(leaf, entry)
+    except AuditError as problem:
+        return problem
+
+
+def _link(leaf: bytes, entry: int) -> Shown:
+    link = parse_link(leaf, entry)
+    old = link.old
+    line = f"{entry:>6}  {link.at:<30}  {link.event.upper():<5}  {old.size} entries of {old.origin}  {link.reason}"
+    statement = msgspec.to_builtins(link)
+    return Shown(line, {"entry": entry, **statement}, statement)
 
 
 def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> Shown:

@@ -28,7 +28,7 @@ from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import ConfigurationError
+from policyguard.errors import AuditError, ConfigurationError
 from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, BreakGlassUse, ReviewCollector, list_uses
 from policyguard.evidence.collector import Collector
 from policyguard.exit_codes import FINDINGS, OK, code_of_decision
@@ -50,14 +50,16 @@ _ENTRY = click.IntRange(0, 2**63 - 1)
 def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool, **chosen: Any) -> int:
     """List uses of break-glass that nobody has reviewed yet.
 
-    The log is verified first. Exits with 1 where one is overdue, and not with 0 where the log does not add up.
+    The log is verified first. Exits with 1 where one is overdue or an entry cannot be read, and not with 0 where the
+    log does not add up.
     """
     config, now = settings(**chosen), time.time_ns()
+    unreadable: list[AuditError] = []
     notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
         # INVARIANT I13: no list of what is open comes from a log that does not add up.
         check_log(store, log_keys(config, store.origin), notes)
-        uses = [use for use in list_uses(store) if everything or use.review_entry is None]
+        uses = [use for use in list_uses(store, unreadable.append) if everything or use.review_entry is None]
     for use in uses:
         if as_json:
             say_json(_data(use, now))
@@ -65,7 +67,8 @@ def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool,
             say(_line(use, now))
     if not uses and not as_json:
         say("nothing to review")
-    return FINDINGS if any(use.is_overdue(now) for use in uses) else OK
+    _report(unreadable)
+    return FINDINGS if unreadable or any(use.is_overdue(now) for use in uses) else OK
 
 
 @click.command("review")
@@ -81,8 +84,10 @@ def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any)
     """
     config = settings(**chosen)
     log = needed(config, "log")
+    unreadable: list[AuditError] = []
     with SqliteStore.open(log, read_only=True) as store:
-        use = next((item for item in list_uses(store) if item.entry == entry), None)
+        use = next((use for use in list_uses(store, unreadable.append) if use.entry == entry), None)
+    _report(unreadable)
     if use is None:
         raise ConfigurationError(f"entry {entry} is no use of break-glass, see `policyguard audit open-reviews --all`")
 
@@ -97,6 +102,11 @@ def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any)
     else:
         say_explanation(decision.explain())
     return code_of_decision(decision)
+
+
+def _report(unreadable: Sequence[AuditError]) -> None:
+    for problem in unreadable:
+        say(f"policyguard: skipped: {problem}", err=True, fg="red")
 
 
 def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:

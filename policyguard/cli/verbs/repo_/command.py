@@ -188,6 +188,7 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
             policies=_absolute(needed(config, "policies")),
             key=_absolute(needed(config, "key")),
             log=_absolute(needed(config, "log")),
+            state_dir=_optional(config.state_dir),
             **more,
         )
         path, written = install(options)

@@ -1,0 +1,212 @@
+"""Where a log does not simply go on: a rotation to a new file, and a reset that the operator accepts.
+
+Both put a link into the new log and count up the generation of the head file, so that no older head replaces it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.note import NoteKey, open_note
+from policyguard.audit.checkpoint import parse_checkpoint
+from policyguard.audit.head import Head, HeadFile, HeadPlace
+from policyguard.audit.links import link_leaf, old_log
+from policyguard.audit.log import Log
+from policyguard.audit.proofs import latest_note
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.errors import AuditError, ConfigurationError, VerificationError
+from policyguard.fs.write import sync_folder
+from policyguard.text import quoted
+from policyguard.values import Instant
+
+MAX_REASON_CHARS = 2000
+_FILES = ("", "-wal", "-shm")
+
+
+def accept_reset(
+    path: str,
+    key: PrivateKey,
+    place: HeadPlace,
+    *,
+    reason: str,
+    now: Instant,
+    witness: NoteKey | None = None,
+    countersigned: bytes | None = None,
+) -> int:
+    """Go on with the log at this path, or a new one, although it is not what its head file names.
+
+    1. The old head is read; with a witness, its countersignature over that head is checked. Nothing is written yet.
+    2. The log takes an entry that names the old head, the reason and the countersigned note. A crash after it leaves a
+       log that is still refused; the verb is run again, and the log has two such entries.
+    3. The head file takes the new head, with the policies that the old one knew: policies do not go back either.
+
+    Args:
+        path: the log; made if it is not there.
+        key: of the log.
+        place: where the head file is.
+        reason: why it was reset; goes into the log.
+        now: the current time.
+        witness: whose countersignature is needed.
+        countersigned: a note with the old head's checkpoint, signed by the witness.
+
+    Returns:
+        The entry that says so.
+
+    Raises:
+        ConfigurationError: there is nothing to accept, no reason, or no countersignature.
+        AuditError: the log at this path is not signed by this key, or cannot be written.
+    """
+    if not reason.strip() or len(reason) > MAX_REASON_CHARS:
+        raise ConfigurationError(f"--reason: found {len(reason)} characters, expected 1 to {MAX_REASON_CHARS}")
+    _check_needed(path, key, place)
+    name = f"policyguard/{key.keyid[:16]}"
+    with SqliteStore.open(path, create_as=name) as store:
+        head_file = HeadFile.open(place, store.origin)
+        try:
+            old = head_file.read_or_none()
+            note = _countersigned(old, store.origin, witness, countersigned)
+            leaf = link_leaf("reset", old_log(old, store.origin), key, reason=reason, now=now, witness=note)
+            log = Log.open(store, key, store.origin)
+            receipt = log.append(leaf)
+            policies = {**log.policies_of_all(), **(old.policies if old is not None else {})}
+            generation = 1 if old is None else old.generation + 1
+            head_file.reset(
+                Head(generation=generation, log=store.real_path, note=receipt.checkpoint.decode(), policies=policies),
+                log.size,
+            )
+            store.mark_head()
+        finally:
+            head_file.close()
+    return receipt.index
+
+
+def _check_needed(path: str, key: PrivateKey, place: HeadPlace) -> None:
+    try:
+        Log.open(path, key, state_dir=place.state_dir).close()
+    except AuditError:
+        return
+    raise ConfigurationError(
+        f"log `{path}` goes on from its head file, expected one that is refused: nothing to accept"
+    )
+
+
+def _countersigned(old: Head | None, origin: str, witness: NoteKey | None, note: bytes | None) -> str | None:
+    """The note as text, once the witness is known to have signed the old head; None without a witness."""
+    if witness is None:
+        return None
+    wanted = old.checkpoint() if old is not None else None
+    if note is None:
+        text = "" if wanted is None else wanted.to_text().decode()
+        raise ConfigurationError(
+            f"--witness is missing, expected the checkpoint that `{witness.name}` has countersigned",
+            help=f"have the witness sign the text {quoted(text)}, and give the note" if text else None,
+        )
+    try:
+        signed = parse_checkpoint(open_note(note, (witness,))[0])
+    except VerificationError as problem:
+        raise ConfigurationError(f"--witness: {problem.message}") from None
+    # INVARIANT I13: the witness has seen just the head that is given up.
+    if signed.origin != origin or (wanted is not None and (signed.size, signed.root) != (wanted.size, wanted.root)):
+        expected = f"{wanted.size} entries of {quoted(origin)}" if wanted is not None else quoted(origin)
+        raise ConfigurationError(
+            f"--witness: the note is about {signed.size} entries of {quoted(signed.origin)}, expected the old head of "
+            f"{expected}"
+        )
+    return note.decode()
+
+
+def rotate(path: str, key: PrivateKey, place: HeadPlace, *, archive: str | None, reason: str, now: Instant) -> str:
+    """Go on in a new log at the same path; the old one gets another name and is linked to.
+
+    1. The old log is opened as a guard opens it, its WAL is moved into the file, and its write lock is taken.
+    2. The new log is made beside it, `PATH.next`, with one entry that names the head of the old. A crash leaves that
+       file, which nobody reads; the next rotation removes it.
+    3. The head file takes the head of the new log. From here to the end guards refuse both files: a crash here is
+       finished by running the verb again.
+    4. The old files get the archive's name, the new file the old one's, and the folder is synced.
+
+    Guards that have the old file open refuse to add to it and are to be started again.
+
+    Args:
+        path: the log.
+        key: of the log.
+        place: where the head file is.
+        archive: the new path of the old log; by default its path and its number of entries.
+        reason: goes into the link.
+        now: the current time.
+
+    Returns:
+        The path of the old log.
+
+    Raises:
+        AuditError: the log is not what its head file names, is in use, or cannot be written.
+        ConfigurationError: the archive's name is taken.
+    """
+    following = path + ".next"
+    done = _finish(path, following, place, archive)
+    if done is not None:
+        return done
+    with Log.open(path, key, state_dir=place.state_dir) as log:
+        if not log.size:
+            raise ConfigurationError(f"log `{path}` is empty, expected at least one entry to rotate")
+        target = archive or f"{path}.{log.size}"
+        _check_free(target)
+        with log.held_still() as (head, head_file):
+            origin = log.verifier.name
+            with SqliteStore.create(following, origin) as store:
+                new = Log.open(store, key, origin)
+                receipt = new.append(link_leaf("rotated", old_log(head, origin), key, reason=reason, now=now))
+            note = receipt.checkpoint.decode()
+            head_file.reset(
+                Head(generation=head.generation + 1, log=os.path.abspath(path), note=note, policies=head.policies),
+                1,
+            )
+            _move(path, following, target)
+    return target
+
+
+def _finish(path: str, following: str, place: HeadPlace, archive: str | None) -> str | None:
+    """Finish a rotation that a crash stopped after step 3, or remove what it left before; None if there was none."""
+    if not os.path.lexists(following):
+        return None
+    with SqliteStore.open(following) as store:
+        origin, note = store.origin, latest_note(store).decode() if store.last() is not None else None
+    head_file = HeadFile.open(place, origin)
+    try:
+        head, _ = head_file.read()
+    finally:
+        head_file.close()
+    if head is None or head.note != note or note is None:
+        for suffix in _FILES:
+            Path(following + suffix).unlink(missing_ok=True)
+        return None
+    target = archive or path
+    if os.path.lexists(path):
+        with SqliteStore.open(path, read_only=True) as store:
+            last = store.last()
+        target = archive or f"{path}.{0 if last is None else last.entry + 1}"
+        _check_free(target)
+    _move(path, following, target)
+    return target
+
+
+def _check_free(target: str) -> None:
+    for suffix in _FILES:
+        if os.path.lexists(target + suffix):
+            raise ConfigurationError(f"{target + suffix}: exists already, expected a new path for the old log")
+
+
+def _move(path: str, following: str, target: str) -> None:
+    try:
+        for suffix in _FILES:
+            if os.path.lexists(path + suffix):
+                os.rename(path + suffix, target + suffix)
+        os.rename(following, path)
+        sync_folder(os.path.dirname(path) or ".")
+    except OSError as problem:
+        raise AuditError(
+            f"log `{path}` cannot be moved to `{target}`: {(problem.strerror or '').lower()}",
+            help="run the rotation again",
+        ) from None

@@ -1,0 +1,308 @@
+"""The head file: the last state of a log that a guard has seen, kept apart from the log.
+
+A log proves that what it holds fits together; only a copy of its head kept elsewhere shows that it is the newest state
+and not an older copy, a fork or a new file. The head file holds the last signed checkpoint, and the highest epoch of
+each policy set. It lies in the state folder and is named for the log's origin and file name. A log that moves to
+another name has no head there and is refused, as it remembers that it had one.
+
+    file   = slot slot                                  ; each SLOT_BYTES long, the newer one counts
+    slot   = sha256-hex16 SP length SP json LF          ; the digest covers the JSON
+
+Crash story, in the order of the writes:
+
+1. The file is made with a head of no entries before the log is, and is synced. A crash leaves a head of nothing.
+2. After each commit of the log the new head goes into the slot that does not hold the newest one. A crash in the middle
+   leaves the other slot whole: a head one commit old, of which the log is a continuation.
+3. No receipt is released before the head is written, so a killed process never leaves a head older than what it has
+   acknowledged. The head is synced at least each second: a power loss can take the heads of the last second, never
+   entries; until the next commit nobody would notice if the log lost just those entries, too.
+
+A head never goes back: writers take the lock of a file of its own and leave a newer head as it is. Only a reset or a
+rotation, which count up the generation, replaces a head by one of fewer entries.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from policyguard.audit.checkpoint import Checkpoint, read_checkpoint
+from policyguard.errors import AuditError, VerificationError
+
+SLOT_BYTES = 16_384
+SYNC_EVERY_S = 1.0
+_RESET = "find out who changed it, verify the log, then `policyguard audit accept-reset --reason TEXT`"
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class PolicyHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The highest epoch at which a policy set was used, and the digest that was first used at that epoch."""
+
+    epoch: int
+    digest: str
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is remembered of a log: `note` is its last checkpoint, None while it has no entry."""
+
+    format: str = "policyguard head v1"
+    generation: int = 0
+    log: str = ""
+    """The path of the log at that time: for messages."""
+    note: str | None = None
+    policies: dict[str, PolicyHead] = {}
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Read the checkpoint; None for a log without entries. Who signed it is not checked."""
+        return None if self.note is None else read_checkpoint(self.note.encode())
+
+
+_DECODER = msgspec.json.Decoder(Head)
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+class HeadPlace(NamedTuple):
+    """Where the head file of a log is: the state folder, and the log's file name, which tells two of one key apart."""
+
+    state_dir: str
+    log_name: str
+
+    @classmethod
+    def of(cls, log: str | os.PathLike[str], state_dir: str | os.PathLike[str] | None = None) -> HeadPlace:
+        """The place for the log at this path; by default the folder of the log."""
+        folder, name = os.path.split(os.fspath(log))
+        return cls(os.fspath(state_dir) if state_dir is not None else folder or ".", name)
+
+
+def head_path(place: HeadPlace, origin: str) -> str:
+    """The path of the head file of the log of this origin."""
+    name = f"{origin}/{place.log_name}"
+    readable = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "_" for c in name)[:48]
+    return os.path.join(place.state_dir, f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.head")
+
+
+class HeadFile:
+    """An open head file. One thread at a time; the log sees to that."""
+
+    def __init__(self, path: str, handle: int, lock: int) -> None:
+        self.path = path
+        self._handle = handle
+        self._lock = lock
+        self._data = b""
+        self._head: Head | None = None
+        self._size = 0
+        self._slot = 0
+        self._synced = time.monotonic()
+        self._timer: threading.Timer | None = None
+        self._place = _identity(os.fstat(handle))
+
+    @classmethod
+    def open(cls, place: HeadPlace, origin: str) -> HeadFile:
+        """Open the head file of the log of this origin; it is made, with mode 0600, if it is not there.
+
+        Raises:
+            AuditError: the state folder or the file cannot be used.
+        """
+        path = head_path(place, origin)
+        handle = -1
+        try:
+            if not os.path.isdir(place.state_dir):
+                os.mkdir(place.state_dir, 0o700)
+            handle = os.open(path, _FLAGS | os.O_CREAT, 0o600)
+            lock = os.open(path.removesuffix(".head") + ".lock", _FLAGS | os.O_CREAT, 0o600)
+        except OSError as problem:
+            if handle >= 0:
+                os.close(handle)
+            raise AuditError(
+                f"head file `{path}` cannot be opened: {(problem.strerror or '').lower()}",
+                help="let the guard's account write the state folder, or name another one with `stateDir:`",
+            ) from None
+        return cls(path, handle, lock)
+
+    def read(self) -> tuple[Head | None, int]:
+        """Read the newest head and its number of entries; None and 0 if nothing was ever written.
+
+        Raises:
+            AuditError: the file was replaced or removed since it was opened, or neither slot can be read.
+        """
+        try:
+            # INVARIANT I13: a head file that was put in the place of ours decides nothing.
+            if _identity(os.stat(self.path, follow_symlinks=False)) != self._place:
+                raise AuditError(
+                    f"head file `{self.path}` was replaced, expected the file that this guard opened", help=_RESET
+                )
+            data = os.pread(self._handle, 2 * SLOT_BYTES, 0)
+        except OSError as problem:
+            raise AuditError(
+                f"head file `{self.path}` is gone: {(problem.strerror or '').lower()}", help=_RESET
+            ) from None
+        if data != self._data:
+            self._parse(data)
+        return self._head, self._size
+
+    def _parse(self, data: bytes) -> None:
+        slots = [_read_slot(data[:SLOT_BYTES]), _read_slot(data[SLOT_BYTES:])]
+        order = [(-1, -1) if slot is None else (slot[0].generation, slot[1]) for slot in slots]
+        newest = int(order[1] > order[0])
+        chosen = slots[newest]
+        if chosen is None and data.strip(b"\0"):
+            raise AuditError(
+                f"head file `{self.path}` is damaged, expected a head in one of its two slots",
+                help=_RESET,
+            )
+        before = (self._head.generation, self._size) if self._head is not None else (-1, -1)
+        if max(order) < before:
+            raise AuditError(f"head file `{self.path}` went back, expected generation and size of at least {before}")
+        self._data, self._slot = data, newest
+        self._head, self._size = chosen if chosen is not None else (None, 0)
+
+    def write(self, head: Head, size: int) -> None:
+        """Write this head, unless another process has already written a newer one.
+
+        Raises:
+            AuditError: the file was replaced, cannot be written, or has no room for it.
+        """
+        with self._locked():
+            newest, newest_size = self.read()
+            if newest is not None and (newest.generation, newest_size) > (head.generation, size):
+                return
+            body = _ENCODER.encode(head)
+            slot = b"%b %d %b\n" % (hashlib.sha256(body).hexdigest()[:16].encode(), len(body), body)
+            if len(slot) > SLOT_BYTES:
+                raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}")
+            at = 1 - self._slot if newest is not None else 0
+            os.pwrite(self._handle, slot, at * SLOT_BYTES)
+            self._data, self._head, self._size, self._slot = b"", head, size, at
+        self._sync_in_time()
+
+    def read_or_none(self) -> Head | None:
+        """Read the newest head as `read`; None if the file is damaged."""
+        try:
+            return self.read()[0]
+        except AuditError:
+            return None
+
+    def reset(self, head: Head, size: int) -> None:
+        """Put this head in the place of whatever is there, of fewer entries or not, and sync it.
+
+        A crash in the middle leaves an empty file; a log with entries is refused without its head.
+        """
+        with self._locked():
+            os.ftruncate(self._handle, 0)
+            self._data, self._head, self._size, self._slot = b"", None, 0, 1
+        self.write(head, size)
+        self.sync()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the head; what the system refuses is an `AuditError`."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+        except OSError as problem:
+            raise AuditError(f"head file `{self.path}` cannot be written: {(problem.strerror or '').lower()}") from None
+
+    def _sync_in_time(self) -> None:
+        """Sync now if the last time is a second ago, else in a second at the latest."""
+        if self._timer is not None:
+            return
+        rest_s = self._synced + SYNC_EVERY_S - time.monotonic()
+        if rest_s <= 0:
+            self.sync()
+            return
+        self._timer = threading.Timer(rest_s, self._sync_late)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _sync_late(self) -> None:
+        self._timer = None
+        try:
+            self.sync()
+        except AuditError:
+            # The next write, or `close`, reports it; a thread has nobody to report to.
+            self._synced = 0.0
+
+    def sync(self) -> None:
+        """Return when the head is on the disk.
+
+        Raises:
+            AuditError: it cannot be synced.
+        """
+        try:
+            os.fdatasync(self._handle)
+        except OSError as problem:
+            raise AuditError(f"head file `{self.path}` cannot be synced: {(problem.strerror or '').lower()}") from None
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        if self._handle < 0:
+            return
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        try:
+            self.sync()
+        finally:
+            os.close(self._handle)
+            os.close(self._lock)
+            self._handle = -1
+
+
+def read_head(place: HeadPlace, origin: str) -> Head | None:
+    """Read the head of a log for an auditor, who may not write it; None if there is none that can be read."""
+    return _read_path(head_path(place, origin))
+
+
+def other_head(path: str, log: str) -> str | None:
+    """Find another head file beside this one that names this log with entries: it was of another key or origin."""
+    folder = os.path.dirname(path)
+    for name in sorted(os.listdir(folder)):
+        other = os.path.join(folder, name)
+        if name.endswith(".head") and other != path:
+            head = _read_path(other)
+            if head is not None and head.note is not None and head.log == log:
+                return other
+    return None
+
+
+def _read_path(path: str) -> Head | None:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(2 * SLOT_BYTES)
+    except OSError:
+        return None
+    slots = [slot for slot in (_read_slot(data[:SLOT_BYTES]), _read_slot(data[SLOT_BYTES:])) if slot is not None]
+    return max(slots, key=lambda slot: (slot[0].generation, slot[1]))[0] if slots else None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _read_slot(slot: bytes) -> tuple[Head, int] | None:
+    """Read the head and the number of its entries; None for a slot that is empty or was not written whole."""
+    digest, _, rest = slot.partition(b" ")
+    length, _, rest = rest.partition(b" ")
+    if not length.isdigit() or len(length) > 6:
+        return None
+    body = rest[: int(length)]
+    if len(body) != int(length) or hashlib.sha256(body).hexdigest()[:16].encode() != digest:
+        return None
+    try:
+        head = _DECODER.decode(body)
+        checkpoint = head.checkpoint()
+    except (msgspec.DecodeError, UnicodeDecodeError, VerificationError):
+        return None
+    return head, 0 if checkpoint is None else checkpoint.size

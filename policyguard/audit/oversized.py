@@ -1,0 +1,62 @@
+"""Statements within the bounds of their readers: what no auditor could read back is never written.
+
+A request of a few thousand unknown attributes makes a statement of half a megabyte. It is denied, and its statement
+says how much there was, by count; the request digest binds it to the request.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from policyguard.attest.statement import MAX_STATEMENT_BYTES, decision_statement
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Facts
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap
+
+OVERSIZED = "engine.oversized"
+
+
+class Stated(msgspec.Struct, frozen=True):
+    """A decision and the statement about it: the decision is another one where the statement would be too long."""
+
+    decision: Decision
+    payload: bytes
+
+
+def state_within_bounds(decision: Decision, request: Request, **options: Any) -> Stated:
+    """Make the statement of a decision; of one that would be too long for readers, make that of a denial.
+
+    Args:
+        decision: the decision.
+        request: what it is about.
+        options: as for `decision_statement`.
+    """
+    payload = decision_statement(decision, request, **options)
+    if len(payload) <= MAX_STATEMENT_BYTES:
+        return Stated(decision, payload)
+    # INVARIANT I2: what cannot be recorded is not allowed.
+    facts = decision.facts
+    why = (
+        f"the statement would be {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}: "
+        f"{len(facts.entries)} facts, {len(facts.missing)} missing, {len(facts.approvals)} approvals"
+    )
+    denial = Decision(
+        allowed=False,
+        reason_codes=(OVERSIZED,),
+        determining=(),
+        errored=(),
+        requiring=(),
+        unmet_approvals=(),
+        obligations=(),
+        facts=Facts(
+            request,
+            {path: fact for path, fact in facts.entries.items() if fact.bound},
+            missing=FrozenMap(request=why),
+        ),
+        now=decision.now,
+        explainer=decision.explainer,
+    )
+    return Stated(denial, decision_statement(denial, request, **{**options, "recorded_paths": ()}))

@@ -1,0 +1,134 @@
+"""Which policies a log has seen: the highest epoch of each policy set, so that no process goes back to older ones.
+
+The statements in the log are the record, so nobody can take it away unseen; the head file keeps a copy, so that a
+process reads only the entries that came since. A policy set is known by `metadata.name` of its `Schema`. Statements of
+version 0.1.0 have no name: theirs count for each set that the log does not know by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from policyguard.attest.statement import PAYLOAD_TYPE
+from policyguard.audit.head import PolicyHead
+from policyguard.audit.stores import Row
+from policyguard.errors import AuditError, ConfigurationError
+from policyguard.text import quoted
+
+UNNAMED = ""
+_MARK = f'"payloadType":"{PAYLOAD_TYPE}"'.encode()
+_NO_POLICIES = "0" * 64
+
+
+class PolicyUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The policies that decided what is about to be logged."""
+
+    name: str
+    epoch: int
+    digest: str
+    is_signed: bool
+    """They come from a signed snapshot, of which one epoch has one digest; a folder may be edited."""
+    edited: bool = False
+    """The statements say that the log has seen other policies of this epoch."""
+
+
+class PoliciesMovedOn(AuditError):
+    """The log has seen other policies of this epoch since the statements were made: make them again."""
+
+
+def is_edited(use: PolicyUse, known: Mapping[str, PolicyHead]) -> bool:
+    """Whether the log has seen other policies of this name and epoch.
+
+    Raises:
+        ConfigurationError: the log has seen a newer epoch, or a signed snapshot has another digest than its epoch had.
+    """
+    name, lowest = f"policies {quoted(use.name)}" if use.name else "policies without a name", _lowest(use.name, known)
+    # INVARIANT I4: policies never go back, in any process that uses this log.
+    if use.epoch < lowest:
+        raise ConfigurationError(
+            f"{name} are of epoch {use.epoch}, expected at least {lowest}, which this log has seen",
+            help="use the newer policies, or give these a higher `epoch:` in the metadata of the `Schema`",
+        )
+    seen = known.get(use.name)
+    edited = seen is not None and use.epoch == seen.epoch and use.digest != seen.digest
+    if seen is not None and edited and use.is_signed:
+        raise ConfigurationError(
+            f"{name} of epoch {use.epoch} have the digest `{use.digest[:16]}`, expected `{seen.digest[:16]}`, "
+            "which this log has seen of that epoch",
+            help="raise `epoch:` in the metadata of the `Schema` and compile again",
+        )
+    return edited
+
+
+def check_use(use: PolicyUse, known: Mapping[str, PolicyHead]) -> None:
+    """Refuse policies that are older than the log has seen, and statements that do not say what it has seen.
+
+    Raises:
+        ConfigurationError: see `is_edited`.
+        PoliciesMovedOn: the statements say `edited` and should not, or should and do not.
+    """
+    if is_edited(use, known) != use.edited:
+        raise PoliciesMovedOn("the log has seen other policies since, expected statements that say so")
+
+
+def with_use(use: PolicyUse, known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:
+    """Add these policies to those known; the same object if nothing changes."""
+    seen = known.get(use.name)
+    if seen is not None and seen.epoch >= use.epoch:
+        return known
+    return {**known, use.name: PolicyHead(use.epoch, use.digest)}
+
+
+def with_rows(rows: Iterable[Row], known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:
+    """Add the policies of the decisions among these rows."""
+    for row in rows:
+        use = _use_of(row.leaf)
+        if use is not None:
+            known = with_use(use, known)
+    return known
+
+
+def _lowest(name: str, known: Mapping[str, PolicyHead]) -> int:
+    if not name:
+        # Who hides the name of old policies gains nothing: they are compared with every set.
+        return max((head.epoch for head in known.values()), default=0)
+    seen = known.get(name) or known.get(UNNAMED)
+    return seen.epoch if seen is not None else 0
+
+
+class _Leaf(msgspec.Struct, frozen=True):
+    payload: bytes
+
+
+class _Policy(msgspec.Struct, frozen=True):
+    digest: str
+    epoch: int
+    name: str = UNNAMED
+
+
+class _Predicate(msgspec.Struct, frozen=True):
+    policy: _Policy
+
+
+class _Statement(msgspec.Struct, frozen=True):
+    predicate: _Predicate
+
+
+_LEAF = msgspec.json.Decoder(_Leaf)
+_STATEMENT = msgspec.json.Decoder(_Statement)
+
+
+def _use_of(leaf: bytes) -> PolicyUse | None:
+    """Read which policies an entry says to be made by; None for an entry that is no decision of policies."""
+    if _MARK not in leaf:
+        return None
+    try:
+        policy = _STATEMENT.decode(_LEAF.decode(leaf).payload).predicate.policy
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Not written by a guard: the guard's entries are checked before they are written.
+        return None
+    if policy.digest == _NO_POLICIES:
+        return None
+    return PolicyUse(name=policy.name, epoch=policy.epoch, digest=policy.digest, is_signed=False)

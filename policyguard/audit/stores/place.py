@@ -1,0 +1,86 @@
+"""Whether the path of an open log still leads to it. Uses `stat` alone.
+
+Opening and closing the database file here would drop the locks that SQLite holds in this process: a POSIX lock goes
+with any descriptor of its file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+from policyguard.errors import AuditError, ConfigurationError
+from policyguard.fs.mounts import shared_file_system
+
+WIDEST_MODE = 0o640
+_FILES = ("", "-wal", "-shm")
+_HELP = "put the log back, or start the guard again: it compares the log with its head file"
+
+
+class LogPlace:
+    """The files of an open log as they were when it was opened; they may grow, and nothing else."""
+
+    def __init__(self, path: str, before: os.stat_result) -> None:
+        """Remember the files of a log that was just opened; `before` is the status of its path before that."""
+        # SQLite puts its other files beside the file that a link leads to.
+        real = os.path.realpath(path)
+        self._paths = [os.path.abspath(path), *(real + suffix for suffix in _FILES[1:])]
+        # What was put in place while the database was opened differs from `before` now, or at the first check.
+        self._seen = [before, *(os.stat(name) for name in self._paths[1:])]
+        self.check()
+
+    def check(self) -> None:
+        """Raise `AuditError` unless each path still leads to the file that was opened, and none was cut."""
+        for number, (path, seen) in enumerate(zip(self._paths, self._seen, strict=True)):
+            try:
+                now = os.stat(path)
+            except OSError as problem:
+                raise AuditError(
+                    f"log file `{path}` is gone: {(problem.strerror or '').lower()}; nothing was added", help=_HELP
+                ) from None
+            # INVARIANT I13: nothing is added to a file that the path of the log does not lead to.
+            if (now.st_ino, now.st_dev) != (seen.st_ino, seen.st_dev):
+                raise AuditError(
+                    f"log file `{path}` was replaced, expected the file that this guard opened; nothing was added",
+                    help=_HELP,
+                )
+            if now.st_size < seen.st_size:
+                raise AuditError(
+                    f"log file `{path}` was cut from {seen.st_size} to {now.st_size} bytes; nothing was added",
+                    help=_HELP,
+                )
+            self._seen[number] = now
+
+    def remember(self) -> None:
+        """Take the sizes after a commit as the least from now on; what was replaced meanwhile differs all the same."""
+        for number, (path, seen) in enumerate(zip(self._paths, self._seen, strict=True)):
+            with suppress(OSError):
+                now = os.stat(path)
+                if (now.st_ino, now.st_dev) == (seen.st_ino, seen.st_dev) and now.st_size > seen.st_size:
+                    self._seen[number] = now
+
+
+def check_writable_place(path: str) -> None:
+    """Refuse an existing log that others may read or change, and a file system whose locks SQLite cannot rely on.
+
+    Raises:
+        AuditError: the file has a wider mode than 0640.
+        ConfigurationError: it lies on a network or FUSE file system.
+    """
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        mode = 0
+    # INVARIANT I14: what others may write, others may have written.
+    if mode & ~WIDEST_MODE:
+        raise AuditError(
+            f"log `{path}` has mode {mode:04o}, expected 0640 or narrower: others may read or change it",
+            help=f"chmod 640 {path}",
+        )
+    kind = shared_file_system(path if mode else os.path.dirname(path) or ".")
+    if kind is not None:
+        raise ConfigurationError(
+            f"log `{path}` lies on `{kind}`, expected a local file system: SQLite's locks do not hold there",
+            help="keep the log on a local disk, or in PostgreSQL for several machines",
+        )

@@ -1,0 +1,96 @@
+"""`policyguard audit rotate` and `audit accept-reset`: where a log does not simply go on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from policyguard.attest.note import NoteKey
+from policyguard.audit.continuity import accept_reset, rotate
+from policyguard.audit.head import HeadPlace
+from policyguard.cli.options import (
+    MAX_NOTE_FILE_BYTES,
+    json_option,
+    key_option,
+    log_option,
+    needed,
+    settings,
+    state_dir_option,
+)
+from policyguard.cli.output import say, say_json
+from policyguard.config.file import Config
+from policyguard.fs.safe_open import read_bounded
+from policyguard.keyfiles import read_passphrase, read_private_key
+
+
+@click.command("rotate")
+@log_option
+@key_option
+@state_dir_option
+@click.option("--to", "archive", type=click.Path(path_type=Path), help="The new path of the old log.")
+@click.option("--reason", default="rotation", show_default=True, help="Why; goes into the new log.")
+@json_option
+def rotate_command(archive: Path | None, reason: str, as_json: bool, **chosen: Any) -> int:
+    """Go on in a new log at the same path; it begins with the head of the old, which gets another name.
+
+    Guards that have the old log open refuse to add to it: start them again.
+    """
+    config = settings(**chosen)
+    log, key = needed(config, "log"), read_private_key(needed(config, "key"), passphrase=read_passphrase())
+    target = rotate(
+        str(log),
+        key,
+        head_place(config, log),
+        archive=None if archive is None else str(archive),
+        reason=reason,
+        now=time.time_ns(),
+    )
+    if as_json:
+        say_json({"log": str(log), "archive": target})
+    else:
+        say(f"{log}: begins again; the old log is {target}")
+        say(f"check both with `policyguard audit verify --log {log} --previous {target}`")
+    return 0
+
+
+@click.command("accept-reset")
+@log_option
+@key_option
+@state_dir_option
+@click.option("--reason", required=True, help="Why the log is not the one before; goes into the log.")
+@click.option(
+    "--witness",
+    "countersigned",
+    type=click.Path(path_type=Path),
+    help="The old head's checkpoint, countersigned by the witness of the configuration.",
+)
+@json_option
+def accept_reset_command(reason: str, countersigned: Path | None, as_json: bool, **chosen: Any) -> int:
+    """Go on with a log that is refused because it is not the one that its head file names.
+
+    Puts the old head and the reason into the log. Where `witness:` is configured, its countersignature is needed.
+    """
+    config = settings(**chosen)
+    log, key = needed(config, "log"), read_private_key(needed(config, "key"), passphrase=read_passphrase())
+    entry = accept_reset(
+        str(log),
+        key,
+        head_place(config, log),
+        reason=reason,
+        now=time.time_ns(),
+        witness=None if config.witness is None else NoteKey.from_text(config.witness),
+        countersigned=None if countersigned is None else read_bounded(countersigned, MAX_NOTE_FILE_BYTES),
+    )
+    if as_json:
+        say_json({"log": str(log), "entry": entry})
+    else:
+        say(f"{log}: accepted; entry {entry} says why")
+    return 0
+
+
+def head_place(config: Config, log: Path) -> HeadPlace:
+    """Where the head file of this log is: in the state folder, or beside the log."""
+    return HeadPlace.of(log, config.state_dir)

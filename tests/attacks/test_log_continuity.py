@@ -1,0 +1,275 @@
+"""The log goes on, or it is refused: moved, deleted, cut, an older copy put back, forked; by guards and by new ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.audit.check import check_log
+from policyguard.audit.log import Log
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.errors import AuditError
+from policyguard.guard import Guard
+from policyguard.keyfiles import write_private_key
+from policyguard.model.request import Request
+
+KEY = PrivateKey.generate(bytes(range(32)))
+POLICIES = """\
+apiVersion: policyguard/v1
+kind: Schema
+metadata: {name: lab, epoch: 1}
+subjects: {user: {}}
+resources: {job: {id: "team/{team}/**", actions: [submit]}}
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: jobs, owner: platform}
+rules:
+  - {id: any, effect: allow, actions: [job:submit], resources: {type: job}}
+"""
+
+
+class Lab:
+    """Policies, a key and a log, as a guard's account has them; a new guard stands for each run of a hook."""
+
+    def __init__(self, folder: Path, state: str | None = None) -> None:
+        self.folder = folder
+        (folder / "policies").mkdir()
+        (folder / "policies" / "p.yaml").write_text(POLICIES)
+        write_private_key(folder / "guard.key", KEY)
+        (folder / "logs").mkdir()
+        self.log = folder / "logs" / "audit.db"
+        self.state = None if state is None else folder / state
+
+    def guard(self, log: Path | None = None) -> Guard:
+        return Guard.open(
+            self.folder / "policies", key=self.folder / "guard.key", log=log or self.log, state_dir=self.state
+        )
+
+    def decide(self, count: int = 1, log: Path | None = None) -> list[int]:
+        with self.guard(log) as guard:
+            return [ask(guard) for _ in range(count)]
+
+    def files(self, log: Path | None = None) -> list[Path]:
+        return [path for suffix in ("", "-wal", "-shm") if (path := Path(f"{log or self.log}{suffix}")).exists()]
+
+
+def ask(guard: Guard) -> int:
+    return guard.decide(Request.of("user:alice", "job:submit", "job:team/vision/x")).receipt.index
+
+
+def entries(log: Path) -> int:
+    with SqliteStore.open(log, read_only=True) as store:
+        return check_log(store, None).checkpoint.size
+
+
+@pytest.fixture(params=[None, "state"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
+    return Lab(tmp_path, request.param)
+
+
+def move(lab: Lab) -> None:
+    for path in lab.files():
+        path.rename(f"{path}.moved")
+
+
+def move_the_file_alone(lab: Lab) -> None:
+    lab.log.rename(lab.log.with_name("audit.db.1"))
+
+
+def delete(lab: Lab) -> None:
+    for path in lab.files():
+        path.unlink()
+
+
+def delete_the_file_alone(lab: Lab) -> None:
+    lab.log.unlink()
+
+
+def cut_in_place(lab: Lab) -> None:
+    os.truncate(lab.log, 0)
+
+
+def put_back_an_older_copy(lab: Lab) -> None:
+    delete(lab)
+    for path in (lab.folder / "older").iterdir():
+        shutil.copyfile(path, lab.log.parent / path.name)
+        (lab.log.parent / path.name).chmod(0o600)
+
+
+def put_an_older_copy_over_it(lab: Lab) -> None:
+    """In place, so that the inode stays."""
+    for path in (lab.folder / "older").iterdir():
+        shutil.copyfile(path, lab.log.parent / path.name)
+
+
+def begin_another(lab: Lab) -> None:
+    """Another log of the same origin and key, as long as the first."""
+    other = lab.folder / "other"
+    other.mkdir()
+    with Log.open(other / "audit.db", KEY, create=True) as log:
+        for _ in range(3):
+            log.append(b"{}")
+    delete(lab)
+    (other / "audit.db").rename(lab.log)
+
+
+def remove_the_wal(lab: Lab) -> None:
+    Path(f"{lab.log}-wal").unlink()
+
+
+def cut_the_wal(lab: Lab) -> None:
+    os.truncate(f"{lab.log}-wal", 0)
+
+
+EXCHANGES = [
+    move,
+    move_the_file_alone,
+    delete,
+    delete_the_file_alone,
+    cut_in_place,
+    put_back_an_older_copy,
+    begin_another,
+]
+
+
+def prepare(lab: Lab) -> None:
+    """One entry, a copy of the log then, and two more."""
+    lab.decide()
+    (lab.folder / "older").mkdir()
+    for path in lab.files():
+        shutil.copyfile(path, lab.folder / "older" / path.name)
+    lab.decide(2)
+
+
+@pytest.mark.parametrize("exchange", [*EXCHANGES, remove_the_wal, cut_the_wal], ids=lambda case: case.__name__)
+def test_running_guard_adds_nothing_to_a_log_that_was_exchanged(lab: Lab, exchange: Callable[[Lab], None]) -> None:
+    """`rename.py`: what was acknowledged after the file was moved was in no file."""
+    prepare(lab)
+    with lab.guard() as guard:
+        ask(guard)
+        exchange(lab)
+        for _ in range(2):
+            with pytest.raises(AuditError):
+                ask(guard)
+
+
+@pytest.mark.parametrize("exchange", [*EXCHANGES, put_an_older_copy_over_it], ids=lambda case: case.__name__)
+def test_new_hook_does_not_go_on_with_a_log_that_was_exchanged(lab: Lab, exchange: Callable[[Lab], None]) -> None:
+    """A fresh process asks the head file: no fork, no new tree under the old name, however often it is tried."""
+    prepare(lab)
+    exchange(lab)
+    for _ in range(2):
+        with pytest.raises(AuditError, match=r"head file|not a database|is empty|malformed") as caught:
+            lab.decide()
+        assert caught.value.help is None or "accept-reset" in caught.value.help
+    assert not lab.log.exists() or lab.log.stat().st_size == 0 or entries(lab.log) <= 3
+
+
+def test_older_bytes_written_over_an_open_log_lose_nothing_or_are_refused(lab: Lab) -> None:
+    """Inode and size stay; SQLite reads the pages from its WAL, or the tree no longer adds up."""
+    prepare(lab)
+    with lab.guard() as guard:
+        last = ask(guard)
+        put_an_older_copy_over_it(lab)
+        try:
+            last = ask(guard)
+        except AuditError:
+            return
+    assert entries(lab.log) == last + 1
+
+
+def test_a_copy_in_another_place_is_not_continued(lab: Lab) -> None:
+    """Two logs of one origin would be a split view."""
+    prepare(lab)
+    elsewhere = lab.folder / "elsewhere"
+    elsewhere.mkdir()
+    for path in lab.files():
+        shutil.copyfile(path, elsewhere / path.name)
+        (elsewhere / path.name).chmod(0o600)
+    if lab.state is None:
+        with pytest.raises(AuditError, match="no head file"):
+            lab.decide(log=elsewhere / "audit.db")
+        return
+    # With one state folder the copy that is continued first is the log; the other one is behind from then on.
+    assert lab.decide(log=elsewhere / "audit.db") == [3]
+    with pytest.raises(AuditError, match="expected at least 4"):
+        lab.decide()
+
+
+def test_a_head_file_that_was_removed_is_missed(lab: Lab) -> None:
+    prepare(lab)
+    folder = lab.state or lab.log.parent
+    with lab.guard() as guard:
+        for path in folder.glob("*.head"):
+            path.unlink()
+        with pytest.raises(AuditError, match="head file"):
+            ask(guard)
+    with pytest.raises(AuditError, match="no head file"):
+        lab.decide()
+
+
+def test_a_head_file_that_was_changed_is_refused(lab: Lab) -> None:
+    prepare(lab)
+    (path,) = (lab.state or lab.log.parent).glob("*.head")
+    path.write_bytes(path.read_bytes().replace(b'"note"', b'"nope"'))
+    with pytest.raises(AuditError, match="is damaged"):
+        lab.decide()
+
+
+def test_a_log_that_was_left_alone_goes_on(lab: Lab) -> None:
+    """The twin: new guards, guards at once, and a moved log whose whole folder is named."""
+    prepare(lab)
+    with lab.guard() as one, lab.guard() as two:
+        assert [ask(one), ask(two), ask(two), ask(one)] == [3, 4, 5, 6]
+    assert lab.decide(2) == [7, 8]
+    lab.log.parent.rename(lab.folder / "moved")
+    assert lab.decide(log=lab.folder / "moved" / "audit.db") == [9]
+    assert entries(lab.folder / "moved" / "audit.db") == 10
+
+
+def test_an_entry_that_was_committed_before_its_head_was_written_is_no_fork(lab: Lab) -> None:
+    """A kill between commit and head leaves a head that is one entry old."""
+    prepare(lab)
+    (path,) = (lab.state or lab.log.parent).glob("*.head")
+    before = path.read_bytes()
+    lab.decide()
+    path.write_bytes(before)
+    assert lab.decide() == [4]
+
+
+def test_the_head_file_is_private(lab: Lab) -> None:
+    prepare(lab)
+    for path in (lab.state or lab.log.parent).glob("policyguard*"):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+NEVER_CLOSED = """
+import os, sys
+from pathlib import Path
+from policyguard.guard import Guard
+from tests.attacks.test_log_continuity import ask
+folder, log, state = sys.argv[1:]
+guard = Guard.open(Path(folder, "policies"), key=Path(folder, "guard.key"), log=log, state_dir=state or None)
+for _ in range(5):
+    ask(guard)
+os._exit(0)
+"""
+
+
+def test_what_a_killed_guard_acknowledged_is_missed(lab: Lab) -> None:
+    """The head is written before the receipt is released, not when the guard is closed."""
+    prepare(lab)
+    words = [str(lab.folder), str(lab.log), str(lab.state or "")]
+    subprocess.run([sys.executable, "-c", NEVER_CLOSED, *words], check=True, timeout=60, cwd=Path(__file__).parents[2])
+    assert entries(lab.log) == 8
+    put_back_an_older_copy(lab)
+    with pytest.raises(AuditError, match="has 1 entries, expected at least 8"):
+        lab.decide()
