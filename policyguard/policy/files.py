@@ -1,12 +1,17 @@
 """Read a policy folder: every `*.yaml` and `*.yml` file below it, as one consistent state.
 
+A file that is named or written like a policy and would not be read (`deny.YAML`, `deny.yaml~`, `.deny.yaml`, a policy
+in `deny.json`) is an error: nothing that somebody wrote to deny is left out in silence. Other files, `README.md` or
+the CSV files of casbin adapters, may lie beside.
+
 The folder is listed, read and listed again; a change in between is an error, so half of an update is never loaded.
-Symbolic links may point within the folder (Kubernetes mounts ConfigMaps that way). Hidden names are skipped.
+Symbolic links may point within the folder (Kubernetes mounts ConfigMaps that way). Hidden folders are skipped.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 
@@ -21,6 +26,10 @@ SUFFIXES = (".yaml", ".yml")
 MAX_FILES = 1_000
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 MAX_FOLDER_DEPTH = 16
+
+_LIKE_YAML = re.compile(r"\.(?:ya?ml(?![a-z0-9])|yam$|ymal$|yalm$)")
+_SWAP = re.compile(r"\.sw[a-z]$")
+"""Swap files of an editor that has a policy open."""
 
 _RETRY = "try again when nothing changes the folder"
 
@@ -79,6 +88,8 @@ def _walk(folder: str, depth: int) -> Iterator[str]:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         if entry.name.startswith("."):
+            if not entry.is_dir() and entry.is_file():
+                _refuse_unread(entry)
             continue
         if entry.is_dir(follow_symlinks=False):
             if depth == 0:
@@ -87,6 +98,29 @@ def _walk(folder: str, depth: int) -> Iterator[str]:
             yield from _walk(entry.path, depth - 1)
         elif entry.name.endswith(SUFFIXES) or (entry.is_symlink() and entry.is_dir()):
             yield entry.path
+        else:
+            _refuse_unread(entry)
+
+
+def _refuse_unread(entry: os.DirEntry[str]) -> None:
+    """Raise for a file that looks like a policy and is not read."""
+    name = entry.name.lower()
+    # INVARIANT I6: what is written as a policy counts, or the load stops.
+    is_yaml = _LIKE_YAML.search(name) is not None and _SWAP.search(name) is None
+    if not is_yaml and not (name.endswith(".json") and _holds_policy(entry.path)):
+        return
+    stem = entry.name.strip(".#~").partition(".")[0] or "policies"
+    raise ConfigurationError(
+        f"{_name(entry.path)}: found a policy file that would not be read, expected `*.yaml` or `*.yml`",
+        help=f"rename it to `{printable(stem, 60)}.yaml`, or move it out of the folder",
+    )
+
+
+def _holds_policy(path: str) -> bool:
+    descriptor, _ = open_plain(os.path.realpath(path))
+    with open(descriptor, "rb") as file:
+        data = file.read(MAX_FILE_BYTES)
+    return b"policyguard/v" in data or b"apiVersion" in data
 
 
 def _read_all(folder: str, listing: Mapping[str, Version]) -> dict[str, bytes]:

@@ -145,16 +145,16 @@ def test_a_quorum_counts_persons_and_not_accounts() -> None:
         "  - {id: two, approvers: [{count: 2, roles: [reviewer]}]}\n"
         "---\napiVersion: policyguard/v1\nkind: Persons\npersons: [%s]\n"
         "---\napiVersion: policyguard/v1\nkind: Bindings\nbindings:\n"
-        '  - {subject: "user:dan", role: reviewer, domain: vision}\n'
-        '  - {subject: "user:dan2", role: reviewer, domain: vision}\n'
-        '  - {subject: "user:eve", role: reviewer, domain: speech}\n'
+        '  - {subject: "user:pat", role: reviewer, domain: vision}\n'
+        '  - {subject: "user:pat2", role: reviewer, domain: vision}\n'
+        '  - {subject: "user:quin", role: reviewer, domain: speech}\n'
     )
     rule = "rules: [{id: r, effect: require, actions: [job:cancel], resources: {type: job}, quorum: two}]\n"
-    one = '{id: dan, accounts: ["user:dan", "user:dan2"]}, {id: eve, accounts: ["user:eve"]}'
-    two = '{id: dan, accounts: ["user:dan"]}, {id: dana, accounts: ["user:dan2"]}'
-    unknown = '{id: dan, accounts: ["user:dan"]}'
+    one = '{id: pat, accounts: ["user:pat", "user:pat2"]}, {id: quin, accounts: ["user:quin"]}'
+    two = '{id: pat, accounts: ["user:pat"]}, {id: pata, accounts: ["user:pat2"]}'
+    unknown = '{id: pat, accounts: ["user:pat"]}'
     assert codes(rule + documents % one) == ["PG604"]
-    assert codes(rule + documents % unknown) == ["PG604"]
+    assert codes(rule + documents % unknown, but=("PG512",)) == ["PG604"]
     assert codes(rule + documents % two) == []
 
 
@@ -240,7 +240,7 @@ def test_accounts_look_alike_by_single_characters_only(one: str, other: str, ali
         f'  - {{subject: "user:{one}", role: lead, domain: vision}}\n'
         f'  - {{subject: "user:{other}", role: lead, domain: vision}}\n'
     )
-    assert (["PG012"] if alike else []) == codes(bindings)
+    assert (["PG012"] if alike else []) == codes(bindings, but=("PG512",))
 
 
 def test_two_alphabets_in_one_name_are_reported() -> None:
@@ -250,9 +250,9 @@ def test_two_alphabets_in_one_name_are_reported() -> None:
         "---\napiVersion: policyguard/v1\nkind: Bindings\nbindings:\n"
         '  - {subject: "user:%s", role: lead, domain: vision}\n'
     )
-    assert codes(bindings % "\u0430lice") == ["PG012"]
-    assert codes(bindings % "\u0430\u043b\u0438\u0441\u0430") == []
-    assert codes(bindings % "j\u00fcrg") == []
+    assert codes(bindings % "\u0430lice", but=("PG512",)) == ["PG012"]
+    assert codes(bindings % "\u0430\u043b\u0438\u0441\u0430", but=("PG512",)) == []
+    assert codes(bindings % "j\u00fcrg", but=("PG512",)) == []
 
 
 def test_names_are_read_by_whole_words() -> None:

@@ -36,7 +36,7 @@ def test_a_folder_is_read_in_order_and_by_the_names_it_was_given(folder: Path) -
     (folder / "teams").mkdir()
     (folder / "teams" / "vision.yml").write_text("a: 1\n")
     (folder / "README.md").write_text("no policy")
-    (folder / ".hidden.yaml").write_text("no policy")
+    (folder / ".hidden").write_text("no policy")
     (folder / ".git").mkdir()
     (folder / ".git" / "x.yaml").write_text("no policy")
     names = [os.path.relpath(name, folder) for name in read_folder(folder)]
