@@ -54,20 +54,21 @@ def _holder_errors(
 ) -> Iterator[PolicyError]:
     # INVARIANT I8: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
     # roles are held just after some binding begins than at any other time, so only those moments are checked.
+    by_domain: dict[str, list[Binding]] = {}
+    for binding in bindings:
+        by_domain.setdefault(binding.domain, []).append(binding)
+    everywhere = by_domain.get(ANY_DOMAIN, [])
     reported: set[str] = set()
+    checked: set[tuple[str, int]] = set()
     for binding in bindings:
         domain, (since, until) = binding.domain, _period(binding)
-        in_force = [
-            other
-            for other in bindings
-            if (other.domain in (domain, ANY_DOMAIN) or domain == ANY_DOMAIN) and _is_in_force(other, since)
-        ]
-        if since >= until:
+        # Many bindings begin together, most of them without a time: each moment is checked once.
+        if since >= until or (domain, since) in checked:
             continue
-        for place in sorted({other.domain for other in in_force} | {domain}):
-            held = frozenset[str]().union(
-                *(brings[other.role] for other in in_force if other.domain in (place, ANY_DOMAIN))
-            )
+        checked.add((domain, since))
+        for place in sorted(by_domain) if domain == ANY_DOMAIN else (domain,):
+            here = everywhere if place == ANY_DOMAIN else [*by_domain[place], *everywhere]
+            held = frozenset[str]().union(*(brings[other.role] for other in here if _is_in_force(other, since)))
             if len(held) >= exclusion.limit and place not in reported and ANY_DOMAIN not in reported:
                 reported.add(place)
                 where = " in every domain" if place == ANY_DOMAIN else f" in domain `{place}`"

@@ -103,7 +103,7 @@ def _walk(folder: str, depth: int) -> Iterator[str]:
 
 
 def _refuse_unread(entry: os.DirEntry[str]) -> None:
-    """Raise for a file that looks like a policy and is not read."""
+    """Raise for a file that is named or written like a policy and is not read."""
     name = entry.name.lower()
     # INVARIANT I6: what is written as a policy counts, or the load stops.
     is_yaml = _LIKE_YAML.search(name) is not None and _SWAP.search(name) is None
