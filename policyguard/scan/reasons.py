@@ -19,6 +19,7 @@ _UNKNOWN = {
     "ckpt.archive_encrypted": "a member is encrypted",
     "ckpt.archive_gap": "bytes before, between or after the members belong to no member",
     "ckpt.archive_member": "a member is nothing that this format stores",
+    "ckpt.archive_name": "a member whose name readers may read differently",
     "ckpt.arrow_extension": "a column type that a library defines and no list names",
     "ckpt.arrow_layout": "the Arrow messages do not fit together",
     "ckpt.changed": "the file changed while it was read",

@@ -7,6 +7,7 @@ Source: POSIX pax and GNU tar headers, parsed by the standard library's `TarInfo
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 
@@ -34,12 +35,13 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
 
 
 def tar_members(source: Source, findings: Findings) -> Iterator[tuple[str, Source]]:
-    """Yield name and content of each regular file; record findings for everything else.
+    """Yield name and content of each regular file; what else the archive holds is in the findings.
 
     Raises:
-        Exhausted: the archive has too many members.
+        Exhausted: more members than are read.
     """
-    at, count, long_name = 0, 0, ""
+    at, count = 0, 0
+    extended = _Extended(findings)
     while block := source.read(at, BLOCK):
         if not block.strip(b"\0"):
             _check_end(source, at, findings)
@@ -51,41 +53,84 @@ def tar_members(source: Source, findings: Findings) -> Iterator[tuple[str, Sourc
         count += 1
         if count > findings.limits.members:
             raise Exhausted("ckpt.too_large", "tar members")
-        data = window(source, at + BLOCK, header.size if header.type not in _LINKS else 0)
+        data = window(source, at + BLOCK, header.size if header.type not in _EMPTY else 0)
         at += BLOCK + (data.size + BLOCK - 1) // BLOCK * BLOCK
-        name, extended = _name_given(header, data, findings)
-        if extended:
-            long_name = name or long_name
+        if extended.takes(header, data):
             continue
-        name, long_name = long_name or header.name, ""
+        name = extended.name_of(header)
         if leaves_folder(name):
             findings.add("ckpt.archive_path", name)
+        if header.size and header.type in _EMPTY:
+            findings.add("ckpt.archive_mismatch", f"{name}: a size without data")
         if header.type in _FILES:
             yield name, data
-        elif header.type != tarfile.DIRTYPE:
+        elif header.type in _LINKS:
             findings.add("ckpt.archive_link", name)
+        elif header.type != tarfile.DIRTYPE:
+            findings.add("ckpt.archive_member", f"{name}: of a type that is not read here")
     findings.add("ckpt.truncated", "tar without its end")
 
 
-_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+_EMPTY = (*_LINKS, tarfile.DIRTYPE)
+_RECORD = re.compile(rb"(\d{1,7}) ([^=\n\0]+)=")
 
 
-def _name_given(header: tarfile.TarInfo, data: Source, findings: Findings) -> tuple[str, bool]:
-    """Read the name an extension header gives to the next member, and whether this was such a header."""
-    if header.type == tarfile.GNUTYPE_LONGNAME:
-        return data.read(0, 4096).rstrip(b"\0").decode("utf-8", "backslashreplace"), True
-    if header.type not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
-        return "", False
-    if data.size > _MAX_PAX:
-        raise Truncated
-    name = ""
-    for record in data.read(0, data.size).split(b"\n"):
-        key, _, text = record.partition(b" ")[2].partition(b"=")
-        if key == b"path":
-            name = text.decode("utf-8", "backslashreplace")
-        elif key == b"size" or key.startswith(b"GNU.sparse"):
-            findings.add("ckpt.archive_mismatch", "a size in an extended header")
-    return name, True
+class _Extended:
+    """What extension headers say of the next member, or of all that follow. Readers differ where they contradict."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.names: list[str] = []
+        self.of_all = ""
+
+    def takes(self, header: tarfile.TarInfo, data: Source) -> bool:
+        """Return True for an extension header, and remember what it says."""
+        if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+            text = data.read(0, _MAX_PAX)
+            if header.type == tarfile.GNUTYPE_LONGNAME:
+                self.names.append(text.partition(b"\0")[0].decode("utf-8", "backslashreplace"))
+            if data.size > _MAX_PAX or text.partition(b"\0")[2].strip(b"\0"):
+                self.findings.add("ckpt.archive_name", "a long name with more behind its end")
+            return True
+        if header.type not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
+            return False
+        if data.size > _MAX_PAX:
+            raise Truncated
+        for key, value in self._records(data.read(0, data.size)):
+            name = value.decode("utf-8", "backslashreplace")
+            if key == b"path" and header.type == tarfile.XGLTYPE:
+                self.of_all = name
+                self.findings.add("ckpt.archive_name", "one name for all that follow")
+            elif key == b"path":
+                self.names.append(name)
+            elif key == b"size" or key.startswith(b"GNU.sparse"):
+                self.findings.add("ckpt.archive_mismatch", "a size in an extended header")
+            elif b"\n" in value or b"\0" in value or key == b"hdrcharset":
+                self.findings.add("ckpt.archive_name", "an extended header that readers split differently")
+        return True
+
+    def _records(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the records `length key=value newline`, by their lengths, as `tarfile` and GNU tar do."""
+        at = 0
+        while at < len(data.rstrip(b"\0")):
+            match = _RECORD.match(data, at)
+            end = at + int(match[1]) if match else 0
+            if match is None or end <= match.end() - 1 or end > len(data) or data[end - 1 : end] != b"\n":
+                self.findings.add("ckpt.archive_broken", "an extended header of a tar archive")
+                return
+            yield match[2], data[match.end() : end - 1]
+            at = end
+
+    def name_of(self, header: tarfile.TarInfo) -> str:
+        """Return the member's name; several extension headers that name it differently are a finding."""
+        names, self.names = self.names, []
+        if len(set(names)) > 1:
+            self.findings.add("ckpt.archive_mismatch", f"{names[-1]}: two extended headers name it")
+        for name in names:
+            if leaves_folder(name):
+                self.findings.add("ckpt.archive_path", name)
+        return names[-1] if names else self.of_all or header.name
 
 
 def _check_end(source: Source, at: int, findings: Findings) -> None:

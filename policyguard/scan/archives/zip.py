@@ -12,6 +12,7 @@ Source: PKWARE APPNOTE 6.3.10, sections 4.3 to 4.5.
 from __future__ import annotations
 
 import struct
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 _END64, _LOCATOR64, _DESCRIPTOR = b"PK\x06\x06", b"PK\x06\x07", b"PK\x07\x08"
 _FULL32 = 0xFFFFFFFF
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
-_KNOWN_FLAGS = 0x8 | 0x800 | 0x6
+_UTF8_NAME = 0x800
+_UNICODE_PATH = 0x7075
+_KNOWN_FLAGS = 0x8 | _UTF8_NAME | 0x6
 """Sizes in a descriptor, UTF-8 names, and the two deflate hints; any other bit changes what the data means."""
 
 
@@ -157,6 +160,7 @@ def _member(directory: Directory, data: bytes, at: int, findings: Findings) -> t
     extra = data[at + 46 + n_name : at + 46 + n_name + n_extra]
     size, packed, offset = _widened(extra, (size, packed, offset))
     name = raw.decode("utf-8", "backslashreplace")
+    _check_spelling(name, raw, extra, flags, findings)
     if flags & _ENCRYPTED:
         findings.add("ckpt.archive_encrypted", name)
     if flags & ~(_KNOWN_FLAGS | _ENCRYPTED) or disk:
@@ -172,6 +176,24 @@ def _member(directory: Directory, data: bytes, at: int, findings: Findings) -> t
         (offset, stop),
         46 + n_name + n_extra + n_comment,
     )
+
+
+def _check_spelling(name: str, raw: bytes, extra: bytes, flags: int, findings: Findings) -> None:
+    """Add a finding if readers give the member different names: by an extra field, or by the name's code page.
+
+    Python 3.12 and Info-ZIP take the name from the extra field, older Pythons and torch from the header.
+    """
+    if not raw.isascii() and not flags & _UTF8_NAME:
+        findings.add("ckpt.archive_name", name)
+    at = 0
+    while at + 4 <= len(extra):
+        tag, length = struct.unpack("<2H", extra[at : at + 4])
+        if tag == _UNICODE_PATH and extra[at + 9 : at + 4 + length] != raw:
+            # INVARIANT I18: a member of two names is hostile, whichever of them is harmless.
+            findings.add("ckpt.archive_mismatch", f"{name}: an extra field gives it another name")
+        at += 4 + length
+    if at != len(extra):
+        findings.add("ckpt.archive_name", f"{name}: an extra field that does not end")
 
 
 def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -234,12 +256,18 @@ def _check_names(listed: Sequence[Member], findings: Findings) -> None:
     seen: set[str] = set()
     for member in listed:
         # torch's reader finds members without regard to case.
-        folded = member.name.casefold()
+        folded = plain_name(member.name)
         if folded in seen:
             findings.add("ckpt.archive_duplicate", member.name)
         seen.add(folded)
         if leaves_folder(member.name):
             findings.add("ckpt.archive_path", member.name)
+
+
+def plain_name(name: str) -> str:
+    """Return the form under which two names are one file for some reader: case, `./`, `//`, backslashes, accents."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", "/".join(parts)).casefold())
 
 
 def leaves_folder(name: str) -> bool:

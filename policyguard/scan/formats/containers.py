@@ -7,6 +7,7 @@ from collections.abc import Callable
 from policyguard.scan.archives.compressed import PackedBroken, compression_of, unpacked
 from policyguard.scan.archives.sevenzip import seven_zip_members
 from policyguard.scan.archives.tar import tar_members
+from policyguard.scan.archives.zip import plain_name
 from policyguard.scan.findings import CODE_SUFFIXES, Findings
 from policyguard.scan.formats.names import check_pickle_name
 from policyguard.scan.formats.numpy_safetensors import HeaderProblem, npy_data
@@ -103,7 +104,7 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
         inner: scans a file inside this one.
     """
     members = list(tar_members(source, findings))
-    names = [name.casefold() for name, _ in members]
+    names = [plain_name(name) for name, _ in members]
     if len(set(names)) != len(names):
         findings.add("ckpt.archive_duplicate", "in a tar archive")
     if {name for name, _ in members} >= {"pickle", "storages"} and {name for name, _ in members} <= _TORCH_TAR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from policyguard.scan.archives.compressed import PackedBroken, unpacked
@@ -55,10 +56,18 @@ def _scan_archive(directory: Directory, findings: Findings, inner: Inner) -> str
 def _is_keras(member: Member, findings: Findings) -> bool:
     """Check whether Keras rebuilds a model from the configuration, and check the classes it names."""
     content = content_of(member, findings)
-    if content is None or content.size > MAX_CONFIG or b'"class_name"' not in (data := content.read(0, content.size)):
+    if content is None or content.size > MAX_CONFIG or not _names_class(data := content.read(0, content.size)):
         return False
     check_config_text(data, findings)
     return True
+
+
+def _names_class(data: bytes) -> bool:
+    """Return True if a key is `class_name`, however it is written."""
+    try:
+        return '"class_name"' in json.dumps(json.loads(data))
+    except (ValueError, RecursionError):
+        return b"class_name" in data
 
 
 def _is_folder(member: Member, findings: Findings) -> bool:
