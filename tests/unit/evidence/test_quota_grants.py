@@ -201,6 +201,12 @@ KEY = LEAD.public.text
         ("quota", FrozenMap(), "expected one of"),
         ("quota", FrozenMap(file="a", command=("b",)), "expected one of"),
         ("quota", FrozenMap(command="date"), "expected a list"),
+        ("quota", FrozenMap(reserve="resource.gpus"), "expected one of"),
+        ("quota", FrozenMap(file="a", reserves="resource.gpus"), "unknown field `reserves`"),
+        ("quota", FrozenMap(file="a", reserve="gpus"), "expected a path such as `resource.gpus`"),
+        ("quota", FrozenMap(file="a", reserve=8), "expected text"),
+        ("quota", FrozenMap(file="a", reserve="resource.gpus", by="resource.queue"), "expected `resource.domain`"),
+        ("quota", FrozenMap(file="a", by="resource.domain"), "`reserve` is missing"),
         ("grants", FrozenMap(folder="g"), "`keys` is missing"),
     ],
 )
