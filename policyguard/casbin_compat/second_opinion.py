@@ -19,7 +19,8 @@ from casbin import Enforcer
 
 from policyguard.conditions.exact import EvalError, evaluate
 from policyguard.conditions.functions import glob
-from policyguard.decide.admission import Admitted, Malformed, admissions_by_type, apply_minimum_assurance
+from policyguard.decide.admission import Admitted, admissions_by_type, apply_minimum_assurance
+from policyguard.decide.conversion import Malformed
 from policyguard.decide.quorum import unmet_approvals
 from policyguard.decide.role_grants import ROLE_PREFIX, RoleAssignments, Row
 from policyguard.model.facts import Facts

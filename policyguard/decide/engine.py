@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from policyguard.decide.admission import Admitted, Malformed
+from policyguard.decide.admission import Admitted
 from policyguard.decide.combine import ALL_MET, NO_IDS
+from policyguard.decide.conversion import Malformed
 from policyguard.decide.evaluate import evaluate, refusal_code
 from policyguard.decide.explain import explain
 from policyguard.decide.snapshot import Snapshot

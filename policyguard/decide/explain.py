@@ -12,9 +12,10 @@ from typing import Any
 from policyguard.conditions.ast import paths_read
 from policyguard.conditions.exact import AtomValue, EvalError, trace
 from policyguard.conditions.rendering import render
-from policyguard.decide.admission import Admitted, FactAdmission, Malformed, apply_minimum_assurance
+from policyguard.decide.admission import Admitted, FactAdmission, apply_minimum_assurance
 from policyguard.decide.compiled_form import ALLOW, DENY, REQUIRE
 from policyguard.decide.compiled_rule import CompiledRule
+from policyguard.decide.conversion import Malformed
 from policyguard.decide.evaluate import refusal_code
 from policyguard.decide.redaction import reads_traced
 from policyguard.decide.snapshot import Snapshot

@@ -16,7 +16,6 @@ from policyguard.conditions.problems import ProfileError
 from policyguard.decide.admission import (
     Admitted,
     FactAdmission,
-    Malformed,
     admissions_by_type,
     under_supplied_names,
 )
@@ -29,6 +28,7 @@ from policyguard.decide.compiled_form import (
     read_compiled,
 )
 from policyguard.decide.compiled_rule import CompiledRule, Interner, Shape
+from policyguard.decide.conversion import Malformed
 from policyguard.decide.index.rules import RuleIndex, build_rule_index
 from policyguard.decide.quorum import satisfied_until
 from policyguard.decide.redaction import Redact, withheld

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from policyguard.decide.admission import FactAdmission, Malformed
+from policyguard.decide.admission import FactAdmission
+from policyguard.decide.conversion import Malformed
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
 from policyguard.model.request import Request
