@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import msgspec
 from msgspec import structs
 
-from policyguard.audit.stores import Store
+from policyguard.audit.stores import Row, Store
 from policyguard.audit.stores.claims import APPROVAL, Claim, Claims
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
@@ -108,6 +108,27 @@ def used_approvals(store: Store, digests: Collection[str]) -> dict[str, int]:
     last = store.last()
     scanned = _scan(store, 0, 0 if last is None else last.entry + 1)
     return {digest: entry for digest, entry in scanned.items() if digest in digests}
+
+
+def carry_claims(old: Store, new: Store) -> None:
+    """Copy what the entries of a log have taken to the log that follows it.
+
+    Raises:
+        AuditError: the old log was written without claims, and an entry cannot be read.
+    """
+    if old.claims.is_complete:
+        claims = old.claims.list_all()
+    else:
+        last = old.last()
+        scanned = _scan(old, 0, 0 if last is None else last.entry + 1)
+        claims = [(APPROVAL, Claim(digest, "", entry, "")) for digest, entry in scanned.items()]
+
+    def copy(_: Row | None) -> Sequence[Row]:
+        for kind, claim in claims:
+            new.claims.replace(kind, claim)
+        return ()
+
+    new.append(copy)
 
 
 def _scan(store: Store, start: int, stop: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, open_note
+from policyguard.audit.approval_use import carry_claims
 from policyguard.audit.checkpoint import parse_checkpoint
 from policyguard.audit.head import Head, HeadFile, HeadPlace
 from policyguard.audit.links import link_leaf, old_log
@@ -121,8 +122,9 @@ def rotate(path: str, key: PrivateKey, place: HeadPlace, *, archive: str | None,
     """Go on in a new log at the same path; the old one gets another name and is linked to.
 
     1. The old log is opened as a guard opens it, its WAL is moved into the file, and its write lock is taken.
-    2. The new log is made beside it, `PATH.next`, with one entry that names the head of the old. A crash leaves that
-       file, which nobody reads; the next rotation removes it.
+    2. The new log is made beside it, `PATH.next`, with one entry that names the head of the old, and with the claims of
+       the old: approvals that count once, and reservations. A crash leaves that file, which nobody reads; the next
+       rotation removes it.
     3. The head file takes the head of the new log. From here to the end guards refuse both files: a crash here is
        finished by running the verb again.
     4. The old files get the archive's name, the new file the old one's, and the folder is synced.
@@ -156,6 +158,8 @@ def rotate(path: str, key: PrivateKey, place: HeadPlace, *, archive: str | None,
         with log.held_still() as (head, head_file):
             origin = log.verifier.name
             with SqliteStore.create(following, origin) as store:
+                # INVARIANT I9: an approval that counted, and a reservation that holds, do so in the new log too.
+                carry_claims(log.store, store)
                 new = Log.open(store, key, origin)
                 receipt = new.append(link_leaf("rotated", old_log(head, origin), key, reason=reason, now=now))
             note = receipt.checkpoint.decode()

@@ -138,6 +138,11 @@ class Log:
         self.close()
 
     @property
+    def store(self) -> Store:
+        """Where the entries are."""
+        return self._store
+
+    @property
     def size(self) -> int:
         """The number of entries when the log was last read or written here."""
         return self._tail.size

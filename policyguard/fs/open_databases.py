@@ -15,7 +15,9 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from policyguard.errors import AuditError
 
@@ -44,7 +46,7 @@ class SharedDatabase:
             AuditError: it must not be used at all.
         """
         if self._process != os.getpid():
-            raise _forked(self.path)
+            raise forked(self.path)
 
     def check(self, path: str) -> None:
         """Refuse a path that no longer leads to the open file.
@@ -61,8 +63,11 @@ class SharedDatabase:
 
 
 _OPEN: dict[Identity, SharedDatabase] = {}
+_HELD: Counter[Identity] = Counter()
+"""How often each file is open in this process, with the connections that are not shared."""
 _LOST: list[SharedDatabase] = []
 """Connections of the parent process: closing them in a child would touch the parent's files."""
+_LOST_FILES: set[Identity] = set()
 _OPENING = threading.RLock()
 
 
@@ -80,8 +85,8 @@ def open_shared(path: str | os.PathLike[str], connect: Callable[[str], sqlite3.C
     with _OPENING:
         make_file(target)
         identity = _check_file(target)
-        if any(lost.identity == identity for lost in _LOST):
-            raise _forked(target)
+        if identity in _LOST_FILES:
+            raise forked(target)
         database = _OPEN.get(identity)
         if database is not None:
             database.users += 1
@@ -134,7 +139,8 @@ def _check_file(target: str) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def _forked(path: str) -> AuditError:
+def forked(path: str) -> AuditError:
+    """Make the error for a file that was open when this process was forked."""
     return AuditError(
         f"`{path}` was open when this process was forked, expected a process that opened it itself",
         help="open it after the fork only, or start the process anew (`spawn`)",
@@ -149,9 +155,42 @@ def _identity(path: str) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
+@contextmanager
+def opening(path: str) -> Iterator[None]:
+    """Hold off other threads that make or open a database file; for connections that are not shared.
+
+    Raises:
+        AuditError: the file was open when this process was forked.
+    """
+    with _OPENING:
+        if _identity(path) in _LOST_FILES:
+            raise forked(path)
+        yield
+
+
+def hold(path: str) -> Identity | None:
+    """Note that a connection to this file is open; `let_go` takes the result."""
+    with _OPENING:
+        identity = _identity(path)
+        if identity is not None:
+            _HELD[identity] += 1
+        return identity
+
+
+def let_go(identity: Identity | None) -> None:
+    """Note that a connection is closed."""
+    with _OPENING:
+        if identity is not None:
+            _HELD[identity] -= 1
+            if _HELD[identity] <= 0:
+                del _HELD[identity]
+
+
 def _forget_in_child() -> None:
     global _OPENING
     _OPENING = threading.RLock()
+    _LOST_FILES.update(_OPEN, _HELD)
+    _HELD.clear()
     _LOST.extend(_OPEN.values())
     _OPEN.clear()
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from policyguard.audit.continuity import rotate
+from policyguard.audit.head import HeadPlace
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.verbs.approve_.listing import _check_unused
+from policyguard.guard import Guard
 from policyguard.model.facts import Facts
-from tests.unit.audit.test_approval_use import HOUR, NOW, REQUEST, approved, folder, guard_in, without_claims
+from tests.unit.audit.test_approval_use import HOUR, KEY, NOW, REQUEST, approved, folder, guard_in, without_claims
 
 __all__ = ["folder"]
 
@@ -50,6 +54,24 @@ def test_an_approval_that_first_counted_where_approvals_last(folder: Path) -> No
         assert [one.decision.allowed for one in signed] == [True, False, True]
         assert guard.issue(approved(3, request=stop)).decision.allowed
         assert not guard.issue(approved(3)).decision.allowed
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["new log", "log without claims"])
+def test_a_rotation_of_the_log(folder: Path, is_old: bool) -> None:
+    """The new log knows what counted in the old one, and in the one before that; the twin is a new approval."""
+
+    def outcomes(*numbers: int) -> list[bool]:
+        made = time.time_ns() - HOUR // 60
+        with Guard.open(folder / "policies", key=folder / "guard.key", log=folder / "audit.db") as guard:
+            return [guard.issue(approved(number, made=made)).decision.allowed for number in numbers]
+
+    assert outcomes(1) == [True]
+    for number in (2, 3):
+        if is_old:
+            without_claims(folder)
+            is_old = False
+        rotate(str(folder / "audit.db"), KEY, HeadPlace(str(folder), ""), archive=None, reason="full", now=NOW)
+        assert outcomes(number, *range(1, number + 1)) == [True] + [False] * number
 
 
 OTHER = """

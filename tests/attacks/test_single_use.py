@@ -177,6 +177,35 @@ assert used.use("child", {FAR})
     assert elsewhere(path, "child", "parent") == [False, False]
 
 
+def test_a_log_is_not_carried_over_a_fork(tmp_path: Path) -> None:
+    """The same holds for the decision log: a child could add entries to a WAL that its parent's peers remove."""
+    path = tmp_path / "audit.db"
+    script = f"""
+import os
+from policyguard.attest.keys import PrivateKey
+from policyguard.audit.log import Log
+from policyguard.errors import AuditError
+key = PrivateKey.generate(bytes(32))
+Log.open({str(path)!r} + ".closed", key, create=True).close()
+log = Log.open({str(path)!r}, key, create=True)
+log.append(b"parent")
+child = os.fork()
+if not child:
+    refusals = []
+    for attempt in (lambda: log.append(b"child"), lambda: Log.open({str(path)!r}, key)):
+        try:
+            attempt()
+        except AuditError as refusal:
+            refusals.append("when this process was forked" in refusal.message)
+    log.close()
+    with Log.open({str(path)!r} + ".closed", key) as twin:
+        os._exit(0 if refusals == [True, True] and twin.append(b"child").index == 0 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert log.append(b"parent again").index == 1
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 @pytest.mark.parametrize("mode", [0o666, 0o660, 0o604])
 def test_a_store_that_others_may_change(tmp_path: Path, mode: int) -> None:
     """Others could remove an id from it. The twin has the mode that the store is made with."""

@@ -47,6 +47,9 @@ class Claims(Protocol):
     def list_scope(self, kind: str, scope: str) -> list[Claim]:
         """List the claims of a kind and scope."""
 
+    def list_all(self) -> list[tuple[str, Claim]]:
+        """List the claims of every kind, each with its kind."""
+
     def add(self, kind: str, claim: Claim) -> None:
         """Take a name; `AuditError` if it is taken already."""
 
@@ -75,6 +78,9 @@ class MemoryClaims:
 
     def list_scope(self, kind: str, scope: str) -> list[Claim]:
         return [claim for (of, _), claim in self.rows.items() if of == kind and claim.scope == scope]
+
+    def list_all(self) -> list[tuple[str, Claim]]:
+        return [(kind, claim) for (kind, _), claim in self.rows.items()]
 
     def add(self, kind: str, claim: Claim) -> None:
         if (kind, claim.name) in self.rows:
@@ -114,6 +120,9 @@ class SqliteClaims:
             return []
         rows = self._execute(f"SELECT {_COLUMNS} FROM claims WHERE kind = ? AND scope = ?", (kind, scope))
         return [Claim(*row) for row in rows]
+
+    def list_all(self) -> list[tuple[str, Claim]]:
+        return [(row[0], Claim(*row[1:])) for row in self._execute(f"SELECT kind, {_COLUMNS} FROM claims", ())]
 
     def add(self, kind: str, claim: Claim) -> None:
         try:

@@ -36,6 +36,7 @@ from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import CLAIMS_SCHEMA, SqliteClaims
 from policyguard.audit.stores.place import LogPlace, check_writable_place
 from policyguard.errors import AuditError, ConfigurationError
+from policyguard.fs import open_databases
 from policyguard.fs.write import sync_folder
 
 APPLICATION_ID = 0x70676C67
@@ -72,6 +73,8 @@ class SqliteStore:
         self._execute = connection.execute
         self._origin = origin
         self.claims = SqliteClaims(path, connection)
+        self._process = os.getpid()
+        self._held = open_databases.hold(path)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], origin: str) -> SqliteStore:
@@ -109,6 +112,13 @@ class SqliteStore:
             ConfigurationError: the file lies on a file system whose locks SQLite cannot rely on.
         """
         target = os.fspath(path)
+        with open_databases.opening(target):
+            return cls._open(target, origin, create_as, read_only=read_only, wait_s=wait_s)
+
+    @classmethod
+    def _open(
+        cls, target: str, origin: str | None, create_as: str | None, *, read_only: bool, wait_s: float
+    ) -> SqliteStore:
         size = _size_of(target)
         if not read_only:
             check_writable_place(target)
@@ -145,6 +155,8 @@ class SqliteStore:
 
     def append(self, grow: Callable[[Row | None], Sequence[Row]]) -> None:
         execute = self._execute
+        if os.getpid() != self._process:
+            raise open_databases.forked(self.path)
         try:
             execute("BEGIN IMMEDIATE")
             if self._place is not None:
@@ -223,7 +235,11 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
+        if os.getpid() != self._process:
+            return
         self._connection.close()
+        open_databases.let_go(self._held)
+        self._held = None
         if self._copy is not None:
             self._copy.cleanup()
 
@@ -237,12 +253,9 @@ class SqliteStore:
 def _make_file(target: str) -> bool:
     """Create an empty file of mode 0600; False if a file exists."""
     try:
-        os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return False
+        return open_databases.make_file(target)
     except OSError as problem:
         raise AuditError(f"log `{target}` cannot be created: {_why(problem)}") from None
-    return True
 
 
 def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
