@@ -20,6 +20,7 @@ MAGIC = b"GGUF"
 MAX_ITEMS = 2**24
 """Items of arrays that have to be walked one by one; vocabularies have some 500,000."""
 MAX_DEPTH = 4
+MAX_TEMPLATES = 256
 _BLOCK = 2**20
 MAX_KEPT = 2**21
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -86,15 +87,28 @@ def _scan(source: Source, findings: Findings) -> None:
     for _ in range(keys):
         key = walk.text("a key")
         _once(key, names, findings)
-        kind = walk.number("I")
+        kind, start = walk.number("I"), walk.cursor.position
         value = walk.value(kind, MAX_DEPTH)
         if key == b"general.alignment":
             alignment = value if type(value) is int else 0
         elif key.startswith(_TEMPLATE) and kind == _STRING:
             check_template(value.decode("utf-8", "replace") if isinstance(value, bytes) else None, findings)
+        elif key.startswith(_TEMPLATE) and kind == _ARRAY:
+            _check_templates(_Walk(Cursor(source, start), findings, walk.order), findings)
     if alignment < 1 or alignment & (alignment - 1) or alignment > 2**20:
         raise LayoutProblem(f"alignment {alignment}")
     _check_tensors([_tensor(walk, findings) for _ in range(tensors)], walk.cursor.position, alignment, source, findings)
+
+
+def _check_templates(walk: _Walk, findings: Findings) -> None:
+    """Judge each template of a list; readers take one of them by its place or name."""
+    kind, count = walk.number("I"), walk.number("Q")
+    if kind != _STRING or count > MAX_TEMPLATES:
+        findings.add("ckpt.template_unread", f"a list of {count} values of type {kind}")
+        return
+    for _ in range(count):
+        value = walk.value(_STRING, 0)
+        check_template(value.decode("utf-8", "replace") if isinstance(value, bytes) else None, findings)
 
 
 def _once(name: bytes, seen: set[bytes], findings: Findings) -> None:

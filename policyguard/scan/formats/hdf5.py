@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from policyguard.scan.findings import Findings, LayoutProblem
 from policyguard.scan.formats.external_files import check_location
-from policyguard.scan.formats.hdf5_attributes import check_attribute
+from policyguard.scan.formats.hdf5_attributes import check_attribute, value_count
 from policyguard.scan.formats.hdf5_trees import (
     UNDEFINED,
     Hdf5File,
@@ -33,6 +33,7 @@ _FILTERS = {1, 2, 3, 4, 5, 6, 32000}
 """Deflate, shuffle, Fletcher 32, szip, n-bit and scale-offset of the library, and h5py's own LZF."""
 _HARD, _SOFT, _EXTERNAL = 0, 1, 64
 _SHARED = 2
+_SPACE, _TYPE, _LAYOUT = 0x01, 0x03, 0x08
 
 
 def scan_hdf5(source: Source, findings: Findings) -> str:
@@ -80,7 +81,9 @@ class _Walk:
         if at in self.seen:
             return
         self.seen.add(at)
-        for kind, flags, data in _messages(self.file, at):
+        messages = _messages(self.file, at)
+        self.check_size({kind: data for kind, _, data in messages})
+        for kind, flags, data in messages:
             # INVARIANT I18: a message that is not known here is never passed over.
             if kind in _PASSED:
                 continue
@@ -90,6 +93,15 @@ class _Walk:
                     continue
                 raise LayoutProblem(f"a message of type {kind:#x}")
             _READ[kind](self, data)
+
+    def check_size(self, messages: Mapping[int, bytes]) -> None:
+        """A dataset is allocated as its shape says, whatever of it the file has."""
+        if _SPACE not in messages or _LAYOUT not in messages:
+            return
+        item = number(messages[_TYPE], 4, 4) if len(messages.get(_TYPE, b"")) >= 8 else 8
+        size, limits = value_count(messages[_SPACE]) * item, self.file.findings.limits
+        if size > max(limits.free_ratio_bytes, limits.ratio * self.file.source.size):
+            self.file.findings.add("ckpt.too_compressed", f"a dataset of {size} bytes")
 
     def link(self, data: bytes) -> None:
         flags = number(data, 1, 1)

@@ -29,14 +29,19 @@ def check_attribute(file: Hdf5File, data: bytes) -> None:
         parts.append(data[at : at + size])
         at += (size + 7) // 8 * 8 if version == 1 else size
     name, kind, space = parts
-    count = _count(space)
+    count = value_count(space)
     if number(kind, 4, 4) * count > len(data) - at or at > len(data):
         raise LayoutProblem("an attribute larger than its message")
     for value in _texts(file, kind, count, data[at:]):
         _check_value(file, name.split(b"\0")[0], value)
 
 
-def _count(space: bytes) -> int:
+def value_count(space: bytes) -> int:
+    """Return how many values a dataspace has.
+
+    Raises:
+        LayoutProblem: a dataspace of another version.
+    """
     version, rank = number(space, 0, 1), number(space, 1, 1)
     if version not in (1, 2) or rank > 32:
         raise LayoutProblem("a dataspace that is not known")

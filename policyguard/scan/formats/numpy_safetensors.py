@@ -9,7 +9,8 @@ import re
 from typing import Any
 
 from policyguard.scan.findings import Findings
-from policyguard.scan.source import Source, window
+from policyguard.scan.formats.text import scan_text
+from policyguard.scan.source import BytesSource, Source, window
 from policyguard.text import printable_ascii
 from policyguard.values import name_of
 
@@ -48,13 +49,13 @@ def scan_safetensors(source: Source, findings: Findings) -> str:
     Source: the format description in the safetensors README, and `Metadata::validate`.
     """
     try:
-        _check_safetensors(source)
+        _check_safetensors(source, findings)
     except HeaderProblem as problem:
         findings.add("ckpt.safetensors_header", str(problem))
     return "safetensors"
 
 
-def _check_safetensors(source: Source) -> None:
+def _check_safetensors(source: Source, findings: Findings) -> None:
     length = int.from_bytes(source.read(0, 8), "little")
     if source.size < 8 or length > MAX_SAFETENSORS_HEADER or 8 + length > source.size:
         raise HeaderProblem(f"header of {length} bytes in a file of {source.size}")
@@ -62,6 +63,10 @@ def _check_safetensors(source: Source) -> None:
     metadata = header.pop("__metadata__", {})
     if type(metadata) is not dict or not all(type(text) is str for text in metadata.values()):
         raise HeaderProblem("metadata that is not text")
+    for text in metadata.values():
+        if text.lstrip()[:1] in ("{", "["):
+            # Libraries build a model by a configuration that they keep here.
+            scan_text(BytesSource(text.encode("utf-8", "surrogatepass")), findings)
     spans = sorted(_span(name, entry) for name, entry in header.items())
     at = 0
     for start, stop, name in spans:

@@ -35,6 +35,7 @@ from policyguard.scan.formats.containers import (
 from policyguard.scan.formats.names import PICKLE_SUFFIXES, TORCH_SUFFIXES
 from policyguard.scan.formats.numpy_safetensors import NPY_MAGIC, is_safetensors, scan_safetensors
 from policyguard.scan.formats.onnx import is_onnx, scan_onnx
+from policyguard.scan.formats.sentencepiece import is_sentencepiece, scan_sentencepiece
 from policyguard.scan.formats.text import scan_text
 from policyguard.scan.formats.torch_zip import scan_zip
 from policyguard.scan.source import Source
@@ -102,6 +103,8 @@ FORMATS: tuple[Format, ...] = (
     Format(name="torch_shard", category="pickle", scan=scan_zip, magic=_ZIP),
     Format(name="torchscript", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=(".pt2",)),
     Format(name="keras", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".keras",)),
+    Format(name="skops", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".skops",)),
+    Format(name="torch_export", category="pickle", scan=scan_zip, magic=_ZIP),
     Format(name="npz", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".npz",), is_exclusive=True),
     Format(name="zip", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".zip",)),
     Format(name="npy", category="other", scan=scan_npy, magic=(NPY_MAGIC,), suffixes=(".npy",), is_exclusive=True),
@@ -176,6 +179,12 @@ FORMATS: tuple[Format, ...] = (
     Format(name="rar", category="unknown", scan=scan_opaque("rar"), magic=(b"Rar!",)),
     Format(name="pdf", category="unknown", scan=scan_opaque("pdf"), magic=(b"%PDF",)),
     Format(name="xml", category="unknown", scan=scan_opaque("xml"), magic=(b"<?xml",)),
+    Format(
+        name="sentencepiece",
+        category="side file",
+        scan=_alone(scan_sentencepiece),
+        recognise=_by_head(is_sentencepiece),
+    ),
     Format(
         name="onnx",
         category="other",

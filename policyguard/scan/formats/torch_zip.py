@@ -6,11 +6,23 @@ import json
 from collections.abc import Sequence
 
 from policyguard.scan.archives.compressed import PackedBroken, unpacked
-from policyguard.scan.archives.zip import DEFLATED, STORED, Directory, Member, NoZip, archives, checksum, members
+from policyguard.scan.archives.zip import (
+    DEFLATED,
+    STORED,
+    Directory,
+    Member,
+    NoZip,
+    archives,
+    checksum,
+    members,
+    plain_name,
+)
 from policyguard.scan.findings import CODE_SUFFIXES, Findings, Verdict
 from policyguard.scan.formats.containers import Inner
 from policyguard.scan.formats.keras import MAX_CONFIG, check_config_text
 from policyguard.scan.formats.names import check_pickle_name
+from policyguard.scan.formats.skops import MAX_SCHEMA, SCHEMA, check_schema
+from policyguard.scan.formats.torch_export import MAX_GRAPH, check_graph, is_export
 from policyguard.scan.formats.torchscript import MAX_CODE, check_script
 from policyguard.scan.pickles.files import Storages, scan_whole
 from policyguard.scan.pickles.machine import Dialect
@@ -47,9 +59,13 @@ def _scan_archive(directory: Directory, findings: Findings, inner: Inner) -> str
     if roots:
         return _scan_torch(listed, roots, findings, inner)
     is_keras = any(_is_keras(member, findings) for member in listed if member.name == "config.json")
+    is_skops = any(_is_skops(member, findings) for member in listed if plain_name(member.name) == SCHEMA)
+    is_program = is_export([member.name for member in listed])
+    if is_program:
+        _scan_program(listed, findings)
     kinds = {_scan_member(member, findings, inner) for member in listed if not _is_folder(member, findings)}
-    if is_keras:
-        return "keras"
+    if is_keras or is_skops or is_program:
+        return "keras" if is_keras else "skops" if is_skops else "torch_export"
     return "npz" if kinds and kinds <= {"npy"} else "zip"
 
 
@@ -60,6 +76,22 @@ def _is_keras(member: Member, findings: Findings) -> bool:
         return False
     check_config_text(data, findings)
     return True
+
+
+def _is_skops(member: Member, findings: Findings) -> bool:
+    """Return True if skops rebuilds a model from this schema; what it names is checked then."""
+    content = content_of(member, findings)
+    if content is None or content.size > MAX_SCHEMA:
+        return False
+    data = content.read(0, content.size)
+    return check_schema(data, findings)
+
+
+def _scan_program(listed: Sequence[Member], findings: Findings) -> None:
+    findings.add("ckpt.format_opaque", "a program of torch.export, whose graph names functions")
+    for member in listed:
+        if member.name.endswith(".json") and (content := content_of(member, findings)) is not None:
+            check_graph(content.read(0, MAX_GRAPH), findings)
 
 
 def _names_class(data: bytes) -> bool:
@@ -152,14 +184,24 @@ def _scan_torch(listed: Sequence[Member], roots: Sequence[str], findings: Findin
             _scan_data_pickle(member, storages, findings, inner)
         else:
             rest[name] = member
+    stored = {key: rest[f"data/{key}"] for key in storages.bytes_of if f"data/{key}" in rest}
+    notes = rest.get("byteorder")
     for key, expected in storages.bytes_of.items():
         storage = rest.pop(f"data/{key}", None)
         # INVARIANT I18: a storage holds exactly the bytes its tensors claim (CVE-2026-24747 read beyond).
         if storage is None or storage.size != expected or (storage.method == STORED and storage.data.size != expected):
             findings.add("ckpt.storage_mismatch", f"data/{key}")
+    storages.check_indexes(lambda key: _storage(stored.get(key), notes, findings))
     for name, member in rest.items():
         _scan_other(name, member, findings, inner)
     return "torchscript" if any(name.startswith("code/") or name == "constants.pkl" for name in rest) else "torch_zip"
+
+
+def _storage(member: Member | None, byte_order: Member | None, findings: Findings) -> Source | None:
+    """Return the bytes of a storage as this scan reads them: little-endian."""
+    if member is None or (byte_order is not None and byte_order.data.read(0, 64) != b"little"):
+        return None
+    return content_of(member, findings)
 
 
 def _scan_data_pickle(member: Member, storages: Storages, findings: Findings, inner: Inner) -> None:
@@ -171,7 +213,9 @@ def _scan_data_pickle(member: Member, storages: Storages, findings: Findings, in
     def nested(part: Source) -> None:
         inner(part, findings)
 
-    scan_whole(content, findings, Dialect(persistent=storages.persistent, nested=nested))
+    scan_whole(
+        content, findings, Dialect(persistent=storages.persistent, nested=nested, indexed=storages.indexed.append)
+    )
 
 
 def _is_script(name: str) -> bool:

@@ -54,7 +54,10 @@ def call(m: PickleStack, target: Abstract, args: Abstract) -> Abstract:
             if is_dtype(value):
                 item_type(value, m.findings)
     elif target.module == "torch._utils" and target.name in _INDEXED:
-        m.indexed.append(made)
+        if m.dialect.indexed is None:
+            m.findings.add("ckpt.sparse_index", f"{target} without the storages that it indexes")
+        else:
+            m.dialect.indexed(made)
     return made
 
 

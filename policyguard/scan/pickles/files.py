@@ -12,8 +12,9 @@ from policyguard.scan.findings import Exhausted, Findings
 from policyguard.scan.pickles.allowlist import STORAGE_ITEM_BYTES
 from policyguard.scan.pickles.arrays import item_type, items_of
 from policyguard.scan.pickles.machine import Broken, Dialect, Machine, kind_of
-from policyguard.scan.pickles.values import NOTHING, Abstract, Import, Items, Made, Other
-from policyguard.scan.source import Cursor, Source, Truncated
+from policyguard.scan.pickles.sparse import check_indexes
+from policyguard.scan.pickles.values import NOTHING, Abstract, Import, Items, Made, Other, Stored
+from policyguard.scan.source import Cursor, Source, Truncated, window
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -187,6 +188,7 @@ class Storages:
         self.findings = findings
         self.bytes_of: dict[str, int] = {}
         self.item_bytes_of: dict[str, int] = {}
+        self.indexed: list[Made] = []
 
     def persistent(self, value: Abstract) -> Abstract:
         """Record the storage and return a placeholder; an id of another shape is a finding."""
@@ -206,7 +208,12 @@ class Storages:
         self.item_bytes_of[str(key)] = item_bytes
         if known != count * item_bytes and len(value) == 5:
             self.findings.add("ckpt.storage_mismatch", f"storage {key} of two sizes")
-        return Other("storage")
+        return Stored("storage", str(key), kind.name if isinstance(kind, Import) else "")
+
+    def check_indexes(self, storage_of: Callable[[str], Source | None]) -> None:
+        """Check the tensors whose indexes are data; `storage_of` returns the bytes of a storage."""
+        for tensor in self.indexed:
+            check_indexes(tensor, storage_of, self.findings)
 
 
 def _scan_legacy(cursor: Cursor, findings: Findings, nested: Nested) -> None:
@@ -220,7 +227,8 @@ def _scan_legacy(cursor: Cursor, findings: Findings, nested: Nested) -> None:
     if protocol != LEGACY_PROTOCOL:
         findings.add("ckpt.pickle_broken", "legacy torch file of another protocol")
     values: list[Abstract] = []
-    for dialect in (plain, Dialect(persistent=storages.persistent, nested=nested), plain):
+    stored = Dialect(persistent=storages.persistent, nested=nested, indexed=storages.indexed.append)
+    for dialect in (plain, stored, plain):
         _, value = read_one(cursor, findings, dialect)
         if value is NOTHING:
             return
@@ -229,12 +237,15 @@ def _scan_legacy(cursor: Cursor, findings: Findings, nested: Nested) -> None:
     if keys is None or {str(key) for key in keys} != set(storages.bytes_of):
         findings.add("ckpt.storage_mismatch", "storage keys and tensors name different storages")
         return
+    places: dict[str, Source] = {}
     for key in keys:
         count = int.from_bytes(cursor.take(8), "little", signed=True)
         if count * storages.item_bytes_of[str(key)] != storages.bytes_of[str(key)]:
             findings.add("ckpt.storage_mismatch", f"storage {key}")
             return
-        cursor.skip(storages.bytes_of[str(key)])
+        size = storages.bytes_of[str(key)]
+        places[str(key)] = window(cursor.source, cursor.skip(size), size)
+    storages.check_indexes(places.get)
     if cursor.remaining:
         findings.add("ckpt.trailing_bytes", f"{cursor.remaining} bytes after the storages")
 

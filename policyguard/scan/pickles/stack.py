@@ -44,12 +44,14 @@ class Dialect:
     """How the file's own reader departs from a plain `pickle.load`.
 
     `persistent` judges a persistent id and returns its value; `built` is called for each BUILD, may read array bytes
-    that joblib keeps between opcodes, and then returns the array; `nested` scans bytes that the reader unpickles again.
+    that joblib keeps between opcodes, and then returns the array; `nested` scans bytes that the reader unpickles again;
+    `indexed` remembers a tensor whose indexes into memory are data of its own, to be checked with the storages.
     """
 
     persistent: Callable[[Abstract], Abstract] | None = None
     built: Callable[[Cursor, Abstract], Abstract] | None = None
     nested: Callable[[Source], None] | None = None
+    indexed: Callable[[Made], None] | None = None
 
 
 @dataclass(slots=True)
@@ -69,8 +71,6 @@ class PickleStack:
     """How many complete numbers and quoted strings of protocol 0 were read; ordinary text has none."""
     unfollowed: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How many of the `CHECKED` imports were not called."""
-    indexed: list[Made] = field(default_factory=list)
-    """Tensors whose indexes into memory are themselves data."""
     opcodes: int = 0
     frame_end: int = 0
 

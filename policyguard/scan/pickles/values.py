@@ -86,6 +86,14 @@ class Other:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stored(Other):
+    """A storage of torch: its key in the file, and the name of its class."""
+
+    key: str
+    storage_class: str
+
+
 Abstract: TypeAlias = "bool | int | str | tuple[Abstract, ...] | Import | Payload | Items | Made | Other | None"
 
 NOTHING = Other("nothing")

@@ -1,0 +1,48 @@
+"""Programs of `torch.export` (`.pt2`): a zip with a graph in JSON, whose nodes name the functions that they call.
+
+Never clean: a node's target is looked up by attributes from `torch` on, and no list of harmless targets is complete.
+
+Source: torch 2.13 `torch/_export/serde/serialize.py`, `deserialize_operator`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from policyguard.scan.findings import Findings
+from policyguard.scan.pickles.allowlist import is_standard
+
+MAX_GRAPH = 64 * 2**20
+_OPERATORS = ("torch.ops.", "_operator.", "operator.", "math.", "torch.sym_", "torch._sym_")
+
+
+def is_export(names: Sequence[str]) -> bool:
+    """Return True if the members are those of a program, of the archive's layout or of the one before it."""
+    parts = [name.rpartition("/")[2] for name in names]
+    models = any("/models/" in f"/{name}" and name.endswith(".json") for name in names)
+    return models or "archive_format" in parts or "serialized_exported_program.json" in parts
+
+
+def check_graph(data: bytes, findings: Findings) -> None:
+    """Add a finding for each node of this JSON whose target reaches a module of Python's.
+
+    Args:
+        data: a member of the archive.
+        findings: takes what is found.
+    """
+    try:
+        pending = [json.loads(data)]
+    except (ValueError, RecursionError):
+        return
+    while pending:
+        node = pending.pop()
+        if isinstance(node, list):
+            pending.extend(node)
+        elif isinstance(node, dict):
+            pending.extend(node.values())
+            target = node.get("target")
+            if isinstance(target, str) and not target.startswith(_OPERATORS):
+                parts = target.lstrip("#").split(".")
+                if any(is_standard(part) or part.startswith("__") for part in parts[:-1]):
+                    findings.add("ckpt.export_call", target)
