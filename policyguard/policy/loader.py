@@ -16,9 +16,9 @@ from policyguard.model.policy import BindingSource, PolicySet, Role, Schema
 from policyguard.policy import people
 from policyguard.policy.conditions import check_conditions
 from policyguard.policy.documents import Document, Kind, bind_document
-from policyguard.policy.nodes import Mapping, walk
+from policyguard.policy.nodes import Mapping, Node, walk
 from policyguard.policy.problems import FirstUses, Problems, register_id
-from policyguard.policy.reader import parse
+from policyguard.policy.reader import MAX_DOCUMENTS, parse
 from policyguard.policy.references import check_persons, check_references
 from policyguard.policy.rules import Draft, bind_rule
 from policyguard.policy.schema import bind_schema
@@ -60,7 +60,7 @@ def load(sources: MappingOf[str, bytes]) -> PolicySet:
 def analyse(sources: MappingOf[str, bytes]) -> Analysis:
     """Read files (name to bytes) as far as possible and collect every error; never raises on bad data."""
     errors: list[PolicyError] = []
-    trees = [node for file in sorted(sources) for node in parse(sources[file], file, errors)]
+    trees = _trees(sources, errors)
     problems = Problems()
     documents = [document for node in trees if (document := bind_document(node, problems)) is not None]
     # The missing part of a file with syntax errors may declare a name, so unknown references are then not reported.
@@ -76,6 +76,19 @@ def analyse(sources: MappingOf[str, bytes]) -> Analysis:
         documents=tuple(documents),
         sources=sources,
     )
+
+
+def _trees(sources: MappingOf[str, bytes], errors: list[PolicyError]) -> list[Node]:
+    trees: list[Node] = []
+    for file in sorted(sources):
+        trees += parse(sources[file], file, errors)
+        # INVARIANT I6: before the documents of further files are read.
+        if len(trees) > MAX_DOCUMENTS:
+            message = f"found more than {MAX_DOCUMENTS} documents in all files up to this one"
+            help = "one document may hold many roles, bindings or rules"
+            errors.append(PolicyError(message, span=Span(file, 1, 1), code="PG010", help=help))
+            break
+    return trees
 
 
 def _ordered(errors: list[PolicyError]) -> tuple[PolicyError, ...]:

@@ -25,6 +25,9 @@ __all__ = ["Mapping", "Node", "Scalar", "Sequence", "Source", "parse", "read", "
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_NODES = 2_000_000
+MAX_DOCUMENTS = 10_000
+"""Documents of one file, and of a whole folder."""
+
 MAX_DEPTH = 64
 MAX_TEXT = 65_536
 MAX_ERRORS = 100
@@ -220,6 +223,8 @@ class _Composer:
                 continue
             if parent is None:
                 self.documents.append(node)
+                if len(self.documents) > MAX_DOCUMENTS:
+                    self.stop(node, f"found more than {MAX_DOCUMENTS} documents in one file")
             elif type(parent) is Sequence:
                 parent.items.append(node)
             elif waiting is None:

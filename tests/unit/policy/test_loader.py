@@ -271,3 +271,14 @@ def test_one_text_that_means_two_things_is_refused() -> None:
     assert "means different things for `file`, `job`" in error.message
     sources["p.yaml"] = document("Policy", text.format("count")).encode()
     assert len(load(sources).rules) == 1
+
+
+def test_documents_are_limited_over_all_files() -> None:
+    """Twelve files of a thousand empty documents: reading stops at the eleventh, with one line that says so."""
+    files = {f"{number:02d}.yaml": b"--- {}\n" * 1_000 for number in range(12)}
+    limits = [error for error in analyse(files).errors if error.code == "PG010"]
+    assert [str(error) for error in limits] == [
+        "10.yaml:1:1: found more than 10000 documents in all files up to this one"
+    ]
+    few = {name: data for name, data in files.items() if name < "10"}
+    assert [error for error in analyse(few).errors if error.code == "PG010"] == []

@@ -156,6 +156,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a map as a key": (b"{{a: 1}: 2}\n", "PG001", "1:2: found a map as a key"),
     "an unclosed list": (b"a: [1\n", "PG001", "not YAML"),
     "65 levels": (b"[" * 65 + b"]" * 65, "PG010", "1:65: found nesting deeper than 64 levels"),
+    "200,000 documents": (b"--- a\n" * 200_000, "PG010", "found more than 10000 documents in one file"),
     "a text too long": (b"a: " + b"x" * 65_537, "PG010", "found text of 65537 characters"),
 }
 
