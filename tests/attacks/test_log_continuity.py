@@ -14,6 +14,7 @@ import pytest
 from policyguard.attest.keys import PrivateKey
 from policyguard.audit.check import check_log
 from policyguard.audit.log import Log
+from policyguard.audit.stores import Row
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
 from policyguard.guard import Guard
@@ -273,3 +274,23 @@ def test_what_a_killed_guard_acknowledged_is_missed(lab: Lab) -> None:
     put_back_an_older_copy(lab)
     with pytest.raises(AuditError, match="has 1 entries, expected at least 8"):
         lab.decide()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", None])
+def test_a_log_that_is_taken_away_within_a_transaction_acknowledges_nothing(lab: Lab, suffix: str | None) -> None:
+    """After the check and before the commit; the twin is a log that stays."""
+    lab.decide()
+    with SqliteStore.open(lab.log) as store:
+        last = store.last()
+        assert last is not None
+
+        def grow(_: Row | None) -> list[Row]:
+            if suffix is not None:
+                Path(f"{lab.log}{suffix}").rename(f"{lab.log}.away")
+            return [last._replace(entry=last.entry + 1, leaf=b"late")]
+
+        if suffix is None:
+            store.append(grow)
+        else:
+            with pytest.raises(AuditError, match=r"is gone.*nothing was released"):
+                store.append(grow)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs.mounts import shared_file_system
@@ -30,35 +29,31 @@ class LogPlace:
         self._seen = [before, *(os.stat(name) for name in self._paths[1:])]
         self.check()
 
-    def check(self) -> None:
-        """Raise `AuditError` unless each path still leads to the file that was opened, and none was cut."""
+    def check(self, outcome: str = "nothing was added") -> None:
+        """Check that each path still leads to the file that was opened, and that none was cut.
+
+        Raises:
+            AuditError: one does not; `outcome` says what that means for the caller.
+        """
         for number, (path, seen) in enumerate(zip(self._paths, self._seen, strict=True)):
             try:
                 now = os.stat(path)
             except OSError as problem:
                 raise AuditError(
-                    f"log file `{path}` is gone: {(problem.strerror or '').lower()}; nothing was added", help=_HELP
+                    f"log file `{path}` is gone: {(problem.strerror or '').lower()}; {outcome}", help=_HELP
                 ) from None
             # INVARIANT I13: nothing is added to a file that the path of the log does not lead to.
             if (now.st_ino, now.st_dev) != (seen.st_ino, seen.st_dev):
                 raise AuditError(
-                    f"log file `{path}` was replaced, expected the file that this guard opened; nothing was added",
+                    f"log file `{path}` was replaced, expected the file that this guard opened; {outcome}",
                     help=_HELP,
                 )
             if now.st_size < seen.st_size:
                 raise AuditError(
-                    f"log file `{path}` was cut from {seen.st_size} to {now.st_size} bytes; nothing was added",
+                    f"log file `{path}` was cut from {seen.st_size} to {now.st_size} bytes; {outcome}",
                     help=_HELP,
                 )
             self._seen[number] = now
-
-    def remember(self) -> None:
-        """Take the sizes after a commit as the least from now on; what was replaced meanwhile differs all the same."""
-        for number, (path, seen) in enumerate(zip(self._paths, self._seen, strict=True)):
-            with suppress(OSError):
-                now = os.stat(path)
-                if (now.st_ino, now.st_dev) == (seen.st_ino, seen.st_dev) and now.st_size > seen.st_size:
-                    self._seen[number] = now
 
 
 def check_writable_place(path: str) -> None:

@@ -169,7 +169,8 @@ class SqliteStore:
                 self._connection.executemany(_INSERT, rows)
             execute("COMMIT")
             if self._place is not None:
-                self._place.remember()
+                # INVARIANT I12: what went into a file that was taken away meanwhile is not acknowledged.
+                self._place.check("nothing was released")
         except sqlite3.Error as problem:
             self._roll_back()
             _refuse(self.path, problem)
