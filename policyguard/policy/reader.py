@@ -1,10 +1,9 @@
-"""Read YAML strictly, with line and column on every node. The only module that imports PyYAML; it opens no file.
+"""Read YAML strictly, with line and column on every node. Opens no file.
 
 Refused while reading: duplicate keys, anchors, aliases, merge keys, tags, directives, bytes that are not UTF-8,
 control, bidi and zero-width characters, tabs as indentation, and anything too large, too long or too deep.
-PyYAML only supplies events; the composer is ours. `yaml.load` and `yaml.compose` are never called: the C composer
-recurses and crashes on 50,000 brackets, and with merge keys 235 bytes can cost minutes. Scalars stay text here;
-`scalars.py` determines their types.
+PyYAML only supplies events (`yaml_events.py`); the composer is ours: the C composer recurses and crashes on 50,000
+brackets, and with merge keys 235 bytes can cost minutes. Scalars stay text here; `scalars.py` determines their types.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
-import yaml
-
+from policyguard import yaml_events as yaml
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, Source, Style, walk
 from policyguard.policy.scalars import MAX_DIGITS, kind_of, said
@@ -189,7 +187,7 @@ class _Composer:
 
     def compose(self) -> list[Node]:
         """Read all events and return the complete documents."""
-        parser = _parser(self.source.text)
+        parser = yaml.event_parser(self.source.text)
         first = Span(self.source.file, 1, 1)
         try:
             self.read(parser.get_event)
@@ -304,13 +302,6 @@ class _Composer:
         _report(self.errors, code, span, message)
         if len(self.errors) >= self.error_limit:
             raise _StopReading
-
-
-def _parser(text: str) -> Any:
-    """Return libyaml's event parser, or PyYAML's own if PyYAML was built without libyaml."""
-    if yaml.__with_libyaml__:
-        return yaml.CSafeLoader(text)
-    return yaml.SafeLoader(text)
 
 
 def _plain_words(text: str) -> str:

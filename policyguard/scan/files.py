@@ -103,7 +103,8 @@ def scan_file(
         links_within: a symbolic link is followed if its target lies in this folder, and refused otherwise.
     """
     options = options or Options()
-    findings = Findings(limits=options.limits, extra_globals=options.extra_globals)
+    name = os.path.basename(os.fsencode(path).decode("utf-8", "backslashreplace"))
+    findings = Findings(limits=options.limits, extra_globals=options.extra_globals, name=name)
     try:
         real = _target(Path(path), links_within)
         fd = os.open(real, REGULAR_FLAGS)
@@ -202,6 +203,8 @@ def _report(
         globals=tuple(sorted(findings.globals)),
         reasons=tuple(sorted(findings.reasons)),
         pickled=findings.pickled,
+        templates=tuple(sorted(findings.templates)),
+        configurations=tuple(sorted(findings.configurations)),
         sha256=sha256,
         size_bytes=status.st_size if status else 0,
         owner_uid=status.st_uid if status else -1,

@@ -6,6 +6,7 @@ is what cannot be read, or what no list of ours names. `hostile` carries a const
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,15 +18,20 @@ from policyguard.values import FrozenMap
 
 MAX_REASONS = 64
 MAX_GLOBALS = 512
+MAX_DIGESTS = 256
 _RANK = {Verdict.CLEAN: 0, Verdict.UNKNOWN: 1, Verdict.HOSTILE: 2}
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reason:
-    """One reason why a file is not clean: a code from `REASONS`, and a short text that says where or what."""
+    """One thing that keeps a file from being clean: a code from `REASONS`, what it is about, and where in the file.
+
+    `where` is a path into settings (`$.model._target_`) or `line:column` of a text; empty where the format has neither.
+    """
 
     code: str
     detail: str = ""
+    where: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -80,6 +86,10 @@ class Findings:
     globals: set[str] = field(default_factory=set)
     reasons: set[Reason] = field(default_factory=set)
     pickled: bool = False
+    name: str = ""
+    """What the file, or the part of an archive that is being read, is called: it can only make a verdict stricter."""
+    templates: set[str] = field(default_factory=set)
+    configurations: set[str] = field(default_factory=set)
     decompressed_bytes: int = 0
     opcodes: int = 0
     deadline: float = 0.0
@@ -87,17 +97,28 @@ class Findings:
     def __post_init__(self) -> None:
         self.deadline = self.clock() + self.limits.time_s
 
-    def add(self, code: str, detail: str = "") -> None:
-        """Record a reason; the verdict can only get worse."""
+    def add(self, code: str, detail: str = "", where: str = "") -> None:
+        """Record the reason; the verdict is never better afterwards."""
         verdict, _ = REASONS[code]
         # A hostile reason is never dropped, even if the list is full.
         if len(self.reasons) < MAX_REASONS or (verdict is Verdict.HOSTILE and self.verdict is not Verdict.HOSTILE):
-            self.reasons.add(Reason(code, printable_ascii(detail, MAX_DETAIL_CHARS)))
+            short = printable_ascii(detail, MAX_DETAIL_CHARS), printable_ascii(where, MAX_DETAIL_CHARS)
+            self.reasons.add(Reason(code, *short))
 
     def import_of(self, name: str) -> None:
         """Record that a pickle imports `name`."""
         if len(self.globals) < MAX_GLOBALS:
             self.globals.add(printable_ascii(name, MAX_DETAIL_CHARS))
+
+    def template(self, text: str) -> None:
+        """Record the digest of a chat template."""
+        if len(self.templates) < MAX_DIGESTS:
+            self.templates.add(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+
+    def configuration(self, data: bytes) -> None:
+        """Record the digest of a settings text."""
+        if len(self.configurations) < MAX_DIGESTS:
+            self.configurations.add(hashlib.sha256(data).hexdigest())
 
     def spend_opcodes(self, count: int) -> None:
         """Count opcodes; raise `Exhausted` beyond the limit."""
@@ -132,7 +153,8 @@ class CheckpointScan:
 
     `sha256` is empty when the file could not be read to its end. `owner_uid`, `mode` (permission bits) and the two
     directory flags describe the file that was opened and the folder it lies in; -1 and False where nothing was opened.
-    `pickled` says that some part is a pickle, however deeply packed.
+    `pickled` says that some part is a pickle, however deeply packed. `templates` are the SHA-256 of every chat template
+    in it, `configurations` those of every settings text, wherever they lie, so that a policy can pin them.
     """
 
     path: str
@@ -141,6 +163,8 @@ class CheckpointScan:
     globals: tuple[str, ...] = ()
     reasons: tuple[Reason, ...] = ()
     pickled: bool = False
+    templates: tuple[str, ...] = ()
+    configurations: tuple[str, ...] = ()
     sha256: str = ""
     size_bytes: int = 0
     owner_uid: int = -1
@@ -157,6 +181,8 @@ class CheckpointScan:
             globals=self.globals,
             reasons=tuple(sorted({reason.code for reason in self.reasons})),
             pickled=self.pickled,
+            templates=self.templates,
+            configurations=self.configurations,
             sha256=self.sha256,
             size_bytes=self.size_bytes,
             owner_uid=self.owner_uid,
@@ -166,5 +192,8 @@ class CheckpointScan:
         )
 
 
-CODE_SUFFIXES = (".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".sh", ".ipynb", ".jar", ".js", ".exe")
+CODE_SUFFIXES = (
+    *(".py", ".pyc", ".pyo", ".pyd", ".pyw", ".pyx", ".pyz", ".so", ".dll", ".dylib", ".sh", ".bash", ".ipynb", ".jar"),
+    *(".js", ".exe", ".bat", ".cmd", ".ps1", ".whl", ".egg", ".rb", ".pl", ".lua", ".php", ".cu", ".cpp"),
+)
 """Names of code. A name never makes a file better; here it makes it worse."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from policyguard.errors import EvidenceError, RequestError
 from policyguard.fs.safe_open import open_resolved
 from policyguard.model.request import parse_json
+from policyguard.scan.settings.hub import named_by
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
@@ -30,16 +31,6 @@ REVISION = re.compile(r"[0-9a-f]{40}")
 """A commit; a branch or tag can be moved after it was reviewed."""
 
 _CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib", ".ipynb", ".sh", ".cu", ".cpp")
-_KERNEL_KEYS = {
-    "attn_implementation",
-    "_attn_implementation",
-    "_attn_implementation_internal",
-    "kernel_config",
-    "experts_implementation",
-    "_experts_implementation",
-}
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?(?::[\w.-]+)?", re.ASCII)
-_BUILTIN_KERNELS = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "paged_attention"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,60 +192,6 @@ def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
         yield from _named_code(value, depth - 1) if named is None else named
 
 
-def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:
-    """Parse one entry of a configuration into kind and name of the code it names; None if it names none.
-
-    Kinds: `own` (in this repository), `foreign` (another repository), `kernel`, `import` (an installed library).
-    """
-    if key == "auto_map":
-        return (_reference(text) for text in _texts(value))
-    if key in ("custom_pipelines", "auto_mapping"):
-        return _loader(key, value)
-    if key in _KERNEL_KEYS:
-        return (("kernel", text) for text in _texts(value) if _is_repository(text))
-    if key in ("use_kernels", "allow_all_kernels") and value is True:
-        return iter([("kernel", key)])
-    if key == "_class_name" and isinstance(value, list):
-        return iter([("own", ".".join(_texts(value)))])
-    return None
-
-
-def _reference(text: str) -> tuple[str, str]:
-    """Split a reference: `repository--module.Class` names another repository, `module.Class` this one."""
-    repository, dashes, _ = text.rpartition("--")
-    return ("foreign", repository) if dashes else ("own", text)
-
-
-def _loader(key: str, value: object) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, Mapping):
-        return
-    if key == "auto_mapping":
-        library = value.get("parent_library")
-        if type(library) is str and library:
-            yield "import", library
-        return
-    for task in value.values():
-        if isinstance(task, Mapping) and type(task.get("impl")) is str:
-            yield _reference(task["impl"])
-
-
-def _is_repository(text: str) -> bool:
-    return (
-        text.rpartition("|")[2] not in _BUILTIN_KERNELS and _REPOSITORY.fullmatch(text.rpartition("|")[2]) is not None
-    )
-
-
-def _texts(value: object) -> Iterator[str]:
-    if type(value) is str:
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-
-
 def _first_line(path: Path) -> str:
     try:
         fd, _, _ = open_resolved(str(path))
@@ -264,4 +201,4 @@ def _first_line(path: Path) -> str:
         return file.read(200).split(b"\n")[0].decode("utf-8", "replace").strip()
 
 
-__all__ = ["HubRepository", "inspect_repository", "is_pinned", "load_problem", "named_by", "revision_of"]
+__all__ = ["HubRepository", "inspect_repository", "is_pinned", "load_problem", "revision_of"]

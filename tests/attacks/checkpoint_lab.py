@@ -294,7 +294,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     ),
     "YAML that names Python": lambda: b"a: !!python/object/apply:os.system [x]\n",
     "a chat template that asks for a class": lambda: b'{"chat_template": "{{ m.__class__.__mro__ }}"}',
-    "a chat template that spells its underscores": lambda: b'{"t": ["{{ m[\'\\\\x5f\\\\x5fclass\'] }}"]}',
+    "a chat template that spells its underscores": lambda: b'{"t": ["{{ m[\'\\\\x5f\\\\x5fclass\\\\x5f\\\\x5f\'] }}"]}',
     "a chat template behind braces in a string": lambda: b'{"t": "{{ \'}}\' ~ m.__init__ }}"}',
     "a chat template given twice": lambda: b'{"t": "{{ m.__init__ }}", "t": "{{ m }}"}',
     "a chat template that uses the attr filter": lambda: b"{% set x = m | attr('x') %}",

@@ -165,7 +165,7 @@ def test_an_archive_as_the_last_member_of_a_tar_is_no_polyglot() -> None:
     "code",
     [
         "{{ x.in['a' ~ 'b'] }}",
-        "{{ x['__cla' 'ss__'] }}",
+        "{{ x['__cla' 'x'] }}",
         "{% set length = y %}{{ x[length] }}",
         "{{ x|join(*y) }}",
         "{{ x|sort(attribute=y) }}",
@@ -186,6 +186,16 @@ def test_a_template_that_computes_what_it_reaches_for_is_not_clean(code: str) ->
     findings = Findings()
     check_template(code, findings)
     assert findings.verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "code", ["{{ x['__cla' 'ss__'] }}", "{{ x['_' '_class_' '_'] }}", "{{ x['__cl' ~ 'ass__'] }}", "{{ x.__class__ }}"]
+)
+def test_a_template_that_puts_the_name_together_is_hostile(code: str) -> None:
+    """INVARIANT I18: texts beside each other are one name."""
+    findings = Findings()
+    check_template(code, findings)
+    assert "ckpt.template_code" in {reason.code for reason in findings.reasons}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ template and be a plain name; what is computed cannot be judged.
 
     template = *( text / "{{" tokens "}}" / "{%" tokens "%}" / "{#" comment "#}" )
 
+The one judge of templates, wherever they lie: GGUF metadata, a tokenizer's settings, a text in any settings, a file.
+
 Source: the Jinja 3.1 template documentation and its lexer's rules for strings and brackets.
 """
 
@@ -30,6 +32,11 @@ _ESCAPE = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|[0-7]{1,3
 _SHORT = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _DUNDER = re.compile(r"__\w+__")
+_KNOWN_DUNDER = re.compile(
+    r"__(?:class|mro|bases?|subclasses|globals|builtins|init|import|dict|getattribute|getattr|code|self|func|module|"
+    r"reduce|reduce_ex|call|getitem|new|closure|wrapped|loader|spec|subclasshook|init_subclass|file|name|qualname)__"
+)
+"""In a text between quotes, where other words between underscores are what the template prints."""
 _GADGETS = names("""
     ag_code ag_frame co_code cr_code cr_frame f_back f_builtins f_code f_globals f_locals func_code func_globals
     gi_code gi_frame gi_yieldfrom im_class im_func mro tb_frame tb_next
@@ -62,39 +69,67 @@ class _Unread(Exception):
     """A computed value, or syntax that this reader does not know."""
 
 
-def check_template(text: str | None, findings: Findings) -> None:
-    """Record a finding if the template reaches for code, or computes names that its text does not show.
+class _Malformed(_Unread):
+    """Something that no reader of templates accepts: rendering it is an error."""
+
+
+def is_template(text: str) -> bool:
+    """Return True for a text with a block between braces, which a reader of templates would run."""
+    return ("{{" in text and "}}" in text) or ("{%" in text and "%}" in text)
+
+
+def check_template(text: str | None, findings: Findings, where: str = "", *, is_declared: bool = True) -> None:
+    """Record the template's digest, and a finding if it reaches for code or computes what its text does not show.
 
     Args:
         text: None for a template too long to be kept.
+        findings: receives the findings.
+        where: the path to the template, where it is not a file of its own; else the line and column are recorded.
+        is_declared: False for a text that is a template only by its braces: what does not parse is then no template.
     """
+    at = 0
+    named: list[tuple[str, int]] = []
     try:
         if text is None or len(text) > MAX_TEMPLATE:
             raise _Unread("more than 1 MiB")
+        findings.template(text)
         code = []
-        for tokens, is_tag in _code_of(text, findings.check_time):
-            _check_names(tokens, findings)
-            code.append((tokens, is_tag))
-        for tokens, is_tag in code:
+        for at, tokens, is_tag in _code_of(text, findings.check_time):
+            named.extend((name, at) for name in _reached(tokens))
+            code.append((at, tokens, is_tag))
+        for start, tokens, is_tag in code:
+            at = start
             _check(tokens, is_tag)
+    except _Malformed as problem:
+        if not is_declared:
+            return
+        findings.add("ckpt.template_unread", str(problem), where or _line(text, at))
     except _Unread as problem:
-        findings.add("ckpt.template_unread", str(problem))
+        findings.add("ckpt.template_unread", str(problem), where or _line(text, at))
+    for name, start in named:
+        # INVARIANT I18: a template reaches only what it names, and no name in it is one of the interpreter's own.
+        findings.add("ckpt.template_code", name, where or _line(text, start))
 
 
-def _code_of(text: str, check_time: Callable[[], None]) -> Iterator[tuple[list[Token], bool]]:
+def _line(text: str | None, at: int) -> str:
+    before = (text or "")[:at]
+    return f"{before.count(chr(10)) + 1}:{at - before.rfind(chr(10))}"
+
+
+def _code_of(text: str, check_time: Callable[[], None]) -> Iterator[tuple[int, list[Token], bool]]:
     at = 0
     while opening := _OPEN.search(text, at):
         check_time()
-        at = opening.end()
+        at = start = opening.end()
         if opening[0] == "{#":
             at = text.find("#}", at) + 2
             if at < 2:
-                raise _Unread("a comment without end")
+                raise _Malformed("a comment without end")
             continue
         if text[at : at + 1] in ("-", "+"):
             at += 1
         tokens, at = _tokens(text, at, _END[opening[0]])
-        yield tokens, opening[0] == "{%"
+        yield start, tokens, opening[0] == "{%"
 
 
 def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]:
@@ -105,14 +140,14 @@ def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]
             return tokens, stop.end()
         match = _TOKEN.match(text, at)
         if match is None:
-            raise _Unread("code that does not parse")
+            raise _Malformed("code that does not parse")
         at = match.end()
         if (kind := match.lastgroup) is None:
             continue
         if match[0] in ("(", "[", "{"):
             brackets.append(match[0])
         elif match[0] in _PAIRS and (not brackets or brackets.pop() != _PAIRS[match[0]]):
-            raise _Unread("brackets that do not match")
+            raise _Malformed("brackets that do not match")
         tokens.append((kind, _unescaped(match[0]) if kind == "text" else match[0]))
 
 
@@ -131,11 +166,20 @@ def _escaped(match: re.Match[str]) -> str:
     return _SHORT.get(code, code)
 
 
-def _check_names(tokens: Sequence[Token], findings: Findings) -> None:
-    # INVARIANT I18: a template reaches only what it names, and no name in it is one of the interpreter's own.
+def _reached(tokens: Sequence[Token]) -> Iterator[str]:
+    """Yield each name of the interpreter's own, also one that is put together from texts."""
+    run = ""
     for kind, text in tokens:
-        if kind in ("name", "text") and (_DUNDER.search(text) or (text in _GADGETS)):
-            findings.add("ckpt.template_code", text)
+        if kind == "name" and (_DUNDER.search(text) or text in _GADGETS):
+            yield text
+        if kind == "text":
+            run += text
+        if kind != "text" and (kind, text) not in (("sign", "~"), ("sign", "+")):
+            if _KNOWN_DUNDER.search(run) or run in _GADGETS:
+                yield run
+            run = ""
+    if _KNOWN_DUNDER.search(run) or run in _GADGETS:
+        yield run
 
 
 def _check(tokens: Sequence[Token], is_tag: bool) -> None:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 from policyguard.scan.findings import Exhausted, Findings, LayoutProblem
 from policyguard.scan.formats.chat_template import check_template
+from policyguard.scan.settings.judge import judge_embedded
 from policyguard.scan.source import Cursor, Source, Truncated
 
 MAGIC = b"GGUF"
 MAX_ITEMS = 2**24
 """Items of arrays that have to be walked one by one; vocabularies have some 500,000."""
 MAX_DEPTH = 4
-MAX_TEMPLATES = 256
-_BLOCK = 2**20
 MAX_KEPT = 2**21
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -63,6 +62,7 @@ _BLOCKS = {
 }
 """Values in a block and bytes of a block, by ggml's number of the type."""
 _TEMPLATE = b"tokenizer.chat_template"
+_TEMPLATE_WORD = b"template"
 
 
 def scan_gguf(source: Source, findings: Findings) -> str:
@@ -87,28 +87,37 @@ def _scan(source: Source, findings: Findings) -> None:
     for _ in range(keys):
         key = walk.text("a key")
         _once(key, names, findings)
-        kind, start = walk.number("I"), walk.cursor.position
+        kind = walk.number("I")
+        start = walk.cursor.position
         value = walk.value(kind, MAX_DEPTH)
+        name = key.decode("utf-8", "replace")
         if key == b"general.alignment":
             alignment = value if type(value) is int else 0
         elif key.startswith(_TEMPLATE) and kind == _STRING:
-            check_template(value.decode("utf-8", "replace") if isinstance(value, bytes) else None, findings)
-        elif key.startswith(_TEMPLATE) and kind == _ARRAY:
-            _check_templates(_Walk(Cursor(source, start), findings, walk.order), findings)
+            template = value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+            check_template(template, findings, f"$.{name}")
+        elif _TEMPLATE_WORD in key.lower() and kind == _ARRAY:
+            _check_templates(_Walk(Cursor(source, start), findings, walk.order), kind, f"$.{name}", MAX_DEPTH)
+        elif isinstance(value, bytes):
+            judge_embedded(name, value.decode("utf-8", "replace"), findings, "$")
     if alignment < 1 or alignment & (alignment - 1) or alignment > 2**20:
         raise LayoutProblem(f"alignment {alignment}")
     _check_tensors([_tensor(walk, findings) for _ in range(tensors)], walk.cursor.position, alignment, source, findings)
 
 
-def _check_templates(walk: _Walk, findings: Findings) -> None:
-    """Judge each template of a list; readers take one of them by its place or name."""
-    kind, count = walk.number("I"), walk.number("Q")
-    if kind != _STRING or count > MAX_TEMPLATES:
-        findings.add("ckpt.template_unread", f"a list of {count} values of type {kind}")
-        return
-    for _ in range(count):
-        value = walk.value(_STRING, 0)
-        check_template(value.decode("utf-8", "replace") if isinstance(value, bytes) else None, findings)
+def _check_templates(walk: _Walk, kind: int, place: str, depth: int) -> None:
+    """Judge each text of an array, at any depth, as a template."""
+    if kind == _ARRAY and depth:
+        inner, count = walk.number("I"), walk.number("Q")
+        if inner in (_STRING, _ARRAY):
+            for index in range(count):
+                _check_templates(walk, inner, f"{place}[{index}]", depth - 1)
+        else:
+            walk.cursor.skip(count * struct.calcsize(f"<{_SCALARS[inner]}"))
+    elif kind == _STRING:
+        value = walk.value(kind, depth)
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+        check_template(text, walk.findings, place)
 
 
 def _once(name: bytes, seen: set[bytes], findings: Findings) -> None:

@@ -52,27 +52,34 @@ def check_config_text(data: bytes, findings: Findings) -> None:
     if not isinstance(config, dict):
         findings.add("ckpt.keras_config", "no map")
     for item in maps_in(config):
-        _check(item, findings)
+        check_config(item, findings)
 
 
-def _check(item: dict[str, object], findings: Findings) -> None:
+def check_config(item: dict[str, object], findings: Findings, where: str = "") -> None:
+    """Record a finding for what rebuilding one object of a configuration would run or read.
+
+    Args:
+        item: the map of the object; those inside it are not visited.
+        findings: receives the findings.
+        where: the path to the map.
+    """
     # INVARIANT I18: a class that a configuration names is on the list, or the model is not clean.
     name, module, registered = (
         None if item.get(key) is None else str(item[key]) for key in ("class_name", "module", "registered_name")
     )
     if name in _CODE:
-        findings.add("ckpt.keras_lambda", name or "")
+        findings.add("ckpt.keras_lambda", name or "", where)
     elif _is_own(item):
         pass
     elif module is not None and module not in _MODULES:
         custom = (module, name) == ("builtins", "function") or judged(module, str(name)) is Verdict.UNKNOWN
-        findings.add("ckpt.keras_class" if custom else "ckpt.keras_module", f"{module}.{name}")
+        findings.add("ckpt.keras_class" if custom else "ckpt.keras_module", f"{module}.{name}", where)
     elif "class_name" in item and name not in CLASSES:
-        findings.add("ckpt.keras_class", str(name))
+        findings.add("ckpt.keras_class", str(name), where)
     if registered is not None and registered != name:
-        findings.add("ckpt.keras_class", registered)
+        findings.add("ckpt.keras_class", registered, where)
     if any(isinstance(item.get(key), str) and item.get(key) for key in ("vocabulary", "idf_weights", "filepath")):
-        findings.add("ckpt.external_data", "a vocabulary or a model in another file")
+        findings.add("ckpt.external_data", "a vocabulary or a model in another file", where)
 
 
 def _is_own(item: dict[str, object]) -> bool:

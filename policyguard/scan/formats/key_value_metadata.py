@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from policyguard.scan.findings import Findings
 from policyguard.scan.formats.model_config import maps_in
 from policyguard.scan.pickles.files import probe
+from policyguard.scan.settings.judge import judge_embedded
 from policyguard.scan.source import BytesSource
 
 _FEATURES = {
@@ -58,8 +59,10 @@ def check_metadata(pairs: Iterable[tuple[bytes, bytes]], findings: Findings) -> 
             findings.add("ckpt.metadata_duplicate", name)
         if not _is_text(value) or probe(BytesSource(value), findings):
             findings.add("ckpt.metadata_binary", name)
-        elif (check := _CHECKS.get(name)) is not None:
+            continue
+        if (check := _CHECKS.get(name)) is not None:
             check(name, value, findings)
+        judge_embedded(name, value.decode("utf-8"), findings, "$")
 
 
 def _is_text(data: bytes) -> bool:

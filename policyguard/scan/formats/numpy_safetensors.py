@@ -9,8 +9,8 @@ import re
 from typing import Any
 
 from policyguard.scan.findings import Findings
-from policyguard.scan.formats.text import scan_text
-from policyguard.scan.source import BytesSource, Source, window
+from policyguard.scan.settings.judge import judge_embedded
+from policyguard.scan.source import Source, window
 from policyguard.text import printable_ascii
 from policyguard.values import name_of
 
@@ -63,10 +63,8 @@ def _check_safetensors(source: Source, findings: Findings) -> None:
     metadata = header.pop("__metadata__", {})
     if type(metadata) is not dict or not all(type(text) is str for text in metadata.values()):
         raise HeaderProblem("metadata that is not text")
-    for text in metadata.values():
-        if text.lstrip()[:1] in ("{", "["):
-            # Libraries build a model by a configuration that they keep here.
-            scan_text(BytesSource(text.encode("utf-8", "surrogatepass")), findings)
+    for key, text in metadata.items():
+        judge_embedded(key, text, findings, "$.__metadata__")
     spans = sorted(_span(name, entry) for name, entry in header.items())
     at = 0
     for start, stop, name in spans:

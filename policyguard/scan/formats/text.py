@@ -1,16 +1,37 @@
-"""Text and JSON: harmless as data, unless it names code that a loader would run."""
+"""Text: clean if no loader of it runs anything. Settings are read as what they are, never by patterns over bytes.
+
+text = template / *json / yaml / toml / ini / prose. What begins as JSON, or is named as settings, and does not parse is
+unknown: it is neither plain text nor understood.
+"""
 
 from __future__ import annotations
 
 import re
 
 from policyguard.scan.findings import Findings
-from policyguard.scan.formats.embedded_code import names_code, template_escape
-from policyguard.scan.formats.model_config import check_settings, check_targets
+from policyguard.scan.formats.chat_template import check_template
+from policyguard.scan.formats.embedded_code import begins_as_template, is_named_as_template, template_escape
+from policyguard.scan.settings.expressions import is_program
+from policyguard.scan.settings.flat_tree import ini_tree, toml_tree
+from policyguard.scan.settings.json_tree import json_documents
+from policyguard.scan.settings.judge import judge_settings
+from policyguard.scan.settings.rules import is_requirement
+from policyguard.scan.settings.tags import Tags
+from policyguard.scan.settings.tree import Map, TooDeep, Unreadable
+from policyguard.scan.settings.yaml_tree import yaml_documents
 from policyguard.scan.source import Source
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _LFS = b"version https://git-lfs.github.com/spec/"
+_JSON_LIKE = re.compile(r"\s*(?:\{(?![{%#])|\[\s*(?:[\[{\"']|-?\d))")
+_SETTINGS_NAME = re.compile(
+    r"\.(?:json[5c]?|jsonl|ndjson|ya?ml|toml|zarray|zattrs|zgroup|zmetadata|hocon)\Z"
+    r"|\A(?:MLmodel|\.zarray|\.zattrs|\.zgroup|\.zmetadata|MLproject)\Z",
+    re.IGNORECASE,
+)
+_REQUIREMENTS_NAME = re.compile(r"\A(?:[\w.-]*requirements[\w.-]*|constraints[\w.-]*)\.(?:txt|in)\Z", re.IGNORECASE)
+_STRUCTURE = re.compile(r"[:!?&*%{\[-]")
+_MAX_YAML_CHARS = 2**24
 
 
 def scan_text(source: Source, findings: Findings) -> str:
@@ -22,8 +43,9 @@ def scan_text(source: Source, findings: Findings) -> str:
     head = source.read(0, 512)
     if source.size > findings.limits.text_bytes or b"\0" in head:
         return _unknown(findings)
+    data = source.read(0, source.size)
     try:
-        text = source.read(0, source.size).decode("utf-8")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:
         return _unknown(findings)
     if _CONTROL.search(text):
@@ -31,14 +53,110 @@ def scan_text(source: Source, findings: Findings) -> str:
     if head.startswith(_LFS):
         findings.add("ckpt.format_opaque", "a git-lfs pointer; the file itself was not fetched")
         return "lfs_pointer"
-    if names_code(text):
-        findings.add("ckpt.code_file", "text that names code to run")
-    check_targets(text, findings)
-    values = check_settings(text, findings)
-    escape = template_escape(text, values)
-    if escape:
-        findings.add("ckpt.template_code", escape)
-    return "text" if values is None else "json"
+    return _scan(text, data, findings)
+
+
+def _scan(text: str, data: bytes, findings: Findings) -> str:
+    if text.startswith("#!"):
+        findings.add("ckpt.code_file", "a script", "1:1")
+    if _JSON_LIKE.match(text) and _json(text, findings):
+        findings.configuration(data)
+        return "json"
+    if is_named_as_template(findings.name):
+        check_template(text, findings)
+        return "text"
+    if begins_as_template(text):
+        check_template(text, findings, is_declared=False)
+        return "text"
+    if _yaml(text, findings) or _flat(text, findings):
+        findings.configuration(data)
+        return "text"
+    # INVARIANT I18: what is named or begins as settings and does not parse is not understood, so it is not clean.
+    if _SETTINGS_NAME.search(findings.name) or _JSON_LIKE.match(text):
+        findings.add("ckpt.config_broken", findings.name, "1:1")
+    if is_program(text):
+        findings.add("ckpt.code_file", "a Python program", "1:1")
+    if escape := template_escape(text):
+        findings.add("ckpt.template_unread", escape)
+    return "text"
+
+
+def _json(text: str, findings: Findings) -> bool:
+    """Judge JSON; return True if the text is JSON to its end."""
+    try:
+        values = json_documents(text)
+    except Unreadable:
+        return False
+    except TooDeep as problem:
+        findings.add("ckpt.too_deep", str(problem))
+        return True
+    are_records = len(values) > 1 and all(type(value) is Map for value in values)
+    for index, value in enumerate(values):
+        place = "$" if len(values) == 1 else f"line {index + 1} $"
+        judge_settings(value, findings, name=findings.name, place=place, is_records=are_records)
+    return True
+
+
+def _yaml(text: str, findings: Findings) -> bool:
+    """Judge YAML; return True if the text is YAML with a map or a list in it."""
+    if not _STRUCTURE.search(text):
+        return False
+    tags = Tags(findings)
+    try:
+        if len(text) > _MAX_YAML_CHARS:
+            raise TooDeep(f"more than {_MAX_YAML_CHARS} characters that may be YAML")
+        documents = yaml_documents(text, tags.record, findings.check_time)
+    except TooDeep as problem:
+        if len(text) > _MAX_YAML_CHARS and not _SETTINGS_NAME.search(findings.name):
+            return False
+        findings.add("ckpt.too_deep", str(problem))
+        return True
+    except Unreadable as problem:
+        _partial(problem, tags, findings)
+        return False
+    tags.report()
+    for index, document in enumerate(documents):
+        place = "$" if len(documents) == 1 else f"document {index + 1} $"
+        # A document of one text is running text.
+        if type(document) is not str:
+            judge_settings(document, findings, name=findings.name, place=place)
+    return any(type(document) is not str for document in documents)
+
+
+def _partial(problem: Unreadable, tags: Tags, findings: Findings) -> None:
+    """Judge what comes before the place where YAML breaks: loaders of several documents read the first ones.
+
+    A page whose text happens to begin as YAML has nothing in it that names code.
+    """
+    trial = Findings(limits=findings.limits, clock=findings.clock, name=findings.name)
+    for document in problem.partial:
+        judge_settings(document, trial)
+    # Braces in running text are a mention; under a key that says so they are a template.
+    reasons = [
+        reason for reason in sorted(trial.reasons) if "template" not in reason.code or "template" in reason.where
+    ]
+    if reasons or tags.are_harmful:
+        reason = next(iter(reasons), None)
+        detail = f"{problem.why}, behind {reason.detail if reason else 'a tag that builds an object'}"
+        findings.add("ckpt.config_broken", detail, problem.place)
+
+
+def _flat(text: str, findings: Findings) -> bool:
+    """Judge TOML and INI; return True if the text is one of them. Requirements are known by their name alone."""
+    if _REQUIREMENTS_NAME.search(findings.name):
+        for number, line in enumerate(text.splitlines()):
+            line = line.partition("#")[0].strip()
+            if line and not is_requirement(line):
+                findings.add("ckpt.requirement", line, f"{number + 1}:1")
+        return True
+    tree = toml_tree(text)
+    if tree is None:
+        entries = ini_tree(text)
+        if entries is not None:
+            judge_settings(entries, findings, name=findings.name)
+        return False
+    judge_settings(tree, findings, name=findings.name)
+    return True
 
 
 def _unknown(findings: Findings) -> str:

@@ -46,7 +46,7 @@ PLAIN = {
     "auto_mapping": {"parent_library": "transformers.models.llama.modeling_llama"},
     "optim": {"_target_": "torch.optim.AdamW"},
     "when": {"_target_": "datetime.timedelta", "days": 1},
-    "net": {"_target_": "lab.models.Net"},
+    "net": {"_target_": "torch.nn.Linear", "in_features": 8},
 }
 
 

@@ -1,0 +1,138 @@
+"""Text in settings that some loader evaluates: Python behind `$`, Python in a string, a command for a shell.
+
+The text is parsed and never run. Without a call, an import or a function in it, an expression reads what is already
+there and does nothing.
+
+Source: MONAI 1.5 `bundle/config_item.py` (`$`), yolov7 `models/yolo.py` (`eval` of module and arguments), ultralytics
+`data/utils.py` (`download:`), OmegaConf 2.3 resolvers.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import threading
+import warnings
+
+from policyguard.scan.fact_sheets import names
+from policyguard.scan.findings import Verdict
+
+MAX_CHARS = 2**16
+"""Longer text is not evaluated by any known loader of settings; if it begins as an expression, it is not understood."""
+
+_REFERENCE = re.compile(r"@(?:\w+|::|#)+|%[\w:#./]+")
+_CALLED = re.compile(
+    r"\b(?:__import__|eval|exec|execfile|compile|getattr|setattr|open|system|popen|Popen|check_output|check_call|spawn\w*|"
+    r"exec[lv]\w*|import_module|loads?|run|call|globals|locals|vars|breakpoint)\s*\(|__\w+__\s*[.(\[]|\.\s*__\w+__"
+)
+_LAMBDA = re.compile(r"\s*lambda\b[^\n]*:")
+_SHELL = re.compile(r"\$\([^)]*\S[^)]*\)|;\s*(?:rm|curl|wget|bash|sh|python\d?|nc)\b|[|&]\s*(?:ba)?sh\b|^\s*bash ")
+_RESOLVER = re.compile(r"\$\{\s*(?:eval|exec|python|py|sh|shell|cmd|call|import|instantiate|get_method)\s*:", re.ASCII)
+_STATEMENT = re.compile(
+    r"^\s*(?:import\s+[\w.]+|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(|class\s+\w+)", re.MULTILINE
+)
+_COMMANDS = names("""
+    system popen popen2 popen3 popen4 Popen run call check_call check_output getoutput getstatusoutput execl execle
+    execlp execlpe execv execve execvp execvpe spawnl spawnle spawnlp spawnlpe spawnv spawnve spawnvp spawnvpe spawn
+    posix_spawn posix_spawnp startfile fork forkpty run_path run_module run_code
+""")
+_OWNERS = names("os posix nt subprocess commands pty runpy asyncio popen2")
+_GADGETS = names("""
+    __globals__ __builtins__ __subclasses__ __import__ __mro__ __bases__ __base__ __code__ __loader__ __dict__
+    __reduce__ __reduce_ex__ __getattribute__ f_globals f_builtins gi_frame tb_frame
+""")
+_LOCK = threading.Lock()
+_EVALUATORS = names("eval exec execfile compile __import__")
+_ACTIVE = (
+    ast.Call,
+    ast.Import,
+    ast.ImportFrom,
+    ast.Lambda,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Await,
+    ast.ListComp,
+    ast.GeneratorExp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.JoinedStr,
+)
+
+
+def judge_expression(text: str) -> Verdict:
+    """Judge the Python behind a `$`, or another text that a loader is known to evaluate."""
+    if len(text) > MAX_CHARS:
+        return Verdict.UNKNOWN
+    return _judge(_parsed(_REFERENCE.sub("_reference", text)))
+
+
+def judge_value(text: str) -> Verdict:
+    """Judge a text under any key: not clean if it is Python that calls something telling, or holds a shell command."""
+    if text.startswith("$") and (verdict := judge_expression(text[1:])) is not Verdict.CLEAN:
+        return verdict
+    if _RESOLVER.search(text):
+        return Verdict.UNKNOWN
+    if _CALLED.search(text) or _LAMBDA.match(text):
+        return min(_judge(_parsed(text.strip())), Verdict.UNKNOWN, key=_ORDER.index)
+    return Verdict.CLEAN
+
+
+_ORDER = list(Verdict)
+
+
+def is_shell(text: str) -> bool:
+    """Return True for a text that runs something once a shell has it."""
+    return _SHELL.search(text) is not None
+
+
+def is_program(text: str) -> bool:
+    """Return True for text that is a Python program: it imports or defines something, and all of it parses."""
+    if not _STATEMENT.search(text):
+        return False
+    tree = _parsed(text[: 2**20])
+    return tree is not None and _judge(tree) is not Verdict.CLEAN
+
+
+def _parsed(text: str) -> ast.AST | None:
+    try:
+        # The filters of warnings belong to the process, and files are scanned in several threads.
+        with _LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text.strip())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _judge(tree: ast.AST | None) -> Verdict:
+    if tree is None:
+        return Verdict.CLEAN
+    try:
+        active = [node for node in ast.walk(tree) if isinstance(node, _ACTIVE) or _is_hidden(node)]
+    except RecursionError:
+        return Verdict.UNKNOWN
+    if not active:
+        return Verdict.CLEAN
+    return Verdict.HOSTILE if any(map(_runs, active)) else Verdict.UNKNOWN
+
+
+def _is_hidden(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr in _GADGETS
+
+
+def _runs(node: ast.AST) -> bool:
+    """Return True for a call that runs a command or text as code, and for an import of such a function."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module in _OWNERS and any(alias.name in _COMMANDS for alias in node.names)
+    if not isinstance(node, ast.Call):
+        return _is_hidden(node)
+    function = node.func
+    if isinstance(function, ast.Name):
+        return function.id in _EVALUATORS
+    if not isinstance(function, ast.Attribute):
+        return isinstance(function, ast.Call)
+    if function.attr not in _COMMANDS:
+        return False
+    owner = function.value
+    name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+    return name in _OWNERS or _runs(owner)

@@ -1,0 +1,49 @@
+"""TOML and INI as trees: sections of `name = value` lines."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+from policyguard.scan.settings.tree import Map
+
+_LINE = re.compile(r"[ \t]*(?:\[+[^\]\n]+\]+[ \t]*|[\w.\"'$@()/-]+[ \t]*[=:][^\n]*|[#;][^\n]*|)(?:\r?\n|\Z)")
+_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?([\w.\"'$@()/-]+)[ \t]*[=:][ \t]*([^\n]*?)[ \t\r]*$", re.MULTILINE)
+_HAS_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?[\w.\"'-]+[ \t]*=", re.MULTILINE)
+MAX_CHARS = 2**22
+
+
+def toml_tree(text: str) -> object | None:
+    """Read TOML; None if it is not."""
+    if len(text) > MAX_CHARS or not _HAS_ENTRY.search(text):
+        return None
+    try:
+        return _tree(tomllib.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def ini_tree(text: str) -> object | None:
+    """Read `name = value` lines under section headings; None if another line is among the first.
+
+    The key of an entry is its last dotted part, and quotes around a value are dropped.
+    """
+    if len(text) > MAX_CHARS or not _HAS_ENTRY.search(text):
+        return None
+    first = text.lstrip("\r\n")
+    if _LINE.match(first) is None or not first.strip():
+        return None
+    entries = Map()
+    for match in _ENTRY.finditer(text):
+        key, value = match[1].strip("\"'").rpartition(".")[2], match[2]
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        entries.append((key, value[1:-1] if quoted else value))
+    return entries
+
+
+def _tree(value: object) -> object:
+    if isinstance(value, dict):
+        return Map((str(key), _tree(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return [_tree(item) for item in value]
+    return value

@@ -1,0 +1,45 @@
+"""JSON read tolerantly: every entry is kept, and what some reader of JSON accepts is accepted.
+
+text = *( value white-space ); JSON Lines is one value a line. NaN, infinities, control characters in strings and
+numbers of any length are accepted, since Python's reader can be made to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from policyguard.scan.settings.tree import Map, TooDeep, Unreadable
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder(object_pairs_hook=Map, parse_int=float, parse_float=float, strict=False)
+MAX_DOCUMENTS = 1_000_000
+
+
+def json_documents(text: str) -> list[object]:
+    """Read the values of the text, one or one after another.
+
+    Raises:
+        TooDeep: nested deeper than the interpreter's stack, or too many values.
+        Unreadable: not JSON; the values before that place are in `partial`.
+    """
+    values: list[object] = []
+    at = _space(text, 0)
+    while at < len(text):
+        try:
+            value, at = _DECODER.raw_decode(text, at)
+        except RecursionError:
+            raise TooDeep("JSON nested too deep") from None
+        except json.JSONDecodeError as problem:
+            why = problem.msg.lower()
+            raise Unreadable(f"not JSON: {why}", f"{problem.lineno}:{problem.colno}", tuple(values)) from None
+        values.append(value)
+        if len(values) > MAX_DOCUMENTS:
+            raise TooDeep(f"more than {MAX_DOCUMENTS} values one after another")
+        at = _space(text, at)
+    return values
+
+
+def _space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at

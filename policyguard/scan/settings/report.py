@@ -1,0 +1,35 @@
+"""How rules of settings record what they find: a reason code, what is named, and the path to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policyguard.scan.archives.zip import leaves_folder
+from policyguard.scan.findings import Findings, Verdict
+from policyguard.scan.settings.names import judge_name
+from policyguard.scan.settings.tree import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Findings, and what the file is called; a name makes a verdict stricter only."""
+
+    findings: Findings
+    name: str = ""
+
+    def add(self, code: str, detail: str, place: Place) -> None:
+        """Record a finding at this place."""
+        self.findings.add(code, detail, str(place))
+
+    def called(self, name: str, place: Place) -> None:
+        """Record a finding for a name that a loader imports and calls, unless it is listed."""
+        # INVARIANT I18: settings that name code are clean only if the whole name is listed.
+        verdict = judge_name(name)
+        if verdict is not Verdict.CLEAN:
+            self.add("ckpt.target_call" if verdict is Verdict.HOSTILE else "ckpt.target_unlisted", name, place)
+
+    def path(self, name: str, place: Place) -> None:
+        """Record a finding for a file that a loader opens by this name, if it lies outside the folder."""
+        # INVARIANT I18: settings that lead a loader out of their folder are not clean.
+        if leaves_folder(name) or "://" in name or name.startswith("~"):
+            self.add("ckpt.external_path", name, place)

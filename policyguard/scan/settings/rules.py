@@ -1,0 +1,226 @@
+"""The registry of entries that name code: for each key, what its loader does with the value.
+
+To add a key: one line in a table, one sample in `tests/attacks/test_settings_hostile.py`, and its harmless twin.
+
+Source: hydra 1.3, OmegaConf 2.3, jsonargparse 4, torchtune, jsonpickle 4, MLflow 3, mlx-lm, ModelScope, transformers 5,
+diffusers 0.35, peft 0.18, sentence-transformers 5, logging.config, setuptools.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from policyguard.scan.fact_sheets import names
+from policyguard.scan.findings import Verdict
+from policyguard.scan.settings.expressions import is_shell, judge_expression
+from policyguard.scan.settings.hub import NAMING_KEYS, named_by
+from policyguard.scan.settings.names import is_dotted, is_dotted_class, judge_name
+from policyguard.scan.settings.report import Report
+from policyguard.scan.settings.tree import Map, Place, is_true, strings_in
+
+Rule = Callable[[object, Place, Report], None]
+
+INSTANTIATED = names("""
+    _target_ _component_ class_path __target__ _class_path_ class_ref __component__ _cls_ __cls__ __factory__ _factory_
+    _call_ _fn_ _func_ _builder_ _object_ __object__ __type__ _import_ () build-backend loader_module python_model
+    model_class_path factory_function dataloader_cls
+""")
+"""The value is imported and called, whatever it is."""
+
+_MAY_NAME_A_CLASS = names("""
+    target class cls klass class_name type types _type_ _type func function fn callable factory module handler
+    entry_point entrypoint hook hooks plugin import component builder constructor criterion activation_function
+    activation_fn sbert_ce_default_activation_function loss loss_fn transform callback callbacks collate_fn
+    implementation optimizer scheduler metric model_class tokenizer_class processor_class
+""")
+"""Plain words in most files; the dotted name of a class under them is imported by many loaders."""
+
+_HARMLESS_PY = names("py/tuple py/set py/id py/ref py/b64 py/b85 py/bytes py/iterator py/seq py/state py/initargs")
+_SWITCHES = names("""
+    trust_remote_code allow_remote allow_pickle allow_dangerous_deserialization allow_custom_objects unsafe unsafe_load
+    enable_unsafe_deserialization allow_code_execution dangerously_allow_pickle use_remote_code allow_unsafe
+    enable_code_execution
+""")
+_SAFETIES = names("safe_mode weights_only safe_serialization_only")
+_COMMANDS = names("""
+    command cmd shell exec postinstall preinstall setup_commands initialization_commands run_command post_install
+    pre_install install_command entrypoint_command on_load
+""")
+_REQUIREMENTS = names("dependencies build_dependencies pip requirements install_requires pip_requirements packages")
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9][\w.-]*(?:\[[\w,. -]*\])?(?:\s*(?:[=<>!~]=?=?)\s*[\w.*+!-]+\s*,?)*"
+    r"(?:\s*;\s*(?:python_version|sys_platform|platform_\w+|os_name|extra|implementation_name)\s*[=<>!]=?[^$`;|&]*)?"
+    r"|-[rc]\s*[\w.-]+\.txt",
+)
+_OWN_LIBRARY = re.compile(r"(?:transformers|diffusers|peft|sentence_transformers)(?:\.\w+)*", re.ASCII)
+_CODE_FILE = re.compile(
+    r"(?:[\w.@+ -]*[/\\])*[\w.@+ -]*\.(?:pyw?|pyc|pyx|so|dll|dylib|sh|bat|ps1|jar|pyz|whl|egg)", re.A
+)
+
+
+def entry(key: str, value: object, place: Place, report: Report) -> None:
+    """Apply the rule of one entry, if its key has one."""
+    if key.startswith("py/"):
+        _jsonpickle(key, value, place, report)
+    elif (rule := RULES.get(key)) is not None:
+        rule(value, place, report)
+    if key in NAMING_KEYS:
+        for kind, name in named_by(key, _plain(value)) or ():
+            if kind in _NAMED_CODE:
+                report.add(_NAMED_CODE[kind], name, place)
+
+
+_NAMED_CODE = {"own": "hub.own_code", "foreign": "hub.foreign_code", "kernel": "hub.remote_kernels"}
+
+
+def names_code_file(text: str) -> bool:
+    """Return True for the path of a file of code."""
+    return _CODE_FILE.fullmatch(text) is not None
+
+
+def is_requirement(line: str) -> bool:
+    """Return True for a requirement that installs one package from the configured index."""
+    return _REQUIREMENT.fullmatch(line.strip()) is not None
+
+
+def _plain(value: object, depth: int = 16) -> object:
+    """Return maps as dictionaries in which every entry counts: a key that occurs again gets another name."""
+    if type(value) is Map and depth:
+        entries: dict[str, object] = {}
+        for index, (key, item) in enumerate(value):
+            entries[f"{key} {index}" if key in entries else key] = _plain(item, depth - 1)
+        return entries
+    if type(value) is list and depth:
+        return [_plain(item, depth - 1) for item in value]
+    return True if value == "true" else value
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield each text in a value that is no spelling of null."""
+    return (text for text in strings_in(value) if text.casefold() not in ("", "null", "none", "~"))
+
+
+def _instantiated(value: object, place: Place, report: Report) -> None:
+    for name in _texts(value):
+        report.called(name, place)
+
+
+def _may_name_a_class(value: object, place: Place, report: Report) -> None:
+    for name in _own_strings(value):
+        if is_dotted_class(name) or (is_dotted(name) and judge_name(name) is Verdict.HOSTILE):
+            report.called(name, place)
+
+
+def _own_strings(value: object) -> list[str]:
+    if type(value) is str:
+        return [value]
+    if type(value) is list:
+        return [item for item in value if type(item) is str]
+    return [item for _, item in value if type(item) is str] if type(value) is Map else []
+
+
+def _jsonpickle(key: str, value: object, place: Place, report: Report) -> None:
+    if key in _HARMLESS_PY:
+        return
+    if key == "py/repr":
+        report.add("ckpt.expression", "jsonpickle evaluates it", place)
+    texts = list(strings_in(value)) or [key]
+    if key in ("py/object", "py/type", "py/function", "py/class", "py/mod", "py/module"):
+        for name in texts:
+            report.called(name, place)
+    else:
+        report.add("ckpt.target_unlisted", f"{key}: objects that are built by calls", place)
+
+
+def _switch(value: object, place: Place, report: Report) -> None:
+    if is_true(value):
+        report.add("ckpt.unsafe_switch", str(place.part), place)
+
+
+def _safety(value: object, place: Place, report: Report) -> None:
+    if value is False or (type(value) is str and value.casefold() in ("false", "no", "off", "0")):
+        report.add("ckpt.unsafe_switch", f"{place.part}: false", place)
+
+
+def _command(value: object, place: Place, report: Report) -> None:
+    for text in _texts(value):
+        report.add("ckpt.shell_text", text, place)
+        return
+
+
+def _requirements(value: object, place: Place, report: Report) -> None:
+    for text in _texts(value):
+        if not is_requirement(text):
+            report.add("ckpt.requirement", text, place)
+
+
+def _download(value: object, place: Place, report: Report) -> None:
+    """Ultralytics fetches a URL, hands `bash ...` to a shell, and runs anything else as Python."""
+    for text in _own_strings(value):
+        verdict = judge_expression(text)
+        if verdict is Verdict.HOSTILE:
+            report.add("ckpt.expression_call", text, place)
+        elif text.startswith("bash ") or is_shell(text):
+            report.add("ckpt.shell_text", text, place)
+        elif verdict is Verdict.UNKNOWN:
+            report.add("ckpt.expression", text, place)
+        elif "://" in text:
+            report.add("ckpt.external_data", text, place)
+
+
+def _named_code(value: object, place: Place, report: Report) -> None:
+    for text in _texts(value):
+        report.add("hub.own_code", text, place)
+
+
+def _plugins(value: object, place: Place, report: Report) -> None:
+    for text in _texts(value):
+        report.add("hub.foreign_code" if "/" in text else "ckpt.target_unlisted", text, place)
+
+
+def _library(value: object, place: Place, report: Report) -> None:
+    """peft imports it and takes a class from it."""
+    for name in _texts(value):
+        if not _OWN_LIBRARY.fullmatch(name):
+            report.add("ckpt.target_unlisted", name, place)
+
+
+def _implementation(value: object, place: Place, report: Report) -> None:
+    """`custom_pipelines`: the module and class of a pipeline, `repository--module.Class` for another repository's."""
+    for name in _texts(value):
+        if "--" in name:
+            report.add("hub.foreign_code", name.rpartition("--")[0], place)
+        elif is_dotted(name):
+            report.add("hub.own_code", name, place)
+
+
+def _paths(value: object, place: Place, report: Report) -> None:
+    for name in _texts(value):
+        report.path(name, place)
+
+
+def _imports(value: object, place: Place, report: Report) -> None:
+    """MONAI's `imports`, mmengine's `custom_imports`, and module lists of other libraries."""
+    for text in strings_in(value):
+        if not text.startswith("$") and is_dotted(text) and judge_name(text) is not Verdict.CLEAN:
+            report.called(text, place)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_MAY_NAME_A_CLASS, _may_name_a_class),
+    **dict.fromkeys(INSTANTIATED, _instantiated),
+    **dict.fromkeys(_SWITCHES, _switch),
+    **dict.fromkeys(_SAFETIES, _safety),
+    **dict.fromkeys(_COMMANDS, _command),
+    **dict.fromkeys(_REQUIREMENTS, _requirements),
+    **dict.fromkeys(("model_code_path", "code_paths", "code_path"), _named_code),
+    **dict.fromkeys(("weight_map", "basename", "model_path_in_folder", "pickled_model"), _paths),
+    **dict.fromkeys(("imports", "custom_imports", "import_modules", "extensions_to_load"), _imports),
+    "download": _download,
+    "plugins": _plugins,
+    "skops_trusted_types": _instantiated,
+    "parent_library": _library,
+    "impl": _implementation,
+}
+"""Key -> what its loader does with the value."""

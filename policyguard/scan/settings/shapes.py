@@ -1,0 +1,189 @@
+"""Maps that are known by several of their entries: each shape belongs to one loader.
+
+Source: diffusers 0.35 `pipeline_loading_utils.py`; langchain-core `load/load.py`; zarr 2 and 3 and numcodecs; MosaicML
+streaming `base/format/mds/encodings.py`; skops 0.16 `io/_audit.py`; yolov7 `models/yolo.py`; sentence-transformers
+`modules.json`; Keras (`formats/keras.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from policyguard.scan.fact_sheets import names
+from policyguard.scan.findings import Verdict
+from policyguard.scan.formats.keras import check_config
+from policyguard.scan.pickles.allowlist import judged
+from policyguard.scan.settings.expressions import judge_expression
+from policyguard.scan.settings.names import is_dotted, judge_name
+from policyguard.scan.settings.report import Report
+from policyguard.scan.settings.tree import Map, Place
+
+_LIBRARIES = names("""
+    diffusers transformers stable_diffusion stable_diffusion_safe deepfloyd_if paint_by_example latent_diffusion
+    vq_diffusion versatile_diffusion audioldm audioldm2 unidiffuser spectrogram_diffusion wuerstchen shap_e unclip
+    musicldm semantic_stable_diffusion stable_cascade alt_diffusion kolors onnxruntime optimum flax null
+""")
+_CODECS = names("""
+    adler32 astype base64 bitround blosc bytes bz2 categorize crc32 crc32c delta fixedscaleoffset fletcher32 gzip
+    jenkins_lookup3 json2 lz4 lzma msgpack2 n5_wrapper packbits quantize sharding_indexed shuffle transpose vlen-array
+    vlen-bytes vlen-utf8 zlib zfpy zstd
+""")
+_ENCODINGS = re.compile(
+    r"(?:list\[|dict\[|tuple\[)?(?:bytes|str|int|u?int(?:8|16|32|64)|float(?:16|32|64)|str_(?:int|float|decimal)|json|"
+    r"ndarray(?::[\w,.:]+)?|pil|jpeg|jpeg_array|jpegarray|list\[jpeg\]|png|image)\]?"
+)
+_NODES = names("""
+    DictNode ListNode TupleNode SetNode ObjectNode NdArrayNode MaskedArrayNode RandomStateNode RandomGeneratorNode
+    DtypeNode SparseMatrixNode JsonNode SliceNode BytesNode BytearrayNode DefaultDictNode OrderedDictNode CachedNode
+    DateTimeNode FrozenSetNode TypeNode ReduceNode TreeNode LossNode
+""")
+_LAYER = re.compile(r"(?:nn\.|torch\.nn\.|torchvision\.ops\.)?[A-Z]\w*", re.ASCII)
+_ARGUMENT = re.compile(r"[\w ,./+-]*", re.ASCII)
+_IDENTIFIER = re.compile(r"[a-z_]\w*(?:\.\w+)*", re.ASCII)
+
+
+def check_shapes(entries: Map, place: Place, report: Report) -> None:
+    """Record a finding for each part of the map that its loader would run."""
+    known = {key for key, _ in entries}
+    for keys, check in _SHAPES:
+        if keys <= known:
+            check(entries, place, report)
+
+
+def _components(entries: Map, place: Place, report: Report) -> None:
+    """`model_index.json`: each component is a library and a class; an unlisted library is imported."""
+    for key, value in entries:
+        if type(value) is not list or len(value) != 2 or key.startswith("_"):
+            continue
+        library, name = value
+        if type(library) is str and type(name) is str and _IDENTIFIER.fullmatch(library) and name[:1].isupper():
+            if library not in _LIBRARIES:
+                report.add("hub.own_code", f"{library}.{name}", Place(place, key))
+        elif type(library) is str and type(name) is str and judge_name(f"{library}.{name}") is Verdict.HOSTILE:
+            report.called(f"{library}.{name}", Place(place, key))
+
+
+def _langchain(entries: Map, place: Place, report: Report) -> None:
+    """`lc`: langchain builds the class that `id` names, and reads secrets from the environment."""
+    kind = next(entries.texts("type"), "")
+    path = ".".join(part for value in entries.all("id") if type(value) is list for part in value if type(part) is str)
+    if kind != "not_implemented":
+        report.add("ckpt.target_unlisted", f"langchain {kind} {path}", place)
+
+
+def _zarr(entries: Map, place: Place, report: Report) -> None:
+    for key in ("filters", "compressor", "compressors", "codecs", "serializer"):
+        for value in entries.all(key):
+            for codec in _maps(value):
+                for name in (*codec.texts("id"), *codec.texts("name")):
+                    if name.removeprefix("numcodecs.") not in _CODECS:
+                        code = "ckpt.pickled_column" if "pickle" in name or name == "dill" else "ckpt.target_unlisted"
+                        report.add(code, f"codec {name}", Place(place, key))
+
+
+def _mds(entries: Map, place: Place, report: Report) -> None:
+    for value in entries.all("column_encodings"):
+        for name in value if type(value) is list else [value]:
+            if type(name) is not str or not _ENCODINGS.fullmatch(name):
+                report.add("ckpt.pickled_column", f"encoding {name}", Place(place, "column_encodings"))
+
+
+def _skops(entries: Map, place: Place, report: Report) -> None:
+    """`__loader__`: skops rebuilds an object of this class if its name is trusted."""
+    for node in entries.texts("__loader__"):
+        name = next(entries.texts("__class__"), "")
+        module = next(entries.texts("__module__"), "")
+        verdict = judge_name(f"{module}.{name}") if module else Verdict.UNKNOWN
+        is_plain = judged(module, name) is Verdict.CLEAN or (module == "builtins" and name in _PLAIN_BUILTINS)
+        is_plain = is_plain or (module.startswith(("sklearn.", "scipy.sparse")) and name[:1].isupper())
+        is_plain = is_plain or (module.startswith("numpy") and name in _PLAIN_NUMPY)
+        if node not in _NODES or not is_plain:
+            code = "ckpt.target_call" if verdict is Verdict.HOSTILE and not is_plain else "ckpt.target_unlisted"
+            report.add(code, f"{node} {module}.{name}", place)
+
+
+_PLAIN_BUILTINS = names("str int float bool dict list tuple set frozenset slice bytes bytearray NoneType complex range")
+_PLAIN_NUMPY = names("ndarray int32 int64 float32 float64 bool_ dtype generic str_ RandomState Generator")
+
+
+def _keras(entries: Map, place: Place, report: Report) -> None:
+    # Readers differ in which of two equal keys they take.
+    for pairs in (entries, reversed(entries)):
+        check_config(dict(pairs), report.findings, str(place))
+
+
+def _module_list(entries: Map, place: Place, report: Report) -> None:
+    """`modules.json`: the type of each part is imported by its dotted name, and its `load` is called."""
+    for name in entries.texts("type"):
+        if is_dotted(name):
+            report.called(name, Place(place, "type"))
+    for name in entries.texts("path"):
+        if entries.has("idx"):
+            report.path(name or ".", Place(place, "path"))
+
+
+def _layers(entries: Map, place: Place, report: Report) -> None:
+    """Rows of `[from, number, module, arguments]`: yolov5 to yolov7 evaluate the module and each text argument."""
+    for key in ("backbone", "head"):
+        for value in entries.all(key):
+            for index, row in enumerate(value if type(value) is list else ()):
+                if type(row) is list and len(row) == 4 and type(row[2]) is str and type(row[3]) is list:
+                    _layer(row[2], row[3], Place(Place(place, key), index), report)
+
+
+def _layer(module: str, arguments: list[object], place: Place, report: Report) -> None:
+    if not _LAYER.fullmatch(module):
+        code = "ckpt.expression" if judge_expression(module) is not Verdict.HOSTILE else "ckpt.expression_call"
+        report.add("ckpt.target_call" if judge_name(module) is Verdict.HOSTILE else code, module, place)
+    for text in arguments:
+        if type(text) is str and not _ARGUMENT.fullmatch(text):
+            code = "ckpt.expression_call" if judge_expression(text) is Verdict.HOSTILE else "ckpt.expression"
+            report.add(code, text, place)
+
+
+def _mlflow(entries: Map, place: Place, report: Report) -> None:
+    """`code` is put on the path of modules before the loader is imported."""
+    for code in entries.texts("code"):
+        if code.casefold() not in ("", "null", "~"):
+            report.add("hub.own_code", code, Place(place, "code"))
+    for key in ("data", "env", "model_path"):
+        for path in entries.texts(key):
+            report.path(path or ".", Place(place, key))
+
+
+def _trigger(entries: Map, place: Place, report: Report) -> None:
+    """A name beside an instantiated one is an argument of it: `get_method` with a path, `partial` with a function."""
+    for key, value in entries:
+        if key not in _CALLERS and type(value) is str and is_dotted(value) and judge_name(value) is Verdict.HOSTILE:
+            report.add("ckpt.target_call", value, Place(place, key))
+
+
+_CALLERS = names("_target_ _component_ class_path __target__ target")
+
+
+def _maps(value: object) -> Iterator[Map]:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is Map:
+            yield item
+            waiting.extend(one for _, one in item if type(one) is Map or type(one) is list)
+        elif type(item) is list:
+            waiting.extend(item)
+
+
+_SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Place, Report], None]], ...] = (
+    (names("_class_name"), _components),
+    (names("lc id"), _langchain),
+    (names("zarr_format"), _zarr),
+    (names("column_encodings"), _mds),
+    (names("__loader__"), _skops),
+    (names("class_name config"), _keras),
+    (names("class_name module"), _keras),
+    (names("type path"), _module_list),
+    (names("backbone head"), _layers),
+    (names("loader_module"), _mlflow),
+    *((names(key), _trigger) for key in sorted(_CALLERS)),
+)
+"""The keys that a shape is known by, and its check."""

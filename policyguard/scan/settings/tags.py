@@ -1,0 +1,57 @@
+"""YAML tags: which objects a loader builds for them.
+
+Source: PyYAML 6 `constructor.py`. Its safe loader refuses every tag but the standard ones; its other loaders import
+what a Python tag names, and call it.
+"""
+
+from __future__ import annotations
+
+from policyguard.scan.fact_sheets import names
+from policyguard.scan.findings import Findings, Verdict
+from policyguard.scan.settings.names import judge_name
+
+_STANDARD = "tag:yaml.org,2002:"
+_PLAIN = names("str int float bool null map seq set omap pairs binary timestamp merge value yaml")
+_PYTHON = names("none bool str unicode bytes int long float complex list tuple dict")
+_BUILT = (
+    *("python/object/apply:", "python/object/new:", "python/object:"),
+    *("python/name:", "python/module:"),
+)
+_SAFE = names("""
+    pathlib.PosixPath pathlib.PurePosixPath pathlib.WindowsPath pathlib.PureWindowsPath collections.OrderedDict
+    datetime.timedelta datetime.date argparse.Namespace uuid.UUID decimal.Decimal fractions.Fraction
+""")
+
+
+class Tags:
+    """The tags of one text, judged as they come and reported if the text is YAML to its end."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._reasons: list[tuple[str, str, str]] = []
+
+    def record(self, tag: str, node: object, place: str) -> None:  # noqa: ARG002
+        """Judge one resolved tag."""
+        # INVARIANT I18: a tag that builds an object is harmless only if it is listed.
+        name = tag.removeprefix(_STANDARD)
+        kind = next((kind for kind in _BUILT if name.startswith(kind)), "")
+        target = name.removeprefix(kind)
+        if name == tag:
+            # A tag of its own is refused by every loader but the one that defines it.
+            self._reasons.append(("ckpt.yaml_tag", tag, place))
+        elif kind:
+            if target not in _SAFE:
+                code = "ckpt.yaml_call" if judge_name(target) is Verdict.HOSTILE else "ckpt.yaml_tag"
+                self._reasons.append((code, name, place))
+        elif name not in _PLAIN and name.removeprefix("python/") not in _PYTHON:
+            self._reasons.append(("ckpt.yaml_tag", name, place))
+
+    @property
+    def are_harmful(self) -> bool:
+        """True if a tag was recorded that is on no list."""
+        return bool(self._reasons)
+
+    def report(self) -> None:
+        """Add what was recorded to the findings."""
+        for code, detail, place in self._reasons[:64]:
+            self._findings.add(code, detail, place)

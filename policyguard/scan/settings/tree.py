@@ -1,0 +1,81 @@
+"""What the readers of settings produce: maps that keep every entry, lists, and plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+MAX_NODES = 3_000_000
+"""Values in one file. The tokenizers of large vocabularies have a million."""
+
+
+class Map(list[tuple[str, object]]):
+    """The entries of a map in their order, also those whose key occurs again: readers differ in which they take."""
+
+    __slots__ = ()
+
+    def all(self, key: str) -> Iterator[object]:
+        """Yield each value under this key."""
+        return (value for name, value in self if name == key)
+
+    def has(self, *keys: str) -> bool:
+        """Return True if every one of the keys occurs."""
+        names = {name for name, _ in self}
+        return all(key in names for key in keys)
+
+    def texts(self, key: str) -> Iterator[str]:
+        """Yield each text under this key."""
+        return (value for value in self.all(key) if type(value) is str)
+
+
+class Place:
+    """The path to a value; rendered only where a finding needs it."""
+
+    __slots__ = ("above", "part")
+
+    def __init__(self, above: Place | None, part: str | int) -> None:
+        self.above, self.part = above, part
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        place: Place | None = self
+        while place is not None:
+            part = place.part
+            if type(part) is int:
+                parts.append(f"[{part}]")
+            elif place.above is None:
+                parts.append(str(part))
+            elif str(part).isidentifier():
+                parts.append(f".{part}")
+            else:
+                parts.append(f'["{str(part)[:40]}"]')
+            place = place.above
+        return "".join(reversed(parts))
+
+
+class Unreadable(Exception):
+    """The text is not of this syntax; `place` is `line:column` where known."""
+
+    def __init__(self, why: str, place: str = "", partial: tuple[object, ...] = ()) -> None:
+        super().__init__(why)
+        self.why, self.place, self.partial = why, place, partial
+
+
+class TooDeep(Exception):
+    """Nested deeper, or larger, than is read."""
+
+
+def strings_in(value: object) -> Iterator[str]:
+    """Yield every text in a value, keys left out."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        item = waiting.pop()
+        if type(item) is str:
+            yield item
+        elif (type(item) is Map or type(item) is list) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend((one for _, one in item) if type(item) is Map else item)
+
+
+def is_true(value: object) -> bool:
+    """Return True for true in JSON, or a word that YAML readers take for it."""
+    return value is True or (type(value) is str and value.casefold() in ("true", "yes", "on", "1"))
