@@ -99,7 +99,7 @@ def test_a_whole_model_in_the_older_layout_is_unknown_not_hostile() -> None:
 def test_many_braces_are_read_once() -> None:
     """INVARIANT I18: a text of nothing but starts and quotes is judged in one pass, not in one for each."""
     for text in ("{{" * 200_000, "{{ '" * 100_000, "{% }}" * 100_000):
-        assert codes(text.encode()) == set()
+        assert codes(text.encode()) <= {"ckpt.too_deep"}
 
 
 @pytest.mark.parametrize(
