@@ -98,7 +98,13 @@ class Findings:
         self.deadline = self.clock() + self.limits.time_s
 
     def add(self, code: str, detail: str = "", where: str = "") -> None:
-        """Record the reason; the verdict is never better afterwards."""
+        """Record a reason; the verdict can only get worse.
+
+        Args:
+            code: a key of `REASONS`.
+            detail: what it is about, such as the name of what is imported.
+            where: a path into settings, or `line:column`; empty where the format has neither.
+        """
         verdict, _ = REASONS[code]
         # A hostile reason is never dropped, even if the list is full.
         if len(self.reasons) < MAX_REASONS or (verdict is Verdict.HOSTILE and self.verdict is not Verdict.HOSTILE):

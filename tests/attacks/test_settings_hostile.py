@@ -9,7 +9,7 @@ import pytest
 
 from policyguard.scan.content import scan_content
 from policyguard.scan.files import scan_file, scan_paths
-from policyguard.scan.findings import Findings, Limits, Verdict
+from policyguard.scan.findings import CheckpointScan, Findings, Limits, Verdict
 from policyguard.scan.source import BytesSource
 
 DATA = Path(__file__).parents[1] / "data" / "scan"
@@ -180,6 +180,36 @@ def test_the_harmless_twin_is_clean(name: str) -> None:
     """One step away: the same libraries, with nothing that runs."""
     findings = scanned(TWINS[name])
     assert (findings.verdict, findings.reasons) == (CLEAN, set())
+
+
+REPORTED = DATA / "settings"
+
+
+@pytest.mark.parametrize("path", sorted((REPORTED / "hostile").iterdir()), ids=lambda path: path.name)
+def test_no_reported_settings_that_run_code_are_clean(path: Path) -> None:
+    """INVARIANT I18: each folder is one public report, or one kind of file that a real loader ran."""
+    weights = {"model.safetensors", "0", "notes.txt", "model_weights.ckpt"}
+    files = [scan for scan in scan_paths([path]) if Path(scan.path).name not in weights]
+    assert any(scan.verdict is not CLEAN for scan in scan_paths([path]))
+    if path.name in ("settings", "tokenizer"):
+        assert [scan.path for scan in files if scan.verdict is CLEAN] == []
+
+
+@pytest.mark.parametrize("path", sorted((REPORTED / "harmless").rglob("*.*")), ids=lambda path: path.name)
+def test_no_reported_harmless_settings_are_hostile(path: Path) -> None:
+    """`hostile` accuses somebody: a page with braces is clean, functions of a library are unknown."""
+    expected = CLEAN if path.name == "README.md" else UNKNOWN
+    assert scan_file(path).verdict is expected
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [scan for folder in sorted((DATA / "folders").iterdir()) for scan in scan_paths([folder])],
+    ids=lambda scan: "/".join(Path(scan.path).parts[-2:]),
+)
+def test_the_files_of_an_ordinary_folder_are_clean(scan: CheckpointScan) -> None:
+    """Configuration, tokenizer, index, card and requirements, as the libraries write them."""
+    assert (scan.verdict, scan.reasons) == (CLEAN, ())
 
 
 def test_a_name_makes_a_verdict_stricter_only() -> None:

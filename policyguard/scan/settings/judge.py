@@ -19,7 +19,7 @@ MAX_EMBEDDED = 4
 
 MAX_EMBEDDED_CHARS = 2**24
 _SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\|")
-_OVERRIDE = re.compile(r"(?:\+\+?|~)?[\w.@/-]*?([\w()-]+)=(\S.*)", re.DOTALL)
+_OVERRIDE = re.compile(r"(?:\+\+?|~)?[\w.@/-]*?([\w()-]+)=(?!=)(\S.*)", re.DOTALL)
 _VOCABULARIES = ("BPE", "WordPiece", "Unigram", "WordLevel")
 
 
