@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -198,7 +199,7 @@ def test_no_reported_settings_that_run_code_are_clean(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((REPORTED / "harmless").rglob("*.*")), ids=lambda path: path.name)
 def test_no_reported_harmless_settings_are_hostile(path: Path) -> None:
     """`hostile` accuses somebody: a page with braces is clean, functions of a library are unknown."""
-    expected = CLEAN if path.name == "README.md" else UNKNOWN
+    expected = CLEAN if path.name in ("README.md", "poisoned.gguf") else UNKNOWN
     assert scan_file(path).verdict is expected
 
 
@@ -220,6 +221,18 @@ def test_a_name_makes_a_verdict_stricter_only() -> None:
     assert scanned("os.system\n", "requirements.txt").verdict is CLEAN
     assert scanned("git+https://x.invalid/y\n", "requirements.txt").verdict is UNKNOWN
     assert scanned('{"_target_": "os.system"}', "README.md").verdict is HOSTILE
+
+
+def test_a_template_and_settings_are_known_by_their_digests(tmp_path: Path) -> None:
+    """A template that adds an instruction runs no code; a policy pins the digest of the one that was reviewed."""
+    (scan,) = scan_paths([REPORTED / "harmless" / "pinned" / "poisoned.gguf"])
+    assert len(scan.templates) == 1
+    template = "{% for m in messages %}{{ m.role }}{% endfor %}"
+    for name, text in (("a.jinja", template), ("tokenizer_config.json", json.dumps({"chat_template": template}))):
+        (tmp_path / name).write_text(text)
+        assert scan_file(tmp_path / name).templates == (hashlib.sha256(template.encode()).hexdigest(),)
+    settings = scan_file(tmp_path / "tokenizer_config.json")
+    assert settings.configurations == (settings.sha256,)
 
 
 def test_a_finding_says_where() -> None:

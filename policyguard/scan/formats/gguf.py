@@ -22,6 +22,7 @@ MAX_ITEMS = 2**24
 """Items of arrays that have to be walked one by one; vocabularies have some 500,000."""
 MAX_DEPTH = 4
 MAX_KEPT = 2**21
+_BLOCK = 2**20
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _BLOCKS = {

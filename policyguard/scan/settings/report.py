@@ -18,7 +18,13 @@ class Report:
     name: str = ""
 
     def add(self, code: str, detail: str, place: Place) -> None:
-        """Record a finding at this place."""
+        """Record a finding at this place.
+
+        Args:
+            code: a key of `REASONS`.
+            detail: what it is about.
+            place: the path to it.
+        """
         self.findings.add(code, detail, str(place))
 
     def called(self, name: str, place: Place) -> None:

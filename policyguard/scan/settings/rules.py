@@ -60,7 +60,14 @@ _CODE_FILE = re.compile(
 
 
 def entry(key: str, value: object, place: Place, report: Report) -> None:
-    """Apply the rule of one entry, if its key has one."""
+    """Apply the rule of one entry, if its key has one.
+
+    Args:
+        key: the key of the entry.
+        value: what lies under it.
+        place: the path to the value.
+        report: receives the findings.
+    """
     if key.startswith("py/"):
         _jsonpickle(key, value, place, report)
     elif (rule := RULES.get(key)) is not None:

@@ -44,7 +44,13 @@ _IDENTIFIER = re.compile(r"[a-z_]\w*(?:\.\w+)*", re.ASCII)
 
 
 def check_shapes(entries: Map, place: Place, report: Report) -> None:
-    """Record a finding for each part of the map that its loader would run."""
+    """Record a finding for each part of the map that its loader would run.
+
+    Args:
+        entries: the map.
+        place: the path to it.
+        report: receives the findings.
+    """
     known = {key for key, _ in entries}
     for keys, check in _SHAPES:
         if keys <= known:

@@ -31,7 +31,13 @@ class Tags:
         self._reasons: list[tuple[str, str, str]] = []
 
     def record(self, tag: str, node: object, place: str) -> None:  # noqa: ARG002
-        """Judge one resolved tag."""
+        """Judge one resolved tag.
+
+        Args:
+            tag: the tag, resolved.
+            node: what has it.
+            place: its `line:column`.
+        """
         # INVARIANT I18: a tag that builds an object is harmless only if it is listed.
         name = tag.removeprefix(_STANDARD)
         kind = next((kind for kind in _BUILT if name.startswith(kind)), "")
