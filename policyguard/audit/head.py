@@ -180,7 +180,10 @@ class HeadFile:
                 raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}")
             at = 1 - self._slot if newest is not None else 0
             os.pwrite(self._handle, slot, at * SLOT_BYTES)
-            self._data, self._head, self._size, self._slot = b"", head, size, at
+            # What the file holds now, so that our own head is not parsed again at the next read.
+            start = at * SLOT_BYTES
+            self._data = self._data[:start].ljust(start, b"\0") + slot + self._data[start + len(slot) :]
+            self._head, self._size, self._slot = head, size, at
         self._sync_in_time()
 
     def read_or_none(self) -> Head | None:
