@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from policyguard.audit.reservations import Reservations
+    from policyguard.evidence.identity import Caller
 
 
 class Guard:
@@ -76,6 +77,8 @@ class Guard:
         stamp: Callable[[], object] | None = None,
         close: Callable[[], None] | None = None,
         reserve: str | None = None,
+        accounts: tuple[Mapping[str, str], Collection[str]] = ({}, ()),
+        check_folder: Callable[[str], None] | None = None,
     ) -> None:
         if type(lifetime_s) is not int or not 0 < lifetime_s <= MAX_LIFETIME_S:
             raise ValueError(
@@ -95,6 +98,8 @@ class Guard:
         self._reserve = reserve
         if reserve is not None:
             _load("audit.reservations").check_path(reserve, snapshot)
+        self._accounts = accounts
+        self._check_folder = check_folder
         self._reloading = threading.Lock()
 
     @classmethod
@@ -165,7 +170,8 @@ class Guard:
         `decide_job` measures a job as `policyguard run` does; `decide` answers a request as `policyguard decide` does.
 
         Args:
-            path: the configuration, `policyguard.yaml`; it names at least `policies:`, `key:` and `log:`.
+            path: the configuration, `policyguard.yaml`; it names at least `policies:`, `key:` and `log:`. Only root
+                and this account may be able to change it, and what it names.
             passphrase: of the private key, if the file is encrypted.
             advisory: the guard cannot stop the job; decisions say so.
             report: takes a line that a person should read, such as why a cache is not used; by default the logger
@@ -175,8 +181,8 @@ class Guard:
             PolicyErrors: every mistake in the policies.
             ConfigurationError, SigningError, AuditError: a file cannot be used; the message says which, and why.
         """
-        file, jobs = _load("config.file"), _load("assembly.jobs")
-        config = file.read_config(_load("pathlib", ours=False).Path(path))
+        jobs, operator = _load("assembly.jobs"), _load("config.operator")
+        config = operator.operator_config(path)
         for name in ("policies", "key", "log"):
             if getattr(config, name) is None:
                 raise ConfigurationError(f"{path}: `{name}` is missing, expected a path")
@@ -197,6 +203,8 @@ class Guard:
             collectors=collectors,
             advisory=advisory,
             reserve=config.measurement.reserve,
+            accounts=(config.measurement.accounts, config.measurement.speak_for),
+            check_folder=lambda folder: operator.check_outside(config, folder),
         )
 
     @classmethod
@@ -345,28 +353,58 @@ class Guard:
         *,
         directory: str | Path | None = None,
         environment: Mapping[str, str] | None = None,
+        subject: str | None = None,
     ) -> SignedDecision:
         """Measure a job, decide about it, sign and log, as `policyguard run` does before it starts the command.
+
+        The subject is the account of this process. A job file that names another one is denied.
 
         Args:
             job: the job file.
             argv: the command that is to run.
             directory: where it is to run; the current folder if None.
             environment: the variables it is to get; those of this process if None.
+            subject: who asks, if it is not this account; the configuration must list the account under `speakFor:`.
 
         Raises:
             RequestError: the job file cannot be used.
-            ConfigurationError: this guard does not measure commands.
+            ConfigurationError: this guard does not measure commands, or its configuration is in the folder of the job.
             SigningError, AuditError: no decision was released, and nothing may start.
         """
+        identity = _load("evidence.identity")
+        caller = identity.calling_account(*self._accounts)
         request, inputs = _load("config.job_file").read_job_file(
-            job, argv, directory, os.environ if environment is None else environment
+            job,
+            argv,
+            directory,
+            os.environ if environment is None else environment,
+            account=subject or caller.name,
         )
-        return self.issue(_load("assembly.jobs").job_facts(self.gather(request, inputs), inputs))
+        if self._check_folder is not None:
+            self._check_folder(inputs.directory)
+        denied = self.refuse_caller(request, caller, subject)
+        if denied is not None:
+            return denied
+        facts = _load("assembly.jobs").job_facts(self.gather(request, inputs), inputs)
+        return self.issue(facts, recording=(identity.ACCOUNT,))
 
-    def issue(self, facts: Facts) -> SignedDecision:
-        """Decide on facts that are already gathered, sign and log. Steps 3 to 6."""
-        return self.issue_many((facts,))[0]
+    def refuse_caller(self, request: Request, caller: Caller, asked: str | None = None) -> SignedDecision | None:
+        """Sign and log a denial if this account may not make a request of this subject; None if it may.
+
+        Args:
+            request: what is asked for.
+            caller: the account that asks, as `evidence.identity.calling_account` identifies it.
+            asked: the subject that it asked for beyond the request, as by `--subject`.
+        """
+        snapshot = self._snapshot
+        denial: Decision | None = _load("assembly.denials").caller_denial(
+            request, caller, asked, policy_digest=snapshot.policy_digest, epoch=snapshot.epoch, now=self._clock()
+        )
+        return None if denial is None else self.issue_denial(denial)
+
+    def issue(self, facts: Facts, *, recording: Collection[str] = ()) -> SignedDecision:
+        """Decide on facts that are already gathered, sign and log. Steps 3 to 6; see `issue_many`."""
+        return self.issue_many((facts,), recording=recording)[0]
 
     def issue_denial(self, decision: Decision) -> SignedDecision:
         """Sign and log a denial that no rule made, such as an alert of a hook about a changed job.

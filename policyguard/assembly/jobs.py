@@ -96,13 +96,14 @@ def job_collectors(
     """
     options = options or scan_options(measurement, seal, report)
     producers = measurement.checkpoints.producers
+    identity = IdentityCollector(measurement.accounts, measurement.speak_for)
     if request.resource.type == "checkpoint":
-        return (IdentityCollector(), CheckpointCollector(options, producers))
+        return (identity, CheckpointCollector(options, producers))
     if request.resource.type == "dataset":
-        return (IdentityCollector(), DatasetCollector(options, producers))
+        return (identity, DatasetCollector(options, producers))
     grants, quota = measurement.grants, measurement.quota
     collectors: list[Collector] = [
-        IdentityCollector(),
+        identity,
         JobCollector(),
         RepositoryCollector(),
         JobCheckpoints(options, producers),
@@ -111,7 +112,11 @@ def job_collectors(
     ]
     if quota is not None:
         collectors.append(
-            QuotaCollector(file=str(quota.file) if quota.file is not None else None, command=quota.command)
+            QuotaCollector(
+                file=str(quota.file) if quota.file is not None else None,
+                command=quota.command,
+                directory=str(quota.directory) if quota.directory is not None else None,
+            )
         )
     return tuple(collectors)
 

@@ -17,17 +17,24 @@ from policyguard.evidence.repository import RepositoryCollector
 from policyguard.model.request import Request
 
 
-def request_collectors(files: ReviewFiles, observed: Collection[str] = (), *, measure: bool = False) -> CollectorsFor:
+def request_collectors(
+    files: ReviewFiles,
+    observed: Collection[str] = (),
+    *,
+    measure: bool = False,
+    identity: IdentityCollector | None = None,
+) -> CollectorsFor:
     """Choose the collectors for requests that come without a command.
 
     Args:
         files: where approvals are, and whose signatures count.
         observed: paths of attributes that the calling platform observed itself.
         measure: also measure the identity of this process and the repository in the current folder.
+        identity: says who this process is; by default without accounts that the operator lists.
     """
     fixed: list[Collector] = [ChannelCollector(observed)] if observed else []
     if measure:
-        fixed.append(IdentityCollector())
+        fixed.append(identity or IdentityCollector())
 
     def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:  # noqa: ARG001
         request_only = snapshot.request_only_actions

@@ -45,6 +45,9 @@ VERBS = {
 }
 """Verb to its one line of help; `cli/<verb>.py` holds the command."""
 
+WITHOUT_CONFIG = frozenset({"init", "demo", "keys", "import", "hook"})
+"""Verbs that read no configuration; `hook` has `--config` among its own options."""
+
 DEBUG_VARIABLE = "POLICYGUARD_DEBUG"
 
 
@@ -59,7 +62,10 @@ class VerbGroup(click.Group):
             return None
         module = import_module(f"policyguard.cli.verbs.{cmd_name.replace('-', '_')}_")
         command: click.Command = module.command
-        return command
+        if cmd_name in WITHOUT_CONFIG:
+            return command
+        with_config: click.Command = import_module("policyguard.cli.options").add_config_option(command)
+        return with_config
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a verb from its first letters, without importing any verb."""

@@ -12,7 +12,9 @@ from policyguard.cli.output import say
 from policyguard.config.file import Config
 from policyguard.config.job_file import read_job_file
 from policyguard.config.measurement import MeasurementConfig
+from policyguard.errors import RequestError
 from policyguard.evidence.collector import CollectorsFor, gather
+from policyguard.evidence.identity import calling_account
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 
@@ -46,15 +48,26 @@ def artifact_collectors(config: Config, request: Request, path: Path) -> Collect
 
 
 def measure_job(
-    measurement: MeasurementConfig, path: Path, argv: Sequence[str], environment: Mapping[str, str]
+    measurement: MeasurementConfig,
+    path: Path,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    subject: str | None = None,
 ) -> Facts:
     """Measure the job of a job file now, as a worker does.
 
     Args:
-        measurement: what the configuration measures.
+        measurement: what is measured.
         path: the job file.
         argv: the command.
-        environment: the environment variables.
+        environment: its variables.
+        subject: who asked, if the job file does not say so; by default the account of this process.
+
+    Raises:
+        RequestError: the job file cannot be used, or names a subject different from `subject`.
     """
-    request, inputs = read_job_file(path, argv, None, environment)
+    account = subject or calling_account(measurement.accounts).name
+    request, inputs = read_job_file(path, argv, None, environment, account=account)
+    if subject is not None and request.subject.ref != subject:
+        raise RequestError(f"found `{request.subject.ref}`, expected `{subject}` as --subject says", path="$.subject")
     return gather(request, jobs.job_collectors(measurement, request, report=warn), inputs, time.time_ns)

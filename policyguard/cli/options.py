@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +15,20 @@ import click
 
 from policyguard.attest.keys import PublicKey
 from policyguard.cli.output import say
-from policyguard.config.file import PATHS, VARIABLE, Config, find_config
+from policyguard.config.file import (
+    FILE_NAME,
+    MAX_CONFIG_BYTES,
+    VARIABLE,
+    Config,
+    find_config,
+    read_config,
+)
+from policyguard.config.operator import check_named, operator_config
+from policyguard.config.paths import PATHS, check_options
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.collector import Collectors
 from policyguard.fs import write as fs_write
+from policyguard.fs.ownership import read_owned
 from policyguard.fs.safe_open import read_bounded, read_start
 from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Guard
@@ -28,6 +39,7 @@ from policyguard.model.request import MAX_REQUEST_BYTES, Request
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_NOTE_FILE_BYTES = 65_536
+_CONFIG = "policyguard.config"
 _FILE = click.Path(path_type=Path)
 
 policies_option = click.option("--policies", type=_FILE, help="Policy folder or compiled snapshot.")
@@ -56,12 +68,94 @@ def guard_options(command: F) -> F:
     return command
 
 
+def author_settings(**options: Any) -> Config:
+    """Read the configuration for a verb of policy authors, which starts nothing and signs no decision.
+
+    Without `--config` it is the file that `POLICYGUARD_CONFIG` names, else that of the current folder. Options of the
+    command line replace its own. Prints its warnings on standard error.
+    """
+    file = configured_file()
+    config = find_config(Path(), os.environ.get(VARIABLE)) if file is None else read_config(file)
+    return _with_options(config, options)
+
+
 def settings(**options: Any) -> Config:
-    """Read the configuration, replace values by options of the command line, and print warnings."""
-    config = find_config(Path(), os.environ.get(VARIABLE))
+    """Read the configuration as `author_settings` does, but without `--config` only from a file of this account.
+
+    Raises:
+        ConfigurationError: the file of the current folder, or of `POLICYGUARD_CONFIG`, belongs to somebody else.
+    """
+    if configured_file() is None:
+        path = Path(os.environ.get(VARIABLE) or FILE_NAME)
+        with suppress(OSError, ValueError):
+            owner = path.stat().st_uid
+            if owner != os.geteuid():
+                raise ConfigurationError(
+                    f"{path}: found owner uid {owner}, expected a configuration of this account, uid {os.geteuid()}",
+                    help="name the configuration that you trust with --config FILE",
+                )
+    return author_settings(**options)
+
+
+def decider_settings(**options: Any) -> Config:
+    """Read the configuration for a verb that signs decisions: as `settings` does, and all it names is checked."""
+    config = settings(**options)
+    chosen = {name: value for name, value in options.items() if value is not None}
+    if config.source is not None:
+        read_owned(config.source, MAX_CONFIG_BYTES)
+    check_named(config, replaced=chosen.keys())
+    check_options(chosen)
+    return config
+
+
+def operator_settings(job_folder: str | None, **options: Any) -> Config:
+    """Read the operator's configuration for a verb that enforces: `--config`, or that of the machine; no other.
+
+    Args:
+        job_folder: the folder of the job, which may hold nothing of the operator; None without a job.
+        options: fields that options of the command line replace.
+
+    Raises:
+        ConfigurationError: somebody other than the operator could change the file, or something that it names.
+    """
+    config = operator_config(configured_file(), options=options, job_folder=job_folder)
+    return _with_options(config, {})
+
+
+def _with_options(config: Config, options: Mapping[str, Any]) -> Config:
     for warning in config.warnings:
         say(f"policyguard: {warning}", err=True)
     return replace(config, **{name: value for name, value in options.items() if value is not None})
+
+
+def add_config_option(command: click.Command) -> click.Command:
+    """Add `--config` to a verb, and to each verb of a group; `configured_file` returns its value."""
+    if isinstance(command, click.Group):
+        for verb in command.commands.values():
+            add_config_option(verb)
+    elif not any(parameter.name == "config" for parameter in command.params):
+        command.params.append(
+            click.Option(
+                ["--config"],
+                type=_FILE,
+                expose_value=False,
+                callback=_remember,
+                help="The configuration; by default that of the machine or, for some verbs, of the current folder.",
+            )
+        )
+    return command
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:  # noqa: ARG001
+    context.meta[_CONFIG] = value
+    return value
+
+
+def configured_file() -> Path | None:
+    """The file that `--config` names on this command line, None if it is not given."""
+    context = click.get_current_context(silent=True)
+    file: Path | None = context.meta.get(_CONFIG) if context is not None else None
+    return file
 
 
 def needed(config: Config, name: str, option: str | None = None) -> Path:
@@ -80,7 +174,7 @@ def needed(config: Config, name: str, option: str | None = None) -> Path:
         word = option or f"--{name}"
         key = next(key for key, field in PATHS.items() if field == name)
         raise ConfigurationError(
-            f"{word} is missing, expected a path", help=f"give {word}, or `{key}:` in a policyguard.yaml"
+            f"{word} is missing, expected a path", help=f"give {word}, or --config FILE with `{key}:` in it"
         )
     return path
 

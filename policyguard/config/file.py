@@ -1,4 +1,7 @@
-"""The configuration file: `policyguard.yaml` in the current folder, or the file that `POLICYGUARD_CONFIG` names.
+"""The configuration file: `--config FILE`, or `/etc/policyguard/policyguard.yaml`.
+
+Verbs that enforce read no other (`config/operator.py` checks who can change it). For a policy author's verbs it is also
+`policyguard.yaml` in the current folder, or the file that `POLICYGUARD_CONFIG` names.
 
     policies: policies            # a folder, or a compiled snapshot
     key: guard.key                # signs decisions and log checkpoints
@@ -20,8 +23,10 @@
     quota: {file: FILE, reserve: resource.gpus, by: resource.domain}    # or {command: [PROGRAM, ARGUMENT...], ...}
     grants: {folder: grants, keys: ["ed25519:..."]}
     watch: {libraries: [/shared/kernels]}
+    accounts: {asmith: user:alice}  # the subject of an account of this machine; `user:LOGIN` if not listed
+    speakFor: [slurm]             # accounts that may name another subject with `--subject`
 
-The last five configure what is measured beyond the command and its repository (`config/measurement.py` reads them).
+`config/measurement.py` reads everything from `environment:` on.
 Paths are relative to the configuration file. An option given on the command line wins. Reads one file.
 """
 
@@ -33,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.config.measurement import NOTHING_CONFIGURED, SECTIONS, MeasurementConfig, with_section
+from policyguard.config.paths import PATHS
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
 from policyguard.model.decision import DEFAULT_LIFETIME_S, MAX_LIFETIME_S
@@ -41,6 +47,9 @@ from policyguard.text import quoted_list
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
+SYSTEM_FILE = Path("/etc/policyguard/policyguard.yaml")
+"""The configuration of a machine, read where no `--config` is given."""
+
 VARIABLE = "POLICYGUARD_CONFIG"
 MAX_CONFIG_BYTES = 65_536
 
@@ -70,21 +79,6 @@ class Config:
     """Lines that a person should read, such as former names of options."""
 
 
-PATHS = {
-    "policies": "policies",
-    "key": "key",
-    "log": "log",
-    "stateDir": "state_dir",
-    "trust": "trust",
-    "approvals": "approvals",
-    "approvalLog": "approval_log",
-    "allowedSigners": "allowed_signers",
-    "revokedKeys": "revoked_keys",
-    "gpgKeyring": "gpg_keyring",
-    "reviewedCommits": "reviewed_commits",
-}
-"""Each path of the configuration file, and the field that it fills."""
-
 FORMER = {"accepted": "reviewedCommits"}
 """Former names of options, accepted for one release with a warning."""
 
@@ -109,7 +103,15 @@ def read_config(path: Path) -> Config:
     Raises:
         ConfigurationError: the file cannot be read, or an option is unknown or malformed.
     """
-    text = read_bounded(path, MAX_CONFIG_BYTES)
+    return parse_config(read_bounded(path, MAX_CONFIG_BYTES), path)
+
+
+def parse_config(text: bytes, path: Path) -> Config:
+    """Read the text of the configuration file at `path`.
+
+    Raises:
+        ConfigurationError: an option is unknown or malformed, or a public key that it names cannot be read.
+    """
     try:
         data = read_value(text, str(path))
     except PolicyErrors as problems:

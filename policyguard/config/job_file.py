@@ -2,7 +2,7 @@
 
     resource: job:team/vision/run-17        # required
     action: job:submit                      # this if not given
-    subject: user:alice                     # the account of the process if not given
+    subject: user:alice                     # must agree with the account of the process; see `run --subject`
     properties: {gpus: 8}                   # what is claimed of the job
     context: {ticket: OPS-17}
     files: [configs/vision.yaml]            # measured, beside the program itself
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.identity import account_name
+from policyguard.evidence.identity import calling_account
 from policyguard.fs.safe_open import read_bounded
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
@@ -33,7 +33,12 @@ _FIELDS = ("resource", "action", "subject", "properties", "context", "files", "c
 
 
 def read_job_file(
-    path: str | Path, argv: Sequence[str], directory: str | None, environment: Mapping[str, str]
+    path: str | Path,
+    argv: Sequence[str],
+    directory: str | None,
+    environment: Mapping[str, str],
+    *,
+    account: str | None = None,
 ) -> tuple[Request, JobInputs]:
     """Read a job file: the request it makes, and what is to be measured for this command.
 
@@ -42,6 +47,7 @@ def read_job_file(
         argv: the command it is for.
         directory: where the command will run; None for the current folder.
         environment: the variables that the command will get.
+        account: the subject if the file names none; by default that of the account of this process.
 
     Raises:
         RequestError: the file cannot be read, or a field in it is unknown, missing or malformed.
@@ -53,10 +59,12 @@ def read_job_file(
         raise RequestError(problem.message.removeprefix(f"{path}: "), path=str(path), help=problem.help) from problem
     except PolicyErrors as problems:
         raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
-    return read_job(data, argv, _current_folder() if directory is None else os.path.abspath(directory), environment)
+    folder = current_folder() if directory is None else os.path.abspath(directory)
+    return read_job(data, argv, folder, environment, account=account)
 
 
-def _current_folder() -> str:
+def current_folder() -> str:
+    """Return the current folder; `ConfigurationError` if it does not exist any more."""
     try:
         return os.getcwd()
     except OSError as problem:
@@ -64,7 +72,7 @@ def _current_folder() -> str:
 
 
 def read_job(
-    data: Value, argv: Sequence[str], directory: str, environment: Mapping[str, str]
+    data: Value, argv: Sequence[str], directory: str, environment: Mapping[str, str], *, account: str | None = None
 ) -> tuple[Request, JobInputs]:
     """Read a decoded job file: the request it makes, and what is to be measured for this command.
 
@@ -84,7 +92,8 @@ def read_job(
             raise RequestError(f"unknown field `{name}`, expected one of {quoted_list(_FIELDS)}", path=f"$.{name}")
     if "resource" not in data:
         raise RequestError("`resource` is missing, expected `type:id` such as `job:team/vision/run-17`")
-    subject_type, subject_id = _split(data.get("subject", _own_account()), "$.subject")
+    subject = data["subject"] if "subject" in data else account or _own_account()
+    subject_type, subject_id = _split(subject, "$.subject")
     resource_type, resource_id = _split(data["resource"], "$.resource")
     request = Request.from_data(
         {
@@ -105,11 +114,10 @@ def read_job(
 
 
 def _own_account() -> str:
-    uid = os.getuid()
-    account = account_name(uid)
-    if account is None:
-        raise RequestError(f"`subject` is missing, and uid {uid} has no account name to use instead", path="$.subject")
-    return f"user:{account}"
+    caller = calling_account()
+    if caller.ref is None:
+        raise RequestError(f"`subject` is missing, and {caller.problem}", path="$.subject")
+    return caller.ref
 
 
 def _split(data: Value, path: str) -> tuple[str, str]:

@@ -5,6 +5,8 @@
     quota: {file: FILE, reserve: PATH?, by: resource.domain?} | {command: [WORD...], reserve: PATH?, by: ...?}
     grants: {folder: FOLDER, keys: [KEY...]}
     watch: {libraries: [FOLDER...]}
+    accounts: {LOGIN: TYPE:ID}
+    speakFor: [LOGIN...]
 
 A key is `ed25519:BASE64`, or the path of a public key file; paths are relative to the configuration. The launcher and
 every worker need the same settings: a worker must measure what the launcher measured (step V7).
@@ -12,6 +14,7 @@ every worker need the same settings: a worker must measure what the launcher mea
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import NoReturn
 
 from policyguard.attest.keys import PublicKey
 from policyguard.errors import ConfigurationError
+from policyguard.evidence.quota import SYSTEM_PATH
 from policyguard.keyfiles import read_public_key
 from policyguard.text import quoted, quoted_list
 from policyguard.values import EMPTY_MAP, Value, name_of
@@ -54,6 +58,8 @@ class QuotaConfig:
 
     file: Path | None = None
     command: tuple[str, ...] = ()
+    directory: Path | None = None
+    """Where the command runs: the folder of the configuration, never that of a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,14 @@ class MeasurementConfig:
     grants: GrantConfig | None = None
     libraries: tuple[Path, ...] = ()
     """More folders that running jobs may load code from, besides their own and the system's."""
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    """The subject of each login name; `user:LOGIN` for one that is not listed."""
+
+    speak_for: frozenset[str] = frozenset()
+    """Login names that may name another subject."""
+
+    key_files: tuple[Path, ...] = ()
+    """The public key files that were read."""
 
 
 _DOMAIN = "resource.domain"
@@ -83,7 +97,7 @@ _DOMAIN = "resource.domain"
 
 NOTHING_CONFIGURED = MeasurementConfig()
 
-SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch")
+SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch", "accounts", "speakFor")
 """The sections of the configuration that are read here."""
 
 
@@ -99,21 +113,33 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
     Raises:
         ConfigurationError: a field is unknown, missing or malformed; the message names it.
     """
+    if name == "speakFor":
+        return replace(measurement, speak_for=_logins(data, source))
     section = _Section(data, source, name)
     match name:
+        case "accounts":
+            measurement = replace(measurement, accounts=section.accounts())
         case "environment":
-            return replace(measurement, environment=_environment(section))
+            measurement = replace(measurement, environment=_environment(section))
         case "checkpoints":
-            return replace(measurement, checkpoints=_checkpoints(section))
+            measurement = replace(measurement, checkpoints=_checkpoints(section))
         case "grants":
             section.check(("folder", "keys"), ())
-            return replace(measurement, grants=GrantConfig(folder=section.path("folder"), keys=section.keys("keys")))
+            grants = GrantConfig(folder=section.path("folder"), keys=section.keys("keys"))
+            measurement = replace(measurement, grants=grants)
         case "watch":
             section.check(("libraries",), ())
             folders = tuple(source.parent / name for name in section.texts("libraries"))
-            return replace(measurement, libraries=folders)
+            measurement = replace(measurement, libraries=folders)
         case _:
-            return replace(measurement, quota=_quota(section), reserve=_reserve(section))
+            measurement = replace(measurement, quota=_quota(section), reserve=_reserve(section))
+    return replace(measurement, key_files=(*measurement.key_files, *section.key_files))
+
+
+def _logins(data: Value, source: Path) -> frozenset[str]:
+    if not isinstance(data, tuple) or not all(type(login) is str and login for login in data):
+        raise ConfigurationError(f"{source}: speakFor: found {name_of(data)}, expected a list of login names")
+    return frozenset(map(str, data))
 
 
 def _environment(section: _Section) -> EnvironmentConfig:
@@ -141,7 +167,7 @@ def _quota(section: _Section) -> QuotaConfig:
         section.refuse("", "expected one of `file` and `command`")
     if "file" in section.data:
         return QuotaConfig(file=section.path("file"))
-    return QuotaConfig(command=section.texts("command"))
+    return QuotaConfig(command=section.command("command"), directory=section.source.parent)
 
 
 def _reserve(section: _Section) -> str | None:
@@ -166,6 +192,7 @@ class _Section:
         if not isinstance(data, Mapping):
             raise ConfigurationError(f"{source}: {name}: found {name_of(data)}, expected a map")
         self.data: Mapping[str, Value] = data
+        self.key_files: list[Path] = []
 
     def refuse(self, field: str, message: str) -> NoReturn:
         raise ConfigurationError(f"{self.source}: {self.name}{'.' if field else ''}{field}: {message}")
@@ -200,7 +227,18 @@ class _Section:
         return tuple(self._key(text) for text in self.texts(name, data))
 
     def _key(self, text: str) -> PublicKey:
-        return PublicKey.from_text(text) if text.startswith("ed25519:") else read_public_key(self.source.parent / text)
+        if text.startswith("ed25519:"):
+            return PublicKey.from_text(text)
+        self.key_files.append(self.source.parent / text)
+        return read_public_key(self.key_files[-1])
+
+    def command(self, name: str) -> tuple[str, ...]:
+        """Return the words of a command; its program as a path, from the system's folders if it is a bare name."""
+        program, *arguments = self.texts(name)
+        if "/" in program:
+            return (str(self.source.parent / program), *arguments)
+        # The caller's PATH chooses no program of the operator.
+        return (shutil.which(program, path=SYSTEM_PATH) or program, *arguments)
 
     def threshold(self, maximum: int) -> int:
         value = self.data.get("threshold", 1)
@@ -216,6 +254,13 @@ class _Section:
         if not isinstance(value, Mapping):
             self.refuse("producers", f"found {name_of(value)}, expected a map of `type:id` to keys")
         return {who: self.keys(f"producers.{who}", keys) for who, keys in value.items()}
+
+    def accounts(self) -> dict[str, str]:
+        accounts = {login: self.text(login, subject) for login, subject in self.data.items()}
+        for login, subject in accounts.items():
+            if not all(subject.partition(":")):
+                self.refuse(login, f"found `{subject}`, expected a subject such as `user:alice`")
+        return accounts
 
     def classes(self) -> frozenset[tuple[str, str]]:
         names = self.texts("classes") if "classes" in self.data else ()

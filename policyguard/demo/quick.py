@@ -76,6 +76,8 @@ quota: {file: quota.json}
 """
 
 COMMAND = ("train.py", "--epochs", "4")
+SUBJECTS = {"run-17": "user:alice", "run-256": "user:ivan"}
+"""Who asks for each job; the account that runs the demo may speak for them."""
 
 PACKAGE = Path(__file__).parents[2]
 START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main import main; main()"
@@ -122,8 +124,9 @@ class _Lab:
 
     def policyguard(self, *words: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
         """Run the command line in a process of its own."""
-        environment = {"POLICYGUARD_CONFIG": str(self.root / config)}
-        return _run([sys.executable, "-P", "-c", START, str(PACKAGE), *words], where or self.code, environment)
+        verbs = 2 if words[0] == "audit" else 1
+        command = [*words[:verbs], "--config", str(self.root / config), *words[verbs:]]
+        return _run([sys.executable, "-P", "-c", START, str(PACKAGE), *command], where or self.code, {})
 
     def git(self, *words: str) -> None:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@localhost", "-c", "commit.gpgsign=false")
@@ -136,6 +139,8 @@ class _Lab:
         out = self.root / "decisions" / f"{job}.json"
         return self.policyguard(
             "run",
+            "--subject",
+            SUBJECTS[job],
             "--job",
             str(self.root / "jobs" / f"{job}.yaml"),
             "--out",
@@ -198,9 +203,8 @@ def _build(lab: _Lab) -> None:
     create_files(lab.root)
     for name in ("code", "jobs", "decisions"):
         (lab.root / name).mkdir()
-    jobs = (("run-17", "user:alice", 16, "a researcher"), ("run-256", "user:ivan", 256, "an intern"))
-    for name, subject, gpus, who in jobs:
-        text = JOB.format(name=name, subject=subject, gpus=gpus, who=who)
+    for name, gpus, who in (("run-17", 16, "a researcher"), ("run-256", 256, "an intern")):
+        text = JOB.format(name=name, subject=SUBJECTS[name], gpus=gpus, who=who)
         write_new(lab.root / "jobs" / f"{name}.yaml", text.encode())
     _build_environment(lab)
     short = (lab.root / "policyguard.yaml").read_text().replace("lifetime: 15m", f"lifetime: {SHORT_LIFETIME_S}s")

@@ -8,21 +8,102 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+import msgspec
 
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.text import printable_name, quoted
 from policyguard.values import Instant, Value
 
 USER, UID, GROUPS, MATCHES = "subject.user", "subject.uid", "subject.groups", "subject.os_user"
+ACCOUNT, AUTHENTICATED = "subject.account", "subject.authenticated"
+
+OVERFLOW_UID = 65534
+"""The uid that the kernel shows where a user namespace maps none: it names nobody, whatever the user database says."""
+
+UNMAPPED, MISMATCH, NOT_SPEAKING = "id.unmapped_account", "id.subject_mismatch", "id.subject_not_allowed"
+"""Reason codes of requests that are denied because of the account that made them."""
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """The account that runs this process, and the subject that it is."""
+
+    uid: int
+    login: str | None
+    ref: str | None
+    """The subject, `type:id`; None if the account has none."""
+
+    may_speak: bool = False
+    """Whether the configuration lets it name another subject."""
+
+    problem: str = ""
+    """Why the account has no subject."""
+
+    @property
+    def name(self) -> str:
+        """The subject, or a name for the log of an account that has none."""
+        return self.ref or f"user:uid-{self.uid}"
+
+    def refuse(self, subject: str, asked: str | None) -> tuple[str, str] | None:
+        """Say why this account may not make a request of this subject, as code and text; None if it may.
+
+        Args:
+            subject: who the request says asks; a job file may say so.
+            asked: what `--subject` names.
+        """
+        # INVARIANT I1: the subject is the account that the kernel authenticated, whatever a file or variable says.
+        if self.ref is None:
+            return UNMAPPED, self.problem
+        if asked is not None and asked != self.ref and not self.may_speak:
+            return NOT_SPEAKING, (
+                f"--subject: found {quoted(asked)}, expected `{self.ref}`, the subject of the account `{self.login}`; "
+                "the operator lists accounts that name others under `speakFor:`"
+            )
+        expected = asked or self.ref
+        if subject != expected:
+            return MISMATCH, (
+                f"the job file says `subject: {printable_name(subject)}`, expected `{expected}`, "
+                + ("as --subject says" if asked else f"the subject of the account `{self.login}`")
+            )
+        return None
+
+
+NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
+
+
+def calling_account(accounts: Mapping[str, str] = NO_ACCOUNTS, speak_for: Collection[str] = ()) -> Caller:
+    """Identify the account that runs this process, by its real uid.
+
+    Args:
+        accounts: login name to subject; an account that is not listed is `user:LOGIN`.
+        speak_for: login names that may name another subject.
+    """
+    uid = os.getuid()
+    login = None if uid == OVERFLOW_UID else account_name(uid)
+    if login is None:
+        return Caller(uid=uid, login=None, ref=None, problem=f"uid {uid} has no account in the user database")
+    ref = accounts.get(login)
+    if ref is None:
+        ref = f"user:{login}"
+        other = next((name for name, subject in accounts.items() if subject == ref), None)
+        if other is not None:
+            problem = f"the account `{login}` has no subject: `accounts:` says that `{ref}` is the account `{other}`"
+            return Caller(uid=uid, login=login, ref=None, problem=problem)
+    return Caller(uid=uid, login=login, ref=ref, may_speak=login in speak_for)
 
 
 class IdentityCollector:
-    """Supplies the real uid, its account name, the names of its groups, and whether the subject is that account."""
+    """Supplies the real uid, its account, the subject of that account, and whether it may make this request."""
 
     name = "identity"
-    measures_contributors = False
-    declares = (UID, USER, GROUPS, MATCHES)
+    declares = (UID, USER, GROUPS, MATCHES, ACCOUNT, AUTHENTICATED)
+
+    def __init__(self, accounts: Mapping[str, str] = NO_ACCOUNTS, speak_for: Collection[str] = ()) -> None:
+        self._accounts, self._speak_for = accounts, frozenset(speak_for)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Measure the identity of the process.
@@ -40,6 +121,12 @@ class IdentityCollector:
             values[USER] = account
             # INVARIANT I1: the subject is the OS user only if type and id say so: `svc:alice` is not `user:alice`.
             values[MATCHES] = request.subject.type == "user" and request.subject.id == account
+        caller = calling_account(self._accounts, self._speak_for)
+        if caller.ref is None:
+            missing |= {ACCOUNT: caller.problem, AUTHENTICATED: caller.problem}
+        else:
+            values[ACCOUNT] = caller.ref
+            values[AUTHENTICATED] = caller.may_speak or request.subject.ref == caller.ref
         entries = {path: Fact(value, Assurance.OBSERVED, self.name, now) for path, value in values.items()}
         return Collected(entries=entries, missing=missing)
 

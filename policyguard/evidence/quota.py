@@ -9,6 +9,7 @@ The schema's `maxAge` says how old they may be.
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from collections.abc import Sequence
 
@@ -25,6 +26,9 @@ from policyguard.values import MAX_INTEGER, Instant, parse_instant
 LIMIT, USAGE = "resource.team_limit", "resource.team_usage"
 MAX_QUOTA_BYTES = 1 << 20
 COMMAND_TIMEOUT_S = 10
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where the operator's programs are searched, whatever `PATH` the caller has."""
 
 
 class TeamQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,10 +52,10 @@ class QuotaCollector:
     measures_contributors = False
     declares = (LIMIT, USAGE)
 
-    def __init__(self, *, file: str | None = None, command: Sequence[str] = ()) -> None:
+    def __init__(self, *, file: str | None = None, command: Sequence[str] = (), directory: str | None = None) -> None:
         if (file is None) == (not command):
             raise ValueError("expected exactly one of `file` and `command`")
-        self._file, self._command = file, tuple(command)
+        self._file, self._command, self._directory = file, tuple(command), directory
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Collect limit and usage, dated by the provider; they are not bound, as usage changes by itself.
@@ -78,7 +82,9 @@ class QuotaCollector:
         )
 
     def _read(self) -> Quotas:
-        data = _printed(self._command) if self._file is None else read_small(self._file, MAX_QUOTA_BYTES)
+        data = (
+            _printed(self._command, self._directory) if self._file is None else read_small(self._file, MAX_QUOTA_BYTES)
+        )
         try:
             quotas = _DECODER.decode(data)
             parse_instant(quotas.observed_at)
@@ -90,13 +96,15 @@ class QuotaCollector:
 _DECODER = msgspec.json.Decoder(Quotas)
 
 
-def _printed(command: Sequence[str]) -> bytes:
-    """Run the operator's command and return its output; it gets a short environment and no input."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+def _printed(command: Sequence[str], directory: str | None) -> bytes:
+    """Run the operator's command and return its output; it gets a fixed environment and no input."""
+    # INVARIANT I1: nothing of the caller reaches a program that makes facts: no variable, and no current folder.
+    environment = {"PATH": SYSTEM_PATH, "HOME": _home(), "LANG": "C.UTF-8"}
     try:
         ended = subprocess.run(
             command,
             env=environment,
+            cwd=directory or "/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=COMMAND_TIMEOUT_S,
@@ -111,6 +119,14 @@ def _printed(command: Sequence[str]) -> bytes:
     if len(ended.stdout) > MAX_QUOTA_BYTES:
         raise EvidenceError(f"`{printable_name(command[0])}`: printed more than {MAX_QUOTA_BYTES} bytes")
     return ended.stdout
+
+
+def _home() -> str:
+    """Return the home folder of this account by the user database, never by `HOME`."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
 
 
 def _team(request: Request) -> str:

@@ -1,8 +1,8 @@
 """The hook for any program: a JSON request on standard input, a JSON answer on standard output, an exit code.
 
-    policyguard hook --policies FILE --key FILE --log FILE [--state-dir FOLDER] [--audience NAME] [--observed PATH]...
-        [--measure] [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE] [--revoked-keys FILE]
-        [--gpg-keyring FILE] [--reviewed-commits FILE]
+    policyguard hook [--config FILE] --policies FILE --key FILE --log FILE [--state-dir FOLDER] [--audience NAME]
+        [--observed PATH]... [--measure] [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE]
+        [--revoked-keys FILE] [--gpg-keyring FILE] [--reviewed-commits FILE]
 
 Exit codes: 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration; a caller need not read the JSON.
 With a compiled snapshot neither yaml, casbin nor CEL is imported, and click never is: start-up time is a feature.
@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from policyguard.config.paths import check_options, job_folders
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import Collectors, JobInputs
 from policyguard.exit_codes import BAD_DATA, UNAVAILABLE, code_of_decision, code_of_error
@@ -33,12 +34,15 @@ from policyguard.text import quoted_list
 
 _PATHS = ("policies", "key", "log")
 _REVIEW = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring", "reviewed_commits")
-_OPTIONS = tuple(f"--{name.replace('_', '-')}" for name in (*_PATHS, "state_dir", "audience", "observed", *_REVIEW))
+_OPTIONS = tuple(
+    f"--{name.replace('_', '-')}" for name in ("config", *_PATHS, "state_dir", "audience", "observed", *_REVIEW)
+)
 
 
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of `policyguard hook`; None: not given."""
 
+    config: str | None = None
     policies: str | None = None
     key: str | None = None
     log: str | None = None
@@ -54,6 +58,8 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     gpg_keyring: str | None = None
     reviewed_commits: str | None = None
     signed_only: bool = False
+    accounts: dict[str, str] = {}
+    speak_for: frozenset[str] = frozenset()
 
 
 def main(words: Sequence[str]) -> int:
@@ -110,10 +116,11 @@ def respond(
 
 
 def read_options(words: Sequence[str]) -> HookOptions:
-    """Parse the arguments, and complete them from the configuration file if there is one.
+    """Parse the arguments, and complete them from the operator's configuration if there is one.
 
     Raises:
-        ConfigurationError: an unknown option, a value missing, or a path that nothing names.
+        ConfigurationError: an unknown option, a value missing, or a path that somebody other than the operator can
+            change.
     """
     options: dict[str, Any] = {}
     rest = list(words)
@@ -132,7 +139,10 @@ def read_options(words: Sequence[str]) -> HookOptions:
             value = rest.pop(0)
         options[option] = (*options.get(option, ()), value) if option == "observed" else value
     parsed = HookOptions(**options)
-    return parsed if all(getattr(parsed, path) for path in _PATHS) else _completed(parsed)
+    if parsed.config is None and all(getattr(parsed, path) for path in _PATHS):
+        check_options({name: getattr(parsed, name) for name in (*_PATHS, "state_dir", *_REVIEW)}, _apart(parsed))
+        return parsed
+    return _completed(parsed)
 
 
 def open_guard(options: HookOptions) -> Guard:
@@ -144,7 +154,7 @@ def open_guard(options: HookOptions) -> Guard:
     for name in _PATHS:
         if not getattr(options, name):
             raise ConfigurationError(
-                f"--{name} is missing, expected a path", help=f"give --{name}, or `{name}:` in a policyguard.yaml"
+                f"--{name} is missing, expected a path", help=f"give --{name}, or --config FILE with `{name}:` in it"
             )
     return Guard.open(
         str(options.policies),
@@ -170,6 +180,7 @@ def collectors(options: HookOptions) -> Collectors:
         files(**{name: path(text) for name, text in review.items()}, signed_only=options.signed_only),
         options.observed,
         measure=options.measure,
+        identity=import_module("policyguard.evidence.identity").IdentityCollector(options.accounts, options.speak_for),
     )
     return chosen
 
@@ -192,20 +203,28 @@ def _here() -> JobInputs:
     return JobInputs(directory=os.getcwd(), environment=dict(os.environ))
 
 
+def _apart(options: HookOptions) -> Sequence[str]:
+    """Return the folders of the job; only a hook that measures has one."""
+    return job_folders(os.getcwd()) if options.measure else ()
+
+
 def _completed(options: HookOptions) -> HookOptions:
-    """Complete the options from `policyguard.yaml`; only here does a hook read yaml."""
-    configuration = import_module("policyguard.config.file")
-    config = configuration.find_config(import_module("pathlib").Path(), os.environ.get(configuration.VARIABLE))
-    _warn(config.warnings)
+    """Complete the options from the operator's configuration; only here does a hook read yaml."""
     names = (*_PATHS, "state_dir", "audience", *_REVIEW)
-    configured = {name: str(getattr(config, name)) for name in names if getattr(config, name) is not None}
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    config = import_module("policyguard.config.operator").operator_config(
+        options.config, options=chosen, job_folder=os.getcwd() if options.measure else None
+    )
+    _warn(config.warnings)
     return HookOptions(
-        **{**configured, **chosen},
+        **{name: str(getattr(config, name)) for name in names if getattr(config, name) is not None},
+        config=options.config,
         lifetime_s=config.lifetime_s,
         observed=options.observed,
         measure=options.measure,
         signed_only=config.signed_commits,
+        accounts=dict(config.measurement.accounts),
+        speak_for=config.measurement.speak_for,
     )
 
 

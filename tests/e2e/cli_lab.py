@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +85,19 @@ class CliLab:
         data = {**json.loads(self.path("requests", "allowed.json").read_text()), **changes}
         self.path("requests", name).write_text(json.dumps(data))
         return f"requests/{name}"
+
+
+LOGIN = pwd.getpwuid(os.getuid()).pw_name
+"""The account that runs the tests, which labs let speak for others."""
+
+
+def operator_words(words: Sequence[str], config: Path, subject: str | None = "user:alice") -> list[str]:
+    """Add the options that a verb which enforces needs: `--config`, and for `run` the subject that root speaks for."""
+    verb, *rest = words
+    if "--config" in rest or not (verb in ("run", "hook") or (verb == "verify" and "--job" in rest)):
+        return list(words)
+    more = ["--config", str(config)]
+    return [verb, *more, *(["--subject", subject] if verb == "run" and subject else []), *rest]
 
 
 def process_environment(**variables: str) -> dict[str, str]:

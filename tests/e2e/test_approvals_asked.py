@@ -81,7 +81,9 @@ def asked(lab: CliLab) -> CliLab:
 
 def by_hook(lab: CliLab, *words: str) -> tuple[int, dict[str, Any]]:
     """Ask through a hook process; what it printed on standard error is nothing."""
-    ended = lab.process("hook", *OBSERVED, *words, stdin=lab.path("kill.json").read_bytes())
+    ended = lab.process(
+        "hook", "--config", "policyguard.yaml", *OBSERVED, *words, stdin=lab.path("kill.json").read_bytes()
+    )
     assert ended.err == ""
     return ended.code, ended.data
 
@@ -241,7 +243,7 @@ def test_without_a_place_for_approvals_it_is_said(lab: CliLab) -> None:
 def test_of_processes_that_ask_at_once_one_is_allowed(asked: CliLab) -> None:
     """Four hooks on one log and one approval: whichever is first, it is one; the log adds up and says the same."""
     Given().put(asked.path("approvals"))
-    command = [sys.executable, "-m", "policyguard", "hook", *OBSERVED]
+    command = [sys.executable, "-m", "policyguard", "hook", "--config", "policyguard.yaml", *OBSERVED]
     processes = [
         subprocess.Popen(
             command, cwd=asked.folder, env=process_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -21,6 +21,7 @@ from policyguard.environment.report import make_baseline
 from policyguard.keyfiles import read_private_key
 from policyguard.values import format_instant
 from tests.attacks.git_lab import git
+from tests.e2e.cli_lab import operator_words
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +51,7 @@ class Lab:
             f"import sys; sys.path.insert(0, {str(ROOT)!r}); from policyguard.cli.main import main; main(sys.argv[1:])"
         )
         return subprocess.run(
-            [sys.executable, "-c", start, *words],
+            [sys.executable, "-c", start, *operator_words(words, self.home / "policyguard.yaml")],
             cwd=self.job,
             env=environment,
             text=True,

@@ -18,7 +18,7 @@ from policyguard.keyfiles import write_private_key
 from policyguard.values import NANOSECONDS_PER_S
 from tests.attacks.approvals_lab import KEYS, POLICIES, Lab, make_lab
 from tests.attacks.git_lab import git
-from tests.e2e.cli_lab import Ended
+from tests.e2e.cli_lab import LOGIN, Ended, operator_words
 
 CONFIG = "policies: policies\nkey: guard.key\nlog: audit.db\napprovals: approvals\nrevokedKeys: revoked\n"
 
@@ -35,7 +35,8 @@ class RunLab:
         self.home.joinpath("job.yaml").write_text(
             f"subject: user:alice\nresource: job:team/vision/run-19\nproperties: {{gpus: {gpus}}}\n"
         )
-        return self.here("run", "--job", str(self.home / "job.yaml"), "--", *self.lab.inputs.argv)
+        words = ("run", "--job", str(self.home / "job.yaml"), "--", *self.lab.inputs.argv)
+        return self.here(*operator_words(words, self.home / "policyguard.yaml"))
 
     @property
     def home(self) -> Path:
@@ -65,7 +66,7 @@ def running(tmp_path: Path, here: Callable[..., Ended], monkeypatch: pytest.Monk
     (tmp_path / "policies" / "lab.yaml").write_text(text)
     write_private_key(tmp_path / "guard.key", PrivateKey.generate(b"r" * 32))
     (tmp_path / "revoked").write_text("")
-    (tmp_path / "policyguard.yaml").write_text(CONFIG)
+    (tmp_path / "policyguard.yaml").write_text(f"{CONFIG}speakFor: [{LOGIN}]\n")
     monkeypatch.setenv("POLICYGUARD_CONFIG", str(tmp_path / "policyguard.yaml"))
     monkeypatch.chdir(lab.root)
     made = RunLab(lab, here, ran)

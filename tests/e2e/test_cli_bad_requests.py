@@ -86,7 +86,7 @@ CASES = {
 def answer(lab: CliLab, data: bytes, monkeypatch: pytest.MonkeyPatch) -> Ended:
     """Return how the hook answers these bytes on its standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    return lab.here("hook")
+    return lab.here("hook", "--config", "policyguard.yaml")
 
 
 @pytest.mark.parametrize("bad", CASES.values(), ids=list(CASES))

@@ -19,6 +19,7 @@ from policyguard.cli.group import group, run
 from policyguard.demo.incident.lab import Lab
 from policyguard.demo.incident.weights import write_hostile, write_weights
 from policyguard.keyfiles import write_private_key, write_public_key
+from tests.e2e.cli_lab import operator_words
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,7 +258,8 @@ def test_the_worker_looks_as_the_launcher_did(tmp_path: Path) -> None:
 
 def process(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
     start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from policyguard.cli.main import main; main()"
-    environment = {"PATH": os.environ["PATH"], "POLICYGUARD_CONFIG": str(lab.root / "policyguard.yaml")}
+    words = tuple(operator_words(words, lab.root / "policyguard.yaml", "user:bob"))
+    environment = {"PATH": os.environ["PATH"]}
     return subprocess.run(
         [sys.executable, "-P", "-c", start, *words],
         cwd=lab.code,

@@ -15,9 +15,9 @@ import pytest
 
 from policyguard.evidence.job import INJECTION_VARIABLES
 from tests.attacks.git_lab import git
-from tests.e2e.cli_lab import ROOT, CliLab, Ended
+from tests.e2e.cli_lab import ROOT, CliLab, Ended, operator_words
 
-START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main import main; main()"
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from policyguard.cli.main import main; main()"
 JOB = "subject: user:alice\nresource: job:team/vision/run-17\nproperties: {gpus: 8}\nfiles: [train.py]\n"
 TRAIN = "import os, sys\nopen(sys.argv[1], 'w').write(os.environ.get('POLICYGUARD_DECISION', ''))\nsys.exit(3)\n"
 
@@ -48,12 +48,14 @@ class JobLab:
     ) -> Ended:
         environment = {
             "PATH": os.environ["PATH"],
-            "POLICYGUARD_CONFIG": str(self.lab.path("policyguard.yaml")),
             "HOME": str(self.lab.folder),
             **(variables or {}),
         }
         done = subprocess.run(
-            [sys.executable, "-P", "-c", START, str(ROOT), *words],
+            [
+                *(sys.executable, "-P", "-c", START, str(ROOT)),
+                *operator_words(words, self.lab.path("policyguard.yaml")),
+            ],
             cwd=self.code,
             env=environment,
             input="",

@@ -64,7 +64,7 @@ def test_a_former_key_of_the_configuration(lab: CliLab) -> None:
     assert lab.here("decide", "requests/allowed.json").err == f"policyguard: policyguard.yaml: {warning}\n"
     lines: list[str] = []
     Guard.from_config("policyguard.yaml", report=lines.append).close()
-    assert lines == [f"policyguard.yaml: {warning}"]
+    assert lines == [f"{path}: {warning}"]
     path.write_text(f"{text}reviewedCommits: reviewed\n")
     assert lab.here("decide", "requests/allowed.json").err == ""
 

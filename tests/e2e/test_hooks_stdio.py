@@ -183,10 +183,11 @@ def test_the_policies_may_be_a_folder(lab: Lab) -> None:
 
 
 def test_the_configuration_file_completes_the_options(lab: Lab) -> None:
-    """`policyguard.yaml` in the folder of the hook."""
+    """The operator's configuration, named by `--config`; the one in the folder of the hook is not read."""
     (lab.folder / "policyguard.yaml").write_text("policies: compiled\nkey: guard.key\nlog: hook.db\naudience: x\n")
     try:
-        assert hook(lab, asked(), policies="", key="", log="")[1] == 0
+        assert hook(lab, asked(), policies="", key="", log="", config="policyguard.yaml")[1] == 0
+        assert hook(lab, asked(), policies="", key="", log="")[1] == 78
     finally:
         (lab.folder / "policyguard.yaml").unlink()
 

@@ -30,7 +30,7 @@ HOST = """
 import json, sys
 from policyguard import Guard
 with Guard.from_config(sys.argv[1]) as guard:
-    signed = guard.decide_job(sys.argv[2], sys.argv[3:])
+    signed = guard.decide_job(sys.argv[2], sys.argv[3:], subject="user:alice")
 print(json.dumps({"allowed": signed.decision.allowed, "modules": sorted(sys.modules)}))
 """
 REQUEST = Request.of("user:alice", "repo:read", "repo:team/vision/trainer")
@@ -93,7 +93,20 @@ def test_a_host_and_run_decide_alike(lab: CliLab, code: Path, gpus: int, change:
     lab.path("job.yaml").write_text(JOB.replace("gpus: 8", f"gpus: {gpus}"))
     command = (sys.executable, "train.py")
     main = "from policyguard.cli.main import main; main()"
-    ended = start(lab, code, main, "run", "--job", "../job.yaml", "--", *command)
+    ended = start(
+        lab,
+        code,
+        main,
+        "run",
+        "--config",
+        "../policyguard.yaml",
+        "--subject",
+        "user:alice",
+        "--job",
+        "../job.yaml",
+        "--",
+        *command,
+    )
     host = start(lab, code, HOST, str(lab.path("policyguard.yaml")), "../job.yaml", *command)
     assert host.returncode == 0, host.stderr
     by_run, by_host = statements(lab)
@@ -135,8 +148,10 @@ def test_directory_and_environment_are_the_job_s(lab: CliLab, code: Path, monkey
     monkeypatch.setenv("PYTHONPATH", "/host")
     words = [sys.executable, "train.py"]
     with Guard.from_config(lab.path("policyguard.yaml")) as guard:
-        clean = guard.decide_job("job.yaml", words, directory=code, environment={"PATH": os.defpath})
-        injected = guard.decide_job("job.yaml", words, directory=code)
+        clean = guard.decide_job(
+            "job.yaml", words, directory=code, environment={"PATH": os.defpath}, subject="user:alice"
+        )
+        injected = guard.decide_job("job.yaml", words, directory=code, subject="user:alice")
     assert clean.decision.allowed
     assert not injected.decision.allowed
 
@@ -145,7 +160,7 @@ def test_files_that_cannot_be_measured_deny(lab: CliLab, code: Path) -> None:
     """A job that names a file which is not there is denied as malformed, for a host as for `run`."""
     lab.path("job.yaml").write_text(JOB.replace("train.py", "missing.py"))
     with Guard.from_config("policyguard.yaml") as guard:
-        signed = guard.decide_job("job.yaml", [sys.executable, "train.py"], directory=code)
+        signed = guard.decide_job("job.yaml", [sys.executable, "train.py"], directory=code, subject="user:alice")
     assert signed.decision.reason_codes == ("engine.malformed",)
 
 
@@ -161,11 +176,12 @@ def test_a_configuration_names_policies_key_and_log(lab: CliLab, name: str) -> N
 
 def test_a_guard_without_collectors_decides_no_job(lab: CliLab, code: Path) -> None:
     """The twin: a decision about a command that nobody measured is refused, and nothing is logged."""
+    lab.path("own.yaml").write_text("resource: job:team/vision/run-17\n")
     with (
         Guard.open("policies", key="guard.key", log="audit.db") as guard,
         pytest.raises(ConfigurationError, match="does not measure commands"),
     ):
-        guard.decide_job("job.yaml", ["true"], directory=code)
+        guard.decide_job("own.yaml", ["true"], directory=code)
     assert statements(lab) == []
 
 

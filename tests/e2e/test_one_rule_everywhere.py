@@ -20,8 +20,8 @@ ASKERS = {
     "decide": ("decide", "requests/allowed.json"),
     "explain": ("explain", "requests/allowed.json"),
     "hook": ("hook", *PLACES),
-    "hook from a configuration": ("hook",),
-    "run": ("run", "--job", "job.yaml", "--", "true"),
+    "hook from a configuration": ("hook", "--config", "policyguard.yaml"),
+    "run": ("run", "--config", "../policyguard.yaml", "--job", "../job.yaml", "--", "true"),
     "check-engine": ("check-engine", "policies"),
     "compile": ("compile", "policies", "-o", "compiled"),
     "lint": ("lint", "policies"),
@@ -33,7 +33,9 @@ def test_broken_policies_are_bad_data_for_everybody(lab: CliLab, words: tuple[st
     """The author wrote them, so it is 65, as for a broken request; `decide` said 65 and `hook` 78."""
     lab.path("policies", "broken.yaml").write_text("apiVersion: policyguard/v1\nkind: Nonsense\n")
     lab.path("job.yaml").write_text(JOB)
-    ended = lab.process(*words, stdin=lab.path("requests", "allowed.json").read_bytes())
+    lab.path("code").mkdir()
+    where = lab.path("code") if words[0] == "run" else None
+    ended = lab.process(*words, cwd=where, stdin=lab.path("requests", "allowed.json").read_bytes())
     assert ended.code == (1 if words[0] == "lint" else 65), ended.err
     if words[0] == "hook":
         assert ended.data["decision"] is False
@@ -60,8 +62,10 @@ def test_a_passphrase_is_bytes_for_everybody(lab: CliLab, asker: str, secret: by
     lab.path("guard.key").unlink()
     write_private_key(lab.path("guard.key"), PrivateKey.generate(bytes(32)), passphrase=secret)
     lab.path("job.yaml").write_text(JOB)
+    lab.path("code").mkdir()
     ended = lab.process(
         *ASKERS[asker],
+        cwd=lab.path("code") if asker == "run" else None,
         stdin=lab.path("requests", "allowed.json").read_bytes(),
         variables={"POLICYGUARD_PASSPHRASE": os.fsdecode(secret)},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import sqlite3
 import subprocess
@@ -237,6 +238,10 @@ def run_granted_job(written: Written, late_ns: int = 0) -> Ended:
     """Run the job of the intern that only the grant allows, in a repository of its own."""
     job = written.folder / "job"
     job.mkdir(exist_ok=True)
+    # Version 0.1.0 believed the job file; the account that runs this must be listed now.
+    login = pwd.getpwuid(os.getuid()).pw_name
+    (written.folder / "speaks.yaml").write_text(written.text("policyguard.yaml") + f"speakFor: [{login}]\n")
+    (written.folder / "speaks.yaml").chmod(0o600)
     (job / "train.py").write_text("")
     variables = process_environment(HOME=str(written.folder), GIT_CONFIG_NOSYSTEM="1")
     identity = ("-c", "user.name=dan", "-c", "user.email=dan@lab.example")
@@ -244,6 +249,10 @@ def run_granted_job(written: Written, late_ns: int = 0) -> Ended:
         subprocess.run(["git", *words], cwd=job, env=variables, check=True, capture_output=True)
     return written.run(
         "run",
+        "--config",
+        "../speaks.yaml",
+        "--subject",
+        "user:ivan",
         "--policies",
         "../small",
         "--log",
@@ -254,7 +263,6 @@ def run_granted_job(written: Written, late_ns: int = 0) -> Ended:
         "true",
         cwd="job",
         late_ns=late_ns,
-        variables={"POLICYGUARD_CONFIG": "../policyguard.yaml"},
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from policyguard.analysis.check_engine import check_engine
-from policyguard.cli.options import json_option, needed, settings
+from policyguard.cli.options import author_settings, json_option, needed
 from policyguard.cli.output import say, say_json
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.policy_store.folder import policy_set_of_folder
@@ -24,7 +24,7 @@ def command(folder: Path | None, requests: int, seed: int, as_json: bool) -> int
     Exits with 1 on a difference that no documented limit of casbin explains.
     """
     report = check_engine(
-        policy_set_of_folder(needed(settings(policies=folder), "policies")), requests=requests, seed=seed
+        policy_set_of_folder(needed(author_settings(policies=folder), "policies")), requests=requests, seed=seed
     )
     if as_json:
         say_json(

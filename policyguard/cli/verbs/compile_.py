@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from policyguard.cli.options import json_option, key_option, needed, replace_file, settings
+from policyguard.cli.options import author_settings, json_option, key_option, needed, replace_file
 from policyguard.cli.output import say, say_json
 from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.keyfiles import read_passphrase, read_private_key
@@ -21,7 +21,7 @@ from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 @json_option
 def command(folder: Path | None, out: Path, key: Path | None, as_json: bool) -> None:
     """Compile the policies in FOLDER and sign the snapshot; its digest is the policy digest."""
-    config = settings(policies=folder, key=key)
+    config = author_settings(policies=folder, key=key)
     signer = read_private_key(needed(config, "key"), passphrase=read_passphrase())
     policy_set = policy_set_of_folder(needed(config, "policies"))
     compiled = compile_policy(policy_set, grants_of(policy_set))

@@ -13,13 +13,13 @@ from policyguard.assembly.requests import merge_collectors, request_collectors
 from policyguard.cli.jobs import artifact_collectors
 from policyguard.cli.options import (
     check_replaceable,
+    decider_settings,
     guard_options,
     json_option,
     observed_option,
     open_guard,
     read_request,
     replace_file,
-    settings,
 )
 from policyguard.cli.output import say_explanation, say_json
 from policyguard.evidence.collector import JobInputs
@@ -52,7 +52,7 @@ def command(
     asked = read_request(request)
     if out is not None:
         check_replaceable(out)
-    config = settings(**chosen)
+    config = decider_settings(**chosen)
     collectors, inputs = request_collectors(review_files(config), observed), None
     if artifact is not None:
         path = artifact.absolute()

@@ -12,6 +12,7 @@ from policyguard.assembly.requests import request_collectors
 from policyguard.audit.approval_use import preview_decision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.options import (
+    author_settings,
     json_option,
     key_option,
     log_option,
@@ -19,7 +20,6 @@ from policyguard.cli.options import (
     observed_option,
     policies_option,
     read_request,
-    settings,
     snapshot_keys,
 )
 from policyguard.cli.output import say_explanation, say_json
@@ -57,7 +57,7 @@ def command(
     Approvals are read as `decide` reads them; with a log, also which of them are used up.
     """
     asked = read_request(request)
-    config = settings(policies=policies, key=key, log=log)
+    config = author_settings(policies=policies, key=key, log=log)
     path = needed(config, "policies")
     snapshot = load_snapshot(path, snapshot_keys(config, path))
     collectors = request_collectors(review_files(config), observed)(snapshot, asked, None)

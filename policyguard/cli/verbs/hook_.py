@@ -11,6 +11,7 @@ from policyguard.hooks.stdio import main
 
 
 @click.command("hook")
+@click.option("--config", metavar="FILE", help="The operator's configuration; by default that of the machine.")
 @guard_options
 @observed_option
 @click.option("--measure", is_flag=True, help="Measure the identity of this process and the repository in this folder.")

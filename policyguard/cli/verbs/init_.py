@@ -19,12 +19,14 @@ from policyguard.attest.note import NoteKey
 from policyguard.cli.options import json_option, write_new
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyGuardError
+from policyguard.evidence.identity import calling_account
 from policyguard.fs.safe_open import reason_of
 from policyguard.guard import log_origin
 from policyguard.keyfiles import write_private_key, write_public_key
 
 CONFIG = """\
-# What `policyguard` assumes in this folder; an option on the command line wins.
+# The settings of this guard. Enforcing verbs read them by `--config` or from /etc/policyguard/policyguard.yaml, and
+# only while nobody but root and the guard's account can change them. An option on the command line wins.
 policies: policies        # a folder, or a compiled snapshot
 key: guard.key            # signs decisions and log checkpoints; keep it here, mode 0600
 log: audit.db             # the decision log
@@ -32,6 +34,10 @@ stateDir: .               # for the head of the log; better a folder that only r
 trust: trust.yaml         # what a verifier accepts; copy it to the workers
 audience: local           # the cluster or host that decisions are for
 lifetime: 15m             # how long a decision may be used
+# Accounts that may name another subject with `--subject`: for a local lab, and for schedulers. In a real installation
+# remove every person's account: the subject is then the account that runs `policyguard run`.
+speakFor: [{login}]
+# accounts: {{asmith: "user:alice"}}   # the subject of an account; `user:LOGIN` if it is not listed
 """
 
 TRUST = """\
@@ -50,6 +56,9 @@ policies:
   # digests: ["64 HEX DIGITS"]
 """
 
+_FOLDER_MODE = 0o755
+"""Writable by its owner alone, whatever the umask: what a group may change is refused later."""
+
 NAMES = ("policies", "requests", "guard.key", "guard.key.pub", "trust.yaml", "policyguard.yaml")
 
 
@@ -65,7 +74,7 @@ def command(folder: Path, as_json: bool) -> None:
     say(f"{folder}: ready; try")
     say(f"  cd {folder}")
     say("  policyguard lint policies")
-    say("  policyguard decide requests/allowed.json")
+    say("  policyguard decide --config policyguard.yaml requests/allowed.json")
 
 
 def create_files(folder: Path) -> PrivateKey:
@@ -80,7 +89,8 @@ def create_files(folder: Path) -> PrivateKey:
     made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
     hidden = folder / f".init-{os.urandom(6).hex()}"
     try:
-        hidden.mkdir(parents=True)
+        for parent in (*reversed(made), hidden):
+            parent.mkdir(mode=_FOLDER_MODE)
         key = _fill(hidden)
         for name in NAMES:
             (hidden / name).rename(folder / name)
@@ -96,7 +106,7 @@ def create_files(folder: Path) -> PrivateKey:
 
 def _fill(folder: Path) -> PrivateKey:
     _copy(example_policies(), folder / "policies")
-    (folder / "requests").mkdir()
+    (folder / "requests").mkdir(mode=_FOLDER_MODE)
     for name, request in EXAMPLES.items():
         write_new(folder / "requests" / f"{name}.json", (json.dumps(request, indent=2) + "\n").encode())
     key = PrivateKey.generate(os.urandom(32))
@@ -104,8 +114,13 @@ def _fill(folder: Path) -> PrivateKey:
     write_public_key(folder / "guard.key.pub", key.public)
     log = NoteKey(log_origin(key.public), key.public)
     write_new(folder / "trust.yaml", TRUST.format(key=json.dumps(key.public.text), log=json.dumps(log.text)).encode())
-    write_new(folder / "policyguard.yaml", CONFIG.encode())
+    write_new(folder / "policyguard.yaml", CONFIG.format(login=_own_login()).encode())
     return key
+
+
+def _own_login() -> str:
+    login = calling_account().login
+    return "" if login is None else json.dumps(login)
 
 
 def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
@@ -127,7 +142,7 @@ def example_policies() -> Traversable:
 
 
 def _copy(source: Traversable, target: Path) -> None:
-    target.mkdir()
+    target.mkdir(mode=_FOLDER_MODE)
     for item in sorted(source.iterdir(), key=lambda entry_: entry_.name):
         if item.is_dir():
             _copy(item, target / item.name)

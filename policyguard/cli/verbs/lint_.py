@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from policyguard.cli.options import needed, replace_file, settings
+from policyguard.cli.options import author_settings, needed, replace_file
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.fs.safe_open import read_bounded
@@ -53,7 +53,7 @@ def command(
     write_baseline: Path | None,
 ) -> int:
     """Lint the policies in FOLDER. Exits with 1 if there is an error or a warning."""
-    sources = read_folder(needed(settings(policies=folder), "policies"))
+    sources = read_folder(needed(author_settings(policies=folder), "policies"))
     try:
         report = lint(sources, time.time_ns(), select=select, ignore=ignore)
     except ValueError as problem:

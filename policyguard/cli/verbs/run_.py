@@ -13,12 +13,21 @@ from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import configured_collectors
-from policyguard.cli.options import check_replaceable, guard_options, open_guard, replace_file, settings, trust_option
+from policyguard.cli.options import (
+    check_replaceable,
+    guard_options,
+    open_guard,
+    operator_settings,
+    replace_file,
+    trust_option,
+)
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
-from policyguard.config.job_file import read_job_file
+from policyguard.config.job_file import current_folder, read_job_file
 from policyguard.errors import AccessDenied, PolicyGuardError
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.identity import calling_account
 from policyguard.exit_codes import code_of_decision
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import launch
@@ -33,6 +42,9 @@ from policyguard.model.request import Request
 @guard_options
 @trust_option
 @click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
+@click.option(
+    "--subject", metavar="TYPE:ID", help="Who asks; for accounts that the configuration lists in `speakFor:`."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
 @click.option(
     "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; each starts one job."
@@ -48,6 +60,7 @@ from policyguard.model.request import Request
 def command(
     words: tuple[str, ...],
     job: Path,
+    subject: str | None,
     out: Path | None,
     replay_store: Path | None,
     watch: float | None,
@@ -56,11 +69,15 @@ def command(
 ) -> int:
     """Measure the job, decide, sign and log; measure again just before the start; run CMD only if nothing changed.
 
+    The subject is the account that runs this, never what a variable or the job file says. The configuration is that of
+    --config, or of the machine; the current folder has none.
+
     Exits with the job's own status, and with 77 when denied or ended by --watch because it changed. The job's processes
     find the signed decision in POLICYGUARD_DECISION.
     """
-    config = settings(**chosen)
-    request, inputs = read_job_file(job, words, None, os.environ)
+    config = operator_settings(current_folder(), **chosen)
+    caller = calling_account(config.measurement.accounts, config.measurement.speak_for)
+    request, inputs = read_job_file(job, words, None, os.environ, account=subject or caller.name)
     if out is not None:
         check_replaceable(out)
 
@@ -79,13 +96,21 @@ def command(
             opened.close()
             _log_undecided(config, request, problem)
             raise
+        denied = guard.refuse_caller(request, caller, subject)
+        if denied is not None:
+            tell(denied)
+            return code_of_decision(denied.decision)
         options = _launch_options(config, used=store, on_decision=tell, watch_s=watch)
-        try:
-            return launch(guard, request, inputs, trust, **options)
-        except AccessDenied as denial:
-            for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
-                say(f"missing  {line}", err=True)
-            return code_of_decision(denial.signed.decision)
+        return _start(guard, request, inputs, trust, options)
+
+
+def _start(guard: Guard, request: Request, inputs: JobInputs, trust: Trust, options: dict[str, Any]) -> int:
+    try:
+        return launch(guard, request, inputs, trust, **options)
+    except AccessDenied as denial:
+        for line in denial.message.removeprefix(denial.signed.decision.explain()).splitlines()[1:]:
+            say(f"missing  {line}", err=True)
+        return code_of_decision(denial.signed.decision)
 
 
 def _launch_options(config: Config, **options: Any) -> dict[str, Any]:

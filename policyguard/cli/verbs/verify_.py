@@ -19,6 +19,7 @@ from policyguard.cli.options import (
     audience_option,
     json_option,
     needed,
+    operator_settings,
     read_input,
     read_request,
     settings,
@@ -26,6 +27,7 @@ from policyguard.cli.options import (
 )
 from policyguard.cli.output import say, say_json
 from policyguard.config.file import Config
+from policyguard.config.job_file import current_folder
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
 from policyguard.model.request import Request
@@ -43,6 +45,7 @@ MAX_TRUST_BYTES = 262_144
 @audience_option
 @click.option("--request", "request_file", help="The request this worker is about to run, `-` for standard input.")
 @click.option("--job", type=click.Path(path_type=Path), help="The job file this worker is about to run, with CMD.")
+@click.option("--subject", metavar="TYPE:ID", help="With --job: who asked, if `run` was given --subject.")
 @click.option(
     "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; refuse a second use."
 )
@@ -52,6 +55,7 @@ def command(
     signed: Path,
     request_file: str | None,
     job: Path | None,
+    subject: str | None,
     words: tuple[str, ...],
     replay_store: Path | None,
     as_json: bool,
@@ -62,11 +66,12 @@ def command(
     With --job and CMD the job is measured again, as the launcher did. Exits with 77 and names the step, V1 to V12,
     where it does not hold.
     """
-    config = settings(**chosen)
+    _check_usage(request_file, job, words, subject)
+    config = settings(**chosen) if job is None else operator_settings(current_folder(), **chosen)
     trust = read_trust(needed(config, "trust"))
     if config.audience is None:
         raise ConfigurationError("--audience is missing, expected this worker's own name")
-    request, bound = _about_to_run(config, request_file, job, words)
+    request, bound = _about_to_run(config, request_file, job, words, subject)
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     store = UsedDecisions.open(replay_store) if replay_store is not None else None
     verified = verify(
@@ -89,16 +94,21 @@ def command(
     say(f"log       {verified.checkpoint.origin}, entry {verified.index} of {verified.checkpoint.size}")
 
 
-def _about_to_run(
-    config: Config, request_file: str | None, job: Path | None, words: Sequence[str]
-) -> tuple[Request, Mapping[str, Value]]:
+def _check_usage(request_file: str | None, job: Path | None, words: Sequence[str], subject: str | None) -> None:
     if (request_file is None) == (job is None):
         raise click.UsageError("give either --request FILE, or --job FILE and the command")
+    if job is not None and not words:
+        raise click.UsageError("--job needs the command it is for, after `--`")
+    if job is None and subject is not None:
+        raise click.UsageError("--subject goes with --job; a request says who asks")
+
+
+def _about_to_run(
+    config: Config, request_file: str | None, job: Path | None, words: Sequence[str], subject: str | None
+) -> tuple[Request, Mapping[str, Value]]:
     if request_file is not None:
         return read_request(request_file), EMPTY_MAP
-    if not words:
-        raise click.UsageError("--job needs the command it is for, after `--`")
-    facts = measure_job(config.measurement, Path(str(job)), words, os.environ)
+    facts = measure_job(config.measurement, Path(str(job)), words, os.environ, subject)
     return facts.request, facts.bound
 
 

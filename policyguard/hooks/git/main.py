@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from policyguard.config.paths import PATHS, check_options
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.push.session import PushSession
 from policyguard.evidence.push.updates import RefUpdate, parse_update, parse_updates
@@ -41,6 +42,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def _answer(options: GitOptions) -> int:
+    # INVARIANT I1: what a hook reads belongs to the operator; a folder in the repository is fine if only the guard's
+    # account writes to it, because a push cannot.
+    check_options({name: getattr(options, name) for name in PATHS.values() if hasattr(options, name)})
     match options.kind:
         case "pre-receive":
             return _decide(options, parse_updates(_standard_input()))

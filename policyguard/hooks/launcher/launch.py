@@ -22,6 +22,7 @@ from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.identity import ACCOUNT
 from policyguard.evidence.job import EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import is_supported
 from policyguard.exit_codes import DENIED
@@ -150,7 +151,7 @@ def decided(
         AccessDenied: the decision is deny.
     """
     facts = job_facts(guard.gather(request, inputs), inputs)
-    signed = guard.issue(facts)
+    signed = guard.issue(facts, recording=(ACCOUNT,))
     if on_decision is not None:
         on_decision(signed)
     unseen = facts.missing.get(FILES) if inputs.files else None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from policyguard.assembly.denials import static_denial
 from policyguard.attest.dsse import sign
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
 from policyguard.audit.log import Log
@@ -82,7 +83,7 @@ def log_undecided(
     now = time.time_ns() if now is None else now
     reason = printable(str(problem), _MAX_REASON_CHARS)
     facts = Facts(request, {}, missing=FrozenMap({"guard": reason}))
-    decision = _denial(facts, NOT_DECIDED, now, StaticExplanation(NO_POLICIES, 0, (reason,)))
+    decision = static_denial(facts, NOT_DECIDED, now, StaticExplanation(NO_POLICIES, 0, (reason,)))
     # INVARIANT I12: a refusal is signed and logged wherever key and log can be used.
     with suppress(PolicyGuardError):
         private = read_private_key(key, passphrase=passphrase)
@@ -110,19 +111,4 @@ def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant
     refused = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, about))
     entries = {f"resource.{name}": Fact(value, Assurance.MEASURED, "launcher", now) for name, value in about.items()}
     facts = Facts(refused, entries, missing=FrozenMap({"resource.start": reason}))
-    return _denial(facts, NOT_STARTED, now, StaticExplanation(allowed.policy_digest, allowed.epoch, (reason,)))
-
-
-def _denial(facts: Facts, reason: str, now: Instant, explainer: StaticExplanation) -> Decision:
-    return Decision(
-        allowed=False,
-        reason_codes=(reason,),
-        determining=(),
-        errored=(),
-        requiring=(),
-        unmet_approvals=(),
-        obligations=(),
-        facts=facts,
-        now=now,
-        explainer=explainer,
-    )
+    return static_denial(facts, NOT_STARTED, now, StaticExplanation(allowed.policy_digest, allowed.epoch, (reason,)))

@@ -75,5 +75,7 @@ def test_a_process_with_an_unknown_uid_supplies_what_it_can() -> None:
     os.close(write)
     answer = os.read(read, 1000).decode()
     os.close(read)
-    assert answer.startswith("subject.groups subject.uid subject.os_user subject.user")
+    assert answer.startswith(
+        "subject.groups subject.uid subject.account subject.authenticated subject.os_user subject.user"
+    )
     assert "gid:54321" in answer

@@ -1,0 +1,64 @@
+"""Denials that no rule made: alerts of the watch, refusals of the launcher, accounts that use another name."""
+
+from __future__ import annotations
+
+import msgspec
+
+from policyguard.evidence.identity import ACCOUNT, Caller
+from policyguard.model.decision import Decision
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.request import Entity, Request
+from policyguard.model.static_explanation import StaticExplanation
+from policyguard.values import EMPTY_MAP, Instant
+
+REQUESTED = "subject.requested"
+"""The fact that says whose name a denied request used."""
+
+
+def static_denial(facts: Facts, reason: str, now: Instant, explainer: StaticExplanation) -> Decision:
+    """Build a denial that no rule made.
+
+    Args:
+        facts: of the denied request.
+        reason: the one reason code.
+        now: the current time.
+        explainer: explains it to people.
+    """
+    return Decision(
+        allowed=False,
+        reason_codes=(reason,),
+        determining=(),
+        errored=(),
+        requiring=(),
+        unmet_approvals=(),
+        obligations=(),
+        facts=facts,
+        now=now,
+        explainer=explainer,
+    )
+
+
+def caller_denial(
+    request: Request, caller: Caller, asked: str | None, *, policy_digest: str, epoch: int, now: Instant
+) -> Decision | None:
+    """Build the denial for an account that may not make a request of this subject; None if it may.
+
+    The denial is of the account: its entry in the log says who asked, and whose name was used.
+
+    Args:
+        request: what is asked for.
+        caller: the account that asks.
+        asked: the subject that `--subject` names, if it is given.
+        policy_digest, epoch: of the policies in force.
+        now: the current time.
+    """
+    refusal = caller.refuse(request.subject.ref, asked)
+    if refusal is None:
+        return None
+    code, reason = refusal
+    type_, _, id_ = caller.name.partition(":")
+    entries = {REQUESTED: Fact(asked or request.subject.ref, Assurance.CLAIMED, "job file", now)}
+    if caller.ref is not None:
+        entries[ACCOUNT] = Fact(caller.ref, Assurance.OBSERVED, "identity", now)
+    facts = Facts(msgspec.structs.replace(request, subject=Entity(type_, id_, EMPTY_MAP)), entries)
+    return static_denial(facts, code, now, StaticExplanation(policy_digest, epoch, (reason,)))

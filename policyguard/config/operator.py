@@ -1,0 +1,119 @@
+"""The operator's configuration: read only where nobody but the operator can change it, or anything that it names.
+
+Used by everything that enforces: `run`, `hook`, `verify --job`, the git hooks and `Guard.from_config`. It comes from
+`--config FILE` or `/etc/policyguard/policyguard.yaml`; never from the current folder or a variable. Nothing that a
+configuration names is read or run before it has passed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from policyguard.config.file import MAX_CONFIG_BYTES, SYSTEM_FILE, Config, parse_config
+from policyguard.config.measurement import MeasurementConfig
+from policyguard.config.paths import EXEMPT, PATHS, TREES, check_options, job_folders, log_files
+from policyguard.errors import ConfigurationError
+from policyguard.fs.ownership import check_apart, check_owned, check_owned_tree, read_owned
+
+
+def operator_config(
+    file: str | Path | None, *, options: Mapping[str, Any] | None = None, job_folder: str | None = None
+) -> Config:
+    """Read and check the configuration of a verb that enforces.
+
+    Args:
+        file: what `--config` names; None for the file of the machine, if there is one.
+        options: fields that options of the command line replace; None values are not given.
+        job_folder: where the job is; it and its repository must contain nothing that is named. None if there is none.
+
+    Raises:
+        ConfigurationError: a file is missing, malformed, or can be changed by another account; the message says which.
+    """
+    apart = job_folders(job_folder) if job_folder is not None else ()
+    if file is None and os.path.lexists(SYSTEM_FILE):
+        file = SYSTEM_FILE
+    config = Config()
+    if file is not None:
+        text, resolved = read_owned(file, MAX_CONFIG_BYTES, apart=apart)
+        config = parse_config(text, Path(resolved))
+    chosen = {name: value for name, value in (options or {}).items() if value is not None}
+    check_named(config, apart, replaced=chosen.keys())
+    check_options(chosen, apart)
+    return replace(config, **chosen)
+
+
+def check_named(config: Config, apart: Sequence[str] = (), *, replaced: Collection[str] = ()) -> None:
+    """Check everything that a configuration names.
+
+    Args:
+        config: as it was read.
+        apart: folders that must contain nothing of it.
+        replaced: fields that options of the command line replace.
+
+    Raises:
+        ConfigurationError: another account could change it, or it is inside one of the folders `apart`.
+    """
+    for field, path in _named(config):
+        if field in PATHS and PATHS[field] in replaced:
+            continue
+        try:
+            (check_owned_tree if field in TREES else check_owned)(path, apart=apart)
+        except ConfigurationError as problem:
+            raise ConfigurationError(f"{config.source}: {field}: {problem.message}", help=problem.help) from problem
+
+
+def check_outside(config: Config, job_folder: str) -> None:
+    """Check that a configuration and all it names are outside a job's folder and repository.
+
+    Raises:
+        ConfigurationError: one of them is inside.
+    """
+    apart = job_folders(job_folder)
+    for path in (config.source, *(path for _, path in _named(config))):
+        if path is not None:
+            check_apart(os.path.realpath(path), apart, str(path))
+
+
+def _named(config: Config) -> Iterator[tuple[str, Path]]:
+    """Yield what the configuration names and must own: its field, and the path."""
+    for name, field in PATHS.items():
+        path: Path | None = getattr(config, field)
+        if path is not None and field not in EXEMPT:
+            yield name, path
+            if field == "log":
+                yield from ((name, Path(sidecar)) for sidecar in log_files(str(path)))
+    yield from _measured(config.measurement)
+
+
+def _measured(measurement: MeasurementConfig) -> Iterator[tuple[str, Path]]:
+    environment, quota = measurement.environment, measurement.quota
+    if environment is not None:
+        for path in (environment.baseline, environment.cache, environment.interpreter):
+            if path is not None:
+                yield "environment", path
+    if measurement.checkpoints.cache is not None:
+        yield "checkpoints", measurement.checkpoints.cache
+    if quota is not None:
+        if quota.file is not None:
+            yield "quota", quota.file
+        if quota.command:
+            yield from (("quota", path) for path in _command_files(quota.command, quota.directory or Path("/")))
+    yield from (("watch", folder) for folder in measurement.libraries)
+    yield from (("keys", path) for path in measurement.key_files)
+
+
+def _command_files(command: Sequence[str], directory: Path) -> Iterator[Path]:
+    """Yield the program of a command and every file that its words name, where it will run."""
+    program, *words = command
+    if "/" in program:
+        yield Path(program)
+    yield directory
+    for word in words:
+        for name in {word, word.partition("=")[2]}:
+            path = directory / name
+            if name and "\0" not in name and (name.startswith("/") or os.path.lexists(path)):
+                yield path

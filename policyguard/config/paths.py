@@ -1,0 +1,78 @@
+"""The paths that a configuration and options name, and the check of those on a command line. Imports no YAML.
+
+A hook that is given every path as an option pays for nothing but this check.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from policyguard.errors import ConfigurationError
+from policyguard.fs.ownership import check_owned, check_owned_tree, check_resolved
+
+PATHS = {
+    "policies": "policies",
+    "key": "key",
+    "log": "log",
+    "stateDir": "state_dir",
+    "trust": "trust",
+    "approvals": "approvals",
+    "approvalLog": "approval_log",
+    "allowedSigners": "allowed_signers",
+    "revokedKeys": "revoked_keys",
+    "gpgKeyring": "gpg_keyring",
+    "reviewedCommits": "reviewed_commits",
+}
+"""Each path of the configuration file, and the field that it fills."""
+
+EXEMPT = frozenset({"approvals", "approval_log"})
+"""Fields whose files anybody may write: every entry in them is signed, and counts only by a key from elsewhere."""
+
+TREES = ("policies", "reviewedCommits", "reviewed_commits")
+"""Fields that may name a folder of which every file counts."""
+
+_MAX_PARENTS = 256
+
+
+def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> None:
+    """Check the paths that options of the command line name, by field.
+
+    Raises:
+        ConfigurationError: another account could change one, or it is inside one of the folders `apart`.
+    """
+    for field in PATHS.values():
+        path = options.get(field)
+        if path is None or field in EXEMPT:
+            continue
+        try:
+            resolved = check_resolved(path, apart=apart)
+            if field in TREES:
+                check_owned_tree(resolved, apart=apart)
+            if field == "log":
+                for sidecar in log_files(resolved):
+                    check_owned(sidecar)
+        except ConfigurationError as problem:
+            option = f"--{field.replace('_', '-')}"
+            raise ConfigurationError(f"{option}: {problem.message}", help=problem.help) from problem
+
+
+def job_folders(folder: str) -> tuple[str, ...]:
+    """Return the folder of a job, and the top of the repository that contains it, if one does."""
+    resolved = os.path.realpath(folder)
+    here = resolved
+    for _ in range(_MAX_PARENTS):
+        if os.path.lexists(os.path.join(here, ".git")):
+            return (resolved, here)
+        if here == "/":
+            break
+        here = os.path.dirname(here)
+    return (resolved,)
+
+
+def log_files(log: str) -> Iterator[str]:
+    """Yield what SQLite has put beside a log."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        if os.path.lexists(log + suffix):
+            yield log + suffix
