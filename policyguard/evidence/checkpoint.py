@@ -92,6 +92,8 @@ class CheckpointCollector:
             "verdict",
             "reasons",
             "pickle_globals",
+            "templates",
+            "configurations",
             "others_may_write",
             "digest",
             "producer",
@@ -126,6 +128,8 @@ class CheckpointCollector:
             "verdict": max((scan.verdict for scan in scans), key=list(Verdict).index, default=Verdict.UNKNOWN).value,
             "reasons": tuple(sorted({reason.code for scan in scans for reason in scan.reasons})),
             "pickle_globals": tuple(sorted({name for scan in scans for name in scan.globals})),
+            "templates": tuple(sorted({digest for scan in scans for digest in scan.templates})),
+            "configurations": tuple(sorted({digest for scan in scans for digest in scan.configurations})),
             "others_may_write": any(others_may_write(scan) for scan in scans),
             "digest": "",
         }

@@ -19,7 +19,10 @@ from pathlib import Path
 from policyguard.errors import EvidenceError, RequestError
 from policyguard.fs.safe_open import open_resolved
 from policyguard.model.request import parse_json
+from policyguard.scan.content import scan_content
+from policyguard.scan.findings import Findings
 from policyguard.scan.settings.hub import named_by
+from policyguard.scan.source import BytesSource
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
@@ -31,6 +34,9 @@ REVISION = re.compile(r"[0-9a-f]{40}")
 """A commit; a branch or tag can be moved after it was reviewed."""
 
 _CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib", ".ipynb", ".sh", ".cu", ".cpp")
+_SETTINGS_SUFFIXES = (".json", ".yaml", ".yml", ".toml", ".jinja", ".cfg", ".ini", "mlmodel", ".zarray", ".zmetadata")
+_KINDS = {"hub.own_code": "own", "hub.foreign_code": "foreign", "hub.remote_kernels": "kernel"}
+_RUN = ("ckpt.target_", "ckpt.expression", "ckpt.yaml_", "ckpt.keras_", "ckpt.shell_", "ckpt.unsafe_", "ckpt.pickled_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +46,8 @@ class HubRepository:
     `revision` is the commit the files belong to, empty if the disk does not tell. `code_files` lie in the repository.
     `own_code` are configuration entries that name code in it, `foreign_code` entries that name another repository
     (`file: repository`), `kernels` repositories of kernels that are fetched, `imports` libraries that are imported by
-    name. `problems` are configurations that could not be read.
+    name. `named_code` are entries that loaders run whether remote code is allowed or not, such as `_target_`.
+    `problems` are configurations that could not be read.
     """
 
     path: str
@@ -50,13 +57,15 @@ class HubRepository:
     foreign_code: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
+    named_code: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
     def remote_code(self) -> bool:
         """True if loading with remote code enabled runs code in the repository or code that it names."""
         # INVARIANT I17: a configuration that cannot be read is remote code.
-        return bool(self.own_code or self.foreign_code or self.kernels or self.imports or self.problems)
+        named = self.own_code or self.foreign_code or self.kernels or self.imports or self.named_code
+        return bool(named or self.problems)
 
     @property
     def pinned(self) -> bool:
@@ -73,6 +82,7 @@ class HubRepository:
             code_files=self.code_files,
             kernels=self.kernels,
             imports=self.imports,
+            named_code=self.named_code,
             problems=self.problems,
         )
 
@@ -85,7 +95,7 @@ def is_pinned(revision: str | None) -> bool:
 def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
     """List the code that the repository in this folder contains or names. Never raises on its content."""
     root = Path(path)
-    entries: dict[str, list[str]] = {"own": [], "foreign": [], "kernel": [], "import": []}
+    entries: dict[str, list[str]] = {"own": [], "foreign": [], "kernel": [], "import": [], "run": []}
     problems, code = [], []
     try:
         files = sorted(_files(root))
@@ -100,6 +110,10 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
                     entries[kind].append(f"{name}: {what}")
             except EvidenceError as problem:
                 problems.append(f"{name}: {problem.message}")
+        if name.casefold().endswith(_SETTINGS_SUFFIXES):
+            for kind, what in _judged(root / name):
+                if f"{name}: {what}" not in (*entries[kind], *entries["import"]):
+                    entries[kind].append(f"{name}: {what}")
     return HubRepository(
         path=printable_name(os.fspath(root)),
         revision=revision_of(root),
@@ -108,6 +122,7 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
         foreign_code=tuple(entries["foreign"]),
         kernels=tuple(entries["kernel"]),
         imports=tuple(entries["import"]),
+        named_code=tuple(entries["run"]),
         problems=tuple(problems),
     )
 
@@ -178,6 +193,22 @@ def _config(path: Path) -> object:
         return parse_json(data)
     except RequestError as problem:
         raise EvidenceError(problem.message) from problem
+
+
+def _judged(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the code that settings name for any loader, as the scan of the file reports it."""
+    try:
+        fd, status, _ = open_resolved(str(path))
+    except EvidenceError:
+        return
+    with open(fd, "rb") as file:
+        data = file.read(MAX_CONFIG_BYTES) if status.st_size <= MAX_CONFIG_BYTES else b""
+    findings = Findings(name=path.name)
+    scan_content(BytesSource(data), findings)
+    for reason in sorted(findings.reasons):
+        # INVARIANT I17: what the scan says of settings and what a load is asked about are one answer.
+        if reason.code in _KINDS or reason.code.startswith(_RUN):
+            yield _KINDS.get(reason.code, "run"), reason.detail
 
 
 def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:

@@ -177,13 +177,35 @@ def test_scan_leaves_with_one_unless_all_is_clean(home: Path, capsys: pytest.Cap
 
 
 def test_scan_speaks_to_machines_without_a_bar(home: Path) -> None:
-    """`--json` is one object a line with reasons as codes and details; no progress bar where there is no terminal."""
+    """`--json` is one object with a verdict, the paths and the files; no progress bar where there is no terminal."""
     write_hostile(home / "bad.pt", home / "marker")
-    result = CliRunner().invoke(group, ["scan", "bad.pt", "--json"])
-    scan = json.loads(result.stdout)
-    assert scan["verdict"] == "hostile"
-    assert {"code": "ckpt.pickle_global", "detail": "posix.system"} in scan["reasons"]
+    (home / "config.json").write_text('{"m": {"_target_": "os.system"}}')
+    result = CliRunner().invoke(group, ["scan", "bad.pt", "config.json", "--json"])
+    data = json.loads(result.stdout)
+    assert (data["verdict"], [row["hostile"] for row in data["paths"]]) == ("hostile", [1, 1])
+    pickle, settings = (file["reasons"] for file in data["files"])
+    assert ("ckpt.pickle_global", "posix.system") in {(reason["code"], reason["detail"]) for reason in pickle}
+    assert [reason["where"] for reason in settings] == ["$.m._target_"]
+    assert all(reason["does"] and reason["accept"] for reason in (*pickle, *settings))
     assert "hashing" not in result.output
+
+
+def test_scan_of_a_folder_ends_with_a_table(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder is as bad as its worst file, and the table says how many there are of which verdict."""
+    (home / "model").mkdir()
+    (home / "model" / "config.json").write_text('{"model_type": "llama"}')
+    (home / "model" / "a.yaml").write_text("m: {_target_: os.system}\n")
+    code, text = said("scan", "model", "-q", capsys=capsys)
+    assert code == 1
+    assert "(at $.m._target_)" in text
+    assert "       hostile      1        0        1  model\n" in text
+
+
+def test_scan_explains_a_code(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a loader does, and what makes such a file acceptable; an unknown code is answered with similar ones."""
+    code, text = said("scan", "--explain", "ckpt.target_call", capsys=capsys)
+    assert (code, text.splitlines()[0]) == (0, "ckpt.target_call: hostile")
+    assert said("scan", "--explain", "target", capsys=capsys)[0] == 64
 
 
 def test_a_chain_of_manifests(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

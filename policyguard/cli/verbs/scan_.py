@@ -19,8 +19,9 @@ from policyguard.cli.output import say, say_json
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.scan.advice import advice
 from policyguard.scan.files import Options, Progress, scan_paths
-from policyguard.scan.findings import CheckpointScan, Verdict
+from policyguard.scan.findings import REASONS, CheckpointScan, Verdict
 from policyguard.scan.picklescan import SecondOpinion
 from policyguard.text import printable
 
@@ -30,11 +31,12 @@ _REDRAW_BYTES = 32 << 20
 
 
 @click.command("scan")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--class", "classes", multiple=True, metavar="MODULE.NAME", help="A class that pickles may import, too.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Remember digests in this file, mode 0600.")
 @click.option("--second-opinion", is_flag=True, help="Ask picklescan about what is clean; it can only accuse.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is not clean.")
+@click.option("--explain", metavar="CODE", help="Say what a reason code means and what makes such a file acceptable.")
 @json_option
 def command(
     paths: tuple[Path, ...],
@@ -42,24 +44,30 @@ def command(
     cache: Path | None,
     second_opinion: bool,
     quiet: bool,
+    explain: str | None,
     as_json: bool,
 ) -> int:
     """Scan files and folders of weights; nothing is ever unpickled.
 
     Exits with 0 if every file is clean, with 1 if one is hostile, unknown or missing.
     """
+    if explain is not None:
+        return _explain(explain, as_json)
+    if not paths:
+        raise click.UsageError("missing argument 'PATH...'")
     config = settings()
     other = SecondOpinion() if second_opinion else None
     with progress_bar(paths) as progress:
         scans = scan_paths(paths, scan_options(config, classes, cache, progress))
     if other is not None:
         scans = tuple(map(other.on, scans))
-    for scan in scans:
-        if as_json:
-            say_json(scan_data(scan))
-        elif not quiet or scan.verdict is not Verdict.CLEAN:
-            _say_scan(scan)
-    if not as_json:
+    if as_json:
+        say_json(scans_data(paths, scans))
+    else:
+        for scan in scans:
+            if not quiet or scan.verdict is not Verdict.CLEAN:
+                _say_scan(scan)
+        _say_folders(paths, scans)
         _say_total(scans)
     # INVARIANT I20: only clean is clean; nothing scanned, unknown and hostile all leave with 1.
     return OK if scans and all(scan.verdict is Verdict.CLEAN for scan in scans) else FINDINGS
@@ -92,9 +100,75 @@ def scan_options(
     return Options(extra_globals=checkpoints.classes | extra, cache=digests, progress=progress)
 
 
+def scans_data(paths: Sequence[Path], scans: Sequence[CheckpointScan]) -> dict[str, Any]:
+    """Convert scans to the one object of `--json`: the worst verdict, a row for each path that was named, the files."""
+    return {
+        "verdict": worst(scans).value,
+        "paths": [{"path": printable(str(path)), **_counts(inside)} for path, inside in _by_path(paths, scans)],
+        "files": [scan_data(scan) for scan in scans],
+    }
+
+
 def scan_data(scan: CheckpointScan) -> dict[str, Any]:
     """Convert a scan to plain data for `--json`."""
-    return {**scan.to_value(), "reasons": [{"code": reason.code, "detail": reason.detail} for reason in scan.reasons]}
+    reasons = [
+        {
+            "code": reason.code,
+            "detail": reason.detail,
+            "where": reason.where,
+            "does": advice(reason.code).does,
+            "accept": advice(reason.code).accept,
+        }
+        for reason in scan.reasons
+    ]
+    return {**scan.to_value(), "reasons": reasons}
+
+
+def worst(scans: Sequence[CheckpointScan]) -> Verdict:
+    """Find the verdict of the worst file; nothing scanned is unknown."""
+    return max((scan.verdict for scan in scans), key=list(Verdict).index, default=Verdict.UNKNOWN)
+
+
+def _by_path(paths: Sequence[Path], scans: Sequence[CheckpointScan]) -> Iterator[tuple[Path, Sequence[CheckpointScan]]]:
+    for path in paths:
+        name = os.fsencode(path).decode("utf-8", "backslashreplace")
+        prefix = name.rstrip("/") + "/" if name != "." else ""
+        yield path, [scan for scan in scans if scan.path == name or scan.path.startswith(prefix)]
+
+
+def _counts(scans: Sequence[CheckpointScan]) -> dict[str, Any]:
+    counts = {verdict.value: sum(scan.verdict is verdict for scan in scans) for verdict in Verdict}
+    return {"verdict": worst(scans).value, "files": len(scans), **counts}
+
+
+def _explain(code: str, as_json: bool) -> int:
+    if code not in REASONS:
+        close = ", ".join(sorted(name for name in REASONS if code.rpartition(".")[2] in name)[:5])
+        help_text = f"; similar: {close}" if close else ""
+        raise click.UsageError(
+            f"--explain: found `{printable(code)}`, expected a reason code of `docs/scan.md`{help_text}"
+        )
+    verdict, text = REASONS[code]
+    row = advice(code)
+    if as_json:
+        say_json({"code": code, "verdict": verdict.value, "says": text, "does": row.does, "accept": row.accept})
+        return OK
+    say(f"{code}: {verdict.value}")
+    for title, line in (("says", text), ("loader", row.does), ("accept", row.accept)):
+        say(f"  {title:<7} {line}")
+    return OK
+
+
+def _say_folders(paths: Sequence[Path], scans: Sequence[CheckpointScan]) -> None:
+    """Print a table with one row for each folder that was named: its verdict is that of its worst file."""
+    folders = [(path, inside) for path, inside in _by_path(paths, scans) if os.path.isdir(path) and len(inside) > 1]
+    if not folders:
+        return
+    say("\nfolder verdict  clean  unknown  hostile  path")
+    for path, inside in folders:
+        row = _counts(inside)
+        numbers = f"{row['clean']:>5}  {row['unknown']:>7}  {row['hostile']:>7}"
+        say(f"       {row['verdict']:<8} {numbers}  {printable(str(path))}")
 
 
 @contextmanager
@@ -134,7 +208,7 @@ def _say_scan(scan: CheckpointScan) -> None:
     say(f"{scan.verdict.value.upper():<8}", nl=False, fg=_COLOURS[scan.verdict], bold=True)
     say(f" {scan.format:<12} {printable(scan.path)}")
     for reason in scan.reasons:
-        say(f"         {reason.code}  {reason.text}")
+        say(f"         {reason.code}  {reason.text}" + (f" (at {reason.where})" if reason.where else ""))
     if scan.globals and scan.verdict is not Verdict.CLEAN:
         shown = printable(", ".join(scan.globals[:_MOST_GLOBALS]))
         more = len(scan.globals) - _MOST_GLOBALS

@@ -70,8 +70,9 @@ def _with_arguments(
     repository = inspect_repository(path) if path.is_dir() else None
     values: dict[str, Value] = {"remote_code": trusted}
     if repository is not None:
-        # INVARIANT I15: kernels are fetched whether remote code is trusted or not; what cannot be read is code.
-        values["remote_code"] = bool(repository.kernels) or (trusted and repository.remote_code)
+        # INVARIANT I15: kernels are fetched, and settings run what they name, whether remote code is trusted or not.
+        always = bool(repository.kernels or repository.named_code)
+        values["remote_code"] = always or (trusted and repository.remote_code)
         values["foreign_code"] = bool(repository.foreign_code or repository.kernels or repository.problems)
         # No argument pins a kernel, so `code_revision` does not pin everything that is fetched.
         code_revision = None if repository.kernels else code_revision

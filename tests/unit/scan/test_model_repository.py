@@ -134,3 +134,30 @@ def test_the_repository_is_a_fact_value(tmp_path: Path) -> None:
     """No nulls, no floats."""
     value = repository(tmp_path, config__json={}).to_value()
     assert freeze(value) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"m": {"_target_": "os.system"}}'),
+        ("hparams.yaml", "a: !!python/object/apply:os.system [x]\n"),
+        ("modules.json", '[{"idx": 0, "name": "0", "path": "", "type": "lab_modules.Head"}]'),
+        ("MLmodel", "loader_module: lab_loader\n"),
+    ],
+)
+def test_settings_that_run_what_they_name_are_remote_code(name: str, text: str, tmp_path: Path) -> None:
+    """INVARIANT I17: the scan of the file and the answer about the folder agree."""
+    (tmp_path / name).write_text(text)
+    found = inspect_repository(tmp_path)
+    assert found.named_code
+    assert found.remote_code
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((Path(__file__).parents[2] / "data/scan/folders").iterdir()), ids=lambda p: p.name
+)
+def test_ordinary_folders_name_no_code(folder: Path) -> None:
+    """The twin: what libraries write."""
+    if folder.name not in ("data", "llama"):  # JSON Lines and NaN are no JSON for this reader
+        assert not inspect_repository(folder).remote_code
+    assert inspect_repository(folder).named_code == ()
