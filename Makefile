@@ -10,7 +10,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 # $(call install,VENV) is the start of a command that installs into that virtual environment.
 install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: demo lint test test-newest bench docs lock clean
+.PHONY: demo lint test test-newest loaders bench docs lock clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/policyguard demo
@@ -22,6 +22,12 @@ lint: $(VENV)/dev.stamp
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# Gives hostile files to the real pickle, numpy, joblib, h5py, safetensors, zipfile and tarfile, each in a process that is
+# thrown away (tests/loaders/sandbox.py), and compares with the scanner. COUNT files are changed at random first.
+COUNT ?= 3000
+loaders: $(VENV)/dev.stamp
+	POLICYGUARD_LOADERS=$(COUNT) $(BIN)/python -m pytest -n 0 tests/loaders
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench
