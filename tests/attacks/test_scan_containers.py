@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from pathlib import Path
 
 import h5py
@@ -171,6 +172,14 @@ def test_a_sentencepiece_model_is_understood(tmp_path: Path) -> None:
     path.write_bytes(MODEL)
     scan = scan_file(path)
     assert (scan.verdict, scan.format) == (Verdict.CLEAN, "sentencepiece")
+
+
+def test_a_large_vocabulary_is_read_fast() -> None:
+    """256,000 pieces, as Gemma has: no reader waits for its tokenizer."""
+    many = b"".join(piece(f"t{number}") for number in range(256_000))
+    began = time.process_time()
+    assert scanned(many + MODEL[len(PIECES) :]).verdict is Verdict.CLEAN
+    assert time.process_time() - began < 2
 
 
 BROKEN_MODELS = {

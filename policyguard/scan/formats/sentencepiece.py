@@ -59,9 +59,9 @@ def scan_sentencepiece(source: Source, findings: Findings) -> str:
         raise Exhausted("ckpt.too_large", "a SentencePiece model")
     walk = _Walk(source.read(0, source.size), findings)
     try:
-        seen = walk.message("Model", 0, source.size)
-        if not {1, 2, 3} <= seen:
-            raise LayoutProblem("no pieces, trainer or normalizer")
+        seen = walk.message("Model", walk.short_pieces(), source.size)
+        if not {2, 3} <= seen:
+            raise LayoutProblem("no trainer or normalizer")
     except LayoutProblem as problem:
         findings.add("ckpt.sentencepiece_layout", str(problem))
     return "sentencepiece"
@@ -72,6 +72,18 @@ class _Walk:
 
     def __init__(self, data: bytes, findings: Findings) -> None:
         self.data, self.findings, self.at, self.fields = data, findings, 0, 0
+
+    def short_pieces(self) -> int:
+        """Pass over the pieces as every trainer writes them: a short text, a score, a type. Some have 256,000."""
+        data, at, last = self.data, 0, len(self.data) - 256
+        while at < last and data[at] == 0x0A and data[at + 1] < 128 and data[at + 2] == 0x0A:
+            rest, end = data[at + 1] - 2 - data[at + 3], at + 2 + data[at + 1]
+            typed = rest == 7 and data[end - 2] == 0x18 and data[end - 1] < 128
+            if not (typed or rest == 5) or data[end - rest] != 0x15:
+                break
+            at = end
+        self.findings.check_time()
+        return at
 
     def message(self, name: str, start: int, end: int) -> set[int]:
         """Read the message between two places; return the numbers of its fields."""
