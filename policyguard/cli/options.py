@@ -28,7 +28,7 @@ from policyguard.config.paths import PATHS, check_options
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.collector import Collectors
 from policyguard.fs import write as fs_write
-from policyguard.fs.ownership import read_owned
+from policyguard.fs.ownership import is_trusted_owner, read_owned
 from policyguard.fs.safe_open import read_bounded, read_start
 from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Guard
@@ -79,8 +79,12 @@ def author_settings(**options: Any) -> Config:
     return _with_options(config, options)
 
 
-def settings(**options: Any) -> Config:
+def settings(*, may_be_of_root: bool = True, **options: Any) -> Config:
     """Read the configuration as `author_settings` does, but without `--config` only from a file of this account.
+
+    Args:
+        may_be_of_root: a file of root is accepted, too.
+        options: fields that options of the command line replace.
 
     Raises:
         ConfigurationError: the file of the current folder, or of `POLICYGUARD_CONFIG`, belongs to somebody else.
@@ -89,7 +93,7 @@ def settings(**options: Any) -> Config:
         path = Path(os.environ.get(VARIABLE) or FILE_NAME)
         with suppress(OSError, ValueError):
             owner = path.stat().st_uid
-            if owner != os.geteuid():
+            if owner != os.geteuid() and not (may_be_of_root and is_trusted_owner(owner)):
                 raise ConfigurationError(
                     f"{path}: found owner uid {owner}, expected a configuration of this account, uid {os.geteuid()}",
                     help="name the configuration that you trust with --config FILE",
@@ -99,7 +103,7 @@ def settings(**options: Any) -> Config:
 
 def decider_settings(**options: Any) -> Config:
     """Read the configuration for a verb that signs decisions: as `settings` does, and all it names is checked."""
-    config = settings(**options)
+    config = settings(may_be_of_root=False, **options)
     chosen = {name: value for name, value in options.items() if value is not None}
     if config.source is not None:
         read_owned(config.source, MAX_CONFIG_BYTES)

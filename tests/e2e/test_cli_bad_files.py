@@ -109,7 +109,12 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         "log `none/x.db` cannot be created: no such file",
     ),
     "a folder as a log": (nothing, ("decide", "--log", "policies", ALLOWED), 69, "`policies` is not a regular file"),
-    "a device as a log": (nothing, ("decide", "--log", "/dev/null", ALLOWED), 69, "`/dev/null` is not a regular file"),
+    "a device as a log": (
+        nothing,
+        ("decide", "--log", "/dev/null", ALLOWED),
+        78,
+        "--log: /dev/null: found owner uid 0, mode 0666",
+    ),
     "a text file as a log": (put("x.db", "text\n" * 99), ("decide", "--log", "x.db", ALLOWED), 69, "log `x.db`"),
     "no log to audit": (nothing, ("audit", "verify"), 69, "does not exist"),
     "no log to follow": (nothing, ("audit", "tail"), 69, "does not exist"),

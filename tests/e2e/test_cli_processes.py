@@ -170,13 +170,13 @@ def test_a_log_that_cannot_be_written_decides_nothing(lab: CliLab) -> None:
     key = lab.path("nobody.key")
     shutil.copy(lab.path("guard.key"), key)
     key.chmod(0o600)
-    os.chown(key, 65534, 65534)
+    os.chown(key, 12345, 12345)
     for path in lab.folder.glob("audit.db*"):
         path.chmod(0o644)
     assert lab.here("explain", ALLOWED).code == 0
-    os.seteuid(65534)
+    os.seteuid(12345)
     try:
-        ended = lab.here("decide", "--key", "nobody.key", ALLOWED)
+        ended = lab.here("decide", "--config", "policyguard.yaml", "--key", "nobody.key", ALLOWED)
     finally:
         os.seteuid(0)
         for parent in opened:

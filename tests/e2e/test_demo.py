@@ -71,7 +71,8 @@ def test_the_demo_goes_as_said_in_a_hostile_shell(tmp_path: Path) -> None:
 
 def test_a_step_that_goes_otherwise_is_shown_and_counted(lab: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
     """If an intern were allowed, the demo says FAILED, shows what came, and leaves with 1."""
-    monkeypatch.setattr(demo_, "JOB", demo_.JOB.replace("{subject}", "user:alice").replace("{gpus}", "16"))
+    monkeypatch.setattr(demo_, "JOB", demo_.JOB.replace("{gpus}", "16"))
+    monkeypatch.setattr(demo_, "SUBJECTS", dict.fromkeys(demo_.SUBJECTS, "user:alice"))
     monkeypatch.setattr(demo_, "_replayed", lambda _: None)
     monkeypatch.setattr(demo_, "_tampered", lambda _: None)
     ended = lab.here("demo")
