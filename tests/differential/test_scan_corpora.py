@@ -47,7 +47,8 @@ COUNTS = {
         ("hostile", "clean"): 9,
         ("hostile", "unknown"): 1,
         ("hostile", "hostile"): 58,
-        ("other", "clean"): 6,
+        ("other", "clean"): 5,
+        ("other", "unknown"): 1,
     },
     "modelscan": {
         ("benign", "clean"): 7,
