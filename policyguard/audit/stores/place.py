@@ -77,5 +77,5 @@ def check_writable_place(path: str) -> None:
     if kind is not None:
         raise ConfigurationError(
             f"log `{path}` lies on `{kind}`, expected a local file system: SQLite's locks do not hold there",
-            help="keep the log on a local disk, or in PostgreSQL for several machines",
+            help="keep the log on a local disk of one machine; PostgreSQL, for several machines, is not supported yet",
         )
