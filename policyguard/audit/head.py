@@ -23,9 +23,11 @@ rotation, which count up the generation, replaces a head by one of fewer entries
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -39,6 +41,7 @@ from policyguard.errors import AuditError, VerificationError
 
 SLOT_BYTES = 16_384
 SYNC_EVERY_S = 1.0
+WIDEST_MODE = 0o640
 _RESET = "find out who changed it, verify the log, then `policyguard audit accept-reset --reason TEXT`"
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -109,7 +112,7 @@ class HeadFile:
         """Open the head file of the log of this origin; it is made, with mode 0600, if it is not there.
 
         Raises:
-            AuditError: the state folder or the file cannot be used.
+            AuditError: the state folder or the file cannot be used, or others may read or change the file.
         """
         path = head_path(place, origin)
         handle = -1
@@ -117,7 +120,11 @@ class HeadFile:
             if not os.path.isdir(place.state_dir):
                 os.mkdir(place.state_dir, 0o700)
             handle = os.open(path, _FLAGS | os.O_CREAT, 0o600)
+            _check_private(path, os.fstat(handle))
             lock = os.open(path.removesuffix(".head") + ".lock", _FLAGS | os.O_CREAT, 0o600)
+        except AuditError:
+            os.close(handle)
+            raise
         except OSError as problem:
             if handle >= 0:
                 os.close(handle)
@@ -179,7 +186,8 @@ class HeadFile:
             if len(slot) > SLOT_BYTES:
                 raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}")
             at = 1 - self._slot if newest is not None else 0
-            os.pwrite(self._handle, slot, at * SLOT_BYTES)
+            if os.pwrite(self._handle, slot, at * SLOT_BYTES) != len(slot):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             # What the file holds now, so that our own head is not parsed again at the next read.
             start = at * SLOT_BYTES
             self._data = self._data[:start].ljust(start, b"\0") + slot + self._data[start + len(slot) :]
@@ -288,6 +296,18 @@ def _read_path(path: str) -> Head | None:
         return None
     slots = [slot for slot in (_read_slot(data[:SLOT_BYTES]), _read_slot(data[SLOT_BYTES:])) if slot is not None]
     return max(slots, key=lambda slot: (slot[0].generation, slot[1]))[0] if slots else None
+
+
+def _check_private(path: str, status: os.stat_result) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode):
+        raise AuditError(f"head file `{path}` is not a regular file")
+    # INVARIANT I14: what others may write, others may have written.
+    if mode & ~WIDEST_MODE:
+        raise AuditError(
+            f"head file `{path}` has mode {mode:04o}, expected 0640 or narrower: others may read or change it",
+            help=f"chmod 600 {path}",
+        )
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
