@@ -21,6 +21,17 @@ def shared_file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> st
         path: an existing file or folder.
         mounts: the kernel's list of mounts; a machine without one, such as macOS, is not judged.
     """
+    kind = file_system(path, mounts)
+    return kind if kind is not None and _is_shared(kind) else None
+
+
+def file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> str | None:
+    """Name the file system of this existing path, such as `ext4`; None if it is not known.
+
+    Args:
+        path: an existing file or folder.
+        mounts: the kernel's list of mounts.
+    """
     try:
         device = os.stat(path).st_dev
         with open(mounts, "rb") as file:
@@ -32,8 +43,7 @@ def shared_file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> st
         fields = line.split(b" ")
         if fields[2:3] == [wanted]:
             # After ` - ` come the type, the source and the options of the super block.
-            kind = line.partition(b" - ")[2].split(b" ")[0].decode("ascii", "replace")
-            return kind if _is_shared(kind) else None
+            return line.partition(b" - ")[2].split(b" ")[0].decode("ascii", "replace")
     return None
 
 

@@ -16,11 +16,10 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.revocation import open_list
 from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey
-from policyguard.audit.check import check_log
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.memory import MemoryStore
-from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.log_condition import describe_log, log_problems
 from policyguard.cli.options import json_option, settings
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.init_ import example_policies
@@ -53,18 +52,27 @@ def command(as_json: bool) -> int:
             result[title] = list(check(config))
         except PolicyGuardError as problem:
             result[title] = str(problem).splitlines()
-    ill, notes = any(result.values()), _notes(config)
+    ill, notes, details = any(result.values()), _notes(config), _details(config)
     if as_json:
-        say_json({"healthy": not ill, "checks": result, "notes": notes})
+        say_json({"healthy": not ill, "checks": result, "details": details, "notes": notes})
         return FINDINGS if ill else OK
     for title, problems in result.items():
         say(f"{'ILL ' if problems else 'ok  '}  ", nl=False, fg="red" if problems else "green", bold=True)
         say(title)
         for line in problems:
             say(f"      {line}")
+        for line in details.get(title, ()):
+            say(f"      ({line})")
     for line in notes:
         say(f"note  {line}")
     return FINDINGS if ill else OK
+
+
+def _details(config: Config) -> dict[str, list[str]]:
+    """List what was checked where it is not plain from the title, and what was not configured."""
+    settings_of_checks = {"key": config.key, "policies": config.policies, "trust": config.trust}
+    details = {title: ["not configured"] for title, path in settings_of_checks.items() if path is None}
+    return {**details, "log": describe_log(config)}
 
 
 def _notes(config: Config) -> list[str]:
@@ -153,17 +161,6 @@ def _revocations(trust: Trust, pinned: RevocationTrust) -> Iterator[str]:
         )
 
 
-def _log(config: Config) -> Iterator[str]:
-    if config.log is None or not os.path.lexists(config.log):
-        return
-    with SqliteStore.open(config.log, read_only=True) as store:
-        if store.last() is None:
-            return
-        logs = read_trust(config.trust).logs if config.trust is not None else None
-        check_log(store, logs)
-    yield from ()
-
-
 def _self_test(_: Config) -> Iterator[str]:
     """Check that a known deny denies, a signed decision verifies, and a changed one does not."""
     key = PrivateKey.generate(os.urandom(32))
@@ -205,6 +202,6 @@ CHECKS: dict[str, Check] = {
     "key": _key,
     "policies": _policies,
     "trust": _trust,
-    "log": _log,
+    "log": log_problems,
     "self-test": _self_test,
 }
