@@ -10,7 +10,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 # $(call install,VENV) is the start of a command that installs into that virtual environment.
 install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: demo lint test test-newest loaders bench docs lock clean
+.PHONY: demo lint test test-newest loaders mutants bench docs lock clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/policyguard demo
@@ -28,6 +28,10 @@ test: lint
 COUNT ?= 3000
 loaders: $(VENV)/dev.stamp
 	POLICYGUARD_LOADERS=$(COUNT) $(BIN)/python -m pytest -n 0 tests/loaders
+
+# Removes and negates the checks of what decides, signs, logs and verifies, one at a time, and says which no test misses.
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.mutants --jobs $(JOBS)
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench

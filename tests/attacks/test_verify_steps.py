@@ -463,3 +463,11 @@ def test_a_fact_that_was_renamed_since_the_decision_is_compared(monkeypatch: pyt
     Attempt(options={"bound": FrozenMap({"resource.sources": value})}).run()
     with pytest.raises(VerificationError, match="V7: request digest"):
         Attempt(options={"bound": FrozenMap({"resource.sources": "other"})}).run()
+
+
+def test_a_fact_under_its_present_name_needs_no_former_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of former names changes nothing for a decision that has the present name."""
+    monkeypatch.setattr("policyguard.verify.FORMER_FACTS", {"resource.sources": "resource.code"})
+    Attempt().run()
+    with pytest.raises(VerificationError, match="V7: request digest"):
+        Attempt(options={"bound": FrozenMap({"resource.code": "other"})}).run()
