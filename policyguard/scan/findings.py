@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from policyguard.scan.reasons import REASONS as REASONS
@@ -115,6 +116,15 @@ class Findings:
         """Record that a pickle imports `name`."""
         if len(self.globals) < MAX_GLOBALS:
             self.globals.add(printable_ascii(name, MAX_DETAIL_CHARS))
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Scan a part of the file that is called this: names of settings and templates make a verdict stricter."""
+        outer, self.name = self.name, name.replace("\\", "/").rpartition("/")[2]
+        try:
+            yield
+        finally:
+            self.name = outer
 
     def template(self, text: str) -> None:
         """Record the digest of a chat template."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -12,6 +14,7 @@ from policyguard.scan.content import scan_content
 from policyguard.scan.files import scan_file, scan_paths
 from policyguard.scan.findings import CheckpointScan, Findings, Limits, Verdict
 from policyguard.scan.source import BytesSource
+from tests.attacks.checkpoint_lab import tarred, zipped
 
 DATA = Path(__file__).parents[1] / "data" / "scan"
 CLEAN, UNKNOWN, HOSTILE = Verdict.CLEAN, Verdict.UNKNOWN, Verdict.HOSTILE
@@ -124,6 +127,24 @@ NAMES_CODE: dict[str, tuple[str, Verdict]] = {
     "a template in YAML": ("chat_template: |\n  {{ x.__class__ }}\n", HOSTILE),
     "a template as a file": ("{{ x['a' ~ y] }}", UNKNOWN),
     "a way to the interpreter in running text": ("Hello {{ x.__class__.__mro__ }}", UNKNOWN),
+    "a class under any key": ('{"whatever": "lab.models.Net"}', UNKNOWN),
+    "a function under a key of functions": ('{"func": "lab.make_net"}', UNKNOWN),
+    "a switch as a number": ('{"trust_remote_code": 1}', UNKNOWN),
+    "a comment before JSON": ('// x\n{"_target_": "os.system"}\n', HOSTILE),
+    "JSON in comments and single quotes": ("/* x */ {'_target_': 'os.system',}", HOSTILE),
+    "YAML, a bare document": ("a: 1\n...\n_target_: os.system\n", HOSTILE),
+    "INI with colons": ("[a]\n_target_: os.system\n", HOSTILE),
+    "a resolver of a program": ("a: ${resolve:os.system}\n", UNKNOWN),
+    "a logging stream": ("stream: ext://os.system\n", UNKNOWN),
+    "a pipe of webdataset": ('{"urls": "pipe:curl http://x.invalid"}', UNKNOWN),
+    "Triton's backend": ('name: "x"\nbackend: "python"\n', UNKNOWN),
+    "peft's Megatron": ('{"megatron_core": "evil.core", "megatron_config": {"a": 1}}', UNKNOWN),
+    "zarr's pickle without a version": ('{"filters": [{"id": "pickle"}]}', UNKNOWN),
+    "sentence-transformers' parts, a function": ('[{"idx": 0, "name": "0", "type": "joblib.numpy_pickle"}]', UNKNOWN),
+    "a diffusion pipeline's module": ('{"_class_name": "XPipeline", "unet": ["My_unet", "unet"]}', UNKNOWN),
+    "running text with a computed key": ("Hi.\n{% for m in ms %}{{ m['_' ~ 'x'] }}{% endfor %}", UNKNOWN),
+    "a program without an import": ("__import__('os').system('true')\n", UNKNOWN),
+    "a program that is YAML": ("def load():\n    return 1\n", UNKNOWN),
     "a program": ("import os\nos.system('true')\n", UNKNOWN),
 }
 
@@ -233,6 +254,44 @@ def test_a_template_and_settings_are_known_by_their_digests(tmp_path: Path) -> N
         assert scan_file(tmp_path / name).templates == (hashlib.sha256(template.encode()).hexdigest(),)
     settings = scan_file(tmp_path / "tokenizer_config.json")
     assert settings.configurations == (settings.sha256,)
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
+def test_a_name_in_an_archive_counts(pack: Callable[[dict[str, bytes]], bytes]) -> None:
+    """INVARIANT I18: NeMo and Keras keep settings and templates in archives."""
+    assert scanned(pack({"x/chat_template.jinja": b"Use {{ x.__class__ }}"})).verdict is HOSTILE
+    assert scanned(pack({"x/config.json": b'{"a"'})).verdict is UNKNOWN
+    assert scanned(pack({"x/notes.txt": b"Use {{ x.__class__ }}"})).verdict is CLEAN
+
+
+MUTATIONS = 400
+
+
+def test_changed_settings_raise_nothing() -> None:
+    """INVARIANT I18: a fixture changed at random has a verdict, in bounded time."""
+    random = Random(10)
+    texts = [path.read_bytes() for path in sorted(DATA.glob("folders/**/*.*")) if path.is_file()]
+    texts += [text.encode() for text, _ in NAMES_CODE.values()]
+    pieces = [
+        b"{",
+        b"[",
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"!!python/name:os.system",
+        b"%TAG ! x\n",
+        b"\x0b",
+        b"\xc2\x85",
+        b"$(",
+        b"{{",
+        b"? ",
+    ]
+    for _ in range(MUTATIONS):
+        text = bytearray(random.choice(texts)[:4000])
+        for _ in range(random.randint(1, 5)):
+            at = random.randrange(len(text) + 1)
+            text[at : at + random.choice((0, 0, 1, 5))] = random.choice(pieces)
+        scanned(bytes(text), random.choice(("", "a.json", "a.yaml", "a.jinja", "requirements.txt")))
 
 
 def test_a_finding_says_where() -> None:

@@ -114,7 +114,9 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
         if name.casefold().endswith(CODE_SUFFIXES):
             findings.add("ckpt.code_file", name)
         if content.size:
-            check_pickle_name(name, inner(content, findings), findings)
+            with findings.inside(name):
+                kind = inner(content, findings)
+            check_pickle_name(name, kind, findings)
     return "tar"
 
 
@@ -137,7 +139,8 @@ def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
             # Both have two-byte signatures, which text and raw data can begin with by chance.
             return ""
         raise
-    kind = inner(content, findings)
+    with findings.inside(findings.name.rpartition(".")[0]):
+        kind = inner(content, findings)
     return "joblib" if kind in ("pickle", "joblib") else method
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 
 from policyguard.scan.findings import Findings
-from policyguard.scan.formats.chat_template import check_template
+from policyguard.scan.formats.chat_template import MAX_TEMPLATE, check_template
 from policyguard.scan.formats.embedded_code import begins_as_template, is_named_as_template, template_escape
 from policyguard.scan.settings.expressions import is_program
 from policyguard.scan.settings.flat_tree import ini_tree, toml_tree
-from policyguard.scan.settings.json_tree import json_documents
+from policyguard.scan.settings.json_tree import json_documents, without_comments
 from policyguard.scan.settings.judge import judge_settings
 from policyguard.scan.settings.rules import is_requirement
 from policyguard.scan.settings.tags import Tags
@@ -23,7 +23,7 @@ from policyguard.scan.source import Source
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _LFS = b"version https://git-lfs.github.com/spec/"
-_JSON_LIKE = re.compile(r"\s*(?:\{(?![{%#])|\[\s*(?:[\[{\"']|-?\d))")
+_JSON_LIKE = re.compile(r"(?:\s|//[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:\{(?![{%#])|\[\s*(?:[\[{\"']|-?\d))")
 _SETTINGS_NAME = re.compile(
     r"\.(?:json[5c]?|jsonl|ndjson|ya?ml|toml|zarray|zattrs|zgroup|zmetadata|hocon)\Z"
     r"|\A(?:MLmodel|\.zarray|\.zattrs|\.zgroup|\.zmetadata|MLproject)\Z",
@@ -59,7 +59,9 @@ def scan_text(source: Source, findings: Findings) -> str:
 def _scan(text: str, data: bytes, findings: Findings) -> str:
     if text.startswith("#!"):
         findings.add("ckpt.code_file", "a script", "1:1")
-    if _JSON_LIKE.match(text) and _json(text, findings):
+    if is_program(text):
+        findings.add("ckpt.code_file", "a Python program", "1:1")
+    if _JSON_LIKE.match(text) and (_json(text, findings) or _json(text := without_comments(text), findings)):
         findings.configuration(data)
         return "json"
     if is_named_as_template(findings.name):
@@ -74,11 +76,18 @@ def _scan(text: str, data: bytes, findings: Findings) -> str:
     # INVARIANT I18: what is named or begins as settings and does not parse is not understood, so it is not clean.
     if _SETTINGS_NAME.search(findings.name) or _JSON_LIKE.match(text):
         findings.add("ckpt.config_broken", findings.name, "1:1")
-    if is_program(text):
-        findings.add("ckpt.code_file", "a Python program", "1:1")
-    if escape := template_escape(text):
+    if (escape := template_escape(text)) or (escape := _computed(text, findings)):
         findings.add("ckpt.template_unread", escape)
     return "text"
+
+
+def _computed(text: str, findings: Findings) -> str:
+    """Find what running text with whole template blocks in it computes; empty if nothing, or if it is no template."""
+    if "{%" not in text or len(text) > MAX_TEMPLATE:
+        return ""
+    trial = Findings(limits=findings.limits, clock=findings.clock)
+    check_template(text, trial, is_declared=False)
+    return next((reason.detail for reason in sorted(trial.reasons) if reason.detail.startswith("a computed")), "")
 
 
 def _json(text: str, findings: Findings) -> bool:

@@ -140,7 +140,8 @@ def _scan_member(member: Member, findings: Findings, inner: Inner) -> str:
     if not content.size:
         return "empty"
     pickled, findings.pickled = findings.pickled, False
-    kind = inner(content, findings)
+    with findings.inside(member.name):
+        kind = inner(content, findings)
     check_pickle_name(member.name, kind, findings)
     # Large plain arrays are not read to their end for a checksum: the file's own digest covers them.
     if content.size <= _SMALL or kind not in _RAW or findings.pickled:

@@ -17,6 +17,7 @@ import warnings
 from policyguard.scan.fact_sheets import names
 from policyguard.scan.findings import Verdict
 
+MAX_PROGRAM_CHARS = 2**20
 MAX_CHARS = 2**16
 """Longer text is not evaluated by any known loader of settings; if it begins as an expression, it is not understood."""
 
@@ -26,8 +27,12 @@ _CALLED = re.compile(
     r"exec[lv]\w*|import_module|loads?|run|call|globals|locals|vars|breakpoint)\s*\(|__\w+__\s*[.(\[]|\.\s*__\w+__"
 )
 _LAMBDA = re.compile(r"\s*lambda\b[^\n]*:")
-_SHELL = re.compile(r"\$\([^)]*\S[^)]*\)|;\s*(?:rm|curl|wget|bash|sh|python\d?|nc)\b|[|&]\s*(?:ba)?sh\b|^\s*bash ")
-_RESOLVER = re.compile(r"\$\{\s*(?:eval|exec|python|py|sh|shell|cmd|call|import|instantiate|get_method)\s*:", re.ASCII)
+_SHELL = re.compile(
+    r"\$\([^)]*\S[^)]*\)|;\s*(?:rm|curl|wget|bash|sh|python\d?|nc)\b|[|&]\s*(?:ba)?sh\b|^\s*(?:bash |pipe:)"
+)
+_RESOLVER = re.compile(r"\$\{\s*(?!oc\.|now:|hydra:|env:)[A-Za-z_][\w.]*:(?![-=?+/])", re.ASCII)
+"""A resolver of OmegaConf that is none of its own: the program that loads the settings registered a function for it."""
+
 _STATEMENT = re.compile(
     r"^\s*(?:import\s+[\w.]+|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(|class\s+\w+)", re.MULTILINE
 )
@@ -69,6 +74,7 @@ def judge_expression(text: str) -> Verdict:
 
 def judge_value(text: str) -> Verdict:
     """Judge a text under any key: not clean if it is Python that calls something telling, or holds a shell command."""
+    text = text.lstrip()
     if text.startswith("$") and (verdict := judge_expression(text[1:])) is not Verdict.CLEAN:
         return verdict
     if _RESOLVER.search(text):
@@ -87,11 +93,11 @@ def is_shell(text: str) -> bool:
 
 
 def is_program(text: str) -> bool:
-    """Return True for text that is a Python program: it imports or defines something, and all of it parses."""
-    if not _STATEMENT.search(text):
+    """Return True for text that parses as Python, and imports, defines or runs something."""
+    if len(text) > MAX_PROGRAM_CHARS or not (_STATEMENT.search(text) or _CALLED.search(text)):
         return False
-    tree = _parsed(text[: 2**20])
-    return tree is not None and _judge(tree) is not Verdict.CLEAN
+    verdict = _judge(_parsed(text))
+    return verdict is Verdict.HOSTILE or (verdict is Verdict.UNKNOWN and _STATEMENT.search(text) is not None)
 
 
 def _parsed(text: str) -> ast.AST | None:

@@ -10,6 +10,7 @@ from policyguard.scan.settings.tree import Map
 _LINE = re.compile(r"[ \t]*(?:\[+[^\]\n]+\]+[ \t]*|[\w.\"'$@()/-]+[ \t]*[=:][^\n]*|[#;][^\n]*|)(?:\r?\n|\Z)")
 _ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?([\w.\"'$@()/-]+)[ \t]*[=:][ \t]*([^\n]*?)[ \t\r]*$", re.MULTILINE)
 _HAS_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?[\w.\"'-]+[ \t]*=", re.MULTILINE)
+_HAS_SECTION = re.compile(r"^\[[^\]\n]+\][ \t]*\r?\n[ \t]*[\w.]+[ \t]*:", re.MULTILINE)
 MAX_CHARS = 2**22
 
 
@@ -28,7 +29,7 @@ def ini_tree(text: str) -> object | None:
 
     The key of an entry is its last dotted part, and quotes around a value are dropped.
     """
-    if len(text) > MAX_CHARS or not _HAS_ENTRY.search(text):
+    if len(text) > MAX_CHARS or not (_HAS_ENTRY.search(text) or _HAS_SECTION.search(text)):
         return None
     first = text.lstrip("\r\n")
     if _LINE.match(first) is None or not first.strip():

@@ -13,6 +13,9 @@ from policyguard.scan.settings.tree import Map, TooDeep, Unreadable
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(object_pairs_hook=Map, parse_int=float, parse_float=float, strict=False)
+_TEXT = r"""\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"""
+_COMMENT = re.compile(rf"{_TEXT}|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_COMMA = re.compile(rf"{_TEXT}|,(?=\s*[\]}}])", re.DOTALL)
 MAX_DOCUMENTS = 1_000_000
 
 
@@ -38,6 +41,15 @@ def json_documents(text: str) -> list[object]:
             raise TooDeep(f"more than {MAX_DOCUMENTS} values one after another")
         at = _space(text, at)
     return values
+
+
+def without_comments(text: str) -> str:
+    """Drop the comments and the commas before a closing bracket that JSON5 and JSON with comments allow."""
+    return _COMMA.sub(_text_or_space, _COMMENT.sub(_text_or_space, text))
+
+
+def _text_or_space(match: re.Match[str]) -> str:
+    return match[0] if match[0][0] in "\"'" else " "
 
 
 def _space(text: str, at: int) -> int:

@@ -7,7 +7,7 @@ import re
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.formats.chat_template import check_template, is_template
 from policyguard.scan.settings import rules
-from policyguard.scan.settings.expressions import is_shell, judge_expression, judge_value
+from policyguard.scan.settings.expressions import is_shell, judge_value
 from policyguard.scan.settings.json_tree import json_documents
 from policyguard.scan.settings.names import reaches_code
 from policyguard.scan.settings.report import Report
@@ -82,7 +82,7 @@ class _Walk:
     def visit(self, value: object, place: Place, *, is_vocabulary: bool) -> None:
         if type(value) is str:
             if is_vocabulary:
-                if value.startswith("$"):
+                if value.lstrip().startswith("$"):
                     self.expression(value, place)
             elif _SUSPECT.search(value):
                 self.text(value, place)
@@ -93,7 +93,7 @@ class _Walk:
         check_shapes(entries, place, self.report)
         has_vocabulary = any(kind in _VOCABULARIES for kind in entries.texts("type"))
         for key, value in entries:
-            if type(value) is float or value is None:
+            if value is None or (type(value) is float and key not in rules.SWITCHES):
                 continue
             below = Place(place, key)
             count = len(self.report.findings.reasons)
@@ -116,7 +116,7 @@ class _Walk:
         if self.is_named:
             return
         self.expression(text, place)
-        if reaches_code(text):
+        if reaches_code(text.removeprefix("ext://").removeprefix("cfg://")):
             self.report.add("ckpt.target_unlisted", text, place)
         elif is_shell(text):
             self.report.add("ckpt.shell_text", text, place)
@@ -130,7 +130,7 @@ class _Walk:
 
     def expression(self, text: str, place: Place) -> None:
         verdict = judge_value(text)
-        if verdict is Verdict.HOSTILE and judge_expression(text[1:]) is Verdict.HOSTILE:
+        if verdict is Verdict.HOSTILE:
             self.report.add("ckpt.expression_call", text, place)
         elif verdict is not Verdict.CLEAN:
             self.report.add("ckpt.expression", text, place)

@@ -36,8 +36,18 @@ _MAY_NAME_A_CLASS = names("""
 """)
 """Plain words in most files; the dotted name of a class under them is imported by many loaders."""
 
+_NAMES_A_FUNCTION = names("""
+    class cls klass target func function fn callable factory entry_point entrypoint handler constructor builder
+    import_path module_path import_name class_name target_class function_name collate_fn loss_fn callback _target _cls
+    _class _fn _func
+""")
+"""A dotted name under them is imported, that of a function too."""
+
+_NAMES_OF_LAYERS = re.compile(r"modules|layers|keys|weights|tensors|params|ignore|pattern|_no_split|tied|names|domain")
+"""Keys of lists of layers, which have dots and capitals, too."""
+
 _HARMLESS_PY = names("py/tuple py/set py/id py/ref py/b64 py/b85 py/bytes py/iterator py/seq py/state py/initargs")
-_SWITCHES = names("""
+SWITCHES = names("""
     trust_remote_code allow_remote allow_pickle allow_dangerous_deserialization allow_custom_objects unsafe unsafe_load
     enable_unsafe_deserialization allow_code_execution dangerously_allow_pickle use_remote_code allow_unsafe
     enable_code_execution
@@ -53,7 +63,7 @@ _REQUIREMENT = re.compile(
     r"(?:\s*;\s*(?:python_version|sys_platform|platform_\w+|os_name|extra|implementation_name)\s*[=<>!]=?[^$`;|&]*)?"
     r"|-[rc]\s*[\w.-]+\.txt",
 )
-_OWN_LIBRARY = re.compile(r"(?:transformers|diffusers|peft|sentence_transformers)(?:\.\w+)*", re.ASCII)
+_OWN_LIBRARY = re.compile(r"megatron\.core|(?:transformers|diffusers|peft|sentence_transformers)(?:\.\w+)*", re.ASCII)
 _CODE_FILE = re.compile(
     r"(?:[\w.@+ -]*[/\\])*[\w.@+ -]*\.(?:pyw?|pyc|pyx|so|dll|dylib|sh|bat|ps1|jar|pyz|whl|egg)", re.A
 )
@@ -72,6 +82,8 @@ def entry(key: str, value: object, place: Place, report: Report) -> None:
         _jsonpickle(key, value, place, report)
     elif (rule := RULES.get(key)) is not None:
         rule(value, place, report)
+    elif not _NAMES_OF_LAYERS.search(key):
+        _any(value, place, report)
     if key in NAMING_KEYS:
         for kind, name in named_by(key, _plain(value)) or ():
             if kind in _NAMED_CODE:
@@ -111,6 +123,26 @@ def _texts(value: object) -> Iterator[str]:
 def _instantiated(value: object, place: Place, report: Report) -> None:
     for name in _texts(value):
         report.called(name, place)
+
+
+def _names_a_function(value: object, place: Place, report: Report) -> None:
+    for name in _own_strings(value):
+        if is_dotted(name):
+            report.called(name, place)
+
+
+def _any(value: object, place: Place, report: Report) -> None:
+    """The dotted name of a class: no known loader imports it here, but another may."""
+    for name in _own_strings(value):
+        if is_dotted_class(name) and judge_name(name) is not Verdict.CLEAN:
+            report.add("ckpt.target_unlisted", name, place)
+
+
+def _types(value: object, place: Place, report: Report) -> None:
+    """Registries import a name that nobody registered, if it has dots."""
+    for name in _own_strings(value):
+        if is_dotted_class(name) or (is_dotted(name) and name.count(".") > 1):
+            report.called(name, place)
 
 
 def _may_name_a_class(value: object, place: Place, report: Report) -> None:
@@ -207,6 +239,19 @@ def _paths(value: object, place: Place, report: Report) -> None:
         report.path(name, place)
 
 
+def _codecs(value: object, place: Place, report: Report) -> None:
+    """zarr unpickles chunks for a codec of that name; other codecs are judged where the format is named."""
+    for name in _texts(value):
+        if re.fullmatch(r"(?:\w+\.)?(?:pickle|dill|cloudpickle|joblib)", name):
+            report.add("ckpt.pickled_column", f"codec {name}", place)
+
+
+def _backend(value: object, place: Place, report: Report) -> None:
+    """Triton's server runs the `model.py` beside it."""
+    if value == "python":
+        report.add("hub.own_code", "the backend python", place)
+
+
 def _imports(value: object, place: Place, report: Report) -> None:
     """MONAI's `imports`, mmengine's `custom_imports`, and module lists of other libraries."""
     for text in strings_in(value):
@@ -216,18 +261,23 @@ def _imports(value: object, place: Place, report: Report) -> None:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_MAY_NAME_A_CLASS, _may_name_a_class),
+    **dict.fromkeys(("type", "types", "_type", "_type_"), _types),
+    **dict.fromkeys(_NAMES_A_FUNCTION, _names_a_function),
     **dict.fromkeys(INSTANTIATED, _instantiated),
-    **dict.fromkeys(_SWITCHES, _switch),
+    **dict.fromkeys(SWITCHES, _switch),
     **dict.fromkeys(_SAFETIES, _safety),
     **dict.fromkeys(_COMMANDS, _command),
     **dict.fromkeys(_REQUIREMENTS, _requirements),
-    **dict.fromkeys(("model_code_path", "code_paths", "code_path"), _named_code),
-    **dict.fromkeys(("weight_map", "basename", "model_path_in_folder", "pickled_model"), _paths),
+    **dict.fromkeys(("model_code_path", "code_paths", "code_path", "custom_pipeline", "user_dir"), _named_code),
+    **dict.fromkeys(("filters", "compressor", "compressors", "codecs", "serializer"), _codecs),
+    "backend": _backend,
+    **dict.fromkeys(("weight_map", "basename", "template_path", "pickled_model"), _paths),
     **dict.fromkeys(("imports", "custom_imports", "import_modules", "extensions_to_load"), _imports),
     "download": _download,
     "plugins": _plugins,
     "skops_trusted_types": _instantiated,
     "parent_library": _library,
+    "megatron_core": _library,
     "impl": _implementation,
 }
 """Key -> what its loader does with the value."""

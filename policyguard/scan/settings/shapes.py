@@ -17,7 +17,7 @@ from policyguard.scan.pickles.allowlist import judged
 from policyguard.scan.settings.expressions import judge_expression
 from policyguard.scan.settings.names import is_dotted, judge_name
 from policyguard.scan.settings.report import Report
-from policyguard.scan.settings.tree import Map, Place
+from policyguard.scan.settings.tree import Map, Place, strings_in
 
 _LIBRARIES = names("""
     diffusers transformers stable_diffusion stable_diffusion_safe deepfloyd_if paint_by_example latent_diffusion
@@ -59,14 +59,18 @@ def check_shapes(entries: Map, place: Place, report: Report) -> None:
 
 def _components(entries: Map, place: Place, report: Report) -> None:
     """`model_index.json`: each component is a library and a class; an unlisted library is imported."""
+    is_pipeline = any(name.endswith("Pipeline") for name in entries.texts("_class_name"))
+    is_pipeline = is_pipeline or report.name.casefold().endswith("model_index.json")
     for key, value in entries:
         if type(value) is not list or len(value) != 2 or key.startswith("_"):
             continue
         library, name = value
-        if type(library) is str and type(name) is str and _IDENTIFIER.fullmatch(library) and name[:1].isupper():
-            if library not in _LIBRARIES:
-                report.add("hub.own_code", f"{library}.{name}", Place(place, key))
-        elif type(library) is str and type(name) is str and judge_name(f"{library}.{name}") is Verdict.HOSTILE:
+        if type(library) is not str or type(name) is not str:
+            continue
+        is_component = is_pipeline or (_IDENTIFIER.fullmatch(library) is not None and name[:1].isupper())
+        if is_component and library not in _LIBRARIES:
+            report.add("hub.own_code", f"{library}.{name}", Place(place, key))
+        elif not is_component and judge_name(f"{library}.{name}") is Verdict.HOSTILE:
             report.called(f"{library}.{name}", Place(place, key))
 
 
@@ -119,6 +123,11 @@ def _keras(entries: Map, place: Place, report: Report) -> None:
         check_config(dict(pairs), report.findings, str(place))
 
 
+def _lambda(entries: Map, place: Place, report: Report) -> None:
+    if any(name in ("Lambda", "__lambda__") for name in entries.texts("class_name")):
+        _keras(entries, place, report)
+
+
 def _module_list(entries: Map, place: Place, report: Report) -> None:
     """`modules.json`: the type of each part is imported by its dotted name, and its `load` is called."""
     for name in entries.texts("type"):
@@ -150,9 +159,10 @@ def _layer(module: str, arguments: list[object], place: Place, report: Report) -
 
 def _mlflow(entries: Map, place: Place, report: Report) -> None:
     """`code` is put on the path of modules before the loader is imported."""
-    for code in entries.texts("code"):
-        if code.casefold() not in ("", "null", "~"):
-            report.add("hub.own_code", code, Place(place, "code"))
+    for value in entries.all("code"):
+        for code in strings_in(value):
+            if code.casefold() not in ("", "null", "~"):
+                report.add("hub.own_code", code, Place(place, "code"))
     for key in ("data", "env", "model_path"):
         for path in entries.texts(key):
             report.path(path or ".", Place(place, key))
@@ -188,6 +198,8 @@ _SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Place, Report], None]], ...]
     (names("class_name config"), _keras),
     (names("class_name module"), _keras),
     (names("type path"), _module_list),
+    (names("type idx"), _module_list),
+    (names("class_name"), _lambda),
     (names("backbone head"), _layers),
     (names("loader_module"), _mlflow),
     *((names(key), _trigger) for key in sorted(_CALLERS)),

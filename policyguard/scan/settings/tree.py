@@ -78,4 +78,4 @@ def strings_in(value: object) -> Iterator[str]:
 
 def is_true(value: object) -> bool:
     """Return True for true in JSON, or a word that YAML readers take for it."""
-    return value is True or (type(value) is str and value.casefold() in ("true", "yes", "on", "1"))
+    return value is True or value == 1 or (type(value) is str and value.casefold() in ("true", "yes", "on", "1"))

@@ -19,6 +19,7 @@ MAX_PURE_CHARS = 2**18
 """PyYAML's own parser is asked about no more text than this, after libyaml refused it."""
 
 _DIRECTIVE = re.compile("^%", re.MULTILINE)
+_END = re.compile(r"^\.\.\.(?=[ \t]*\r?\n\s*[^\s%#-])", re.MULTILINE)
 OnTag = Callable[[str, object, str], None]
 """Called with a resolved tag, the node (collections are still empty) and its `line:column`."""
 
@@ -37,13 +38,15 @@ def yaml_documents(text: str, on_tag: OnTag, check_time: Callable[[], None]) -> 
     # The parser compares each %TAG with all before it, ahead of the first event.
     if sum(1 for _ in zip(_DIRECTIVE.finditer(text), range(MAX_DIRECTIVES + 1), strict=False)) > MAX_DIRECTIVES:
         raise TooDeep(f"more than {MAX_DIRECTIVES} lines that begin with `%`")
+    # Other parsers accept a bare document behind `...`, where PyYAML wants `---`.
+    text = _END.sub("---", text)
     try:
-        return _Composer(on_tag, check_time).documents_of(yaml.event_parser(text))
+        return _Composer(on_tag, check_time).documents_of(text)
     except Unreadable as problem:
         if len(text) > MAX_PURE_CHARS:
             raise
         try:
-            return _Composer(on_tag, check_time).documents_of(yaml.event_parser(text, pure=True))
+            return _Composer(on_tag, check_time).documents_of(text, pure=True)
         except Unreadable as again:
             raise max(problem, again, key=lambda one: len(one.partial)) from None
 
@@ -58,9 +61,9 @@ class _Composer:
         self.stack: list[_Open] = []
         self.count = 0
 
-    def documents_of(self, parser: Any) -> list[object]:
+    def documents_of(self, text: str, *, pure: bool = False) -> list[object]:
         try:
-            self._read(parser.get_event)
+            self._read(yaml.event_parser(text, pure=pure).get_event)
         except (yaml.YAMLError, ValueError, RecursionError, IndexError, AttributeError, TypeError) as problem:
             mark = getattr(problem, "problem_mark", None) or getattr(problem, "context_mark", None)
             place = f"{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
