@@ -35,6 +35,13 @@ class Place:
     def __init__(self, above: Place | None, part: str | int) -> None:
         self.above, self.part = above, part
 
+    def is_below(self, keys: frozenset[str]) -> bool:
+        """Return True if one of these keys leads to the place."""
+        place = self.above
+        while place is not None and place.part not in keys:
+            place = place.above
+        return place is not None
+
     def __str__(self) -> str:
         parts: list[str] = []
         place: Place | None = self
