@@ -82,7 +82,7 @@ def entry(key: str, value: object, place: Place, report: Report) -> None:
         _jsonpickle(key, value, place, report)
     elif (rule := RULES.get(key)) is not None:
         rule(value, place, report)
-    elif not _NAMES_OF_LAYERS.search(key) and not place.is_below(NAMING_KEYS):
+    elif key not in NAMING_KEYS and not _NAMES_OF_LAYERS.search(key) and not place.is_below(NAMING_KEYS):
         _any(value, place, report)
     if key in NAMING_KEYS:
         for kind, name in named_by(key, _plain(value)) or ():
