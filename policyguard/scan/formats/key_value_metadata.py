@@ -62,6 +62,7 @@ def check_metadata(pairs: Iterable[tuple[bytes, bytes]], findings: Findings) -> 
             continue
         if (check := _CHECKS.get(name)) is not None:
             check(name, value, findings)
+            continue
         judge_embedded(name, value.decode("utf-8"), findings, "$")
 
 

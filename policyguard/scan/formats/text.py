@@ -31,6 +31,12 @@ _SETTINGS_NAME = re.compile(
 )
 _REQUIREMENTS_NAME = re.compile(r"\A(?:[\w.-]*requirements[\w.-]*|constraints[\w.-]*)\.(?:txt|in)\Z", re.IGNORECASE)
 _STRUCTURE = re.compile(r"[:!?&*%{\[-]")
+_NAMING = (
+    *("hub.", "ckpt.target_", "ckpt.keras_", "ckpt.pickled_", "ckpt.unsafe_", "ckpt.external_"),
+    "ckpt.expression_call",
+)
+"""Reasons that an entry gives by its key; a text in a page or a log gives others."""
+
 _MAX_YAML_CHARS = 2**24
 
 
@@ -141,9 +147,7 @@ def _partial(problem: Unreadable, tags: Tags, findings: Findings) -> None:
     for document in problem.partial:
         judge_settings(document, trial)
     # Braces in running text are a mention; under a key that says so they are a template.
-    reasons = [
-        reason for reason in sorted(trial.reasons) if "template" not in reason.code or "template" in reason.where
-    ]
+    reasons = [one for one in sorted(trial.reasons) if one.code.startswith(_NAMING) or "template" in one.where]
     if reasons or tags.are_harmful:
         reason = next(iter(reasons), None)
         detail = f"{problem.why}, behind {reason.detail if reason else 'a tag that builds an object'}"

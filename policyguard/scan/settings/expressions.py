@@ -24,7 +24,7 @@ MAX_CHARS = 2**16
 _REFERENCE = re.compile(r"@(?:\w+|::|#)+|%[\w:#./]+")
 _CALLED = re.compile(
     r"\b(?:__import__|eval|exec|execfile|compile|getattr|setattr|open|system|popen|Popen|check_output|check_call|spawn\w*|"
-    r"exec[lv]\w*|import_module|loads?|run|call|globals|locals|vars|breakpoint)\s*\(|__\w+__\s*[.(\[]|\.\s*__\w+__"
+    r"exec[lv]\w*|import_module|globals|locals|vars|breakpoint)\s*\(|\.\s*(?:loads?|run|call)\s*\(|__\w+__\s*[.(\[]|\.\s*__\w+__"
 )
 _LAMBDA = re.compile(r"\s*lambda\b[^\n]*:")
 _SHELL = re.compile(

@@ -57,11 +57,12 @@ _LISTED = re.compile(
 """Names that belong to one library and build a layer, an optimizer or a callback from plain arguments."""
 
 _DOTTED = re.compile(r"[^\W\d]\w*(?:[.:/][^\W\d]\w*)+", re.ASCII)
-_CLASS = re.compile(r"[a-z_]\w*(?:[.:][^\W\d]\w*)*[.:][A-Z]\w*", re.ASCII)
+_CLASS = re.compile(r"(?!v\d)[a-z_]\w+(?:[.:][^\W\d]\w*)*[.:][A-Z]\w*", re.ASCII)
 _SUFFIX = re.compile(
     r"\.(?:json|txt|md|ya?ml|csv|tsv|bin|pt|pth|ckpt|safetensors|model|onnx|gguf|h5|npz?|parquet|arrow|jsonl|zip|gz|tar|"
-    r"png|jpe?g|wav|mp[34]|flac|log|html?|com|org|net|io|ai|co|pdf|vocab|tiktoken|toml|cfg|ini|weight|bias)$"
+    r"png|jpe?g|wav|mp[34]|flac|log|html?|pdf|vocab|tiktoken|toml|cfg|ini|weight|bias)$"
 )
+_DOMAIN = re.compile(r"\.(?:com|org|net|io|ai|co)$")
 
 
 def judge_name(name: str) -> Verdict:
@@ -83,7 +84,7 @@ def judge_name(name: str) -> Verdict:
 
 def reaches_code(text: str) -> bool:
     """Return True for a dotted name that reaches commands or imports, under whatever key it lies."""
-    if not _DOTTED.fullmatch(text) or _SUFFIX.search(text) or "/" in text:
+    if not _DOTTED.fullmatch(text) or _SUFFIX.search(text) or _DOMAIN.search(text) or "/" in text:
         return False
     parts = re.split(r"[.:]", text)
     return parts[0] in _INSIDE or bool(_INSIDE.intersection(parts[1:-1])) or ".__" in text

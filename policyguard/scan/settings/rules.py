@@ -59,7 +59,7 @@ _COMMANDS = names("""
 """)
 _REQUIREMENTS = names("dependencies build_dependencies pip requirements install_requires pip_requirements packages")
 _REQUIREMENT = re.compile(
-    r"[A-Za-z0-9][\w.-]*(?:\[[\w,. -]*\])?(?:\s*(?:[=<>!~]=?=?)\s*[\w.*+!-]+\s*,?)*"
+    r"(?:[\w.-]+::)?[A-Za-z0-9][\w.-]*(?:\[[\w,. -]*\])?(?:\s*(?:[=<>!~]=?=?)\s*[\w.*+!-]+\s*,?)*"
     r"(?:\s*;\s*(?:python_version|sys_platform|platform_\w+|os_name|extra|implementation_name)\s*[=<>!]=?[^$`;|&]*)?"
     r"|-[rc]\s*[\w.-]+\.txt",
 )
