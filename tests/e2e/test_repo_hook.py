@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.repo_lab import Forge, make_forge
+from tests.e2e.repo_lab import ROOT, Forge, make_forge
 
 
 @pytest.fixture
@@ -336,3 +338,16 @@ def test_check_says_beforehand_what_the_hook_would_say(forge: Forge) -> None:
     assert forge.policyguard(*common, "nonsense").status == 64
     assert forge.policyguard(*common, "nowhere..main").status == 69
     assert forge.decisions() == []
+
+
+def test_a_hook_starts_the_package_that_installed_it(tmp_path: Path) -> None:
+    """Not another one that the same Python has installed; no module of the standard library is shadowed."""
+    forge = make_forge(tmp_path, "pre-receive")
+    words = shlex.split((forge.bare / "hooks" / "pre-receive").read_text().splitlines()[-1])
+    program = words[words.index("-c") + 1].replace("main()", "print(sys.modules['policyguard'].__file__, sys.path)")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd="/", env={}, capture_output=True, text=True, check=True
+    )
+    where, _, path = done.stdout.partition(" ")
+    assert Path(where) == ROOT / "policyguard" / "__init__.py"
+    assert path.index("lib-dynload") < path.index(f"'{ROOT}'")

@@ -38,7 +38,11 @@ DECIDING = ("pre-receive", "update")
 
 _DIGEST = "# sha256 of the next line: "
 _PACKAGE = str(Path(policyguard.__file__).resolve().parents[1])
-_PROGRAM = f"import sys; sys.path.append({_PACKAGE!r}); from policyguard.cli.main import main; main()"
+_PROGRAM = (
+    "import sys; at = next((n for n, path in enumerate(sys.path) if path.endswith('-packages')), len(sys.path)); "
+    f"sys.path.insert(at, {_PACKAGE!r}); from policyguard.cli.main import main; main()"
+)
+"""After the standard library, which nothing here shadows, and before any other installation of the package."""
 
 
 def script(options: GitOptions) -> bytes:
