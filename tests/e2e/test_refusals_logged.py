@@ -22,7 +22,7 @@ from policyguard.verify import verify_origin
 from tests.e2e.launcher_lab import Lab, commit_all, make_lab, request
 
 START = (
-    f"import sys; sys.path.append({str(Path(__file__).parents[2])!r}); from policyguard.cli.main import main; main()"
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from policyguard.cli.main import main; main()"
 )
 """Starts the command line without PYTHONPATH, which would be an open door of the job."""
 

@@ -32,6 +32,7 @@ from policyguard.model.request import Request
 from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import verify, verify_origin
 from tests.attacks.git_lab import git
+from tests.e2e.cli_lab import LOGIN
 from tests.e2e.launcher_lab import Lab, make_lab, request
 from tests.e2e.watch_lab import PERIOD_S, eventually
 
@@ -44,7 +45,7 @@ for _ in range(int(float(sys.argv[2]) * 20)):
         break
 """
 START = (
-    f"import sys; sys.path.append({str(Path(__file__).parents[2])!r}); from policyguard.cli.main import main; main()"
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from policyguard.cli.main import main; main()"
 )
 """Starts the command line without PYTHONPATH, which would be an open door of the job."""
 
@@ -262,12 +263,18 @@ def test_the_command_line_watches(lab: Lab, tmp_path: Path) -> None:
     """`policyguard run --watch` says ALERT with the log entry, and exits with the status of the job."""
     job = tmp_path / "job.yaml"
     job.write_text("subject: user:alice\nresource: job:team/vision/run-17\nproperties: {gpus: 8}\n")
+    config = lab.folder / "operator.yaml"
+    config.write_text(f"speakFor: [{LOGIN}]\n")
     words = [
         sys.executable,
         "-P",
         "-c",
         START,
         "run",
+        "--config",
+        str(config),
+        "--subject",
+        "user:alice",
         "--policies",
         str(lab.folder / "policies"),
         "--key",
