@@ -19,7 +19,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.log import Log
-from policyguard.audit.stores.sqlite import PAGE_BYTES, SqliteStore
+from policyguard.audit.stores.sqlite import PAGE_BYTES
 from policyguard.decide.engine import Engine
 from policyguard.model.decision import Decision
 
@@ -118,7 +118,8 @@ def logging(effort: Effort, scratch: Path) -> Section:
 
 
 def _log(path: Path, key: PrivateKey) -> Log:
-    return Log.open(SqliteStore.create(path, "bench.example/log"), key, "bench.example/log")
+    """Open a new log with its head file, as a guard does."""
+    return Log.open(path, key, "bench.example/log", create=True)
 
 
 def _grouped(log: Log, key: PrivateKey) -> Callable[[Sequence[Decision]], object]:

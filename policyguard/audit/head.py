@@ -146,14 +146,17 @@ class HeadFile:
                 raise AuditError(
                     f"head file `{self.path}` was replaced, expected the file that this guard opened", help=_RESET
                 )
-            data = os.pread(self._handle, 2 * SLOT_BYTES, 0)
+            self._read_slots()
         except OSError as problem:
             raise AuditError(
                 f"head file `{self.path}` is gone: {(problem.strerror or '').lower()}", help=_RESET
             ) from None
+        return self._head, self._size
+
+    def _read_slots(self) -> None:
+        data = os.pread(self._handle, 2 * SLOT_BYTES, 0)
         if data != self._data:
             self._parse(data)
-        return self._head, self._size
 
     def _parse(self, data: bytes) -> None:
         slots = [_read_slot(data[:SLOT_BYTES]), _read_slot(data[SLOT_BYTES:])]
@@ -174,11 +177,15 @@ class HeadFile:
     def write(self, head: Head, size: int) -> None:
         """Write this head, unless another process has already written a newer one.
 
+        Whether the path still leads to the file is not asked again: `read` did, in the same transaction of the log, and
+        a head file that is replaced now is refused at the next one.
+
         Raises:
-            AuditError: the file was replaced, cannot be written, or has no room for it.
+            AuditError: the file is damaged, cannot be written, or has no room for it.
         """
         with self._locked():
-            newest, newest_size = self.read()
+            self._read_slots()
+            newest, newest_size = self._head, self._size
             if newest is not None and (newest.generation, newest_size) > (head.generation, size):
                 return
             body = _ENCODER.encode(head)
