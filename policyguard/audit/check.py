@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from policyguard.attest.note import NoteKey
-from policyguard.audit.approvals import is_approval
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
-from policyguard.audit.handover import is_handover, read_handover
+from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY
+from policyguard.audit.handover import read_handover
 from policyguard.audit.links import check_link
 from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash, range_of
 from policyguard.audit.proofs import subtree_in
@@ -54,13 +54,13 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[by
     note, count, covered, approvals = b"", 0, 0, 0
     for row in _rows(store):
         _check_row(row, tree)
-        approvals += is_approval(row.leaf)
+        approvals += APPROVAL_ENTRY.matches(row.leaf)
         if tree.size in wanted:
             _check_kept(wanted.pop(tree.size), tree)
         if row.checkpoint is not None:
             newest, note = _check_checkpoint(row.checkpoint, tree, logs, covered), row.checkpoint
             count, covered = count + 1, tree.size
-        if is_handover(row.leaf):
+        if HANDOVER_ENTRY.matches(row.leaf):
             logs = _follow_handover(row, logs)
     if newest is None and not tree.size:
         raise AuditError("log is empty, expected at least one entry")

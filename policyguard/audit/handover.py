@@ -17,17 +17,15 @@ from typing import Any
 
 import msgspec
 
-from policyguard.attest.dsse import check_signatures, pae, parse, sign
+from policyguard.attest.dsse import check_signatures, pae, parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import STATEMENT_TYPE
+from policyguard.audit.entries import HANDOVER_ENTRY
 from policyguard.errors import ConfigurationError, VerificationError
 from policyguard.values import Instant, canonical, format_instant, parse_instant, sha256_digest
 
-HANDOVER_ENTRY_TYPE = "application/vnd.policyguard.key-handover.v1+json"
 HANDOVER_TYPE = "urn:policyguard:key-handover:v1"
-
-_MARK = f'"payloadType":"{HANDOVER_ENTRY_TYPE}"'.encode()
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,11 +34,6 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     at: Instant
     old: NoteKey
     new: NoteKey
-
-
-def is_handover(leaf: bytes) -> bool:
-    """Whether a leaf hands the log over. Base64 has no quotes, so nothing else in an envelope can contain this text."""
-    return _MARK in leaf
 
 
 def handover_leaf(origin: str, old: PrivateKey, new: PrivateKey, now: Instant) -> bytes:
@@ -59,7 +52,7 @@ def handover_leaf(origin: str, old: PrivateKey, new: PrivateKey, now: Instant) -
         raise ConfigurationError("the new key is the old one, expected another; make it with `policyguard keys new`")
     payload = _payload(NoteKey(origin, old.public), NoteKey(origin, new.public), now)
     # INVARIANT I10: both keys sign: the old one appoints, and the new one shows that somebody holds it.
-    return sign(payload, HANDOVER_ENTRY_TYPE, (old, new)).to_bytes()
+    return HANDOVER_ENTRY.leaf(payload, (old, new))
 
 
 def read_handover(leaf: bytes) -> Handover:
@@ -76,7 +69,7 @@ def read_handover(leaf: bytes) -> Handover:
     except (msgspec.DecodeError, LookupError, TypeError, AttributeError, ValueError, ConfigurationError) as problem:
         raise VerificationError("V1", f"handover of the log: {problem}") from None
     # INVARIANT I5: one value has one spelling: decode, encode again, compare.
-    if envelope.payload_type != HANDOVER_ENTRY_TYPE or _payload(old, new, at) != envelope.payload:
+    if envelope.payload_type != HANDOVER_ENTRY.payload_type or _payload(old, new, at) != envelope.payload:
         raise VerificationError("V1", "handover of the log is not in its one spelling")
     if old.name != new.name or old.public == new.public:
         raise VerificationError("V1", f"handover from `{old.text}` to `{new.text}`, expected another key of one log")

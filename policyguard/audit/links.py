@@ -10,15 +10,12 @@ from typing import Literal
 
 import msgspec
 
-from policyguard.attest.dsse import parse, sign
 from policyguard.attest.keys import PrivateKey
 from policyguard.audit.checkpoint import Checkpoint
+from policyguard.audit.entries import LINK_ENTRY
 from policyguard.audit.head import Head
-from policyguard.errors import AuditError, VerificationError
+from policyguard.errors import AuditError
 from policyguard.values import Instant, format_instant
-
-LINK_ENTRY_TYPE = "application/vnd.policyguard.log-link.v1+json"
-_MARK = f'"payloadType":"{LINK_ENTRY_TYPE}"'.encode()
 
 
 class OldLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,25 +73,20 @@ def link_leaf(
         witness: the checkpoint that the witness has countersigned.
     """
     link = LogLink(at=format_instant(now), event=event, old=old, reason=reason, witness=witness)
-    return sign(_ENCODER.encode(link), LINK_ENTRY_TYPE, (key,)).to_bytes()
-
-
-def is_link(leaf: bytes) -> bool:
-    """Whether a leaf holds a link. Base64 has no quotes, so nothing else in an envelope can contain this text."""
-    return _MARK in leaf
+    return LINK_ENTRY.leaf(_ENCODER.encode(link), (key,))
 
 
 def parse_link(leaf: bytes, entry: int) -> LogLink:
     """Parse the link in the leaf of this entry, else raise `AuditError`."""
     try:
-        return _DECODER.decode(parse(leaf).payload)
-    except (VerificationError, msgspec.DecodeError, UnicodeDecodeError) as problem:
+        return _DECODER.decode(LINK_ENTRY.payload(leaf, entry))
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise AuditError(f"entry {entry}: link: {problem}", entry=entry) from problem
 
 
 def check_link(first: bytes, old: Checkpoint) -> None:
     """Raise `AuditError` unless this first leaf of a log names the old log by exactly this head."""
-    if not is_link(first):
+    if not LINK_ENTRY.matches(first):
         raise AuditError("entry 0 is no link to an older log, expected one after a rotation", entry=0)
     named = parse_link(first, 0).old
     if (named.origin, named.size, named.root) != (old.origin, old.size, old.root.hex()):

@@ -29,7 +29,8 @@ import msgspec
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from policyguard.audit.handover import handover_leaf, is_handover, read_handover
+from policyguard.audit.entries import HANDOVER_ENTRY
+from policyguard.audit.handover import handover_leaf, read_handover
 from policyguard.audit.head import Head, HeadFile, HeadPlace, PolicyHead, other_head
 from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
 from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, check_use, is_edited, with_rows, with_use
@@ -426,7 +427,7 @@ class Log:
 
     def _check_not_handed_over(self, entry: int) -> None:
         for row in self._store.read(entry, entry + 1):
-            if not is_handover(row.leaf):
+            if not HANDOVER_ENTRY.matches(row.leaf):
                 continue
             try:
                 handover = read_handover(row.leaf)

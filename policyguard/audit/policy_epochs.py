@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from policyguard.attest.statement import PAYLOAD_TYPE
+from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.head import PolicyHead
 from policyguard.audit.stores import Row
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.text import quoted
 
 UNNAMED = ""
-_MARK = f'"payloadType":"{PAYLOAD_TYPE}"'.encode()
 _NO_POLICIES = "0" * 64
 
 
@@ -122,7 +121,7 @@ _STATEMENT = msgspec.json.Decoder(_Statement)
 
 def _use_of(leaf: bytes) -> PolicyUse | None:
     """Read which policies an entry says to be made by; None for an entry that is no decision of policies."""
-    if _MARK not in leaf:
+    if not DECISION_ENTRY.matches(leaf):
         return None
     try:
         policy = _STATEMENT.decode(_LEAF.decode(leaf).payload).predicate.policy

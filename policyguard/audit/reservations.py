@@ -19,21 +19,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from policyguard.attest.dsse import parse, sign
 from policyguard.attest.keys import PrivateKey
+from policyguard.audit.entries import RESERVATION_ENTRY
 from policyguard.audit.stores.claims import RESERVATION, Claim, Claims
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import AuditError, ConfigurationError, EvidenceError, VerificationError
+from policyguard.errors import AuditError, ConfigurationError, EvidenceError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
 from policyguard.values import MAX_INTEGER, Instant, Value, format_instant, parse_instant
 
 USAGE = "resource.team_usage"
-RESERVATION_ENTRY_TYPE = "application/vnd.policyguard.reservation.v1+json"
 
 _AGAIN = "submit the job again"
-_MARK = f'"payloadType":"{RESERVATION_ENTRY_TYPE}"'.encode()
 
 
 def check_path(path: str, snapshot: Snapshot) -> None:
@@ -244,12 +242,7 @@ def _leaf(event: str, decision_id: str, now: Instant, key: PrivateKey) -> bytes:
 
 def reservation_leaf(event: ReservationEvent, key: PrivateKey) -> bytes:
     """Make the entry of an event, signed by the log's key."""
-    return sign(_encode(event), RESERVATION_ENTRY_TYPE, (key,)).to_bytes()
-
-
-def is_reservation(leaf: bytes) -> bool:
-    """Whether a leaf holds a reservation's event. Base64 has no quotes, so nothing else can contain this text."""
-    return _MARK in leaf
+    return RESERVATION_ENTRY.leaf(_encode(event), (key,))
 
 
 def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
@@ -258,13 +251,11 @@ def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
     Raises:
         AuditError: it holds none.
     """
+    payload = RESERVATION_ENTRY.payload(leaf, entry)
     try:
-        envelope = parse(leaf)
-        if envelope.payload_type != RESERVATION_ENTRY_TYPE:
-            raise AuditError(f"entry {entry} holds no reservation", entry=entry)
-        event = _EVENT.decode(envelope.payload)
+        event = _EVENT.decode(payload)
         parse_instant(event.at)
-    except (VerificationError, ValueError) as problem:
+    except ValueError as problem:
         raise AuditError(f"entry {entry}: reservation: {problem}", entry=entry) from problem
     return event
 

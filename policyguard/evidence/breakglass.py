@@ -14,9 +14,7 @@ import msgspec
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
-from policyguard.audit.approvals import is_approval
-from policyguard.audit.links import is_link
-from policyguard.audit.reservations import is_reservation
+from policyguard.audit.entries import APPROVAL_ENTRY, LINK_ENTRY, RESERVATION_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -122,7 +120,7 @@ def _decisions(store: SqliteStore, report: Callable[[AuditError], object] | None
     if last is None:
         return
     for row in store.read(0, last.entry + 1):
-        if is_approval(row.leaf) or is_reservation(row.leaf) or is_link(row.leaf):
+        if any(kind.matches(row.leaf) for kind in (APPROVAL_ENTRY, RESERVATION_ENTRY, LINK_ENTRY)):
             continue
         try:
             yield row.entry, parse_statement(parse(row.leaf).payload).predicate

@@ -9,7 +9,8 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.audit.check import check_log
 from policyguard.audit.checkpoint import open_checkpoint
-from policyguard.audit.handover import HANDOVER_ENTRY_TYPE, handover_leaf, read_handover
+from policyguard.audit.entries import HANDOVER_ENTRY
+from policyguard.audit.handover import handover_leaf, read_handover
 from policyguard.audit.log import Log
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.errors import AuditError, ConfigurationError, VerificationError
@@ -119,7 +120,7 @@ def forged(leaf: bytes) -> MemoryStore:
 
 def signed_handover(old: PrivateKey, new: PrivateKey, signers: tuple[PrivateKey, ...]) -> bytes:
     payload = parse(handover_leaf(ORIGIN, old, new, NOW)).payload
-    return sign(payload, HANDOVER_ENTRY_TYPE, signers).to_bytes()
+    return sign(payload, HANDOVER_ENTRY.payload_type, signers).to_bytes()
 
 
 FORGED = {

@@ -16,9 +16,10 @@ import pytest
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import parse_statement
 from policyguard.audit.check import check_log
+from policyguard.audit.entries import RESERVATION_ENTRY
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
-from policyguard.audit.reservations import is_reservation, reservation_event
+from policyguard.audit.reservations import reservation_event
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -258,7 +259,7 @@ def test_an_auditor_sees_each_step(guard: Guard) -> None:
         note_start()
     store = store_of(guard)
     leaves = [row.leaf for row in store.read(0, 9)]
-    assert [is_reservation(leaf) for leaf in leaves] == [False, True, True, True]
+    assert [RESERVATION_ENTRY.matches(leaf) for leaf in leaves] == [False, True, True, True]
     events = [reservation_event(leaf, entry) for entry, leaf in enumerate(leaves) if entry]
     assert [event.event for event in events] == ["reserve", "start", "end"]
     decision_id = parse_statement(signed.envelope.payload).predicate.decision_id

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.statement import parse_statement
-from policyguard.audit.reservations import is_reservation, reservation_event
+from policyguard.audit.entries import RESERVATION_ENTRY
+from policyguard.audit.reservations import reservation_event
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -72,7 +73,9 @@ def events(lab: Lab) -> list[str]:
     with SqliteStore.open(lab.folder / "audit.db", read_only=True) as store:
         leaves = [row.leaf for row in store.read(0, 99)]
     return [
-        reservation_event(leaf, entry).event if is_reservation(leaf) else shown_entry(leaf, entry).data["decision"]
+        reservation_event(leaf, entry).event
+        if RESERVATION_ENTRY.matches(leaf)
+        else shown_entry(leaf, entry).data["decision"]
         for entry, leaf in enumerate(leaves)
     ]
 

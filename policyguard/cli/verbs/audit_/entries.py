@@ -12,10 +12,11 @@ from policyguard.attest.approval import ApprovalRejected, ApprovalStatement, par
 from policyguard.attest.dsse import Envelope, parse
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
-from policyguard.audit.approvals import approval_line, is_approval
-from policyguard.audit.handover import is_handover, read_handover
-from policyguard.audit.links import is_link, parse_link
-from policyguard.audit.reservations import is_reservation, reservation_event
+from policyguard.audit.approvals import approval_line
+from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY, LINK_ENTRY, RESERVATION_ENTRY
+from policyguard.audit.handover import read_handover
+from policyguard.audit.links import parse_link
+from policyguard.audit.reservations import reservation_event
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
 from policyguard.evidence.approvals.verify import RejectedApproval
@@ -37,14 +38,14 @@ def shown_entry(leaf: bytes, entry: int) -> Shown:
     Raises:
         AuditError: the entry is neither a decision nor a readable approval.
     """
-    if is_approval(leaf):
+    if APPROVAL_ENTRY.matches(leaf):
         return _approval(leaf, entry)
-    if is_reservation(leaf):
+    if RESERVATION_ENTRY.matches(leaf):
         return _reservation(leaf, entry)
-    if is_link(leaf):
+    if LINK_ENTRY.matches(leaf):
         return _link(leaf, entry)
     try:
-        if is_handover(leaf):
+        if HANDOVER_ENTRY.matches(leaf):
             return _handover(leaf, entry)
         envelope = parse(leaf)
         return _decision(envelope, parse_statement(envelope.payload).predicate, entry)
