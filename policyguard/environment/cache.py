@@ -13,6 +13,7 @@ from collections.abc import Collection
 import msgspec
 
 from policyguard.errors import EvidenceError
+from policyguard.fs.mounts import devices_of
 from policyguard.fs.sealed import Opened, read_own, sealed, unsealed
 from policyguard.fs.write import replace_file
 from policyguard.text import printable_name
@@ -53,7 +54,7 @@ class FileCache:
         self._foreign_seal = opened.is_sealed and key is None
         self._entries = _entries(opened)
         self._begun = time.time_ns()
-        self._devices = _unreliable_devices()
+        self._devices = devices_of(_UNREMEMBERED)
         self._changed = bool(self.doubt)
 
     def digest(self, name: str, version: Version) -> str | None:
@@ -130,22 +131,6 @@ def _entries(opened: Opened) -> dict[str, Remembered]:
         return _DECODER.decode(opened.payload) if opened.payload is not None else {}
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
-
-
-def _unreliable_devices() -> frozenset[int]:
-    """List the devices of mounts whose time stamps do not follow every write (proc(5), mountinfo)."""
-    devices = set()
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            for mount in mounts:
-                before, _, after = mount.partition(" - ")
-                kind, major_minor = after.split(" ", 1)[0], before.split(" ", 3)[2]
-                if kind.split(".")[0] in _UNREMEMBERED:
-                    major, _, minor = major_minor.partition(":")
-                    devices.add(os.makedev(int(major), int(minor)))
-    except (OSError, ValueError, IndexError):
-        return frozenset(devices)
-    return frozenset(devices)
 
 
 _DECODER = msgspec.msgpack.Decoder(dict[str, Remembered])

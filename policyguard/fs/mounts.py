@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection
+from typing import NamedTuple
 
 _SHARED = """\
 9p acfs afs beegfs ceph cifs coda cvmfs fhgfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs
@@ -32,19 +35,59 @@ def file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> str | Non
         path: an existing file or folder.
         mounts: the kernel's list of mounts.
     """
+    table = _table(mounts)
     try:
         device = os.stat(path).st_dev
+    except OSError:
+        return None
+    on_device = [mount for mount in table if mount.device == device]
+    if on_device:
+        return on_device[-1].kind
+    # Files of btrfs and of some overlays have a device of their own, which is in no mount: the path decides.
+    real = os.fsencode(os.path.realpath(path))
+    around = [mount for mount in table if real == mount.point or real.startswith(mount.point.rstrip(b"/") + b"/")]
+    # Of two mounts on one point the later one covers the other.
+    return max(reversed(around), key=lambda mount: len(mount.point)).kind if around else None
+
+
+def devices_of(kinds: Collection[str], mounts: str = MOUNTS) -> frozenset[int]:
+    """List the devices of the mounts of these kinds of file system; `fuse` includes `fuse.sshfs`.
+
+    Args:
+        kinds: names of file systems.
+        mounts: the kernel's list of mounts.
+    """
+    return frozenset(mount.device for mount in _table(mounts) if mount.kind.split(".")[0] in kinds)
+
+
+class _Mount(NamedTuple):
+    device: int
+    point: bytes
+    kind: str
+
+
+def _table(mounts: str) -> list[_Mount]:
+    """Read the kernel's list (proc(5), mountinfo); empty where there is none, lines of another form left out."""
+    try:
         with open(mounts, "rb") as file:
             lines = file.read().splitlines()
     except OSError:
+        return []
+    return [mount for line in lines if (mount := _mount(line)) is not None]
+
+
+def _mount(line: bytes) -> _Mount | None:
+    fields = line.split(b" ")
+    if len(fields) < 5:
         return None
-    wanted = f"{os.major(device)}:{os.minor(device)}".encode()
-    for line in reversed(lines):
-        fields = line.split(b" ")
-        if fields[2:3] == [wanted]:
-            # After ` - ` come the type, the source and the options of the super block.
-            return line.partition(b" - ")[2].split(b" ")[0].decode("ascii", "replace")
-    return None
+    major, _, minor = fields[2].partition(b":")
+    if not (major.isdigit() and minor.isdigit()):
+        return None
+    # Spaces, tabs, newlines and backslashes are written as octal numbers.
+    point = re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), fields[4])
+    # After ` - ` come the type, the source and the options of the super block.
+    kind = line.partition(b" - ")[2].split(b" ")[0].decode("ascii", "replace")
+    return _Mount(os.makedev(int(major), int(minor)), point, kind)
 
 
 def _is_shared(kind: str) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.fs.mounts import file_system
 from policyguard.fs.sealed import read_own, sealed, unsealed
 from policyguard.fs.write import replace_file
 from policyguard.scan.source import Truncated
@@ -153,7 +154,7 @@ class DigestCache:
         replace_file(self.path, sealed(KIND, data.encode(), self.key), mode=0o600)
 
     def _is_honest(self, path: Path) -> bool:
-        return filesystem_of(path) in self.filesystems
+        return file_system(path) in self.filesystems
 
 
 def _check_folder(folder: Path) -> None:
@@ -177,19 +178,3 @@ def _parse(data: bytes) -> dict[Key, str]:
         }
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
-
-
-def filesystem_of(path: Path) -> str:
-    """Name the type of the file system of `path`; "" if unknown."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    real, best, kind = os.path.realpath(path), "", ""
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = fields.split(" ")[4].encode("utf-8", "surrogateescape").decode("unicode_escape", "replace")
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, rest.split(" ", 1)[0]
-    return kind

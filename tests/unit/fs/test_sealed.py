@@ -16,8 +16,9 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.environment.cache import KIND, RACY_NS, FileCache, Remembered
 from policyguard.environment.listing import list_files
 from policyguard.errors import EvidenceError
+from policyguard.fs.mounts import file_system
 from policyguard.fs.sealed import SEAL_PURPOSE, sealed, unsealed
-from policyguard.scan.digest_cache import QUIET_S, DigestCache, filesystem_of
+from policyguard.scan.digest_cache import QUIET_S, DigestCache
 from policyguard.scan.files import Options, scan_file
 from tests.attacks.checkpoint_lab import GOOD, STORAGE, torch_zip
 
@@ -209,14 +210,14 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def opened(checkpoint: Path, key: bytes | None) -> DigestCache:
-    here = frozenset({filesystem_of(checkpoint)})
+    here = frozenset({file_system(checkpoint) or ""})
     return DigestCache.open(checkpoint.parent / "digests", key=key, filesystems=here)
 
 
 def test_a_forged_digest_of_a_checkpoint_is_not_believed(checkpoint: Path) -> None:
     """INVARIANT I16, for weights: who can write the cache and not read the key exchanges no file unseen."""
     for forger, believed in ((None, False), (OTHER, False), (KEY, True)):
-        cache = DigestCache(checkpoint.parent / "digests", frozenset({filesystem_of(checkpoint)}), key=forger)
+        cache = DigestCache(checkpoint.parent / "digests", frozenset({file_system(checkpoint) or ""}), key=forger)
         cache.remember(os.stat(checkpoint), checkpoint, "0" * 64, time.time_ns() + 2 * QUIET_S * 10**9)
         cache.save()
         found = opened(checkpoint, KEY)

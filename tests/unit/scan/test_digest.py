@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import ConfigurationError
-from policyguard.scan.digest_cache import QUIET_S, DigestCache, filesystem_of, sha256_of
+from policyguard.fs.mounts import file_system
+from policyguard.scan.digest_cache import QUIET_S, DigestCache, sha256_of
 from policyguard.scan.files import Options, scan_file, scan_paths
 from policyguard.scan.source import Truncated
 from tests.attacks.checkpoint_lab import GOOD, STORAGE, torch_zip
@@ -34,7 +35,7 @@ def file(place: Path) -> Path:
 
 
 def opened(place: Path) -> DigestCache:
-    return DigestCache.open(place / "digests.json", filesystems=frozenset({filesystem_of(place)}))
+    return DigestCache.open(place / "digests.json", filesystems=frozenset({file_system(place) or ""}))
 
 
 def remembered(place: Path, file: Path, digest: str = WRONG) -> None:
