@@ -20,7 +20,7 @@ from policyguard.errors import EvidenceError, RequestError
 from policyguard.fs.safe_open import open_resolved
 from policyguard.model.request import parse_json
 from policyguard.scan.content import scan_content
-from policyguard.scan.findings import Findings
+from policyguard.scan.findings import CODE_SUFFIXES, Findings
 from policyguard.scan.settings.hub import named_by
 from policyguard.scan.source import BytesSource
 from policyguard.text import printable_name
@@ -33,7 +33,6 @@ MAX_CONFIGS = 1_000
 REVISION = re.compile(r"[0-9a-f]{40}")
 """A commit; a branch or tag can be moved after it was reviewed."""
 
-_CODE_SUFFIXES = (".py", ".pyc", ".so", ".pyd", ".dll", ".dylib", ".ipynb", ".sh", ".cu", ".cpp")
 _SETTINGS_SUFFIXES = (".json", ".yaml", ".yml", ".toml", ".jinja", ".cfg", ".ini", "mlmodel", ".zarray", ".zmetadata")
 _KINDS = {"hub.own_code": "own", "hub.foreign_code": "foreign", "hub.remote_kernels": "kernel"}
 _RUN = ("ckpt.target_", "ckpt.expression", "ckpt.yaml_", "ckpt.keras_", "ckpt.shell_", "ckpt.unsafe_", "ckpt.pickled_")
@@ -102,7 +101,7 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
     except OSError as problem:
         files, problems = [], [f"{printable_name(os.fspath(root))}: {(problem.strerror or 'unreadable').lower()}"]
     for name in files:
-        if name.endswith(_CODE_SUFFIXES):
+        if name.casefold().endswith(CODE_SUFFIXES):
             code.append(name)
         if name.endswith(".json"):
             try:

@@ -101,10 +101,10 @@ _ZIP = (zip.LOCAL, zip.END)
 FORMATS: tuple[Format, ...] = (
     Format(name="torch_zip", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=TORCH_SUFFIXES),
     Format(name="torch_shard", category="pickle", scan=scan_zip, magic=_ZIP),
-    Format(name="torchscript", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=(".pt2",)),
+    Format(name="torchscript", category="pickle", scan=scan_zip, magic=_ZIP),
     Format(name="keras", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".keras",)),
     Format(name="skops", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".skops",)),
-    Format(name="torch_export", category="pickle", scan=scan_zip, magic=_ZIP),
+    Format(name="torch_export", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=(".pt2",)),
     Format(name="npz", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".npz",), is_exclusive=True),
     Format(name="zip", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".zip",)),
     Format(name="npy", category="other", scan=scan_npy, magic=(NPY_MAGIC,), suffixes=(".npy",), is_exclusive=True),

@@ -36,6 +36,14 @@ def test_code_of_the_repository_is_named(file: str, tmp_path: Path) -> None:
     assert found.remote_code
 
 
+@pytest.mark.parametrize("name", ["Net.PY", "old.pyo", "tool.jar", "page.js", "setup.exe"])
+def test_code_is_listed_in_any_case_and_language(name: str, tmp_path: Path) -> None:
+    """A second list of suffixes had drifted from the scanner's: it knew fewer, in lower case only."""
+    found = repository(tmp_path, config__json={})
+    (tmp_path / name).write_text("x")
+    assert (found.code_files, inspect_repository(tmp_path).code_files) == ((), (name,))
+
+
 @pytest.mark.parametrize("value", ["other/net--modeling.Net", ["slow.Tok", "other/net--fast.Tok"]])
 def test_code_of_another_repository_is_named(value: object, tmp_path: Path) -> None:
     """`auto_map` values are texts or lists of texts; nested configurations count."""
