@@ -1,4 +1,4 @@
-"""The kinds of entries of a log beside decisions, told apart by the payload type of their envelopes. Opens nothing."""
+"""The kinds of entries of a log beside decisions, known by the payload type of their envelopes. Opens nothing."""
 
 from __future__ import annotations
 
