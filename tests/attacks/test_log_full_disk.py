@@ -150,7 +150,7 @@ def test_files_that_may_not_grow_are_a_full_disk(tmp_path: Path, limit: int) -> 
     """Without root: the limit of the process on the size of its files; the smallest one stops the head file, too."""
     lab = Lab(tmp_path)
     ended = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path), str(limit)],
+        [sys.executable, "-B", "-c", LIMITED, str(tmp_path), str(limit)],
         capture_output=True,
         text=True,
         check=False,

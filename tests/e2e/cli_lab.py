@@ -57,7 +57,8 @@ class CliLab:
         shell: str | None = None,
     ) -> Ended:
         """Run the command line in a process of its own; with `shell`, a bash text in which "$@" is the command."""
-        command = [sys.executable, "-m", "policyguard", *words]
+        # -B: where a test limits the size of files, Python would leave byte code cut short for every later test.
+        command = [sys.executable, "-B", "-m", "policyguard", *words]
         if shell is not None:
             command = ["bash", "-c", shell, "bash", *command]
         ended = subprocess.run(

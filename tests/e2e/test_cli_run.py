@@ -53,7 +53,7 @@ class JobLab:
         }
         done = subprocess.run(
             [
-                *(sys.executable, "-P", "-c", START, str(ROOT)),
+                *(sys.executable, "-B", "-P", "-c", START, str(ROOT)),
                 *operator_words(words, self.lab.path("policyguard.yaml")),
             ],
             cwd=self.code,

@@ -334,7 +334,7 @@ sys.exit("acknowledged what cannot be on the disk")
 def test_file_size_limit_acknowledges_nothing(tmp_path: Path) -> None:
     """The operating system refuses to write on: no receipt, and the entry acknowledged before is there."""
     done = subprocess.run(
-        [sys.executable, "-c", FILE_LIMIT, str(tmp_path / "log.db")], capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", FILE_LIMIT, str(tmp_path / "log.db")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "nothing was added" in done.stdout
