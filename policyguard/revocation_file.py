@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,8 @@ from contextlib import contextmanager
 from policyguard.attest.revocation import MAX_REVOCATION_BYTES
 from policyguard.attest.trust import Trust
 from policyguard.errors import ConfigurationError, VerificationError
-from policyguard.fs.safe_open import read_bounded
+from policyguard.fs.private_files import locked, open_lock
+from policyguard.fs.safe_open import read_bounded, reason_of
 
 
 def read_revocations(trust: Trust) -> bytes | None:
@@ -38,11 +38,11 @@ def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
         ConfigurationError: the lock file cannot be used.
     """
     try:
-        handle = os.open(f"{os.fspath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = open_lock(f"{os.fspath(path)}.lock")
     except OSError as problem:
-        raise ConfigurationError(f"{os.fspath(path)}.lock: {(problem.strerror or 'unusable').lower()}") from problem
+        raise ConfigurationError(f"{os.fspath(path)}.lock: {reason_of(problem)}") from problem
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        with locked(handle):
+            yield
     finally:
         os.close(handle)

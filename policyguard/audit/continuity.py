@@ -18,12 +18,13 @@ from policyguard.audit.log import Log
 from policyguard.audit.proofs import latest_note
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, ConfigurationError, VerificationError
+from policyguard.fs.private_files import DATABASE_FILES
+from policyguard.fs.safe_open import reason_of
 from policyguard.fs.write import sync_folder
 from policyguard.text import quoted
 from policyguard.values import Instant
 
 MAX_REASON_CHARS = 2000
-_FILES = ("", "-wal", "-shm")
 
 
 def accept_reset(
@@ -183,7 +184,7 @@ def _finish(path: str, following: str, place: HeadPlace, archive: str | None) ->
     finally:
         head_file.close()
     if head is None or head.note != note or note is None:
-        for suffix in _FILES:
+        for suffix in DATABASE_FILES:
             Path(following + suffix).unlink(missing_ok=True)
         return None
     target = archive or path
@@ -197,20 +198,20 @@ def _finish(path: str, following: str, place: HeadPlace, archive: str | None) ->
 
 
 def _check_free(target: str) -> None:
-    for suffix in _FILES:
+    for suffix in DATABASE_FILES:
         if os.path.lexists(target + suffix):
             raise ConfigurationError(f"{target + suffix}: exists already, expected a new path for the old log")
 
 
 def _move(path: str, following: str, target: str) -> None:
     try:
-        for suffix in _FILES:
+        for suffix in DATABASE_FILES:
             if os.path.lexists(path + suffix):
                 os.rename(path + suffix, target + suffix)
         os.rename(following, path)
         sync_folder(os.path.dirname(path) or ".")
     except OSError as problem:
         raise AuditError(
-            f"log `{path}` cannot be moved to `{target}`: {(problem.strerror or '').lower()}",
+            f"log `{path}` cannot be moved to `{target}`: {reason_of(problem)}",
             help="run the rotation again",
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -20,8 +19,7 @@ class _Leaf(msgspec.Struct, frozen=True, rename="camel"):
 _LEAF = msgspec.json.Decoder(_Leaf)
 
 
-@dataclass(frozen=True, slots=True)
-class EntryType:
+class EntryType(msgspec.Struct, frozen=True):
     """A kind of entry: the payload type of its envelope, and its noun in messages."""
 
     payload_type: str

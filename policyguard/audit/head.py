@@ -24,7 +24,6 @@ rotation, which count up the generation, replaces a head by one of fewer entries
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -38,12 +37,12 @@ import msgspec
 
 from policyguard.audit.checkpoint import Checkpoint, read_checkpoint
 from policyguard.errors import AuditError, VerificationError
+from policyguard.fs.private_files import PRIVATE_FLAGS, check_mode, identity_of, locked, open_lock
+from policyguard.fs.safe_open import open_plain, reason_of
 
 SLOT_BYTES = 16_384
 SYNC_EVERY_S = 1.0
-WIDEST_MODE = 0o640
 _RESET = "find out who changed it, verify the log, then `policyguard audit accept-reset --reason TEXT`"
-_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class PolicyHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -105,7 +104,7 @@ class HeadFile:
         self._slot = 0
         self._synced = time.monotonic()
         self._timer: threading.Timer | None = None
-        self._place = _identity(os.fstat(handle))
+        self._place = identity_of(os.fstat(handle))
 
     @classmethod
     def open(cls, place: HeadPlace, origin: str) -> HeadFile:
@@ -119,9 +118,9 @@ class HeadFile:
         try:
             if not os.path.isdir(place.state_dir):
                 os.mkdir(place.state_dir, 0o700)
-            handle = os.open(path, _FLAGS | os.O_CREAT, 0o600)
+            handle = os.open(path, PRIVATE_FLAGS, 0o600)
             _check_private(path, os.fstat(handle))
-            lock = os.open(path.removesuffix(".head") + ".lock", _FLAGS | os.O_CREAT, 0o600)
+            lock = open_lock(path.removesuffix(".head") + ".lock")
         except AuditError:
             os.close(handle)
             raise
@@ -129,7 +128,7 @@ class HeadFile:
             if handle >= 0:
                 os.close(handle)
             raise AuditError(
-                f"head file `{path}` cannot be opened: {(problem.strerror or '').lower()}",
+                f"head file `{path}` cannot be opened: {reason_of(problem)}",
                 help="let the guard's account write the state folder, or name another one with `stateDir:`",
             ) from None
         return cls(path, handle, lock)
@@ -142,15 +141,13 @@ class HeadFile:
         """
         try:
             # INVARIANT I13: a head file that was put in the place of ours decides nothing.
-            if _identity(os.stat(self.path, follow_symlinks=False)) != self._place:
+            if identity_of(os.stat(self.path, follow_symlinks=False)) != self._place:
                 raise AuditError(
                     f"head file `{self.path}` was replaced, expected the file that this guard opened", help=_RESET
                 )
             self._read_slots()
         except OSError as problem:
-            raise AuditError(
-                f"head file `{self.path}` is gone: {(problem.strerror or '').lower()}", help=_RESET
-            ) from None
+            raise AuditError(f"head file `{self.path}` is gone: {reason_of(problem)}", help=_RESET) from None
         return self._head, self._size
 
     def _read_slots(self) -> None:
@@ -223,13 +220,10 @@ class HeadFile:
     def _locked(self) -> Iterator[None]:
         """Hold the lock of the head; what the system refuses is an `AuditError`."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            try:
+            with locked(self._lock):
                 yield
-            finally:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
         except OSError as problem:
-            raise AuditError(f"head file `{self.path}` cannot be written: {(problem.strerror or '').lower()}") from None
+            raise AuditError(f"head file `{self.path}` cannot be written: {reason_of(problem)}") from None
 
     def _sync_in_time(self) -> None:
         """Sync now if the last time is a second ago, else in a second at the latest."""
@@ -260,7 +254,7 @@ class HeadFile:
         try:
             os.fdatasync(self._handle)
         except OSError as problem:
-            raise AuditError(f"head file `{self.path}` cannot be synced: {(problem.strerror or '').lower()}") from None
+            raise AuditError(f"head file `{self.path}` cannot be synced: {reason_of(problem)}") from None
         self._synced = time.monotonic()
 
     def close(self) -> None:
@@ -297,8 +291,12 @@ def other_head(path: str, log: str) -> str | None:
 
 def _read_path(path: str) -> Head | None:
     try:
-        with open(path, "rb") as file:
-            data = file.read(2 * SLOT_BYTES)
+        # Never through a link, and never waiting for the other end of a FIFO.
+        handle, _ = open_plain(path)
+        try:
+            data = os.pread(handle, 2 * SLOT_BYTES, 0)
+        finally:
+            os.close(handle)
     except OSError:
         return None
     slots = [slot for slot in (_read_slot(data[:SLOT_BYTES]), _read_slot(data[SLOT_BYTES:])) if slot is not None]
@@ -306,19 +304,9 @@ def _read_path(path: str) -> Head | None:
 
 
 def _check_private(path: str, status: os.stat_result) -> None:
-    mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode):
         raise AuditError(f"head file `{path}` is not a regular file")
-    # INVARIANT I14: what others may write, others may have written.
-    if mode & ~WIDEST_MODE:
-        raise AuditError(
-            f"head file `{path}` has mode {mode:04o}, expected 0640 or narrower: others may read or change it",
-            help=f"chmod 600 {path}",
-        )
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+    check_mode(path, status, noun="head file ", advised="600")
 
 
 def _read_slot(slot: bytes) -> tuple[Head, int] | None:

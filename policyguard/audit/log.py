@@ -37,8 +37,9 @@ from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, check_us
 from policyguard.audit.proofs import subtree_in
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
-from policyguard.audit.stores.sqlite import BUSY_TIMEOUT_S, SqliteStore, is_blank
+from policyguard.audit.stores.sqlite import SqliteStore, is_blank
 from policyguard.errors import AuditError, ConfigurationError, VerificationError
+from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.text import quoted
 from policyguard.values import Instant
 

@@ -15,10 +15,10 @@ from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.head import PolicyHead
 from policyguard.audit.stores import Row
 from policyguard.errors import AuditError, ConfigurationError
+from policyguard.model.static_explanation import NO_POLICIES
 from policyguard.text import quoted
 
 UNNAMED = ""
-_NO_POLICIES = "0" * 64
 
 
 class PolicyUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +128,6 @@ def _use_of(leaf: bytes) -> PolicyUse | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Not written by a guard: the guard's entries are checked before they are written.
         return None
-    if policy.digest == _NO_POLICIES:
+    if policy.digest == NO_POLICIES:
         return None
     return PolicyUse(name=policy.name, epoch=policy.epoch, digest=policy.digest, is_signed=False)

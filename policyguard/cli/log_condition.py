@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from policyguard.audit.check import check_log
-from policyguard.audit.head import WIDEST_MODE, HeadPlace, head_path, read_head
+from policyguard.audit.head import HeadPlace, head_path, read_head
 from policyguard.audit.stores.place import check_writable_place
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.errors import AuditError
 from policyguard.fs.mounts import file_system
+from policyguard.fs.private_files import check_mode
+from policyguard.fs.safe_open import reason_of
 
 
 def log_problems(config: Config) -> Iterator[str]:
@@ -71,14 +73,15 @@ def _head_problem(path: str) -> str | None:
     try:
         status = os.lstat(path)
     except OSError as problem:
-        return f"head file `{path}` is not there: {(problem.strerror or '').lower()}"
+        return f"head file `{path}` is not there: {reason_of(problem)}"
     if not stat.S_ISREG(status.st_mode):
         return f"head file `{path}` is not a regular file"
     if not os.access(path, os.R_OK | os.W_OK):
         return f"head file `{path}` cannot be read and written by this account"
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & ~WIDEST_MODE:
-        return f"head file `{path}` has mode {mode:04o}, expected 0640 or narrower"
+    try:
+        check_mode(path, status, noun="head file ")
+    except AuditError as problem:
+        return problem.message
     folder = Path(path).parent
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"state folder `{folder}` cannot be written by this account"

@@ -11,6 +11,7 @@ from typing import Any
 
 from policyguard.errors import ConfigurationError
 from policyguard.fs.ownership import check_owned, check_owned_tree, check_resolved
+from policyguard.fs.private_files import SHM, WAL
 
 PATHS = {
     "policies": "policies",
@@ -73,6 +74,6 @@ def job_folders(folder: str) -> tuple[str, ...]:
 
 def log_files(log: str) -> Iterator[str]:
     """Yield what SQLite has put beside a log."""
-    for suffix in ("-wal", "-shm", "-journal"):
+    for suffix in (WAL, SHM, "-journal"):
         if os.path.lexists(log + suffix):
             yield log + suffix

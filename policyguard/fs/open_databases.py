@@ -15,16 +15,15 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from policyguard.errors import AuditError
+from policyguard.fs.private_files import WAL, Identity, check_mode, identity_at, identity_of
 
-Identity = tuple[int, int]
-"""Device and inode of a file."""
-
-WIDEST_MODE = 0o640
+BUSY_TIMEOUT_S = 10.0
 
 
 class SharedDatabase:
@@ -37,7 +36,7 @@ class SharedDatabase:
         self.identity = identity
         self.users = 1
         self._process = os.getpid()
-        self._wal = _identity(f"{os.path.realpath(path)}-wal")
+        self._wal = identity_at(os.path.realpath(path) + WAL)
 
     def check_process(self) -> None:
         """Refuse a connection from before a fork.
@@ -54,8 +53,8 @@ class SharedDatabase:
         Raises:
             AuditError: what was written may be in no file that anybody else reads.
         """
-        wal = f"{os.path.realpath(path)}-wal"
-        if _identity(path) != self.identity or (self._wal is not None and _identity(wal) != self._wal):
+        wal = os.path.realpath(path) + WAL
+        if identity_at(path) != self.identity or (self._wal is not None and identity_at(wal) != self._wal):
             raise AuditError(
                 f"`{path}` was moved, removed or replaced, expected the file that was opened",
                 help="put the file back, or start again",
@@ -116,7 +115,7 @@ def make_file(target: str) -> bool:
     """
     # No other thread can have a new file open before its descriptor is closed here.
     with _OPENING:
-        if _identity(target) is not None:
+        if identity_at(target) is not None:
             return False
         try:
             os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -129,14 +128,21 @@ def _check_file(target: str) -> Identity:
     status = os.lstat(target)
     if not stat.S_ISREG(status.st_mode):
         raise AuditError(f"`{target}` is not a regular file")
-    mode = stat.S_IMODE(status.st_mode)
-    # INVARIANT I14: what others may write, others may have written.
-    if mode & ~WIDEST_MODE:
-        raise AuditError(
-            f"`{target}` has mode {mode:04o}, expected 0640 or narrower: others may read or change it",
-            help=f"chmod 640 {target}",
-        )
-    return status.st_dev, status.st_ino
+    check_mode(target, status)
+    return identity_of(status)
+
+
+def set_wal(connection: sqlite3.Connection) -> None:
+    """Change the journal's mode, waiting for others who do: where two change it at once, SQLite waits for neither."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def forked(path: str) -> AuditError:
@@ -147,14 +153,6 @@ def forked(path: str) -> AuditError:
     )
 
 
-def _identity(path: str) -> Identity | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 @contextmanager
 def opening(path: str) -> Iterator[None]:
     """Hold off other threads that make or open a database file; for connections that are not shared.
@@ -163,7 +161,7 @@ def opening(path: str) -> Iterator[None]:
         AuditError: the file was open when this process was forked.
     """
     with _OPENING:
-        if _identity(path) in _LOST_FILES:
+        if identity_at(path) in _LOST_FILES:
             raise forked(path)
         yield
 
@@ -171,7 +169,7 @@ def opening(path: str) -> Iterator[None]:
 def hold(path: str) -> Identity | None:
     """Note that a connection to this file is open; `let_go` takes the result."""
     with _OPENING:
-        identity = _identity(path)
+        identity = identity_at(path)
         if identity is not None:
             _HELD[identity] += 1
         return identity

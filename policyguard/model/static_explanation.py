@@ -5,6 +5,9 @@ from __future__ import annotations
 from policyguard.model.decision import Decision
 from policyguard.values import format_instant
 
+NO_POLICIES = "0" * 64
+"""The digest of policies where none could be read."""
+
 
 class StaticExplanation:
     """Explains such a denial in fixed lines, and names the policies that were in force."""

@@ -7,13 +7,12 @@ with any descriptor of its file.
 from __future__ import annotations
 
 import os
-import stat
 
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs.mounts import shared_file_system
+from policyguard.fs.private_files import DATABASE_FILES, check_mode, identity_of
+from policyguard.fs.safe_open import reason_of
 
-WIDEST_MODE = 0o640
-_FILES = ("", "-wal", "-shm")
 _HELP = "put the log back, or start the guard again: it compares the log with its head file"
 
 
@@ -24,7 +23,7 @@ class LogPlace:
         """Remember the files of a log that was just opened; `before` is the status of its path before that."""
         # SQLite puts its other files beside the file that a link leads to.
         real = os.path.realpath(path)
-        self._paths = [os.path.abspath(path), *(real + suffix for suffix in _FILES[1:])]
+        self._paths = [os.path.abspath(path), *(real + suffix for suffix in DATABASE_FILES[1:])]
         # What was put in place while the database was opened differs from `before` now, or at the first check.
         self._seen = [before, *(os.stat(name) for name in self._paths[1:])]
         self.check()
@@ -39,11 +38,9 @@ class LogPlace:
             try:
                 now = os.stat(path)
             except OSError as problem:
-                raise AuditError(
-                    f"log file `{path}` is gone: {(problem.strerror or '').lower()}; {outcome}", help=_HELP
-                ) from None
+                raise AuditError(f"log file `{path}` is gone: {reason_of(problem)}; {outcome}", help=_HELP) from None
             # INVARIANT I13: nothing is added to a file that the path of the log does not lead to.
-            if (now.st_ino, now.st_dev) != (seen.st_ino, seen.st_dev):
+            if identity_of(now) != identity_of(seen):
                 raise AuditError(
                     f"log file `{path}` was replaced, expected the file that this guard opened; {outcome}",
                     help=_HELP,
@@ -64,16 +61,12 @@ def check_writable_place(path: str) -> None:
         ConfigurationError: it lies on a network or FUSE file system.
     """
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        status = os.stat(path)
     except OSError:
-        mode = 0
-    # INVARIANT I14: what others may write, others may have written.
-    if mode & ~WIDEST_MODE:
-        raise AuditError(
-            f"log `{path}` has mode {mode:04o}, expected 0640 or narrower: others may read or change it",
-            help=f"chmod 640 {path}",
-        )
-    kind = shared_file_system(path if mode else os.path.dirname(path) or ".")
+        status = None
+    if status is not None:
+        check_mode(path, status, noun="log ")
+    kind = shared_file_system(path if status is not None else os.path.dirname(path) or ".")
     if kind is not None:
         raise ConfigurationError(
             f"log `{path}` lies on `{kind}`, expected a local file system: SQLite's locks do not hold there",

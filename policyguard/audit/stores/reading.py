@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from policyguard.errors import AuditError
+from policyguard.fs.private_files import WAL
 
 _TRIES = 20
 _PAUSE_S = 0.05
@@ -40,7 +41,7 @@ def connect_reader(target: str, connect: Connect) -> tuple[sqlite3.Connection, t
             connection.close()
         if problem.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             raise
-        if not _size(target + "-wal"):
+        if not _size(target + WAL):
             # Nobody has written since the file was closed, and the rows are all in it.
             return connect(target, "mode=ro&immutable=1"), None
         folder = _copy(target)
@@ -55,7 +56,7 @@ def _copy(target: str) -> tempfile.TemporaryDirectory[str]:
         for _ in range(_TRIES):
             before = _stamps(target)
             shutil.copyfile(target, copy)
-            shutil.copyfile(target + "-wal", copy + "-wal")
+            shutil.copyfile(target + WAL, copy + WAL)
             if _stamps(target) == before:
                 return folder
             time.sleep(_PAUSE_S)
@@ -70,7 +71,7 @@ def _copy(target: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _stamps(target: str) -> list[tuple[int, int, int]]:
-    statuses = [os.stat(target + suffix) for suffix in ("", "-wal")]
+    statuses = [os.stat(target + suffix) for suffix in ("", WAL)]
     return [(status.st_ino, status.st_size, status.st_mtime_ns) for status in statuses]
 
 

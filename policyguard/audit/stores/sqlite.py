@@ -26,7 +26,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -37,13 +36,14 @@ from policyguard.audit.stores.claims import CLAIMS_SCHEMA, SqliteClaims
 from policyguard.audit.stores.place import LogPlace, check_writable_place
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs import open_databases
+from policyguard.fs.open_databases import BUSY_TIMEOUT_S
+from policyguard.fs.private_files import WAL
 from policyguard.fs.write import sync_folder
 
 APPLICATION_ID = 0x70676C67
 """`pglg`, in the SQLite header at offset 68: `file` and we can tell a log from another database."""
 
 FORMAT = "policyguard log v1"
-BUSY_TIMEOUT_S = 10.0
 
 PAGE_BYTES = 8192
 """Of new files. An entry takes about 2,200 bytes: three fill such a page, where one would leave half of 4,096 empty."""
@@ -188,7 +188,7 @@ class SqliteStore:
         try:
             busy = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._execute("BEGIN IMMEDIATE")
-            if busy or os.stat(os.path.realpath(self.path) + "-wal").st_size:
+            if busy or os.stat(os.path.realpath(self.path) + WAL).st_size:
                 self._roll_back()
                 raise AuditError(f"log `{self.path}` is in use by another process", help="stop it, then try again")
             last = self._execute(_LAST).fetchone()
@@ -263,7 +263,7 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
     """Read the log's name; write schema and header first if the database is empty and may be created."""
     if create_as is not None and _is_blank(connection):
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        _set_wal(connection)
+        open_databases.set_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have created the log while we waited for the lock.
         if _is_blank(connection):
@@ -292,19 +292,6 @@ def _probe(connection: sqlite3.Connection) -> None:
             raise
     finally:
         connection.execute(f"PRAGMA busy_timeout={wait_ms}")
-
-
-def _set_wal(connection: sqlite3.Connection) -> None:
-    """Change the journal's mode, waiting for other processes that do, because SQLite itself does not wait."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as problem:
-            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from policyguard.errors import AuditError
-from policyguard.fs.open_databases import SharedDatabase, close_shared, open_shared
+from policyguard.fs.open_databases import BUSY_TIMEOUT_S, SharedDatabase, close_shared, open_shared, set_wal
 from policyguard.fs.write import sync_folder
 from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant, format_instant
 
@@ -150,7 +150,7 @@ class UsedDecisions:
 
 
 def _connect(target: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(target, isolation_level=None, timeout=10.0, check_same_thread=False)
+    connection = sqlite3.connect(target, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
     try:
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA synchronous=FULL")
@@ -164,7 +164,7 @@ def _connect(target: str) -> sqlite3.Connection:
 def _prepare(target: str, connection: sqlite3.Connection) -> None:
     """Write the schema into a blank database; another one is left as it is, and refused."""
     if not _tables(connection):
-        _set_wal(connection)
+        set_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         # Another process may have made the store while we waited for the lock.
         if not _tables(connection):
@@ -180,19 +180,6 @@ def _prepare(target: str, connection: sqlite3.Connection) -> None:
             f"`{target}` has the application id {application_id:#010x}, expected "
             f"{_APPLICATION_ID:#010x}; give the file that policyguard made, or a new path"
         )
-
-
-def _set_wal(connection: sqlite3.Connection) -> None:
-    """Change the journal's mode, waiting for others who do: where two change it at once, SQLite waits for neither."""
-    deadline = time.monotonic() + 10.0
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as problem:
-            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from policyguard.attest.trust import Trust, parse_trust
+from policyguard.attest.note import NoteKey
+from policyguard.attest.trust import Trust, TrustedKey, parse_trust
 from policyguard.audit.receipt import MAX_SIGNED_BYTES
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import measure_job
@@ -30,6 +31,7 @@ from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
+from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
 from policyguard.revocation_file import read_revocations
@@ -131,6 +133,29 @@ def read_trust(path: Path) -> Trust:
     # Like every path of a configuration, relative to the file that names it, never to the current folder.
     source = str(path.absolute().parent / trust.revocation.source)
     return replace(trust, revocation=replace(trust.revocation, source=source))
+
+
+def trust_or_own_key(config: Config, origin: str) -> Trust | None:
+    """Choose the keys whose decisions and checkpoints count in a log: those of the trust file, else our own key's.
+
+    Args:
+        config: names the trust file and the key; None is returned if it names neither.
+        origin: the log's name.
+
+    Raises:
+        ConfigurationError: the file it names cannot be used.
+    """
+    if config.trust is not None:
+        return read_trust(config.trust)
+    if config.key is None:
+        return None
+    public = read_private_key(config.key, passphrase=read_passphrase()).public
+    return Trust(
+        keys=(TrustedKey(key=public),),
+        logs=(NoteKey(origin, public),),
+        audiences=frozenset({"repo audit"}),
+        min_epoch=0,
+    )
 
 
 def verified_data(verified: VerifiedDecision) -> dict[str, Any]:

@@ -19,20 +19,18 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
-from policyguard.audit.stores.sqlite import BUSY_TIMEOUT_S
 from policyguard.errors import AuditError, EvidenceError, PolicyGuardError, VerificationError
+from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
-from policyguard.model.static_explanation import StaticExplanation
+from policyguard.model.static_explanation import NO_POLICIES, StaticExplanation
 from policyguard.text import printable
 from policyguard.values import FrozenMap, Instant
 
 NOT_STARTED, NOT_DECIDED = "start.refused", "guard.unusable"
-NO_POLICIES = "0" * 64
-"""The digest of policies where none could be read."""
 
 _MAX_REASON_CHARS = 300
 

@@ -25,7 +25,7 @@ from policyguard.cli.options import (
     trust_option,
 )
 from policyguard.cli.output import say, say_explanation, say_json
-from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.cli.verbs.verify_ import trust_or_own_key
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AuditError, ConfigurationError
@@ -33,7 +33,6 @@ from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, BreakG
 from policyguard.evidence.collector import Collector
 from policyguard.exit_codes import FINDINGS, OK, code_of_decision
 from policyguard.hooks.responses import decision_data
-from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.values import Instant, format_instant
 
@@ -111,11 +110,8 @@ def _report(unreadable: Sequence[AuditError]) -> None:
 
 def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
     """Choose the keys whose checkpoints count: those of the trust file, else our own key's, else None."""
-    if config.trust is not None:
-        return read_trust(config.trust).logs
-    if config.key is not None:
-        return (NoteKey(origin, read_private_key(config.key, passphrase=read_passphrase()).public),)
-    return None
+    trust = trust_or_own_key(config, origin)
+    return trust.logs if trust is not None else None
 
 
 def _data(use: BreakGlassUse, now: Instant) -> dict[str, Any]:

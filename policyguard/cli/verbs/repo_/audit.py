@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from policyguard.attest.note import NoteKey
-from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.attest.trust import Trust
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.options import (
     checkpoint_option,
@@ -25,7 +24,7 @@ from policyguard.cli.options import (
     write_new,
 )
 from policyguard.cli.output import say, say_json
-from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.cli.verbs.verify_ import trust_or_own_key
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.push.objects import find_store
@@ -36,7 +35,6 @@ from policyguard.hooks.git.audit import Audited, Subject, audit
 from policyguard.hooks.git.baseline import MAX_BASELINE_BYTES, Baseline, baseline_of, differences, parse_baseline
 from policyguard.hooks.git.install import installed, problems
 from policyguard.hooks.git.ref_history import Finding
-from policyguard.keyfiles import read_passphrase, read_private_key
 
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
 _resource_option = click.option("--resource", help="Which resource it is; what its hooks say if not given.")
@@ -123,17 +121,10 @@ def _resource(git: GitDir, chosen: str | None, baseline: Baseline | None) -> str
 
 def _trust(config: Config, origin: str) -> Trust:
     """Choose the keys whose decisions and checkpoints count: those of the trust file, else our own key's."""
-    if config.trust is not None:
-        return read_trust(config.trust)
-    if config.key is None:
+    trust = trust_or_own_key(config, origin)
+    if trust is None:
         raise ConfigurationError("--trust is missing, expected a path", help="without it anybody's decisions would do")
-    public = read_private_key(config.key, passphrase=read_passphrase()).public
-    return Trust(
-        keys=(TrustedKey(key=public),),
-        logs=(NoteKey(origin, public),),
-        audiences=frozenset({"repo audit"}),
-        min_epoch=0,
-    )
+    return trust
 
 
 def _answer(subject: Subject, audited: Audited, findings: Sequence[Finding], as_json: bool) -> int:

@@ -1,0 +1,71 @@
+"""Files that decisions rest on: which file a path leads to, a mode that lets nobody else write, and a lock beside."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from policyguard.errors import AuditError
+
+Identity = tuple[int, int]
+"""Device and inode of a file."""
+
+WIDEST_MODE = 0o640
+WAL, SHM = "-wal", "-shm"
+DATABASE_FILES = ("", WAL, SHM)
+"""What follows the path of a database in the names of its files."""
+
+PRIVATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Of files that only we write: never through a link, never waiting for the other end of a FIFO."""
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Device and inode in this status."""
+    return status.st_dev, status.st_ino
+
+
+def identity_at(path: str) -> Identity | None:
+    """Device and inode of the file that this path leads to; None if there is none."""
+    try:
+        return identity_of(os.stat(path))
+    except OSError:
+        return None
+
+
+def check_mode(path: str, status: os.stat_result, *, noun: str = "", advised: str = "640") -> None:
+    """Refuse a file that others may change, or more than the group may read.
+
+    Args:
+        path: for the message.
+        status: of the file.
+        noun: what it is, with a space behind.
+        advised: the mode to give it.
+
+    Raises:
+        AuditError: the mode is wider than 0640.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    # INVARIANT I14: what others may write, others may have written.
+    if mode & ~WIDEST_MODE:
+        raise AuditError(
+            f"{noun}`{path}` has mode {mode:04o}, expected 0640 or narrower: others may read or change it",
+            help=f"chmod {advised} {path}",
+        )
+
+
+def open_lock(path: str) -> int:
+    """Open a lock file, made with mode 0600 if there is none; the caller closes it. Raises `OSError`."""
+    return os.open(path, PRIVATE_FLAGS, 0o600)
+
+
+@contextmanager
+def locked(handle: int) -> Iterator[None]:
+    """Hold an open lock file's lock; one process or thread at a time has it."""
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
