@@ -12,7 +12,7 @@ checked:
     V7   the request digest equals that of what this worker is about to run, computed by the worker
     V8   the audience is me
     V9   the policy's digest and epoch are accepted ones
-    V10  the decision is allow, and enforcing
+    V10  the decision is allow and enforcing, and t of its keys are held in a form that trust accepts
     V11  not already used, where a single-use store is set
     V12  neither the decision nor its keys, approvers, approvals, grants or policy are revoked, where trust names a list
 
@@ -104,6 +104,7 @@ def verify(
     _check_audience(predicate, trust, audience)
     _check_policy(predicate, trust)
     _check_allowed(predicate)
+    _check_form(verified, trust, now)
     if trust.revocation is not None:
         _check_not_revoked(verified, trust, trust.revocation, revocations, now)
     _check_unused(predicate, used)
@@ -232,6 +233,20 @@ def _check_allowed(predicate: Predicate) -> None:
         raise VerificationError("V10", f"decision is deny ({codes}), expected allow")
     if predicate.mode != "enforcing":
         raise VerificationError("V10", f"decision is {predicate.mode}, expected enforcing")
+
+
+def _check_form(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
+    # V10: who can read the guard's key can write any decision, so trust says how each key is held; the statement, which
+    # that key signed, is not asked.
+    accepted = {trusted.key for trusted in trust.keys if trusted.is_valid(now) and trust.accepts_form(trusted)}
+    counting = [signer for signer in verified.signers if signer in accepted]
+    if len(counting) < trust.threshold:
+        raise VerificationError(
+            "V10",
+            f"{len(counting)} of the signing keys are `heldBy: service` in trust, expected at least {trust.threshold}; "
+            "who can read a guard's key can sign anything: let a service decide, or, for a local lab, add "
+            "`selfIssued: accept` to the trust file",
+        )
 
 
 def _check_not_revoked(

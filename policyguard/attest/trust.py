@@ -5,7 +5,8 @@ is read at the edge) and names the JSON path of the first problem.
 
     apiVersion: policyguard/v1
     kind: Trust
-    keys: [{key: "ed25519:BASE64", name: TEXT?, notBefore: TIME?, expires: TIME?}]
+    keys: [{key: "ed25519:BASE64", name: TEXT?, notBefore: TIME?, expires: TIME?, heldBy: (service|self)?}]
+    selfIssued: accept?                 ; step V10: without it, a key held by `self` allows nothing
     threshold: 1?                       ; default 1
     logs: ["name+hash+base64"]          ; C2SP verifier keys
     audiences: [TEXT]
@@ -18,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.note import NoteKey
@@ -31,6 +32,11 @@ MAX_KEYS = 64
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _T = TypeVar("_T")
 
+HeldBy = Literal["service", "self"]
+"""Who can read a private key: a service alone, or also accounts that ask the guard for decisions."""
+_HOLDERS: tuple[HeldBy, ...] = ("service", "self")
+_Word = TypeVar("_Word", bound=str)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKey:
@@ -40,6 +46,7 @@ class TrustedKey:
     name: str = ""
     not_before: Instant | None = None
     expires: Instant | None = None
+    held_by: HeldBy | None = None
 
     def is_valid(self, instant: Instant) -> bool:
         return (self.not_before is None or self.not_before <= instant) and (
@@ -74,6 +81,16 @@ class Trust:
     policy_digests: frozenset[str] = frozenset()
     min_epoch: int | None = None
     revocation: RevocationTrust | None = None
+    self_issued: bool = False
+
+    @property
+    def names_holders(self) -> bool:
+        """Whether the document says anything about how keys are held; those of 0.1.0 do not."""
+        return self.self_issued or any(trusted.held_by is not None for trusted in self.keys)
+
+    def accepts_form(self, trusted: TrustedKey) -> bool:
+        """Decide whether an allow of this key counts: a service holds it, or trust accepts every form."""
+        return trusted.held_by == "service" or self.self_issued or not self.names_holders
 
     def __post_init__(self) -> None:
         # INVARIANT I10: trust that holds nothing, or less than its threshold, cannot be made.
@@ -106,7 +123,10 @@ def parse_trust(data: object) -> Trust:
         ConfigurationError: a member is missing or wrong; the message names its path.
     """
     top = _object(
-        data, "$", ("apiVersion", "kind", "keys", "logs", "audiences", "policies"), ("threshold", "revocation")
+        data,
+        "$",
+        ("apiVersion", "kind", "keys", "logs", "audiences", "policies"),
+        ("threshold", "revocation", "selfIssued"),
     )
     if (top["apiVersion"], top["kind"]) != ("policyguard/v1", "Trust"):
         raise ConfigurationError("$: expected `apiVersion: policyguard/v1` and `kind: Trust`")
@@ -120,6 +140,7 @@ def parse_trust(data: object) -> Trust:
         policy_digests=frozenset(digests),
         min_epoch=_integer(policies["minEpoch"], "$.policies.minEpoch", 0) if "minEpoch" in policies else None,
         revocation=_revocation(top["revocation"], "$.revocation") if "revocation" in top else None,
+        self_issued="selfIssued" in top and _one_of(top["selfIssued"], "$.selfIssued", ("accept",)) == "accept",
     )
 
 
@@ -137,6 +158,8 @@ def trust_data(trust: Trust) -> dict[str, Any]:
         "audiences": sorted(trust.audiences),
         "policies": policies,
     }
+    if trust.self_issued:
+        data["selfIssued"] = "accept"
     revocation = trust.revocation
     if revocation is not None:
         data["revocation"] = {
@@ -149,9 +172,11 @@ def trust_data(trust: Trust) -> dict[str, Any]:
 
 
 def _key_data(trusted: TrustedKey) -> dict[str, str]:
-    data = {"key": trusted.key.text}
+    data: dict[str, str] = {"key": trusted.key.text}
     if trusted.name:
         data["name"] = trusted.name
+    if trusted.held_by is not None:
+        data["heldBy"] = trusted.held_by
     for field, instant in (("notBefore", trusted.not_before), ("expires", trusted.expires)):
         if instant is not None:
             data[field] = format_instant(instant)
@@ -159,7 +184,7 @@ def _key_data(trusted: TrustedKey) -> dict[str, str]:
 
 
 def _key(data: object, path: str) -> TrustedKey:
-    members = _object(data, path, ("key",), ("name", "notBefore", "expires"))
+    members = _object(data, path, ("key",), ("name", "notBefore", "expires", "heldBy"))
     not_before = _instant(members["notBefore"], f"{path}.notBefore") if "notBefore" in members else None
     expires = _instant(members["expires"], f"{path}.expires") if "expires" in members else None
     if not_before is not None and expires is not None and expires <= not_before:
@@ -169,6 +194,7 @@ def _key(data: object, path: str) -> TrustedKey:
         name=_text(members["name"], f"{path}.name") if "name" in members else "",
         not_before=not_before,
         expires=expires,
+        held_by=_one_of(members["heldBy"], f"{path}.heldBy", _HOLDERS) if "heldBy" in members else None,
     )
 
 
@@ -209,6 +235,13 @@ def _text(data: object, path: str) -> str:
     if type(data) is not str or not data:
         _refuse(path, f"found {name_of(data) if data != '' else 'empty text'}, expected text")
     return data
+
+
+def _one_of(data: object, path: str, expected: tuple[_Word, ...]) -> _Word:
+    word = next((word for word in expected if type(data) is str and data == word), None)
+    if word is None:
+        _refuse(path, f"found {quoted(data) if type(data) is str else name_of(data)}, expected {quoted_list(expected)}")
+    return word
 
 
 def _digest(data: object, path: str) -> str:

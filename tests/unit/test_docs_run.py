@@ -62,6 +62,7 @@ def initial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(["init", str(folder)]) == 0
     (folder / "tests").symlink_to(ROOT / "tests")
     shutil.copy(folder / "requests" / "allowed.json", folder / "request.json")
+    (folder / "work").mkdir()
     (folder / "job.yaml").write_text("subject: user:alice\nresource: job:team/vision/run-1\nproperties: {gpus: 8}\n")
     return folder
 

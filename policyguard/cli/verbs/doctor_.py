@@ -12,7 +12,7 @@ from shutil import which
 
 import click
 
-from policyguard.attest.keys import PrivateKey
+from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.revocation import open_list
 from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey
@@ -81,13 +81,41 @@ def _notes(config: Config) -> list[str]:
         trust = None if config.trust is None else read_trust(config.trust)
     except PolicyGuardError:
         return []
-    if trust is None or trust.revocation is not None:
+    if trust is None:
         return []
-    note = (
-        f"{config.trust}: has no `revocation:`; step V12 is skipped, and a decision whose approver's key is revoked "
-        "verifies until it expires"
-    )
-    return [note]
+    notes = [f"{config.trust}: {note}" for note in _holders(config, trust)]
+    if trust.revocation is None:
+        notes.append(
+            f"{config.trust}: has no `revocation:`; step V12 is skipped, and a decision whose approver's key is "
+            "revoked verifies until it expires"
+        )
+    return notes
+
+
+def _holders(config: Config, trust: Trust) -> Iterator[str]:
+    """Yield what weakens the guard by how keys are held."""
+    if not trust.names_holders:
+        yield (
+            "says of no key how it is held, so every key counts, as in 0.1.0; add `selfIssued: accept` to keep that, "
+            "or `heldBy: service` to a key that only a service can read"
+        )
+    elif trust.self_issued:
+        yield (
+            "has `selfIssued: accept`; a key held by `self` enforces nothing on accounts that can read the key; "
+            "remove it where a service decides"
+        )
+    if any(trusted.held_by == "service" and trusted.key == _own_key(config) for trusted in trust.keys):
+        yield (
+            f"has `heldBy: service` for `{config.key}`, and this account can read it; right only if this account "
+            "runs the service and submits no jobs"
+        )
+
+
+def _own_key(config: Config) -> PublicKey | None:
+    try:
+        return None if config.key is None else read_private_key(config.key, passphrase=read_passphrase()).public
+    except PolicyGuardError:
+        return None
 
 
 def _packages(_: Config) -> Iterator[str]:
@@ -138,8 +166,14 @@ def _trust(config: Config) -> Iterator[str]:
     if config.key is not None:
         public = read_private_key(config.key, passphrase=read_passphrase()).public
         now = time.time_ns()
-        if not any(trusted.key == public and trusted.is_valid(now) for trusted in trust.keys):
+        own = [trusted for trusted in trust.keys if trusted.key == public and trusted.is_valid(now)]
+        if not own:
             yield f"{config.trust}: does not trust `{config.key}` today; workers will refuse its decisions at V4"
+        elif not any(map(trust.accepts_form, own)):
+            yield (
+                f"{config.trust}: does not accept how `{config.key}` is held; workers will refuse its decisions at "
+                "V10: `heldBy: service` if only a service can read it, or `selfIssued: accept` for a local lab"
+            )
     if trust.revocation is not None:
         yield from _revocations(trust, trust.revocation)
     if config.audience is not None and config.audience not in trust.audiences:

@@ -47,6 +47,10 @@ kind: Trust
 keys:
   - key: {key}
     name: guard
+    heldBy: self            # this account can read the key; `service` if no account that submits jobs can
+# For a local lab only: who can read the key can sign any decision, so it enforces nothing on that account. Remove this
+# line where a service decides; then a decision of a key held by `self` is refused (V10).
+selfIssued: accept
 logs:
   - {log}
 audiences: [local]

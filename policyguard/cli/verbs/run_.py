@@ -165,4 +165,5 @@ def own_trust(guard: Guard, config: Config) -> Trust:
         logs=(guard.log_key,),
         audiences=frozenset({config.audience or DEFAULT_AUDIENCE}),
         min_epoch=guard.snapshot.epoch,
+        self_issued=True,
     )

@@ -24,8 +24,9 @@ DOCUMENT: dict[str, Any] = {
             "notBefore": "2026-01-01T00:00:00Z",
             "expires": "2027-01-01T00:00:00Z",
         },
-        {"key": SECOND_SIGNER.public.text},
+        {"key": SECOND_SIGNER.public.text, "heldBy": "service"},
     ],
+    "selfIssued": "accept",
     "threshold": 2,
     "logs": [LOG.text],
     "audiences": ["cluster-a"],
@@ -51,6 +52,16 @@ def test_threshold_is_one_unless_said() -> None:
 Change = Callable[[dict[str, Any]], object]
 
 REFUSED: dict[str, tuple[Change, str]] = {
+    "a holder in other letters": (
+        lambda d: d["keys"][1].update(heldBy="Service"),
+        "$.keys[1].heldBy: found `Service`, expected `service`, `self`",
+    ),
+    "a holder that is a list": (lambda d: d["keys"][0].update(heldBy=["service"]), "$.keys[0].heldBy: found a list"),
+    "self-issued true": (lambda d: d.update(selfIssued=True), "$.selfIssued: found a bool, expected `accept`"),
+    "self-issued in other letters": (
+        lambda d: d.update(selfIssued="Accept"),
+        "$.selfIssued: found `Accept`, expected `accept`",
+    ),
     "no keys": (lambda d: d.update(keys=[]), "$.keys: found none, expected 1 to 64"),
     "no logs": (lambda d: d.update(logs=[]), "$.logs: found none"),
     "no audiences": (lambda d: d.update(audiences=[]), "$.audiences: found none"),
