@@ -6,6 +6,7 @@ that fails. Tests that start a process of their own do not see the mutant.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import json
@@ -94,8 +95,7 @@ class Runner:
         base: Path = factory.getbasetemp()
         _few_examples(session.items)
         if not self.file.exists():
-            _fork(lambda: _measure(session.items, self.modules, self.file))
-            os.waitpid(-1, 0)
+            self._measure_all(session.items, base, factory)
         lines = Lines(**json.loads(self.file.read_text(), object_hook=_integer_keys))
         gc.collect()
         functions = _functions()
@@ -117,6 +117,26 @@ class Runner:
             self._reap(running)
         self._control([items[name] for name in sorted(self.killers, key=lines.seconds.__getitem__)], base, factory)
         return True
+
+    def _measure_all(self, items: list[pytest.Item], base: Path, factory: Any) -> None:
+        """Measure which lines each test runs, the files of tests shared among the jobs."""
+        files = sorted({item.path for item in items})
+        parts = [base / f"lines{number}" for number in range(self.jobs)]
+        for number, part in enumerate(parts):
+            shared = set(files[number :: self.jobs])
+            chosen = [item for item in items if item.path in shared]
+            _fork(functools.partial(_measure, chosen, self.modules, part, factory))
+        for _ in parts:
+            os.waitpid(-1, 0)
+        merged = Lines()
+        for part in parts:
+            lines = Lines(**json.loads(part.with_suffix(".json").read_text(), object_hook=_integer_keys))
+            merged.seconds |= lines.seconds
+            for module, by_line in lines.by_line.items():
+                known = merged.by_line.setdefault(module, {})
+                for line, names in by_line.items():
+                    known[line] = known.get(line, []) + names
+        self.file.write_text(json.dumps(dataclasses.asdict(merged)))
 
     def _control(self, killers: list[pytest.Item], base: Path, factory: Any) -> None:
         """Run each test that killed a mutant without one; what fails then has killed nothing."""
@@ -159,7 +179,9 @@ def _fork(work: Callable[[], int]) -> int:
         os._exit(code)  # whatever escaped
 
 
-def _measure(items: list[pytest.Item], modules: list[str], file: Path) -> int:
+def _measure(items: list[pytest.Item], modules: list[str], folder: Path, factory: Any) -> int:
+    folder.mkdir(mode=0o700)
+    factory._basetemp = folder
     measuring = coverage.Coverage(
         data_file=None, config_file=False, include=[str(ROOT / module) for module in modules], messages=False
     )
@@ -181,7 +203,7 @@ def _measure(items: list[pytest.Item], modules: list[str], file: Path) -> int:
     for module in modules:
         contexts = data.contexts_by_lineno(str(ROOT / module))
         by_line[module] = {line: [name for name in names if name in seconds] for line, names in contexts.items()}
-    file.write_text(json.dumps({"seconds": seconds, "by_line": by_line}))
+    folder.with_suffix(".json").write_text(json.dumps({"seconds": seconds, "by_line": by_line}))
     return SURVIVED
 
 
