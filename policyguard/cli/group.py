@@ -43,7 +43,7 @@ VERBS = {
     "check-engine": "Compare the engine with a second opinion on your policies.",
     "doctor": "Check that this installation can do its work.",
 }
-"""Verb to its one line of help; `cli/<verb>.py` holds the command."""
+"""Verb to its one line of help; `cli/verbs/<verb>_.py`, or a folder of that name, holds the command."""
 
 WITHOUT_CONFIG = frozenset({"init", "demo", "keys", "import", "hook"})
 """Verbs that read no configuration; `hook` has `--config` among its own options."""

@@ -46,7 +46,6 @@ OWNERS = {
     "google": {"conditions/check.py"},
     "re2": {"conditions/functions.py"},
     "click": {"cli/"},
-    "rich": {"cli/"},
     "sqlalchemy": {"casbin_compat/"},
     "picklescan": {"scan/picklescan.py"},
 }

@@ -1,4 +1,4 @@
-"""Where a log keeps its rows. The seam is `Store`: three methods and the log's name; no code is shared behind it."""
+"""Where a log keeps its rows. The seam is `Store`: the log's name, its claims, and three methods over rows."""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""Starts a job only under a signed allow: `launch.py` (steps L1 to L5), `supervise.py` (the process), `refusals.py`."""
+"""Starts a job only under a signed allow.
+
+Promises: what starts is what was decided, and a refusal is signed and logged wherever key and log can be used. Read
+`launch.py` (steps L1 to L5), `job_environment.py`, `supervise.py` (the process), `refusals.py`.
+"""

@@ -1,1 +1,5 @@
-"""Measures a running job again: `watch.py` (steps W1 to W4), `policies.py` and `processes.py` (more checks)."""
+"""Measures a running job again.
+
+Promises: what changed since the decision is reported as a signed denial in the log. Read `watch.py` (steps W1 to W4),
+then `policies.py` and `processes.py` (more checks).
+"""

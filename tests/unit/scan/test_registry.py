@@ -17,6 +17,7 @@ from policyguard.scan.files import scan_file
 from policyguard.scan.findings import Verdict
 from policyguard.scan.formats.registry import (
     BY_NAME,
+    BY_SUFFIX,
     FORMATS,
     Format,
     category_by_suffix,
@@ -85,3 +86,8 @@ def test_a_table_is_no_checkpoint_by_its_name() -> None:
         True,
         False,
     ]
+
+
+def test_a_program_of_torch_export_is_named_pt2() -> None:
+    """The suffix was TorchScript's, which is saved as `.pt`."""
+    assert BY_SUFFIX[".pt2"].name == "torch_export"
