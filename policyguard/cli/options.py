@@ -29,7 +29,7 @@ from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.collector import Collectors
 from policyguard.fs import write as fs_write
 from policyguard.fs.ownership import is_trusted_owner, read_owned
-from policyguard.fs.safe_open import read_bounded, read_start
+from policyguard.fs.safe_open import read_bounded, read_start, reason_of
 from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_passphrase, read_private_key
@@ -254,7 +254,7 @@ def _standard_input() -> bytes:
     try:
         return sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     except OSError as problem:
-        raise RequestError(f"standard input cannot be read: {(problem.strerror or '').lower()}") from problem
+        raise RequestError(f"standard input cannot be read: {reason_of(problem)}") from problem
 
 
 def read_notes(checkpoints: Sequence[Path]) -> list[bytes]:

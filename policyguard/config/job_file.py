@@ -20,7 +20,7 @@ from pathlib import Path
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import calling_account
-from policyguard.fs.safe_open import read_bounded
+from policyguard.fs.safe_open import read_bounded, reason_of
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
 from policyguard.text import quoted_list
@@ -68,7 +68,7 @@ def current_folder() -> str:
     try:
         return os.getcwd()
     except OSError as problem:
-        raise ConfigurationError(f"the current folder: {(problem.strerror or '').lower()}") from problem
+        raise ConfigurationError(f"the current folder: {reason_of(problem)}") from problem
 
 
 def read_job(

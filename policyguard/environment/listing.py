@@ -19,7 +19,7 @@ import msgspec
 
 from policyguard.environment.cache import FileCache, Version
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, open_resolved, read_all
+from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, open_resolved, read_all, reason_of
 from policyguard.text import printable_name
 
 MAX_FILES = 500_000
@@ -144,9 +144,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         descriptor = os.open(folder, FOLDER_FLAGS)
     except OSError as problem:
-        raise EvidenceError(
-            f"`{printable_name(folder)}`: {(problem.strerror or 'cannot be opened').lower()}"
-        ) from problem
+        raise EvidenceError(f"`{printable_name(folder)}`: {reason_of(problem)}") from problem
     os.close(descriptor)
     with os.scandir(folder) as listing:
         return list(listing)

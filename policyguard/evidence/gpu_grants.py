@@ -18,7 +18,7 @@ from policyguard.attest.dsse import check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.fs.safe_open import read_small
+from policyguard.fs.safe_open import read_small, reason_of
 from policyguard.model.decision import MAX_LIFETIME_S
 from policyguard.model.facts import GRANTS, Assurance, Fact
 from policyguard.model.request import Request
@@ -90,9 +90,7 @@ class GrantCollector:
         try:
             names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".json"))
         except OSError as problem:
-            raise EvidenceError(
-                f"`{printable_name(self._folder)}`: {(problem.strerror or 'unreadable').lower()}"
-            ) from problem
+            raise EvidenceError(f"`{printable_name(self._folder)}`: {reason_of(problem)}") from problem
         if len(names) > MAX_GRANTS:
             raise EvidenceError(
                 f"`{printable_name(self._folder)}`: found {len(names)} grants, expected at most {MAX_GRANTS}"

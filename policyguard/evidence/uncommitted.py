@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import file_record, kind_of
+from policyguard.fs.safe_open import file_record, kind_of, reason_of
 from policyguard.git.directory import gitdir_of
 from policyguard.git.refs import References
 from policyguard.text import printable_name
@@ -60,7 +60,7 @@ def _record(root: bytes, relative: bytes, owners: frozenset[int], max_bytes: int
     except FileNotFoundError:
         return FrozenMap(path=name, digest="", size=0)
     except OSError as problem:
-        raise EvidenceError(f"`{name}`: {(problem.strerror or 'cannot be read').lower()}") from problem
+        raise EvidenceError(f"`{name}`: {reason_of(problem)}") from problem
     if stat.S_ISLNK(status.st_mode):
         return _link(root, path, name)
     if stat.S_ISDIR(status.st_mode):

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, read_all
+from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, read_all, reason_of
 from policyguard.git.directory import GitDir, gitdir_of
 from policyguard.git.objects import ObjectReader, new_hasher, object_id, open_objects
 from policyguard.git.refs import References
@@ -155,9 +155,7 @@ class _Walk:
         try:
             inner = os.open(name, FOLDER_FLAGS, dir_fd=folder)
         except OSError as problem:
-            raise EvidenceError(
-                f"`{printable_name(path)}`: {(problem.strerror or 'cannot be opened').lower()}"
-            ) from problem
+            raise EvidenceError(f"`{printable_name(path)}`: {reason_of(problem)}") from problem
         try:
             if entry is not None and entry.mode == GITLINK:
                 if ".git" in os.listdir(inner):

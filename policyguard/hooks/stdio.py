@@ -24,6 +24,7 @@ from policyguard.config.paths import check_options, job_folders
 from policyguard.errors import ConfigurationError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import Collectors, JobInputs
 from policyguard.exit_codes import BAD_DATA, UNAVAILABLE, code_of_decision, code_of_error
+from policyguard.fs.safe_open import reason_of
 from policyguard.guard import Guard
 from policyguard.hooks.former_options import HOOK, rename_former_options
 from policyguard.hooks.responses import decision_data
@@ -69,7 +70,7 @@ def main(words: Sequence[str]) -> int:
     try:
         text = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
     except OSError as problem:
-        error = f"standard input cannot be read: {(problem.strerror or '').lower()}"
+        error = f"standard input cannot be read: {reason_of(problem)}"
         answer, code = _json({"decision": False, "error": error}), BAD_DATA
     else:
         answer, code = respond(

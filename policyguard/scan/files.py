@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from policyguard.fs.safe_open import REGULAR_FLAGS
+from policyguard.fs.safe_open import REGULAR_FLAGS, reason_of
 from policyguard.scan.content import scan_content
 from policyguard.scan.digest_cache import DigestCache, key_of, sha256_of
 from policyguard.scan.findings import (
@@ -130,7 +130,7 @@ def _target(path: Path, links_within: Path | None) -> Path:
 
 
 def _reason(problem: OSError) -> str:
-    return (problem.strerror or "cannot be opened").lower()
+    return reason_of(problem)
 
 
 def _scan_open(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyguard.errors import EvidenceError, RequestError
-from policyguard.fs.safe_open import open_resolved
+from policyguard.fs.safe_open import open_resolved, reason_of
 from policyguard.model.request import parse_json
 from policyguard.scan.content import scan_content
 from policyguard.scan.findings import CODE_SUFFIXES, Findings
@@ -99,7 +99,7 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
     try:
         files = sorted(_files(root))
     except OSError as problem:
-        files, problems = [], [f"{printable_name(os.fspath(root))}: {(problem.strerror or 'unreadable').lower()}"]
+        files, problems = [], [f"{printable_name(os.fspath(root))}: {reason_of(problem)}"]
     for name in files:
         if name.casefold().endswith(CODE_SUFFIXES):
             code.append(name)

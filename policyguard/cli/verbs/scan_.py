@@ -19,6 +19,7 @@ from policyguard.cli.output import say, say_json
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.fs.safe_open import reason_of
 from policyguard.scan.advice import advice
 from policyguard.scan.files import Options, Progress, scan_paths
 from policyguard.scan.findings import REASONS, CheckpointScan, Verdict
@@ -96,7 +97,7 @@ def scan_options(
     try:
         digests = digest_cache(path, cache_seal(config, is_required=False) if path is not None else None, warn)
     except OSError as problem:
-        raise ConfigurationError(f"{path}: {(problem.strerror or 'cannot be opened').lower()}") from problem
+        raise ConfigurationError(f"{path}: {reason_of(problem)}") from problem
     return Options(extra_globals=checkpoints.classes | extra, cache=digests, progress=progress)
 
 

@@ -27,7 +27,7 @@ from policyguard.attest.dsse import pae, parse
 from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.attest.sshsig import MAX_ARMOUR_BYTES, SshKey, SshSignatureError, parse_signature
 from policyguard.errors import EvidenceError, VerificationError
-from policyguard.fs.safe_open import read_small
+from policyguard.fs.safe_open import read_small, reason_of
 from policyguard.model.facts import Approval, Assurance
 from policyguard.model.policy import Person
 from policyguard.text import printable_name, quoted
@@ -149,9 +149,7 @@ def folder_approvals(folder: str) -> Iterator[SubmittedApproval | RejectedApprov
     try:
         names = sorted(os.listdir(os.fsencode(folder)))
     except OSError as problem:
-        yield RejectedApproval(
-            printable_name(folder), "approval.unreadable", f"cannot be read: {(problem.strerror or '').lower()}"
-        )
+        yield RejectedApproval(printable_name(folder), "approval.unreadable", f"cannot be read: {reason_of(problem)}")
         return
     present = frozenset(names)
     wanted = [name for name in names if name.endswith(b".json") and not name.startswith(b".")]

@@ -14,6 +14,7 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.job import injection_variables, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
+from policyguard.fs.safe_open import reason_of
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 from policyguard.text import printable_name
 
@@ -65,7 +66,7 @@ class JobProcesses:
         try:
             family = family_of(self._root, self._mark)
         except OSError as problem:
-            text = f"cannot be inspected: {(problem.strerror or '').lower()}"
+            text = f"cannot be inspected: {reason_of(problem)}"
             return (Drift("resource.process_unseen", PROCESS_UNSEEN, text, text),)
         for pid in family:
             try:

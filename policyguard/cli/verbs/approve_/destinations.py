@@ -21,7 +21,7 @@ from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approvals.from_git_notes import NOTES_REF
 from policyguard.evidence.approvals.from_log import line_of
 from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, SubmittedApproval, authenticate
-from policyguard.fs.safe_open import read_bounded
+from policyguard.fs.safe_open import read_bounded, reason_of
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.values import sha256_digest
 
@@ -45,7 +45,7 @@ def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: C
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise ConfigurationError(f"{folder}: cannot be made: {(problem.strerror or '').lower()}") from problem
+        raise ConfigurationError(f"{folder}: cannot be made: {reason_of(problem)}") from problem
     name = f"{_NAME.sub('-', statement.predicate.approver)}-{sha256_digest(statement.payload)[:16]}.json"
     if signed.signature is not None:
         # The signature is written first: a crash between the two leaves a signature without payload, which is not read.
