@@ -22,7 +22,6 @@ from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE, parse_statement
 from policyguard.audit.approval_use import PendingStatement, is_single_use
-from policyguard.audit.batch import sign_batch
 from policyguard.audit.in_transaction import DecisionsInTransaction
 from policyguard.audit.log import Log
 from policyguard.audit.oversized import Stated, state_within_bounds
@@ -415,7 +414,7 @@ class Guard:
         # INVARIANT I4: only the policies allow; everything else that is signed with the guard's key denies.
         if decision.allowed:
             raise ValueError("found a decision that allows, expected a denial")
-        payload = self._stated(decision, self._clock(), recorded_paths=None).payload
+        _, payload = self._stated(decision, self._clock(), recorded_paths=None)
         envelope = sign(payload, PAYLOAD_TYPE, (self._key,))
         return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
 
@@ -521,7 +520,8 @@ class Guard:
 
     def _seal(self, payloads: Sequence[bytes], *, one_root: bool) -> Sequence[Envelope]:
         if one_root and len(payloads) > 1:
-            return sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
+            batch: Sequence[Envelope] = _load("audit.batch").sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
+            return batch
         return [sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads]
 
     def _state(
@@ -542,8 +542,8 @@ class Guard:
         recorded_paths = snapshot.facts_read_by(decision)
         if recorded_paths is not None and recording:
             recorded_paths = recorded_paths.union(recording)
-        stated = self._stated(decision, now, recorded_paths=recorded_paths, snapshot=snapshot, edited=edited)
-        return PendingStatement(stated.decision, stated.payload, is_single_use(snapshot, stated.decision))
+        decision, payload = self._stated(decision, now, recorded_paths=recorded_paths, snapshot=snapshot, edited=edited)
+        return PendingStatement(decision, payload, is_single_use(snapshot, decision))
 
     def _stated(
         self,

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from policyguard.attest.keys import MAX_KEY_TEXT_BYTES, NONCE_BYTES, SALT_BYTES, PrivateKey, PublicKey, is_wrapped
 from policyguard.errors import ConfigurationError, PolicyGuardError, SigningError
 from policyguard.fs.safe_open import open_plain, reason_of
-from policyguard.fs.write import create_file
 
 PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 
@@ -106,6 +105,9 @@ def _check_owner(path: str | os.PathLike[str], status: os.stat_result) -> None:
 
 def _write(path: str, data: bytes, mode: int, what: str, family: type[PolicyGuardError]) -> None:
     try:
+        # Only a new key pays for this import.
+        from policyguard.fs.write import create_file
+
         create_file(path, data, mode=mode)
     except FileExistsError:
         raise family(f"{what} `{path}` exists already, expected a new path") from None

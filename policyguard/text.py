@@ -8,7 +8,6 @@ nothing. ASCII controls become `\x1b` or `\n`, everything else `\u202e` or `\U00
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 
@@ -16,8 +15,9 @@ ELLIPSIS = "..."
 MAX_QUOTED_CHARS = 80
 
 # Default_Ignorable_Code_Point of Unicode 16.0 (DerivedCoreProperties.txt), as far as `isprintable` accepts it.
-_IGNORABLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+_IGNORABLE = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
 
 
@@ -98,7 +98,7 @@ def quoted_list(names: Iterable[str], *, joiner: str = ", ", max_names: int | No
 
 
 def _is_plain(text: str) -> bool:
-    return text.isprintable() and (text.isascii() or _IGNORABLE.search(text) is None)
+    return text.isprintable() and (text.isascii() or _IGNORABLE.isdisjoint(text))
 
 
 def _escaped(text: str, max_chars: int | None, escape: Callable[[str], str]) -> str:

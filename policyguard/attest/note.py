@@ -22,6 +22,7 @@ MAX_NOTE_SIGNATURES = 64
 
 _ED25519 = b"\x01"
 _PREFIX = "\u2014 "
+_CONTROLS = frozenset(map(chr, range(32))) - {"\n"}
 
 
 class NoteKey:
@@ -75,7 +76,7 @@ class NoteKey:
 def is_key_name(name: str) -> bool:
     """Check whether a note key, and so a log, may have this name."""
     # INVARIANT I10: a log name holds no space, so no checkpoint text can begin like a DSSE message.
-    return 0 < len(name) <= 128 and name.isprintable() and "+" not in name and not any(c.isspace() for c in name)
+    return 0 < len(name) <= 128 and name.isprintable() and not {" ", "+"} & set(name)
 
 
 def sign_note(text: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
@@ -138,7 +139,7 @@ def split_note(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         whole = data.decode()
     except UnicodeDecodeError:
         raise VerificationError("V1", "note is not UTF-8") from None
-    if any(c < " " and c != "\n" for c in whole):
+    if not _CONTROLS.isdisjoint(whole):
         raise VerificationError("V1", "note holds a control character")
     head, gap, tail = whole.rpartition("\n\n")
     if not gap or not tail.endswith("\n"):

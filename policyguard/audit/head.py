@@ -31,7 +31,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import msgspec
 
@@ -71,7 +70,7 @@ _DECODER = msgspec.json.Decoder(Head)
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
-class HeadPlace(NamedTuple):
+class HeadPlace(msgspec.Struct, frozen=True):
     """Where the head file of a log is: the state folder, and the log's file name, which tells two of one key apart."""
 
     state_dir: str

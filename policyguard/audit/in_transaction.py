@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from policyguard.attest.keys import PrivateKey
 from policyguard.audit.approval_use import ApprovalConsumption, PendingStatement, state_sequentially
 from policyguard.audit.stores import Store
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Facts
-from policyguard.values import parse_instant
 
 if TYPE_CHECKING:
     # Annotations only: a hook without quotas starts without the module.
@@ -54,8 +51,7 @@ class DecisionsInTransaction:
 
         def reserve(statement: PendingStatement) -> None:
             if statement.decision.allowed:
-                predicate = _STATEMENT.decode(statement.payload).predicate
-                reservations.reserve(statement.decision, predicate.decision_id, parse_instant(predicate.expires))
+                reservations.reserve_stated(statement.decision, statement.payload)
 
         return state_sequentially(
             self._facts, self._consumption.used, lambda facts: state(reservations.add_to_usage(facts)), reserve
@@ -70,15 +66,3 @@ class DecisionsInTransaction:
         if self._reservations is None:
             return []
         return self._reservations.write(claims, self._facts, self._next + len(statements), key)
-
-
-class _Predicate(msgspec.Struct, frozen=True):
-    decision_id: str
-    expires: str
-
-
-class _Statement(msgspec.Struct, frozen=True):
-    predicate: _Predicate
-
-
-_STATEMENT = msgspec.json.Decoder(_Statement)

@@ -29,8 +29,6 @@ import msgspec
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from policyguard.audit.entries import HANDOVER_ENTRY
-from policyguard.audit.handover import handover_leaf, read_handover
 from policyguard.audit.head import Head, HeadFile, HeadPlace, PolicyHead, other_head
 from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
 from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, check_use, is_edited, with_rows, with_use
@@ -227,6 +225,9 @@ class Log:
             ConfigurationError: it is the same key.
             AuditError: as `append`.
         """
+        # Only a change of keys pays for this import.
+        from policyguard.audit.handover import handover_leaf
+
         leaf = handover_leaf(self.verifier.name, self._key, new, now)
         successor = NoteKey(self.verifier.name, new.public)
         with self._commit_lock:
@@ -427,6 +428,10 @@ class Log:
         return _Tail(last.checkpoint, size, tuple(tree.nodes))
 
     def _check_not_handed_over(self, entry: int) -> None:
+        # Only a change of keys pays for this import.
+        from policyguard.audit.entries import HANDOVER_ENTRY
+        from policyguard.audit.handover import read_handover
+
         for row in self._store.read(entry, entry + 1):
             if not HANDOVER_ENTRY.matches(row.leaf):
                 continue

@@ -6,9 +6,7 @@ says how much there was, by count; the request digest binds it to the request.
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
+from typing import Any, TypeAlias
 
 from policyguard.attest.statement import MAX_STATEMENT_BYTES, decision_statement
 from policyguard.model.decision import Decision
@@ -19,11 +17,8 @@ from policyguard.values import FrozenMap
 OVERSIZED = "engine.oversized"
 
 
-class Stated(msgspec.Struct, frozen=True):
-    """A decision and the statement about it: the decision is another one where the statement would be too long."""
-
-    decision: Decision
-    payload: bytes
+Stated: TypeAlias = tuple[Decision, bytes]
+"""A decision and the statement about it: the decision is another one where the statement would be too long."""
 
 
 def state_within_bounds(decision: Decision, request: Request, **options: Any) -> Stated:
@@ -36,7 +31,7 @@ def state_within_bounds(decision: Decision, request: Request, **options: Any) ->
     """
     payload = decision_statement(decision, request, **options)
     if len(payload) <= MAX_STATEMENT_BYTES:
-        return Stated(decision, payload)
+        return decision, payload
     # INVARIANT I2: what cannot be recorded is not allowed.
     facts = decision.facts
     why = (
@@ -59,4 +54,4 @@ def state_within_bounds(decision: Decision, request: Request, **options: Any) ->
         now=decision.now,
         explainer=decision.explainer,
     )
-    return Stated(denial, decision_statement(denial, request, **{**options, "recorded_paths": ()}))
+    return denial, decision_statement(denial, request, **{**options, "recorded_paths": ()})

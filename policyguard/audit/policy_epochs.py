@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.head import PolicyHead
 from policyguard.audit.stores import Row
 from policyguard.errors import AuditError, ConfigurationError
-from policyguard.model.static_explanation import NO_POLICIES
 from policyguard.text import quoted
 
 UNNAMED = ""
@@ -82,9 +80,13 @@ def with_use(use: PolicyUse, known: Mapping[str, PolicyHead]) -> Mapping[str, Po
 
 def with_rows(rows: Iterable[Row], known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:
     """Add the policies of the decisions among these rows."""
+    # The head file spares most processes of one decision this import.
+    from policyguard.audit.policy_epoch_scan import policies_of
+
     for row in rows:
-        use = _use_of(row.leaf)
-        if use is not None:
+        policy = policies_of(row.leaf)
+        if policy is not None:
+            use = PolicyUse(name=policy.name, epoch=policy.epoch, digest=policy.digest, is_signed=False)
             known = with_use(use, known)
     return known
 
@@ -95,39 +97,3 @@ def _lowest(name: str, known: Mapping[str, PolicyHead]) -> int:
         return max((head.epoch for head in known.values()), default=0)
     seen = known.get(name) or known.get(UNNAMED)
     return seen.epoch if seen is not None else 0
-
-
-class _Leaf(msgspec.Struct, frozen=True):
-    payload: bytes
-
-
-class _Policy(msgspec.Struct, frozen=True):
-    digest: str
-    epoch: int
-    name: str = UNNAMED
-
-
-class _Predicate(msgspec.Struct, frozen=True):
-    policy: _Policy
-
-
-class _Statement(msgspec.Struct, frozen=True):
-    predicate: _Predicate
-
-
-_LEAF = msgspec.json.Decoder(_Leaf)
-_STATEMENT = msgspec.json.Decoder(_Statement)
-
-
-def _use_of(leaf: bytes) -> PolicyUse | None:
-    """Read which policies an entry says to be made by; None for an entry that is no decision of policies."""
-    if not DECISION_ENTRY.matches(leaf):
-        return None
-    try:
-        policy = _STATEMENT.decode(_LEAF.decode(leaf).payload).predicate.policy
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Not written by a guard: the guard's entries are checked before they are written.
-        return None
-    if policy.digest == NO_POLICIES:
-        return None
-    return PolicyUse(name=policy.name, epoch=policy.epoch, digest=policy.digest, is_signed=False)

@@ -79,6 +79,16 @@ class _Detail(msgspec.Struct, frozen=True):
     started: Instant | None = None
 
 
+class _Predicate(msgspec.Struct, frozen=True):
+    decision_id: str
+    expires: str
+
+
+class _Statement(msgspec.Struct, frozen=True):
+    predicate: _Predicate
+
+
+_STATEMENT = msgspec.json.Decoder(_Statement)
 _DETAIL = msgspec.json.Decoder(_Detail)
 _EVENT = msgspec.json.Decoder(ReservationEvent)
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -116,6 +126,11 @@ class Reservations:
         value = min(usage.value + reserved, MAX_INTEGER)
         changed = msgspec.structs.replace(usage, value=value, source=f"{usage.source}, {reserved} of it reserved")
         return msgspec.structs.replace(facts, entries={**facts.entries, USAGE: changed})
+
+    def reserve_stated(self, decision: Decision, payload: bytes) -> None:
+        """Reserve what this decision allows, under the id and until the expiry of its statement."""
+        predicate = _STATEMENT.decode(payload).predicate
+        self.reserve(decision, predicate.decision_id, parse_instant(predicate.expires))
 
     def reserve(self, decision: Decision, decision_id: str, expires: Instant) -> None:
         """Reserve what this decision allows.

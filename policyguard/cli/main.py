@@ -15,7 +15,7 @@ from policyguard.cli.streams import open_closed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _hook_process(words: Sequence[str]) -> NoReturn:
     """Answer one request of `policyguard hook` and end the process.
 
-    Three things a process of one answer can do without, together a third of its time: collecting cycles, the imports
-    behind `typing_extensions`, and taking the interpreter apart piece by piece. The answer is written and flushed, the
-    log's transaction durable and its file closed before `hook` returns.
+    Three things a process of one answer can do without, together a third of its time: collecting cycles, imports that
+    only other uses of msgspec need, and taking the interpreter apart piece by piece. The answer is written and flushed,
+    the log's transaction durable and its file closed before `hook` returns.
     """
     import gc
     import os
@@ -51,13 +51,31 @@ def _hook_process(words: Sequence[str]) -> NoReturn:
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     # None makes an import fail (importlib documents it). msgspec then takes the same names from `typing`, which has
     # them all since Python 3.11, and inspect, ast, dis and tokenize stay out.
-    shut = "typing_extensions" not in modules
-    if shut:
-        modules["typing_extensions"] = None
+    placeholders: dict[str, ModuleType | None] = {"typing_extensions": None}
+    placeholders |= {name: _Placeholder(name) for name in _LATER}
+    # `uuid`, which msgspec imports, asks for the system's name and nothing else.
+    placeholders["platform"].__dict__["system"] = lambda: os.uname().sysname
+    placeholders = {name: module for name, module in placeholders.items() if name not in modules}
+    modules.update(placeholders)
     from policyguard.hooks.stdio import main as hook
 
-    if shut:
-        del modules["typing_extensions"]
+    for name in placeholders:
+        del modules[name]
     code = hook(words)
     sys.stderr.flush()
     os._exit(code)
+
+
+_LATER = ("msgspec.inspect", "msgspec.toml", "msgspec.yaml", "platform", "textwrap")
+"""What `import msgspec` imports and our use of it never calls: forty classes and fourteen regular expressions."""
+
+
+class _Placeholder(type(sys)):  # type: ignore[misc]
+    """Takes the place of a module until a name in it is used, and imports the module then."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        from importlib import import_module
+
+        return getattr(import_module(self.__name__), name)

@@ -10,7 +10,8 @@ allow it, division toward zero, negative indices, equality of lists and maps, ti
 
 from __future__ import annotations
 
-import ast
+# Not `ast`: its visitors and its unparser cost a hook more than compiling a condition.
+import _ast as ast
 from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
 from typing import Any, TypeAlias, cast
@@ -90,10 +91,27 @@ def compile_shape(
     arguments = ast.arguments([], parameters, None, [], [], None, [])
     function = ast.FunctionDef("condition", arguments, builder.statements(expression), [], None)
     function.type_params = []  # type: ignore[attr-defined,unused-ignore]
-    module = ast.fix_missing_locations(ast.Module([function], []))
+    module = ast.Module([function], [])
+    _place(module)
     outer = compile(module, "<condition>", "exec")
     inner = next(constant for constant in outer.co_consts if isinstance(constant, CodeType))
     return cast(Run, FunctionType(inner, _GLOBALS))
+
+
+def _place(node: ast.AST) -> None:
+    """Give each node the one place that all of the function has; the interpreter wants one."""
+    if "lineno" in node._attributes:
+        node.__dict__.update(_PLACE)
+    for part in node.__dict__.values():
+        if isinstance(part, ast.AST):
+            _place(part)
+        elif isinstance(part, list):
+            for item in part:
+                if isinstance(item, ast.AST):
+                    _place(item)
+
+
+_PLACE = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
 
 
 def _counts(expression: Expression) -> bool:

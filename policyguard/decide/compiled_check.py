@@ -110,7 +110,8 @@ def _check_grants(grants: Mapping[str, Any]) -> frozenset[str]:
     subjects = grants["subjects"]
     for subject, number in subjects.items():
         _require(type(number) is int and 0 <= number < len(shapes), "`grants.subjects`", "a shape that is listed")
-        _require(ref_problem(subject) is None, f"`grants.subjects`, {quoted(subject)}", "`type:id`")
+        if ref_problem(subject) is not None:
+            raise ValueError(f"`grants.subjects`, {quoted(subject)}: expected `type:id`")
     for subject, role, domain, since, until in grants["timed"]:
         domains.add(domain)
         _require(type(role) is int and 0 <= role < count, "`grants.timed`", "a role that is listed")
@@ -126,12 +127,15 @@ def _check_people(policy: CompiledPolicy) -> None:
     accounts: set[str] = set()
     persons: set[str] = set()
     for person, own, _, _ in policy.persons:
-        _require(person not in persons, f"person {quoted(person)}", "each once")
+        if person in persons:
+            raise ValueError(f"person {quoted(person)}: expected each once")
         persons.add(person)
         for account in own:
-            _require(ref_problem(account) is None, f"account {quoted(account)}", "`type:id`")
+            if ref_problem(account) is not None:
+                raise ValueError(f"account {quoted(account)}: expected `type:id`")
             # INVARIANT I8: an account belongs to one person.
-            _require(account not in accounts, f"account {quoted(account)}", "that it belongs to one person")
+            if account in accounts:
+                raise ValueError(f"account {quoted(account)}: expected that it belongs to one person")
             accounts.add(account)
 
 
@@ -166,24 +170,31 @@ def _check_rules(policy: CompiledPolicy, roles: frozenset[str], shapes: Sequence
     for names in {rule.roles for rule in rules}:
         _require(roles.issuperset(names), "a rule", "roles that the grants list")
     for subject in {subject for rule in rules for subject in rule.subjects}:
-        _require(ref_problem(subject) is None, f"a rule for {quoted(subject)}", "`type:id`")
+        if ref_problem(subject) is not None:
+            raise ValueError(f"a rule for {quoted(subject)}: expected `type:id`")
     for pattern in {rule.id_pattern for rule in rules}:
-        _require(
-            pattern is None or pattern_problem(pattern) is None, f"id pattern {quoted(pattern or '')}", "a pattern"
-        )
-    for actions, types, scope in {(rule.actions, rule.resource_types, rule.scope) for rule in rules}:
-        _check_target(actions, types, scope, schema)
+        if pattern is not None and pattern_problem(pattern) is not None:
+            raise ValueError(f"id pattern {quoted(pattern)}: expected a pattern")
+    _check_targets(rules, schema)
     _check_conditions(rules, shapes, schema)
 
 
-def _check_target(actions: tuple[str, ...], types: tuple[str, ...], scope: str | None, schema: Schema) -> None:
+def _check_targets(rules: Sequence[RuleRow], schema: Schema) -> None:
     resources = schema.resources
-    _require(all(name in resources for name in types), "a rule", "resource types of the schema")
-    known = {action for name in types for action in resources[name].actions}
-    _require(known.issuperset(actions), "a rule", "actions of its resource types")
-    if scope is not None:
-        has_domain = all(domain_index(resources[name].id_pattern) is not None for name in types)
-        _require(is_segment(scope) and has_domain, "a rule", "a scope that is a domain, and ids that name it")
+    actions_of: dict[tuple[str, ...], set[str]] = {}
+    for actions, types in {(rule.actions, rule.resource_types) for rule in rules}:
+        known = actions_of.get(types)
+        if known is None:
+            _require(all(name in resources for name in types), "a rule", "resource types of the schema")
+            known = actions_of[types] = {action for name in types for action in resources[name].actions}
+        _require(known.issuperset(actions), "a rule", "actions of its resource types")
+    without_domain = {name for name, entity in resources.items() if domain_index(entity.id_pattern) is None}
+    scopes: set[str] = set()
+    for scope, types in {(rule.scope, rule.resource_types) for rule in rules if rule.scope is not None}:
+        is_domain = scope in scopes or is_segment(scope)
+        scopes.add(scope)
+        known_domain = is_domain and without_domain.isdisjoint(types)
+        _require(known_domain, "a rule", "a scope that is a domain, and ids that name it")
 
 
 def _check_conditions(rules: Sequence[RuleRow], shapes: Sequence[Checked], schema: Schema) -> None:

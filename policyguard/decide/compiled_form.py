@@ -38,7 +38,7 @@ _Minimum = Annotated[int, msgspec.Meta(ge=2, le=4)]
 _Fact = Annotated[str, msgspec.Meta(pattern=r"^(?:subject|resource|context)\.[a-z][a-z0-9_]*$")]
 
 
-class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """One rule in the compiled form. The order of the fields is the format: it may only change with `FORMAT`."""
 
     id: _Name
@@ -63,7 +63,7 @@ class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
     assurance: tuple[tuple[_Fact, _Minimum], ...]
 
 
-class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """Where a rule is written, the text of its condition, and its owner: for explanations only."""
 
     file: str

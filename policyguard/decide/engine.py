@@ -5,6 +5,8 @@ The procedure is in `evaluate.py`, the words are in `explain.py`. Pure, and neve
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from policyguard.decide.admission import Admitted
@@ -15,9 +17,11 @@ from policyguard.decide.explain import explain
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
-from policyguard.model.static_explanation import StaticExplanation
 from policyguard.text import printable
 from policyguard.values import Instant
+
+if TYPE_CHECKING:
+    from policyguard.model.static_explanation import StaticExplanation
 
 INTERNAL_ERROR = "engine.internal_error"
 UNEXPLAINED = "this decision cannot be explained, which is a defect of policyguard"
@@ -33,10 +37,17 @@ def internal_error(snapshot: Snapshot, facts: Facts, now: Instant, problem: Exce
         problem: what failed.
     """
     why = f"deciding failed, which is a defect of policyguard: {_described(problem)}"
-    explainer = StaticExplanation(snapshot.policy_digest, snapshot.epoch, (why,))
+    explainer = _static(snapshot, why)
     return Decision(
         False, (INTERNAL_ERROR,), NO_IDS, NO_IDS, NO_IDS, ALL_MET, NO_IDS, Facts(facts.request), now, explainer
     )
+
+
+def _static(snapshot: Snapshot, line: str) -> StaticExplanation:
+    # Only a defect pays for this import.
+    from policyguard.model.static_explanation import StaticExplanation
+
+    return StaticExplanation(snapshot.policy_digest, snapshot.epoch, (line,))
 
 
 def _described(problem: Exception) -> str:
@@ -81,8 +92,7 @@ class Engine(msgspec.Struct, frozen=True):
         try:
             return explain(self.snapshot, decision, full=full, viewer=viewer)
         except Exception as problem:  # noqa: BLE001 - a decision without its words is still a decision
-            static = StaticExplanation(self.policy_digest, self.epoch, (f"{UNEXPLAINED}: {_described(problem)}",))
-            return static.explain(decision)
+            return _static(self.snapshot, f"{UNEXPLAINED}: {_described(problem)}").explain(decision)
 
     @property
     def policy_digest(self) -> str:

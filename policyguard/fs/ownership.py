@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 from collections.abc import Sequence
 
 from policyguard.errors import ConfigurationError
@@ -223,9 +222,14 @@ def _acl_of(path: str | int) -> bytes | None:
 
 def _acl_lets_write(acl: bytes) -> bool:
     """Return True if an ACL, as the kernel writes it, lets a named user, or any group, write."""
-    if len(acl) < 4 or (len(acl) - 4) % 8 or struct.unpack_from("<I", acl)[0] != _ACL_VERSION:
+    # A version of four bytes, then entries of eight: tag, rights and id, little-endian.
+    if len(acl) < 4 or (len(acl) - 4) % 8 or int.from_bytes(acl[:4], "little") != _ACL_VERSION:
         return True
-    entries = [(tag, rights, uid) for tag, rights, uid in struct.iter_unpack("<HHI", acl[4:])]
+    numbers = [int.from_bytes(acl[start : start + 2], "little") for start in range(4, len(acl), 2)]
+    entries = [
+        (tag, rights, low | high << 16)
+        for tag, rights, low, high in zip(*(numbers[column::4] for column in range(4)), strict=True)
+    ]
     mask = next((rights for tag, rights, _ in entries if tag == _ACL_MASK), _ACL_WRITE)
     return any(
         tag in (_ACL_USER, 0x04, _ACL_GROUP) and rights & mask & _ACL_WRITE

@@ -9,13 +9,12 @@ segment = "**" / "{team}" / part, where a part is literal text in which "*" matc
 
 from __future__ import annotations
 
-import re
-
 from policyguard.model.ids import id_problem
 from policyguard.patterns.id_pattern import DOMAIN
 from policyguard.text import printable
+from policyguard.values import LazyPattern
 
-_PART = re.compile(r"[^\s/{}\[\]?\\]+")
+_PART = LazyPattern(r"[^\s/{}\[\]?\\]+")
 
 
 def pattern_problem(pattern: str) -> str | None:

@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from policyguard.audit.stores import Row
-from policyguard.audit.stores.claims import MemoryClaims
+from policyguard.audit.stores.claims import Claim, taken
+
+
+class MemoryClaims:
+    """Claims in a dictionary."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Claim] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        return True
+
+    def begin(self) -> None:
+        """Do nothing: the claims are complete from the start."""
+
+    def find(self, kind: str, names: Collection[str]) -> dict[str, Claim]:
+        return {name: self.rows[kind, name] for name in names if (kind, name) in self.rows}
+
+    def list_scope(self, kind: str, scope: str) -> list[Claim]:
+        return [claim for (of, _), claim in self.rows.items() if of == kind and claim.scope == scope]
+
+    def list_all(self) -> list[tuple[str, Claim]]:
+        return [(kind, claim) for (kind, _), claim in self.rows.items()]
+
+    def add(self, kind: str, claim: Claim) -> None:
+        if (kind, claim.name) in self.rows:
+            raise taken(kind, claim.name)
+        self.rows[kind, claim.name] = claim
+
+    def replace(self, kind: str, claim: Claim) -> None:
+        self.rows[kind, claim.name] = claim
+
+    def remove(self, kind: str, name: str) -> None:
+        self.rows.pop((kind, name), None)
 
 
 class MemoryStore:

@@ -38,7 +38,6 @@ from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs import open_databases
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.fs.private_files import WAL
-from policyguard.fs.write import sync_folder
 
 APPLICATION_ID = 0x70676C67
 """`pglg`, in the SQLite header at offset 68: `file` and we can tell a log from another database."""
@@ -273,6 +272,9 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute("PRAGMA user_version=1")
         connection.execute("COMMIT")
+        # Only a new log pays for this import.
+        from policyguard.fs.write import sync_folder
+
         sync_folder(os.path.dirname(target) or ".")
     stored_origin = _read_header(target, connection)
     if is_writer:

@@ -132,6 +132,7 @@ def build_rule_index(rules: Iterable[CompiledRule], schema: Schema) -> dict[tupl
     anywhere: dict[tuple[str, str], dict[str, list[CompiledRule]]] = {key: {} for key in keys}
     in_domain: dict[tuple[str, str], dict[str, dict[str, list[CompiledRule]]]] = {key: {} for key in keys}
     domains: dict[tuple[str | None, frozenset[str | None]], str | None] = {}
+    aligned: dict[tuple[str | None, str], bool] = {}
     for rule in rules:
         domain = rule.scope
         if domain is None and rule.id_pattern is not None:
@@ -141,7 +142,10 @@ def build_rule_index(rules: Iterable[CompiledRule], schema: Schema) -> dict[tupl
             domain = domains[pair]
         for type_name in rule.resource_types:
             # INVARIANT I3: a rule about the resource's domain is not about types whose ids do not say it there.
-            if not is_aligned(rule.id_pattern, schema.resources[type_name].id_pattern):
+            target = (rule.id_pattern, type_name)
+            if target not in aligned:
+                aligned[target] = is_aligned(rule.id_pattern, schema.resources[type_name].id_pattern)
+            if not aligned[target]:
                 continue
             for action in rule.actions:
                 key = (action, type_name)

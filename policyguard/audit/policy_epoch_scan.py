@@ -1,0 +1,44 @@
+"""Which policies an entry of a log says to be made by. Pure; `policy_epochs.py` remembers the newest of each set."""
+
+from __future__ import annotations
+
+import msgspec
+
+from policyguard.audit.entries import DECISION_ENTRY
+from policyguard.model.static_explanation import NO_POLICIES
+
+
+class _Leaf(msgspec.Struct, frozen=True):
+    payload: bytes
+
+
+class PolicyRecord(msgspec.Struct, frozen=True):
+    """The policies as a statement names them; `name` is empty in statements of version 0.1.0."""
+
+    digest: str
+    epoch: int
+    name: str = ""
+
+
+class _Predicate(msgspec.Struct, frozen=True):
+    policy: PolicyRecord
+
+
+class _Statement(msgspec.Struct, frozen=True):
+    predicate: _Predicate
+
+
+_LEAF = msgspec.json.Decoder(_Leaf)
+_STATEMENT = msgspec.json.Decoder(_Statement)
+
+
+def policies_of(leaf: bytes) -> PolicyRecord | None:
+    """Read which policies an entry says to be made by; None for an entry that is no decision of policies."""
+    if not DECISION_ENTRY.matches(leaf):
+        return None
+    try:
+        policy = _STATEMENT.decode(_LEAF.decode(leaf).payload).predicate.policy
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Not written by a guard: the guard's entries are checked before they are written.
+        return None
+    return None if policy.digest == NO_POLICIES else policy
