@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from policyguard.conditions.failure import Failure
+from policyguard.conditions.problems import Failure
 from policyguard.values import LazyPattern
 
 _OCTET = LazyPattern(r"0|[1-9][0-9]{0,2}", re.ASCII)

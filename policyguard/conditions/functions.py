@@ -12,7 +12,7 @@ from typing import Any
 
 from policyguard.conditions import times
 from policyguard.conditions.addresses import ip_in
-from policyguard.conditions.failure import Failure
+from policyguard.conditions.problems import Failure
 from policyguard.patterns.glob import CACHED_LENGTH, glob
 from policyguard.values import NANOSECONDS_PER_S, LazyPattern
 

@@ -38,3 +38,7 @@ class ProfileError(PolicyGuardError):
         super().__init__(message, help=help)
         self.offset = offset
         self.name = name
+
+
+class Failure(ValueError):
+    """A function cannot compute a result for these values; in CEL terms, it evaluates to an error."""

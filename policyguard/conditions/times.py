@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from policyguard.conditions.failure import Failure
+from policyguard.conditions.problems import Failure
 from policyguard.values import NANOSECONDS_PER_S, LazyPattern, format_instant, parse_instant
 
 MIN_TIMESTAMP = -62_135_596_800 * NANOSECONDS_PER_S
