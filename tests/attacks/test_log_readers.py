@@ -108,6 +108,30 @@ def test_another_account_verifies_a_log_that_it_may_only_read(lab: Lab, state: s
 
 
 @as_another_account
+def test_a_group_reads_a_closed_log_in_a_folder_that_it_may_not_write(lab: Lab) -> None:
+    """Nothing lies beside the log, so it is read as immutable: "is not in WAL mode", said the log, which is."""
+    lab.decide(2)
+    os.chown(lab.log, os.geteuid(), NOBODY)
+    lab.log.chmod(0o640)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{lab.log}{suffix}").unlink(missing_ok=True)
+    ended = read_as_nobody(lab.log)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "2"), ended.stderr
+
+
+@as_another_account
+def test_a_log_in_another_mode_is_refused_to_a_reader_who_may_not_write(lab: Lab) -> None:
+    """The twin: someone switched the file to a rollback journal."""
+    lab.decide(2)
+    with closing(sqlite3.connect(lab.log)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    lab.log.chmod(0o644)
+    ended = read_as_nobody(lab.log)
+    assert ended.returncode != 0
+    assert "is not in WAL mode" in ended.stderr
+
+
+@as_another_account
 def test_another_account_cannot_read_a_private_log(lab: Lab) -> None:
     """The twin: mode 0600 stays mode 0600."""
     lab.decide()

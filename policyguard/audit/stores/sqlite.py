@@ -276,7 +276,7 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
         from policyguard.fs.write import sync_folder
 
         sync_folder(os.path.dirname(target) or ".")
-    stored_origin = _read_header(target, connection)
+    stored_origin = _read_header(target, connection, is_writer=is_writer)
     if is_writer:
         _probe(connection)
     return stored_origin
@@ -318,7 +318,7 @@ def _connect(target: str, mode: str, wait_s: float = BUSY_TIMEOUT_S) -> sqlite3.
     return connection
 
 
-def _read_header(target: str, connection: sqlite3.Connection) -> str:
+def _read_header(target: str, connection: sqlite3.Connection, *, is_writer: bool) -> str:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != APPLICATION_ID:
         raise AuditError(f"log `{target}` is another kind of SQLite database")
@@ -327,9 +327,19 @@ def _read_header(target: str, connection: sqlite3.Connection) -> str:
     header = connection.execute("SELECT format, origin FROM header").fetchall() if schema in _SCHEMAS else []
     if len(header) != 1 or header[0][0] != FORMAT or not isinstance(header[0][1], str):
         raise AuditError(f"log `{target}` has another schema or header than `{FORMAT}`")
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    # A connection that treats the file as immutable reports no WAL mode, whatever the file says.
+    if mode != "wal" and (is_writer or not _has_wal_mark(target)):
         raise AuditError(f"log `{target}` is not in WAL mode, expected the mode it was created with")
     return str(header[0][1])
+
+
+def _has_wal_mark(target: str) -> bool:
+    """Whether bytes 18 and 19 of the file, SQLite's write and read version, say that it is in WAL mode."""
+    # Closing this drops the process's locks on the file: it is only asked of one on which SQLite takes none.
+    with open(target, "rb") as file:
+        file.seek(18)
+        return file.read(2) == b"\x02\x02"
 
 
 def _row(row: tuple[object, ...]) -> Row:
