@@ -32,7 +32,7 @@ def find_used_approvals(store: Store, start: int, stop: int) -> dict[str, int]:
     used: dict[str, int] = {}
     for first in range(start, stop, _PAGE):
         for row in store.read(first, min(first + _PAGE, stop)):
-            used |= dict.fromkeys(_used_by(row), row.entry)
+            used |= dict.fromkeys(approvals_used_by(row), row.entry)
     return used
 
 
@@ -59,7 +59,12 @@ _LEAF = msgspec.json.Decoder(_Leaf)
 _STATEMENT = msgspec.json.Decoder(_Statement)
 
 
-def _used_by(row: Row) -> list[str]:
+def approvals_used_by(row: Row) -> list[str]:
+    """List the digests of the approvals that this entry has consumed.
+
+    Raises:
+        AuditError: it cannot be read.
+    """
     try:
         leaf = _LEAF.decode(row.leaf)
         if leaf.payload_type != PAYLOAD_TYPE:

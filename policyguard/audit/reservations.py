@@ -275,6 +275,16 @@ def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
     return event
 
 
+def states_event(claim: Claim, event: ReservationEvent) -> bool:
+    """Whether a claim states what the event that made it reserved; whether the job has started may differ."""
+    try:
+        detail = _DETAIL.decode(claim.detail)
+    except msgspec.DecodeError:
+        return False
+    stated = claim.scope, detail.amount, detail.expires
+    return stated == (event.scope, event.amount, parse_instant(event.expires))
+
+
 def _counts(detail: _Detail, now: Instant, observed_at: Instant | None) -> bool:
     if detail.started is None:
         return now < detail.expires

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from policyguard.audit.check import check_log
+from policyguard.audit.check_claims import check_claims
 from policyguard.audit.head import HeadPlace, head_path, read_head
 from policyguard.audit.stores.place import check_writable_place
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -44,6 +46,7 @@ def log_problems(config: Config) -> Iterator[str]:
         head = read_head(place, store.origin)
         logs = read_trust(config.trust).logs if config.trust is not None else None
         check_log(store, logs, () if head is None or head.note is None else (head.note.encode(),))
+        check_claims((store,), time.time_ns())
 
 
 def describe_log(config: Config) -> list[str]:

@@ -15,6 +15,7 @@ import click
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import encode_base64
 from policyguard.audit.check import LogSummary, check_chain
+from policyguard.audit.check_claims import check_claims
 from policyguard.audit.head import read_head
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.receipt import SignedDecision
@@ -67,7 +68,7 @@ command.add_command(accept_reset_command)
 )
 @json_option
 def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: bool, **chosen: Any) -> int:
-    """Recompute every entry, hash and checkpoint; name the first entry that does not add up.
+    """Recompute every entry, hash, checkpoint and claim; name the first entry that does not add up.
 
     Exits with 1 where the log does not add up. Without --trust or --key the log is compared with itself only, and the
     answer says so. Whether entries are missing at the end shows only a head file, or a checkpoint kept elsewhere.
@@ -84,6 +85,7 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
             notes = [*notes, head.note.encode()]
         try:
             summary = check_chain([*older, store], logs, notes)
+            check_claims([*older, store], time.time_ns())
         except AuditError as problem:
             return _broken(problem, as_json)
     return _sound(summary, as_json, signed=logs is not None, judged=bool(notes))

@@ -1,0 +1,155 @@
+"""Checks the claims of a log against its entries: what counts once, and what is reserved, is what the entries say.
+
+Claims are derived from the entries and are not signed. A claim that somebody removed lets an approval count again or
+frees room in a quota; one that somebody added takes either away. A rotated log also holds the claims of the log before,
+whose entries are in that file: they are compared if it is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from policyguard.audit.approval_use_scan import approvals_used_by
+from policyguard.audit.entries import LINK_ENTRY, RESERVATION_ENTRY
+from policyguard.audit.links import parse_link
+from policyguard.audit.reservations import ReservationEvent, reservation_event, states_event
+from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores.claims import APPROVAL, RESERVATION, Claim
+from policyguard.errors import AuditError
+from policyguard.values import Instant, parse_instant
+
+_PAGE = 512
+
+Rows = dict[tuple[str, str], Claim]
+"""Claims by kind and name."""
+
+
+class _Taken(NamedTuple):
+    """What an entry takes; `needed` says that its claim cannot have been forgotten."""
+
+    entry: int
+    needed: bool = True
+    event: ReservationEvent | None = None
+
+
+Taken = dict[tuple[str, str], _Taken]
+
+
+def check_claims(stores: Sequence[Store], now: Instant) -> None:
+    """Compare claims and entries of logs that were rotated, the oldest first; one alone is compared with itself.
+
+    Args:
+        stores: the logs, whose entries are known to add up. Logs of version 0.1.0 have no claims and are passed over.
+        now: the current time; a reservation that has expired may be forgotten.
+
+    Raises:
+        AuditError: a claim has no entry, or an entry has no claim.
+    """
+    before: Rows | None = None
+    for store in stores:
+        if not store.claims.is_complete:
+            before = None
+            continue
+        size = _size(store)
+        claims = {(kind, claim.name): claim for kind, claim in store.claims.list_all()}
+        # What is appended meanwhile is passed over, but nothing may name an entry that is not there.
+        meanwhile = range(size, _size(store))
+        carried = _is_rotated(store, size)
+        taken = _approvals(store, size) | _reservations(store, size, now)
+        _check_each_entry(taken, claims, meanwhile)
+        _check_each_claim(taken, claims, meanwhile, before if carried else {})
+        if carried and before is not None:
+            _check_carried(before, claims)
+        before = claims
+
+
+def _size(store: Store) -> int:
+    last = store.last()
+    return 0 if last is None else last.entry + 1
+
+
+def _check_carried(before: Rows, claims: Rows) -> None:
+    """Refuse a log without an approval that the older log has a claim of; a reservation may have ended since."""
+    for kind, name in before:
+        # INVARIANT I9: an approval that counted in the old log counts no second time in the new one.
+        if kind == APPROVAL and (kind, name) not in claims:
+            raise AuditError(f"approval `{name[:16]}` counted in the older log, and this log has no claim of it")
+
+
+def _check_each_entry(taken: Taken, claims: Rows, meanwhile: range) -> None:
+    for (kind, name), (entry, needed, event) in taken.items():
+        claim = claims.get((kind, name))
+        if claim is None and not needed:
+            continue
+        if claim is None:
+            raise AuditError(
+                f"entry {entry} takes {kind} `{name[:16]}`, and no claim says so: it was removed from the table",
+                entry=entry,
+            )
+        if claim.entry != entry and claim.entry not in meanwhile:
+            raise AuditError(
+                f"entry {entry} takes {kind} `{name[:16]}`, and its claim names entry {claim.entry}", entry=entry
+            )
+        if event is not None and not states_event(claim, event):
+            raise AuditError(
+                f"entry {entry} reserves {event.amount} for `{event.scope}`, and its claim says something else: "
+                "it was changed in the table",
+                entry=entry,
+            )
+
+
+def _check_each_claim(taken: Taken, claims: Rows, meanwhile: range, before: Rows | None) -> None:
+    """Refuse a claim that neither an entry made nor the log before had; None where that one is not at hand."""
+    for (kind, name), claim in claims.items():
+        if (kind, name) in taken or claim.entry in meanwhile or before is None:
+            continue
+        older = before.get((kind, name))
+        if older is not None and older.entry == claim.entry:
+            continue
+        raise AuditError(
+            f"a claim says that entry {claim.entry} takes {kind} `{name[:16]}`, and no such entry does: "
+            "it was added to the table",
+            entry=claim.entry,
+        )
+
+
+def _approvals(store: Store, size: int) -> Taken:
+    taken: Taken = {}
+    for row in _rows(store, size):
+        # What cannot be read was not written by a guard, and has no claim; `audit show` and `tail` report it.
+        with suppress(AuditError):
+            taken |= {(APPROVAL, name): _Taken(row.entry) for name in approvals_used_by(row)}
+    return taken
+
+
+def _reservations(store: Store, size: int, now: Instant) -> Taken:
+    """The entry of each reservation that may hold, and whether it must: neither started, ended nor expired."""
+    taken: Taken = {}
+    for entry, event in _events(store, size):
+        key = (RESERVATION, event.decision_id)
+        if event.event == "reserve":
+            taken[key] = _Taken(entry, parse_instant(event.expires) > now, event)
+        elif event.event == "end":
+            taken.pop(key, None)
+        elif key in taken:
+            # A figure of the scheduler that was observed since may have ended it.
+            taken[key] = taken[key]._replace(needed=False)
+    return taken
+
+
+def _events(store: Store, size: int) -> Iterator[tuple[int, ReservationEvent]]:
+    for row in _rows(store, size):
+        if RESERVATION_ENTRY.matches(row.leaf):
+            yield row.entry, reservation_event(row.leaf, row.entry)
+
+
+def _rows(store: Store, size: int) -> Iterator[Row]:
+    for start in range(0, size, _PAGE):
+        yield from store.read(start, min(start + _PAGE, size))
+
+
+def _is_rotated(store: Store, size: int) -> bool:
+    first = next(_rows(store, min(size, 1)), None)
+    return first is not None and LINK_ENTRY.matches(first.leaf) and parse_link(first.leaf, 0).event == "rotated"
