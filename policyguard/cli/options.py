@@ -24,7 +24,7 @@ from policyguard.config.file import (
     read_config,
 )
 from policyguard.config.operator import check_named, operator_config
-from policyguard.config.paths import PATHS, check_options
+from policyguard.config.paths import PATHS, check_options, job_folders
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.collector import Collectors
 from policyguard.fs import write as fs_write
@@ -102,14 +102,47 @@ def settings(*, may_be_of_root: bool = True, **options: Any) -> Config:
 
 
 def decider_settings(**options: Any) -> Config:
-    """Read the configuration for a verb that signs decisions: as `settings` does, and all it names is checked."""
-    config = settings(may_be_of_root=False, **options)
+    """Read the configuration for a verb that signs decisions: as `settings` does, and all it names is checked.
+
+    The current folder's file configures a guard of that folder only. It is not read where an option names policies, key
+    or log of another folder, and it is refused where it names them itself, or came with a repository: whoever fills a
+    folder must not choose the approvals, quotas and policies of a guard that is elsewhere.
+
+    Raises:
+        ConfigurationError: the file is in a repository, belongs to somebody else, or names what others can change.
+    """
     chosen = {name: value for name, value in options.items() if value is not None}
+    if configured_file() is None and not os.environ.get(VARIABLE):
+        # INVARIANT I1: what produces evidence is configured by the operator, not by the folder that a shell is in.
+        if any(name in chosen and not _is_here(chosen[name]) for name in ("policies", "key", "log")):
+            check_options(chosen)
+            return _with_options(Config(), options)
+        _check_current_folder(Path(FILE_NAME))
+    config = settings(may_be_of_root=False, **options)
     if config.source is not None:
         read_owned(config.source, MAX_CONFIG_BYTES)
     check_named(config, replaced=chosen.keys())
     check_options(chosen)
     return config
+
+
+def _is_here(path: str | Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath("."))
+
+
+def _check_current_folder(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
+    help = "name the configuration that you trust with --config FILE"
+    folders = job_folders(os.getcwd())
+    if len(folders) > 1:
+        raise ConfigurationError(
+            f"{path}: found in the repository `{folders[1]}`, whose contents may be somebody else's", help=help
+        )
+    config = find_config(Path(), None)
+    for name, value in (("policies", config.policies), ("key", config.key), ("log", config.log)):
+        if value is not None and not _is_here(value):
+            raise ConfigurationError(f"{path}: {name}: found `{value}`, expected a path in this folder", help=help)
 
 
 def operator_settings(job_folder: str | None, **options: Any) -> Config:
