@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from policyguard.evidence.identity import ACCOUNT, Caller
+from policyguard.evidence.identity import ACCOUNT, MISMATCH, Caller
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
 from policyguard.model.static_explanation import StaticExplanation
+from policyguard.text import printable_name
 from policyguard.values import EMPTY_MAP, Instant
 
 REQUESTED = "subject.requested"
@@ -61,4 +62,16 @@ def caller_denial(
     if caller.ref is not None:
         entries[ACCOUNT] = Fact(caller.ref, Assurance.OBSERVED, "identity", now)
     facts = Facts(msgspec.structs.replace(request, subject=Entity(type_, id_, EMPTY_MAP)), entries)
-    return static_denial(facts, code, now, StaticExplanation(policy_digest, epoch, (reason,)))
+    remedy = _remedy(request.subject.ref, caller, asked) if code == MISMATCH else ""
+    return static_denial(facts, code, now, StaticExplanation(policy_digest, epoch, (reason,), remedy))
+
+
+def _remedy(subject: str, caller: Caller, asked: str | None) -> str:
+    """Say how the subject of the job file and that of the request come to agree."""
+    named = printable_name(subject)
+    if asked is not None:
+        return f"give `--subject {named}`, or write `subject: {printable_name(asked)}` into the job file"
+    remove = f"remove `subject:` from the job file to submit as `{caller.ref}`"
+    if caller.may_speak:
+        return f"give `--subject {named}`, or {remove}"
+    return f"{remove}, or submit from the account of `{named}`; `--subject` needs the login under `speakFor:`"

@@ -57,6 +57,21 @@ def test_a_job_file_cannot_choose_the_subject(lab: Lab) -> None:  # noqa: F811
     denied(lab, submit(lab, subject="user:alice"), "id.subject_mismatch")
 
 
+@pytest.mark.parametrize(
+    ("lines", "words", "remedy"),
+    [
+        ("", (), "remedy   remove `subject:` from the job file to submit as "),
+        (f"speakFor: [{LOGIN}]\n", (), "remedy   give `--subject user:alice`, or remove `subject:`"),
+        (f"speakFor: [{LOGIN}]\n", ("--subject", "user:bob"), "or write `subject: user:bob` into the job file"),
+    ],
+)
+def test_a_denied_subject_has_a_remedy(lab: Lab, lines: str, words: tuple[str, ...], remedy: str) -> None:  # noqa: F811
+    """The denial names what the account can do: another option, another line, another account."""
+    configure(lab, lines)
+    ended = submit(lab, *words, subject="user:alice")
+    assert (ended.code, remedy in ended.err) == (77, True), ended.err
+
+
 def test_an_option_cannot_choose_the_subject(lab: Lab) -> None:  # noqa: F811
     """`--subject` needs an account that the operator lists."""
     configure(lab)
