@@ -97,6 +97,19 @@ def quoted_list(names: Iterable[str], *, joiner: str = ", ", max_names: int | No
     return joiner.join([f"`{printable(name)}`" for name in shown]) + more
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Write a number and its noun: `1 entry`, `2 entries`.
+
+    Args:
+        number: how many.
+        one: the noun for one.
+        many: the noun for another number; by default with an `s`, or `ies` for a `y` at the end.
+    """
+    if many is None:
+        many = f"{one[:-1]}ies" if one.endswith("y") else f"{one}s"
+    return f"{number} {one if number == 1 else many}"
+
+
 def _is_plain(text: str) -> bool:
     return text.isprintable() and (text.isascii() or _IGNORABLE.isdisjoint(text))
 

@@ -36,6 +36,7 @@ DECISION, KEY, APPROVER, GRANT, APPROVAL, POLICY = KINDS = (
 )
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DECISION_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 _ACCOUNT = re.compile(r"[a-z][a-z0-9_]{0,62}:[^\s\x00-\x1f\x7f]{1,512}")
 _NAME = re.compile(r"[!-~]{1,256}", re.ASCII)
@@ -102,6 +103,20 @@ def revocation(kind: str, identifier: str, *, why: str, now: Instant, since: Ins
     )
     _check_entry(entry)
     return entry
+
+
+def check_form(kind: str, identifier: str) -> None:
+    """Check that an id has the form that this version gives to ids of this kind, before it is signed into a list.
+
+    A list that is read may have other ids: earlier versions signed them, and no entry may be ignored.
+
+    Raises:
+        ValueError: it cannot be the id of anything, so that revoking it would stop nothing.
+    """
+    if kind == DECISION and not _DECISION_ID.fullmatch(identifier):
+        raise ValueError(f"found decision {quoted(identifier)}, expected 32 hex digits, the decision's `decision_id`")
+    if kind == GRANT and ("/" in identifier or identifier.endswith(".json")):
+        raise ValueError(f"found grant {quoted(identifier)}, expected the grant's `grant_id`, not its file")
 
 
 def fingerprint_of(text: str) -> str:

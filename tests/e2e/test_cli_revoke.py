@@ -66,7 +66,7 @@ def test_a_decision_whose_approver_is_revoked_stops_verifying(pinned: CliLab) ->
 
 Named = Callable[[dict[str, object]], tuple[str, str]]
 KINDS: dict[str, Named] = {
-    "decision": lambda predicate: (str(predicate["decision_id"]), "another"),
+    "decision": lambda predicate: (str(predicate["decision_id"]), "0" * 32),
     "key": lambda _: (f"{SshKey(OMAR.raw).text} omar@lab", KEYS["mallory"].public.text),
     "approver": lambda _: ("user:omar", "user:oma"),
     "approval": lambda predicate: (predicate["approvals"][0]["digest"], "ab" * 32),  # type: ignore[index]
@@ -91,7 +91,7 @@ def test_each_kind_has_its_verb(kind: str, pinned: CliLab) -> None:
 
 
 WRONG: dict[str, tuple[tuple[str, ...], str, int, str]] = {
-    "by the guard's key": (("decision", "d"), "guard.key", 78, "is no revocation key"),
+    "by the guard's key": (("decision", "d" * 32), "guard.key", 78, "is no revocation key"),
     "a key by its key id": (("key", "ab" * 32), "revocation.key", 65, "expected `SHA256:FINGERPRINT`"),
     "a weak key": (
         ("key", f"ed25519:AQ{'A' * 41}="),
@@ -101,10 +101,15 @@ WRONG: dict[str, tuple[tuple[str, ...], str, int, str]] = {
     ),
     "two keys": (("key", f"{OMAR.text}\n{KEYS['ines'].public.text}"), "revocation.key", 65, "expected one key"),
     "no key": (("key", ""), "revocation.key", 65, "expected one key"),
+    "a decision by another name": (("decision", "nonsense"), "revocation.key", 65, "expected 32 hex digits"),
+    "a decision in capitals": (("decision", "D" * 32), "revocation.key", 65, "expected 32 hex digits"),
+    "a grant by its file": (("grant", "grants/ivan.json"), "revocation.key", 65, "expected the grant's `grant_id`"),
+    "a key by its file": (("key", "keys/omar.pub"), "revocation.key", 65, "policyguard keys show FILE"),
+    "a policy by its folder": (("policy", "policies"), "revocation.key", 65, "64 hex digits"),
     "a person without a type": (("approver", "omar"), "revocation.key", 65, "expected an account"),
     "an approval by its file": (("approval", "approval.json"), "revocation.key", 65, "64 hex digits"),
-    "since a day": (("decision", "d", "--since", "today"), "revocation.key", 65, "RFC 3339"),
-    "a reason of two lines": (("decision", "d", "--reason", "a\nb"), "revocation.key", 65, "reason"),
+    "since a day": (("decision", "d" * 32, "--since", "today"), "revocation.key", 65, "RFC 3339"),
+    "a reason of two lines": (("decision", "d" * 32, "--reason", "a\nb"), "revocation.key", 65, "reason"),
     "an unknown kind": (("team", "vision"), "revocation.key", 64, "no such command"),
 }
 
@@ -118,8 +123,29 @@ def test_what_cannot_be_revoked_writes_nothing(
     before = pinned.path("operator", "list.json").read_bytes()
     ended = revoke(pinned, *words, key=key)
     assert (ended.code, ended.out) == (code, ""), ended.err
-    assert said in ended.complaint
+    assert said in ended.err
     assert pinned.path("operator", "list.json").read_bytes() == before
+
+
+def test_a_second_identical_entry_is_not_appended(pinned: CliLab) -> None:
+    """It is said to be there; another `--since` is another entry, and so is one without."""
+    words = ("decision", "d" * 32)
+    assert revoke(pinned, *words).code == 0
+    before = pinned.path("operator", "list.json").read_bytes()
+    again = revoke(pinned, *words, "--reason", "twice")
+    assert (again.code, "is there already; nothing was appended" in again.out) == (0, True), again.err
+    assert pinned.path("operator", "list.json").read_bytes() == before
+    assert revoke(pinned, *words, "--since", "2026-01-01T00:00:00Z").out.endswith("2 entries\n")
+
+
+def test_a_missing_folder_is_named_with_what_to_do(pinned: CliLab) -> None:
+    pinned.path("operator").rmdir()
+    ended = revoke(pinned, "refresh")
+    assert (ended.code, "there is no such folder" in ended.complaint) == (78, True), ended.err
+    assert "mkdir -p" in ended.err
+    pinned.path("operator").mkdir()
+    assert revoke(pinned, "refresh").out.endswith("sequence 1, 0 entries\n")
+    assert revoke(pinned, "decision", "d" * 32).out.endswith("sequence 2, 1 entry\n")
 
 
 def test_a_worker_without_the_list_starts_nothing(pinned: CliLab) -> None:
@@ -148,7 +174,7 @@ def test_a_list_that_others_signed_is_not_continued(pinned: CliLab) -> None:
     path = pinned.path("operator", "list.json")
     path.write_bytes(sign_list((), 1, time.time_ns() // 1000 * 1000, KEYS["mallory"]))
     before = path.read_bytes()
-    ended = revoke(pinned, "decision", "d")
+    ended = revoke(pinned, "decision", "d" * 32)
     assert (ended.code, path.read_bytes()) == (77, before), ended.err
     assert "V12" in ended.complaint
 
@@ -158,7 +184,7 @@ def test_the_doctor_says_that_nothing_can_be_revoked(lab: CliLab) -> None:
     ended = lab.here("doctor")
     assert ended.code == 0
     assert "note  trust.yaml: has no `revocation:`; step V12 is skipped" in ended.out
-    refused = lab.here("revoke", "decision", "d", "--key", "guard.key")
+    refused = lab.here("revoke", "decision", "d" * 32, "--key", "guard.key")
     assert (refused.code, "has no `revocation:`" in refused.complaint) == (78, True)
 
 

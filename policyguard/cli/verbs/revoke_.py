@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ import click
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.revocation import (
     EMPTY,
+    KEY,
     KINDS,
     MAX_REVOCATION_BYTES,
     Revocation,
     RevocationList,
+    check_form,
     open_list,
     revocation,
     sign_list,
@@ -29,6 +30,7 @@ from policyguard.errors import ConfigurationError, RequestError
 from policyguard.fs.safe_open import read_bounded
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.revocation_file import exclusive
+from policyguard.text import counted
 from policyguard.values import Instant, parse_instant
 
 _HELP = {
@@ -64,10 +66,12 @@ def _add(kind: str) -> None:
         now = time.time_ns() // 1_000_000 * 1_000_000
         try:
             start = None if since is None else parse_instant(since)
+            check_form(kind, identifier)
             entry = revocation(kind, identifier, why=reason, now=now, since=start)
         except ValueError as problem:
-            raise RequestError(str(problem), path=f"revoke {kind}") from None
-        _signed(trust, key, now, lambda entries: (*entries, entry), as_json)
+            help_ = _key_help(identifier) if kind == KEY else None
+            raise RequestError(str(problem), path=f"revoke {kind}", help=help_) from None
+        _signed(trust, key, now, entry, as_json)
 
 
 for _kind in KINDS:
@@ -80,7 +84,7 @@ for _kind in KINDS:
 @json_option
 def refresh(key: Path, trust: Path | None, as_json: bool) -> None:
     """Sign the list again, unchanged, before it is older than `maxAge`; makes an empty one at first."""
-    _signed(trust, key, time.time_ns() // 1_000_000 * 1_000_000, lambda entries: entries, as_json)
+    _signed(trust, key, time.time_ns() // 1_000_000 * 1_000_000, None, as_json)
 
 
 @command.command("list")
@@ -98,29 +102,42 @@ def show(trust: Path | None, as_json: bool) -> None:
     if as_json:
         say_json(_data(pinned, content))
         return
-    say(f"{pinned.source}: sequence {content.sequence} of {content.issued_at}, {len(content.entries)} entries")
+    number = counted(len(content.entries), "entry")
+    say(f"{pinned.source}: sequence {content.sequence} of {content.issued_at}, {number}")
     for entry in content.entries:
         since = "" if entry.since is None else f"  since {entry.since}"
         say(f"  {entry.kind:8}  {entry.id}{since}  revoked {entry.revoked_at}  {entry.reason}".rstrip())
 
 
-Change = Callable[[tuple[Revocation, ...]], tuple[Revocation, ...]]
+def _key_help(identifier: str) -> str | None:
+    """Name the verb that prints a key, where somebody named its file."""
+    if "/" not in identifier and not identifier.endswith((".pub", ".key", ".pem")):
+        return None
+    return "this is a file: give the key itself, as `policyguard keys show FILE` prints it, or the line in FILE.pub"
 
 
-def _signed(trust: Path | None, key: Path, now: Instant, change: Change, as_json: bool) -> None:
-    """Read the list, change its entries, sign it with the next sequence and put it in its place."""
+def _signed(trust: Path | None, key: Path, now: Instant, entry: Revocation | None, as_json: bool) -> None:
+    """Read the list, append the entry, sign it with the next sequence and put it in its place."""
     pinned = _pinned(trust)
     private = _revocation_key(key, pinned)
     path = Path(pinned.source)
+    if not path.parent.is_dir():
+        raise ConfigurationError(
+            f"{path.parent}: there is no such folder, expected the one of the revocation list",
+            help=f"mkdir -p {path.parent}, or change `revocation.source` in the trust file",
+        )
     with exclusive(path):
         present = _present(path, pinned)
         if parse_instant(present.issued_at) > now:
             raise ConfigurationError(
                 f"{path}: is of {present.issued_at}, which is in the future; expected a clock that goes on"
             )
+        if entry is not None and any(_is_same(entry, other) for other in present.entries):
+            _say_present(entry, pinned, present, as_json)
+            return
         sequence = max(present.sequence + 1, pinned.min_sequence)
         try:
-            data = sign_list(change(present.entries), sequence, now, private)
+            data = sign_list((*present.entries, *(() if entry is None else (entry,))), sequence, now, private)
         except ValueError as problem:
             raise ConfigurationError(f"{path}: {problem}") from None
         replace_file(path, data + b"\n")
@@ -128,7 +145,18 @@ def _signed(trust: Path | None, key: Path, now: Instant, change: Change, as_json
     if as_json:
         say_json(_data(pinned, content))
     else:
-        say(f"{path}: sequence {content.sequence}, {len(content.entries)} entries")
+        say(f"{path}: sequence {content.sequence}, {counted(len(content.entries), 'entry')}")
+
+
+def _is_same(entry: Revocation, other: Revocation) -> bool:
+    return (entry.kind, entry.id, entry.since) == (other.kind, other.id, other.since)
+
+
+def _say_present(entry: Revocation, pinned: RevocationTrust, present: RevocationList, as_json: bool) -> None:
+    if as_json:
+        say_json(_data(pinned, present))
+    else:
+        say(f"{pinned.source}: {entry.kind} `{entry.id}` is there already; nothing was appended")
 
 
 def _pinned(trust: Path | None) -> RevocationTrust:
