@@ -39,10 +39,11 @@ def request_collectors(
     def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:  # noqa: ARG001
         request_only = snapshot.request_only_actions
         chosen = [*fixed, RequestReviewCollector(snapshot.people, files, request_only)]
-        if measure and files == ReviewFiles():
+        # Nobody contributed to a request alone, so that a folder without a repository leaves nobody unknown.
+        if measure and (files == ReviewFiles() or request.action in request_only):
             chosen.append(RepositoryCollector())
         elif measure:
-            chosen.append(ReviewedRepositoryCollector(snapshot.people, files, apart=request_only))
+            chosen.append(ReviewedRepositoryCollector(snapshot.people, files))
         return chosen
 
     return collectors

@@ -79,11 +79,12 @@ def asked(lab: CliLab) -> CliLab:
     return lab
 
 
-def by_hook(lab: CliLab, *words: str) -> tuple[int, dict[str, Any]]:
+def by_hook(
+    lab: CliLab, *words: str, config: str | None = "policyguard.yaml", cwd: Path | None = None
+) -> tuple[int, dict[str, Any]]:
     """Ask through a hook process; what it printed on standard error is nothing."""
-    ended = lab.process(
-        "hook", "--config", "policyguard.yaml", *OBSERVED, *words, stdin=lab.path("kill.json").read_bytes()
-    )
+    options = ("--config", config) if config is not None else ()
+    ended = lab.process("hook", *options, *OBSERVED, *words, stdin=lab.path("kill.json").read_bytes(), cwd=cwd)
     assert ended.err == ""
     return ended.code, ended.data
 
@@ -163,11 +164,11 @@ def test_a_hook_without_a_configuration_is_told_by_options(asked: CliLab, monkey
     """All paths given, no yaml is read: then approvals are those the options name, and without them there are none."""
     Given().put(asked.path("approvals"))
     paths = ("--policies", "policies", "--key", "guard.key", "--log", "audit.db")
-    assert by_hook(asked, *paths)[0] == 77
-    assert by_hook(asked, *paths, "--approvals", "approvals")[0] == 0
+    assert by_hook(asked, *paths, config=None)[0] == 77
+    assert by_hook(asked, *paths, "--approvals", "approvals", config=None)[0] == 0
     revoke_omar(asked)
     Given(made_s=-30).put(asked.path("approvals"), "another")
-    code, answer = by_hook(asked, *paths, "--approvals=approvals", "--revoked-keys", "revoked")
+    code, answer = by_hook(asked, *paths, "--approvals=approvals", "--revoked-keys", "revoked", config=None)
     assert code == 77
     assert "approval.revoked_key" in answer["explanation"]
 
@@ -175,7 +176,10 @@ def test_a_hook_without_a_configuration_is_told_by_options(asked: CliLab, monkey
 def test_looking_takes_nothing_away_from_a_request(asked: CliLab) -> None:
     """With `--measure` the folder's repository, or that there is none, is no matter for who kills a job."""
     Given().put(asked.path("approvals"))
-    assert by_hook(asked, "--measure")[0] == 0
+    elsewhere = asked.folder.parent / "work"
+    elsewhere.mkdir()
+    code, answer = by_hook(asked, "--measure", config=str(asked.path("policyguard.yaml")), cwd=elsewhere)
+    assert code == 0, answer["explanation"]
 
 
 def test_work_is_not_approved_by_its_request_alone(asked: CliLab) -> None:

@@ -72,8 +72,8 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
 class ReviewedRepositoryCollector:
     """Supplies the facts of `RepositoryCollector`, and contributors and approvals.
 
-    Use it in place of `RepositoryCollector`. `persons` are those of the policies in force. `apart` are actions that
-    contain nobody's work: for them only the code is measured, and `RequestReviewCollector` does the rest.
+    Use it in place of `RepositoryCollector`, for actions that contain somebody's work. `persons` are those of the
+    policies in force.
     """
 
     name = "repository"
@@ -84,13 +84,12 @@ class ReviewedRepositoryCollector:
         persons: Sequence[Person],
         files: ReviewFiles,
         *,
-        apart: Collection[str] = (),
         timeout_s: float = 15.0,
         owners: Collection[int] | None = None,
         uid: int | None = None,
     ) -> None:
         self._uid = os.getuid() if uid is None else uid
-        self._persons, self._files, self._apart = tuple(persons), files, frozenset(apart)
+        self._persons, self._files = tuple(persons), files
         self._timeout_s = timeout_s
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
@@ -99,8 +98,6 @@ class ReviewedRepositoryCollector:
         deadline = time.monotonic() + self._timeout_s
         code = measure_code(inputs.directory, self._owners, deadline)
         measured = code.collected(self.name, now)
-        if request.action in self._apart:
-            return measured
         try:
             review = self._review(request, inputs, code.record, now, deadline)
         except PolicyGuardError as problem:
