@@ -28,7 +28,10 @@ def names(body: str) -> set[str]:
         ("return a or b", set()),
         ("call(a)", set()),
     ],
-    ids=str,
+    ids=[
+        *("a guard", "a guard of two tests", "a comparison", "a returned test", "a filter", "a conditional"),
+        *("a call of a check", "a choice of values", "a default", "a call"),
+    ],
 )
 def test_each_kind_of_check_is_mutated(body: str, expected: set[str]) -> None:
     """Guards, filters, returned tests and calls of checks are mutated; what chooses no way is not."""
