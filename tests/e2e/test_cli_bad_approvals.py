@@ -212,8 +212,12 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
 
 @pytest.fixture
 def keyed(lab: CliLab) -> CliLab:
-    """The example lab with a key of carol's."""
-    write_private_key(lab.path("carol.key"), PrivateKey(b"\2" * 32))
+    """The example lab with a key of carol's, which `Persons` lists."""
+    key = PrivateKey(b"\2" * 32)
+    write_private_key(lab.path("carol.key"), key)
+    persons = lab.path("policies", "persons.yaml")
+    mail = "emails: [carol@lab.example]"
+    persons.write_text(persons.read_text().replace(mail, f'{mail}, keys: ["{key.public.text}"]'))
     return lab
 
 

@@ -65,7 +65,6 @@ def test_a_job_is_approved_with_our_key(home: Path, capsys: pytest.CaptureFixtur
     assert set(statement.named) == {"command", "request", "tree"}
     assert statement.named["tree"] == git(Path.cwd(), "rev-parse", "HEAD^{tree}")
     assert statement.predicate.approver == "user:carol"
-    assert "warning" not in told
 
 
 def test_the_payload_is_the_statement_and_nothing_else(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,11 +79,51 @@ def test_the_payload_is_the_statement_and_nothing_else(home: Path, capsys: pytes
     assert written(home) == []
 
 
-def test_a_key_that_nobody_knows_is_warned_about(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The signature is made, and it is said why it would not count here."""
-    assert run([*APPROVE, "--key", "../mallory.key", "--json", *COMMAND]) == 0
-    assert json.loads(capsys.readouterr().out)["warning"].startswith("approval.unknown_signer")
-    assert len(written(home)) == 1
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [("mallory", "carol", "approval.unknown_signer"), ("carol", "dan", "names `user:dan`, but the key is carol's")],
+)
+def test_a_key_that_is_not_the_named_persons_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], key: str, name: str, said: str
+) -> None:
+    """It is said whose key it is, and nothing is written."""
+    assert run([*APPROVE, "--as", f"user:{name}", "--key", f"../{key}.key", *COMMAND]) == 65
+    assert said in capsys.readouterr().err
+    assert written(home) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--payload", "dan.json"),
+        ("--payload", "../job/dan.json", "--note"),
+        ("--folder", "approvals", "--key", "../carol.key"),
+        ("--log", "audit.db", "--key", "../carol.key"),
+    ],
+)
+def test_nothing_is_written_into_the_repository_of_the_job(
+    home: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    """The tree would not be clean any more, and the job denied to everybody."""
+    assert run([*APPROVE, *words, *COMMAND]) == 78
+    error = capsys.readouterr().err
+    assert "the folder or repository of the job" in error
+    assert "--payload a path outside" in error or "--config FILE, or give --folder" in error
+    assert git(Path.cwd(), "status", "--porcelain") == ""
+    assert written(home) == []
+
+
+def test_without_a_configuration_approvals_do_not_go_into_the_job(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default, a folder here, is for requests and artifacts; in a subfolder of the repository it is refused too."""
+    monkeypatch.delenv("POLICYGUARD_CONFIG")
+    Path("scripts").mkdir()
+    monkeypatch.chdir("scripts")
+    words = ("approve", "--job", "../../job.yaml", "--as", "user:carol", "--reason", "r", "--key", "../../carol.key")
+    assert run([*words, *COMMAND]) == 78
+    assert "the folder or repository of the job" in capsys.readouterr().err
+    assert not Path("approvals").exists()
 
 
 def test_the_list_says_what_counts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +146,6 @@ def test_a_compiled_snapshot_tells_whose_keys_count(home: Path, capsys: pytest.C
     """The snapshot is one that a key of trust.yaml signed; Persons are those inside."""
     assert run(["compile", str(home / "policies"), "-o", str(home / "snapshot")]) == 0
     assert run([*APPROVE, "--key", "../carol.key", "--policies", str(home / "snapshot"), *COMMAND]) == 0
-    assert "warning" not in capsys.readouterr().out
     assert run(["approve", "--list", "--policies", str(home / "snapshot")]) == 0
 
 

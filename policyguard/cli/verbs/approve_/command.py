@@ -22,7 +22,14 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
 from policyguard.cli.options import json_option, key_option, needed, policies_option, settings, write_new
 from policyguard.cli.output import say, say_json
-from policyguard.cli.verbs.approve_.destinations import as_note, in_folder, in_log, read_approval, ssh_sign
+from policyguard.cli.verbs.approve_.destinations import (
+    as_note,
+    check_outside_job,
+    in_folder,
+    in_log,
+    read_approval,
+    ssh_sign,
+)
 from policyguard.cli.verbs.approve_.listing import list_approvals
 from policyguard.cli.verbs.approve_.subjects import Approved, approved_by, limits_of, own_account, sought_by
 from policyguard.cli.verbs.verify_ import read_trust
@@ -85,12 +92,15 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **chosen: Any)
     signers = None if config.policies is None else _signers(config)
     statement = _statement(approved_by(chosen, words), chosen, time.time_ns())
     _check_account(statement.predicate.approver, signers)
+    if chosen["job"] is not None:
+        check_outside_job(chosen, config)
     payload_file: Path | None = chosen["payload"]
     if payload_file is not None:
         write_new(payload_file, statement.payload)
         made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
     else:
         signed = _signed(statement.payload, chosen["key"], chosen["ssh_key"])
+        _check_signer(signers, signed)
         made = _put(statement, signed, chosen, config, signers)
     _tell(statement, made, as_json)
     return OK
@@ -161,11 +171,11 @@ def _put(
 ) -> dict[str, str]:
     """Store the approval where the options say, else where the configuration says, else in a folder here."""
     if chosen["note"]:
-        return as_note(statement, signed) | _doubt(signers, signed)
+        return as_note(statement, signed)
     # If both are configured, reviewers write to the folder, and the keeper of the log adds approvals to it.
     if chosen["log"] is not None or (config.approvals is None and config.approval_log is not None):
         return in_log(signed, config, signers or _signers(config))
-    return in_folder(statement, signed, config) | _doubt(signers, signed)
+    return in_folder(statement, signed, config)
 
 
 def _check_account(account: str, signers: Signers | None) -> None:
@@ -175,15 +185,18 @@ def _check_account(account: str, signers: Signers | None) -> None:
         )
 
 
-def _doubt(signers: Signers | None, submitted: SubmittedApproval) -> dict[str, str]:
-    """Say why this approval would not count here, as far as that is known."""
+def _check_signer(signers: Signers | None, submitted: SubmittedApproval) -> None:
+    """Refuse a key that is not the named person's, as far as that is known here; nothing is written."""
     if signers is None:
-        return {}
+        return
     try:
         authenticate(submitted, signers, time.time_ns())
     except ApprovalRejected as problem:
-        return {"warning": f"{problem.code}: {problem}"}
-    return {}
+        raise RequestError(
+            f"would not count here: {problem.code}: {problem}",
+            path="this approval",
+            help="sign with the key of the person that --as names; keys are in `Persons` and the allowed signers",
+        ) from None
 
 
 def _signers(config: Config) -> Signers:
@@ -219,7 +232,7 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
     for name, value in predicate.limits.items():
         say(f"  {'limit':<10} {name} <= {value}" if type(value) is int else f"  {'limit':<10} {name} = {value}")
     for name, text in made.items():
-        say(f"{name:<8}  {text}", fg="yellow" if name == "warning" else None)
+        say(f"{name:<8}  {text}")
 
 
 def _list(config: Config, chosen: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,17 +20,47 @@ from policyguard.audit.log import Log
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.options import needed, read_input, write_new
 from policyguard.config.file import Config
+from policyguard.config.paths import job_folders
 from policyguard.errors import ConfigurationError, RequestError, SigningError
 from policyguard.evidence.approvals.from_git_notes import NOTES_REF
 from policyguard.evidence.approvals.from_log import line_of
 from policyguard.evidence.approvals.verify import MAX_FILE_BYTES, SubmittedApproval, authenticate
+from policyguard.fs.ownership import check_apart
 from policyguard.fs.safe_open import read_bounded, reason_of
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.values import sha256_digest
 
 MAX_SSH_KEY_BYTES = 65_536
 
+DEFAULT_FOLDER = Path("approvals")
+
 _NAME = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def check_outside_job(chosen: Mapping[str, Any], config: Config) -> None:
+    """Refuse to write into the repository of the job, before anything is signed: the tree would no longer be clean.
+
+    Args:
+        chosen: the options of `approve`; the job is run from the current folder.
+        config: the configuration.
+
+    Raises:
+        ConfigurationError: the approval, or its payload, would be written there.
+    """
+    payload: Path | None = chosen["payload"]
+    if payload is None and chosen["note"]:
+        return
+    kept_in_log = chosen["log"] is not None or (config.approvals is None and config.approval_log is not None)
+    target = payload or (config.approval_log if kept_in_log else None) or config.approvals or DEFAULT_FOLDER
+    try:
+        check_apart(os.path.realpath(target), job_folders("."), str(target))
+    except ConfigurationError as problem:
+        raise ConfigurationError(
+            f"{problem.message}: a new file there is an uncommitted change, and the job is denied",
+            help="give --payload a path outside, such as ../approval.json"
+            if payload is not None
+            else "name the configuration whose `approvals:` says where they go with --config FILE, or give --folder",
+        ) from None
 
 
 def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: Config) -> dict[str, str]:
@@ -41,7 +74,7 @@ def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: C
     Raises:
         ConfigurationError: the folder or a file cannot be made.
     """
-    folder = config.approvals or Path("approvals")
+    folder = config.approvals or DEFAULT_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
