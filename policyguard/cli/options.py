@@ -105,8 +105,8 @@ def decider_settings(**options: Any) -> Config:
     """Read the configuration for a verb that signs decisions: as `settings` does, and all it names is checked.
 
     The current folder's file configures a guard of that folder only. It is not read where an option names policies, key
-    or log of another folder, and it is refused where it names them itself, or came with a repository: whoever fills a
-    folder must not choose the approvals, quotas and policies of a guard that is elsewhere.
+    or log of another folder, and it is refused where it names them itself, or came with a repository: its
+    author must not choose the approvals, quotas and policies of a guard that is elsewhere.
 
     Raises:
         ConfigurationError: the file is in a repository, belongs to somebody else, or names what others can change.
