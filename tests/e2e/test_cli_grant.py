@@ -16,6 +16,7 @@ from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.keyfiles import write_private_key
 from policyguard.model.request import Request
+from tests.e2e.cli_lab import CliLab
 
 KEY = PrivateKey.generate(b"g" * 32)
 
@@ -73,3 +74,22 @@ def test_a_grant_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="exists already"):
         granted(tmp_path, *words)
     assert (tmp_path / "grants/x.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("grants", "said"),
+    [
+        ("", "`grants:` is not configured"),
+        ("grants: {folder: grants, keys: [lead.key.pub]}\n", "`grants.keys` does not list it"),
+        ("grants: {folder: grants, keys: [guard.key.pub]}\n", ""),
+    ],
+)
+def test_a_grant_under_a_key_that_is_not_pinned_is_warned_about(lab: CliLab, grants: str, said: str) -> None:
+    """Without `--key` the guard's own key signs, which usually counts for nothing."""
+    assert lab.here("keys", "new", "lead.key").code == 0
+    with lab.path("policyguard.yaml").open("a") as file:
+        file.write(grants)
+    ended = lab.here("grant", "user:ivan", "--gpus", "8", "--until", "1d", "--out", "g.json")
+    assert ended.code == 0, ended.err
+    assert said in ended.err
+    assert bool(ended.err) is bool(said)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from policyguard.attest.keys import PublicKey
 from policyguard.cli.options import json_option, key_option, needed, settings, write_new
 from policyguard.cli.output import say, say_json
+from policyguard.config.file import Config
 from policyguard.errors import RequestError
 from policyguard.evidence.gpu_grants import sign_grant
 from policyguard.keyfiles import read_passphrase, read_private_key
@@ -35,13 +37,26 @@ def command(subject: str, gpus: int, until: str, out: Path, key: Path | None, as
     named = Request.of(subject, "job:submit", "job:x").subject.ref
     now = time.time_ns()
     expires = _end(until, now)
-    private = read_private_key(needed(settings(key=key), "key"), passphrase=read_passphrase())
+    config = settings(key=key)
+    private = read_private_key(needed(config, "key"), passphrase=read_passphrase())
     grant_id = f"grant-{os.urandom(8).hex()}"
     write_new(out, sign_grant(grant_id=grant_id, subject=named, gpus=gpus, expires=expires, key=private))
+    if key is None:
+        _warn_unpinned(config, private.public)
     if as_json:
         say_json({"grant_id": grant_id, "subject": named, "gpus": gpus, "expires": format_instant(expires)})
     else:
         say(f"{out}: {grant_id}, {named} may ask for {gpus} GPUs until {format_instant(expires)}")
+
+
+def _warn_unpinned(config: Config, public: PublicKey) -> None:
+    """Say on standard error that a grant under the guard's own key counts for nothing, where that is so."""
+    grants = config.measurement.grants
+    if grants is not None and public in grants.keys:
+        return
+    why = "`grants:` is not configured" if grants is None else "`grants.keys` does not list it"
+    say(f"policyguard: signed with `key:`, {config.key}, but {why}: the grant counts for nothing here", err=True)
+    say("  help: pin the key of a lead there, and sign with --key", err=True)
 
 
 def _end(until: str, now: Instant) -> Instant:
