@@ -11,19 +11,20 @@ Entries are read in order, in constant memory. How each kind of damage shows:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from policyguard.attest.note import NoteKey
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
-from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY
+from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY, LINK_ENTRY
 from policyguard.audit.handover import read_handover
-from policyguard.audit.links import check_link
+from policyguard.audit.links import check_link, parse_link
 from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash, range_of
 from policyguard.audit.proofs import subtree_in
 from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, VerificationError
+from policyguard.text import counted
 
 _PAGE = 512
 
@@ -37,26 +38,42 @@ class LogSummary(msgspec.Struct, frozen=True):
     approvals: int = 0
 
 
-def check_log(store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[bytes] = ()) -> LogSummary:
+class RotatedLogError(AuditError):
+    """The log adds up and begins after a rotation: a kept checkpoint may be of the log before, which was not given."""
+
+
+def check_log(
+    store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[bytes] = (), *, head: bytes | None = None
+) -> LogSummary:
     """Check every entry, hash and checkpoint of a log, and summarize it.
 
     Args:
         logs: trusted log keys; every checkpoint must be signed by one. None checks that the log agrees with itself, and
             not who signed it.
         earlier: checkpoints (signed notes) that were seen earlier; the log must still contain each of those trees.
+        head: the checkpoint of the log's head file, likewise.
 
     Raises:
+        RotatedLogError: all adds up, but a tree in `earlier` is not in this log, which begins after a rotation.
         AuditError: `.entry` is the first entry that does not add up, where one can be named.
     """
+    heads = {} if head is None else _kept_roots(logs, (head,))
     wanted = _kept_roots(logs, earlier)
+    is_rotated, elsewhere = _is_rotated(store), set[int]()
     tree = Range()
     newest: Checkpoint | None = None
     note, count, covered, approvals = b"", 0, 0, 0
     for row in _rows(store):
         _check_row(row, tree)
         approvals += APPROVAL_ENTRY.matches(row.leaf)
+        if tree.size in heads:
+            _check_kept(heads.pop(tree.size), tree, "the head file")
         if tree.size in wanted:
-            _check_kept(wanted.pop(tree.size), tree)
+            kept_checkpoint = wanted.pop(tree.size)
+            if not is_rotated:
+                _check_kept(kept_checkpoint, tree, "a kept checkpoint")
+            elif kept_checkpoint.root != tree.root():
+                elsewhere.add(tree.size)
         if row.checkpoint is not None:
             newest, note = _check_checkpoint(row.checkpoint, tree, logs, covered), row.checkpoint
             count, covered = count + 1, tree.size
@@ -66,12 +83,28 @@ def check_log(store: Store, logs: Sequence[NoteKey] | None, earlier: Sequence[by
         raise AuditError("log is empty, expected at least one entry")
     if newest is None or covered != tree.size:
         raise AuditError(f"entries {covered} to {tree.size - 1} are under no signed checkpoint", entry=covered)
-    if wanted:
-        size = min(wanted)
-        raise AuditError(
-            f"log has {tree.size} entries, a kept checkpoint says {size}: the end was cut off", entry=tree.size
+    _check_end(tree.size, heads, "the head file")
+    if is_rotated and (wanted or elsewhere):
+        size = min({*wanted, *elsewhere})
+        raise RotatedLogError(
+            f"this log was rotated: give --previous FILE, the log before it, which may contain the tree of "
+            f"{counted(size, 'entry')} that a kept checkpoint names"
         )
+    _check_end(tree.size, wanted, "a kept checkpoint")
     return LogSummary(newest, note, count, approvals)
+
+
+def _check_end(size: int, wanted: Mapping[int, Checkpoint], source: str) -> None:
+    if wanted:
+        raise AuditError(
+            f"log has {counted(size, 'entry')}, {source} says {min(wanted)}: the end was cut off", entry=size
+        )
+
+
+def _is_rotated(store: Store) -> bool:
+    """Whether the first entry says that the log goes on from an older one."""
+    first = next(iter(store.read(0, 1)), None)
+    return first is not None and LINK_ENTRY.matches(first.leaf) and parse_link(first.leaf, 0).event == "rotated"
 
 
 def _follow_handover(row: Row, logs: Sequence[NoteKey] | None) -> Sequence[NoteKey] | None:
@@ -95,13 +128,20 @@ def _follow_handover(row: Row, logs: Sequence[NoteKey] | None) -> Sequence[NoteK
     return (*(key for key in logs if key not in (handover.old, handover.new)), handover.new)
 
 
-def check_chain(stores: Sequence[Store], logs: Sequence[NoteKey] | None, earlier: Sequence[bytes] = ()) -> LogSummary:
+def check_chain(
+    stores: Sequence[Store],
+    logs: Sequence[NoteKey] | None,
+    earlier: Sequence[bytes] = (),
+    *,
+    head: bytes | None = None,
+) -> LogSummary:
     """Check logs that were rotated, the oldest first: each begins with the head of the one before.
 
     Args:
         stores: the logs; one alone is checked as `check_log` does.
         logs: as for `check_log`.
         earlier: checkpoints that were seen earlier; one of these logs must contain each of those trees.
+        head: the checkpoint of the head file, which the newest log must contain.
 
     Returns:
         The summary of the newest log.
@@ -110,11 +150,11 @@ def check_chain(stores: Sequence[Store], logs: Sequence[NoteKey] | None, earlier
         AuditError: a log does not add up, does not begin with the head of the one before, or lacks a kept tree.
     """
     if len(stores) == 1:
-        return check_log(stores[0], logs, earlier)
+        return check_log(stores[0], logs, earlier, head=head)
     open_notes = [_kept_roots(logs, (note,)) for note in earlier]
     before: LogSummary | None = None
     for store in stores:
-        summary = check_log(store, logs)
+        summary = check_log(store, logs, head=head if store is stores[-1] else None)
         if before is not None:
             check_link(next(iter(store.read(0, 1))).leaf, before.checkpoint)
         before = summary
@@ -193,10 +233,10 @@ def _kept_roots(logs: Sequence[NoteKey] | None, earlier: Sequence[bytes]) -> dic
     return wanted
 
 
-def _check_kept(checkpoint: Checkpoint, tree: Range) -> None:
+def _check_kept(checkpoint: Checkpoint, tree: Range, source: str) -> None:
     # INVARIANT I13: a log that differs from a checkpoint kept elsewhere does not add up, even if it is signed.
     if checkpoint.root != tree.root():
         raise AuditError(
-            f"the first {tree.size} entries have root `{tree.root().hex()[:16]}`, a kept checkpoint says "
+            f"the first {tree.size} entries have root `{tree.root().hex()[:16]}`, {source} says "
             f"`{checkpoint.root.hex()[:16]}`: history was rewritten or shown differently (a split view)"
         )

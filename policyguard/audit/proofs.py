@@ -10,6 +10,7 @@ from policyguard.audit.merkle import HASH_BYTES, Subtree, consistency_path, incl
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, VerificationError
+from policyguard.text import counted
 
 
 def subtree_in(store: Store) -> Subtree:
@@ -33,6 +34,10 @@ def row_at(store: Store, index: int) -> Row:
     """
     for row in store.read(index, index + 1):
         return row
+    last = store.last()
+    size = 0 if last is None else last.entry + 1
+    if index >= size:
+        raise AuditError(f"no entry {index}: the log has {counted(size, 'entry')}, numbered from 0", entry=index)
     raise AuditError(f"entry {index} is missing", entry=index)
 
 

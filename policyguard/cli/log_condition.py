@@ -45,7 +45,7 @@ def log_problems(config: Config) -> Iterator[str]:
             return
         head = read_head(place, store.origin)
         logs = read_trust(config.trust).logs if config.trust is not None else None
-        check_log(store, logs, () if head is None or head.note is None else (head.note.encode(),))
+        check_log(store, logs, head=None if head is None or head.note is None else head.note.encode())
         check_claims((store,), time.time_ns())
 
 

@@ -49,11 +49,33 @@ def test_a_rotated_log_is_verified_as_a_chain(lab: CliLab) -> None:
     assert (verified.code, verified.data["size"]) == (0, 2)
     assert "end_checked" not in verified.data
     # Without the older log the checkpoint that was kept from it is in no tree.
-    assert lab.here("audit", "verify", "--checkpoint", "kept.note").code == 1
+    lonely = lab.here("audit", "verify", "--checkpoint", "kept.note")
+    assert (lonely.code, "this log was rotated: give --previous FILE" in lonely.out) == (1, True), lonely.out
+    assert "BROKEN" not in lonely.out
     assert lab.here("audit", "tail").out.splitlines()[0].split()[2] == "ROTATED"
     shown = json.loads(lab.here("audit", "show", "0", "--json").out)
     assert shown["statement"]["old"]["size"] == 1
     assert lab.here("audit", "verify", "--log", archive, "--previous", "audit.db").code == 1
+
+
+def test_an_entry_beyond_the_end_is_no_missing_entry(lab: CliLab) -> None:
+    lab.here("decide", "requests/allowed.json")
+    ended = lab.here("audit", "show", "999")
+    assert (ended.code, "the log has 1 entry, numbered from 0" in ended.err) == (69, True), ended.err
+
+
+def test_a_rotated_log_that_lost_its_end_is_broken(lab: CliLab) -> None:
+    """The head file is of this log: no rotation explains what it names and the log does not have."""
+    lab.here("decide", "requests/allowed.json")
+    lab.path("kept.note").write_text(lab.here("audit", "prove").out)
+    assert lab.here("audit", "rotate").code == 0
+    older = lab.path("audit.db").read_bytes()
+    lab.here("decide", "requests/allowed.json")
+    lab.path("audit.db").write_bytes(older)
+    for words in ((), ("--checkpoint", "kept.note")):
+        ended = lab.here("audit", "verify", *words)
+        assert (ended.code, ended.out[:6]) == (1, "BROKEN"), ended.out
+        assert "log has 1 entry, the head file says 2: the end was cut off" in ended.out
 
 
 def test_a_deleted_log_is_accepted_with_a_reason_only(lab: CliLab) -> None:
@@ -112,4 +134,4 @@ def test_verify_misses_the_entries_that_the_head_names(lab: CliLab) -> None:
     lab.path("audit.db").write_bytes(older)
     verified = lab.here("audit", "verify")
     assert verified.code == 1
-    assert "log has 1 entries, a kept checkpoint says 2: the end was cut off" in verified.out
+    assert "log has 1 entry, the head file says 2: the end was cut off" in verified.out

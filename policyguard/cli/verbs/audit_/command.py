@@ -14,7 +14,7 @@ import click
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import encode_base64
-from policyguard.audit.check import LogSummary, check_chain
+from policyguard.audit.check import LogSummary, RotatedLogError, check_chain
 from policyguard.audit.check_claims import check_claims
 from policyguard.audit.head import read_head
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
@@ -37,6 +37,7 @@ from policyguard.cli.verbs.audit_.entries import Shown, entry_or_problem
 from policyguard.cli.verbs.audit_.reviews import log_keys, open_reviews, review
 from policyguard.errors import AuditError
 from policyguard.exit_codes import FINDINGS, OK
+from policyguard.text import counted
 
 POLL_S = 0.5
 ENTRY = click.IntRange(0, 2**63 - 1)
@@ -81,14 +82,13 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
         older = [opened.enter_context(SqliteStore.open(name, read_only=True)) for name in previous]
         logs = log_keys(config, store.origin)
         head = read_head(head_place(config, path), store.origin)
-        if head is not None and head.note is not None:
-            notes = [*notes, head.note.encode()]
+        head_note = None if head is None or head.note is None else head.note.encode()
         try:
-            summary = check_chain([*older, store], logs, notes)
+            summary = check_chain([*older, store], logs, notes, head=head_note)
             check_claims([*older, store], time.time_ns())
         except AuditError as problem:
             return _broken(problem, as_json)
-    return _sound(summary, as_json, signed=logs is not None, judged=bool(notes))
+    return _sound(summary, as_json, signed=logs is not None, judged=bool(notes or head_note))
 
 
 @command.command("show")
@@ -173,7 +173,8 @@ def _broken(problem: AuditError, as_json: bool) -> int:
     if as_json:
         say_json({"verified": False, "entry": problem.entry, "problem": problem.message})
     else:
-        say("BROKEN  ", nl=False, fg="red", bold=True)
+        word = "UNKNOWN " if isinstance(problem, RotatedLogError) else "BROKEN  "
+        say(word, nl=False, fg="red", bold=True)
         say(problem.message)
     return FINDINGS
 
@@ -197,7 +198,8 @@ def _sound(summary: LogSummary, as_json: bool, *, signed: bool, judged: bool) ->
     say("SOUND   ", nl=False, fg="green", bold=True)
     approvals = f", {summary.approvals} of them approvals," if summary.approvals else ""
     say(
-        f"{checkpoint.size} entries of {checkpoint.origin}{approvals} under {summary.checkpoints} checkpoints, "
+        f"{counted(checkpoint.size, 'entry')} of {checkpoint.origin}{approvals} under "
+        f"{counted(summary.checkpoints, 'checkpoint')}, "
         f"root {checkpoint.root.hex()[:16]}"
     )
     if not judged:
