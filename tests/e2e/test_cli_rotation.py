@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.cli_lab import CliLab
 
 REQUEST = "requests/allowed.json"
@@ -46,3 +48,14 @@ def test_a_key_is_not_rotated_to_itself_or_by_a_stranger(lab: CliLab) -> None:
     stranger = lab.here("keys", "rotate", "guard.key", "--key", "other.key")
     assert stranger.code == 69, stranger.err
     assert lab.here("decide", REQUEST).code == 0
+
+
+def test_the_configuration_is_named_from_anywhere(lab: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`keys rotate --config FILE`, as every other verb that reads a configuration."""
+    assert lab.here("decide", REQUEST).code == 0
+    assert lab.here("keys", "new", "next.key").code == 0
+    elsewhere = lab.path("elsewhere")
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    ended = lab.here("keys", "rotate", "../next.key", "--config", "../policyguard.yaml")
+    assert (ended.code, ended.out.startswith("entry 1 hands the log over")) == (0, True), ended.err

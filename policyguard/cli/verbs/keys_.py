@@ -11,7 +11,7 @@ import click
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.audit.log import Log
-from policyguard.cli.options import json_option, key_option, log_option, needed, settings
+from policyguard.cli.options import add_config_option, json_option, key_option, log_option, needed, settings
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.keyfiles import (
@@ -85,6 +85,9 @@ def rotate(new: Path, key: Path | None, log: Path | None, as_json: bool) -> None
     say(f"  keys:  {successor.public.text}")
     say(f"  logs:  {verifier.text}")
     say(f"Keep {old.public.text} and {former.text} there until the last decision under them has expired.")
+
+
+add_config_option(rotate)
 
 
 def _show(path: Path, key: PrivateKey, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from policyguard.audit.reservations import reservation_event
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
 from policyguard.evidence.approvals.verify import RejectedApproval
+from policyguard.text import counted
 from policyguard.values import format_instant
 
 
@@ -64,7 +65,7 @@ def entry_or_problem(leaf: bytes, entry: int) -> Shown | AuditError:
 def _link(leaf: bytes, entry: int) -> Shown:
     link = parse_link(leaf, entry)
     old = link.old
-    line = f"{entry:>6}  {link.at:<30}  {link.event.upper():<5}  {old.size} entries of {old.origin}  {link.reason}"
+    line = f"{entry:>6}  {link.at:<30}  {link.event.upper():<5}  {counted(old.size, 'entry')} of {old.origin}  {link.reason}"
     statement = msgspec.to_builtins(link)
     return Shown(line, {"entry": entry, **statement}, statement)
 
