@@ -65,7 +65,8 @@ def entry_or_problem(leaf: bytes, entry: int) -> Shown | AuditError:
 def _link(leaf: bytes, entry: int) -> Shown:
     link = parse_link(leaf, entry)
     old = link.old
-    line = f"{entry:>6}  {link.at:<30}  {link.event.upper():<5}  {counted(old.size, 'entry')} of {old.origin}  {link.reason}"
+    size = counted(old.size, "entry")
+    line = f"{entry:>6}  {link.at:<30}  {link.event.upper():<5}  {size} of {old.origin}  {link.reason}"
     statement = msgspec.to_builtins(link)
     return Shown(line, {"entry": entry, **statement}, statement)
 
