@@ -100,7 +100,6 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **chosen: Any)
         made = {"payload": str(payload_file), "sign": f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {payload_file}"}
     else:
         signed = _signed(statement.payload, chosen["key"], chosen["ssh_key"])
-        _check_signer(signers, signed)
         made = _put(statement, signed, chosen, config, signers)
     _tell(statement, made, as_json)
     return OK
@@ -171,10 +170,12 @@ def _put(
 ) -> dict[str, str]:
     """Store the approval where the options say, else where the configuration says, else in a folder here."""
     if chosen["note"]:
+        _check_signer(signers, signed)
         return as_note(statement, signed)
     # If both are configured, reviewers write to the folder, and the keeper of the log adds approvals to it.
     if chosen["log"] is not None or (config.approvals is None and config.approval_log is not None):
         return in_log(signed, config, signers or _signers(config))
+    _check_signer(signers, signed)
     return in_folder(statement, signed, config)
 
 
