@@ -195,7 +195,9 @@ def test_a_hook_that_looks_reads_approvals_of_the_tree(running: RunLab) -> None:
     )
 
     def hook() -> tuple[bytes, int]:
-        return respond(request, lambda: open_guard(read_options(["--measure"])))
+        return respond(
+            request, lambda: open_guard(read_options(["--measure", "--config", str(running.home / "policyguard.yaml")]))
+        )
 
     running.put("dan")
     answer, code = hook()

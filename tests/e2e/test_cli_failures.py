@@ -57,7 +57,11 @@ def complete(words: str, number: int) -> tuple[list[str], str]:
     [
         ("policyguard ", 1, list(group.VERBS)),
         ("policyguard ch", 1, ["check-engine"]),
-        ("policyguard audit ", 2, ["open-reviews", "prove", "review", "show", "tail", "verify"]),
+        (
+            "policyguard audit ",
+            2,
+            ["accept-reset", "open-reviews", "prove", "review", "rotate", "show", "tail", "verify"],
+        ),
         ("policyguard decide --o", 2, ["--observed", "--out"]),
         ("policyguard lint --format ", 3, ["text", "json", "sarif", "github", "junit"]),
         ("policyguard hook --a", 2, ["--audience", "--approvals", "--approval-log", "--allowed-signers"]),

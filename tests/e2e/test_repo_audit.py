@@ -235,7 +235,7 @@ def test_decisions_of_another_key_explain_nothing(copy: Forge, audited: Audit) -
 def test_a_log_that_was_cut_off_is_found(forge: Forge, audited: Audit) -> None:
     """A baseline carries the log's checkpoint of its day; a shorter log does not hold it."""
     assert forge.policyguard("repo", "baseline", "trainer.git", "--log", "audit.db", "--out", "today.json").accepted
-    for name in forge.folder.glob("audit.db*"):
+    for name in (*forge.folder.glob("audit.db*"), *forge.folder.glob("*.head*")):
         name.unlink()
     assert forge.push("topic:wip/b").accepted
     code, answer = audited(forge, "--no-doctor", since=("--since", "today.json"))
