@@ -189,7 +189,10 @@ def _measure(items: list[pytest.Item], modules: list[str], folder: Path, factory
     signal.signal(signal.SIGPROF, _too_slow)
     measuring.start()
     seconds: dict[str, float] = {}
+    caches = [thing for thing in gc.get_objects() if type(thing) is functools._lru_cache_wrapper]
     for item, following in zip(items, [*items[1:], None], strict=True):
+        for cache in caches:
+            cache.cache_clear()  # or only the first of several tests seems to run what is behind it
         measuring.switch_context(item.nodeid)
         start = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, LONGEST_TEST_S)

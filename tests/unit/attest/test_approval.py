@@ -91,6 +91,13 @@ MALFORMED: dict[str, bytes] = {
     "a long reason": changed(predicate__reason="x" * 1001),
     "an action that is none": changed(predicate__action="job:submit\n\x1b[31m"),
     "a bare resource": changed(predicate__resource="team/vision/run-19"),
+    "a pattern without a star": changed(predicate__resource_is_pattern=True),
+    "a pattern of the requester's team": changed(
+        predicate__resource_is_pattern=True, predicate__resource="job:{team}/**"
+    ),
+    "a pattern of every type": changed(predicate__resource_is_pattern=True, predicate__resource="*:team/**"),
+    "a pattern of no type": changed(predicate__resource_is_pattern=True, predicate__resource="team/vision/**"),
+    "a pattern that is malformed": changed(predicate__resource_is_pattern=True, predicate__resource="job:team/a**"),
     "limits in a list": changed(predicate__limits=["gpus"]),
     "a bare approver": changed(predicate__approver="carol"),
     "a time without zone": changed(predicate__expires="2030-03-17T17:46:40"),
@@ -273,6 +280,9 @@ COVERS: dict[str, tuple[ApprovalTarget, dict[str, Any], str]] = {
     "less than none": (asked(gpus=-1), {}, "approval.over_limit"),
     "a text where a number is approved": (asked(gpus="512"), {}, "approval.other_value"),
     "a bool where a number is approved": (asked(gpus=True), {}, "approval.other_value"),
+    "a bool where one is approved": (asked(gpus=True), {"limits": {"gpus": 1}}, "approval.other_value"),
+    "one where a bool is approved": (asked(gpus=1), {"limits": {"gpus": True}}, "approval.other_value"),
+    "none of them": (asked(gpus=0), {}, ""),
     "one property more": (asked(gpus=8, nodes=1), {}, "approval.no_limit"),
     "no property at all": (asked(), {}, ""),
     "another action": (asked(gpus=8), {"action": "job:kill"}, "approval.other_action"),

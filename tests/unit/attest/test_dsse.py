@@ -181,3 +181,11 @@ def test_fast_encoder_writes_the_one_spelling() -> None:
             "signatures": [{"keyid": text, "sig": encode_base64(bytes(64)).decode()}],
         }
         assert Envelope(data, text, (Signature(text, bytes(64)),)).to_bytes() == canonical(wire)
+
+
+def test_the_limit_of_an_envelope_is_its_last_byte_that_counts() -> None:
+    """An envelope of exactly the limit is read; with one byte less allowed it is refused before it is parsed."""
+    data = edited(lambda envelope: None)
+    assert parse(data, limit=len(data)).to_bytes() == data
+    with pytest.raises(VerificationError, match=f"expected at most {len(data) - 1}"):
+        parse(data, limit=len(data) - 1)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from securesystemslib.signer._crypto_signer import CryptoSigner
 
 from policyguard.attest import keys
@@ -210,3 +211,83 @@ def test_seed_does_not_leak() -> None:
 def test_short_seed_is_refused() -> None:
     with pytest.raises(SigningError, match="private key is 31 bytes, expected 32"):
         PrivateKey.generate(b"x" * 31)
+
+
+@pytest.mark.parametrize("length", [31, 33])
+def test_a_public_key_is_32_bytes(length: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"public key is {length} bytes, expected 32"):
+        PublicKey(b"\x07" * length)
+
+
+def test_a_public_key_equals_no_other_kind_of_value() -> None:
+    assert KEY.public != KEY.public.text
+    assert KEY.public != KEY.public.raw
+    assert PublicKey(KEY.public.raw) == KEY.public
+
+
+def test_a_key_of_another_algorithm_is_no_key_of_ours() -> None:
+    """An X25519 key is as long as an Ed25519 key and differs in its algorithm only (RFC 8410)."""
+    theirs = X25519PrivateKey.from_private_bytes(bytes(range(32)))
+    private = theirs.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = theirs.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    with pytest.raises(SigningError, match="found no Ed25519 private key"):
+        PrivateKey.from_pem(private)
+    with pytest.raises(ConfigurationError, match="found no Ed25519 public key"):
+        PublicKey.from_pem(public)
+
+
+@pytest.mark.parametrize("change", [b"", b"\0"], ids=["short", "long"])
+def test_a_pem_block_holds_one_key_of_32_bytes(change: bytes) -> None:
+    """The right algorithm with a byte too few or too many is refused as a PEM text that holds no key."""
+    raw = KEY.public.raw + change if change else KEY.public.raw[:-1]
+    with pytest.raises(ConfigurationError, match="found no Ed25519 public key"):
+        PublicKey.from_pem(keys._armour(keys._SPKI + raw, "PUBLIC KEY"))
+    with pytest.raises(SigningError, match="found no Ed25519 private key"):
+        PrivateKey.from_pem(keys._armour(keys._PKCS8 + raw, "PRIVATE KEY"))
+
+
+@pytest.mark.parametrize(("salt", "nonce"), [(b"s" * 15, b"n" * 12), (b"s" * 16, b"n" * 11)])
+def test_a_short_salt_or_nonce_wraps_nothing(salt: bytes, nonce: bytes) -> None:
+    with pytest.raises(ValueError, match="expected 16 and 12"):
+        KEY.wrap(b"correct horse", salt=salt, nonce=nonce)
+
+
+@pytest.mark.parametrize("member", ["nonce", "salt", "ciphertext"])
+def test_a_wrapped_key_whose_member_is_no_base64_is_refused(member: str) -> None:
+    with pytest.raises(SigningError, match="is not in the one spelling"):
+        PrivateKey.unwrap(rewrap(**{member: "!"}), b"correct horse")
+
+
+def test_a_wrapped_key_has_one_spelling() -> None:
+    """I5: the same members with a space between them are refused."""
+    inner = keys._unarmour(wrapped(), "POLICYGUARD WRAPPED KEY")
+    assert inner is not None
+    spaced = keys._armour(inner.replace(b",", b", ", 1), "POLICYGUARD WRAPPED KEY")
+    with pytest.raises(SigningError, match="is not in the one spelling"):
+        PrivateKey.unwrap(spaced, b"correct horse")
+
+
+def test_a_wrapped_key_may_ask_for_the_most() -> None:
+    """I14: 1 GiB, 16 passes and 16 lanes are read; the twin of each step beyond."""
+    most = {"memory_kib": 1_048_576, "passes": 16, "lanes": 16}
+    assert keys._read_wrapped(rewrap(**most))[0].passes == 16
+    for name, value in most.items():
+        with pytest.raises(SigningError, match="wrapped key asks for"):
+            keys._read_wrapped(rewrap(**{**most, name: value + 1}))
+    assert keys._read_wrapped(rewrap(memory_kib=8, passes=1, lanes=1))[0].lanes == 1
+    with pytest.raises(SigningError, match="wrapped key asks for"):
+        keys._read_wrapped(rewrap(memory_kib=7))
+
+
+def test_a_wrapped_key_names_the_key_inside() -> None:
+    """Its author knows the passphrase and names another public key: refused, so that the name can be relied on."""
+    header, nonce, _ = keys._read_wrapped(wrapped())
+    header = msgspec.structs.replace(header, public=PrivateKey.generate(b"x" * 32).public.text)
+    sealed = keys._cipher(b"correct horse", header).encrypt(nonce, bytes(range(32)), header.associated())
+    header = msgspec.structs.replace(header, ciphertext=keys.encode_base64(sealed).decode())
+    with pytest.raises(SigningError, match="names another public key"):
+        PrivateKey.unwrap(keys._armour(msgspec.json.encode(header), "POLICYGUARD WRAPPED KEY"), b"correct horse")
