@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from policyguard.attest.keys import PrivateKey, encode_base64
-from policyguard.attest.note import NoteKey, is_key_name
-from policyguard.errors import ConfigurationError
+from policyguard.attest.note import MAX_NOTE_BYTES, MAX_NOTE_SIGNATURES, NoteKey, is_key_name, split_note
+from policyguard.errors import ConfigurationError, VerificationError
 
 KEY = PrivateKey.generate(b"note".ljust(32, b"."))
 VERIFIER = NoteKey("lab.example/decisions", KEY.public)
@@ -56,3 +56,63 @@ def test_a_log_name_that_could_be_misread_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["x", "x" * 128, "lab.example/decisions"])
 def test_a_log_name_at_the_limit_is_one(name: str) -> None:
     assert NoteKey(name, KEY.public).name == name
+
+
+LINE = "\u2014 lab.example/decisions " + encode_base64(b"\1" * 68).decode() + "\n"
+SHORTEST = "\u2014 x " + encode_base64(b"\1" * 5).decode() + "\n"
+
+
+def test_a_note_is_split_into_its_text_and_its_signatures() -> None:
+    """As many lines as are allowed, and the shortest one."""
+    text, signatures = split_note(f"text\n\n{LINE}{SHORTEST}".encode())
+    assert text == b"text\n"
+    assert signatures == [("lab.example/decisions", b"\1" * 68), ("x", b"\1" * 5)]
+    assert len(split_note(("text\n\n" + LINE * MAX_NOTE_SIGNATURES).encode())[1]) == MAX_NOTE_SIGNATURES
+
+
+@pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        (f"text\n{LINE}", "no signature lines after an empty line"),
+        (LINE, "no signature lines after an empty line"),
+        (f"text\n\n{LINE[:-1]}", "no signature lines after an empty line"),
+        (f"text\n\n{LINE}" + "\n", "malformed signature line|no signature lines"),
+        ("text\n\n" + LINE * (MAX_NOTE_SIGNATURES + 1), "65 signature lines, expected at most 64"),
+        (f"text\n\n{LINE[2:]}", "malformed signature line"),
+        (f"text\n\n- {LINE[2:]}", "malformed signature line"),
+        ("text\n\n\u2014 name\n", "malformed signature line"),
+        (f"text\n\n\u2014 a+b {LINE.rpartition(' ')[2]}", "malformed signature line"),
+        (f"text\n\n\u2014  {LINE.rpartition(' ')[2]}", "malformed signature line"),
+        ("text\n\n\u2014 name !!!!\n", "malformed signature line"),
+        ("text\n\n\u2014 name \u00e9\n", "malformed signature line"),
+        ("text\n\n\u2014 name AQEBAQ==\n", "malformed signature line"),
+    ],
+    ids=[
+        "no empty line",
+        "no text",
+        "no last line end",
+        "an empty line after",
+        "a line too many",
+        "no dash",
+        "another dash",
+        "no signature",
+        "a name that is none",
+        "no name",
+        "no base64",
+        "not ASCII",
+        "four bytes",
+    ],
+)
+def test_what_is_no_signed_note_is_refused(note: str, expected: str) -> None:
+    """Each is one step from the note above, and refused at V1, never by a traceback."""
+    with pytest.raises(VerificationError, match=f"V1.*({expected})"):
+        split_note(note.encode())
+
+
+def test_a_note_of_the_limit_is_one() -> None:
+    """65,536 bytes are read, and one more is refused before anything else."""
+    rest = f"\n\n{LINE}".encode()
+    text = b"x" * (MAX_NOTE_BYTES - len(rest))
+    assert split_note(text + rest)[0] == text + b"\n"
+    with pytest.raises(VerificationError, match="note is 65537 bytes, expected at most 65536"):
+        split_note(b"x" + text + rest)
