@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
-from bench.documents import facts, sources
+from bench.documents import NOW, facts, sources
 from bench.report import Machine, Section, Target, as_data, markdown, text, times, us
 from bench.shapes import SHAPES
 from bench.soak import strangers
@@ -67,7 +67,7 @@ def test_our_engine_answers_the_lab_as_the_naive_evaluation() -> None:
     lab = Workload.build(100, questions=40)
     snapshot = _snapshot(lab)
     assert {rule.shape for rule in lab.rules} == set(SHAPES)
-    assert [Engine(snapshot).decide(facts(question), 0).allowed for question in lab.questions] == [
+    assert [Engine(snapshot).decide(facts(question), NOW).allowed for question in lab.questions] == [
         question.allowed for question in lab.questions
     ]
 
