@@ -68,6 +68,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "policyguard/verify.py": (
         "tests/unit/test_verify_vectors.py",
         "tests/attacks/test_verify_steps.py",
+        "tests/attacks/test_key*.py",
         "tests/attacks/test_revocation.py",
         "tests/attacks/test_lifetimes.py",
         "tests/attacks/test_single_use.py",
