@@ -179,8 +179,36 @@ def _resolve(
         chosen = tuple(name_ for name_ in chosen if wanted.intersection(schema.resources[name_].actions))
     _pattern_fits(pattern, scope, chosen, any_type, node, schema, problems)
     if any_type:
-        chosen = tuple(name_ for name_ in chosen if is_aligned(pattern, schema.resources[name_].id_pattern))
+        fitting = tuple(name_ for name_ in chosen if _fits(schema.resources[name_].id_pattern, pattern, scope))
+        wanted = _narrowed(actions, wanted, chosen, fitting, schema, problems)
+        chosen = fitting
     return (tuple(sorted(wanted)), chosen) if len(problems.errors) == before else None
+
+
+def _fits(declared: str | None, pattern: str | None, scope: str | None) -> bool:
+    """Return True if a rule about every type is about this one: its pattern can match, its scope can hold."""
+    return is_aligned(pattern, declared) and (scope is None or domain_index(declared) is not None)
+
+
+def _narrowed(
+    actions: list[tuple[str, Node]],
+    wanted: set[str],
+    types: tuple[str, ...],
+    fitting: tuple[str, ...],
+    schema: Schema,
+    problems: Problems,
+) -> set[str]:
+    """Narrow the actions to those of the types that fit; one that the author names must be among them."""
+    remaining = wanted & {action for name_ in fitting for action in schema.resources[name_].actions}
+    dropped = quoted_list([name_ for name_ in types if name_ not in fitting])
+    for action, place in actions:
+        if action != STAR and action in wanted and action not in remaining:
+            problems.add(
+                place, "PG108", f"action `{action}` is one of {dropped}, of which no id has the rule's pattern or scope"
+            )
+        elif action == STAR and wanted and not remaining:
+            problems.add(place, "PG108", f"no id of {dropped} has the rule's pattern or scope")
+    return remaining
 
 
 def _applicable(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from policyguard.analysis import oracle
 from policyguard.analysis.plain import plain_facts, plain_policy
+from policyguard.conditions.ast import paths_read
 from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.decide.engine import Engine
@@ -156,8 +157,8 @@ _PRESENCE: tuple[Expression, ...] = (
     Has(_ENTITIES["context"], "ticket"),
     Has(_ENTITIES["subject"], "level"),
     *(
-        _call("in_map", _constant(key), Select(_RESOURCE, name, "map(string, string)"))
-        for name in ("labels", "limits", "flags")
+        _call("in_map", _constant(key), Select(_RESOURCE, name, f"map(string, {kind})"))
+        for name, kind in (("labels", "string"), ("limits", "int"), ("flags", "bool"))
         for key in "kl"
     ),
 )
@@ -251,9 +252,7 @@ _DOUBTED = (
     "resource.size",
     "subject.level",
 )
-_FLOORS = st.just(()) | st.sets(st.sampled_from(_DOUBTED), max_size=4).map(
-    lambda paths: tuple((path, Assurance.MEASURED) for path in sorted(paths))
-)
+_FLOORS = st.just(set[str]()) | st.sets(st.sampled_from(_DOUBTED), max_size=4)
 
 
 @st.composite
@@ -261,17 +260,21 @@ def _rules(draw: st.DrawFn, number: int, focus: Expression) -> Rule:
     effect: Effect = draw(st.sampled_from(("allow", "deny", "require")))
     when = draw(st.sampled_from((True, True, True, False)).flatmap(lambda to: _focused(focus) if to else conditions()))
     subjects = draw(st.sampled_from(((), (), (), (), (), SUBJECTS[:1], SUBJECTS[1:])))
+    # As the loader: a floor only for what the condition reads, and a scope only for types that belong to a domain.
+    read = {".".join(path[:2]) for path in paths_read(when)}
+    scope = draw(st.sampled_from((None, None, None, None, None, *DOMAINS)))
+    types = draw(st.sampled_from(TYPES))
     return Rule(
         id=f"rule-{number}",
         effect=effect,
         actions=("job:use",),
-        resource_types=draw(st.sampled_from(TYPES)),
+        resource_types=types if scope is None else tuple(name for name in types if PATTERNS_OF_TYPES[name]),
         roles=() if subjects else draw(st.sampled_from(((), (), (), ("r0",), ROLES))),
         subjects=subjects,
         id_pattern=draw(st.sampled_from(PATTERNS)),
-        scope=draw(st.sampled_from((None, None, None, None, None, *DOMAINS))),
+        scope=scope,
         when=Condition(text="", expression=when),
-        assurance=draw(_FLOORS),
+        assurance=tuple((path, Assurance.MEASURED) for path in sorted(draw(_FLOORS) & read)),
         quorum="one" if effect == "require" else None,
         not_before=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),
         expires=draw(st.sampled_from((None, None, None, NOW, NOW + 1))),

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.decide.assign_roles import assign_roles
+from policyguard.decide.compiled_form import compile_policy, policy_digest
+from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyErrors
 from policyguard.model.facts import Assurance
 from policyguard.model.policy import BindingSource, PolicySet
@@ -74,6 +77,23 @@ def test_a_rule_may_name_two_types_if_its_condition_means_one_thing() -> None:
     messages = [str(error) for error in analyse(base(more=rule(only_jobs))).errors]
     assert len(messages) == 1
     assert "(for resource type `policy`)" in messages[0]
+
+
+def test_a_star_in_a_document_with_scope_means_the_types_that_belong_to_a_domain() -> None:
+    """A rule of team vision about `*` is about jobs; a policy belongs to no team, and a snapshot of the rule loads."""
+    scoped = document(
+        "Policy", 'scope: vision\nrules:\n  - {id: r, effect: deny, actions: ["*"], resources: {type: "*"}}\n'
+    )
+    policies = loaded(more=scoped)
+    assert next(rule for rule in policies.rules if rule.id == "r").resource_types == ("job",)
+    grants = assign_roles(policies.roles, policies.bindings, policies.exclusions, policies.persons)
+    compiled = compile_policy(policies, grants)
+    assert Snapshot.from_compiled(compiled, policy_digest(compiled)).rules
+
+    nowhere = scoped.replace('["*"]', "[policy:publish]")
+    messages = [str(error) for error in analyse(base(more=nowhere)).errors]
+    assert codes(more=nowhere) == ["PG108"]
+    assert "action `policy:publish` is one of `policy`" in messages[0]
 
 
 def test_every_field_of_a_rule_arrives() -> None:
