@@ -265,8 +265,8 @@ def _swap(functions: list[FunctionType], compiled: Mapping[tuple[str, int], Code
 
 
 def _few_examples(items: Iterable[pytest.Item]) -> None:
-    """Give property tests few and always the same examples."""
-    from hypothesis import settings
+    """Give property tests few and always the same examples; one that fails is not made smaller, which takes long."""
+    from hypothesis import Phase, settings
 
     for item in items:
         test = getattr(item, "obj", None)
@@ -274,8 +274,9 @@ def _few_examples(items: Iterable[pytest.Item]) -> None:
         chosen = getattr(test, "_hypothesis_internal_use_settings", None)
         if chosen is not None:
             few = min(chosen.max_examples, MAX_EXAMPLES)
+            phases = (Phase.explicit, Phase.generate)
             test._hypothesis_internal_use_settings = settings(  # type: ignore[union-attr]
-                chosen, max_examples=few, derandomize=True, database=None, deadline=None
+                chosen, max_examples=few, derandomize=True, database=None, deadline=None, phases=phases
             )
 
 
