@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from tests.mutants.targets import ROOT, modules, tests
 LISTED = Path(__file__).parent / "survivors.md"
 ALIVE = ("survived", "no test", "not applied")
 REQUIRED_SHARE = 0.98
+MEMORY = "/dev/shm"
+"""Where a log's `fsync` costs nothing, if there is such a place."""
 
 
 def main() -> int:
@@ -41,10 +44,16 @@ def main() -> int:
                 flush=True,
             )
 
-    with tempfile.TemporaryDirectory() as folder:
-        lines = Path(options.lines or f"{folder}/lines.json")
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
         unsound = run(
-            chosen, files, tests(files), jobs=options.jobs, budget_s=options.budget, lines=lines, report=report
+            chosen,
+            files,
+            tests(files),
+            jobs=options.jobs,
+            budget_s=options.budget,
+            lines=Path(options.lines or f"{folder}/lines.json"),
+            folder=Path(folder, "tests"),
+            report=report,
         )
     for outcome in outcomes:
         if outcome.killer in unsound:

@@ -1,7 +1,8 @@
 """Run mutants: one process collects the tests and measures which lines each runs; a fork of it tries each mutant.
 
 The fork swaps the code of the mutated functions in place, so nothing is imported again, and stops at the first test
-that fails. Tests that start a process of their own do not see the mutant.
+that fails. Tests that start a process of their own do not see the mutant. Tests that killed a mutant of the module run
+first for the next one.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Lines:
                 chosen.append(name)
         return chosen
 
+    def patience_s(self, name: str) -> int:
+        """How many seconds on the clock a test may take with a mutant, which may make it wait for ever."""
+        return 10 + int(20 * self.seconds[name])
+
 
 class Runner:
     """A pytest plugin that tries mutants instead of running the tests."""
@@ -103,10 +108,11 @@ class Runner:
         running: dict[int, tuple[Mutant, float, int, Path]] = {}
         for number, mutant in enumerate(self.mutants):
             names = [name for name in lines.tests_of(mutant, self.budget_s) if name in items]
+            names.sort(key=lambda name: name not in self.killers)
             if not names:
                 self.report(Outcome(mutant=mutant, verdict="no test", seconds=0, tests=0))
                 continue
-            chosen = [items[name] for name in names]
+            chosen = {items[name]: lines.patience_s(name) for name in names}
             folder = base / f"m{number}"
             limit_s = 5 + 5 * sum(lines.seconds[name] for name in names)
             process = _fork(functools.partial(_try, mutant, functions[mutant.module], chosen, folder, factory, limit_s))
@@ -215,16 +221,22 @@ def _too_slow(number: int, frame: object) -> None:
 
 
 def _try(
-    mutant: Mutant, functions: list[FunctionType], items: list[pytest.Item], folder: Path, factory: Any, limit_s: float
+    mutant: Mutant,
+    functions: list[FunctionType],
+    patience_s: dict[pytest.Item, int],
+    folder: Path,
+    factory: Any,
+    limit_s: float,
 ) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 2))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(int(limit_s * 6) + 30)
     folder.mkdir(mode=0o700)
     factory._basetemp = folder
     if not _swap(functions, code_of(mutant, str(ROOT / mutant.module))):
         return NOT_APPLIED
+    items = list(patience_s)
     for item, following in zip(items, [*items[1:], None], strict=True):
+        signal.alarm(patience_s[item])
         if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
             folder.with_suffix(".killer").write_text(item.nodeid)
             return KILLED
@@ -292,11 +304,23 @@ def run(
     jobs: int,
     budget_s: float,
     lines: Path,
+    folder: Path,
     report: Callable[[Outcome], None],
 ) -> set[str]:
-    """Try all mutants with these tests; the tests that kill mutants but fail without one too."""
+    """Try all mutants with these tests, their files in this folder; the tests that fail without a mutant too."""
     runner = Runner(mutants, modules, jobs=jobs, budget_s=budget_s, lines=lines, report=report)
-    options = ["-q", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+    options = [
+        "-q",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cov",
+        f"--basetemp={folder}",
+    ]
     pytest.main([*options, *tests], plugins=[runner])
     return runner.unsound
 
