@@ -10,7 +10,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 # $(call install,VENV) is the start of a command that installs into that virtual environment.
 install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python,$(1)/bin/python -m pip install --quiet --disable-pip-version-check)
 
-.PHONY: demo lint test test-newest loaders mutants bench docs lock clean
+.PHONY: demo lint test test-newest loaders fuzz mutants bench docs lock clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/policyguard demo
@@ -28,6 +28,13 @@ test: lint
 COUNT ?= 3000
 loaders: $(VENV)/dev.stamp
 	POLICYGUARD_LOADERS=$(COUNT) $(BIN)/python -m pytest -n 0 tests/loaders
+
+# The same for as long as you like, from another beginning each time; install torch, hydra-core, jsonpickle and skops into
+# the environment first, and their loaders take part. Keeps what scanner and loaders disagree about.
+MINUTES ?= 60
+SEED    ?= $(shell date +%s)
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.loaders.fuzz --minutes $(MINUTES) --seed $(SEED) --folder disagreements
 
 # Removes and negates the checks of what decides, signs, logs and verifies, one at a time, and says which no test misses.
 mutants: $(VENV)/dev.stamp

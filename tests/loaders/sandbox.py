@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib
+import importlib.util
 import io
 import json
 import lzma
@@ -22,9 +24,10 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import joblib
@@ -107,6 +110,75 @@ def _unpack_tar(path: str) -> None:
         archive.extractall("unpacked", filter="fully_trusted")
 
 
+def _torch(**options: object) -> Callable[[str], object]:
+    torch = importlib.import_module("torch")
+    return lambda path: torch.load(path, map_location="cpu", **options)
+
+
+def _unsafe_yaml() -> Callable[[str], object]:
+    yaml = importlib.import_module("yaml")
+    return lambda path: list(yaml.unsafe_load_all(Path(path).read_text("utf-8")))
+
+
+def _jsonpickle() -> Callable[[str], object]:
+    jsonpickle = importlib.import_module("jsonpickle")
+    return lambda path: jsonpickle.decode(Path(path).read_text("utf-8"), on_missing="ignore")
+
+
+def _hydra() -> Callable[[str], object]:
+    """Instantiate every part of the settings, whatever the others do."""
+    instantiate = importlib.import_module("hydra.utils").instantiate
+    omegaconf = importlib.import_module("omegaconf")
+
+    def build(path: str) -> None:
+        settings = omegaconf.OmegaConf.load(path)
+        parts = settings.values() if hasattr(settings, "values") else settings
+        problems = []
+        for part in [settings, *parts]:
+            try:
+                if omegaconf.OmegaConf.is_config(part):
+                    instantiate(part)
+            except Exception as problem:  # noqa: BLE001 - the next part may be built all the same
+                problems.append(problem)
+        if problems:
+            raise problems[0]
+
+    return build
+
+
+def _jinja() -> Callable[[str], object]:
+    """Render as readers did that had no sandbox."""
+    environment = importlib.import_module("jinja2").Environment(extensions=["jinja2.ext.loopcontrols"])
+    messages = [{"role": "user", "content": "hello"}]
+    return lambda path: environment.from_string(Path(path).read_text("utf-8")).render(
+        messages=messages, bos_token="<s>", eos_token="</s>", add_generation_prompt=True
+    )
+
+
+def _onnx() -> Callable[[str], object]:
+    onnx = importlib.import_module("onnx")
+    return lambda path: onnx.load(path)
+
+
+def _skops() -> Callable[[str], object]:
+    skops = importlib.import_module("skops.io")
+    importlib.import_module("sklearn.ensemble")
+    return lambda path: skops.load(path, trusted=skops.get_untrusted_types(file=path))
+
+
+_OPTIONAL: dict[str, tuple[str, Callable[[], Callable[[str], object]]]] = {
+    "torch.load": ("torch", lambda: _torch(weights_only=False)),
+    "torch.load, weights only": ("torch", lambda: _torch(weights_only=True)),
+    "torch.load, mapped": ("torch", lambda: _torch(weights_only=False, mmap=True)),
+    "yaml.unsafe_load": ("yaml", _unsafe_yaml),
+    "jsonpickle": ("jsonpickle", _jsonpickle),
+    "hydra": ("hydra", _hydra),
+    "jinja2": ("jinja2", _jinja),
+    "onnx": ("onnx", _onnx),
+    "skops": ("skops", _skops),
+}
+"""The package that a loader is of, and what makes it. Those of packages that are not installed are left out."""
+
 LOADERS: dict[str, Callable[[str], object]] = {
     "pickle.load": _unpickle,
     "pickle, packed": _unpickle_packed,
@@ -117,10 +189,16 @@ LOADERS: dict[str, Callable[[str], object]] = {
     "safetensors": _walk_safetensors,
     "zipfile": _unpack_zip,
     "tarfile": _unpack_tar,
+    **{name: make() for name, (package, make) in _OPTIONAL.items() if importlib.util.find_spec(package)},
 }
 """Every loader is given every file: the reader chooses how to read, not the name."""
 
-OWN = {"numpy", "joblib", "h5py", "safetensors", "_codecs", "encodings", "copyreg", "_compat_pickle"}
+_UNPACKS = ("zipfile", "tarfile")
+
+OWN = {
+    *("numpy", "joblib", "h5py", "safetensors", "torch", "yaml", "jsonpickle", "hydra", "omegaconf", "jinja2", "onnx"),
+    *("skops", "sklearn", "scipy", "_codecs", "encodings", "copyreg", "_compat_pickle"),
+}
 
 
 def load(name: str, data: bytes) -> Load:
@@ -130,29 +208,48 @@ def load(name: str, data: bytes) -> Load:
         name: a key of `LOADERS`.
         data: the file.
     """
+    return load_by([name], data)[name]
+
+
+def load_by(names: Iterable[str], data: bytes) -> Mapping[str, Load]:
+    """Give the bytes to several loaders, one after another; after one that ends its process, another process goes on.
+
+    Args:
+        names: keys of `LOADERS`.
+        data: the file.
+    """
+    loads: dict[str, Load] = {}
+    pending = list(names)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "file")
+        path, report = Path(folder, "file"), Path(folder, "report.jsonl")
         path.write_bytes(data)
-        report = Path(folder, "report.json")
-        child = os.fork()
-        if child == 0:
-            _run(name, folder, path, report)
-        status = _wait(child)
-        if not report.exists():
-            # An end without a report: killed by a limit, or by a signal of its own.
-            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU)
-            return Load(exhausted=killed, crashed=not killed)
-        said = json.loads(report.read_text())
-        return Load(
-            touched=tuple(said["touched"]),
-            imported=tuple(said["imported"]),
-            loaded=said["loaded"],
-            exhausted=said["exhausted"],
-        )
+        while pending:
+            report.unlink(missing_ok=True)
+            child = os.fork()
+            if child == 0:
+                _run(pending, folder, path, report)
+            status = _wait(child, len(pending))
+            lines = report.read_text().splitlines() if report.exists() else []
+            for line in lines:
+                loads[pending.pop(0)] = _read(json.loads(line))
+            if pending:
+                # An end without a report: killed by a limit, or by a signal of its own.
+                killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGALRM)
+                loads[pending.pop(0)] = Load(exhausted=killed, crashed=not killed)
+    return loads
 
 
-def _wait(child: int) -> int:
-    end = time.monotonic() + SECONDS
+def _read(said: Mapping[str, Any]) -> Load:
+    return Load(
+        touched=tuple(said["touched"]),
+        imported=tuple(said["imported"]),
+        loaded=said["loaded"],
+        exhausted=said["exhausted"],
+    )
+
+
+def _wait(child: int, loads: int) -> int:
+    end = time.monotonic() + SECONDS * (1 + loads)
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -162,44 +259,65 @@ def _wait(child: int) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def _run(name: str, folder: str, path: Path, report: Path) -> None:
-    """Load and report; never returns."""
+def _run(names: Iterable[str], folder: str, path: Path, report: Path) -> None:
+    """Load by each and report; never returns."""
     touched: list[str] = []
-    said = {"touched": touched, "imported": [], "loaded": False, "exhausted": False}
-    before = set(sys.modules)
     try:
-        os.chdir(folder)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        sys.addaudithook(_hook(os.path.realpath(folder), touched))
-        LOADERS[name](str(path))
-        said["loaded"] = True
-    except MemoryError:
-        said["exhausted"] = True
-    except BaseException:  # noqa: BLE001 - a hostile file may raise anything
-        pass
-    try:
-        said["imported"] = sorted({module.partition(".")[0] for module in set(sys.modules) - before} - OWN)
-        report.write_text(json.dumps(said))
+        # Loaders seed nothing and time nothing; each may take this long.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        lines = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        hook = _Hook(os.path.realpath(folder), touched)
+        for name in names:
+            os.makedirs(Path(folder, name), exist_ok=True)
+        sys.addaudithook(hook)
+        for name in names:
+            os.chdir(Path(folder, name))
+            touched.clear()
+            hook.may_write = name in _UNPACKS
+            signal.alarm(SECONDS)
+            said = _load_one(name, str(path), touched)
+            os.write(lines, json.dumps(said).encode() + b"\n")
     finally:
         os._exit(0)
 
 
-def _hook(folder: str, touched: list[str]) -> Callable[[str, tuple[object, ...]], None]:
-    def inside(path: object) -> bool:
-        if not isinstance(path, str | bytes):
-            return True
-        return os.path.realpath(os.fsdecode(path)).startswith(folder + os.sep)
+def _load_one(name: str, path: str, touched: list[str]) -> dict[str, object]:
+    before = set(sys.modules)
+    loaded = exhausted = False
+    try:
+        LOADERS[name](path)
+        loaded = True
+    except MemoryError:
+        exhausted = True
+    except BaseException:  # noqa: BLE001 - a hostile file may raise anything
+        pass
+    imported = sorted({module.partition(".")[0] for module in set(sys.modules) - before} - OWN)
+    return {"touched": touched[:8], "imported": imported, "loaded": loaded, "exhausted": exhausted}
 
-    def hook(event: str, values: tuple[object, ...]) -> None:
-        writes = event == "open" and isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        leaves = (writes or event in _CHANGES) and not inside(values[0])
-        if leaves or event in _STARTS or event in _REACHES:
-            touched.append(event)
+
+class _Hook:
+    """Records and refuses what a load does beyond reading its file: only what unpacks may write, in its own folder."""
+
+    def __init__(self, folder: str, touched: list[str]) -> None:
+        self.folder, self.touched, self.may_write = folder + os.sep, touched, False
+
+    def __call__(self, event: str, values: tuple[object, ...]) -> None:
+        if event in _STARTS or event in _REACHES or (self._changes(event, values) and not self._is_inside(values[0])):
+            self.touched.append(event)
             raise PermissionError(event)
 
-    return hook
+    def _changes(self, event: str, values: tuple[object, ...]) -> bool:
+        if event == "open":
+            flags = values[2]
+            return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        return event in _CHANGES
+
+    def _is_inside(self, path: object) -> bool:
+        if not self.may_write or not isinstance(path, str | bytes):
+            return isinstance(path, int)
+        return os.path.realpath(os.fsdecode(path)).startswith(self.folder)

@@ -16,25 +16,11 @@ import pytest
 from policyguard.scan.content import scan_content
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.source import BytesSource
-from tests.attacks.checkpoint_lab import HOSTILE
-from tests.attacks.test_pickle_readers import BOMBS, LYING, NUMBERS
+from tests.attacks.test_pickle_readers import LYING
+from tests.loaders.corpus import ALL, FILES
 from tests.loaders.mutate import mutated
 
 COUNT = int(os.environ.get("POLICYGUARD_LOADERS") or 0)
-DATA = Path(__file__).parents[1] / "data" / "scan"
-FILES = {
-    f"{path.parent.name}/{path.name}": path.read_bytes()
-    for folder in ("benign", "reported/hostile", "reported/harmless")
-    for path in sorted((DATA / folder).iterdir())
-    if path.is_file()
-}
-MADE = {
-    **{name: make() for name, make in HOSTILE.items()},
-    **{f"number: {name}": data + b"0cos\nsystem\n(S'true'\ntR." for name, data in NUMBERS.items()},
-    **{f"numpy: {name}": data for name, data in LYING.items()},
-    **{f"bomb: {name}": data for name, data in BOMBS.items()},
-}
-ALL = {name: data for name, data in {**FILES, **MADE}.items() if len(data) < 2**20}
 
 
 def scanned(data: bytes) -> Verdict:
@@ -48,8 +34,7 @@ def check(data: bytes, name: str) -> None:
     sandbox = pytest.importorskip("tests.loaders.sandbox")
     if scanned(data) is not Verdict.CLEAN:
         return
-    for loader in sandbox.LOADERS:
-        done = sandbox.load(loader, data)
+    for loader, done in sandbox.load_by(sandbox.LOADERS, data).items():
         harm = done.touched or done.crashed or done.exhausted
         assert not harm, (name, loader, done)
 
@@ -75,7 +60,7 @@ def test_the_sandbox_sees_what_a_load_does() -> None:
 def test_what_only_loads_is_never_called_hostile(name: str) -> None:
     """A file that some loader reads, without a package of others, accuses nobody."""
     sandbox = pytest.importorskip("tests.loaders.sandbox")
-    loads = [sandbox.load(loader, FILES[name]) for loader in sandbox.LOADERS]
+    loads = sandbox.load_by(sandbox.LOADERS, FILES[name]).values()
     if any(load.loaded and not load.touched and not load.imported for load in loads):
         assert scanned(FILES[name]) is not Verdict.HOSTILE
 
