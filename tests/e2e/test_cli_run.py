@@ -202,7 +202,7 @@ def test_doors_in_the_environment_are_denied(door: str, job: JobLab) -> None:
     """A variable that runs other code before the job's own is a denial that names it."""
     assert door in INJECTION_VARIABLES
     ended = job.run(variables={door: "/nonexistent"})
-    job.denied(ended, "env.open_door")
+    job.denied(ended, "env.code_injection")
     assert door in ended.err
 
 

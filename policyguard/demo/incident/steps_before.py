@@ -109,7 +109,9 @@ def backdoor(lab: Lab, story: Story) -> None:
     )
     story.tried("ivan's login left LD_PRELOAD and PYTHONSTARTUP in alice's shell")
     request, inputs = lab.job("alice", "alice-1", 1, LD_PRELOAD="/tmp/.x.so", PYTHONSTARTUP="/tmp/.x.py")
-    story.denied("denied; the variables are named", lab.decide(request, inputs), "env.open_door", naming="LD_PRELOAD")
+    story.denied(
+        "denied; the variables are named", lab.decide(request, inputs), "env.code_injection", naming="LD_PRELOAD"
+    )
 
 
 def patch(lab: Lab, story: Story) -> None:
@@ -175,8 +177,10 @@ def framework(lab: Lab, story: Story) -> None:
     lab.write_record()
     story.tried("ivan edits the installed labtorch/optim.py and rewrites its line in RECORD")
     listing = list_files(str(lab.environment))
-    own_word = compare(listing, owners_of(str(lab.environment), listing.files), None, check_bytecode(listing, {}, {}))
-    story.fact("by its own RECORD the environment is unchanged", "nothing differs", not own_word.unlike_record)
+    record_only = compare(
+        listing, owners_of(str(lab.environment), listing.files), None, check_bytecode(listing, {}, {})
+    )
+    story.fact("by its own RECORD the environment is unchanged", "nothing differs", not record_only.unlike_record)
     signed = lab.decide(*lab.job("bob", "bob-64", 64))
     story.denied("against the build's signed baseline it does not", signed, "env.tampered", naming="labtorch/optim.py")
     signed = lab.decide(*lab.job("alice", "alice-1", 1))

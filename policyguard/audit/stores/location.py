@@ -1,0 +1,74 @@
+"""Whether the path of an open log still leads to it. Uses `stat` alone.
+
+Opening and closing the database file here would drop the locks that SQLite holds in this process: a POSIX lock goes
+with any descriptor of its file.
+"""
+
+from __future__ import annotations
+
+import os
+
+from policyguard.errors import AuditError, ConfigurationError
+from policyguard.fs.mounts import shared_file_system
+from policyguard.fs.private_files import DATABASE_FILES, check_mode, identity_of
+from policyguard.fs.safe_open import reason_of
+
+_HELP = "put the log back, or start the guard again: it compares the log with its head file"
+
+
+class LogLocation:
+    """The files of an open log as they were when it was opened; they may grow, and nothing else."""
+
+    def __init__(self, path: str, before: os.stat_result) -> None:
+        """Remember the files of a log that was just opened; `before` is the status of its path before that."""
+        # SQLite puts its other files beside the file that a link leads to.
+        real = os.path.realpath(path)
+        self._paths = [os.path.abspath(path), *(real + suffix for suffix in DATABASE_FILES[1:])]
+        # What was put in place while the database was opened differs from `before` now, or at the first check.
+        self._seen = [before, *(os.stat(name) for name in self._paths[1:])]
+        self.check()
+
+    def check(self, outcome: str = "nothing was added") -> None:
+        """Check that each path still leads to the file that was opened, and that none was cut.
+
+        Raises:
+            AuditError: one does not; `outcome` says what that means for the caller.
+        """
+        for number, (path, seen) in enumerate(zip(self._paths, self._seen, strict=True)):
+            try:
+                now = os.stat(path)
+            except OSError as problem:
+                raise AuditError(f"log file `{path}` is gone: {reason_of(problem)}; {outcome}", help=_HELP) from None
+            # INVARIANT I13: nothing is added to a file that the path of the log does not lead to.
+            if identity_of(now) != identity_of(seen):
+                raise AuditError(
+                    f"log file `{path}` was replaced, expected the file that this guard opened; {outcome}",
+                    help=_HELP,
+                )
+            if now.st_size < seen.st_size:
+                raise AuditError(
+                    f"log file `{path}` was cut from {seen.st_size} to {now.st_size} bytes; {outcome}",
+                    help=_HELP,
+                )
+            self._seen[number] = now
+
+
+def check_writable_location(path: str) -> None:
+    """Refuse an existing log that others may read or change, and a file system whose locks SQLite cannot rely on.
+
+    Raises:
+        AuditError: the file has a wider mode than 0640.
+        ConfigurationError: it lies on a network or FUSE file system.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        status = None
+    if status is not None:
+        check_mode(path, status, noun="log ")
+    kind = shared_file_system(path if status is not None else os.path.dirname(path) or ".")
+    if kind is not None:
+        raise ConfigurationError(
+            f"log `{path}` lies on `{kind}`, expected a local file system: SQLite's locks do not hold there",
+            help="keep the log on a local disk of one machine; PostgreSQL, for several machines, is not supported yet",
+        )
