@@ -21,7 +21,7 @@ from pathlib import Path
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.audit.check import check_log
-from policyguard.audit.head import HeadPlace, read_head
+from policyguard.audit.head import HeadLocation, read_head
 from policyguard.audit.log import Log
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.guard import Guard, log_origin
@@ -89,7 +89,7 @@ def _start(path: Path) -> tuple[int, int]:
 def lost_entries(path: Path, acknowledged: dict[int, str]) -> tuple[int, list[int]]:
     """Check the whole log and its head; return its size and the acknowledged entries that are not in it."""
     origin = log_origin(KEY.public)
-    head = read_head(HeadPlace.of(path), origin)
+    head = read_head(HeadLocation.of(path), origin)
     notes = [head.note.encode()] if head is not None and head.note is not None else []
     with SqliteStore.open(path, read_only=True) as store:
         size = check_log(store, (NoteKey(origin, KEY.public),), notes).checkpoint.size

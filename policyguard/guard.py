@@ -24,7 +24,7 @@ from policyguard.attest.statement import PAYLOAD_TYPE, parse_statement
 from policyguard.audit.approval_use import PendingStatement, is_single_use
 from policyguard.audit.in_transaction import DecisionsInTransaction
 from policyguard.audit.log import Log
-from policyguard.audit.oversized import Stated, state_within_bounds
+from policyguard.audit.oversized import StatedDecision, state_within_bounds
 from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores import Store
@@ -387,17 +387,22 @@ class Guard:
         facts = _load("assembly.jobs").job_facts(self.gather(request, inputs), inputs)
         return self.issue(facts, recording=(identity.ACCOUNT,))
 
-    def refuse_caller(self, request: Request, caller: Caller, asked: str | None = None) -> SignedDecision | None:
+    def refuse_caller(self, request: Request, caller: Caller, requested: str | None = None) -> SignedDecision | None:
         """Sign and log a denial if this account may not make a request of this subject; None if it may.
 
         Args:
             request: what is asked for.
             caller: the account that asks, as `evidence.identity.calling_account` identifies it.
-            asked: the subject that it asked for beyond the request, as by `--subject`.
+            requested: the subject that it asked for beyond the request, as by `--subject`.
         """
         snapshot = self._snapshot
         denial: Decision | None = _load("assembly.denials").caller_denial(
-            request, caller, asked, policy_digest=snapshot.policy_digest, epoch=snapshot.epoch, now=self._clock()
+            request,
+            caller,
+            requested,
+            policy_digest=snapshot.policy_digest,
+            epoch=snapshot.epoch,
+            now=self._clock(),
         )
         return None if denial is None else self.issue_denial(denial)
 
@@ -414,7 +419,7 @@ class Guard:
         # INVARIANT I4: only the policies allow; everything else that is signed with the guard's key denies.
         if decision.allowed:
             raise ValueError("found a decision that allows, expected a denial")
-        _, payload = self._stated(decision, self._clock(), recorded_paths=None)
+        _, payload = self._build_statement(decision, self._clock(), recorded_paths=None)
         envelope = sign(payload, PAYLOAD_TYPE, (self._key,))
         return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
 
@@ -542,10 +547,12 @@ class Guard:
         recorded_paths = snapshot.facts_read_by(decision)
         if recorded_paths is not None and recording:
             recorded_paths = recorded_paths.union(recording)
-        decision, payload = self._stated(decision, now, recorded_paths=recorded_paths, snapshot=snapshot, edited=edited)
+        decision, payload = self._build_statement(
+            decision, now, recorded_paths=recorded_paths, snapshot=snapshot, edited=edited
+        )
         return PendingStatement(decision, payload, is_single_use(snapshot, decision))
 
-    def _stated(
+    def _build_statement(
         self,
         decision: Decision,
         now: Instant,
@@ -553,7 +560,7 @@ class Guard:
         recorded_paths: Collection[str] | None,
         snapshot: Snapshot | None = None,
         edited: bool = False,
-    ) -> Stated:
+    ) -> StatedDecision:
         request, judged = decision.facts.request, snapshot or self._snapshot
         expires = now + self._lifetime_ns
         if not ALWAYS <= now <= expires <= NEVER:

@@ -91,10 +91,10 @@ def quoted_list(names: Iterable[str], *, joiner: str = ", ", max_names: int | No
         joiner: the text between two names.
         max_names: how many names to list; None for all.
     """
-    every = list(names)
-    shown = every[:max_names]
-    more = f" and {len(every) - len(shown)} more" if len(every) > len(shown) else ""
-    return joiner.join([f"`{printable(name)}`" for name in shown]) + more
+    all_names = list(names)
+    listed = all_names[:max_names]
+    more = f" and {len(all_names) - len(listed)} more" if len(all_names) > len(listed) else ""
+    return joiner.join([f"`{printable(name)}`" for name in listed]) + more
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

@@ -193,7 +193,7 @@ class Span(msgspec.Struct, frozen=True, order=True):
 
 NO_SPAN = Span("<memory>", 1, 1)
 
-_PLACES = frozenset({"span", "offset", "positions"})
+_LOCATIONS = frozenset({"span", "offset", "positions"})
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -216,7 +216,7 @@ def _meaning(kind: type[Placed]) -> attrgetter[Any]:
     """Build a getter of the fields that equality compares."""
     meaning = _MEANINGS.get(kind)
     if meaning is None:
-        meaning = _MEANINGS[kind] = attrgetter(*(name for name in kind.__struct_fields__ if name not in _PLACES))
+        meaning = _MEANINGS[kind] = attrgetter(*(name for name in kind.__struct_fields__ if name not in _LOCATIONS))
     return meaning
 
 

@@ -200,8 +200,8 @@ def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, V
             "this decision was issued for another request",
         )
     # INVARIANT I11: the names shown to people are those of the request that was digested.
-    shown = (predicate.requester, predicate.action, predicate.resource)
-    if shown != (request.subject.ref, request.action, request.resource.ref):
+    named = (predicate.requester, predicate.action, predicate.resource)
+    if named != (request.subject.ref, request.action, request.resource.ref):
         raise VerificationError("V7", "requester, action or resource differ from the request that was digested")
 
 

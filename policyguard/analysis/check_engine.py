@@ -42,10 +42,10 @@ class Difference:
 
     def __str__(self) -> str:
         request = self.facts.request
-        said = f"engine {_word(self.engine)}, casbin {_word(self.casbin)}, oracle {_word(self.oracle)}"
+        results = f"engine {_word(self.engine)}, casbin {_word(self.casbin)}, oracle {_word(self.oracle)}"
         cause = f" ({self.hazard}: {KNOWN[self.hazard]})" if self.hazard else ""
-        asked = f"{request.subject.ref} {request.action} {request.resource.ref} at {format_instant(self.now)}"
-        return f"{asked}: {self.what}: {said}{cause}"
+        tried = f"{request.subject.ref} {request.action} {request.resource.ref} at {format_instant(self.now)}"
+        return f"{tried}: {self.what}: {results}{cause}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,9 @@ def check_engine(
     """
     grants = assign_roles(policy_set.roles, policy_set.bindings, policy_set.exclusions, policy_set.persons)
     compiled = Snapshot.of(policy_set, grants) if snapshot is None else snapshot
-    jury = _Jury(policy_set, compiled, SecondOpinion(policy_set, grants), SecondOpinion(policy_set, grants, flat=True))
+    jury = _Jury(
+        policy_set, compiled, SecondOpinion(policy_set, grants), SecondOpinion(policy_set, grants, expand_roles=True)
+    )
     stream = Requests(policy_set, seed)
     stream.reached = jury.reached
     differences: list[Difference] = []
@@ -113,11 +115,13 @@ def check_engine(
 
 
 class _Jury:
-    def __init__(self, policy_set: PolicySet, snapshot: Snapshot, casbin: SecondOpinion, flat: SecondOpinion) -> None:
+    def __init__(
+        self, policy_set: PolicySet, snapshot: Snapshot, casbin: SecondOpinion, expanded: SecondOpinion
+    ) -> None:
         self.plain = plain_policy(policy_set)
         self.snapshot = snapshot
         self.casbin = casbin
-        self.flat = flat
+        self.expanded = expanded
         self.allowed = 0
         self.unjudged = 0
         self.reached: set[str] = set()
@@ -142,9 +146,9 @@ class _Jury:
 
         differences = []
         if casbins != ours:
-            differences.append(difference("casbin", "H11" if self.flat.allows(facts, now) == ours else None))
+            differences.append(difference("casbin", "H11" if self.expanded.allows(facts, now) == ours else None))
         if judged is not None:
-            said = {
+            results = {
                 "allowed": ours,
                 "determining": list(decision.determining),
                 "errored": list(decision.errored),
@@ -153,7 +157,7 @@ class _Jury:
             }
             differences += [
                 difference(f"oracle on `{name}`: {judged[name]}, engine: {value}")
-                for name, value in said.items()
+                for name, value in results.items()
                 if judged[name] != value
             ]
         return differences

@@ -320,17 +320,17 @@ def met(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
         and approval["account"] in persons
         and persons[approval["account"]] not in conflicted
     }
-    places = [place for place in quorum["places"] for _ in range(place["count"])]
+    seats = [seat for seat in quorum["places"] for _ in range(seat["count"])]
     humans = sorted({persons[account] for account in accounts})
 
-    def may_sit(human: str, place: Plain) -> bool:
-        where = place["domain"] or domain(policy, facts)
+    def may_sit(human: str, seat: Plain) -> bool:
+        where = seat["domain"] or domain(policy, facts)
         where = None if where == "*" else where
         own = [account for account in accounts if persons[account] == human]
-        return any(roles(policy, account, where, now) & set(place["roles"]) for account in own)
+        return any(roles(policy, account, where, now) & set(seat["roles"]) for account in own)
 
     return any(
-        all(may_sit(human, place) for human, place in zip(order, places, strict=True))
-        for chosen in combinations(humans, len(places))
+        all(may_sit(human, seat) for human, seat in zip(order, seats, strict=True))
+        for chosen in combinations(humans, len(seats))
         for order in permutations(chosen)
     )

@@ -140,8 +140,8 @@ class Requests:
         if aim is not None and self._chance(0.95):
             return str(self._pick(aim.actions))
         known = self._policies.schema.resources.get(resource.type)
-        every = sorted(self._policies.schema.actions)
-        return str(self._pick([*(known.actions if known else ()), *every, "nothing:known"]))
+        actions = sorted(self._policies.schema.actions)
+        return str(self._pick([*(known.actions if known else ()), *actions, "nothing:known"]))
 
     def _resource(self, aim: Rule | None) -> Entity:
         types = list(aim.resource_types) if aim is not None else [*self._policies.schema.resources, "unknown_type"]

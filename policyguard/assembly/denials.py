@@ -40,7 +40,7 @@ def static_denial(facts: Facts, reason: str, now: Instant, explainer: StaticExpl
 
 
 def caller_denial(
-    request: Request, caller: Caller, asked: str | None, *, policy_digest: str, epoch: int, now: Instant
+    request: Request, caller: Caller, requested: str | None, *, policy_digest: str, epoch: int, now: Instant
 ) -> Decision | None:
     """Build the denial for an account that may not make a request of this subject; None if it may.
 
@@ -49,28 +49,28 @@ def caller_denial(
     Args:
         request: what is asked for.
         caller: the account that asks.
-        asked: the subject that `--subject` names, if it is given.
+        requested: the subject that `--subject` names, if it is given.
         policy_digest, epoch: of the policies in force.
         now: the current time.
     """
-    refusal = caller.refuse(request.subject.ref, asked)
+    refusal = caller.refuse(request.subject.ref, requested)
     if refusal is None:
         return None
     code, reason = refusal
     type_, _, id_ = caller.name.partition(":")
-    entries = {REQUESTED: Fact(asked or request.subject.ref, Assurance.CLAIMED, "job file", now)}
+    entries = {REQUESTED: Fact(requested or request.subject.ref, Assurance.CLAIMED, "job file", now)}
     if caller.ref is not None:
         entries[ACCOUNT] = Fact(caller.ref, Assurance.OBSERVED, "identity", now)
     facts = Facts(msgspec.structs.replace(request, subject=Entity(type_, id_, EMPTY_MAP)), entries)
-    remedy = _remedy(request.subject.ref, caller, asked) if code == MISMATCH else ""
+    remedy = _remedy(request.subject.ref, caller, requested) if code == MISMATCH else ""
     return static_denial(facts, code, now, StaticExplanation(policy_digest, epoch, (reason,), remedy))
 
 
-def _remedy(subject: str, caller: Caller, asked: str | None) -> str:
+def _remedy(subject: str, caller: Caller, requested: str | None) -> str:
     """Say how the subject of the job file and that of the request come to agree."""
     named = printable_name(subject)
-    if asked is not None:
-        return f"give `--subject {named}`, or write `subject: {printable_name(asked)}` into the job file"
+    if requested is not None:
+        return f"give `--subject {named}`, or write `subject: {printable_name(requested)}` into the job file"
     remove = f"remove `subject:` from the job file to submit as `{caller.ref}`"
     if caller.may_speak:
         return f"give `--subject {named}`, or {remove}"

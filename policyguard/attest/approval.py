@@ -313,11 +313,11 @@ def _check_resource(predicate: ApprovalPredicate) -> None:
     problem = ref_problem(predicate.resource)
     if predicate.resource_is_pattern:
         kind, _, pattern = predicate.resource.partition(":")
-        why = pattern_problem(pattern)
-        if not is_type_name(kind) or why is not None or "*" not in pattern or DOMAIN in pattern:
-            why = why or "is no pattern of one type with `*` or `**`"
+        fault = pattern_problem(pattern)
+        if not is_type_name(kind) or fault is not None or "*" not in pattern or DOMAIN in pattern:
+            fault = fault or "is no pattern of one type with `*` or `**`"
             raise ValueError(
-                f"resource: {quoted(predicate.resource)} {why}, expected a pattern such as `job:team/vision/**`"
+                f"resource: {quoted(predicate.resource)} {fault}, expected a pattern such as `job:team/vision/**`"
             )
     elif problem is not None:
         raise ValueError(f"resource: {problem}")

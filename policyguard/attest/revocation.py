@@ -79,13 +79,13 @@ EMPTY = RevocationList(entries=(), issued_at=format_instant(0), sequence=0)
 _DECODER = msgspec.json.Decoder(RevocationList)
 
 
-def revocation(kind: str, identifier: str, *, why: str, now: Instant, since: Instant | None = None) -> Revocation:
+def revocation(kind: str, identifier: str, *, reason: str, now: Instant, since: Instant | None = None) -> Revocation:
     """Build an entry; a key may be given in any form that `revokedKeys` takes.
 
     Args:
         kind: one of the kinds of entries.
         identifier: the id of that kind.
-        why: the reason, for people.
+        reason: the reason, for people.
         now: when it is revoked.
         since: decisions issued from then on are concerned, None for all.
 
@@ -97,7 +97,7 @@ def revocation(kind: str, identifier: str, *, why: str, now: Instant, since: Ins
     entry = Revocation(
         id=identifier,
         kind=kind,
-        reason=why,
+        reason=reason,
         revoked_at=format_instant(now),
         since=None if since is None else format_instant(since),
     )
@@ -170,9 +170,9 @@ def open_list(data: bytes, keys: Collection[PublicKey]) -> RevocationList:
             _check_entry(entry)
         _check_head(content)
     except (VerificationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
-        words = problem.message if isinstance(problem, VerificationError) else str(problem)
-        words = words if not isinstance(problem, msgspec.DecodeError) else reason(problem)
-        raise VerificationError("V12", f"revocation list: {words}") from None
+        detail = problem.message if isinstance(problem, VerificationError) else str(problem)
+        detail = detail if not isinstance(problem, msgspec.DecodeError) else reason(problem)
+        raise VerificationError("V12", f"revocation list: {detail}") from None
     # INVARIANT I5: one value has one spelling: decode, encode again, compare.
     if canonical(msgspec.to_builtins(content)) != envelope.payload:
         raise VerificationError("V12", "revocation list is not in its one spelling")
@@ -202,7 +202,7 @@ def revoked_by(content: RevocationList, predicate: Predicate) -> Iterator[str]:
         if not entry.concerns(issued_at):
             continue
         if entry.id in names[entry.kind]:
-            yield f"{entry.kind} {quoted(entry.id)} was revoked at `{entry.revoked_at}`{_why(entry)}"
+            yield f"{entry.kind} {quoted(entry.id)} was revoked at `{entry.revoked_at}`{_reason_text(entry)}"
         elif unnamed.get(entry.kind):
             yield (
                 f"the decision does not say which {entry.kind}s it rests on, and {entry.kind} {quoted(entry.id)} is "
@@ -222,7 +222,7 @@ def is_key_revoked(content: RevocationList, key: PublicKey, issued_at: Instant) 
     return any(e.kind == KEY and e.id == fingerprint and e.concerns(issued_at) for e in content.entries)
 
 
-def _why(entry: Revocation) -> str:
+def _reason_text(entry: Revocation) -> str:
     return f": {quoted(entry.reason)}" if entry.reason else ""
 
 
@@ -247,9 +247,9 @@ def _check_entry(entry: Revocation) -> None:
     # INVARIANT I10: nothing written is ignored: an entry that is not understood refuses the list.
     if entry.kind not in KINDS:
         raise ValueError(f"found the kind {quoted(entry.kind)}, expected one of {quoted_list(KINDS)}")
-    pattern, words = _IDS[entry.kind]
+    pattern, expected = _IDS[entry.kind]
     if not pattern.fullmatch(entry.id):
-        raise ValueError(f"found {entry.kind} {quoted(entry.id)}, expected {words}")
+        raise ValueError(f"found {entry.kind} {quoted(entry.id)}, expected {expected}")
     if len(entry.reason) > MAX_REASON or not (entry.reason.isprintable() or not entry.reason):
         raise ValueError(f"reason: expected at most {MAX_REASON} printable characters on one line")
     for text in (entry.revoked_at, entry.since):

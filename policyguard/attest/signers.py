@@ -176,18 +176,18 @@ def matches(text: str, patterns: Sequence[str]) -> bool:
 def _wild(text: str, pattern: str) -> bool:
     """Match a pattern with `*` (any text) and `?` (one character); time is at most length x length."""
     at, star, mark = 0, -1, 0
-    place = 0
+    position = 0
     while at < len(text):
-        if place < len(pattern) and pattern[place] == "*":
-            star, mark, place = place, at, place + 1
-        elif place < len(pattern) and pattern[place] in ("?", text[at]):
-            at, place = at + 1, place + 1
+        if position < len(pattern) and pattern[position] == "*":
+            star, mark, position = position, at, position + 1
+        elif position < len(pattern) and pattern[position] in ("?", text[at]):
+            at, position = at + 1, position + 1
         elif star >= 0:
             mark += 1
-            at, place = mark, star + 1
+            at, position = mark, star + 1
         else:
             return False
-    return all(character == "*" for character in pattern[place:])
+    return all(character == "*" for character in pattern[position:])
 
 
 def _current(
@@ -224,23 +224,23 @@ def _each_line(text: bytes, what: str, read: Callable[[int, str], _T | None]) ->
 
 
 def _signer(number: int, line: str) -> SignerLine | None:
-    words = _WORD.findall(line)
+    fields = _WORD.findall(line)
     # INVARIANT I10: a quote that nothing closes refuses the file; ssh-keygen does not believe such a line either.
     if '"' in _WORD.sub("", line):
         raise ValueError("found a quote that is not closed, expected them in pairs")
-    if len(words) < 3:
+    if len(fields) < 3:
         raise ValueError("expected principals, a key type and a key")
     options: dict[str, str] = {}
     at = 1
-    if not _is_key_type(words[1]):
-        options, at = _options(words[1]), 2
+    if not _is_key_type(fields[1]):
+        options, at = _options(fields[1]), 2
     try:
-        key = parse_key(" ".join(words[at : at + 2]))
+        key = parse_key(" ".join(fields[at : at + 2]))
     except SshSignatureError as problem:
         if problem.code == "key_type":
             return None
         raise
-    principals = _patterns(words[0].strip('"'), "principals")
+    principals = _patterns(fields[0].strip('"'), "principals")
     after, before = options.get("valid-after"), options.get("valid-before")
     spaces = options.get("namespaces")
     return SignerLine(

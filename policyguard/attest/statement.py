@@ -186,9 +186,9 @@ def decision_statement(
         edited: the log has seen other policies of this name and epoch.
         redactions: what takes the parts out of a value that only some may see, by path; the rest is shown or hashed.
     """
-    facts, shown_as = decision.facts, redactions or {}
+    facts, redactors = decision.facts, redactions or {}
     entries, missing, bound = facts.entries, facts.missing, facts.bound
-    shown = entries if recorded_paths is None else [path for path in entries if path in recorded_paths]
+    recorded = entries if recorded_paths is None else [path for path in entries if path in recorded_paths]
     counted = facts.approvals if approvals is None else approvals
     digest = request_digest(request, bound)
     resource = request.resource.ref
@@ -203,7 +203,7 @@ def decision_statement(
         engine_version=ENGINE_VERSION,
         errored=decision.errored,
         expires=instant_text(expires),
-        facts={path: _fact(entries[path], path in sensitive, shown_as.get(path)) for path in sorted(shown)},
+        facts={path: _fact(entries[path], path in sensitive, redactors.get(path)) for path in sorted(recorded)},
         gaps=tuple([_gap(gap) for gap in decision.unmet_approvals]) if decision.unmet_approvals else (),
         grants=_grants(entries[GRANTS], GRANTS in sensitive) if GRANTS in entries else (),
         issued_at=instant_text(issued_at),
@@ -276,20 +276,20 @@ def _second_text(whole_s: int) -> str:
 _HIDDEN = "not supplied, why is hidden"
 """What a collector says of a sensitive fact may quote it."""
 
-_WORDS = ("", *(assurance.word for assurance in Assurance))
-_SHORT = 40
+_ASSURANCE_WORDS = ("", *(assurance.word for assurance in Assurance))
+_MAX_PLAIN_CHARS = 40
 """Text of up to this many characters never exceeds `MAX_INLINE_BYTES`, however it is escaped."""
 
 
 def _fact(fact: Fact, is_sensitive: bool, redact: Callable[[Value], Value] | None = None) -> FactRecord:
-    word, at, source, value = _WORDS[fact.assurance], instant_text(fact.observed_at), fact.source, fact.value
+    word, at, source, value = _ASSURANCE_WORDS[fact.assurance], instant_text(fact.observed_at), fact.source, fact.value
     # INVARIANT I14: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
         return FactRecord(assurance=word, observed_at=at, source=source, masked=True)
     if redact is not None:
         value = redact(value)
     kind = type(value)
-    if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):  # type: ignore[arg-type]
+    if kind is bool or kind is int or (kind is str and len(value) <= _MAX_PLAIN_CHARS):  # type: ignore[arg-type]
         return FactRecord(assurance=word, observed_at=at, source=source, value=value)  # type: ignore[arg-type]
     encoded = _SORTING.encode(value)
     if not encoded.isascii():
@@ -307,7 +307,7 @@ def _approval(approval: Approval) -> ApprovalRecord:
     return ApprovalRecord(
         account=approval.account,
         approved_at=instant_text(approval.approved_at),
-        assurance=_WORDS[approval.assurance],
+        assurance=_ASSURANCE_WORDS[approval.assurance],
         digest=approval.approval_digest,
         expires=instant_text(approval.expires),
         key=approval.key or msgspec.UNSET,

@@ -57,8 +57,8 @@ def check_log(
         RotatedLogError: all adds up, but a tree in `earlier` is not in this log, which begins after a rotation.
         AuditError: `.entry` is the first entry that does not add up, where one can be named.
     """
-    heads = {} if head is None else _kept_roots(logs, (head,))
-    wanted = _kept_roots(logs, earlier)
+    heads = {} if head is None else _checkpoints_by_size(logs, (head,))
+    wanted = _checkpoints_by_size(logs, earlier)
     is_rotated, elsewhere = _is_rotated(store), set[int]()
     tree = Range()
     newest: Checkpoint | None = None
@@ -67,12 +67,12 @@ def check_log(
         _check_row(row, tree)
         approvals += APPROVAL_ENTRY.matches(row.leaf)
         if tree.size in heads:
-            _check_kept(heads.pop(tree.size), tree, "the head file")
+            _check_root(heads.pop(tree.size), tree, "the head file")
         if tree.size in wanted:
-            kept_checkpoint = wanted.pop(tree.size)
+            earlier_checkpoint = wanted.pop(tree.size)
             if not is_rotated:
-                _check_kept(kept_checkpoint, tree, "a kept checkpoint")
-            elif kept_checkpoint.root != tree.root():
+                _check_root(earlier_checkpoint, tree, "a kept checkpoint")
+            elif earlier_checkpoint.root != tree.root():
                 elsewhere.add(tree.size)
         if row.checkpoint is not None:
             newest, note = _check_checkpoint(row.checkpoint, tree, logs, covered), row.checkpoint
@@ -151,7 +151,7 @@ def check_chain(
     """
     if len(stores) == 1:
         return check_log(stores[0], logs, earlier, head=head)
-    open_notes = [_kept_roots(logs, (note,)) for note in earlier]
+    open_notes = [_checkpoints_by_size(logs, (note,)) for note in earlier]
     before: LogSummary | None = None
     for store in stores:
         summary = check_log(store, logs, head=head if store is stores[-1] else None)
@@ -219,7 +219,7 @@ def _check_checkpoint(note: bytes, tree: Range, logs: Sequence[NoteKey] | None, 
     )
 
 
-def _kept_roots(logs: Sequence[NoteKey] | None, earlier: Sequence[bytes]) -> dict[int, Checkpoint]:
+def _checkpoints_by_size(logs: Sequence[NoteKey] | None, earlier: Sequence[bytes]) -> dict[int, Checkpoint]:
     wanted: dict[int, Checkpoint] = {}
     for note in earlier:
         try:
@@ -233,7 +233,7 @@ def _kept_roots(logs: Sequence[NoteKey] | None, earlier: Sequence[bytes]) -> dic
     return wanted
 
 
-def _check_kept(checkpoint: Checkpoint, tree: Range, source: str) -> None:
+def _check_root(checkpoint: Checkpoint, tree: Range, source: str) -> None:
     # INVARIANT I13: a log that differs from a checkpoint kept elsewhere does not add up, even if it is signed.
     if checkpoint.root != tree.root():
         raise AuditError(

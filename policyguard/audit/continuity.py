@@ -12,7 +12,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, open_note
 from policyguard.audit.approval_use import carry_claims
 from policyguard.audit.checkpoint import parse_checkpoint
-from policyguard.audit.head import Head, HeadFile, HeadPlace
+from policyguard.audit.head import Head, HeadFile, HeadLocation
 from policyguard.audit.links import link_leaf, old_log
 from policyguard.audit.log import Log
 from policyguard.audit.proofs import latest_note
@@ -30,7 +30,7 @@ MAX_REASON_CHARS = 2000
 def accept_reset(
     path: str,
     key: PrivateKey,
-    place: HeadPlace,
+    location: HeadLocation,
     *,
     reason: str,
     now: Instant,
@@ -47,7 +47,7 @@ def accept_reset(
     Args:
         path: the log; made if it is not there.
         key: of the log.
-        place: where the head file is.
+        location: where the head file is.
         reason: why it was reset; goes into the log.
         now: the current time.
         witness: whose countersignature is needed.
@@ -62,10 +62,10 @@ def accept_reset(
     """
     if not reason.strip() or len(reason) > MAX_REASON_CHARS:
         raise ConfigurationError(f"--reason: found {len(reason)} characters, expected 1 to {MAX_REASON_CHARS}")
-    _check_needed(path, key, place)
+    _check_needed(path, key, location)
     name = f"policyguard/{key.keyid[:16]}"
     with SqliteStore.open(path, create_as=name) as store:
-        head_file = HeadFile.open(place, store.origin)
+        head_file = HeadFile.open(location, store.origin)
         try:
             old = head_file.read_or_none()
             note = _countersigned(old, store.origin, witness, countersigned)
@@ -84,9 +84,9 @@ def accept_reset(
     return receipt.index
 
 
-def _check_needed(path: str, key: PrivateKey, place: HeadPlace) -> None:
+def _check_needed(path: str, key: PrivateKey, location: HeadLocation) -> None:
     try:
-        Log.open(path, key, state_dir=place.state_dir).close()
+        Log.open(path, key, state_dir=location.state_dir).close()
     except AuditError:
         return
     raise ConfigurationError(
@@ -119,7 +119,9 @@ def _countersigned(old: Head | None, origin: str, witness: NoteKey | None, note:
     return note.decode()
 
 
-def rotate(path: str, key: PrivateKey, place: HeadPlace, *, archive: str | None, reason: str, now: Instant) -> str:
+def rotate(
+    path: str, key: PrivateKey, location: HeadLocation, *, archive: str | None, reason: str, now: Instant
+) -> str:
     """Go on in a new log at the same path; the old one gets another name and is linked to.
 
     1. The old log is opened as a guard opens it, its WAL is moved into the file, and its write lock is taken.
@@ -135,7 +137,7 @@ def rotate(path: str, key: PrivateKey, place: HeadPlace, *, archive: str | None,
     Args:
         path: the log.
         key: of the log.
-        place: where the head file is.
+        location: where the head file is.
         archive: the new path of the old log; by default its path and its number of entries.
         reason: goes into the link.
         now: the current time.
@@ -148,10 +150,10 @@ def rotate(path: str, key: PrivateKey, place: HeadPlace, *, archive: str | None,
         ConfigurationError: the archive's name is taken.
     """
     following = path + ".next"
-    done = _finish(path, following, place, archive)
+    done = _finish(path, following, location, archive)
     if done is not None:
         return done
-    with Log.open(path, key, state_dir=place.state_dir) as log:
+    with Log.open(path, key, state_dir=location.state_dir) as log:
         if not log.size:
             raise ConfigurationError(f"log `{path}` is empty, expected at least one entry to rotate")
         target = archive or f"{path}.{log.size}"
@@ -172,13 +174,13 @@ def rotate(path: str, key: PrivateKey, place: HeadPlace, *, archive: str | None,
     return target
 
 
-def _finish(path: str, following: str, place: HeadPlace, archive: str | None) -> str | None:
+def _finish(path: str, following: str, location: HeadLocation, archive: str | None) -> str | None:
     """Finish a rotation that a crash stopped after step 3, or remove what it left before; None if there was none."""
     if not os.path.lexists(following):
         return None
     with SqliteStore.open(following) as store:
         origin, note = store.origin, latest_note(store).decode() if store.last() is not None else None
-    head_file = HeadFile.open(place, origin)
+    head_file = HeadFile.open(location, origin)
     try:
         head, _ = head_file.read()
     finally:

@@ -70,24 +70,24 @@ _DECODER = msgspec.json.Decoder(Head)
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
-class HeadPlace(msgspec.Struct, frozen=True):
+class HeadLocation(msgspec.Struct, frozen=True):
     """Where the head file of a log is: the state folder, and the log's file name, which tells two of one key apart."""
 
     state_dir: str
     log_name: str
 
     @classmethod
-    def of(cls, log: str | os.PathLike[str], state_dir: str | os.PathLike[str] | None = None) -> HeadPlace:
+    def of(cls, log: str | os.PathLike[str], state_dir: str | os.PathLike[str] | None = None) -> HeadLocation:
         """The place for the log at this path; by default the folder of the log."""
         folder, name = os.path.split(os.fspath(log))
         return cls(os.fspath(state_dir) if state_dir is not None else folder or ".", name)
 
 
-def head_path(place: HeadPlace, origin: str) -> str:
+def head_path(location: HeadLocation, origin: str) -> str:
     """The path of the head file of the log of this origin."""
-    name = f"{origin}/{place.log_name}"
+    name = f"{origin}/{location.log_name}"
     readable = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "_" for c in name)[:48]
-    return os.path.join(place.state_dir, f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.head")
+    return os.path.join(location.state_dir, f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.head")
 
 
 class HeadFile:
@@ -103,20 +103,20 @@ class HeadFile:
         self._slot = 0
         self._synced = time.monotonic()
         self._timer: threading.Timer | None = None
-        self._place = identity_of(os.fstat(handle))
+        self._identity = identity_of(os.fstat(handle))
 
     @classmethod
-    def open(cls, place: HeadPlace, origin: str) -> HeadFile:
+    def open(cls, location: HeadLocation, origin: str) -> HeadFile:
         """Open the head file of the log of this origin; it is made, with mode 0600, if it is not there.
 
         Raises:
             AuditError: the state folder or the file cannot be used, or others may read or change the file.
         """
-        path = head_path(place, origin)
+        path = head_path(location, origin)
         handle = -1
         try:
-            if not os.path.isdir(place.state_dir):
-                os.mkdir(place.state_dir, 0o700)
+            if not os.path.isdir(location.state_dir):
+                os.mkdir(location.state_dir, 0o700)
             handle = os.open(path, PRIVATE_FLAGS, 0o600)
             _check_private(path, os.fstat(handle))
             lock = open_lock(path.removesuffix(".head") + ".lock")
@@ -140,7 +140,7 @@ class HeadFile:
         """
         try:
             # INVARIANT I13: a head file that was put in the place of ours decides nothing.
-            if identity_of(os.stat(self.path, follow_symlinks=False)) != self._place:
+            if identity_of(os.stat(self.path, follow_symlinks=False)) != self._identity:
                 raise AuditError(
                     f"head file `{self.path}` was replaced, expected the file that this guard opened", help=_RESET
                 )
@@ -271,9 +271,9 @@ class HeadFile:
             self._handle = -1
 
 
-def read_head(place: HeadPlace, origin: str) -> Head | None:
+def read_head(location: HeadLocation, origin: str) -> Head | None:
     """Read the head of a log for an auditor, who may not write it; None if there is none that can be read."""
-    return _read_path(head_path(place, origin))
+    return _read_path(head_path(location, origin))
 
 
 def other_head(path: str, log: str) -> str | None:

@@ -29,7 +29,7 @@ import msgspec
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from policyguard.audit.head import Head, HeadFile, HeadPlace, PolicyHead, other_head
+from policyguard.audit.head import Head, HeadFile, HeadLocation, PolicyHead, other_head
 from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
 from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, check_use, is_edited, with_rows, with_use
 from policyguard.audit.proofs import subtree_in
@@ -114,8 +114,8 @@ class Log:
             ConfigurationError: `origin` cannot name a log.
         """
         if isinstance(where, str | os.PathLike):
-            place = HeadPlace.of(where, state_dir)
-            return _open_file(cls, os.fspath(where), key, origin, create=create, place=place, wait_s=wait_s)
+            location = HeadLocation.of(where, state_dir)
+            return _open_file(cls, os.fspath(where), key, origin, create=create, location=location, wait_s=wait_s)
         origin = origin or where.origin
         if where.origin != origin:
             raise AuditError(f"log is of origin {quoted(where.origin)}, expected {quoted(origin)}")
@@ -322,7 +322,7 @@ class Log:
         # INVARIANT I13: a log that is shorter than its head, or another one, is not continued.
         if size > tail.size:
             raise AuditError(
-                f"log{self._place} has {tail.size} entries, expected at least {size}, as head file `{self._head.path}` "
+                f"log{self._label} has {tail.size} entries, expected at least {size}, as head file `{self._head.path}` "
                 f"says of `{head.log}`: it was replaced by an older or a new one",
                 help=RESET,
             )
@@ -330,7 +330,7 @@ class Log:
             tree = Range(size, tail.nodes) if size == tail.size else range_of(size, subtree_in(self._store))
             if tree.root() != checkpoint.root:
                 raise AuditError(
-                    f"the first {size} entries of log{self._place} are not those that head file `{self._head.path}` "
+                    f"the first {size} entries of log{self._label} are not those that head file `{self._head.path}` "
                     f"names: it is a fork of `{head.log}`, or another log",
                     help=RESET,
                 )
@@ -339,7 +339,7 @@ class Log:
         self._checked = head
 
     @property
-    def _place(self) -> str:
+    def _label(self) -> str:
         return f" `{self._opened.path}`" if self._opened is not None else ""
 
     def policies_of_all(self) -> dict[str, PolicyHead]:
@@ -454,7 +454,7 @@ def _open_file(
     origin: str | None,
     *,
     create: bool,
-    place: HeadPlace,
+    location: HeadLocation,
     wait_s: float,
 ) -> Log:
     """Open an SQLite file as a log, compared with its head file.
@@ -469,11 +469,11 @@ def _open_file(
         if create and is_blank(path):
             if not os.path.isdir(os.path.dirname(path) or "."):
                 raise AuditError(f"log `{path}` cannot be created: no such file or directory")
-            head = HeadFile.open(place, name)
+            head = HeadFile.open(location, name)
             _check_new(head, path)
         store = SqliteStore.open(path, origin=origin, create_as=name if create else None, wait_s=wait_s)
         if head is None:
-            head = HeadFile.open(place, store.origin)
+            head = HeadFile.open(location, store.origin)
         log = kind(store, key, origin or store.origin, head)
         log._opened = store
         # The head before the log: another process may append between the two, and the log is ahead of its head then.

@@ -17,11 +17,11 @@ from policyguard.values import FrozenMap
 OVERSIZED = "engine.oversized"
 
 
-Stated: TypeAlias = tuple[Decision, bytes]
+StatedDecision: TypeAlias = tuple[Decision, bytes]
 """A decision and the statement about it: the decision is another one where the statement would be too long."""
 
 
-def state_within_bounds(decision: Decision, request: Request, **options: Any) -> Stated:
+def state_within_bounds(decision: Decision, request: Request, **options: Any) -> StatedDecision:
     """Make the statement of a decision; of one that would be too long for readers, make that of a denial.
 
     Args:
@@ -34,7 +34,7 @@ def state_within_bounds(decision: Decision, request: Request, **options: Any) ->
         return decision, payload
     # INVARIANT I2: what cannot be recorded is not allowed.
     facts = decision.facts
-    why = (
+    reason = (
         f"the statement would be {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}: "
         f"{len(facts.entries)} facts, {len(facts.missing)} missing, {len(facts.approvals)} approvals"
     )
@@ -49,7 +49,7 @@ def state_within_bounds(decision: Decision, request: Request, **options: Any) ->
         facts=Facts(
             request,
             {path: fact for path, fact in facts.entries.items() if fact.bound},
-            missing=FrozenMap(request=why),
+            missing=FrozenMap(request=reason),
         ),
         now=decision.now,
         explainer=decision.explainer,

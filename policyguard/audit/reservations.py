@@ -116,7 +116,7 @@ class Reservations:
             return facts
         scope = _scope(self._snapshot, facts.request)
         observed_at = self._figure_of(facts)
-        reserved = sum(event.amount for of, event, _ in self._added if of == scope)
+        reserved = sum(event.amount for event_scope, event, _ in self._added if event_scope == scope)
         for claim in self._claims.list_scope(RESERVATION, scope) if self._claims is not None else ():
             detail = _DETAIL.decode(claim.detail)
             if _counts(detail, self._now, observed_at):
@@ -281,8 +281,8 @@ def states_event(claim: Claim, event: ReservationEvent) -> bool:
         detail = _DETAIL.decode(claim.detail)
     except msgspec.DecodeError:
         return False
-    stated = claim.scope, detail.amount, detail.expires
-    return stated == (event.scope, event.amount, parse_instant(event.expires))
+    reserved = claim.scope, detail.amount, detail.expires
+    return reserved == (event.scope, event.amount, parse_instant(event.expires))
 
 
 def _counts(detail: _Detail, now: Instant, observed_at: Instant | None) -> bool:

@@ -28,11 +28,11 @@ class Text:
     """A value of a model file, with the position of each of its characters."""
 
     text: str
-    places: tuple[Span, ...]
+    spans: tuple[Span, ...]
 
     def at(self, offset: int) -> Span:
         """Find the position of a character; past the end, that of the last one."""
-        return self.places[min(offset, len(self.places) - 1)]
+        return self.spans[min(offset, len(self.spans) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,14 @@ def read_conf(text: str, file: str) -> Conf:
             )
         if name in definitions[letter]:
             raise PolicyError(f"key `{name}` is written twice", span=line.at(0), code="PG002")
-        definitions[letter][name] = _stripped(_without_comment(_cut(line, len(key) + 1)))
+        definitions[letter][name] = _stripped(_without_comment(_text_from(line, len(key) + 1)))
     return Conf(**definitions)
 
 
 def _logical_lines(text: str, file: str) -> Iterator[Text]:
     """Yield lines that are not empty, joined where one ends in a backslash, as casbin's reader joins them."""
     characters: list[str] = []
-    places: list[Span] = []
+    spans: list[Span] = []
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip()
         start = raw.find(line) + 1
@@ -99,22 +99,22 @@ def _logical_lines(text: str, file: str) -> Iterator[Text]:
         goes_on = line.endswith("\\")
         content = line[:-1].rstrip() + " " if goes_on else line
         characters.append(content)
-        places += [Span(file, number, start + i) for i in range(len(content))]
+        spans += [Span(file, number, start + i) for i in range(len(content))]
         if not goes_on:
-            yield Text("".join(characters), tuple(places))
-            characters, places = [], []
+            yield Text("".join(characters), tuple(spans))
+            characters, spans = [], []
     if characters:
-        yield Text("".join(characters), tuple(places))
+        yield Text("".join(characters), tuple(spans))
 
 
-def _cut(line: Text, start: int) -> Text:
-    return Text(line.text[start:], line.places[start:] or line.places[-1:])
+def _text_from(line: Text, start: int) -> Text:
+    return Text(line.text[start:], line.spans[start:] or line.spans[-1:])
 
 
 def _stripped(value: Text) -> Text:
     indent = len(value.text) - len(value.text.lstrip())
     stripped = value.text.strip()
-    return Text(stripped, value.places[indent : indent + len(stripped)] or value.places[:1])
+    return Text(stripped, value.spans[indent : indent + len(stripped)] or value.spans[:1])
 
 
 def _without_comment(value: Text) -> Text:
@@ -123,7 +123,7 @@ def _without_comment(value: Text) -> Text:
         if character == "#" and quote:
             raise PolicyError("found `#` inside a text, where casbin cuts the matcher", span=value.at(i), code="PG109")
         if character == "#":
-            return Text(value.text[:i], value.places[: max(i, 1)])
+            return Text(value.text[:i], value.spans[: max(i, 1)])
         if character == quote:
             quote = ""
         elif not quote and character in "\"'":

@@ -101,22 +101,22 @@ def documents(
     yield _document("Schema", subjects={"user": subject}, resources={"object": resource})
     links = source.links.get("g", [])
     if links:
-        flat = source.groups["g"] == 3
+        has_domains = source.groups["g"] == 3
         at = source.matcher
-        short = {name: source.role_name(name, at) for name in source.role_names}
-        parents = {one: sorted({short[r.values[1]] for r in links if r.values[0] == one}) for one in short}
+        new_names = {name: source.role_name(name, at) for name in source.role_names}
+        parents = {one: sorted({new_names[r.values[1]] for r in links if r.values[0] == one}) for one in new_names}
         yield _document(
             "Roles",
             roles=[
-                {"name": short[one], **({"inherits": parents[one]} if parents[one] and not flat else {})}
-                for one in sorted(short)
+                {"name": new_names[one], **({"inherits": parents[one]} if parents[one] and not has_domains else {})}
+                for one in sorted(new_names)
             ],
         )
-        bound = _flat_bindings(source, links) if flat else _plain_bindings(source, links)
+        bound = _flat_bindings(source, links) if has_domains else _plain_bindings(source, links)
         yield _document(
             "Bindings",
             bindings=[
-                {"subject": f"user:{user}", "role": short[role], "domain": domain}
+                {"subject": f"user:{user}", "role": new_names[role], "domain": domain}
                 for user, role, domain in sorted(set(bound))
             ],
         )

@@ -145,7 +145,7 @@ class Drafting:
         Raises:
             PolicyError: the function has no exact counterpart for this part.
         """
-        place = self.source.place(atom, row)
+        span = self.source.span_of(atom, row)
         raw, value = value, self.source.located_name(part, value, atom, row)
         if part == "act" and atom.function in ("regexMatch", "!="):
             matching = {
@@ -157,16 +157,16 @@ class Drafting:
         elif part == "sub" and atom.function == "!=":
             draft.tests.append((f"subject.id != {quoted_in_cel('user:' + value)}", ""))
         elif part == "obj" and atom.function == "keyMatch":
-            prefix, exact = key_match_prefix(raw, place)
+            prefix, exact = key_match_prefix(raw, span)
             prefix = prefix.removeprefix("/")
             if exact:
                 self.narrow("obj", {prefix}, draft)
             else:
                 draft.tests.append(("resource.id.startsWith({id})", prefix))
         elif part == "obj" and atom.function in ("keyMatch2", "keyMatch3"):
-            draft.tests.append(("resource.id.matches({regex})", key_match2_regex(raw, atom.function, place)))
+            draft.tests.append(("resource.id.matches({regex})", key_match2_regex(raw, atom.function, span)))
         elif part == "obj" and atom.function == "globMatch":
-            draft.tests.append(("resource.id.matches({regex})", glob_regex(raw, place)))
+            draft.tests.append(("resource.id.matches({regex})", glob_regex(raw, span)))
         else:
             raise self.source.refusal(atom, row, f"`{atom.function}` on `{part}` has no exact counterpart")
 
@@ -203,8 +203,8 @@ class Drafting:
         if len(operand.path) != 2 or part not in ("sub", "obj"):
             raise self.source.refusal(atom, row, "attributes of attributes have no counterpart")
         name = self.learned("subject" if part == "sub" else "resource", operand, kind)
-        beside_subject = any(one.kind == "r" and len(one.path) == 1 for one in atom.arguments)
-        return f'"user:" + {name}' if beside_subject else name
+        compares_subject = any(one.kind == "r" and len(one.path) == 1 for one in atom.arguments)
+        return f'"user:" + {name}' if compares_subject else name
 
     def learned(self, entity: str, operand: Operand, kind: str) -> str:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operand.path[1]).lower()

@@ -52,8 +52,8 @@ class Names:
         if resource.startswith("/") != self.rooted:
             raise ValueError(f"found the object `{resource}`, which no row could match by its first character")
         own = resource.removeprefix("/")
-        place = f"{domain}/{own}" if self.domains else own
-        return f"user:{subject}", f"object:{action.lower()}", f"object:{place}"
+        path = f"{domain}/{own}" if self.domains else own
+        return f"user:{subject}", f"object:{action.lower()}", f"object:{path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from policyguard.errors import PolicyError
 from policyguard.values import Span
 
 _LITERAL = re.compile(r"[A-Za-z0-9_/@:~%,=-]*", re.ASCII)
-_WORDS = re.compile(r"\^?\(?\w+\)?(\|\(?\w+\)?)*\$?", re.ASCII)
+_ALTERNATIVES = re.compile(r"\^?\(?\w+\)?(\|\(?\w+\)?)*\$?", re.ASCII)
 
 
 def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
@@ -86,7 +86,7 @@ def glob_regex(pattern: str, span: Span) -> str:
     return "/".join(segments)
 
 
-def words(pattern: str, span: Span) -> list[str]:
+def alternatives(pattern: str, span: Span) -> list[str]:
     """List the words of a regular expression that has only words, such as `(GET)|(POST)`; none for `.*`.
 
     Raises:
@@ -94,7 +94,7 @@ def words(pattern: str, span: Span) -> list[str]:
     """
     if pattern in (".*", "^.*$"):
         return []
-    if not _WORDS.fullmatch(pattern) or not _compiles(pattern):
+    if not _ALTERNATIVES.fullmatch(pattern) or not _compiles(pattern):
         raise PolicyError(
             f"found the regular expression `{pattern}`, expected words such as `(GET)|(POST)`", span=span, code="PG207"
         )

@@ -51,11 +51,11 @@ NOWHERE = ""
 class SecondOpinion:
     """A policy set lowered to casbin. Each decision is one stock `enforce` over the lowered rows."""
 
-    def __init__(self, policy_set: PolicySet, grants: RoleAssignments, *, flat: bool = False) -> None:
-        """`flat` gives each subject every inherited role directly, which removes casbin's depth limit (H11)."""
+    def __init__(self, policy_set: PolicySet, grants: RoleAssignments, *, expand_roles: bool = False) -> None:
+        """`expand_roles` gives each subject every inherited role directly, which removes casbin's depth limit (H11)."""
         self._policy_set = policy_set
         self._grants = grants
-        self._flat = flat
+        self._expand_roles = expand_roles
         self._admissions_by_type = admissions_by_type(policy_set.schema)
         self._rules = {rule.id: rule for rule in policy_set.rules}
         self._quorums = {quorum.id: quorum for quorum in policy_set.quorums}
@@ -95,7 +95,7 @@ class SecondOpinion:
         return enforcer
 
     def _group_rows(self, bindings: Sequence[tuple[str, str, str]]) -> list[list[str]]:
-        if self._flat:
+        if self._expand_roles:
             return [
                 [subject, ROLE_PREFIX + held, domain]
                 for subject, role, domain in bindings
@@ -188,7 +188,7 @@ def stock_enforcer(model_text: str, policies: Sequence[list[str]], groups: Seque
     model["p"]["p"].policy.extend(policies)
     if groups:
         model["g"]["g"].policy.extend(groups)
-    with _loggers_kept():
+    with _unchanged_loggers():
         enforcer = Enforcer(model)
     # Casbin logs each denial as a warning, which Python prints where nobody configured logging.
     enforcer.logger = logging.Logger("policyguard.second_opinion", logging.CRITICAL)
@@ -197,7 +197,7 @@ def stock_enforcer(model_text: str, policies: Sequence[list[str]], groups: Seque
 
 
 @contextmanager
-def _loggers_kept() -> Iterator[None]:
+def _unchanged_loggers() -> Iterator[None]:
     """Undo what casbin's constructor does to loggers of the whole process (H28)."""
     names = ("casbin", "casbin.policy", "casbin.enforcer", "casbin.role")
     before = {name: logging.getLogger(name).disabled for name in names}

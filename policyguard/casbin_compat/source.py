@@ -12,7 +12,7 @@ from typing import Any
 from policyguard.casbin_compat.conf import Row, read_rows
 from policyguard.casbin_compat.definitions import Definitions
 from policyguard.casbin_compat.matcher import Alternative, Atom, Operand
-from policyguard.casbin_compat.patterns import words
+from policyguard.casbin_compat.patterns import alternatives
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.values import Span
 
@@ -74,7 +74,7 @@ class Source:
     def constants_in(self, atom: Atom, row: Row | None) -> Iterable[str]:
         value = self.constant(atom.arguments[1], row)
         if atom.function == "regexMatch" and self.is_request(atom.arguments[0], "act"):
-            return words(str(value), self.place(atom, row))
+            return alternatives(str(value), self.span_of(atom, row))
         if atom.function in self.groups:
             return self.members(atom.function, str(value))
         return [str(one) for one in (value if isinstance(value, tuple) else (value,))]
@@ -115,14 +115,14 @@ class Source:
         if name.startswith("/") != self.rooted:
             raise PolicyError(
                 f"found the object `{name}`, expected all objects or none to begin with `/`",
-                span=self.place(atom, row),
+                span=self.span_of(atom, row),
                 code="PG011",
             )
         own = name.removeprefix("/")
         if any(segment in ("", ".", "..") for segment in own.split("/")[:-1]) or not own:
             raise PolicyError(
                 f"found the object `{name}`, expected no empty, `.` or `..` segment",
-                span=self.place(atom, row),
+                span=self.span_of(atom, row),
                 code="PG011",
             )
         return own
@@ -164,17 +164,19 @@ class Source:
         Raises:
             PolicyError: two roles would get one name.
         """
-        short = name.removeprefix("role:")
-        if short != name and short in self.role_names:
-            raise PolicyError(f"found the roles `{short}` and `{name}`, expected one of them", span=span, code="PG006")
-        return role_like(short, "a role", span)
+        unprefixed = name.removeprefix("role:")
+        if unprefixed != name and unprefixed in self.role_names:
+            raise PolicyError(
+                f"found the roles `{unprefixed}` and `{name}`, expected one of them", span=span, code="PG006"
+            )
+        return role_like(unprefixed, "a role", span)
 
-    def place(self, atom: Atom, row: Row | None) -> Span:
+    def span_of(self, atom: Atom, row: Row | None) -> Span:
         return row.span if row is not None else atom.span
 
-    def refusal(self, atom: Atom, row: Row | None, why: str) -> PolicyError:
+    def refusal(self, atom: Atom, row: Row | None, reason: str) -> PolicyError:
         where = f" (row {row.span})" if row is not None else ""
-        return PolicyError(f"{why}{where}, which import does not translate", span=atom.span, code="PG109")
+        return PolicyError(f"{reason}{where}, which import does not translate", span=atom.span, code="PG109")
 
 
 def role_like(name: str, what: str, span: Span) -> str:

@@ -83,12 +83,12 @@ def group() -> None:
     """Signed allow/deny decisions for training jobs and shared repositories."""
 
 
-def run(words: Sequence[str]) -> int:
+def run(argv: Sequence[str]) -> int:
     """Run a command line and return its exit code; an error prints one line on standard error."""
     _make_streams_lenient()
     # INVARIANT I20: whatever fails here, and however, the exit code is not 0 and the user sees one line.
     try:
-        return _run_verb(words)
+        return _run_verb(argv)
     except PolicyErrors as problems:
         for error in problems.errors:
             print_error(str(error), error.help, prefix="")
@@ -111,9 +111,9 @@ def run(words: Sequence[str]) -> int:
     return codes.UNAVAILABLE
 
 
-def _run_verb(words: Sequence[str]) -> int:
+def _run_verb(argv: Sequence[str]) -> int:
     """Run a verb by click, and turn what click raises about the command line into an exit code."""
-    argv, warnings = rename_former_options(words, BY_VERB.get(words[0] if words else "", {}))
+    argv, warnings = rename_former_options(argv, BY_VERB.get(argv[0] if argv else "", {}))
     for warning in warnings:
         print_error(warning)
     try:
@@ -172,5 +172,5 @@ def _usage_help(problem: click.ClickException) -> str | None:
 
 
 def _first_lower(message: str) -> str:
-    flat = " ".join(message.split()).rstrip(".")
-    return flat[:1].lower() + flat[1:]
+    line = " ".join(message.split()).rstrip(".")
+    return line[:1].lower() + line[1:]

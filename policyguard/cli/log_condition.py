@@ -10,8 +10,8 @@ from pathlib import Path
 
 from policyguard.audit.check import check_log
 from policyguard.audit.check_claims import check_claims
-from policyguard.audit.head import HeadPlace, head_path, read_head
-from policyguard.audit.stores.place import check_writable_place
+from policyguard.audit.head import HeadLocation, head_path, read_head
+from policyguard.audit.stores.location import check_writable_location
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
@@ -32,18 +32,18 @@ def log_problems(config: Config) -> Iterator[str]:
         return
     if config.state_dir is not None and config.state_dir.exists() and not config.state_dir.is_dir():
         yield f"stateDir `{config.state_dir}` is not a folder"
-    check_writable_place(str(config.log))
+    check_writable_location(str(config.log))
     if not os.path.lexists(config.log):
         return
     with SqliteStore.open(config.log, read_only=True) as store:
-        place = HeadPlace.of(config.log, config.state_dir)
-        path = head_path(place, store.origin)
+        location = HeadLocation.of(config.log, config.state_dir)
+        path = head_path(location, store.origin)
         problem = _head_problem(path)
         if problem is not None and (store.has_head or os.path.lexists(path)) and store.last() is not None:
             yield f"{problem}; guards refuse the log: `policyguard audit accept-reset` goes on after you found out why"
         if store.last() is None:
             return
-        head = read_head(place, store.origin)
+        head = read_head(location, store.origin)
         logs = read_trust(config.trust).logs if config.trust is not None else None
         check_log(store, logs, head=None if head is None or head.note is None else head.note.encode())
         check_claims((store,), time.time_ns())
@@ -61,7 +61,7 @@ def describe_log(config: Config) -> list[str]:
     by = "" if config.state_dir is not None else "; `stateDir:` is not configured, so it lies beside the log"
     try:
         with SqliteStore.open(config.log, read_only=True) as store:
-            path = head_path(HeadPlace.of(config.log, config.state_dir), store.origin)
+            path = head_path(HeadLocation.of(config.log, config.state_dir), store.origin)
             problem, marked = _head_problem(path), store.has_head
     except AuditError:
         # `log_problems` says so.

@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     open_closed()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:2] == ["hook", "git"]:
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv[:2] == ["hook", "git"]:
         from policyguard.hooks.git.main import main as git_hook
 
-        sys.exit(git_hook(words[2:]))
-    if words[:1] == ["hook"] and not {"--help", "-h", "--json"} & set(words):
+        sys.exit(git_hook(argv[2:]))
+    if argv[:1] == ["hook"] and not {"--help", "-h", "--json"} & set(argv):
         if arguments is None:
-            _hook_process(words[1:])
+            _hook_process(argv[1:])
         from policyguard.hooks.stdio import main as hook
 
-        sys.exit(hook(words[1:]))
+        sys.exit(hook(argv[1:]))
     from policyguard.cli.group import run
 
-    sys.exit(run(words))
+    sys.exit(run(argv))
 
 
-def _hook_process(words: Sequence[str]) -> NoReturn:
+def _hook_process(argv: Sequence[str]) -> NoReturn:
     """Answer one request of `policyguard hook` and end the process.
 
     Three things a process of one answer can do without, together a third of its time: collecting cycles, imports that
@@ -61,7 +61,7 @@ def _hook_process(words: Sequence[str]) -> NoReturn:
 
     for name in placeholders:
         del modules[name]
-    code = hook(words)
+    code = hook(argv)
     sys.stderr.flush()
     os._exit(code)
 

@@ -60,10 +60,10 @@ def parse_prefix(text: str) -> tuple[int, int, int]:
     return width, value, length
 
 
-def _v4(text: str, shown: str) -> int:
+def _v4(text: str, address: str) -> int:
     octets = text.split(".")
     if len(octets) != 4 or not all(_OCTET.fullmatch(octet) and int(octet) < 256 for octet in octets):
-        raise Failure(f"`{shown}` is no IP address")
+        raise Failure(f"`{address}` is no IP address")
     return int.from_bytes(bytes(int(octet) for octet in octets), "big")
 
 
@@ -81,17 +81,17 @@ def _v6(text: str) -> int:
     return value
 
 
-def _groups(text: str, shown: str, *, last: bool) -> list[int]:
+def _groups(text: str, address: str, *, last: bool) -> list[int]:
     if not text:
         return []
     parts = text.split(":")
     groups: list[int] = []
     for index, part in enumerate(parts):
         if last and index == len(parts) - 1 and "." in part:
-            embedded = _v4(part, shown)
+            embedded = _v4(part, address)
             groups += [embedded >> 16, embedded & 0xFFFF]
         elif _GROUP.fullmatch(part):
             groups.append(int(part, 16))
         else:
-            raise Failure(f"`{shown}` is no IP address")
+            raise Failure(f"`{address}` is no IP address")
     return groups

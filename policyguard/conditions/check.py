@@ -88,7 +88,7 @@ class Checker:
         expression = self._checked(text, split, (resource_type, subject_type), scope)
         problems = literal_errors(expression, scope.names.attributes)
         if expression.type != "bool":
-            kind = scope.names.words(expression.type)
+            kind = scope.names.describe(expression.type)
             problems.append(ConditionError(0, f"the condition is {kind}, expected a bool", code="PG106"))
         if problems:
             raise ConditionErrors(problems)
@@ -97,15 +97,15 @@ class Checker:
     def _checked(self, text: str, split: Tokens | None, key: tuple[str, str | None], scope: _Scope) -> Expression:
         if split is None:
             return folded(_compiled(text, scope))
-        place = (*key, split.shape)
-        template = self._templates.get(place)
+        shape_key = (*key, split.shape)
+        template = self._templates.get(shape_key)
         if template is not None:
             filled = template.filled(split)
             if filled is not None:
                 return folded(filled)
         expression = _compiled(text, scope)
-        if place not in self._templates:
-            self._templates[place] = template_of(expression, split)
+        if shape_key not in self._templates:
+            self._templates[shape_key] = template_of(expression, split)
         return folded(expression)
 
     def _scope(self, resource_type: str, subject_type: str | None) -> _Scope:

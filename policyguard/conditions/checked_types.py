@@ -56,8 +56,8 @@ def _record_name(full: str) -> TypeName:
 
 def outside_profile(kind: str, offset: int) -> ProfileError:
     """Build the error for a type that the profile refuses."""
-    name, words, help_text = REFUSED_TYPES[kind]
-    return ProfileError(f"{words} is outside the profile", offset, name=name, help=help_text)
+    name, description, help_text = REFUSED_TYPES[kind]
+    return ProfileError(f"{description} is outside the profile", offset, name=name, help=help_text)
 
 
 _PLAIN = frozenset({"bool", "int", "string", "timestamp", "duration", "dyn"})

@@ -25,7 +25,7 @@ _UNEXPECTED = re.compile(
 _RANGE = re.compile(r"expression of type '(?P<type>.*)' cannot be the range of a comprehension.*", re.DOTALL)
 _MISSING = re.compile(r"missing '(?P<missing>.*?)' at '(?P<unexpected>.*)'", re.DOTALL)
 
-_WORDS = {
+_TYPE_NAMES = {
     "int": "an integer",
     "uint": "an unsigned integer",
     "double": "a floating-point number",
@@ -62,13 +62,13 @@ class Names:
     def attributes(self, kind: str) -> Mapping[str, Attribute]:
         return self.members.get(kind, {})
 
-    def words(self, kind: str) -> str:
+    def describe(self, kind: str) -> str:
         """Describe a type for a message: "an integer", "a list of text", "a `checkpoint_ref`"."""
         kind = kind.strip()
-        if kind in _WORDS:
-            return _WORDS[kind]
+        if kind in _TYPE_NAMES:
+            return _TYPE_NAMES[kind]
         if kind.startswith("list("):
-            return f"a list of {self.words(kind[5:-1]).removeprefix('a ').removeprefix('an ')}"
+            return f"a list of {self.describe(kind[5:-1]).removeprefix('a ').removeprefix('an ')}"
         if kind.startswith("map("):
             return "a map"
         name = kind.removeprefix("policyguard.")
@@ -123,10 +123,10 @@ def _field(text: str, offset: int, match: re.Match[str], names: Names) -> Condit
     entity = kind.partition("_")[0]
     known = names.attributes(entity if entity in ENTITIES else _bare(kind))
     where = text.find(name, offset)
-    shown = f"`{entity}.{name}`" if entity in ENTITIES else f"`{name}` of `{_bare(kind)}`"
+    attribute = f"`{entity}.{name}`" if entity in ENTITIES else f"`{name}` of `{_bare(kind)}`"
     return ConditionError(
         where if where >= 0 else offset,
-        f"unknown attribute {shown}, expected {_one_of(known)}",
+        f"unknown attribute {attribute}, expected {_one_of(known)}",
         _meant(name, known),
         "PG103",
     )
@@ -172,11 +172,11 @@ def _start_of_call(text: str, offset: int, name: str) -> int:
 
 
 def _overload(text: str, offset: int, match: re.Match[str], names: Names) -> ConditionError:
-    name, kinds = match["name"], [names.words(kind) for kind in _split(match["types"].strip("()"), match["types"])]
+    name, kinds = match["name"], [names.describe(kind) for kind in _split(match["types"].strip("()"), match["types"])]
     operands = " and ".join(kinds) if len(kinds) < 3 else ", ".join(kinds)
     if name in _OPERATORS or name.startswith("_"):
-        shown = _OPERATORS.get(name, name.strip("_"))
-        return ConditionError(offset, f"`{shown}` does not take {operands}", _type_help(kinds), "PG104")
+        operator = _OPERATORS.get(name, name.strip("_"))
+        return ConditionError(offset, f"`{operator}` does not take {operands}", _type_help(kinds), "PG104")
     start = _start_of_call(text, offset, name)
     expected = f", expected {_SIGNATURES[name]}" if name in _SIGNATURES else ""
     return ConditionError(start, f"`{name}` does not take {operands or 'nothing'}{expected}", None, "PG110")
@@ -207,7 +207,7 @@ def _type_help(kinds: list[str]) -> str | None:
 
 
 def _range(_text: str, offset: int, match: re.Match[str], names: Names) -> ConditionError:
-    kind = names.words(match["type"])
+    kind = names.describe(match["type"])
     return ConditionError(offset, f"a macro runs over a list or a map, found {kind}", None, "PG104")
 
 
@@ -230,9 +230,9 @@ def _syntax(text: str, offset: int, message: str) -> ConditionError:
         wanted = f", expected `{missing['missing']}`" if missing is not None else ""
         return ConditionError(min(offset, len(text)), f"the condition ends too early{wanted}", None, "PG117")
     unexpected = _UNEXPECTED.search(message)
-    shown = unexpected["unexpected"] if unexpected is not None else text[offset : offset + 1]
-    help_text = _OTHER_LANGUAGES.get(shown.strip())
-    return ConditionError(offset, f"not a condition: unexpected `{shown}`", help_text, "PG117")
+    token = unexpected["unexpected"] if unexpected is not None else text[offset : offset + 1]
+    help_text = _OTHER_LANGUAGES.get(token.strip())
+    return ConditionError(offset, f"not a condition: unexpected `{token}`", help_text, "PG117")
 
 
 _OTHER_LANGUAGES = {

@@ -92,26 +92,26 @@ def compile_shape(
     function = ast.FunctionDef("condition", arguments, builder.statements(expression), [], None)
     function.type_params = []  # type: ignore[attr-defined,unused-ignore]
     module = ast.Module([function], [])
-    _place(module)
+    _set_position(module)
     outer = compile(module, "<condition>", "exec")
     inner = next(constant for constant in outer.co_consts if isinstance(constant, CodeType))
     return cast(Run, FunctionType(inner, _GLOBALS))
 
 
-def _place(node: ast.AST) -> None:
+def _set_position(node: ast.AST) -> None:
     """Give each node the one place that all of the function has; the interpreter wants one."""
     if "lineno" in node._attributes:
-        node.__dict__.update(_PLACE)
+        node.__dict__.update(_POSITION)
     for part in node.__dict__.values():
         if isinstance(part, ast.AST):
-            _place(part)
+            _set_position(part)
         elif isinstance(part, list):
             for item in part:
                 if isinstance(item, ast.AST):
-                    _place(item)
+                    _set_position(item)
 
 
-_PLACE = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
+_POSITION = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
 
 
 def _counts(expression: Expression) -> bool:

@@ -264,10 +264,10 @@ _KINDS: dict[int, _Reader] = {
 
 
 def _flattened(function: str, arguments: tuple[Expression, ...]) -> tuple[Expression, ...]:
-    flat: list[Expression] = []
+    operands: list[Expression] = []
     for argument in arguments:
         if isinstance(argument, Call) and argument.function == function:
-            flat.extend(argument.arguments)
+            operands.extend(argument.arguments)
         else:
-            flat.append(argument)
-    return tuple(flat)
+            operands.append(argument)
+    return tuple(operands)

@@ -216,7 +216,7 @@ _CHECKS: dict[TypeName, Callable[[Any], bool]] = {
     "timestamp": lambda value: type(value) is int,
     "duration": lambda value: type(value) is int,
 }
-_WORDS = {
+_TYPE_NAMES = {
     "bool": "a bool",
     "int": "an integer",
     "string": "text",
@@ -236,7 +236,7 @@ def _checked(value: Any, kind: TypeName, node: Expression) -> Any:
         matches = check(value)
     if matches:
         return value
-    expected = _WORDS.get(kind.partition("(")[0], "a record")
+    expected = _TYPE_NAMES.get(kind.partition("(")[0], "a record")
     return EvalError(f"`{render(node)}` is {name_of(value)}, expected {expected}", node.offset)
 
 

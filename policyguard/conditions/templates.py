@@ -59,10 +59,10 @@ def literal(split: Tokens, index: int) -> int | str | None:
 
 def template_of(expression: Expression, split: Tokens) -> Template | None:
     """Build a template; None if tokens and nodes do not correspond one to one."""
-    places = {start: index for index, start in enumerate(split.starts)}
+    hole_indexes = {start: index for index, start in enumerate(split.starts)}
     literals: set[int] = set()
     for node in walk(expression):
-        index = places.get(node.offset)
+        index = hole_indexes.get(node.offset)
         if index is None:
             return None
         if isinstance(node, Constant) and node.type in ("int", "string"):
@@ -71,11 +71,11 @@ def template_of(expression: Expression, split: Tokens) -> Template | None:
             literals.add(index)
     if len(literals) != sum(kind in ("text", "integer") for kind in split.kinds):
         return None
-    return Template(rebuilt(expression, lambda node: _placed(node, places)), frozenset(literals))
+    return Template(rebuilt(expression, lambda node: _placed(node, hole_indexes)), frozenset(literals))
 
 
-def _placed(node: Expression, places: dict[int, int]) -> Expression:
-    return replace(node, offset=places[node.offset])
+def _placed(node: Expression, hole_indexes: dict[int, int]) -> Expression:
+    return replace(node, offset=hole_indexes[node.offset])
 
 
 def rebuilt_at(node: Expression, starts: tuple[int, ...], values: dict[int, int | str]) -> Expression:

@@ -108,11 +108,11 @@ def _measured(measurement: MeasurementConfig) -> Iterator[tuple[str, Path]]:
 
 def _command_files(command: Sequence[str], directory: Path) -> Iterator[Path]:
     """Yield the program of a command and every file that its words name, where it will run."""
-    program, *words = command
+    program, *arguments = command
     if "/" in program:
         yield Path(program)
     yield directory
-    for word in words:
+    for word in arguments:
         for name in {word, word.partition("=")[2]}:
             path = directory / name
             if name and "\0" not in name and (name.startswith("/") or os.path.lexists(path)):

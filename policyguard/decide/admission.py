@@ -141,8 +141,8 @@ class FactAdmission:
                 if rule.enum is not None and value not in rule.enum:
                     value = rule.former_values.get(str(value), value)
                 if rule.enum is not None and value not in rule.enum:
-                    words = _HIDDEN if rule.guarded else f"found `{value}`"
-                    raise Malformed(_json_path(path), f"{words}, expected one of {quoted_list(sorted(rule.enum))}")
+                    detail = _HIDDEN if rule.guarded else f"found `{value}`"
+                    raise Malformed(_json_path(path), f"{detail}, expected one of {quoted_list(sorted(rule.enum))}")
                 # INVARIANT I1: a claim is not a fact; what is weaker or older than the schema asks is absent.
                 reason = _weakness(rule, fact.assurance, fact.observed_at, now)
                 if reason is not None:

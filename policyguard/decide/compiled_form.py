@@ -90,7 +90,7 @@ class CompiledForm(msgspec.Struct, frozen=True):
     """The compiled form as `compile_policy` writes it, parsed."""
 
     policy: CompiledPolicy
-    places: tuple[RuleSource, ...]
+    sources: tuple[RuleSource, ...] = msgspec.field(name="places")
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
 
 
@@ -102,9 +102,9 @@ def read_compiled(data: Mapping[str, Any]) -> CompiledForm:
         ValueError: there are not as many places as rules.
     """
     compiled = msgspec.convert(data, CompiledForm)
-    if len(compiled.places) != len(compiled.policy.rules):
+    if len(compiled.sources) != len(compiled.policy.rules):
         raise ValueError(
-            f"found {len(compiled.places)} places, expected {len(compiled.policy.rules)}, one for each rule"
+            f"found {len(compiled.sources)} places, expected {len(compiled.policy.rules)}, one for each rule"
         )
     return compiled
 

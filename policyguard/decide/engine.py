@@ -36,8 +36,8 @@ def internal_error(snapshot: Snapshot, facts: Facts, now: Instant, problem: Exce
         now: the time of the decision.
         problem: what failed.
     """
-    why = f"deciding failed, which is a defect of policyguard: {_described(problem)}"
-    explainer = _static(snapshot, why)
+    reason = f"deciding failed, which is a defect of policyguard: {_described(problem)}"
+    explainer = _static(snapshot, reason)
     return Decision(
         False, (INTERNAL_ERROR,), NO_IDS, NO_IDS, NO_IDS, ALL_MET, NO_IDS, Facts(facts.request), now, explainer
     )

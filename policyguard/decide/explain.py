@@ -24,10 +24,10 @@ from policyguard.model.facts import Facts
 from policyguard.text import printable, quoted_list
 from policyguard.values import format_instant
 
-MOST_RULES = 5
+MAX_EXPLAINED_RULES = 5
 """How many rules that almost allowed are shown; the nearest first."""
 
-MOST_NAMES = 6
+MAX_NAMES = 6
 _VERBS = {ALLOW: "allows", DENY: "denies", REQUIRE: "asks for approval"}
 _WIDTH = 46
 _LONGEST_VALUE = 160
@@ -181,8 +181,8 @@ class _Explanation:
         if admitted.weak and dotted in admitted.weak:
             return f"{dotted} {admitted.weak[dotted]}"
         if fact is None:
-            why = None if self._is_sensitive(dotted) else self.facts.missing.get(dotted)
-            return f"{dotted} is missing" + (f": {why}" if why else "")
+            reason = None if self._is_sensitive(dotted) else self.facts.missing.get(dotted)
+            return f"{dotted} is missing" + (f": {reason}" if reason else "")
         if self._is_sensitive(dotted):
             return f"{dotted} is hidden ({fact.assurance.word}, {fact.source})"
         value: Any = fact.value
@@ -195,7 +195,7 @@ class _Explanation:
         path = path[: path.index("[]")] if "[]" in path else path
         for step in path[2:]:
             value = value.get(step, "missing") if isinstance(value, dict) else value
-        return f"{'.'.join(path)} = {_shown(value)} ({fact.assurance.word}, {fact.source})"
+        return f"{'.'.join(path)} = {_render(value)} ({fact.assurance.word}, {fact.source})"
 
     def _nearly(self, admitted: Admitted) -> Iterator[str]:
         """Explain for each rule that could have allowed why it did not."""
@@ -209,14 +209,14 @@ class _Explanation:
         yield f"because  no rule allows it; {len(candidates)} could have"
         obstacles = [(self._obstacles(rule, admitted), rule) for rule in candidates]
         obstacles.sort(key=lambda item: (len(item[0]), item[1].id))
-        for reasons, rule in obstacles[:MOST_RULES]:
+        for reasons, rule in obstacles[:MAX_EXPLAINED_RULES]:
             yield f"         rule `{rule.id}`  ({rule.span})"
             for reason in reasons:
                 yield f"           {reason}"
             if not reasons:
                 yield from self._atoms(rule, admitted)
-        if len(obstacles) > MOST_RULES:
-            yield f"         and {len(obstacles) - MOST_RULES} more"
+        if len(obstacles) > MAX_EXPLAINED_RULES:
+            yield f"         and {len(obstacles) - MAX_EXPLAINED_RULES} more"
 
     def _obstacles(self, rule: CompiledRule, admitted: Admitted) -> list[str]:
         subject = self.request.subject.ref
@@ -278,22 +278,22 @@ def _near(unknown: str, names: list[str]) -> str:
 
 
 def _or(names: Sequence[str]) -> str:
-    return quoted_list(names[:MOST_NAMES], joiner=" or ") + (" or others" if len(names) > MOST_NAMES else "")
+    return quoted_list(names[:MAX_NAMES], joiner=" or ") + (" or others" if len(names) > MAX_NAMES else "")
 
 
 def _and(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
-def _shown(value: Any) -> str:
+def _render(value: Any) -> str:
     """Format a value for people, on one line of bounded length."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple | list):
-        text = "[" + ", ".join(map(_shown, value)) + "]"
+        text = "[" + ", ".join(map(_render, value)) + "]"
     elif isinstance(value, dict):
-        text = "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+        text = "{" + ", ".join(f"{key}: {_render(item)}" for key, item in value.items()) + "}"
     else:
         text = str(value)
     return printable(text, _LONGEST_VALUE)

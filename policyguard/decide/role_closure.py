@@ -14,7 +14,7 @@ MAX_CHAIN = 64
 MAX_CLOSED_ROLES = 500_000
 """The sum over all roles of what each holds: a graph that would fill the memory stops the load."""
 
-_MAX_SHOWN = 8
+_MAX_LISTED = 8
 
 
 def close_roles(roles: Sequence[Role]) -> tuple[dict[str, frozenset[str]], list[PolicyError]]:
@@ -53,7 +53,7 @@ class _Closing:
             for parent in parents:
                 if parent in on_path:
                     # INVARIANT I6: a circle of roles stops the load, it is never silently cut.
-                    between = path[path.index(parent) : -1][:_MAX_SHOWN]
+                    between = path[path.index(parent) : -1][:_MAX_LISTED]
                     circle = quoted_list((here, *between, here), joiner=" -> ")
                     self._error(here, "PG501", f"role `{here}` inherits itself: {circle}")
             self._finish(here, [parent for parent in parents if parent in self.closed])

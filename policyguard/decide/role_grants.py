@@ -132,14 +132,14 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         """Convert to lists and maps of text and integers, always the same; `from_data` is the inverse."""
         names = sorted(self.closed)
         number = {name: n for n, name in enumerate(names)}
-        place = {shape: n for n, shape in enumerate(self._shapes)}
+        numbers = {shape: n for n, shape in enumerate(self._shapes)}
         shape_of = self._shape_of()
         return {
             "format": FORMAT,
             "roles": names,
             "closed": [[number[role] for role in self.closed[name]] for name in names],
             "shapes": [[[domain, number[role]] for domain, role in shape] for shape in self._shapes],
-            "subjects": {subject: place[shape_of[subject]] for subject in sorted(shape_of)},
+            "subjects": {subject: numbers[shape_of[subject]] for subject in sorted(shape_of)},
             "timed": [
                 [subject, number[role], domain, _written(since), _written(until)]
                 for subject, (_, time_boxed) in self._time_boxed.items()

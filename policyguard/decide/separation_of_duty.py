@@ -66,12 +66,12 @@ def _holder_errors(
         if since >= until or (domain, since) in checked:
             continue
         checked.add((domain, since))
-        for place in sorted(by_domain) if domain == ANY_DOMAIN else (domain,):
-            here = everywhere if place == ANY_DOMAIN else [*by_domain[place], *everywhere]
+        for checked_domain in sorted(by_domain) if domain == ANY_DOMAIN else (domain,):
+            here = everywhere if checked_domain == ANY_DOMAIN else [*by_domain[checked_domain], *everywhere]
             held = frozenset[str]().union(*(brings[other.role] for other in here if _is_in_force(other, since)))
-            if len(held) >= exclusion.limit and place not in reported and ANY_DOMAIN not in reported:
-                reported.add(place)
-                where = " in every domain" if place == ANY_DOMAIN else f" in domain `{place}`"
+            if len(held) >= exclusion.limit and checked_domain not in reported and ANY_DOMAIN not in reported:
+                reported.add(checked_domain)
+                where = " in every domain" if checked_domain == ANY_DOMAIN else f" in domain `{checked_domain}`"
                 yield _error(f"`{holder}` holds", held, where, exclusion, binding.span)
 
 

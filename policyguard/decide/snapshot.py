@@ -98,7 +98,8 @@ class Snapshot:
         shapes = [Shape(form if is_present else present_condition(form)) for form in forms]
         intern = Interner(self.schema, policy.schema)
         self.rules: tuple[CompiledRule, ...] = tuple(
-            CompiledRule(row, source, shapes, intern) for row, source in zip(policy.rules, compiled.places, strict=True)
+            CompiledRule(row, source, shapes, intern)
+            for row, source in zip(policy.rules, compiled.sources, strict=True)
         )
         self.by_id: dict[str, CompiledRule] = {rule.id: rule for rule in self.rules}
         self.rule_indexes: dict[tuple[str, str], RuleIndex] = build_rule_index(self.rules, self.schema)
@@ -123,8 +124,8 @@ class Snapshot:
         try:
             snapshot = cls(read_compiled(compiled), digest, check=True)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ProfileError) as problem:
-            words = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
-            raise ConfigurationError(f"compiled snapshot: {printable(words, 200).lower()}", help=_AGAIN) from problem
+            detail = f"`{problem.args[0]}` is missing" if isinstance(problem, KeyError) else str(problem)
+            raise ConfigurationError(f"compiled snapshot: {printable(detail, 200).lower()}", help=_AGAIN) from problem
         snapshot.is_signed = True
         return snapshot
 

@@ -122,17 +122,17 @@ class _Lab:
     def python(self) -> str:
         return str(self.root / "environment" / "bin" / "python")
 
-    def policyguard(self, *words: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
+    def policyguard(self, *arguments: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
         """Run the command line in a process of its own."""
-        verbs = 2 if words[0] == "audit" else 1
-        command = [*words[:verbs], "--config", str(self.root / config), *words[verbs:]]
+        verbs = 2 if arguments[0] == "audit" else 1
+        command = [*arguments[:verbs], "--config", str(self.root / config), *arguments[verbs:]]
         return _run([sys.executable, "-P", "-c", START, str(PACKAGE), *command], where or self.code, {})
 
-    def git(self, *words: str) -> None:
+    def git(self, *arguments: str) -> None:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@localhost", "-c", "commit.gpgsign=false")
-        ended = _run(["git", *identity, *words], self.code, {})
+        ended = _run(["git", *identity, *arguments], self.code, {})
         if ended.code:
-            raise EvidenceError(f"`git {words[0]}` failed: {ended.err.strip().splitlines()[-1:]}")
+            raise EvidenceError(f"`git {arguments[0]}` failed: {ended.err.strip().splitlines()[-1:]}")
 
     def run_job(self, job: str, config: str = "policyguard.yaml") -> _Ended:
         """Start the training script under the launcher; the decision is written to `decisions/<job>.json`."""
@@ -151,7 +151,7 @@ class _Lab:
             config=config,
         )
 
-    def verify(self, job: str, *, audience: str = "local", words: Sequence[str] = COMMAND) -> _Ended:
+    def verify(self, job: str, *, audience: str = "local", argv: Sequence[str] = COMMAND) -> _Ended:
         """Check a decision as the worker does that is about to run this command."""
         return self.policyguard(
             "verify",
@@ -162,7 +162,7 @@ class _Lab:
             str(self.root / "jobs" / f"{job}.yaml"),
             "--",
             self.python,
-            *words,
+            *argv,
         )
 
     def expect(self, what: str, ended: _Ended, code: int, *parts: str) -> None:
@@ -207,8 +207,10 @@ def _build(lab: _Lab) -> None:
         text = JOB.format(name=name, subject=SUBJECTS[name], gpus=gpus, who=who)
         write_new(lab.root / "jobs" / f"{name}.yaml", text.encode())
     _build_environment(lab)
-    short = (lab.root / "policyguard.yaml").read_text().replace("lifetime: 15m", f"lifetime: {SHORT_LIFETIME_S}s")
-    write_new(lab.root / "short.yaml", short.encode())
+    short_config = (
+        (lab.root / "policyguard.yaml").read_text().replace("lifetime: 15m", f"lifetime: {SHORT_LIFETIME_S}s")
+    )
+    write_new(lab.root / "short.yaml", short_config.encode())
     write_new(lab.code / "train.py", TRAIN.encode())
     write_new(lab.code / "optimizer.py", OPTIMIZER.encode())
     lab.git("init", "--quiet", "--initial-branch=main")
@@ -257,7 +259,7 @@ def _replayed(lab: _Lab) -> None:
     lab.title("An allowed decision is tried again elsewhere")
     lab.expect("the job is allowed once more", lab.run_job("run-17"), OK, "ALLOW")
     other = (*COMMAND[:-1], "400")
-    lab.expect("for another command: refused at step V7", lab.verify("run-17", words=other), DENIED, "V7:")
+    lab.expect("for another command: refused at step V7", lab.verify("run-17", argv=other), DENIED, "V7:")
     lab.expect("on another cluster: refused at step V8", lab.verify("run-17", audience="cluster-b"), DENIED, "V8:")
     ended = lab.run_job("run-17", config="short.yaml")
     lab.expect(f"allowed for {SHORT_LIFETIME_S} seconds", ended, OK, "ALLOW")
@@ -306,11 +308,11 @@ def _plain_environment() -> dict[str, str]:
     return {**closed, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
-def _run(words: Sequence[str], where: Path, variables: Mapping[str, str]) -> _Ended:
+def _run(argv: Sequence[str], where: Path, variables: Mapping[str, str]) -> _Ended:
     environment = {**_plain_environment(), "NO_COLOR": "1", **variables}
     try:
         ended = subprocess.run(
-            words,
+            argv,
             cwd=where,
             env=environment,
             capture_output=True,
@@ -320,7 +322,7 @@ def _run(words: Sequence[str], where: Path, variables: Mapping[str, str]) -> _En
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        raise EvidenceError(f"`{words[0]}` is not installed, the demo needs it") from None
+        raise EvidenceError(f"`{argv[0]}` is not installed, the demo needs it") from None
     except subprocess.TimeoutExpired:
-        raise EvidenceError(f"`{words[0]}` took longer than {TIMEOUT_S} s") from None
+        raise EvidenceError(f"`{argv[0]}` took longer than {TIMEOUT_S} s") from None
     return _Ended(ended.returncode, ended.stdout, ended.stderr)

@@ -95,21 +95,21 @@ def check_bytecode(
         cache: remembers what was found equal; saved on the way, and again by the caller.
         interpreter: a Python of the environment's version, outside of the environment; the running one if None.
     """
-    findings = [Finding(name, "unread", why) for name, why in listing.unread.items()]
+    findings = [Finding(name, "unread", reason) for name, reason in listing.unread.items()]
     equal, unknown = _known(listing, known, known_files)
     if not unknown:
         return BytecodeReport(_sorted(findings), (), equal)
     with Compiler(interpreter) as compiler:
         sorter = _Sorter(listing, compiler.interpreter, cache)
-    questions = [question for name in unknown if (question := sorter.question(name)) is not None]
-    for begin in range(0, len(questions), BATCH):
-        report = None if progress is None else _from(begin, len(questions), progress)
-        for answer in compare_all(listing, questions[begin : begin + BATCH], interpreter, report):
+    comparisons = [comparison for name in unknown if (comparison := sorter.comparison(name)) is not None]
+    for begin in range(0, len(comparisons), BATCH):
+        report = None if progress is None else _from(begin, len(comparisons), progress)
+        for answer in compare_all(listing, comparisons[begin : begin + BATCH], interpreter, report):
             sorter.take(*answer)
         if cache is not None:
             cache.save()
     return BytecodeReport(
-        _sorted([*findings, *sorter.findings]), tuple(sorted(sorter.idle)), {**equal, **sorter.equal}, len(questions)
+        _sorted([*findings, *sorter.findings]), tuple(sorted(sorter.idle)), {**equal, **sorter.equal}, len(comparisons)
     )
 
 
@@ -138,7 +138,7 @@ class _Sorter:
         self.idle: list[str] = []
         self.equal: dict[str, str] = {}
 
-    def question(self, name: str) -> Comparison | None:
+    def comparison(self, name: str) -> Comparison | None:
         """Build the comparison that a file needs; None if its outcome is known without one."""
         try:
             outcome = self._sorted_out(name)
@@ -154,25 +154,25 @@ class _Sorter:
             return outcome
         return None
 
-    def take(self, question: Comparison, code: int, detail: str) -> None:
+    def take(self, comparison: Comparison, code: int, detail: str) -> None:
         """Record the outcome of a comparison."""
         if code == EQUAL:
-            digest = self.equal[question.name] = self._digest(question.name)
+            digest = self.equal[comparison.name] = self._digest(comparison.name)
             if self._cache is not None:
-                self._cache.remember_equal(question.name, digest, self._made_of(question))
+                self._cache.remember_equal(comparison.name, digest, self._made_of(comparison))
         else:
             other = f"compiled with {self._python.version}, made for {self._version}" if self._is_other_version else ""
-            self.findings.append(Finding(question.name, _CODES[code], detail or other))
+            self.findings.append(Finding(comparison.name, _CODES[code], detail or other))
 
     def _sorted_out(self, name: str) -> Comparison | Finding | None:
         """Build the comparison, or give the reason why a file counts without one, or None if it is never loaded."""
-        question = _question(name, self._python.tag)
+        comparison = _comparison(name, self._python.tag)
         head = _head(self._listing.path(name))
-        if question is None or head[:4] != self._magic:
+        if comparison is None or head[:4] != self._magic:
             return self._of_another(name, head)
-        if not source_digest(self._listing, question.source):
+        if not source_digest(self._listing, comparison.source):
             return Finding(name, "stray")
-        return question if _is_loaded(head, self._listing.path(question.source)) else None
+        return comparison if _is_loaded(head, self._listing.path(comparison.source)) else None
 
     def _of_another(self, name: str, head: bytes) -> Finding | None:
         """Say why byte code counts that this interpreter does not load for a source next to it; None if it does not."""
@@ -209,11 +209,11 @@ class _Sorter:
     def _digest(self, name: str) -> str:
         return self._listing.bytecode[name]
 
-    def _made_of(self, question: Comparison) -> str:
-        return f"{source_digest(self._listing, question.source)} {question.level} {self._python.name}"
+    def _made_of(self, comparison: Comparison) -> str:
+        return f"{source_digest(self._listing, comparison.source)} {comparison.level} {self._python.name}"
 
 
-def _question(name: str, tag: str) -> Comparison | None:
+def _comparison(name: str, tag: str) -> Comparison | None:
     """Find the source and the optimisation level for which this interpreter loads a file of this name.
 
     name = folder "__pycache__/" module "." tag [ ".opt-" level ] ".pyc"          ; level = 1*DIGIT, not 0

@@ -32,18 +32,18 @@ _FRAMES = 1_000 + 3 * MAX_DEPTH
 """Two calls of the reader a level, and some for what calls it."""
 
 
-def serve(questions: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: BinaryIO, responses: BinaryIO) -> None:
     """Answer requests until the input ends."""
     if sys.version_info < (3, 11) or sys.implementation.name != "cpython":
         return
     _limit_memory()
     name = f"{sys.implementation.cache_tag} {sys.version.split(' ', 1)[0]} {importlib.util.MAGIC_NUMBER.hex()}"
-    _say(answers, HELLO, name)
-    while head := questions.read(QUESTION.size):
+    _say(responses, HELLO, name)
+    while head := requests.read(QUESTION.size):
         level, path, source, bytecode = QUESTION.unpack(head)
-        where = questions.read(path).decode("utf-8", "surrogateescape")
-        code, detail = compare(questions.read(source), where, level, questions.read(bytecode))
-        _say(answers, code, detail)
+        where = requests.read(path).decode("utf-8", "surrogateescape")
+        code, detail = compare(requests.read(source), where, level, requests.read(bytecode))
+        _say(responses, code, detail)
 
 
 def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
@@ -78,10 +78,10 @@ def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int,
         sys.setrecursionlimit(before)
 
 
-def _say(answers: BinaryIO, code: int, detail: str) -> None:
+def _say(responses: BinaryIO, code: int, detail: str) -> None:
     data = detail.encode("utf-8", "backslashreplace")
-    answers.write(ANSWER.pack(code, len(data)) + data)
-    answers.flush()
+    responses.write(ANSWER.pack(code, len(data)) + data)
+    responses.flush()
 
 
 def _limit_memory() -> None:

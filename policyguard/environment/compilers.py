@@ -44,52 +44,52 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def compare_all(
-    listing: Listing, questions: Sequence[Comparison], interpreter: str | None, progress: Progress | None
+    listing: Listing, comparisons: Sequence[Comparison], interpreter: str | None, progress: Progress | None
 ) -> list[tuple[Comparison, int, str]]:
     """Run all comparisons with one compiler process for each core, each used by one thread.
 
     Args:
         listing: the listed files.
-        questions: the comparisons.
+        comparisons: the comparisons.
         interpreter: the path of the interpreter; None for this one.
         progress: is called as the work proceeds.
     """
-    waiting, results, lock = iter(questions), list[tuple[Comparison, int, str]](), threading.Lock()
+    waiting, results, lock = iter(comparisons), list[tuple[Comparison, int, str]](), threading.Lock()
 
     def work() -> None:
         with Compiler(interpreter) as compiler:
             while True:
                 with lock:
-                    question = next(waiting, None)
+                    comparison = next(waiting, None)
                     is_lost = sum(code == LOST for _, code, _ in results[-MAX_LOST:]) == MAX_LOST
-                if question is None:
+                if comparison is None:
                     return
-                answer = (LOST, "the compiler failed too often") if is_lost else _compare(listing, question, compiler)
+                answer = (LOST, "the compiler failed too often") if is_lost else _compare(listing, comparison, compiler)
                 with lock:
-                    results.append((question, *answer))
+                    results.append((comparison, *answer))
                     if progress is not None:
-                        progress(len(results), len(questions))
+                        progress(len(results), len(comparisons))
 
-    count = min(len(os.sched_getaffinity(0)), 1 + len(questions) // _WORTH_A_PROCESS)
+    count = min(len(os.sched_getaffinity(0)), 1 + len(comparisons) // _WORTH_A_PROCESS)
     with ThreadPoolExecutor(count, thread_name_prefix="policyguard-compile") as pool:
         for future in [pool.submit(work) for _ in range(count)]:
             future.result()
     return results
 
 
-def _compare(listing: Listing, question: Comparison, compiler: Compiler) -> tuple[int, str]:
+def _compare(listing: Listing, comparison: Comparison, compiler: Compiler) -> tuple[int, str]:
     """Compare the byte code and the source that were listed; refuse files that changed since."""
-    path = listing.path(question.source)
+    path = listing.path(comparison.source)
     try:
-        bytecode = read_small(listing.path(question.name), MAX_BYTECODE_BYTES)
+        bytecode = read_small(listing.path(comparison.name), MAX_BYTECODE_BYTES)
         source = _read_source(path)
     except EvidenceError as problem:
         return UNREAD, problem.message
     read = (_sha256(bytecode), _sha256(source))
     # INVARIANT I17: what is compared is what was listed, to the byte.
-    if read != (listing.bytecode[question.name], source_digest(listing, question.source)):
+    if read != (listing.bytecode[comparison.name], source_digest(listing, comparison.source)):
         return UNREAD, "changed while it was measured"
-    return compiler.compare(source, path, question.level, bytecode[HEADER_BYTES:])
+    return compiler.compare(source, path, comparison.level, bytecode[HEADER_BYTES:])
 
 
 def _read_source(path: str) -> bytes:

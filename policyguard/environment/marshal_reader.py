@@ -75,17 +75,17 @@ class _Reader:
             return self._number(kind)
         # INVARIANT I17: objects are counted for references exactly where Python counts them, else a reference could
         # lead us and Python to different objects. A marked singleton is refused above: Python reads it, unmarked.
-        place = None
+        index = None
         if kind & _FLAG_REF:
             kind &= ~_FLAG_REF
-            place = len(self._seen)
+            index = len(self._seen)
             self._seen.append(None)
         reader = _KINDS.get(kind)
         if reader is None:
             raise Malformed(f"found type {kind:#04x}, which no compiler writes")
         number = reader(self, kind, depth + 1)
-        if place is not None:
-            self._seen[place] = number
+        if index is not None:
+            self._seen[index] = number
         return number
 
     def fixed(self, kind: int, depth: int) -> int:  # noqa: ARG002 - all readers are called alike

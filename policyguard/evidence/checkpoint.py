@@ -230,8 +230,8 @@ def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) 
 
 def _named_paths(inputs: JobInputs) -> Iterator[Path]:
     seen = set()
-    words = [part for argument in inputs.argv[1:] for part in (argument, argument.partition("=")[2]) if part]
-    for name in (*inputs.checkpoints, *inputs.files, *words):
+    arguments = [part for argument in inputs.argv[1:] for part in (argument, argument.partition("=")[2]) if part]
+    for name in (*inputs.checkpoints, *inputs.files, *arguments):
         path = Path(os.path.normpath(os.path.join(inputs.directory, name)))
         if path in seen or "\0" in name:
             continue
@@ -252,6 +252,6 @@ def _may_be_checkpoint(path: Path) -> bool:
         return False
 
 
-def _worst(words: Sequence[str]) -> str:
+def _worst(categories: Sequence[str]) -> str:
     order = ("safetensors", "other", "pickle", "unknown")
-    return max(words, key=order.index, default="unknown")
+    return max(categories, key=order.index, default="unknown")

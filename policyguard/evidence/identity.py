@@ -48,26 +48,26 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """The subject, or a name for the log of an account that has none."""
         return self.ref or f"user:uid-{self.uid}"
 
-    def refuse(self, subject: str, asked: str | None) -> tuple[str, str] | None:
+    def refuse(self, subject: str, requested: str | None) -> tuple[str, str] | None:
         """Say why this account may not make a request of this subject, as code and text; None if it may.
 
         Args:
             subject: who the request says asks; a job file may say so.
-            asked: what `--subject` names.
+            requested: what `--subject` names.
         """
         # INVARIANT I1: the subject is the account that the kernel authenticated, whatever a file or variable says.
         if self.ref is None:
             return UNMAPPED, self.problem
-        if asked is not None and asked != self.ref and not self.may_speak:
+        if requested is not None and requested != self.ref and not self.may_speak:
             return NOT_SPEAKING, (
-                f"--subject: found {quoted(asked)}, expected `{self.ref}`, the subject of the account `{self.login}`; "
-                "the operator lists accounts that name others under `speakFor:`"
+                f"--subject: found {quoted(requested)}, expected `{self.ref}`, the subject of the account "
+                f"`{self.login}`; the operator lists accounts that name others under `speakFor:`"
             )
-        expected = asked or self.ref
+        expected = requested or self.ref
         if subject != expected:
             return MISMATCH, (
                 f"the job file says `subject: {printable_name(subject)}`, expected `{expected}`, "
-                + ("as --subject says" if asked else f"the subject of the account `{self.login}`")
+                + ("as --subject says" if requested else f"the subject of the account `{self.login}`")
             )
         return None
 

@@ -130,7 +130,7 @@ def _home() -> str:
 
 
 def _team(request: Request) -> str:
-    words = request.resource.id.split("/")
-    if len(words) < 2 or words[0] != "team":
+    segments = request.resource.id.split("/")
+    if len(segments) < 2 or segments[0] != "team":
         raise EvidenceError(f"`{printable_name(request.resource.id)}` names no team, expected `team/TEAM/...`")
-    return words[1]
+    return segments[1]

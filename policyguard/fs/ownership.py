@@ -114,13 +114,13 @@ def read_owned(path: str | os.PathLike[str], max_bytes: int, *, apart: Sequence[
     return data, resolved
 
 
-def check_apart(resolved: str, apart: Sequence[str], shown: str) -> None:
+def check_apart(resolved: str, apart: Sequence[str], label: str) -> None:
     """Check that a resolved path is outside these folders.
 
     Args:
         resolved: the path without links.
         apart: the folders.
-        shown: the path as it was named, for errors.
+        label: the path as it was named, for errors.
 
     Raises:
         ConfigurationError: it is inside one of them.
@@ -129,33 +129,33 @@ def check_apart(resolved: str, apart: Sequence[str], shown: str) -> None:
         outside = os.path.realpath(folder)
         if resolved == outside or resolved.startswith(outside.rstrip("/") + "/"):
             raise ConfigurationError(
-                f"{printable_name(shown)}: found in `{printable_name(outside)}`, the folder or repository of the job, "
+                f"{printable_name(label)}: found in `{printable_name(outside)}`, the folder or repository of the job, "
                 "expected a path outside of it",
                 help="move it to a folder of the operator such as /etc/policyguard, or start the job elsewhere",
             )
 
 
-def _walk(path: str, shown: str) -> str:
+def _walk(path: str, label: str) -> str:
     """Walk an absolute path, checking each component; return it without links."""
     pending, done, links = _parts(path), "/", 0
-    _check("/", shown)
+    _check("/", label)
     while pending:
         name = pending.pop()
         if name == "..":
             done = os.path.dirname(done)
             continue
         here = os.path.join(done, name)
-        status = _check(here, shown)
+        status = _check(here, label)
         if status is None:
             # Nobody else can create what is missing in a folder that passed, unless everybody can create files there.
-            _check_creatable(done, here, shown)
+            _check_creatable(done, here, label)
             return os.path.normpath(os.path.join(here, *reversed(pending)))
         if not stat.S_ISLNK(status.st_mode):
             done = here
             continue
         links += 1
         if links > _MAX_LINKS:
-            raise ConfigurationError(f"{printable_name(shown)}: found a circle of symbolic links, expected a file")
+            raise ConfigurationError(f"{printable_name(label)}: found a circle of symbolic links, expected a file")
         target = os.readlink(here)
         pending += _parts(target)
         done = "/" if target.startswith("/") else done
@@ -167,28 +167,28 @@ def _parts(path: str) -> list[str]:
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
-def _check(path: str, shown: str) -> os.stat_result | None:
+def _check(path: str, label: str) -> os.stat_result | None:
     """Check one component without following it; None if nothing has this name."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as problem:
-        raise ConfigurationError(f"{printable_name(shown)}: cannot be read: {reason_of(problem)}") from problem
+        raise ConfigurationError(f"{printable_name(label)}: cannot be read: {reason_of(problem)}") from problem
     acl = None if stat.S_ISLNK(status.st_mode) else _acl_of(path)
     problem_found = _problem_of(status, acl)
     if problem_found is not None:
-        raise _refusal(path, shown, status, problem_found)
+        raise _refusal(path, label, status, problem_found)
     return status
 
 
-def _check_creatable(folder: str, path: str, shown: str) -> None:
+def _check_creatable(folder: str, path: str, label: str) -> None:
     status = os.lstat(folder)
     if status.st_mode & _OTHERS:
         raise ConfigurationError(
             f"{printable_name(path)}: does not exist, and any account can create it in `{printable_name(folder)}`, "
             "expected a file of the operator",
-            help=f"create it, or name a path in a folder that only the operator writes to ({printable_name(shown)})",
+            help=f"create it, or name a path in a folder that only the operator writes to ({printable_name(label)})",
         )
 
 
@@ -238,10 +238,10 @@ def _acl_lets_write(acl: bytes) -> bool:
     )
 
 
-def _refusal(path: str, shown: str, status: os.stat_result, kind: str) -> ConfigurationError:
+def _refusal(path: str, label: str, status: os.stat_result, kind: str) -> ConfigurationError:
     name = printable_name(path)
     mode = f"{stat.S_IMODE(status.st_mode):04o}"
-    named = "" if path == shown else f"{printable_name(shown)}: "
+    named = "" if path == label else f"{printable_name(label)}: "
     owners = "root" if os.geteuid() == 0 else f"root or uid {os.geteuid()}"
     if kind == "owner":
         return ConfigurationError(

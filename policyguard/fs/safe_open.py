@@ -166,7 +166,7 @@ def read_small(path: str, limit_bytes: int) -> bytes:
         os.close(fd)
 
 
-def file_record(path: str, shown_as: str) -> FrozenMap:
+def file_record(path: str, label: str) -> FrozenMap:
     """Describe a file as `{path, digest, size}`, its links resolved; the digest is SHA-256 over its bytes."""
     fd, status, _ = open_resolved(path)
     try:
@@ -174,7 +174,7 @@ def file_record(path: str, shown_as: str) -> FrozenMap:
         read_all(fd, status, path, hasher.update)
     finally:
         os.close(fd)
-    return FrozenMap(path=shown_as, digest=hasher.hexdigest(), size=status.st_size)
+    return FrozenMap(path=label, digest=hasher.hexdigest(), size=status.st_size)
 
 
 def kind_of(mode: int) -> str:

@@ -54,10 +54,10 @@ def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
         key: the sealing key, if any.
     """
     head, line_feed, payload = data[:_MAX_HEAD_BYTES].partition(b"\n")
-    words = head.split(b" ")
-    if not line_feed or len(words) != 4 or words[:3] != [b"policyguard", kind.encode(), _VERSION]:
+    fields = head.split(b" ")
+    if not line_feed or len(fields) != 4 or fields[:3] != [b"policyguard", kind.encode(), _VERSION]:
         return Opened(doubt="it is of another version, or damaged")
-    payload, seal = data[len(head) + 1 :], words[3]
+    payload, seal = data[len(head) + 1 :], fields[3]
     is_sealed = seal != _UNSEALED
     # INVARIANT I16: who holds the key believes nothing that was written without it.
     if key is not None and not hmac.compare_digest(seal, _seal(kind, payload, key)):

@@ -35,7 +35,7 @@ class Keyring:
 
     def __init__(self, path: str, people: Sequence[Person], *, deadline: float | None = None) -> None:
         self._deadline = deadline
-        self._answers: dict[bytes, Person | None] = {}
+        self._results: dict[bytes, Person | None] = {}
         descriptor, status, self._path = open_resolved(path)
         os.close(descriptor)
         if status.st_mode & 0o002:
@@ -56,12 +56,12 @@ class Keyring:
         """
         if self._program is None or not signature.startswith(PGP_BEGIN) or len(signature) > MAX_SIGNATURE_BYTES:
             return None
-        asked = hashlib.sha256(b"%d %b%b" % (len(payload), payload, signature)).digest()
-        if asked not in self._answers:
+        digest = hashlib.sha256(b"%d %b%b" % (len(payload), payload, signature)).digest()
+        if digest not in self._results:
             if self._deadline is not None and time.monotonic() > self._deadline:
-                raise EvidenceError(f"more GPG signatures than can be verified in time, {len(self._answers)} so far")
-            self._answers[asked] = self._verified(payload, signature)
-        return self._answers[asked]
+                raise EvidenceError(f"more GPG signatures than can be verified in time, {len(self._results)} so far")
+            self._results[digest] = self._verified(payload, signature)
+        return self._results[digest]
 
     def _verified(self, payload: bytes, signature: bytes) -> Person | None:
         with tempfile.TemporaryDirectory(prefix="policyguard-gpg-") as private:
@@ -87,9 +87,14 @@ class Keyring:
     def _good(self, status: bytes) -> Person | None:
         """Find the person of exactly one good signature; a file with several may contain a bad one."""
         lines = [line.split() for line in status.split(b"\n") if line.startswith(b"[GNUPG:] ")]
-        words = [line[1] for line in lines]
+        keywords = [line[1] for line in lines]
         valid = [line for line in lines if line[1] == b"VALIDSIG" and len(line) > 11]
         # INVARIANT I10: a GPG signature counts only if it is the only one, good, and by a known person's pinned key.
-        if words.count(b"GOODSIG") != 1 or words.count(b"NEWSIG") != 1 or len(valid) != 1 or _REFUSED & set(words):
+        if (
+            keywords.count(b"GOODSIG") != 1
+            or keywords.count(b"NEWSIG") != 1
+            or len(valid) != 1
+            or _REFUSED & set(keywords)
+        ):
             return None
         return self._people.get(valid[0][11].decode("ascii", "replace"))

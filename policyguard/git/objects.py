@@ -99,8 +99,8 @@ class ObjectReader:
         return self._ask(oid, self._sizes)
 
     def _ask(self, oid: str, process: subprocess.Popen[bytes] | None = None) -> tuple[str, int]:
-        asked = process or self._process
-        stdin, stdout = asked.stdin, asked.stdout
+        reader = process or self._process
+        stdin, stdout = reader.stdin, reader.stdout
         assert stdin is not None
         assert stdout is not None
         try:
@@ -110,7 +110,7 @@ class ObjectReader:
         except (BrokenPipeError, ValueError):
             header = []
         if len(header) != 3 or not header[2].isdigit() or header[0] != oid.encode():
-            raise EvidenceError(f"object `{oid}`: {self._why(header)}")
+            raise EvidenceError(f"object `{oid}`: {self._stop_reason(header)}")
         return printable_name(header[1]), int(header[2])
 
     def _take_last_chunk(self, size: int) -> bytes:
@@ -126,7 +126,7 @@ class ObjectReader:
         if last:
             self._process.stdout.read(1)
         if len(content) != size_bytes:
-            raise EvidenceError(f"git stopped in the middle of an object: {self._why([])}")
+            raise EvidenceError(f"git stopped in the middle of an object: {self._stop_reason([])}")
         return content
 
     def ignored_by(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -160,13 +160,13 @@ class ObjectReader:
         rows = zip(fields[0::4], fields[2::4], fields[3::4], strict=True)
         return {path: source for source, pattern, path in rows if not pattern.startswith(b"!")}
 
-    def lines(self, *words: str, accepted: tuple[int, ...] = (0,)) -> Iterator[bytes]:
+    def lines(self, *arguments: str, accepted: tuple[int, ...] = (0,)) -> Iterator[bytes]:
         """Yield the lines that a git command prints about these objects, as they arrive.
 
         Raises:
             EvidenceError: git ended with a code outside `accepted`, or outlasted the reader's deadline.
         """
-        command = [*hardened_command(self._private), "-c", "core.commitGraph=false", *words]
+        command = [*hardened_command(self._private), "-c", "core.commitGraph=false", *arguments]
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -189,9 +189,9 @@ class ObjectReader:
                 if not finished:
                     process.kill()
         if process.returncode not in accepted:
-            raise EvidenceError(f"`git {words[0]}`: {self._why([])}")
+            raise EvidenceError(f"`git {arguments[0]}`: {self._stop_reason([])}")
 
-    def _why(self, header: list[bytes]) -> str:
+    def _stop_reason(self, header: list[bytes]) -> str:
         if header[1:] == [b"missing"]:
             return "it is missing from the repository"
         return "git took too long" if time.monotonic() >= self._deadline else "git cannot read it"

@@ -164,5 +164,5 @@ def _varint(table: bytes, at: int) -> tuple[int, int]:
     return value, at + 1
 
 
-def _refuse(why: str) -> NoReturn:
-    raise _Malformed(why)
+def _refuse(reason: str) -> NoReturn:
+    raise _Malformed(reason)

@@ -16,16 +16,16 @@ BY_VERB: Mapping[str, Mapping[str, str]] = {
 """Verb -> former name -> present name."""
 
 
-def rename_former_options(words: Sequence[str], former: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def rename_former_options(argv: Sequence[str], former: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Replace former names of options; return the arguments, and a warning for each replaced name.
 
     Arguments after `--` are the command of a job, and stay.
     """
-    end = words.index("--") if "--" in words else len(words)
+    end = argv.index("--") if "--" in argv else len(argv)
     renamed, warnings = [], []
-    for word in words[:end]:
+    for word in argv[:end]:
         name, equals, value = word.partition("=")
         if name in former:
             warnings.append(f"`{name}` is now `{former[name]}`; the former name goes with the next release")
         renamed.append(f"{former.get(name, name)}{equals}{value}")
-    return [*renamed, *words[end:]], warnings
+    return [*renamed, *argv[end:]], warnings

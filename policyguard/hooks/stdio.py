@@ -63,9 +63,9 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     speak_for: frozenset[str] = frozenset()
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Answer the one request on standard input and return the exit code. Never raises, never prints a traceback."""
-    words, warnings = rename_former_options(words, HOOK)
+    argv, warnings = rename_former_options(argv, HOOK)
     _warn(warnings)
     try:
         text = sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
@@ -74,7 +74,9 @@ def main(words: Sequence[str]) -> int:
         answer, code = _json({"decision": False, "error": error}), BAD_DATA
     else:
         answer, code = respond(
-            text, lambda: open_guard(read_options(words)), lambda asked, why: _log(read_options(words), asked, why)
+            text,
+            lambda: open_guard(read_options(argv)),
+            lambda request, reason: _log(read_options(argv), request, reason),
         )
     try:
         sys.stdout.buffer.write(answer + b"\n")
@@ -116,7 +118,7 @@ def respond(
         return _json({"decision": False, "error": f"the hook failed: {problem}"}), UNAVAILABLE
 
 
-def read_options(words: Sequence[str]) -> HookOptions:
+def read_options(argv: Sequence[str]) -> HookOptions:
     """Parse the arguments, and complete them from the operator's configuration if there is one.
 
     Raises:
@@ -124,7 +126,7 @@ def read_options(words: Sequence[str]) -> HookOptions:
             change.
     """
     options: dict[str, Any] = {}
-    rest = list(words)
+    rest = list(argv)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         option = name.removeprefix("--").replace("-", "_")

@@ -112,9 +112,9 @@ class Context:
     def _mappings(self) -> dict[Span, Mapping]:
         return {node.span: node for node in self.nodes() if isinstance(node, Mapping)}
 
-    def is_text(self, place: Span) -> bool:
+    def is_text(self, span: Span) -> bool:
         """Return True if a span is inside a scalar, so that an apparent comment there is text."""
-        return any(start <= place < end for start, end in self._texts_that_name_us)
+        return any(start <= span < end for start, end in self._texts_that_name_us)
 
     @cached_property
     def _texts_that_name_us(self) -> list[tuple[Span, Span]]:
@@ -168,7 +168,7 @@ class Context:
                 return part.span
         return self.field(span, name)
 
-    def pattern_place(self, rule: Rule) -> Span:
+    def pattern_span(self, rule: Rule) -> Span:
         """Return the span of the rule's `resources.id`, or of the nearest enclosing field."""
         return self.field(self.field(rule.span, "resources"), "id")
 

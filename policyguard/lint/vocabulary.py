@@ -33,7 +33,7 @@ POWER_TYPES = _set(
     "policy policies role roles binding bindings quorum quorums approval approvals person persons trust key keys "
     "permission permissions"
 )
-POLICY_PLACES = _set("policy policies policyguard trust authz")
+POLICY_WORDS = _set("policy policies policyguard trust authz")
 REPOSITORY_TYPES = _set("repository repositories repo branch ref path file environment")
 WORKLOADS = _set("job workload service runner worker bot pipeline node agent")
 QUANTITIES = _set("gpu gpus node nodes hours gpuhours accelerators devices tpus")
@@ -54,7 +54,7 @@ EXCEPTION_WORDS = _set("exception exemption waiver temporary temporarily interim
 _BREAK_GLASS = frozenset({("break", "glass"), ("emergency", "access"), ("emergency", "override")})
 
 
-def words(name: str) -> tuple[str, ...]:
+def split_words(name: str) -> tuple[str, ...]:
     """Split a name into words: `force-push`, `force_push` and `forcePush` have two."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return tuple(_WORD.findall(spaced.lower()))
@@ -62,12 +62,12 @@ def words(name: str) -> tuple[str, ...]:
 
 def verb_words(action: str) -> frozenset[str]:
     """Return the words of an action's verb, without the type before the colon."""
-    return frozenset(words(action.rpartition(":")[2]))
+    return frozenset(split_words(action.rpartition(":")[2]))
 
 
 def type_words(action: str) -> frozenset[str]:
     """Return the words of an action's type."""
-    return frozenset(words(action.partition(":")[0]))
+    return frozenset(split_words(action.partition(":")[0]))
 
 
 def with_verb(actions: Iterable[str], verbs: frozenset[str]) -> Iterator[str]:
@@ -77,10 +77,10 @@ def with_verb(actions: Iterable[str], verbs: frozenset[str]) -> Iterator[str]:
 
 def names_break_glass(name: str) -> bool:
     """Return True if the name says that it is for emergencies."""
-    spoken = words(name)
-    return "breakglass" in spoken or not _BREAK_GLASS.isdisjoint(pairwise(spoken))
+    name_words = split_words(name)
+    return "breakglass" in name_words or not _BREAK_GLASS.isdisjoint(pairwise(name_words))
 
 
 def last_words(path: Path) -> frozenset[str]:
     """Return the words of a path's last name."""
-    return frozenset(words(path[-1]))
+    return frozenset(split_words(path[-1]))

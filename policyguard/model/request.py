@@ -231,7 +231,7 @@ def _entity_of(data: object, path: str) -> Entity:
 
 def _entity(kind: object, identifier: object, properties: object, path: str) -> Entity:
     if type(kind) is not str or not is_type_name(kind):
-        raise RequestError(f"found {_shown(kind)}, expected a type name such as `user`", path=f"{path}.type")
+        raise RequestError(f"found {_preview(kind)}, expected a type name such as `user`", path=f"{path}.type")
     if type(identifier) is not str:
         raise RequestError(f"found {name_of(identifier)}, expected an id as text", path=f"{path}.id")
     # INVARIANT I5: an id has one form and is literal.
@@ -243,7 +243,7 @@ def _entity(kind: object, identifier: object, properties: object, path: str) -> 
 
 def _action(name: object) -> str:
     if type(name) is not str or not is_action(name):
-        raise RequestError(f"found {_shown(name)}, expected `type:verb` such as `job:submit`", path="$.action.name")
+        raise RequestError(f"found {_preview(name)}, expected `type:verb` such as `job:submit`", path="$.action.name")
     return name
 
 
@@ -270,7 +270,7 @@ def _object(data: object, path: str, *, required: tuple[str, ...], optional: tup
     return data
 
 
-def _shown(data: object) -> str:
+def _preview(data: object) -> str:
     if type(data) is not str:
         return name_of(data)
     return quoted(data) if data else "empty text"

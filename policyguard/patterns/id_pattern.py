@@ -80,10 +80,10 @@ def literal_slice(pattern: str | None, type_patterns: Collection[str | None]) ->
         for at, segment in enumerate(literal_prefix(type_pattern))
         if all(literal_prefix(other)[at : at + 1] == (segment,) for other in type_patterns)
     }
-    asked = [at for at, segment in enumerate(segments[:-1]) if segment != "*" and fixed.get(at) != segment]
-    if not asked or asked[-1] != len(segments) - 2 or asked != list(range(asked[0], asked[-1] + 1)):
+    compared = [at for at, segment in enumerate(segments[:-1]) if segment != "*" and fixed.get(at) != segment]
+    if not compared or compared[-1] != len(segments) - 2 or compared != list(range(compared[0], compared[-1] + 1)):
         return None
-    return slice(asked[0], asked[-1] + 1), segments[asked[0] : asked[-1] + 1]
+    return slice(compared[0], compared[-1] + 1), segments[compared[0] : compared[-1] + 1]
 
 
 def compiled(wild: str) -> Matcher:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence
 from policyguard.policy.problems import Problems
-from policyguard.policy.scalars import MAX_DIGITS, kind_of, said
+from policyguard.policy.scalars import MAX_DIGITS, described, kind_of
 from policyguard.text import quoted
 from policyguard.values import MAX_INTEGER, Instant, parse_duration_s, parse_instant
 
@@ -86,7 +86,7 @@ def wrong_shape(node: Node, expected: str, problems: Problems) -> None:
     else:
         if node.style == "refused":
             return
-        shape = said(node)
+        shape = described(node)
     problems.add(node, "PG003", f"found {shape}, expected {expected}")
 
 
@@ -120,10 +120,10 @@ def text(node: Node, problems: Problems) -> str | None:
     if kind == "text":
         problems.add(node, "PG003", "found empty text, expected some")
     elif kind == "null":
-        problems.add(node, "PG005", f"found {said(scalar)}, expected text")
+        problems.add(node, "PG005", f"found {described(scalar)}, expected text")
     else:
         code = "PG405" if kind == "float" else "PG005"
-        problems.add(node, code, f"found {said(scalar)}, expected text", "put it in quotes if text is meant")
+        problems.add(node, code, f"found {described(scalar)}, expected text", "put it in quotes if text is meant")
     return None
 
 
@@ -139,7 +139,7 @@ def boolean(node: Node, problems: Problems) -> bool | None:
     if scalar is not None and kind_of(scalar) == "bool":
         return scalar.text == "true"
     if scalar is not None:
-        problems.add(node, "PG005", f"found {said(scalar)}, expected `true` or `false`")
+        problems.add(node, "PG005", f"found {described(scalar)}, expected `true` or `false`")
     return None
 
 
@@ -155,7 +155,7 @@ def integer(minimum: int = 0, maximum: int = MAX_INTEGER) -> Kind:
         if kind == "integer" and len(scalar.text) <= MAX_DIGITS and minimum <= int(scalar.text) <= maximum:
             return int(scalar.text)
         code = "PG405" if kind == "float" else "PG005"
-        problems.add(node, code, f"found {said(scalar)}, expected {expected}")
+        problems.add(node, code, f"found {described(scalar)}, expected {expected}")
         return None
 
     return read
@@ -217,7 +217,7 @@ def _parsed(node: Node, problems: Problems, parser: Callable[[str], int], expect
         return parser(scalar.text)
     except ValueError as problem:
         fit = 0 < len(scalar.text) <= 60 and scalar.text.isprintable()
-        problems.add(node, code, str(problem) if fit else f"found {said(scalar)}, expected {expected}")
+        problems.add(node, code, str(problem) if fit else f"found {described(scalar)}, expected {expected}")
         return None
 
 

@@ -95,15 +95,15 @@ def _assurance_fits(draft: Draft, schema: Schema, problems: Problems) -> bool:
     """Return True if each path in the rule's `assurance` is declared, with a lower minimum in the schema."""
     before = len(problems.errors)
     for path, minimum in draft.rule.assurance:
-        place = draft.node.get("assurance") or draft.node
+        node = draft.node.get("assurance") or draft.node
         declared = _declared(path, draft.rule, schema)
         if not declared:
             known = sorted({f"{entity}.{name}" for entity, name in _known(draft.rule, schema)})
-            problems.unknown(place, "PG103", "attribute", path, known, where=" in `assurance`")
+            problems.unknown(node, "PG103", "attribute", path, known, where=" in `assurance`")
         elif minimum <= max(attribute.assurance for attribute in declared):
             declared_minimum = max(attribute.assurance for attribute in declared).word
             problems.add(
-                place,
+                node,
                 "PG003",
                 f"found `{minimum.word}` for `{path}`, expected more than the schema's `{declared_minimum}`",
             )
@@ -138,8 +138,8 @@ def _assurance_is_read(draft: Draft, expression: Expression, problems: Problems)
     read = {f"{path[0]}.{path[1]}" for path in paths_read(expression) if len(path) > 1}
     idle = [path for path, _ in draft.rule.assurance if path not in read]
     for path in idle:
-        place = draft.node.get("assurance") or draft.node
-        problems.add(place, "PG003", f"the condition does not read `{path}`, expected only facts that it reads")
+        node = draft.node.get("assurance") or draft.node
+        problems.add(node, "PG003", f"the condition does not read `{path}`, expected only facts that it reads")
     return not idle
 
 

@@ -74,9 +74,11 @@ def bind_document(node: Node, problems: Problems) -> Document | None:
     if kind is None:
         return None
     fields = bind(node, TABLES[kind], problems) or {}
-    metadata, place = fields.get("metadata", ({}, node))
+    metadata, metadata_node = fields.get("metadata", ({}, node))
     if "epoch" in metadata and kind != "Schema":
-        problems.add(place.key("epoch"), "PG003", "found `epoch`, expected it only in the metadata of the `Schema`")
+        problems.add(
+            metadata_node.key("epoch"), "PG003", "found `epoch`, expected it only in the metadata of the `Schema`"
+        )
     return Document(
         kind=kind,
         file=node.source.file,

@@ -92,8 +92,8 @@ def _trees(sources: MappingOf[str, bytes], errors: list[PolicyError]) -> list[No
 
 
 def _ordered(errors: list[PolicyError]) -> tuple[PolicyError, ...]:
-    unique = {(error.span, error.code, error.message): error for error in errors}
-    return tuple(sorted(unique.values(), key=lambda error: (error.span or Span("", 0, 0), error.code, error.message)))
+    distinct = {(error.span, error.code, error.message): error for error in errors}
+    return tuple(sorted(distinct.values(), key=lambda error: (error.span or Span("", 0, 0), error.code, error.message)))
 
 
 class _Load:

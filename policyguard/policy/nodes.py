@@ -100,7 +100,7 @@ class Scalar(_Positioned):
         if self.style == "plain" and self.end - self.index == len(self.text):
             return list(range(self.index, self.end))
         raw = self.source.text[self.index : self.end]
-        return [self.index + place for place in _align(self.text, raw, self.style)]
+        return [self.index + position for position in _align(self.text, raw, self.style)]
 
 
 class Mapping(_Positioned):
@@ -193,21 +193,21 @@ def _align(text: str, raw: str, style: Style) -> list[int]:
 
     Except for white space, quotes and escapes, both have the same characters in the same order, so one pass pairs them.
     """
-    place = _start(raw, style)
+    position = _start(raw, style)
     pairs: list[int] = []
     for character in text:
         if character in _SPACE:
-            if style == "double" and raw.startswith("\\", place) and _unescape(raw, place)[0] == character:
-                pairs.append(place)
-                place = _unescape(raw, place)[1]
+            if style == "double" and raw.startswith("\\", position) and _unescape(raw, position)[0] == character:
+                pairs.append(position)
+                position = _unescape(raw, position)[1]
                 continue
-            pairs.append(min(place, len(raw) - 1))
-            if raw.startswith(character, place) or raw.startswith("\r\n", place):
-                place += 2 if raw.startswith("\r\n", place) else 1
+            pairs.append(min(position, len(raw) - 1))
+            if raw.startswith(character, position) or raw.startswith("\r\n", position):
+                position += 2 if raw.startswith("\r\n", position) else 1
             continue
-        place = _seek(character, raw, place, style)
-        pairs.append(min(place, len(raw) - 1))
-        place = _step(raw, place, style)
+        position = _seek(character, raw, position, style)
+        pairs.append(min(position, len(raw) - 1))
+        position = _step(raw, position, style)
     return pairs
 
 
@@ -217,30 +217,30 @@ def _start(raw: str, style: Style) -> int:
     return 1 if style in ("single", "double") else 0
 
 
-def _seek(character: str, raw: str, place: int, style: Style) -> int:
+def _seek(character: str, raw: str, position: int, style: Style) -> int:
     """Return the next offset of `character`, skipping white space and escapes of other characters."""
-    while place < len(raw):
-        if raw[place] in _SPACE:
-            place += 1
-        elif style == "double" and raw[place] == "\\" and _unescape(raw, place)[0] != character:
-            place = _unescape(raw, place)[1]
+    while position < len(raw):
+        if raw[position] in _SPACE:
+            position += 1
+        elif style == "double" and raw[position] == "\\" and _unescape(raw, position)[0] != character:
+            position = _unescape(raw, position)[1]
         else:
-            return place
-    return place
+            return position
+    return position
 
 
-def _step(raw: str, place: int, style: Style) -> int:
-    if style == "double" and raw.startswith("\\", place):
-        return _unescape(raw, place)[1]
-    if style == "single" and raw.startswith("''", place):
-        return place + 2
-    return place + 1
+def _step(raw: str, position: int, style: Style) -> int:
+    if style == "double" and raw.startswith("\\", position):
+        return _unescape(raw, position)[1]
+    if style == "single" and raw.startswith("''", position):
+        return position + 2
+    return position + 1
 
 
-def _unescape(raw: str, place: int) -> tuple[str, int]:
+def _unescape(raw: str, position: int) -> tuple[str, int]:
     """Decode the escape at this backslash ("" for an escaped line break); return the character and the end offset."""
-    letter = raw[place + 1 : place + 2]
+    letter = raw[position + 1 : position + 2]
     width = _HEX.get(letter)
     if width is None:
-        return _ESCAPES.get(letter, ""), place + (3 if raw.startswith("\r\n", place + 1) else 2)
-    return chr(int(raw[place + 2 : place + 2 + width], 16)), place + 2 + width
+        return _ESCAPES.get(letter, ""), position + (3 if raw.startswith("\r\n", position + 1) else 2)
+    return chr(int(raw[position + 2 : position + 2 + width], 16)), position + 2 + width

@@ -202,8 +202,8 @@ def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
     start, end = body.get("notBefore"), body.get("expires")
     if start is None or end is None or start < end:
         return True
-    place = node.key("expires") if isinstance(node, Mapping) else None
-    problems.add(place or node, "PG601", "`expires` is not after `notBefore`, so this is never in force")
+    expires_node = node.key("expires") if isinstance(node, Mapping) else None
+    problems.add(expires_node or node, "PG601", "`expires` is not after `notBefore`, so this is never in force")
     return False
 
 

@@ -23,25 +23,25 @@ class Problems:
         self.errors: list[PolicyError] = []
         self.comparisons = 0
 
-    def add(self, place: Node | Span, code: str, message: str, help: str | None = None) -> None:
+    def add(self, at: Node | Span, code: str, message: str, help: str | None = None) -> None:
         """Record one error at a node or span.
 
         Args:
-            place: the node or span.
+            at: the node or span.
             code: the lint code.
             message: what is wrong.
             help: what to do next.
         """
-        span = place if isinstance(place, Span) else place.span
+        span = at if isinstance(at, Span) else at.span
         self.errors.append(PolicyError(message, span=span, code=code, help=help))
 
     def unknown(
-        self, place: Node | Span, code: str, what: str, unknown: str, known: Iterable[str], *, where: str = ""
+        self, at: Node | Span, code: str, what: str, unknown: str, known: Iterable[str], *, where: str = ""
     ) -> None:
         """Record that a name is unknown, and suggest the nearest known one.
 
         Args:
-            place: the node or span of the name.
+            at: the node or span of the name.
             code: the code of the lint rule.
             what: what the name should be, for the message ("role").
             unknown: the name as written.
@@ -49,14 +49,14 @@ class Problems:
             where: a suffix for the message, with a leading space.
         """
         if self.comparisons > MAX_COMPARISONS:
-            self.add(place, code, f"unknown {what} {quoted(unknown)}{where}")
+            self.add(at, code, f"unknown {what} {quoted(unknown)}{where}")
             return
         names = sorted(set(known))
         self.comparisons += len(names)
         near = nearest(unknown, names)
         expected = "none is declared" if not names else f"expected {one_of(names, near)}"
         self.add(
-            place,
+            at,
             code,
             f"unknown {what} {quoted(unknown)}{where}, {expected}",
             f"did you mean `{near}`?" if near else None,
@@ -94,12 +94,12 @@ FirstUses: TypeAlias = "dict[str, tuple[str, Span]]"
 """Folded id to the id as first written, and its span."""
 
 
-def register_id(identifier: str, place: Node | Span, first_uses: FirstUses, what: str, problems: Problems) -> bool:
+def register_id(identifier: str, at: Node | Span, first_uses: FirstUses, what: str, problems: Problems) -> bool:
     """Register an id, or report that it is a duplicate; ids that differ in case or NFC form are duplicates too.
 
     Args:
         identifier: the id as written.
-        place: the node or span of the noun that has it.
+        at: the node or span of the noun that has it.
         first_uses: the ids registered so far; changed in place.
         what: what the id names, for the message ("rule").
         problems: where errors are added.
@@ -107,7 +107,7 @@ def register_id(identifier: str, place: Node | Span, first_uses: FirstUses, what
     Returns:
         True if the id is new.
     """
-    span = place if isinstance(place, Span) else place.span
+    span = at if isinstance(at, Span) else at.span
     first = first_uses.setdefault(fold(identifier), (identifier, span))
     if first[1] is span:
         return True

@@ -15,7 +15,7 @@ from typing import Any, cast
 from policyguard import yaml_events as yaml
 from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.policy.nodes import Mapping, Node, Scalar, Sequence, Source, Style, walk
-from policyguard.policy.scalars import MAX_DIGITS, kind_of, said
+from policyguard.policy.scalars import MAX_DIGITS, described, kind_of
 from policyguard.text import MAX_QUOTED_CHARS, printable, quoted
 from policyguard.values import MAX_INTEGER, FrozenMap, Span, Value
 
@@ -99,10 +99,10 @@ def _value(node: Node, errors: list[PolicyError], *, instants: bool = False) -> 
     if kind == "integer" and len(node.text) <= MAX_DIGITS and abs(int(node.text)) <= MAX_INTEGER:
         return int(node.text)
     if kind == "integer":
-        _report(errors, "PG005", node.span, f"found {said(node)}, expected one within 2^53 - 1, or text in quotes")
+        _report(errors, "PG005", node.span, f"found {described(node)}, expected one within 2^53 - 1, or text in quotes")
     elif kind != "refused":
         code = "PG405" if kind == "float" else "PG005"
-        _report(errors, code, node.span, f"found {said(node)}, expected a bool, an integer, or text in quotes")
+        _report(errors, code, node.span, f"found {described(node)}, expected a bool, an integer, or text in quotes")
     return ""
 
 
@@ -196,8 +196,8 @@ class _Composer:
         except yaml.MarkedYAMLError as problem:
             mark = problem.problem_mark or problem.context_mark
             span = Span(self.source.file, mark.line + 1, mark.column + 1) if mark else first
-            words = " ".join(part for part in (problem.context, problem.problem) if part)
-            _report(self.errors, "PG001", span, f"not YAML: {_plain_words(words)}")
+            detail = " ".join(part for part in (problem.context, problem.problem) if part)
+            _report(self.errors, "PG001", span, f"not YAML: {_plain_words(detail)}")
         except yaml.YAMLError as problem:
             _report(self.errors, "PG001", first, f"not YAML: {_plain_words(str(problem))}")
         if self.open:
@@ -305,8 +305,8 @@ class _Composer:
 
 
 def _plain_words(text: str) -> str:
-    words = " ".join(text.replace("`", "'").split()).lower()
-    return printable(re.sub(r"'([^']*)'", r"`\1`", words), 160)
+    sentence = " ".join(text.replace("`", "'").split()).lower()
+    return printable(re.sub(r"'([^']*)'", r"`\1`", sentence), 160)
 
 
 def _report(errors: list[PolicyError], code: str, span: Span, message: str, help: str | None = None) -> None:

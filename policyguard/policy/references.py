@@ -42,17 +42,17 @@ def _references(document: Document) -> Iterator[tuple[str, str, Node]]:
                 yield what, body[field], node.get(field)
         if "subject" in body:
             yield "subject type", body["subject"].partition(":")[0], node.get("subject")
-        yield from (("role", name, place) for name, place in body.get("roles", ()))
-        yield from (("subject type", ref.partition(":")[0], place) for ref, place in body.get("subjects", ()))
+        yield from (("role", name, at) for name, at in body.get("roles", ()))
+        yield from (("subject type", ref.partition(":")[0], at) for ref, at in body.get("subjects", ()))
     for (body, _), _ in document.fields.get("persons", ()):
-        yield from (("subject type", ref.partition(":")[0], place) for ref, place in body.get("accounts", ()))
+        yield from (("subject type", ref.partition(":")[0], at) for ref, at in body.get("accounts", ()))
     for (body, _), _ in document.fields.get("quorums", ()):
         for (group, _), _ in body.get("approvers", ()):
-            yield from (("role", name, place) for name, place in group.get("roles", ()))
+            yield from (("role", name, at) for name, at in group.get("roles", ()))
     if document.kind == "Roles":
-        yield from (("role", name, place) for name, place in document.fields.get("trace", ()))
+        yield from (("role", name, at) for name, at in document.fields.get("trace", ()))
         for (body, _), _ in (*document.fields.get("roles", ()), *document.fields.get("exclusive", ())):
-            yield from (("role", name, place) for field in ("inherits", "roles") for name, place in body.get(field, ()))
+            yield from (("role", name, at) for field in ("inherits", "roles") for name, at in body.get(field, ()))
 
 
 def check_persons(persons: Iterable[Person], problems: Problems) -> None:

@@ -161,13 +161,13 @@ def _resolve(
     if schema is None:
         return (), ()
     before = len(problems.errors)
-    for name_, place in types:
+    for name_, at in types:
         if name_ != STAR and name_ not in schema.resources:
-            problems.unknown(place, "PG102", "resource type", name_, schema.resources)
+            problems.unknown(at, "PG102", "resource type", name_, schema.resources)
     everywhere = schema.actions
-    for name_, place in actions:
+    for name_, at in actions:
         if name_ != STAR and name_ not in everywhere:
-            problems.unknown(place, "PG101", "action", name_, everywhere)
+            problems.unknown(at, "PG101", "action", name_, everywhere)
     if len(problems.errors) > before:
         return None
     any_type, any_action = STAR in values(types), STAR in values(actions)
@@ -201,13 +201,13 @@ def _narrowed(
     """Narrow the actions to those of the types that fit; one that the author names must be among them."""
     remaining = wanted & {action for name_ in fitting for action in schema.resources[name_].actions}
     dropped = quoted_list([name_ for name_ in types if name_ not in fitting])
-    for action, place in actions:
+    for action, at in actions:
         if action != STAR and action in wanted and action not in remaining:
             problems.add(
-                place, "PG108", f"action `{action}` is one of {dropped}, of which no id has the rule's pattern or scope"
+                at, "PG108", f"action `{action}` is one of {dropped}, of which no id has the rule's pattern or scope"
             )
         elif action == STAR and wanted and not remaining:
-            problems.add(place, "PG108", f"no id of {dropped} has the rule's pattern or scope")
+            problems.add(at, "PG108", f"no id of {dropped} has the rule's pattern or scope")
     return remaining
 
 
@@ -220,12 +220,12 @@ def _applicable(
     problems: Problems,
 ) -> None:
     """Report actions that none of the types has, and types that have none of the actions."""
-    for action, place in actions:
+    for action, at in actions:
         if action != STAR and action not in offered:
-            problems.add(place, "PG108", f"action `{action}` cannot be done to {quoted_list(values(types))}")
-    for name_, place in types:
+            problems.add(at, "PG108", f"action `{action}` cannot be done to {quoted_list(values(types))}")
+    for name_, at in types:
         if name_ != STAR and not wanted.intersection(schema.resources[name_].actions):
-            problems.add(place, "PG108", f"none of the rule's actions can be done to `{name_}`")
+            problems.add(at, "PG108", f"none of the rule's actions can be done to `{name_}`")
 
 
 def _pattern_fits(
@@ -239,15 +239,15 @@ def _pattern_fits(
 ) -> None:
     """Report a pattern that no id of a type can match, and a scope on a type that belongs to no domain."""
     resources = node.get("resources")
-    place = resources.get("id") if isinstance(resources, Mapping) else None
+    at = resources.get("id") if isinstance(resources, Mapping) else None
     fitting = 0
     for name_ in types:
         declared = schema.resources[name_].id_pattern
         where = domain_index(declared)
         problem = _misfit(pattern, declared, where, name_)
         fitting += problem is None
-        if problem is not None and place is not None and not any_type:
-            problems.add(place, "PG102", problem)
+        if problem is not None and at is not None and not any_type:
+            problems.add(at, "PG102", problem)
         if scope is not None and where is None and not any_type:
             problems.add(
                 node,
@@ -256,17 +256,17 @@ def _pattern_fits(
                 f"document with scope `{scope}`",
             )
         if problem is None and pattern is not None and where is not None and scope is not None:
-            _own_domain(pattern.split("/"), where, scope, place, problems)
-    if any_type and not fitting and place is not None:
-        problems.add(place, "PG102", f"pattern {quoted(pattern or '')} matches no id of any resource type")
+            _own_domain(pattern.split("/"), where, scope, at, problems)
+    if any_type and not fitting and at is not None:
+        problems.add(at, "PG102", f"pattern {quoted(pattern or '')} matches no id of any resource type")
 
 
 def _misfit(pattern: str | None, declared: str | None, where: int | None, type_: str) -> str | None:
     """Return why no id of the type matches the pattern as the author means it, or None."""
     if pattern is None:
         return None
-    mine = domain_index(pattern)
-    if mine is not None and mine != where:
+    domain_at = domain_index(pattern)
+    if domain_at is not None and domain_at != where:
         expected = f"{quoted(declared)}" if where is not None and declared else f"no `{DOMAIN}`"
         return f"pattern {quoted(pattern)} has `{DOMAIN}` where ids of `{type_}` do not, expected {expected}"
     if declared is not None and not overlap(pattern, declared):
@@ -274,9 +274,9 @@ def _misfit(pattern: str | None, declared: str | None, where: int | None, type_:
     return None
 
 
-def _own_domain(segments: list[str], where: int, scope: str, place: Node | None, problems: Problems) -> None:
-    if "**" in segments[: where + 1] or len(segments) <= where or place is None:
+def _own_domain(segments: list[str], where: int, scope: str, at: Node | None, problems: Problems) -> None:
+    if "**" in segments[: where + 1] or len(segments) <= where or at is None:
         return
     domain = segments[where]
     if domain != DOMAIN and "*" not in domain and domain != scope:
-        problems.add(place, "PG208", f"pattern names the domain `{domain}`, expected `{scope}`, the document's scope")
+        problems.add(at, "PG208", f"pattern names the domain `{domain}`, expected `{scope}`, the document's scope")

@@ -52,7 +52,7 @@ def kind_of(scalar: Scalar) -> Kind:
     return "float" if _FLOAT.fullmatch(text) else "text"
 
 
-_SAID = {
+_DESCRIPTIONS = {
     "bool": "the bool `{}`",
     "integer": "the integer `{}`",
     "float": "the float `{}`",
@@ -60,9 +60,9 @@ _SAID = {
 }
 
 
-def said(scalar: Scalar) -> str:
+def described(scalar: Scalar) -> str:
     """Describe a scalar for an error message: "the float `1.5`", "text `abc`", "nothing"."""
     kind = kind_of(scalar)
     if kind == "null":
         return f"nothing (`{scalar.text}`)" if scalar.text else "nothing"
-    return _SAID.get(kind, "text `{}`").format(printable(scalar.text, MAX_QUOTED_CHARS))
+    return _DESCRIPTIONS.get(kind, "text `{}`").format(printable(scalar.text, MAX_QUOTED_CHARS))

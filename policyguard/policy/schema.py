@@ -28,7 +28,7 @@ from policyguard.policy.binder import (
 )
 from policyguard.policy.nodes import Node, Scalar
 from policyguard.policy.problems import Problems
-from policyguard.policy.scalars import kind_of, said
+from policyguard.policy.scalars import described, kind_of
 from policyguard.text import quoted
 
 ASSURANCES = {assurance.word: assurance for assurance in Assurance}
@@ -66,7 +66,7 @@ def _sensitive(node: Node, problems: Problems) -> bool | str | None:
         return scalar.text
     if kind_of(scalar) == "bool":
         return scalar.text == "true"
-    problems.add(node, "PG005", f"found {said(scalar)}, expected `true`, `false` or `trace`")
+    problems.add(node, "PG005", f"found {described(scalar)}, expected `true`, `false` or `trace`")
     return None
 
 
@@ -178,8 +178,8 @@ def _attributes(
         if record:
             for field in ("assurance", "maxAge"):
                 if field in body:
-                    words = "expected it at the attribute that holds the record"
-                    problems.add(node.key(field), "PG003", f"found `{field}` inside a record, {words}")
+                    expected = "expected it at the attribute that holds the record"
+                    problems.add(node.key(field), "PG003", f"found `{field}` inside a record, {expected}")
         if attribute is not None:
             attributes[name_] = attribute
     return attributes
@@ -193,12 +193,14 @@ def _attribute(
     try:
         type_ = parse_type(body["type"], records)
     except ValueError as problem:
-        place = node.get("type")
-        words = problem.args
-        if len(words) > 1:
-            problems.unknown(place, "PG104", "type", words[1], (*_SIMPLE, "list(string)", "map(string, int)", *records))
+        type_node = node.get("type")
+        details = problem.args
+        if len(details) > 1:
+            problems.unknown(
+                type_node, "PG104", "type", details[1], (*_SIMPLE, "list(string)", "map(string, int)", *records)
+            )
         else:
-            problems.add(place, "PG104", words[0])
+            problems.add(type_node, "PG104", details[0])
         return None
     if "enum" in body and str(type_) != "string":
         problems.add(node.key("enum"), "PG104", f"found `enum` on type `{type_}`, expected `string`")
@@ -269,8 +271,8 @@ def _check_recursive_records(records: MappingOf[str, MappingOf[str, Attribute]],
                 reached.add(here)
                 waiting += inside.get(here, ())
         if name_ in reached:
-            place = next(iter(attributes.values())).span
-            problems.add(place, "PG104", f"record `{name_}` contains itself, expected no recursion")
+            span = next(iter(attributes.values())).span
+            problems.add(span, "PG104", f"record `{name_}` contains itself, expected no recursion")
 
 
 def _record_in(type_: ValueType) -> str | None:

@@ -109,8 +109,8 @@ class Findings:
         verdict, _ = REASONS[code]
         # A hostile reason is never dropped, even if the list is full.
         if len(self.reasons) < MAX_REASONS or (verdict is Verdict.HOSTILE and self.verdict is not Verdict.HOSTILE):
-            short = printable_ascii(detail, MAX_DETAIL_CHARS), printable_ascii(where, MAX_DETAIL_CHARS)
-            self.reasons.add(Reason(code, *short))
+            texts = printable_ascii(detail, MAX_DETAIL_CHARS), printable_ascii(where, MAX_DETAIL_CHARS)
+            self.reasons.add(Reason(code, *texts))
 
     def import_of(self, name: str) -> None:
         """Record that a pickle imports `name`."""

@@ -67,7 +67,7 @@ def manifest_of(
     if not resources:
         raise EvidenceError(f"`{os.fspath(folder)}`: found no files, expected at least one")
     manifest = Manifest(
-        name=_shown_name(Path(folder)),
+        name=_folder_name(Path(folder)),
         resources=resources,
         producer=producer,
         run=run,
@@ -81,7 +81,7 @@ def manifest_of(
     return manifest
 
 
-def _shown_name(path: Path) -> str:
+def _folder_name(path: Path) -> str:
     return os.fsencode(path.resolve().name).decode("utf-8", "backslashreplace") or "/"
 
 
@@ -166,11 +166,11 @@ def check_files(manifest: Manifest, folder: str | os.PathLike[str], scans: Seque
     for name in sorted({*digests, *expected}):
         if digests.get(name) != expected.get(name):
             raise VerificationError(
-                "V7", f"`{name}` is {_said(digests.get(name))}, expected {_said(expected.get(name))}"
+                "V7", f"`{name}` is {_described(digests.get(name))}, expected {_described(expected.get(name))}"
             )
 
 
-def _said(digest: str | None) -> str:
+def _described(digest: str | None) -> str:
     return "not there" if digest is None else f"`{digest[:12]}...`"
 
 
@@ -182,7 +182,9 @@ def check_follows(manifest: Manifest, previous: Manifest) -> None:
     """
     # INVARIANT I17: a step that was left out, repeated or taken from another run breaks the chain.
     if manifest.previous != previous.digest:
-        raise VerificationError("V7", f"previous is {_said(manifest.previous)}, expected {_said(previous.digest)}")
+        raise VerificationError(
+            "V7", f"previous is {_described(manifest.previous)}, expected {_described(previous.digest)}"
+        )
     if (manifest.producer, manifest.run) != (previous.producer, previous.run):
         raise VerificationError(
             "V7",
@@ -201,7 +203,9 @@ def check_chain(manifests: Sequence[Manifest]) -> None:
     if not manifests:
         raise VerificationError("V7", "no manifests, expected at least one")
     if manifests[0].previous is not None:
-        raise VerificationError("V7", f"the first manifest continues {_said(manifests[0].previous)}, which is not here")
+        raise VerificationError(
+            "V7", f"the first manifest continues {_described(manifests[0].previous)}, which is not here"
+        )
     for previous, manifest in itertools.pairwise(manifests):
         check_follows(manifest, previous)
 

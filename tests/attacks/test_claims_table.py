@@ -12,7 +12,7 @@ import pytest
 from policyguard.audit.check import check_chain
 from policyguard.audit.check_claims import check_claims
 from policyguard.audit.continuity import rotate
-from policyguard.audit.head import HeadPlace
+from policyguard.audit.head import HeadLocation
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError
 from policyguard.guard import Guard
@@ -106,7 +106,7 @@ def test_the_claims_of_a_rotated_log_are_those_of_the_old_one(folder: Path) -> N
             return guard.issue(approved(number, made=time.time_ns() - HOUR // 60)).decision.allowed
 
     assert decide(1)
-    old = Path(rotate(str(log), KEY, HeadPlace.of(log), archive=None, reason="full", now=NOW))
+    old = Path(rotate(str(log), KEY, HeadLocation.of(log), archive=None, reason="full", now=NOW))
     assert (decide(2), decide(1)) == (True, False)
     check(log)
     check(old, log)

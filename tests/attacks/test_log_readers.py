@@ -180,7 +180,7 @@ def test_a_log_on_a_file_system_of_other_machines_is_refused(
     mounts.write_text(f"26 1 {os.major(device)}:{os.minor(device)} / / rw,relatime shared:1 - {kind} server:/x rw\n")
     assert shared_file_system(lab.folder, str(mounts)) == (kind if refused else None)
     monkeypatch.setattr(
-        "policyguard.audit.stores.place.shared_file_system", lambda path: shared_file_system(path, str(mounts))
+        "policyguard.audit.stores.location.shared_file_system", lambda path: shared_file_system(path, str(mounts))
     )
     if refused:
         with pytest.raises(ConfigurationError, match=f"lies on `{kind}`") as caught:

@@ -11,7 +11,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, sign_note
 from policyguard.audit.check import check_chain
 from policyguard.audit.continuity import accept_reset, rotate
-from policyguard.audit.head import HeadPlace, read_head
+from policyguard.audit.head import HeadLocation, read_head
 from policyguard.audit.links import parse_link
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, ConfigurationError
@@ -28,8 +28,8 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
     return Lab(tmp_path, request.param)
 
 
-def place(lab: Lab) -> HeadPlace:
-    return HeadPlace.of(lab.log, lab.state)
+def place(lab: Lab) -> HeadLocation:
+    return HeadLocation.of(lab.log, lab.state)
 
 
 def accept(lab: Lab, **options: object) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.audit.continuity import rotate
-from policyguard.audit.head import HeadPlace
+from policyguard.audit.head import HeadLocation
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.verbs.approve_.listing import _check_unused
 from policyguard.guard import Guard
@@ -70,7 +70,7 @@ def test_a_rotation_of_the_log(folder: Path, is_old: bool) -> None:
         if is_old:
             without_claims(folder)
             is_old = False
-        rotate(str(folder / "audit.db"), KEY, HeadPlace(str(folder), ""), archive=None, reason="full", now=NOW)
+        rotate(str(folder / "audit.db"), KEY, HeadLocation(str(folder), ""), archive=None, reason="full", now=NOW)
         assert outcomes(number, *range(1, number + 1)) == [True] + [False] * number
 
 

@@ -23,7 +23,7 @@ from policyguard.audit.reservations import reservation_event
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.verbs.audit_.entries import shown_entry
+from policyguard.cli.verbs.audit_.entries import parse_entry
 from policyguard.errors import AuditError, ConfigurationError, EvidenceError
 from policyguard.guard import Guard
 from policyguard.keyfiles import write_private_key
@@ -265,8 +265,8 @@ def test_an_auditor_sees_each_step(guard: Guard) -> None:
     decision_id = parse_statement(signed.envelope.payload).predicate.decision_id
     assert {event.decision_id for event in events} == {decision_id}
     assert (events[0].scope, events[0].amount) == ("vision", 64)
-    assert "RESERVE" in shown_entry(leaves[1], 1).line
-    assert shown_entry(leaves[1], 1).data["amount"] == 64
+    assert "RESERVE" in parse_entry(leaves[1], 1).line
+    assert parse_entry(leaves[1], 1).data["amount"] == 64
     assert check_log(store, (guard.log_key,)).checkpoint.size == 4
     with pytest.raises(AuditError, match="holds no reservation"):
         reservation_event(leaves[0], 0)

@@ -104,7 +104,7 @@ def list_of(*entries: Revocation, key: PrivateKey = REVOKER, sequence: int = 1, 
 
 
 def entry(kind: str, identifier: str, *, since: int | None = None, why: str = "left") -> Revocation:
-    return revocation(kind, identifier, why=why, now=NOW, since=since)
+    return revocation(kind, identifier, reason=why, now=NOW, since=since)
 
 
 REVOKED = {

@@ -105,7 +105,7 @@ def test_a_clock_that_jumps_ahead_and_back(tmp_path: Path, jump: int) -> None:
     """What was forgotten while the clock was wrong is refused afterwards, and new decisions count again soon."""
     now = [NOW]
     ends = NOW + 900 * NANOSECONDS_PER_S
-    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0], min_kept=8) as used:
+    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0], min_remembered=8) as used:
         assert all(used.use(f"d-{number}", ends + number) for number in range(20))
         now[0] += jump + DAY
         assert used.use("while-wrong", now[0] + 1)

@@ -170,7 +170,7 @@ def test_a_launcher_reads_the_revocation_list(lab: Lab) -> None:
             return launch(guard, request(), lab.inputs(), trust, audience="node-1")
 
     now = time.time_ns() // 1000 * 1000
-    revoked = revocation("key", lab.trust.keys[0].key.text, why="stolen", now=now)
+    revoked = revocation("key", lab.trust.keys[0].key.text, reason="stolen", now=now)
     for content in (None, sign_list((revoked,), 1, now, revoker), sign_list((), 1, now - 3601 * 10**9, revoker)):
         if content is not None:
             path.write_bytes(content)

@@ -10,7 +10,7 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, sign_note
 from policyguard.attest.statement import MAX_STATEMENT_BYTES, PAYLOAD_TYPE
-from policyguard.audit.head import HeadPlace, read_head
+from policyguard.audit.head import HeadLocation, read_head
 from policyguard.audit.log import Log
 from policyguard.guard import log_origin
 from policyguard.keyfiles import read_private_key
@@ -104,7 +104,7 @@ def test_a_configured_witness_is_needed(lab: CliLab) -> None:
     config.write_text(config.read_text() + f'witness: "{name.text}"\n')
     lab.here("decide", "requests/allowed.json")
     key = read_private_key(lab.path("guard.key"))
-    head = read_head(HeadPlace.of(lab.path("audit.db")), log_origin(key.public))
+    head = read_head(HeadLocation.of(lab.path("audit.db")), log_origin(key.public))
     assert head is not None
     checkpoint = head.checkpoint()
     assert checkpoint is not None

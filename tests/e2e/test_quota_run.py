@@ -14,7 +14,7 @@ from policyguard.audit.reservations import reservation_event
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.verbs.audit_.entries import shown_entry
+from policyguard.cli.verbs.audit_.entries import parse_entry
 from policyguard.errors import AccessDenied, EvidenceError, VerificationError
 from policyguard.evidence.collector import JobInputs
 from policyguard.guard import Guard
@@ -75,7 +75,7 @@ def events(lab: Lab) -> list[str]:
     return [
         reservation_event(leaf, entry).event
         if RESERVATION_ENTRY.matches(leaf)
-        else shown_entry(leaf, entry).data["decision"]
+        else parse_entry(leaf, entry).data["decision"]
         for entry, leaf in enumerate(leaves)
     ]
 

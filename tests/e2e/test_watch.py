@@ -332,15 +332,15 @@ def test_what_a_job_writes_is_no_drift() -> None:
     old, new = FrozenMap(path="a.pt", digest="1"), FrozenMap(path="out.pt", digest="9")
     bound = seen(old).bound
     assert drifted(bound, seen(old, new)) == ()
-    assert [each.words for each in drifted(bound, seen(FrozenMap(path="a.pt", digest="2"), new))] == ["~ a.pt"]
-    assert [each.words for each in drifted(bound, seen(new))] == ["- a.pt"]
+    assert [each.description for each in drifted(bound, seen(FrozenMap(path="a.pt", digest="2"), new))] == ["~ a.pt"]
+    assert [each.description for each in drifted(bound, seen(new))] == ["- a.pt"]
 
 
 def test_a_sensitive_fact_is_told_without_its_values() -> None:
     """I14 holds for alerts, too: that it changed is told, not what it was or is."""
     bound = seen(FrozenMap(path="a.pt", digest="1")).bound
     found = seen(FrozenMap(path="a.pt", digest="2"))
-    assert [each.words for each in drifted(bound, found, frozenset({"resource.checkpoints"}))] == ["changed"]
+    assert [each.description for each in drifted(bound, found, frozenset({"resource.checkpoints"}))] == ["changed"]
 
 
 def test_a_field_for_trace_is_told_without_its_values() -> None:
@@ -352,5 +352,7 @@ def test_a_field_for_trace_is_told_without_its_values() -> None:
 
     bound = seen(FrozenMap(path="a.pt", imports=("os.system",))).bound
     found = seen(FrozenMap(path="a.pt", imports=("posix.system",)))
-    assert [each.words for each in drifted(bound, found, redactions={"resource.checkpoints": hide})] == ["changed"]
-    assert [each.words for each in drifted(bound, found)] == ["~ a.pt"]
+    assert [each.description for each in drifted(bound, found, redactions={"resource.checkpoints": hide})] == [
+        "changed"
+    ]
+    assert [each.description for each in drifted(bound, found)] == ["~ a.pt"]

@@ -51,7 +51,7 @@ def test_each_step_ends_as_said(story: Story, step: int) -> None:
     outcomes = of(story, step)
     assert [outcome.what for outcome in outcomes if not outcome.good] == []
     assert any(outcome.entry is not None for outcome in outcomes)
-    assert any(outcome.said.startswith(("DENY", "REFUSED")) for outcome in outcomes) or step == 12
+    assert any(outcome.text.startswith(("DENY", "REFUSED")) for outcome in outcomes) or step == 12
 
 
 def test_no_entry_can_be_removed_unnoticed(story: Story) -> None:

@@ -177,14 +177,14 @@ DECISIONS = re.findall(
 )
 
 
-@pytest.mark.parametrize(("command", "shown_lines"), DECISIONS, ids=[command for command, _ in DECISIONS])
+@pytest.mark.parametrize(("command", "listed"), DECISIONS, ids=[command for command, _ in DECISIONS])
 def test_the_readme_shows_what_a_decision_prints(
-    command: str, shown_lines: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    command: str, listed: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each line under a `decide` is a line of its output, in this order; `...` means that lines are left out."""
     run(command.split())
     printed = iter(capsys.readouterr().out.splitlines())
-    for line in shown_lines.splitlines():
+    for line in listed.splitlines():
         assert line.strip() == "..." or line in printed, line
 
 

@@ -111,8 +111,8 @@ class SqliteClaims:
             raise self._refusal(problem) from problem
 
     def _refusal(self, problem: sqlite3.Error) -> AuditError:
-        why = (str(problem).splitlines() or ["unknown error"])[0].lower()
-        return AuditError(f"log `{self._path}`: {why}; nothing was added")
+        detail = (str(problem).splitlines() or ["unknown error"])[0].lower()
+        return AuditError(f"log `{self._path}`: {detail}; nothing was added")
 
 
 def taken(kind: str, name: str) -> AuditError:

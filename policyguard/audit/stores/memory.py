@@ -25,7 +25,7 @@ class MemoryClaims:
         return {name: self.rows[kind, name] for name in names if (kind, name) in self.rows}
 
     def list_scope(self, kind: str, scope: str) -> list[Claim]:
-        return [claim for (of, _), claim in self.rows.items() if of == kind and claim.scope == scope]
+        return [claim for (claim_kind, _), claim in self.rows.items() if claim_kind == kind and claim.scope == scope]
 
     def list_all(self) -> list[tuple[str, Claim]]:
         return [(kind, claim) for (kind, _), claim in self.rows.items()]

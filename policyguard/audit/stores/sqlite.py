@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import CLAIMS_SCHEMA, SqliteClaims
-from policyguard.audit.stores.place import LogPlace, check_writable_place
+from policyguard.audit.stores.location import LogLocation, check_writable_location
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs import open_databases
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S
@@ -62,11 +62,11 @@ class SqliteStore:
     """An open log file. Close it, or use it in a `with` block."""
 
     def __init__(
-        self, path: str, connection: sqlite3.Connection, origin: str, place: LogPlace | None, copy: Any = None
+        self, path: str, connection: sqlite3.Connection, origin: str, location: LogLocation | None, copy: Any = None
     ) -> None:
         self.path = path
         self.real_path = os.path.abspath(path)
-        self._place = place
+        self._location = location
         self._copy = copy
         self._connection = connection
         self._execute = connection.execute
@@ -120,12 +120,12 @@ class SqliteStore:
     ) -> SqliteStore:
         size = _size_of(target)
         if not read_only:
-            check_writable_place(target)
+            check_writable_location(target)
         if size is None and create_as is not None:
             _make_file(target)
         elif not size and create_as is None:
             raise AuditError(f"log `{target}` " + ("does not exist" if size is None else "is empty"))
-        connection, copy, place = None, None, None
+        connection, copy, location = None, None, None
         try:
             before = os.stat(target)
             if read_only:
@@ -137,7 +137,7 @@ class SqliteStore:
             if origin is not None and stored_origin != origin:
                 raise AuditError(f"log `{target}` is of origin `{stored_origin}`, expected `{origin}`")
             if not read_only:
-                place = LogPlace(target, before)
+                location = LogLocation(target, before)
         except (sqlite3.Error, OSError, AuditError, ConfigurationError) as problem:
             if connection is not None:
                 connection.close()
@@ -146,7 +146,7 @@ class SqliteStore:
             if isinstance(problem, AuditError):
                 raise
             _refuse(target, problem)
-        return cls(target, connection, stored_origin, place, copy)
+        return cls(target, connection, stored_origin, location, copy)
 
     @property
     def origin(self) -> str:
@@ -158,8 +158,8 @@ class SqliteStore:
             raise open_databases.forked(self.path)
         try:
             execute("BEGIN IMMEDIATE")
-            if self._place is not None:
-                self._place.check()
+            if self._location is not None:
+                self._location.check()
             last = execute(_LAST).fetchone()
             rows = grow(last and _row(last))
             if len(rows) == 1:
@@ -167,9 +167,9 @@ class SqliteStore:
             else:
                 self._connection.executemany(_INSERT, rows)
             execute("COMMIT")
-            if self._place is not None:
+            if self._location is not None:
                 # INVARIANT I12: what went into a file that was taken away meanwhile is not acknowledged.
-                self._place.check("nothing was released")
+                self._location.check("nothing was released")
         except sqlite3.Error as problem:
             self._roll_back()
             _refuse(self.path, problem)
@@ -255,7 +255,7 @@ def _make_file(target: str) -> bool:
     try:
         return open_databases.make_file(target)
     except OSError as problem:
-        raise AuditError(f"log `{target}` cannot be created: {_why(problem)}") from None
+        raise AuditError(f"log `{target}` cannot be created: {_reason(problem)}") from None
 
 
 def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
@@ -368,17 +368,17 @@ def _size_of(target: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as problem:
-        raise AuditError(f"log `{target}` cannot be read: {_why(problem)}") from None
+        raise AuditError(f"log `{target}` cannot be read: {_reason(problem)}") from None
     if not stat.S_ISREG(status.st_mode):
         raise AuditError(f"log `{target}` is not a regular file")
     return status.st_size
 
 
-def _why(problem: Exception) -> str:
+def _reason(problem: Exception) -> str:
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror.lower()
     return (str(problem).splitlines() or ["unknown error"])[0].lower()
 
 
 def _refuse(path: str, problem: Exception) -> NoReturn:
-    raise AuditError(f"log `{path}`: {_why(problem)}; nothing was added") from problem
+    raise AuditError(f"log `{path}`: {_reason(problem)}; nothing was added") from problem

@@ -3,7 +3,7 @@
 Crash story: the id is durable before `use` returns True, so a worker that dies before it starts the job has used the
 decision up and must ask for another; the other order could start two.
 
-No clock decides what is forgotten. The newest `MIN_KEPT` ids stay, however old they are. Beyond those, ids that expired
+No clock decides what is forgotten. The newest `MIN_REMEMBERED` ids stay, however old. Beyond those, ids that expired
 more than a day ago are forgotten, the earliest to expire first, and the latest expiry among them is kept in a row of
 its own: a decision that expires no later than that counts as used. So a clock that jumps ahead and back can make the
 store refuse decisions for as long as a decision lasts, and never accept one twice.
@@ -21,7 +21,7 @@ from policyguard.fs.open_databases import BUSY_TIMEOUT_S, SharedDatabase, close_
 from policyguard.fs.write import sync_folder
 from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant, format_instant
 
-MIN_KEPT = 100_000
+MIN_REMEMBERED = 100_000
 """Ids that are never forgotten; they take about 10 MB."""
 
 _SCHEMA = "CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID"
@@ -34,11 +34,11 @@ _DAY = 86_400 * NANOSECONDS_PER_S
 class UsedDecisions:
     """A single-use store in one SQLite file; close it, or use it in a `with` block. Threads may share it."""
 
-    def __init__(self, path: str, database: SharedDatabase, clock: Callable[[], Instant], min_kept: int) -> None:
+    def __init__(self, path: str, database: SharedDatabase, clock: Callable[[], Instant], min_remembered: int) -> None:
         self._path = path
         self._database = database
         self._clock = clock
-        self._min_kept = min_kept
+        self._min_remembered = min_remembered
         self._is_open = True
 
     @classmethod
@@ -47,14 +47,14 @@ class UsedDecisions:
         path: str | os.PathLike[str],
         *,
         clock: Callable[[], Instant] = time.time_ns,
-        min_kept: int = MIN_KEPT,
+        min_remembered: int = MIN_REMEMBERED,
     ) -> UsedDecisions:
         """Open the store in this file; it is created with mode 0600 if it does not exist.
 
         Args:
             path: the file. Stores of this process on one file share a connection.
             clock: supplies the current time.
-            min_kept: how many ids are never forgotten.
+            min_remembered: how many ids are never forgotten.
 
         Raises:
             AuditError: the file cannot be used; the message says why.
@@ -63,10 +63,10 @@ class UsedDecisions:
         try:
             database = open_shared(target, _connect)
         except (sqlite3.Error, OSError) as problem:
-            raise AuditError(f"single-use store `{target}`: {_why(problem)}") from problem
+            raise AuditError(f"single-use store `{target}`: {_reason(problem)}") from problem
         except AuditError as problem:
             raise AuditError(f"single-use store {problem.message}", help=problem.help) from problem
-        return cls(target, database, clock, min_kept)
+        return cls(target, database, clock, min_remembered)
 
     def use(self, decision_id: str, expires: Instant) -> bool:
         """Record the use of a decision id, durably; True for its first use only.
@@ -86,7 +86,7 @@ class UsedDecisions:
                 # INVARIANT I12: what was written where nobody else reads it does not count.
                 self._database.check(self._path)
             except sqlite3.Error as problem:
-                raise AuditError(f"single-use store `{self._path}`: {_why(problem)}; nothing was used") from problem
+                raise AuditError(f"single-use store `{self._path}`: {_reason(problem)}; nothing was used") from problem
             except AuditError as problem:
                 raise AuditError(f"single-use store {problem.message}", help=problem.help) from problem
         return added
@@ -117,8 +117,8 @@ class UsedDecisions:
         execute = self._database.connection.execute
         count = execute("SELECT count(*) FROM used").fetchone()[0] if self._may_be_full() else 0
         # A quarter at a time, so that counting and sorting are rare.
-        surplus = count - self._min_kept
-        if surplus <= self._min_kept // 4:
+        surplus = count - self._min_remembered
+        if surplus <= self._min_remembered // 4:
             return
         rows = execute(
             "SELECT decision_id, expires FROM used WHERE decision_id != ? AND expires < ? ORDER BY expires LIMIT ?",
@@ -132,7 +132,7 @@ class UsedDecisions:
         """Whether the file is large enough to hold more ids than are kept; a small one need not be counted."""
         execute = self._database.connection.execute
         pages, size = execute("PRAGMA page_count").fetchone()[0], execute("PRAGMA page_size").fetchone()[0]
-        return bool(pages * size > self._min_kept * 32)
+        return bool(pages * size > self._min_remembered * 32)
 
     def close(self) -> None:
         """Close the store; the file is closed with the last store on it."""
@@ -186,7 +186,7 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
     return [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")]
 
 
-def _why(problem: Exception) -> str:
+def _reason(problem: Exception) -> str:
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror.lower()
     return str(problem).lower()

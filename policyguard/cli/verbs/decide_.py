@@ -49,17 +49,17 @@ def command(
     Exits with 0 when allowed, 77 when denied, 65 when the request does not fit the schema (a denial is signed and
     logged all the same).
     """
-    asked = read_request(request)
+    parsed = read_request(request)
     if out is not None:
         check_replaceable(out)
     config = decider_settings(**chosen)
     collectors, inputs = request_collectors(review_files(config), observed), None
     if artifact is not None:
         path = artifact.absolute()
-        collectors = merge_collectors(collectors, artifact_collectors(config, asked, path))
+        collectors = merge_collectors(collectors, artifact_collectors(config, parsed, path))
         inputs = JobInputs(directory=str(path.parent), files=(path.name,))
     with open_guard(config, collectors=collectors) as guard:
-        signed = guard.decide(asked, inputs)
+        signed = guard.decide(parsed, inputs)
     if out is not None:
         replace_file(out, signed.to_json() + b"\n")
     decision = signed.decision

@@ -52,7 +52,7 @@ SECTIONS = {
 }
 _DIFFERENCES = ("changed", "added", "removed", "autorun", "bytecode")
 """What counts against an environment that has a baseline; the other sections describe and accuse nobody alone."""
-_MOST_SHOWN = 40
+_MAX_LISTED = 40
 
 interpreter_option = click.option(
     "--interpreter",
@@ -97,11 +97,11 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
 
 def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
     """Print the files to check before the baseline is used."""
-    for item in report.bytecode[:_MOST_SHOWN]:
+    for item in report.bytecode[:_MAX_LISTED]:
         word = "is listed now" if item.name in stray else "is not listed"
-        say(f"  check {item.name}: {_why(item)}; it {word}", fg="yellow")
-    if len(report.bytecode) > _MOST_SHOWN:
-        say(f"  and at {len(report.bytecode) - _MOST_SHOWN} more", fg="yellow")
+        say(f"  check {item.name}: {_explain(item)}; it {word}", fg="yellow")
+    if len(report.bytecode) > _MAX_LISTED:
+        say(f"  and at {len(report.bytecode) - _MAX_LISTED} more", fg="yellow")
     for name in ("unlike_record", "doubly_owned", "autorun"):
         result = getattr(report, name)
         if result:
@@ -189,21 +189,21 @@ def _public(text: str) -> PublicKey:
 def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ...], took_s: float) -> None:
     """Print each section that is not empty: differences in red, the others as remarks."""
     result = False
-    for name, words in SECTIONS.items():
+    for name, description in SECTIONS.items():
         names = [_line(item) for item in getattr(report, name)]
         if not names:
             continue
         counts = name in counting
         result = result or counts
         say(f"{'FOUND   ' if counts else 'remark  '}", nl=False, fg="red" if counts else "yellow", bold=counts)
-        say(f"{len(names)} {words}")
+        say(f"{len(names)} {description}")
         if counts:
-            for item in names[:_MOST_SHOWN]:
+            for item in names[:_MAX_LISTED]:
                 file, _, more = item.partition(": ")
-                said = f"{file}: {more}" if more else file
-                say(f"          {said}  ({who_changed(str(prefix), file)})")
-            if len(names) > _MOST_SHOWN:
-                say(f"          and {len(names) - _MOST_SHOWN} more; --json lists them all")
+                line = f"{file}: {more}" if more else file
+                say(f"          {line}  ({who_changed(str(prefix), file)})")
+            if len(names) > _MAX_LISTED:
+                say(f"          and {len(names) - _MAX_LISTED} more; --json lists them all")
     if not result:
         say("CLEAN   ", nl=False, fg="green", bold=True)
         say(f"{prefix}: nothing differs")
@@ -212,10 +212,10 @@ def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ..
 
 
 def _line(result: str | Finding) -> str:
-    return result if isinstance(result, str) else f"{result.name}: {_why(result)}"
+    return result if isinstance(result, str) else f"{result.name}: {_explain(result)}"
 
 
-def _why(finding: Finding) -> str:
+def _explain(finding: Finding) -> str:
     return f"{REASONS[finding.code]}{f' ({finding.detail})' if finding.detail else ''}"
 
 
@@ -229,13 +229,13 @@ def _bar() -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    with ExitStack() as shown:
+    with ExitStack() as stack:
         bars: list[Any] = []
 
         def tell(done: int, total: int) -> None:
             if not bars:
                 bar = click.progressbar(length=total, label="comparing byte code", file=sys.stderr)
-                bars.append(shown.enter_context(bar))
+                bars.append(stack.enter_context(bar))
             bars[0].update(done - bars[0].pos)
 
         yield tell

@@ -56,12 +56,12 @@ def command(
 
     Approvals are read as `decide` reads them; with a log, also which of them are used up.
     """
-    asked = read_request(request)
+    parsed = read_request(request)
     config = author_settings(policies=policies, key=key, log=log)
     path = needed(config, "policies")
     snapshot = load_snapshot(path, snapshot_keys(config, path))
-    collectors = request_collectors(review_files(config), observed)(snapshot, asked, None)
-    facts = gather(asked, collectors, JobInputs(), time.time_ns)
+    collectors = request_collectors(review_files(config), observed)(snapshot, parsed, None)
+    facts = gather(parsed, collectors, JobInputs(), time.time_ns)
     decision = _decision(snapshot, facts, config.log)
     if as_json:
         say_json({**decision_data(decision), "explanation": decision.explain(full=full, viewer=viewer)})

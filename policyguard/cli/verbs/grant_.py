@@ -18,7 +18,7 @@ from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.values import MAX_INTEGER, NANOSECONDS_PER_S, Instant, format_instant, parse_duration_s, parse_instant
 
-MOST_S = 31 * 86_400
+MAX_GRANT_S = 31 * 86_400
 """A grant is an exception with an end in sight: a month at most."""
 
 
@@ -54,8 +54,8 @@ def _warn_unpinned(config: Config, public: PublicKey) -> None:
     grants = config.measurement.grants
     if grants is not None and public in grants.keys:
         return
-    why = "`grants:` is not configured" if grants is None else "`grants.keys` does not list it"
-    say(f"policyguard: signed with `key:`, {config.key}, but {why}: the grant counts for nothing here", err=True)
+    reason = "`grants:` is not configured" if grants is None else "`grants.keys` does not list it"
+    say(f"policyguard: signed with `key:`, {config.key}, but {reason}: the grant counts for nothing here", err=True)
     say("  help: pin the key of a lead there, and sign with --key", err=True)
 
 
@@ -66,6 +66,6 @@ def _end(until: str, now: Instant) -> Instant:
     except ValueError as problem:
         raise RequestError(str(problem), path="--until") from None
     expires -= expires % NANOSECONDS_PER_S
-    if not now < expires <= now + MOST_S * NANOSECONDS_PER_S:
+    if not now < expires <= now + MAX_GRANT_S * NANOSECONDS_PER_S:
         raise RequestError(f"found `{until}`, expected a time within the next 31 days", path="--until")
     return expires

@@ -28,11 +28,11 @@ def command(observed: tuple[str, ...], measure: bool, as_json: bool, **options: 
     Exits with 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration. With a compiled snapshot and all
     of --policies, --key and --log it starts several times faster.
     """
-    words = [
+    argv = [
         word
         for name, value in options.items()
         if value is not None
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
-    words += [word for path in observed for word in ("--observed", path)]
-    return main([*words, "--measure"] if measure else words)
+    argv += [word for path in observed for word in ("--observed", path)]
+    return main([*argv, "--measure"] if measure else argv)

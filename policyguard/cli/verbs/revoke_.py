@@ -67,7 +67,7 @@ def _add(kind: str) -> None:
         try:
             start = None if since is None else parse_instant(since)
             check_form(kind, identifier)
-            entry = revocation(kind, identifier, why=reason, now=now, since=start)
+            entry = revocation(kind, identifier, reason=reason, now=now, since=start)
         except ValueError as problem:
             help_ = _key_help(identifier) if kind == KEY else None
             raise RequestError(str(problem), path=f"revoke {kind}", help=help_) from None

@@ -56,9 +56,9 @@ from policyguard.model.request import Request
     help="Measure again in this period while CMD runs; log what changed.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 def command(
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
     job: Path,
     subject: str | None,
     out: Path | None,
@@ -77,7 +77,7 @@ def command(
     """
     config = operator_settings(current_folder(), **chosen)
     caller = calling_account(config.measurement.accounts, config.measurement.speak_for)
-    request, inputs = read_job_file(job, words, None, os.environ, account=subject or caller.name)
+    request, inputs = read_job_file(job, argv, None, os.environ, account=subject or caller.name)
     if out is not None:
         check_replaceable(out)
 
@@ -117,7 +117,7 @@ def _launch_options(config: Config, **options: Any) -> dict[str, Any]:
     return {
         "audience": config.audience or DEFAULT_AUDIENCE,
         "on_alert": _alarm,
-        "on_problem": _complain,
+        "on_problem": _print_error,
         "accepts": _accepts(config),
         "libraries": [str(folder) for folder in config.measurement.libraries],
         **options,
@@ -141,7 +141,7 @@ def _alarm(signed: SignedDecision) -> None:
     say_explanation(f"ALERT    log entry {signed.receipt.index}\n{signed.decision.explain()}", err=True)
 
 
-def _complain(problem: PolicyGuardError) -> None:
+def _print_error(problem: PolicyGuardError) -> None:
     say(f"policyguard: while the job runs: {problem}", err=True, fg="red")
 
 

@@ -27,7 +27,7 @@ from policyguard.scan.picklescan import SecondOpinion
 from policyguard.text import printable
 
 _COLOURS = {Verdict.CLEAN: "green", Verdict.UNKNOWN: "yellow", Verdict.HOSTILE: "red"}
-_MOST_GLOBALS = 8
+_MAX_GLOBALS = 8
 _REDRAW_BYTES = 32 << 20
 
 
@@ -211,9 +211,9 @@ def _say_scan(scan: CheckpointScan) -> None:
     for reason in scan.reasons:
         say(f"         {reason.code}  {reason.text}" + (f" (at {reason.where})" if reason.where else ""))
     if scan.globals and scan.verdict is not Verdict.CLEAN:
-        shown = printable(", ".join(scan.globals[:_MOST_GLOBALS]))
-        more = len(scan.globals) - _MOST_GLOBALS
-        say(f"         imports  {shown}" + (f" and {more} more" if more > 0 else ""))
+        names = printable(", ".join(scan.globals[:_MAX_GLOBALS]))
+        more = len(scan.globals) - _MAX_GLOBALS
+        say(f"         imports  {names}" + (f" and {more} more" if more > 0 else ""))
     writers = [
         word
         for word, is_so in (
@@ -230,5 +230,5 @@ def _say_scan(scan: CheckpointScan) -> None:
 def _say_total(scans: Sequence[CheckpointScan]) -> None:
     counts = {verdict: sum(scan.verdict is verdict for scan in scans) for verdict in Verdict}
     size = sum(scan.size_bytes for scan in scans)
-    words = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
-    say(f"{len(scans)} files, {size} bytes: {words}")
+    summary = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
+    say(f"{len(scans)} files, {size} bytes: {summary}")

@@ -52,13 +52,13 @@ MAX_TRUST_BYTES = 262_144
     "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; refuse a second use."
 )
 @json_option
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(
     signed: Path,
     request_file: str | None,
     job: Path | None,
     subject: str | None,
-    words: tuple[str, ...],
+    argv: tuple[str, ...],
     replay_store: Path | None,
     as_json: bool,
     **chosen: Any,
@@ -68,12 +68,12 @@ def command(
     With --job and CMD the job is measured again, as the launcher did. Exits with 77 and names the step, V1 to V12,
     where it does not hold.
     """
-    _check_usage(request_file, job, words, subject)
+    _check_usage(request_file, job, argv, subject)
     config = settings(**chosen) if job is None else operator_settings(current_folder(), **chosen)
     trust = read_trust(needed(config, "trust"))
     if config.audience is None:
         raise ConfigurationError("--audience is missing, expected this worker's own name")
-    request, bound = _about_to_run(config, request_file, job, words, subject)
+    request, bound = _about_to_run(config, request_file, job, argv, subject)
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     store = UsedDecisions.open(replay_store) if replay_store is not None else None
     verified = verify(
@@ -96,21 +96,21 @@ def command(
     say(f"log       {verified.checkpoint.origin}, entry {verified.index} of {verified.checkpoint.size}")
 
 
-def _check_usage(request_file: str | None, job: Path | None, words: Sequence[str], subject: str | None) -> None:
+def _check_usage(request_file: str | None, job: Path | None, argv: Sequence[str], subject: str | None) -> None:
     if (request_file is None) == (job is None):
         raise click.UsageError("give either --request FILE, or --job FILE and the command")
-    if job is not None and not words:
+    if job is not None and not argv:
         raise click.UsageError("--job needs the command it is for, after `--`")
     if job is None and subject is not None:
         raise click.UsageError("--subject goes with --job; a request says who asks")
 
 
 def _about_to_run(
-    config: Config, request_file: str | None, job: Path | None, words: Sequence[str], subject: str | None
+    config: Config, request_file: str | None, job: Path | None, argv: Sequence[str], subject: str | None
 ) -> tuple[Request, Mapping[str, Value]]:
     if request_file is not None:
         return read_request(request_file), EMPTY_MAP
-    facts = measure_job(config.measurement, Path(str(job)), words, os.environ, subject)
+    facts = measure_job(config.measurement, Path(str(job)), argv, os.environ, subject)
     return facts.request, facts.bound
 
 

@@ -214,7 +214,7 @@ def gather_below(
 
 
 def _gather_others(others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], rules: list[Any]) -> None:
-    for entity, name, field, get, bounds, ordered, cut, from_cut in others:
+    for entity, name, field, get, bounds, ordered, bisect, from_cut in others:
         if entity == PREFIX:
             segments = int(name)
             value: Any = "/".join(entities[RESOURCE]["id"].split("/", segments)[:segments])
@@ -223,7 +223,7 @@ def _gather_others(others: tuple[Other, ...], entities: tuple[dict[str, Any], ..
             if field is not None and value is not ABSENT:
                 value = value.get(field, WITHOUT)
         if bounds and value is not ABSENT and value is not WITHOUT:
-            at = cut(bounds, value)
+            at = bisect(bounds, value)
             rules += ordered[at:] if from_cut else ordered[:at]
         else:
             below = get(value)

@@ -157,7 +157,7 @@ class Lab:
         quota = {"observed_at": now, "teams": {"vision": {"limit": limit, "used": used}}}
         replace_file(self.root / "quota.json", json.dumps(quota).encode())
 
-    def git(self, *words: str, who: str = "alice") -> str:
+    def git(self, *arguments: str, who: str = "alice") -> str:
         """Run real git in the repository under a name; names in commits are claims, here too.
 
         Raises:
@@ -170,10 +170,10 @@ class Lab:
         }
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.root), **GIT_IDENTITY, **identity}
         ended = subprocess.run(
-            ["git", *words], cwd=self.code, env=environment, capture_output=True, text=True, check=False
+            ["git", *arguments], cwd=self.code, env=environment, capture_output=True, text=True, check=False
         )
         if ended.returncode:
-            raise EvidenceError(f"`git {words[0]}` failed: {ended.stderr.strip()}")
+            raise EvidenceError(f"`git {arguments[0]}` failed: {ended.stderr.strip()}")
         return ended.stdout.strip()
 
     # ---- requests
@@ -320,16 +320,16 @@ class Lab:
         self.store.close()
 
 
-def run_unguarded(words: Sequence[str], where: Path, variables: Mapping[str, str] | None = None) -> str:
+def run_unguarded(argv: Sequence[str], where: Path, variables: Mapping[str, str] | None = None) -> str:
     """Run a program without a guard and return its output, to show that an attack is real.
 
     Args:
-        words: the command.
+        argv: the command.
         where: the folder.
         variables: additional environment variables.
     """
     environment = {"PATH": os.defpath, **(variables or {})}
-    ended = subprocess.run(words, cwd=where, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(argv, cwd=where, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return ended.stdout + ended.stderr
 
 

@@ -11,7 +11,7 @@ from policyguard.cli.output import say
 from policyguard.errors import VerificationError
 
 _EVIDENCE = ("because", "missing", "must", "           ")
-_MOST_LINES = 4
+_MAX_LINES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Outcome:
 
     step: int
     what: str
-    said: str
+    text: str
     entry: int | None
     good: bool
 
@@ -54,10 +54,10 @@ class Story:
             signed: the decision.
             naming: a text in its explanation.
         """
-        decision, words = signed.decision, signed.decision.explain()
-        good = not decision.allowed and set(reasons) <= set(decision.reason_codes) and naming in words
+        decision, explanation = signed.decision, signed.decision.explain()
+        good = not decision.allowed and set(reasons) <= set(decision.reason_codes) and naming in explanation
         self._tell(what, "DENY   " + ", ".join(decision.reason_codes), signed.receipt.index, good)
-        self._evidence(words, naming)
+        self._evidence(explanation, naming)
 
     def allowed(self, what: str, signed: SignedDecision, reason: str, obligation: str = "") -> None:
         """Report a decision that must be an allow, with this obligation if one is named.
@@ -71,8 +71,8 @@ class Story:
         decision = signed.decision
         good = decision.allowed and reason in decision.reason_codes
         good = good and (not obligation or obligation in decision.obligations)
-        said = ", ".join(decision.reason_codes) + (f", {obligation}" if obligation else "")
-        self._tell(what, f"ALLOW  {said}", signed.receipt.index, good)
+        summary = ", ".join(decision.reason_codes) + (f", {obligation}" if obligation else "")
+        self._tell(what, f"ALLOW  {summary}", signed.receipt.index, good)
         if not good:
             self._evidence(decision.explain(), "")
 
@@ -91,31 +91,31 @@ class Story:
         else:
             self._tell(what, "accepted", None, False)
 
-    def fact(self, what: str, said: str, good: bool, entry: int | None = None) -> None:
+    def fact(self, what: str, text: str, good: bool, entry: int | None = None) -> None:
         """Report an observation that must be true.
 
         Args:
             what: what was observed.
-            said: the text to print.
+            text: the text to print.
             good: whether it is as expected.
             entry: the index in the log.
         """
-        self._tell(what, said, entry, good)
+        self._tell(what, text, entry, good)
 
-    def _tell(self, what: str, said: str, entry: int | None, good: bool) -> None:
-        self.outcomes.append(Outcome(step=self.step, what=what, said=said, entry=entry, good=good))
+    def _tell(self, what: str, text: str, entry: int | None, good: bool) -> None:
+        self.outcomes.append(Outcome(step=self.step, what=what, text=text, entry=entry, good=good))
         say("   ok      " if good else "   FAILED  ", nl=False, fg="green" if good else "red", bold=True)
         say(what)
-        self._print("", said + (f"   (log entry {entry})" if entry is not None else ""))
+        self._print("", text + (f"   (log entry {entry})" if entry is not None else ""))
 
-    def _evidence(self, words: str, naming: str) -> None:
-        lines = [line for line in words.splitlines() if line.startswith(_EVIDENCE)]
+    def _evidence(self, explanation: str, naming: str) -> None:
+        lines = [line for line in explanation.splitlines() if line.startswith(_EVIDENCE)]
         first = [line for line in lines if naming and naming in line]
-        for line in (first or [line for line in lines if line.startswith(("because", "missing"))])[:_MOST_LINES]:
+        for line in (first or [line for line in lines if line.startswith(("because", "missing"))])[:_MAX_LINES]:
             self._print("evidence", " ".join(line.split()))
 
     def _print(self, head: str, text: str) -> None:
         text = text.replace(f"{self.root}/", "")
-        shown = textwrap.wrap(text, width=104, subsequent_indent=" " * 13) or [""]
+        lines = textwrap.wrap(text, width=104, subsequent_indent=" " * 13) or [""]
         say(f"   {head:<9} ", nl=False, dim=True)
-        say("\n".join(shown), dim=head == "evidence")
+        say("\n".join(lines), dim=head == "evidence")

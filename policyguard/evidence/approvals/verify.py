@@ -79,10 +79,10 @@ class ApprovalResults(msgspec.Struct, frozen=True):
             by_code.setdefault(rejected.code, []).append(rejected)
         lines: list[str] = []
         for code, refused in sorted(by_code.items(), key=lambda item: len(item[1])):
-            shown_lines = 0 if code in _ELSEWHERE else MAX_LINES_PER_CODE
-            lines += [str(rejected) for rejected in refused[:shown_lines]]
-            if len(refused) > shown_lines:
-                lines.append(f"{code}: {len(refused) - shown_lines} {'more' if shown_lines else 'approvals'}")
+            listed = 0 if code in _ELSEWHERE else MAX_LINES_PER_CODE
+            lines += [str(rejected) for rejected in refused[:listed]]
+            if len(refused) > listed:
+                lines.append(f"{code}: {len(refused) - listed} {'more' if listed else 'approvals'}")
         return tuple(lines)
 
 

@@ -37,7 +37,7 @@ class Signed:
 
     status: str
     signer: Person | None = None
-    why: str = ""
+    reason: str = ""
 
 
 def read_certificate(
@@ -58,24 +58,24 @@ def read_certificate(
     """
     oid = environment.get(_VARIABLE, "")
     if not oid:
-        return Signed(status="none", why="the push is not signed")
+        return Signed(status="none", reason="the push is not signed")
     content = read_blob(oid)
     payload, signature = _split(content or b"")
     if not signature:
-        return Signed(status="bad", why="the push certificate cannot be read")
+        return Signed(status="bad", reason="the push certificate cannot be read")
     reported = {
         name: environment.get(f"{_VARIABLE}_{name}", "") for name in ("STATUS", "SIGNER", "NONCE", "NONCE_STATUS")
     }
-    why = _unfit(payload, reported, updates, nonces, now)
-    if why is not None:
-        return Signed(status="bad", why=why)
+    reason = _unfit(payload, reported, updates, nonces, now)
+    if reason is not None:
+        return Signed(status="bad", reason=reason)
     try:
         person = _signer(payload, signature, signers, now, keyring)
     except (UnknownSigner, SshSignatureError) as problem:
-        return Signed(status="bad", why=str(problem))
+        return Signed(status="bad", reason=str(problem))
     # INVARIANT I19: what was signed is good for one push: after a deletion it does not bring the reference back.
     if spend is not None and not spend(sha256_digest(payload)):
-        return Signed(status="bad", why=_USED)
+        return Signed(status="bad", reason=_USED)
     return Signed(status="good", signer=person)
 
 
@@ -141,7 +141,8 @@ def _commands(payload: bytes) -> set[tuple[str | None, str | None, str]]:
     lines = [line.split(b" ", 2) for line in payload.partition(b"\n\n")[2].split(b"\n") if line]
     # A line that is not an update makes the certificate one for other updates.
     return {
-        (_oid(words[0]), _oid(words[1]), printable_name(words[2])) if len(words) == 3 else _NO_UPDATE for words in lines
+        (_oid(fields[0]), _oid(fields[1]), printable_name(fields[2])) if len(fields) == 3 else _NO_UPDATE
+        for fields in lines
     }
 
 

@@ -127,7 +127,7 @@ class PushCollector:
         return examine(submitted, self._signers, target, now)
 
     def _who(self, signer: str, now: Instant) -> dict[str, Fact]:
-        source = f"push certificate{': ' if self._signed.why else ''}{self._signed.why}"
+        source = f"push certificate{': ' if self._signed.reason else ''}{self._signed.reason}"
         level = Assurance.ATTESTED if signer else Assurance.MEASURED
         return {
             SIGNATURE: Fact(self._signed.status, level, source, now),

@@ -113,10 +113,10 @@ def _usual(git: GitDir) -> Iterator[str]:
 def _named_by_git(git: GitDir, pid: int) -> Iterator[str]:
     """Yield the names that the receiving git, an ancestor process, was started with for this repository."""
     for _ in range(_MAX_ANCESTORS):
-        words = _process(pid, "cmdline").split("\0")[:-1]
-        if any(word.endswith(_PROGRAM) for word in words[:-1]) and not words[-1].startswith("-"):
-            if not words[-1].startswith("/") or _leads_to(words[-1], git):
-                yield words[-1]
+        argv = _process(pid, "cmdline").split("\0")[:-1]
+        if any(word.endswith(_PROGRAM) for word in argv[:-1]) and not argv[-1].startswith("-"):
+            if not argv[-1].startswith("/") or _leads_to(argv[-1], git):
+                yield argv[-1]
             return
         parent = re.search(r"^PPid:\s*(\d+)$", _process(pid, "status"), re.MULTILINE)
         pid = int(parent[1]) if parent else 0

@@ -47,8 +47,8 @@ _PROGRAM = (
 
 def script(options: GitOptions) -> bytes:
     """Write the text of a hook script for these options."""
-    words = [sys.executable, "-I", "-c", _PROGRAM, "hook", "git", *options.words()]
-    line = f'exec {shlex.join(words)} -- "$@"\n'
+    argv = [sys.executable, "-I", "-c", _PROGRAM, "hook", "git", *options.to_argv()]
+    line = f'exec {shlex.join(argv)} -- "$@"\n'
     return f"#!/bin/sh\n{MARK}\n{_DIGEST}{sha256_digest(os.fsencode(line))}\n".encode() + os.fsencode(line)
 
 
@@ -87,8 +87,8 @@ def is_ours(text: bytes) -> bool:
 
 def options_in(text: bytes) -> GitOptions:
     """Read the options of a script of ours."""
-    words = shlex.split(text.decode("utf-8", "surrogateescape").splitlines()[3])
-    return read_git_options(words[words.index("git") + 1 : -2])
+    argv = shlex.split(text.decode("utf-8", "surrogateescape").splitlines()[3])
+    return read_git_options(argv[argv.index("git") + 1 : -2])
 
 
 def installed(git: GitDir) -> Iterator[GitOptions]:
@@ -160,10 +160,10 @@ def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
 
 def _does_refuse(path: Path) -> Iterator[str]:
     """Run the hook on invalid input: it must refuse, with our message."""
-    words = [str(path)] if path.name == "pre-receive" else [str(path), "prepared"]
+    argv = [str(path)] if path.name == "pre-receive" else [str(path), "prepared"]
     clean = {"PATH": os.defpath}
     try:
-        answer = subprocess.run(words, input=b"nonsense a b\n", capture_output=True, timeout=30, check=False, env=clean)
+        answer = subprocess.run(argv, input=b"nonsense a b\n", capture_output=True, timeout=30, check=False, env=clean)
     except (OSError, subprocess.TimeoutExpired) as problem:
         yield f"{path}: cannot be run: {problem}"
         return

@@ -28,10 +28,10 @@ MAX_INPUT_BYTES = 1_048_576
 _ZEROS = (b"0" * 40, b"0" * 64)
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Answer git with an exit code, the pusher with lines on standard error. Never raises, prints no traceback."""
     try:
-        return _answer(read_git_options(words))
+        return _answer(read_git_options(argv))
     except PolicyGuardError as problem:
         _say([f"policyguard: push refused: {problem}", *([f"  help: {problem.help}"] if problem.help else [])])
         return code_of_error(problem)
@@ -124,7 +124,7 @@ def _transaction(options: GitOptions) -> int:
     if options.arguments[:1] != ("prepared",):
         return OK  # `preparing` comes first, with the same lines; committed and aborted cannot be stopped.
     lines = [line.split(b" ", 2) for line in _standard_input().splitlines()]
-    moved = [words for words in lines if len(words) == 3 and words[2].startswith(b"refs/")]
+    moved = [fields for fields in lines if len(fields) == 3 and fields[2].startswith(b"refs/")]
     with open_session(options, os.environ) as session:
         return _transact(session, options, moved)
 

@@ -75,8 +75,8 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     arguments: tuple[str, ...] = ()
 
-    def words(self) -> list[str]:
-        """Write these options as arguments; `read_git_options(options.words()) == options`."""
+    def to_argv(self) -> list[str]:
+        """Write these options as arguments; `read_git_options(options.to_argv()) == options`."""
         argv = [self.kind]
         for name in _SINGLE:
             value = getattr(self, name)
@@ -88,13 +88,13 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
         return argv if not self.arguments else [*argv, "--", *self.arguments]
 
 
-def read_git_options(words: Sequence[str]) -> GitOptions:
+def read_git_options(argv: Sequence[str]) -> GitOptions:
     """Parse the arguments of a hook.
 
     Raises:
         ConfigurationError: an unknown kind or option, one without a value, or one that is needed and missing.
     """
-    rest = list(words)
+    rest = list(argv)
     kind = rest.pop(0) if rest else ""
     if kind not in KINDS:
         raise ConfigurationError(f"found the hook `{kind}`, expected one of {quoted_list(KINDS)}")
@@ -126,11 +126,11 @@ def _age(word: str) -> int:
     return int(word)
 
 
-def _uids(words: Sequence[str]) -> tuple[int, ...]:
-    for word in words:
+def _uids(values: Sequence[str]) -> tuple[int, ...]:
+    for word in values:
         if not word.isdigit():
             raise ConfigurationError(f"--owner: found `{word}`, expected a uid")
-    return tuple(int(word) for word in words)
+    return tuple(int(word) for word in values)
 
 
 def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: str | None) -> tuple[str, str]:

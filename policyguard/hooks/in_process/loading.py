@@ -83,12 +83,12 @@ def _with_arguments(
     entries = dict(facts.entries)
     for name, value in values.items():
         entries[f"resource.{name}"] = Fact(value, Assurance.MEASURED, "loading", now, bound=True)
-    missing = {name: why for name, why in facts.missing.items() if name not in entries}
+    missing = {name: reason for name, reason in facts.missing.items() if name not in entries}
     return structs.replace(facts, entries=entries, missing=FrozenMap(missing))
 
 
-def _commit(on_disk: str, asked: str | None) -> str:
+def _commit(on_disk: str, requested: str | None) -> str:
     """Find the revision of the files; empty if the files and the call name different ones."""
-    if on_disk and asked and on_disk != asked:
+    if on_disk and requested and on_disk != requested:
         return ""
-    return on_disk or asked or ""
+    return on_disk or requested or ""

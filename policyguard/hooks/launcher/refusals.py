@@ -105,8 +105,10 @@ def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant
     allowed = signed.decision
     request, reason = allowed.facts.request, printable(str(problem), _MAX_REASON_CHARS)
     predicate = parse_statement(signed.envelope.payload).predicate
-    about = FrozenMap(decision_id=predicate.decision_id, entry=signed.receipt.index)
-    refused = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, about))
-    entries = {f"resource.{name}": Fact(value, Assurance.MEASURED, "launcher", now) for name, value in about.items()}
+    properties = FrozenMap(decision_id=predicate.decision_id, entry=signed.receipt.index)
+    refused = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, properties))
+    entries = {
+        f"resource.{name}": Fact(value, Assurance.MEASURED, "launcher", now) for name, value in properties.items()
+    }
     facts = Facts(refused, entries, missing=FrozenMap({"resource.start": reason}))
     return static_denial(facts, NOT_STARTED, now, StaticExplanation(allowed.policy_digest, allowed.epoch, (reason,)))

@@ -109,8 +109,8 @@ def supervise(
 
         with alongside(end) if alongside is not None else nullcontext():
             status = process.wait()
-    asked_for = ended or -status in forwarder.sent or (has_terminal and -status in _FROM_TERMINAL)
-    if on_kill is not None and -status in KILLING and not asked_for:
+    is_expected = ended or -status in forwarder.sent or (has_terminal and -status in _FROM_TERMINAL)
+    if on_kill is not None and -status in KILLING and not is_expected:
         on_kill(-status)
     return status if status >= 0 else 128 - status
 

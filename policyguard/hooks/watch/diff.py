@@ -38,14 +38,14 @@ def _members(before: Value | None, after: Value | None) -> list[str]:
         removed = [f"- {name}" for name in sorted(was.keys() - now.keys())]
         items = [*changed, *added, *removed]
         return items if len(items) <= MAX_ITEMS else [*items[:MAX_ITEMS], f"and {len(items) - MAX_ITEMS} more"]
-    return [f"was {_short(before)}, is {_short(after)}"]
+    return [f"was {_describe(before)}, is {_describe(after)}"]
 
 
 def _name(value: Value) -> str:
-    return str(value["path"]) if isinstance(value, Mapping) and "path" in value else _short(value)
+    return str(value["path"]) if isinstance(value, Mapping) and "path" in value else _describe(value)
 
 
-def _short(value: Value | None) -> str:
+def _describe(value: Value | None) -> str:
     if value is None:
         return "absent"
     return printable(value if isinstance(value, str) else canonical(value).decode(), MAX_QUOTED_CHARS)

@@ -17,5 +17,5 @@ class Drift(msgspec.Struct, frozen=True):
 
     path: str
     reason: str
-    words: str
+    description: str
     state: str = ""

@@ -188,14 +188,14 @@ class Watch:
     def _alert(self, drift: tuple[Drift, ...], facts: Facts) -> Decision:
         predicate, now = self._verified.predicate, self._clock()
         resource = self._request.resource
-        about = FrozenMap(decision_id=predicate.decision_id, entry=self._verified.index)
+        properties = FrozenMap(decision_id=predicate.decision_id, entry=self._verified.index)
         request = msgspec.structs.replace(
-            self._request, action=DRIFT_ACTION, resource=Entity(resource.type, resource.id, about)
+            self._request, action=DRIFT_ACTION, resource=Entity(resource.type, resource.id, properties)
         )
         entries = {path: fact for path, fact in facts.entries.items() if path in {d.path for d in drift}}
-        for name, value in about.items():
+        for name, value in properties.items():
             entries[f"resource.{name}"] = Fact(value, Assurance.MEASURED, "watch", now)
-        lines = tuple(f"{d.path} {d.words}" for d in drift) or ("everything is again as it was decided",)
+        lines = tuple(f"{d.path} {d.description}" for d in drift) or ("everything is again as it was decided",)
         snapshot = self._guard.snapshot
         return Decision(
             allowed=False,
@@ -205,7 +205,7 @@ class Watch:
             requiring=(),
             unmet_approvals=(),
             obligations=() if KILLED in {d.reason for d in drift} else self._ended_by(drift),
-            facts=Facts(request, entries, missing=FrozenMap({d.path: d.words for d in drift})),
+            facts=Facts(request, entries, missing=FrozenMap({d.path: d.description for d in drift})),
             now=now,
             explainer=StaticExplanation(snapshot.policy_digest, snapshot.epoch, lines),
         )

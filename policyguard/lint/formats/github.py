@@ -20,9 +20,9 @@ def to_github(report: Report) -> str:
 def _command(finding: Finding) -> str:
     span = finding.span
     title = _property(f"{finding.code} {finding.name}")
-    place = f"file={_property(span.file)},line={span.line},col={span.column},title={title}"
+    location = f"file={_property(span.file)},line={span.line},col={span.column},title={title}"
     message = finding.message if finding.help is None else f"{finding.message}; {finding.help}"
-    return f"::{_COMMANDS[finding.severity]} {place}::{_data(message)}"
+    return f"::{_COMMANDS[finding.severity]} {location}::{_data(message)}"
 
 
 def _data(text: str) -> str:

@@ -36,14 +36,14 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "code": finding.code,
         "name": finding.name,
         "severity": finding.severity,
-        **_place(finding.span),
+        **_location(finding.span),
         "message": finding.message,
         "help": finding.help,
         "fixable": finding.fixable,
         "stops_load": finding.stops_load,
-        "related": [_place(span) for span in finding.related],
+        "related": [_location(span) for span in finding.related],
     }
 
 
-def _place(span: Span) -> dict[str, Any]:
+def _location(span: Span) -> dict[str, Any]:
     return {"file": span.file, "line": span.line, "column": span.column}

@@ -22,8 +22,8 @@ def to_text(report: Report, *, colour: bool = False) -> str:
 
 def _finding(finding: Finding, report: Report, colour: bool) -> Iterator[str]:
     word = _painted(finding.severity, _COLOURS[finding.severity], colour)
-    place = _painted(printable(str(finding.span)), "1", colour)
-    yield f"{place}: {word} {finding.code} {finding.name}: {printable(finding.message)}"
+    location = _painted(printable(str(finding.span)), "1", colour)
+    yield f"{location}: {word} {finding.code} {finding.name}: {printable(finding.message)}"
     line = report.line_at(finding.span)
     if line is not None and line.strip() and len(line) <= _MAX_WIDTH:
         number = str(finding.span.line)

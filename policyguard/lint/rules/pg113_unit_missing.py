@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
-from policyguard.lint.vocabulary import MEASURES, UNITS, words
+from policyguard.lint.vocabulary import MEASURES, UNITS, split_words
 from policyguard.model.policy import Attribute
 
 CODE = "PG113"
@@ -27,6 +27,6 @@ def check(context: Context) -> Iterator[Hit]:
 
 def _without_unit(attributes: Iterable[Attribute]) -> Iterator[Hit]:
     for attribute in attributes:
-        spoken = set(words(attribute.name))
-        if attribute.type.kind == "int" and attribute.unit is None and spoken & MEASURES and not spoken & UNITS:
+        name_words = set(split_words(attribute.name))
+        if attribute.type.kind == "int" and attribute.unit is None and name_words & MEASURES and not name_words & UNITS:
             yield Hit(attribute.span, f"attribute `{attribute.name}` is a quantity without a unit")

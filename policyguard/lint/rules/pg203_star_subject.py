@@ -24,5 +24,5 @@ def check(context: Context) -> Iterator[Hit]:
 
 
 def _first_actions(rule: Rule) -> str:
-    shown = quoted_list(rule.actions[:3])
-    return f"{shown} and more" if len(rule.actions) > 3 else shown
+    examples = quoted_list(rule.actions[:3])
+    return f"{examples} and more" if len(rule.actions) > 3 else examples

@@ -20,7 +20,7 @@ def check(context: Context) -> Iterator[Hit]:
     """Yield each pattern, in an allow's `resources.id` or in a call of `glob`, that matches everything."""
     for rule in context.allows:
         if rule.id_pattern is not None and matches_everything(rule.id_pattern):
-            yield Hit(context.pattern_place(rule), f"the pattern `{rule.id_pattern}` matches every id")
+            yield Hit(context.pattern_span(rule), f"the pattern `{rule.id_pattern}` matches every id")
     for _, condition in context.conditions():
         for node in walk(condition.expression):
             pattern = node.arguments[1] if isinstance(node, Call) and is_call(node, "glob") else None

@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Hit]:
     for rule in context.allows:
         if rule.roles or rule.subjects or rule.scope not in (None, ANY_DOMAIN) or not _has_teams(context, rule):
             continue
-        if not _names_team(context, rule) and not _asks_whose(context, rule):
+        if not _names_team(context, rule) and not _tests_owner(context, rule):
             yield Hit(
                 context.field(rule.span, "resources"), f"`{rule.id}` allows on every team's resources to everyone"
             )
@@ -42,7 +42,7 @@ def _names_team(context: Context, rule: Rule) -> bool:
     return all(index is None or (index < len(segments) and segments[index] not in ("*", "{team}")) for index in where)
 
 
-def _asks_whose(context: Context, rule: Rule) -> bool:
+def _tests_owner(context: Context, rule: Rule) -> bool:
     """Return True if the condition reads anything that could distinguish teams or subjects."""
     if rule.when is None:
         return False

@@ -8,12 +8,12 @@ from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
 from policyguard.lint.vocabulary import (
     CHANGE_VERBS,
-    POLICY_PLACES,
+    POLICY_WORDS,
     REPOSITORY_TYPES,
     WORKLOADS,
+    split_words,
     type_words,
     with_verb,
-    words,
 )
 from policyguard.model.policy import Rule
 
@@ -26,12 +26,12 @@ HELP = "let people change policies, with a quorum; let workloads read them"
 def check(context: Context) -> Iterator[Hit]:
     """Yield each allow of a change to a policy's repository for a subject that is a workload."""
     for rule in context.allows:
-        places = {word for part in (rule.id_pattern or "").split("/") for word in words(part)}
+        path_words = {word for part in (rule.id_pattern or "").split("/") for word in split_words(part)}
         changes = [action for action in with_verb(rule.actions, CHANGE_VERBS) if type_words(action) & REPOSITORY_TYPES]
-        if changes and places & POLICY_PLACES:
+        if changes and path_words & POLICY_WORDS:
             for workload in sorted(_workloads(context, rule))[:1]:
                 message = f"`{rule.id}` lets the workload `{workload}` do `{changes[0]}` where policies are kept"
-                yield Hit(context.pattern_place(rule), message)
+                yield Hit(context.pattern_span(rule), message)
 
 
 def _workloads(context: Context, rule: Rule) -> set[str]:
@@ -39,4 +39,4 @@ def _workloads(context: Context, rule: Rule) -> set[str]:
     subjects = set(rule.subjects)
     for role in rule.roles:
         subjects.update(binding.subject for binding in context.bindings_to(role))
-    return {subject for subject in subjects if set(words(subject.partition(":")[0])) & WORKLOADS}
+    return {subject for subject in subjects if set(split_words(subject.partition(":")[0])) & WORKLOADS}

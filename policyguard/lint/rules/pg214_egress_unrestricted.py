@@ -19,12 +19,12 @@ HELP = "check the classification or the licence in a condition, or require a quo
 def check(context: Context) -> Iterator[Hit]:
     """Yield each allow to export weights or data if neither it nor a guard checks a classification or a quorum."""
     for rule in context.allows:
-        for action in with_verb(rule.actions, EXPORT_VERBS) if not _asks_class(rule) else ():
+        for action in with_verb(rule.actions, EXPORT_VERBS) if not _tests_class(rule) else ():
             guards = context.guards(rule, action, "deny", "require")
-            if type_words(action) & DATA_TYPES and not any(guard.quorum or _asks_class(guard) for guard in guards):
+            if type_words(action) & DATA_TYPES and not any(guard.quorum or _tests_class(guard) for guard in guards):
                 message = f"`{rule.id}` allows `{action}` without a check of its classification"
                 yield Hit(context.item(rule.span, "actions", action), message)
 
 
-def _asks_class(rule: Rule) -> bool:
+def _tests_class(rule: Rule) -> bool:
     return rule.when is not None and any(last_words(path) & CLASSES for path, _ in value_reads(rule.when.expression))

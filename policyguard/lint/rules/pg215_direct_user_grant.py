@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
-from policyguard.lint.vocabulary import WORKLOADS, words
+from policyguard.lint.vocabulary import WORKLOADS, split_words
 
 CODE = "PG215"
 NAME = "direct-user-grant"
@@ -19,5 +19,5 @@ def check(context: Context) -> Iterator[Hit]:
     for rule in context.allows:
         for subject in rule.subjects if rule.expires is None else ():
             kind = subject.partition(":")[0]
-            if kind in context.schema.subjects and not set(words(kind)) & WORKLOADS:
+            if kind in context.schema.subjects and not set(split_words(kind)) & WORKLOADS:
                 yield Hit(context.item(rule.span, "subjects", subject), f"`{rule.id}` allows to `{subject}` directly")

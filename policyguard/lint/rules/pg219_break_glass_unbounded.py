@@ -39,7 +39,7 @@ def _missing(context: Context, rule: Rule) -> Iterator[str]:
     # A quorum gives each use an end: its approvals expire.
     if rule.expires is None and not quorum and not (rule.roles and all(_ends(binding) for binding in holders)):
         yield "an end"
-    if rule.reason is None and not _asks_reason(rule):
+    if rule.reason is None and not _requires_reason(rule):
         yield "a reason"
     if not rule.obligations and not quorum:
         yield "a notification"
@@ -49,9 +49,9 @@ def _ends(binding: Binding) -> bool:
     return binding.expires is not None
 
 
-def _asks_reason(rule: Rule) -> bool:
+def _requires_reason(rule: Rule) -> bool:
     if rule.when is None:
         return False
     expression = rule.when.expression
-    asked = {path for path, _ in value_reads(expression)} | paths_tested(expression)
-    return any(last_words(path) & _REASONS for path in asked)
+    tested = {path for path, _ in value_reads(expression)} | paths_tested(expression)
+    return any(last_words(path) & _REASONS for path in tested)

@@ -33,12 +33,12 @@ def check(context: Context) -> Iterator[Hit]:
         for node in walk(condition.expression):
             if isinstance(node, Call) and is_call(node, NOT):
                 inner = node.arguments[0]
-                place = condition.at(min(node.offset, leftmost(inner)))
+                span = condition.at(min(node.offset, leftmost(inner)))
                 opposite = _OPPOSITES.get(base_name(inner.function)) if isinstance(inner, Call) else None
                 if opposite is not None:
-                    yield Hit(place, f"found a negated comparison, expected `{opposite}`")
+                    yield Hit(span, f"found a negated comparison, expected `{opposite}`")
                 elif rule.effect == "allow" and _may_be_empty(inner, filled):
-                    yield Hit(place, "a negated `exists` in an allow is also true for an empty list", _HELP_EXISTS)
+                    yield Hit(span, "a negated `exists` in an allow is also true for an empty list", _HELP_EXISTS)
 
 
 def _may_be_empty(node: Expression, filled: frozenset[Path]) -> bool:

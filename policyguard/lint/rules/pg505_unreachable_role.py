@@ -18,8 +18,8 @@ def check(context: Context) -> Iterator[Hit]:
     policies = context.policy_set
     if policies.binding_sources or not policies.bindings:
         return
-    asked = {role for rule in context.allows for role in rule.roles}
-    asked.update(role for quorum in policies.quorums for group in quorum.approvers for role in group.roles)
+    required = {role for rule in context.allows for role in rule.roles}
+    required.update(role for quorum in policies.quorums for group in quorum.approvers for role in group.roles)
     for role in policies.roles:
-        if role.name in asked and not context.bindings_to(role.name):
+        if role.name in required and not context.bindings_to(role.name):
             yield Hit(role.span, f"role `{role.name}` is required, but no binding grants it to anyone")

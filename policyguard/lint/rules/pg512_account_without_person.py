@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
-from policyguard.lint.vocabulary import WORKLOADS, words
+from policyguard.lint.vocabulary import WORKLOADS, split_words
 
 CODE = "PG512"
 NAME = "account-without-person"
@@ -19,5 +19,8 @@ def check(context: Context) -> Iterator[Hit]:
     if not context.policy_set.persons:
         return
     for binding in context.policy_set.bindings:
-        if binding.subject not in context.person_of and not set(words(binding.subject.partition(":")[0])) & WORKLOADS:
+        if (
+            binding.subject not in context.person_of
+            and not set(split_words(binding.subject.partition(":")[0])) & WORKLOADS
+        ):
             yield Hit(binding.span, f"`{binding.subject}` has the role `{binding.role}` and belongs to no person")

@@ -24,8 +24,8 @@ def check(context: Context) -> Iterator[Hit]:
     if policies.binding_sources:
         return
     teams = sorted({binding.domain for binding in policies.bindings} - {ANY_DOMAIN}) or [ANY_DOMAIN]
-    asked = {role for quorum in policies.quorums for group in quorum.approvers for role in group.roles}
-    persons = {role: _persons(context, role) for role in asked}
+    required = {role for quorum in policies.quorums for group in quorum.approvers for role in group.roles}
+    persons = {role: _persons(context, role) for role in required}
     for quorum in policies.quorums:
         problems = [_shortage(quorum, team, persons) for team in teams]
         if all(problems):
@@ -46,19 +46,19 @@ def _persons(context: Context, role: str) -> _ByDomain:
 
 def _shortage(quorum: Quorum, team: str, persons: Mapping[str, _ByDomain]) -> str | None:
     """Describe why a quorum for a resource of this team cannot be filled, or None. One person fills one seat."""
-    asked = 0
+    required = 0
     together: set[str] = set()
     for group in quorum.approvers:
         eligible: set[str] = set()
         for role in group.roles:
             eligible |= persons[role].get(group.domain or team, set()) | persons[role].get(ANY_DOMAIN, set())
         if len(eligible) < group.count:
-            return _words(group.count, len(eligible), "from " + quoted_list(group.roles))
-        asked += group.count
+            return _describe(group.count, len(eligible), "from " + quoted_list(group.roles))
+        required += group.count
         together |= eligible
-    return _words(asked, len(together), "in all") if len(together) < asked else None
+    return _describe(required, len(together), "in all") if len(together) < required else None
 
 
-def _words(asked: int, there: int, source: str) -> str:
-    persons = "person" if asked == 1 else "persons"
-    return f"requires {asked} {persons} {source}, found {there or 'none'}"
+def _describe(required: int, there: int, source: str) -> str:
+    persons = "person" if required == 1 else "persons"
+    return f"requires {required} {persons} {source}, found {there or 'none'}"

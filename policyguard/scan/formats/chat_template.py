@@ -29,7 +29,7 @@ _TOKEN = re.compile(
 )
 _COUNTED = re.compile(r"(?:[\d:+-]|loop\.(?:index0?|revindex0?|length))+")
 _ESCAPE = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
-_SHORT = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_ESCAPES = {"\n": "", "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _DUNDER = re.compile(r"__\w+__")
 _KNOWN_DUNDER = re.compile(
@@ -60,7 +60,7 @@ _BY_ATTRIBUTE = {
 }
 """Filters whose arguments may name attributes, and how many of them at most."""
 
-_WORDS = {"and", "else", "if", "in", "is", "not", "or"}
+_OPERATORS = {"and", "else", "if", "in", "is", "not", "or"}
 
 Token = tuple[str, str]
 
@@ -163,7 +163,7 @@ def _escaped(match: re.Match[str]) -> str:
         return chr(min(int(code[1:], 16), 0x10FFFF))
     if code in "xuUN":
         raise _Unread("an escape that does not parse")
-    return _SHORT.get(code, code)
+    return _ESCAPES.get(code, code)
 
 
 def _reached(tokens: Sequence[Token]) -> Iterator[str]:
@@ -207,7 +207,7 @@ def _is_value(token: Token, before: Token) -> bool:
     kind, text = token
     if kind == "sign":
         return text in (")", "]", "}")
-    return kind != "name" or before[1] == "." or text not in _WORDS
+    return kind != "name" or before[1] == "." or text not in _OPERATORS
 
 
 def _is_plain(name: str) -> bool:

@@ -19,7 +19,7 @@ Kind = str | tuple[str] | Mapping[int, str]
 Tables = Mapping[str, Sequence[tuple[str, Kind]]]
 
 MAX_DEPTH = 64
-LEAST_TABLE = 8
+MIN_TABLE_BYTES = 8
 """Bytes of a table and what points to it. A shared one is counted again: a small buffer can describe enormous trees."""
 
 _SCALARS = {"bool": "B", "u8": "B", "i8": "b", "i16": "h", "i32": "i", "i64": "q"}
@@ -41,14 +41,14 @@ class FlatReader:
 
     def _table(self, at: int, name: str, depth: int) -> dict[str, Any]:
         self.visited += 1
-        if not depth or self.visited * LEAST_TABLE > len(self.data):
+        if not depth or self.visited * MIN_TABLE_BYTES > len(self.data):
             raise LayoutProblem(f"{name} nested too deep or too often")
         self.check_time()
         vtable = at - self._number("i", at)
         size, table_size = self._number("H", vtable), self._number("H", vtable + 2)
         if size < 4 or size % 2 or at + table_size > len(self.data):
             raise LayoutProblem(f"vtable of {name}")
-        slots = [self._number("H", place) for place in range(vtable + 4, vtable + size, 2)]
+        slots = [self._number("H", offset) for offset in range(vtable + 4, vtable + size, 2)]
         if any(slot >= table_size for slot in slots):
             raise LayoutProblem(f"a slot behind {name}")
         return self._fields(at, name, slots, depth)

@@ -21,7 +21,7 @@ MAGIC = b"GGUF"
 MAX_ITEMS = 2**24
 """Items of arrays that have to be walked one by one; vocabularies have some 500,000."""
 MAX_DEPTH = 4
-MAX_KEPT = 2**21
+MAX_VALUE_BYTES = 2**21
 _BLOCK = 2**20
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -106,19 +106,19 @@ def _scan(source: Source, findings: Findings) -> None:
     _check_tensors([_tensor(walk, findings) for _ in range(tensors)], walk.cursor.position, alignment, source, findings)
 
 
-def _check_templates(walk: _Walk, kind: int, place: str, depth: int) -> None:
+def _check_templates(walk: _Walk, kind: int, location: str, depth: int) -> None:
     """Judge each text of an array, at any depth, as a template."""
     if kind == _ARRAY and depth:
         inner, count = walk.number("I"), walk.number("Q")
         if inner in (_STRING, _ARRAY):
             for index in range(count):
-                _check_templates(walk, inner, f"{place}[{index}]", depth - 1)
+                _check_templates(walk, inner, f"{location}[{index}]", depth - 1)
         else:
             walk.cursor.skip(count * struct.calcsize(f"<{_SCALARS[inner]}"))
     elif kind == _STRING:
         value = walk.value(kind, depth)
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else None
-        check_template(text, walk.findings, place)
+        check_template(text, walk.findings, location)
 
 
 def _once(name: bytes, seen: set[bytes], findings: Findings) -> None:
@@ -148,7 +148,7 @@ class _Walk:
         """Read a number, or a text (its place if it is long), or None for an array; raises `LayoutProblem`."""
         if kind == _STRING:
             length = self.number("Q")
-            return self.cursor.take(length) if length <= MAX_KEPT else self.cursor.skip(length)
+            return self.cursor.take(length) if length <= MAX_VALUE_BYTES else self.cursor.skip(length)
         if kind == _ARRAY and depth:
             self._array(self.number("I"), self.number("Q"), depth)
             return None

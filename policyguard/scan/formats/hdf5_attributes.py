@@ -24,7 +24,7 @@ def check_attribute(file: Hdf5File, data: bytes) -> None:
     version, flags = number(data, 0, 1), number(data, 1, 1)
     if version not in (1, 2, 3) or (version > 1 and flags):
         raise LayoutProblem("an attribute of another version, or of a type kept elsewhere")
-    sizes, at, parts = [number(data, place, 2) for place in (2, 4, 6)], 9 if version == 3 else 8, list[bytes]()
+    sizes, at, parts = [number(data, offset, 2) for offset in (2, 4, 6)], 9 if version == 3 else 8, list[bytes]()
     for size in sizes:
         parts.append(data[at : at + size])
         at += (size + 7) // 8 * 8 if version == 1 else size

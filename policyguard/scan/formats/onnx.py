@@ -25,7 +25,7 @@ MAX_TEXT = 2**20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_OF = {"int": _VARINT, "f32": _FIXED32, "f64": _FIXED64}
 _WIDTH = {_FIXED32: 4, _FIXED64: 8}
-_KEPT = {
+_READ_FIELDS = {
     "Node": ("op_type", "domain"),
     "OperatorSet": ("domain",),
     "Function": ("name", "domain"),
@@ -82,7 +82,7 @@ class _Walk:
         """Read the relevant fields of the message that ends at `end`; raises `LayoutProblem`."""
         if not depth:
             raise LayoutProblem(f"{name} nested too deep")
-        values, seen, fields, wanted = dict[str, object](), set[int](), MESSAGES[name], _KEPT.get(name, ())
+        values, seen, fields, wanted = dict[str, object](), set[int](), MESSAGES[name], _READ_FIELDS.get(name, ())
         while self.cursor.position < end:
             self.spend()
             tag = self.varint()

@@ -76,7 +76,7 @@ def _scan(text: str, data: bytes, findings: Findings) -> str:
     if begins_as_template(text):
         check_template(text, findings, is_declared=False)
         return "text"
-    if _yaml(text, findings) or _flat(text, findings):
+    if _yaml(text, findings) or _judge_flat(text, findings):
         findings.configuration(data)
         return "text"
     # INVARIANT I18: what is named or begins as settings and does not parse is not understood, so it is not clean.
@@ -107,8 +107,8 @@ def _json(text: str, findings: Findings) -> bool:
         return True
     are_records = len(values) > 1 and all(type(value) is Map for value in values)
     for index, value in enumerate(values):
-        place = "$" if len(values) == 1 else f"line {index + 1} $"
-        judge_settings(value, findings, name=findings.name, place=place, is_records=are_records)
+        location = "$" if len(values) == 1 else f"line {index + 1} $"
+        judge_settings(value, findings, name=findings.name, location=location, is_records=are_records)
     return True
 
 
@@ -131,10 +131,10 @@ def _yaml(text: str, findings: Findings) -> bool:
         return False
     tags.report()
     for index, document in enumerate(documents):
-        place = "$" if len(documents) == 1 else f"document {index + 1} $"
+        location = "$" if len(documents) == 1 else f"document {index + 1} $"
         # A document of one text is running text.
         if type(document) is not str:
-            judge_settings(document, findings, name=findings.name, place=place)
+            judge_settings(document, findings, name=findings.name, location=location)
     return any(type(document) is not str for document in documents)
 
 
@@ -150,11 +150,11 @@ def _partial(problem: Unreadable, tags: Tags, findings: Findings) -> None:
     reasons = [one for one in sorted(trial.reasons) if one.code.startswith(_NAMING) or "template" in one.where]
     if reasons or tags.are_harmful:
         reason = next(iter(reasons), None)
-        detail = f"{problem.why}, behind {reason.detail if reason else 'a tag that builds an object'}"
-        findings.add("ckpt.config_broken", detail, problem.place)
+        detail = f"{problem.reason}, behind {reason.detail if reason else 'a tag that builds an object'}"
+        findings.add("ckpt.config_broken", detail, problem.location)
 
 
-def _flat(text: str, findings: Findings) -> bool:
+def _judge_flat(text: str, findings: Findings) -> bool:
     """Judge TOML and INI; return True if the text is one of them. Requirements are known by their name alone."""
     if _REQUIREMENTS_NAME.search(findings.name):
         for number, line in enumerate(text.splitlines()):

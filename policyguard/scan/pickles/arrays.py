@@ -36,16 +36,16 @@ class ItemType:
 
 def is_dtype(value: Abstract) -> bool:
     """Return True for what a pickle makes by calling `numpy.dtype` or one of numpy's dtype classes."""
-    if not isinstance(value, Made) or not isinstance(value.of, Import):
+    if not isinstance(value, Made) or not isinstance(value.callee, Import):
         return False
-    return value.of.pair == _DTYPE or value.of.module == "numpy.dtypes"
+    return value.callee.pair == _DTYPE or value.callee.module == "numpy.dtypes"
 
 
 def is_array(value: Abstract) -> bool:
     """Return True for what a pickle makes by one of numpy's array functions or classes."""
-    if not isinstance(value, Made) or not isinstance(value.of, Import):
+    if not isinstance(value, Made) or not isinstance(value.callee, Import):
         return False
-    return value.of.module.partition(".")[0] == "numpy" and value.of.name in _ARRAY_NAMES
+    return value.callee.module.partition(".")[0] == "numpy" and value.callee.name in _ARRAY_NAMES
 
 
 def item_type(value: Abstract, findings: Findings, depth: int = 8) -> ItemType | None:
@@ -56,7 +56,7 @@ def item_type(value: Abstract, findings: Findings, depth: int = 8) -> ItemType |
         findings: takes what is found.
         depth: how deep fields of fields are read.
     """
-    if not isinstance(value, Made) or not isinstance(value.of, Import) or value.of.pair != _DTYPE or not depth:
+    if not isinstance(value, Made) or not isinstance(value.callee, Import) or value.callee.pair != _DTYPE or not depth:
         return _unread(findings, "an array without a dtype that is read here")
     args, state = value.args, value.state
     if (

@@ -13,7 +13,7 @@ from policyguard.scan.pickles.states import check_shard_call, give_state, kind_o
 from policyguard.scan.pickles.values import Abstract, Import, Items, Made, Other, Payload
 from policyguard.scan.source import BytesSource, Source, window
 
-ENCODED_KEPT = 256 * 2**20
+MAX_ENCODED_BYTES = 256 * 2**20
 _MAX_RANGE = 10**6
 _MAPPINGS = {("collections", "OrderedDict"), ("collections", "defaultdict"), ("collections", "Counter")}
 _EXTENDED = {("collections", "deque"), ("builtins", "list")}
@@ -133,7 +133,11 @@ def _allocates(target: Import) -> bool:
 
 
 def _is_long_range(value: Abstract) -> bool:
-    if not isinstance(value, Made) or not isinstance(value.of, Import) or value.of.name not in ("range", "xrange"):
+    if (
+        not isinstance(value, Made)
+        or not isinstance(value.callee, Import)
+        or value.callee.name not in ("range", "xrange")
+    ):
         return False
     numbers = value.args if isinstance(value.args, tuple) else (value.args,)
     if not 1 <= len(numbers) <= 3:
@@ -151,7 +155,7 @@ def _is_short(value: Abstract) -> bool:
 
 def _is_small(value: Abstract) -> bool:
     if isinstance(value, Made):
-        return isinstance(value.of, Import) and value.of.name in ("encode", "_load_from_bytes")
+        return isinstance(value.callee, Import) and value.callee.name in ("encode", "_load_from_bytes")
     return not (type(value) is int and value > MAX_ITEMS) and value not in (Other("number"), Other("large integer"))
 
 
@@ -160,9 +164,9 @@ def _bytes(m: PickleStack, value: Abstract) -> Source | None:
     source = m.cursor.source
     if isinstance(value, Payload) and value.kind == "bytes":
         return window(source, value.offset, value.length)
-    if not (isinstance(value, Made) and value.of == Import("_codecs", "encode") and isinstance(value.args, tuple)):
+    if not (isinstance(value, Made) and value.callee == Import("_codecs", "encode") and isinstance(value.args, tuple)):
         return None
     text = value.args[0] if value.args else None
-    if isinstance(text, Payload) and text.kind == "text" and text.length <= ENCODED_KEPT:
+    if isinstance(text, Payload) and text.kind == "text" and text.length <= MAX_ENCODED_BYTES:
         text = source.read(text.offset, text.length).decode("utf-8", "surrogatepass")
     return BytesSource(text.encode("latin-1")) if type(text) is str else None

@@ -116,11 +116,11 @@ def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bo
     """
     trial = _read_plainly(source, findings, nested).findings
     parts = {part for name in findings.globals for part in name.split(".")}
-    strange = any(
+    is_foreign = any(
         reason.code == "ckpt.pickle_unlisted" and not parts.issuperset(reason.detail.split("."))
         for reason in trial.reasons - findings.reasons
     )
-    return strange or any(reason.code in _DIFFERENT for reason in trial.reasons - findings.reasons)
+    return is_foreign or any(reason.code in _DIFFERENT for reason in trial.reasons - findings.reasons)
 
 
 def _read_plainly(source: Source, findings: Findings, nested: Nested | None) -> Machine:
@@ -156,7 +156,7 @@ class _Joblib:
         self.dialect = Dialect()
 
     def built(self, cursor: Cursor, target: Abstract) -> Abstract:
-        if not (isinstance(target, Made) and isinstance(target.of, Import) and target.of.pair == _WRAPPER):
+        if not (isinstance(target, Made) and isinstance(target.callee, Import) and target.callee.pair == _WRAPPER):
             return None
         entries = target.state.plain_map() if isinstance(target.state, Items) else None
         if entries is None or not _WRAPPER_ENTRIES.issuperset(entries):
@@ -237,15 +237,15 @@ def _scan_legacy(cursor: Cursor, findings: Findings, nested: Nested) -> None:
     if keys is None or {str(key) for key in keys} != set(storages.bytes_of):
         findings.add("ckpt.storage_mismatch", "storage keys and tensors name different storages")
         return
-    places: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for key in keys:
         count = int.from_bytes(cursor.take(8), "little", signed=True)
         if count * storages.item_bytes_of[str(key)] != storages.bytes_of[str(key)]:
             findings.add("ckpt.storage_mismatch", f"storage {key}")
             return
         size = storages.bytes_of[str(key)]
-        places[str(key)] = window(cursor.source, cursor.skip(size), size)
-    storages.check_indexes(places.get)
+        sources[str(key)] = window(cursor.source, cursor.skip(size), size)
+    storages.check_indexes(sources.get)
     if cursor.remaining:
         findings.add("ckpt.trailing_bytes", f"{cursor.remaining} bytes after the storages")
 

@@ -16,7 +16,7 @@ from policyguard.scan.pickles.values import Abstract, Other, Payload
 from policyguard.scan.source import LineTooLong
 from policyguard.text import printable_ascii
 
-TEXT_KEPT = 8_192
+MAX_TEXT_BYTES = 8_192
 """Longer text and bytes stay in the source: nothing that matters (a name, a key, a dtype) is longer."""
 
 Handler = Callable[[PickleStack, str], None]
@@ -26,7 +26,7 @@ Handler = Callable[[PickleStack, str], None]
 _DECIMAL = re.compile(rb"[-+]?(?:0|[1-9]\d*)\s*")
 _ANY_BASE = re.compile(rb"\s*[-+]?(?:0[xXoObB]_?[\da-fA-F_]*|[\d_]*)\s*", re.DOTALL)
 _INDEX = re.compile(rb"\s*\+?[0_]*(\d[\d_]*)\s*")
-_MOST_DIGITS = 4_000
+_MAX_DIGITS = 4_000
 
 
 def index_of(line: bytes) -> int:
@@ -36,7 +36,7 @@ def index_of(line: bytes) -> int:
         Broken: no number, or one of thousands of digits.
     """
     match = _INDEX.fullmatch(line.partition(b"\0")[0])
-    if match is None or len(match[1]) > _MOST_DIGITS:
+    if match is None or len(match[1]) > _MAX_DIGITS:
         raise Broken("a malformed memo index")
     return int(match[1])
 
@@ -54,7 +54,7 @@ def _number(m: PickleStack, line: bytes | None) -> Abstract:
 
     Source: `load_int` and `load_long`, Modules/_pickle.c before 3.14: base 0, up to a zero byte, whatever the length.
     """
-    if line is not None and _DECIMAL.fullmatch(line) and len(line) <= _MOST_DIGITS:
+    if line is not None and _DECIMAL.fullmatch(line) and len(line) <= _MAX_DIGITS:
         return int(line)
     # INVARIANT I18: what some reader takes for a number is one here; what follows it is read and judged.
     if line is not None and not _ANY_BASE.fullmatch(line.partition(b"\0")[0]):
@@ -72,7 +72,7 @@ def payload(m: PickleStack, kind: str, length: int) -> None:
 
 
 def text(m: PickleStack, length: int) -> None:
-    if length > TEXT_KEPT:
+    if length > MAX_TEXT_BYTES:
         payload(m, "text", length)
     else:
         m.push(m.cursor.take(length).decode("utf-8", "surrogatepass"))
@@ -80,7 +80,7 @@ def text(m: PickleStack, length: int) -> None:
 
 def old_text(m: PickleStack, length: int) -> None:
     """Python 2 `str`: text when it is ASCII, which may then name a module; bytes or an error otherwise."""
-    if length > TEXT_KEPT:
+    if length > MAX_TEXT_BYTES:
         payload(m, "bytes", length)
         return
     data = m.cursor.take(length)
@@ -137,7 +137,7 @@ def float8(m: PickleStack, _: str) -> None:
 def long_of(width: int) -> Handler:
     def read(m: PickleStack, _: str) -> None:
         length = unsigned(m, width)
-        if length > TEXT_KEPT:
+        if length > MAX_TEXT_BYTES:
             m.cursor.skip(length)
             m.push(Other("large integer"))
         else:

@@ -37,7 +37,7 @@ def import_from_stack(m: PickleStack, _: str) -> None:
 def _may_be_text(value: Abstract) -> bool:
     """Return False for what every reader refuses as a name, because it is certainly no text."""
     if isinstance(value, Made):
-        return not (isinstance(value.of, Import) and value.of.pair in _NEVER_TEXT)
+        return not (isinstance(value.callee, Import) and value.callee.pair in _NEVER_TEXT)
     return isinstance(value, str | Payload | Other)
 
 

@@ -127,8 +127,8 @@ def _is_inner_name(parts: list[str]) -> bool:
 
 
 def _is_risky(name: str) -> bool:
-    words = name.lower().strip("_").split("_")
-    return name in _RISKY_CLASSES or name in _RISKY_WORDS or any(word in _RISKY_WORDS for word in words)
+    parts = name.lower().strip("_").split("_")
+    return name in _RISKY_CLASSES or name in _RISKY_WORDS or any(word in _RISKY_WORDS for word in parts)
 
 
 def _is_value(module: str, name: str) -> bool:

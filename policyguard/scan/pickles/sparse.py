@@ -42,10 +42,10 @@ def _problem(tensor: Made, storage_of: StorageOf) -> str:
     values = tensor.args if isinstance(tensor.args, tuple) else ()
     layout = values[0].args if len(values) == 2 and isinstance(values[0], Made) else None
     data = values[1] if len(values) == 2 else None
-    if tensor.of == Import("torch._utils", "_rebuild_nested_tensor"):
+    if tensor.callee == Import("torch._utils", "_rebuild_nested_tensor"):
         return "the offsets of a nested tensor are not read"
     if not isinstance(layout, tuple) or len(layout) != 1 or not isinstance(data, tuple):
-        return f"{tensor.of} is not read here"
+        return f"{tensor.callee} is not read here"
     match layout[0], data:
         case "torch.sparse_coo", (indices, _, size, *_):
             return _coordinates(_rows(indices, storage_of), _sizes(size))
@@ -82,7 +82,7 @@ def _compressed(
 
 
 def _sizes(value: Abstract) -> tuple[int, ...] | None:
-    if isinstance(value, Made) and value.of == Import("torch", "Size") and isinstance(value.args, tuple):
+    if isinstance(value, Made) and value.callee == Import("torch", "Size") and isinstance(value.args, tuple):
         value = value.args[0] if len(value.args) == 1 else None
     if not isinstance(value, tuple) or not all(type(size) is int and size >= 0 for size in value):
         return None
@@ -91,9 +91,9 @@ def _sizes(value: Abstract) -> tuple[int, ...] | None:
 
 def _rows(value: Abstract, storage_of: StorageOf) -> list[array.array[int]] | None:
     """Return the rows of an index tensor of one or two dimensions, None if they cannot be read."""
-    if not isinstance(value, Made) or not isinstance(value.of, Import) or not isinstance(value.args, tuple):
+    if not isinstance(value, Made) or not isinstance(value.callee, Import) or not isinstance(value.args, tuple):
         return None
-    known = value.of.module == "torch._utils" and value.of.name.startswith("_rebuild_tensor")
+    known = value.callee.module == "torch._utils" and value.callee.name.startswith("_rebuild_tensor")
     if not known or len(value.args) < 4 or value.state is not None:
         return None
     stored, offset, shape, steps = value.args[0], value.args[1], _sizes(value.args[2]), _sizes(value.args[3])

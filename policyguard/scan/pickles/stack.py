@@ -151,7 +151,11 @@ class PickleStack:
             kind: the expected kind of collection.
         """
         contents = target if isinstance(target, Items) else target.contents if isinstance(target, Made) else None
-        if isinstance(target, Made) and isinstance(target.of, Import) and target.of.pair in self.findings.extra_globals:
+        if (
+            isinstance(target, Made)
+            and isinstance(target.callee, Import)
+            and target.callee.pair in self.findings.extra_globals
+        ):
             return
         if contents is None or contents.kind != kind:
             self.findings.add("ckpt.pickle_state", f"items of a {kind} put into {kind_of(target)}")

@@ -31,7 +31,7 @@ def give_state(findings: Findings, target: Abstract, state: Abstract) -> None:
         item_type(target, findings)
     elif is_array(target):
         check_array_state(state, findings)
-    elif isinstance(target.of, Import) and target.of.pair == _SHARD:
+    elif isinstance(target.callee, Import) and target.callee.pair == _SHARD:
         _check_shard_state(state, findings)
 
 
@@ -83,7 +83,9 @@ def kind_of(value: Abstract) -> str:
         return printable_ascii(f"the import {value}", 80)
     if isinstance(value, Made):
         return (
-            f"a result of {printable_ascii(str(value.of), 60)}" if isinstance(value.of, Import) else "a computed value"
+            f"a result of {printable_ascii(str(value.callee), 60)}"
+            if isinstance(value.callee, Import)
+            else "a computed value"
         )
     if isinstance(value, Items | Other | Payload):
         return f"a {value.kind}"

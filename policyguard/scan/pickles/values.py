@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-KEPT_ITEMS = 65_536
+MAX_REMEMBERED_ITEMS = 65_536
 """Lists and maps remember this many items: more than any list of storages, less than a bomb."""
 
 
@@ -56,7 +56,7 @@ class Items:
     def extend(self, values: list[Abstract]) -> None:
         self.count += len(values)
         self.weight += sum(map(weight_of, values))
-        room = KEPT_ITEMS - len(self.items)
+        room = MAX_REMEMBERED_ITEMS - len(self.items)
         self.items.extend(values[:room] if room > 0 else ())
 
     def plain_map(self) -> dict[str, Abstract] | None:
@@ -72,7 +72,7 @@ class Items:
 class Made:
     """What a call returned: `state` is what BUILD gave it last, `states` how often, `contents` its items."""
 
-    of: Abstract
+    callee: Abstract
     args: Abstract = ()
     state: Abstract = None
     states: int = 0

@@ -34,8 +34,8 @@ def json_documents(text: str) -> list[object]:
         except RecursionError:
             raise TooDeep("JSON nested too deep") from None
         except json.JSONDecodeError as problem:
-            why = problem.msg.lower()
-            raise Unreadable(f"not JSON: {why}", f"{problem.lineno}:{problem.colno}", tuple(values)) from None
+            reason = problem.msg.lower()
+            raise Unreadable(f"not JSON: {reason}", f"{problem.lineno}:{problem.colno}", tuple(values)) from None
         values.append(value)
         if len(values) > MAX_DOCUMENTS:
             raise TooDeep(f"more than {MAX_DOCUMENTS} values one after another")

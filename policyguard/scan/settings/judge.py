@@ -12,7 +12,7 @@ from policyguard.scan.settings.json_tree import json_documents
 from policyguard.scan.settings.names import reaches_code
 from policyguard.scan.settings.report import Report
 from policyguard.scan.settings.shapes import check_shapes
-from policyguard.scan.settings.tree import Map, Place, TooDeep, Unreadable
+from policyguard.scan.settings.tree import Location, Map, TooDeep, Unreadable
 
 MAX_EMBEDDED = 4
 """JSON in a text in JSON is read to this depth."""
@@ -24,7 +24,7 @@ _VOCABULARIES = ("BPE", "WordPiece", "Unigram", "WordLevel")
 
 
 def judge_settings(
-    root: object, findings: Findings, *, name: str = "", place: str = "$", is_records: bool = False
+    root: object, findings: Findings, *, name: str = "", location: str = "$", is_records: bool = False
 ) -> None:
     """Record a finding for everything in the settings that a loader would run, or follow out of its folder.
 
@@ -32,22 +32,22 @@ def judge_settings(
         root: what a reader of settings produced.
         findings: receives the findings, each with its path.
         name: what the file is called.
-        place: the path to the root.
+        location: the path to the root.
         is_records: a table of records, one a line: its texts are data, and only keys that name code count.
     """
-    _Walk(Report(findings, name), is_records).run(root, Place(None, place))
+    _Walk(Report(findings, name), is_records).run(root, Location(None, location))
 
 
-def judge_embedded(key: str, text: str, findings: Findings, place: str) -> None:
+def judge_embedded(key: str, text: str, findings: Findings, location: str) -> None:
     """Judge an entry of another format's metadata: as settings if it is JSON, as a template if it is one, else as data.
 
     Args:
         key: the key of the entry.
         text: its value.
         findings: receives the findings.
-        place: the path to the metadata.
+        location: the path to the metadata.
     """
-    walk, below = _Walk(Report(findings), is_records=True), Place(Place(None, place), key)
+    walk, below = _Walk(Report(findings), is_records=True), Location(Location(None, location), key)
     if key in rules.INSTANTIATED:
         rules.entry(key, text, below, walk.report)
     walk.run(text, below)
@@ -56,46 +56,46 @@ def judge_embedded(key: str, text: str, findings: Findings, place: str) -> None:
 class _Walk:
     def __init__(self, report: Report, is_records: bool, depth: int = 0) -> None:
         self.report, self.is_records, self.depth = report, is_records, depth
-        self.waiting: list[tuple[object, Place, bool]] = []
+        self.waiting: list[tuple[object, Location, bool]] = []
         self.seen: set[int] = set()
         self.is_named = False
 
-    def run(self, root: object, place: Place) -> None:
-        self.visit(root, place, is_vocabulary=False)
+    def run(self, root: object, location: Location) -> None:
+        self.visit(root, location, is_vocabulary=False)
         count = 0
         while self.waiting:
             count += 1
             if not count & 4095:
                 self.report.findings.check_time()
-            node, place, is_vocabulary = self.waiting.pop()
+            node, location, is_vocabulary = self.waiting.pop()
             # An alias is the node itself: judged once, and a circle ends.
             if id(node) in self.seen:
                 continue
             self.seen.add(id(node))
             if type(node) is Map:
-                self.map(node, place, is_vocabulary)
+                self.map(node, location, is_vocabulary)
             elif type(node) is list:
                 for index, item in enumerate(node):
                     if type(item) is not float:
-                        self.visit(item, Place(place, index), is_vocabulary=is_vocabulary)
+                        self.visit(item, Location(location, index), is_vocabulary=is_vocabulary)
 
-    def visit(self, value: object, place: Place, *, is_vocabulary: bool) -> None:
+    def visit(self, value: object, location: Location, *, is_vocabulary: bool) -> None:
         if type(value) is str:
             if is_vocabulary:
                 if value.lstrip().startswith("$"):
-                    self.expression(value, place)
+                    self.expression(value, location)
             elif _SUSPECT.search(value):
-                self.text(value, place)
+                self.text(value, location)
         elif type(value) is Map or type(value) is list:
-            self.waiting.append((value, place, is_vocabulary))
+            self.waiting.append((value, location, is_vocabulary))
 
-    def map(self, entries: Map, place: Place, is_vocabulary: bool) -> None:
-        check_shapes(entries, place, self.report)
+    def map(self, entries: Map, location: Location, is_vocabulary: bool) -> None:
+        check_shapes(entries, location, self.report)
         has_vocabulary = any(kind in _VOCABULARIES for kind in entries.texts("type"))
         for key, value in entries:
             if value is None or (type(value) is float and key not in rules.SWITCHES):
                 continue
-            below = Place(place, key)
+            below = Location(location, key)
             count = len(self.report.findings.reasons)
             rules.entry(key, value, below, self.report)
             self.is_named = len(self.report.findings.reasons) > count
@@ -103,39 +103,39 @@ class _Walk:
             self.visit(value, below, is_vocabulary=hidden)
             self.is_named = False
 
-    def text(self, text: str, place: Place) -> None:
+    def text(self, text: str, location: Location) -> None:
         if is_template(text):
-            is_declared = "template" in str(place).casefold()
+            is_declared = "template" in str(location).casefold()
             if is_declared or not self.is_records:
-                check_template(text, self.report.findings, str(place), is_declared=is_declared)
+                check_template(text, self.report.findings, str(location), is_declared=is_declared)
             if text.lstrip().startswith(("{{", "{%")):
                 return
-        if self.embedded(text, place) or self.is_records:
+        if self.embedded(text, location) or self.is_records:
             return
         # What the rule of its key has reported is not reported again.
         if self.is_named:
             return
-        self.expression(text, place)
+        self.expression(text, location)
         if reaches_code(text.removeprefix("ext://").removeprefix("cfg://")):
-            self.report.add("ckpt.target_unlisted", text, place)
+            self.report.add("ckpt.target_unlisted", text, location)
         elif is_shell(text):
-            self.report.add("ckpt.shell_text", text, place)
+            self.report.add("ckpt.shell_text", text, location)
         elif rules.names_code_file(text):
-            self.report.add("hub.own_code", text, place)
+            self.report.add("hub.own_code", text, location)
         elif override := _OVERRIDE.fullmatch(text):
             key, value = override[1], override[2].strip("\"' ")
-            rules.entry(key, value, Place(place, key), self.report)
+            rules.entry(key, value, Location(location, key), self.report)
             if reaches_code(value):
-                self.report.add("ckpt.target_unlisted", value, place)
+                self.report.add("ckpt.target_unlisted", value, location)
 
-    def expression(self, text: str, place: Place) -> None:
+    def expression(self, text: str, location: Location) -> None:
         verdict = judge_value(text)
         if verdict is Verdict.HOSTILE:
-            self.report.add("ckpt.expression_call", text, place)
+            self.report.add("ckpt.expression_call", text, location)
         elif verdict is not Verdict.CLEAN:
-            self.report.add("ckpt.expression", text, place)
+            self.report.add("ckpt.expression", text, location)
 
-    def embedded(self, text: str, place: Place) -> bool:
+    def embedded(self, text: str, location: Location) -> bool:
         """Judge JSON that is the whole of a text; return True if it is JSON."""
         stripped = text.strip()
         if stripped[:1] + stripped[-1:] not in ("{}", "[]") or len(stripped) > MAX_EMBEDDED_CHARS:
@@ -145,8 +145,8 @@ class _Walk:
         except (Unreadable, TooDeep):
             return False
         if self.depth >= MAX_EMBEDDED:
-            self.report.add("ckpt.too_deep", "JSON in texts in JSON", place)
+            self.report.add("ckpt.too_deep", "JSON in texts in JSON", location)
             return True
         for value in values:
-            _Walk(self.report, False, self.depth + 1).run(value, place)
+            _Walk(self.report, False, self.depth + 1).run(value, location)
         return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from policyguard.scan.archives.zip import leaves_folder
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.settings.names import judge_name
-from policyguard.scan.settings.tree import Place
+from policyguard.scan.settings.tree import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,25 +17,25 @@ class Report:
     findings: Findings
     name: str = ""
 
-    def add(self, code: str, detail: str, place: Place) -> None:
+    def add(self, code: str, detail: str, location: Location) -> None:
         """Record a finding at this place.
 
         Args:
             code: a key of `REASONS`.
             detail: what it is about.
-            place: the path to it.
+            location: the path to it.
         """
-        self.findings.add(code, detail, str(place))
+        self.findings.add(code, detail, str(location))
 
-    def called(self, name: str, place: Place) -> None:
+    def called(self, name: str, location: Location) -> None:
         """Record a finding for a name that a loader imports and calls, unless it is listed."""
         # INVARIANT I18: settings that name code are clean only if the whole name is listed.
         verdict = judge_name(name)
         if verdict is not Verdict.CLEAN:
-            self.add("ckpt.target_call" if verdict is Verdict.HOSTILE else "ckpt.target_unlisted", name, place)
+            self.add("ckpt.target_call" if verdict is Verdict.HOSTILE else "ckpt.target_unlisted", name, location)
 
-    def path(self, name: str, place: Place) -> None:
+    def path(self, name: str, location: Location) -> None:
         """Record a finding for a file that a loader opens by this name, if it lies outside the folder."""
         # INVARIANT I18: settings that lead a loader out of their folder are not clean.
         if leaves_folder(name) or "://" in name or name.startswith("~"):
-            self.add("ckpt.external_path", name, place)
+            self.add("ckpt.external_path", name, location)

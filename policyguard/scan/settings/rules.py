@@ -17,9 +17,9 @@ from policyguard.scan.settings.expressions import is_shell, judge_expression
 from policyguard.scan.settings.hub import NAMING_KEYS, named_by
 from policyguard.scan.settings.names import is_dotted, is_dotted_class, judge_name
 from policyguard.scan.settings.report import Report
-from policyguard.scan.settings.tree import Map, Place, is_true, strings_in
+from policyguard.scan.settings.tree import Location, Map, is_true, strings_in
 
-Rule = Callable[[object, Place, Report], None]
+Rule = Callable[[object, Location, Report], None]
 
 INSTANTIATED = names("""
     _target_ _component_ class_path __target__ _class_path_ class_ref __component__ _cls_ __cls__ __factory__ _factory_
@@ -69,25 +69,25 @@ _CODE_FILE = re.compile(
 )
 
 
-def entry(key: str, value: object, place: Place, report: Report) -> None:
+def entry(key: str, value: object, location: Location, report: Report) -> None:
     """Apply the rule of one entry, if its key has one.
 
     Args:
         key: the key of the entry.
         value: what lies under it.
-        place: the path to the value.
+        location: the path to the value.
         report: receives the findings.
     """
     if key.startswith("py/"):
-        _jsonpickle(key, value, place, report)
+        _jsonpickle(key, value, location, report)
     elif (rule := RULES.get(key)) is not None:
-        rule(value, place, report)
-    elif key not in NAMING_KEYS and not _NAMES_OF_LAYERS.search(key) and not place.is_below(NAMING_KEYS):
-        _any(value, place, report)
+        rule(value, location, report)
+    elif key not in NAMING_KEYS and not _NAMES_OF_LAYERS.search(key) and not location.is_below(NAMING_KEYS):
+        _any(value, location, report)
     if key in NAMING_KEYS:
         for kind, name in named_by(key, _plain(value)) or ():
             if kind in _NAMED_CODE:
-                report.add(_NAMED_CODE[kind], name, place)
+                report.add(_NAMED_CODE[kind], name, location)
 
 
 _NAMED_CODE = {"own": "hub.own_code", "foreign": "hub.foreign_code", "kernel": "hub.remote_kernels"}
@@ -120,35 +120,35 @@ def _texts(value: object) -> Iterator[str]:
     return (text for text in strings_in(value) if text.casefold() not in ("", "null", "none", "~"))
 
 
-def _instantiated(value: object, place: Place, report: Report) -> None:
+def _instantiated(value: object, location: Location, report: Report) -> None:
     for name in _texts(value):
-        report.called(name, place)
+        report.called(name, location)
 
 
-def _names_a_function(value: object, place: Place, report: Report) -> None:
+def _names_a_function(value: object, location: Location, report: Report) -> None:
     for name in _own_strings(value):
         if is_dotted(name):
-            report.called(name, place)
+            report.called(name, location)
 
 
-def _any(value: object, place: Place, report: Report) -> None:
+def _any(value: object, location: Location, report: Report) -> None:
     """The dotted name of a class: no known loader imports it here, but another may."""
     for name in _own_strings(value):
         if is_dotted_class(name) and judge_name(name) is not Verdict.CLEAN:
-            report.add("ckpt.target_unlisted", name, place)
+            report.add("ckpt.target_unlisted", name, location)
 
 
-def _types(value: object, place: Place, report: Report) -> None:
+def _types(value: object, location: Location, report: Report) -> None:
     """Registries import a name that nobody registered, if it has dots."""
     for name in _own_strings(value):
         if is_dotted_class(name) or (is_dotted(name) and name.count(".") > 1):
-            report.called(name, place)
+            report.called(name, location)
 
 
-def _may_name_a_class(value: object, place: Place, report: Report) -> None:
+def _may_name_a_class(value: object, location: Location, report: Report) -> None:
     for name in _own_strings(value):
         if is_dotted_class(name) or (is_dotted(name) and judge_name(name) is Verdict.HOSTILE):
-            report.called(name, place)
+            report.called(name, location)
 
 
 def _own_strings(value: object) -> list[str]:
@@ -159,104 +159,104 @@ def _own_strings(value: object) -> list[str]:
     return [item for _, item in value if type(item) is str] if type(value) is Map else []
 
 
-def _jsonpickle(key: str, value: object, place: Place, report: Report) -> None:
+def _jsonpickle(key: str, value: object, location: Location, report: Report) -> None:
     if key in _HARMLESS_PY:
         return
     if key == "py/repr":
-        report.add("ckpt.expression", "jsonpickle evaluates it", place)
+        report.add("ckpt.expression", "jsonpickle evaluates it", location)
     texts = list(strings_in(value)) or [key]
     if key in ("py/object", "py/type", "py/function", "py/class", "py/mod", "py/module"):
         for name in texts:
-            report.called(name, place)
+            report.called(name, location)
     else:
-        report.add("ckpt.target_unlisted", f"{key}: objects that are built by calls", place)
+        report.add("ckpt.target_unlisted", f"{key}: objects that are built by calls", location)
 
 
-def _switch(value: object, place: Place, report: Report) -> None:
+def _switch(value: object, location: Location, report: Report) -> None:
     if is_true(value):
-        report.add("ckpt.unsafe_switch", str(place.part), place)
+        report.add("ckpt.unsafe_switch", str(location.part), location)
 
 
-def _safety(value: object, place: Place, report: Report) -> None:
+def _safety(value: object, location: Location, report: Report) -> None:
     if value is False or (type(value) is str and value.casefold() in ("false", "no", "off", "0")):
-        report.add("ckpt.unsafe_switch", f"{place.part}: false", place)
+        report.add("ckpt.unsafe_switch", f"{location.part}: false", location)
 
 
-def _command(value: object, place: Place, report: Report) -> None:
+def _command(value: object, location: Location, report: Report) -> None:
     for text in _texts(value):
-        report.add("ckpt.shell_text", text, place)
+        report.add("ckpt.shell_text", text, location)
         return
 
 
-def _requirements(value: object, place: Place, report: Report) -> None:
+def _requirements(value: object, location: Location, report: Report) -> None:
     for text in _texts(value):
         if not is_requirement(text):
-            report.add("ckpt.requirement", text, place)
+            report.add("ckpt.requirement", text, location)
 
 
-def _download(value: object, place: Place, report: Report) -> None:
+def _download(value: object, location: Location, report: Report) -> None:
     """Ultralytics fetches a URL, hands `bash ...` to a shell, and runs anything else as Python."""
     for text in _own_strings(value):
         verdict = judge_expression(text)
         if verdict is Verdict.HOSTILE:
-            report.add("ckpt.expression_call", text, place)
+            report.add("ckpt.expression_call", text, location)
         elif text.startswith("bash ") or is_shell(text):
-            report.add("ckpt.shell_text", text, place)
+            report.add("ckpt.shell_text", text, location)
         elif verdict is Verdict.UNKNOWN:
-            report.add("ckpt.expression", text, place)
+            report.add("ckpt.expression", text, location)
         elif "://" in text:
-            report.add("ckpt.external_data", text, place)
+            report.add("ckpt.external_data", text, location)
 
 
-def _named_code(value: object, place: Place, report: Report) -> None:
+def _named_code(value: object, location: Location, report: Report) -> None:
     for text in _texts(value):
-        report.add("hub.own_code", text, place)
+        report.add("hub.own_code", text, location)
 
 
-def _plugins(value: object, place: Place, report: Report) -> None:
+def _plugins(value: object, location: Location, report: Report) -> None:
     for text in _texts(value):
-        report.add("hub.foreign_code" if "/" in text else "ckpt.target_unlisted", text, place)
+        report.add("hub.foreign_code" if "/" in text else "ckpt.target_unlisted", text, location)
 
 
-def _library(value: object, place: Place, report: Report) -> None:
+def _library(value: object, location: Location, report: Report) -> None:
     """peft imports it and takes a class from it."""
     for name in _texts(value):
         if not _OWN_LIBRARY.fullmatch(name):
-            report.add("ckpt.target_unlisted", name, place)
+            report.add("ckpt.target_unlisted", name, location)
 
 
-def _implementation(value: object, place: Place, report: Report) -> None:
+def _implementation(value: object, location: Location, report: Report) -> None:
     """`custom_pipelines`: the module and class of a pipeline, `repository--module.Class` for another repository's."""
     for name in _texts(value):
         if "--" in name:
-            report.add("hub.foreign_code", name.rpartition("--")[0], place)
+            report.add("hub.foreign_code", name.rpartition("--")[0], location)
         elif is_dotted(name):
-            report.add("hub.own_code", name, place)
+            report.add("hub.own_code", name, location)
 
 
-def _paths(value: object, place: Place, report: Report) -> None:
+def _paths(value: object, location: Location, report: Report) -> None:
     for name in _texts(value):
-        report.path(name, place)
+        report.path(name, location)
 
 
-def _codecs(value: object, place: Place, report: Report) -> None:
+def _codecs(value: object, location: Location, report: Report) -> None:
     """zarr unpickles chunks for a codec of that name; other codecs are judged where the format is named."""
     for name in _texts(value):
         if re.fullmatch(r"(?:\w+\.)?(?:pickle|dill|cloudpickle|joblib)", name):
-            report.add("ckpt.pickled_column", f"codec {name}", place)
+            report.add("ckpt.pickled_column", f"codec {name}", location)
 
 
-def _backend(value: object, place: Place, report: Report) -> None:
+def _backend(value: object, location: Location, report: Report) -> None:
     """Triton's server runs the `model.py` beside it."""
     if value == "python":
-        report.add("hub.own_code", "the backend python", place)
+        report.add("hub.own_code", "the backend python", location)
 
 
-def _imports(value: object, place: Place, report: Report) -> None:
+def _imports(value: object, location: Location, report: Report) -> None:
     """MONAI's `imports`, mmengine's `custom_imports`, and module lists of other libraries."""
     for text in strings_in(value):
         if not text.startswith("$") and is_dotted(text) and judge_name(text) is not Verdict.CLEAN:
-            report.called(text, place)
+            report.called(text, location)
 
 
 RULES: dict[str, Rule] = {

@@ -17,7 +17,7 @@ from policyguard.scan.pickles.allowlist import judged
 from policyguard.scan.settings.expressions import judge_expression
 from policyguard.scan.settings.names import is_dotted, judge_name
 from policyguard.scan.settings.report import Report
-from policyguard.scan.settings.tree import Map, Place, strings_in
+from policyguard.scan.settings.tree import Location, Map, strings_in
 
 _LIBRARIES = names("""
     diffusers transformers stable_diffusion stable_diffusion_safe deepfloyd_if paint_by_example latent_diffusion
@@ -43,21 +43,21 @@ _ARGUMENT = re.compile(r"[\w ,./+-]*", re.ASCII)
 _IDENTIFIER = re.compile(r"[a-z_]\w*(?:\.\w+)*", re.ASCII)
 
 
-def check_shapes(entries: Map, place: Place, report: Report) -> None:
+def check_shapes(entries: Map, location: Location, report: Report) -> None:
     """Record a finding for each part of the map that its loader would run.
 
     Args:
         entries: the map.
-        place: the path to it.
+        location: the path to it.
         report: receives the findings.
     """
     known = {key for key, _ in entries}
     for keys, check in _SHAPES:
         if keys <= known:
-            check(entries, place, report)
+            check(entries, location, report)
 
 
-def _components(entries: Map, place: Place, report: Report) -> None:
+def _components(entries: Map, location: Location, report: Report) -> None:
     """`model_index.json`: each component is a library and a class; an unlisted library is imported."""
     is_pipeline = any(name.endswith("Pipeline") for name in entries.texts("_class_name"))
     is_pipeline = is_pipeline or report.name.casefold().endswith("model_index.json")
@@ -69,37 +69,37 @@ def _components(entries: Map, place: Place, report: Report) -> None:
             continue
         is_component = is_pipeline or (_IDENTIFIER.fullmatch(library) is not None and name[:1].isupper())
         if is_component and library not in _LIBRARIES:
-            report.add("hub.own_code", f"{library}.{name}", Place(place, key))
+            report.add("hub.own_code", f"{library}.{name}", Location(location, key))
         elif not is_component and judge_name(f"{library}.{name}") is Verdict.HOSTILE:
-            report.called(f"{library}.{name}", Place(place, key))
+            report.called(f"{library}.{name}", Location(location, key))
 
 
-def _langchain(entries: Map, place: Place, report: Report) -> None:
+def _langchain(entries: Map, location: Location, report: Report) -> None:
     """`lc`: langchain builds the class that `id` names, and reads secrets from the environment."""
     kind = next(entries.texts("type"), "")
     path = ".".join(part for value in entries.all("id") if type(value) is list for part in value if type(part) is str)
     if kind != "not_implemented":
-        report.add("ckpt.target_unlisted", f"langchain {kind} {path}", place)
+        report.add("ckpt.target_unlisted", f"langchain {kind} {path}", location)
 
 
-def _zarr(entries: Map, place: Place, report: Report) -> None:
+def _zarr(entries: Map, location: Location, report: Report) -> None:
     for key in ("filters", "compressor", "compressors", "codecs", "serializer"):
         for value in entries.all(key):
             for codec in _maps(value):
                 for name in (*codec.texts("id"), *codec.texts("name")):
                     if name.removeprefix("numcodecs.") not in _CODECS:
                         code = "ckpt.pickled_column" if "pickle" in name or name == "dill" else "ckpt.target_unlisted"
-                        report.add(code, f"codec {name}", Place(place, key))
+                        report.add(code, f"codec {name}", Location(location, key))
 
 
-def _mds(entries: Map, place: Place, report: Report) -> None:
+def _mds(entries: Map, location: Location, report: Report) -> None:
     for value in entries.all("column_encodings"):
         for name in value if type(value) is list else [value]:
             if type(name) is not str or not _ENCODINGS.fullmatch(name):
-                report.add("ckpt.pickled_column", f"encoding {name}", Place(place, "column_encodings"))
+                report.add("ckpt.pickled_column", f"encoding {name}", Location(location, "column_encodings"))
 
 
-def _skops(entries: Map, place: Place, report: Report) -> None:
+def _skops(entries: Map, location: Location, report: Report) -> None:
     """`__loader__`: skops rebuilds an object of this class if its name is trusted."""
     for node in entries.texts("__loader__"):
         name = next(entries.texts("__class__"), "")
@@ -110,69 +110,69 @@ def _skops(entries: Map, place: Place, report: Report) -> None:
         is_plain = is_plain or (module.startswith("numpy") and name in _PLAIN_NUMPY)
         if node not in _NODES or not is_plain:
             code = "ckpt.target_call" if verdict is Verdict.HOSTILE and not is_plain else "ckpt.target_unlisted"
-            report.add(code, f"{node} {module}.{name}", place)
+            report.add(code, f"{node} {module}.{name}", location)
 
 
 _PLAIN_BUILTINS = names("str int float bool dict list tuple set frozenset slice bytes bytearray NoneType complex range")
 _PLAIN_NUMPY = names("ndarray int32 int64 float32 float64 bool_ dtype generic str_ RandomState Generator")
 
 
-def _keras(entries: Map, place: Place, report: Report) -> None:
+def _keras(entries: Map, location: Location, report: Report) -> None:
     # Readers differ in which of two equal keys they take.
     for pairs in (entries, reversed(entries)):
-        check_config(dict(pairs), report.findings, str(place))
+        check_config(dict(pairs), report.findings, str(location))
 
 
-def _lambda(entries: Map, place: Place, report: Report) -> None:
+def _lambda(entries: Map, location: Location, report: Report) -> None:
     if any(name in ("Lambda", "__lambda__") for name in entries.texts("class_name")):
-        _keras(entries, place, report)
+        _keras(entries, location, report)
 
 
-def _module_list(entries: Map, place: Place, report: Report) -> None:
+def _module_list(entries: Map, location: Location, report: Report) -> None:
     """`modules.json`: the type of each part is imported by its dotted name, and its `load` is called."""
     for name in entries.texts("type"):
         if is_dotted(name):
-            report.called(name, Place(place, "type"))
+            report.called(name, Location(location, "type"))
     for name in entries.texts("path"):
         if entries.has("idx"):
-            report.path(name or ".", Place(place, "path"))
+            report.path(name or ".", Location(location, "path"))
 
 
-def _layers(entries: Map, place: Place, report: Report) -> None:
+def _layers(entries: Map, location: Location, report: Report) -> None:
     """Rows of `[from, number, module, arguments]`: yolov5 to yolov7 evaluate the module and each text argument."""
     for key in ("backbone", "head"):
         for value in entries.all(key):
             for index, row in enumerate(value if type(value) is list else ()):
                 if type(row) is list and len(row) == 4 and type(row[2]) is str and type(row[3]) is list:
-                    _layer(row[2], row[3], Place(Place(place, key), index), report)
+                    _layer(row[2], row[3], Location(Location(location, key), index), report)
 
 
-def _layer(module: str, arguments: list[object], place: Place, report: Report) -> None:
+def _layer(module: str, arguments: list[object], location: Location, report: Report) -> None:
     if not _LAYER.fullmatch(module):
         code = "ckpt.expression" if judge_expression(module) is not Verdict.HOSTILE else "ckpt.expression_call"
-        report.add("ckpt.target_call" if judge_name(module) is Verdict.HOSTILE else code, module, place)
+        report.add("ckpt.target_call" if judge_name(module) is Verdict.HOSTILE else code, module, location)
     for text in arguments:
         if type(text) is str and not _ARGUMENT.fullmatch(text):
             code = "ckpt.expression_call" if judge_expression(text) is Verdict.HOSTILE else "ckpt.expression"
-            report.add(code, text, place)
+            report.add(code, text, location)
 
 
-def _mlflow(entries: Map, place: Place, report: Report) -> None:
+def _mlflow(entries: Map, location: Location, report: Report) -> None:
     """`code` is put on the path of modules before the loader is imported."""
     for value in entries.all("code"):
         for code in strings_in(value):
             if code.casefold() not in ("", "null", "~"):
-                report.add("hub.own_code", code, Place(place, "code"))
+                report.add("hub.own_code", code, Location(location, "code"))
     for key in ("data", "env", "model_path"):
         for path in entries.texts(key):
-            report.path(path or ".", Place(place, key))
+            report.path(path or ".", Location(location, key))
 
 
-def _trigger(entries: Map, place: Place, report: Report) -> None:
+def _trigger(entries: Map, location: Location, report: Report) -> None:
     """A name beside an instantiated one is an argument of it: `get_method` with a path, `partial` with a function."""
     for key, value in entries:
         if key not in _CALLERS and type(value) is str and is_dotted(value) and judge_name(value) is Verdict.HOSTILE:
-            report.add("ckpt.target_call", value, Place(place, key))
+            report.add("ckpt.target_call", value, Location(location, key))
 
 
 _CALLERS = names("_target_ _component_ class_path __target__ target")
@@ -189,7 +189,7 @@ def _maps(value: object) -> Iterator[Map]:
             waiting.extend(item)
 
 
-_SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Place, Report], None]], ...] = (
+_SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Location, Report], None]], ...] = (
     (names("_class_name"), _components),
     (names("lc id"), _langchain),
     (names("zarr_format"), _zarr),

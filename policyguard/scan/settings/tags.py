@@ -30,13 +30,13 @@ class Tags:
         self._findings = findings
         self._reasons: list[tuple[str, str, str]] = []
 
-    def record(self, tag: str, node: object, place: str) -> None:  # noqa: ARG002
+    def record(self, tag: str, node: object, location: str) -> None:  # noqa: ARG002
         """Judge one resolved tag.
 
         Args:
             tag: the tag, resolved.
             node: what has it.
-            place: its `line:column`.
+            location: its `line:column`.
         """
         # INVARIANT I18: a tag that builds an object is harmless only if it is listed.
         name = tag.removeprefix(_STANDARD)
@@ -44,13 +44,13 @@ class Tags:
         target = name.removeprefix(kind)
         if name == tag:
             # A tag of its own is refused by every loader but the one that defines it.
-            self._reasons.append(("ckpt.yaml_tag", tag, place))
+            self._reasons.append(("ckpt.yaml_tag", tag, location))
         elif kind:
             if target not in _SAFE:
                 code = "ckpt.yaml_call" if judge_name(target) is Verdict.HOSTILE else "ckpt.yaml_tag"
-                self._reasons.append((code, name, place))
+                self._reasons.append((code, name, location))
         elif name not in _PLAIN and name.removeprefix("python/") not in _PYTHON:
-            self._reasons.append(("ckpt.yaml_tag", name, place))
+            self._reasons.append(("ckpt.yaml_tag", name, location))
 
     @property
     def are_harmful(self) -> bool:
@@ -59,5 +59,5 @@ class Tags:
 
     def report(self) -> None:
         """Add what was recorded to the findings."""
-        for code, detail, place in self._reasons[:64]:
-            self._findings.add(code, detail, place)
+        for code, detail, location in self._reasons[:64]:
+            self._findings.add(code, detail, location)

@@ -27,44 +27,44 @@ class Map(list[tuple[str, object]]):
         return (value for value in self.all(key) if type(value) is str)
 
 
-class Place:
+class Location:
     """The path to a value; rendered only where a finding needs it."""
 
     __slots__ = ("above", "part")
 
-    def __init__(self, above: Place | None, part: str | int) -> None:
+    def __init__(self, above: Location | None, part: str | int) -> None:
         self.above, self.part = above, part
 
     def is_below(self, keys: frozenset[str]) -> bool:
         """Return True if one of these keys leads to the place."""
-        place = self.above
-        while place is not None and place.part not in keys:
-            place = place.above
-        return place is not None
+        location = self.above
+        while location is not None and location.part not in keys:
+            location = location.above
+        return location is not None
 
     def __str__(self) -> str:
         parts: list[str] = []
-        place: Place | None = self
-        while place is not None:
-            part = place.part
+        location: Location | None = self
+        while location is not None:
+            part = location.part
             if type(part) is int:
                 parts.append(f"[{part}]")
-            elif place.above is None:
+            elif location.above is None:
                 parts.append(str(part))
             elif str(part).isidentifier():
                 parts.append(f".{part}")
             else:
                 parts.append(f'["{str(part)[:40]}"]')
-            place = place.above
+            location = location.above
         return "".join(reversed(parts))
 
 
 class Unreadable(Exception):
-    """The text is not of this syntax; `place` is `line:column` where known."""
+    """The text is not of this syntax; `location` is `line:column` where known."""
 
-    def __init__(self, why: str, place: str = "", partial: tuple[object, ...] = ()) -> None:
-        super().__init__(why)
-        self.why, self.place, self.partial = why, place, partial
+    def __init__(self, reason: str, location: str = "", partial: tuple[object, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason, self.location, self.partial = reason, location, partial
 
 
 class TooDeep(Exception):

@@ -66,13 +66,13 @@ class _Composer:
             self._read(yaml.event_parser(text, pure=pure).get_event)
         except (yaml.YAMLError, ValueError, RecursionError, IndexError, AttributeError, TypeError) as problem:
             mark = getattr(problem, "problem_mark", None) or getattr(problem, "context_mark", None)
-            place = f"{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
-            why = getattr(problem, "problem", None) or str(problem).partition("\n")[0] or "an error of the parser"
-            if "nesting depth" in why:
-                raise TooDeep(f"YAML: {why}") from None
+            location = f"{mark.line + 1}:{mark.column + 1}" if mark is not None else ""
+            reason = getattr(problem, "problem", None) or str(problem).partition("\n")[0] or "an error of the parser"
+            if "nesting depth" in reason:
+                raise TooDeep(f"YAML: {reason}") from None
             while self.stack:
                 self._close()
-            raise Unreadable(f"not YAML: {why}", place, tuple(self.documents)) from None
+            raise Unreadable(f"not YAML: {reason}", location, tuple(self.documents)) from None
         return self.documents
 
     def _read(self, next_event: Callable[[], Any]) -> None:

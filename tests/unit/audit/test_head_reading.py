@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.audit.head import Head, HeadFile, HeadPlace, head_path, other_head, read_head
+from policyguard.audit.head import Head, HeadFile, HeadLocation, head_path, other_head, read_head
 
 ORIGIN = "log.example"
 
@@ -15,7 +15,7 @@ ORIGIN = "log.example"
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", ["regular file", "link", "FIFO"])
 def test_only_a_regular_head_file_is_read(kind: str, tmp_path: Path) -> None:
-    place = HeadPlace.of(tmp_path / "log", tmp_path)
+    place = HeadLocation.of(tmp_path / "log", tmp_path)
     file = HeadFile.open(place, ORIGIN)
     file.write(Head(log="log"), 0)
     file.close()

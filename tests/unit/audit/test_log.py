@@ -494,7 +494,7 @@ def test_id_is_used_once_by_all_who_share_the_file(tmp_path: Path) -> None:
 def test_used_ids_beyond_the_limit_are_forgotten_a_day_after_they_expire(tmp_path: Path) -> None:
     """The earliest go first, and the store does not grow without end; below the limit nothing is forgotten."""
     now = [0]
-    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0], min_kept=400) as used:
+    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0], min_remembered=400) as used:
         assert all(used.use(f"d-{number:04}", 10 + number) for number in range(500))
         now[0] = 86_400 * 10**9 + 10**6
         assert used.use("late-1", now[0])

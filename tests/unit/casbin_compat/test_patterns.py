@@ -9,7 +9,7 @@ from casbin.util import glob_match, key_match, key_match2, key_match3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyguard.casbin_compat.patterns import glob_regex, key_match2_regex, key_match_prefix, words
+from policyguard.casbin_compat.patterns import alternatives, glob_regex, key_match2_regex, key_match_prefix
 from policyguard.conditions.functions import matches
 from policyguard.errors import PolicyError
 from policyguard.values import NO_SPAN
@@ -68,9 +68,9 @@ def test_key_match_is_translated_exactly(path: str, head: str, star: str) -> Non
         (glob_regex, "/a/**", "found `**` in `/a/**`, expected plain segments and `*`"),
         (glob_regex, "/a/[1-9]", "found `[1-9]` in `/a/[1-9]`"),
         (glob_regex, "/a/{b,c}", "expected plain segments"),
-        (words, "GET.*", "found the regular expression `GET.*`, expected words such as"),
-        (words, "(a+)+$", "expected words such as"),
-        (words, "(GET|POST", "expected words such as"),
+        (alternatives, "GET.*", "found the regular expression `GET.*`, expected words such as"),
+        (alternatives, "(a+)+$", "expected words such as"),
+        (alternatives, "(GET|POST", "expected words such as"),
     ],
 )
 def test_what_has_no_exact_translation_is_refused(translate: Callable[..., object], pattern: str, message: str) -> None:
@@ -86,4 +86,4 @@ def test_what_has_no_exact_translation_is_refused(translate: Callable[..., objec
 )
 def test_a_regular_expression_of_words_is_its_words(pattern: str, expected: list[str]) -> None:
     """The twin: these name actions."""
-    assert words(pattern, NO_SPAN) == expected
+    assert alternatives(pattern, NO_SPAN) == expected

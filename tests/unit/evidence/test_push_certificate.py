@@ -74,20 +74,22 @@ def test_status_g_without_a_signer_is_not_a_signer(signer: str) -> None:
     """INVARIANT I1: git says G of any SSH key; only the empty signer tells that nobody allowed signed."""
     found = read(GIT_PUSH_CERT_SIGNER=signer)
     assert (found.status, found.signer) == ("bad", None)
-    assert "no allowed signer" in found.why
+    assert "no allowed signer" in found.reason
 
 
 @pytest.mark.parametrize("status", ["B", "U", "X", "Y", "R", "E", "N", "", "g"])
 def test_any_other_status_is_bad(status: str) -> None:
     """Expired, revoked and unverifiable signatures are bad ones."""
     found = read(GIT_PUSH_CERT_STATUS=status)
-    assert found == Signed(status="bad", why=f"git says `{status or 'nothing'}` of the push certificate, expected `G`")
+    assert found == Signed(
+        status="bad", reason=f"git says `{status or 'nothing'}` of the push certificate, expected `G`"
+    )
 
 
 @pytest.mark.parametrize("status", ["SLOP", "BAD", "MISSING", "UNSOLICITED", ""])
 def test_a_nonce_that_is_not_ok_is_a_replay(status: str) -> None:
     """Whatever else is right."""
-    assert "nonce" in read(GIT_PUSH_CERT_NONCE_STATUS=status).why
+    assert "nonce" in read(GIT_PUSH_CERT_NONCE_STATUS=status).reason
 
 
 def test_the_nonce_is_the_one_in_the_certificate() -> None:
@@ -113,14 +115,14 @@ def test_the_nonce_is_the_one_in_the_certificate() -> None:
 )
 def test_a_nonce_that_another_seed_made_is_refused(given: str) -> None:
     """INVARIANT I19: git's word OK does not help; a fork, or a pusher with a seed of his own, makes other nonces."""
-    assert read_with(given).why == "the nonce of the push certificate was not given out for this repository"
+    assert read_with(given).reason == "the nonce of the push certificate was not given out for this repository"
 
 
 def test_every_name_of_the_repository_counts() -> None:
     """The twin: what transports call it, and nothing when the seed is not known."""
     assert read_with(nonce("/srv/other.git")).status == "good"
     unknown = read_with(nonce(), Nonces(seed=None, paths=NONCES.paths))
-    assert "no receive.certNonceSeed in the configuration" in unknown.why
+    assert "no receive.certNonceSeed in the configuration" in unknown.reason
     assert read_with(nonce(seed=b""), Nonces(seed=b"", paths=NONCES.paths)).status == "good"
 
 
@@ -131,7 +133,7 @@ def test_an_old_nonce_is_a_replay(age_s: int, status: str) -> None:
     """INVARIANT I19: an hour is long enough for a push; what comes from the future was not given out by this clock."""
     found = read_with(nonce(at_s=NOW_S - age_s))
     assert found.status == status
-    assert (f"is {age_s} seconds old" in found.why) == (status == "bad")
+    assert (f"is {age_s} seconds old" in found.reason) == (status == "bad")
 
 
 def test_what_was_signed_is_good_once() -> None:
@@ -145,7 +147,7 @@ def test_what_was_signed_is_good_once() -> None:
     assert read(spend=spend, key=MALLORY).status == "bad"
     assert not spent
     assert read(spend=spend).status == "good"
-    assert read(spend=spend) == Signed(status="bad", why=USED)
+    assert read(spend=spend) == Signed(status="bad", reason=USED)
 
 
 def test_a_repository_that_uses_sha256_makes_longer_nonces() -> None:
@@ -160,19 +162,19 @@ def test_other_updates_are_not_signed() -> None:
     assert read(update=RefUpdate(old="a" * 40, new="c" * 40, ref="refs/heads/main")).status == "bad"
     assert read(update=RefUpdate(old="a" * 40, new="b" * 40, ref="refs/heads/x")).status == "bad"
     for line in (b"0 1 refs/heads/y\n", b"refs/heads/y\n", b"0 refs/heads/y\n", b" \n"):
-        assert read(text=TEXT + line).why == "the push certificate is for other updates"
+        assert read(text=TEXT + line).reason == "the push certificate is for other updates"
 
 
 def test_the_signature_is_verified_here() -> None:
     """Another key, another namespace, a changed text, garbage: git's G does not help."""
-    assert "in neither" in read(key=MALLORY).why
+    assert "in neither" in read(key=MALLORY).reason
     assert read(namespace="file").status == "bad"
     changed = TEXT.replace(b"pushee x", b"pushee y")
     forged = read(content=changed + sign(TEXT, "git", ALICE))
-    assert forged == Signed(status="bad", why="the signature does not fit the push certificate")
+    assert forged == Signed(status="bad", reason="the signature does not fit the push certificate")
     assert read(content=TEXT + b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n").status == "bad"
     assert read(content=TEXT + b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n").status == "bad"
-    assert read(content=TEXT).why == "the push certificate cannot be read"
+    assert read(content=TEXT).reason == "the push certificate cannot be read"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_another_kind_of_signature_is_not_verified_here(armour: bytes) -> None:
     """The first armour ends what is signed; an SSH signature hidden behind another one counts for nothing."""
     why = "the push certificate is signed in a way that is not verified here"
     for content in (TEXT + armour + b"\nx\n", TEXT + armour + b"\nx\n" + sign(TEXT, "git", ALICE)):
-        assert read(content=content) == Signed(status="bad", why=why)
+        assert read(content=content) == Signed(status="bad", reason=why)
     text = TEXT + sign(TEXT, "git", ALICE) + armour + b"\nx\n"
     assert read(content=text).status == "bad"
 
@@ -210,7 +212,7 @@ def test_what_is_no_certificate_is_a_bad_one() -> None:
     for blob in (None, b"", TEXT, sign(TEXT, "git", ALICE)):
         blobs = {TOLD["GIT_PUSH_CERT"]: blob}
         found = read_certificate(TOLD, (UPDATE,), blobs.get, Signers((PERSON,)), now, NONCES)
-        assert found == Signed(status="bad", why=why)
+        assert found == Signed(status="bad", reason=why)
 
 
 def test_a_new_or_deleted_ref_has_no_id() -> None:
@@ -223,4 +225,4 @@ def test_a_new_or_deleted_ref_has_no_id() -> None:
 
 def test_no_certificate_is_no_signature() -> None:
     """Variables without the certificate itself are what any pusher can set."""
-    assert read(GIT_PUSH_CERT="") == Signed(status="none", why="the push is not signed")
+    assert read(GIT_PUSH_CERT="") == Signed(status="none", reason="the push is not signed")

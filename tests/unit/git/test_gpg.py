@@ -130,7 +130,7 @@ def test_a_push_certificate_by_a_pinned_key_is_good(lab: Lab) -> None:
     ):
         bad = read(content, keyring)
         assert (bad.status, bad.signer) == ("bad", None)
-        assert why in bad.why
+        assert why in bad.reason
 
 
 def test_a_keyring_that_everybody_may_write_to_pins_nobody(lab: Lab) -> None:

@@ -63,7 +63,7 @@ def test_the_script_imports_nothing_of_the_pushers(tmp_path: Path) -> None:
         (["pre-receive", "--repo"], "`--repo` has no value"),
         (["pre-receive", "--what", "x"], "unknown option `--what`"),
         (["pre-receive"], "--repo is missing"),
-        ([*OPTIONS.words(), "--owner", "root"], "expected a uid"),
+        ([*OPTIONS.to_argv(), "--owner", "root"], "expected a uid"),
     ],
 )
 def test_options_that_cannot_be_are_refused(words: list[str], message: str) -> None:

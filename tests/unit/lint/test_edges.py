@@ -10,7 +10,7 @@ from policyguard.conditions.queries import base_name
 from policyguard.lint.catalogue import catalogue
 from policyguard.lint.runner import lint
 from policyguard.lint.stars import matches_everything
-from policyguard.lint.vocabulary import names_break_glass, verb_words, words
+from policyguard.lint.vocabulary import names_break_glass, split_words, verb_words
 from policyguard.values import parse_instant
 
 BASE = (Path(__file__).parents[2] / "data" / "lint" / "base.yaml").read_bytes()
@@ -257,7 +257,7 @@ def test_two_alphabets_in_one_name_are_reported() -> None:
 
 def test_names_are_read_by_whole_words() -> None:
     """`undelete` is no deletion; `force-push` and `forcePush` are two words."""
-    assert ("force", "push") == words("force-push") == words("forcePush") == words("force_push")
+    assert ("force", "push") == split_words("force-push") == split_words("forcePush") == split_words("force_push")
     assert frozenset({"undelete"}) == verb_words("job:undelete")
     assert names_break_glass("break-glass-kill")
     assert names_break_glass("breakglass")

@@ -31,7 +31,7 @@ from policyguard.cli.verbs.approve_.destinations import (
     ssh_sign,
 )
 from policyguard.cli.verbs.approve_.listing import list_approvals
-from policyguard.cli.verbs.approve_.subjects import Approved, approved_by, limits_of, own_account, sought_by
+from policyguard.cli.verbs.approve_.subjects import Approved, approval_target, approved_by, limits_of, own_account
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
@@ -75,8 +75,8 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 @click.option("--folder", type=click.Path(path_type=Path), help="Where approvals are kept.")
 @click.option("--list", "listing", is_flag=True, help="List approvals; with --job or --request, whether they count.")
 @json_option
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
-def command(listing: bool, as_json: bool, words: tuple[str, ...], **chosen: Any) -> int:
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
+def command(listing: bool, as_json: bool, argv: tuple[str, ...], **chosen: Any) -> int:
     """Approve a job, a request, a tree, a checkpoint or policies with your own key.
 
     Needs --key, or --ssh-key, or --payload FILE to sign by hand with `ssh-keygen -Y sign`. Exits with 1 where --list
@@ -86,11 +86,11 @@ def command(listing: bool, as_json: bool, words: tuple[str, ...], **chosen: Any)
         raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
     config = settings(policies=chosen.pop("policies"), approvals=chosen.pop("folder"), approval_log=chosen["log"])
     if listing:
-        return _list(config, chosen, words, as_json)
+        return _list(config, chosen, argv, as_json)
     if chosen["add"] is not None:
         return _add(config, chosen["add"], as_json)
     signers = None if config.policies is None else _signers(config)
-    statement = _statement(approved_by(chosen, words), chosen, time.time_ns())
+    statement = _statement(approved_by(chosen, argv), chosen, time.time_ns())
     _check_account(statement.predicate.approver, signers)
     if chosen["job"] is not None:
         check_outside_job(chosen, config)
@@ -147,8 +147,8 @@ def _lifetime_s(text: str) -> int:
     except ValueError as problem:
         raise RequestError(str(problem), path="--expires") from None
     if not 0 < lifetime_s <= MAX_LIFETIME_S:
-        words = f"would never count: --expires: found `{text}`, expected at most 7 days, and more than none"
-        raise RequestError(words, path="this approval")
+        message = f"would never count: --expires: found `{text}`, expected at most 7 days, and more than none"
+        raise RequestError(message, path="this approval")
     return lifetime_s
 
 
@@ -236,11 +236,11 @@ def _tell(statement: ApprovalStatement, made: Mapping[str, str], as_json: bool) 
         say(f"{name:<8}  {text}")
 
 
-def _list(config: Config, chosen: Mapping[str, Any], words: Sequence[str], as_json: bool) -> int:
+def _list(config: Config, chosen: Mapping[str, Any], argv: Sequence[str], as_json: bool) -> int:
     files = review_files(config)
     if not files.keeps_approvals:
         needed(config, "approvals", "--folder")
-    target = sought_by(chosen, words) if chosen["job"] is not None or chosen["request_file"] is not None else None
+    target = approval_target(chosen, argv) if chosen["job"] is not None or chosen["request_file"] is not None else None
     snapshot = _snapshot(config)
     log = config.log if target is not None and target.request.action in snapshot.single_use_actions else None
     return list_approvals(files, load_signers(snapshot.people, files), target, log, as_json=as_json)

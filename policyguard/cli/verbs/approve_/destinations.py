@@ -50,8 +50,8 @@ def check_outside_job(chosen: Mapping[str, Any], config: Config) -> None:
     payload: Path | None = chosen["payload"]
     if payload is None and chosen["note"]:
         return
-    kept_in_log = chosen["log"] is not None or (config.approvals is None and config.approval_log is not None)
-    target = payload or (config.approval_log if kept_in_log else None) or config.approvals or DEFAULT_FOLDER
+    into_log = chosen["log"] is not None or (config.approvals is None and config.approval_log is not None)
+    target = payload or (config.approval_log if into_log else None) or config.approvals or DEFAULT_FOLDER
     try:
         check_apart(os.path.realpath(target), job_folders("."), str(target))
     except ConfigurationError as problem:
@@ -103,7 +103,7 @@ def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str
     except OSError as problem:
         raise ConfigurationError("git is not installed, expected it for --note") from problem
     if done.returncode != 0:
-        raise ConfigurationError(f"git did not write the note: {_said(done.stderr)}")
+        raise ConfigurationError(f"git did not write the note: {_last_line(done.stderr)}")
     return {"note": f"{NOTES_REF.decode()} on {tree}", "share": f"git push origin {NOTES_REF.decode()}"}
 
 
@@ -163,10 +163,10 @@ def ssh_sign(payload: bytes, key: Path) -> bytes:
         [program, "-Y", "sign", "-n", NAMESPACE, "-f", str(key)], input=payload, capture_output=True, check=False
     )
     if done.returncode != 0 or not done.stdout:
-        raise SigningError(f"ssh-keygen did not sign with `{key}`: {_said(done.stderr)}")
+        raise SigningError(f"ssh-keygen did not sign with `{key}`: {_last_line(done.stderr)}")
     return done.stdout
 
 
-def _said(stderr: bytes) -> str:
+def _last_line(stderr: bytes) -> str:
     """Shorten the output of a program to one line of bounded length."""
     return " ".join(stderr.decode(errors="replace").split())[:200].lower()

@@ -39,7 +39,7 @@ class Approved:
     is_pattern: bool = False
 
 
-def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
+def approved_by(chosen: Mapping[str, Any], argv: Sequence[str]) -> Approved:
     """Read the subject of an approval from the options of `approve` and the command after `--`.
 
     Raises:
@@ -53,7 +53,7 @@ def approved_by(chosen: Mapping[str, Any], words: Sequence[str]) -> Approved:
         if not chosen["action"] or not resource:
             raise click.UsageError("--tree, --checkpoint and --policy need --action, and --resource or --pattern")
         return Approved(subjects=artifacts, action=chosen["action"], resource=resource, is_pattern=is_pattern)
-    target = sought_by(chosen, words)
+    target = approval_target(chosen, argv)
     subjects = dict(target.measured_digests)
     if not chosen["limits"]:
         subjects["request"] = target.request_digest
@@ -80,7 +80,7 @@ def _resource(chosen: Mapping[str, Any]) -> tuple[str | None, bool]:
     return pattern or resource, bool(pattern)
 
 
-def sought_by(chosen: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget:
+def approval_target(chosen: Mapping[str, Any], argv: Sequence[str]) -> ApprovalTarget:
     """Build the request that the options name, and for a job measure it here.
 
     Raises:
@@ -90,9 +90,9 @@ def sought_by(chosen: Mapping[str, Any], words: Sequence[str]) -> ApprovalTarget
     """
     if chosen["job"] is None:
         return ApprovalTarget(request=read_request(chosen["request_file"]))
-    if not words:
+    if not argv:
         raise click.UsageError("--job needs the command it is for, after `--`")
-    request, inputs = read_job_file(chosen["job"], words, None, os.environ)
+    request, inputs = read_job_file(chosen["job"], argv, None, os.environ)
     if _own(request):
         raise RequestError(
             "names no requester but you, expected `subject:` in the job file",
@@ -130,6 +130,6 @@ def limits_of(texts: Sequence[str]) -> FrozenMap:
         name, equals, value = text.partition("=")
         if not equals or not name or name in limits:
             raise click.UsageError(f"--limit: found `{text}`, expected NAME=VALUE, each name once")
-        words: dict[str, Value] = {"true": True, "false": False}
-        limits[name] = int(value) if value.isascii() and value.isdigit() else words.get(value, value)
+        booleans: dict[str, Value] = {"true": True, "false": False}
+        limits[name] = int(value) if value.isascii() and value.isdigit() else booleans.get(value, value)
     return FrozenMap(limits)

@@ -32,8 +32,8 @@ from policyguard.cli.options import (
     trust_option,
 )
 from policyguard.cli.output import say, say_json
-from policyguard.cli.verbs.audit_.continuity import accept_reset_command, head_place, rotate_command
-from policyguard.cli.verbs.audit_.entries import Shown, entry_or_problem
+from policyguard.cli.verbs.audit_.continuity import accept_reset_command, head_location, rotate_command
+from policyguard.cli.verbs.audit_.entries import EntryText, entry_or_problem
 from policyguard.cli.verbs.audit_.reviews import log_keys, open_reviews, review
 from policyguard.errors import AuditError
 from policyguard.exit_codes import FINDINGS, OK
@@ -81,7 +81,7 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
         store = opened.enter_context(SqliteStore.open(path, read_only=True))
         older = [opened.enter_context(SqliteStore.open(name, read_only=True)) for name in previous]
         logs = log_keys(config, store.origin)
-        head = read_head(head_place(config, path), store.origin)
+        head = read_head(head_location(config, path), store.origin)
         head_note = None if head is None or head.note is None else head.note.encode()
         try:
             summary = check_chain([*older, store], logs, notes, head=head_note)
@@ -98,15 +98,15 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
 def show(entry: int, as_json: bool, log: Path | None) -> int:
     """Show the decision, the approval or the link at index ENTRY; exits with 1 if it cannot be read."""
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
-        shown = entry_or_problem(row_at(store, entry).leaf, entry)
-    if isinstance(shown, AuditError):
-        say(f"policyguard: {shown}", err=True, fg="red")
+        result = entry_or_problem(row_at(store, entry).leaf, entry)
+    if isinstance(result, AuditError):
+        say(f"policyguard: {result}", err=True, fg="red")
         return FINDINGS
     if as_json:
-        say_json({"entry": entry, "statement": shown.statement})
+        say_json({"entry": entry, "statement": result.statement})
         return OK
-    say(shown.line)
-    say(json.dumps(shown.statement.get("predicate", shown.statement), indent=2, ensure_ascii=False))
+    say(result.line)
+    say(json.dumps(result.statement.get("predicate", result.statement), indent=2, ensure_ascii=False))
     return OK
 
 
@@ -147,22 +147,22 @@ def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> int:
         last = store.last()
         start = max(0, (last.entry + 1 if last is not None else 0) - max(0, count))
         while True:
-            for entry, shown in _entries(store, start):
+            for entry, result in _entries(store, start):
                 start = entry + 1
-                if isinstance(shown, AuditError):
+                if isinstance(result, AuditError):
                     unreadable = True
-                    say(f"policyguard: skipped: {shown}", err=True, fg="red")
+                    say(f"policyguard: skipped: {result}", err=True, fg="red")
                 elif as_json:
-                    say_json(shown.data)
+                    say_json(result.data)
                 else:
-                    say(shown.line)
+                    say(result.line)
             if not follow:
                 return FINDINGS if unreadable else OK
             sys.stdout.flush()
             time.sleep(POLL_S)
 
 
-def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, Shown | AuditError]]:
+def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, EntryText | AuditError]]:
     last = store.last()
     if last is not None and start <= last.entry:
         for row in store.read(start, last.entry + 1):

@@ -10,7 +10,7 @@ import click
 
 from policyguard.attest.note import NoteKey
 from policyguard.audit.continuity import accept_reset, rotate
-from policyguard.audit.head import HeadPlace
+from policyguard.audit.head import HeadLocation
 from policyguard.cli.options import (
     MAX_NOTE_FILE_BYTES,
     json_option,
@@ -43,7 +43,7 @@ def rotate_command(archive: Path | None, reason: str, as_json: bool, **chosen: A
     target = rotate(
         str(log),
         key,
-        head_place(config, log),
+        head_location(config, log),
         archive=None if archive is None else str(archive),
         reason=reason,
         now=time.time_ns(),
@@ -78,7 +78,7 @@ def accept_reset_command(reason: str, countersigned: Path | None, as_json: bool,
     entry = accept_reset(
         str(log),
         key,
-        head_place(config, log),
+        head_location(config, log),
         reason=reason,
         now=time.time_ns(),
         witness=None if config.witness is None else NoteKey.from_text(config.witness),
@@ -91,6 +91,6 @@ def accept_reset_command(reason: str, countersigned: Path | None, as_json: bool,
     return 0
 
 
-def head_place(config: Config, log: Path) -> HeadPlace:
+def head_location(config: Config, log: Path) -> HeadLocation:
     """Where the head file of this log is: in the state folder, or beside the log."""
-    return HeadPlace.of(log, config.state_dir)
+    return HeadLocation.of(log, config.state_dir)

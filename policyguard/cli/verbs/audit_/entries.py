@@ -25,7 +25,7 @@ from policyguard.values import format_instant
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class EntryText:
     """An entry as its `line` for people, its data for `tail --json`, and the `statement` that `show` prints."""
 
     line: str
@@ -33,7 +33,7 @@ class Shown:
     statement: dict[str, Any]
 
 
-def shown_entry(leaf: bytes, entry: int) -> Shown:
+def parse_entry(leaf: bytes, entry: int) -> EntryText:
     """Parse an entry of the log.
 
     Raises:
@@ -54,24 +54,24 @@ def shown_entry(leaf: bytes, entry: int) -> Shown:
         raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from problem
 
 
-def entry_or_problem(leaf: bytes, entry: int) -> Shown | AuditError:
+def entry_or_problem(leaf: bytes, entry: int) -> EntryText | AuditError:
     """Read an entry, or return why it cannot be read: a reader goes on behind it."""
     try:
-        return shown_entry(leaf, entry)
+        return parse_entry(leaf, entry)
     except AuditError as problem:
         return problem
 
 
-def _link(leaf: bytes, entry: int) -> Shown:
+def _link(leaf: bytes, entry: int) -> EntryText:
     link = parse_link(leaf, entry)
     old = link.old
     size = counted(old.size, "entry")
     line = f"{entry:>6}  {link.at:<30}  {link.event.upper():<5}  {size} of {old.origin}  {link.reason}"
     statement = msgspec.to_builtins(link)
-    return Shown(line, {"entry": entry, **statement}, statement)
+    return EntryText(line, {"entry": entry, **statement}, statement)
 
 
-def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> Shown:
+def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> EntryText:
     line = (
         f"{entry:>6}  {predicate.issued_at:<30}  {predicate.decision.upper():<5}  {predicate.requester}  "
         f"{predicate.action}  {predicate.resource}  {','.join(predicate.reason_codes)}"
@@ -86,33 +86,33 @@ def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> Shown:
         "reason_codes": predicate.reason_codes,
         "decision_id": predicate.decision_id,
     }
-    return Shown(line, data, json.loads(envelope.payload))
+    return EntryText(line, data, json.loads(envelope.payload))
 
 
-def _handover(leaf: bytes, entry: int) -> Shown:
+def _handover(leaf: bytes, entry: int) -> EntryText:
     handover = read_handover(leaf)
     at = format_instant(handover.at)
     data = {"entry": entry, "handover": {"from": handover.old.text, "to": handover.new.text}, "at": at}
-    return Shown(
+    return EntryText(
         f"{entry:>6}  {at:<30}  KEY    handed over to {handover.new.text}", data, json.loads(parse(leaf).payload)
     )
 
 
-def _approval(leaf: bytes, entry: int) -> Shown:
+def _approval(leaf: bytes, entry: int) -> EntryText:
     try:
         payload, signer = _signed(leaf, entry)
         statement = parse_approval(payload)
     except (ApprovalRejected, VerificationError, SshSignatureError) as problem:
         raise AuditError(f"entry {entry}: approval: {problem}", entry=entry) from problem
-    return Shown(_approval_line(statement, entry), _approval_data(statement, signer, entry), json.loads(payload))
+    return EntryText(_approval_line(statement, entry), _approval_data(statement, signer, entry), json.loads(payload))
 
 
-def _reservation(leaf: bytes, entry: int) -> Shown:
+def _reservation(leaf: bytes, entry: int) -> EntryText:
     event = reservation_event(leaf, entry)
     promised = f"  {event.scope}  {event.amount}  until {event.expires}" if event.event == "reserve" else ""
     line = f"{entry:>6}  {event.at:<30}  {event.event.upper()}  {event.decision_id}{promised}"
     data = json.loads(parse(leaf).payload)
-    return Shown(line, {"entry": entry, "reservation": event.event, **data}, data)
+    return EntryText(line, {"entry": entry, "reservation": event.event, **data}, data)
 
 
 def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:

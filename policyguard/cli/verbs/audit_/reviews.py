@@ -125,5 +125,5 @@ def _line(use: BreakGlassUse, now: Instant) -> str:
         state = f"reviewed by {use.reviewed_by}, entry {use.review_entry}"
     else:
         state = f"{'OVERDUE since' if use.is_overdue(now) else 'open until'} {format_instant(use.due_at)}"
-    with_whom = f", acknowledged by {', '.join(use.acknowledged_by)}" if use.acknowledged_by else ""
-    return f"{use.entry:>6}  {state}  {use.requester}  {use.action}  {use.resource}{with_whom}"
+    reviewers = f", acknowledged by {', '.join(use.acknowledged_by)}" if use.acknowledged_by else ""
+    return f"{use.entry:>6}  {state}  {use.requester}  {use.action}  {use.resource}{reviewers}"
