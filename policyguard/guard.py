@@ -359,8 +359,7 @@ class Guard:
         The subject is the account of this process. A job file that names another one is denied.
 
         Args:
-            job: the job file.
-            argv: the command that is to run.
+            job, argv: the job file, and the command that is to run.
             directory: where it is to run; the current folder if None.
             environment: the variables it is to get; those of this process if None.
             subject: who asks, if it is not this account; the configuration must list the account under `speakFor:`.

@@ -11,7 +11,7 @@ from msgspec import structs
 from policyguard.assembly.requests import request_collectors
 from policyguard.attest.keys import PublicKey
 from policyguard.config.file import Config
-from policyguard.config.measurement import EnvironmentConfig, MeasurementConfig
+from policyguard.config.measurement import EnvironmentConfig, MeasurementConfig, QuotaConfig
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.approvals.artifact_collector import ArtifactReviewCollector, artifact_digest
@@ -102,23 +102,20 @@ def job_collectors(
     if request.resource.type == "dataset":
         return (identity, DatasetCollector(options, producers))
     grants, quota = measurement.grants, measurement.quota
-    collectors: list[Collector] = [
+    return (
         identity,
         JobCollector(),
         RepositoryCollector(),
         JobCheckpoints(options, producers),
         GrantCollector(str(grants.folder), grants.keys) if grants is not None else GrantCollector(),
         _environment_collector(measurement.environment, seal, report),
-    ]
-    if quota is not None:
-        collectors.append(
-            QuotaCollector(
-                file=str(quota.file) if quota.file is not None else None,
-                command=quota.command,
-                directory=str(quota.directory) if quota.directory is not None else None,
-            )
-        )
-    return tuple(collectors)
+        *((_quota_collector(quota),) if quota is not None else ()),
+    )
+
+
+def _quota_collector(config: QuotaConfig) -> Collector:
+    file, directory = (str(path) if path is not None else None for path in (config.file, config.directory))
+    return QuotaCollector(file=file, command=config.command, directory=directory)
 
 
 def _environment_collector(config: EnvironmentConfig | None, seal: bytes | None, report: Report) -> Collector:
@@ -149,8 +146,7 @@ def artifact_collectors(
 
     Args:
         config: says where approvals are and how checkpoints are scanned.
-        request: is about this artifact.
-        path: the artifact.
+        request, path: the artifact, and where it is.
         seal: see `configured_collectors`.
         policy_keys: supplies the keys that may have signed policies at a path.
         report: takes the reason why a cache is not used.
@@ -167,12 +163,11 @@ def artifact_collectors(
     options = scan_options(config.measurement, key, report)
     files = review_files(config)
 
+    def policy_digest() -> str:
+        return load_snapshot(path, policy_keys(path)).policy_digest
+
     def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:  # noqa: ARG001
         if request.resource.type == "policy":
-
-            def policy_digest() -> str:
-                return load_snapshot(path, policy_keys(path)).policy_digest
-
             return (ArtifactReviewCollector(snapshot.people, files, "policy", policy_digest),)
         review = ArtifactReviewCollector(snapshot.people, files, "checkpoint", lambda: artifact_digest(path, options))
         return (*job_collectors(config.measurement, request, seal=key, options=options, report=report), review)

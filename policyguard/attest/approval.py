@@ -176,35 +176,20 @@ def approval_statement(
 
     Args:
         subjects: name to digest of what is approved.
-        action: the action, `type:verb`.
-        resource: the resource, `type:id`, or a pattern.
-        approver: the account that approves.
-        reason: why, for people.
-        approved_at: when it is signed.
-        expires: until when it counts.
+        action, resource: `type:verb` and `type:id`; with `resource_is_pattern` a pattern.
+        approver, reason: the account that approves, and why, for people.
+        approved_at, expires: when it is signed, and until when it counts.
         limits: the largest approved values, by name.
         any_command: approves every command on these subjects.
-        resource_is_pattern: `resource` is a pattern.
-        target_ref: the reference that may move, for pushes.
-        from_id: its present object id.
-        target_id: the approved tree.
+        target_ref, from_id, target_id: for pushes, the reference that may move, its present object id and the new tree.
 
     Raises:
         ApprovalRejected: it would never count, such as one without a subject or of more than seven days.
     """
+    at, until = instant_text(approved_at), instant_text(expires)
+    target = target_id, target_ref
     predicate = ApprovalPredicate(
-        action,
-        instant_text(approved_at),
-        approver,
-        instant_text(expires),
-        reason,
-        resource,
-        any_command,
-        from_id,
-        dict(limits),
-        resource_is_pattern,
-        target_id,
-        target_ref,
+        action, at, approver, until, reason, resource, any_command, from_id, dict(limits), resource_is_pattern, *target
     )
     named = tuple(ApprovalSubject({_DIGESTS[name]: subjects[name]}, name) for name in sorted(subjects))
     return parse_approval(ApprovalStatement(STATEMENT_TYPE, predicate, APPROVAL_TYPE, named).payload)

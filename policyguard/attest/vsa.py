@@ -56,6 +56,28 @@ def source_summary(
     Raises:
         ValueError: the decision is no allow, or an id, a commit or a level is not written as SLSA requires.
     """
+    _check_summary(revision, decision, verifier, levels)
+    predicate: dict[str, Any] = {
+        "verifier": {"id": verifier, "version": {"policyguard": decision.engine_version}},
+        "timeVerified": format_instant(verified_at),
+        "resourceUri": revision.resource_uri,
+        "policy": {
+            "uri": f"urn:policyguard:policy:{decision.policy.digest}",
+            "digest": {"sha256": decision.policy.digest},
+        },
+        "inputAttestations": [
+            {"uri": f"urn:policyguard:decision:{decision.decision_id}", "digest": {"sha256": decision_digest}}
+        ],
+        "verificationResult": "PASSED",
+        "verifiedLevels": sorted({*levels, *((QUORUM_LEVEL,) if decision.requiring else ())}),
+    }
+    subject = {"digest": {"gitCommit": revision.commit}, "annotations": {"sourceRefs": [revision.ref]}}
+    return canonical(
+        {"_type": STATEMENT_TYPE, "subject": [subject], "predicateType": PREDICATE_TYPE, "predicate": predicate}
+    )
+
+
+def _check_summary(revision: Revision, decision: Predicate, verifier: str, levels: Sequence[str]) -> None:
     # INVARIANT I10: a summary says PASSED only of a revision that a signed allow covers.
     if not decision.allowed or decision.mode != "enforcing":
         raise ValueError(f"decision `{decision.decision_id}` is no enforcing allow, expected one")
@@ -66,27 +88,6 @@ def source_summary(
             raise ValueError(f"level: found `{level}`, expected `SLSA_SOURCE_LEVEL_n` or `ORG_SOURCE_...`")
     if not levels or ":" not in verifier or ":" not in revision.resource_uri:
         raise ValueError("expected a level at least, and URIs for the verifier and the repository")
-    reviewed = (QUORUM_LEVEL,) if decision.requiring else ()
-    statement: dict[str, Any] = {
-        "_type": STATEMENT_TYPE,
-        "subject": [{"digest": {"gitCommit": revision.commit}, "annotations": {"sourceRefs": [revision.ref]}}],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "verifier": {"id": verifier, "version": {"policyguard": decision.engine_version}},
-            "timeVerified": format_instant(verified_at),
-            "resourceUri": revision.resource_uri,
-            "policy": {
-                "uri": f"urn:policyguard:policy:{decision.policy.digest}",
-                "digest": {"sha256": decision.policy.digest},
-            },
-            "inputAttestations": [
-                {"uri": f"urn:policyguard:decision:{decision.decision_id}", "digest": {"sha256": decision_digest}}
-            ],
-            "verificationResult": "PASSED",
-            "verifiedLevels": sorted({*levels, *reviewed}),
-        },
-    }
-    return canonical(statement)
 
 
 def sign_summary(statement: bytes, key: PrivateKey) -> Envelope:

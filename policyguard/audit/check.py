@@ -57,23 +57,14 @@ def check_log(
         RotatedLogError: all adds up, but a tree in `earlier` is not in this log, which begins after a rotation.
         AuditError: `.entry` is the first entry that does not add up, where one can be named.
     """
-    heads = {} if head is None else _checkpoints_by_size(logs, (head,))
-    wanted = _checkpoints_by_size(logs, earlier)
-    is_rotated, elsewhere = _is_rotated(store), set[int]()
+    trees = _RequiredTrees(logs, earlier, head, store)
     tree = Range()
     newest: Checkpoint | None = None
     note, count, covered, approvals = b"", 0, 0, 0
     for row in _rows(store):
         _check_row(row, tree)
         approvals += APPROVAL_ENTRY.matches(row.leaf)
-        if tree.size in heads:
-            _check_root(heads.pop(tree.size), tree, "the head file")
-        if tree.size in wanted:
-            earlier_checkpoint = wanted.pop(tree.size)
-            if not is_rotated:
-                _check_root(earlier_checkpoint, tree, "a kept checkpoint")
-            elif earlier_checkpoint.root != tree.root():
-                elsewhere.add(tree.size)
+        trees.check(tree)
         if row.checkpoint is not None:
             newest, note = _check_checkpoint(row.checkpoint, tree, logs, covered), row.checkpoint
             count, covered = count + 1, tree.size
@@ -83,15 +74,43 @@ def check_log(
         raise AuditError("log is empty, expected at least one entry")
     if newest is None or covered != tree.size:
         raise AuditError(f"entries {covered} to {tree.size - 1} are under no signed checkpoint", entry=covered)
-    _check_end(tree.size, heads, "the head file")
-    if is_rotated and (wanted or elsewhere):
-        size = min({*wanted, *elsewhere})
-        raise RotatedLogError(
-            f"this log was rotated: give --previous FILE, the log before it, which may contain the tree of "
-            f"{counted(size, 'entry')} that a kept checkpoint names"
-        )
-    _check_end(tree.size, wanted, "a kept checkpoint")
+    trees.check_end(tree.size)
     return LogSummary(newest, note, count, approvals)
+
+
+class _RequiredTrees:
+    """The trees that a log must contain, by size: those of earlier checkpoints, and that of its head file."""
+
+    def __init__(
+        self, logs: Sequence[NoteKey] | None, earlier: Sequence[bytes], head: bytes | None, store: Store
+    ) -> None:
+        self._head = {} if head is None else _checkpoints_by_size(logs, (head,))
+        self._earlier = _checkpoints_by_size(logs, earlier)
+        self._is_rotated = _is_rotated(store)
+        self._elsewhere: set[int] = set()
+        """Sizes of trees that are not in this log, which goes on from an older one."""
+
+    def check(self, tree: Range) -> None:
+        """Compare the tree after an entry with the kept one of its size, if there is one."""
+        if tree.size in self._head:
+            _check_root(self._head.pop(tree.size), tree, "the head file")
+        if tree.size in self._earlier:
+            checkpoint = self._earlier.pop(tree.size)
+            if not self._is_rotated:
+                _check_root(checkpoint, tree, "a kept checkpoint")
+            elif checkpoint.root != tree.root():
+                self._elsewhere.add(tree.size)
+
+    def check_end(self, size: int) -> None:
+        """Check that no kept tree is larger than the log."""
+        _check_end(size, self._head, "the head file")
+        if self._is_rotated and (self._earlier or self._elsewhere):
+            missing = min({*self._earlier, *self._elsewhere})
+            raise RotatedLogError(
+                f"this log was rotated: give --previous FILE, the log before it, which may contain the tree of "
+                f"{counted(missing, 'entry')} that a kept checkpoint names"
+            )
+        _check_end(size, self._earlier, "a kept checkpoint")
 
 
 def _check_end(size: int, wanted: Mapping[int, Checkpoint], source: str) -> None:
@@ -139,9 +158,7 @@ def check_chain(
 
     Args:
         stores: the logs; one alone is checked as `check_log` does.
-        logs: as for `check_log`.
-        earlier: checkpoints that were seen earlier; one of these logs must contain each of those trees.
-        head: the checkpoint of the head file, which the newest log must contain.
+        logs, earlier, head: as for `check_log`; some log must contain each earlier tree, and the newest that of `head`.
 
     Returns:
         The summary of the newest log.
@@ -158,21 +175,20 @@ def check_chain(
         if before is not None:
             check_link(next(iter(store.read(0, 1))).leaf, before.checkpoint)
         before = summary
-        trees = subtree_in(store)
-        open_notes = [
-            wanted
-            for wanted in open_notes
-            if not all(
-                size <= summary.checkpoint.size and range_of(size, trees).root() == checkpoint.root
-                for size, checkpoint in wanted.items()
-            )
-        ]
+        open_notes = [wanted for wanted in open_notes if not _contains(store, summary.checkpoint.size, wanted)]
     if open_notes:
         size = next(iter(open_notes[0]))
         raise AuditError(f"none of {len(stores)} logs contains the tree of {size} entries that a kept checkpoint names")
     if before is None:
         raise AuditError("found no log, expected at least one")
     return before
+
+
+def _contains(store: Store, size: int, wanted: Mapping[int, Checkpoint]) -> bool:
+    trees = subtree_in(store)
+    return all(
+        count <= size and range_of(count, trees).root() == checkpoint.root for count, checkpoint in wanted.items()
+    )
 
 
 def _rows(store: Store) -> Iterator[Row]:

@@ -1,6 +1,25 @@
 """Where a log does not simply go on: a rotation to a new file, and a reset that the operator accepts.
 
 Both put a link into the new log and count up the generation of the head file, so that no older head replaces it.
+
+A reset, `accept_reset`:
+
+    R1  The old head is read; with a witness, its countersignature over that head is checked. Nothing is written yet.
+    R2  The log takes an entry that names the old head, the reason and the countersigned note. A crash after it leaves a
+        log that is still refused; the verb is run again, and the log has two such entries.
+    R3  The head file takes the new head, with the policies that the old one knew: policies do not go back either.
+
+A rotation, `rotate`:
+
+    T1  The old log is opened as a guard opens it, its WAL is moved into the file, and its write lock is taken.
+    T2  The new log is made beside it, `PATH.next`, with one entry that names the head of the old, and with the claims
+        of the old: approvals that count once, and reservations. A crash leaves that file, which nobody reads; the next
+        rotation removes it.
+    T3  The head file takes the head of the new log. From here to the end guards refuse both files: a crash here is
+        finished by running the verb again.
+    T4  The old files get the archive's name, the new file the old one's, and the folder is synced.
+
+Guards that have the old file open refuse to add to it after a rotation, and are to be started again.
 """
 
 from __future__ import annotations
@@ -16,6 +35,7 @@ from policyguard.audit.head import Head, HeadFile, HeadLocation
 from policyguard.audit.links import link_leaf, old_log
 from policyguard.audit.log import Log
 from policyguard.audit.proofs import latest_note
+from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, ConfigurationError, VerificationError
 from policyguard.fs.private_files import DATABASE_FILES
@@ -39,22 +59,13 @@ def accept_reset(
 ) -> int:
     """Go on with the log at this path, or a new one, although it is not what its head file names.
 
-    1. The old head is read; with a witness, its countersignature over that head is checked. Nothing is written yet.
-    2. The log takes an entry that names the old head, the reason and the countersigned note. A crash after it leaves a
-       log that is still refused; the verb is run again, and the log has two such entries.
-    3. The head file takes the new head, with the policies that the old one knew: policies do not go back either.
-
     Args:
-        path: the log; made if it is not there.
-        key: of the log.
-        location: where the head file is.
-        reason: why it was reset; goes into the log.
-        now: the current time.
-        witness: whose countersignature is needed.
-        countersigned: a note with the old head's checkpoint, signed by the witness.
+        path, key, location: the log, made if it is not there; its key; where its head file is.
+        reason, now: why it was reset, and when; go into the log.
+        witness, countersigned: whose countersignature is needed, and the note with it over the old head's checkpoint.
 
     Returns:
-        The entry that says so.
+        The number of the entry that says so.
 
     Raises:
         ConfigurationError: there is nothing to accept, no reason, or no countersignature.
@@ -63,25 +74,25 @@ def accept_reset(
     if not reason.strip() or len(reason) > MAX_REASON_CHARS:
         raise ConfigurationError(f"--reason: found {len(reason)} characters, expected 1 to {MAX_REASON_CHARS}")
     _check_needed(path, key, location)
-    name = f"policyguard/{key.keyid[:16]}"
-    with SqliteStore.open(path, create_as=name) as store:
+    with SqliteStore.open(path, create_as=f"policyguard/{key.keyid[:16]}") as store:
         head_file = HeadFile.open(location, store.origin)
         try:
-            old = head_file.read_or_none()
+            old = head_file.read_or_none()  # R1
             note = _countersigned(old, store.origin, witness, countersigned)
             leaf = link_leaf("reset", old_log(old, store.origin), key, reason=reason, now=now, witness=note)
             log = Log.open(store, key, store.origin)
-            receipt = log.append(leaf)
-            policies = {**log.policies_of_all(), **(old.policies if old is not None else {})}
-            generation = 1 if old is None else old.generation + 1
-            head_file.reset(
-                Head(generation=generation, log=store.real_path, note=receipt.checkpoint.decode(), policies=policies),
-                log.size,
-            )
+            receipt = log.append(leaf)  # R2
+            head_file.reset(_head_after_reset(old, log, store.real_path, receipt), log.size)  # R3
             store.mark_head()
         finally:
             head_file.close()
     return receipt.index
+
+
+def _head_after_reset(old: Head | None, log: Log, path: str, receipt: Receipt) -> Head:
+    policies = {**log.policies_of_all(), **(old.policies if old is not None else {})}
+    generation = 1 if old is None else old.generation + 1
+    return Head(generation=generation, log=path, note=receipt.checkpoint.decode(), policies=policies)
 
 
 def _check_needed(path: str, key: PrivateKey, location: HeadLocation) -> None:
@@ -124,23 +135,11 @@ def rotate(
 ) -> str:
     """Go on in a new log at the same path; the old one gets another name and is linked to.
 
-    1. The old log is opened as a guard opens it, its WAL is moved into the file, and its write lock is taken.
-    2. The new log is made beside it, `PATH.next`, with one entry that names the head of the old, and with the claims of
-       the old: approvals that count once, and reservations. A crash leaves that file, which nobody reads; the next
-       rotation removes it.
-    3. The head file takes the head of the new log. From here to the end guards refuse both files: a crash here is
-       finished by running the verb again.
-    4. The old files get the archive's name, the new file the old one's, and the folder is synced.
-
-    Guards that have the old file open refuse to add to it and are to be started again.
-
     Args:
         path: the log.
-        key: of the log.
-        location: where the head file is.
+        key, location: of the log, and where its head file is.
         archive: the new path of the old log; by default its path and its number of entries.
-        reason: goes into the link.
-        now: the current time.
+        reason, now: why, and when; go into the link.
 
     Returns:
         The path of the old log.
@@ -153,29 +152,32 @@ def rotate(
     done = _finish(path, following, location, archive)
     if done is not None:
         return done
-    with Log.open(path, key, state_dir=location.state_dir) as log:
+    with Log.open(path, key, state_dir=location.state_dir) as log:  # T1
         if not log.size:
             raise ConfigurationError(f"log `{path}` is empty, expected at least one entry to rotate")
         target = archive or f"{path}.{log.size}"
         _check_free(target)
         with log.held_still() as (head, head_file):
-            origin = log.verifier.name
-            with SqliteStore.create(following, origin) as store:
-                # INVARIANT I9: an approval that counted, and a reservation that holds, do so in the new log too.
-                carry_claims(log.store, store)
-                new = Log.open(store, key, origin)
-                receipt = new.append(link_leaf("rotated", old_log(head, origin), key, reason=reason, now=now))
-            note = receipt.checkpoint.decode()
+            leaf = link_leaf("rotated", old_log(head, log.verifier.name), key, reason=reason, now=now)
+            note = _begin_log(following, log, key, leaf)  # T2
             head_file.reset(
-                Head(generation=head.generation + 1, log=os.path.abspath(path), note=note, policies=head.policies),
-                1,
-            )
-            _move(path, following, target)
+                Head(generation=head.generation + 1, log=os.path.abspath(path), note=note, policies=head.policies), 1
+            )  # T3
+            _move(path, following, target)  # T4
     return target
 
 
+def _begin_log(path: str, before: Log, key: PrivateKey, link: bytes) -> str:
+    """Make the log that follows another one, and return the checkpoint over its one entry, the link."""
+    origin = before.verifier.name
+    with SqliteStore.create(path, origin) as store:
+        # INVARIANT I9: an approval that counted, and a reservation that holds, do so in the new log too.
+        carry_claims(before.store, store)
+        return Log.open(store, key, origin).append(link).checkpoint.decode()
+
+
 def _finish(path: str, following: str, location: HeadLocation, archive: str | None) -> str | None:
-    """Finish a rotation that a crash stopped after step 3, or remove what it left before; None if there was none."""
+    """Finish a rotation that a crash stopped after step T3, or remove what it left before; None if there was none."""
     if not os.path.lexists(following):
         return None
     with SqliteStore.open(following) as store:

@@ -467,10 +467,7 @@ def _open_file(
     store: SqliteStore | None = None
     try:
         if create and is_blank(path):
-            if not os.path.isdir(os.path.dirname(path) or "."):
-                raise AuditError(f"log `{path}` cannot be created: no such file or directory")
-            head = HeadFile.open(location, name)
-            _check_new(head, path)
+            head = _head_of_new(path, location, name)
         store = SqliteStore.open(path, origin=origin, create_as=name if create else None, wait_s=wait_s)
         if head is None:
             head = HeadFile.open(location, store.origin)
@@ -489,6 +486,18 @@ def _open_file(
             head.close()
         raise
     return log
+
+
+def _head_of_new(path: str, location: HeadLocation, origin: str) -> HeadFile:
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise AuditError(f"log `{path}` cannot be created: no such file or directory")
+    head = HeadFile.open(location, origin)
+    try:
+        _check_new(head, path)
+    except BaseException:
+        head.close()
+        raise
+    return head
 
 
 def _check_new(head: HeadFile, path: str) -> None:

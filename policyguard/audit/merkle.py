@@ -166,10 +166,8 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path
     """Check that the tree with `new_root` extends the one with `old_root`; raises `ProofError` if not.
 
     Args:
-        old: the size of the older tree.
-        old_root: its root.
-        new: the size of the newer tree.
-        new_root: its root.
+        old, old_root: the size and the root of the older tree.
+        new, new_root: those of the newer tree.
         path: the hashes of the proof.
 
     Source: RFC 9162, section 2.1.4.2.

@@ -32,20 +32,15 @@ def unmet_approvals(
         roles_at: (account, domain, now) to the roles held there, inherited ones included.
     """
     eligible, because = _eligible(quorum, facts, now, persons)
-    seats = [
-        (index, approvers.roles, approvers.domain or domain)
-        for index, approvers in enumerate(quorum.approvers)
-        for _ in range(approvers.count)
-    ]
-
-    def seats_for(accounts: Sequence[str]) -> list[int]:
-        return [
+    seats = _seats(quorum, domain)
+    candidates = {
+        person: [
             number
             for number, (_, roles, where) in enumerate(seats)
             if any(not set(roles).isdisjoint(roles_at(account, _domain(where), now)) for account in accounts)
         ]
-
-    candidates = {person: seats_for(accounts) for person, accounts in eligible.items()}
+        for person, accounts in eligible.items()
+    }
     unsuitable = [person for person, open_to in candidates.items() if not open_to]
     because += [f"approval.no_role: {person} holds none of the roles asked for" for person in unsuitable]
     filled = _assign(candidates, len(seats))
@@ -75,6 +70,15 @@ def rejection_codes(missing: Sequence[UnmetQuorum]) -> set[str]:
     """Collect the reason codes of approvals that exist but do not count."""
     lines = [line.partition(":")[0] for gap in missing for line in gap.because]
     return {SCENARIOS[code] for code in lines if code in SCENARIOS}
+
+
+def _seats(quorum: Quorum, domain: str | None) -> list[tuple[int, tuple[str, ...], str | None]]:
+    """List the seats to fill: the group of approvers, its roles, and the domain where these must be held."""
+    return [
+        (index, approvers.roles, approvers.domain or domain)
+        for index, approvers in enumerate(quorum.approvers)
+        for _ in range(approvers.count)
+    ]
 
 
 def _domain(where: str | None) -> str | None:

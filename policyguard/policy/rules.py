@@ -83,12 +83,9 @@ def bind_rule(
     """Build the draft of a rule; None if a required field is wrong.
 
     Args:
-        body: its valid fields.
-        node: its node.
-        scope: the document's scope, if any.
-        owner: the document's owner, if any.
-        schema: resolves actions and types; without one they stay empty.
-        problems: where errors are added.
+        body, node: its valid fields, and its node.
+        scope, owner: those of the document, if any.
+        schema, problems: resolves actions and types, which stay empty without one; where errors are added.
     """
     sound = _together(body, node, problems) and window(body, node, problems)
     resources, _ = body.get("resources", ({}, node))

@@ -48,14 +48,9 @@ def manifest_of(
     """Build the manifest of the scanned files in `folder` (or of the one file it names).
 
     Args:
-        folder: the checkpoint.
-        scans: the scans of its files.
-        producer: the identity of the run, `type:id`.
-        run: the name of the run.
-        step: the training step.
-        now: the current time.
-        previous: the verified manifest of the step before.
-        data_class: the class of data; empty for weights.
+        folder, scans: the checkpoint, and the scans of its files.
+        producer, run, step, now: who wrote it, `type:id`; the name of the run; the training step; when.
+        previous, data_class: the verified manifest of the step before; the class of data, empty for weights.
 
     Raises:
         EvidenceError: a file could not be read to its end, or there is none; what is hostile is not vouched for.

@@ -23,7 +23,7 @@ from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.guard import Guard
-from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.launcher.launch import WatchOptions, launch
 from policyguard.hooks.watch.diff import difference
 from policyguard.hooks.watch.watch import MAX_UNMEASURED, Watch, drifted
 from policyguard.model.decision import Decision
@@ -88,9 +88,7 @@ class Run:
                 inputs,
                 lab.trust,
                 audience="node-1",
-                watch_s=PERIOD_S,
-                on_alert=self.alerts.append,
-                on_problem=self.problems.append,
+                watch=WatchOptions(period_s=PERIOD_S, on_alert=self.alerts.append, on_problem=self.problems.append),
             )
 
         self.thread = threading.Thread(target=run)

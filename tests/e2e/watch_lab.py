@@ -12,7 +12,7 @@ from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import PolicyGuardError
 from policyguard.guard import Guard
-from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.launcher.launch import WatchOptions, launch
 from policyguard.hooks.watch.policies import Accepts
 from tests.attacks.git_lab import git
 from tests.e2e.launcher_lab import Lab, make_lab, request
@@ -78,11 +78,13 @@ class Obeying:
                 inputs,
                 trust or lab.trust,
                 audience="node-1",
-                watch_s=PERIOD_S,
-                on_alert=self.alerts.append,
-                on_problem=self.problems.append,
-                libraries=libraries,
-                accepts=accepts,
+                watch=WatchOptions(
+                    period_s=PERIOD_S,
+                    on_alert=self.alerts.append,
+                    on_problem=self.problems.append,
+                    libraries=libraries,
+                    accepts=accepts,
+                ),
             )
 
         self.thread = threading.Thread(target=run)

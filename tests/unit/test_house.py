@@ -22,7 +22,6 @@ LONG_FUNCTIONS: dict[str, str] = {
     "decide/admission.py:FactAdmission.admit": "the hot path: a call for each fact costs more than the step",
     "decide/combine.py:combine": "a table: which outcomes give which decision",
     "decide/evaluate.py:evaluate": "steps 2 and 3 on the hot path: a call for each rule costs more than a step",
-    "hooks/launcher/launch.py:launch": "a numbered procedure, L1 to L5",
 }
 """`file:function` -> why it reads better whole."""
 

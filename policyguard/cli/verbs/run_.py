@@ -30,7 +30,7 @@ from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import calling_account
 from policyguard.exit_codes import code_of_decision
 from policyguard.guard import Guard
-from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.launcher.launch import WatchOptions, launch
 from policyguard.hooks.launcher.refusals import log_undecided
 from policyguard.hooks.watch.policies import Accepts, trust_accepts
 from policyguard.keyfiles import read_passphrase
@@ -88,20 +88,27 @@ def command(
             say_explanation(signed.decision.explain(), err=True)
 
     with ExitStack() as opened:
-        try:
-            guard = opened.enter_context(open_guard(config, collectors=configured_collectors(config)))
-            trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
-            store = UsedDecisions.open(replay_store) if replay_store is not None else None
-        except PolicyGuardError as problem:
-            opened.close()
-            _log_undecided(config, request, problem)
-            raise
+        guard, trust, store = _opened(opened, config, request, replay_store)
         denied = guard.refuse_caller(request, caller, subject)
         if denied is not None:
             tell(denied)
             return code_of_decision(denied.decision)
-        options = _launch_options(config, used=store, on_decision=tell, watch_s=watch)
+        options = _launch_options(config, watch, used=store, on_decision=tell)
         return _start(guard, request, inputs, trust, options)
+
+
+def _opened(
+    opened: ExitStack, config: Config, request: Request, replay_store: Path | None
+) -> tuple[Guard, Trust, UsedDecisions | None]:
+    """Open what a launch needs; if one of these cannot be used, the refusal is logged."""
+    try:
+        guard = opened.enter_context(open_guard(config, collectors=configured_collectors(config)))
+        trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
+        return guard, trust, UsedDecisions.open(replay_store) if replay_store is not None else None
+    except PolicyGuardError as problem:
+        opened.close()
+        _log_undecided(config, request, problem)
+        raise
 
 
 def _start(guard: Guard, request: Request, inputs: JobInputs, trust: Trust, options: dict[str, Any]) -> int:
@@ -113,15 +120,17 @@ def _start(guard: Guard, request: Request, inputs: JobInputs, trust: Trust, opti
         return code_of_decision(denial.signed.decision)
 
 
-def _launch_options(config: Config, **options: Any) -> dict[str, Any]:
-    return {
-        "audience": config.audience or DEFAULT_AUDIENCE,
-        "on_alert": _alarm,
-        "on_problem": _print_error,
-        "accepts": _accepts(config),
-        "libraries": [str(folder) for folder in config.measurement.libraries],
-        **options,
-    }
+def _launch_options(config: Config, period_s: float | None, **options: Any) -> dict[str, Any]:
+    watch = None
+    if period_s is not None:
+        watch = WatchOptions(
+            period_s=period_s,
+            on_alert=_alarm,
+            on_problem=_print_error,
+            accepts=_accepts(config),
+            libraries=[str(folder) for folder in config.measurement.libraries],
+        )
+    return {"audience": config.audience or DEFAULT_AUDIENCE, "watch": watch, **options}
 
 
 def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) -> None:

@@ -88,7 +88,11 @@ def command(
     )
     if as_json:
         say_json(verified_data(verified))
-        return
+    else:
+        _say_verified(verified)
+
+
+def _say_verified(verified: VerifiedDecision) -> None:
     predicate = verified.predicate
     say(f"verified  {predicate.requester}  {predicate.action}  {predicate.resource}")
     say(f"decision  {predicate.decision_id} for {predicate.audience}, until {predicate.expires}")

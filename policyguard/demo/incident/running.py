@@ -9,7 +9,7 @@ from pathlib import Path
 
 from policyguard.audit.receipt import SignedDecision
 from policyguard.demo.incident.lab import Lab, eventually
-from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.launcher.launch import WatchOptions, launch
 from policyguard.hooks.watch.policies import trust_accepts
 
 WATCH_S = 0.1
@@ -37,9 +37,7 @@ class Running:
             self.inputs,
             self.lab.trust,
             audience="local",
-            watch_s=WATCH_S,
-            on_alert=self.alerts.append,
-            accepts=self._accepts,
+            watch=WatchOptions(period_s=WATCH_S, on_alert=self.alerts.append, accepts=self._accepts),
         )
 
     def _accepts(self, digest: str, epoch: int) -> bool:

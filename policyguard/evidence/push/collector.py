@@ -75,25 +75,7 @@ class PushCollector:
             raise self._measured
         measured = self._measured
         bound = bound_facts(measured)
-        values: dict[str, Value] = {COMMITS: measured.commits}
-        missing = {}
-        if measured.commit is None or measured.tree is None:
-            reason = "the reference is deleted, nothing comes in its place"
-            missing = dict.fromkeys((COMMIT, TREE, PATHS, SUBMODULES, LINKS, POINTERS, SIGNERS, UNSIGNED), reason)
-        else:
-            values |= {
-                PATHS: _sorted(measured.paths),
-                SUBMODULES: _sorted(measured.submodules),
-                LINKS: _sorted(measured.links),
-            }
-            values |= {
-                POINTERS: _sorted(measured.pointers),
-                SIGNERS: _sorted(measured.signers),
-            }
-            if len(measured.unsigned) <= MAX_UNSIGNED:
-                values[UNSIGNED] = _sorted(measured.unsigned)
-            else:
-                missing[UNSIGNED] = f"more than {MAX_UNSIGNED} commits are not signed by anybody known"
+        values, missing = _unbound_facts(measured)
         entries = {path: Fact(value, Assurance.MEASURED, self.name, now, bound=True) for path, value in bound.items()}
         entries |= {path: Fact(value, Assurance.MEASURED, self.name, now) for path, value in values.items()}
         signer = self._signer(request.subject.ref)
@@ -151,6 +133,24 @@ def bound_facts(measured: MeasuredUpdate) -> dict[str, Value]:
     if measured.commit is not None and measured.tree is not None:
         bound |= {COMMIT: measured.commit, TREE: measured.tree}
     return bound
+
+
+def _unbound_facts(measured: MeasuredUpdate) -> tuple[dict[str, Value], dict[str, str]]:
+    """Build the other facts of this update, and the reasons of those that are missing."""
+    values: dict[str, Value] = {COMMITS: measured.commits}
+    if measured.commit is None or measured.tree is None:
+        reason = "the reference is deleted, nothing comes in its place"
+        return values, dict.fromkeys((COMMIT, TREE, PATHS, SUBMODULES, LINKS, POINTERS, SIGNERS, UNSIGNED), reason)
+    values |= {
+        PATHS: _sorted(measured.paths),
+        SUBMODULES: _sorted(measured.submodules),
+        LINKS: _sorted(measured.links),
+        POINTERS: _sorted(measured.pointers),
+        SIGNERS: _sorted(measured.signers),
+    }
+    if len(measured.unsigned) > MAX_UNSIGNED:
+        return values, {UNSIGNED: f"more than {MAX_UNSIGNED} commits are not signed by anybody known"}
+    return {**values, UNSIGNED: _sorted(measured.unsigned)}, {}
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from policyguard.attest.signers import Signers
@@ -90,52 +91,47 @@ def collect_facts(
     """Measure each update and collect its facts, steps P1 to P4.
 
     Args:
-        options: of the hook.
-        session: reads the repository and the objects of this push.
-        updates: of the references.
-        environment: of the hook: names the pusher and the push certificate.
+        options, environment: of the hook; the environment names the pusher and the push certificate.
+        session, updates: reads the repository and the objects of this push, which updates these references.
         people: `Persons` of the policies in force.
         assume_signed: take the pusher's signature for granted; for a preview, never for a hook.
         mark_used: remembers a good certificate, see `read_certificate`.
-        clock: supplies the current time.
 
     Raises:
         EvidenceError: the pusher is unknown.
     """
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
-    signers = signers_of(options, people)
-    keyring = load_keyring(people, review_files_of(options))
+    signers, keyring = signers_of(options, people), load_keyring(people, review_files_of(options))
 
     def certificate() -> Signed:
         if assume_signed:
             return Signed(status="good", signer=signers.by_account.get(pusher))
         nonces = session.nonces(options.certificate_age)
+        blob = partial(session.read_blob, max_bytes=MAX_CERTIFICATE_BYTES)
         return read_certificate(environment, updates, blob, signers, clock(), nonces, keyring, mark_used)
 
-    def blob(oid: str) -> bytes | None:
-        return session.read_blob(oid, MAX_CERTIFICATE_BYTES)
-
-    measured: tuple[MeasuredUpdate, ...] | EvidenceError
-    signed = Signed(status="none")
-    try:
-        measured = session.measure(updates, signers, keyring)  # P2
-        signed = certificate()  # P3
-    except EvidenceError as unmeasured:
-        measured = unmeasured
-
-    pending = []
-    for update, outcome in zip(updates, _outcomes(updates, measured), strict=True):
-        collector = PushCollector(outcome, signed, signers, source, lambda: session.submitted)  # P4
+    def pending(update: RefUpdate, outcome: MeasuredUpdate | EvidenceError) -> PendingUpdate:
+        collector = PushCollector(outcome, signed, signers, source, lambda: session.submitted)
         facts = gather(_request(pusher, outcome, options), [collector], JobInputs(), clock)
-        problem = outcome if isinstance(outcome, EvidenceError) else None
-        pending.append(PendingUpdate(update=update, facts=facts, problem=problem))
-    return tuple(pending)
+        return PendingUpdate(update=update, facts=facts, problem=_problem(outcome))
+
+    outcomes, signed = _measured(lambda: session.measure(updates, signers, keyring), certificate, len(updates))
+    return tuple([pending(*pair) for pair in zip(updates, outcomes, strict=True)])  # P4
 
 
-def _outcomes(
-    updates: tuple[RefUpdate, ...], measured: tuple[MeasuredUpdate, ...] | EvidenceError
-) -> tuple[MeasuredUpdate | EvidenceError, ...]:
-    return (measured,) * len(updates) if isinstance(measured, EvidenceError) else measured
+def _measured(
+    measure: Callable[[], tuple[MeasuredUpdate, ...]], certificate: Callable[[], Signed], count: int
+) -> tuple[tuple[MeasuredUpdate | EvidenceError, ...], Signed]:
+    """Measure the updates and read the certificate; if either fails, so does every update."""
+    try:
+        measured = measure()  # P2
+        return measured, certificate()  # P3
+    except EvidenceError as problem:
+        return (problem,) * count, Signed(status="none")
+
+
+def _problem(outcome: MeasuredUpdate | EvidenceError) -> EvidenceError | None:
+    return outcome if isinstance(outcome, EvidenceError) else None
 
 
 def _request(pusher: str, outcome: MeasuredUpdate | EvidenceError, options: GitOptions) -> Request:

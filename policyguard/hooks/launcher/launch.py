@@ -4,7 +4,7 @@
     L2  measure again: the same collectors, just before the start
     L3  verify: steps V1 to V12 on the very bytes the job will carry, with the facts of L2
     L4  start the program that was measured, by its path, with the decision in its environment
-    L5  pass signals down and the exit status up; with `watch_s`, measure while it runs (`hooks/watch/watch.py`)
+    L5  pass signals down and the exit status up; with `watch`, measure while it runs (`hooks/watch/watch.py`)
 
 Nothing is started before L4. Between L3 and the moment when the kernel reads the program, its owner could change it;
 docs/hooks/launcher.md says how to prevent that.
@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from policyguard.assembly.jobs import job_facts
 from policyguard.attest.trust import Trust
@@ -33,12 +34,27 @@ from policyguard.hooks.launcher.supervise import supervise
 from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
-from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.revocation_file import read_revocations
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 from policyguard.verify import UsedStore, VerifiedDecision, verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOptions:
+    """How a job is measured while it runs, and what hears of it."""
+
+    period_s: float
+    """Time between two checks."""
+    on_alert: Callable[[SignedDecision], None] | None = None
+    """Called with each logged alert."""
+    on_problem: Callable[[PolicyGuardError], None] | None = None
+    """Called with what could not be measured or logged."""
+    accepts: Accepts | None = None
+    """Tells whether policies that are replaced while the job runs are accepted; by the launcher's trust if None."""
+    libraries: Sequence[str] = ()
+    """More folders, beside the job's own and the system's, that its code may be loaded from."""
 
 
 def launch(
@@ -52,88 +68,35 @@ def launch(
     private_bytecode: bool = True,
     on_decision: Callable[[SignedDecision], None] | None = None,
     on_start: Callable[[VerifiedDecision], None] | None = None,
-    watch_s: float | None = None,
-    on_alert: Callable[[SignedDecision], None] | None = None,
-    on_problem: Callable[[PolicyGuardError], None] | None = None,
-    accepts: Accepts | None = None,
-    libraries: Sequence[str] = (),
+    watch: WatchOptions | None = None,
     clock: Callable[[], Instant] = time.time_ns,
 ) -> int:
     """Decide about the job, run it if it is allowed, and return its exit status (128 + n for a signal).
 
-    A job that was ended because of drift returns 77.
-
     Args:
         guard: must measure commands (`JobCollector`), else a decision would not be bound to the command.
-        request: to start the job.
-        inputs: the command, its folder and its environment.
-        trust: the keys, logs and policies that this launcher accepts as a verifier.
-        audience: the name of this launcher in decisions.
+        request, inputs: to start the job; its command, folder and environment.
+        trust, audience: the keys, logs and policies that this launcher accepts as a verifier, and its own name.
         used: a store of used decisions; with it, a decision starts one job only.
         private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
         on_decision, on_start: called with the signed decision, allow or deny, and with the verified one; for printing.
-        watch_s: seconds between two checks while the job runs; None for no watch.
-        on_alert, on_problem: called with each logged alert, and with what could not be measured or logged.
-        accepts: tells whether policies that are replaced while the job runs are accepted; by `trust` if None.
-        libraries: more folders, beside the job's own and the system's, that its code may be loaded from.
+        watch: measure the job while it runs; one that is ended because of drift returns 77.
         clock: supplies the current time.
 
     Raises:
         AccessDenied: the decision is deny; it is signed and logged, nothing was started.
-        VerificationError: the job differs from the one that was decided on; logged, nothing was started.
-        EvidenceError: there is no such program, or it cannot be started; logged.
+        VerificationError, EvidenceError: the job differs from the one decided on, or cannot be started; logged.
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
     signed = decided(guard, request, inputs, on_decision)  # L1
+    job = _AllowedJob(guard, request, inputs, trust, signed, clock)
     with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start:
-        _check_files_seen(signed.decision.facts, inputs)
-        bound = guard.gather(request, inputs).bound  # L2
-        verified = verify(
-            signed.to_json(),
-            trust,
-            request,
-            audience=audience,
-            now=clock(),
-            bound=bound,
-            used=used,
-            revocations=read_revocations(trust),
-        )  # L3
-        executable = _measured_program(inputs, bound)
+        job.measure_again()  # L2
+        verified, executable = job.verify(audience, used)  # L3
         note_start()
         if on_start is not None:
             on_start(verified)
-        with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
-            environment = child_environment(inputs.environment, signed, private)
-            if private_bytecode:
-                environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
-            if watch_s is None:
-                return supervise(inputs.argv, executable, inputs.directory, environment)  # L4, L5
-            processes = JobProcesses(inputs, environment[VARIABLE], libraries)
-            recheck = PolicyRecheck(guard, signed.decision, accepts or trust_accepts(trust))
-            if not is_supported() and on_problem is not None:
-                on_problem(EvidenceError("processes are not inspected, expected a system that has /proc"))
-            watch = Watch(
-                guard,
-                request,
-                inputs,
-                verified,
-                bound,
-                period_s=watch_s,
-                on_alert=on_alert,
-                on_problem=on_problem,
-                clock=clock,
-                checks=(recheck.check, *((processes.check,) if is_supported() else ())),
-            )
-            status = supervise(
-                inputs.argv,
-                executable,
-                inputs.directory,
-                environment,
-                alongside=watch.running_alongside,
-                on_start=processes.started,
-                on_kill=watch.killed,
-            )  # L4, L5
-            return DENIED if watch.ended_job else status
+        return job.run(executable, verified, watch, private_bytecode=private_bytecode)  # L4, L5
 
 
 def decided(
@@ -161,10 +124,85 @@ def decided(
     return signed
 
 
-def _check_files_seen(facts: Facts, inputs: JobInputs) -> None:
-    # INVARIANT I2: a job that names files which cannot be measured does not start, whatever the policies read.
-    if inputs.files and FILES in facts.missing:
-        raise EvidenceError(f"{FILES}: {facts.missing[FILES]}")
+class _AllowedJob:
+    """A job between its allow and its end: steps L2 to L5."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        request: Request,
+        inputs: JobInputs,
+        trust: Trust,
+        signed: SignedDecision,
+        clock: Callable[[], Instant],
+    ) -> None:
+        self._guard, self._request, self._inputs, self._trust = guard, request, inputs, trust
+        self._signed, self._clock = signed, clock
+        self.bound: Mapping[str, Value] = {}
+
+    def measure_again(self) -> None:
+        missing = self._signed.decision.facts.missing
+        # INVARIANT I2: a job that names files which cannot be measured does not start, whatever the policies read.
+        if self._inputs.files and FILES in missing:
+            raise EvidenceError(f"{FILES}: {missing[FILES]}")
+        self.bound = self._guard.gather(self._request, self._inputs).bound
+
+    def verify(self, audience: str, used: UsedStore | None) -> tuple[VerifiedDecision, str]:
+        """Verify the decision; return it with the path of the program that was measured."""
+        verified = verify(
+            self._signed.to_json(),
+            self._trust,
+            self._request,
+            audience=audience,
+            now=self._clock(),
+            bound=self.bound,
+            used=used,
+            revocations=read_revocations(self._trust),
+        )
+        return verified, _measured_program(self._inputs, self.bound)
+
+    def run(
+        self, executable: str, verified: VerifiedDecision, watch: WatchOptions | None, *, private_bytecode: bool
+    ) -> int:
+        inputs = self._inputs
+        with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
+            environment = child_environment(inputs.environment, self._signed, private)
+            if private_bytecode:
+                environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
+            if watch is not None:
+                return self._run_watched(executable, verified, environment, watch)
+            return supervise(inputs.argv, executable, inputs.directory, environment)
+
+    def _run_watched(
+        self, executable: str, verified: VerifiedDecision, environment: Mapping[str, str], options: WatchOptions
+    ) -> int:
+        inputs = self._inputs
+        processes = JobProcesses(inputs, environment[VARIABLE], options.libraries)
+        recheck = PolicyRecheck(self._guard, self._signed.decision, options.accepts or trust_accepts(self._trust))
+        if not is_supported() and options.on_problem is not None:
+            options.on_problem(EvidenceError("processes are not inspected, expected a system that has /proc"))
+        watch = Watch(
+            self._guard,
+            self._request,
+            inputs,
+            verified,
+            self.bound,
+            period_s=options.period_s,
+            on_alert=options.on_alert,
+            on_problem=options.on_problem,
+            clock=self._clock,
+            checks=(recheck.check, *((processes.check,) if is_supported() else ())),
+        )
+        status = supervise(
+            inputs.argv,
+            executable,
+            inputs.directory,
+            environment,
+            alongside=watch.running_alongside,
+            on_start=processes.started,
+            on_kill=watch.killed,
+        )
+        return DENIED if watch.ended_job else status
 
 
 def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:

@@ -69,13 +69,9 @@ def log_undecided(
     """Log that this request was refused because nothing could be decided. Never raises: the caller reports `problem`.
 
     Args:
-        request: the refused request.
-        problem: the reason.
-        key: the private key file of the guard.
-        log: the decision log.
+        request, problem: the refused request, and the reason.
+        key, passphrase, log, state_dir: files of the guard, as for `Guard.open`.
         audience: the cluster or host that decisions are for.
-        state_dir: the folder of the log's head file.
-        passphrase: of the private key, if the file is encrypted.
         now: the current time; read from the clock if None.
     """
     now = time.time_ns() if now is None else now

@@ -2,6 +2,9 @@
 
 With a terminal the child stays in our process group, so that it can read from the terminal, which sends it Ctrl-C,
 Ctrl-\\ and Ctrl-Z. Without one it gets a group of its own, and every signal reaches it through us, once.
+
+Signals are forwarded only from the main thread, where Python lets them be caught. If this process is killed with
+SIGKILL the child goes on; the scheduler that sends it must, and does, send it to the whole job.
 """
 
 from __future__ import annotations
@@ -70,34 +73,17 @@ def supervise(
     """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
-        argv: the words of the command.
-        executable: the path of the program that is started.
-        directory: where the command runs.
-        environment: its variables.
-        alongside: entered when the command runs, and exited when it has ended.
+        argv, executable, directory, environment: the command, the path of its program, its folder and its variables.
+        alongside, grace_s: entered while the command runs, and may end it; time between SIGTERM and SIGKILL then.
         on_start: called with the command's process id.
         on_kill: called with the signal that ended the command if it came neither through us nor from `alongside`.
-        grace_s: time between SIGTERM and SIGKILL.
-
-    Signals are forwarded only from the main thread, where Python lets them be caught. If this process is killed with
-    SIGKILL the child goes on; the scheduler that sends it must, and does, send it to the whole job.
 
     Raises:
         EvidenceError: the program cannot be started; nothing ran.
     """
     has_terminal = os.isatty(0)
     with _Forwarder(has_terminal) as forwarder:
-        try:
-            process = subprocess.Popen(
-                list(argv),
-                executable=executable,
-                cwd=directory,
-                env=dict(environment),
-                process_group=None if has_terminal else 0,
-            )
-        except (OSError, ValueError) as problem:
-            reason = getattr(problem, "strerror", None) or str(problem)
-            raise EvidenceError(f"`{printable_name(executable)}`: cannot be started: {reason.lower()}") from problem
+        process = _started(argv, executable, directory, environment, None if has_terminal else 0)
         forwarder.adopt(process)
         if on_start is not None:
             on_start(process.pid)
@@ -113,6 +99,18 @@ def supervise(
     if on_kill is not None and -status in KILLING and not is_expected:
         on_kill(-status)
     return status if status >= 0 else 128 - status
+
+
+def _started(
+    argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str], group: int | None
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(argv), executable=executable, cwd=directory, env=dict(environment), process_group=group
+        )
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        raise EvidenceError(f"`{printable_name(executable)}`: cannot be started: {reason.lower()}") from problem
 
 
 def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> None:
