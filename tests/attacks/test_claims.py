@@ -50,7 +50,8 @@ def decide(snapshot: Snapshot, request: Request, *, assurance: Assurance | None 
     if assurance is not None:
         values: dict[str, Value] = {name: freeze(value) for name, value in facts.items()}
         entries |= {f"resource.{name}": Fact(value, assurance, "platform", now) for name, value in values.items()}
-    return Engine(snapshot).decide(Facts(request, entries), now)
+    account = Fact(True, Assurance.OBSERVED, "identity", now)
+    return Engine(snapshot).decide(Facts(request, {**entries, "subject.authenticated": account}), now)
 
 
 def submit(user: str = "alice", resource: str = "job:team/vision/run-17", **properties: Any) -> Request:
@@ -79,6 +80,21 @@ def test_a_measured_fact_claimed_is_no_fact(snapshot: Snapshot) -> None:
     assert "claimed" in claimed.explain()
     assert decide(snapshot, submit(), assurance=Assurance.MEASURED, **MEASURED).allowed
     assert not decide(snapshot, submit(), assurance=Assurance.OBSERVED, **MEASURED).allowed
+
+
+def test_a_subject_that_says_it_is_authenticated_starts_no_job(snapshot: Snapshot) -> None:
+    """The claim is no fact, and without an observed one the example policies deny; with one they allow."""
+    data = submit().to_data()
+    data["subject"]["properties"] = {"authenticated": True}
+    request = Request.from_data(data)
+    now = time.time_ns()
+    entries = claims(request, now)
+    for name, value in MEASURED.items():
+        entries[f"resource.{name}"] = Fact(freeze(value), Assurance.MEASURED, "test", now)
+    entries["resource.gpus"] = Fact(8, Assurance.MEASURED, "test", now)
+    denied = Engine(snapshot).decide(Facts(request, entries), now)
+    assert (denied.allowed, denied.reason_codes) == (False, ("id.subject_not_authenticated",))
+    assert decide(snapshot, submit(), assurance=Assurance.MEASURED, **MEASURED).allowed
 
 
 def test_a_claim_beside_a_measurement_does_not_replace_it(snapshot: Snapshot) -> None:
