@@ -95,8 +95,7 @@ class Guard:
         self._stamp = stamp
         self._close = close
         self._reserve = reserve
-        if reserve is not None:
-            _load("audit.reservations").check_path(reserve, snapshot)
+        self._check_reserve(snapshot)
         self._accounts = accounts
         self._check_folder = check_folder
         self._reloading = threading.Lock()
@@ -319,7 +318,12 @@ class Guard:
             raise ConfigurationError(
                 f"policies are of epoch {snapshot.epoch}, expected at least {self._snapshot.epoch}, the one in use"
             )
+        self._check_reserve(snapshot)
         return snapshot
+
+    def _check_reserve(self, snapshot: Snapshot) -> None:
+        if self._reserve is not None:
+            _load("audit.reservations").check_path(self._reserve, snapshot)
 
     def policies_stamp(self) -> object:
         """Return a fingerprint that changes when the policy source changes, or None for a guard built in memory."""

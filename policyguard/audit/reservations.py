@@ -2,8 +2,9 @@
 
     quota: {reserve: resource.gpus, by: resource.domain}
 
-An allow of a job reserves what it asks for in its team, in the transaction that logs it. Until the reservation ends it
-is added to the team's use in every decision on that log. It ends
+A configured quota reserves `resource.gpus` unless it says otherwise; `reserve: none` reserves nothing. An allow of a
+job reserves what it asks for in its team, in the transaction that logs it. Until the reservation ends it is added to
+the team's use in every decision on that log. It ends
 
     when the job that `policyguard run` started ends, or was not started after all;
     at the decision's expiry, if no start was logged;
@@ -31,6 +32,9 @@ from policyguard.values import MAX_INTEGER, Instant, Value, format_instant, pars
 
 USAGE = "resource.team_usage"
 
+DEFAULT_AMOUNT = "resource.gpus"
+"""What a quota reserves if its configuration does not say."""
+
 _AGAIN = "submit the job again"
 
 
@@ -40,10 +44,18 @@ def check_path(path: str, snapshot: Snapshot) -> None:
     Raises:
         ConfigurationError: there is no such attribute.
     """
-    if not any(path in admission.rules for admission in snapshot.admissions_by_type.values()):
+    if any(path in admission.rules for admission in snapshot.admissions_by_type.values()):
+        return
+    if path != DEFAULT_AMOUNT or actions_with_quota(snapshot):
         raise ConfigurationError(
-            f"quota.reserve: `{path}` is in no resource of the schema, expected a number that jobs ask for"
+            f"quota.reserve: `{path}` is in no resource of the schema, expected a number that jobs ask for",
+            help="name it under `quota:`, as in `reserve: resource.gpus`; `reserve: none` reserves nothing",
         )
+
+
+def actions_with_quota(snapshot: Snapshot) -> list[str]:
+    """List the actions that a rule about the team's use decides: without reservations, two at one moment both pass."""
+    return sorted({action for action, _ in snapshot.rule_indexes if USAGE in snapshot.facts_read_at(action)})
 
 
 def amount_of(path: str | None, snapshot: Snapshot, facts: Facts) -> int:

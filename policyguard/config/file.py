@@ -20,7 +20,7 @@ Verbs that enforce read no other (`config/operator.py` checks who can change it)
     signedCommits: required       # an unsigned commit is work of an unknown person
     environment: {baseline: FILE, keys: ["ed25519:..."], threshold: 1, cache: FILE, interpreter: FILE}
     checkpoints: {producers: {"service:run-1234": ["ed25519:..."]}, classes: [lab.config.Settings], cache: FILE}
-    quota: {file: FILE, reserve: resource.gpus, by: resource.domain}    # or {command: [PROGRAM, ARGUMENT...], ...}
+    quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}; reserves resource.gpus, see `reserve:`
     grants: {folder: grants, keys: ["ed25519:..."]}
     watch: {libraries: [/shared/kernels]}
     accounts: {asmith: user:alice}  # the subject of an account of this machine; `user:LOGIN` if not listed

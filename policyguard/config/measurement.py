@@ -2,7 +2,7 @@
 
     environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?, interpreter: FILE?}
     checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
-    quota: {file: FILE, reserve: PATH?, by: resource.domain?} | {command: [WORD...], reserve: PATH?, by: ...?}
+    quota: {file: FILE | command: [WORD...], reserve: PATH? | none, by: resource.domain?}
     grants: {folder: FOLDER, keys: [KEY...]}
     watch: {libraries: [FOLDER...]}
     accounts: {LOGIN: TYPE:ID}
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from policyguard.attest.keys import PublicKey
+from policyguard.audit.reservations import DEFAULT_AMOUNT
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.quota import SYSTEM_PATH
 from policyguard.keyfiles import read_public_key
@@ -78,7 +79,7 @@ class MeasurementConfig:
     checkpoints: CheckpointConfig = NO_PRODUCERS
     quota: QuotaConfig | None = None
     reserve: str | None = None
-    """The path of the number that an allow reserves in the quota of its team."""
+    """The path of the number that an allow reserves in the quota of its team; None reserves nothing."""
     grants: GrantConfig | None = None
     libraries: tuple[Path, ...] = ()
     """More folders that running jobs may load code from, besides their own and the system's."""
@@ -94,6 +95,8 @@ class MeasurementConfig:
 
 _DOMAIN = "resource.domain"
 """Quotas are of teams, and so are reservations."""
+
+_NOTHING = "none"
 
 NOTHING_CONFIGURED = MeasurementConfig()
 
@@ -161,9 +164,13 @@ def _checkpoints(section: _Section) -> CheckpointConfig:
     )
 
 
-def _quota(section: _Section) -> QuotaConfig:
+def _quota(section: _Section) -> QuotaConfig | None:
     section.check((), ("file", "command", "reserve", "by"))
-    if ("file" in section.data) == ("command" in section.data):
+    sources = [name for name in ("file", "command") if name in section.data]
+    if not sources and "reserve" in section.data:
+        # A platform supplies the figures, `policyguard hook --observed`; what is allowed is reserved all the same.
+        return None
+    if len(sources) != 1:
         section.refuse("", "expected one of `file` and `command`")
     if "file" in section.data:
         return QuotaConfig(file=section.path("file"))
@@ -175,12 +182,12 @@ def _reserve(section: _Section) -> str | None:
     if by != _DOMAIN:
         section.refuse("by", f"found {quoted(by) if type(by) is str else name_of(by)}, expected `{_DOMAIN}`")
     if amount is None:
-        if "by" in section.data:
-            section.refuse("by", "`reserve` is missing, expected the path of a number that jobs ask for")
-        return None
+        return DEFAULT_AMOUNT
     path = section.text("reserve", amount)
+    if path == _NOTHING:
+        return None
     if not path.startswith("resource.") or len(path.split(".")) != 2:
-        section.refuse("reserve", f"found {quoted(path)}, expected a path such as `resource.gpus`")
+        section.refuse("reserve", f"found {quoted(path)}, expected a path such as `resource.gpus`, or `none`")
     return path
 
 

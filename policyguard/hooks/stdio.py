@@ -61,6 +61,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     signed_only: bool = False
     accounts: dict[str, str] = {}
     speak_for: frozenset[str] = frozenset()
+    reserve: str | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -168,6 +169,7 @@ def open_guard(options: HookOptions) -> Guard:
         lifetime_s=options.lifetime_s,
         collectors=collectors(options),
         passphrase=read_passphrase(),
+        reserve=options.reserve,
     )
 
 
@@ -228,6 +230,7 @@ def _completed(options: HookOptions) -> HookOptions:
         signed_only=config.signed_commits,
         accounts=dict(config.measurement.accounts),
         speak_for=config.measurement.speak_for,
+        reserve=config.measurement.reserve,
     )
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,14 @@ from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.verbs.audit_.entries import parse_entry
+from policyguard.config.measurement import MeasurementConfig, with_section
 from policyguard.errors import AuditError, ConfigurationError, EvidenceError
 from policyguard.guard import Guard
 from policyguard.keyfiles import write_private_key
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.policy_store.folder import snapshot_of_text
-from policyguard.values import NANOSECONDS_PER_S, Instant
+from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant
 
 KEY = PrivateKey.generate(b"q" * 32)
 SECOND: Instant = NANOSECONDS_PER_S
@@ -289,6 +291,47 @@ def test_a_path_that_no_job_has_reserves_nothing_in_silence(path: str) -> None:
     with pytest.raises(ConfigurationError, match="is in no resource of the schema"):
         Guard.in_memory(POLICIES, reserve=path)
     Guard.in_memory(POLICIES, reserve="resource.nodes")
+
+
+def test_the_default_is_no_mistake_only_where_no_rule_reads_the_use() -> None:
+    """A schema whose jobs count something else needs `reserve:`; without a rule about the quota nothing is missing."""
+    accelerators = POLICIES.replace("gpus:", "accelerators:").replace("resource.gpus", "resource.accelerators")
+    with pytest.raises(ConfigurationError, match=r"`resource.gpus` is in no resource"):
+        Guard.in_memory(accelerators, reserve=GPUS)
+    Guard.in_memory(accelerators.replace("resource.team_usage + ", ""), reserve=GPUS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ({"file": "q"}, GPUS),
+        ({"command": ("q",)}, GPUS),
+        ({"file": "q", "by": "resource.domain"}, GPUS),
+        ({"reserve": GPUS}, GPUS),
+        ({"file": "q", "reserve": "resource.nodes"}, "resource.nodes"),
+        ({"file": "q", "reserve": "none"}, None),
+        ({"reserve": "none"}, None),
+    ],
+)
+def test_a_configured_quota_reserves(text: dict[str, Any], expected: str | None) -> None:
+    """Nobody has to ask for it; `none` is a word that a reader of the configuration sees."""
+    configured = with_section(MeasurementConfig(), "quota", FrozenMap(text), Path("policyguard.yaml"))
+    assert configured.reserve == expected
+    assert (configured.quota is None) == ("file" not in text and "command" not in text)
+
+
+def test_newer_policies_without_the_number_are_not_used(tmp_path: Path) -> None:
+    """Renamed while the guard runs, nothing would be reserved: the policies in use stay."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.yaml").write_text(POLICIES)
+    write_private_key(tmp_path / "guard.key", KEY)
+    log = tmp_path / "audit.db"
+    with Guard.open(tmp_path / "policies", key=tmp_path / "guard.key", log=log, reserve="resource.nodes") as guard:
+        (tmp_path / "policies" / "p.yaml").write_text(POLICIES.replace("nodes:", "hosts:"))
+        with pytest.raises(ConfigurationError, match=r"`resource.nodes` is in no resource"):
+            guard.reload()
+        (tmp_path / "policies" / "p.yaml").write_text(POLICIES.replace("hosts:", "nodes:"))
+        guard.reload()
 
 
 # ---- threads and processes

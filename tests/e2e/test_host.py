@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from policyguard.attest.trust import Trust, TrustedKey
+from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AccessDenied, ConfigurationError, PolicyErrors, RequestError
 from policyguard.guard import Guard
@@ -69,9 +70,9 @@ def start(lab: CliLab, folder: Path, *words: str) -> subprocess.CompletedProcess
 
 
 def statements(lab: CliLab) -> list[dict[str, Any]]:
-    """Return the predicates in the log, without ids and times."""
+    """Return the predicates of the decisions in the log, without ids and times."""
     with SqliteStore.open(lab.path("audit.db"), read_only=True) as store:
-        leaves = [json.loads(row.leaf) for row in store.read(0, 100)]
+        leaves = [json.loads(row.leaf) for row in store.read(0, 100) if DECISION_ENTRY.matches(row.leaf)]
     predicates = [json.loads(base64.b64decode(leaf["payload"]))["predicate"] for leaf in leaves]
     for predicate in predicates:
         for name in ("decision_id", "expires", "issued_at", "not_before"):

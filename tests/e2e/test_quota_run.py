@@ -19,9 +19,11 @@ from policyguard.errors import AccessDenied, EvidenceError, VerificationError
 from policyguard.evidence.collector import JobInputs
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import launch
+from policyguard.hooks.stdio import open_guard, read_options, respond
 from policyguard.values import format_instant
 from policyguard.verify import VerifiedDecision
-from tests.e2e.launcher_lab import POLICIES, Lab, make_lab, request
+from tests.e2e.cli_lab import Ended
+from tests.e2e.launcher_lab import POLICIES, SCHEMA, Lab, make_lab, request
 
 QUOTA_RULE = """\
   - id: team-quota
@@ -151,3 +153,35 @@ def test_the_configuration_of_python_and_of_the_command_is_one(lab: Lab) -> None
     assert (first.decision.allowed, second.decision.allowed) == (True, False)
     recorded = parse_statement(second.envelope.payload).predicate.facts["resource.team_usage"]
     assert recorded.source == "quota, 8 of it reserved"
+
+
+@pytest.mark.parametrize(("section", "second"), [("quota: {reserve: resource.gpus}\n", 77), ("", 0)])
+def test_a_hook_reserves_in_the_figures_of_its_platform(lab: Lab, section: str, second: int) -> None:
+    """The platform supplies limit and use with each request; the twin reserves nothing, which doctor notes."""
+    config = lab.folder / "policyguard.yaml"
+    config.write_text(f"policies: policies\nkey: guard.key\nlog: audit.db\n{section}")
+    policies = SCHEMA.replace(GPUS, GPUS + FIGURES).replace(", assurance: measured", "")
+    rule = 'rules:\n  - {id: small, effect: allow, actions: ["job:submit"], resources: {type: job}}\n'
+    header = "---\napiVersion: policyguard/v1\nkind: Policy\nmetadata: {name: jobs, owner: platform}\n"
+    (lab.folder / "policies" / "jobs.yaml").write_text(policies + header + rule + QUOTA_RULE)
+    properties = {"gpus": 8, "team_limit": 64, "team_usage": 56}
+    request = {
+        "subject": {"type": "user", "id": "alice"},
+        "action": {"name": "job:submit"},
+        "resource": {"type": "job", "id": "team/vision/run-1", "properties": properties},
+    }
+    words = ["--config", str(config), "--observed", "resource.team_limit", "--observed", "resource.team_usage"]
+    answers = [respond(json.dumps(request).encode(), lambda: open_guard(read_options(words))) for _ in range(2)]
+    assert [code for _, code in answers] == [0, second], answers
+
+
+@pytest.mark.parametrize(("section", "is_noted"), [("", True), ("quota: {reserve: none}", True), (None, False)])
+def test_doctor_notes_a_quota_in_which_nothing_is_reserved(
+    lab: Lab, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, section: str | None, is_noted: bool
+) -> None:
+    """Nothing is racy in silence; the twin is the configuration that reserves."""
+    if section is not None:
+        (lab.folder / "policyguard.yaml").write_text(f"policies: policies\nkey: guard.key\nlog: audit.db\n{section}\n")
+    monkeypatch.chdir(lab.folder)
+    notes = here("doctor", "--json").data["notes"]
+    assert any("nothing is reserved" in note and "`job:submit`" in note for note in notes) == is_noted

@@ -18,9 +18,10 @@ from policyguard.attest.revocation import open_list
 from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.reservations import DEFAULT_AMOUNT, actions_with_quota
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.cli.log_condition import describe_log, log_problems
-from policyguard.cli.options import json_option, settings
+from policyguard.cli.options import json_option, settings, snapshot_keys
 from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.init_ import example_policies
 from policyguard.cli.verbs.verify_ import read_trust
@@ -32,6 +33,7 @@ from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
 from policyguard.revocation_file import read_revocations
+from policyguard.text import quoted_list
 from policyguard.values import NANOSECONDS_PER_S, parse_instant
 from policyguard.verify import verify, verify_origin
 
@@ -77,6 +79,26 @@ def _details(config: Config) -> dict[str, list[str]]:
 
 def _notes(config: Config) -> list[str]:
     """List what is as configured and weaker than it could be; it makes nobody ill."""
+    return [*_quota_notes(config), *_trust_notes(config)]
+
+
+def _quota_notes(config: Config) -> Iterator[str]:
+    """Say so where policies decide by a quota and nothing is reserved in it."""
+    if config.policies is None or config.measurement.reserve is not None:
+        return
+    try:
+        actions = actions_with_quota(load_snapshot(config.policies, snapshot_keys(config, config.policies)))
+    except PolicyGuardError:
+        return
+    if actions:
+        yield (
+            f"{config.policies}: rules for {quoted_list(actions)} read the team's use, and nothing is reserved; where "
+            "figures are supplied, two submissions at one moment both pass with room for one; add `quota:` with a "
+            f"`file:` or `command:`, or `quota: {{reserve: {DEFAULT_AMOUNT}}}` where a platform supplies them"
+        )
+
+
+def _trust_notes(config: Config) -> list[str]:
     try:
         trust = None if config.trust is None else read_trust(config.trust)
     except PolicyGuardError:

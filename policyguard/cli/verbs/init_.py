@@ -37,6 +37,8 @@ lifetime: 15m             # how long a decision may be used
 # Accounts that may name another subject with `--subject`: for a local lab, and for schedulers. In a real installation
 # remove every person's account: the subject is then the account that runs `policyguard run`.
 speakFor: [{login}]
+# The source of limits and use; an allow reserves its `resource.gpus`, or what `reserve:` names, until the job ends.
+# quota: {{file: quota.json}}
 # accounts: {{asmith: "user:alice"}}   # the subject of an account; `user:LOGIN` if it is not listed
 """
 
