@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from policyguard.conditions.queries import paths_tested, value_reads
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
-from policyguard.lint.vocabulary import START_VERBS, with_verb, words
+from policyguard.lint.vocabulary import START_VERBS, type_words, with_verb
 from policyguard.model.policy import Rule
 
 CODE = "PG221"
@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Hit]:
     for rule in context.allows:
         for action in with_verb(rule.actions, START_VERBS):
             guards = context.guards(rule, action, "deny", "require")
-            if "job" in words(action) and not any(map(_reads_account, (rule, *guards))):
+            if "job" in type_words(action) and not any(map(_reads_account, (rule, *guards))):
                 yield Hit(
                     rule.span, f"`{rule.id}` allows `{action}` and no rule ties the subject to the account that asks"
                 )
