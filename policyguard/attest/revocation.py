@@ -186,11 +186,11 @@ def revoked_by(content: RevocationList, predicate: Predicate) -> Iterator[str]:
     """
     issued_at = parse_instant(predicate.issued_at)
     approvals = predicate.approvals
-    names: dict[str, Collection[str]] = {
+    names: dict[str, Collection[object]] = {
         DECISION: (predicate.decision_id,),
         APPROVER: {record.account for record in approvals},
         APPROVAL: {record.digest for record in approvals},
-        KEY: {record.key for record in approvals if isinstance(record.key, str)},
+        KEY: {record.key for record in approvals},
         GRANT: predicate.grants if isinstance(predicate.grants, tuple) else (),
         POLICY: (predicate.policy.digest,),
     }

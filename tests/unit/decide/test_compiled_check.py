@@ -1,0 +1,201 @@
+"""Each check of a signed snapshot alone: one step beyond its limit is refused in its words, the limit itself loads."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from policyguard.decide.compiled_check import MAX_AGE_S, MAX_APPROVERS
+from policyguard.decide.compiled_form import compile_policy
+from policyguard.decide.snapshot import Snapshot
+from policyguard.errors import ConfigurationError
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
+from policyguard.values import canonical
+
+POLICY_SET = policy_set_of_folder(Path(__file__).parents[3] / "policies")
+COMPILED: dict[str, Any] = msgspec.json.decode(canonical(compile_policy(POLICY_SET, grants_of(POLICY_SET))))
+RULES = COMPILED["policy"]["rules"]
+READS = next(n for n, rule in enumerate(RULES) if rule[0] == "read-data")
+"""A rule with one list of texts as its constants."""
+FREE = next(n for n, rule in enumerate(RULES) if rule[8] == -1 and not rule[10])
+"""A rule without a condition and a quorum."""
+SUBMITS = next(n for n, rule in enumerate(RULES) if "job:submit" in rule[2] and rule[1] == 0)
+JOB = ("schema", "resources", "job")
+GPUS = (*JOB, "attributes", "gpus")
+ROLES = len(COMPILED["policy"]["grants"]["roles"])
+SHAPES = len(COMPILED["policy"]["grants"]["shapes"])
+TEXT = {"kind": "string"}
+
+Path_ = tuple[str | int, ...]
+
+
+def load(path: Path_, value: object) -> Snapshot:
+    """The snapshot with another value at one place of its deciding part."""
+    compiled = deepcopy(COMPILED)
+    place: Any = compiled["policy"]
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return Snapshot.from_compiled(compiled, "0" * 64)
+
+
+def attribute(kind: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"name": "gpus", "type": kind, **more}
+
+
+def timed(*row: object) -> list[object]:
+    return [*COMPILED["policy"]["grants"]["timed"], list(row)]
+
+
+def group(**changes: Any) -> dict[str, Any]:
+    return {**COMPILED["policy"]["quorums"][0]["approvers"][0], **changes}
+
+
+BEGIN, END = "2030-03-04T08:00:00Z", "2030-03-11T08:00:00Z"
+
+REFUSED: dict[str, tuple[Path_, object, str]] = {
+    "a name that no condition can name": (("schema", "context", "in"), attribute(TEXT) | {"name": "in"}, "be named"),
+    "a resource type of another name": ((*JOB, "name"), "jobs", "resource type `job`: expected one type name"),
+    "a subject type of another name": (
+        ("schema", "subjects", "user", "name"),
+        "x",
+        "subject type `user`: expected one",
+    ),
+    "an action without its type": ((*JOB, "actions", 0), "submit", "expected actions such as"),
+    "an action twice": ((*JOB, "actions", 0), "job:start", "expected each action once"),
+    "an id pattern that no id fits": ((*JOB, "id_pattern"), "team/{team}/{team}", "expected an id pattern"),
+    "an attribute of another name": ((*GPUS, "name"), "nodes", "attribute `gpus`: expected one attribute name"),
+    "a subject's attribute of another name": (
+        ("schema", "subjects", "user", "attributes", "uid", "name"),
+        "x",
+        "attribute `uid`: expected one attribute name",
+    ),
+    "a record's field of another name": (("schema", "records", "code", "dirty", "name"), "x", "record `code`, attr"),
+    "an attribute in capitals": (
+        ("schema", "context", "Zone"),
+        {"name": "Zone", "type": TEXT},
+        "expected one attribute name",
+    ),
+    "a word twice": (GPUS, attribute(TEXT, enum=["a", "a"]), "each text of `enum` once"),
+    "words for a number": (GPUS, attribute({"kind": "int"}, enum=["a"]), "`enum` for texts only"),
+    "an age of nothing": (GPUS, attribute({"kind": "int"}, max_age_s=0), "a maximum age"),
+    "an age without end": (GPUS, attribute({"kind": "int"}, max_age_s=MAX_AGE_S + 1), "a maximum age"),
+    "a list of nothing": (GPUS, attribute({"kind": "list"}), "an element type for a list or a map only"),
+    "a number of texts": (GPUS, attribute({"kind": "int", "element": TEXT}), "an element type for a list or a map"),
+    "a record of no name": (GPUS, attribute({"kind": "record"}), "a record's name for a record only"),
+    "a number of a record": (GPUS, attribute({"kind": "int", "record": "code"}), "a record's name for a record only"),
+    "a role that is no segment": (("grants", "roles", 0), "a/b", "expected names of roles"),
+    "a role that is no text": (("grants", "roles", 0), 1, "expected names of roles"),
+    "a role twice": (("grants", "roles", 0), "lead", "expected each role once"),
+    "a role that holds none": (("grants", "closed", 0), [], "for each role itself"),
+    "a role that holds another only": (("grants", "closed", 0), [1], "for each role itself"),
+    "a role that holds a number too high": (("grants", "closed", 0), [0, ROLES], "for each role itself"),
+    "a role that holds a bool": (("grants", "closed", 0), [0, True], "for each role itself"),
+    "a shape of a number too high": (("grants", "shapes", 1), [["*", ROLES]], "pairs of a domain and a role"),
+    "a shape of a negative number": (("grants", "shapes", 1), [["*", -1]], "pairs of a domain and a role"),
+    "a shape in a path": (("grants", "shapes", 1), [["a/b", 1]], "domains that are one segment"),
+    "a shape in a number": (("grants", "shapes", 1), [[1, 1]], "domains that are one segment"),
+    "a subject of a negative shape": (("grants", "subjects", "user:ann"), -1, "a shape that is listed"),
+    "a subject of a shape too high": (("grants", "subjects", "user:ann"), SHAPES, "a shape that is listed"),
+    "a subject of a bool": (("grants", "subjects", "user:ann"), True, "a shape that is listed"),
+    "a subject without its type": (("grants", "subjects", "ann"), 0, "expected `type:id`"),
+    "a time-boxed role too high": (
+        ("grants", "timed"),
+        timed("user:omar", ROLES, "*", BEGIN, END),
+        "role that is list",
+    ),
+    "a time-boxed role below zero": (("grants", "timed"), timed("user:omar", -1, "*", BEGIN, END), "that is listed"),
+    "a time-boxed stranger": (("grants", "timed"), timed("user:zoe", 0, "*", BEGIN, END), "`grants.subjects` lists"),
+    "a time in numbers": (("grants", "timed"), timed("user:omar", 0, "*", 0, END), "times as text"),
+    "an end in numbers": (("grants", "timed"), timed("user:omar", 0, "*", BEGIN, 9), "times as text"),
+    "a time-boxed role in a path": (("grants", "timed"), timed("user:omar", 0, "a/b", BEGIN, END), "are one segment"),
+    "a person twice": (("persons", 1, 0), "alice", "person `alice`: expected each once"),
+    "an account without its type": (("persons", 1, 1), ["bob"], "account `bob`: expected `type:id`"),
+    "an account of two persons": (("persons", 1, 1), ["user:alice"], "belongs to one person"),
+    "an account twice": (("persons", 1, 1), ["user:b", "user:b"], "belongs to one person"),
+    "a quorum twice": (("quorums", 1, "id"), "two-leads", "`quorums`: expected each id once"),
+    "a quorum of no name": (("quorums", 3, "id"), "", "expected a name"),
+    "a group of nobody": (("quorums", 0, "approvers"), [group(), group(count=0)], "at least one approver"),
+    "a group of too many": (("quorums", 0, "approvers"), [group(count=MAX_APPROVERS + 1)], "at most 100 a group"),
+    "a quorum of no group": (("quorums", 0, "approvers"), [], "at least one approver"),
+    "a group of no role": (("quorums", 0, "approvers"), [group(), group(roles=[])], "roles that the grants list"),
+    "a group of an unknown role": (("quorums", 0, "approvers"), [group(roles=["lead", "x"])], "that the grants list"),
+    "a group in a path": (("quorums", 0, "approvers"), [group(domain="a/b")], "a domain or `*`"),
+    "approvals of no age": (("quorums", 0, "max_age_s"), -1, "a maximum age"),
+    "approvals without end": (("quorums", 0, "max_age_s"), MAX_AGE_S + 1, "a maximum age"),
+    "a quorum of the tree": (("quorums", 0, "of"), "tree", "`of: request` and `once: true`"),
+    "a quorum of no use": (("quorums", 0, "once"), False, "`of: request` and `once: true`"),
+    "a role that may trace and nobody has": (("trace_roles",), ["security-auditor", "x"], "`trace_roles`"),
+    "a rule twice": (("rules", FREE, 0), RULES[READS][0], "two rules have one id"),
+    "an allow with a quorum": (("rules", FREE, 10), "two-leads", "a known one in a require only"),
+    "a rule of an unknown role": (("rules", FREE, 4), ["lead", "x"], "a rule: expected roles that the grants list"),
+    "a rule for nobody by name": (("rules", FREE, 5), ["user:ann", "ann"], "a rule for `ann`: expected `type:id`"),
+    "a rule for no id": (("rules", FREE, 6), "team/../x", "expected a pattern"),
+    "a rule on an unknown type": (("rules", FREE, 3), [*RULES[FREE][3], "x"], "resource types of the schema"),
+    "a rule on an action of another type": (("rules", FREE, 2), ["repo:push"], "actions of its resource types"),
+    "a rule in a path": (("rules", SUBMITS, 7), "a/b", "a scope that is a domain"),
+    "a rule in a domain where ids have none": (
+        ("rules", next(n for n, rule in enumerate(RULES) if rule[3] == ["policy"]), 7),
+        "vision",
+        "and ids that name it",
+    ),
+    "a condition of a number too high": (
+        ("rules", FREE, 8),
+        len(COMPILED["policy"]["shapes"]),
+        f"a rule has condition {len(COMPILED['policy']['shapes'])}",
+    ),
+    "a floor under what is not read": (("rules", FREE, 17), [["resource.gpus", 2]], "a condition that reads it"),
+    "a condition that reads another type's attribute": (
+        ("rules", FREE),
+        [*RULES[FREE][:8], RULES[READS][8], RULES[READS][9], *RULES[FREE][10:]],
+        "expected an attribute of the schema",
+    ),
+    "an attribute of another type than is read": (
+        (*GPUS, "type", "kind"),
+        "string",
+        "expected an attribute of the schema",
+    ),
+    "a text for a list": (("rules", READS, 9), ["public"], "found other constants than its condition has"),
+    "a list of a text and a number": (("rules", READS, 9), [["public", 1]], "found other constants"),
+    "a constant too many": (("rules", READS, 9), [["public"], "x"], "found other constants"),
+    "a constant too few": (("rules", READS, 9), [], "found other constants"),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "words"), REFUSED.values(), ids=REFUSED)
+def test_one_part_of_another_make_is_refused(path: Path_, value: object, words: str) -> None:
+    """INVARIANT I4: the pinned key signed it, and still it is not what compiling gives."""
+    with pytest.raises(ConfigurationError, match=r"^compiled snapshot: ") as refusal:
+        load(path, value)
+    assert words in refusal.value.message
+
+
+LOADED: dict[str, tuple[Path_, object]] = {
+    "as it was": (("epoch",), 0),
+    "a type without a pattern": ((*JOB[:2], "policy", "id_pattern"), None),
+    "the least age": (GPUS, attribute({"kind": "int"}, max_age_s=1)),
+    "the greatest age": (GPUS, attribute({"kind": "int"}, max_age_s=MAX_AGE_S)),
+    "two different words": ((*JOB, "attributes", "queue"), attribute(TEXT, enum=["a", "b"]) | {"name": "queue"}),
+    "the last role": (("grants", "shapes", 1), [["*", ROLES - 1]]),
+    "the first role": (("grants", "shapes", 1), [["llm", 0]]),
+    "the last shape": (("grants", "subjects", "user:ann"), SHAPES - 1),
+    "a time-boxed role": (("grants", "timed"), timed("user:omar", ROLES - 1, "llm", BEGIN, END)),
+    "a person without accounts": (("persons", 1, 1), []),
+    "a group of a hundred": (("quorums", 0, "approvers"), [group(count=MAX_APPROVERS)]),
+    "a group in a domain": (("quorums", 0, "approvers"), [group(domain="llm"), group(domain="*")]),
+    "approvals of this very moment": (("quorums", 0, "max_age_s"), 0),
+    "approvals of any age": (("quorums", 0, "max_age_s"), None),
+    "nobody who may trace": (("trace_roles",), []),
+    "a rule in a domain": (("rules", SUBMITS, 7), "llm"),
+    "another list of texts": (("rules", READS, 9), [["public"]]),
+}
+
+
+@pytest.mark.parametrize(("path", "value"), LOADED.values(), ids=LOADED)
+def test_one_part_at_its_limit_loads(path: Path_, value: object) -> None:
+    """The twins, so that no check refuses what compiling may give."""
+    assert load(path, value).rules
