@@ -29,7 +29,6 @@ from policyguard.model.expression import (
     Select,
     TypeName,
     Variable,
-    parts,
 )
 from policyguard.values import name_of
 
@@ -52,15 +51,10 @@ _Names: TypeAlias = Mapping[str, Any]
 
 
 class AtomValue(msgspec.Struct, frozen=True):
-    """One atom of a condition, its outcome, and the values it read: (`resource.gpus`, 128), absent ones as errors."""
+    """One atom of a condition and its outcome."""
 
     expression: Expression
     outcome: Outcome
-    values: tuple[tuple[str, Any], ...]
-
-    @property
-    def offset(self) -> int:
-        return self.expression.offset
 
 
 def evaluate(
@@ -110,7 +104,7 @@ def trace(
         constants: the constants that fill the holes.
     """
     names = _names(subject, resource, context, action, now, constants)
-    return tuple(AtomValue(atom, _outcome(atom, names), _reads(atom, names)) for atom in atoms(expression))
+    return tuple(AtomValue(atom, _outcome(atom, names)) for atom in atoms(expression))
 
 
 def value_of(expression: Expression, names: Mapping[str, Any]) -> Any:
@@ -149,23 +143,6 @@ def _outcome(expression: Expression, names: _Names, max_cost: int = MAX_COST) ->
         return value
     # INVARIANT I2: a result that is not a bool is an error.
     return EvalError(f"the condition is {name_of(value)}, expected a bool", expression.offset)
-
-
-def _reads(expression: Expression, names: _Names) -> tuple[tuple[str, Any], ...]:
-    values: dict[str, Any] = {}
-
-    def visit(node: Expression, bound: frozenset[str]) -> None:
-        if isinstance(node, Quantifier):
-            visit(node.range, bound)
-            return
-        if isinstance(node, Select) or (isinstance(node, Variable) and node.name in ("action", "now")):
-            values.setdefault(render(node), _value(node, names))
-            return
-        for part in parts(node):
-            visit(part, bound)
-
-    visit(expression, frozenset())
-    return tuple(values.items())
 
 
 def _value(node: Expression, names: _Names) -> Any:

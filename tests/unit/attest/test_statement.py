@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import rfc8785
 from hypothesis import given
@@ -157,6 +158,22 @@ def test_any_value_is_recorded_canonically(value: Value) -> None:
         assert list(recorded(payload)) == ["value"]
     else:
         assert recorded(payload) == {"digest": digest(value)}
+
+
+@pytest.mark.parametrize(
+    ("value", "longer"),
+    [
+        ("x" * 254, "x" * 255),
+        ("\x00" * 42, "\x00" * 43),
+        (("x" * 252,), ("x" * 253,)),
+        (FrozenMap({"a": "x" * 248}), FrozenMap({"a": "x" * 249})),
+    ],
+    ids=["text", "escaped text", "a list", "a map"],
+)
+def test_a_value_is_recorded_up_to_the_last_byte_that_a_statement_holds(value: Value, longer: Value) -> None:
+    """A longer one is recorded as its digest, from which it cannot be read."""
+    assert recorded(fact_statement(value)) == {"value": msgspec.json.decode(canonical(value))}
+    assert recorded(fact_statement(longer)) == {"digest": digest(longer)}
 
 
 def test_sensitive_fact_leaves_no_trace() -> None:

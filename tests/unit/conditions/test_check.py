@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyguard.conditions.ast import folded
-from policyguard.conditions.check import Checker, _compiled
+from policyguard.conditions.check import MAX_TEXT, Checker, _add_message, _compiled
 from policyguard.conditions.lexing import rename_ip_in, tokens
 from policyguard.conditions.literals import literal_errors
 from policyguard.conditions.problems import ConditionError, ConditionErrors
@@ -350,3 +351,19 @@ def test_a_record_cannot_take_the_name_of_a_type() -> None:
     for name in ("string", "dyn", "resource"):
         with pytest.raises(PolicyErrors, match=f"a record cannot be called `{name}`"):
             Checker(Schema(subjects={}, resources={}, records={name: {}}))
+
+
+def test_the_longest_condition_is_checked_and_a_longer_one_is_not() -> None:
+    """Its length is bounded before anything else is done with it."""
+    assert check("true".ljust(MAX_TEXT)) == check("true")
+    with pytest.raises(ConditionErrors, match=f"{MAX_TEXT + 1} characters long"):
+        check("true".ljust(MAX_TEXT + 1))
+
+
+def test_a_type_of_very_many_attributes_avoids_the_numbers_that_protobuf_reserves() -> None:
+    """19,000 to 19,999 cannot number a field."""
+    file = FileDescriptorProto()
+    _add_message(file, "job", attributes(**{f"a{number}": INT for number in range(1, 19_002)}))
+    numbers = [field.number for field in file.message_type[0].field]
+    assert numbers[18_997:] == [18_998, 18_999, 20_000, 20_001]
+    assert numbers[0] == 1

@@ -186,22 +186,21 @@ def test_one_function_serves_all_constants_of_a_shape() -> None:
     assert second == (7, ("vision",))
 
 
-def test_a_trace_shows_each_atom_with_what_it_read() -> None:
-    """What decided and what did not, each with its own outcome; what is absent says so."""
+def test_a_trace_shows_each_atom_with_its_outcome() -> None:
+    """What decided and what did not; what is absent says so."""
     text = (
         "resource.gpus <= 4 && (resource.path == 'x' || !has(resource.code.commit)) "
         "&& resource.tags.exists(t, t == 'b')"
     )
     found = [
-        (render(atom.expression), atom.outcome, dict(atom.values))
-        for atom in trace(check(text), SUBJECT, RESOURCE, {}, "job:submit", NOW)
+        (render(atom.expression), atom.outcome) for atom in trace(check(text), SUBJECT, RESOURCE, {}, "job:submit", NOW)
     ]
     absent = EvalError("`resource.path` is absent", 31)
     assert found == [
-        ("resource.gpus <= 4", False, {"resource.gpus": 8}),
-        ('resource.path == "x"', absent, {"resource.path": absent}),
-        ("has(resource.code.commit)", False, {"resource.code": {"dirty": False}}),
-        ('resource.tags.exists(t, t == "b")', True, {"resource.tags": ("a", "b")}),
+        ("resource.gpus <= 4", False),
+        ('resource.path == "x"', absent),
+        ("has(resource.code.commit)", False),
+        ('resource.tags.exists(t, t == "b")', True),
     ]
 
 

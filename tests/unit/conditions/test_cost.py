@@ -9,7 +9,7 @@ import pytest
 from policyguard.conditions.ast import shape
 from policyguard.conditions.check import Checker
 from policyguard.conditions.codegen import compile_shape
-from policyguard.conditions.cost import MAX_COST, SMALL, Exhausted, constant_list, weight
+from policyguard.conditions.cost import MAX_COST, SMALL, Budget, Exhausted, constant_list, weight
 from policyguard.conditions.exact import EvalError, evaluate, trace
 from policyguard.model.expression import Expression
 from tests.differential.generated_conditions import Conditions
@@ -148,6 +148,45 @@ def test_a_long_list_of_constants_costs_nothing_and_is_searched_at_once() -> Non
     assert both(text, {"tags": (*tags, "other")}) == (False, False)
     assert both(text, {"tags": tags}, max_cost=len(tags)) == (True, True)
     assert both(text, {"tags": tags}, max_cost=len(tags) - 1)[0] is Exhausted
+
+
+NAMES = ", ".join(f"'n{number}'" for number in range(SMALL + 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "resource", "cost"),
+    [
+        ("resource.nums.all(n, n in resource.nums)", {"nums": NUMBERS[: SMALL + 1]}, 2 * (SMALL + 1)),
+        ("resource.nums.all(n, n in resource.nums)", {"nums": NUMBERS[:SMALL]}, SMALL),
+        (f"resource.tags.all(t, t in [{NAMES}])", {"tags": ("n1", "n2")}, 2),
+        ("resource.tags.all(t, resource.path.contains(t))", {"tags": ("a",), "path": "a" * 127}, 3),
+        ("resource.tags.all(t, resource.tags == ['a', 'b'])", {"tags": ("a", "b")}, 6),
+        ("resource.nums.all(n, n == n && resource.flag == true)", {"nums": (1, 2), "flag": True}, 2),
+    ],
+    ids=["a long list", "a short list", "a list of the policy", "a text", "two lists", "scalars"],
+)
+def test_a_condition_costs_what_it_visits_to_the_unit(text: str, resource: dict[str, Any], cost: int) -> None:
+    """The last unit is still there to be spent, and one less is too few, in both evaluators."""
+    assert both(text, resource, cost) == (True, True)
+    fast, exact = both(text, resource, cost - 1)
+    assert (fast, exact) == (Exhausted, f"the condition costs more than {cost - 1} elements visited")
+
+
+def test_only_a_short_list_is_searched_from_its_beginning() -> None:
+    """A long one is made a set once, whatever is asked for; so no list of a request makes a macro quadratic."""
+
+    class Searched(tuple[int, ...]):
+        times = 0
+
+        def __contains__(self, value: object) -> bool:
+            Searched.times += 1
+            return super().__contains__(value)
+
+    budget, short, long = Budget(), Searched(range(SMALL)), Searched(range(SMALL + 1))
+    assert [budget.is_listed(value, long) for value in (SMALL, SMALL + 1)] == [True, False]
+    assert Searched.times == 0
+    assert [budget.is_listed(value, short) for value in (0, SMALL)] == [True, False]
+    assert Searched.times == 2
 
 
 def test_a_constant_list_answers_as_a_tuple() -> None:

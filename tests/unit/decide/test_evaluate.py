@@ -1,0 +1,63 @@
+"""Rules whose compiled code gives up: the exact evaluator decides, and each of its three outcomes has its effect."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyguard.decide.engine import Engine
+from policyguard.decide.snapshot import Snapshot
+from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.request import Request
+from policyguard.policy.loader import load
+from policyguard.policy_store.folder import grants_of
+
+NOW = 1_800_000_000 * 10**9
+POLICIES = """\
+apiVersion: policyguard/v1
+kind: Schema
+subjects: {user: {}}
+resources:
+  job: {id: "team/{team}/**", actions: [submit], attributes: {gpus: {type: int}, queue: {type: string, optional: true}}}
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: jobs, owner: platform}
+rules:
+  - {id: anyone, effect: allow, actions: [job:submit], when: resource.gpus > 0}
+  - {id: rule, effect: EFFECT, actions: [job:submit], when: 'resource.queue == "large" OPERATOR resource.gpus > 8'FLOOR}
+"""
+FLOORS = ("", ", assurance: {resource.queue: observed}")
+"""Without a floor the compiled code runs first and gives up on the absent fact; with one the exact evaluator alone."""
+
+
+def decided(effect: str, operator: str, gpus: int, floor: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The rules that determine the decision, and those in error, where `resource.queue` is absent."""
+    text = POLICIES.replace("EFFECT", effect).replace("OPERATOR", operator).replace("FLOOR", floor)
+    policies = load({"lab.yaml": text.encode()})
+    request = Request.of("user:alice", "job:submit", "job:team/vision/run")
+    facts = Facts(request, {"resource.gpus": Fact(gpus, Assurance.CLAIMED, "request", NOW)})
+    decision = Engine(Snapshot.of(policies, grants_of(policies))).decide(facts, NOW)
+    return decision.determining, decision.errored
+
+
+@pytest.mark.parametrize("floor", FLOORS, ids=["without a floor", "with a floor"])
+def test_a_deny_that_is_false_in_spite_of_an_absent_fact_does_not_fire(floor: str) -> None:
+    """`&&` absorbs the error: the small job is allowed, and nothing is in error."""
+    assert decided("deny", "&&", 8, floor) == (("anyone",), ())
+    assert decided("deny", "&&", 9, floor) == (("rule",), ("rule",))
+
+
+@pytest.mark.parametrize("floor", FLOORS, ids=["without a floor", "with a floor"])
+def test_a_deny_that_is_true_in_spite_of_an_absent_fact_fires_without_an_error(floor: str) -> None:
+    """`||` absorbs the error: the large job is denied by the rule's own reason."""
+    assert decided("deny", "||", 9, floor) == (("rule",), ())
+    assert decided("deny", "||", 8, floor) == (("rule",), ("rule",))
+
+
+@pytest.mark.parametrize("floor", FLOORS, ids=["without a floor", "with a floor"])
+def test_an_allow_in_error_does_not_fire_and_one_that_absorbs_it_does(floor: str) -> None:
+    """INVARIANT I2: an error never grants; a false one is no error either."""
+    assert decided("allow", "||", 9, floor) == (("anyone", "rule"), ())
+    assert decided("allow", "||", 8, floor) == (("anyone",), ("rule",))
+    assert decided("allow", "&&", 8, floor) == (("anyone",), ())
+    assert decided("allow", "&&", 9, floor) == (("anyone",), ("rule",))
