@@ -61,14 +61,14 @@ NOT_REVOCABLE = {
 def test_what_revokes_nothing_is_not_signed_into_a_list(kind: str, identifier: str, why: str, words: str) -> None:
     """An entry that no list may have is refused when it is written and not only when a worker reads it."""
     with pytest.raises(ValueError, match=words):
-        revocation(kind, identifier, why=why, now=NOW)
+        revocation(kind, identifier, reason=why, now=NOW)
 
 
 def test_what_fits_its_kind_is_revoked() -> None:
     """The twin: the longest reason, none at all, a key in either form."""
-    assert revocation("decision", "d-1", why="x" * MAX_REASON, now=NOW).reason == "x" * MAX_REASON
-    assert revocation("approver", "user:ines", why="", now=NOW).since is None
-    assert revocation("key", INES.text, why="", now=NOW, since=NOW).id == FINGERPRINT == fingerprint_of(FINGERPRINT)
+    assert revocation("decision", "d-1", reason="x" * MAX_REASON, now=NOW).reason == "x" * MAX_REASON
+    assert revocation("approver", "user:ines", reason="", now=NOW).since is None
+    assert revocation("key", INES.text, reason="", now=NOW, since=NOW).id == FINGERPRINT == fingerprint_of(FINGERPRINT)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_name_of_a_file_revokes_no_decision_and_no_grant(kind: str, identifi
 
 def test_a_list_is_refused_from_one_entry_too_many_on() -> None:
     """When it is signed and when it is read; the twin is the longest list."""
-    entry = revocation("decision", "d-1", why="", now=NOW)
+    entry = revocation("decision", "d-1", reason="", now=NOW)
     signed = sign_list((entry,) * MAX_ENTRIES, 1, NOW, REVOKER)
     assert len(open_list(signed, (REVOKER.public,)).entries) == MAX_ENTRIES
     with pytest.raises(ValueError, match=f"found {MAX_ENTRIES + 1} entries"):
@@ -146,7 +146,7 @@ def test_a_revocation_without_a_reason_is_said_without_one() -> None:
     """No empty quotes after the time."""
     predicate = parse_statement(payload_of(decision_of())).predicate
     content = open_list(
-        sign_list((revocation("decision", predicate.decision_id, why="", now=NOW),), 1, NOW, REVOKER), (REVOKER.public,)
+        sign_list((revocation("decision", predicate.decision_id, reason="", now=NOW),), 1, NOW, REVOKER), (REVOKER.public,)
     )
     assert list(revoked_by(content, predicate)) == [f"decision `d-1` was revoked at `{format_instant(NOW)}`"]
     assert not list(revoked_by(msgspec.structs.replace(content, entries=()), predicate))
