@@ -145,8 +145,7 @@ def test_a_list_of_another_make_is_refused_although_a_revocation_key_signed_it(
 def test_a_revocation_without_a_reason_is_said_without_one() -> None:
     """No empty quotes after the time."""
     predicate = parse_statement(payload_of(decision_of())).predicate
-    content = open_list(
-        sign_list((revocation("decision", predicate.decision_id, reason="", now=NOW),), 1, NOW, REVOKER), (REVOKER.public,)
-    )
+    entry = revocation("decision", predicate.decision_id, reason="", now=NOW)
+    content = open_list(sign_list((entry,), 1, NOW, REVOKER), (REVOKER.public,))
     assert list(revoked_by(content, predicate)) == [f"decision `d-1` was revoked at `{format_instant(NOW)}`"]
     assert not list(revoked_by(msgspec.structs.replace(content, entries=()), predicate))

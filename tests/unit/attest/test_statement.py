@@ -11,6 +11,7 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET, UnsetType
 
 from policyguard.attest.statement import (
     MAX_STATEMENT_BYTES,
@@ -21,9 +22,9 @@ from policyguard.attest.statement import (
 )
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision
-from policyguard.model.facts import Assurance, Fact, Facts, claims
+from policyguard.model.facts import GRANTS, Assurance, Fact, Facts, claims
 from policyguard.model.request import Entity, Request, request_digest
-from policyguard.values import FrozenMap, Value, canonical, digest, format_instant, freeze
+from policyguard.values import MAX_INTEGER, FrozenMap, Value, canonical, digest, format_instant, freeze
 from tests.attest_lab import (
     AUDIENCE,
     BOUND,
@@ -260,6 +261,43 @@ def test_malformed_statement_is_refused(case: str) -> None:
     assert (step, wording in caught.value.message) == (caught.value.step, True), caught.value.message
     assert "\n" not in caught.value.message
     parse_statement(GOOD)
+
+
+def test_a_statement_at_its_limits_is_read() -> None:
+    """The twins: as many bytes as a statement may have, and the first and the last epoch."""
+    padding = "x" * (MAX_STATEMENT_BYTES - len(predicate(audience="")))
+    assert len(predicate(audience=padding)) == MAX_STATEMENT_BYTES
+    assert parse_statement(predicate(audience=padding)).predicate.audience == padding
+    for epoch in (0, MAX_INTEGER):
+        assert parse_statement(predicate(policy={"digest": "x", "epoch": epoch})).predicate.policy.epoch == epoch
+    with pytest.raises(VerificationError, match=r"V1: .*epoch"):
+        parse_statement(predicate(policy={"digest": "x", "epoch": MAX_INTEGER + 1}))
+
+
+GRANT = FrozenMap({"grant_id": "g-1"})
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ((GRANT, GRANT, FrozenMap({"grant_id": "a"})), ("a", "g-1")),
+        ((), ()),
+        ((GRANT, "g-2"), UNSET),
+        ((GRANT, FrozenMap({"id": "g-2"})), UNSET),
+        ((GRANT, FrozenMap({"grant_id": 2})), UNSET),
+        ("g-1", UNSET),
+        ("", UNSET),
+        (FrozenMap({}), UNSET),
+        (2, UNSET),
+    ],
+    ids=["two", "none", "a text", "no id", "a number for an id", "text", "empty text", "an empty map", "a number"],
+)
+def test_a_statement_names_all_its_grants_or_says_nothing(value: Value, named: tuple[str, ...] | UnsetType) -> None:
+    """A list with one grant left out would let a decision outlive the revocation of that grant."""
+    facts = Facts(REQUEST, {GRANTS: Fact(value, Assurance.ATTESTED, "grants", NOW)})
+    decision = msgspec.structs.replace(decision_of(), facts=facts)
+    assert parse_statement(payload_of(decision)).predicate.grants == named
+    assert parse_statement(payload_of(decision, sensitive=frozenset({GRANTS}))).predicate.grants is UNSET
 
 
 def test_predicate_is_no_truth_value() -> None:

@@ -162,8 +162,10 @@ NAMES = ", ".join(f"'n{number}'" for number in range(SMALL + 1))
         ("resource.tags.all(t, resource.path.contains(t))", {"tags": ("a",), "path": "a" * 127}, 3),
         ("resource.tags.all(t, resource.tags == ['a', 'b'])", {"tags": ("a", "b")}, 6),
         ("resource.nums.all(n, n == n && resource.flag == true)", {"nums": (1, 2), "flag": True}, 2),
+        ("resource.tags.all(t, t == resource.path)", {"tags": ("a" * 128,), "path": "a" * 128}, 1),
+        ("resource.nums.all(n, (n > 0) in [true, false])", {"nums": (1, 2)}, 6),
     ],
-    ids=["a long list", "a short list", "a list of the policy", "a text", "two lists", "scalars"],
+    ids=["a long list", "a short list", "a list of the policy", "a text", "two lists", "scalars", "texts", "bools"],
 )
 def test_a_condition_costs_what_it_visits_to_the_unit(text: str, resource: dict[str, Any], cost: int) -> None:
     """The last unit is still there to be spent, and one less is too few, in both evaluators."""

@@ -80,13 +80,17 @@ def predicate(**changes: Any) -> Predicate:
 
 
 def summary(
-    *, revision: Revision = REVISION, levels: tuple[str, ...] = ("SLSA_SOURCE_LEVEL_2",), **changes: Any
+    *,
+    revision: Revision = REVISION,
+    levels: tuple[str, ...] = ("SLSA_SOURCE_LEVEL_2",),
+    verifier: str = "urn:policyguard:guard:k",
+    **changes: Any,
 ) -> Any:
     data = source_summary(
         revision,
         predicate(**changes),
         decision_digest="12" * 32,
-        verifier="urn:policyguard:guard:k",
+        verifier=verifier,
         verified_at=10**18,
         levels=levels,
     )
@@ -153,3 +157,14 @@ def test_a_short_commit_id_is_refused() -> None:
     """The subject is one commit, never a prefix."""
     with pytest.raises(ValueError, match="commit"):
         summary(revision=Revision(commit="4d1f0c", ref="refs/heads/main", resource_uri="git+https://x/y"))
+
+
+def test_a_summary_without_a_level_or_a_uri_is_refused() -> None:
+    """Consumers compare URIs: a bare name could be anybody's."""
+    for changes in (
+        {"levels": ()},
+        {"verifier": "guard"},
+        {"revision": Revision(commit=REVISION.commit, ref=REVISION.ref, resource_uri="team/vision/trainer")},
+    ):
+        with pytest.raises(ValueError, match="expected a level at least, and URIs"):
+            summary(**changes)
