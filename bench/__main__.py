@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from bench import decide, loading, memory, peers, signing, soak
+from bench import confinement, decide, loading, memory, peers, signing, soak
 from bench.report import Machine, Section, as_data, markdown, text
 from bench.workload import SEED, SIZES
 
@@ -56,6 +56,7 @@ def _sections(options: argparse.Namespace, names: Sequence[str]) -> Iterator[Sec
         "logging": lambda: [signing.logging(effort, scratch)],
         "loading": lambda: [loading.loading(runs, scratch)],
         "memory": lambda: [memory.memory(scratch)],
+        "confinement": lambda: [confinement.confinement(10 * runs)],
         "soak": lambda: [soak.soak(2 if options.quick else 10)],
     }
     for name, table in tables.items():
@@ -70,7 +71,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
         "--only",
         action="append",
         metavar="NAME",
-        help="peers, growth, unindexed, signing, logging, loading, memory or soak; may be given again",
+        help="peers, growth, unindexed, signing, logging, loading, memory, confinement or soak; may be given again",
     )
     parser.add_argument("--sizes", type=_numbers, default=SIZES, metavar="N,N", help="numbers of rules")
     parser.add_argument("--peers", type=_words, default=peers.NAMES, metavar="NAME,NAME", help=", ".join(peers.NAMES))

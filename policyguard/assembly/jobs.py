@@ -18,6 +18,7 @@ from policyguard.evidence.approvals.artifact_collector import ArtifactReviewColl
 from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collector, CollectorsFor, JobInputs
+from policyguard.evidence.confinement import ConfinementCollector
 from policyguard.evidence.dataset import DatasetCollector
 from policyguard.evidence.environment_collector import EnvironmentCollector, MissingBaselineCollector
 from policyguard.evidence.gpu_grants import GrantCollector
@@ -109,6 +110,7 @@ def job_collectors(
         JobCheckpoints(options, producers),
         GrantCollector(str(grants.folder), grants.keys) if grants is not None else GrantCollector(),
         _environment_collector(measurement.environment, seal, report),
+        ConfinementCollector(measurement.confinement),
         *((_quota_collector(quota),) if quota is not None else ()),
     )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from policyguard.assembly import jobs
 from policyguard.cli.options import cache_seal, snapshot_keys
 from policyguard.cli.output import say
 from policyguard.config.file import Config
-from policyguard.config.job_file import read_job_file
+from policyguard.config.job_file import read_job_file, with_confinement
 from policyguard.config.measurement import MeasurementConfig
 from policyguard.errors import RequestError
 from policyguard.evidence.collector import CollectorsFor, gather
@@ -53,6 +54,7 @@ def measure_job(
     argv: Sequence[str],
     environment: Mapping[str, str],
     subject: str | None = None,
+    **confinement: Any,
 ) -> Facts:
     """Measure the job of a job file now, as a worker does.
 
@@ -62,12 +64,15 @@ def measure_job(
         argv: the command.
         environment: its variables.
         subject: who asked, if the job file does not say so; by default the account of this process.
+        confinement: the options of `confinement_options`, beside what the job file says.
 
     Raises:
         RequestError: the job file cannot be used, or names a subject different from `subject`.
     """
     account = subject or calling_account(measurement.accounts).name
     request, inputs = read_job_file(path, argv, None, environment, account=account)
+    if confinement:
+        inputs = with_confinement(inputs, **confinement)
     if subject is not None and request.subject.ref != subject:
         raise RequestError(f"found `{request.subject.ref}`, expected `{subject}` as --subject says", path="$.subject")
     return gather(request, jobs.job_collectors(measurement, request, report=warn), inputs, time.time_ns)

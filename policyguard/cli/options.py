@@ -61,6 +61,22 @@ checkpoint_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
 
 
+def confinement_options(command: F) -> F:
+    """Add the options that say how a job is confined to a command."""
+    for option in (
+        click.option("--data", multiple=True, metavar="NAME=PATH", help="What a confined job may read."),
+        click.option("--output", "outputs", multiple=True, metavar="NAME=DIR", help="What a confined job may write."),
+        click.option("--confine", is_flag=True, help="Start CMD under Landlock: the kernel refuses all but its own."),
+    ):
+        command = option(command)
+    return command
+
+
+def take_confinement(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of `confinement_options` out of the others."""
+    return {name: chosen.pop(name) for name in ("confine", "outputs", "data")}
+
+
 def guard_options(command: F) -> F:
     """Add the options that describe a guard to a command."""
     for option in (audience_option, log_option, key_option, policies_option):

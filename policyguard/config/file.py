@@ -23,6 +23,7 @@ Verbs that enforce read no other (`config/operator.py` checks who can change it)
     quota: {file: FILE}           # or {command: [PROGRAM, ARGUMENT...]}; reserves resource.gpus, see `reserve:`
     grants: {folder: grants, keys: ["ed25519:..."]}
     watch: {libraries: [/shared/kernels]}
+    confinement: {/opt/cuda: rx, /data: r}
     accounts: {asmith: user:alice}  # the subject of an account of this machine; `user:LOGIN` if not listed
     speakFor: [slurm]             # accounts that may name another subject with `--subject`
 

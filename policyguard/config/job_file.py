@@ -7,8 +7,11 @@
     context: {ticket: OPS-17}
     files: [configs/vision.yaml]            # measured, beside the program itself
     checkpoints: [weights/base.safetensors] # measured and scanned, files or folders
+    confine: true                           # start the job under Landlock; the rest is for confined jobs
+    outputs: {weights: /scratch/run-17}     # folders that it may write
+    data: {images: /data/images}            # files and folders that it may read
 
-Everything in it but `files` and `checkpoints` is a claim.
+The first five are claims; what the others name is measured.
 """
 
 from __future__ import annotations
@@ -17,19 +20,33 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec import structs
+
 from policyguard.errors import ConfigurationError, PolicyErrors, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import calling_account
 from policyguard.fs.safe_open import read_bounded, reason_of
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
-from policyguard.text import quoted_list
-from policyguard.values import Value, name_of
+from policyguard.text import quoted, quoted_list
+from policyguard.values import EMPTY_MAP, LazyPattern, Value, name_of
 
 DEFAULT_ACTION = "job:submit"
 MAX_JOB_BYTES = 262_144
+_NAME = LazyPattern(r"[A-Za-z0-9_.-]{1,64}")
 
-_FIELDS = ("resource", "action", "subject", "properties", "context", "files", "checkpoints")
+_FIELDS = (
+    "resource",
+    "action",
+    "subject",
+    "properties",
+    "context",
+    "files",
+    "checkpoints",
+    "confine",
+    "outputs",
+    "data",
+)
 
 
 def read_job_file(
@@ -61,6 +78,39 @@ def read_job_file(
         raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
     folder = current_folder() if directory is None else os.path.abspath(directory)
     return read_job(data, argv, folder, environment, account=account)
+
+
+def with_confinement(inputs: JobInputs, *, confine: bool, outputs: Sequence[str], data: Sequence[str]) -> JobInputs:
+    """Add what options say to what the job file says: `--confine`, `--output NAME=DIR`, `--data NAME=PATH`.
+
+    Args:
+        inputs: what the job file says.
+        confine: start the job confined.
+        outputs: folders that it may write, as `NAME=DIR`.
+        data: files and folders that it may read, as `NAME=PATH`.
+
+    Raises:
+        RequestError: an option is malformed, or gives a name another path than the job file.
+    """
+    return structs.replace(
+        inputs,
+        confine=confine or inputs.confine,
+        outputs=_with_named(inputs.outputs, outputs, "--output"),
+        data=_with_named(inputs.data, data, "--data"),
+    )
+
+
+def _with_named(named: Mapping[str, str], options: Sequence[str], option: str) -> dict[str, str]:
+    merged = dict(named)
+    for text in options:
+        name, equals, path = text.partition("=")
+        if not equals or not path or not _NAME.fullmatch(name):
+            raise RequestError(f"{option}: found {quoted(text)}, expected NAME=PATH such as `weights=/scratch/run-17`")
+        if merged.setdefault(name, path) != path:
+            raise RequestError(
+                f"{option}: {quoted(name)} is {quoted(merged[name])} already, expected one path for a name"
+            )
+    return merged
 
 
 def current_folder() -> str:
@@ -109,6 +159,9 @@ def read_job(
         environment=dict(environment),
         files=_names(data.get("files", ()), "$.files"),
         checkpoints=_names(data.get("checkpoints", ()), "$.checkpoints"),
+        confine=_flag(data.get("confine", False), "$.confine"),
+        outputs=_folders(data.get("outputs", EMPTY_MAP), "$.outputs"),
+        data=_folders(data.get("data", EMPTY_MAP), "$.data"),
     )
     return request, inputs
 
@@ -126,6 +179,23 @@ def _split(data: Value, path: str) -> tuple[str, str]:
         raise RequestError(f"found {result}, expected `type:id` such as `user:alice`", path=path)
     kind, _, identifier = data.partition(":")
     return kind, identifier
+
+
+def _flag(data: Value, path: str) -> bool:
+    if type(data) is not bool:
+        raise RequestError(f"found {name_of(data)}, expected `true` or `false`", path=path)
+    return data
+
+
+def _folders(data: Value, path: str) -> dict[str, str]:
+    if not isinstance(data, Mapping):
+        raise RequestError(f"found {name_of(data)}, expected a map of names to folders", path=path)
+    for name, folder in data.items():
+        if not _NAME.fullmatch(name):
+            raise RequestError(f"found {quoted(name)}, expected a name such as `weights`", path=path)
+        if not isinstance(folder, str) or not folder:
+            raise RequestError(f"found {name_of(folder)}, expected a folder", path=f"{path}.{name}")
+    return {name: str(folder) for name, folder in data.items()}
 
 
 def _names(data: Value, path: str) -> tuple[str, ...]:

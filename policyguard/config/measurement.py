@@ -5,6 +5,7 @@
     quota: {file: FILE | command: [WORD...], reserve: PATH? | none, by: resource.domain?}
     grants: {folder: FOLDER, keys: [KEY...]}
     watch: {libraries: [FOLDER...]}
+    confinement: {PATH: r | rw | rx}
     accounts: {LOGIN: TYPE:ID}
     speakFor: [LOGIN...]
 
@@ -14,6 +15,7 @@ every worker need the same settings: a worker must measure what the launcher mea
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -83,6 +85,8 @@ class MeasurementConfig:
     grants: GrantConfig | None = None
     libraries: tuple[Path, ...] = ()
     """More folders that running jobs may load code from, besides their own and the system's."""
+    confinement: Mapping[str, str] = field(default_factory=dict)
+    """More paths that every confined job may use: to read (r), to write (w), to execute (x)."""
     accounts: Mapping[str, str] = field(default_factory=dict)
     """The subject of each login name; `user:LOGIN` for one that is not listed."""
 
@@ -93,6 +97,9 @@ class MeasurementConfig:
     """The public key files that were read."""
 
 
+RIGHTS = ("r", "rw", "rx")
+"""What a confined job may do with a path: never both write and execute."""
+
 _DOMAIN = "resource.domain"
 """Quotas are of teams, and so are reservations."""
 
@@ -100,7 +107,7 @@ _NOTHING = "none"
 
 NOTHING_CONFIGURED = MeasurementConfig()
 
-SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch", "accounts", "speakFor")
+SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch", "confinement", "accounts", "speakFor")
 """The sections of the configuration that are read here."""
 
 
@@ -122,6 +129,8 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
     match name:
         case "accounts":
             measurement = replace(measurement, accounts=section.accounts())
+        case "confinement":
+            measurement = replace(measurement, confinement=section.rights())
         case "environment":
             measurement = replace(measurement, environment=_environment(section))
         case "checkpoints":
@@ -261,6 +270,13 @@ class _Section:
         if not isinstance(value, Mapping):
             self.refuse("producers", f"found {name_of(value)}, expected a map of `type:id` to keys")
         return {who: self.keys(f"producers.{who}", keys) for who, keys in value.items()}
+
+    def rights(self) -> dict[str, str]:
+        for path, rights in self.data.items():
+            if rights not in RIGHTS:
+                wrong = quoted(rights) if type(rights) is str else name_of(rights)
+                self.refuse(path, f"found {wrong}, expected one of {quoted_list(RIGHTS)}")
+        return {os.path.realpath(self.source.parent / path): str(rights) for path, rights in self.data.items()}
 
     def accounts(self) -> dict[str, str]:
         accounts = {login: self.text(login, subject) for login, subject in self.data.items()}

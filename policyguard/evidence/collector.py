@@ -45,8 +45,9 @@ MAX_UNUSABLE = 32
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to run: the command, its folder and environment, and the files the job names.
 
-    `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute. `environment` is what the
-    child will get.
+    `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute, and so are the folders in
+    `outputs`, which a confined job may write, and in `data`, which it may read. `environment` is what the child will
+    get. `confine` says that the job is to be started confined.
     """
 
     argv: tuple[str, ...] = ()
@@ -54,6 +55,9 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     files: tuple[str, ...] = ()
     checkpoints: tuple[str, ...] = ()
+    confine: bool = False
+    outputs: Mapping[str, str] = msgspec.field(default_factory=dict)
+    data: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):

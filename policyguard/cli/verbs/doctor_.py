@@ -26,6 +26,8 @@ from policyguard.cli.output import say, say_json
 from policyguard.cli.verbs.init_ import example_policies
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
+from policyguard.confinement.landlock import abi_version
+from policyguard.confinement.profile import NEVER_ENFORCED, NEWEST_ABI, Profile
 from policyguard.errors import PolicyGuardError, VerificationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.guard import Guard
@@ -104,14 +106,23 @@ def _trust_notes(config: Config) -> list[str]:
     except PolicyGuardError:
         return []
     if trust is None:
-        return []
-    notes = [f"{config.trust}: {note}" for note in _holders(config, trust)]
+        return [_confinement()]
+    notes = [_confinement(), *(f"{config.trust}: {note}" for note in _holders(config, trust))]
     if trust.revocation is None:
         notes.append(
             f"{config.trust}: has no `revocation:`; step V12 is skipped, and a decision whose approver's key is "
             "revoked verifies until it expires"
         )
     return notes
+
+
+def _confinement() -> str:
+    """Describe what `run --confine` enforces on this machine."""
+    abi, reason = abi_version()
+    if not abi:
+        return f"`run --confine` starts no job here: {reason}"
+    gaps = Profile(abi=min(abi, NEWEST_ABI), paths={}, ports=()).unenforced()[: -len(NEVER_ENFORCED)]
+    return f"`run --confine` uses Landlock ABI {abi}" + (f"; not enforced: {'; '.join(gaps)}" if gaps else "")
 
 
 def _holders(config: Config, trust: Trust) -> Iterator[str]:

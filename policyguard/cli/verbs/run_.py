@@ -15,16 +15,18 @@ from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import configured_collectors
 from policyguard.cli.options import (
     check_replaceable,
+    confinement_options,
     guard_options,
     open_guard,
     operator_settings,
     replace_file,
+    take_confinement,
     trust_option,
 )
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
-from policyguard.config.job_file import current_folder, read_job_file
+from policyguard.config.job_file import current_folder, read_job_file, with_confinement
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import calling_account
@@ -55,6 +57,7 @@ from policyguard.model.request import Request
     metavar="SECONDS",
     help="Measure again in this period while CMD runs; log what changed.",
 )
+@confinement_options
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 def command(
@@ -75,9 +78,11 @@ def command(
     Exits with the job's own status, and with 77 when denied or ended by --watch because it changed. The job's processes
     find the signed decision in POLICYGUARD_DECISION.
     """
+    confinement = take_confinement(chosen)
     config = operator_settings(current_folder(), **chosen)
     caller = calling_account(config.measurement.accounts, config.measurement.speak_for)
     request, inputs = read_job_file(job, argv, None, os.environ, account=subject or caller.name)
+    inputs = with_confinement(inputs, **confinement)
     if out is not None:
         check_replaceable(out)
 

@@ -18,12 +18,14 @@ from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.jobs import measure_job
 from policyguard.cli.options import (
     audience_option,
+    confinement_options,
     json_option,
     needed,
     operator_settings,
     read_input,
     read_request,
     settings,
+    take_confinement,
     trust_option,
 )
 from policyguard.cli.output import say, say_json
@@ -51,6 +53,7 @@ MAX_TRUST_BYTES = 262_144
 @click.option(
     "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; refuse a second use."
 )
+@confinement_options
 @json_option
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(
@@ -68,12 +71,13 @@ def command(
     With --job and CMD the job is measured again, as the launcher did. Exits with 77 and names the step, V1 to V12,
     where it does not hold.
     """
-    _check_usage(request_file, job, argv, subject)
+    confinement = take_confinement(chosen)
+    _check_usage(request_file, job, argv, subject=subject, **confinement)
     config = settings(**chosen) if job is None else operator_settings(current_folder(), **chosen)
     trust = read_trust(needed(config, "trust"))
     if config.audience is None:
         raise ConfigurationError("--audience is missing, expected this worker's own name")
-    request, bound = _about_to_run(config, request_file, job, argv, subject)
+    request, bound = _about_to_run(config, request_file, job, argv, subject=subject, **confinement)
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     store = UsedDecisions.open(replay_store) if replay_store is not None else None
     verified = verify(
@@ -100,21 +104,22 @@ def _say_verified(verified: VerifiedDecision) -> None:
     say(f"log       {verified.checkpoint.origin}, entry {verified.index} of {verified.checkpoint.size}")
 
 
-def _check_usage(request_file: str | None, job: Path | None, argv: Sequence[str], subject: str | None) -> None:
+def _check_usage(request_file: str | None, job: Path | None, argv: Sequence[str], **of_job: object) -> None:
     if (request_file is None) == (job is None):
         raise click.UsageError("give either --request FILE, or --job FILE and the command")
     if job is not None and not argv:
         raise click.UsageError("--job needs the command it is for, after `--`")
-    if job is None and subject is not None:
-        raise click.UsageError("--subject goes with --job; a request says who asks")
+    for name, value in of_job.items():
+        if job is None and value:
+            raise click.UsageError(f"--{name.removesuffix('s')} goes with --job; --request is about a request alone")
 
 
 def _about_to_run(
-    config: Config, request_file: str | None, job: Path | None, argv: Sequence[str], subject: str | None
+    config: Config, request_file: str | None, job: Path | None, argv: Sequence[str], **of_job: Any
 ) -> tuple[Request, Mapping[str, Value]]:
     if request_file is not None:
         return read_request(request_file), EMPTY_MAP
-    facts = measure_job(config.measurement, Path(str(job)), argv, os.environ, subject)
+    facts = measure_job(config.measurement, Path(str(job)), argv, os.environ, **of_job)
     return facts.request, facts.bound
 
 

@@ -3,7 +3,8 @@
     L1  decide: collect, decide, sign, log (design section 6, steps 2 to 6); a deny ends here
     L2  measure again: the same collectors, just before the start
     L3  verify: steps V1 to V12 on the very bytes the job will carry, with the facts of L2
-    L4  start the program that was measured, by its path, with the decision in its environment
+    L4  start the program that was measured, by its path, with the decision in its environment; confined if it was
+        decided so, or if the decision obliges to (`run.confined`)
     L5  pass signals down and the exit status up; with `watch`, measure while it runs (`hooks/watch/watch.py`)
 
 Nothing is started before L4. Between L3 and the moment when the kernel reads the program, its owner could change it;
@@ -18,22 +19,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from policyguard.assembly.jobs import job_facts
 from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.confinement import CONFINEMENT
 from policyguard.evidence.identity import ACCOUNT
 from policyguard.evidence.job import EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import is_supported
 from policyguard.exit_codes import DENIED
 from policyguard.guard import Guard
+from policyguard.hooks.launcher.confined import CONFINED, starter
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
 from policyguard.hooks.launcher.refusals import refusals_logged
-from policyguard.hooks.launcher.supervise import supervise
+from policyguard.hooks.launcher.supervise import Start, supervise
 from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
+from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.revocation_file import read_revocations
 from policyguard.text import printable_name
@@ -88,7 +94,8 @@ def launch(
         VerificationError, EvidenceError: the job differs from the one decided on, or cannot be started; logged.
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
-    signed = decided(guard, request, inputs, on_decision)  # L1
+    inputs, facts = collect(guard, request, inputs)
+    signed = decided(guard, facts, inputs, on_decision)  # L1
     job = _AllowedJob(guard, request, inputs, trust, signed, clock)
     with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start:
         job.measure_again()  # L2
@@ -99,21 +106,37 @@ def launch(
         return job.run(executable, verified, watch, private_bytecode=private_bytecode)  # L4, L5
 
 
+def collect(guard: Guard, request: Request, inputs: JobInputs) -> tuple[JobInputs, Facts]:
+    """Measure a job as it will be started: confined, if its decision would oblige to that (`run.confined`).
+
+    Args:
+        guard: measures, and previews the decision.
+        request: what is asked.
+        inputs: the job as it was asked for.
+    """
+    facts = guard.gather(request, inputs)
+    # How it is confined is part of what is decided, so it is measured before the one decision is made and logged.
+    if not inputs.confine and CONFINED in guard.consider(facts).obligations:
+        inputs = structs.replace(inputs, confine=True)
+        facts = guard.gather(request, inputs)
+    return inputs, facts
+
+
 def decided(
-    guard: Guard, request: Request, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
+    guard: Guard, facts: Facts, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
     """Decide about this job and call `on_decision`, whether it is allowed or denied.
 
     Args:
         guard: decides, signs and logs.
-        request: what is asked.
+        facts: what was measured of the job.
         inputs: what is about to run.
         on_decision: is called with the signed decision.
 
     Raises:
         AccessDenied: the decision is deny.
     """
-    facts = job_facts(guard.gather(request, inputs), inputs)
+    facts = job_facts(facts, inputs)
     signed = guard.issue(facts, recording=(ACCOUNT,))
     if on_decision is not None:
         on_decision(signed)
@@ -145,6 +168,9 @@ class _AllowedJob:
         # INVARIANT I2: a job that names files which cannot be measured does not start, whatever the policies read.
         if self._inputs.files and FILES in missing:
             raise EvidenceError(f"{FILES}: {missing[FILES]}")
+        # INVARIANT I15: a job that is to be confined and cannot be does not start; there is no silent downgrade.
+        if self._inputs.confine and CONFINEMENT in missing:
+            raise EvidenceError(f"{CONFINEMENT}: {missing[CONFINEMENT]}")
         self.bound = self._guard.gather(self._request, self._inputs).bound
 
     def verify(self, audience: str, used: UsedStore | None) -> tuple[VerifiedDecision, str]:
@@ -165,16 +191,22 @@ class _AllowedJob:
         self, executable: str, verified: VerifiedDecision, watch: WatchOptions | None, *, private_bytecode: bool
     ) -> int:
         inputs = self._inputs
-        with tempfile.TemporaryDirectory(prefix="policyguard-job-") as private:
+        with tempfile.TemporaryDirectory(prefix="policyguard-job-", ignore_cleanup_errors=True) as private:
             environment = child_environment(inputs.environment, self._signed, private)
             if private_bytecode:
                 environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
-            if watch is not None:
-                return self._run_watched(executable, verified, environment, watch)
-            return supervise(inputs.argv, executable, inputs.directory, environment)
+            with starter(inputs, self.bound, private, environment) as start:
+                if watch is not None:
+                    return self._run_watched(executable, verified, environment, watch, start)
+                return supervise(inputs.argv, executable, inputs.directory, environment, start=start)
 
     def _run_watched(
-        self, executable: str, verified: VerifiedDecision, environment: Mapping[str, str], options: WatchOptions
+        self,
+        executable: str,
+        verified: VerifiedDecision,
+        environment: Mapping[str, str],
+        options: WatchOptions,
+        start: Start,
     ) -> int:
         inputs = self._inputs
         processes = JobProcesses(inputs, environment[VARIABLE], options.libraries)
@@ -198,6 +230,7 @@ class _AllowedJob:
             executable,
             inputs.directory,
             environment,
+            start=start,
             alongside=watch.running_alongside,
             on_start=processes.started,
             on_kill=watch.killed,

@@ -55,6 +55,9 @@ _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signa
 Alongside = Callable[[Callable[[], None]], AbstractContextManager[object]]
 """Runs while the command runs; its argument ends the command."""
 
+Start = Callable[..., "subprocess.Popen[bytes]"]
+"""Starts a program, with the arguments of `subprocess.Popen`."""
+
 GRACE_S = 10.0
 """Time between SIGTERM and SIGKILL, in which a job may write a last checkpoint."""
 
@@ -65,6 +68,7 @@ def supervise(
     directory: str,
     environment: Mapping[str, str],
     *,
+    start: Start = subprocess.Popen,
     alongside: Alongside | None = None,
     on_start: Callable[[int], None] | None = None,
     on_kill: Callable[[int], None] | None = None,
@@ -74,6 +78,7 @@ def supervise(
 
     Args:
         argv, executable, directory, environment: the command, the path of its program, its folder and its variables.
+        start: starts the program.
         alongside, grace_s: entered while the command runs, and may end it; time between SIGTERM and SIGKILL then.
         on_start: called with the command's process id.
         on_kill: called with the signal that ended the command if it came neither through us nor from `alongside`.
@@ -83,7 +88,7 @@ def supervise(
     """
     has_terminal = os.isatty(0)
     with _Forwarder(has_terminal) as forwarder:
-        process = _started(argv, executable, directory, environment, None if has_terminal else 0)
+        process = _started(start, argv, executable, directory, environment, None if has_terminal else 0)
         forwarder.adopt(process)
         if on_start is not None:
             on_start(process.pid)
@@ -102,12 +107,15 @@ def supervise(
 
 
 def _started(
-    argv: Sequence[str], executable: str, directory: str, environment: Mapping[str, str], group: int | None
+    start: Start,
+    argv: Sequence[str],
+    executable: str,
+    directory: str,
+    environment: Mapping[str, str],
+    group: int | None,
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
-            list(argv), executable=executable, cwd=directory, env=dict(environment), process_group=group
-        )
+        return start(list(argv), executable=executable, cwd=directory, env=dict(environment), process_group=group)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise EvidenceError(f"`{printable_name(executable)}`: cannot be started: {reason.lower()}") from problem

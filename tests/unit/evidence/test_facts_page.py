@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.confinement.landlock import abi_version
 from policyguard.evidence.checkpoint import JobCheckpoints
 from policyguard.evidence.collector import Collector, JobInputs, gather
+from policyguard.evidence.confinement import ConfinementCollector
 from policyguard.evidence.environment_collector import EnvironmentCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
@@ -30,6 +32,7 @@ COLLECTORS: tuple[Collector, ...] = (
     RepositoryCollector(),
     EnvironmentCollector("/nonexistent/baseline", ()),
     JobCheckpoints(),
+    ConfinementCollector(),
     QuotaCollector(file="/nonexistent/quota.json"),
     GrantCollector(),
 )
@@ -44,7 +47,12 @@ def test_every_fact_is_on_the_page_with_its_collector() -> None:
 def test_assurance_and_binding_are_as_on_the_page(tmp_path: Path) -> None:
     """What a real look supplies."""
     lab = make_lab(tmp_path)
-    inputs = JobInputs(argv=(sys.executable, "train.py"), directory=str(lab.root), environment=dict(os.environ))
+    inputs = JobInputs(
+        argv=(sys.executable, "train.py"),
+        directory=str(lab.root),
+        environment=dict(os.environ),
+        confine=abi_version()[0] > 0,
+    )
     facts = gather(Request.of("user:a", "job:submit", "job:x"), COLLECTORS, inputs, lambda: 1)
     seen = {path: (fact.assurance.word, "yes" if fact.bound else "no") for path, fact in facts.entries.items()}
     assert seen == {path: (row[3], row[4]) for path, row in ROWS.items() if path not in facts.missing}

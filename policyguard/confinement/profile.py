@@ -1,0 +1,126 @@
+"""What a confined job may do, as a value: paths with rights, and ports.
+
+A profile is recorded in the decision with placeholders, such as `{tree}/train.py`, so that another node with other
+folders compares the same record.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from policyguard.values import FrozenMap
+
+READ, WRITE, EXECUTE = "r", "w", "x"
+
+NEWEST_ABI = 6
+"""The newest Landlock ABI that adds something a profile asks for; 7 adds what the kernel writes to its audit log."""
+
+SYSTEM: Mapping[str, str] = {
+    **dict.fromkeys(("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr"), "rx"),
+    **dict.fromkeys(("/etc", "/proc", "/sys"), "r"),
+    **dict.fromkeys(("/run/systemd/resolve", "/run/resolvconf", "/run/nscd"), "r"),
+    **dict.fromkeys(("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"), "rw"),
+    **dict.fromkeys(("/dev/ptmx", "/dev/pts", "/dev/shm", "/dev/fd"), "rw"),
+    **dict.fromkeys(("/dev/dri", "/dev/kfd", "/dev/infiniband", "/dev/nvidia-caps"), "rw"),
+}
+"""What every training job needs of the system: programs and libraries, settings, shared memory, GPUs and InfiniBand.
+Device files named /dev/nvidia* are added where they exist. /tmp is not among it: a job gets a private folder."""
+
+NOT_BEFORE: Mapping[int, str] = {
+    3: "truncating files (kernel 6.2)",
+    4: "TCP ports (kernel 6.7)",
+    5: "commands to device files (kernel 6.10)",
+    6: "signals and abstract sockets to processes outside the job (kernel 6.12)",
+}
+"""What is not enforced by a kernel with an older ABI than the key."""
+
+NEVER_ENFORCED = (
+    "running a file by the dynamic linker (`ld.so FILE`), from memory (memfd), or as data that an interpreter reads",
+    "sockets with a path, and UDP",
+    "changing owner, mode and times of files that may not be written",
+)
+"""What no ABI stops today; the watch reports the first."""
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job may do.
+
+    `paths` gives each path and all below it rights out of "r" (read and list), "w" (create, change, remove) and "x"
+    (execute as a program). `ports` are the TCP ports that may be bound and connected to; None for all.
+    """
+
+    abi: int
+    paths: Mapping[str, str]
+    ports: tuple[int, ...] | None = None
+
+    def unenforced(self) -> tuple[str, ...]:
+        """List what this kernel cannot enforce of the profile, for people."""
+        gaps = [what for abi, what in NOT_BEFORE.items() if self.abi < abi and (abi != 4 or self.ports is not None)]
+        return (*gaps, *NEVER_ENFORCED)
+
+    def record(self, roots: Mapping[str, str]) -> FrozenMap:
+        """Write the profile as it is recorded in a decision; the system's own paths are named by one word.
+
+        Args:
+            roots: placeholders such as `{tree}` and their folders.
+        """
+        named = {placeholder(path, roots): rights for path, rights in self.paths.items() if not is_system(path)}
+        return FrozenMap(
+            abi=self.abi,
+            paths=FrozenMap(dict(sorted(named.items()))),
+            **({} if self.ports is None else {"ports": self.ports}),
+        )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], roots: Mapping[str, str]) -> Profile:
+        """Make the profile that a record describes, with the folders and the system paths of this machine.
+
+        Args:
+            record: as `record` writes it.
+            roots: the folders of its placeholders.
+        """
+        own = {located(path, roots): rights for path, rights in record["paths"].items()}
+        return cls(abi=record["abi"], paths=merge_rights(system_paths(), own), ports=record.get("ports"))
+
+
+def is_system(path: str) -> bool:
+    """Return True for a path that every confined job may use."""
+    return path in SYSTEM or path.startswith("/dev/nvidia")
+
+
+def placeholder(path: str, roots: Mapping[str, str]) -> str:
+    """Name a path by the longest root above it: `{tree}/train.py`; a path below none of them stays as it is."""
+    for name, folder in sorted(roots.items(), key=lambda item: -len(item[1])):
+        if folder != "/" and is_below(path, folder):
+            return name + path[len(folder) :]
+    return path
+
+
+def located(path: str, roots: Mapping[str, str]) -> str:
+    """Find the path that `placeholder` named."""
+    name, slash, rest = path.partition("/")
+    return roots[name] + slash + rest if name in roots else path
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Return True for the folder itself and all in it; both are resolved paths."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def system_paths() -> dict[str, str]:
+    """List the system's own paths that exist on this machine, with rights."""
+    devices = [f"/dev/{name}" for name in sorted(os.listdir("/dev")) if name.startswith("nvidia")]
+    return {path: rights for path, rights in SYSTEM.items() if os.path.exists(path)} | dict.fromkeys(devices, "rw")
+
+
+def merge_rights(*grants: Mapping[str, str]) -> dict[str, str]:
+    """Unite the rights that several maps give to one path, in the order r, w, x."""
+    merged: dict[str, set[str]] = {}
+    for grant in grants:
+        for path, rights in grant.items():
+            merged.setdefault(path, set()).update(rights)
+    return {path: "".join(right for right in "rwx" if right in rights) for path, rights in merged.items()}

@@ -1,0 +1,200 @@
+"""What a confined job may read, write and execute, as the fact `resource.confinement`.
+
+The paths come from the job itself: its tree, its environment, the files, checkpoints, data and outputs that it names.
+They are measured and bound, so that every worker confines it alike and policies can limit them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, is_below, merge_rights, system_paths
+from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.job import resolve_executable
+from policyguard.model.facts import Assurance, Fact
+from policyguard.model.request import Request
+from policyguard.text import printable_name
+from policyguard.values import Instant
+
+CONFINEMENT = "resource.confinement"
+
+PRIVATE = "{private}"
+"""The folder of a job's own for temporary files; it exists as long as the job."""
+
+HANDING_OVER = frozenset(
+    (
+        *(
+            "srun",
+            "sbatch",
+            "salloc",
+            "flux",
+            "bsub",
+            "qsub",
+            "condor_submit",
+            "mpirun",
+            "mpiexec",
+            "ssh",
+            "ray",
+            "sky",
+        ),
+        *("docker", "podman", "nerdctl", "kubectl", "oc", "machinectl", "systemd-run", "at", "batch", "crontab"),
+        *("screen", "tmux"),
+    )
+)
+"""Programs that hand their work to a process outside of the confinement."""
+
+
+class ConfinementCollector:
+    """Supplies the profile of a job that is to be confined; of other jobs nothing."""
+
+    name = "confinement"
+    measures_contributors = False
+    declares = (CONFINEMENT,)
+
+    def __init__(self, shared: Mapping[str, str] | None = None) -> None:
+        """Prepare profiles with more paths that every job may use, as the operator configured them, with rights."""
+        self._shared = dict(shared or {})
+
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+        """Measure what the job is confined to.
+
+        Raises:
+            EvidenceError: it cannot be confined, and why.
+        """
+        if not inputs.confine:
+            return Collected(missing={CONFINEMENT: "the job is not confined, `policyguard run --confine` does so"})
+        value = job_profile(inputs, self._shared).record(job_roots(inputs))
+        return Collected(entries={CONFINEMENT: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
+
+
+def job_profile(inputs: JobInputs, shared: Mapping[str, str]) -> Profile:
+    """Make the profile of a job, with `PRIVATE` for the folder of its temporary files.
+
+    Args:
+        inputs: the job.
+        shared: more paths that every job may use, with rights.
+
+    Raises:
+        EvidenceError: the kernel confines nothing, the program hands its work to a process outside, an output is not
+            the job's own, or a path that the job names does not exist.
+    """
+    # Only a job that is confined pays for loading ctypes.
+    from policyguard.confinement.landlock import abi_version
+
+    abi, reason = abi_version()
+    if abi < 1:
+        raise EvidenceError(f"the job cannot be confined: {reason}")
+    executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+    if (program := os.path.basename(executable)) in HANDING_OVER:
+        raise EvidenceError(
+            f"the job cannot be confined: `{printable_name(program)}` hands it to a process outside",
+            help=f"put it inside: `{printable_name(program)} ... policyguard run --confine ... -- PROGRAM`",
+        )
+    tree, environments = _tree(inputs.directory), installations(executable)
+    outputs = [_resolved(folder, inputs) for folder in inputs.outputs.values()]
+    for folder in outputs:
+        _check_output(folder, (tree, *environments))
+    paths = merge_rights(
+        system_paths(),
+        {tree: "rx", executable: "rx", os.path.realpath(executable): "rx"},
+        dict.fromkeys(environments, "rx"),
+        {_resolved(name, inputs): "r" for name in (*inputs.files, *inputs.checkpoints, *inputs.data.values())},
+        dict.fromkeys(outputs, "rw"),
+        shared,
+    )
+    return Profile(abi=min(abi, NEWEST_ABI), paths={**_without_covered(paths), PRIVATE: "rw"})
+
+
+def job_roots(inputs: JobInputs) -> dict[str, str]:
+    """Map the placeholders of a job's profile to its folders."""
+    environments = installations(resolve_executable(inputs.argv, inputs.directory, inputs.environment))
+    return {
+        "{tree}": _tree(inputs.directory),
+        **({"{env}": environments[0]} if environments else {}),
+        **{f"{{output:{name}}}": _resolved(folder, inputs) for name, folder in inputs.outputs.items()},
+        **{f"{{data:{name}}}": _resolved(folder, inputs) for name, folder in inputs.data.items()},
+    }
+
+
+def _check_output(folder: str, code: tuple[str, ...]) -> None:
+    # INVARIANT I15: a confined job cannot change the code that it was measured with.
+    tree = code[0]
+    for part in (*code, *SYSTEM):
+        inside = part != tree and is_below(folder, part) and not folder.startswith("/dev/shm")
+        if inside or is_below(part, folder):
+            raise EvidenceError(
+                f"output `{printable_name(folder)}`: would let the job change `{printable_name(part)}`",
+                help="name a folder of its own, such as /scratch/run-17",
+            )
+
+
+def installations(executable: str) -> tuple[str, ...]:
+    """List the folders of the interpreters that a program runs with: its virtual environment and what that is built on.
+
+    Only folders with `pyvenv.cfg`, `conda-meta` or a standard library count: a home folder with a `bin` is none.
+    """
+    prefixes: dict[str, None] = {}
+    for path in (executable, os.path.realpath(executable)):
+        folder = os.path.dirname(path)
+        prefix = os.path.dirname(folder)
+        if os.path.basename(folder) == "bin" and _is_installation(prefix):
+            prefixes.setdefault(prefix)
+            if (home := _built_on(prefix)) is not None and _is_installation(home):
+                prefixes.setdefault(home)
+    return tuple(prefixes)
+
+
+def _is_installation(prefix: str) -> bool:
+    if any(os.path.exists(os.path.join(prefix, name)) for name in ("pyvenv.cfg", "conda-meta")):
+        return True
+    try:
+        names = os.listdir(os.path.join(prefix, "lib"))
+    except OSError:
+        return False
+    return any(
+        name.startswith("python") and os.path.exists(os.path.join(prefix, "lib", name, "os.py")) for name in names
+    )
+
+
+def _built_on(prefix: str) -> str | None:
+    """Read from pyvenv.cfg which installation a virtual environment takes its standard library from."""
+    try:
+        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read(65_536).splitlines()
+    except OSError:
+        return None
+    values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    home = values.get("home", "")
+    return os.path.dirname(os.path.realpath(home)) if os.path.isabs(home) else None
+
+
+def _tree(directory: str) -> str:
+    """Find the folder with the job's code: the root of its repository, else its working directory."""
+    folder = start = os.path.realpath(directory)
+    while folder != "/":
+        if os.path.lexists(os.path.join(folder, ".git")):
+            return folder
+        folder = os.path.dirname(folder)
+    return start
+
+
+def _resolved(path: str, inputs: JobInputs) -> str:
+    full = os.path.join(inputs.directory, path)
+    if not os.path.exists(full):
+        raise EvidenceError(
+            f"`{printable_name(path)}`: found no such file or folder, expected one for the confined job"
+        )
+    return os.path.realpath(full)
+
+
+def _without_covered(paths: Mapping[str, str]) -> dict[str, str]:
+    """Leave out a path that another one above it already gives the same rights, so that records stay short."""
+    return {
+        path: rights
+        for path, rights in paths.items()
+        if not any(
+            above != path and is_below(path, above) and set(rights) <= set(allowed) for above, allowed in paths.items()
+        )
+    }
