@@ -9,48 +9,33 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-
-from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
-from policyguard.attest.statement import PAYLOAD_TYPE, parse_statement
-from policyguard.audit.approval_use import PendingStatement, is_single_use
-from policyguard.audit.in_transaction import DecisionsInTransaction
 from policyguard.audit.log import Log
-from policyguard.audit.oversized import StatedDecision, state_within_bounds
-from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse
+from policyguard.audit.policy_epochs import PoliciesMovedOn
 from policyguard.audit.receipt import SignedDecision
-from policyguard.audit.stores import Store
-from policyguard.decide.engine import Engine, internal_error
+from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import (
-    AccessDenied,
-    AuditError,
-    ConfigurationError,
-    EvidenceError,
-    PolicyGuardError,
-    SigningError,
-)
+from policyguard.errors import AccessDenied, ConfigurationError
 from policyguard.evidence.collector import Collectors, JobInputs, gather
+from policyguard.issuer import Issuer, policy_use
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, MAX_LIFETIME_S, Decision
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot, stamp_of
-from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant
+from policyguard.values import Instant
 
 if TYPE_CHECKING:
     # Annotations only, see `policy_store/load.py`.
     from pathlib import Path
 
-    from policyguard.audit.reservations import Reservations
     from policyguard.evidence.identity import Caller
 
 
@@ -59,6 +44,16 @@ class Guard:
 
     Make one with `from_config` (with the collectors of a configuration file), `open` (with your own collectors) or
     `in_memory` (for unit tests). Close it, or use it in a `with` block.
+
+    Options of every guard:
+
+        audience: the cluster or host that decisions are for; a worker accepts only its own name (step V8).
+        lifetime_s: how long a decision may be used.
+        collectors: measure the job itself; without any, every fact is only claimed. A function chooses them for each
+            request, by the policies in force.
+        advisory: the guard cannot stop the job; decisions say so.
+        reserve: the path of the number that an allow reserves in the quota of its team, until the job ends.
+        passphrase: of the private key, if the file is encrypted.
     """
 
     def __init__(
@@ -86,10 +81,10 @@ class Guard:
         self._snapshot = snapshot
         self._key = key
         self._log = log
-        self._audience = audience
-        self._lifetime_ns = lifetime_s * NANOSECONDS_PER_S
+        self._issuer = Issuer(
+            key, log, audience=audience, lifetime_s=lifetime_s, advisory=advisory, clock=clock, reserve=reserve
+        )
         self._collectors = collectors if callable(collectors) else tuple(collectors)
-        self._advisory = advisory
         self._clock = clock
         self._load = reload
         self._stamp = stamp
@@ -123,36 +118,19 @@ class Guard:
             policies: a folder of policy files, or a compiled snapshot.
             key: the private key file that signs decisions and log checkpoints.
             log: the decision log, an SQLite file; created if it does not exist.
-            audience: the cluster or host that decisions are for; a worker accepts only its own name (step V8).
-            lifetime_s: how long a decision may be used.
-            collectors: measure the job itself; without any, every fact is only claimed. A function chooses them for
-                each request, by the policies in force.
-            advisory: the guard cannot stop the job; decisions say so.
             policy_keys: may sign a compiled snapshot; this guard's own key if empty.
-            passphrase: of the private key, if the file is encrypted.
             origin: the log's name in its checkpoints; by default `policyguard/` and the start of the key id.
-            reserve: the path of the number that an allow reserves in the quota of its team, until the job ends.
             state_dir: the folder of the log's head file, which shows that the log is the newest; by default that of
-                the log. See docs/log.md.
+                the log. See docs/log.md. The other options are those of every guard.
 
         Raises:
             PolicyErrors: every mistake in the policies.
             ConfigurationError, SigningError, AuditError: a file cannot be used; the message says which, and why.
         """
         private = read_private_key(key, passphrase=passphrase)
-        return cls._open(
-            policies,
-            private,
-            log,
-            policy_keys=policy_keys,
-            origin=origin,
-            state_dir=state_dir,
-            audience=audience,
-            lifetime_s=lifetime_s,
-            collectors=collectors,
-            advisory=advisory,
-            reserve=reserve,
-        )
+        options: dict[str, Any] = {"audience": audience, "lifetime_s": lifetime_s, "collectors": collectors}
+        options |= {"advisory": advisory, "reserve": reserve}
+        return cls._open(policies, private, log, policy_keys=policy_keys, origin=origin, state_dir=state_dir, **options)
 
     @classmethod
     def from_config(
@@ -170,8 +148,7 @@ class Guard:
         Args:
             path: the configuration, `policyguard.yaml`; it names at least `policies:`, `key:` and `log:`. Only root
                 and this account may be able to change it, and what it names.
-            passphrase: of the private key, if the file is encrypted.
-            advisory: the guard cannot stop the job; decisions say so.
+            passphrase, advisory: as for every guard.
             report: takes a line that a person should read, such as why a cache is not used; by default the logger
                 `policyguard`.
 
@@ -179,31 +156,8 @@ class Guard:
             PolicyErrors: every mistake in the policies.
             ConfigurationError, SigningError, AuditError: a file cannot be used; the message says which, and why.
         """
-        jobs, operator = _load("assembly.jobs"), _load("config.operator")
-        config = operator.operator_config(path)
-        for name in ("policies", "key", "log"):
-            if getattr(config, name) is None:
-                raise ConfigurationError(f"{path}: `{name}` is missing, expected a path")
-        private = read_private_key(config.key, passphrase=passphrase)
-        report = report or jobs.log_warning
-        for warning in config.warnings:
-            report(warning)
-        collectors = jobs.configured_collectors(
-            config, seal=lambda: private.derive(_load("fs.sealed").SEAL_PURPOSE), report=report
-        )
-        return cls._open(
-            config.policies,
-            private,
-            config.log,
-            state_dir=config.state_dir,
-            audience=config.audience or DEFAULT_AUDIENCE,
-            lifetime_s=config.lifetime_s,
-            collectors=collectors,
-            advisory=advisory,
-            reserve=config.measurement.reserve,
-            accounts=(config.measurement.accounts, config.measurement.speak_for),
-            check_folder=lambda folder: operator.check_outside(config, folder),
-        )
+        parts = _load("assembly.configured").configured_guard(path, passphrase, report)
+        return cls._open(parts.policies, parts.key, parts.log, advisory=advisory, **parts.options)
 
     @classmethod
     def in_memory(
@@ -220,11 +174,7 @@ class Guard:
 
         Args:
             policies: the text of policy documents, as in a policy file.
-            audience: the cluster or host that decisions are for.
-            lifetime_s: how long a decision may be used.
-            collectors: measure the job itself; without any, every fact is only claimed.
-            clock: supplies the current time.
-            reserve: the path of the number that an allow reserves in the quota of its team.
+            clock: supplies the current time. The other options are those of every guard.
 
         Raises:
             PolicyErrors: every mistake in the policies.
@@ -419,12 +369,7 @@ class Guard:
         Raises:
             ValueError: the decision allows; only the policies can allow.
         """
-        # INVARIANT I4: only the policies allow; everything else that is signed with the guard's key denies.
-        if decision.allowed:
-            raise ValueError("found a decision that allows, expected a denial")
-        _, payload = self._build_statement(decision, self._clock(), recorded_paths=None)
-        envelope = sign(payload, PAYLOAD_TYPE, (self._key,))
-        return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
+        return self._issuer.issue_denial(self._snapshot, decision)
 
     def issue_many(
         self, facts: Sequence[Facts], *, one_root: bool = True, recording: Collection[str] = ()
@@ -439,81 +384,26 @@ class Guard:
         """
         while True:
             try:
-                return self._issue(self._snapshot, facts, one_root, recording)
+                return self._issuer.issue(self._snapshot, facts, one_root=one_root, recording=recording)
             except PoliciesMovedOn:
                 # Another process has logged other policies of our epoch since; the statements are to say so.
                 continue
 
-    def _issue(
-        self, snapshot: Snapshot, facts: Sequence[Facts], one_root: bool, recording: Collection[str]
-    ) -> tuple[SignedDecision, ...]:
-        statements, envelopes = list[PendingStatement](), list[Envelope]()
-        decisions = DecisionsInTransaction(snapshot, facts, self._reservations(snapshot, facts))
-        use = policy_use(snapshot)
-        if self._log.is_edited(use):
-            use = msgspec.structs.replace(use, edited=True)
-
-        def build() -> list[bytes]:
-            statements[:] = decisions.decide(lambda unused: self._state(snapshot, unused, recording, edited=use.edited))
-            envelopes[:] = self._seal([statement.payload for statement in statements], one_root=one_root)
-            return [*(envelope.to_bytes() for envelope in envelopes), *decisions.write(statements, self._key)]
-
-        if decisions.is_needed:
-            # INVARIANT I9: an approval that counts once is used up in the transaction that logs the allow.
-            receipts = self._log.append_after(decisions.read, build, use)
-        else:
-            receipts = self._log.append_many(build(), use)
-        return tuple(
-            SignedDecision(envelope, receipt, statement.decision)
-            for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=False)
-        )
-
-    @contextmanager
-    def reservation_held(self, signed: SignedDecision) -> Iterator[Callable[[], None]]:
+    def reservation_held(self, signed: SignedDecision) -> AbstractContextManager[Callable[[], None]]:
         """Hold what an allow reserved in a quota while its job runs; it ends with the block.
 
-        Yields:
-            A function to call just before the job starts: it logs the start, durably.
+        The block gets a function to call just before the job starts: it logs the start, durably.
 
         Raises:
             EvidenceError: from that function: the reservation has ended, or the job was started already.
             AuditError: from that function: the start could not be logged. Nothing may start in either case.
         """
         if not signed.decision.allowed or self._reserve is None:
-            yield lambda: None
-            return
-        module = _load("audit.reservations")
-        if not module.amount_of(self._reserve, self._snapshot, signed.decision.facts):
-            yield lambda: None
-            return
-        decision_id = parse_statement(signed.envelope.payload).predicate.decision_id
-        how_it_ends = [module.release]
-
-        def note_start() -> None:
-            how_it_ends.clear()
-            self._note_reservation(module.start, decision_id)
-            how_it_ends.append(module.end)
-
-        try:
-            yield note_start
-        finally:
-            for note in how_it_ends:
-                # What cannot be logged now ends at the decision's expiry, or at the next figure of the scheduler.
-                with suppress(AuditError, EvidenceError):
-                    self._note_reservation(note, decision_id)
-
-    def _note_reservation(self, note: Callable[..., list[bytes]], decision_id: str) -> None:
-        stores: list[Store] = []
-        self._log.append_after(
-            lambda store, _, __: stores.append(store),
-            lambda: note(stores[-1].claims, decision_id, self._clock(), self._key),
+            return nullcontext(lambda: None)
+        held: AbstractContextManager[Callable[[], None]] = _load("audit.job_reservation").hold_reservation(
+            signed, self._reserve, self._snapshot, self._log, self._key, self._clock
         )
-
-    def _reservations(self, snapshot: Snapshot, facts: Sequence[Facts]) -> Reservations | None:
-        if self._reserve is None:
-            return None
-        made: Reservations = _load("audit.reservations").Reservations(self._reserve, snapshot, facts, self._clock())
-        return made
+        return held
 
     def enforce(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
         """Decide, sign and log; return only if the decision is allow.
@@ -525,69 +415,6 @@ class Guard:
         if not signed.decision.allowed:
             raise AccessDenied(signed.decision.explain(), signed=signed)
         return signed
-
-    def _seal(self, payloads: Sequence[bytes], *, one_root: bool) -> Sequence[Envelope]:
-        if one_root and len(payloads) > 1:
-            batch: Sequence[Envelope] = _load("audit.batch").sign_batch(payloads, PAYLOAD_TYPE, (self._key,))
-            return batch
-        return [sign(payload, PAYLOAD_TYPE, (self._key,)) for payload in payloads]
-
-    def _state(
-        self, snapshot: Snapshot, facts: Facts, recording: Collection[str] = (), *, edited: bool = False
-    ) -> PendingStatement:
-        now = self._clock()
-        decision = Engine(snapshot).decide(facts, now)
-        try:
-            return self._pending(snapshot, decision, now, recording, edited=edited)
-        except PolicyGuardError:
-            raise
-        except Exception as problem:  # noqa: BLE001 - INVARIANT I2: what fails, whatever it is, is a signed denial
-            return self._pending(snapshot, internal_error(snapshot, facts, now, problem), now, (), edited=edited)
-
-    def _pending(
-        self, snapshot: Snapshot, decision: Decision, now: Instant, recording: Collection[str], *, edited: bool
-    ) -> PendingStatement:
-        recorded_paths = snapshot.facts_read_by(decision)
-        if recorded_paths is not None and recording:
-            recorded_paths = recorded_paths.union(recording)
-        decision, payload = self._build_statement(
-            decision, now, recorded_paths=recorded_paths, snapshot=snapshot, edited=edited
-        )
-        return PendingStatement(decision, payload, is_single_use(snapshot, decision))
-
-    def _build_statement(
-        self,
-        decision: Decision,
-        now: Instant,
-        *,
-        recorded_paths: Collection[str] | None,
-        snapshot: Snapshot | None = None,
-        edited: bool = False,
-    ) -> StatedDecision:
-        request, judged = decision.facts.request, snapshot or self._snapshot
-        expires = now + self._lifetime_ns
-        if not ALWAYS <= now <= expires <= NEVER:
-            raise SigningError(
-                f"the clock says {now} ns since 1970, expected a time at which a decision of "
-                f"{self._lifetime_ns // NANOSECONDS_PER_S} s ends before the year 2262; set the clock"
-            )
-        if decision.requiring:
-            expires = judged.lasts_until(decision, now, expires)
-        return state_within_bounds(
-            decision,
-            request,
-            decision_id=os.urandom(16).hex(),
-            audience=self._audience,
-            issued_at=now,
-            not_before=now,
-            expires=expires,
-            advisory=self._advisory,
-            recorded_paths=recorded_paths,
-            sensitive=judged.sensitive(request),
-            redactions=judged.redactions(request),
-            policies=judged.name,
-            edited=edited,
-        )
 
     def close(self) -> None:
         """Close the log file, if there is one. Every decision returned is already durable."""
@@ -601,13 +428,6 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def policy_use(snapshot: Snapshot) -> PolicyUse:
-    """What the log remembers of these policies."""
-    return PolicyUse(
-        name=snapshot.name or "", epoch=snapshot.epoch, digest=snapshot.policy_digest, is_signed=snapshot.is_signed
-    )
 
 
 def log_origin(key: PublicKey) -> str:

@@ -2,9 +2,10 @@
 
 Promises: nothing is acknowledged before it is durable, and a changed, removed or reordered entry is noticed.
 An approval that counts once is consumed in the transaction that logs the allow. Leaves deciding and signing of
-statements to `guard.py`.
+statements to `issuer.py`.
 
 Read in this order: `merkle.py`, `checkpoint.py`, `log.py`, `receipt.py`, `check.py` (the tree), `head.py`,
 `continuity.py`, `links.py`, `policy_epochs.py` (what a guard remembers of its log), `entries.py`, `approvals.py`,
-`handover.py` (entries beside decisions), then `approval_use.py` and `reservations.py` (what an entry takes).
+`handover.py` (entries beside decisions), then `approval_use.py`, `reservations.py` and
+`job_reservation.py` (what an entry takes).
 """

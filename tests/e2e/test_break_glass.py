@@ -73,7 +73,7 @@ class House:
             lifetime_s=7 * 86_400,
         ) as guard:
             if now is not None:
-                guard._clock = lambda: now
+                guard._clock = guard._issuer._clock = lambda: now
             return guard.decide(request)
 
     def acknowledge(self, who: str, request: Request, *, account: str = "", at: Instant | None = None) -> None:

@@ -13,6 +13,7 @@ MODULES: tuple[str, ...] = (
     "policyguard/conditions",
     "policyguard/attest",
     "policyguard/audit",
+    "policyguard/issuer.py",
 )
 """Files, and folders with everything below them."""
 
@@ -70,6 +71,15 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/e2e/test_approvals_logged.py",
         "tests/e2e/test_log_verbs.py",
         "tests/properties/test_audit_merkle.py",
+        "tests/properties/test_once_theorem.py",
+    ),
+    "policyguard/issuer.py": (
+        "tests/unit/test_guard_*.py",
+        "tests/attacks/test_internal_errors.py",
+        "tests/attacks/test_lifetimes.py",
+        "tests/attacks/test_once_approvals.py",
+        "tests/attacks/test_policy_rollback.py",
+        "tests/attacks/test_quota_race.py",
         "tests/properties/test_once_theorem.py",
     ),
     "policyguard/verify.py": (

@@ -21,7 +21,7 @@ FLOORS = (
     {"casbin_compat", "lint", "evidence"},
     {"policy_store"},
     {"config", "verify", "analysis"},
-    {"assembly"},
+    {"assembly", "issuer"},
     {"guard"},
     {"hooks"},
     {"cli"},
