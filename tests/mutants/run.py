@@ -34,6 +34,7 @@ SURVIVED, KILLED, NOT_APPLIED = 0, 1, 2
 MAX_EXAMPLES = 10
 LONGEST_TEST_S = 4.0
 """Processor seconds. A slower test does not run for mutants."""
+IDLE_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,6 @@ class Lines:
                 spent += self.seconds[name]
                 chosen.append(name)
         return chosen
-
-    def patience_s(self, name: str) -> int:
-        """How many seconds on the clock a test may take with a mutant, which may make it wait for ever."""
-        return 10 + int(20 * self.seconds[name])
 
 
 class Runner:
@@ -112,7 +109,7 @@ class Runner:
             if not names:
                 self.report(Outcome(mutant=mutant, verdict="no test", seconds=0, tests=0))
                 continue
-            chosen = {items[name]: lines.patience_s(name) for name in names}
+            chosen = [items[name] for name in names]
             folder = base / f"m{number}"
             limit_s = 5 + 5 * sum(lines.seconds[name] for name in names)
             process = _fork(functools.partial(_try, mutant, functions[mutant.module], chosen, folder, factory, limit_s))
@@ -200,12 +197,12 @@ def _measure(items: list[pytest.Item], modules: list[str], folder: Path, factory
         for cache in caches:
             cache.cache_clear()  # or only the first of several tests seems to run what is behind it
         measuring.switch_context(item.nodeid)
-        start = time.process_time()
+        start = _worked_s()
         signal.setitimer(signal.ITIMER_PROF, LONGEST_TEST_S)
         reports = runtestprotocol(item, log=False, nextitem=following)
         signal.setitimer(signal.ITIMER_PROF, 0)
         if [report.outcome for report in reports] == ["passed", "passed", "passed"]:
-            seconds[item.nodeid] = round(time.process_time() - start, 4)
+            seconds[item.nodeid] = round(_worked_s() - start, 4)
     measuring.stop()
     data = measuring.get_data()
     by_line: dict[str, dict[int, list[str]]] = {}
@@ -216,31 +213,44 @@ def _measure(items: list[pytest.Item], modules: list[str], folder: Path, factory
     return SURVIVED
 
 
+def _worked_s() -> float:
+    """Processor seconds of this process and of those that it waited for."""
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
 def _too_slow(number: int, frame: object) -> None:
     raise TimeoutError("this test is too slow to run for mutants")
 
 
 def _try(
-    mutant: Mutant,
-    functions: list[FunctionType],
-    patience_s: dict[pytest.Item, int],
-    folder: Path,
-    factory: Any,
-    limit_s: float,
+    mutant: Mutant, functions: list[FunctionType], items: list[pytest.Item], folder: Path, factory: Any, limit_s: float
 ) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 2))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _end_when_idle()
     folder.mkdir(mode=0o700)
     factory._basetemp = folder
     if not _swap(functions, code_of(mutant, str(ROOT / mutant.module))):
         return NOT_APPLIED
-    items = list(patience_s)
     for item, following in zip(items, [*items[1:], None], strict=True):
-        signal.alarm(patience_s[item])
         if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
             folder.with_suffix(".killer").write_text(item.nodeid)
             return KILLED
     return SURVIVED
+
+
+def _end_when_idle() -> None:
+    """End this process once it has waited for `IDLE_S`: a mutant may make it wait for ever. A slow machine does not."""
+    worked_s = time.process_time()
+
+    def end(number: int, _: object) -> None:
+        nonlocal worked_s
+        before, worked_s = worked_s, time.process_time()
+        if worked_s - before < 0.001:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, IDLE_S, IDLE_S)
 
 
 def _passes(items: list[pytest.Item], folder: Path, factory: Any) -> int:
