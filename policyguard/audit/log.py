@@ -170,8 +170,6 @@ class Log:
             AuditError: all or nothing: no receipt is released. `PoliciesMovedOn` asks to make the statements again.
             ConfigurationError: the log has seen newer policies.
         """
-        if not leaves:
-            return ()
         waiter = _Waiter(leaves, policies)
         with self._queue_lock:
             self._queue.append(waiter)

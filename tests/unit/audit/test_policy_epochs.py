@@ -1,0 +1,52 @@
+"""Policies do not go back in a log: what the log says to each writer, inside the transaction that would add to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policyguard.audit.log import Log
+from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse
+from policyguard.audit.stores.memory import MemoryStore
+from policyguard.errors import ConfigurationError
+from tests.attest_lab import LOG_KEY, ORIGIN
+
+
+def use(**changes: Any) -> PolicyUse:
+    return PolicyUse(**{"name": "lab", "epoch": 2, "digest": "d" * 64, "is_signed": True, **changes})
+
+
+@pytest.fixture
+def log() -> Log:
+    """A log in which policies of epoch 2 have decided."""
+    log = Log.open(MemoryStore(ORIGIN), LOG_KEY)
+    log.append_many((b"{}",), use())
+    return log
+
+
+OUTDATED = [
+    pytest.param(use(epoch=1), ConfigurationError, id="an older epoch"),
+    pytest.param(use(digest="e" * 64), ConfigurationError, id="another signed snapshot of the epoch"),
+    pytest.param(use(digest="e" * 64, is_signed=False), PoliciesMovedOn, id="an edited folder that does not say so"),
+    pytest.param(use(edited=True), PoliciesMovedOn, id="the same policies that say they were edited"),
+]
+
+
+@pytest.mark.parametrize(("outdated", "problem"), OUTDATED)
+def test_a_decision_on_approvals_or_a_quota_is_not_logged_for_outdated_policies(
+    log: Log, outdated: PolicyUse, problem: type[Exception]
+) -> None:
+    """Such a decision is made inside the transaction: another process may have used newer policies just before it."""
+    with pytest.raises(problem):
+        log.append_after(lambda *_: None, lambda: (b"{}",), outdated)
+    assert log.append_after(lambda *_: None, lambda: (b"{}",), use())[0].index == 1
+
+
+@pytest.mark.parametrize(("outdated", "problem"), OUTDATED)
+def test_a_plain_decision_is_not_logged_for_outdated_policies(
+    log: Log, outdated: PolicyUse, problem: type[Exception]
+) -> None:
+    with pytest.raises(problem):
+        log.append_many((b"{}",), outdated)
+    assert log.append_many((b"{}",), use())[0].index == 1
