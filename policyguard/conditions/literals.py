@@ -49,7 +49,7 @@ def _constant_errors(node: Expression, errors: list[ConditionError]) -> bool:
                 ConditionError(node.offset, problem, None, "PG207" if node.function == "matches" else "PG314")
             )
             return False
-    return constant and not isinstance(node, Select)
+    return constant
 
 
 def _outcome_problem(node: Call) -> str | None:

@@ -367,3 +367,15 @@ def test_a_type_of_very_many_attributes_avoids_the_numbers_that_protobuf_reserve
     numbers = [field.number for field in file.message_type[0].field]
     assert numbers[18_997:] == [18_998, 18_999, 20_000, 20_001]
     assert numbers[0] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{'a': 1}.b == 2", "resource.tags[-1] == 'a'", "[1][1] == 1", "resource.team.matches('(')", "under('a', '')"],
+    ids=["a field that no map literal has", "an index below zero", "an index beyond", "no pattern", "under nothing"],
+)
+def test_a_condition_that_can_only_fail_does_not_load(text: str) -> None:
+    """INVARIANT I6: as an allow it never grants, as a deny it always denies, and neither is what was meant."""
+    with pytest.raises(ConditionErrors, match="always fails"):
+        check(text)
+    assert check("{'a': 1}.a == 2 || has({'a': 1}.b) || resource.tags[0] == 'a'")

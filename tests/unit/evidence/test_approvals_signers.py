@@ -108,6 +108,8 @@ def test_a_revoked_key_is_nobodys() -> None:
 MISTAKES: dict[str, tuple[str, str]] = {
     "certificates": (f"*@lab cert-authority {LINE}", "`cert-authority` is not supported"),
     "an unknown option": (f'carol@lab from="x" {LINE}', "option `from`"),
+    "an option that begins as a key type": (f'carol@lab ecdsa-from="x" {LINE}', "option `ecdsa-from`"),
+    "options that are none": (f'carol@lab namespaces="git"; {LINE}', "found the options"),
     "an option twice": (f'carol@lab namespaces="a",namespaces="b" {LINE}', "once"),
     "an option without value": (f"carol@lab valid-after {LINE}", "valid-after"),
     "a time in words": (f'carol@lab valid-after="tomorrow" {LINE}', "time `tomorrow`"),
@@ -239,6 +241,7 @@ def test_patterns_match_as_their_definition_says() -> None:
         ("", ("*",), True),
         ("abc", ("*", "!abc"), False),
         ("abc", ("!x",), False),
+        ("!abc", ("!abc",), False),
         ("a" * 200, ("*a" * 50 + "b",), False),
         ("a[b", ("a[b",), True),
         ("a*b", ("a\\*b",), False),
