@@ -34,6 +34,7 @@ from policyguard.audit.checkpoint import parse_checkpoint
 from policyguard.audit.head import Head, HeadFile, HeadLocation
 from policyguard.audit.links import link_leaf, old_log
 from policyguard.audit.log import Log
+from policyguard.audit.policy_epochs import with_heads
 from policyguard.audit.proofs import latest_note
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -90,7 +91,7 @@ def accept_reset(
 
 
 def _head_after_reset(old: Head | None, log: Log, path: str, receipt: Receipt) -> Head:
-    policies = {**log.policies_of_all(), **(old.policies if old is not None else {})}
+    policies = dict(with_heads(old.policies if old is not None else {}, log.policies_of_all()))
     generation = 1 if old is None else old.generation + 1
     return Head(generation=generation, log=path, note=receipt.checkpoint.decode(), policies=policies)
 

@@ -31,7 +31,15 @@ from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from policyguard.audit.head import Head, HeadFile, HeadLocation, PolicyHead, other_head
 from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
-from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, check_use, is_edited, with_rows, with_use
+from policyguard.audit.policy_epochs import (
+    PoliciesMovedOn,
+    PolicyUse,
+    check_use,
+    is_edited,
+    with_heads,
+    with_rows,
+    with_use,
+)
 from policyguard.audit.proofs import subtree_in
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
@@ -333,7 +341,7 @@ class Log:
                     help=RESET,
                 )
         if size >= self._policies_size:
-            self._policies, self._policies_size = {**self._policies, **head.policies}, size
+            self._policies, self._policies_size = with_heads(head.policies, self._policies), size
         self._checked = head
 
     @property

@@ -78,6 +78,15 @@ def with_use(use: PolicyUse, known: Mapping[str, PolicyHead]) -> Mapping[str, Po
     return {**known, use.name: PolicyHead(use.epoch, use.digest)}
 
 
+def with_heads(heads: Mapping[str, PolicyHead], known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:
+    """Add what a head file knows of policies to what is known; of two epochs of a set the higher one stays."""
+    # INVARIANT I4: a head that is older than the log, or of another log, takes no epoch back.
+    return {
+        **known,
+        **{name: head for name, head in heads.items() if name not in known or head.epoch > known[name].epoch},
+    }
+
+
 def with_rows(rows: Iterable[Row], known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:
     """Add the policies of the decisions among these rows."""
     # The head file spares most processes of one decision this import.

@@ -16,6 +16,7 @@ from policyguard.audit.links import parse_link
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.guard import log_origin
+from tests.attacks import test_policy_rollback as policies
 from tests.attacks.test_log_continuity import KEY, Lab, ask, delete, prepare
 
 WITNESS = PrivateKey.generate(bytes(range(1, 33)))
@@ -190,3 +191,19 @@ def test_an_archive_is_never_overwritten(lab: Lab) -> None:
         rotate(str(lab.log), KEY, place(lab), archive=None, reason="monthly", now=NOW)
     assert lab.decide() == [3]
     assert json.dumps(Path(f"{lab.log}.3").read_text()) == '"mine"'
+
+
+def test_policies_do_not_go_back_by_a_reset(tmp_path: Path) -> None:
+    """The log that goes on has seen newer policies than the head that is given up: its own count."""
+    lab = Lab(tmp_path)
+    policies.decide(lab, policies.compiled(lab, 3))
+    (head,) = lab.log.parent.glob("*.head")
+    given_up = head.read_bytes()
+    for path in lab.log.parent.iterdir():
+        path.unlink()
+    policies.decide(lab, policies.compiled(lab, 5))
+    head.write_bytes(given_up)
+    accept(lab)
+    with pytest.raises(ConfigurationError, match="are of epoch 4, expected at least 5"):
+        policies.decide(lab, policies.compiled(lab, 4))
+    policies.decide(lab, policies.compiled(lab, 5))

@@ -109,10 +109,9 @@ class Runner:
             if not names:
                 self.report(Outcome(mutant=mutant, verdict="no test", seconds=0, tests=0))
                 continue
-            chosen = [items[name] for name in names]
+            limits_s = {items[name]: 2 + 5 * lines.seconds[name] for name in names}
             folder = base / f"m{number}"
-            limit_s = 5 + 5 * sum(lines.seconds[name] for name in names)
-            process = _fork(functools.partial(_try, mutant, functions[mutant.module], chosen, folder, factory, limit_s))
+            process = _fork(functools.partial(_try, mutant, functions[mutant.module], limits_s, folder, factory))
             running[process] = (mutant, time.monotonic(), len(names), folder)
             while len(running) >= self.jobs:
                 self._reap(running)
@@ -159,7 +158,7 @@ class Runner:
         verdict = "timed out"
         if os.WIFEXITED(status):
             verdict = {SURVIVED: "survived", NOT_APPLIED: "not applied"}.get(os.WEXITSTATUS(status), "killed")
-        elif os.WTERMSIG(status) not in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL):
+        elif os.WTERMSIG(status) not in (signal.SIGPROF, signal.SIGALRM, signal.SIGKILL):
             verdict = "killed"
         killer = folder.with_suffix(".killer")
         name = killer.read_text() if killer.exists() else ""
@@ -223,15 +222,17 @@ def _too_slow(number: int, frame: object) -> None:
 
 
 def _try(
-    mutant: Mutant, functions: list[FunctionType], items: list[pytest.Item], folder: Path, factory: Any, limit_s: float
+    mutant: Mutant, functions: list[FunctionType], limits_s: dict[pytest.Item, float], folder: Path, factory: Any
 ) -> int:
-    resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 2))
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _end_when_idle()
     folder.mkdir(mode=0o700)
     factory._basetemp = folder
     if not _swap(functions, code_of(mutant, str(ROOT / mutant.module))):
         return NOT_APPLIED
+    items = list(limits_s)
     for item, following in zip(items, [*items[1:], None], strict=True):
+        signal.setitimer(signal.ITIMER_PROF, limits_s[item])
         if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
             folder.with_suffix(".killer").write_text(item.nodeid)
             return KILLED

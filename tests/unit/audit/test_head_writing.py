@@ -1,0 +1,162 @@
+"""A head file never goes back: not after a crash in the middle of a write, not on a full disk, not by a late writer."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from policyguard.attest.note import NoteKey
+from policyguard.audit.checkpoint import Checkpoint, sign_checkpoint
+from policyguard.audit.head import (
+    SLOT_BYTES,
+    Head,
+    HeadFile,
+    HeadLocation,
+    PolicyHead,
+    head_path,
+    other_head,
+    read_head,
+)
+from policyguard.errors import AuditError
+from tests.attest_lab import LOG_KEY, ORIGIN
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> HeadLocation:
+    return HeadLocation.of(tmp_path / "log", tmp_path)
+
+
+@pytest.fixture
+def file(location: HeadLocation) -> Iterator[HeadFile]:
+    file = HeadFile.open(location, ORIGIN)
+    yield file
+    file.close()
+
+
+def head_of(size: int, *, generation: int = 0, log: str = "log") -> Head:
+    checkpoint = Checkpoint(ORIGIN, size, b"r" * 32)
+    note = sign_checkpoint(checkpoint, NoteKey(ORIGIN, LOG_KEY.public), LOG_KEY).decode() if size else None
+    return Head(generation=generation, log=log, note=note)
+
+
+def test_a_file_that_was_never_written_has_no_head(file: HeadFile) -> None:
+    assert file.read() == (None, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_newest_of_both_slots_is_read(location: HeadLocation, file: HeadFile, count: int) -> None:
+    """By this process, by another one, and by an auditor."""
+    for size in range(count + 1):
+        file.write(head_of(size), size)
+    for reader in (file, HeadFile.open(location, ORIGIN)):
+        assert reader.read() == (head_of(count), count)
+    assert read_head(location, ORIGIN) == head_of(count)
+
+
+def test_a_late_writer_takes_nothing_back(location: HeadLocation, file: HeadFile) -> None:
+    """Two processes commit, and the first of them is the last to write its head."""
+    late = HeadFile.open(location, ORIGIN)
+    file.write(head_of(2), 2)
+    late.write(head_of(1), 1)
+    assert (late.read(), file.read()) == ((head_of(2), 2), (head_of(2), 2))
+
+
+def test_a_head_of_the_same_size_has_the_new_path_of_the_log(file: HeadFile) -> None:
+    file.write(head_of(2), 2)
+    file.write(head_of(2, log="moved"), 2)
+    assert file.read() == (head_of(2, log="moved"), 2)
+
+
+def test_a_reset_outlives_late_writers(location: HeadLocation, file: HeadFile) -> None:
+    """A guard of the log that was given up has more entries, and an older generation."""
+    late = HeadFile.open(location, ORIGIN)
+    late.write(head_of(3), 3)
+    file.reset(head_of(1, generation=1), 1)
+    late.write(head_of(4), 4)
+    assert (late.read(), file.read()) == ((head_of(1, generation=1), 1), (head_of(1, generation=1), 1))
+    assert read_head(location, ORIGIN) == head_of(1, generation=1)
+
+
+def test_a_crash_in_the_middle_of_a_write_leaves_the_head_before(location: HeadLocation, file: HeadFile) -> None:
+    file.write(head_of(1), 1)
+    before = Path(file.path).read_bytes()
+    file.write(head_of(2), 2)
+    slot = Path(file.path).read_bytes()[SLOT_BYTES:]
+    for length in range(0, len(slot), 7):
+        Path(file.path).write_bytes(before.ljust(SLOT_BYTES, b"\0") + slot[:length])
+        assert HeadFile.open(location, ORIGIN).read() == (
+            (head_of(1), 1) if length < len(slot) - 1 else (head_of(2), 2)
+        )
+
+
+def test_older_bytes_in_an_open_head_file_are_refused(file: HeadFile) -> None:
+    """In place, so that the file is the one that was opened."""
+    file.write(head_of(1), 1)
+    before = Path(file.path).read_bytes()
+    file.write(head_of(2), 2)
+    file.write(head_of(3), 3)
+    Path(file.path).write_bytes(before)
+    with pytest.raises(AuditError, match="went back"):
+        file.read()
+
+
+def test_a_damaged_head_file_is_refused(location: HeadLocation, file: HeadFile) -> None:
+    Path(file.path).write_bytes(b"\0" * SLOT_BYTES)
+    assert file.read() == (None, 0)
+    Path(file.path).write_bytes(b"no head")
+    with pytest.raises(AuditError, match="is damaged"):
+        file.read()
+    assert (file.read_or_none(), read_head(location, ORIGIN)) == (None, None)
+
+
+def filled(length: int) -> Head:
+    """A head that fills a slot up to this many bytes."""
+    head = Head(policies={"": PolicyHead(1, "")})
+    room = (
+        length
+        - len(b"0123456789abcdef 12345 \n")
+        - len(b'{"format":"policyguard head v1","generation":0,"log":"","note":null,"policies":{"":[1,""]}}')
+    )
+    return Head(log="x" * room, policies=head.policies)
+
+
+def test_a_head_fills_its_slot_and_no_more(location: HeadLocation, file: HeadFile) -> None:
+    """A head that is too long would be cut, or reach into the other slot."""
+    file.write(filled(SLOT_BYTES), 0)
+    file.write(filled(SLOT_BYTES), 0)
+    assert Path(file.path).stat().st_size == 2 * SLOT_BYTES
+    assert HeadFile.open(location, ORIGIN).read()[0] == filled(SLOT_BYTES)
+    with pytest.raises(AuditError, match=rf"head of {SLOT_BYTES + 1} bytes is too large"):
+        file.write(filled(SLOT_BYTES + 1), 0)
+
+
+def test_a_disk_with_room_for_a_part_of_the_head_acknowledges_nothing(file: HeadFile) -> None:
+    """The system writes what fits, and reports no error."""
+    file.write(head_of(1), 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SLOT_BYTES + 10, limits[1]))
+    try:
+        with pytest.raises(AuditError, match="cannot be written: no space left"):
+            file.write(head_of(2), 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read() == (head_of(1), 1)
+    file.write(head_of(2), 2)
+    assert file.read() == (head_of(2), 2)
+
+
+@pytest.mark.parametrize(("name", "size", "log"), [("x.head", 1, "log"), ("x.head", 0, None), ("x.lock", 1, None)])
+def test_a_log_of_another_key_is_known_by_its_head(
+    location: HeadLocation, file: HeadFile, name: str, size: int, log: str | None
+) -> None:
+    """Only a head file counts, and only of a log with entries."""
+    file.write(head_of(size), size)
+    own, other = head_path(location, ORIGIN), Path(location.state_dir, name)
+    assert other_head(own, "log") is None
+    os.rename(own, other)
+    assert other_head(own, "log") == (str(other) if log else None)
+    assert other_head(own, "log2") is None
