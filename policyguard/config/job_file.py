@@ -135,6 +135,32 @@ def read_job(
     Raises:
         RequestError: a field is unknown, missing or malformed; `.path` says which.
     """
+    fields = _fields(data)
+    subject = fields["subject"] if "subject" in fields else account or _own_account()
+    subject_type, subject_id = _split(subject, "$.subject")
+    resource_type, resource_id = _split(fields["resource"], "$.resource")
+    request = Request.from_data(
+        {
+            "subject": {"type": subject_type, "id": subject_id},
+            "action": {"name": fields.get("action", DEFAULT_ACTION)},
+            "resource": {"type": resource_type, "id": resource_id, "properties": fields.get("properties", {})},
+            "context": fields.get("context", {}),
+        }
+    )
+    inputs = JobInputs(
+        argv=tuple(argv),
+        directory=directory,
+        environment=dict(environment),
+        files=_names(fields.get("files", ()), "$.files"),
+        checkpoints=_names(fields.get("checkpoints", ()), "$.checkpoints"),
+        confine=_flag(fields.get("confine", False), "$.confine"),
+        outputs=_folders(fields.get("outputs", EMPTY_MAP), "$.outputs"),
+        data=_folders(fields.get("data", EMPTY_MAP), "$.data"),
+    )
+    return request, inputs
+
+
+def _fields(data: Value) -> Mapping[str, Value]:
     if not isinstance(data, Mapping):
         raise RequestError(f"found {name_of(data)}, expected a map with {quoted_list(_FIELDS)}")
     for name in data:
@@ -142,28 +168,7 @@ def read_job(
             raise RequestError(f"unknown field `{name}`, expected one of {quoted_list(_FIELDS)}", path=f"$.{name}")
     if "resource" not in data:
         raise RequestError("`resource` is missing, expected `type:id` such as `job:team/vision/run-17`")
-    subject = data["subject"] if "subject" in data else account or _own_account()
-    subject_type, subject_id = _split(subject, "$.subject")
-    resource_type, resource_id = _split(data["resource"], "$.resource")
-    request = Request.from_data(
-        {
-            "subject": {"type": subject_type, "id": subject_id},
-            "action": {"name": data.get("action", DEFAULT_ACTION)},
-            "resource": {"type": resource_type, "id": resource_id, "properties": data.get("properties", {})},
-            "context": data.get("context", {}),
-        }
-    )
-    inputs = JobInputs(
-        argv=tuple(argv),
-        directory=directory,
-        environment=dict(environment),
-        files=_names(data.get("files", ()), "$.files"),
-        checkpoints=_names(data.get("checkpoints", ()), "$.checkpoints"),
-        confine=_flag(data.get("confine", False), "$.confine"),
-        outputs=_folders(data.get("outputs", EMPTY_MAP), "$.outputs"),
-        data=_folders(data.get("data", EMPTY_MAP), "$.data"),
-    )
-    return request, inputs
+    return data
 
 
 def _own_account() -> str:

@@ -34,25 +34,10 @@ def combine(
         snapshot: the policies.
         admitted: the facts that the rules have read.
         allows: the allows that fired.
-        denies: the denies that fired, also those on an error.
-        requires: the requires that apply, also those on an error.
+        denies, requires: the denies that fired, and the requires that apply, also those on an error.
         errored: the rules whose condition could not be evaluated.
         explainer: what explains the decision later.
     """
-    if len(allows) == 1 and not (denies or requires or errored):
-        # Shortcut for the usual allow by one rule; the code below gives the same result.
-        return Decision(
-            True,
-            allows[0].reasons,
-            allows[0].ids,
-            NO_IDS,
-            NO_IDS,
-            ALL_MET,
-            allows[0].obligations,
-            admitted.facts,
-            admitted.now,
-            explainer,
-        )
     determining: Rules = ()
     unmet = ALL_MET
     allowed = False
@@ -68,22 +53,11 @@ def combine(
         allowed, reasons, determining = True, _reasons(allows), allows + requires
     if len(determining) == 1:
         ids, obligations = determining[0].ids, determining[0].obligations
-    elif determining:
-        ids, obligations = _ids(determining), _obligations(determining)
     else:
-        ids = obligations = NO_IDS
-    return Decision(
-        allowed,
-        reasons,
-        ids,
-        _ids(errored) if errored else NO_IDS,
-        _ids(requires) if requires else NO_IDS,
-        unmet,
-        obligations,
-        admitted.facts,
-        admitted.now,
-        explainer,
-    )
+        ids, obligations = (_ids(determining), _obligations(determining)) if determining else (NO_IDS, NO_IDS)
+    failed, applied = _ids(errored) if errored else NO_IDS, _ids(requires) if requires else NO_IDS
+    facts, now = admitted.facts, admitted.now
+    return Decision(allowed, reasons, ids, failed, applied, unmet, obligations, facts, now, explainer)
 
 
 def _ids(rules: Rules) -> tuple[str, ...]:
@@ -92,6 +66,8 @@ def _ids(rules: Rules) -> tuple[str, ...]:
 
 def _reasons(rules: Rules) -> tuple[str, ...]:
     first = rules[0].reasons
+    if len(rules) == 1:
+        return first
     for rule in rules:
         if rule.reasons is not first:
             return tuple(sorted({reason for rule in rules for reason in rule.reasons}))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from policyguard.decide.admission import Admitted
-from policyguard.decide.combine import Rules, combine
+from policyguard.decide.combine import ALL_MET, NO_IDS, Rules, combine
 from policyguard.decide.compiled_form import ALLOW, DENY
 from policyguard.decide.index.rules import EVERYONE, RuleIndex
 from policyguard.decide.index.tree import gather_below
@@ -101,6 +101,10 @@ def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> De
             denies = (*denies, rule)
         else:
             requires = (*requires, rule)
+    if len(allows) == 1 and not (denies or requires or errored):
+        # Step 4 for the usual allow, by one rule; `combine` gives the same result.
+        rule, facts = allows[0], admitted.facts
+        return Decision(True, rule.reasons, rule.ids, NO_IDS, NO_IDS, ALL_MET, rule.obligations, facts, now, explainer)
     return combine(snapshot, admitted, allows, denies, requires, errored, explainer)
 
 

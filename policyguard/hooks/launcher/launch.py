@@ -83,11 +83,10 @@ def launch(
         guard: must measure commands (`JobCollector`), else a decision would not be bound to the command.
         request, inputs: to start the job; its command, folder and environment.
         trust, audience: the keys, logs and policies that this launcher accepts as a verifier, and its own name.
-        used: a store of used decisions; with it, a decision starts one job only.
+        used, clock: a store of used decisions, with which a decision starts one job only; supplies the current time.
         private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
         on_decision, on_start: called with the signed decision, allow or deny, and with the verified one; for printing.
         watch: measure the job while it runs; one that is ended because of drift returns 77.
-        clock: supplies the current time.
 
     Raises:
         AccessDenied: the decision is deny; it is signed and logged, nothing was started.

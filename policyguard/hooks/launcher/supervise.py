@@ -77,11 +77,9 @@ def supervise(
     """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
-        argv, executable, directory, environment: the command, the path of its program, its folder and its variables.
-        start: starts the program.
+        argv, executable, directory, environment, start: the command, its program, folder and variables; starts it.
         alongside, grace_s: entered while the command runs, and may end it; time between SIGTERM and SIGKILL then.
-        on_start: called with the command's process id.
-        on_kill: called with the signal that ended the command if it came neither through us nor from `alongside`.
+        on_start, on_kill: get its process id, and the signal that ended it unless that came through us or `alongside`.
 
     Raises:
         EvidenceError: the program cannot be started; nothing ran.
