@@ -1,4 +1,4 @@
-"""Every error policyguard raises, one family for each person who can act on it.
+"""Every error that policyguard raises, one family for each person who can act on it.
 
     PolicyGuardError
       PolicyError          the policy author     .span; a load raises PolicyErrors, all findings at once

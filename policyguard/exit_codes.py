@@ -1,4 +1,4 @@
-"""Exit codes, as sysexits.h numbers them: one table for every verb and every hook.
+"""The exit codes of every verb and hook, in one table; numbered as in sysexits.h.
 
 What the caller asks about (a request, a job file, a signed decision, an approval) is data: missing, unreadable or
 malformed, it is `BAD_DATA`, also where the answer is a signed denial `engine.malformed`, so that a caller can tell a
@@ -44,12 +44,12 @@ EXIT_CODES: tuple[tuple[type[PolicyGuardError], int], ...] = (
 
 
 def code_of_error(problem: PolicyGuardError) -> int:
-    """Find the exit code of an error's family; never 0."""
+    """Return the exit code for an error's family; never 0."""
     return next((code for family, code in EXIT_CODES if isinstance(problem, family)), UNAVAILABLE)
 
 
 def code_of_decision(decision: Decision) -> int:
-    """Find the exit code of a decision: 0 for allow, 65 for a request outside the schema, 77 for any other deny."""
+    """Return the exit code for a decision: 0 allow, 65 request outside the schema, 77 any other deny."""
     if decision.allowed:
         return OK
     return BAD_DATA if decision.reason_codes == ("engine.malformed",) else DENIED

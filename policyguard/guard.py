@@ -112,7 +112,7 @@ class Guard:
         reserve: str | None = None,
         state_dir: str | Path | None = None,
     ) -> Guard:
-        """Open a guard over these policies, with collectors of your own.
+        """Open a guard over these policies, with your own collectors.
 
         Args:
             policies: a folder of policy files, or a compiled snapshot.
@@ -141,7 +141,7 @@ class Guard:
         advisory: bool = False,
         report: Callable[[str], object] | None = None,
     ) -> Guard:
-        """Open the guard that a configuration file describes, with the collectors of `policyguard run`.
+        """Open the guard of a configuration file, with the collectors of `policyguard run`.
 
         `decide_job` measures a job as `policyguard run` does; `decide` answers a request as `policyguard decide` does.
 
@@ -170,7 +170,7 @@ class Guard:
         clock: Callable[[], Instant] = time.time_ns,
         reserve: str | None = None,
     ) -> Guard:
-        """Build a guard for unit tests: it signs with a new key and logs in memory, and writes no file.
+        """Build a guard for unit tests, with a new key and a log in memory; writes no file.
 
         Args:
             policies: the text of policy documents, as in a policy file.
@@ -234,16 +234,16 @@ class Guard:
 
     @property
     def public_key(self) -> PublicKey:
-        """The key with which decisions are verified."""
+        """The key that verifies decisions."""
         return self._key.public
 
     @property
     def log_key(self) -> NoteKey:
-        """The key and log name with which checkpoints are verified."""
+        """The key and log name that verify checkpoints."""
         return self._log.verifier
 
     def reload(self) -> str:
-        """Load the policies again and return their digest; on any error the last good ones stay in use.
+        """Load the policies again and return their digest; on any error, the old ones stay in use.
 
         Other threads go on deciding; each decision is made by one snapshot, the old or the new.
         """
@@ -280,7 +280,7 @@ class Guard:
         return self._stamp() if self._stamp is not None else None
 
     def gather(self, request: Request, inputs: JobInputs | None = None) -> Facts:
-        """Collect the facts about the request now. Step 2."""
+        """Collect the facts about the request. Step 2."""
         chosen = self._collectors
         collectors = chosen(self._snapshot, request, inputs) if callable(chosen) else chosen
         if not collectors:
@@ -288,11 +288,11 @@ class Guard:
         return gather(request, collectors, inputs or JobInputs(), self._clock)
 
     def consider(self, facts: Facts) -> Decision:
-        """Decide without signing or logging. Step 3 alone, for explanations and tests."""
+        """Decide without signing or logging, for explanations and tests. Step 3."""
         return Engine(self._snapshot).decide(facts, self._clock())
 
     def decide(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
-        """Decide, sign and durably log, whether the answer is allow or deny.
+        """Decide, sign and durably log; allow and deny alike.
 
         Raises:
             SigningError, AuditError: no decision was released, and nothing may start.
@@ -308,7 +308,7 @@ class Guard:
         environment: Mapping[str, str] | None = None,
         subject: str | None = None,
     ) -> SignedDecision:
-        """Measure a job, decide about it, sign and log, as `policyguard run` does before it starts the command.
+        """Measure a job and decide about it, as `policyguard run` does before it starts the command.
 
         The subject is the account of this process. A job file that names another one is denied.
 
@@ -341,7 +341,7 @@ class Guard:
         return self.issue(facts, recording=(identity.ACCOUNT,))
 
     def refuse_caller(self, request: Request, caller: Caller, requested: str | None = None) -> SignedDecision | None:
-        """Sign and log a denial if this account may not make a request of this subject; None if it may.
+        """Sign and log a denial if this account may not act for this subject; None if it may.
 
         Args:
             request: what is asked for.
@@ -360,11 +360,11 @@ class Guard:
         return None if denial is None else self.issue_denial(denial)
 
     def issue(self, facts: Facts, *, recording: Collection[str] = ()) -> SignedDecision:
-        """Decide on facts that are already gathered, sign and log. Steps 3 to 6; see `issue_many`."""
+        """Decide on facts that were already gathered, sign and log. Steps 3 to 6; see `issue_many`."""
         return self.issue_many((facts,), recording=recording)[0]
 
     def issue_denial(self, decision: Decision) -> SignedDecision:
-        """Sign and log a denial that no rule made, such as an alert of a hook about a changed job.
+        """Sign and log a denial that no rule made, such as an alert about a changed job.
 
         Raises:
             ValueError: the decision allows; only the policies can allow.
@@ -374,7 +374,7 @@ class Guard:
     def issue_many(
         self, facts: Sequence[Facts], *, one_root: bool = True, recording: Collection[str] = ()
     ) -> tuple[SignedDecision, ...]:
-        """Decide on several requests; sign and log all decisions in one commit, or none. Keeps their order.
+        """Decide several requests; sign and log all decisions in one commit, or none. Keeps their order.
 
         Args:
             facts: of each request.
@@ -390,7 +390,7 @@ class Guard:
                 continue
 
     def reservation_held(self, signed: SignedDecision) -> AbstractContextManager[Callable[[], None]]:
-        """Hold what an allow reserved in a quota while its job runs; it ends with the block.
+        """Hold the quota reservation of an allow while its job runs; it ends with the block.
 
         The block gets a function to call just before the job starts: it logs the start, durably.
 
@@ -417,7 +417,7 @@ class Guard:
         return signed
 
     def close(self) -> None:
-        """Close the log file, if there is one. Every decision returned is already durable."""
+        """Close the log file, if there is one. Every returned decision is already durable."""
         if self._close is not None:
             self._close()
 
@@ -431,10 +431,10 @@ class Guard:
 
 
 def log_origin(key: PublicKey) -> str:
-    """Derive the default name of the log that this key signs."""
+    """Return the default name of the log that this key signs."""
     return f"policyguard/{key.keyid[:16]}"
 
 
 def _load(name: str, *, ours: bool = True) -> Any:
-    """Import a module that only some guards need: a hook on a compiled snapshot starts without them."""
+    """Import a module that only some guards need, so that a hook with a compiled snapshot starts faster."""
     return import_module(f"policyguard.{name}" if ours else name)

@@ -1,4 +1,4 @@
-"""Issues decisions: on gathered facts, decides, states, signs and logs. All of one call are in one transaction.
+"""Issues decisions about gathered facts: decides, states, signs and logs, in one transaction per call.
 
 Decisions that depend on what the log holds, approvals that count once and reservations, are made inside the
 transaction that logs them, so that no other process or thread decides in between. Leaves to `guard.py`: measuring, and
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Issuer:
-    """Signs decisions with one key and adds them to one log. Any number of threads may use it."""
+    """Signs decisions with one key and appends them to one log. Thread-safe."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Issuer:
     def issue(
         self, snapshot: Snapshot, facts: Sequence[Facts], *, one_root: bool, recording: Collection[str]
     ) -> tuple[SignedDecision, ...]:
-        """Decide on several requests; sign and log all decisions in one commit, or none. Keeps their order.
+        """Decide several requests; sign and log all decisions in one commit, or none. Keeps their order.
 
         Args:
             snapshot: the policies.
@@ -174,7 +174,7 @@ class Issuer:
 
 
 class DecisionsInTransaction:
-    """Requests that are decided together. `is_needed` says whether the log has to be asked at all."""
+    """Requests that are decided together; `is_needed` is True if the log has to be read for them."""
 
     def __init__(self, snapshot: Snapshot, facts: Sequence[Facts], reservations: Reservations | None) -> None:
         self._facts = facts
@@ -185,7 +185,7 @@ class DecisionsInTransaction:
         self.is_needed = self._consumption.is_possible or self._reservations is not None
 
     def read(self, store: Store, start: int, stop: int) -> None:
-        """Read what the entries up to before `stop` have taken; see `Log.append_after`.
+        """Collect what the entries from `start` to before `stop` consumed or reserved; see `Log.append_after`.
 
         Args:
             store: the entries.
@@ -196,7 +196,7 @@ class DecisionsInTransaction:
         self._consumption.read(store, start, stop)
 
     def decide(self, state: Callable[[Facts], PendingStatement]) -> list[PendingStatement]:
-        """Decide about each request in order; without a log that was read, as if it were empty."""
+        """Decide the requests in order, using what `read` collected; without it, the log counts as empty."""
         reservations = self._reservations
         if reservations is None:
             return state_sequentially(self._facts, self._consumption.used, state)
@@ -212,7 +212,7 @@ class DecisionsInTransaction:
         )
 
     def write(self, statements: Sequence[PendingStatement], key: PrivateKey) -> list[bytes]:
-        """Note what the decisions take, and make the entries that follow them in the log; inside the transaction."""
+        """Record the claims of the decisions and return the entries that follow them in the log."""
         if self._store is None:
             return []
         claims = self._store.claims
@@ -223,7 +223,7 @@ class DecisionsInTransaction:
 
 
 def policy_use(snapshot: Snapshot) -> PolicyUse:
-    """What the log remembers of these policies."""
+    """Describe these policies for the log, which keeps the highest epoch."""
     return PolicyUse(
         name=snapshot.name or "", epoch=snapshot.epoch, digest=snapshot.policy_digest, is_signed=snapshot.is_signed
     )

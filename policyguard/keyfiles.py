@@ -1,4 +1,4 @@
-"""Key files: the only place that opens them. A private key is readable by its owner alone, and never overwritten.
+"""Key files: the only module that opens them. A private key is readable by its owner only, never overwritten.
 
 Owner and mode are checked on the *opened* file, so it cannot be exchanged between the check and the reading.
 Formats are those of `attest/keys.py`.
@@ -18,7 +18,7 @@ PASSPHRASE_VARIABLE = "POLICYGUARD_PASSPHRASE"
 
 
 def read_passphrase(environment: Mapping[str, str] = os.environ) -> bytes | None:
-    """Read the bytes of `POLICYGUARD_PASSPHRASE`, UTF-8 or not; None if it is unset or empty."""
+    """Return the bytes of `POLICYGUARD_PASSPHRASE`, in any encoding; None if it is unset or empty."""
     text = environment.get(PASSPHRASE_VARIABLE)
     return os.fsencode(text) if text else None
 
@@ -55,7 +55,7 @@ def read_public_key(path: str | os.PathLike[str]) -> PublicKey:
 
 
 def write_private_key(path: str | os.PathLike[str], key: PrivateKey, *, passphrase: bytes | None = None) -> None:
-    """Write the key to a new file of mode 0600, encrypted if a passphrase is given; never over an existing file.
+    """Write the key to a new file of mode 0600, encrypted if there is a passphrase.
 
     Args:
         path: the file.
@@ -70,7 +70,7 @@ def write_private_key(path: str | os.PathLike[str], key: PrivateKey, *, passphra
 
 
 def write_public_key(path: str | os.PathLike[str], key: PublicKey) -> None:
-    """Write the key to a new file of mode 0644, never over an existing file."""
+    """Write the key to a new file of mode 0644."""
     _write(os.fspath(path), key.to_pem(), 0o644, "public key", ConfigurationError)
 
 

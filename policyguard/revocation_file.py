@@ -1,4 +1,4 @@
-"""The revocation list's file: read for a verifier, written by the verb `revoke`, one writer at a time."""
+"""The file of the revocation list: read by verifiers, written by `policyguard revoke`, one writer at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from policyguard.fs.safe_open import read_bounded, reason_of
 
 
 def read_revocations(trust: Trust) -> bytes | None:
-    """Read the list that this trust names; None if it names none. `verify` checks it (step V12).
+    """Read the list that this trust names; None if it names none.
+
+    `verify` checks it (step V12).
 
     Raises:
         VerificationError: step V12; the file cannot be read, and without it nothing is known to be valid.
@@ -32,7 +34,7 @@ def read_revocations(trust: Trust) -> bytes | None:
 
 @contextmanager
 def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the list's lock, a file of its own, so that no two writers sign the same sequence.
+    """Lock the list, so that no two writers sign the same sequence number.
 
     Raises:
         ConfigurationError: the lock file cannot be used.

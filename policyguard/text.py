@@ -1,4 +1,4 @@
-r"""Text for people: input of others cannot move the cursor, hide, reorder or break a line.
+r"""Text for people: escapes input, so that it cannot move the cursor, hide, reorder or break a line.
 
 Escaped is whatever `str.isprintable` refuses (controls, direction and zero-width characters, line separators, spaces
 other than U+0020, lone surrogates, unassigned and private characters) and the characters that most fonts draw as
@@ -40,7 +40,7 @@ def printable(text: str, max_chars: int | None = None) -> str:
 
 
 def printable_ascii(text: str, max_chars: int | None = None) -> str:
-    r"""Escape like `printable`, and also every character beyond ASCII; backslashes are doubled.
+    r"""Escape like `printable`, and also every non-ASCII character; backslashes are doubled.
 
     For names where a confusable letter is an attack: a Cyrillic `os` is not `os`.
 
@@ -56,7 +56,7 @@ def printable_lines(text: str) -> str:
 
 
 def printable_name(name: str | bytes) -> str:
-    r"""Escape a file name to one line of text that is unique to it.
+    r"""Escape a file name to one line; different names stay different.
 
     Bytes that are no UTF-8 are written as `\xff`, line breaks as `\n`, a backslash as two.
 
@@ -70,18 +70,18 @@ def printable_name(name: str | bytes) -> str:
 
 
 def printable_json(data: object) -> str:
-    """Encode as one line of JSON that reads back as the same data, unprintable characters escaped."""
+    """Encode as one line of JSON, with unprintable characters escaped; it reads back as the same data."""
     text = json.dumps(data, ensure_ascii=False, separators=(", ", ": "))
     return text if _is_plain(text) else "".join([c if _is_plain(c) else json.dumps(c)[1:-1] for c in text])
 
 
 def quoted(text: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
-    """Escape a text like `printable` and put it in backticks, as in errors."""
+    """Escape a text like `printable`, and put it in backticks, as error messages do."""
     return f"`{printable(text, max_chars)}`"
 
 
 def quoted_list(names: Iterable[str], *, joiner: str = ", ", max_names: int | None = None) -> str:
-    """Join names in backticks; beyond `max_names`, give only their number.
+    """Join names in backticks; beyond `max_names`, only count them.
 
     >>> quoted_list(["a", "b", "c"], max_names=2)
     '`a`, `b` and 1 more'

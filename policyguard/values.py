@@ -1,4 +1,4 @@
-"""Values: frozen data with exactly one encoding as bytes.
+"""Frozen values with exactly one encoding as bytes.
 
 A value is a bool, an integer within 2^53 - 1 of zero, text, a tuple of values, or a `FrozenMap` from text to values.
 No floats and no nulls, so that RFC 8785 bytes need no caveats. This module opens nothing and reads no clock.
@@ -29,7 +29,7 @@ NANOSECONDS_PER_S = 1_000_000_000
 
 
 class LazyPattern:
-    """A regular expression, compiled at first use, so that a hook pays only for those it uses."""
+    """A regular expression that is compiled at first use, so that a hook pays only for those it uses."""
 
     __slots__ = ("finditer", "flags", "fullmatch", "text")
 
@@ -49,7 +49,10 @@ class LazyPattern:
 
 
 class FrozenMap(dict[str, "Value"]):
-    """The one immutable mapping. It is a `dict`, so reading is as fast and every encoder accepts it."""
+    """The immutable mapping of this package.
+
+    It is a `dict`, so reading is fast and every encoder accepts it.
+    """
 
     __slots__ = ()
 
@@ -77,7 +80,7 @@ EMPTY_MAP = FrozenMap()
 
 
 class ValueProblem(ValueError):
-    """Data that is not a value: `path` leads to it, the text says what was found and what was expected."""
+    """The data is not a value; `path` leads to the wrong part, and the text says what was expected."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
@@ -146,12 +149,12 @@ _NAMES = {
 
 
 def name_of(data: object) -> str:
-    """Describe a kind of data for users: "an integer", "a list", never a Python type name."""
+    """Return the kind of data for users: "an integer", "a list", never a Python type name."""
     return _NAMES.get(type(data), "something else")
 
 
 def canonical(value: object) -> bytes:
-    """Encode a frozen value (or lists and dicts of them) by RFC 8785: sorted keys, no spaces, UTF-8.
+    """Encode a value, or lists and dicts of values, by RFC 8785: sorted keys, no spaces, UTF-8.
 
     Equal to RFC 8785 because values hold no floats, no nulls and no integer beyond 2^53 - 1; keys are sorted by UTF-16
     code units as section 3.2.3 asks, which differs from code-point order beyond the basic plane.
@@ -171,17 +174,17 @@ def _sorted(value: object) -> object:
 
 
 def sha256_digest(data: bytes) -> str:
-    """Compute the SHA-256 of these bytes, in lower-case hex."""
+    """Compute the SHA-256 of these bytes in lower-case hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest(value: object) -> str:
-    """Compute the SHA-256, in lower-case hex, of the canonical bytes of a value."""
+    """Compute the SHA-256 of a value's canonical bytes in lower-case hex."""
     return sha256_digest(canonical(value))
 
 
 class Span(msgspec.Struct, frozen=True, order=True):
-    """A place in a policy file; line and column start at one and count code points."""
+    """A position in a policy file; line and column start at one and count code points."""
 
     file: str
     line: int
@@ -197,7 +200,7 @@ _LOCATIONS = frozenset({"span", "offset", "positions"})
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """A value with a position in a file. Its fields `span`, `offset` and `positions` are ignored by equality."""
+    """The base of values with a position in a file; equality ignores `span`, `offset` and `positions`."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -213,7 +216,7 @@ _MEANINGS: dict[type[Placed], attrgetter[Any]] = {}
 
 
 def _meaning(kind: type[Placed]) -> attrgetter[Any]:
-    """Build a getter of the fields that equality compares."""
+    """Return the getter of the fields that equality compares."""
     meaning = _MEANINGS.get(kind)
     if meaning is None:
         meaning = _MEANINGS[kind] = attrgetter(*(name for name in kind.__struct_fields__ if name not in _LOCATIONS))
@@ -250,7 +253,7 @@ def parse_instant(text: str) -> Instant:
 
 
 def format_instant(instant: Instant) -> str:
-    """Format as RFC 3339 in UTC, with as many fraction digits (0, 3, 6 or 9) as the instant needs."""
+    """Format an instant as RFC 3339 in UTC, with 0, 3, 6 or 9 fraction digits as needed."""
     whole_s, nanoseconds = divmod(instant, NANOSECONDS_PER_S)
     text = (_EPOCH + timedelta(seconds=whole_s)).strftime("%Y-%m-%dT%H:%M:%S")
     text = text.rjust(19, "0")

@@ -1,4 +1,4 @@
-"""Check, where a job starts, that a signed decision covers exactly what is about to run. Pure: opens nothing.
+"""Verifies, where a job starts, that a signed decision covers exactly what is about to run. Pure: opens nothing.
 
 The steps, with the same numbers in the design, in errors and in tests; each trusts only what the ones before it
 checked:
@@ -45,14 +45,14 @@ from policyguard.values import EMPTY_MAP, NANOSECONDS_PER_S, Instant, Value, for
 
 
 class UsedStore(Protocol):
-    """Remembers which decisions were used. `audit/stores/used.py` has one in SQLite."""
+    """Remembers used decisions; `audit/stores/used.py` implements it with SQLite."""
 
     def use(self, decision_id: str, expires: Instant) -> bool:
-        """Record the use of a decision id, durably; True for its first use only."""
+        """Record the use of a decision id durably; return True only at its first use."""
 
 
 class VerifiedDecision(msgspec.Struct, frozen=True):
-    """A decision verified here and now: `predicate` was signed; `checkpoint` and `index` locate it in the log.
+    """A verified decision: `predicate` was signed; `checkpoint` and `index` locate it in the log.
 
     `signers` are the trusted keys that signed it and were valid when it was issued; `log_key` signed the checkpoint.
     """
@@ -130,7 +130,7 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
 
 
 def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[PublicKey, ...]]:
-    """Verify signatures and type of an entry of a checked log: steps V4 and V5.
+    """Verify the signatures and type of an entry in a log that was already checked: steps V4 and V5.
 
     Raises:
         VerificationError: step V4 or V5.
@@ -168,7 +168,7 @@ def _check_keys_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> N
 def _valid_at(
     signers: tuple[PublicKey, ...], trust: Trust, instant: Instant, step: str, when: str
 ) -> tuple[PublicKey, ...]:
-    """Select the signers whose trust covers this instant; at least `threshold` must remain."""
+    """Return the signers that trust accepts at this instant; raise if fewer than `threshold` remain."""
     pinned = {trusted.key for trusted in trust.keys if trusted.is_valid(instant)}
     valid = tuple([signer for signer in signers if signer in pinned])
     if len(valid) < trust.threshold:

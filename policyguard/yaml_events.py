@@ -1,4 +1,4 @@
-"""YAML as events, from libyaml or from PyYAML's own parser. The only module that imports PyYAML; it opens no file.
+"""YAML as events, from libyaml or PyYAML's own parser. The only module that imports PyYAML; opens no file.
 
 `yaml.load` and `yaml.compose` are never called: they build objects, follow aliases without a limit, and libyaml's
 composer recurses. Readers build nodes from events: `policy/reader.py` strictly, `scan/settings/yaml_tree.py`
@@ -24,7 +24,7 @@ YAMLError = yaml.YAMLError
 
 
 def event_parser(text: str, *, pure: bool = False) -> Any:
-    """Make a parser whose `get_event` returns the next event.
+    """Create a parser whose `get_event` returns the next event.
 
     Args:
         text: the whole stream.

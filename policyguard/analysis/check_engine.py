@@ -1,4 +1,4 @@
-"""`check-engine`: the engine, a stock casbin enforcer and the naive oracle must answer alike.
+"""Compare three implementations on the same requests: the engine, a stock casbin enforcer and a naive oracle.
 
 A difference with casbin is explained when casbin's documented limit accounts for it, shown by removing the limit and
 asking again. Anything else is a failure and is reported with the request that shows it.
@@ -30,7 +30,10 @@ KNOWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One request with different answers; `hazard` names casbin's limit that explains it, None for a failure."""
+    """One request that the implementations decide differently.
+
+    `hazard` names the limit of casbin that explains the difference; None means a failure.
+    """
 
     facts: Facts
     now: Instant
@@ -50,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The result of a run. `unjudged` requests used a function that the oracle does not know."""
+    """The result of a comparison run; `unjudged` counts requests with a function that the oracle does not know."""
 
     requests: int
     allowed: int
@@ -60,7 +63,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if every difference is explained."""
+        """True if a known limit of casbin explains every difference."""
         return not self.failures
 
     @property
@@ -85,7 +88,7 @@ class Report:
 def check_engine(
     policy_set: PolicySet, *, requests: int = 1000, seed: int = 0, snapshot: Snapshot | None = None
 ) -> Report:
-    """Ask three engines about random and boundary requests built from constants of the policies.
+    """Compare the three implementations on random and boundary requests built from the policies' constants.
 
     `snapshot` is one compiled elsewhere, to be compared with these policies; by default it is compiled from them here.
 
@@ -127,7 +130,7 @@ class _Jury:
         self.reached: set[str] = set()
 
     def rare(self, facts: Facts, now: Instant) -> bool:
-        """Return True if the engine allows this, or a rule takes part that no request has reached yet."""
+        """Return True if the engine allows the request, or if a rule fires that no earlier request reached."""
         decision = Engine(self.snapshot).decide(facts, now)
         return decision.allowed or not self.reached.issuperset(decision.determining)
 

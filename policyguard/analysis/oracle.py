@@ -1,4 +1,6 @@
-"""An independent oracle of decisions, written as slowly and plainly as possible. Shares nothing with the engine.
+"""A second implementation of the decision procedure, written for clarity instead of speed.
+
+It shares no code with the engine.
 
 Policies and facts are plain dicts and lists (`plain.py` makes them from the nouns). Everything is searched, nothing is
 remembered. Only the standard library and `oracle_cel` are imported; a test reads this file to make sure. The text
@@ -17,7 +19,7 @@ Plain = dict[str, Any]
 
 
 def decide(policy: Plain, facts: Plain, now: int) -> Plain:
-    """Decide by the rule of `docs/semantics.md`: allowed, reason, determining, errored, requiring and unmet.
+    """Decide a request by the rules of `docs/semantics.md`; return the outcome and the rules behind it as data.
 
     Args:
         policy: the policies, as `plain.py` writes them.
@@ -49,7 +51,7 @@ def decide(policy: Plain, facts: Plain, now: int) -> Plain:
 
 
 def answer(allowed: bool, reason: str, *sets: set[str]) -> Plain:
-    """Build the answer as data; the sets are determining, errored, requiring, unmet."""
+    """Build the result dictionary, with the determining, errored, requiring and unmet sets sorted."""
     names = ("determining", "errored", "requiring", "unmet")
     filled = [sorted(one) for one in sets] + [[]] * (len(names) - len(sets))
     return {"allowed": allowed, "reason": reason, **dict(zip(names, filled, strict=True))}
@@ -59,7 +61,7 @@ def answer(allowed: bool, reason: str, *sets: set[str]) -> Plain:
 
 
 def refused(policy: Plain, facts: Plain) -> str:
-    """Say why no rule is evaluated; empty if rules are."""
+    """Return the reason code if the request is denied before any rule is evaluated, else an empty text."""
     subject_type, resource_type = kind(facts["subject"]), kind(facts["resource"])
     if not policy["rules"]:
         return "no_rules"
@@ -91,7 +93,7 @@ def pattern_of(policy: Plain, resource_type: str) -> str:
 
 
 def domain(policy: Plain, facts: Plain) -> str | None:
-    """Find the segment of the resource's id at the position of `{team}` in its type's pattern."""
+    """Return the segment of the resource's id at the position of `{team}` in its type's pattern."""
     segments = pattern_of(policy, kind(facts["resource"])).split("/")
     if "{team}" not in segments:
         return None
@@ -113,7 +115,7 @@ def declared(policy: Plain, facts: Plain, path: str) -> Plain | None:
 
 
 def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
-    """Select the facts that conditions may read: strong enough, fresh enough, converted for computing.
+    """Select the facts that conditions may read: strong enough, fresh enough and of the declared type.
 
     Args:
         policy: the policies, as `plain.py` writes them.
@@ -142,7 +144,7 @@ def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
 
 
 def fits(policy: Plain, attribute: Plain, value: Any) -> bool:
-    """Check that the value has the declared type, and is one of the listed values if the type lists any.
+    """Return True if the value has the declared type and is in the `enum`, if the attribute has one.
 
     Args:
         policy: the policies, as `plain.py` writes them.
@@ -157,7 +159,7 @@ def fits(policy: Plain, attribute: Plain, value: Any) -> bool:
 
 
 def converted(policy: Plain, kind_: Any, value: Any) -> Any:
-    """Convert a value for computing in conditions; raises `ValueError`.
+    """Convert a value to the form that conditions compute with; raises `ValueError`.
 
     Args:
         policy: the policies, as `plain.py` writes them.
@@ -188,7 +190,7 @@ def converted(policy: Plain, kind_: Any, value: Any) -> Any:
 
 
 def concerns(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
-    """Check whether the rule applies to this request, leaving its condition aside.
+    """Return True if the rule applies to this request, apart from its condition.
 
     Args:
         policy: the policies, as `plain.py` writes them.
@@ -212,13 +214,13 @@ def concerns(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
 
 
 def says_where(rule: Plain, type_pattern: str) -> bool:
-    """Return True if the rule's `{team}`, if any, is in the same segment as that of the type."""
+    """Return True if the rule's pattern has `{team}` nowhere, or in the same segment as its type's pattern."""
     segments, own = (rule["pattern"] or "").split("/"), type_pattern.split("/")
     return "{team}" not in segments or ("{team}" in own and segments.index("{team}") == own.index("{team}"))
 
 
 def seen_by(rule: Plain, world: Plain, facts: Plain) -> Plain:
-    """Copy the world without the facts below this rule's minimum assurance.
+    """Copy the facts without those below this rule's minimum assurance.
 
     Args:
         rule: a rule of the policies.
@@ -245,7 +247,7 @@ def condition(rule: Plain, world: Plain) -> str:
 
 
 def roles(policy: Plain, subject: str, where: str | None, now: int) -> set[str]:
-    """List every role the subject holds there: a binding counts in its domain, one with `*` in all.
+    """List the roles that the subject holds in the domain; a binding in `*` applies to every domain.
 
     Args:
         policy: the policies, as `plain.py` writes them.
@@ -271,7 +273,7 @@ def with_parents(policy: Plain, role: str) -> set[str]:
 
 
 def glob(text: str, pattern: str) -> bool:
-    """Match segment by segment: `**` is any number of segments, `*` any characters of one."""
+    """Match a path segment by segment: `**` is any number of segments, `*` any characters within one."""
     return match_segments(text.split("/"), pattern.split("/"))
 
 
@@ -295,7 +297,7 @@ def match_part(text: str, pattern: str) -> bool:
 
 
 def met(policy: Plain, rule: Plain, facts: Plain, now: int) -> bool:
-    """Check, by trying all ways, whether distinct independent persons can fill every seat of the rule's quorum.
+    """Return True if distinct, independent persons can fill every seat of the quorum; tries every assignment.
 
     Args:
         policy: the policies, as `plain.py` writes them.

@@ -1,4 +1,4 @@
-"""Conditions evaluated by walking plain lists, for the oracle. Shares nothing with `policyguard.conditions`.
+"""Evaluates conditions for the oracle by walking nested lists; shares no code with `policyguard.conditions`.
 
 A tree is a list: ["const", v], ["var", n], ["select", x, n], ["has", x, n], ["call", overload, ...], ["list", ...],
 ["dict", [k, v], ...], [macro, variable, range, body, filter]. Whatever cannot be computed raises `Absent`.
@@ -18,15 +18,15 @@ World = dict[str, Any]
 
 
 class Absent(Exception):
-    """No value: an attribute is missing, or a function failed."""
+    """An attribute is missing or a function failed, so the expression has no value."""
 
 
 class Unsupported(Exception):
-    """The oracle does not know this function, so it gives no answer."""
+    """The oracle does not implement this function, so it cannot judge the request."""
 
 
 def evaluate(tree: Tree, world: World) -> Any:
-    """Evaluate a tree in this world; raises `Absent`."""
+    """Evaluate an expression on these facts; raises `Absent` if it has no value."""
     kind, *rest = tree
     if kind == "const":
         return rest[0]
@@ -46,7 +46,7 @@ def evaluate(tree: Tree, world: World) -> Any:
 
 
 def dictionary(entries: list[tuple[str, Any]]) -> World:
-    """Build a map; a duplicate key is an error.
+    """Build a map from key and value nodes; a duplicate key is an error.
 
     Raises:
         Absent: a key occurs twice.
@@ -64,7 +64,7 @@ def member(record: Any, field: str) -> Any:
 
 
 def attempt(tree: Tree, world: World) -> Any:
-    """Evaluate; None if there is no value."""
+    """Evaluate an expression; None if it has no value."""
     try:
         return evaluate(tree, world)
     except Absent:
@@ -88,7 +88,7 @@ def call(function: str, arguments: list[Tree], world: World) -> Any:
 
 
 def decided(values: list[Any], by: bool) -> bool:
-    """Combine operands: the value `by` decides whatever else failed; otherwise one failure fails all.
+    """Combine the operands of `&&` or `||`: an operand equal to `by` decides, otherwise a missing one fails the whole.
 
     Raises:
         Absent: an operand has no value, and no other decides.
@@ -175,7 +175,7 @@ def address_in(address: str, prefix: str) -> bool:
 
 
 def path_glob(path: str, pattern: str) -> bool:
-    """Match by a regular expression, so that the oracle's own recursive `glob` is not used twice."""
+    """Match a path against a glob by a regular expression, independent of `oracle.glob`."""
     text = ""
     for segment in pattern.split("/"):
         text += "(?:/[^/]*)*" if segment == "**" else "/" + "[^/]*".join(map(re.escape, segment.split("*")))
@@ -183,7 +183,7 @@ def path_glob(path: str, pattern: str) -> bool:
 
 
 def found_in(text: str, pattern: str) -> bool:
-    """Search with Python's engine, which agrees with RE2 on patterns that both accept, in text without line breaks.
+    """Search with Python's `re`; agrees with RE2 on patterns that both accept, in text without line breaks.
 
     Raises:
         ValueError: Python's engine cannot read the pattern as RE2 does.
@@ -233,7 +233,7 @@ def in_durations(value: int) -> int:
 
 
 def read_time(field: str, instant: int, zone: str = "UTC") -> int:
-    """Read a field of the local time.
+    """Read one field, such as the hour, of a timestamp in a time zone.
 
     Python's calendar ends with year 9999 and CEL's local time may be a day beyond, so the instant is read 400 years
     nearer to now, when each day has the same date and weekday.

@@ -1,4 +1,4 @@
-"""Converts policies and facts to the plain dicts and lists the oracle reads; nothing is decided here."""
+"""Converts policies and facts to the plain dicts and lists that the oracle reads. Decides nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Plain = dict[str, Any]
 
 
 def plain_policy(policy_set: PolicySet) -> Plain:
-    """Convert the policy set."""
+    """Convert a policy set to dicts and lists."""
     schema = policy_set.schema
     return {
         "subjects": {name: _entity(one) for name, one in schema.subjects.items()},
@@ -33,7 +33,7 @@ def plain_policy(policy_set: PolicySet) -> Plain:
 
 
 def plain_facts(facts: Facts) -> Plain:
-    """Convert the facts."""
+    """Convert the facts of one request to dicts and lists."""
     request = facts.request
     return {
         "subject": request.subject.ref,
@@ -52,7 +52,7 @@ def plain_facts(facts: Facts) -> Plain:
 
 
 def plain_tree(node: Expression) -> list[Any]:
-    """Convert a checked condition to lists.
+    """Convert a checked condition to nested lists.
 
     Raises:
         TypeError: a node of an unknown type.

@@ -1,4 +1,4 @@
-"""Requests built from the texts of a policy set: compared constants and their neighbours, boundaries, strangers.
+"""Generates requests from a policy set: values that conditions compare, their neighbours, limits, unknown names.
 
 Half of the requests aim at one rule, so that rules are reached at all; the rest mix freely. Same seed, same requests.
 """
@@ -46,14 +46,14 @@ class Requests:
         self._subjects = _subjects(policy_set)
         self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
         self._close = False
-        """Whether the request being made keeps to the constants that conditions compare with."""
+        """True while the current request uses only constants that conditions compare with."""
         self._asker = STRANGER
         self.reached: set[str] = set()
         """Rules that took part in a decision so far; the caller adds to it, and the others are aimed at more often."""
         self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
 
     def take(self, count: int, rare: Callable[[Facts, Instant], bool] | None = None) -> Iterator[tuple[Facts, Instant]]:
-        """Yield facts, each with the instant to decide at.
+        """Yield this many pairs of facts and the instant to decide at.
 
         One request in two is drawn again, up to twelve times, until `rare` says yes, for most random requests are
         denied. One in four then is a rare one with a single thing changed: where a rule ends, such neighbours differ.
@@ -153,7 +153,7 @@ class Requests:
         return Entity(type_, self._identifier(pattern, domain or str(self._pick(self._domains))))
 
     def _identifier(self, pattern: str, domain: str) -> str:
-        """Choose an id that matches the pattern, or misses it by a segment, a letter or a slash."""
+        """Choose an id that matches the pattern, or one that misses it by a segment, a letter or a slash."""
         segments: list[str] = []
         for segment in pattern.split("/"):
             if segment == "**":
@@ -209,7 +209,7 @@ class Requests:
         return int(self._pick([0, -1, bound - 1, bound, bound + 1]))
 
     def _value(self, attribute: Attribute, kind: ValueType, depth: int = 0) -> Value:
-        """Choose a value of this kind for the attribute, or for something inside it."""
+        """Choose a value of this kind for an attribute or a part of it."""
         if attribute.enum and kind.kind == "string" and self._chance(0.98):
             return str(self._pick(attribute.enum))
         if kind.kind == "list" and kind.element is not None:
@@ -310,7 +310,7 @@ def _walk(node: Expression) -> Iterator[Constant]:
 
 
 def _near(text: str) -> list[str]:
-    """List texts that a comparison with this one, as text, prefix, pattern or network, may distinguish from it."""
+    """List texts close to this one that a comparison, prefix, pattern or network test may tell apart from it."""
     digest = _REPEATED.sub(lambda match: "0" * min(int(match[1]), 128), text).strip("^$")
     return [
         digest,

@@ -1,4 +1,4 @@
-"""Chooses the collectors that a configuration asks for; the command line, the hooks and Python hosts share them.
+"""Builds the collectors that a configuration asks for; shared by the command line, the hooks and Python hosts.
 
 Promises: the same configuration gives the same collectors, in every kind of host. Leaves to others: what a
 collector measures (`evidence/`), and deciding, signing and logging (`guard.py`). Imports no command line: the seal of

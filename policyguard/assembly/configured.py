@@ -1,4 +1,4 @@
-"""What `Guard.from_config` opens: the policies, key and log of a configuration file, and options for the guard."""
+"""Builds what `Guard.from_config` opens from a configuration file: policies, key, log and options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from policyguard.model.decision import DEFAULT_AUDIENCE
 
 
 class GuardParts(NamedTuple):
-    """What a guard is made of; `options` are those of `Guard`."""
+    """The parts of a guard; `options` are keyword arguments of `Guard`."""
 
     policies: Path
     key: PrivateKey

@@ -1,4 +1,4 @@
-"""Denials that no rule made: alerts of the watch, refusals of the launcher, accounts that use another name."""
+"""Denials that no rule made: alerts of the watch, refused starts, accounts that act for another subject."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUESTED = "subject.requested"
 
 
 def static_denial(facts: Facts, reason: str, now: Instant, explainer: StaticExplanation) -> Decision:
-    """Build a denial that no rule made.
+    """Build a denial that no rule made, with a fixed explanation.
 
     Args:
         facts: of the denied request.
@@ -42,7 +42,7 @@ def static_denial(facts: Facts, reason: str, now: Instant, explainer: StaticExpl
 def caller_denial(
     request: Request, caller: Caller, requested: str | None, *, policy_digest: str, epoch: int, now: Instant
 ) -> Decision | None:
-    """Build the denial for an account that may not make a request of this subject; None if it may.
+    """Build the denial for an account that may not act for this subject; None if it may.
 
     The denial is of the account: its entry in the log says who asked, and whose name was used.
 
@@ -67,7 +67,7 @@ def caller_denial(
 
 
 def _remedy(subject: str, caller: Caller, requested: str | None) -> str:
-    """Say how the subject of the job file and that of the request come to agree."""
+    """Say which option or line of the job file to change so that both name the same subject."""
     named = printable_name(subject)
     if requested is not None:
         return f"give `--subject {named}`, or write `subject: {printable_name(requested)}` into the job file"

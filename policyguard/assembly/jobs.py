@@ -1,4 +1,4 @@
-"""Collectors for jobs and artifacts, as a configuration describes them. Opens the caches of digests."""
+"""Builds the collectors for jobs and artifacts from a configuration, and opens their caches of digests."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ Seal = Callable[[], bytes | None]
 
 
 def log_warning(message: str) -> None:
-    """Report to the logger `policyguard`; the default for hosts without a report function."""
+    """Log a warning to the logger `policyguard`; the default where a host passes no report function."""
     logging.getLogger("policyguard").warning("%s", message)
 
 
 def configured_collectors(config: Config, *, seal: Seal, report: Report = log_warning) -> CollectorsFor:
-    """Choose the collectors for each request to a guard with this configuration.
+    """Return the function that chooses collectors for each request to a guard of this configuration.
 
     With a command, those of `policyguard run`; for a request alone, those of `policyguard decide`. Caches are opened
     now, once for all requests.
@@ -86,7 +86,7 @@ def job_collectors(
     options: Options | None = None,
     report: Report = log_warning,
 ) -> tuple[Collector, ...]:
-    """Choose the collectors for one job: the same when it is decided, at every worker and while it runs.
+    """List the collectors for one job; the decision, the worker and the watch use the same list.
 
     A worker needs no approvals: the bound facts, which it must measure again, are the same with and without them.
 
@@ -144,7 +144,7 @@ def artifact_collectors(
     policy_keys: Callable[[Path], Sequence[PublicKey]],
     report: Report = log_warning,
 ) -> CollectorsFor:
-    """Choose the collectors for the weights, the data or the policies at `path`, and for approvals of exactly these.
+    """List the collectors for the weights, data or policies at `path`, and for approvals of that digest.
 
     Args:
         config: says where approvals are and how checkpoints are scanned.
@@ -178,7 +178,7 @@ def artifact_collectors(
 
 
 def scan_options(measurement: MeasurementConfig, seal: bytes | None, report: Report = log_warning) -> Options:
-    """Choose how checkpoints are scanned, and open the cache of their digests.
+    """Build the options for scanning checkpoints, and open the digest cache.
 
     Args:
         measurement: says how checkpoints are scanned.
@@ -190,7 +190,7 @@ def scan_options(measurement: MeasurementConfig, seal: bytes | None, report: Rep
 
 
 def digest_cache(path: Path | None, seal: bytes | None, report: Report = log_warning) -> DigestCache:
-    """Open the cache of checkpoint digests, and report if its content cannot be trusted.
+    """Open the cache of checkpoint digests; report it if its content cannot be trusted.
 
     Without a path it lives as long as this process, which helps a watch: it measures again and again.
 
@@ -207,7 +207,7 @@ def digest_cache(path: Path | None, seal: bytes | None, report: Report = log_war
 
 
 def report_doubt(path: Path | None, doubt: str, report: Report) -> None:
-    """Report that a cache is not used, and why; do nothing if there is no doubt.
+    """Report why a cache is not used; do nothing if it is used.
 
     Args:
         path: the cache file.
@@ -219,7 +219,7 @@ def report_doubt(path: Path | None, doubt: str, report: Report) -> None:
 
 
 def review_files(config: Config) -> ReviewFiles:
-    """Collect the paths of approvals, signers and keyrings by which reviews count."""
+    """Collect the configured paths of approvals, allowed signers and keyrings."""
     return ReviewFiles(
         approvals=config.approvals,
         approval_log=config.approval_log,
@@ -232,7 +232,7 @@ def review_files(config: Config) -> ReviewFiles:
 
 
 def job_facts(facts: Facts, inputs: JobInputs) -> Facts:
-    """Check and complete the facts of a job before they are decided on.
+    """Check that the facts bind the command, and add the names of files that could not be measured as a claim.
 
     The names of files that could not be measured become a claim. Names are no measured files: the request then does
     not fit the schema, and its denial is signed and logged.

@@ -1,4 +1,4 @@
-"""Collectors for a request that brings no command: the platform's observations, and approvals.
+"""Builds the collectors for a request without a command: the platform's observations and approvals.
 
 Actions whose every quorum is `of: request` are approved by the digest of the request. Any other action is work: its
 repository is measured, and an approval must cover `any_command`.
@@ -24,7 +24,7 @@ def request_collectors(
     measure: bool = False,
     identity: IdentityCollector | None = None,
 ) -> CollectorsFor:
-    """Choose the collectors for requests that come without a command.
+    """Return the function that chooses collectors for requests without a command.
 
     Args:
         files: where approvals are, and whose signatures count.
@@ -50,7 +50,7 @@ def request_collectors(
 
 
 def merge_collectors(first: CollectorsFor, second: CollectorsFor) -> CollectorsFor:
-    """Combine two choices of collectors; of two collectors with one name, the second choice's is used."""
+    """Combine two functions that choose collectors; for collectors of one name, the second function wins."""
 
     def collectors(snapshot: Snapshot, request: Request, inputs: JobInputs | None) -> Sequence[Collector]:
         chosen = (*first(snapshot, request, inputs), *second(snapshot, request, inputs))

@@ -1,4 +1,4 @@
-"""Signatures and what is signed: keys, DSSE envelopes, SSH signatures, statements, and trust in their signers. Pure.
+"""Keys, signatures and signed statements, and which signers are trusted. Pure.
 
 Promises: one value has one encoding, a parser refuses every other, and only a verified object leaves a `verify`.
 Leaves to others: key files (`keyfiles.py`), the log (`audit/`), collecting approvals (`evidence/approvals/`).

@@ -1,4 +1,4 @@
-"""The approval statement: what is approved, by which account, until when; and whether it covers a request.
+"""The approval statement: who approved what until when, and whether it covers a request.
 
 An in-toto Statement v1 with one spelling, RFC 8785 JSON. Its signature is a DSSE envelope around it, or a detached SSH
 signature over its very bytes in the namespace `policyguard-approval@v1`. Pure; who signed is `signers.py`'s.
@@ -70,7 +70,7 @@ _DIGESTS = {
 
 
 class ApprovalRejected(Exception):
-    """This approval does not count; `code` is its reason code, such as `approval.expired`."""
+    """The approval does not count; `code` is the reason code, such as `approval.expired`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -83,7 +83,10 @@ class ApprovalSubject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ApprovalPredicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Who approves which action on which resource, why and until when. Field order is the order of the bytes."""
+    """Who approves which action on which resource, for what reason and until when.
+
+    The order of the fields is the order of the signed bytes.
+    """
 
     action: str
     approved_at: str
@@ -117,17 +120,17 @@ class ApprovalStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     @property
     def named(self) -> dict[str, str]:
-        """The approved subjects: name to digest."""
+        """The approved subjects, as a map from name to digest."""
         return {part.name: part.digest[_DIGESTS[part.name]] for part in self.subject}
 
     @property
     def payload(self) -> bytes:
-        """The one encoding, which is signed; `parse_approval(s.payload) == s`."""
+        """The bytes that are signed; `parse_approval(s.payload) == s`."""
         return canonical(msgspec.to_builtins(self))
 
 
 class ApprovalTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """What needs approval, as measured: the request, and digests of the artifacts it concerns.
+    """The request that needs approval, with the measured digests of the artifacts it concerns.
 
     `measured_digests` maps subject names (`tree`, `command`, `checkpoint`) to digests. An approval must name every
     subject in `required_subjects` to count. `target_ref`, `from_id` and `target_id` are set for a push.
@@ -146,7 +149,7 @@ class ApprovalTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command_digest(argv: tuple[str, ...], directory: str, files: tuple[str, ...] = ()) -> str:
-    """Digest a command line, the folder it starts in (relative to the repository), and its files.
+    """Compute the digest of a command line, its working directory in the repository, and its files.
 
     Args:
         argv: the words of the command.
@@ -172,7 +175,7 @@ def approval_statement(
     from_id: str = "",
     target_id: str = "",
 ) -> ApprovalStatement:
-    """Build the statement that approves these subjects, checked as if it had been parsed.
+    """Build a statement that approves these subjects; it passes the same checks as a parsed one.
 
     Args:
         subjects: name to digest of what is approved.
@@ -216,7 +219,7 @@ def parse_approval(payload: bytes) -> ApprovalStatement:
 
 
 def check_time(statement: ApprovalStatement, now: Instant) -> None:
-    """Check that the approval is valid now.
+    """Raise `ApprovalRejected` unless the approval is valid at this time.
 
     Raises:
         ApprovalRejected: it is not valid yet, or expired.
@@ -229,7 +232,7 @@ def check_time(statement: ApprovalStatement, now: Instant) -> None:
 
 
 def check_covers(statement: ApprovalStatement, target: ApprovalTarget) -> None:
-    """Check that the statement approves exactly the measured target.
+    """Raise `ApprovalRejected` unless the statement approves exactly the measured target.
 
     Raises:
         ApprovalRejected: it covers something else; the code says what differs.
@@ -285,7 +288,7 @@ def _check_limit(limits: Mapping[str, Any], name: str, value: Value) -> None:
 
 
 def _covers_resource(predicate: ApprovalPredicate, resource: str) -> bool:
-    """Return True if an approval's resource is this one, or its pattern is of the same type and matches."""
+    """Return True if the approved resource equals this one, or is a pattern of its type that matches it."""
     # INVARIANT I9: an approval of a resource that is named like a pattern is never one of others.
     if not predicate.resource_is_pattern:
         return predicate.resource == resource

@@ -1,4 +1,4 @@
-"""DSSE envelopes: payload, its type, and signatures over both (secure-systems-lab/dsse v1).
+"""DSSE envelopes: a payload, its type, and signatures over both (secure-systems-lab/dsse v1).
 
 Opens nothing. One envelope has one spelling as bytes: RFC 8785 JSON with canonical base64; the parser encodes again
 and compares, so what was checked, what is logged and what is passed on are the same bytes.
@@ -24,14 +24,14 @@ _MAX_TEXT = 256
 
 
 class Signature(msgspec.Struct, frozen=True, gc=False):
-    """One signature and the key id its maker claims; the id is only a hint."""
+    """One signature and the key id that the envelope claims for it; the id is only a hint."""
 
     keyid: str
     sig: bytes
 
 
 class BatchProof(msgspec.Struct, frozen=True, gc=False):
-    """Position of the payload in a Merkle tree whose root was signed in place of the payload itself."""
+    """The position of the payload in a Merkle tree whose root was signed instead of the payload."""
 
     index: int
     size: int
@@ -39,7 +39,7 @@ class BatchProof(msgspec.Struct, frozen=True, gc=False):
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """Payload bytes, their type and signatures; `batch` is set when the signatures cover a Merkle root over many.
+    """Payload bytes, their type and signatures; `batch` is set if the signatures cover a Merkle root.
 
     Except for `batch` the fields are in sorted order, so encoding needs no sorting.
     """
@@ -50,7 +50,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defau
     batch: BatchProof | None = None
 
     def to_bytes(self) -> bytes:
-        """Encode the envelope in its one form; `parse(envelope.to_bytes()) == envelope`."""
+        """Encode the envelope; there is exactly one encoding, and `parse(envelope.to_bytes()) == envelope`."""
         if self.batch is None:
             return _encode(self)
         return _encode_sorted(_Batched(self.batch, self.payload, self.payload_type, self.signatures))
@@ -104,7 +104,7 @@ def sign(payload: bytes, payload_type: str, keys: Sequence[PrivateKey]) -> Envel
 
 
 def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
-    """Parse an envelope; the input is not changed.
+    """Parse an envelope from its JSON bytes.
 
     Args:
         limit: more bytes are refused before they are parsed.
@@ -196,7 +196,7 @@ def from_wire(wire: WireEnvelope) -> Envelope:
 
 
 def hashes_of(path: Sequence[str], where: str) -> tuple[bytes, ...]:
-    """Decode the 32-byte hashes of a proof from base64.
+    """Decode the base64 hashes of a proof; each must be 32 bytes.
 
     Raises:
         VerificationError: step V1; too many hashes, or one is not 32 bytes in base64.

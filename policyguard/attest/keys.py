@@ -57,7 +57,7 @@ _MAX_PASSES = 16
 
 
 def unusable_point(raw: bytes) -> str | None:
-    """Explain why 32 bytes cannot be a public key that counts; None if they can.
+    """Explain why 32 bytes cannot be a public key; None if they can.
 
     A point of small order verifies signatures that nobody made: with it one signature fits many messages. A y
     coordinate of p or more is a second encoding of another key (RFC 8032 section 5.1.3 refuses to decode it).
@@ -73,7 +73,7 @@ def unusable_point(raw: bytes) -> str | None:
 
 
 class PublicKey:
-    """An Ed25519 public key. Equal by its 32 bytes; `keyid` is the one of securesystemslib."""
+    """An Ed25519 public key. Keys are equal if their 32 bytes are; `keyid` is securesystemslib's."""
 
     __slots__ = ("_key", "_keyid", "raw")
 
@@ -99,7 +99,7 @@ class PublicKey:
 
     @property
     def text(self) -> str:
-        """The form in trust files: `ed25519:` and the base64 of the 32 bytes."""
+        """The text form used in trust files: `ed25519:` and the base64 of the 32 bytes."""
         return "ed25519:" + encode_base64(self.raw).decode()
 
     @classmethod
@@ -132,7 +132,7 @@ class PublicKey:
         return _armour(_SPKI + self.raw, _PUBLIC)
 
     def verify(self, signature: bytes, data: bytes) -> bool:
-        """Check whether `signature` is this key's over exactly these bytes. The caller must use the result."""
+        """Return True if `signature` is this key's over exactly these bytes."""
         from cryptography.exceptions import InvalidSignature
 
         if self._key is None:
@@ -156,7 +156,7 @@ class PublicKey:
 
 
 class PrivateKey:
-    """An Ed25519 private key. Its seed is not in `repr`, and it can be neither pickled nor copied."""
+    """An Ed25519 private key. `repr` hides the seed; pickling and copying raise."""
 
     __slots__ = ("_seed", "keyid", "public", "sign")
 
@@ -177,7 +177,7 @@ class PrivateKey:
 
     @classmethod
     def generate(cls, seed: bytes) -> PrivateKey:
-        """Create a key from 32 random bytes, which the caller takes from the operating system."""
+        """Create a key from 32 random bytes, which the caller reads from the operating system."""
         return cls(seed)
 
     @classmethod
@@ -265,7 +265,7 @@ class PrivateKey:
 
 
 def is_wrapped(data: bytes) -> bool:
-    """Check whether this key text needs a passphrase."""
+    """Return True if this key text is encrypted and needs a passphrase."""
     return data.startswith(f"-----BEGIN {_WRAPPED}-----\n".encode())
 
 

@@ -1,4 +1,4 @@
-"""The statement of a manifest: the files of a checkpoint, their producer, and the one encoding.
+"""The signed statement in a manifest: the files of a checkpoint and who produced them.
 
 It is that of OpenSSF model signing 1.0 (in-toto Statement v1, predicate type `https://model_signing/signature/v1.0`),
 which lets verifiers ignore members of the predicate they do not know; ours is `policyguard`.
@@ -32,7 +32,7 @@ _CLASS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 def root_digest(digests: Iterable[str]) -> str:
-    """Compute the SHA-256 over the digests of a folder's files, in the order of their names."""
+    """Compute the SHA-256 over file digests, which the caller has ordered by file name."""
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
 
 
@@ -55,16 +55,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def root_digest(self) -> str:
-        """The digest over all files, which model signing puts into the subject: SHA-256 over the digests, by name."""
+        """The digest over all files, as model signing computes it: SHA-256 over the digests by name."""
         return root_digest(digest for _, digest in self.resources)
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the statement; the next step's `previous`."""
+        """The SHA-256 of the statement; the manifest of the next step names it as `previous`."""
         return sha256_digest(self.to_statement())
 
     def to_statement(self) -> bytes:
-        """Encode the in-toto statement in its one form."""
+        """Encode the in-toto statement; there is exactly one encoding."""
         ours: dict[str, object] = {
             "producer": self.producer,
             "run": self.run,
@@ -127,7 +127,7 @@ def parse_manifest(payload: bytes) -> Manifest:
 
 
 def check_origin(producer: str, run: str, step: int, data_class: str = "") -> None:
-    """Check the members of a manifest before the files are hashed, which may take hours.
+    """Check producer, run, step and class before the files are hashed, which can take hours.
 
     Args:
         producer: the identity of the run, `type:id`.
@@ -150,7 +150,7 @@ def check_origin(producer: str, run: str, step: int, data_class: str = "") -> No
 
 
 def check_members(manifest: Manifest) -> None:
-    """Check that every member is of its kind, and that names are sorted, unique and inside the folder.
+    """Check that each member has an allowed name and digest, and that names are sorted and unique.
 
     Raises:
         ValueError: the message names the member.

@@ -1,4 +1,4 @@
-"""Signed notes: a text, then lines with its signatures (C2SP signed-note, Ed25519 keys).
+"""Signed notes: a text followed by signature lines (C2SP signed-note, Ed25519 keys).
 
     note           = text LF 1*signature-line          ; text ends in LF
     signature-line = "— " name SP base64(key-hash signature) LF
@@ -26,7 +26,7 @@ _CONTROLS = frozenset(map(chr, range(32))) - {"\n"}
 
 
 class NoteKey:
-    """A name and the public key that signs notes under it. The name is part of the key's hash."""
+    """A name and the public key that signs notes under it; the key's hash covers the name."""
 
     def __init__(self, name: str, public: PublicKey) -> None:
         if not is_key_name(name):
@@ -43,7 +43,7 @@ class NoteKey:
 
     @property
     def text(self) -> str:
-        """The verifier key, `name+hash+base64`."""
+        """The verifier key line, `name+hash+base64`."""
         return f"{self.name}+{self.key_hash.hex()}+{encode_base64(_ED25519 + self.public.raw).decode()}"
 
     @classmethod
@@ -74,13 +74,15 @@ class NoteKey:
 
 
 def is_key_name(name: str) -> bool:
-    """Check whether a note key, and so a log, may have this name."""
+    """Return True if a note key, and therefore a log, may have this name."""
     # INVARIANT I10: a log name holds no space, so no checkpoint text can begin like a DSSE message.
     return 0 < len(name) <= 128 and name.isprintable() and not {" ", "+"} & set(name)
 
 
 def sign_note(text: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Sign a text as a note with one signature line. The text is not checked again; `checkpoint.py` made it.
+    """Sign a text as a note with one signature line.
+
+    The caller guarantees the form of the text; `checkpoint.py` builds it.
 
     Args:
         text: the text, ending in a line break.
@@ -92,7 +94,7 @@ def sign_note(text: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
 
 
 def add_signature(note: bytes, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Add a signature line under another key to a note that we made.
+    """Add a signature line under another key to a note of our own.
 
     Args:
         note: the signed note.
@@ -128,7 +130,7 @@ def open_note(data: bytes, trusted: Sequence[NoteKey]) -> tuple[bytes, NoteKey]:
 
 
 def split_note(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """Split a note into the signed text (with its last LF) and (name, key hash and signature) of every line.
+    """Split a note into the signed text, with its last LF, and the (name, key hash, signature) of each line.
 
     Raises:
         VerificationError: step V1; the note is too long, or not in the form of signed notes.

@@ -1,4 +1,4 @@
-"""The list of what no longer counts before its expiry: decisions, keys, approvers, grants, approvals, policies.
+"""The signed revocation list: decisions, keys, approvers, grants, approvals and policies that no longer count.
 
 One signed text holds the whole list, so that no entry can be dropped from it. It is signed by a *revocation key*, which
 trust pins for this alone: the guard that signed a decision cannot take back that it was revoked. Pure; the file is
@@ -52,7 +52,7 @@ MAX_REASON = 1000
 
 
 class Revocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One entry; members in sorted order."""
+    """One entry of the list; the fields are in sorted order."""
 
     id: str
     kind: str
@@ -61,12 +61,12 @@ class Revocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     since: str | None = None
 
     def concerns(self, issued_at: Instant) -> bool:
-        """Whether it concerns a decision that was issued at this time."""
+        """Return True if the entry applies to a decision issued at this time."""
         return self.since is None or issued_at >= parse_instant(self.since)
 
 
 class RevocationList(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole list; `sequence` grows by one with each signature."""
+    """The complete list; `sequence` increases by one with each signature."""
 
     entries: tuple[Revocation, ...]
     issued_at: str
@@ -80,7 +80,7 @@ _DECODER = msgspec.json.Decoder(RevocationList)
 
 
 def revocation(kind: str, identifier: str, *, reason: str, now: Instant, since: Instant | None = None) -> Revocation:
-    """Build an entry; a key may be given in any form that `revokedKeys` takes.
+    """Build an entry; a key can be given in any form that `revokedKeys` accepts.
 
     Args:
         kind: one of the kinds of entries.
@@ -106,7 +106,7 @@ def revocation(kind: str, identifier: str, *, reason: str, now: Instant, since: 
 
 
 def check_form(kind: str, identifier: str) -> None:
-    """Check that an id has the form that this version gives to ids of this kind, before it is signed into a list.
+    """Check that an id has the form of its kind, before it is signed into a list.
 
     A list that is read may have other ids: earlier versions signed them, and no entry may be ignored.
 
@@ -120,7 +120,7 @@ def check_form(kind: str, identifier: str) -> None:
 
 
 def fingerprint_of(text: str) -> str:
-    """Compute the fingerprint of a key that is named as in a file of revoked keys.
+    """Compute the fingerprint of a key given in any form that a file of revoked keys accepts.
 
     Raises:
         ValueError: it names no key, or several.
@@ -135,7 +135,7 @@ def fingerprint_of(text: str) -> str:
 
 
 def sign_list(entries: Collection[Revocation], sequence: int, now: Instant, key: PrivateKey) -> bytes:
-    """Sign the whole list and return its one text.
+    """Encode and sign the list.
 
     Args:
         entries: all entries, old and new.
@@ -180,7 +180,9 @@ def open_list(data: bytes, keys: Collection[PublicKey]) -> RevocationList:
 
 
 def revoked_by(content: RevocationList, predicate: Predicate) -> Iterator[str]:
-    """Yield, in words, each reason why this decision no longer counts; keys that signed it are the caller's.
+    """Yield a sentence for each revocation that applies to this decision.
+
+    The keys that signed the decision are checked by the caller, with `is_key_revoked`.
 
     A decision that does not say which keys or grants it rests on is refused where one of those is revoked.
     """
@@ -211,7 +213,7 @@ def revoked_by(content: RevocationList, predicate: Predicate) -> Iterator[str]:
 
 
 def is_key_revoked(content: RevocationList, key: PublicKey, issued_at: Instant) -> bool:
-    """Return True if the list revokes this key for decisions of that time.
+    """Return True if the list revokes this key for decisions issued at that time.
 
     Args:
         content: the verified list.

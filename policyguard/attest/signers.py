@@ -1,4 +1,4 @@
-"""Maps keys to the persons they belong to, and says when a key counts.
+"""Maps public keys to persons, and determines when a key may sign.
 
 Two sources, both pinned by the operator: `keys:` of `Persons` (`ssh-ed25519 BASE64` or `ed25519:BASE64`), and a file of
 allowed signers as OpenSSH reads it. A file with a mistake in it is refused as a whole. Opens nothing.
@@ -45,7 +45,7 @@ _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 
 
 class SignerLine(msgspec.Struct, frozen=True):
-    """One line of an allowed-signers file: a key, the accounts it signs for, in which namespaces and when."""
+    """One line of an allowed-signers file: a key, its accounts, namespaces and validity period."""
 
     line: int
     principals: tuple[str, ...]
@@ -64,7 +64,7 @@ class SignerLine(msgspec.Struct, frozen=True):
 
 
 class UnknownSigner(Exception):
-    """This key does not identify one person here and now; `code` is the second half of the reason code."""
+    """The key does not identify exactly one person; `code` is the second half of the reason code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ class UnknownSigner(Exception):
 
 
 class Signers:
-    """The keys of the known persons. Immutable; built again when policies or files change."""
+    """The keys of the known persons. Immutable: rebuilt when policies or files change."""
 
     def __init__(
         self, persons: Sequence[Person], lines: Sequence[SignerLine] = (), revoked: Collection[str] = frozenset()
@@ -97,7 +97,7 @@ class Signers:
                 self.by_keyid[public.keyid] = public
 
     def person_of(self, key: SshKey, namespace: str, instants: Iterable[Instant]) -> Person:
-        """Find the one person who owns this key, in this namespace, at all these instants.
+        """Find the one person who owns this key in this namespace at all of these instants.
 
         Args:
             key: the key of a valid signature.
@@ -137,7 +137,7 @@ class Signers:
 
 
 def person_key(text: str) -> SshKey | None:
-    """Parse an entry of `Persons.keys`; None for a kind of key that is not verified here.
+    """Parse an entry of `Persons.keys`; None for a kind of key that this module does not verify.
 
     Raises:
         ConfigurationError: it is a key for which anybody can sign.
@@ -151,7 +151,7 @@ def person_key(text: str) -> SshKey | None:
 
 
 def parse_allowed_signers(text: bytes) -> tuple[SignerLine, ...]:
-    """Parse the lines of an allowed-signers file whose keys we verify, in order.
+    """Parse an allowed-signers file; lines with a kind of key that cannot be verified are skipped.
 
     Keys of other kinds are passed over: a signature by one is refused where it is met.
 
@@ -167,14 +167,19 @@ def parse_revoked(text: bytes) -> frozenset[str]:
 
 
 def matches(text: str, patterns: Sequence[str]) -> bool:
-    """Match a text with a pattern list: one positive pattern, and no `!` pattern. Case-sensitive."""
+    """Match a text against a list of patterns.
+
+    At least one positive pattern must match, and no `!` pattern. Case-sensitive.
+
+    At least one positive pattern must match, and no `!` pattern. Case-sensitive.
+    """
     negated = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     positive = [pattern for pattern in patterns if not pattern.startswith("!")]
     return not any(_wild(text, pattern) for pattern in negated) and any(_wild(text, pattern) for pattern in positive)
 
 
 def _wild(text: str, pattern: str) -> bool:
-    """Match a pattern with `*` (any text) and `?` (one character); time is at most length x length."""
+    """Match a pattern with `*` (any text) and `?` (one character) in time proportional to pattern times text."""
     at, star, mark = 0, -1, 0
     position = 0
     while at < len(text):

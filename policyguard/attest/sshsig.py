@@ -1,4 +1,4 @@
-"""SSH signatures as `ssh-keygen -Y sign` makes them, verified in this process; and their public keys.
+"""SSH signatures as `ssh-keygen -Y sign` writes them, and SSH public keys; verified in this process.
 
     armour    = "-----BEGIN SSH SIGNATURE-----" LF *( base64 LF ) "-----END SSH SIGNATURE-----" [ LF ]
     blob      = "SSHSIG" uint32(1) string(public key) string(namespace) string("") string(hash) string(signature)
@@ -42,7 +42,7 @@ _KIND = re.compile(r"[a-z0-9][a-z0-9@._-]{2,63}", re.ASCII)
 
 
 class SshSignatureError(ValueError):
-    """Not an SSH signature or SSH key that we can verify; `code` is the second half of the reason code."""
+    """The text is not an SSH signature or key that can be verified; `code` ends the reason code."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -50,7 +50,10 @@ class SshSignatureError(ValueError):
 
 
 class SshKey(msgspec.Struct, frozen=True):
-    """A public key in SSH's encoding. `application` is set for security keys, and part of the key's identity."""
+    """A public key in SSH's encoding.
+
+    `application` is set for security keys, and is part of the key's identity.
+    """
 
     raw: bytes
     application: str | None = None
@@ -61,13 +64,13 @@ class SshKey(msgspec.Struct, frozen=True):
 
     @property
     def blob(self) -> bytes:
-        """The bytes that an `id_ed25519.pub` contains in base64; `parse_key_blob(key.blob) == key`."""
+        """The bytes that `id_ed25519.pub` holds in base64; `parse_key_blob(key.blob) == key`."""
         application = b"" if self.application is None else _string(self.application.encode())
         return _string(self.kind.encode()) + _string(self.raw) + application
 
     @property
     def text(self) -> str:
-        """The line of a public key file, without comment."""
+        """The public key as one line of a `.pub` file, without a comment."""
         return f"{self.kind} {encode_base64(self.blob).decode()}"
 
     @property
@@ -77,7 +80,7 @@ class SshKey(msgspec.Struct, frozen=True):
 
 
 class SshSignature(msgspec.Struct, frozen=True):
-    """A parsed signature, not verified yet."""
+    """A parsed signature that is not verified yet."""
 
     key: SshKey
     namespace: str
@@ -87,7 +90,7 @@ class SshSignature(msgspec.Struct, frozen=True):
     counter: int = 0
 
     def covers(self, message: bytes, namespace: str) -> bool:
-        """Check whether this key signed exactly this message for this namespace. The caller must use the result.
+        """Return True if this key signed exactly this message for this namespace.
 
         A security key must have seen its user: signatures made without a touch do not count.
         """
@@ -105,7 +108,7 @@ class SshSignature(msgspec.Struct, frozen=True):
 
 
 def signed_bytes(message: bytes, namespace: str, hash_name: str) -> bytes:
-    """Build the bytes that the key signs.
+    """Build the bytes that an SSH signature covers: namespace, hash algorithm and message digest.
 
     Args:
         message: the signed message.
@@ -118,7 +121,7 @@ def signed_bytes(message: bytes, namespace: str, hash_name: str) -> bytes:
 
 
 def sign(message: bytes, namespace: str, key: PrivateKey, hash_name: str = "sha512") -> bytes:
-    """Sign a message in a namespace; `ssh-keygen -Y verify` accepts the armoured signature.
+    """Sign a message in a namespace; `ssh-keygen -Y verify` accepts the result.
 
     Args:
         message: the message.
@@ -178,7 +181,7 @@ def parse_key(text: str) -> SshKey:
 
 
 def fingerprint_of_line(text: str) -> str:
-    """Compute the fingerprint of a public key line, `KEY-TYPE BASE64 [comment]`, also of a kind that is not verified.
+    """Compute the fingerprint of a line `KEY-TYPE BASE64 [comment]`, for any kind of key.
 
     Raises:
         SshSignatureError: it is no public key line, or names another kind outside than inside.
@@ -259,7 +262,7 @@ def _string(data: bytes) -> bytes:
 
 
 class _Blob:
-    """Bytes read from the front; every read beyond the end raises."""
+    """Reads SSH wire fields from the front of a byte string; reading past the end raises."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0

@@ -1,4 +1,4 @@
-"""The in-toto Statement about a decision, which the SignedDecision carries to the worker.
+"""The in-toto statement about a decision, which a SignedDecision carries to the worker.
 
 A statement has one spelling: RFC 8785 JSON. The fields of every struct below are in sorted order, so encoding needs
 no sorting; the parser encodes again and compares. Opens nothing and reads no clock.
@@ -54,7 +54,7 @@ class Subject(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True)
 
 
 class ApprovalRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """An approval that was collected; `key` is the fingerprint of the key that signed it."""
+    """An approval as recorded in a statement; `key` is the fingerprint of the key that signed it."""
 
     account: str
     approved_at: str
@@ -86,7 +86,7 @@ class GapRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 
 
 class PolicyRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """The policies that decided. `name` is that of their `Schema`; statements of version 0.1.0 have none."""
+    """The policies that decided. `name` is that of their `Schema`; statements of 0.1.0 have none."""
 
     digest: str
     edited: Literal[True] | msgspec.UnsetType = msgspec.UNSET
@@ -96,7 +96,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_u
 
 
 class Predicate(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """All that a worker checks and an auditor needs to know about one decision. Times are RFC 3339 in UTC.
+    """What a worker checks and an auditor reads about one decision. Times are RFC 3339 in UTC.
 
     `grants` are the ids of the grants that the decision may rest on; unset in statements of 0.1.0, and where the grants
     are sensitive.
@@ -150,7 +150,7 @@ _SORTING = msgspec.json.Encoder(order="sorted")
 
 @cache
 def _decoder() -> msgspec.json.Decoder[Statement]:
-    """Build the decoder of statements at first use: a hook writes statements and never reads one."""
+    """Build the statement decoder at first use: a hook only writes statements and should not pay for it."""
     return msgspec.json.Decoder(Statement)
 
 
@@ -316,7 +316,7 @@ def _approval(approval: Approval) -> ApprovalRecord:
 
 
 def _grants(fact: Fact, is_sensitive: bool) -> tuple[str, ...] | msgspec.UnsetType:
-    """Name the grants in this fact; unset where their ids are hidden, or the value has none."""
+    """List the ids of the grants in this fact; unset if they are hidden or the fact has none."""
     value = fact.value
     if is_sensitive or type(value) is not tuple:
         return msgspec.UNSET
@@ -327,7 +327,7 @@ def _grants(fact: Fact, is_sensitive: bool) -> tuple[str, ...] | msgspec.UnsetTy
 
 
 def _check_types(payload: bytes) -> None:
-    """Check that this is a Statement v1 with our predicate type, before the predicate itself is read."""
+    """Check that this is a Statement v1 with our predicate type, before the predicate is decoded."""
     try:
         head = msgspec.json.decode(payload, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

@@ -1,4 +1,4 @@
-"""Trust: the keys whose signatures count, when, for which audiences, and under which policies.
+"""The trust file: whose signatures count, when, for which audiences and under which policies.
 
 A verifier is *given* its trust; nothing in an envelope adds to it. `parse_trust` takes decoded data (the YAML or JSON
 is read at the edge) and names the JSON path of the first problem.
@@ -40,7 +40,7 @@ _Word = TypeVar("_Word", bound=str)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKey:
-    """A key and its validity window: it signs from `not_before` until just before `expires`."""
+    """A key with its validity period: from `not_before` until just before `expires`."""
 
     key: PublicKey
     name: str = ""
@@ -56,7 +56,7 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationTrust:
-    """Where the revocation list is, whose signature it needs, and how old it may be; step V12."""
+    """Where the revocation list is, which key must have signed it, and its maximum age; step V12."""
 
     source: str
     keys: tuple[PublicKey, ...]
@@ -72,7 +72,10 @@ class RevocationTrust:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """The pins of a verifier. No list is empty, the threshold can be met, and policies are pinned in some way."""
+    """What a verifier trusts.
+
+    No list is empty, the threshold can be reached, and policies are pinned by digest or epoch.
+    """
 
     keys: tuple[TrustedKey, ...]
     logs: tuple[NoteKey, ...]
@@ -85,11 +88,11 @@ class Trust:
 
     @property
     def names_holders(self) -> bool:
-        """Whether the document says anything about how keys are held; those of 0.1.0 do not."""
+        """Return True if the document says how keys are held; documents of 0.1.0 do not."""
         return self.self_issued or any(trusted.held_by is not None for trusted in self.keys)
 
     def accepts_form(self, trusted: TrustedKey) -> bool:
-        """Decide whether an allow of this key counts: a service holds it, or trust accepts every form."""
+        """Return True if an allow signed by this key counts: a service holds it, or trust accepts any holder."""
         return trusted.held_by == "service" or self.self_issued or not self.names_holders
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""SLSA source verification summaries: "this revision was accepted, under this policy", for consumers of the source.
+"""SLSA source verification summaries: signed statements that a revision was accepted under a policy.
 
 An in-toto Statement v1 whose subject is a `gitCommit`; `predicateType` and fields are SLSA's, so that the field's own
 tools read it. What the summary says is what was decided, no more: the levels are the operator's claim about the whole
@@ -45,7 +45,7 @@ def source_summary(
     verified_at: Instant,
     levels: Sequence[str] = DEFAULT_LEVELS,
 ) -> bytes:
-    """Build the statement, RFC 8785 JSON, that this revision passed.
+    """Build the statement, as RFC 8785 JSON, that this revision was accepted.
 
     Args:
         decision: the signed allow for this very revision, already verified.

@@ -1,4 +1,4 @@
-"""The decision log: an RFC 9162 Merkle tree of envelopes with signed checkpoints, and the stores that hold it.
+"""The decision log: an RFC 9162 Merkle tree of envelopes with signed checkpoints, and its stores.
 
 Promises: nothing is acknowledged before it is durable, and a changed, removed or reordered entry is noticed.
 An approval that counts once is consumed in the transaction that logs the allow. Leaves deciding and signing of

@@ -1,4 +1,4 @@
-"""Single-use approvals: which of them the log has consumed, and decisions without those.
+"""Single-use approvals: finds the ones that the log has already counted, and decides without them.
 
 A quorum with `once: true` is met by approvals that no logged allow has counted yet. The allow itself is the record, so
 it cannot be lost or taken back without the log showing it. Where a decision may consume approvals, it is made inside
@@ -22,7 +22,7 @@ from policyguard.values import Instant
 
 
 class PendingStatement(msgspec.Struct, frozen=True):
-    """A decision before it is signed: its payload, and whether a quorum that applied is single-use."""
+    """A decision with its unsigned payload; `single_use` is True if a quorum that applied is single-use."""
 
     decision: Decision
     payload: bytes
@@ -30,7 +30,7 @@ class PendingStatement(msgspec.Struct, frozen=True):
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """The digests of all submitted approvals, if this is an allow that needed approvals.
+        """The digests of all submitted approvals if this is an allow that needed any, else nothing.
 
         That includes approvals beyond the required number: two approvals of one request allow it once, not twice.
         """
@@ -40,7 +40,10 @@ class PendingStatement(msgspec.Struct, frozen=True):
 
 
 class ApprovalConsumption:
-    """The approvals that decisions about to be logged may consume. `used` says which are consumed already, by what."""
+    """Tracks which approvals the decisions of one transaction consume.
+
+    `used` maps the digest of each consumed approval to the entry that consumed it.
+    """
 
     def __init__(self, snapshot: Snapshot, facts: Iterable[Facts]) -> None:
         facts = tuple(facts)
@@ -52,11 +55,11 @@ class ApprovalConsumption:
         }
         self._scanned: dict[str, int] = {}
         self.is_possible = any(request_facts.approvals for request_facts in facts)
-        """Whether any decision may count an approval; if not, nobody needs to ask the log."""
+        """False if no decision can count an approval, so that the log need not be read."""
         self.used: dict[str, str] = {}
 
     def read(self, store: Store, start: int, stop: int) -> None:
-        """Add to `used` what the entries up to before `stop` have consumed; those before `start` were read already.
+        """Add to `used` the approvals that the entries from `start` to before `stop` consumed.
 
         Args:
             store: the store of the log.
@@ -74,7 +77,7 @@ class ApprovalConsumption:
         self.used |= {digest: f"entry {entry} of the log" for digest, entry in entries.items()}
 
     def write(self, claims: Claims, statements: Sequence[PendingStatement], first: int) -> None:
-        """Note what the decisions at the entries from `first` on consume; inside the transaction.
+        """Record what the decisions consume, starting at entry `first`. Call it inside the transaction.
 
         Args:
             claims: of the log.
@@ -96,7 +99,7 @@ class ApprovalConsumption:
 
 
 def used_approvals(store: Store, digests: Collection[str]) -> dict[str, int]:
-    """Find which of these approvals the log has consumed, and the entry of the newest allow that names each.
+    """Map each of these digests that the log has consumed to the newest entry that counted it.
 
     Raises:
         AuditError: the log was written without claims, and an entry cannot be read.
@@ -111,7 +114,7 @@ def used_approvals(store: Store, digests: Collection[str]) -> dict[str, int]:
 
 
 def carry_claims(old: Store, new: Store) -> None:
-    """Copy what the entries of a log have taken to the log that follows it.
+    """Copy the claims of a log to its successor, so that approvals and reservations carry over.
 
     Raises:
         AuditError: the old log was written without claims, and an entry cannot be read.
@@ -139,7 +142,7 @@ def _scan(store: Store, start: int, stop: int) -> dict[str, int]:
 
 
 def is_single_use(snapshot: Snapshot, decision: Decision) -> bool:
-    """Check whether a quorum that applied to this decision is single-use."""
+    """Return True if a quorum that applied to this decision is single-use."""
     quorums = (snapshot.by_id[rule_id].quorum for rule_id in decision.requiring)
     return any(snapshot.quorums[quorum].once for quorum in quorums if quorum is not None)
 
@@ -150,7 +153,7 @@ def state_sequentially(
     state: Callable[[Facts], PendingStatement],
     on_statement: Callable[[PendingStatement], None] | None = None,
 ) -> list[PendingStatement]:
-    """Decide about each request in order, each without the approvals that are consumed already.
+    """Decide the requests in order, each without the approvals that earlier ones consumed.
 
     Args:
         facts: of each request.
@@ -177,7 +180,7 @@ def state_sequentially(
 
 
 def drop_used_approvals(facts: Facts, used: Mapping[str, str]) -> Facts:
-    """Remove the approvals whose digests `used` lists, and add a line that says what consumed each."""
+    """Remove the approvals listed in `used`, and add a line for each that says what consumed it."""
     dropped = [approval for approval in facts.approvals if approval.approval_digest in used]
     if not dropped:
         return facts
@@ -190,7 +193,9 @@ def drop_used_approvals(facts: Facts, used: Mapping[str, str]) -> Facts:
 
 
 def preview_decision(snapshot: Snapshot, facts: Facts, now: Instant, store: Store) -> Decision:
-    """Preview the decision, treating approvals already consumed in this log as absent. Nothing is signed or logged.
+    """Preview a decision, treating approvals already consumed in this log as absent.
+
+    Signs and logs nothing.
 
     Args:
         snapshot: the policies.

@@ -1,4 +1,4 @@
-"""Which approvals the entries of a log have used up, for logs that were written without claims.
+"""Finds consumed approvals by reading the entries of a log, for logs of 0.1.0 that have no claims.
 
 An allow uses up the approvals that it names if rules asked for approvals (`requiring` is not empty). Every entry is
 read: no clock says where to stop.
@@ -16,7 +16,7 @@ _PAGE = 256
 
 
 def find_used_approvals(store: Store, start: int, stop: int) -> dict[str, int]:
-    """Find the approvals that an allow among the entries from `start` to before `stop` has consumed.
+    """Map each approval that the entries from `start` to before `stop` consumed to its entry.
 
     Args:
         store: the entries.
@@ -60,7 +60,7 @@ _STATEMENT = msgspec.json.Decoder(_Statement)
 
 
 def approvals_used_by(row: Row) -> list[str]:
-    """List the digests of the approvals that this entry has consumed.
+    """List the digests of the approvals that one entry consumed.
 
     Raises:
         AuditError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Approvals as entries of a log: its operator cannot withdraw one, or deny that it existed.
+"""Approvals stored as log entries, so that the log's operator cannot withdraw or deny them unnoticed.
 
 A leaf is an envelope of the log's own key; its payload is the approval as it came, one line:
 
@@ -22,12 +22,12 @@ _PAGE = 512
 
 
 def approval_leaf(line: bytes, key: PrivateKey) -> bytes:
-    """Build the leaf with this line, signed by the log's key."""
+    """Build the log entry that contains an approval line, signed by the log's key."""
     return APPROVAL_ENTRY.leaf(line, (key,))
 
 
 def approval_line(leaf: bytes, entry: int) -> bytes:
-    """Read the line in the leaf of this entry.
+    """Read the approval line from a log entry.
 
     Raises:
         AuditError: the entry is malformed or holds no approval.
@@ -36,7 +36,7 @@ def approval_line(leaf: bytes, entry: int) -> bytes:
 
 
 def approval_leaves(store: Store) -> Iterator[tuple[int, bytes]]:
-    """Yield the approvals among the newest entries, oldest first, each with its entry."""
+    """Yield the approvals among the newest entries, oldest first, each with its entry number."""
     last = store.last()
     stop = 0 if last is None else last.entry + 1
     for start in range(max(0, stop - MAX_RECENT_ENTRIES), stop, _PAGE):

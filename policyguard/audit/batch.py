@@ -1,4 +1,4 @@
-"""Signs many payloads with one signature over the root of a Merkle tree; each envelope carries its proof.
+"""Signs many payloads with one signature over a Merkle root; each envelope carries its own proof.
 
 A batched envelope holds its payload, its place in the batch and the signatures over the root; it verifies alone, with
 t of n keys as ever. What is signed is DSSE's message for a payload type of its own, so no batch can pass for a
@@ -23,7 +23,7 @@ BATCH_TYPE = "application/vnd.policyguard.batch.v1"
 
 
 def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[PrivateKey]) -> tuple[Envelope, ...]:
-    """Build one envelope for each payload, in order; every key signs once for all of them.
+    """Build one envelope for each payload, in order; each key signs once for all of them.
 
     Args:
         payloads: the bytes to sign.
@@ -51,7 +51,7 @@ def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[Priv
 
 
 def signed_message(envelope: Envelope) -> bytes:
-    """Rebuild the bytes that this envelope's signatures must cover.
+    """Rebuild the bytes that the envelope's signatures must cover: its payload, or the Merkle root.
 
     Raises:
         VerificationError: step V4; the proof does not lead to a root.

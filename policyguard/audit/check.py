@@ -1,4 +1,4 @@
-"""Checks a whole log without trusting its operator: recomputes everything, and names the first wrong entry.
+"""Verifies a complete log without trusting its operator, and names the first entry that is wrong.
 
 Entries are read in order, in constant memory. How each kind of damage shows:
 
@@ -30,7 +30,7 @@ _PAGE = 512
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """A consistent log: its newest checkpoint, the number of its signed checkpoints and of its approvals."""
+    """The summary of a consistent log: its newest checkpoint, and the numbers of checkpoints and approvals."""
 
     checkpoint: Checkpoint
     note: bytes
@@ -39,7 +39,7 @@ class LogSummary(msgspec.Struct, frozen=True):
 
 
 class RotatedLogError(AuditError):
-    """The log adds up and begins after a rotation: a kept checkpoint may be of the log before, which was not given."""
+    """The log is consistent but begins after a rotation, and an earlier checkpoint may belong to the older log."""
 
 
 def check_log(
@@ -121,13 +121,13 @@ def _check_end(size: int, wanted: Mapping[int, Checkpoint], source: str) -> None
 
 
 def _is_rotated(store: Store) -> bool:
-    """Whether the first entry says that the log goes on from an older one."""
+    """Return True if the first entry says that this log continues an older one."""
     first = next(iter(store.read(0, 1)), None)
     return first is not None and LINK_ENTRY.matches(first.leaf) and parse_link(first.leaf, 0).event == "rotated"
 
 
 def _follow_handover(row: Row, logs: Sequence[NoteKey] | None) -> Sequence[NoteKey] | None:
-    """Replace the old key by the one that the log was handed over to; both signed the entry and its checkpoint."""
+    """Return the keys to trust after a handover entry; the old and the new key must both have signed it."""
     try:
         handover = read_handover(row.leaf)
         if row.checkpoint is None:
@@ -154,7 +154,7 @@ def check_chain(
     *,
     head: bytes | None = None,
 ) -> LogSummary:
-    """Check logs that were rotated, the oldest first: each begins with the head of the one before.
+    """Check rotated logs, oldest first: each must begin with the head of the one before.
 
     Args:
         stores: the logs; one alone is checked as `check_log` does.
@@ -192,7 +192,7 @@ def _contains(store: Store, size: int, wanted: Mapping[int, Checkpoint]) -> bool
 
 
 def _rows(store: Store) -> Iterator[Row]:
-    """Yield every row that existed at the start, page by page, so that no writer waits long."""
+    """Yield every row that existed at the start, in pages, so that writers never wait long."""
     start = 0
     last = store.last()
     while last is not None and start <= last.entry:
@@ -201,7 +201,7 @@ def _rows(store: Store) -> Iterator[Row]:
 
 
 def _check_row(row: Row, tree: Range) -> None:
-    """Add the row to the tree."""
+    """Add one row to the tree and check its stored hashes."""
     entry = tree.size
     if row.entry != entry:
         raise AuditError(f"entry {entry} is missing, found entry {row.entry} in its place", entry=entry)
@@ -219,7 +219,7 @@ def _check_row(row: Row, tree: Range) -> None:
 
 
 def _check_checkpoint(note: bytes, tree: Range, logs: Sequence[NoteKey] | None, covered: int) -> Checkpoint:
-    """Check that the checkpoint after a row is signed and names this tree; name the entries it covers if not."""
+    """Check that the checkpoint after a row is signed and matches the tree so far."""
     entry = tree.size - 1
     try:
         checkpoint = read_checkpoint(note)

@@ -1,4 +1,4 @@
-"""Checks the claims of a log against its entries: what counts once, and what is reserved, is what the entries say.
+"""Compares the claims table of a log with its entries: both must list the same approvals and reservations.
 
 Claims are derived from the entries and are not signed. A claim that somebody removed lets an approval count again or
 frees room in a quota; one that somebody added takes either away. A rotated log also holds the claims of the log before,
@@ -27,7 +27,7 @@ Rows = dict[tuple[str, str], Claim]
 
 
 class _Taken(NamedTuple):
-    """What an entry takes; `needed` says that its claim cannot have been forgotten."""
+    """A claim that an entry implies; `needed` is False if it may have been removed since."""
 
     entry: int
     needed: bool = True
@@ -38,7 +38,7 @@ Taken = dict[tuple[str, str], _Taken]
 
 
 def check_claims(stores: Sequence[Store], now: Instant) -> None:
-    """Compare claims and entries of logs that were rotated, the oldest first; one alone is compared with itself.
+    """Compare claims with entries over rotated logs, oldest first, or over a single log.
 
     Args:
         stores: the logs, whose entries are known to add up. Logs of version 0.1.0 have no claims and are passed over.
@@ -71,7 +71,7 @@ def _size(store: Store) -> int:
 
 
 def _check_carried(before: Rows, claims: Rows) -> None:
-    """Refuse a log without an approval that the older log has a claim of; a reservation may have ended since."""
+    """Refuse a log that lost an approval claim of its predecessor; reservations may have ended since."""
     for kind, name in before:
         # INVARIANT I9: an approval that counted in the old log counts no second time in the new one.
         if kind == APPROVAL and (kind, name) not in claims:
@@ -101,7 +101,10 @@ def _check_each_entry(taken: Taken, claims: Rows, meanwhile: range) -> None:
 
 
 def _check_each_claim(taken: Taken, claims: Rows, meanwhile: range, before: Rows | None) -> None:
-    """Refuse a claim that neither an entry made nor the log before had; None where that one is not at hand."""
+    """Refuse a claim that neither an entry of this log nor the previous log accounts for.
+
+    Pass None if the previous log is not available.
+    """
     for (kind, name), claim in claims.items():
         if (kind, name) in taken or claim.entry in meanwhile or before is None:
             continue
@@ -125,7 +128,7 @@ def _approvals(store: Store, size: int) -> Taken:
 
 
 def _reservations(store: Store, size: int, now: Instant) -> Taken:
-    """The entry of each reservation that may hold, and whether it must: neither started, ended nor expired."""
+    """Map each reservation to its entry, and to whether its claim must exist: not started, ended or expired."""
     taken: Taken = {}
     for entry, event in _events(store, size):
         key = (RESERVATION, event.decision_id)

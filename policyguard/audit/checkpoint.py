@@ -1,4 +1,4 @@
-"""Checkpoints: a log's name, its size and its root, signed by the log (C2SP tlog-checkpoint over signed-note).
+"""Checkpoints: a log's name, size and root hash, signed by the log (C2SP tlog-checkpoint over signed-note).
 
     checkpoint = origin LF size LF base64(root) LF *(extension LF)      ; size in decimal, no leading zero
 
@@ -21,7 +21,10 @@ MAX_TREE_SIZE = 2**62
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """A tree head: number of leaves and root, in the log of this origin. Signed extensions are stored, not read."""
+    """A tree head: the number of leaves and the root hash of the log `origin`.
+
+    Signed extension lines are stored and ignored.
+    """
 
     origin: str
     size: int
@@ -29,13 +32,13 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     extensions: tuple[str, ...] = ()
 
     def to_text(self) -> bytes:
-        """Format the text that is signed."""
+        """Format the text that the log signs."""
         extensions = "".join(f"{line}\n" for line in self.extensions)
         return f"{self.origin}\n{self.size}\n{encode_base64(self.root).decode()}\n{extensions}".encode()
 
 
 def parse_checkpoint(text: bytes) -> Checkpoint:
-    """Parse a checkpoint from a note's text.
+    """Parse the text of a checkpoint note.
 
     Raises:
         VerificationError: step V1; it is malformed.
@@ -60,7 +63,7 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, note_key: NoteKey, key: PrivateKey) -> bytes:
-    """Sign a checkpoint as a note. The same tree gives the same bytes: Ed25519 is deterministic.
+    """Sign a checkpoint as a note; the same tree always gives the same bytes.
 
     Args:
         checkpoint: the tree head.
@@ -71,7 +74,7 @@ def sign_checkpoint(checkpoint: Checkpoint, note_key: NoteKey, key: PrivateKey) 
 
 
 def open_checkpoint(note: bytes, logs: Sequence[NoteKey]) -> Checkpoint:
-    """Read the checkpoint in a note and verify the signature of the trusted log that it names.
+    """Verify a checkpoint note with the key of the trusted log that it names, and parse it.
 
     Raises:
         VerificationError: step V1, malformed; step V2, not signed by a trusted log, or by one about another log.
@@ -85,5 +88,5 @@ def open_checkpoint(note: bytes, logs: Sequence[NoteKey]) -> Checkpoint:
 
 
 def read_checkpoint(note: bytes) -> Checkpoint:
-    """Read the checkpoint in a note *without* checking its signature; for display and for one's own store."""
+    """Parse a checkpoint note *without* verifying it; only for display and for a log's own store."""
     return parse_checkpoint(split_note(note)[0])

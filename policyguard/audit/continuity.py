@@ -1,4 +1,4 @@
-"""Where a log does not simply go on: a rotation to a new file, and a reset that the operator accepts.
+"""Rotation of a log to a new file, and acceptance of a log that does not match its head file.
 
 Both put a link into the new log and count up the generation of the head file, so that no older head replaces it.
 
@@ -58,7 +58,7 @@ def accept_reset(
     witness: NoteKey | None = None,
     countersigned: bytes | None = None,
 ) -> int:
-    """Go on with the log at this path, or a new one, although it is not what its head file names.
+    """Accept the log at this path, or start a new one, although the head file names a different state.
 
     Args:
         path, key, location: the log, made if it is not there; its key; where its head file is.
@@ -107,7 +107,7 @@ def _check_needed(path: str, key: PrivateKey, location: HeadLocation) -> None:
 
 
 def _countersigned(old: Head | None, origin: str, witness: NoteKey | None, note: bytes | None) -> str | None:
-    """The note as text, once the witness is known to have signed the old head; None without a witness."""
+    """Check that the witness signed the old head and return its note as text; None without a witness."""
     if witness is None:
         return None
     wanted = old.checkpoint() if old is not None else None
@@ -134,7 +134,7 @@ def _countersigned(old: Head | None, origin: str, witness: NoteKey | None, note:
 def rotate(
     path: str, key: PrivateKey, location: HeadLocation, *, archive: str | None, reason: str, now: Instant
 ) -> str:
-    """Go on in a new log at the same path; the old one gets another name and is linked to.
+    """Continue the log in a new file at the same path; the old file is renamed and linked from the first entry.
 
     Args:
         path: the log.
@@ -178,7 +178,10 @@ def _begin_log(path: str, before: Log, key: PrivateKey, link: bytes) -> str:
 
 
 def _finish(path: str, following: str, location: HeadLocation, archive: str | None) -> str | None:
-    """Finish a rotation that a crash stopped after step T3, or remove what it left before; None if there was none."""
+    """Complete a rotation that crashed after step 3; None if there is none.
+
+    What a crash before step 3 left is deleted.
+    """
     if not os.path.lexists(following):
         return None
     with SqliteStore.open(following) as store:

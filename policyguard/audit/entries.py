@@ -1,4 +1,4 @@
-"""The kinds of entries of a log beside decisions, known by the payload type of their envelopes. Opens nothing."""
+"""The kinds of log entries other than decisions, recognised by payload type. Opens nothing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LEAF = msgspec.json.Decoder(_Leaf)
 
 
 class EntryType(msgspec.Struct, frozen=True):
-    """A kind of entry: the payload type of its envelope, and its noun in messages."""
+    """A kind of entry: the payload type of its envelope, and the noun that messages use for it."""
 
     payload_type: str
     noun: str
 
     def matches(self, leaf: bytes) -> bool:
-        """Whether a leaf is of this kind; a leaf whose text merely contains the payload type is not."""
+        """Return True if the leaf is an envelope of this payload type, not merely a text that contains it."""
         # A search of bytes first: most entries are of another kind, and need no parser.
         if f'"payloadType":"{self.payload_type}"'.encode() not in leaf:
             return False
@@ -36,11 +36,11 @@ class EntryType(msgspec.Struct, frozen=True):
             return False
 
     def leaf(self, payload: bytes, keys: Sequence[PrivateKey]) -> bytes:
-        """Make the leaf with this payload, signed by these keys."""
+        """Sign this payload as a log entry."""
         return sign(payload, self.payload_type, keys).to_bytes()
 
     def payload(self, leaf: bytes, entry: int) -> bytes:
-        """Read the payload in the leaf of this entry; who signed it is not checked.
+        """Return the payload of a log entry of this kind; its signature is not verified.
 
         Raises:
             AuditError: the entry is malformed, or of another kind.

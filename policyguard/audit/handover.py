@@ -1,4 +1,4 @@
-"""Handing a log over to a new key: one entry, signed by both keys, under a checkpoint that both keys sign.
+"""Hands a log over to a new key: one entry, under one checkpoint, both signed by the old and the new key.
 
 The log keeps its name and its tree. Before the entry the old key signs checkpoints, after it the new one; the
 checkpoint of the entry itself carries both signatures, as C2SP signed-note allows, so that a reader with either key can
@@ -29,7 +29,7 @@ HANDOVER_TYPE = "urn:policyguard:key-handover:v1"
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified entry: from when on which key follows which."""
+    """A verified handover: the old key, the new key, and when the new one takes over."""
 
     at: Instant
     old: NoteKey
@@ -37,7 +37,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def handover_leaf(origin: str, old: PrivateKey, new: PrivateKey, now: Instant) -> bytes:
-    """Make the entry that hands the log of this origin over.
+    """Build the entry that hands the log of this origin over to a new key.
 
     Args:
         origin: the log's name.
@@ -56,7 +56,7 @@ def handover_leaf(origin: str, old: PrivateKey, new: PrivateKey, now: Instant) -
 
 
 def read_handover(leaf: bytes) -> Handover:
-    """Verify an entry that hands a log over.
+    """Verify and parse a handover entry.
 
     Raises:
         VerificationError: it is malformed, not signed by both keys, or hands a log of one name to another.

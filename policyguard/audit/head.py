@@ -1,4 +1,4 @@
-"""The head file: the last state of a log that a guard has seen, kept apart from the log.
+"""The head file: the newest state of a log that a guard has seen, stored apart from the log.
 
 A log proves that what it holds fits together; only a copy of its head kept elsewhere shows that it is the newest state
 and not an older copy, a fork or a new file. The head file holds the last signed checkpoint, and the highest epoch of
@@ -45,14 +45,14 @@ _RESET = "find out who changed it, verify the log, then `policyguard audit accep
 
 
 class PolicyHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The highest epoch at which a policy set was used, and the digest that was first used at that epoch."""
+    """The highest epoch at which a policy set was used, and the first digest used at that epoch."""
 
     epoch: int
     digest: str
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is remembered of a log: `note` is its last checkpoint, None while it has no entry."""
+    """What the head file stores about a log; `note` is the newest checkpoint, None while the log is empty."""
 
     format: str = "policyguard head v1"
     generation: int = 0
@@ -62,7 +62,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     policies: dict[str, PolicyHead] = {}
 
     def checkpoint(self) -> Checkpoint | None:
-        """Read the checkpoint; None for a log without entries. Who signed it is not checked."""
+        """Parse the stored checkpoint without verifying it; None for a log without entries."""
         return None if self.note is None else read_checkpoint(self.note.encode())
 
 
@@ -71,27 +71,27 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 class HeadLocation(msgspec.Struct, frozen=True):
-    """Where the head file of a log is: the state folder, and the log's file name, which tells two of one key apart."""
+    """Where a head file is stored: the state folder, and the log's file name."""
 
     state_dir: str
     log_name: str
 
     @classmethod
     def of(cls, log: str | os.PathLike[str], state_dir: str | os.PathLike[str] | None = None) -> HeadLocation:
-        """The place for the log at this path; by default the folder of the log."""
+        """Build the location for the log at this path; the state folder defaults to the log's own folder."""
         folder, name = os.path.split(os.fspath(log))
         return cls(os.fspath(state_dir) if state_dir is not None else folder or ".", name)
 
 
 def head_path(location: HeadLocation, origin: str) -> str:
-    """The path of the head file of the log of this origin."""
+    """Build the path of the head file for the log of this origin."""
     name = f"{origin}/{location.log_name}"
     readable = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "_" for c in name)[:48]
     return os.path.join(location.state_dir, f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.head")
 
 
 class HeadFile:
-    """An open head file. One thread at a time; the log sees to that."""
+    """An open head file. Not thread-safe; `Log` serializes the calls."""
 
     def __init__(self, path: str, handle: int, lock: int) -> None:
         self.path = path
@@ -107,7 +107,7 @@ class HeadFile:
 
     @classmethod
     def open(cls, location: HeadLocation, origin: str) -> HeadFile:
-        """Open the head file of the log of this origin; it is made, with mode 0600, if it is not there.
+        """Open the head file of a log, creating it with mode 0600 if it does not exist.
 
         Raises:
             AuditError: the state folder or the file cannot be used, or others may read or change the file.
@@ -133,7 +133,7 @@ class HeadFile:
         return cls(path, handle, lock)
 
     def read(self) -> tuple[Head | None, int]:
-        """Read the newest head and its number of entries; None and 0 if nothing was ever written.
+        """Return the newest head and the number of entries it covers; None and 0 for a new file.
 
         Raises:
             AuditError: the file was replaced or removed since it was opened, or neither slot can be read.
@@ -171,7 +171,7 @@ class HeadFile:
         self._head, self._size = chosen if chosen is not None else (None, 0)
 
     def write(self, head: Head, size: int) -> None:
-        """Write this head, unless another process has already written a newer one.
+        """Write a head, unless another process has already written a newer one.
 
         Whether the path still leads to the file is not asked again: `read` did, in the same transaction of the log, and
         a head file that is replaced now is refused at the next one.
@@ -198,14 +198,14 @@ class HeadFile:
         self._sync_in_time()
 
     def read_or_none(self) -> Head | None:
-        """Read the newest head as `read`; None if the file is damaged."""
+        """Return the newest head; None if the file is damaged."""
         try:
             return self.read()[0]
         except AuditError:
             return None
 
     def reset(self, head: Head, size: int) -> None:
-        """Put this head in the place of whatever is there, of fewer entries or not, and sync it.
+        """Replace the stored head, even by one with fewer entries, and sync the file.
 
         A crash in the middle leaves an empty file; a log with entries is refused without its head.
         """
@@ -217,7 +217,7 @@ class HeadFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock of the head; what the system refuses is an `AuditError`."""
+        """Hold the file's lock; turn an error of the system into `AuditError`."""
         try:
             with locked(self._lock):
                 yield
@@ -225,7 +225,7 @@ class HeadFile:
             raise AuditError(f"head file `{self.path}` cannot be written: {reason_of(problem)}") from None
 
     def _sync_in_time(self) -> None:
-        """Sync now if the last time is a second ago, else in a second at the latest."""
+        """Sync now if the last sync was over a second ago, else schedule one within a second."""
         if self._timer is not None:
             return
         rest_s = self._synced + SYNC_EVERY_S - time.monotonic()
@@ -245,7 +245,7 @@ class HeadFile:
             self._synced = 0.0
 
     def sync(self) -> None:
-        """Return when the head is on the disk.
+        """Flush the head to disk.
 
         Raises:
             AuditError: it cannot be synced.
@@ -272,12 +272,12 @@ class HeadFile:
 
 
 def read_head(location: HeadLocation, origin: str) -> Head | None:
-    """Read the head of a log for an auditor, who may not write it; None if there is none that can be read."""
+    """Read a head without write access, for auditors; None if it does not exist or cannot be read."""
     return _read_path(head_path(location, origin))
 
 
 def other_head(path: str, log: str) -> str | None:
-    """Find another head file beside this one that names this log with entries: it was of another key or origin."""
+    """Find a head file of another key or origin in the same folder that names this log; None if there is none."""
     folder = os.path.dirname(path)
     for name in sorted(os.listdir(folder)):
         other = os.path.join(folder, name)
@@ -309,7 +309,7 @@ def _check_private(path: str, status: os.stat_result) -> None:
 
 
 def _read_slot(slot: bytes) -> tuple[Head, int] | None:
-    """Read the head and the number of its entries; None for a slot that is empty or was not written whole."""
+    """Parse a slot into head and number of entries; None if it is empty or was only partly written."""
     digest, _, rest = slot.partition(b" ")
     length, _, rest = rest.partition(b" ")
     if not length.isdigit() or len(length) > 6:

@@ -1,4 +1,4 @@
-"""The reservation of one allow, from the decision to the end of its job."""
+"""The quota reservation of one allow, from the decision to the end of its job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Note = Callable[..., list[bytes]]
 def hold_reservation(
     signed: SignedDecision, path: str, snapshot: Snapshot, log: Log, key: PrivateKey, clock: Callable[[], Instant]
 ) -> Iterator[Callable[[], None]]:
-    """Hold what an allow reserved while its job runs; see `Guard.reservation_held`.
+    """Hold the reservation of an allow while its job runs; see `Guard.reservation_held`.
 
     Args:
         signed: the allow.

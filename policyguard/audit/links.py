@@ -1,4 +1,4 @@
-"""Entries that link a log to the one before it: after a rotation, or after a reset that somebody accepted.
+"""Link entries: the first entry of a log after a rotation, or an entry that records an accepted reset.
 
 A leaf is an envelope of the log's own key; its payload names origin, size and root of the old log, so that an auditor
 who keeps the old file can see that nothing came between.
@@ -19,7 +19,7 @@ from policyguard.values import Instant, format_instant
 
 
 class OldLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The head of the log before; `size` is 0 and `root` empty where no head was known."""
+    """The head of the previous log; `size` is 0 and `root` is empty if no head was known."""
 
     checkpoint: str | None = None
     """The signed note, as the head file had it."""
@@ -30,7 +30,7 @@ class OldLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class LogLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a link says. `witness` is the countersigned checkpoint that a reset needed."""
+    """The content of a link entry. `witness` is the countersigned checkpoint that a reset required."""
 
     at: str
     event: Literal["reset", "rotated"]
@@ -44,7 +44,7 @@ _DECODER = msgspec.json.Decoder(LogLink)
 
 
 def old_log(head: Head | None, origin: str) -> OldLog:
-    """The head of a log as a link names it."""
+    """Describe a head as a link entry records it."""
     checkpoint = head.checkpoint() if head is not None else None
     if head is None or checkpoint is None:
         return OldLog(log="" if head is None else head.log, origin=origin, root="", size=0)
@@ -62,7 +62,7 @@ def link_leaf(
     now: Instant,
     witness: str | None = None,
 ) -> bytes:
-    """Make the leaf of a link, signed by the log's key.
+    """Build a link entry, signed by the log's key.
 
     Args:
         event: what happened.
@@ -77,7 +77,7 @@ def link_leaf(
 
 
 def parse_link(leaf: bytes, entry: int) -> LogLink:
-    """Parse the link in the leaf of this entry, else raise `AuditError`."""
+    """Parse a link entry; raises `AuditError` if the leaf is not one."""
     try:
         return _DECODER.decode(LINK_ENTRY.payload(leaf, entry))
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
@@ -85,7 +85,7 @@ def parse_link(leaf: bytes, entry: int) -> LogLink:
 
 
 def check_link(first: bytes, old: Checkpoint) -> None:
-    """Raise `AuditError` unless this first leaf of a log names the old log by exactly this head."""
+    """Raise `AuditError` unless the first entry links to the old log with exactly this head."""
     if not LINK_ENTRY.matches(first):
         raise AuditError("entry 0 is no link to an older log, expected one after a rotation", entry=0)
     named = parse_link(first, 0).old

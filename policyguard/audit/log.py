@@ -75,7 +75,7 @@ class _Waiter:
 
 
 class Log:
-    """An open log. Any number of threads may append."""
+    """An open decision log. Thread-safe."""
 
     def __init__(self, store: Store, key: PrivateKey, origin: str, head: HeadFile | None = None) -> None:
         self._store = store
@@ -106,7 +106,7 @@ class Log:
         state_dir: str | os.PathLike[str] | None = None,
         wait_s: float = BUSY_TIMEOUT_S,
     ) -> Log:
-        """Open the log in this store, or SQLite file, its last checkpoint verified with our own key.
+        """Open the log in this store or SQLite file, and verify its last checkpoint with our own key.
 
         Args:
             where: the store, or the path of an SQLite file, which is compared with its head file.
@@ -132,7 +132,7 @@ class Log:
         return log
 
     def close(self) -> None:
-        """Close the file, if `open` opened it. Every returned receipt is already durable."""
+        """Close the store and the head file. Every returned receipt is already durable."""
         with self._commit_lock:
             if self._opened is not None:
                 self._opened.close()
@@ -147,16 +147,16 @@ class Log:
 
     @property
     def store(self) -> Store:
-        """Where the entries are."""
+        """The store that holds the entries."""
         return self._store
 
     @property
     def size(self) -> int:
-        """The number of entries when the log was last read or written here."""
+        """The number of entries when this process last read or wrote the log."""
         return self._tail.size
 
     def is_edited(self, policies: PolicyUse) -> bool:
-        """Whether the log, as far as this process has read it, has seen other policies of this name and epoch.
+        """Return True if the log has seen other policies under this name and epoch.
 
         Raises:
             ConfigurationError: the log has seen newer ones, or a signed snapshot has another digest.
@@ -164,11 +164,11 @@ class Log:
         return is_edited(policies, self._policies)
 
     def append(self, leaf: bytes) -> Receipt:
-        """Append a leaf; return its receipt once it is durable. Raises `AuditError`, and then nothing is released."""
+        """Append one leaf and return its receipt once it is durable; raises `AuditError` if nothing was released."""
         return self.append_many((leaf,))[0]
 
     def append_many(self, leaves: Sequence[bytes], policies: PolicyUse | None = None) -> tuple[Receipt, ...]:
-        """Append leaves in order, all under one checkpoint; return one receipt for each, once all are durable.
+        """Append leaves in order under one checkpoint; return their receipts once all are durable.
 
         Args:
             leaves: the entries.
@@ -200,7 +200,7 @@ class Log:
         build: Callable[[], Sequence[bytes]],
         policies: PolicyUse | None = None,
     ) -> tuple[Receipt, ...]:
-        """Append leaves that depend on every entry before them; return their receipts once they are durable.
+        """Append leaves that depend on all earlier entries; return their receipts once they are durable.
 
         Args:
             read: gets the entries from one index to before another: first those that are there, while other processes
@@ -225,7 +225,7 @@ class Log:
             return self._commit(build_in_transaction, () if policies is None else (policies,))
 
     def hand_over(self, new: PrivateKey, now: Instant) -> Receipt:
-        """Append the entry that hands this log over to a new key; afterwards this object, and its key, append nothing.
+        """Append the entry that hands this log over to a new key; this object cannot append afterwards.
 
         Raises:
             ConfigurationError: it is the same key.
@@ -246,7 +246,7 @@ class Log:
         return receipt
 
     def _lead(self) -> None:
-        """Commit what is waiting in one transaction, and give each waiter its receipts or the error."""
+        """Commit the waiting leaves in one transaction, and give each waiter its receipts or its error."""
         with self._queue_lock:
             group = _first_group(self._queue)
             del self._queue[: len(group)]
@@ -271,7 +271,7 @@ class Log:
             at += len(waiter.leaves)
 
     def _admitted(self, group: Sequence[_Waiter]) -> list[_Waiter]:
-        """Hand those whose policies are refused their problem; return the others. Step 5."""
+        """Set the error of each waiter whose policies are refused, and return the other waiters. Step 5."""
         known = self._policies
         for waiter in group:
             if waiter.policies is not None:
@@ -288,7 +288,7 @@ class Log:
         uses: Sequence[PolicyUse] = (),
         sign: Callable[[int, bytes], bytes] | None = None,
     ) -> tuple[Receipt, ...]:
-        """Append the leaves that `build` makes after the last row, in one transaction; steps as above."""
+        """Append the leaves that `build` returns in one transaction, by the numbered steps above."""
         if self._successor is not None:
             raise _handed_over(self._successor)
         grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
@@ -317,7 +317,7 @@ class Log:
         return receipts
 
     def _check_head(self, tail: _Tail) -> None:
-        """Compare the log with its head file. Step 4."""
+        """Check that the log contains the state that the head file names. Step 4."""
         if self._head is not None:
             self._compare(*self._head.read(), tail)
 
@@ -349,13 +349,13 @@ class Log:
         return f" `{self._opened.path}`" if self._opened is not None else ""
 
     def policies_of_all(self) -> dict[str, PolicyHead]:
-        """The policies of every entry."""
+        """Return the newest epoch and digest of every policy set that the entries name."""
         self._read_policies(self._tail.size)
         return dict(self._policies)
 
     @contextmanager
     def held_still(self) -> Iterator[tuple[Head, HeadFile]]:
-        """Hold the write lock of the file, with everything in it and nothing in its WAL; yields head and head file.
+        """Lock the file against writers, with its WAL empty; yield the head and the head file.
 
         Raises:
             AuditError: the log is in use, or is not what its head file names.
@@ -373,14 +373,14 @@ class Log:
                 yield head, self._head
 
     def _read_policies(self, size: int) -> None:
-        """Read which policies the entries were made by that were added since. Step 5."""
+        """Update `_policies` from the entries that were added since the last call. Step 5."""
         while self._policies_size < size:
             stop = min(self._policies_size + _PAGE, size)
             self._policies = with_rows(self._store.read(self._policies_size, stop), self._policies)
             self._policies_size = stop
 
     def _write_head(self) -> None:
-        """Step 8. If it fails, the entries are in the log, and nothing is released."""
+        """Write the new checkpoint to the head file. Step 8; an error leaves entries without receipts."""
         if self._head is None or self._opened is None:
             return
         note = self._tail.note
@@ -397,7 +397,7 @@ class Log:
         return sign_checkpoint(Checkpoint(self.verifier.name, size, root), self.verifier, self._key)
 
     def _follow(self, last: Row | None) -> _Tail:
-        """Read the tail of the store again if another process has appended."""
+        """Return the current end of the tree, and reload it if another process has appended."""
         tail = self._tail
         if last is not None and last.checkpoint == tail.note and last.entry + 1 == tail.size:
             return tail
@@ -463,7 +463,7 @@ def _open_file(
     location: HeadLocation,
     wait_s: float,
 ) -> Log:
-    """Open an SQLite file as a log, compared with its head file.
+    """Open an SQLite file as a log and compare it with its head file.
 
     A log that is to be there and is not is never made anew: step 1 of the crash story of `head.py` comes first.
     """
@@ -507,7 +507,7 @@ def _head_of_new(path: str, location: HeadLocation, origin: str) -> HeadFile:
 
 
 def _check_new(head: HeadFile, path: str) -> None:
-    """Refuse to make a log whose head file says that there is one; else write a head of nothing."""
+    """Refuse to create a log that the head file says exists; otherwise write an empty head."""
     last, size = head.read()
     # INVARIANT I13: a log that was moved or deleted is not begun again in silence.
     if size and last is not None:
@@ -527,7 +527,7 @@ def _check_new(head: HeadFile, path: str) -> None:
 
 
 def _adopt(log: Log, head: HeadFile, store: SqliteStore) -> None:
-    """Begin the head of a log that never had one, as version 0.1.0 wrote them."""
+    """Create the head file of a log of version 0.1.0, which has none yet."""
     last, _ = head.read()
     if last is not None:
         return
@@ -550,7 +550,7 @@ def _size(last: Row | None) -> int:
 def _grow(
     tail: _Tail, leaves: Sequence[bytes], sign: Callable[[int, bytes], bytes]
 ) -> tuple[list[Row], _Tail, tuple[Receipt, ...]]:
-    """Compute the rows that add these leaves to the tree, the tail after them, and a receipt for each."""
+    """Compute the rows that add these leaves, the end of the tree after them, and a receipt for each leaf."""
     first = tail.size
     tree = Range(first, tail.nodes)
     hashes = [tree.append(leaf_hash(leaf)) for leaf in leaves]
@@ -568,7 +568,7 @@ def _grow(
 
 
 def _subtree_of(tail: _Tail, hashes: Sequence[Sequence[bytes]]) -> Subtree:
-    """Look up subtrees for the proofs of new leaves: those complete before, and those completed since."""
+    """Return a function that looks up subtree hashes, old and new, for the proofs of new leaves."""
     known = dict(zip(complete_subtrees(0, tail.size), tail.nodes, strict=True))
 
     def subtree(level: int, index: int) -> bytes:

@@ -20,17 +20,17 @@ Subtree: TypeAlias = Callable[[int, int], bytes]
 
 
 class ProofError(ValueError):
-    """A proof has the wrong length, or leads to another root."""
+    """The proof has the wrong length or leads to another root."""
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    """Hash a leaf: SHA-256 of 0x00 and its bytes."""
+    """Hash a leaf: SHA-256 over 0x00 and its bytes."""
     # INVARIANT I13: leaves and nodes are hashed under different first bytes, so neither can pass for the other.
     return sha256(b"\x00" + leaf).digest()
 
 
 def node_hash(left_hash: bytes, right_hash: bytes) -> bytes:
-    """Hash an inner node: SHA-256 of 0x01 and both children."""
+    """Hash an inner node: SHA-256 over 0x01 and both children."""
     return sha256(b"\x01" + left_hash + right_hash).digest()
 
 
@@ -58,7 +58,7 @@ class Range:
         return completed
 
     def root(self) -> bytes:
-        """Compute the tree's root; without leaves it is the hash of nothing."""
+        """Compute the root hash of the tree; an empty tree has the hash of no bytes."""
         if not self.nodes:
             return EMPTY_ROOT
         node = self.nodes[-1]
@@ -78,7 +78,7 @@ def root_of(size: int, subtree: Subtree) -> bytes:
 
 
 def inclusion_path(index: int, size: int, subtree: Subtree) -> tuple[bytes, ...]:
-    """List the sibling hashes from the leaf at `index` up to the root over `size` leaves (section 2.1.3.1).
+    """List the sibling hashes from the leaf at `index` up to the root over `size` leaves (RFC 9162, 2.1.3.1).
 
     Args:
         index: the index of the leaf.
@@ -133,7 +133,7 @@ def root_from_inclusion(hash_of_leaf: bytes, index: int, size: int, path: Sequen
 
 
 def consistency_path(old: int, new: int, subtree: Subtree) -> tuple[bytes, ...]:
-    """List the hashes that prove that the tree of `new` leaves extends that of `old` (section 2.1.4.1).
+    """List the hashes that prove that the tree of `new` leaves extends that of `old` (RFC 9162, 2.1.4.1).
 
     Args:
         old: the size of the older tree.
@@ -204,7 +204,7 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path
 
 
 def _split(count: int) -> int:
-    """Compute the largest power of two below `count`."""
+    """Return the largest power of two below `count`."""
     return 1 << (count - 1).bit_length() - 1
 
 
@@ -219,7 +219,7 @@ def complete_subtrees(start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _hash_between(start: int, end: int, subtree: Subtree) -> bytes:
-    """Compute the root over leaves start to end; `start` is a multiple of the power of two that holds the rest."""
+    """Compute the root over the leaves `start` to `end`."""
     count = end - start
     if not count & (count - 1):
         level = count.bit_length() - 1

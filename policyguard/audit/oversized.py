@@ -1,4 +1,4 @@
-"""Statements within the bounds of their readers: what no auditor could read back is never written.
+"""Limits the size of statements: a decision whose statement no reader would accept becomes a denial.
 
 A request of a few thousand unknown attributes makes a statement of half a megabyte. It is denied, and its statement
 says how much there was, by count; the request digest binds it to the request.
@@ -22,7 +22,7 @@ StatedDecision: TypeAlias = tuple[Decision, bytes]
 
 
 def state_within_bounds(decision: Decision, request: Request, **options: Any) -> StatedDecision:
-    """Make the statement of a decision; of one that would be too long for readers, make that of a denial.
+    """Encode the statement of a decision; if it would be too long, encode a denial `engine.oversized` instead.
 
     Args:
         decision: the decision.

@@ -1,4 +1,4 @@
-"""Which policies an entry of a log says to be made by. Pure; `policy_epochs.py` remembers the newest of each set."""
+"""Reads from a log entry which policies decided. Pure; `policy_epochs.py` keeps the newest of each set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STATEMENT = msgspec.json.Decoder(_Statement)
 
 
 def policies_of(leaf: bytes) -> PolicyRecord | None:
-    """Read which policies an entry says to be made by; None for an entry that is no decision of policies."""
+    """Return the policies that an entry names; None if the entry is not a decision made by policies."""
     if not DECISION_ENTRY.matches(leaf):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Which policies a log has seen: the highest epoch of each policy set, so that no process goes back to older ones.
+"""The highest epoch of each policy set that a log has seen, so that no process uses older policies.
 
 The statements in the log are the record, so nobody can take it away unseen; the head file keeps a copy, so that a
 process reads only the entries that came since. A policy set is known by `metadata.name` of its `Schema`. Statements of
@@ -20,7 +20,7 @@ UNNAMED = ""
 
 
 class PolicyUse(msgspec.Struct, frozen=True, kw_only=True):
-    """The policies that decided what is about to be logged."""
+    """The policies behind the decisions that are about to be logged."""
 
     name: str
     epoch: int
@@ -32,11 +32,11 @@ class PolicyUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoliciesMovedOn(AuditError):
-    """The log has seen other policies of this epoch since the statements were made: make them again."""
+    """The log has seen other policies of this epoch since the statements were encoded: encode them again."""
 
 
 def is_edited(use: PolicyUse, known: Mapping[str, PolicyHead]) -> bool:
-    """Whether the log has seen other policies of this name and epoch.
+    """Return True if the log has seen a different digest for this policy name and epoch.
 
     Raises:
         ConfigurationError: the log has seen a newer epoch, or a signed snapshot has another digest than its epoch had.
@@ -60,7 +60,7 @@ def is_edited(use: PolicyUse, known: Mapping[str, PolicyHead]) -> bool:
 
 
 def check_use(use: PolicyUse, known: Mapping[str, PolicyHead]) -> None:
-    """Refuse policies that are older than the log has seen, and statements that do not say what it has seen.
+    """Raise unless the policies are new enough for this log and `use.edited` is still correct.
 
     Raises:
         ConfigurationError: see `is_edited`.
@@ -71,7 +71,7 @@ def check_use(use: PolicyUse, known: Mapping[str, PolicyHead]) -> None:
 
 
 def with_use(use: PolicyUse, known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:
-    """Add these policies to those known; the same object if nothing changes."""
+    """Return the known policies with this use added; the same object if nothing changes."""
     seen = known.get(use.name)
     if seen is not None and seen.epoch >= use.epoch:
         return known
@@ -88,7 +88,7 @@ def with_heads(heads: Mapping[str, PolicyHead], known: Mapping[str, PolicyHead])
 
 
 def with_rows(rows: Iterable[Row], known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:
-    """Add the policies of the decisions among these rows."""
+    """Return the known policies with those of the decisions in these rows added."""
     # The head file spares most processes of one decision this import.
     from policyguard.audit.policy_epoch_scan import policies_of
 

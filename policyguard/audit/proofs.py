@@ -1,4 +1,4 @@
-"""Proofs over a stored log, for auditors: no key is needed.
+"""Builds inclusion and consistency proofs from a stored log; needs no key.
 
 A store keeps with each leaf the hashes of the complete subtrees it closes, so a proof reads a handful of rows.
 """
@@ -14,7 +14,7 @@ from policyguard.text import counted
 
 
 def subtree_in(store: Store) -> Subtree:
-    """Build the function from (level, index) to the hash of that complete subtree in the store."""
+    """Return a function that reads the hash of a complete subtree, by (level, index), from the store."""
 
     def subtree(level: int, index: int) -> bytes:
         last = ((index + 1) << level) - 1
@@ -58,7 +58,7 @@ def latest_note(store: Store) -> bytes:
 
 
 def prove_inclusion(store: Store, index: int, note: bytes | None = None) -> Receipt:
-    """Build a receipt for the entry at `index` under this checkpoint, or under the newest one.
+    """Build a receipt for the entry at `index`, under this checkpoint or the newest one.
 
     Args:
         store: the store of the log.
@@ -76,7 +76,7 @@ def prove_inclusion(store: Store, index: int, note: bytes | None = None) -> Rece
 
 
 def prove_consistency(store: Store, old: int, new: int | None = None) -> tuple[bytes, ...]:
-    """Compute the hashes that prove that the tree of `new` entries (or of all) extends that of `old`.
+    """Compute the hashes that prove that the tree of `new` entries, or all, extends that of `old`.
 
     Args:
         store: the store of the log.

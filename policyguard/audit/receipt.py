@@ -1,4 +1,4 @@
-"""Receipts: proofs that an envelope is in the log, at which index, under which checkpoint.
+"""Receipts: the proof that an envelope is in the log, at which index and under which checkpoint.
 
 A SignedDecision is an envelope and its receipt; one JSON text carries both:
 
@@ -26,7 +26,7 @@ MAX_SIGNED_BYTES = MAX_ENVELOPE_BYTES + 131_072
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """The leaf's index, the sibling hashes up to the root, and the signed checkpoint (a note) with that root."""
+    """A leaf's index, the sibling hashes up to the root, and the signed checkpoint note with that root."""
 
     checkpoint: bytes
     index: int
@@ -34,7 +34,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class SignedDecision(msgspec.Struct, frozen=True, gc=False):
-    """The signed envelope and the receipt of the log, as the worker gets them.
+    """A signed envelope with its receipt, as it travels to the worker.
 
     `decision` is the Decision where it was made, and None once the text has travelled: then `verify` gives the
     answer. It has no truth value.
@@ -46,7 +46,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def decision(self) -> Decision:
-        """The decision, in the process that made it; elsewhere `ValueError`, as nothing is verified yet."""
+        """The decision object, only in the process that made it; elsewhere raises `ValueError`."""
         if self.made_here is None:
             raise ValueError("this signed decision was read from text; `policyguard.verify.verify` says what it holds")
         return self.made_here
@@ -55,7 +55,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
         raise TypeError("a SignedDecision is not a truth value, use `.decision.allowed` or `verify`")
 
     def to_json(self) -> bytes:
-        """Encode in the one form; `from_json(signed.to_json())` equals it except for `decision`."""
+        """Encode as JSON, in exactly one form; `from_json` restores everything except `decision`."""
         path = b",".join([b'"%b"' % encode_base64(node) for node in self.receipt.path])
         return b'{"envelope":%b,"receipt":{"checkpoint":%b,"index":%d,"path":[%b]}}' % (
             self.envelope.to_bytes(),
@@ -66,7 +66,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_json(cls, data: bytes) -> SignedDecision:
-        """Parse a signed decision; nothing in it is verified yet.
+        """Parse a signed decision without verifying it.
 
         Raises:
             VerificationError: step V1; too large, not a signed decision, or not its one spelling.
@@ -91,7 +91,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
 
 
 def check_inclusion(hash_of_leaf: bytes, receipt: Receipt, checkpoint: Checkpoint) -> None:
-    """Verify that the leaf is at the receipt's index of the tree that the checkpoint names.
+    """Verify that the leaf is at the receipt's index in the tree of the checkpoint.
 
     The size and the root are taken from the checkpoint, never from the receipt: the receipt is unsigned.
 

@@ -1,4 +1,6 @@
-"""Room in a quota that is promised and not used yet: two submissions at one moment must not both take the last room.
+"""Quota reservations: GPUs that an allow has promised but the scheduler does not report as used yet.
+
+Without them two submissions at the same moment could both get the last free GPUs.
 
     quota: {reserve: resource.gpus, by: resource.domain}
 
@@ -39,7 +41,7 @@ _AGAIN = "submit the job again"
 
 
 def check_path(path: str, snapshot: Snapshot) -> None:
-    """Refuse a path that no resource of the schema has: nothing would ever be reserved.
+    """Raise unless the schema declares the path that `quota.reserve` names on some resource type.
 
     Raises:
         ConfigurationError: there is no such attribute.
@@ -59,7 +61,7 @@ def actions_with_quota(snapshot: Snapshot) -> list[str]:
 
 
 def amount_of(path: str | None, snapshot: Snapshot, facts: Facts) -> int:
-    """How much an allow of these facts reserves; 0 for an action that no quota concerns.
+    """Return the amount that an allow of this request reserves; 0 if no quota applies to the action.
 
     Args:
         path: of the number that is reserved; None reserves nothing.
@@ -75,7 +77,7 @@ def amount_of(path: str | None, snapshot: Snapshot, facts: Facts) -> int:
 
 
 class ReservationEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One entry: what was reserved by a decision, or that its job started or ended."""
+    """One log entry about a reservation: made by a decision, or its job started or ended."""
 
     decision_id: str
     event: str
@@ -107,7 +109,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Reservations:
-    """What is reserved in a log at one moment, and what decisions made together at that moment reserve."""
+    """The open reservations of a log, together with those that the current transaction adds."""
 
     def __init__(self, path: str, snapshot: Snapshot, facts: Sequence[Facts], now: Instant) -> None:
         self._path = path
@@ -118,11 +120,11 @@ class Reservations:
         self.is_possible = any(USAGE in snapshot.facts_read_at(request_facts.request.action) for request_facts in facts)
 
     def read(self, claims: Claims) -> None:
-        """Begin again with what these claims say."""
+        """Start over from these claims, forgetting what was added."""
         self._claims, self._added = claims, []
 
     def add_to_usage(self, facts: Facts) -> Facts:
-        """Add what is reserved in the domain of this request to the use that its facts state."""
+        """Return the facts with the open reservations of the request's domain added to the reported usage."""
         usage = facts.entries.get(USAGE)
         if not self.is_possible or usage is None or type(usage.value) is not int:
             return facts
@@ -140,12 +142,12 @@ class Reservations:
         return msgspec.structs.replace(facts, entries={**facts.entries, USAGE: changed})
 
     def reserve_stated(self, decision: Decision, payload: bytes) -> None:
-        """Reserve what this decision allows, under the id and until the expiry of its statement."""
+        """Reserve what the decision allows; id and expiry come from its encoded statement."""
         predicate = _STATEMENT.decode(payload).predicate
         self.reserve(decision, predicate.decision_id, parse_instant(predicate.expires))
 
     def reserve(self, decision: Decision, decision_id: str, expires: Instant) -> None:
-        """Reserve what this decision allows.
+        """Add a reservation if the decision is an allow and a quota applies to it.
 
         Args:
             decision: only an allow reserves.
@@ -166,7 +168,7 @@ class Reservations:
             self._added.append((scope, event, expires))
 
     def write(self, claims: Claims, facts: Sequence[Facts], first: int, key: PrivateKey) -> list[bytes]:
-        """Write what was reserved, forget what has ended, and make the entries; inside the transaction.
+        """Store the new claims, delete ended ones, and return the log entries. Call it inside the transaction.
 
         Args:
             claims: of the log.
@@ -182,7 +184,7 @@ class Reservations:
         return [reservation_leaf(event, key) for _, event, _ in self._added]
 
     def _figure_of(self, facts: Facts) -> Instant | None:
-        """When the use in these facts was observed; a use that the requester claims ends no reservation."""
+        """Return when the usage was observed; None if it is only claimed, and so ends no reservation."""
         usage = facts.entries.get(USAGE)
         if usage is None or usage.assurance < Assurance.OBSERVED or usage.observed_at > self._now:
             return None
@@ -197,7 +199,7 @@ class Reservations:
 
 
 def start(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
-    """Note that the job of a reservation starts; inside the transaction.
+    """Record that the job of a reservation starts. Call it inside the transaction.
 
     Args:
         claims: of the log.
@@ -223,7 +225,7 @@ def start(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> li
 
 
 def end(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
-    """Note that the job of a reservation has ended, and make the entry; inside the transaction.
+    """Delete a reservation whose job has ended, and return its log entry. Call it inside the transaction.
 
     Args:
         claims: of the log.
@@ -236,7 +238,7 @@ def end(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list
 
 
 def release(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
-    """Note that the job of a reservation will not start, and make the entry; inside the transaction.
+    """Delete a reservation whose job will not start, and return its log entry. Call it inside the transaction.
 
     Args:
         claims: of the log.
@@ -268,12 +270,12 @@ def _leaf(event: str, decision_id: str, now: Instant, key: PrivateKey) -> bytes:
 
 
 def reservation_leaf(event: ReservationEvent, key: PrivateKey) -> bytes:
-    """Make the entry of an event, signed by the log's key."""
+    """Build the log entry of an event, signed by the log's key."""
     return RESERVATION_ENTRY.leaf(_encode(event), (key,))
 
 
 def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
-    """Read the event in the leaf of this entry.
+    """Parse the reservation event in a log entry.
 
     Raises:
         AuditError: it holds none.
@@ -288,7 +290,7 @@ def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
 
 
 def states_event(claim: Claim, event: ReservationEvent) -> bool:
-    """Whether a claim states what the event that made it reserved; whether the job has started may differ."""
+    """Return True if a claim matches the event that created it; its start is not compared."""
     try:
         detail = _DETAIL.decode(claim.detail)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Reads bindings from any casbin adapter: every row is counted and checked, none is skipped.
+"""Reads role bindings from casbin adapters. Every row is counted and checked; none is skipped.
 
 casbin's own loader drops a row whose kind its model does not have (hazard H2) and splits texts at brackets and
 commas (H8). Here the adapter fills a model that takes everything, and what is not a binding is refused by name.
@@ -27,7 +27,7 @@ _NO_TIME = ("", "_")
 
 
 def bindings_from_adapter(adapter: Adapter, source: str = "<adapter>") -> tuple[Binding, ...]:
-    """Read the bindings of any casbin adapter: all rows, or none if one is wrong.
+    """Read all bindings of a casbin adapter; one invalid row refuses them all.
 
     row = "g", "type:id", "role:name", domain [ "," not-before "," expires ]    times RFC 3339, `_` or empty for none
 
@@ -60,7 +60,7 @@ def bindings_from_adapter(adapter: Adapter, source: str = "<adapter>") -> tuple[
 
 
 def adapter_for(kind: Literal["csv", "sqlalchemy"], location: str) -> Adapter:
-    """Open the adapter that a `Bindings` document names: a CSV file's path, or the URL of a database.
+    """Open the adapter that a `Bindings` document names: a CSV file or a database URL.
 
     Raises:
         ConfigurationError: the extra `db` is not installed.
@@ -77,7 +77,7 @@ def adapter_for(kind: Literal["csv", "sqlalchemy"], location: str) -> Adapter:
 
 
 class _Everything(defaultdict[str, Any]):
-    """A map that claims to contain every key, so that no row is dropped for its kind (H2)."""
+    """A map that claims to contain every key, so that casbin drops no row because of its kind (H2)."""
 
     def keys(self) -> Any:
         return self
@@ -97,7 +97,7 @@ class _Intake(Model):  # type: ignore[misc]
         self.model = _Everything(lambda: _Everything(Assertion))
 
     def taken(self) -> Iterator[tuple[str, Sequence[object]]]:
-        """Yield (kind, row) of everything the adapter added, section by section."""
+        """Yield each row that the adapter added, as (kind, values)."""
         for kinds in self.model.values():
             for kind, assertion in kinds.items():
                 for row in assertion.policy:

@@ -1,4 +1,4 @@
-"""Reads casbin's two file formats with positions: `model.conf`, and policies as comma-separated values.
+"""Reads casbin's `model.conf` and CSV policies, with the position of every character.
 
 Reads what casbin reads and refuses, with file, line and column, what casbin takes in silence: a kind of row the model
 does not have (H2), brackets that swallow or split columns (H8), a `#` inside a text (H6), unknown sections and keys.
@@ -25,19 +25,19 @@ SECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A value of a model file, with the position of each of its characters."""
+    """A value in a model file, with the position of each of its characters."""
 
     text: str
     spans: tuple[Span, ...]
 
     def at(self, offset: int) -> Span:
-        """Find the position of a character; past the end, that of the last one."""
+        """Return the position of a character; past the end, that of the last character."""
         return self.spans[min(offset, len(self.spans) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Conf:
-    """A model file: for each section letter its keys, in order."""
+    """A parsed model file: the keys of each section, in order."""
 
     r: dict[str, Text]
     p: dict[str, Text]
@@ -88,7 +88,7 @@ def read_conf(text: str, file: str) -> Conf:
 
 
 def _logical_lines(text: str, file: str) -> Iterator[Text]:
-    """Yield lines that are not empty, joined where one ends in a backslash, as casbin's reader joins them."""
+    """Yield the non-empty lines; a line that ends in a backslash is joined with the next, as casbin does."""
     characters: list[str] = []
     spans: list[Span] = []
     for number, raw in enumerate(text.split("\n"), start=1):
@@ -132,7 +132,7 @@ def _without_comment(value: Text) -> Text:
 
 
 def read_rows(text: str, file: str, widths: dict[str, int]) -> tuple[list[Row], list[PolicyError]]:
-    """Parse the rows of a policy file and list every mistake; `widths` are the kinds of the model.
+    """Parse the rows of a policy file and report every mistake; `widths` maps each kind of row to its columns.
 
     Args:
         text: the text of the file.

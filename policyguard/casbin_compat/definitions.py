@@ -1,4 +1,4 @@
-"""Reads the definitions of a casbin `model.conf`, as far as they can be translated.
+"""Parses the definitions in a casbin `model.conf`, and refuses those that cannot be translated.
 
 Pure. Whatever casbin would ignore without a word is refused with its place.
 """
@@ -35,7 +35,7 @@ EFFECTS = {
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """A parsed model file: `requests` maps request tokens to parts, `groups` kinds of row to numbers of columns."""
+    """The definitions of a model: `requests` maps request tokens to parts, `groups` kinds of row to column counts."""
 
     requests: dict[str, str]
     columns: tuple[str, ...]
@@ -46,7 +46,7 @@ class Definitions:
 
 
 def read_definitions(conf: Conf) -> Definitions:
-    """Read the definitions of a model.
+    """Read the definitions of a model file.
 
     Raises:
         PolicyError: a definition has no counterpart here.

@@ -1,4 +1,4 @@
-"""Writes drafts as policy documents, and translates names and domains.
+"""Writes translated casbin rules as policy documents, with their names and domains.
 
 Pure. A pattern is written to `resources.id` where one means the same; the rest becomes a condition.
 """
@@ -22,7 +22,7 @@ _SEGMENTS = re.compile(r"[^\s/{}\[\]?\\*]+(?:/[^\s/{}\[\]?\\*]+)*")
 
 
 def rule(source: Source, draft: Draft, row: Row | None, number: int, effect: str) -> dict[str, Any]:
-    """Write a draft as a rule of a document; `number` distinguishes the alternatives of one row.
+    """Write a draft as a rule; `number` tells apart the rules made from one row.
 
     Args:
         source: the names of the model and its rows.
@@ -50,7 +50,7 @@ def rule(source: Source, draft: Draft, row: Row | None, number: int, effect: str
 
 
 def _placed(source: Source, draft: Draft, resources: dict[str, Any], span: Span) -> list[str]:
-    """Collect the conditions on the id, and set its pattern if one is equivalent."""
+    """Return the conditions on the id; set the id pattern in `resources` where one is equivalent."""
     domains = None if draft.domains is None else sorted(draft.domains)
     if domains is not None and len(domains) != 1:
         raise PolicyError("several domains in one alternative", span=span, code="PG109")
@@ -84,7 +84,9 @@ def _located(name: str, where: str, span: Span) -> str:
 def documents(
     source: Source, attributes: Mapping[str, Mapping[str, str]], rules: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the documents; roles by domain are bound directly, since ours inherit alike in all domains.
+    """Yield the policy documents.
+
+    Roles in domains are bound directly to users, because our roles inherit alike in all domains.
 
     Args:
         source: the names of the model and its rows.
@@ -152,7 +154,7 @@ def _document(kind: str, **body: Any) -> dict[str, Any]:
 
 
 def as_yaml(document: dict[str, Any]) -> str:
-    """Format a document as YAML: one line for each member and item; scalars are JSON's, quoted."""
+    """Format a document as YAML, with JSON scalars and one line for each member and item."""
     lines = []
     for key, value in document.items():
         if isinstance(value, list):

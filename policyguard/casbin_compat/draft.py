@@ -1,4 +1,4 @@
-"""Combines one row with one alternative of a casbin matcher: who, what, where, and the remaining tests.
+"""Translates one casbin row, under one alternative of the matcher, to a rule.
 
 Pure. An atom narrows a draft only if ours decides alike; every other one is refused with its place.
 """
@@ -20,7 +20,7 @@ _ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 
 @dataclass(slots=True)
 class Draft:
-    """One rule in progress. `subjects`, `objects` and `domains` None mean any."""
+    """A rule under construction. `subjects`, `objects` and `domains` are None while they match anything."""
 
     subjects: set[str] | None = None
     role: str | None = None
@@ -32,14 +32,14 @@ class Draft:
 
 
 class Drafting:
-    """Drafts of one source; `attributes` collects the types of attributes from their comparisons."""
+    """Builds the drafts of one model; `attributes` collects the types of attributes from comparisons."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.attributes: dict[str, dict[str, str]] = {"subject": {}, "resource": {}}
 
     def draft(self, alternative: Alternative, row: Row | None) -> Draft | None:
-        """Build the rule of this row and the alternative; None if it can never match.
+        """Build the rule for a row and an alternative; None if it can never match.
 
         Raises:
             PolicyError: the alternative has no exact counterpart.
@@ -79,7 +79,7 @@ class Drafting:
         return True
 
     def static(self, atom: Atom, row: Row | None, draft: Draft) -> bool:
-        """Decide a comparison of constants and columns now; turn one with the request on the right round.
+        """Decide a comparison of constants and columns; swap one whose request part is on the right.
 
         Args:
             atom: one comparison or call of the matcher.
@@ -133,7 +133,7 @@ class Drafting:
             draft.role = value
 
     def match(self, atom: Atom, part: str, value: str, draft: Draft, row: Row | None) -> None:
-        """Apply `!=` and the matching functions.
+        """Translate `!=` and the matching functions, such as `keyMatch`.
 
         Args:
             atom: one comparison or call of the matcher.
@@ -171,7 +171,7 @@ class Drafting:
             raise self.source.refusal(atom, row, f"`{atom.function}` on `{part}` has no exact counterpart")
 
     def attribute(self, atom: Atom, row: Row | None, draft: Draft) -> None:
-        """Turn a comparison with an attribute into a condition, and learn the attribute's type from it.
+        """Translate a comparison of an attribute into a condition, and infer the attribute's type.
 
         Args:
             atom: one comparison or call of the matcher.

@@ -1,4 +1,4 @@
-"""Translates a casbin `model.conf` and its rows into policy documents, exactly, or refuses with the position.
+"""Translates a casbin model and its rows to policy documents that decide the same, or refuses with a position.
 
     sub  alice          ->  user:alice         a name on the right of a `g` row is a role, no longer a user (H12)
     obj  data1          ->  object:data1       with domains object:domain1/data1
@@ -27,14 +27,14 @@ from policyguard.values import Span
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """How names of a casbin request are written here. `rooted`: every object begins with `/`, which is dropped."""
+    """Translates the names in a casbin request. `rooted`: every object begins with `/`, which is dropped."""
 
     actions: frozenset[str]
     domains: bool
     rooted: bool = False
 
     def request(self, subject: str, action: str, resource: str, domain: str | None = None) -> tuple[str, str, str]:
-        """Translate to (subject, action, resource) as `Request.of` takes them.
+        """Translate a casbin request to (subject, action, resource), as `Request.of` takes them.
 
         Args:
             subject: the casbin name of the subject.
@@ -58,7 +58,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The YAML documents, and how names are written in them."""
+    """The YAML documents, and the translation of names."""
 
     documents: str
     names: Names
@@ -72,7 +72,7 @@ def import_casbin(
     policy_file: str = "policy.csv",
     actions: Sequence[str] = (),
 ) -> Imported:
-    """Translate a casbin model and its rows into documents that make the same decisions.
+    """Translate a casbin model and its rows to documents that make the same decisions.
 
     Args:
         actions: actions that no row names by itself, where the model matches them by pattern or not at all.
@@ -88,7 +88,7 @@ def import_casbin(
 
 
 def _documents(source: Source) -> str:
-    """Build the YAML text."""
+    """Format all documents as one YAML text."""
     drafting = Drafting(source)
     errors: list[PolicyError] = []
     rules: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Parses the matcher of a `model.conf` with our own tokeniser and parser; nothing is evaluated as code.
+"""Parses the matcher of a casbin `model.conf`; nothing is evaluated as code.
 
     matcher  = conjunction *( "||" conjunction )
     conjunction = atom *( "&&" atom )
@@ -37,7 +37,10 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """`r.obj.Owner` is kind "r", path ("obj", "Owner"); a constant is kind "constant" with its value."""
+    """One side of a comparison.
+
+    `r.obj.Owner` has kind "r" and path ("obj", "Owner"); a constant has kind "constant" and a value.
+    """
 
     kind: str
     path: tuple[str, ...]
@@ -47,7 +50,7 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A comparison, `in`, or a call: `function` is its sign or name."""
+    """A comparison, `in`, or a function call; `function` is the operator or the function's name."""
 
     function: str
     arguments: tuple[Operand, ...]
@@ -58,7 +61,7 @@ Alternative: TypeAlias = tuple[Atom, ...]
 
 
 def alternatives(matcher: Text) -> tuple[Alternative, ...]:
-    """Split the matcher into alternatives, one of which must hold, each a tuple of atoms that must all hold.
+    """Split the matcher into alternatives; each is a tuple of atoms that must all be true.
 
     Raises:
         PolicyError: PG109 at the first thing that is outside the grammar above.
@@ -219,7 +222,7 @@ def _tokens(matcher: Text) -> list[_Token]:
 
 
 def _literal(token: _Token) -> str:
-    """Parse a text constant; one that casbin would rewrite before reading it is refused (H6)."""
+    """Parse a text constant; refuse one that casbin would rewrite before it reads it (H6)."""
     text = token.text[1:-1]
     for rewritten in ("&&", "||", "!"):
         if rewritten in text:

@@ -1,4 +1,4 @@
-"""Translates casbin's patterns to prefixes and RE2 texts that match the same ids; others are refused.
+"""Translates casbin's patterns to prefixes and RE2 patterns that match the same ids; refuses the others.
 
 The texts leave out the slash that all objects of a model begin with, as ids do. Ids hold no line breaks, no control
 characters and no empty, `.` or `..` segments, so `$` before a trailing newline (H18) is no difference.
@@ -17,7 +17,7 @@ _ALTERNATIVES = re.compile(r"\^?\(?\w+\)?(\|\(?\w+\)?)*\$?", re.ASCII)
 
 
 def key_match_prefix(pattern: str, span: Span) -> tuple[str, bool]:
-    """Split a `keyMatch` pattern into (text, whole): without a star the whole id is compared, else its start.
+    """Split a `keyMatch` pattern into (text, whole); `whole` is True if the complete id is compared.
 
     Raises:
         PolicyError: a star is not at the end (H17).
@@ -87,7 +87,7 @@ def glob_regex(pattern: str, span: Span) -> str:
 
 
 def alternatives(pattern: str, span: Span) -> list[str]:
-    """List the words of a regular expression that has only words, such as `(GET)|(POST)`; none for `.*`.
+    """List the words of a pattern such as `(GET)|(POST)`; empty for `.*`.
 
     Raises:
         PolicyError: the expression is more than a choice of words.

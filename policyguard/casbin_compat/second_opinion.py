@@ -49,7 +49,7 @@ NOWHERE = ""
 
 
 class SecondOpinion:
-    """A policy set lowered to casbin. Each decision is one stock `enforce` over the lowered rows."""
+    """A policy set translated to casbin; each decision is one stock `enforce` call."""
 
     def __init__(self, policy_set: PolicySet, grants: RoleAssignments, *, expand_roles: bool = False) -> None:
         """`expand_roles` gives each subject every inherited role directly, which removes casbin's depth limit (H11)."""
@@ -67,7 +67,7 @@ class SecondOpinion:
         self._enforcers: dict[tuple[Row, ...], Enforcer] = {}
 
     def allows(self, facts: Facts, now: Instant) -> bool:
-        """Ask casbin. A request that never reaches the rules (step 1 of a decision) is denied."""
+        """Ask casbin; a request that step 1 refuses, before any rule, is denied."""
         request = facts.request
         admission = self._admissions_by_type.get((request.subject.type, request.resource.type))
         if admission is None or not self._rows:
@@ -143,7 +143,7 @@ class SecondOpinion:
 
 
 class _Context:
-    """The value of `r.ctx` in casbin; opaque, and without a method that casbin could be made to call (H7)."""
+    """The value of `r.ctx`: opaque, with no method that casbin could be made to call (H7)."""
 
     __slots__ = ("admitted", "facts", "now")
 
@@ -154,7 +154,7 @@ class _Context:
 
 
 def policy_rows(policy_set: PolicySet) -> Iterator[list[str]]:
-    """Yield the lowered rows of every rule: one for each holder, type and action it names.
+    """Yield the casbin rows of every rule: one for each holder, type and action.
 
     row = id, subject or role or `*`, scope or `*`, type ":" pattern, action, id, effect
     """
@@ -170,7 +170,7 @@ def policy_rows(policy_set: PolicySet) -> Iterator[list[str]]:
 
 
 def covers(ref: str, pattern: str) -> bool:
-    """Check whether a `type:id` is of the pattern's type and its id matches. Total, unlike casbin's own (H17-H19)."""
+    """Return True if a `type:id` has the pattern's type and a matching id; never raises, unlike casbin's (H17-H19)."""
     type_, _, identifier = ref.partition(":")
     wanted, _, id_pattern = pattern.partition(":")
     return type_ == wanted and glob(identifier, id_pattern.replace("{team}", "*"))
@@ -198,7 +198,7 @@ def stock_enforcer(model_text: str, policies: Sequence[list[str]], groups: Seque
 
 @contextmanager
 def _unchanged_loggers() -> Iterator[None]:
-    """Undo what casbin's constructor does to loggers of the whole process (H28)."""
+    """Restore the process-wide loggers that casbin's constructor changes (H28)."""
     names = ("casbin", "casbin.policy", "casbin.enforcer", "casbin.role")
     before = {name: logging.getLogger(name).disabled for name in names}
     try:
@@ -209,7 +209,7 @@ def _unchanged_loggers() -> Iterator[None]:
 
 
 def lowered_text(policy_set: PolicySet) -> tuple[str, list[list[Any]]]:
-    """Format the PERM model and its rows for people: `("p", ...)` then `("g", ...)`, bindings of all times."""
+    """Format the PERM model and its rows as text: `("p", ...)`, then `("g", ...)`, with bindings of all times."""
     rows: list[list[Any]] = [["p", *row] for row in policy_rows(policy_set)]
     rows += [
         ["g", ROLE_PREFIX + role.name, ROLE_PREFIX + parent, ANY_DOMAIN]

@@ -1,4 +1,4 @@
-"""The names in a casbin model and its rows: members of groups, roles, and the content of columns.
+"""The names in a casbin model and its rows: group members, roles, and the values of columns.
 
 Pure. casbin has no list of actions and objects, a schema needs one: it is what rows and matcher mention.
 """
@@ -23,7 +23,7 @@ _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 class Source:
-    """The rows under these definitions. `rooted`: every object begins with `/`, which is dropped."""
+    """Rows and their definitions. `rooted`: every object begins with `/`, which is dropped."""
 
     def __init__(self, definitions: Definitions, policy: str, policy_file: str, actions: Sequence[str]) -> None:
         self.requests = definitions.requests
@@ -80,12 +80,12 @@ class Source:
         return [str(one) for one in (value if isinstance(value, tuple) else (value,))]
 
     def rows_for(self, alternative: Alternative) -> Sequence[Row | None]:
-        """List the rows to try with an alternative; a single None if it reads no row."""
+        """List the rows to combine with an alternative; a single None if it reads no row."""
         reads = any(operand.kind == "p" for atom in alternative for operand in atom.arguments)
         return [row for row in self.rows if row.kind == "p"] if reads else [None]
 
     def effects_of(self, row: Row | None) -> list[str]:
-        """List the row's effects; an alternative that reads no row matches with each, so it has all of them."""
+        """List the effects of a row; an alternative that reads no row has the effects of all rows."""
         if "eft" not in self.columns:
             return ["allow"]
         at = self.columns.index("eft")
@@ -99,7 +99,7 @@ class Source:
         return self.requests[token]
 
     def located_name(self, part: str, name: str, atom: Atom, row: Row | None) -> str:
-        """Write an object's name as in an id: without the leading slash, if all have one.
+        """Return an object's name as an id: without the leading slash, if all objects have one.
 
         Args:
             part: the part of the request.
@@ -140,7 +140,7 @@ class Source:
         return row.values[self.columns.index(operand.path[0])]
 
     def members(self, group: str, value: str) -> list[str]:
-        """List the names that casbin counts into a group, itself included.
+        """List the names that casbin counts as members of a group, itself included.
 
         Raises:
             PolicyError: a chain of groups is longer than casbin follows (H11).
@@ -159,7 +159,7 @@ class Source:
         return sorted(names)
 
     def role_name(self, name: str, span: Span) -> str:
-        """Write a role's name without a leading `role:`, which many use to keep roles apart from users.
+        """Return a role's name without the prefix `role:`.
 
         Raises:
             PolicyError: two roles would get one name.
@@ -180,7 +180,7 @@ class Source:
 
 
 def role_like(name: str, what: str, span: Span) -> str:
-    """Return the name if it can be a role's.
+    """Return the name if it is a valid role name; otherwise raise.
 
     Args:
         name: the name.

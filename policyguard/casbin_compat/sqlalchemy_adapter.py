@@ -1,4 +1,4 @@
-"""A casbin adapter over a SQL table that moves rows as lists: no text is parsed, so no value can be misread.
+"""A casbin adapter over a SQL table that passes rows as lists, so that no value is parsed from text.
 
 The table is the one casbin's own SQLAlchemy adapter keeps (`casbin_rule`: id, ptype, v0 to v5), so that its data can
 be read in place. That adapter joins the columns to a line of text and has casbin split it again, which breaks
@@ -49,7 +49,7 @@ class SQLAlchemyAdapter(Adapter):  # type: ignore[misc]
         self._table.metadata.create_all(self._engine)
 
     def load_policy(self, model: Any) -> None:
-        """Append every row to the model, oldest first, each value as it is stored.
+        """Add every row of the table to the model, oldest first.
 
         Raises:
             PolicyError: PG010; a row of a kind the model does not have, or with a gap. The model may then hold some
@@ -65,7 +65,7 @@ class SQLAlchemyAdapter(Adapter):  # type: ignore[misc]
                 section[kind].policy.append(row)
 
     def save_policy(self, model: Any) -> bool:
-        """Replace all rows of the table by those of the model; on any failure, none."""
+        """Replace all rows of the table by those of the model, or change nothing on failure."""
         rows = [
             {"ptype": kind, **dict(zip(COLUMNS, row, strict=False))}
             for section in ("p", "g")

@@ -1,4 +1,4 @@
-"""The group of verbs, and the one place where an error becomes a line and an exit code."""
+"""The top-level command, and the one place where an error becomes a line of text and an exit code."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DEBUG_VARIABLE = "POLICYGUARD_DEBUG"
 
 
 class VerbGroup(click.Group):
-    """A click group that knows every verb by name and imports only the one that is called."""
+    """A click group that imports only the verb that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -68,7 +68,7 @@ class VerbGroup(click.Group):
         return with_config
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete a verb from its first letters, without importing any verb."""
+        """Complete a verb from its first letters without importing any verb."""
         verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
         return verbs + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -112,7 +112,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _run_verb(argv: Sequence[str]) -> int:
-    """Run a verb by click, and turn what click raises about the command line into an exit code."""
+    """Run a verb with click; turn click's usage errors into an exit code."""
     argv, warnings = rename_former_options(argv, BY_VERB.get(argv[0] if argv else "", {}))
     for warning in warnings:
         print_error(warning)
@@ -134,7 +134,7 @@ def _run_verb(argv: Sequence[str]) -> int:
 
 
 def print_error(message: str, help: str | None = None, *, prefix: str = "policyguard: ") -> None:
-    """Write an error to standard error as one line, and its help, if any, as a second one.
+    """Print an error on standard error as one line, followed by its help line, if any.
 
     Args:
         message: what is wrong.
@@ -155,14 +155,14 @@ def _of_system(problem: OSError) -> str:
 
 
 def _make_streams_lenient() -> None:
-    """Escape what a stream cannot encode, such as bytes of a file name, instead of failing."""
+    """Escape what a stream cannot encode, such as bytes in a file name, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _close_stdout() -> None:
-    """Discard unwritten output, so that the interpreter does not report it again when it exits."""
+    """Discard unwritten output, so that the interpreter does not report the error again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
 
 

@@ -1,4 +1,4 @@
-"""Job files and collectors on the command line: caches are sealed with the key file, warnings go to standard error."""
+"""Reads job files and builds collectors for the verbs; warnings go to standard error."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def warn(message: str) -> None:
 
 
 def configured_collectors(config: Config) -> CollectorsFor:
-    """Choose the collectors of `policyguard run` from the configuration."""
+    """Build the collectors of `policyguard run` from the configuration."""
     return jobs.configured_collectors(config, seal=lambda: cache_seal(config, is_required=True), report=warn)
 
 
 def artifact_collectors(config: Config, request: Request, path: Path) -> CollectorsFor:
-    """Choose the collectors for the artifact at `path` from the configuration.
+    """Build the collectors for the artifact at `path` from the configuration.
 
     Args:
         config: the configuration.
@@ -56,7 +56,7 @@ def measure_job(
     subject: str | None = None,
     **confinement: Any,
 ) -> Facts:
-    """Measure the job of a job file now, as a worker does.
+    """Measure the job of a job file now, as a worker does before it starts the command.
 
     Args:
         measurement: what is measured.

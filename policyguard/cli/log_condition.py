@@ -1,4 +1,4 @@
-"""What `doctor` says of the decision log: where it lies, on which file system, and whether its head file is there."""
+"""The checks of `policyguard doctor` on the decision log: access, file system, consistency and head file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from policyguard.fs.safe_open import reason_of
 
 
 def log_problems(config: Config) -> Iterator[str]:
-    """Check that guards can write the log, that it adds up, and that it is the one its head file names.
+    """List what is wrong with the log: not writable, inconsistent, or not the one its head file names.
 
     Raises:
         AuditError: the log cannot be read, does not add up, or others may read or change it.
@@ -50,7 +50,7 @@ def log_problems(config: Config) -> Iterator[str]:
 
 
 def describe_log(config: Config) -> list[str]:
-    """List the file system of the log, and where its head file is."""
+    """List the log's file system and the path of its head file."""
     if config.log is None:
         return ["not configured"]
     folder = os.path.dirname(config.log) or "."
@@ -72,7 +72,7 @@ def describe_log(config: Config) -> list[str]:
 
 
 def _head_problem(path: str) -> str | None:
-    """What keeps a guard of this account from its head file; None if nothing does."""
+    """Say why this account's guard cannot use the head file; None if it can."""
     try:
         status = os.lstat(path)
     except OSError as problem:

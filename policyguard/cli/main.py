@@ -1,4 +1,4 @@
-"""The entry point of the command: loads only the verb that is called, and answers `hook` without click.
+"""The entry point of the command: imports only the verb that is called, and runs `hook` without click.
 
 Exit codes are sysexits': 0 fine, 1 findings or failed tests, 64 usage, 65 bad data, 69 something needed is unavailable,
 77 denied, 78 configuration. `hook` never comes through click: its start-up time is a feature.
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _hook_process(argv: Sequence[str]) -> NoReturn:
-    """Answer one request of `policyguard hook` and end the process.
+    """Answer one request of `policyguard hook`, and end the process.
 
     Three things a process of one answer can do without, together a third of its time: collecting cycles, imports that
     only other uses of msgspec need, and taking the interpreter apart piece by piece. The answer is written and flushed,
@@ -71,7 +71,7 @@ _LATER = ("msgspec.inspect", "msgspec.toml", "msgspec.yaml", "platform", "textwr
 
 
 class _Placeholder(type(sys)):  # type: ignore[misc]
-    """Takes the place of a module until a name in it is used, and imports the module then."""
+    """Stands in for a module until one of its names is used, then imports it."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -1,4 +1,4 @@
-"""Options that verbs share, completed from `policyguard.yaml`, and the guard they describe."""
+"""Options that several verbs share, completed from the configuration, and the guard that they describe."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def guard_options(command: F) -> F:
 
 
 def author_settings(**options: Any) -> Config:
-    """Read the configuration for a verb of policy authors, which starts nothing and signs no decision.
+    """Read the configuration for verbs of policy authors, which start nothing and sign no decision.
 
     Without `--config` it is the file that `POLICYGUARD_CONFIG` names, else that of the current folder. Options of the
     command line replace its own. Prints its warnings on standard error.
@@ -96,7 +96,7 @@ def author_settings(**options: Any) -> Config:
 
 
 def settings(*, may_be_of_root: bool = True, **options: Any) -> Config:
-    """Read the configuration as `author_settings` does, but without `--config` only from a file of this account.
+    """Read the configuration; without `--config`, only from a file that this account owns.
 
     Args:
         may_be_of_root: a file of root is accepted, too.
@@ -118,7 +118,7 @@ def settings(*, may_be_of_root: bool = True, **options: Any) -> Config:
 
 
 def decider_settings(**options: Any) -> Config:
-    """Read the configuration for a verb that signs decisions: as `settings` does, and all it names is checked.
+    """Read the configuration for a verb that signs decisions, and check every file that it names.
 
     The current folder's file configures a guard of that folder only. It is not read where an option names policies, key
     or log of another folder, and it is refused where it names them itself, or came with a repository: its
@@ -162,7 +162,7 @@ def _check_current_folder(path: Path) -> None:
 
 
 def operator_settings(job_folder: str | None, **options: Any) -> Config:
-    """Read the operator's configuration for a verb that enforces: `--config`, or that of the machine; no other.
+    """Read the configuration for a verb that enforces: only `--config` or the machine's file.
 
     Args:
         job_folder: the folder of the job, which may hold nothing of the operator; None without a job.
@@ -182,7 +182,7 @@ def _with_options(config: Config, options: Mapping[str, Any]) -> Config:
 
 
 def add_config_option(command: click.Command) -> click.Command:
-    """Add `--config` to a verb, and to each verb of a group; `configured_file` returns its value."""
+    """Add `--config` to a verb and to every subcommand; `configured_file` returns its value."""
     if isinstance(command, click.Group):
         for verb in command.commands.values():
             add_config_option(verb)
@@ -205,14 +205,14 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Path | 
 
 
 def configured_file() -> Path | None:
-    """The file that `--config` names on this command line, None if it is not given."""
+    """Return the file that `--config` names; None if the option is missing."""
     context = click.get_current_context(silent=True)
     file: Path | None = context.meta.get(_CONFIG) if context is not None else None
     return file
 
 
 def needed(config: Config, name: str, option: str | None = None) -> Path:
-    """Return a path that must be configured.
+    """Return a configured path; raise if it is not configured.
 
     Args:
         config: the configuration.
@@ -233,7 +233,7 @@ def needed(config: Config, name: str, option: str | None = None) -> Path:
 
 
 def snapshot_keys(config: Config, path: Path) -> tuple[PublicKey, ...]:
-    """Choose the keys that may have signed a compiled snapshot at this path; none for a folder."""
+    """Return the keys that may sign a compiled snapshot at this path; none for a folder."""
     return () if path.is_dir() else (read_private_key(needed(config, "key"), passphrase=read_passphrase()).public,)
 
 
@@ -260,7 +260,7 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
 
 
 def cache_seal(config: Config, *, is_required: bool) -> bytes | None:
-    """Derive the key that seals caches of digests from the private key; None without a private key.
+    """Derive the key that seals digest caches; None without a private key.
 
     Raises:
         SigningError: the key is required, and cannot be used.
@@ -283,7 +283,7 @@ def read_request(source: str) -> Request:
 
 
 def read_input(path: Path, max_bytes: int, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
-    """Read a file that the user named: a request, a job or a signed decision.
+    """Read a file that the user names: a request, a job or a signed decision.
 
     Args:
         path: the file.
@@ -307,12 +307,12 @@ def _standard_input() -> bytes:
 
 
 def read_notes(checkpoints: Sequence[Path]) -> list[bytes]:
-    """Read the signed checkpoints of a log from files."""
+    """Read signed checkpoints from files."""
     return [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in checkpoints]
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a new file completely or not at all; an existing file is never overwritten.
+    """Write a new file completely or not at all; never overwrite one.
 
     Args:
         path: the file.
@@ -331,7 +331,7 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace a regular file, completely and durably or not at all.
+    """Replace a regular file completely and durably, or not at all.
 
     Args:
         path: the file.
@@ -349,7 +349,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that a path names a regular file, or nothing in a folder that exists.
+    """Check that a path is a regular file, or a new name in an existing folder.
 
     Asked before a decision is made whose answer is to be written there.
 

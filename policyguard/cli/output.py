@@ -1,4 +1,4 @@
-"""Output of the command line: plain text, colour on a terminal, one JSON object for programs."""
+"""Output of the verbs: plain text, colour on a terminal, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _FIRST_WORD = re.compile(r"(\w+)(?=\s|$)")
 
 
 def say(text: str = "", *, err: bool = False, **style: Any) -> None:
-    """Print a text; colour is dropped if the stream is not a terminal or NO_COLOR is set."""
+    """Print a text, with colour only on a terminal and if NO_COLOR is not set."""
     click.secho(printable_lines(text), err=err, **style)
 
 
 def say_explanation(text: str, *, err: bool = False) -> None:
-    """Print an explanation with its first words coloured."""
+    """Print an explanation, with the first word of each line coloured."""
     for line in printable_lines(text).split("\n"):
         match = _FIRST_WORD.match(line)
         style = _COLOURS.get(match[1]) if match else None
@@ -41,5 +41,5 @@ def say_explanation(text: str, *, err: bool = False) -> None:
 
 
 def say_json(data: Any) -> None:
-    """Print one JSON object on one line."""
+    """Print a value as one line of JSON."""
     click.echo(printable_json(data))

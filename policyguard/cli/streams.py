@@ -1,4 +1,4 @@
-"""Standard streams that are safe to use, however the process was started."""
+"""Makes the standard streams safe to use, however the process was started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CLOSED = ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
 
 
 def open_closed() -> None:
-    """Open closed standard descriptors on /dev/null, so that no file opened later takes their numbers.
+    """Open closed standard descriptors on /dev/null, so that no later file gets their numbers.
 
     Input and output that were closed are opened the wrong way round, so that using them is an error and not silence.
     What goes to a closed error stream is lost; the exit code says the same.

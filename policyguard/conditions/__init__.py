@@ -1,4 +1,4 @@
-"""Conditions: check CEL text against a schema, evaluate it, and answer questions about it.
+"""Conditions in CEL: checked against a schema, compiled, evaluated and queried.
 
 Promises: a condition that the checker accepts evaluates to TRUE, FALSE or an error, the same on every host, in bounded
 time, without I/O and without a clock. Only `check.py` imports the CEL checker and protobuf, only `functions.py` RE2.

@@ -1,4 +1,4 @@
-"""IP addresses and prefixes as integers; an IPv4-mapped IPv6 address is the IPv4 address.
+"""IP addresses and prefixes as integers; an IPv4-mapped IPv6 address equals the IPv4 address.
 
 Not `ipaddress` from the standard library: importing it costs every hook more time than parsing here.
 Source: RFC 4291 section 2.2; RFC 4632; leading zeros refused as in CVE-2021-29921.

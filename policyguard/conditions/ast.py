@@ -1,4 +1,4 @@
-"""Transform and analyse a checked condition: constant folding, its shape without constants, atoms, paths read.
+"""Transforms checked conditions: constant folding, shapes without constants, atoms, paths read.
 
 Works only on nodes; `decoding.py` builds them, `canonical.py` stores them.
 """
@@ -51,12 +51,12 @@ def _fold(node: Expression) -> Expression:
 
 
 def rebuilt(node: Expression, change: Callable[[Expression], Expression]) -> Expression:
-    """Apply `change` to every node of a tree, parts before the whole."""
+    """Apply `change` to every node of a tree, children before parents."""
     return change(_with_parts(node, lambda part: rebuilt(part, change)))
 
 
 def _with_parts(node: Expression, change: Callable[[Expression], Expression]) -> Expression:
-    """Apply `change` to the nodes directly below a node, in source order except that a macro's filter comes first."""
+    """Apply `change` to the children of a node, in source order; a macro's filter comes first."""
     if isinstance(node, Call):
         return Call(node.function, tuple([change(part) for part in node.arguments]), node.type, node.offset)
     if isinstance(node, Select):
@@ -127,7 +127,7 @@ def _fill(node: Expression, constants: tuple[ConstantValue, ...]) -> Expression:
 
 
 def is_constant_list(node: Expression) -> bool:
-    """Return True for a list whose every element is written in the condition."""
+    """Return True for a list literal whose elements are all literals."""
     if isinstance(node, ListOf):
         return all(isinstance(element, Constant | Hole) for element in node.elements)
     return isinstance(node, Hole)

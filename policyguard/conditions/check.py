@@ -1,4 +1,4 @@
-"""Type-check conditions against a schema. The only module that imports the CEL checker; used only when policies load.
+"""Type-checks conditions against a schema. The only module that imports the CEL checker; used only at load time.
 
 The checker gets message types built from the schema, so that `has()` keeps its meaning and fields of records inside
 lists are checked. Conditions that differ only in literals are checked once.
@@ -47,7 +47,7 @@ class _Scope:
 
 
 class Checker:
-    """Checks conditions against one schema.
+    """Checks conditions against one schema, and reuses results for conditions of the same shape.
 
     >>> from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
     >>> gpus = Attribute(name="gpus", type=ValueType(kind="int"))

@@ -1,4 +1,4 @@
-"""Compile the shape of a condition to a Python function, built from syntax nodes and never from text.
+"""Compiles the shape of a condition to a Python function, from syntax nodes and never from text.
 
 The function is optimistic: if it returns, the result is the CEL result; if it raises, the caller must use
 `exact.evaluate`, because CEL's `&&`, `||`, `all` and `exists` absorb errors on either side and Python's do not. The
@@ -77,7 +77,7 @@ _ENTITIES = frozenset({"subject", "resource", "context"})
 def compile_shape(
     expression: Expression, variables: tuple[str, ...] = PARAMETERS[:5], *, max_cost: int = MAX_COST
 ) -> Run:
-    """Compile a condition, with holes or without, to `run(subject, resource, context, action, now, constants)`.
+    """Compile a condition, with or without holes, to `run(subject, resource, context, action, now, constants)`.
 
     The function returns True or False only if that is the exact result; otherwise it raises.
 
@@ -99,7 +99,7 @@ def compile_shape(
 
 
 def _set_position(node: ast.AST) -> None:
-    """Give each node the one place that all of the function has; the interpreter wants one."""
+    """Give every node the same line and column, because the Python compiler requires a position."""
     if "lineno" in node._attributes:
         node.__dict__.update(_POSITION)
     for part in node.__dict__.values():
@@ -115,7 +115,7 @@ _POSITION = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
 
 
 def _counts(expression: Expression) -> bool:
-    """Return True if the code must keep a budget; the length of its only macro's list may be all it costs."""
+    """Return True if the generated code must count its cost; one macro alone is limited by its list's length."""
     macros = [node for node in walk(expression) if isinstance(node, Quantifier)]
     bodies = (part for macro in macros for part in (macro.body, macro.condition) if part is not None)
     return len(macros) > 1 or any(_is_charged(node) for body in bodies for node in walk(body))
@@ -134,7 +134,7 @@ def _is_short(values: Expression) -> bool:
 
 
 class _Builder:
-    """Builds syntax nodes; what it knows of a name holds in the scope that is being built.
+    """Builds Python syntax nodes, and tracks what is known about each name in the current scope.
 
     `admitted` are the names whose values are facts, admitted by the schema, so that their integers are within 2^53 - 1:
     the entities, and the variables of macros over a list that is itself a fact. Anything else may have been computed.
@@ -223,7 +223,7 @@ class _Builder:
         return f"v{self.count}"
 
     def within(self, macro: Quantifier, name: str, node: Expression) -> ast.expr:
-        """Build a part of a macro in which the macro's variable is the Python variable `name`."""
+        """Build a part of a macro, with the macro's variable as the Python variable `name`."""
         outer = self.names, self.admitted, self.is_inside
         self.names = {**self.names, macro.variable: name}
         self.admitted = self.admitted - {macro.variable}
@@ -236,7 +236,7 @@ class _Builder:
             self.names, self.admitted, self.is_inside = outer
 
     def is_fact(self, node: Expression, admitted: frozenset[str] | None = None) -> bool:
-        """Return True for a path that begins at an admitted name: its value is a fact or part of one."""
+        """Return True for a path that starts at an admitted name: its value is a fact or part of one."""
         while isinstance(node, Select):
             node = node.operand
         return isinstance(node, Variable) and node.name in (self.admitted if admitted is None else admitted)
@@ -261,14 +261,14 @@ class _Builder:
         return self.direct(node, arguments) or _called(function, *arguments)
 
     def charged(self, node: Call, arguments: list[ast.expr]) -> ast.expr:
-        """Build a call that takes what it costs off the budget."""
+        """Build a call whose cost is charged to the budget."""
         if is_membership(node.function, node.arguments[0].type):
             name = "is_listed" if is_constant_list(node.arguments[1]) else "is_member"
             return _called(name, _load("budget"), *arguments)
         return _called("charged", _load("budget"), ast.Constant(node.function), *arguments)
 
     def direct(self, node: Call, arguments: list[ast.expr]) -> ast.expr | None:
-        """Build the Python operator that equals the CEL function for all values of these types, if there is one."""
+        """Build the Python operator that equals the CEL function for values of these types; None if there is none."""
         function = node.function
         if function in _ARITHMETIC and (node.type == "string" or self.bound(node) <= MAX_INT64):
             return ast.BinOp(arguments[0], _ARITHMETIC[function](), arguments[1])
@@ -283,7 +283,7 @@ class _Builder:
         return None
 
     def bound(self, node: Expression) -> int:
-        """Return an upper bound for the magnitude of an integer expression, beyond int64 where nothing bounds it."""
+        """Return an upper bound for the magnitude of an integer expression; beyond int64 if there is none."""
         # INVARIANT I3: only facts, constants, sizes, and sums and products of them are bounded. What a macro's variable
         # or a map of the condition's own holds may have been computed, so arithmetic on it is checked for overflow.
         if isinstance(node, Constant):

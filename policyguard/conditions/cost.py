@@ -1,4 +1,4 @@
-"""The cost of one evaluation of a condition: what is counted, and the bound beyond which the condition is an error.
+"""The cost of one evaluation of a condition, and the limit beyond which it is an error.
 
 A condition without macros costs at most its own length times the size of the facts, so nothing is counted there. Inside
 macros work multiplies. The exact evaluator and compiled code call the same methods at the same places in the same
@@ -37,7 +37,7 @@ class Exhausted(Exception):
 
 
 class ConstantList(tuple[Any, ...]):
-    """A long list of scalars in a condition: membership takes the same time whatever its length."""
+    """A long list of scalars in a condition; a membership test takes constant time."""
 
     def __init__(self, _: Sequence[Any]) -> None:
         self._members = frozenset(self)
@@ -47,12 +47,12 @@ class ConstantList(tuple[Any, ...]):
 
 
 def constant_list(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the list as it is kept in a compiled rule."""
+    """Convert a list literal to the form that compiled rules store."""
     return ConstantList(values) if len(values) > SMALL else tuple(values)
 
 
 class Budget:
-    """What one evaluation may still spend, and the sets it has built of long lists."""
+    """The remaining cost of one evaluation, and the sets built from long lists."""
 
     __slots__ = ("_constants", "_remaining", "_sets")
 
@@ -62,7 +62,7 @@ class Budget:
         self._constants: dict[int, Any] = {}
 
     def spend(self, units: int) -> None:
-        """Take units off the budget, or raise `Exhausted`."""
+        """Deduct units from the budget; raise `Exhausted` if it is used up."""
         self._remaining -= units
         if self._remaining < 0:
             raise Exhausted
@@ -73,13 +73,13 @@ class Budget:
         return source
 
     def is_member(self, value: Any, values: Sequence[Any]) -> bool:
-        """Return True if a scalar is in a list of scalars; a long list is walked, and charged for, once."""
+        """Return True if a scalar is in a list; a long list is walked, and charged for, only once."""
         if len(values) > SMALL and id(values) not in self._sets:
             self.spend(len(values))
         return self.is_listed(value, values)
 
     def is_listed(self, value: Any, constants: Sequence[Any]) -> bool:
-        """Return True if a scalar is in a list of constants; a long list is walked once."""
+        """Return True if a scalar is in a list of constants; a long list is walked only once."""
         if len(constants) <= SMALL:
             return value in constants
         known = self._sets.get(id(constants))
@@ -89,7 +89,7 @@ class Budget:
         return value in known[1]
 
     def once(self, node: object, make: Callable[[], Any]) -> Any:
-        """Return the value of a node that is the same throughout this evaluation, made at its first use."""
+        """Return the value of a node that does not change during this evaluation; compute it at first use."""
         key = id(node)
         if key not in self._constants:
             self._constants[key] = make()
@@ -102,14 +102,14 @@ class Budget:
 
 
 def within(source: Any, units: int) -> Any:
-    """Return the source of a condition's only macro, or raise `Exhausted` if it is longer than the budget."""
+    """Return the list of a condition's only macro; raise `Exhausted` if it is longer than the budget."""
     if len(source) > units:
         raise Exhausted
     return source
 
 
 def weight(value: Any) -> int:
-    """Count the elements of a list or map, nested ones included; a scalar has none, and text costs by its length."""
+    """Return the cost of walking a value: its elements, nested ones included, and text by length."""
     if isinstance(value, str):
         return len(value) // CHARACTERS
     if isinstance(value, Mapping):
@@ -142,12 +142,12 @@ WALKS: dict[str, Callable[..., int]] = {
 
 
 def is_charged(function: str, first_type: str) -> bool:
-    """Return True if a call inside a macro costs what it walks, by the type of its first argument."""
+    """Return True if a call inside a macro is charged for what it walks, by its first argument's type."""
     if function in ("equals", "not_equals"):
         return first_type not in SCALARS and first_type != "bool"
     return function in WALKS and not is_membership(function, first_type)
 
 
 def is_membership(function: str, first_type: str) -> bool:
-    """Return True if a call asks whether a scalar is in a list."""
+    """Return True if a call tests whether a scalar is in a list."""
     return function == "in_list" and first_type in SCALARS

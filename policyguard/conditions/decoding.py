@@ -1,4 +1,4 @@
-"""Decode the checker's result into typed nodes, and refuse by name what is outside the profile.
+"""Decodes the checker's result into typed nodes, and refuses by name what is outside the profile.
 
 INVARIANT I6: only `ProfileError` is raised, whatever the bytes, and at a cost bounded by their length.
 
@@ -89,7 +89,7 @@ def _open(serialized: bytes, variables: frozenset[str]) -> tuple[_Decoder, bytes
 
 
 def _refuse_residue(expression: Expression) -> None:
-    """Refuse parts of a macro's expansion outside a macro; the checker never produces them."""
+    """Refuse parts of a macro's expansion that are outside a macro; the checker never produces them."""
     for node in walk(expression):
         if (isinstance(node, Variable) and node.name == RESULT) or (isinstance(node, Call) and node.function == STEP):
             raise ProfileError("malformed expression: a part of a macro outside one", node.offset)
@@ -175,7 +175,7 @@ class _Decoder:
         return Call(function, arguments, kind, offset)
 
     def value(self, data: bytes, bound: frozenset[str], depth: int) -> Expression:
-        """Decode a node that is used as a value; a whole entity is refused."""
+        """Decode a node whose value is used; refuse a whole entity."""
         expression = self.expression(data, bound, depth)
         # INVARIANT I2: an entity is never a value, so no comparison sees that a fact is absent.
         if expression.type in ENTITIES:

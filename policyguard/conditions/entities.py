@@ -1,4 +1,4 @@
-"""The attributes of entities and records that a schema gives to conditions, and names that conditions cannot use."""
+"""The attributes that conditions can read from entities and records, and the names they cannot use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def members(schema: Schema, resource_type: str, subject_type: str | None) -> Mem
 
 
 def merged(types: list[EntityType]) -> dict[str, Attribute]:
-    """Merge the attributes of several types; the first declaration of a name is used."""
+    """Merge the attributes of several types; the first declaration of a name wins."""
     attributes: dict[str, Attribute] = {}
     for entity in types:
         for name, attribute in entity.attributes.items():

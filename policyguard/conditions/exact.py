@@ -1,4 +1,4 @@
-"""The exact evaluator: every condition is TRUE, FALSE or an error with its offset and reason.
+"""The exact evaluator: a condition is TRUE, FALSE, or an error with its offset and reason.
 
 As the CEL specification requires, `&&` and `||` absorb an error on either side, and `all` and `exists` an error of any
 element; everything else propagates errors. Values are checked against the schema's types where they are read. This is
@@ -51,7 +51,7 @@ _Names: TypeAlias = Mapping[str, Any]
 
 
 class AtomValue(msgspec.Struct, frozen=True):
-    """One atom of a condition and its outcome."""
+    """One atom of a condition, its outcome, and the facts it read; an absent fact is an error."""
 
     expression: Expression
     outcome: Outcome
@@ -68,7 +68,7 @@ def evaluate(
     *,
     max_cost: int = MAX_COST,
 ) -> Outcome:
-    """Evaluate a condition to True, False or an error. Never raises on bad data.
+    """Evaluate a condition to True, False or an error; never raises on bad data.
 
     Args:
         expression: the condition, with holes or without.
@@ -90,7 +90,7 @@ def trace(
     now: int,
     constants: tuple[ConstantValue, ...] = (),
 ) -> tuple[AtomValue, ...]:
-    """Evaluate every atom of a condition, in source order, whether or not it affects the result.
+    """Evaluate every atom of a condition in source order, even if it does not affect the result.
 
     The arguments are those of `evaluate`.
 
@@ -164,7 +164,7 @@ def _variable(node: Variable, names: _Names) -> Any:
 
 
 def _holder(node: Select | Has, names: _Names) -> Any:
-    """Return the map that has the field, or an error."""
+    """Return the map that contains the field, or an error."""
     operand = _value(node.operand, names)
     if isinstance(operand, EvalError | Mapping):
         return operand
@@ -205,7 +205,7 @@ _TYPE_NAMES = {
 
 
 def _checked(value: Any, kind: TypeName, node: Expression) -> Any:
-    """Return the value if it has the declared type, else an error; elements are checked when they are read."""
+    """Return the value if it has the declared type, else an error; elements are checked when read."""
     check = _CHECKS.get(kind)
     if check is None:
         matches = isinstance(value, (list, tuple)) if kind.startswith("list(") else isinstance(value, Mapping)
@@ -263,7 +263,7 @@ def _call(node: Call, names: _Names) -> Any:
 
 
 def _membership(node: Call, names: _Names, budget: Budget) -> Any:
-    """Evaluate `scalar in list` inside a macro: a list of constants is made once, another as often as it is read."""
+    """Evaluate `scalar in list` inside a macro; the set of a constant list is built only once."""
     value = _value(node.arguments[0], names)
     if isinstance(value, EvalError):
         return value
@@ -328,7 +328,7 @@ def _quantifier(node: Quantifier, names: _Names) -> Any:
 
 
 def _bindings(names: _Names, variable: str, source: Iterable[Any]) -> Iterator[_Names]:
-    """Bind the variable to each element in turn; every yield is the same mapping, changed in place."""
+    """Yield the variables for each element in turn; the same mapping every time, changed in place."""
     inner = {**names, _INSIDE: names[_BUDGET]}
     for element in source:
         inner[variable] = element

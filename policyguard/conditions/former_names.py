@@ -1,4 +1,4 @@
-"""Former names of facts and values in schemas and checked conditions, and the present ones in their place. Pure.
+"""Replaces former names of facts and values in schemas and checked conditions by their present names. Pure.
 
 The table is `model/former_names.py`. A condition is checked against its schema as both are written; what decides is
 made from both with present names.
@@ -27,7 +27,7 @@ def present_fact(path: str) -> str:
 
 
 def present_schema(schema: Schema) -> Schema:
-    """Rename the attributes and enumerated values of a schema; the same object if there is nothing to rename.
+    """Rename attributes and enumerated values of a schema; return the same object if nothing changes.
 
     Raises:
         ValueError: a type declares a fact under both names, so that a rule could mean either.

@@ -1,4 +1,4 @@
-"""The functions and operators of the profile on plain Python values. The only module that imports re2.
+"""The functions and operators of the profile, on plain Python values. The only module that imports re2.
 
 Every function either returns the CEL result or raises `Failure`. Integers are int64; text is counted in code points.
 """
@@ -27,7 +27,7 @@ _TRUE, _FALSE = ("1", "t", "true", "TRUE", "True"), ("0", "f", "false", "FALSE",
 
 
 def under(path: str, prefix: str) -> bool:
-    """Return True if the path is the prefix or below it.
+    """Return True if the path equals the prefix or is below it.
 
     Raises:
         Failure: the prefix is empty, or one of them has a `.` or `..` segment.
@@ -54,7 +54,7 @@ def matches(text: str, pattern: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _search(pattern: str) -> Callable[[str], object]:
-    """Build a search function; literal text, anchored or not, needs only text methods, at a tenth of the cost."""
+    """Build a search function; literal patterns use text methods, which take a tenth of the time."""
     literal = _LITERAL.fullmatch(pattern)
     if literal is None:
         return _regex(pattern)
@@ -82,7 +82,7 @@ def _regex(pattern: str) -> Callable[[str], object]:
 
 
 def same(a: object, b: object) -> bool:
-    """Return CEL's equality of two values: lists equal tuples, and no bool equals an integer."""
+    """Return True if CEL considers the values equal: lists equal tuples, and no bool equals an integer."""
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -138,7 +138,7 @@ def entry(values: Mapping[str, Any], key: str) -> Any:
 
 
 def contains(values: tuple[Any, ...], value: object) -> bool:
-    """Return True if an element of the list is equal to the value."""
+    """Return True if an element of the list equals the value."""
     return any(same(value, candidate) for candidate in values)
 
 

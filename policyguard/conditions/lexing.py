@@ -1,4 +1,4 @@
-"""Split a condition into CEL tokens, to recognize conditions that differ only in literals, and to rename `ip.in`.
+"""Splits a condition into CEL tokens, to find conditions that differ only in literals, and renames `ip.in`.
 
 The checker's grammar does not accept the name `ip.in`. Text that this module cannot split goes to the checker as is.
 
@@ -24,7 +24,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of a text without blanks: parallel tuples of `kinds`, `texts` and `starts` (in code points).
+    """The tokens of a text, as parallel tuples of `kinds`, `texts` and `starts` (in code points).
 
     `shape` is the text with each literal reduced to its kind: texts of one shape differ only in integers and texts.
     """
@@ -36,7 +36,7 @@ class Tokens:
 
 
 def tokens(text: str) -> Tokens | None:
-    """Split a text; None if it has anything unusual: escapes, other kinds of literals, non-ASCII characters."""
+    """Split a text into tokens; None if it has escapes, unusual literals or non-ASCII characters."""
     kinds: list[str] = []
     texts: list[str] = []
     starts: list[int] = []
@@ -70,7 +70,7 @@ _IP_IN = re.compile(
 
 
 def rename_ip_in(text: str) -> str:
-    """Rename every call of `ip.in` to `ip.iN`: the same length and columns, but not a reserved word.
+    """Rename each call of `ip.in` to `ip.iN`, which has the same length and is no reserved word.
 
     A call that the author wrote as `ip.iN` becomes an undeclared name, so there is only one way to write it.
 

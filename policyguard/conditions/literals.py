@@ -1,4 +1,4 @@
-"""Find mistakes in the literals of a condition: constants that always fail, and texts outside an attribute's enum."""
+"""Finds mistakes in literals: constants that always fail, and texts outside an attribute's enum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def literal_errors(expression: Expression, attributes: Attributes) -> list[Condi
 
 
 def _constant_errors(node: Expression, errors: list[ConditionError]) -> bool:
-    """Add failing constants below a node to `errors`; return True if the node has only constants and cannot fail."""
+    """Add the failing constants below a node to `errors`; return True if it is constant and cannot fail."""
     if isinstance(node, Constant):
         if type(node.value) is int and node.type == "int" and abs(node.value) > MAX_INTEGER:
             message = f"found an integer beyond 2^53 - 1: `{node.value}`"

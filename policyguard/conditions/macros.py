@@ -1,4 +1,4 @@
-"""Fold the checker's expansion of each macro back into one node.
+"""Folds the checker's expansion of a macro back into one node.
 
 Source: cel-cpp `parser/macro.cc`. The accumulator is `@result`; `all` and `exists` continue while the accumulator is
 `@not_strictly_false`.

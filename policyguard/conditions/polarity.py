@@ -1,4 +1,4 @@
-"""Restrict where `has()` may appear, so that an absent fact never grants access.
+"""Restricts where `has()` may appear, so that an absent fact never grants access.
 
 `has(x)` is FALSE for an absent fact, `!has(x)` is TRUE. In an `allow`, that TRUE could grant access; in a `deny` or
 `require`, that FALSE could lift the restriction. So an `allow` may use only `has()`, the other two only `!has()`.

@@ -10,7 +10,7 @@ from policyguard.errors import PolicyGuardError
 
 
 class ConditionError(msgspec.Struct, frozen=True):
-    """One mistake in a condition: a code-point offset in its text, a message, help, and the lint code."""
+    """One mistake in a condition: its offset in code points, message, help and lint code."""
 
     offset: int
     message: str
@@ -41,4 +41,4 @@ class ProfileError(PolicyGuardError):
 
 
 class Failure(ValueError):
-    """A function cannot compute a result for these values; in CEL terms, it evaluates to an error."""
+    """A function has no result for these values; the expression evaluates to an error."""

@@ -1,4 +1,4 @@
-"""Queries on a checked condition for lint and audits: the paths it reads, its comparisons, its literals.
+"""Queries on checked conditions, for lint and audits: paths read, comparisons, literals.
 
 A query that is unsure returns nothing.
 """
@@ -29,7 +29,7 @@ AND, OR, NOT = "logical_and", "logical_or", "logical_not"
 
 
 def path_of(node: Expression) -> Path | None:
-    """Return the path of a chain of selections, else None."""
+    """Return the path of a chain of selections; None for anything else."""
     names: list[str] = []
     while isinstance(node, Select):
         names.append(node.name)
@@ -38,7 +38,7 @@ def path_of(node: Expression) -> Path | None:
 
 
 def value_reads(node: Expression) -> Iterator[tuple[Path, Select]]:
-    """Yield each path whose value is read, at full length, with its node; the argument of `has()` is not read."""
+    """Yield each path whose value is read, in full, with its node; arguments of `has()` are not read."""
     pending = [node]
     while pending:
         here = pending.pop()
@@ -52,7 +52,7 @@ def value_reads(node: Expression) -> Iterator[tuple[Path, Select]]:
 
 
 def paths_tested(node: Expression) -> frozenset[Path]:
-    """Return the paths that some `has()` tests."""
+    """Return the paths that a `has()` tests."""
     tested = set()
     for here in walk(node):
         if isinstance(here, Has):
@@ -63,7 +63,7 @@ def paths_tested(node: Expression) -> frozenset[Path]:
 
 
 def conjuncts(node: Expression) -> Iterator[Expression]:
-    """Yield the operands of nested `&&`: the condition is true only if all of them are."""
+    """Yield the operands of nested `&&`; the condition is true only if all of them are."""
     if is_call(node, AND):
         assert isinstance(node, Call)
         for part in node.arguments:
@@ -79,7 +79,7 @@ def is_call(node: Expression, function: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def base_name(overload: str) -> str:
-    """Return the name of an overload without types: `less_equals` for `less_equals_int64`, `size` for `list_size`.
+    """Return an overload's name without types: `less_equals` for `less_equals_int64`.
 
     Source: CEL specification, list of standard definitions.
     """
@@ -145,12 +145,12 @@ def literals_equal_to(node: Expression) -> Iterator[tuple[Path, Constant]]:
 
 
 def leftmost(node: Expression) -> int:
-    """Return the offset of the first character of a node; the offset of a selection may be that of its dot."""
+    """Return the offset of a node's first character; a selection's own offset may be that of its dot."""
     return min(here.offset for here in walk(node))
 
 
 def nonempty_lists(expression: Expression) -> frozenset[Path]:
-    """Return the lists that need an element: a conjunct uses `size`, `exists`, `!= []`, `in` or an index on them."""
+    """Return the lists that must have an element: conjuncts use `size`, `exists`, `!= []`, `in` or an index."""
     lists: set[Path | None] = set()
     for part in conjuncts(expression):
         for node in (part, *parts(part)):

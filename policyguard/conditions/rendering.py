@@ -1,4 +1,4 @@
-"""Render nodes as CEL text with as few parentheses as possible, for explanations."""
+"""Renders nodes as CEL text with as few parentheses as possible, for explanations."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ SIGNATURES: dict[str, Signature] = {name: _signature(name) for name in (*OVERLOA
 
 
 def fits(function: str, arguments: tuple[Expression, ...], result: str) -> bool:
-    """Return True if an overload takes these arguments and returns this type.
+    """Return True if an overload takes these argument kinds and returns this type.
 
     Args:
         function: the overload id; `logical_and` and `logical_or` take two or more arguments.

@@ -1,4 +1,4 @@
-"""Reuse a checked condition as a template for conditions that differ only in integers and texts.
+"""Reuses a checked condition as a template for conditions that differ only in integers and texts.
 
 Literals of one kind have one type, so the checker's result is the same; only values and offsets change. A condition
 with anything unusual makes no template and is checked by itself.
@@ -35,7 +35,7 @@ class Template:
     literals: frozenset[int]
 
     def filled(self, split: Tokens) -> Expression | None:
-        """Build the expression of another text of this shape; None if the checker must see one of its literals."""
+        """Build the expression for another text of this shape; None if the checker must see the literals."""
         values: dict[int, int | str] = {}
         for index in self.literals:
             value = literal(split, index)
@@ -46,7 +46,7 @@ class Template:
 
 
 def literal(split: Tokens, index: int) -> int | str | None:
-    """Return the value of the literal at a token, including the sign before an integer; None if it is not a literal."""
+    """Return the value of the literal at a token, with the sign before an integer; None for anything else."""
     text = split.texts[index]
     if split.kinds[index] == "text":
         return text[1:-1]

@@ -104,7 +104,7 @@ def parse_offset(zone: str) -> timedelta:
 
 
 def _moment(instant: int, zone: str) -> tuple[datetime, int]:
-    """Return the local time and the years to add to it: with an offset it may be outside the years Python supports."""
+    """Return the local time, and the years to add to it because Python supports only the years 1 to 9999."""
     whole_s = instant // NANOSECONDS_PER_S + parse_offset(zone) // timedelta(seconds=1)
     if whole_s * NANOSECONDS_PER_S > MAX_TIMESTAMP:
         return _EPOCH + timedelta(seconds=whole_s - _CYCLE_S), 400
@@ -137,7 +137,7 @@ seconds = _accessor(lambda moment: moment.second)
 
 
 def milliseconds(instant: int, zone: str = "UTC") -> int:
-    """Return the milliseconds within the second; the zone is checked and changes nothing."""
+    """Return the milliseconds within the second; the zone is checked but has no effect."""
     parse_offset(zone)
     return instant % NANOSECONDS_PER_S // 1_000_000
 

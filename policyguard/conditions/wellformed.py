@@ -1,4 +1,4 @@
-"""Check the types of a stored condition again, when a signed snapshot loads: nothing in it is believed.
+"""Checks the types of stored conditions again when a signed snapshot loads; nothing in it is trusted.
 
 Everything that evaluating, rendering and indexing rely on holds afterwards: variables are known, fields belong to what
 they are read of, operands have the types of their overload, constants are what their type says, holes are numbered.
@@ -42,14 +42,14 @@ HOLES = frozenset({"int", "string", "timestamp", "duration"})
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What a checked condition reads, to be compared with a schema, and the types of its holes."""
+    """What a checked condition reads, for comparison with a schema, and the types of its holes."""
 
     fields: frozenset[Field]
     holes: tuple[TypeName, ...]
 
 
 def check_shape(expression: Expression) -> Checked:
-    """Check a condition, with holes or without.
+    """Check the types of a condition, with or without holes.
 
     Raises:
         ProfileError: a node has another type than its parts give it, or names what is not there.
@@ -103,7 +103,7 @@ def is_text(text: str) -> bool:
 
 
 class _Checker:
-    """Checks one condition; `fields` and `holes` fill up."""
+    """Checks one condition, and collects `fields` and `holes`."""
 
     def __init__(self) -> None:
         self.fields: set[Field] = set()
@@ -111,7 +111,7 @@ class _Checker:
         self.nodes = 0
 
     def check(self, node: Expression, bound: dict[str, TypeName], depth: int) -> TypeName:
-        """Return the type of a node after checking it and its parts; `bound` are the variables of macros."""
+        """Check a node and its parts and return its type; `bound` are the variables of macros."""
         self.nodes += 1
         if depth <= 0 or self.nodes > MAX_NODES:
             raise _malformed(node, "a condition is neither nested too deeply nor too long")
@@ -219,7 +219,7 @@ _CHECKS: dict[type, Callable[[_Checker, Any, dict[str, TypeName], int], TypeName
 
 
 def _operands_fit(function: str, kinds: list[TypeName], result: TypeName) -> bool:
-    """Return True if operands whose types depend on each other agree; `fits` has compared the rest."""
+    """Return True if the operands' types agree with each other; `fits` has checked them singly."""
     if function == "conditional":
         return _agree(kinds[1], result) and _agree(kinds[2], result)
     if function in ("equals", "not_equals"):
@@ -246,7 +246,7 @@ def _element(kind: TypeName) -> TypeName:
 
 
 def _agree(one: TypeName, other: TypeName) -> bool:
-    """Return True if two types are the same, or one of them is that of an empty list or map."""
+    """Return True if two types are equal, or one is the type of an empty list or map."""
     if one == other or "dyn" in (one, other):
         return True
     if "dyn" not in one and "dyn" not in other:

@@ -1,4 +1,4 @@
-"""Read the protobuf wire format: varints, fixed widths and length-delimited fields. Nothing in it knows CEL.
+"""Reads the protobuf wire format: varints, fixed widths and length-delimited fields. Knows nothing of CEL.
 
 Invalid bytes always raise `ProfileError`. Source: protobuf.dev/programming-guides/encoding.
 """
@@ -86,7 +86,7 @@ def _take(data: bytes, position: int, length: int) -> tuple[bytes, int]:
 
 
 class Message:
-    """The fields of one message by number. Of a field that is not repeated, the last value wins.
+    """The fields of one message by number; for a field that is not repeated, the last value wins.
 
     Raises:
         ProfileError: the bytes are not a message, or have a field whose number is not in `known`.
@@ -125,6 +125,6 @@ class Message:
         return items
 
     def entries(self, number: int) -> list[tuple[int, Message]]:
-        """Return the entries of a map with integer keys as (key, entry); the value is field 2 of the entry."""
+        """Return a map with integer keys as (key, entry) pairs; the value is field 2 of the entry."""
         messages = [Message(data, (1, 2)) for data in self.repeated(number)]
         return [(message.integer(1), message) for message in messages]

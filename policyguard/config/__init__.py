@@ -1,4 +1,4 @@
-"""Files that people write for a guard: the configuration file and the job file.
+"""The files that people write for a guard: the configuration file and the job file.
 
 Promises: unknown, missing and malformed fields are errors that name the file and the field; paths are relative to the
 configuration. Leaves to others: opening what these files name.

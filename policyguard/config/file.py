@@ -57,7 +57,7 @@ MAX_CONFIG_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The options of one run; None means not configured. `source` is the file that they came from, if any."""
+    """The configuration of one run; None means not configured. `source` is the file it was read from, if any."""
 
     policies: Path | None = None
     key: Path | None = None
@@ -108,7 +108,7 @@ def read_config(path: Path) -> Config:
 
 
 def parse_config(text: bytes, path: Path) -> Config:
-    """Read the text of the configuration file at `path`.
+    """Parse the text of the configuration file at `path`.
 
     Raises:
         ConfigurationError: an option is unknown or malformed, or a public key that it names cannot be read.

@@ -1,4 +1,4 @@
-"""The job file: what a person asks for when a command is started under policyguard.
+"""The job file: what a user asks for when a command is started under policyguard.
 
     resource: job:team/vision/run-17        # required
     action: job:submit                      # this if not given
@@ -57,7 +57,7 @@ def read_job_file(
     *,
     account: str | None = None,
 ) -> tuple[Request, JobInputs]:
-    """Read a job file: the request it makes, and what is to be measured for this command.
+    """Read a job file; return the request, and what to measure for this command.
 
     Args:
         path: the job file.
@@ -124,7 +124,7 @@ def current_folder() -> str:
 def read_job(
     data: Value, argv: Sequence[str], directory: str, environment: Mapping[str, str], *, account: str | None = None
 ) -> tuple[Request, JobInputs]:
-    """Read a decoded job file: the request it makes, and what is to be measured for this command.
+    """Convert a decoded job file to the request, and to what is to be measured for this command.
 
     Args:
         data: the decoded job file.

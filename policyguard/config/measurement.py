@@ -1,4 +1,4 @@
-"""What a configuration measures: environment baseline, producers of checkpoints, quotas, grants, running jobs.
+"""The configuration of measurements: environment baseline, producers, quotas, grants, running jobs.
 
     environment: {baseline: FILE, keys: [KEY...], threshold: N?, cache: FILE?, interpreter: FILE?}
     checkpoints: {producers: {TYPE:ID: [KEY...]}?, classes: [MODULE.NAME...]?, cache: FILE?}
@@ -33,7 +33,7 @@ from policyguard.values import EMPTY_MAP, Value, name_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentConfig:
-    """The signed baseline of the installed environment, and the keys that must have signed it."""
+    """The signed baseline of the installed environment, and the keys that must sign it."""
 
     baseline: Path
     keys: tuple[PublicKey, ...]
@@ -45,7 +45,7 @@ class EnvironmentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointConfig:
-    """The pinned keys of each producer of checkpoints, and classes that pickles may import beyond the list."""
+    """The pinned keys of each producer, and additional classes that pickles may import."""
 
     producers: Mapping[str, tuple[PublicKey, ...]] = field(default_factory=dict)
     classes: frozenset[tuple[str, str]] = frozenset()
@@ -57,7 +57,7 @@ NO_PRODUCERS = CheckpointConfig()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaConfig:
-    """The source of a team's limit and use: a file, or the output of a command."""
+    """The source of a team's limit and usage: a file, or the output of a command."""
 
     file: Path | None = None
     command: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch", "confineme
 
 
 def with_section(measurement: MeasurementConfig, name: str, data: Value, source: Path) -> MeasurementConfig:
-    """Add the section `name` of this configuration file.
+    """Return this configuration with the section `name` of the file added.
 
     Args:
         measurement: the configuration so far.
@@ -201,7 +201,7 @@ def _reserve(section: _Section) -> str | None:
 
 
 class _Section:
-    """One section of the configuration, with its file and name, for errors."""
+    """One section of the configuration file; reports errors with file and section."""
 
     def __init__(self, data: Value, source: Path, name: str) -> None:
         self.source, self.name = source, name
@@ -249,7 +249,7 @@ class _Section:
         return read_public_key(self.key_files[-1])
 
     def command(self, name: str) -> tuple[str, ...]:
-        """Return the words of a command; its program as a path, from the system's folders if it is a bare name."""
+        """Return the argv of a command; a bare program name is searched in the system's folders."""
         program, *arguments = self.texts(name)
         if "/" in program:
             return (str(self.source.parent / program), *arguments)

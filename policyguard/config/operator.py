@@ -1,4 +1,4 @@
-"""The operator's configuration: read only where nobody but the operator can change it, or anything that it names.
+"""Reads the operator's configuration, only if nobody else can change it or any file that it names.
 
 Used by everything that enforces: `run`, `hook`, `verify --job`, the git hooks and `Guard.from_config`. It comes from
 `--config FILE` or `/etc/policyguard/policyguard.yaml`; never from the current folder or a variable. Nothing that a
@@ -47,7 +47,7 @@ def operator_config(
 
 
 def check_named(config: Config, apart: Sequence[str] = (), *, replaced: Collection[str] = ()) -> None:
-    """Check everything that a configuration names.
+    """Check that only the operator can change each file that a configuration names.
 
     Args:
         config: as it was read.
@@ -67,7 +67,7 @@ def check_named(config: Config, apart: Sequence[str] = (), *, replaced: Collecti
 
 
 def check_outside(config: Config, job_folder: str) -> None:
-    """Check that a configuration and all it names are outside a job's folder and repository.
+    """Check that a configuration, and all files it names, are outside a job's folder and repository.
 
     Raises:
         ConfigurationError: one of them is inside.
@@ -79,7 +79,7 @@ def check_outside(config: Config, job_folder: str) -> None:
 
 
 def _named(config: Config) -> Iterator[tuple[str, Path]]:
-    """Yield what the configuration names and must own: its field, and the path."""
+    """Yield each path that the configuration names and the operator must own, with its field."""
     for name, field in PATHS.items():
         path: Path | None = getattr(config, field)
         if path is not None and field not in EXEMPT:
@@ -108,7 +108,7 @@ def _measured(measurement: MeasurementConfig) -> Iterator[tuple[str, Path]]:
 
 
 def _command_files(command: Sequence[str], directory: Path) -> Iterator[Path]:
-    """Yield the program of a command and every file that its words name, where it will run."""
+    """Yield the program of a command, and each file that an argument names."""
     program, *arguments = command
     if "/" in program:
         yield Path(program)

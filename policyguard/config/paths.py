@@ -1,4 +1,4 @@
-"""The paths that a configuration and options name, and the check of those on a command line. Imports no YAML.
+"""The paths that a configuration and options name, and their check on a command line. Imports no YAML.
 
 A hook that is given every path as an option pays for nothing but this check.
 """
@@ -38,7 +38,7 @@ _MAX_PARENTS = 256
 
 
 def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> None:
-    """Check the paths that options of the command line name, by field.
+    """Check that only the operator can change the paths that options name.
 
     Raises:
         ConfigurationError: another account could change one, or it is inside one of the folders `apart`.
@@ -60,7 +60,7 @@ def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> None
 
 
 def job_folders(folder: str) -> tuple[str, ...]:
-    """Return the folder of a job, and the top of the repository that contains it, if one does."""
+    """Return the folder of a job, and the top of the repository that contains it, if any."""
     resolved = os.path.realpath(folder)
     here = resolved
     for _ in range(_MAX_PARENTS):
@@ -73,7 +73,7 @@ def job_folders(folder: str) -> tuple[str, ...]:
 
 
 def log_files(log: str) -> Iterator[str]:
-    """Yield what SQLite has put beside a log."""
+    """Yield the files that SQLite keeps beside a log."""
     for suffix in (WAL, SHM, "-journal"):
         if os.path.lexists(log + suffix):
             yield log + suffix

@@ -1,4 +1,4 @@
-"""Decide on facts by policies: pure, without I/O and without casbin, and the same answer every time.
+"""Decides requests from facts and policies: pure, without I/O and without casbin.
 
 Reads no files and verifies no signatures; `policy_store` and `policy` do. Read in this order: `evaluate.py` (the
 procedure), `combine.py` (its last step), `engine.py` (the entry), `admission.py` with `conversion.py` (facts to

@@ -1,4 +1,4 @@
-"""Turns facts into what a condition may read: typed, strong and fresh enough, or absent with the reason.
+"""Turns facts into what a condition may read: typed, strong enough and fresh enough, or absent with the reason.
 
 A fact that is weaker than the schema asks, or older, is treated as absent: it can only take access away.
 Pure; `now` is an argument.
@@ -24,7 +24,7 @@ _HIDDEN = "found a value that is hidden"
 
 
 class AttributeRule:
-    """How one attribute is admitted."""
+    """The type, minimum assurance and maximum age of one attribute."""
 
     __slots__ = (
         "assurance",
@@ -65,7 +65,7 @@ class AttributeRule:
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """The input of conditions: plain maps of present attributes. `weak` says why a supplied fact does not count.
+    """The facts that conditions can read, as plain maps. `weak` says why a supplied fact was left out.
 
     `segments` are those of the resource's id.
     """
@@ -81,7 +81,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
 
 
 class FactAdmission:
-    """Admits the facts of requests with one pair of subject type and resource type."""
+    """Admits the facts of requests with one combination of subject type and resource type."""
 
     __slots__ = ("domain_at", "fits", "id_pattern", "known", "redactions", "rules", "sensitive")
 
@@ -103,7 +103,9 @@ class FactAdmission:
         self.fits = None if wild == "**" else compiled(wild)
 
     def admit(self, facts: Facts, now: Instant) -> Admitted:
-        """Admit these facts: typed, strong and fresh enough, the others absent.
+        """Return the facts that conditions can read; the others are absent.
+
+        Raises `Malformed` for a value that does not fit the schema.
 
         Raises:
             Malformed: the request does not fit the schema.
@@ -154,12 +156,12 @@ class FactAdmission:
 
 
 def _is_supplied(path: str, facts: Facts) -> bool:
-    """Return True if a collector supplied the fact, or tried to: a claim under its former name is then ignored."""
+    """Return True if a collector supplied the fact or tried to; a claim under its former name is then ignored."""
     return path in facts.entries or path in facts.missing
 
 
 def supplied_as(path: str, facts: Facts) -> str:
-    """Find the name under which a fact was supplied: the former one if only a claim under it exists."""
+    """Return the name under which a fact was supplied: the former one if only a claim under it exists."""
     if not _is_supplied(path, facts):
         for former, present in FORMER_FACTS.items():
             if present == path and former in facts.entries:
@@ -168,7 +170,7 @@ def supplied_as(path: str, facts: Facts) -> str:
 
 
 def under_supplied_names(paths: frozenset[str], facts: Facts) -> frozenset[str]:
-    """Rename facts to the names under which they were supplied, so that a record shows what counted."""
+    """Rename facts to the names under which they were supplied, as a record must show them."""
     if FORMER_FACTS.keys().isdisjoint(facts.entries):
         return paths
     return frozenset([supplied_as(path, facts) for path in paths])
@@ -194,7 +196,7 @@ def apply_minimum_assurance(admitted: Admitted, floors: Iterable[tuple[str, int]
 
 
 def admissions_by_type(schema: Schema) -> dict[tuple[str, str], FactAdmission]:
-    """Build the admission of each pair of subject type and resource type."""
+    """Build the admission for each combination of subject type and resource type."""
     return {
         (subject.name, resource.name): FactAdmission(schema, subject, resource)
         for subject in schema.subjects.values()
@@ -232,7 +234,7 @@ def _fit(rule: AttributeRule, value: Any, path: str) -> Any:
 
 
 def _is_sensitive(attribute: Attribute, schema: Schema) -> bool:
-    """Return True if the attribute or any field inside it is sensitive: a record is shown whole or not at all."""
+    """Return True if the attribute, or any field inside it, is sensitive; a record is shown whole or not at all."""
     kind = attribute.type
     while kind.element is not None:
         kind = kind.element

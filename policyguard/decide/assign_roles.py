@@ -1,4 +1,4 @@
-"""Builds role assignments from roles and bindings: inheritance closed, names checked, duties separated. Pure."""
+"""Builds role assignments from roles and bindings; checks inheritance, names and separation of duty. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def assign_roles(
     exclusions: Sequence[Exclusion] = (),
     persons: Sequence[Person] = (),
 ) -> RoleAssignments:
-    """Compute who holds which role where and when, inherited roles included.
+    """Compute who holds which role in which domain and when, inherited roles included.
 
     Args:
         roles: the declared roles.

@@ -1,4 +1,4 @@
-"""Combine the rules that fired into a decision: step 4 of the procedure, with its reasons and what is missing. Pure."""
+"""Combines the rules that fired into a decision with its reasons: step 4 of the procedure. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def combine(
     errored: Rules,
     explainer: Explainer,
 ) -> Decision:
-    """Combine the rules that fired; their order and repetitions change nothing.
+    """Combine the rules that fired; their order and repetition have no effect.
 
     Args:
         snapshot: the policies.
@@ -82,7 +82,7 @@ def _obligations(rules: Rules) -> tuple[str, ...]:
 
 
 def _deny_reasons(denies: Rules, errored: Rules) -> tuple[str, ...]:
-    """List the reason codes of the denies; a deny that fired on an error gets the code of errors."""
+    """List the reason codes of the denies; a deny that fired because of an error has the error's code."""
     if not errored:
         return _reasons(denies)
     failed = {id(rule) for rule in errored}

@@ -1,4 +1,4 @@
-"""Check a signed snapshot completely when it loads, so that deciding, explaining and stating never raise on it.
+"""Checks a signed snapshot completely when it loads, so that deciding and explaining cannot fail on it.
 
 A pinned key has signed the bytes; that they are what compiling gives is checked here and not believed. `msgspec` has
 checked the shapes of the data, `conditions/wellformed.py` checks the conditions. Pure.
@@ -31,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def check_compiled(form: CompiledForm, expressions: Sequence[Expression]) -> None:
-    """Check everything that a compiled form refers to; `expressions` are its conditions, decoded.
+    """Check every reference in a compiled form; `expressions` are its decoded conditions.
 
     Raises:
         ValueError, ProfileError: something is missing, of another type or out of range; the message says what.
@@ -94,7 +94,7 @@ def _check_type(kind: ValueType, at: str, schema: Schema) -> None:
 
 
 def _check_grants(grants: Mapping[str, Any]) -> frozenset[str]:
-    """Check the roles and who holds them; return the names of the roles."""
+    """Check the roles and their holders; return the names of the roles."""
     names, shapes = grants["roles"], grants["shapes"]
     count = len(names)
     _require(all(type(name) is str and is_segment(name) for name in names), "`grants.roles`", "names of roles")
@@ -159,7 +159,7 @@ def _check_quorums(policy: CompiledPolicy, roles: frozenset[str]) -> None:
 
 
 def _check_rules(policy: CompiledPolicy, roles: frozenset[str], shapes: Sequence[Checked]) -> None:
-    """Check the rules; what many rules share is checked once, so that a thousand of them cost a millisecond."""
+    """Check the rules; what many rules share is checked only once."""
     rules, schema = policy.rules, policy.schema
     if len({rule.id for rule in rules}) != len(rules):
         raise ValueError("two rules have one id, expected different ones")
@@ -198,7 +198,7 @@ def _check_targets(rules: Sequence[RuleRow], schema: Schema) -> None:
 
 
 def _check_conditions(rules: Sequence[RuleRow], shapes: Sequence[Checked], schema: Schema) -> None:
-    """Check what the conditions read of each resource type, and that each rule's constants fit the holes."""
+    """Check the facts that conditions read, for each resource type, and that constants fit their holes."""
     numbers = {rule.shape for rule in rules}
     if max(numbers, default=-1) >= len(shapes):
         raise ValueError(f"a rule has condition {max(numbers)}, expected one of {len(shapes)}")
@@ -242,7 +242,7 @@ def _constants_fit(constants: Sequence[Any], holes: Sequence[str]) -> bool:
 
 
 def _decoded(constant: Any, kind: str) -> Any:
-    """Decode a constant; one that is not written as compiling writes it becomes None, which is of no type."""
+    """Decode a constant; None for one that compiling would write differently, which no type accepts."""
     if kind.startswith("list(") != isinstance(constant, tuple):
         return None
     if kind in LARGE:

@@ -1,4 +1,4 @@
-"""Compiles a policy set to plain data, always the same bytes, and computes the policy digest over them.
+"""Compiles a policy set to plain data, always to the same bytes, and computes the policy digest over them.
 
 The compiled form is all that a host needs to decide; it holds no YAML and needs neither casbin nor a CEL library.
 Places in files and texts of conditions ride along for explanations and take part in the digest of the bundle's
@@ -39,7 +39,10 @@ _Fact = Annotated[str, msgspec.Meta(pattern=r"^(?:subject|resource|context)\.[a-
 
 
 class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """One rule in the compiled form. The order of the fields is the format: it may only change with `FORMAT`."""
+    """One rule in the compiled form.
+
+    The order of the fields is the file format; it may change only together with `FORMAT`.
+    """
 
     id: _Name
     effect: Literal[0, 1, 2]
@@ -64,7 +67,7 @@ class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
 
 
 class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """Where a rule is written, the text of its condition, and its owner: for explanations only."""
+    """Where a rule is written, the text of its condition, and its owner; only for explanations."""
 
     file: str
     line: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
@@ -74,7 +77,7 @@ class RuleSource(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fr
 
 
 class CompiledPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The part of the compiled form that decides; the policy digest covers it."""
+    """The deciding part of the compiled form; the policy digest covers it."""
 
     epoch: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
     schema: Schema
@@ -87,7 +90,7 @@ class CompiledPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class CompiledForm(msgspec.Struct, frozen=True):
-    """The compiled form as `compile_policy` writes it, parsed."""
+    """A parsed compiled form, as `compile_policy` writes it."""
 
     policy: CompiledPolicy
     sources: tuple[RuleSource, ...] = msgspec.field(name="places")
@@ -110,7 +113,7 @@ def read_compiled(data: Mapping[str, Any]) -> CompiledForm:
 
 
 def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, Any]:
-    """Compile a policy set and its role assignments.
+    """Compile a policy set and its role assignments to plain data.
 
     `["policy"]` is what decides and what the policy digest covers; `["places"]` says where each rule is written and
     how its condition reads.
@@ -139,7 +142,7 @@ def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, 
 
 
 def policy_digest(compiled: dict[str, Any]) -> str:
-    """Compute the digest that identifies policies: SHA-256 over the canonical bytes of the deciding part."""
+    """Compute the policy digest: SHA-256 over the canonical bytes of the deciding part."""
     encoded = _ENCODER.encode(compiled["policy"])
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
     return sha256_digest(encoded if encoded.isascii() else canonical(compiled["policy"]))
@@ -159,7 +162,7 @@ def schema_of(data: Any) -> Schema:
 
 
 def hole_types(form: Expression) -> tuple[str, ...]:
-    """List the type of each hole of a shape, by number."""
+    """List the types of a shape's holes, by number."""
     holes = {node.index: node.type for node in walk(form) if isinstance(node, Hole)}
     return tuple(holes[index] for index in range(len(holes)))
 
@@ -183,7 +186,7 @@ def decode_constant(value: Any, type_name: str) -> Any:
 
 
 class _Shapes:
-    """Conditions that differ only in constants share one shape, which is compiled once."""
+    """Collects the shapes of conditions; conditions that differ only in constants share one."""
 
     def __init__(self) -> None:
         self.forms: list[Any] = []
@@ -229,7 +232,7 @@ def _source(rule: Rule) -> RuleSource:
 
 
 def _plain(noun: Any) -> Any:
-    """Convert a struct to plain data, without its position and without fields at an empty default.
+    """Convert a struct to plain data, without positions and without fields that have an empty default.
 
     Only fields of structs are left out, never members of a map: an attribute may be called `span`.
     """

@@ -1,4 +1,4 @@
-"""One rule of a snapshot, ready to run; rules share shapes and texts. Pure."""
+"""One rule of a snapshot, ready to match; rules share shapes and texts. Pure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Shape:
         self._lists = any(kind.startswith("list(") for kind in self.hole_types)
 
     def __getattr__(self, name: str) -> Any:
-        """Compile and analyse the condition when a rule that has it is first matched."""
+        """Compile and analyse the condition when a rule with this shape is first matched."""
         if name == "run":
             self.run = _compiled(self.expression)
         elif name == "requirements":
@@ -51,7 +51,7 @@ class Shape:
         return getattr(self, name)
 
     def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
-        """Decode a rule's constants, one for each hole, in order.
+        """Decode a rule's constants, in the order of the holes.
 
         Raises:
             ValueError: there are not as many constants as holes.
@@ -160,7 +160,7 @@ class CompiledRule:
         self.span = Span(sys.intern(source.file), source.line, source.column)
 
     def __getattr__(self, name: str) -> Any:
-        """Prepare matching when a rule is first needed: a process that decides once matches few rules."""
+        """Prepare matching at first use: a process that decides once matches only a few rules."""
         if name == "run":
             self.run = None if self.shape is None else self.shape.run
             return self.run
@@ -187,7 +187,7 @@ class CompiledRule:
 
     @property
     def lazy_match_row(self) -> tuple[Any, ...]:
-        """Build a `match_row` for a single decision: nothing is analysed or compiled before it is needed."""
+        """Build a `match_row` for a single decision, which analyses and compiles nothing in advance."""
         run = None if self.shape is None else self._run_now
         is_limited = self.has_subject_time_or_assurance
         return None, _NO_SEGMENTS, self.fits, self.scope, is_limited, run, self.constants, self.effect, self
@@ -196,13 +196,13 @@ class CompiledRule:
         return self.run is None or self.run(*arguments)
 
     def fits(self, identifier: str) -> bool:
-        """Return True if an id of one of the rule's types matches the rule's pattern."""
+        """Return True if the resource id matches the rule's pattern."""
         if self.literal_slice is not None:
             return identifier.split("/")[self.literal_slice] == self.literal_segments
         return self.test is None or self.test(identifier)
 
     def concerns(self, subject_ref: str, now: Instant) -> bool:
-        """Return True if the rule is in force and names the subject, or names no subjects."""
+        """Return True if the rule is in force, and names the subject or no subjects at all."""
         if self.subjects and subject_ref not in self.subjects:
             return False
         if self.not_before is not None and now < self.not_before:
@@ -210,7 +210,7 @@ class CompiledRule:
         return self.expires is None or now < self.expires
 
     def outcome(self, admitted: Admitted) -> bool | EvalError:
-        """Evaluate the condition exactly on the facts that meet the rule's minimum assurance."""
+        """Evaluate the condition on the facts that meet the rule's minimum assurance."""
         read = apply_minimum_assurance(admitted, self.assurance)
         return self.evaluate_exactly(
             read.subject, read.resource, read.context, admitted.facts.request.action, admitted.now
@@ -218,13 +218,13 @@ class CompiledRule:
 
     @property
     def condition(self) -> Expression | None:
-        """The checked condition with this rule's own constants; None for a rule without a condition."""
+        """The checked condition with this rule's constants; None if the rule has no condition."""
         return None if self.shape is None else filled(self.shape.expression, self.constants)
 
     def evaluate_exactly(
         self, subject: dict[str, Any], resource: dict[str, Any], context: dict[str, Any], action: str, now: Instant
     ) -> bool | EvalError:
-        """Evaluate the condition by the specification, where the compiled code cannot.
+        """Evaluate the condition with the exact evaluator, where the compiled code cannot decide.
 
         Args:
             subject: the admitted attributes of the subject.
@@ -241,7 +241,7 @@ _DEFAULT_REASONS = (("rule.allow",), ("rule.deny",), ("rule.require",))
 
 
 class Interner:
-    """Shares one object among equal texts and equal tuples while a snapshot is built."""
+    """Shares one object among equal texts and tuples while a snapshot is built."""
 
     def __init__(self, schema: Schema, written: Schema) -> None:
         self._schema = schema
@@ -257,7 +257,7 @@ class Interner:
         return shared
 
     def types(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[str | None], Renamed]:
-        """Find what rules on these resource types share.
+        """Return what rules with these resource types share.
 
         Returns:
             The shared object equal to the names, the id patterns of the types, and the fields with renamed values.

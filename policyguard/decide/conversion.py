@@ -1,4 +1,4 @@
-"""Converts values of a request to what conditions compute with, and says why a value does not fit its type. Pure."""
+"""Converts values in requests to the form that conditions compute with, or says why they do not fit. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 320
 
 
 class Malformed(Exception):
-    """The request does not fit the schema; `path` leads to the wrong part. Caught by the engine."""
+    """The request does not fit the schema; `path` names the part. The engine catches it."""
 
     def __init__(self, path: str, message: str) -> None:
         # Paths and values are the requester's text; they must not be able to imitate another line.
@@ -27,7 +27,7 @@ class Malformed(Exception):
 
 
 def converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]:
-    """Choose the Python type of such values in a request, and the function that converts them for conditions."""
+    """Return the Python type of a value in a request, and the function that converts it for conditions."""
     match kind.kind:
         case "bool":
             return bool, None
@@ -48,12 +48,12 @@ def converter(kind: ValueType, schema: Schema) -> tuple[type, Converter | None]:
 
 
 def never(value: Any) -> bool:  # noqa: ARG001
-    """Test that every value fails, so that each is converted."""
+    """Return False for every value, so that each one is converted."""
     return False
 
 
 def plain_test(kind: ValueType, schema: Schema) -> Callable[[Any], bool] | None:
-    """Choose a quick test for values that need no conversion; None if there is none.
+    """Return a quick test for values that need no conversion; None if there is none.
 
     A value that fails it is converted, or refused with a reason.
     """
@@ -196,5 +196,5 @@ _ARTICLES = {
 
 
 def article(type_name: str) -> str:
-    """Name a type in a message: `an integer`, `text`."""
+    """Return the name of a type with its article: `an integer`, `text`."""
     return _ARTICLES.get(type_name, type_name)

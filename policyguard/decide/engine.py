@@ -28,7 +28,7 @@ UNEXPLAINED = "this decision cannot be explained, which is a defect of policygua
 
 
 def internal_error(snapshot: Snapshot, facts: Facts, now: Instant, problem: Exception) -> Decision:
-    """Deny where deciding or stating failed; the statement has the request and none of its facts.
+    """Build the denial for an error inside deciding or stating; it contains the request and no facts.
 
     Args:
         snapshot: the policies.
@@ -55,7 +55,7 @@ def _described(problem: Exception) -> str:
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """Decides with one snapshot. It has no other state, so two engines of one snapshot are equal."""
+    """Decides with one snapshot. It has no other state."""
 
     snapshot: Snapshot
 
@@ -105,5 +105,5 @@ class Engine(msgspec.Struct, frozen=True):
         return self.snapshot.epoch
 
     def _refuse(self, facts: Facts, now: Instant, reason: str) -> Decision:
-        """Deny a request that never reached the rules."""
+        """Build the denial for a request that step 1 refuses."""
         return Decision(False, (reason,), NO_IDS, NO_IDS, NO_IDS, ALL_MET, NO_IDS, facts, now, self)

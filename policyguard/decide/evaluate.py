@@ -1,4 +1,4 @@
-"""How a request is decided; `docs/semantics.md` mirrors this file.
+"""The decision procedure; `docs/semantics.md` mirrors this file.
 
 1. No rules, unknown action, unknown type, malformed request: DENY with its own reason code (`engine.py`).
 2. Each candidate rule has the outcome TRUE, FALSE or ERROR.
@@ -109,7 +109,7 @@ def evaluate(snapshot: Snapshot, admitted: Admitted, explainer: Explainer) -> De
 
 
 def refusal_code(snapshot: Snapshot, facts: Facts) -> str:
-    """Find the reason code of a request that no rule can concern: step 1."""
+    """Return the reason code for a request that no rule can apply to: step 1."""
     request = facts.request
     if not snapshot.rules:
         return "engine.no_rules"

@@ -1,4 +1,4 @@
-"""Explains a decision: what, why, which fact with which assurance, what would change it, who can help.
+"""Explains decisions: the result, the facts with their assurance, what would change it, and who can help.
 
 Works from the decision's own facts and instant, by the exact evaluator, so it says what was decided and not what would
 be decided now. Sensitive values are hidden. Pure.
@@ -35,7 +35,7 @@ _LONGEST_ATOM = 72
 
 
 def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewer: str | None = None) -> str:
-    """Explain a decision in lines of plain text; fields for `trace` are shown only to a viewer with its role.
+    """Explain a decision in lines of plain text; fields for `trace` only to a viewer with such a role.
 
     Args:
         snapshot: the policies.
@@ -58,7 +58,7 @@ def explain(snapshot: Snapshot, decision: Decision, *, full: bool = False, viewe
 
 
 class _Explanation:
-    """One decision and the facts that its conditions could read; None if the request never reached the rules."""
+    """Builds the explanation of one decision; `admitted` is None if step 1 refused the request."""
 
     def __init__(self, snapshot: Snapshot, decision: Decision, viewer: str | None) -> None:
         self.snapshot = snapshot
@@ -126,7 +126,7 @@ class _Explanation:
         return f"unknown subject type `{type_name}`" + _near(type_name, list(schema.subjects))
 
     def _failed(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
-        """Explain a rule that failed: what was missing, once for each fact, and the consequence."""
+        """Explain a rule that failed: each missing fact once, and the consequence."""
         consequence = {ALLOW: "so it does not allow", DENY: "so it denies", REQUIRE: "so it asks for approval"}
         yield f"because  rule `{rule.id}` could not be evaluated, {consequence[rule.effect]}  ({rule.span})"
         messages: dict[str, None] = {}
@@ -158,7 +158,7 @@ class _Explanation:
         return rule is not None and bool(rule.traced) and reads_traced(atom.expression, rule.traced)
 
     def _values(self, rule: CompiledRule, admitted: Admitted) -> Iterator[tuple[AtomValue, str]]:
-        """Describe each atom of the rule's condition with the facts it read."""
+        """Describe each atom of the rule's condition, with the facts it read."""
         condition = rule.condition
         if condition is None:
             return
@@ -198,7 +198,7 @@ class _Explanation:
         return f"{'.'.join(path)} = {_render(value)} ({fact.assurance.word}, {fact.source})"
 
     def _nearly(self, admitted: Admitted) -> Iterator[str]:
-        """Explain for each rule that could have allowed why it did not."""
+        """Explain why each rule that could have allowed the request did not."""
         candidates = [
             rule
             for rule in self.snapshot.rules
@@ -287,7 +287,7 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _render(value: Any) -> str:
-    """Format a value for people, on one line of bounded length."""
+    """Format a value for people, on one line of limited length."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""Checks whether enough distinct persons approved: one person fills one seat, contributors and the requester none.
+"""Checks whether enough distinct persons approved. One person fills one seat; contributors and requester fill none.
 
 Pure. An account that no `Persons` entry knows is a conflict: it might be anybody.
 """
@@ -67,7 +67,7 @@ SCENARIOS: Mapping[str, str] = {
 
 
 def rejection_codes(missing: Sequence[UnmetQuorum]) -> set[str]:
-    """Collect the reason codes of approvals that exist but do not count."""
+    """Collect the reason codes of submitted approvals that do not count."""
     lines = [line.partition(":")[0] for gap in missing for line in gap.because]
     return {SCENARIOS[code] for code in lines if code in SCENARIOS}
 
@@ -88,7 +88,7 @@ def _domain(where: str | None) -> str | None:
 def _eligible(
     quorum: Quorum, facts: Facts, now: Instant, persons: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Select the persons whose approval counts, with their accounts, and say why others do not."""
+    """Return the persons whose approvals count, with their accounts, and the reasons why others do not."""
     # INVARIANT I8: without the fact `contributors` no approver counts, nor with a contributor nobody knows.
     if facts.contributors is None:
         return {}, ["who contributed is not known, so nobody can be shown to be independent", *facts.unusable]
@@ -121,7 +121,7 @@ def _eligible(
 
 
 def _unusable(approval: Approval, quorum: Quorum, now: Instant) -> tuple[str, str] | None:
-    """Say why an approval cannot be used: the second half of the reason code, and the reason."""
+    """Return the reason code and text if an approval cannot be used, else None."""
     if approval.assurance < quorum.assurance:
         return "too_weak", f"approval is only {approval.assurance.word}, {quorum.assurance.word} counts"
     if not approval.approved_at <= now:
@@ -134,7 +134,7 @@ def _unusable(approval: Approval, quorum: Quorum, now: Instant) -> tuple[str, st
 
 
 def _assign(candidates: Mapping[str, list[int]], seats: int) -> dict[int, str]:
-    """Map seats to persons, with as many seats filled as possible (augmenting paths; seats are few)."""
+    """Assign persons to seats so that as many seats as possible are filled (augmenting paths)."""
     filled: dict[int, str] = {}
 
     def seat(person: str, seen: set[int]) -> bool:
@@ -162,7 +162,7 @@ def satisfied_until(
     persons: Mapping[str, str],
     roles_at: RolesAt,
 ) -> Instant:
-    """Find the latest time, at most `until`, up to which this quorum stays met; it is met `now`.
+    """Return the latest time, at most `until`, up to which a quorum that is met now stays met.
 
     Who holds which role is asked as of `now`. More approvals than are needed count in favour: the end is that of the
     last set of them that suffices.

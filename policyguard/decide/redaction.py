@@ -1,4 +1,4 @@
-"""Removes the parts of a fact that only the roles of `trace` may see, before anyone else sees the value.
+"""Removes the parts of a fact that only the roles of `trace` may see.
 
 An attribute that the schema calls `sensitive: true` is hidden whole, also where only a field of a record inside it is
 (INVARIANT I14). One that it calls `sensitive: trace` is taken out alone, so that the rest of a record can still be
@@ -18,7 +18,7 @@ Redact = Callable[[Value], Value]
 
 
 def redactor(kind: ValueType, schema: Schema) -> Redact | None:
-    """Build the function that removes the fields for `trace` from values of this type; None if there are none."""
+    """Build the function that removes the `trace` fields from values of this type; None if there are none."""
     if kind.element is not None:
         inner = redactor(kind.element, schema)
         return None if inner is None else (_items(inner) if kind.kind == "list" else _entries(inner))
@@ -31,7 +31,7 @@ def redactor(kind: ValueType, schema: Schema) -> Redact | None:
 
 
 def withheld(value: Value) -> Value:
-    """Build the placeholder of a hidden value: the number of items of a list or a map.
+    """Return the placeholder for a hidden value; for a list or map it contains the number of items.
 
     The placeholder has no digest: where few values are likely, a digest is the value.
     """
@@ -40,12 +40,12 @@ def withheld(value: Value) -> Value:
 
 
 def traced_names(kind: ValueType, schema: Schema) -> frozenset[str]:
-    """Collect the names of the fields for `trace` of every record inside this type."""
+    """Collect the names of `trace` fields in every record inside this type."""
     return frozenset(_names(kind, schema))
 
 
 def reads_traced(expression: Expression, names: frozenset[str]) -> bool:
-    """Return True if an expression may read one of these fields, the only way to reveal one.
+    """Return True if an expression may read one of these fields, so that its result could reveal it.
 
     The profile compares no records, so a field is read only where it is named.
     """

@@ -1,4 +1,4 @@
-"""The closure of role inheritance, shared by the loader, the engine and lint. Pure."""
+"""The transitive closure of role inheritance, for the loader, the engine and lint. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_LISTED = 8
 
 
 def close_roles(roles: Sequence[Role]) -> tuple[dict[str, frozenset[str]], list[PolicyError]]:
-    """Map each role to itself and everything it inherits, and list what is wrong with the graph.
+    """Map each role to itself and all roles it inherits, and list the errors in the graph.
 
     The errors are PG501 for each circle, PG502 for a chain that is too long, and PG010 when the roles inherit too much
     in all. A closure with errors is incomplete and may only serve to find more errors. Unknown parents are skipped;
@@ -39,7 +39,7 @@ class _Closing:
         self._total = 0
 
     def close(self, start: str) -> None:
-        """Close one role, depth first with an explicit stack, so that a long chain cannot overflow it."""
+        """Close one role depth first, with an explicit stack, so that a long chain cannot overflow it."""
         path: list[str] = [start] if start not in self.closed else []
         on_path = set(path)
         while path:

@@ -1,4 +1,4 @@
-"""Who holds which role where and when, as sets that answer quickly. Pure.
+"""Who holds which role, where and when, stored for fast queries. Pure.
 
 `assign_roles.py` builds a `RoleAssignments` from bindings, `from_data` from a compiled snapshot. Asking
 changes nothing: an unknown subject leaves no trace (hazard H14).
@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 class RoleAssignments(msgspec.Struct, frozen=True):
-    """Every binding of one snapshot with role inheritance already followed. Build with `of`, never by hand.
+    """Every binding of a snapshot, with role inheritance applied. Build it with `of`.
 
     A *shape* is what one subject is bound to without a time: sorted pairs of domain and role. Few shapes serve many
     subjects, and each has one `RolesByDomain`.
@@ -44,7 +44,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, closed: Mapping[str, tuple[str, ...]], rows: Iterable[Row]) -> RoleAssignments:
-        """Build the assignments of these rows; `closed` maps every role to itself and all it inherits, sorted."""
+        """Build the assignments from rows; `closed` maps every role to itself and all it inherits, sorted."""
         pairs: dict[str, set[tuple[str, str]]] = {}
         timed: dict[str, set[Row]] = {}
         for row in rows:
@@ -72,7 +72,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         return cls(closed, tuple(held), tuple(held.values()), permanent, time_boxed)
 
     def roles_at(self, subject_ref: str, domain: str | None, now: Instant) -> tuple[str, ...]:
-        """List the roles that the subject holds in the domain or in `*` at `now`, inherited ones included, sorted.
+        """List the roles that the subject holds in the domain or in `*` at `now`, sorted.
 
         Without a domain only roles held in every domain count. Someone unknown holds nothing.
 
@@ -97,7 +97,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         return tuple(sorted(roles))
 
     def holders(self, role: str, domain: str | None, now: Instant) -> tuple[str, ...]:
-        """List the subjects who hold the role in the domain or in `*` at `now`, inherited or not, sorted.
+        """List the subjects who hold the role in the domain or in `*` at `now`, sorted.
 
         Args:
             role: the name of the role.
@@ -111,7 +111,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 
     @property
     def subjects(self) -> frozenset[str]:
-        """Every subject with a binding, also an expired one."""
+        """Every subject with a binding, including expired ones."""
         return frozenset(self._permanent) | frozenset(self._time_boxed)
 
     def rows(self) -> Iterator[Row]:
@@ -129,7 +129,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
         }
 
     def to_data(self) -> dict[str, Any]:
-        """Convert to lists and maps of text and integers, always the same; `from_data` is the inverse."""
+        """Convert to lists and maps of text and integers; `from_data` is the inverse."""
         names = sorted(self.closed)
         number = {name: n for n, name in enumerate(names)}
         numbers = {shape: n for n, shape in enumerate(self._shapes)}
@@ -149,7 +149,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> RoleAssignments:
-        """Read what `to_data` wrote. The data is trusted: the snapshot's digest was checked before.
+        """Read what `to_data` wrote, without checks: the snapshot's digest has been verified.
 
         Raises:
             ValueError: another format number, or an index that names nothing.
@@ -173,7 +173,7 @@ class RoleAssignments(msgspec.Struct, frozen=True):
 def _close(
     shape: Shape, closed: Mapping[str, tuple[str, ...]], shared: dict[tuple[str, ...], tuple[str, ...]]
 ) -> RolesByDomain:
-    """List the roles that this shape holds in each domain; equal sets of roles become one object."""
+    """List the roles that this set of bindings gives in each domain; equal sets become one object."""
     if len(shape) == 1:
         domain, role = shape[0]
         return {ANY_DOMAIN: () if domain != ANY_DOMAIN else closed[role], domain: closed[role]}

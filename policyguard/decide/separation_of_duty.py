@@ -21,7 +21,7 @@ def separation_errors(
     exclusions: Sequence[Exclusion],
     persons: Sequence[Person],
 ) -> Iterator[PolicyError]:
-    """Yield a PG506 for each role that breaks an exclusion by itself, and for each holder who does, once per domain.
+    """Yield a PG506 for each role that violates an exclusion by itself, and for each holder who does, per domain.
 
     Args:
         closed: each role and everything it inherits; bindings to roles that are not in it are skipped.

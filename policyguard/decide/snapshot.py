@@ -1,4 +1,4 @@
-"""An immutable, loaded policy set; everything that does not depend on a request is computed here.
+"""A loaded, immutable policy set, with everything computed that does not depend on a request.
 
 Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
 what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
@@ -112,7 +112,7 @@ class Snapshot:
 
     @classmethod
     def from_compiled(cls, compiled: Mapping[str, Any], digest: str) -> Snapshot:
-        """Read a snapshot from its compiled form; its signature and digest are already verified.
+        """Build a snapshot from its compiled form, whose signature and digest are already verified.
 
         Raises:
             ConfigurationError: another format, or not the form that compiling gives.
@@ -131,7 +131,7 @@ class Snapshot:
 
     @property
     def request_only_actions(self) -> frozenset[str]:
-        """The actions whose every quorum that may be required has `of: request`."""
+        """The actions whose quorums all have `of: request`."""
         over: dict[str, bool] = {}
         for rule in self.rules:
             if rule.quorum is not None:
@@ -142,7 +142,7 @@ class Snapshot:
 
     @property
     def single_use_actions(self) -> frozenset[str]:
-        """The actions whose allow may consume approvals, because a quorum that may be required is single-use."""
+        """The actions whose allow can consume approvals, because a quorum may be single-use."""
         return frozenset(
             action
             for rule in self.rules
@@ -151,22 +151,22 @@ class Snapshot:
         )
 
     def consumes_approvals(self, decision: Decision) -> bool:
-        """Return True if this allow consumes its approvals, because a quorum that it met is single-use."""
+        """Return True if this allow consumes its approvals: a quorum that it met is single-use."""
         quorums = (self.by_id[rule_id].quorum for rule_id in decision.requiring)
         return decision.allowed and any(self.quorums[quorum].once for quorum in quorums if quorum is not None)
 
     def facts_read_at(self, action: str) -> frozenset[str]:
-        """The paths that any rule for this action reads, whether or not it applies."""
+        """Return the paths that any rule for this action reads, whether or not it applies."""
         shapes = [rule.shape for rule in self.rules if action in rule.actions and rule.shape is not None]
         return frozenset().union(*(shape.reads for shape in shapes))
 
     def build_indexes(self) -> None:
-        """Build now what a decision would build on first need, for long-running hosts."""
+        """Build every index now instead of at first use, for long-running hosts."""
         for index in self.rule_indexes.values():
             index.build_indexes()
 
     def admit(self, facts: Facts, now: Instant) -> Admitted | None:
-        """Admit these facts for `Engine.evaluate`; None if no rule can concern the request."""
+        """Admit these facts for `Engine.evaluate`; None if no rule can apply to the request."""
         request = facts.request
         admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
         if admission is None or not self.rules or (request.action, request.resource.type) not in self.rule_indexes:
@@ -177,7 +177,7 @@ class Snapshot:
             return None
 
     def facts_read_by(self, decision: Decision) -> frozenset[str] | None:
-        """List the paths of the facts behind this decision; None for all: a default deny read them all."""
+        """List the paths of the facts behind a decision; None means all: a default deny read them all."""
         ids = decision.determining + decision.errored + decision.requiring
         if not ids:
             return None
@@ -187,7 +187,7 @@ class Snapshot:
         return under_supplied_names(frozenset().union(*(shape.reads for shape in shapes)), decision.facts)
 
     def lasts_until(self, decision: Decision, now: Instant, until: Instant) -> Instant:
-        """Compute the end of a decision made `now`: `until`, or earlier if its approvals no longer count then.
+        """Return when a decision made `now` ends: at `until`, or earlier if its approvals expire.
 
         Args:
             decision: the decision.
@@ -205,11 +205,11 @@ class Snapshot:
         return until
 
     def sensitive(self, request: Request) -> frozenset[str]:
-        """List the paths whose values must never be shown, for a request of these types."""
+        """List the paths whose values must not be shown, for these types of subject and resource."""
         admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
         return self._all_sensitive if admission is None else admission.sensitive
 
     def redactions(self, request: Request) -> Mapping[str, Redact]:
-        """Map each path to the function that removes the parts for `trace` from such a fact."""
+        """Map each path to the function that removes its `trace` fields."""
         admission = self.admissions_by_type.get((request.subject.type, request.resource.type))
         return self._all_redactions if admission is None else admission.redactions

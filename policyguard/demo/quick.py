@@ -1,4 +1,4 @@
-"""`policyguard demo`: the main job on real input: a git repository, processes, keys, an SQLite log, an attacker."""
+"""`policyguard demo`: runs one job with a real repository, processes, keys and log, and an attacker."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class _Ended:
 
 @dataclass(slots=True)
 class _Lab:
-    """A folder with a repository, policies, a key, trust and a log, and the processes that run in it."""
+    """A folder with a repository, policies, a key, trust and a log; runs processes in it."""
 
     root: Path
     failures: list[str] = field(default_factory=list)
@@ -123,7 +123,7 @@ class _Lab:
         return str(self.root / "environment" / "bin" / "python")
 
     def policyguard(self, *arguments: str, where: Path | None = None, config: str = "policyguard.yaml") -> _Ended:
-        """Run the command line in a process of its own."""
+        """Run the command line in its own process."""
         verbs = 2 if arguments[0] == "audit" else 1
         command = [*arguments[:verbs], "--config", str(self.root / config), *arguments[verbs:]]
         return _run([sys.executable, "-P", "-c", START, str(PACKAGE), *command], where or self.code, {})
@@ -135,7 +135,7 @@ class _Lab:
             raise EvidenceError(f"`git {arguments[0]}` failed: {ended.err.strip().splitlines()[-1:]}")
 
     def run_job(self, job: str, config: str = "policyguard.yaml") -> _Ended:
-        """Start the training script under the launcher; the decision is written to `decisions/<job>.json`."""
+        """Run the training script under the launcher; write the decision to `decisions/<job>.json`."""
         out = self.root / "decisions" / f"{job}.json"
         return self.policyguard(
             "run",
@@ -152,7 +152,7 @@ class _Lab:
         )
 
     def verify(self, job: str, *, audience: str = "local", argv: Sequence[str] = COMMAND) -> _Ended:
-        """Check a decision as the worker does that is about to run this command."""
+        """Verify a decision as the worker would before running this command."""
         return self.policyguard(
             "verify",
             str(self.root / "decisions" / f"{job}.json"),
@@ -166,7 +166,7 @@ class _Lab:
         )
 
     def expect(self, what: str, ended: _Ended, code: int, *parts: str) -> None:
-        """Show the outcome and remember whether it was as expected."""
+        """Print an outcome, and record whether it was expected."""
         missing = [part for part in parts if part not in ended.text]
         good = ended.code == code and not missing
         say("  ok      " if good else "  FAILED  ", nl=False, fg="green" if good else "red", bold=True)
@@ -219,7 +219,7 @@ def _build(lab: _Lab) -> None:
 
 
 def _build_environment(lab: _Lab) -> None:
-    """Create the environment that jobs of nine or more GPUs need: installed, signed, room in the quota."""
+    """Create the signed environment and the quota that jobs of nine or more GPUs need."""
     venv.EnvBuilder(symlinks=True, with_pip=False).create(lab.root / "environment")
     key = PrivateKey.generate(os.urandom(32))
     write_public_key(lab.root / "build.key.pub", key.public)
@@ -287,7 +287,7 @@ def _flip_one_byte(log: Path, entry: int) -> None:
 
 
 def _excerpt(text: str, parts: Sequence[str]) -> str:
-    """Pick the expected lines and the lines of help."""
+    """Select the expected lines and the help lines."""
     stored = [
         line
         for line in text.splitlines()
@@ -298,7 +298,7 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
 
 
 def _plain_environment() -> dict[str, str]:
-    """Copy our environment without variables that the demo's policies forbid or that redirect git."""
+    """Copy our environment without variables that the policies forbid or that redirect git."""
     prefixes = tuple(name for name in INJECTION_VARIABLES if name.endswith("_"))
     closed = {
         name: value

@@ -1,4 +1,4 @@
-"""Byte code in `__pycache__`, compared with its source.
+"""Compares the byte code in `__pycache__` with its source.
 
 Python runs it in place of the source if its 16-byte header fits, whatever comes after the header. So each file is
 compared with what an interpreter compiles from the source that was just hashed. Files that the build compared and put
@@ -62,7 +62,7 @@ _TAG = re.compile(r".*\.(cpython-\d+)(?!\d)[^/]*\.pyc\Z", re.DOTALL)
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
-    """Byte code that counts as a difference: its name, one of `REASONS`, and details."""
+    """A byte code file that counts as a difference: its name, a code from `REASONS`, and details."""
 
     name: str
     code: str
@@ -70,7 +70,7 @@ class Finding(msgspec.Struct, frozen=True, order=True):
 
 
 class BytecodeReport(msgspec.Struct, frozen=True):
-    """Byte code that counts; what is never loaded; and the digests of what equals its source, for a baseline."""
+    """The result: differences, files that are never loaded, and digests of files equal to their source."""
 
     findings: tuple[Finding, ...] = ()
     idle: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ def check_bytecode(
     interpreter: str | None = None,
     progress: Progress | None = None,
 ) -> BytecodeReport:
-    """Compare the byte code of a listing with its sources.
+    """Compare the byte code in a listing with its sources.
 
 
     Args:
@@ -116,7 +116,7 @@ def check_bytecode(
 def _known(
     listing: Listing, known: Mapping[str, str], known_files: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Split the byte code into what the baseline covers, with its digests, and the remaining names."""
+    """Split the byte code into files that the baseline covers, with their digests, and the names of the others."""
     equal: dict[str, str] = {}
     unknown = []
     for name, digest in listing.bytecode.items():
@@ -129,7 +129,7 @@ def _known(
 
 
 class _Sorter:
-    """Sorts byte code into differences, never loaded, equal to its source, and still to compare."""
+    """Classifies byte code files: different, never loaded, equal to the source, or still to be compared."""
 
     def __init__(self, listing: Listing, python: Interpreter, cache: FileCache | None) -> None:
         self._listing, self._python, self._cache = listing, python, cache
@@ -139,7 +139,7 @@ class _Sorter:
         self.equal: dict[str, str] = {}
 
     def comparison(self, name: str) -> Comparison | None:
-        """Build the comparison that a file needs; None if its outcome is known without one."""
+        """Return the comparison that a file needs; None if it was classified without one."""
         try:
             outcome = self._sorted_out(name)
         except (EvidenceError, OSError) as problem:
@@ -155,7 +155,7 @@ class _Sorter:
         return None
 
     def take(self, comparison: Comparison, code: int, detail: str) -> None:
-        """Record the outcome of a comparison."""
+        """Record the result of a comparison."""
         if code == EQUAL:
             digest = self.equal[comparison.name] = self._digest(comparison.name)
             if self._cache is not None:
@@ -165,7 +165,7 @@ class _Sorter:
             self.findings.append(Finding(comparison.name, _CODES[code], detail or other))
 
     def _sorted_out(self, name: str) -> Comparison | Finding | None:
-        """Build the comparison, or give the reason why a file counts without one, or None if it is never loaded."""
+        """Return the comparison that a file needs, a finding, or None for a file that Python never loads."""
         comparison = _comparison(name, self._python.tag)
         head = _head(self._listing.path(name))
         if comparison is None or head[:4] != self._magic:
@@ -175,7 +175,7 @@ class _Sorter:
         return comparison if _is_loaded(head, self._listing.path(comparison.source)) else None
 
     def _of_another(self, name: str, head: bytes) -> Finding | None:
-        """Say why byte code counts that this interpreter does not load for a source next to it; None if it does not."""
+        """Return a finding for byte code of another interpreter or without a source; None if it is never loaded."""
         if head[:4] == self._magic:
             has_source = any(source_digest(self._listing, source) for source in _sources(name))
             return None if has_source else Finding(name, "stray")
@@ -186,19 +186,19 @@ class _Sorter:
 
     @cached_property
     def _other_tags(self) -> set[str]:
-        """List the tags of other Pythons that have a library folder here."""
+        """The cache tags of other Pythons that have a library folder in this environment."""
         homes = (_HOME_OF_VERSION.search(name) for name in self._listing.files)
         tags = {f"cpython-{home[1]}{home[2]}" for home in homes if home is not None}
         return tags if self._is_other_version else tags - {self._python.tag}
 
     @property
     def _is_other_version(self) -> bool:
-        """Check whether the environment names another patch release, whose compiler may write other code."""
+        """True if `pyvenv.cfg` names another patch release, whose compiler may emit different code."""
         return self._version not in ("", self._python.version)
 
     @cached_property
     def _version(self) -> str:
-        """Read the version in `pyvenv.cfg`; empty if there is none."""
+        """The Python version in `pyvenv.cfg`; empty if there is none."""
         try:
             text = read_small(self._listing.path("pyvenv.cfg"), _MAX_SETTINGS_BYTES).decode("utf-8", "replace")
         except EvidenceError:
@@ -214,7 +214,7 @@ class _Sorter:
 
 
 def _comparison(name: str, tag: str) -> Comparison | None:
-    """Find the source and the optimisation level for which this interpreter loads a file of this name.
+    """Parse a byte code file's name into source path and optimisation level; None for another interpreter's.
 
     name = folder "__pycache__/" module "." tag [ ".opt-" level ] ".pyc"          ; level = 1*DIGIT, not 0
     """
@@ -227,7 +227,7 @@ def _comparison(name: str, tag: str) -> Comparison | None:
 
 
 def _sources(name: str) -> Iterator[str]:
-    """Yield each source that byte code of this name may belong to, for any interpreter."""
+    """Yield each source path that byte code of this name could belong to, for any interpreter."""
     folder, _, last = name.rpartition("__pycache__/")
     parts = last.split(".")
     for count in range(1, len(parts) - 1):
@@ -243,7 +243,7 @@ def _head(path: str) -> bytes:
 
 
 def _is_loaded(head: bytes, source: str) -> bool:
-    """Check whether Python accepts this header for the source as it is now; otherwise it recompiles.
+    """Return True if Python loads this byte code for the current source instead of recompiling it.
 
     Byte code with a hash counts as loaded, right or wrong: unchecked hashes are never compared, and the others are not
     under `--check-hash-based-pycs never`.

@@ -1,4 +1,4 @@
-"""A cache of what was measured in an environment: digests, and which byte code is equal to which source.
+"""A cache of digests of installed files, and of which byte code equals which source.
 
 An entry is used only for a file whose device, inode, size and both times are the same, that was quiet when it was read,
 on a file system whose times follow every write. The file is sealed where there is a key (`sealed.py`).
@@ -32,7 +32,7 @@ Version = tuple[int, int, int, int, int]
 
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True):
-    """A digest, the version of the file when it was computed, and the source its byte code equals."""
+    """A file's digest, its version when it was hashed, and the source that its byte code equals."""
 
     version: Version
     digest: str
@@ -40,7 +40,7 @@ class Remembered(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FileCache:
-    """Entries by name, relative to the environment. `doubt` says why an existing cache file is not used."""
+    """Cache entries by name relative to the environment. `doubt` says why an existing file is not used."""
 
     def __init__(self, path: str, key: bytes | None = None) -> None:
         """Read the cache file, if it exists.
@@ -58,17 +58,17 @@ class FileCache:
         self._changed = bool(self.doubt)
 
     def digest(self, name: str, version: Version) -> str | None:
-        """Look up the digest of a file in this version; None if unknown."""
+        """Return the cached digest of a file in this version; None if there is none."""
         known = self._entries.get(name)
         return known.digest if known is not None and known.version == version else None
 
     def equal_to(self, name: str, digest: str) -> str:
-        """Look up what the byte code of this digest equals; empty if nothing is known."""
+        """Return the source that byte code with this digest equals; empty if unknown."""
         known = self._entries.get(name)
         return known.equal_to if known is not None and known.digest == digest else ""
 
     def remember(self, name: str, version: Version, digest: str) -> None:
-        """Store a digest, if a later write can be distinguished from this read.
+        """Store a digest, unless a later write could have the same version.
 
         Args:
             name: the file, relative to the environment.
@@ -81,7 +81,7 @@ class FileCache:
             self._changed = True
 
     def remember_equal(self, name: str, digest: str, equal_to: str) -> None:
-        """Store which source byte code equals, if its digest is stored.
+        """Store which source byte code equals, if the cache has the byte code's digest.
 
         Args:
             name: the byte code, relative to the environment.
@@ -99,7 +99,7 @@ class FileCache:
             self._changed = True
 
     def save(self) -> None:
-        """Write the cache if it changed; a failure only makes the next measurement slower."""
+        """Write the cache if it changed; a failure only makes the next run slower."""
         # A file sealed with another key stays: its owner would not trust what we write.
         if not self._changed or self._foreign_seal:
             return

@@ -1,4 +1,4 @@
-"""Runs an interpreter in its own process and asks it whether byte code is what it compiles from a source.
+"""Runs a Python interpreter in its own process, which checks whether byte code is what it compiles.
 
 The interpreter is never the measured one: it is the one that runs this, or one that the operator names. The process
 gets no environment, no site packages and no path of the environment that is measured; it may crash, hang or fill its
@@ -37,7 +37,7 @@ _WITHOUT_COLUMNS = ("-X", "no_debug_ranges")
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """How an interpreter identifies itself: `cpython-311`, `3.11.7` and the magic number of its byte code in hex."""
+    """An interpreter's cache tag, version, and magic number in hex: `cpython-311`, `3.11.7`."""
 
     tag: str
     version: str
@@ -55,11 +55,11 @@ def _own() -> Interpreter:
 
 
 class _Lost(Exception):
-    """The process ended, or took too long."""
+    """The worker process ended or timed out."""
 
 
 class Compiler:
-    """One process at a time, started at the first comparison and again after a crash; not thread-safe."""
+    """One worker process, started at the first comparison and again after a crash. Not thread-safe."""
 
     def __init__(self, interpreter: str | None = None, *, answer_s: float = ANSWER_S) -> None:
         self._path = os.path.abspath(interpreter or sys.executable or "")
@@ -85,7 +85,7 @@ class Compiler:
         return self._interpreter
 
     def compare(self, source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
-        """Compare byte code, header removed, with its source; `path` names the source in tracebacks only.
+        """Compare byte code, without its header, with a source; `path` only appears in tracebacks.
 
         Code that was compiled without columns for tracebacks (`-X no_debug_ranges`) equals its source, too.
 
@@ -102,7 +102,7 @@ class Compiler:
         return (EQUAL, "") if without == EQUAL else (code, detail)
 
     def close(self) -> None:
-        """Stop the process."""
+        """Stop the worker process."""
         for process in self._running.values():
             _end(process)
         self._running.clear()
@@ -150,7 +150,7 @@ class Compiler:
 
 
 def _environment() -> dict[str, str]:
-    """Keep the library path of this process, without which some builds of Python do not start."""
+    """Build the worker's environment: only the library path, which some builds of Python need."""
     return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
 
 

@@ -1,4 +1,4 @@
-"""The worker process of `compiler.py`: compiles sources and compares the code.
+"""The worker process of `compiler.py`: compiles sources and compares the resulting code.
 
 Runs in a process of its own (`python -I -S -B`), so that a source which ends its compiler ends nothing else. Nothing
 that it reads is run or loaded: the source is compiled, the byte code is read by `marshalled.py`.
@@ -47,7 +47,7 @@ def serve(requests: BinaryIO, responses: BinaryIO) -> None:
 
 
 def compare(source: bytes, path: str, level: int, bytecode: bytes) -> tuple[int, str]:
-    """Check whether this interpreter compiles this source to this byte code, at this optimisation level.
+    """Compare byte code with what this interpreter compiles from the source; return a code and a detail.
 
     Args:
         source: the source text.

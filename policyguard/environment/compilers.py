@@ -1,4 +1,4 @@
-"""Compares many files of byte code with their sources, with several compiler processes.
+"""Compares many byte code files with their sources, in several worker processes.
 
 Both are read here, compared with the digests of the listing, and passed on as bytes: the compilers open no file.
 """
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Byte code that Python loads, the source it names, and the optimisation level."""
+    """A byte code file, the source it was compiled from, and the optimisation level."""
 
     name: str
     source: str
@@ -46,7 +46,7 @@ class Comparison(msgspec.Struct, frozen=True):
 def compare_all(
     listing: Listing, comparisons: Sequence[Comparison], interpreter: str | None, progress: Progress | None
 ) -> list[tuple[Comparison, int, str]]:
-    """Run all comparisons with one compiler process for each core, each used by one thread.
+    """Run all comparisons, with one worker process per core.
 
     Args:
         listing: the listed files.
@@ -78,7 +78,7 @@ def compare_all(
 
 
 def _compare(listing: Listing, comparison: Comparison, compiler: Compiler) -> tuple[int, str]:
-    """Compare the byte code and the source that were listed; refuse files that changed since."""
+    """Compare one byte code file with its source; refuse files that changed since they were listed."""
     path = listing.path(comparison.source)
     try:
         bytecode = read_small(listing.path(comparison.name), MAX_BYTECODE_BYTES)
@@ -109,6 +109,6 @@ def _sha256(data: bytes) -> str:
 
 
 def source_digest(listing: Listing, source: str) -> str:
-    """Compute the digest of a source file, links followed; empty if there is none."""
+    """Return the digest of a source file, links followed; empty if it does not exist."""
     digest = listing.files.get(source, "").rpartition(" ")[2]
     return digest if digest.startswith("sha256:") else ""

@@ -1,4 +1,4 @@
-"""Lists every file of an installed environment with its digest; the cache notices every change.
+"""Lists every file of an installed environment with its digest, using a cache.
 
 A listing maps names relative to the environment to `sha256:...` for regular files (a link to a file counts as its
 content, with where it leads), and to `link:...` for other links. Byte code in `__pycache__` is listed apart: Python
@@ -34,7 +34,7 @@ MAX_BYTECODE_BYTES = 64 << 20
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """The installed files by printable name, and how many of them had to be read.
+    """The files of an environment by printable name, and how many had to be hashed.
 
     `files` and `bytecode` map to digests; `unread` is byte code that has none, and why. `real_names` has the real name
     where the shown one differs.
@@ -48,12 +48,12 @@ class Listing(msgspec.Struct, frozen=True):
     read: int = 0
 
     def path(self, name: str) -> str:
-        """Build the path of the file with this printable name."""
+        """Return the path of the file with this printable name."""
         return os.path.join(self.root, self.real_names.get(name, name))
 
 
 class _Walked(msgspec.Struct):
-    """Regular files and byte code with their versions, and links, by printable name."""
+    """The files, byte code and links found in a folder, by printable name, with their versions."""
 
     regular: dict[str, Version] = {}
     bytecode: dict[str, Version] = {}
@@ -62,7 +62,7 @@ class _Walked(msgspec.Struct):
 
 
 def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
-    """List the environment at `prefix`; the cache takes what is read, and is not saved.
+    """List the environment at `prefix`; new digests are added to the cache, which is not saved here.
 
     Raises:
         EvidenceError: no such folder, too many files, or a file that cannot be read or changes.
@@ -81,7 +81,7 @@ def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
 def _digest_all(
     listing: Listing, versions: Mapping[str, Version], digests: dict[str, str], cache: FileCache | None
 ) -> int:
-    """Add the digest of each of these files, and count those that had to be read."""
+    """Add the digest of each file; count those that had to be hashed."""
     fresh = []
     for name, version in versions.items():
         known = cache.digest(name, version) if cache is not None else None
@@ -97,7 +97,7 @@ def _digest_all(
 
 
 def _digest_bytecode(listing: Listing, versions: Mapping[str, Version], cache: FileCache | None) -> int:
-    """Add the digest of byte code, or why it has none; an unreadable file does not hide the rest."""
+    """Add the digest of each byte code file, or the reason why it cannot be read."""
     large = {name: version[2] for name, version in versions.items() if version[2] > MAX_BYTECODE_BYTES}
     for name, size in large.items():
         listing.unread[name] = f"found {size} bytes, expected at most {MAX_BYTECODE_BYTES}"
@@ -153,7 +153,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def _digests(
     files: list[tuple[str, str]], sizes: Mapping[str, Version], synced: bool
 ) -> dict[str, tuple[Version, str]]:
-    """Compute version and digest of each file; large ones are hashed in parallel.
+    """Compute the version and digest of each file; large files are hashed in parallel.
 
     Small files one after the other: opening them in threads costs three times more than it saves.
     """

@@ -1,4 +1,4 @@
-"""Reads marshalled code without loading it: two streams hold the same code if `read` gives them one id.
+"""Reads marshalled code objects without loading them, to compare two of them.
 
 Python's own reader trusts its input, so it never sees this one. Here every object becomes a small number, equal objects
 the same one, so that what may differ between two honest compilations (which objects are shared, which names were
@@ -28,11 +28,11 @@ Numbers = dict[object, int]
 
 
 class Malformed(Exception):
-    """Not the output of a compiler."""
+    """The data is not the output of a Python compiler."""
 
 
 class TooDeep(Malformed):
-    """Nested deeper than Python reads."""
+    """The data is nested deeper than Python reads."""
 
 
 def read(data: bytes, numbers: Numbers) -> int:
@@ -55,7 +55,7 @@ def read(data: bytes, numbers: Numbers) -> int:
 
 
 class _Reader:
-    """One pass over one stream."""
+    """Reads one stream."""
 
     def __init__(self, data: bytes, numbers: Numbers) -> None:
         self.data, self.at = data, 0

@@ -1,4 +1,4 @@
-"""Finds the distribution that owns each installed file, and those that load themselves into trainers.
+"""Finds the distribution that owns each installed file, and distributions that load themselves into trainers.
 
 RECORD is the environment's own word (an attacker who edits a file edits its line, too), so it can accuse but never
 clear: what clears is the signed baseline.
@@ -45,7 +45,7 @@ AUTORUN = re.compile(r"(?:^|/)(?:[^/]+\.pth|[^/]+\.egg-link|(?:site|user)customi
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """`by_file` names the distributions that list a file; `digests` are those in their RECORD files."""
+    """`by_file` maps a file to the distributions that list it; `digests` are those in their RECORD files."""
 
     by_file: dict[str, tuple[str, ...]]
     digests: dict[str, str]
@@ -54,7 +54,7 @@ class Owners(msgspec.Struct, frozen=True):
 
 
 def owners_of(prefix: str, files: Mapping[str, str]) -> Owners:
-    """Read the owner of each file from every `*.dist-info` among the listed files."""
+    """Read the owners of each file from every `*.dist-info` in the listing."""
     root = os.path.realpath(prefix)
     by_file: dict[str, list[str]] = {}
     digests: dict[str, str] = {}
@@ -75,7 +75,7 @@ def owners_of(prefix: str, files: Mapping[str, str]) -> Owners:
 
 
 def _record(root: str, name: str) -> list[tuple[str, str]]:
-    """Parse each line of a RECORD into (name relative to the environment, `sha256:...` or empty).
+    """Parse a RECORD file into pairs of name, relative to the environment, and digest, `sha256:...` or empty.
 
     Source: the recording of installed projects, https://packaging.python.org/specifications/recording-installed-packages
     """

@@ -1,4 +1,4 @@
-"""Compares an installed environment with a signed baseline: who edited what, and what would run by itself.
+"""Compares an installed environment with a signed baseline: what changed, and what runs by itself.
 
 A baseline is the listing of a clean build, as canonical JSON in a DSSE envelope. `env baseline` makes one, `env verify`
 and the collector compare with it.
@@ -28,7 +28,7 @@ MAX_BASELINE_BYTES = 256 << 20
 
 
 class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The installed files of a clean build; names are relative to the environment.
+    """The files of a clean build, by name relative to the environment.
 
     `bytecode` is what the build found in `__pycache__`, equal to its source. Version 1 did not list it; then each is
     compared with its source where it is found.
@@ -63,12 +63,12 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
 
     @property
     def is_clean(self) -> bool:
-        """True if the environment is exactly the baseline, later byte code included."""
+        """True if the environment equals the baseline, apart from byte code compiled later."""
         return not (self.changed or self.added or self.removed or self.autorun or self.bytecode)
 
 
 def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mapping[str, str] | None = None) -> bytes:
-    """Sign the listing of a clean build; the result is the envelope in bytes.
+    """Sign the listing of a clean build; return the envelope in bytes.
 
     Args:
         bytecode: byte code that needs no second comparison: it was equal to its source
@@ -79,7 +79,7 @@ def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mappin
 
 
 def read_baseline(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> Baseline:
-    """Parse a baseline and check that enough of these keys signed it.
+    """Parse a baseline and verify its signatures.
 
     Args:
         data: the envelope.
@@ -113,7 +113,7 @@ def verify_environment(
     interpreter: str | None = None,
     progress: Progress | None = None,
 ) -> EnvironmentReport:
-    """Compare the environment at `prefix` with the baseline, and with the RECORD files of its distributions.
+    """Compare the environment at `prefix` with the baseline and with its distributions' RECORD files.
 
     Args:
         cache: remembered digests of earlier runs; saved with those of this one.
@@ -134,7 +134,7 @@ def verify_environment(
 
 
 def compare(listing: Listing, owners: Owners, baseline: Baseline | None, bytecode: BytecodeReport) -> EnvironmentReport:
-    """Report on a listing; without a baseline, everything unowned that runs by itself is reported.
+    """Build the report for a listing; without a baseline, list every unowned file that runs by itself.
 
     Args:
         listing: the installed files.
@@ -168,7 +168,7 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, bytecod
 
 
 def who_changed(prefix: str, name: str) -> str:
-    """Name owner and modification time of a file, for people: `owned by alice, modified 2026-03-01T09:00:00Z`."""
+    """Return a file's owner and modification time: `owned by alice, modified 2026-03-01T09:00:00Z`."""
     try:
         status = os.lstat(os.path.join(prefix, name))
     except (OSError, ValueError):
@@ -184,7 +184,7 @@ _DECODER = msgspec.json.Decoder(Baseline)
 
 
 def _should_be_owned(name: str) -> bool:
-    """Check whether installers list such a file: everything in a site folder but files that accompany RECORD."""
+    """Return True if an installer would list this file: all files in a site folder except RECORD's companions."""
     return "/site-packages/" in f"/{name}" or "/dist-packages/" in f"/{name}"
 
 

@@ -1,4 +1,4 @@
-"""Collectors: each turns a measurement into facts with their assurance.
+"""Collectors: each measures something and supplies facts with their assurance.
 
 Promises: a collector that fails makes its facts absent, with a reason, and a claim never replaces them.
 Leaves measuring to `scan/`, `git/` and `environment/`, deciding to `decide/`, and choosing collectors to `assembly/`.

@@ -1,4 +1,4 @@
-"""Uses of break-glass in the decision log, and which of them still need a review.
+"""Lists uses of break-glass in the decision log, and whether they were reviewed.
 
 A use is an allow under the obligation `review.within_<n>h`. Its review is a later allow of `breakglass:review` on the
 id of that decision: decided by the policies, signed and logged like everything else.
@@ -29,7 +29,7 @@ _OBLIGATION = re.compile(r"review\.within_([1-9][0-9]{0,3})h")
 
 
 class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
-    """One use of break-glass: its entry in the log, and who used, acknowledged and reviewed it."""
+    """One use of break-glass: its log entry, and who used, acknowledged and reviewed it."""
 
     entry: int
     decision_id: str
@@ -43,7 +43,7 @@ class BreakGlassUse(msgspec.Struct, frozen=True, kw_only=True):
     review_entry: int | None = None
 
     def is_overdue(self, now: Instant) -> bool:
-        """Check whether the time for the review has passed without one."""
+        """Return True if the deadline for the review has passed without one."""
         return self.review_entry is None and now > self.due_at
 
 
@@ -79,7 +79,7 @@ def list_uses(store: SqliteStore, report: Callable[[AuditError], object] | None 
 
 
 class ReviewCollector:
-    """Supplies `resource.involved_accounts`: every account of the persons who used or acknowledged this break-glass."""
+    """Supplies `resource.involved_accounts`: the accounts of all persons involved in this use of break-glass."""
 
     name = "reviews"
     measures_contributors = False
@@ -90,7 +90,7 @@ class ReviewCollector:
         self._accounts = {account: person.accounts for person in people for account in person.accounts}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect the accounts involved, from the log.
+        """Read the involved accounts from the log.
 
         Raises:
             EvidenceError: the log holds no such use.

@@ -49,7 +49,7 @@ class JobCheckpoints:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Scan the checkpoints, sorted by path; an unreadable path is a record with the verdict `unknown`.
+        """Scan the checkpoints, sorted by path; an unreadable one gets the verdict `unknown`.
 
         Raises:
             EvidenceError: the job names too many paths.
@@ -110,7 +110,7 @@ class CheckpointCollector:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Scan the files together; the verdict is the worst of them. Without files every fact is missing.
+        """Scan the files together; the worst verdict counts. Without files, every fact is missing.
 
         Raises:
             EvidenceError: no file is named, so there is nothing to scan.
@@ -166,13 +166,13 @@ class CheckpointCollector:
 
 
 def fresh_options(options: Options) -> Options:
-    """Copy the options without the digests of earlier measurements."""
+    """Copy the scan options without the digests of earlier measurements."""
     # INVARIANT I16: each measurement hashes a file again, unless the cache knows that it cannot have changed.
     return replace(options, digests={})
 
 
 def _is_loaded(scan: CheckpointScan) -> bool:
-    """True for weights; code that settings name in a repository is reported by `remote_code` and related facts."""
+    """Return True for weights; code named by settings is reported by `remote_code` and related facts."""
     return scan.format not in SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
 
 
@@ -202,12 +202,12 @@ def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
 
 
 def others_may_write(scan: CheckpointScan) -> bool:
-    """Check whether an account other than the owner may change or replace the file."""
+    """Return True if an account other than the owner can change or replace the file."""
     return scan.dir_group_writable or scan.dir_world_writable or bool(scan.mode & 0o022)
 
 
 def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) -> Manifest | None:
-    """Read the manifest of the files if a pinned producer signed it and it matches the scan; None otherwise.
+    """Return the manifest of the files if a pinned producer signed it and it matches the scan, else None.
 
     A folder has it inside as `checkpoint.dsse.json`; a file has it in the same folder, as `<name>.dsse.json`.
 
@@ -243,7 +243,7 @@ def _named_paths(inputs: JobInputs) -> Iterator[Path]:
 
 
 def _may_be_checkpoint(path: Path) -> bool:
-    """True for a file, and for a folder that holds a checkpoint; a source tree is not scanned."""
+    """Return True for a file, or a folder that holds a checkpoint; source trees are not scanned."""
     try:
         if not path.is_dir():
             return os.path.lexists(path) and path.suffix != ".py"

@@ -1,4 +1,4 @@
-"""The interface of collectors, and how their measurements become `Facts`.
+"""The interface of collectors, and how their measurements are merged into `Facts`.
 
 A collector is a guest: it may be slow, broken or wrong. `gather` gives each a thread and all one time limit, takes only
 declared paths and frozen values, and turns every failure into an absent fact with a reason. It never raises on what a
@@ -43,7 +43,7 @@ MAX_UNUSABLE = 32
 
 
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What is about to run: the command, its folder and environment, and the files the job names.
+    """What is about to run: the command, its working directory and environment, and the files the job names.
 
     `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute, and so are the folders in
     `outputs`, which a confined job may write, and in `data`, which it may read. `environment` is what the child will
@@ -61,7 +61,7 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """The measurements of one collector: facts by path, and the reason for each declared path it could not supply.
+    """The result of one collector: facts by path, and a reason for each declared path that is missing.
 
     `contributors` is None if the collector does not determine them. A collector that should have determined them and
     could not sets `contributors_unknown`: then nobody's set counts. `unusable` says why approvals do not count.
@@ -76,7 +76,7 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collector(Protocol):
-    """Measures facts. `declares` lists every path it may ever supply; nothing else is accepted from it.
+    """Measures facts. `declares` lists every path it may supply; other paths are ignored.
 
     A collector that never supplies contributors says so with `measures_contributors = False`. If it fails, the
     contributors that others supply still count; after a failure of any other collector they are unknown.
@@ -89,7 +89,7 @@ class Collector(Protocol):
     def declares(self) -> tuple[str, ...]: ...
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
-        """Measure now. May raise `EvidenceError`: then all it declares is missing, for that reason."""
+        """Measure now. If it raises `EvidenceError`, everything it declares is missing for that reason."""
         ...
 
 
@@ -106,7 +106,7 @@ def gather(
     now_source: Callable[[], Instant],
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> Facts:
-    """Run all collectors and merge their facts with the claims; the stronger assurance wins.
+    """Run all collectors and merge their facts with the request's claims; the stronger assurance wins.
 
     Facts are dated at the start, so that their age is never understated. A path that a collector declares
     and did not supply is absent even if the request claims it. Collectors run side by side; one that outlasts
@@ -137,7 +137,7 @@ def gather(
 
 
 def _contributors(collected: Sequence[Collected]) -> tuple[str, ...] | None:
-    """Unite the contributors of all collectors; None if one could not determine them, or nobody did."""
+    """Merge the contributors of all collectors; None if any of them could not determine them, or none did."""
     # INVARIANT I8: whose work it is, is known wholly or not at all; an empty set never replaces a failed measurement.
     if any(answer.contributors_unknown for answer in collected):
         return None
@@ -151,7 +151,7 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Collecting(threading.Thread):
-    """One running collector, in a daemon thread, so that a hanging collector cannot keep the process alive."""
+    """One running collector, in a daemon thread, so that a hanging one cannot keep the process alive."""
 
     def __init__(self, collector: Collector, request: Request, inputs: JobInputs, now: Instant) -> None:
         super().__init__(name="policyguard-collector", daemon=True)
@@ -189,7 +189,7 @@ class _Collecting(threading.Thread):
 
 
 def _accepted(name: str, declares: tuple[str, ...], answer: Collected, now: Instant) -> Collected:
-    """Accept declared paths with frozen values; every other declared path is missing, with a reason."""
+    """Keep the declared paths with frozen values; report every other declared path as missing."""
     entries: dict[str, Fact] = {}
     missing: dict[str, str] = {}
     for path, fact in answer.entries.items():
@@ -256,7 +256,7 @@ def _merge(claimed: Mapping[str, Fact], reports: Iterable[_Report]) -> tuple[dic
 
 
 def _strongest(candidates: Sequence[Fact]) -> Fact | None:
-    """Choose the fact with the highest assurance; None if several of that assurance have different values."""
+    """Return the fact with the highest assurance; None if several of that assurance disagree."""
     best = max(candidate.assurance for candidate in candidates)
     top = [candidate for candidate in candidates if candidate.assurance == best]
     if len({canonical(candidate.value) for candidate in top}) > 1:

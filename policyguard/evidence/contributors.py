@@ -1,4 +1,4 @@
-"""Contributors of a commit: everyone who may have worked on it since the last accepted state.
+"""The contributors of a commit: everyone who may have worked on it since the last accepted state.
 
 The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts that
 `Persons` knows. Who is not known, or cannot be read, stays in the answer as `unknown:...` text, which no `Persons`
@@ -92,7 +92,7 @@ def contributors_of(
 
 
 def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> Iterator[Commit]:
-    """Yield the commits reachable from `head` and from no accepted commit, as `git rev-list HEAD --not ACCEPTED`.
+    """Yield the commits that `head` reaches and no accepted commit does (`git rev-list HEAD --not ACCEPTED`).
 
     An accepted tree ends the range where a commit holds it; commits that lead around it are counted.
 
@@ -114,7 +114,7 @@ def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> 
 def commit_accounts(
     commit: Commit, signers: Signers, *, signed_only: bool = False, keyring: Keyring | None = None
 ) -> set[str]:
-    """List the accounts of one commit's author, committer, co-authors and signer.
+    """List the accounts of a commit's author, committer, co-authors and signer.
 
     Args:
         commit: the commit.
@@ -143,13 +143,13 @@ def commit_accounts(
 
 
 def committed_at(commit: Commit) -> Instant:
-    """Parse the commit time, a claim; 0 if it is unreadable."""
+    """Return the commit time, which is only a claim; 0 if it is unreadable."""
     match = _IDENTITY.fullmatch(next(iter(commit.values(b"committer")), b""))
     return int(match[2]) * NANOSECONDS_PER_S if match else 0
 
 
 def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
-    """Verify a commit's SSH signature at the time the commit names, and find the signer's account.
+    """Verify a commit's SSH signature as of its commit time, and return the signer's account.
 
     Args:
         commit: the commit.
@@ -166,7 +166,7 @@ def commit_signer(commit: Commit, signature: bytes, signers: Signers) -> str:
 
 
 def signature_account(commit: Commit, signature: bytes, signers: Signers, keyring: Keyring | None) -> str | None:
-    """Find the account that signed the commit with SSH or GPG; None without a known person's signature.
+    """Return the account that signed the commit with SSH or GPG; None without a known person's signature.
 
     Args:
         commit: the commit.
@@ -198,7 +198,7 @@ def _account(signers: Signers, mail: bytes | None, commit: Commit) -> str:
 
 
 def _walk(reader: ObjectReader, head: str, stops: frozenset[str]) -> tuple[dict[str, Commit], set[str], bool]:
-    """Walk back to the stops; return the commits before them, the stops met, and whether a root was reached."""
+    """Walk back to the accepted commits; return the commits passed, the accepted ones reached, and True at a root."""
     inside: dict[str, Commit] = {}
     boundary: set[str] = set()
     reached_root = False

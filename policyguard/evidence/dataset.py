@@ -1,4 +1,4 @@
-"""The collector for datasets: measures the content, and reads what its producer signed about it.
+"""The collector for datasets: hashes the content, and reads the class that its producer signed.
 
 A class such as `restricted` cannot be measured. It is attested: a pinned producer signed a manifest that says so, and
 every file is still the one that it lists. Whatever does not fit has no class, and rules that ask for one deny.
@@ -37,7 +37,7 @@ class DatasetCollector:
         self._options, self._producers = options or Options(), producers or {}
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Measure the data set, and read the class that its producer signed.
+        """Hash the dataset, and read the class that its producer signed.
 
         Raises:
             EvidenceError: not exactly one folder or file is named, or there is nothing in it.

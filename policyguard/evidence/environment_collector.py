@@ -1,4 +1,4 @@
-"""The installed environment as facts: whether there is a signed baseline, and the differences from it.
+"""The installed environment as facts: whether it has a signed baseline, and how it differs from that.
 
 That the operator configured no baseline is a fact, not a failed measurement. A rule may then let small jobs run without
 one and still deny wherever there is one and no comparison was made.
@@ -27,7 +27,7 @@ MAX_LISTED = 1_000
 
 
 class EnvironmentCollector:
-    """Supplies `resource.environment`: how the environment of the job's program differs from the signed baseline.
+    """Supplies `resource.environment`: how the environment of the job's program differs from the baseline.
 
     The environment is the folder above the `bin` of the program that is started, links not resolved, so that a virtual
     environment's interpreter leads to it and not to the interpreter it borrows.
@@ -59,7 +59,9 @@ class EnvironmentCollector:
         self._cache, self._seal, self._interpreter, self._tell = cache, seal, interpreter, tell
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Measure the differences; `changed_files` lists changed, added, missing files and differing byte code.
+        """Measure the differences.
+
+        `changed_files` lists changed, added and missing files, and byte code that differs.
 
         Raises:
             EvidenceError: the program of the job is in no environment of its own.
@@ -103,7 +105,7 @@ def _bounded(names: set[str] | tuple[str, ...]) -> tuple[str, ...]:
 
 
 class MissingBaselineCollector:
-    """Supplies `resource.environment_baseline` as false, because the configuration names none.
+    """Supplies `resource.environment_baseline` as false, because none is configured.
 
     It takes the place of `EnvironmentCollector`, which supplies true if and only if it compared.
     """
@@ -113,5 +115,5 @@ class MissingBaselineCollector:
     declares = (BASELINE,)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Supply the one fact; nothing is measured."""
+        """Supply that one fact; nothing is measured."""
         return Collected(entries={BASELINE: Fact(False, Assurance.MEASURED, self.name, now, bound=True)})

@@ -1,4 +1,4 @@
-"""Temporary grants: a lead's signed permission for one subject to use a number of GPUs until a time.
+"""Temporary grants: a lead's signed permission for one subject to use a number of GPUs for some time.
 
 A grant is canonical JSON in a DSSE envelope, one file each, in a folder that anybody may write to: what counts is the
 signature by a key that the operator pinned for granting. All grants that are signed so are supplied, expired ones too,
@@ -49,7 +49,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def sign_grant(*, grant_id: str, subject: str, gpus: int, expires: Instant, key: PrivateKey) -> bytes:
-    """Sign a grant; the result is the file to put into the folder of grants.
+    """Sign a grant; return the content of the file for the folder of grants.
 
     Args:
         grant_id: the id of the grant.
@@ -63,7 +63,7 @@ def sign_grant(*, grant_id: str, subject: str, gpus: int, expires: Instant, key:
 
 
 class GrantCollector:
-    """Supplies `context.grants`: the grants of the request's subject, possibly none."""
+    """Supplies `context.grants`: the valid grants of the request's subject; the list may be empty."""
 
     name = "grants"
     measures_contributors = False
@@ -73,7 +73,7 @@ class GrantCollector:
         self._folder, self._keys = folder, tuple(keys)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect the subject's grants, sorted by id; files without a signature of a pinned key are ignored."""
+        """Collect the subject's grants, sorted by id; ignore files without a signature of a pinned key."""
         subject = request.subject.ref
         # A grant must end within the longest lifetime, counted from now; one that does not is ignored.
         latest = now + MAX_LIFETIME_S * NANOSECONDS_PER_S

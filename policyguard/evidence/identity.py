@@ -1,4 +1,4 @@
-"""The account that runs this process, from the operating system, never from `USER`, `LOGNAME` or another variable.
+"""The account that runs this process, from the kernel, never from `USER`, `LOGNAME` or another variable.
 
 Assurance is observed: the kernel authenticated the user when the session began, we only read it.
 """
@@ -30,7 +30,7 @@ UNMAPPED, MISMATCH, NOT_SPEAKING = "id.unmapped_account", "id.subject_mismatch",
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """The account that runs this process, and the subject that it is."""
+    """The account that runs this process, and the subject that it is configured to be."""
 
     uid: int
     login: str | None
@@ -38,18 +38,18 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The subject, `type:id`; None if the account has none."""
 
     may_speak: bool = False
-    """Whether the configuration lets it name another subject."""
+    """True if `speakFor:` lets this account name another subject."""
 
     problem: str = ""
     """Why the account has no subject."""
 
     @property
     def name(self) -> str:
-        """The subject, or a name for the log of an account that has none."""
+        """The subject; for an account without one, a name for the log."""
         return self.ref or f"user:uid-{self.uid}"
 
     def refuse(self, subject: str, requested: str | None) -> tuple[str, str] | None:
-        """Say why this account may not make a request of this subject, as code and text; None if it may.
+        """Return the reason code and text if this account may not act for the subject; None if it may.
 
         Args:
             subject: who the request says asks; a job file may say so.
@@ -76,7 +76,7 @@ NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
 
 
 def calling_account(accounts: Mapping[str, str] = NO_ACCOUNTS, speak_for: Collection[str] = ()) -> Caller:
-    """Identify the account that runs this process, by its real uid.
+    """Identify the account that runs this process by its real uid.
 
     Args:
         accounts: login name to subject; an account that is not listed is `user:LOGIN`.
@@ -97,7 +97,7 @@ def calling_account(accounts: Mapping[str, str] = NO_ACCOUNTS, speak_for: Collec
 
 
 class IdentityCollector:
-    """Supplies the real uid, its account, the subject of that account, and whether it may make this request."""
+    """Supplies the real uid, its login and subject, and whether it may make this request."""
 
     name = "identity"
     declares = (UID, USER, GROUPS, MATCHES, ACCOUNT, AUTHENTICATED)
@@ -106,7 +106,7 @@ class IdentityCollector:
         self._accounts, self._speak_for = accounts, frozenset(speak_for)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Measure the identity of the process.
+        """Measure the identity of this process.
 
         The real uid counts, not the effective one: in a set-uid launcher the real one is who asks.
         """
@@ -132,7 +132,7 @@ class IdentityCollector:
 
 
 def account_name(uid: int) -> str | None:
-    """Look up the account name of a uid; None if the user database does not contain it."""
+    """Return the login name of a uid; None if the user database does not have it."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""What is about to be started: command, program file, variables that can inject code, and the files the job names.
+"""The command that is about to start: its program, code-injecting variables, and the files that the job names.
 
 Everything here is measured and bound: the worker measures the same again and must find the same (step V7).
 """
@@ -74,7 +74,7 @@ class JobCollector:
     declares = (ARGV, DIRECTORY, EXECUTABLE, INJECTED, FILES)
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Measure the job; a part that cannot be measured is missing by itself, with a reason."""
+        """Measure the command; a part that cannot be measured is missing, with a reason."""
         measures: Mapping[str, Callable[[JobInputs], Value]] = {
             ARGV: _argv,
             DIRECTORY: _directory,
@@ -92,7 +92,7 @@ class JobCollector:
 
 
 def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()) -> dict[str, str]:
-    """Select the variables of `INJECTION_VARIABLES` that are set and not empty, with printable values.
+    """Return the `INJECTION_VARIABLES` that are set and not empty, with printable values.
 
     An argument such as `LD_PRELOAD=x.so` counts as one that is set: `env` and many launchers take it so.
     """
@@ -107,7 +107,7 @@ def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()
 
 
 def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mapping[str, str]) -> str:
-    """Find the absolute path that starting `argv` in `directory` with this environment's PATH would run.
+    """Return the absolute path that starting `argv` in `directory` with this PATH would run.
 
     Relative entries of PATH, and the empty one, mean the working directory, as execvp takes them.
 
@@ -133,7 +133,7 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
 
 
 def program_files(inputs: JobInputs) -> tuple[str, ...]:
-    """List the arguments that name an existing file of program text, such as `train.py`, in order.
+    """List the arguments that name an existing program file, such as `train.py`, in order.
 
     For an interpreter its first argument that is a file counts as well, whatever its name, unless it runs a module or
     text (`-m`, `-c`).
@@ -180,7 +180,7 @@ def _files(inputs: JobInputs) -> Value:
 
 
 def _location(root: str, name: str) -> str:
-    """Name a file as it is recorded: relative inside the job's folder, else absolute and resolved."""
+    """Return a file's name for the record: relative inside the job's folder, else absolute and resolved."""
     if not name or "\0" in name:
         raise EvidenceError(f"`{printable_name(name)}`: found no file name")
     resolved = os.path.realpath(os.path.join(root, name))

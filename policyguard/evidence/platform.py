@@ -1,4 +1,4 @@
-"""Properties of the request that the calling platform vouches for, because it writes them itself.
+"""Properties of the request that the calling platform writes itself and vouches for.
 
 A Slurm controller knows `submit_uid`, an API server knows `userInfo`. The operator names those paths where the hook is
 configured; the request cannot.
@@ -24,7 +24,7 @@ class ChannelCollector:
         self.declares = tuple(sorted(set(paths)))
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect each named property of the request; the others are missing."""
+        """Collect each named property; those that the request lacks are missing."""
         claimed = claims(request, now)
         # INVARIANT I1: only paths that the operator named rise from claimed to observed.
         present = [path for path in self.declares if path in claimed]

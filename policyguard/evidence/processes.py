@@ -1,4 +1,4 @@
-"""Running processes as the kernel reports them: family, executable files, tracer, and injection variables.
+"""Running processes, as the kernel reports them: descendants, executable files, tracer, variables.
 
 Linux only, from /proc; see proc(5). A process may end at any moment: what is gone is left out.
 """
@@ -23,7 +23,7 @@ _DELETED = b" (deleted)"
 
 
 class Mapped(msgspec.Struct, frozen=True):
-    """A file that a process may execute from: its path there, and whether it was deleted."""
+    """A file that is mapped executable into a process: its path there, and whether it was deleted."""
 
     path: bytes
     device: bytes
@@ -39,7 +39,7 @@ class Mapped(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process: `executable` is its program, `tracer` the process that traces it, 0 if none."""
+    """One process: `executable` is its program, `tracer` the pid that traces it, 0 if none."""
 
     pid: int
     uid: int
@@ -50,12 +50,12 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def is_supported() -> bool:
-    """Check whether this system reports its processes."""
+    """Return True if this system has `/proc`."""
     return os.path.exists("/proc/self/maps")
 
 
 def family_of(root: int, mark: bytes) -> list[int]:
-    """List the process ids of a job: `root`, its descendants, its group, and every process that carries `mark`.
+    """List the pids of a job: `root`, its descendants, its process group, and processes that carry `mark`.
 
     `mark` is text that was put into the job's environment: it finds what left family and group (a daemon).
     """
@@ -122,7 +122,7 @@ def describe(pid: int) -> str:
 
 
 def _mapped(pid: int, maps: bytes) -> Iterator[Mapped]:
-    """Yield each file that has an executable mapping, once."""
+    """Yield each file with an executable mapping, once."""
     seen = set()
     starts: dict[tuple[bytes, bytes], int] = {}
     for start, rights, offset, device, inode, path in _MAPPING.findall(maps):
@@ -138,7 +138,7 @@ def _mapped(pid: int, maps: bytes) -> Iterator[Mapped]:
 
 
 def _is_elf(pid: int, start: int | None) -> bool:
-    """Check whether a program or library was mapped there; True if it cannot be read."""
+    """Return True if an ELF file is mapped there, or if it cannot be read."""
     if start is None:
         # Only a part from its middle is mapped: loaders map the beginning, where the headers are.
         return False

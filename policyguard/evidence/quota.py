@@ -1,4 +1,4 @@
-"""A team's GPU limit and usage, from a file or a command of the scheduler: observed, with the time it reports.
+"""A team's GPU limit and usage, from a file or command of the scheduler, as of the time it reports.
 
     {"observed_at": "2026-03-01T09:00:00Z", "teams": {"vision": {"limit": 512, "used": 448}}}
 
@@ -32,14 +32,14 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class TeamQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many GPUs a team may use, and uses now."""
+    """How many GPUs a team may use, and how many it uses."""
 
     limit: int
     used: int
 
 
 class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The provider's report and its time."""
+    """The scheduler's report, with its time."""
 
     observed_at: str
     teams: dict[str, TeamQuota]
@@ -58,7 +58,9 @@ class QuotaCollector:
         self._file, self._command, self._directory = file, tuple(command), directory
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect limit and usage, dated by the provider; they are not bound, as usage changes by itself.
+        """Collect limit and usage, dated by the scheduler.
+
+        They are not bound to the decision, because usage changes by itself.
 
         Raises:
             EvidenceError: the team has no quota, or the report is out of range or from the future.
@@ -97,7 +99,7 @@ _DECODER = msgspec.json.Decoder(Quotas)
 
 
 def _printed(command: Sequence[str], directory: str | None) -> bytes:
-    """Run the operator's command and return its output; it gets a fixed environment and no input."""
+    """Run the operator's command with a fixed environment and no input; return its output."""
     # INVARIANT I1: nothing of the caller reaches a program that makes facts: no variable, and no current folder.
     environment = {"PATH": SYSTEM_PATH, "HOME": _home(), "LANG": "C.UTF-8"}
     try:
@@ -122,7 +124,7 @@ def _printed(command: Sequence[str], directory: str | None) -> bytes:
 
 
 def _home() -> str:
-    """Return the home folder of this account by the user database, never by `HOME`."""
+    """Return this account's home folder from the user database, never from `HOME`."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:

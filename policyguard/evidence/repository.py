@@ -1,4 +1,4 @@
-"""The commit of a job's code and the differences from it, measured by hashing, whatever the repository claims.
+"""Measures the commit of a job's code and every file that differs from it, by hashing.
 
 Assumption that is stated rather than made: git's SHA-1 ids. Git refuses colliding files when they are committed; who
 needs more uses a SHA-256 repository, which is measured just the same.
@@ -35,14 +35,14 @@ _REMOTE_KEY = re.compile(r"remote\.(?P<name>.+)\.url")
 
 
 class Code(msgspec.Struct, frozen=True):
-    """Values of `resource.code` and `resource.uncommitted`; the latter is None if `unread` says why."""
+    """The values of `resource.code` and `resource.uncommitted`; the latter is None if `unread` says why."""
 
     record: FrozenMap
     uncommitted: tuple[FrozenMap, ...] | None = None
     unread: str = ""
 
     def collected(self, source: str, now: Instant) -> Collected:
-        """Convert the values to facts of this collector."""
+        """Convert the values to facts."""
         values: dict[str, Value | None] = {CODE: self.record, UNCOMMITTED: self.uncommitted}
         entries = {
             path: Fact(value, Assurance.MEASURED, source, now, bound=True)
@@ -53,7 +53,7 @@ class Code(msgspec.Struct, frozen=True):
 
 
 class RepositoryCollector:
-    """Supplies `resource.code`: the commit and tree of the job's folder and every file that differs from them.
+    """Supplies `resource.code`: commit and tree of the job's folder, and the files that differ from them.
 
     And `resource.uncommitted`: what those files hold.
 
@@ -69,7 +69,7 @@ class RepositoryCollector:
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect the code record of the repository that contains the job's folder.
+        """Measure the repository that contains the job's folder.
 
         The repository is found from the folder the job runs in and is never named by the job: a clean repository
         elsewhere says nothing about this code.
@@ -80,7 +80,7 @@ class RepositoryCollector:
 
 
 def measure_code(directory: str, owners: Collection[int], deadline: float) -> Code:
-    """Measure the code of this folder and the content of its uncommitted files.
+    """Measure the code in this folder, and the content of its uncommitted files.
 
     Args:
         directory: a folder inside the repository.
@@ -100,7 +100,7 @@ def measure_code(directory: str, owners: Collection[int], deadline: float) -> Co
 
 
 def code_record(directory: str, owners: Collection[int], deadline: float) -> FrozenMap:
-    """Measure `resource.code`, see docs/facts.md.
+    """Measure `resource.code`; see docs/facts.md.
 
     Args:
         directory: a folder inside the repository.
@@ -114,7 +114,7 @@ def code_record(directory: str, owners: Collection[int], deadline: float) -> Fro
 
 
 def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple[FrozenMap, str, Findings]:
-    """Measure the code record, the top folder of the repository, and the differing files by real name."""
+    """Return the code record, the repository's top folder, and the differing files by real name."""
     git = find_gitdir(directory, owners)
     commit, branch = References(git).head()
     tree, findings = compare(git, commit, owners, deadline)
@@ -147,7 +147,7 @@ def _names(paths: Iterable[bytes], what: str) -> tuple[str, ...]:
 
 
 def _remote(git: GitDir) -> str | None:
-    """Find the URL of `origin`, else of the first remote by name; without user name, password and query."""
+    """Return the URL of `origin`, else of the first remote, without user name, password and query."""
     urls: dict[str, str] = {}
     for key, value in config_values(config_text(git)):
         match = _REMOTE_KEY.fullmatch(key)

@@ -1,4 +1,4 @@
-"""Content of the uncommitted files of a working tree: small jobs may run from exactly the one decided on.
+"""The content of uncommitted files: small jobs may run from exactly the files that were decided on.
 
 `resource.code` names these files; here are their digests, so that a worker and every later measurement
 compare the same bytes.

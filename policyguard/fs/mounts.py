@@ -1,4 +1,4 @@
-"""On which kind of file system a path lies: the locks that embedded SQLite needs hold on local ones only."""
+"""The file system of a path: the locks that SQLite needs are reliable only on local ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOUNTS = "/proc/self/mountinfo"
 
 
 def shared_file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> str | None:
-    """Name the file system of this existing path if it is a network or FUSE one; None for a local or unknown one.
+    """Return the name of a path's file system if it is a network or FUSE one, else None.
 
     Args:
         path: an existing file or folder.
@@ -29,7 +29,7 @@ def shared_file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> st
 
 
 def file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> str | None:
-    """Name the file system of this existing path, such as `ext4`; None if it is not known.
+    """Return the name of a path's file system, such as `ext4`; None if unknown.
 
     Args:
         path: an existing file or folder.
@@ -51,7 +51,7 @@ def file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> str | Non
 
 
 def devices_of(kinds: Collection[str], mounts: str = MOUNTS) -> frozenset[int]:
-    """List the devices of the mounts of these kinds of file system; `fuse` includes `fuse.sshfs`.
+    """List the devices of mounts with these file systems; `fuse` includes `fuse.sshfs`.
 
     Args:
         kinds: names of file systems.
@@ -67,7 +67,7 @@ class _Mount(NamedTuple):
 
 
 def _table(mounts: str) -> list[_Mount]:
-    """Read the kernel's list (proc(5), mountinfo); empty where there is none, lines of another form left out."""
+    """Parse the kernel's mount table (proc(5), mountinfo); skip lines of an unknown form."""
     try:
         with open(mounts, "rb") as file:
             lines = file.read().splitlines()

@@ -1,4 +1,4 @@
-"""The SQLite files that this process has open: one connection for each file, whichever paths lead to it.
+"""The SQLite files that this process has open: one connection per file, whatever path leads to it.
 
 A POSIX lock belongs to a process and a file: closing *any* descriptor of the file drops it. SQLite takes care of its
 own descriptors; one opened and closed beside it would leave the process without locks, and other processes would then
@@ -27,7 +27,7 @@ BUSY_TIMEOUT_S = 10.0
 
 
 class SharedDatabase:
-    """A database file and this process's connection to it. Hold `lock` around each transaction."""
+    """A database file and this process's connection to it. Hold `lock` during each transaction."""
 
     def __init__(self, path: str, connection: sqlite3.Connection, identity: Identity) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class SharedDatabase:
         self._wal = identity_at(os.path.realpath(path) + WAL)
 
     def check_process(self) -> None:
-        """Refuse a connection from before a fork.
+        """Raise if the connection was opened before a fork.
 
         Raises:
             AuditError: it must not be used at all.
@@ -48,7 +48,7 @@ class SharedDatabase:
             raise forked(self.path)
 
     def check(self, path: str) -> None:
-        """Refuse a path that no longer leads to the open file.
+        """Raise if the path no longer leads to the open file.
 
         Raises:
             AuditError: what was written may be in no file that anybody else reads.
@@ -71,7 +71,7 @@ _OPENING = threading.RLock()
 
 
 def open_shared(path: str | os.PathLike[str], connect: Callable[[str], sqlite3.Connection]) -> SharedDatabase:
-    """Open a database file, made with mode 0600 if there is none, or share the connection that is open already.
+    """Open a database file, created with mode 0600 if missing, or reuse this process's connection to it.
 
     Args:
         path: the file; the last component must not be a link.
@@ -96,7 +96,7 @@ def open_shared(path: str | os.PathLike[str], connect: Callable[[str], sqlite3.C
 
 
 def close_shared(database: SharedDatabase) -> None:
-    """Close the connection when nobody uses it any more."""
+    """Close the connection when its last user closes it."""
     with _OPENING:
         if _OPEN.get(database.identity) is not database:
             return
@@ -108,7 +108,7 @@ def close_shared(database: SharedDatabase) -> None:
 
 
 def make_file(target: str) -> bool:
-    """Make an empty file of mode 0600; False if there is one already, which is not opened.
+    """Create an empty file of mode 0600; return False if one exists.
 
     Raises:
         OSError: the file cannot be made.
@@ -133,7 +133,7 @@ def _check_file(target: str) -> Identity:
 
 
 def set_wal(connection: sqlite3.Connection) -> None:
-    """Change the journal's mode, waiting for others who do: where two change it at once, SQLite waits for neither."""
+    """Switch the journal to WAL, waiting for others that do the same: SQLite itself does not wait here."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -146,7 +146,7 @@ def set_wal(connection: sqlite3.Connection) -> None:
 
 
 def forked(path: str) -> AuditError:
-    """Make the error for a file that was open when this process was forked."""
+    """Build the error for a file that was open when this process was forked."""
     return AuditError(
         f"`{path}` was open when this process was forked, expected a process that opened it itself",
         help="open it after the fork only, or start the process anew (`spawn`)",
@@ -155,7 +155,7 @@ def forked(path: str) -> AuditError:
 
 @contextmanager
 def opening(path: str) -> Iterator[None]:
-    """Hold off other threads that make or open a database file; for connections that are not shared.
+    """Block other threads that open a database file; for connections that are not shared.
 
     Raises:
         AuditError: the file was open when this process was forked.
@@ -167,7 +167,7 @@ def opening(path: str) -> Iterator[None]:
 
 
 def hold(path: str) -> Identity | None:
-    """Note that a connection to this file is open; `let_go` takes the result."""
+    """Register an open connection to this file; pass the result to `let_go`."""
     with _OPENING:
         identity = identity_at(path)
         if identity is not None:
@@ -176,7 +176,7 @@ def hold(path: str) -> Identity | None:
 
 
 def let_go(identity: Identity | None) -> None:
-    """Note that a connection is closed."""
+    """Unregister a connection that was closed."""
     with _OPENING:
         if identity is not None:
             _HELD[identity] -= 1

@@ -1,4 +1,4 @@
-"""Who may change a file: the operator alone, or somebody else.
+"""Checks who can change a file: only the operator, or another account.
 
 A path is walked from `/` down. Each folder, link and file on the way must belong to root or to the effective uid and be
 writable by nobody else, so that no other account can change what the walk has already passed. Links are followed here,
@@ -29,7 +29,7 @@ _NO_ACL = (errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def check_owned(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> str:
-    """Check that only the operator can change this path or what it leads to, and return its resolved name.
+    """Check that only the operator can change this path and what it leads to; return its resolved name.
 
     The last component need not exist; then nobody else can create it.
 
@@ -46,7 +46,7 @@ def check_owned(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> s
 
 
 def check_resolved(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> str:
-    """Check what this path leads to; the links on the way may be anybody's.
+    """Check the file that this path leads to; links on the way may belong to anybody.
 
     For a path that the caller of the program chose: with a link in a folder of theirs they can choose nothing that they
     could not name.
@@ -58,7 +58,7 @@ def check_resolved(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -
 
 
 def check_owned_tree(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> None:
-    """Check a file, or a folder and every entry below it; links in it are followed once each.
+    """Check a file, or a folder with everything in it; links in it are followed once.
 
     Raises:
         ConfigurationError: another account could change one of them.
@@ -85,7 +85,7 @@ def check_owned_tree(path: str | os.PathLike[str], *, apart: Sequence[str] = ())
 
 
 def read_owned(path: str | os.PathLike[str], max_bytes: int, *, apart: Sequence[str] = ()) -> tuple[bytes, str]:
-    """Read a regular file that only the operator can change, and return its bytes and its resolved name.
+    """Read a file that only the operator can change; return its bytes and its resolved name.
 
     The descriptor that is read is checked as well: what was checked is what is read.
 
@@ -136,7 +136,7 @@ def check_apart(resolved: str, apart: Sequence[str], label: str) -> None:
 
 
 def _walk(path: str, label: str) -> str:
-    """Walk an absolute path, checking each component; return it without links."""
+    """Check each component of an absolute path; return the path without links."""
     pending, done, links = _parts(path), "/", 0
     _check("/", label)
     while pending:
@@ -163,12 +163,12 @@ def _walk(path: str, label: str) -> str:
 
 
 def _parts(path: str) -> list[str]:
-    """Split a path into its components, the last one first."""
+    """Split a path into its components, last one first."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
 def _check(path: str, label: str) -> os.stat_result | None:
-    """Check one component without following it; None if nothing has this name."""
+    """Check one component without following it; None if it does not exist."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -198,7 +198,7 @@ def is_trusted_owner(uid: int) -> bool:
 
 
 def _problem_of(status: os.stat_result, acl: bytes | None) -> str | None:
-    """Name the way in which another account can change this file, None if nothing does."""
+    """Say how another account can change this file; None if none can."""
     if not is_trusted_owner(status.st_uid):
         return "owner"
     if stat.S_ISLNK(status.st_mode):
@@ -221,7 +221,7 @@ def _acl_of(path: str | int) -> bytes | None:
 
 
 def _acl_lets_write(acl: bytes) -> bool:
-    """Return True if an ACL, as the kernel writes it, lets a named user, or any group, write."""
+    """Return True if a POSIX ACL lets a named user or any group write."""
     # A version of four bytes, then entries of eight: tag, rights and id, little-endian.
     if len(acl) < 4 or (len(acl) - 4) % 8 or int.from_bytes(acl[:4], "little") != _ACL_VERSION:
         return True

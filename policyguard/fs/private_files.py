@@ -1,4 +1,4 @@
-"""Files that decisions rest on: which file a path leads to, a mode that lets nobody else write, and a lock beside."""
+"""Files that decisions rest on: their identity, a mode that keeps others out, and a lock file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PRIVATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NON
 
 
 def identity_of(status: os.stat_result) -> Identity:
-    """Device and inode in this status."""
+    """Return device and inode of a `stat` result."""
     return status.st_dev, status.st_ino
 
 
 def identity_at(path: str) -> Identity | None:
-    """Device and inode of the file that this path leads to; None if there is none."""
+    """Return device and inode of the file that a path leads to; None if there is none."""
     try:
         return identity_of(os.stat(path))
     except OSError:
@@ -36,7 +36,7 @@ def identity_at(path: str) -> Identity | None:
 
 
 def check_mode(path: str, status: os.stat_result, *, noun: str = "", advised: str = "640") -> None:
-    """Refuse a file that others may change, or more than the group may read.
+    """Raise if others can write a file, or if more than its group can read it.
 
     Args:
         path: for the message.
@@ -57,13 +57,16 @@ def check_mode(path: str, status: os.stat_result, *, noun: str = "", advised: st
 
 
 def open_lock(path: str) -> int:
-    """Open a lock file, made with mode 0600 if there is none; the caller closes it. Raises `OSError`."""
+    """Open a lock file, created with mode 0600 if missing.
+
+    The caller closes it. Raises `OSError`.
+    """
     return os.open(path, PRIVATE_FLAGS, 0o600)
 
 
 @contextmanager
 def locked(handle: int) -> Iterator[None]:
-    """Hold an open lock file's lock; one process or thread at a time has it."""
+    """Hold the lock of an open lock file; only one process or thread has it at a time."""
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Opens files that an attacker may have placed: regular files only, no link followed unseen, no change while reading.
+"""Opens files that an attacker may have placed: only regular files, no hidden links, no change while reading.
 
 A path is first resolved, then walked again component by component with links refused, so that what was checked is what
 is opened. FIFOs and devices are never read: the open does not block and anything but a regular file is refused.
@@ -35,7 +35,7 @@ _KINDS = (
 def open_plain(
     name: str | bytes | os.PathLike[str], *, dir_fd: int | None = None, follow_links: bool = False
 ) -> tuple[int, os.stat_result]:
-    """Open a regular file for reading; never blocks, not even on a FIFO.
+    """Open a regular file for reading, without blocking on a FIFO.
 
     Args:
         dir_fd: the open folder that a relative name starts from.
@@ -60,7 +60,7 @@ def open_plain(
 
 
 def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, os.stat_result]:
-    """Open a regular file without following a link in the last component; return descriptor and status.
+    """Open a regular file that is not itself a link; return descriptor and status.
 
     Raises:
         EvidenceError: the name is missing, unreadable, a link, a folder, a FIFO, a socket or a device.
@@ -72,7 +72,7 @@ def open_regular(name: str | bytes, *, dir_fd: int | None = None) -> tuple[int, 
 
 
 def read_bounded(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Read a regular file that the operator names; links are followed.
+    """Read a regular file that the operator named; links are followed.
 
     Raises:
         ConfigurationError: it cannot be read, or is longer than `max_bytes`.
@@ -84,7 +84,7 @@ def read_bounded(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def read_start(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """Read the first bytes of a regular file that the operator names; links are followed.
+    """Read the first bytes of a regular file that the operator named; links are followed.
 
     Raises:
         ConfigurationError: it cannot be read.
@@ -100,7 +100,7 @@ def read_start(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
-    """Resolve the links of a path once, open the regular file there, and return descriptor, status and path.
+    """Resolve a path's links once and open the regular file there; return descriptor, status and path.
 
     Raises:
         EvidenceError: the file cannot be opened, or is not a regular file.
@@ -123,7 +123,7 @@ def open_resolved(path: str) -> tuple[int, os.stat_result, str]:
 
 
 def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[[memoryview], object]) -> None:
-    """Feed every byte of an open regular file to `sink`.
+    """Pass every byte of an open regular file to `sink`.
 
     Args:
         fd: an open descriptor.
@@ -148,7 +148,7 @@ def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[
 
 
 def read_small(path: str, limit_bytes: int) -> bytes:
-    """Read a regular file of at most `limit_bytes` bytes that is not a link itself.
+    """Read a regular file of at most `limit_bytes` bytes that is not itself a link.
 
     Raises:
         EvidenceError: the file cannot be opened, is not a regular file, or is too large.
@@ -178,7 +178,7 @@ def file_record(path: str, label: str) -> FrozenMap:
 
 
 def kind_of(mode: int) -> str:
-    """Name a kind of file for an error: `a FIFO`, `a symbolic link`."""
+    """Return the kind of a file for an error message: `a FIFO`, `a symbolic link`."""
     return next((word for is_kind, word in _KINDS if is_kind(mode)), "something else")
 
 
@@ -187,7 +187,10 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
 
 
 def reason_of(problem: OSError | ValueError) -> str:
-    """Say why the system refused, as the end of an error message; a path with a NUL is a `ValueError`."""
+    """Return the system's reason as the end of an error message.
+
+    A path with a NUL byte raises `ValueError`, which this also accepts.
+    """
     text = getattr(problem, "strerror", None) or str(problem) or "cannot be opened"
     return text[:1].lower() + text[1:]
 

@@ -1,4 +1,4 @@
-"""Cache files with a seal that only the holder of a key can make.
+"""Cache files with a seal that only the holder of a key can create.
 
     file  = "policyguard" SP kind SP "2" SP seal LF payload
     seal  = 64HEXDIG / "unsealed"                            ; HMAC-SHA256 over kind, a zero byte and the payload
@@ -27,7 +27,7 @@ _MAX_HEAD_BYTES = 200
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """The `payload` of a cache file if it can be trusted, else None; `doubt` says why an existing file is not used."""
+    """The `payload` of a cache file, or None if it cannot be trusted; `doubt` then says why."""
 
     payload: bytes | None = None
     doubt: str = ""
@@ -35,7 +35,7 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def sealed(kind: str, payload: bytes, key: bytes | None) -> bytes:
-    """Encode a cache file of this kind, sealed if there is a key.
+    """Encode a cache file of this kind, with a seal if there is a key.
 
     Args:
         kind: names the kind of cache.
@@ -46,7 +46,7 @@ def sealed(kind: str, payload: bytes, key: bytes | None) -> bytes:
 
 
 def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
-    """Decode a cache file and check its seal with this key.
+    """Decode a cache file and verify its seal.
 
     Args:
         kind: names the kind of cache.
@@ -66,7 +66,7 @@ def unsealed(kind: str, data: bytes, key: bytes | None) -> Opened:
 
 
 def read_own(path: str, limit_bytes: int) -> bytes | None:
-    """Read a file that only this account can read or write; None if somebody else can.
+    """Read a file that only this account can read or write; None if others can.
 
     A file that is replaced meanwhile is read as it was. One that is longer than the limit is cut off.
 

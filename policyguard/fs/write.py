@@ -18,7 +18,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def create_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644) -> None:
-    """Write a new file.
+    """Write a new file; raise if it exists.
 
     Args:
         mode: permissions, less those that the umask removes.
@@ -31,7 +31,7 @@ def create_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644)
 
 
 def replace_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644, ignore_umask: bool = False) -> None:
-    """Write a new file or replace a regular one; the last of several writers wins.
+    """Write a file, or replace a regular one; the last of several writers wins.
 
     Args:
         mode: permissions, less those that the umask removes unless `ignore_umask`.
@@ -44,7 +44,7 @@ def replace_file(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Check that a path names a regular file, or nothing in a folder that exists.
+    """Check that a path is a regular file, or a new name in an existing folder.
 
     Raises:
         OSError: the path names something else.
@@ -61,7 +61,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Make the names in a folder durable: without it, a synced file may lose its name."""
+    """Make the names in a folder durable; without this, a crash can lose the name of a synced file."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Values of git's configuration, parsed by git itself; nothing in them is obeyed."""
+"""Values of git's configuration, parsed by git and never applied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policyguard.text import printable_name
 
 
 def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
-    """Parse a git configuration text into keys and values, in order; includes are not followed.
+    """Parse a git configuration text into (key, value) pairs, in order; includes are not followed.
 
     Raises:
         EvidenceError: git cannot read the text.
@@ -32,7 +32,7 @@ def config_values(text: bytes, private_cwd: str = "/") -> list[tuple[str, str]]:
 
 
 def effective_value(gitdir: str, key: str) -> str | None:
-    """Ask git for the effective value of a setting of this repository, for this account; None if it is not set.
+    """Return git's effective value of a setting for this repository and account; None if it is not set.
 
     Included files, the working tree's, the account's and the system's configuration are read, and nothing is run.
 

@@ -1,4 +1,4 @@
-"""Finds a repository by reading small files: git is not run, and its configuration is not obeyed.
+"""Finds a repository by reading its small files, without running git or applying its configuration.
 
 Nothing read here is trusted to be true: `gitobjects` hashes every object again. What is refused: folders that belong to
 somebody else, and a `.git` that is a symbolic link.
@@ -21,7 +21,7 @@ MAX_CONFIG_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitDir:
-    """The folders of a repository: working tree (`root`), its own files (`own`), files shared by all working trees."""
+    """The folders of a repository: working tree (`root`), own files (`own`), and files shared by all working trees."""
 
     root: str
     own: str
@@ -33,7 +33,7 @@ class GitDir:
 
 
 def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
-    """Find the repository at or above a folder.
+    """Find the repository that contains a folder.
 
     Raises:
         EvidenceError: there is none, or it or a part of it belongs to a uid outside `owners`.
@@ -67,7 +67,7 @@ def gitdir_of(root: str, owners: Collection[int]) -> GitDir:
 
 
 def bare_gitdir(directory: str, owners: Collection[int]) -> GitDir:
-    """Open a bare repository in this folder, whose links are already resolved.
+    """Open a bare repository in a folder whose links are already resolved.
 
     Raises:
         EvidenceError: it is none, or it belongs to a uid outside `owners`.
@@ -79,7 +79,7 @@ def bare_gitdir(directory: str, owners: Collection[int]) -> GitDir:
 
 
 def config_text(git: GitDir) -> bytes:
-    """Read the repository's own configuration as text; empty if there is none. It is never obeyed."""
+    """Read the repository's own configuration as text; empty if there is none. It is never applied."""
     path = os.path.join(git.shared, "config")
     return read_small(path, MAX_CONFIG_BYTES) if os.path.lexists(path) else b""
 

@@ -1,4 +1,4 @@
-"""GPG signatures, verified by `gpgv` with one pinned keyring; no other key and no key server is asked.
+"""Verifies GPG signatures with `gpgv` and one pinned keyring; uses no other key and no key server.
 
 Whose key it is, `Persons` say: `keys: ["gpg:FINGERPRINT"]`, the 40 digits of the primary key. No trust database, no
 key server, no configuration of the account that the hook runs as. One process for each signature, some milliseconds.
@@ -28,7 +28,7 @@ _REFUSED = frozenset({b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG
 
 
 class Keyring:
-    """A pinned keyring and the persons who own its keys. Remembers the answer for each signature.
+    """A pinned keyring and the owners of its keys. Caches the result for each signature.
 
     `deadline` is an instant of `time.monotonic()`: later signatures are not verified and count as nobody's.
     """
@@ -49,7 +49,7 @@ class Keyring:
         }
 
     def person_of(self, payload: bytes, signature: bytes) -> Person | None:
-        """Find the person who made a good signature; None if it is bad, expired, revoked, or by no pinned key.
+        """Return the person who made a good signature; None if it is bad, expired, revoked or by another key.
 
         Raises:
             EvidenceError: the time is up.
@@ -85,7 +85,7 @@ class Keyring:
         return self._good(answer.stdout) if answer.returncode == 0 else None
 
     def _good(self, status: bytes) -> Person | None:
-        """Find the person of exactly one good signature; a file with several may contain a bad one."""
+        """Return the person of a file's only good signature; a file with several may contain a bad one."""
         lines = [line.split() for line in status.split(b"\n") if line.startswith(b"[GNUPG:] ")]
         keywords = [line[1] for line in lines]
         valid = [line for line in lines if line[1] == b"VALIDSIG" and len(line) > 11]

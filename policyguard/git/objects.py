@@ -1,4 +1,4 @@
-"""Reads git objects through plain git and trusts none of them: each is hashed again and must have the expected id.
+"""Reads git objects without trusting the repository: each is hashed again and must match its id.
 
 Git runs in a private, empty git directory that borrows the repository's object folder. The repository's configuration,
 hooks, attributes, replace references and grafts are therefore not merely overridden: git never sees them.
@@ -25,7 +25,7 @@ MAX_OBJECT_BYTES = 64 << 20
 
 
 class ObjectReader:
-    """Reads the objects of one repository: `git cat-file --batch`, one request at a time."""
+    """Reads the objects of one repository with `git cat-file --batch`, one at a time."""
 
     def __init__(
         self, git: GitDir, object_format: str, private: str, deadline: float, quarantine: str | None = None
@@ -55,7 +55,7 @@ class ObjectReader:
                 process.communicate()
 
     def read(self, oid: str, kind: str) -> bytes:
-        """Read an object of the expected kind and check its hash.
+        """Read an object of the expected kind and verify its hash.
 
         Raises:
             EvidenceError: the object is missing, of another kind, too large, or its content has another hash.
@@ -81,12 +81,15 @@ class ObjectReader:
         return content if fits and object_id(self.object_format, "blob", content) == oid else None
 
     def read_short_blob(self, oid: str, limit_bytes: int) -> bytes | None:
-        """Read a blob; None if it is longer or not a blob. Asks git for the size before the bytes."""
+        """Read a blob; None if it is too long or not a blob.
+
+        Asks git for the size first.
+        """
         kind, size = self.info(oid)
         return self.read_small_blob(oid, limit_bytes) if kind == "blob" and size <= limit_bytes else None
 
     def info(self, oid: str) -> tuple[str, int]:
-        """Ask git for kind and size of an object, unverified; `read` verifies."""
+        """Return git's unverified kind and size of an object; `read` verifies them."""
         if self._sizes is None:
             self._sizes = subprocess.Popen(
                 [*hardened_command(self._private), "cat-file", "--batch-check"],
@@ -120,7 +123,7 @@ class ObjectReader:
         return content
 
     def _take(self, size_bytes: int, *, last: bool = True) -> bytes:
-        """Read the next bytes of the answer, and the line break that ends it."""
+        """Read the content of git's answer and the line break after it."""
         assert self._process.stdout is not None
         content = self._process.stdout.read(size_bytes)
         if last:
@@ -130,7 +133,7 @@ class ObjectReader:
         return content
 
     def ignored_by(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Map each path that a `.gitignore` of the working tree ignores to that `.gitignore`.
+        """Map each ignored path to the `.gitignore` of the working tree that ignores it.
 
         `.git/info/exclude` and the user's global excludes are not consulted: nobody reviews them.
 
@@ -199,7 +202,7 @@ class ObjectReader:
 
 @contextmanager
 def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | None = None) -> Iterator[ObjectReader]:
-    """Yield a reader of the repository's objects; the length of `oid` says which hash the repository uses.
+    """Yield a reader of the repository's objects; the length of `oid` selects the hash function.
 
     Args:
         git: the repository.
@@ -222,7 +225,7 @@ def open_objects(git: GitDir, oid: str, deadline: float, *, quarantine: str | No
 
 
 def object_id(object_format: str, kind: str, content: bytes) -> str:
-    """Compute the id git gives to an object: the hash over `kind SP size NUL content`.
+    """Compute the id of an object: the hash over `kind SP size NUL content`.
 
     Args:
         object_format: `sha1` or `sha256`.

@@ -1,4 +1,4 @@
-"""The git program: found, and started so that no configuration, hook or variable of others reaches it."""
+"""Finds git, and runs it so that no configuration, hook or variable of others takes effect."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def environment(git: GitDir, private: str, quarantine: str | None = None) -> dic
 
 
 def clean_environment(home: str) -> Mapping[str, str]:
-    """Build an environment in which git reads no configuration but that of its git directory."""
+    """Build an environment in which git reads only the configuration in its git directory."""
     # INVARIANT I16: git gets an environment made here; no variable of the job or of the launcher reaches it.
     return {
         "PATH": os.defpath,
@@ -81,7 +81,7 @@ def clean_environment(home: str) -> Mapping[str, str]:
 
 
 def git_program() -> str:
-    """Find the git program.
+    """Return the path of the git program.
 
     Raises:
         EvidenceError: git is not installed.

@@ -1,4 +1,4 @@
-"""Reads references of a repository, from files or from a reftable, without running git.
+"""Reads the references of a repository, from files or a reftable, without running git.
 
 `References` answers many questions about one repository and parses each file once. Nothing read here is verified:
 `objects.py` hashes every object that a reference names.
@@ -26,7 +26,7 @@ _Stamp = tuple[int, ...] | None
 
 
 class References:
-    """The references of one repository; a file is parsed once, and again only after git replaced it.
+    """The references of one repository; a file is parsed again only after git replaced it.
 
     Git never changes `packed-refs` or the list of a reftable in place: it writes a new file and renames it. So a file
     with the same inode, size and times still says the same.
@@ -41,7 +41,7 @@ class References:
         self._parsed: dict[str, tuple[_Stamp, Mapping[bytes, bytes]]] = {}
 
     def head(self) -> tuple[str, str | None]:
-        """Read the object id that HEAD names, unverified, and the branch it is on (None when detached).
+        """Return the unverified object id of HEAD, and its branch (None when detached).
 
         Raises:
             EvidenceError: HEAD is malformed.
@@ -63,7 +63,7 @@ class References:
         return content.decode(), branch
 
     def head_content(self) -> bytes:
-        """Read HEAD itself, `ref: NAME` or an object id.
+        """Return the content of HEAD: `ref: NAME` or an object id.
 
         Raises:
             EvidenceError: there is no HEAD.
@@ -76,7 +76,7 @@ class References:
         return content
 
     def id_of(self, ref: bytes) -> str | None:
-        """Read the object id that a reference names, unverified; None if the reference does not exist.
+        """Return the unverified object id of a reference; None if it does not exist.
 
         Raises:
             EvidenceError: no name of a reference, or the reference names no object id.
@@ -89,7 +89,7 @@ class References:
         return content.decode()
 
     def all(self) -> dict[str, str]:
-        """Read every reference below `refs/`, by name: its content, or why it is unreadable.
+        """Read every reference below `refs/` by name: its content, or why it is unreadable.
 
         Raises:
             EvidenceError: packed references or a reftable that cannot be read, or more than `MAX_REFS`.
@@ -106,13 +106,13 @@ class References:
         return {printable_name(name): printable_name(value) for name, value in sorted(contents.items())}
 
     def is_packed(self, ref: bytes, oid: str) -> bool:
-        """Check whether `packed-refs` holds this value; False for a reftable and while git packs."""
+        """Return True if `packed-refs` has this value; False for a reftable, and while git packs."""
         if self._in_reftable or os.path.lexists(os.path.join(self._git.shared, "packed-refs.lock")):
             return False
         return self._packed().get(ref) == oid.encode()
 
     def has_replacements(self) -> bool:
-        """Check whether any object is replaced by another (`git replace`)."""
+        """Return True if any object is replaced by another (`git replace`)."""
         if self._in_reftable:
             return any(name.startswith(b"refs/replace/") for name in self._stacked(_stack(self._git)))
         folder = os.path.join(self._git.shared, "refs", "replace")
@@ -165,12 +165,12 @@ class References:
 
 
 def is_ref_name(ref: bytes) -> bool:
-    """Check whether git accepts this text as the full name of a reference."""
+    """Return True if git accepts this text as the full name of a reference."""
     return _REF.fullmatch(ref) is not None
 
 
 def in_reftable(git: GitDir) -> bool:
-    """Check whether git stores the references of this repository in a reftable.
+    """Return True if the repository stores its references in a reftable.
 
     Raises:
         EvidenceError: configuration and files disagree, or the storage is not known here.
@@ -189,7 +189,7 @@ def in_reftable(git: GitDir) -> bool:
 
 
 def history_overrides(git: GitDir, references: References | None = None) -> tuple[str, ...]:
-    """List the mechanisms by which this repository can show another history than its commits, sorted.
+    """List the mechanisms that make this repository show another history than its commits, sorted.
 
     `shallow` (old commits are missing), `grafts` and `replace_refs` (others are shown instead), `alternates` (objects
     are borrowed from another repository), `partial` (objects are fetched when needed).
@@ -206,7 +206,7 @@ def history_overrides(git: GitDir, references: References | None = None) -> tupl
 
 
 def _packed(path: str) -> dict[bytes, bytes]:
-    """Read object ids by name from packed references; a line `^OID` names the object behind the tag before it."""
+    """Parse `packed-refs` into object ids by name; a line `^OID` gives the object behind the tag above it."""
     if not os.path.lexists(path):
         return {}
     packed: dict[bytes, bytes] = {}
@@ -228,7 +228,7 @@ def _stamp(path: str) -> _Stamp:
 
 
 def _loose(git: GitDir) -> Iterator[tuple[bytes, bytes]]:
-    """Yield name and content of every file below `refs/`, without git's lock files."""
+    """Yield name and content of every file below `refs/`, except git's lock files."""
     top = os.fsencode(git.shared)
     for folder, inner, files in os.walk(os.path.join(top, b"refs")):
         links = [name for name in inner if os.path.islink(os.path.join(folder, name))]

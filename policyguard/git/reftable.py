@@ -1,4 +1,4 @@
-"""References in a reftable: a stack of binary tables, each of which adds, changes or removes references.
+"""Reads references from a reftable: a stack of binary tables, each of which adds, changes or removes some.
 
 Reads every record of the ref blocks, in order. Object and log blocks, indexes and the
 restart points that speed up look-ups are stepped over. A table is as unverified as a file under `refs/`.
@@ -31,7 +31,7 @@ _ATTEMPTS = 5
 
 
 def stacked_refs(folder: str) -> dict[bytes, bytes]:
-    """Read every reference of the stack in this folder, by name: an object id in hex, or `ref: NAME`.
+    """Read every reference of the stack in a folder, by name: an object id in hex, or `ref: NAME`.
 
     Raises:
         EvidenceError: a table is missing, damaged, larger than `MAX_TABLE_BYTES` or of a version not known here.
@@ -79,7 +79,7 @@ class _Malformed(ValueError):
 
 
 def records(table: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-    """Yield name and value of every reference of one table; None if the table removes it.
+    """Yield name and value of every reference in one table; None if the table removes it.
 
     table = header ref_block* ... footer;  block = type uint24(length) record+ restart+ uint16(restarts) [padding]
     """
@@ -123,7 +123,7 @@ def _frame(table: bytes) -> tuple[int, int, int, int]:
 
 
 def _record(table: bytes, at: int, last: int, previous: bytes, oid_bytes: int) -> tuple[int, bytes, bytes | None]:
-    """Parse one record: where the next begins, its name, and its value."""
+    """Parse one record; return the position of the next one, the name and the value."""
     prefix, at = _varint(table, at)
     word, at = _varint(table, at)
     suffix, kind = word >> 3, word & 7
@@ -145,14 +145,14 @@ def _record(table: bytes, at: int, last: int, previous: bytes, oid_bytes: int) -
 
 
 def _next_block(table: bytes, start: int, stop: int, block_bytes: int, end: int) -> int:
-    """Find the start of the next block; blocks are padded with zeros if the header says so."""
+    """Return the start of the next block; blocks are padded with zeros if the header says so."""
     if not block_bytes or stop >= end or table[stop] != 0:
         return stop
     return max(stop, start + block_bytes)
 
 
 def _varint(table: bytes, at: int) -> tuple[int, int]:
-    """Parse a number in git's offset encoding (each further byte adds one before it shifts), and find its end."""
+    """Parse a number in git's offset encoding; return it and the position after it."""
     byte = table[at]
     value = byte & 0x7F
     while byte & 0x80:

@@ -26,7 +26,7 @@ class Entry:
 
 
 def tree_of(reader: ObjectReader, commit: str) -> str:
-    """Read the tree id of a commit; git writes it in the first line.
+    """Return the tree id of a commit, from its first line.
 
     Raises:
         EvidenceError: the commit is malformed.
@@ -39,7 +39,7 @@ def tree_of(reader: ObjectReader, commit: str) -> str:
 
 
 def files_of(reader: ObjectReader, tree: str) -> dict[bytes, Entry]:
-    """List every file of a tree and of the trees below it, by path.
+    """List every file of a tree and its subtrees, by path.
 
     Raises:
         EvidenceError: the tree has too many files or is nested too deep.

@@ -1,4 +1,4 @@
-"""Compares a working tree with a commit by content: every file is hashed; index, times and filters are ignored.
+"""Compares a working tree with a commit by hashing every file; index, times and filters are ignored.
 
 The index (with its assume-unchanged and skip-worktree bits) is not read at all, so nothing in it can hide a change.
 Clean filters do not run; a Git LFS pointer is compared with the SHA-256 of the file that it points to.
@@ -37,7 +37,7 @@ _LFS = re.compile(
 
 @dataclass(slots=True)
 class Findings:
-    """What differs between a working tree and its commit; paths are bytes from the top of the outermost repository."""
+    """The differences between a working tree and its commit; paths are bytes from the outermost repository's top."""
 
     changed: list[bytes] = field(default_factory=list)
     untracked: list[bytes] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Findings:
 
 
 def compare(git: GitDir, commit: str, owners: Collection[int], deadline: float) -> tuple[str, Findings]:
-    """Compare the working tree, submodules included, with a commit; return the commit's tree id and the differences.
+    """Compare the working tree, with submodules, with a commit; return the commit's tree id and the differences.
 
     Args:
         git: the repository.
@@ -84,7 +84,7 @@ def _compare(
 
 
 class _Walk:
-    """One pass over one working tree. `expected` loses each path that exists; the rest was deleted."""
+    """One pass over a working tree. Paths are removed from `expected` as they are seen; the rest was deleted."""
 
     def __init__(self, reader: ObjectReader, files: dict[bytes, Entry], root: str, deadline: float) -> None:
         self._reader, self._deadline = reader, deadline
@@ -106,7 +106,7 @@ class _Walk:
         self.findings.changed.extend(self._expected)
 
     def sort_out_ignored(self) -> None:
-        """Sort what the commit does not know into untracked, ignored code, and ignored.
+        """Classify what the commit does not contain: untracked, ignored code, or ignored.
 
         Code is ignored only on the word of a `.gitignore` that is itself in the commit and unchanged: an attacker who
         can drop a module can drop a `.gitignore` beside it.
@@ -187,7 +187,7 @@ class _Walk:
             os.close(fd)
 
     def _is_pointed_to(self, fd: int, path: bytes, status: os.stat_result, entry: Entry) -> bool:
-        """Check whether the commit holds a Git LFS pointer whose target is this file."""
+        """Return True if the commit has a Git LFS pointer to this file."""
         pointer = _LFS.fullmatch(self._reader.read_small_blob(entry.oid, MAX_LFS_POINTER_BYTES) or b"")
         if pointer is None or int(pointer[2]) != status.st_size:
             return False

@@ -1,4 +1,4 @@
-"""Enforcement points: programs and blocks of code that act only under a signed allow.
+"""Enforcement points: programs and blocks of code that run only under a signed allow.
 
 Promises: an error denies, and every refusal is signed and logged if key and log can be used. Leaves to others:
 measuring (`evidence/`), deciding and logging (`guard.py`).

@@ -17,7 +17,7 @@ BY_VERB: Mapping[str, Mapping[str, str]] = {
 
 
 def rename_former_options(argv: Sequence[str], former: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Replace former names of options; return the arguments, and a warning for each replaced name.
+    """Replace former option names; return the arguments, and a warning for each replaced name.
 
     Arguments after `--` are the command of a job, and stay.
     """

@@ -1,4 +1,4 @@
-"""A decision as JSON for programs. Pure."""
+"""Formats a decision as JSON for programs. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hook for any program: a JSON request on standard input, a JSON answer on standard output, an exit code.
+"""The hook for any program: a JSON request on standard input, a JSON answer and an exit code.
 
     policyguard hook [--config FILE] --policies FILE --key FILE --log FILE [--state-dir FOLDER] [--audience NAME]
         [--observed PATH]... [--measure] [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE]
@@ -41,7 +41,7 @@ _OPTIONS = tuple(
 
 
 class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of `policyguard hook`; None: not given."""
+    """The options of `policyguard hook`; None means not given."""
 
     config: str | None = None
     policies: str | None = None
@@ -65,7 +65,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer the one request on standard input and return the exit code. Never raises, never prints a traceback."""
+    """Answer the request on standard input and return the exit code. Never raises or prints a traceback."""
     argv, warnings = rename_former_options(argv, HOOK)
     _warn(warnings)
     try:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
 def respond(
     text: bytes, opened: Callable[[], Guard], undecided: Callable[[Request, PolicyGuardError], None] | None = None
 ) -> tuple[bytes, int]:
-    """Answer a request text: JSON bytes, and the exit code that means the same.
+    """Answer a request: return the JSON bytes and the exit code that means the same.
 
     A denial is an answer, signed and logged; a problem is an answer, too, with `decision` false and `error`.
 
@@ -174,7 +174,7 @@ def open_guard(options: HookOptions) -> Guard:
 
 
 def collectors(options: HookOptions) -> Collectors:
-    """Choose the collectors: observations of the calling platform, approvals, and with `measure` identity and code."""
+    """Build the collectors: observations of the platform, approvals, and with `measure` identity and code."""
     review = {name: getattr(options, name) for name in _REVIEW if getattr(options, name) is not None}
     # Imported here, so that only a hook that measures or reads approvals pays for it.
     if not (options.measure or review or options.signed_only):
@@ -191,7 +191,12 @@ def collectors(options: HookOptions) -> Collectors:
 
 
 def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> None:
-    """Log that this request was refused undecided, if key and log are known; only a failure pays for the import."""
+    """Log that a request was refused undecided, if key and log are known.
+
+    The import is here, because only a failure needs it.
+
+    Imported only on a failure.
+    """
     if options.key and options.log:
         import_module("policyguard.hooks.launcher.refusals").log_undecided(
             request,
@@ -214,7 +219,7 @@ def _apart(options: HookOptions) -> Sequence[str]:
 
 
 def _completed(options: HookOptions) -> HookOptions:
-    """Complete the options from the operator's configuration; only here does a hook read yaml."""
+    """Complete the options from the operator's configuration; only here does a hook read YAML."""
     names = (*_PATHS, "state_dir", "audience", *_REVIEW)
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     config = import_module("policyguard.config.operator").operator_config(

@@ -1,4 +1,4 @@
-"""Lint: report mistakes and dangers in policies before they decide requests. Pure: texts in, a report out.
+"""Lint: reports mistakes and dangerous rules in policies. Pure: texts in, a report out.
 
 Promises: a rule that is unsure reports nothing; no policy can add rules, suppress a load error or forge a line of a
 report. Leaves to others: loading (`policy`), queries on conditions (`conditions/queries.py`), files and exit codes

@@ -1,4 +1,4 @@
-"""A baseline: the findings of a repository when lint was introduced, so that a build fails only for new ones.
+"""A baseline: the findings when lint was introduced, so that a build fails only for new ones.
 
     {"format": 1, "findings": [{"fingerprint": "9f2c...", "code": "PG215", "file": "jobs.yaml"}, ...]}
 

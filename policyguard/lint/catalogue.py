@@ -1,4 +1,4 @@
-"""The catalogue of rules: every module of the package `rules` is a rule."""
+"""The catalogue of lint rules: every module of the package `rules` is a rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from policyguard.lint.rule import Rule
 
 @cache
 def catalogue() -> Mapping[str, Rule]:
-    """Return every rule by code, in order. A policy repository cannot add rules: only this package is searched.
+    """Return every rule by code, in order.
+
+    A policy repository cannot add rules: only this package is searched.
 
     Raises:
         ValueError: two modules declare the same code.

@@ -1,4 +1,4 @@
-"""Find the comments of a YAML text: YAML parsers drop them, but suppressions are comments.
+"""Finds the comments in a YAML text: YAML parsers drop them, but suppressions are comments.
 
 A `#` starts a comment only at the start of a line or after white space, and never inside a quoted or a block scalar
 (YAML 1.2.2, sections 6.6 and 8.1). The scan goes line by line and does not validate: it runs on text that the strict
@@ -17,7 +17,7 @@ _INDICATORS = re.compile(r"\s*(?:[-?](?:\s+|$))*")
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """One comment with its `#`. `alone` is True if nothing else is on its line. Line and column start at one."""
+    """One comment with its `#`; `alone` is True if nothing else is on its line. Line and column start at one."""
 
     text: str
     line: int
@@ -80,7 +80,7 @@ class _Open:
     depth: int = 0
 
     def comment_in(self, line: str) -> int | None:
-        """Return the position of the line's comment, or None."""
+        """Return the position of the line's comment; None if there is none."""
         position, token_starts = 0, True
         while position < len(line):
             character = line[position]
@@ -97,7 +97,7 @@ class _Open:
         return None
 
     def _within(self, line: str, position: int) -> int:
-        """Return the last position of this character or escape of a quoted scalar; a closing quote ends the scalar."""
+        """Return the last position of this character or escape of a quoted scalar; a closing quote ends it."""
         character = line[position]
         escaped = self.quote == '"' and character == "\\"
         doubled = character == self.quote == "'" and line[position + 1 : position + 2] == "'"

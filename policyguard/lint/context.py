@@ -1,4 +1,4 @@
-"""The input of a rule: the loaded policy set, its syntax, the time, and queries that several rules share."""
+"""The input of a lint rule: the loaded policies, their syntax, the time, and shared queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policyguard.values import Instant, Span
 
 
 class Context:
-    """One policy set under inspection. Rules read it and change nothing."""
+    """One policy set under inspection; rules only read it."""
 
     def __init__(self, analysis: Analysis, now: Instant) -> None:
         self.analysis = analysis
@@ -23,7 +23,7 @@ class Context:
 
     @cached_property
     def policy_set(self) -> PolicySet:
-        """The loaded set. Rules that need it are not run when the load failed.
+        """The loaded policy set; rules that need it do not run if the load failed.
 
         Raises:
             ValueError: the load failed.
@@ -44,17 +44,17 @@ class Context:
 
     @cached_property
     def allows(self) -> tuple[Rule, ...]:
-        """The allows, without those that allow everything: only PG204 reports these."""
+        """The allow rules, except those that allow everything, which only PG204 reports."""
         return tuple(rule for rule in self.rules if rule.effect == "allow" and not allows_everything(rule))
 
     def conditions(self, *effects: str) -> Iterator[tuple[Rule, Condition]]:
-        """Yield (rule, condition) for the rules with one of these effects, or any, that have a condition."""
+        """Yield (rule, condition) for the rules with a condition and one of these effects, or any."""
         for rule in self.rules:
             if rule.when is not None and (not effects or rule.effect in effects):
                 yield rule, rule.when
 
     def guards(self, allow: Rule, action: str, *effects: str) -> Iterator[Rule]:
-        """Yield the rules that apply to every request for an action to which an allow applies.
+        """Yield the deny and require rules that apply to every request for an action that an allow covers.
 
         Such a rule covers all types of the allow that have the action, and is not narrower in subject, scope or id.
 
@@ -85,12 +85,12 @@ class Context:
 
     @cached_property
     def closed_roles(self) -> dict[str, frozenset[str]]:
-        """Each role with itself and all that it inherits."""
+        """Each role with itself and all roles it inherits."""
         closed, _ = close_roles(self.policy_set.roles)
         return closed
 
     def bindings_to(self, role: str) -> Sequence[Binding]:
-        """Return the bindings that grant a role, directly or through a role that inherits it."""
+        """Return the bindings that grant a role, directly or through inheritance."""
         return self._bindings_by_role.get(role, ())
 
     @cached_property
@@ -125,7 +125,7 @@ class Context:
         ]
 
     def last_line_of_item(self, first: Span) -> int | None:
-        """Return the last line of the list item (a map) that begins on the line of a span, or None."""
+        """Return the last line of the list item that begins on the line of a span; None if there is none."""
         items = self._items.get((first.file, first.line))
         return max(_last_line(node) for node in walk(items)) if items is not None else None
 
@@ -145,7 +145,7 @@ class Context:
         return (node for node in self.nodes() if isinstance(node, Scalar))
 
     def field(self, span: Span, name: str) -> Span:
-        """Return the span of a field's value in the map at a span; if the field is absent, that of the map."""
+        """Return the span of a field's value in the map at a span; the map's own span if the field is absent."""
         mapping = self._mappings.get(span)
         node = mapping.get(name) if mapping is not None else None
         return node.span if node is not None else span
@@ -181,7 +181,7 @@ class Context:
                 yield self.schema.resources[name]
 
     def attributes(self, rule: Rule, path: tuple[str, ...]) -> tuple[Attribute, ...]:
-        """Return the schema's declarations of a path, one for each type that has it; none for built-in names."""
+        """Return the schema's declarations of a path, one per type that has it; none for built-in names."""
         if len(path) < 2:
             return ()
         owners: Iterable[EntityType]
@@ -196,7 +196,7 @@ class Context:
     def below(
         self, attribute: Attribute | None, rest: tuple[str, ...], *, inside_list: bool = False
     ) -> Attribute | None:
-        """Follow names through records from an attribute.
+        """Follow names through records, starting at an attribute.
 
         Args:
             attribute: where to start.

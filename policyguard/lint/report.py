@@ -1,4 +1,4 @@
-"""The report of a lint run: ordered findings, with fingerprints that do not change with edits elsewhere in a file."""
+"""A lint report: ordered findings, with fingerprints that survive edits elsewhere in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policyguard.values import Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Findings ordered by span. `suppressed` pairs each silenced finding with the comment that silenced it."""
+    """Findings ordered by span; `suppressed` pairs each silenced finding with its comment."""
 
     findings: tuple[Finding, ...]
     suppressed: tuple[tuple[Finding, Suppression], ...] = ()
@@ -61,7 +61,7 @@ class Report:
         return tuple(prints)
 
     def without(self, baseline: frozenset[str]) -> Report:
-        """Remove the findings of a baseline, except those that stop the load."""
+        """Return the report without the findings of a baseline; findings that stop the load stay."""
         known = [
             print_ in baseline and not finding.stops_load
             for finding, print_ in zip(self.findings, self.fingerprints(), strict=True)

@@ -1,4 +1,4 @@
-"""The types of lint: what a rule module declares, the hits it yields, and the findings that reports show.
+"""The types of lint: what a rule module declares, the hits it yields, and the findings in reports.
 
 A rule is a module of `policyguard.lint.rules`, one file, one code. It declares
 
@@ -36,7 +36,7 @@ PRODUCERS = ("load", LINT, "load and lint", "import", "suppressions")
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A span with a mistake. `severity` and `help` override those of the rule."""
+    """The span of a mistake; `severity` and `help` override those of the rule."""
 
     span: Span
     message: str
@@ -47,7 +47,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A hit with the code and name of its rule. `related` are other spans that it is about."""
+    """A hit with the code and name of its rule; `related` are other spans that it is about."""
 
     code: str
     name: str
@@ -61,13 +61,13 @@ class Finding:
 
     @property
     def order(self) -> tuple[Span, str, str]:
-        """What reports sort by: place, then code, then message."""
+        """The sort key of reports: span, then code, then message."""
         return (self.span, self.code, self.message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One entry of the catalogue. `check` is None if the loader or the runner reports it."""
+    """One entry of the catalogue; `check` is None if the loader or the runner reports it."""
 
     code: str
     name: str

@@ -1,4 +1,4 @@
-"""Run lint: load the policies, run the rules, apply the suppressions, order the findings."""
+"""Runs lint: loads the policies, runs the rules, applies suppressions, orders the findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reach of wildcards: whether a rule applies to everyone, to every id, or to everything."""
+"""The reach of wildcards: whether a rule applies to everyone, or a pattern matches every id."""
 
 from __future__ import annotations
 

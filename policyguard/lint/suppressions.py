@@ -1,4 +1,4 @@
-"""Suppressions: comments that silence a finding until a date, what they cover, and what is wrong with them.
+"""Suppressions: comments that silence a finding until a date.
 
     comment = "# policyguard: ignore" SP code *( "," code ) SP "until=" date SP 'reason="' text '"'
 
@@ -45,7 +45,7 @@ class Suppression:
 
 
 def suppressions(file: str, text: str, now: Instant) -> Iterator[Suppression]:
-    """Yield every ignore comment of a file, also invalid ones.
+    """Yield every suppression comment of a file, including invalid ones.
 
     Args:
         file: the name of the file, for spans.
@@ -61,7 +61,7 @@ def suppressions(file: str, text: str, now: Instant) -> Iterator[Suppression]:
 
 
 def _covered_line(comment: Comment, lines: list[str]) -> int:
-    """Return the comment's own line or, if it is alone there, the next line that is not just a comment."""
+    """Return the comment's own line; for a comment alone on its line, the next line that is no comment."""
     line = comment.line
     if comment.alone:
         line += 1

@@ -1,4 +1,4 @@
-"""The words by which lint guesses the meaning of names: verbs, types and attributes of training labs.
+"""Words that lint recognises in names: verbs, types and attributes of training labs.
 
 The policy language does not know what "delete" means. These lists are a guess, short so that a hit is rarely wrong.
 Only whole words match: `checkpoint:delete` has the word delete, `force-push` the words force and push, `gpu_hours` the
@@ -71,7 +71,7 @@ def type_words(action: str) -> frozenset[str]:
 
 
 def with_verb(actions: Iterable[str], verbs: frozenset[str]) -> Iterator[str]:
-    """Yield the actions whose verb has one of these words."""
+    """Yield the actions whose verb contains one of these words."""
     return (action for action in actions if verb_words(action) & verbs)
 
 

@@ -1,4 +1,4 @@
-"""The data model: frozen values that the other packages pass to each other. Opens nothing, reads no clock.
+"""The data model: frozen values that the other packages exchange. Opens nothing, reads no clock.
 
 Promises: values do not change after they are built, and equality ignores where in a file something was written.
 Leaves to others: building policies (`policy`), collecting facts (`evidence`), deciding (`decide`).

@@ -1,4 +1,4 @@
-"""The decision: allow or deny, the reasons, and what was missing. Data; `bool()` of it raises on purpose."""
+"""The decision: allow or deny, the reasons, and what was missing. `bool()` of it raises on purpose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_AUDIENCE = "local"
 
 
 class UnmetQuorum(msgspec.Struct, frozen=True):
-    """A quorum that is not met: how many more persons, from which roles and domain, and why others do not count."""
+    """A quorum that is not met: how many persons are missing, from which roles, and rejected approvals."""
 
     quorum: str
     rule: str
@@ -30,7 +30,7 @@ class UnmetQuorum(msgspec.Struct, frozen=True):
 
 
 class Explainer(Protocol):
-    """Explains a decision in words: the snapshot that made it."""
+    """The interface of what explains a decision: the snapshot that made it."""
 
     @property
     def policy_digest(self) -> str: ...
@@ -42,7 +42,7 @@ class Explainer(Protocol):
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """The decision and the facts it is based on.
+    """A decision and the facts behind it.
 
     `determining` are the ids of the rules that made the decision (the denies that fired, or else the allows);
     `errored` those whose condition could not be evaluated; `requiring` the quorum rules that applied. All are sorted,

@@ -78,7 +78,7 @@ class MapOf(Placed, frozen=True):
 
 
 class Quantifier(Placed, frozen=True):
-    """A macro over a list or the keys of a map, such as `range.all(variable, body)`.
+    """A macro over a list or a map's keys, such as `range.all(variable, body)`.
 
     For `map`, `body` is the mapped expression and `condition` the optional filter. For `all`, `exists`, `exists_one`
     and `filter`, `body` is the predicate and `condition` is None.
@@ -105,7 +105,7 @@ Expression: TypeAlias = Constant | Variable | Select | Has | Call | ListOf | Map
 
 
 def parts(node: Expression) -> tuple[Expression, ...]:
-    """Return the nodes directly below this one, in source order."""
+    """Return the children of this node, in source order."""
     if isinstance(node, Call):
         return node.arguments
     if isinstance(node, Select | Has):
@@ -121,7 +121,7 @@ def parts(node: Expression) -> tuple[Expression, ...]:
 
 
 def walk(expression: Expression) -> Iterator[Expression]:
-    """Yield every node, a parent before its parts."""
+    """Yield every node, parents before children."""
     yield expression
     for part in parts(expression):
         yield from walk(part)

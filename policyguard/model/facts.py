@@ -20,7 +20,7 @@ GRANTS = "context.grants"
 
 
 class Assurance(enum.IntEnum):
-    """How a fact came to be known, in order of trust."""
+    """How a fact became known, in ascending order of trust."""
 
     CLAIMED = 1
     """The requester said so."""
@@ -37,7 +37,7 @@ class Assurance(enum.IntEnum):
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """One value with its assurance, its source and the time of observation.
+    """A value with its assurance, its source and the time of observation.
 
     `bound` facts are part of the request digest: the worker measures them again at the start and must get the same.
     """
@@ -50,7 +50,7 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """One account's approval, already verified: signature, namespace, expiry, and that it is for this request.
+    """One account's approval of this request; signature, namespace and expiry are already verified.
 
     `account` is a `type:id`; `approved_at` and `expires` are instants; `tier` is the largest tier it covers, if any.
     """

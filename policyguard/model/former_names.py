@@ -1,4 +1,4 @@
-"""Names that facts and their values had in an earlier release, and their names now.
+"""Former names of facts and their values, with the present names.
 
 To rename a fact or one of its values:
 
@@ -29,6 +29,6 @@ FORMER_VALUES: Mapping[frozenset[str], Mapping[str, str]] = {
 
 
 def former_values(name: str, declared: Mapping[str, object]) -> Mapping[str, str]:
-    """Map the former values of an attribute to its present ones, given the attributes of its type."""
+    """Map an attribute's former values to the present ones, given the attributes of its type."""
     rows = (values for names, values in FORMER_VALUES.items() if name in names and names <= declared.keys())
     return next(rows, {})

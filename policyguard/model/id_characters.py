@@ -1,4 +1,4 @@
-"""The characters beyond ASCII that no id has, by Unicode property. Pure data.
+"""The non-ASCII characters that ids may not contain, by Unicode property. Pure data.
 
 A fixed table, not the interpreter's own: every host refuses the same ids, whatever its Python. It has
 
@@ -86,7 +86,7 @@ _BOUNDS: list[int] = []
 
 
 def is_refused(character: str) -> bool:
-    """Return True for a character beyond ASCII that no id has."""
+    """Return True for a non-ASCII character that ids may not contain."""
     if not _BOUNDS:
         for text in _RANGES.split():
             first, _, last = text.partition("-")

@@ -1,4 +1,4 @@
-r"""The one grammar of ids: subjects, resources, domains and accounts, wherever they come from. Pure.
+r"""The grammar of ids: subjects, resources, domains and accounts, wherever they come from. Pure.
 
     ref       = type ":" id
     type      = lower *62( lower / digit / "_" )
@@ -47,7 +47,10 @@ def id_problem(identifier: str) -> str | None:
 
 
 def is_type_name(text: str) -> bool:
-    """Return True for a type: lower *62( lower / digit / "_" ). Faster at start-up than a regular expression."""
+    """Return True for a type: lower *62( lower / digit / "_" ).
+
+    Written out because a regular expression would slow down every start.
+    """
     letters = text.replace("_", "")
     return text.isascii() and text[:1].isalpha() and text.islower() and letters.isalnum() and len(text) < 64
 
@@ -103,7 +106,7 @@ def _is_control(character: str) -> bool:
 
 
 def _hides(identifier: str) -> bool:
-    """Return True if decoding percent signs, again and again, shows a character that no id has, or a dot or a slash."""
+    """Return True if repeated percent-decoding reveals a refused character, a dot or a slash."""
     text = identifier
     while True:
         if next(_ENCODED_WIDE.finditer(text), None) is not None:

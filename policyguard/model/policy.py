@@ -1,4 +1,4 @@
-"""A policy set after loading: names resolved, conditions checked, and each item with its span in the file."""
+"""A loaded policy set: names resolved, conditions checked, and each item with its span in the file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class EntityType(Placed, frozen=True, kw_only=True):
 
 
 class Schema(Placed, frozen=True, kw_only=True):
-    """What exists: types of subjects and resources, attributes of the context, and named records."""
+    """The declared types of subjects and resources, attributes of the context, and records."""
 
     subjects: Mapping[str, EntityType]
     resources: Mapping[str, EntityType]
@@ -88,7 +88,7 @@ class Schema(Placed, frozen=True, kw_only=True):
 
 
 class Role(Placed, frozen=True, kw_only=True):
-    """A role; it holds everything the roles it inherits hold."""
+    """A role; it includes everything that its inherited roles hold."""
 
     name: str
     inherits: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Role(Placed, frozen=True, kw_only=True):
 
 
 class Exclusion(Placed, frozen=True, kw_only=True):
-    """Static separation of duty: nobody may hold more than `limit` - 1 of these roles in one domain."""
+    """Static separation of duty: nobody may hold `limit` or more of these roles in one domain."""
 
     name: str
     roles: tuple[str, ...]
@@ -118,7 +118,7 @@ class Binding(Placed, frozen=True, kw_only=True):
 
 
 class BindingSource(Placed, frozen=True, kw_only=True):
-    """Bindings in a casbin adapter's store instead of in YAML; read when a guard opens, not here.
+    """Bindings in a casbin adapter's store; read when a guard opens, not when policies load.
 
     With the adapter `csv`, `location` is a path relative to the policy folder; with `sqlalchemy` it is a URL.
     """
@@ -129,7 +129,7 @@ class BindingSource(Placed, frozen=True, kw_only=True):
 
 
 class Person(Placed, frozen=True, kw_only=True):
-    """One human and every account and key that is theirs."""
+    """One human with all accounts and keys that belong to them."""
 
     id: str
     accounts: tuple[str, ...]
@@ -151,7 +151,9 @@ REQUEST = "request"
 
 
 class Quorum(Placed, frozen=True, kw_only=True):
-    """The approvals that a rule requires. One person fills one seat; contributors and the requester never count.
+    """The approvals that a rule requires.
+
+    One person fills one seat; contributors and the requester never count.
 
     `of` is what is approved: `request` is only the request, for requests that carry nobody's work; None is the work
     that the request is for. With `once`, the first allow consumes the approvals. Both default to None, not False, so
@@ -187,7 +189,7 @@ class Condition(Placed, frozen=True, kw_only=True):
 
 
 class Rule(Placed, frozen=True, kw_only=True):
-    """One rule, names resolved.
+    """One rule with all names resolved.
 
     `actions` and `resource_types` are never empty: a star is expanded against the schema. `any_action` and `any_type`
     record that the author wrote a star. `id_pattern` None means every id. `roles` empty and `subjects` empty means

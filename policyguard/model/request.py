@@ -30,7 +30,7 @@ MAX_REQUEST_BYTES = 1_048_576
 
 
 class Entity(msgspec.Struct, frozen=True):
-    """A subject or a resource: `type`, `id`, and the properties its sender claims."""
+    """A subject or a resource: `type`, `id`, and the properties that the sender claims."""
 
     type: str
     id: str
@@ -38,12 +38,12 @@ class Entity(msgspec.Struct, frozen=True):
 
     @property
     def ref(self) -> str:
-        """The id as text, `user:alice` or `job:team/vision/run-17`; the only form used."""
+        """The id in its only text form, `user:alice` or `job:team/vision/run-17`."""
         return f"{self.type}:{self.id}"
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One question: may this subject do this action to this resource, in this context?
+    """A question: may this subject do this action to this resource, in this context?
 
     `action` is `type:verb` text such as `job:submit`. All properties are claims.
     """
@@ -82,7 +82,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Request:
-        """Parse an AuthZEN request from JSON. Duplicate keys, floats, nulls and NaN are refused.
+        """Parse an AuthZEN request from JSON; duplicate keys, floats, nulls and NaN are refused.
 
         Raises:
             RequestError: the text is invalid; `.path` is the JSON path of the first problem.
@@ -125,7 +125,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> str:
-    """Return the SHA-256 of the canonical bytes of the request and of the measured values that it is bound to.
+    """Return the SHA-256 over the canonical bytes of the request and its bound facts.
 
     `bound` maps attribute paths (`resource.code`) to measured values. The worker measures the same paths again and
     must get the same digest (step V7). An empty value and an absent one give different digests.
@@ -195,7 +195,7 @@ def parse_json(text: str | bytes) -> object:
 
 
 def _as_text(data: bytes) -> str:
-    """Decode UTF-8, with or without a byte order mark; `json` by itself would read UTF-16 and UTF-32 as well."""
+    """Decode UTF-8 with or without a byte order mark; `json` would also accept UTF-16 and UTF-32."""
     # INVARIANT I5: one request has one encoding: tools that read UTF-8 only see the request that is decided.
     if b"\0" in data[:4] or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise RequestError("found UTF-16 or UTF-32, expected UTF-8")

@@ -1,4 +1,4 @@
-"""Explanations of denials that no rule made: alerts of the watch, refusals of the launcher, defects. Pure."""
+"""Explanations of denials that no rule made: alerts, refused starts, defects. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NO_POLICIES = "0" * 64
 
 
 class StaticExplanation:
-    """Explains such a denial in fixed lines, and names the policies that were in force."""
+    """Explains such a denial in fixed lines, with the policies that were in force."""
 
     def __init__(self, policy_digest: str, epoch: int, lines: tuple[str, ...], remedy: str = "") -> None:
         self.policy_digest = policy_digest

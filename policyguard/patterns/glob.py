@@ -29,7 +29,7 @@ def glob(path: str, pattern: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _matcher(pattern: str) -> Callable[[str], bool]:
-    """Choose the cheapest exact test: a comparison, a regular expression that cannot backtrack far, or the walk."""
+    """Choose the cheapest exact test: a comparison, a linear-time regular expression, or a walk."""
     if "*" not in pattern:
         return pattern.__eq__
     *segments, last = pattern.split("/")

@@ -1,4 +1,4 @@
-"""Patterns of resource ids: `team/{team}/**`.
+"""Patterns of resource ids, such as `team/{team}/**`.
 
     pattern = segment *( "/" segment )
     segment = "**" / "{team}" / text with "*" for any part of one segment
@@ -19,18 +19,18 @@ Matcher = Callable[[str], bool]
 
 
 def domain_index(id_pattern: str | None) -> int | None:
-    """Find the index of the segment that names the domain of an id; None for a type without domains."""
+    """Return the index of the segment that holds an id's domain; None for a type without domains."""
     segments = (id_pattern or "").split("/")
     return segments.index(DOMAIN) if DOMAIN in segments else None
 
 
 def is_aligned(pattern: str | None, type_pattern: str | None) -> bool:
-    """Return True if a rule's pattern has `{team}` nowhere, or in the same segment as the type's own pattern."""
+    """Return True if a rule's pattern has `{team}` nowhere, or in the same segment as its type's pattern."""
     return domain_index(pattern) in (None, domain_index(type_pattern))
 
 
 def literal_domain(pattern: str | None, index: int | None) -> str | None:
-    """Find the one domain a rule's pattern can match; None if it can match several."""
+    """Return the one domain that a rule's pattern can match; None if there may be several."""
     if pattern is None or index is None:
         return None
     segments = pattern.split("/")
@@ -41,7 +41,7 @@ def literal_domain(pattern: str | None, index: int | None) -> str | None:
 
 
 def literal_prefix(pattern: str | None) -> tuple[str, ...]:
-    """List the leading segments that every matching id has literally."""
+    """List the literal segments that every matching id begins with."""
     prefix: list[str] = []
     for segment in (pattern or "**").split("/"):
         if segment == DOMAIN or "*" in segment:
@@ -66,7 +66,7 @@ def matcher(pattern: str | None, type_pattern: str | None) -> Matcher | None:
 
 
 def literal_slice(pattern: str | None, type_patterns: Collection[str | None]) -> tuple[slice, list[str]] | None:
-    """Find the one run of literal segments, if the pattern requires nothing else; else None.
+    """Return the one run of literal segments if the pattern requires nothing else, else None.
 
     For ids that already match their type's pattern, `segments[stretch] == literals` is then the whole test. The run
     ends the pattern but for `**`, so that comparing it also shows that the id is long enough.
@@ -120,7 +120,7 @@ class _Glob:
 
 
 class _Below:
-    """Leading segments, each a literal or one whole `*`, then `**`: `team/*/**`."""
+    """Matches leading segments, each a literal or `*`, followed by `**`: `team/*/**`."""
 
     __slots__ = ("count", "literals")
 
@@ -139,7 +139,7 @@ class _Below:
 
 
 class _Under:
-    """`head/**`: the id is `head` or below it."""
+    """Matches `head/**`: the id `head`, and everything below it."""
 
     __slots__ = ("below", "head")
 

@@ -1,4 +1,4 @@
-"""Id patterns: their syntax, and whether two of them can match one id.
+"""The syntax of id patterns, and whether two of them can match the same id.
 
 pattern = segment *( "/" segment )
 segment = "**" / "{team}" / part, where a part is literal text in which "*" matches any run of characters
@@ -18,7 +18,7 @@ _PART = LazyPattern(r"[^\s/{}\[\]?\\]+")
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """Describe what is wrong with a pattern, or return None."""
+    """Say what is wrong with a pattern; None if nothing is."""
     segments = pattern.split("/")
     if len(pattern) > 512 or len(segments) > 32:
         return "is longer than 512 characters or 32 segments"
@@ -41,7 +41,7 @@ def pattern_problem(pattern: str) -> str | None:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Return True if some id may match both patterns; never False if there is one."""
+    """Return True if some id may match both patterns; never False if one does."""
     first, second = one.split("/"), other.split("/")
     reach = {(0, 0)}
     seen = set(reach)
@@ -57,7 +57,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 def _steps(first: list[str], i: int, second: list[str], j: int) -> list[tuple[int, int]]:
-    """List the positions in both patterns after one more segment of a common id, or after a `**` that takes none."""
+    """List the positions in both patterns after one more segment of a common id."""
     steps = []
     if i < len(first) and first[i] == "**":
         steps.append((i + 1, j))
@@ -69,7 +69,7 @@ def _steps(first: list[str], i: int, second: list[str], j: int) -> list[tuple[in
 
 
 def segments_overlap(one: str, other: str) -> bool:
-    """Return True if one segment may match both; the middle of two parts with stars is not compared."""
+    """Return True if one segment may match both; the text between stars is not compared."""
     if one in ("**", DOMAIN) or other in ("**", DOMAIN):
         return True
     if "*" not in one and "*" not in other:

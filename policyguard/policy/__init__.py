@@ -1,4 +1,4 @@
-"""The policy language: YAML in, one checked `PolicySet` out, or every mistake at once with line and column.
+"""The policy language: reads YAML into one checked `PolicySet`, or reports every mistake with line and column.
 
 Promises: a policy set that loads has every name resolved, every condition type-checked and no duplicate id. Only
 `files.py` opens files. Leaves to others: the types and meaning of conditions (`conditions`), warnings (`lint`),

@@ -1,4 +1,4 @@
-"""Bind YAML nodes to fields by table; report every mistake, not just the first.
+"""Binds YAML nodes to the fields of a table, and reports every mistake.
 
 A *kind* is a function from a node to a value, or to None after it has reported the error. Tables of fields are data:
 adding a field to the language is one line. This module knows the shapes of YAML and nothing about policies.
@@ -36,7 +36,7 @@ class Field:
 
 
 class Table(dict[str, Field]):
-    """The fields that a map may have, by name. `what` names the map in errors ("a rule")."""
+    """The allowed fields of a map, by name; `what` names the map in errors ("a rule")."""
 
     def __init__(self, what: str, *fields: Field) -> None:
         super().__init__((field.name, field) for field in fields)
@@ -45,7 +45,7 @@ class Table(dict[str, Field]):
 
 
 def bind(node: Node, table: Table, problems: Problems) -> dict[str, Any] | None:
-    """Read the fields of a map by table; report unknown, missing and wrong ones.
+    """Read the fields of a map by its table; report unknown, missing and wrong ones.
 
     Args:
         node: the map.
@@ -91,7 +91,7 @@ def wrong_shape(node: Node, expected: str, problems: Problems) -> None:
 
 
 def scalar_of(node: Node, expected: str, problems: Problems) -> Scalar | None:
-    """Return the node if it is a scalar that the reader accepted; otherwise report the wrong shape and return None.
+    """Return the node if it is an accepted scalar; otherwise report it and return None.
 
     Args:
         node: the node in the policy file.
@@ -222,7 +222,7 @@ def _parsed(node: Node, problems: Problems, parser: Callable[[str], int], expect
 
 
 def listing(kind: Kind, *, minimum: int = 1, what: str = "a list") -> Kind:
-    """Kind: a list of items of one kind, as `(value, node)` pairs without the invalid items.
+    """Kind: a list of items of one kind, as `(value, node)` pairs; invalid items are reported and left out.
 
     Args:
         kind: the kind of the items.

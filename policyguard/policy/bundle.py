@@ -1,4 +1,4 @@
-"""A compiled snapshot as one signed file: a DSSE envelope over the compiled form's canonical bytes.
+"""A compiled snapshot in one signed file: a DSSE envelope over the compiled form's canonical bytes.
 
 Reading it imports neither yaml, casbin nor a CEL library. The policy digest is computed from what was read, never taken
 from the file. Opens nothing; the guard reads and writes the file.
@@ -26,12 +26,12 @@ MAX_BUNDLE_BYTES = 268_435_456
 
 
 def seal(compiled: dict[str, Any], keys: Sequence[PrivateKey]) -> bytes:
-    """Sign a compiled form and return the bytes of the file."""
+    """Sign a compiled form; return the content of the file."""
     return sign(canonical(compiled), PAYLOAD_TYPE, keys).to_bytes() + b"\n"
 
 
 def open_sealed(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> tuple[dict[str, Any], str]:
-    """Verify a signed snapshot and return its compiled form and policy digest.
+    """Verify a signed snapshot; return its compiled form and policy digest.
 
     Args:
         data: the bytes of the file.

@@ -1,4 +1,4 @@
-"""Check the conditions of all rules against the schema; report every mistake at its line and column in the file."""
+"""Checks the conditions of all rules against the schema, and reports mistakes at their position in the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Outcome: TypeAlias = Expression | ConditionErrors
 
 
 def check_conditions(drafts: list[Draft], schema: Schema, problems: Problems) -> list[Rule]:
-    """Return the rules whose conditions are valid, with checked conditions; report the mistakes of the others.
+    """Return the rules with valid conditions, now checked; report the mistakes in the others.
 
     Args:
         drafts: the rules with their conditions as text.
@@ -49,7 +49,7 @@ def check_conditions(drafts: list[Draft], schema: Schema, problems: Problems) ->
 
 
 class _CachingChecker:
-    """A checker that checks the same text only once for each resource type."""
+    """Checks each text only once per resource type."""
 
     def __init__(self, schema: Schema) -> None:
         self.checker = Checker(schema)
@@ -92,7 +92,7 @@ def _condition(rule: Rule, when: Scalar, checker: _CachingChecker, problems: Pro
 
 
 def _assurance_fits(draft: Draft, schema: Schema, problems: Problems) -> bool:
-    """Return True if each path in the rule's `assurance` is declared, with a lower minimum in the schema."""
+    """Return True if each path in the rule's `assurance` is declared with a lower minimum in the schema."""
     before = len(problems.errors)
     for path, minimum in draft.rule.assurance:
         node = draft.node.get("assurance") or draft.node
@@ -144,7 +144,7 @@ def _assurance_is_read(draft: Draft, expression: Expression, problems: Problems)
 
 
 def _report(failed: dict[str, ConditionErrors], types: int, when: Scalar, problems: Problems) -> None:
-    """Report each mistake once, naming the resource type where only some types have it."""
+    """Report each mistake once; name the resource type if only some types have it."""
     seen: dict[ConditionError, list[str]] = {}
     for type_, outcome in failed.items():
         for error in outcome.errors:

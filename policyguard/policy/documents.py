@@ -1,4 +1,4 @@
-"""The envelope of every document (`apiVersion`, `kind`, `metadata`) and the fields that each kind adds."""
+"""The common fields of every document (`apiVersion`, `kind`, `metadata`), and the fields that each kind adds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a policy folder: every `*.yaml` and `*.yml` file below it, as one consistent state.
+"""Reads a policy folder: every `*.yaml` and `*.yml` file below it, all from one moment.
 
 A file that is named or written like a policy and would not be read (`deny.YAML`, `deny.yaml~`, `.deny.yaml`, a policy
 in `deny.json`) is an error: nothing that somebody wrote to deny is left out in silence. Other files, `README.md` or
@@ -48,7 +48,7 @@ def load_folder(path: str | os.PathLike[str]) -> PolicySet:
 
 
 def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
-    """Return the bytes of every policy file below a folder, by path, sorted.
+    """Return the content of every policy file below a folder, by path, sorted.
 
     Raises:
         ConfigurationError: not a folder, empty, too large, a link that leads outside, not a regular file, unreadable,
@@ -72,7 +72,7 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
 
 
 def _listing(folder: str) -> dict[str, Version]:
-    """Return every visible folder and policy file below, with its version; links to folders are not followed."""
+    """Return every visible folder and policy file below this one, with its version; links to folders are skipped."""
     if not stat.S_ISDIR(os.stat(folder).st_mode):
         raise ConfigurationError(f"{_name(folder)}: found no folder, expected one with policy files")
     versions = {folder: _version(os.stat(folder))}
@@ -103,7 +103,7 @@ def _walk(folder: str, depth: int) -> Iterator[str]:
 
 
 def _refuse_unread(entry: os.DirEntry[str]) -> None:
-    """Raise for a file that is named or written like a policy and is not read."""
+    """Raise for a file that has a policy's name or content but would not be read."""
     name = entry.name.lower()
     # INVARIANT I6: what is written as a policy counts, or the load stops.
     is_yaml = _LIKE_YAML.search(name) is not None and _SWAP.search(name) is None
@@ -141,7 +141,7 @@ def _read_all(folder: str, listing: Mapping[str, Version]) -> dict[str, bytes]:
 
 
 def _read(path: str, root: str, version: Version) -> bytes:
-    """Read a regular file inside the root that has not changed since it was listed."""
+    """Read a regular file inside the root; raise if it changed since it was listed."""
     real = os.path.realpath(path)
     # INVARIANT I6: no link leads out of the policy folder.
     if os.path.commonpath([root, real]) != root:

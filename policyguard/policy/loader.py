@@ -1,4 +1,4 @@
-"""Load YAML texts as a policy set and report every error at once. The engine and lint both use this front end.
+"""Loads YAML texts as a policy set and reports every error at once; shared by the engine and lint.
 
 Pure: texts in, values out. `files.py` reads folders.
 """
@@ -27,7 +27,7 @@ from policyguard.values import FrozenMap, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """The result of one pass over the sources.
+    """The result of reading a policy folder: what is valid, and every error.
 
     `policy_set` is None if there is any error; `draft` then still has every noun that is valid, for lint. `documents`
     are in file order, `errors` are ordered by span, `sources` is the input.
@@ -97,7 +97,7 @@ def _ordered(errors: list[PolicyError]) -> tuple[PolicyError, ...]:
 
 
 class _Load:
-    """One load: reads the documents kind by kind; later kinds use the declarations of earlier ones."""
+    """Reads the documents of one load, kind by kind; later kinds use the declarations of earlier ones."""
 
     def __init__(self, documents: list[Document], problems: Problems, complete: bool, unread: set[str]) -> None:
         self.documents = documents
@@ -107,7 +107,7 @@ class _Load:
         """The files in which the reader reported an error."""
 
     def policy_set(self) -> PolicySet | None:
-        """Build the policy set from all valid nouns; None without a schema, because then no name has a meaning."""
+        """Build the policy set from everything valid; None without a schema, since no name has a meaning then."""
         schema, schema_is_sound = self.schema()
         roles = {role.name: role for role in self.read_unique("Roles", "roles", people.bind_role, "name", "role")}
         quorums = self.read_unique("Quorums", "quorums", people.bind_quorum, "id", "quorum")
@@ -160,13 +160,13 @@ class _Load:
         return schema, sound and schemas[0].file not in self.unread
 
     def errors_in(self, document: Document) -> bool:
-        """Return True if an error was reported between the start of this document and the start of the next one."""
+        """Return True if an error was reported inside this document."""
         after = [other.span for other in self.documents if other.file == document.file and other.span > document.span]
         end = min(after, default=Span(document.file, 2**31, 1))
         return any(error.span is not None and document.span <= error.span < end for error in self.problems.errors)
 
     def read_all(self, kind: Kind, field: str, build: Any) -> list[Any]:
-        """Build the nouns under one field of all documents of a kind."""
+        """Build the items in one field of all documents of a kind."""
         nouns = []
         for document in self.documents_of(kind):
             for (body, node), _ in document.fields.get(field, ()):
@@ -176,7 +176,7 @@ class _Load:
         return nouns
 
     def read_unique(self, kind: Kind, field: str, build: Any, key: str, what: str) -> list[Any]:
-        """Build the nouns under one field; report and drop those whose id is a duplicate."""
+        """Build the items in one field; report and drop those with a duplicate id."""
         first_uses: FirstUses = {}
         return [
             noun
@@ -185,7 +185,7 @@ class _Load:
         ]
 
     def drafts(self, schema: Schema | None) -> list[Draft]:
-        """Build the rules of all documents, with conditions not yet checked."""
+        """Build the rules of all documents; their conditions are not checked yet."""
         # INVARIANT I6: one id is one rule, so that no decision can name the wrong one.
         first_uses: FirstUses = {}
         drafts = []
@@ -218,7 +218,7 @@ class _Load:
         return {"epoch": first.epoch or 1, "metadata": metadata}
 
     def check_cross_references(self, draft: PolicySet, roles: MappingOf[str, Role]) -> None:
-        """Check what needs all documents: persons, role inheritance, references, separation of duty."""
+        """Check across documents: persons, role inheritance, references, separation of duty."""
         check_persons(draft.persons, self.problems)
         if not self.complete:
             return

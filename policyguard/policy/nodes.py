@@ -1,4 +1,4 @@
-"""The syntax tree of a YAML file: scalars, mappings and sequences, each with its position in the source.
+"""The syntax tree of a YAML file: scalars, mappings and sequences, with their positions.
 
 A scalar records its range in the source text, so that an offset inside its value (a column inside a condition) maps
 back to the line and column in the file. This module opens nothing.
@@ -36,7 +36,7 @@ class Source:
 
 
 class _Positioned:
-    """A node that begins at an offset of a source; line and column are computed on demand."""
+    """A node at an offset of a source; line and column are computed on demand."""
 
     __slots__ = ("index", "source")
     source: Source
@@ -56,7 +56,7 @@ class _Positioned:
 
 
 class Scalar(_Positioned):
-    """A text after quotes, escapes and folding are resolved; `index` to `end` is its range in the source."""
+    """A text with quotes, escapes and folding resolved; `index` to `end` is its range in the source."""
 
     __slots__ = ("end", "style", "text")
 
@@ -71,7 +71,7 @@ class Scalar(_Positioned):
         return f"Scalar({self.text!r}, {self.span})"
 
     def at(self, offset: int) -> Span:
-        """Return the span of the character at this offset of `text`; an offset beyond the end is just after it."""
+        """Return the span of the character at this offset of `text`; past the end, just after the last one."""
         origins = self.origins()
         if not origins:
             return self.span
@@ -189,7 +189,7 @@ _HEX = {"x": 2, "u": 4, "U": 8}
 
 
 def _align(text: str, raw: str, style: Style) -> list[int]:
-    """Return the offset in `raw`, the source of a scalar, of each character of its value `text`.
+    """Return, for each character of a scalar's value, its offset in the scalar's source `raw`.
 
     Except for white space, quotes and escapes, both have the same characters in the same order, so one pass pairs them.
     """
@@ -238,7 +238,7 @@ def _step(raw: str, position: int, style: Style) -> int:
 
 
 def _unescape(raw: str, position: int) -> tuple[str, int]:
-    """Decode the escape at this backslash ("" for an escaped line break); return the character and the end offset."""
+    """Decode the escape at this backslash; return the character, "" for a line break, and the end offset."""
     letter = raw[position + 1 : position + 2]
     width = _HEX.get(letter)
     if width is None:

@@ -1,4 +1,4 @@
-"""Read documents of `kind: Roles`, `Bindings`, `Persons` and `Quorums`; `references.py` checks what they refer to.
+"""Reads documents of `kind: Roles`, `Bindings`, `Persons` and `Quorums`; `references.py` checks their names.
 
 The arguments of each `bind_...` function are the valid fields of a map, its node, and where errors are added.
 """
@@ -51,7 +51,7 @@ WORK = "work"
 
 
 def subject_ref(node: Node, problems: Problems) -> str | None:
-    """Kind: `type:id` of a subject, by the one grammar of ids that requests have."""
+    """Kind: `type:id` of a subject, in the grammar of ids that requests use."""
     return _literal_ref(node, problems, "a subject such as `user:alice`")
 
 
@@ -192,7 +192,7 @@ def bind_binding(body: dict[str, Any], node: Node, problems: Problems) -> Bindin
 
 
 def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
-    """Return True if `notBefore` is before `expires` or one of them is absent; otherwise report it.
+    """Return True if `notBefore` is before `expires` or one is absent; otherwise report it.
 
     Args:
         body: its valid fields.
@@ -208,7 +208,9 @@ def window(body: dict[str, Any], node: Node, problems: Problems) -> bool:
 
 
 def bind_source(body: dict[str, Any], node: Node, problems: Problems) -> BindingSource | None:
-    """Build a binding source; None if a field is wrong. `csv` takes a relative `path`, `sqlalchemy` a `url`.
+    """Build a binding source; None if a field is wrong.
+
+    `csv` requires a relative `path`, `sqlalchemy` a `url`.
 
     Args:
         body: its valid fields.

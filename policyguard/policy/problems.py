@@ -1,4 +1,4 @@
-"""Collect the errors of one load, with suggestions for unknown names, and detect duplicate ids."""
+"""Collects the errors of one load; suggests known names for unknown ones, and detects duplicate ids."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Problems:
         self.comparisons = 0
 
     def add(self, at: Node | Span, code: str, message: str, help: str | None = None) -> None:
-        """Record one error at a node or span.
+        """Report an error at a node or span.
 
         Args:
             at: the node or span.
@@ -38,7 +38,7 @@ class Problems:
     def unknown(
         self, at: Node | Span, code: str, what: str, unknown: str, known: Iterable[str], *, where: str = ""
     ) -> None:
-        """Record that a name is unknown, and suggest the nearest known one.
+        """Report an unknown name, and suggest the nearest known one.
 
         Args:
             at: the node or span of the name.
@@ -86,7 +86,7 @@ def one_of(names: list[str], near: str | None = None, max_names: int = 8) -> str
 
 
 def fold(name: str) -> str:
-    """Normalize a name for comparing ids: NFC, case folded."""
+    """Normalize a name for comparing ids: NFC and case-folded."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -95,7 +95,7 @@ FirstUses: TypeAlias = "dict[str, tuple[str, Span]]"
 
 
 def register_id(identifier: str, at: Node | Span, first_uses: FirstUses, what: str, problems: Problems) -> bool:
-    """Register an id, or report that it is a duplicate; ids that differ in case or NFC form are duplicates too.
+    """Register an id; report a duplicate, also one that differs only in case or Unicode form.
 
     Args:
         identifier: the id as written.

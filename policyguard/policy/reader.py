@@ -1,4 +1,4 @@
-"""Read YAML strictly, with line and column on every node. Opens no file.
+"""Reads YAML strictly, with line and column on every node. Opens no file.
 
 Refused while reading: duplicate keys, anchors, aliases, merge keys, tags, directives, bytes that are not UTF-8,
 control, bidi and zero-width characters, tabs as indentation, and anything too large, too long or too deep.
@@ -62,7 +62,7 @@ def read(data: bytes | str, file: str) -> list[Node]:
 
 
 def read_value(data: bytes | str, file: str) -> Value:
-    """Read a YAML file with exactly one document as a frozen value (configuration, trust, job files).
+    """Read one YAML document as a frozen value (configuration, trust, job files).
 
     A time with date, `T` and zone is text, quoted or not: YAML versions disagree on its type but not on its meaning.
 
@@ -107,7 +107,7 @@ def _value(node: Node, errors: list[PolicyError], *, instants: bool = False) -> 
 
 
 def parse(data: bytes | str, file: str, errors: list[PolicyError]) -> list[Node]:
-    """Read the documents of a file and add every error to `errors`; never raises on bad data.
+    """Read the documents of a file; add every error to `errors`, and never raise on bad data.
 
     Args:
         data: the content of the file.
@@ -143,7 +143,7 @@ def _text(data: bytes | str, file: str, errors: list[PolicyError]) -> str | None
 
 
 def _characters(source: Source, errors: list[PolicyError]) -> bool:
-    """Return True if the text may go to the parser; report every refused character."""
+    """Return True if the parser may read the text; report every refused character."""
     before = len(errors)
     for match in _REFUSED_CHARACTER.finditer(source.text):
         if len(errors) - before >= MAX_ERRORS:
@@ -171,11 +171,11 @@ def _character(character: str, index: int) -> tuple[str, str]:
 
 
 class _StopReading(Exception):
-    """Stop reading this file; the reason has been reported."""
+    """Stops reading this file; the error has already been reported."""
 
 
 class _Composer:
-    """Build nodes from events with an explicit stack, so that deep nesting cannot exhaust the interpreter's stack."""
+    """Builds nodes from YAML events with an explicit stack, so that deep nesting cannot overflow."""
 
     def __init__(self, source: Source, errors: list[PolicyError]) -> None:
         self.source = source
@@ -205,7 +205,10 @@ class _Composer:
         return self.documents
 
     def read(self, next_event: Callable[[], Any]) -> None:
-        """Read events to the end of the stream. One loop without calls for speed: it runs once for each value."""
+        """Read events to the end of the stream.
+
+        One loop without calls, for speed: it runs once per value.
+        """
         parent: Mapping | Sequence | None = None
         waiting: Scalar | None = None
         for _ in range(2 * MAX_NODES):
@@ -261,7 +264,7 @@ class _Composer:
         return node
 
     def check_text(self, node: Scalar) -> None:
-        """Report a text that is too long, or that has a refused character as an escape."""
+        """Report a text that is too long, or has a refused character as an escape."""
         if len(node.text) > MAX_TEXT:
             self.report("PG010", node.span, f"found text of {len(node.text)} characters, expected at most {MAX_TEXT}")
         elif match := _REFUSED_CHARACTER.search(node.text):
@@ -279,7 +282,7 @@ class _Composer:
         return node
 
     def key(self, node: Node) -> Scalar:
-        """Report a collection that is used as a key, and return a placeholder for it."""
+        """Report a collection used as a key; return a placeholder for it."""
         shape = "a map" if isinstance(node, Mapping) else "a list"
         self.report("PG001", node.span, f"found {shape} as a key, expected text")
         return Scalar(self.source, node.index, node.index, "", "refused")

@@ -1,4 +1,4 @@
-"""Checks across documents: every reference is declared, and no account, key or address belongs to two persons."""
+"""Checks across documents: references are declared, and no account, key or address has two owners."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_references(
 
 
 def _references(document: Document) -> Iterator[tuple[str, str, Node]]:
-    """Yield the references in a document as (what, name, node), also from nouns with other errors."""
+    """Yield the references in a document as (what, name, node), including those of items with other errors."""
     for (body, node), _ in (*document.fields.get("rules", ()), *document.fields.get("bindings", ())):
         for field, what in (("role", "role"), ("quorum", "quorum")):
             if field in body:

@@ -1,4 +1,4 @@
-"""Read `kind: Policy` documents: expand stars and check patterns against the schema; conditions are checked later."""
+"""Reads `kind: Policy` documents: expands stars and checks patterns; conditions are checked later."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ POLICY_FIELDS = (Field("scope", one_domain), Field("rules", listing(nested(_RULE
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A rule whose condition is not checked yet, and its node."""
+    """A rule with its node, whose condition is not checked yet."""
 
     rule: Rule
     node: Mapping
@@ -154,7 +154,7 @@ def _resolve(
     schema: Schema | None,
     problems: Problems,
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Expand the actions and the resource types of a rule, sorted; None if a name is not declared."""
+    """Expand a rule's actions and resource types, sorted; None if a name is not declared."""
     if schema is None:
         return (), ()
     before = len(problems.errors)
@@ -183,7 +183,7 @@ def _resolve(
 
 
 def _fits(declared: str | None, pattern: str | None, scope: str | None) -> bool:
-    """Return True if a rule about every type is about this one: its pattern can match, its scope can hold."""
+    """Return True if a rule about every type covers this one: its pattern can match and its scope can hold."""
     return is_aligned(pattern, declared) and (scope is None or domain_index(declared) is not None)
 
 
@@ -195,7 +195,7 @@ def _narrowed(
     schema: Schema,
     problems: Problems,
 ) -> set[str]:
-    """Narrow the actions to those of the types that fit; one that the author names must be among them."""
+    """Reduce the actions to those of the types that fit; an action that the author named must be among them."""
     remaining = wanted & {action for name_ in fitting for action in schema.resources[name_].actions}
     dropped = quoted_list([name_ for name_ in types if name_ not in fitting])
     for action, at in actions:
@@ -216,7 +216,7 @@ def _applicable(
     schema: Schema,
     problems: Problems,
 ) -> None:
-    """Report actions that none of the types has, and types that have none of the actions."""
+    """Report actions that none of the types has, and types with none of the actions."""
     for action, at in actions:
         if action != STAR and action not in offered:
             problems.add(at, "PG108", f"action `{action}` cannot be done to {quoted_list(values(types))}")
@@ -234,7 +234,7 @@ def _pattern_fits(
     schema: Schema,
     problems: Problems,
 ) -> None:
-    """Report a pattern that no id of a type can match, and a scope on a type that belongs to no domain."""
+    """Report a pattern that no id of a type can match, and a scope on a type without domains."""
     resources = node.get("resources")
     at = resources.get("id") if isinstance(resources, Mapping) else None
     fitting = 0
@@ -259,7 +259,7 @@ def _pattern_fits(
 
 
 def _misfit(pattern: str | None, declared: str | None, where: int | None, type_: str) -> str | None:
-    """Return why no id of the type matches the pattern as the author means it, or None."""
+    """Say why no id of the type can match the pattern as meant; None if one can."""
     if pattern is None:
         return None
     domain_at = domain_index(pattern)

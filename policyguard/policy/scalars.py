@@ -1,4 +1,4 @@
-"""Resolve the type of a plain scalar by the YAML 1.2 core schema, and refuse what YAML 1.1 reads differently.
+"""Resolves the type of a plain scalar by YAML 1.2's core schema; refuses what YAML 1.1 reads differently.
 
 PyYAML's own resolver is never used: it reads `no` as false, `0777` as 511 and `12:30:45` as 45045 (YAML 1.1). Where the
 two versions differ, and where a number is not an integer, the scalar is refused and the message asks for quotes.
@@ -35,7 +35,7 @@ MAX_DIGITS = 17
 
 
 def kind_of(scalar: Scalar) -> Kind:
-    """Classify a scalar by the YAML 1.2 core schema; `ambiguous` where YAML 1.1 or people read it differently."""
+    """Return the kind of a scalar by the YAML 1.2 core schema; `ambiguous` if YAML 1.1 or people differ about it."""
     if scalar.style != "plain":
         return "refused" if scalar.style == "refused" else "text"
     text = scalar.text

@@ -1,4 +1,4 @@
-"""Read the `kind: Schema` document: entity types, attributes with type, unit and minimum assurance, and records."""
+"""Reads the `kind: Schema` document: entity types, records, and attributes with type, unit and assurance."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def id_pattern(node: Node, problems: Problems) -> str | None:
 
 
 def _sensitive(node: Node, problems: Problems) -> bool | str | None:
-    """Kind: `true`, `false`, or `trace` (visible only to the roles listed under `trace`)."""
+    """Kind: `true`, `false`, or `trace` (shown only to the roles listed under `trace`)."""
     scalar = scalar_of(node, "`true`, `false` or `trace`", problems)
     if scalar is None:
         return None
@@ -303,7 +303,7 @@ def _check_action_types(fields: dict[str, Any], resources: dict[str, EntityType]
 
 
 def _check_shared_attributes(subjects: dict[str, EntityType], problems: Problems) -> None:
-    """Report attributes whose type differs between subject types: conditions see all of them as one `subject`."""
+    """Report attributes whose type differs between subject types, as conditions see one `subject`."""
     first: dict[str, tuple[str, Attribute]] = {}
     for subject in subjects.values():
         for attribute in subject.attributes.values():

@@ -1,4 +1,4 @@
-"""The shape of `kind: Tests` and `kind: Invariants` documents. Running them is left to others.
+"""The fields of `kind: Tests` and `kind: Invariants` documents. Running them is left to others.
 
 The facts of a case stay nodes with their positions, so a wrong type in them shows when the case runs. Both kinds are no
 part of the policy set, nor of its digest.

@@ -30,13 +30,13 @@ def policy_set_of_folder(path: Path) -> PolicySet:
 
 
 def snapshot_of_folder(path: Path) -> Snapshot:
-    """Load the snapshot of a folder of policies."""
+    """Load a snapshot from a policy folder."""
     policy_set = policy_set_of_folder(path)
     return Snapshot.of(policy_set, grants_of(policy_set))
 
 
 def snapshot_of_text(text: str) -> Snapshot:
-    """Build the snapshot of policy documents in one text.
+    """Build a snapshot from policy documents in one text.
 
     Raises:
         PolicyErrors: every mistake.
@@ -54,7 +54,7 @@ def grants_of(policy_set: PolicySet) -> RoleAssignments:
 
 
 def _bindings(folder: Path, source: BindingSource) -> tuple[Binding, ...]:
-    """Read the bindings of one adapter; a CSV file's path is relative to the policy folder."""
+    """Read the bindings of one adapter; the path of a CSV file is relative to the policy folder."""
     # Importing casbin takes longer than loading a small folder; only policies that use it pay.
     from policyguard.casbin_compat.adapters import adapter_for, bindings_from_adapter
 

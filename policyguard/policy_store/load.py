@@ -1,4 +1,4 @@
-"""Loads snapshots from a folder of policies, or from one compiled and signed file. Reads files.
+"""Loads a snapshot from a policy folder, or from one compiled and signed file. Reads files.
 
 The folder's path loads yaml, casbin and the CEL checker; the compiled file's path loads none of them.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
-    """Load the snapshot of a policy folder, or of a compiled file that one of these keys has signed.
+    """Load the snapshot of a policy folder, or of a compiled file that one of these keys signed.
 
     Raises:
         PolicyErrors: mistakes in the policies. ConfigurationError: the path or the compiled file is unusable.
@@ -43,7 +43,7 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
 
 
 def stamp_of(path: str | Path) -> tuple[tuple[str, int, int, int, int], ...]:
-    """Compute a fingerprint of everything at this path: names, inodes, sizes and times.
+    """Compute a fingerprint of all files at this path: names, inodes, sizes and times.
 
     Cheap enough to compute every second. A file that cannot be inspected is left out, which changes it, too.
     """

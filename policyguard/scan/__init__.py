@@ -1,4 +1,4 @@
-"""Scans files of weights and tables: format, digest, what loading them would run, and who may have written them.
+"""Scans model and data files: format, digest, what loading them would run, and who can write them.
 
 Promises: runs and unpickles nothing, trusts no name, raises nothing on data. A file is `clean` only if each part of it
 is explained by its format and harmless for the reader of that format; anything else is `unknown` or `hostile`, with

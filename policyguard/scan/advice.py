@@ -1,4 +1,4 @@
-"""For each reason: what a loader would do with such a file, and what makes it acceptable. A fact sheet, not code.
+"""Advice for each reason code: what a loader would do with the file, and how to make it acceptable.
 
 `policyguard scan --explain CODE` prints it. A code is advised by its own row, else by the row of its family.
 """
@@ -12,7 +12,7 @@ from policyguard.scan.reasons import REASONS, Verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What a loader does, and what to do about it."""
+    """What a loader does with such a file, and what to do about it."""
 
     does: str
     accept: str
@@ -111,7 +111,7 @@ _BY_VERDICT = {
 
 
 def advice(code: str) -> Advice:
-    """Give the advice for a reason code.
+    """Return the advice for a reason code.
 
     Raises:
         KeyError: there is no such code.

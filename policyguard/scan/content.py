@@ -1,4 +1,4 @@
-"""Recognises bytes by their content, never by their name, and reports what could carry code.
+"""Recognises data by its content, never by its name, and reports what can carry code.
 
 `scan_content` names the format and walks into whatever archives there are; each part must be explained by its format or
 be clean itself. The formats and the readers they come from are in `docs/scan.md`, the table in `formats/registry.py`.
@@ -19,7 +19,7 @@ from policyguard.scan.source import Source, Truncated
 
 
 def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
-    """Scan one source and everything packed in it. Never raises on data.
+    """Scan one source and everything packed in it; never raises on data.
 
     Args:
         findings: receives a finding for each thing that keeps the file from being clean.
@@ -74,7 +74,7 @@ def _scan(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def _holds_hdf5(source: Source) -> bool:
-    """Check for the HDF5 signature where readers search for it: at 0, 512 and every doubling."""
+    """Return True if the HDF5 signature is where readers search for it: at 0, 512, and every doubling."""
     at = 512
     while at < source.size:
         if source.read(at, len(HDF5)) == HDF5:

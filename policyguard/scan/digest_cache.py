@@ -1,4 +1,4 @@
-"""SHA-256 of open files, streamed, and a cache of digests that is sealed or private to this account.
+"""SHA-256 of open files, and a cache of digests that is sealed or private to this account.
 
 A cached digest is used only for a file whose device, inode, size, modification and change time are all the same, that
 was already quiet for `QUIET_S` when it was hashed, on a file system that keeps change times honestly. The account that
@@ -62,13 +62,13 @@ def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
 
 
 def key_of(status: os.stat_result) -> Key:
-    """Build the cache key of one state of one file."""
+    """Build the cache key for one state of one file."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(slots=True)
 class DigestCache:
-    """Digests by file state, in memory; `open` reads and `save` writes the cache file, if there is one.
+    """Digests by file state, in memory; `open` reads the cache file and `save` writes it, if there is one.
 
     `doubt` says why the file that is there was not believed.
     """
@@ -92,7 +92,7 @@ class DigestCache:
         filesystems: frozenset[str] = HONEST_FILESYSTEMS,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> DigestCache:
-        """Read the cache at `path`; empty if there is none or it cannot be trusted.
+        """Read the cache at `path`; start empty if it does not exist or cannot be trusted.
 
         Args:
             key: what the file is sealed with; without one it is believed as a file of this account.
@@ -120,13 +120,13 @@ class DigestCache:
         return cache
 
     def find(self, status: os.stat_result, path: Path) -> str | None:
-        """Look up the digest of a file in this state, if the times of its file system are reliable."""
+        """Return the digest of a file in this state, if its file system's times are reliable."""
         with self._lock:
             digest = self.entries.get(key_of(status))
         return digest if digest and self._is_honest(path) else None
 
     def remember(self, status: os.stat_result, path: Path, sha256: str, hashed_from_ns: int) -> None:
-        """Store a digest, unless the file changed too shortly before `hashed_from_ns` or after it.
+        """Store a digest, unless the file changed shortly before `hashed_from_ns` or after it.
 
         Args:
             status: the status of the file.
@@ -143,7 +143,7 @@ class DigestCache:
                 self._changed = True
 
     def save(self) -> None:
-        """Write the cache, whole or not at all; a crash leaves the old file or the new one."""
+        """Write the cache completely or not at all."""
         with self._lock:
             # A file sealed with another key stays: its owner would not trust what we write.
             if not self._changed or self.path is None or self._foreign_seal:

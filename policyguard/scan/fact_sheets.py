@@ -1,4 +1,4 @@
-"""Tables as text: lists of names, and fields of protobuf messages and Thrift structs. Parsed once, at import.
+"""Parses tables that are kept as text: lists of names, and fields of protobuf messages and Thrift structs.
 
     table = *( name ":" fields ); fields = [ field *( "," field ) ]; field = [ number ] name kind
 
@@ -18,7 +18,7 @@ def names(text: str) -> frozenset[str]:
 
 
 def parse_fields(table: str) -> dict[str, dict[int, tuple[str, str]]]:
-    """Parse a table of fields: for each name, number to field name and kind."""
+    """Parse a table of fields: for each message, field number to name and kind."""
     return {entry[1]: _fields(entry[2]) for entry in _ENTRY.finditer(table)}
 
 

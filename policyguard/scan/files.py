@@ -1,4 +1,4 @@
-"""Opens files and folders and measures each checkpoint: digest, format, what it imports, who may have written it.
+"""Opens files and folders and scans each checkpoint: digest, format, imports, and who can write it.
 
 One descriptor serves for the status, the digest and the scan, and the status is taken again at the end: what is
 reported is one state of one file. Links, devices and pipes are named and not opened. Nothing here raises on data.
@@ -45,7 +45,7 @@ Progress = Callable[[str, int], None]
 
 @dataclass(slots=True, kw_only=True)
 class Options:
-    """How to scan: limits, classes the operator lists beyond ours, a digest cache, and a callback for progress."""
+    """Scan options: limits, additional harmless classes, a digest cache, and a progress callback."""
 
     limits: Limits = DEFAULT_LIMITS
     extra_globals: frozenset[tuple[str, str]] = frozenset()
@@ -57,7 +57,7 @@ class Options:
 
 
 def scan_paths(paths: Sequence[str | os.PathLike[str]], options: Options | None = None) -> tuple[CheckpointScan, ...]:
-    """Scan each named file and each file in each named folder, in sorted order, hashing on all cores."""
+    """Scan each named file, and each file in each named folder, in sorted order, on all cores."""
     options = options or Options()
     files = [file for path in paths for file in _files(Path(path))]
     jobs = options.jobs or min(len(files), os.cpu_count() or 1) or 1
@@ -88,7 +88,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _link_scope(folder: Path) -> Path:
-    """Find the folder that links may point into: the scanned one, or the repository of a hub cache snapshot."""
+    """Return the folder that links may point into: the scanned one, or the repository of a hub cache snapshot."""
     real = Path(os.path.realpath(folder))
     hub = real.parent.parent
     return hub if real.parent.name == "snapshots" and hub.name.startswith("models--") else real
@@ -97,7 +97,7 @@ def _link_scope(folder: Path) -> Path:
 def scan_file(
     path: str | os.PathLike[str], options: Options | None = None, *, links_within: Path | None = None
 ) -> CheckpointScan:
-    """Scan one file; the verdict of a file that cannot be opened or read is `unknown`, with the reason.
+    """Scan one file; one that cannot be opened or read is `unknown`, with the reason.
 
     Args:
         links_within: a symbolic link is followed if its target lies in this folder, and refused otherwise.

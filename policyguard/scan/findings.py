@@ -1,4 +1,4 @@
-"""The result of scanning one file (verdict, format, imports, reasons), and limits on the work.
+"""The result of scanning one file (verdict, format, imports, reasons), and the limits on the work.
 
 `clean` means: read to the last byte that could carry code, and every part of it explained. `unknown` is not clean: it
 is what cannot be read, or what no list of ours names. `hostile` carries a construct that runs code or deceives readers.
@@ -25,7 +25,7 @@ _RANK = {Verdict.CLEAN: 0, Verdict.UNKNOWN: 1, Verdict.HOSTILE: 2}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reason:
-    """One thing that keeps a file from being clean: a code from `REASONS`, what it is about, and where in the file.
+    """One thing that keeps a file from being clean: a code from `REASONS`, details, and where in the file.
 
     `where` is a path into settings (`$.model._target_`) or `line:column` of a text; empty where the format has neither.
     """
@@ -48,7 +48,7 @@ MAX_DETAIL_CHARS = 160
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits on the work for one file. Beyond a limit the verdict is `unknown`, with the limit's reason code."""
+    """Limits on the work for one file; beyond one, the verdict is `unknown` with the limit's reason code."""
 
     decompressed_bytes: int = 4 * 2**30
     free_ratio_bytes: int = 64 * 2**20
@@ -65,7 +65,7 @@ DEFAULT_LIMITS = Limits()
 
 
 class Exhausted(Exception):
-    """A limit was reached; `code` is its reason."""
+    """A limit was reached; `code` is its reason code."""
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code)
@@ -74,12 +74,12 @@ class Exhausted(Exception):
 
 
 class LayoutProblem(ValueError):
-    """The parts of a file do not fit together as the format requires; the text says which."""
+    """The file does not fit together as its format requires; the text says how."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """The reasons and imports collected by one scan, and the remaining limits."""
+    """The reasons and imports collected by one scan, and what is left of the limits."""
 
     limits: Limits = DEFAULT_LIMITS
     extra_globals: frozenset[tuple[str, str]] = frozenset()
@@ -119,7 +119,7 @@ class Findings:
 
     @contextmanager
     def inside(self, name: str) -> Iterator[None]:
-        """Scan a part of the file that is called this: names of settings and templates make a verdict stricter."""
+        """Scan a part of the file under this name; the names of settings and templates make a verdict stricter."""
         outer, self.name = self.name, name.replace("\\", "/").rpartition("/")[2]
         try:
             yield
@@ -144,7 +144,7 @@ class Findings:
         self.check_time()
 
     def spend_bytes(self, count: int, packed: int) -> None:
-        """Count decompressed bytes; raise `Exhausted` beyond the limit of size or of ratio."""
+        """Count decompressed bytes; raise `Exhausted` beyond the limit of size or ratio."""
         self.decompressed_bytes += count
         limits = self.limits
         if self.decompressed_bytes > limits.decompressed_bytes:

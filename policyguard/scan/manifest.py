@@ -1,4 +1,4 @@
-"""Signed manifests of checkpoints: what a producing run wrote, by digest, linked to the step before.
+"""Signed manifests of checkpoints: the files a run wrote, by digest, linked to the previous step.
 
 The statement is that of OpenSSF model signing, version 1.0 (in-toto Statement v1, predicate type
 `https://model_signing/signature/v1.0`), in a plain DSSE envelope. That format lets verifiers ignore members of the
@@ -81,7 +81,7 @@ def _folder_name(path: Path) -> str:
 
 
 def measured(folder: str | os.PathLike[str], scans: Sequence[CheckpointScan]) -> Mapping[str, str]:
-    """Map each scanned file, by its name in `folder`, to its digest, without the manifest itself.
+    """Map each scanned file, by its name in `folder`, to its digest; the manifest itself is left out.
 
     Raises:
         EvidenceError: a file could not be read, or two files have one printable name.
@@ -120,7 +120,7 @@ def sign_manifest(manifest: Manifest, keys: Sequence[PrivateKey]) -> Envelope:
 
 
 def verify_manifest(data: bytes, producers: Mapping[str, Sequence[PublicKey]]) -> Manifest:
-    """Parse a manifest and verify that a key of the producer it names signed it.
+    """Parse a manifest, and verify that a key of the named producer signed it.
 
     Args:
         producers: the pinned keys of each producer, by its `type:id`.
@@ -190,7 +190,7 @@ def check_follows(manifest: Manifest, previous: Manifest) -> None:
 
 
 def check_chain(manifests: Sequence[Manifest]) -> None:
-    """Verify that the manifests, oldest first, are one unbroken chain from a first step; an empty list is not.
+    """Verify that the manifests, oldest first, form one unbroken chain from a first step; none is an error.
 
     Raises:
         VerificationError: step V7; the list is empty, or a manifest does not follow the one before.

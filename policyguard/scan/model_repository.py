@@ -1,4 +1,4 @@
-"""Model repositories on disk in the hub's layout: the code they contain, where it comes from, and its revision.
+"""Model repositories in the hub's layout: the code they contain, where it comes from, and their revision.
 
 Read are the configuration files that loaders follow: `auto_map` (code in this or another repository), custom pipelines,
 adapters that import a library, kernels fetched by name, and Python files beside them. Nothing is imported. A
@@ -61,7 +61,7 @@ class HubRepository:
 
     @property
     def remote_code(self) -> bool:
-        """True if loading with remote code enabled runs code in the repository or code that it names."""
+        """True if loading with remote code enabled runs code that the repository contains or names."""
         # INVARIANT I17: a configuration that cannot be read is remote code.
         named = self.own_code or self.foreign_code or self.kernels or self.imports or self.named_code
         return bool(named or self.problems)
@@ -87,12 +87,12 @@ class HubRepository:
 
 
 def is_pinned(revision: str | None) -> bool:
-    """Check whether a revision names one commit forever: 40 lower-case hexadecimal digits."""
+    """Return True if a revision names one commit forever: 40 lower-case hexadecimal digits."""
     return revision is not None and REVISION.fullmatch(revision) is not None
 
 
 def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
-    """List the code that the repository in this folder contains or names. Never raises on its content."""
+    """List the code that the repository in this folder contains or names; never raises on its content."""
     root = Path(path)
     entries: dict[str, list[str]] = {"own": [], "foreign": [], "kernel": [], "import": [], "run": []}
     problems, code = [], []
@@ -127,7 +127,7 @@ def inspect_repository(path: str | os.PathLike[str]) -> HubRepository:
 
 
 def revision_of(root: Path) -> str:
-    """Find the commit of these files on disk; "" if it is unknown or ambiguous.
+    """Return the commit of these files; empty if it is unknown or ambiguous.
 
     Either the folder is `snapshots/<commit>` of a hub cache, or all download records beside the files name one commit.
     """
@@ -143,7 +143,7 @@ def revision_of(root: Path) -> str:
 def load_problem(
     repository: HubRepository, *, trust_remote_code: bool, revision: str | None, code_revision: str | None = None
 ) -> str | None:
-    """Find the reason code that forbids loading with these arguments; None if none does.
+    """Return the reason code that forbids loading with these arguments; None if none does.
 
     `hub.unpinned_remote_code` (scenario 18): code is allowed to come along and the revision can be moved.
     `hub.code_revision_unpinned` (scenario 19): the code is another repository's, which `revision` does not pin.
@@ -195,7 +195,7 @@ def _config(path: Path) -> object:
 
 
 def _judged(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the code that settings name for any loader, as the scan of the file reports it."""
+    """Yield the code that settings name for any loader, as the scan of their file reports it."""
     try:
         fd, status, _ = open_resolved(str(path))
     except EvidenceError:
@@ -211,7 +211,7 @@ def _judged(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
-    """Yield what a configuration names, at any depth: composite models nest configurations."""
+    """Yield the code that a configuration names, at any depth: composite models nest configurations."""
     if isinstance(data, list):
         for item in data:
             yield from _named_code(item, depth - 1)

@@ -1,4 +1,4 @@
-"""Asks picklescan about files that our scan calls clean: it can accuse a file, never clear one.
+"""Runs picklescan on files that our scan calls clean: it can accuse a file, never clear one.
 
 It reads by a list of names that are dangerous, we by a list of those that are harmless, so each may know what the other
 does not. Asked of clean files only: those were read within every limit, so no bomb reaches a parser that has none.
@@ -29,10 +29,10 @@ _SUFFIXES = {
 
 
 class SecondOpinion:
-    """picklescan of the extra `scan`, loaded once."""
+    """picklescan, from the extra `scan`, imported once."""
 
     def __init__(self) -> None:
-        """Load picklescan.
+        """Import picklescan.
 
         Raises:
             ConfigurationError: it is not installed.
@@ -49,7 +49,7 @@ class SecondOpinion:
         self._scanner: Any = scanner
 
     def on(self, scan: CheckpointScan) -> CheckpointScan:
-        """Return the scan unchanged, or as hostile with `ckpt.second_opinion` if picklescan accuses a clean file.
+        """Return the scan, changed to hostile with `ckpt.second_opinion` if picklescan accuses a clean file.
 
         Where picklescan cannot read a file, the verdict does not change.
         """

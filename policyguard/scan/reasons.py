@@ -1,4 +1,4 @@
-"""The three verdicts, and every reason code with its verdict and explanation."""
+"""The verdicts, and every reason code with its verdict and explanation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Verdict(enum.StrEnum):
-    """The three verdicts, ordered: a file is as bad as its worst part."""
+    """The verdicts in ascending order; a file is as bad as its worst part."""
 
     CLEAN = "clean"
     UNKNOWN = "unknown"

@@ -1,4 +1,4 @@
-"""Bytes to scan (a file, a part of one, or decompressed data), readable at any offset."""
+"""Data to scan (a file, a part of one, or decompressed data), with random access."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Truncated(Exception):
 
 
 class LineTooLong(Exception):
-    """A line has no end within what is read of it."""
+    """A line has no end within the limit."""
 
 
 class Source(Protocol):
@@ -26,13 +26,13 @@ class Source(Protocol):
     def size(self) -> int: ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read the bytes from `offset`; fewer only at the end of the source."""
+        """Read the bytes from `offset`; fewer only at the end."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """An open regular file, with its size when it was opened."""
+    """An open regular file, with the size it had when opened."""
 
     fd: int
     size: int
@@ -68,7 +68,7 @@ class BytesSource:
 
 @dataclass(frozen=True, slots=True)
 class SpooledSource:
-    """Decompressed data: in memory while small, beyond that in an unnamed temporary file."""
+    """Decompressed data, in memory while small, else in an unnamed temporary file."""
 
     file: IO[bytes]
     size: int
@@ -93,7 +93,7 @@ class Window:
 
 
 def window(source: Source, start: int, size: int) -> Source:
-    """Select a part of `source`; raises `Truncated` if it is not inside.
+    """Return a part of `source`; raises `Truncated` if it is not inside.
 
     Args:
         source: the whole.
@@ -109,7 +109,7 @@ def window(source: Source, start: int, size: int) -> Source:
 
 @dataclass(slots=True)
 class Cursor:
-    """Sequential reading of a source, buffered. Running out raises `Truncated`."""
+    """Reads a source sequentially, with a buffer; raises `Truncated` at the end."""
 
     source: Source
     position: int = 0

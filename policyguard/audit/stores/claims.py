@@ -1,4 +1,6 @@
-"""What the entries of a log have taken: each name of a kind once, written in the transaction that logs the entry.
+"""The claims table of a log: each consumed approval and each open reservation, once.
+
+It is written in the transaction that logs the entry.
 
 Two kinds: approvals that an allow counted, by digest, and reservations, by decision id. The entries remain the record;
 the claims are derived from them, so that nobody has to search the log. A log of version 0.1.0 has no claims: the first
@@ -23,7 +25,7 @@ _COLUMNS = "name, scope, entry, detail"
 
 
 class Claim(NamedTuple):
-    """A name that is taken: by which entry, for which scope (such as a team), and what else has to be known."""
+    """One consumed approval or open reservation: its entry, its scope (such as a team), and details as JSON."""
 
     name: str
     scope: str
@@ -32,36 +34,36 @@ class Claim(NamedTuple):
 
 
 class Claims(Protocol):
-    """The claims of a store. Writing is part of the transaction in which `Store.append` calls `grow`."""
+    """The interface to a store's claims. Write only while `Store.append` calls `grow`."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the claims of all entries are here; False for a log that was written without them."""
+        """True if every entry's claims are stored; False for a log of 0.1.0, which has no table."""
 
     def begin(self) -> None:
-        """Make the table of a log that was written without it."""
+        """Create the table in a log of version 0.1.0."""
 
     def find(self, kind: str, names: Collection[str]) -> dict[str, Claim]:
-        """Select those of these names that are taken."""
+        """Return the claims with these names, as a map from name to claim."""
 
     def list_scope(self, kind: str, scope: str) -> list[Claim]:
-        """List the claims of a kind and scope."""
+        """List the claims of one kind and scope."""
 
     def list_all(self) -> list[tuple[str, Claim]]:
-        """List the claims of every kind, each with its kind."""
+        """List every claim, each with its kind."""
 
     def add(self, kind: str, claim: Claim) -> None:
-        """Take a name; `AuditError` if it is taken already."""
+        """Add a claim; raises `AuditError` if one with this name exists."""
 
     def replace(self, kind: str, claim: Claim) -> None:
-        """Take a name, or overwrite what is known of it."""
+        """Add a claim, or overwrite the one with this name."""
 
     def remove(self, kind: str, name: str) -> None:
-        """Give a name back."""
+        """Delete a claim, if it exists."""
 
 
 class SqliteClaims:
-    """Claims in a table of the log's own file, on the log's own connection."""
+    """Claims in a table of the log's own SQLite file, on the log's own connection."""
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         self._path = path
@@ -116,5 +118,5 @@ class SqliteClaims:
 
 
 def taken(kind: str, name: str) -> AuditError:
-    """Make the error for a name that is taken: two decisions must not take it."""
+    """Build the error for a name that another decision has already claimed."""
     return AuditError(f"{kind} `{name[:16]}` is taken already, expected one that no entry has; nothing was added")

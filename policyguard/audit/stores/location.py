@@ -1,4 +1,4 @@
-"""Whether the path of an open log still leads to it. Uses `stat` alone.
+"""Checks that the path of an open log still leads to the file that was opened. Calls only `stat`.
 
 Opening and closing the database file here would drop the locks that SQLite holds in this process: a POSIX lock goes
 with any descriptor of its file.
@@ -17,10 +17,10 @@ _HELP = "put the log back, or start the guard again: it compares the log with it
 
 
 class LogLocation:
-    """The files of an open log as they were when it was opened; they may grow, and nothing else."""
+    """The identities and sizes of a log's files when it was opened; later they may only grow."""
 
     def __init__(self, path: str, before: os.stat_result) -> None:
-        """Remember the files of a log that was just opened; `before` is the status of its path before that."""
+        """Record the files of a log that was just opened; `before` is the `stat` of its path before opening."""
         # SQLite puts its other files beside the file that a link leads to.
         real = os.path.realpath(path)
         self._paths = [os.path.abspath(path), *(real + suffix for suffix in DATABASE_FILES[1:])]
@@ -29,7 +29,7 @@ class LogLocation:
         self.check()
 
     def check(self, outcome: str = "nothing was added") -> None:
-        """Check that each path still leads to the file that was opened, and that none was cut.
+        """Raise unless every path still leads to the opened file and no file has shrunk.
 
         Raises:
             AuditError: one does not; `outcome` says what that means for the caller.
@@ -54,7 +54,7 @@ class LogLocation:
 
 
 def check_writable_location(path: str) -> None:
-    """Refuse an existing log that others may read or change, and a file system whose locks SQLite cannot rely on.
+    """Refuse a log that other accounts can change, or on a file system without reliable locks.
 
     Raises:
         AuditError: the file has a wider mode than 0640.

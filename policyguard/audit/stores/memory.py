@@ -1,4 +1,4 @@
-"""A log store in memory, for tests and experiments. Nothing survives the process."""
+"""A log store in memory, for tests and experiments; its content ends with the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from policyguard.audit.stores.claims import Claim, taken
 
 
 class MemoryClaims:
-    """Claims in a dictionary."""
+    """The claims of a log, in a dictionary."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Claim] = {}
@@ -19,7 +19,7 @@ class MemoryClaims:
         return True
 
     def begin(self) -> None:
-        """Do nothing: the claims are complete from the start."""
+        """Do nothing: in memory the claims are always complete."""
 
     def find(self, kind: str, names: Collection[str]) -> dict[str, Claim]:
         return {name: self.rows[kind, name] for name in names if (kind, name) in self.rows}
@@ -43,7 +43,7 @@ class MemoryClaims:
 
 
 class MemoryStore:
-    """Rows in a list."""
+    """The rows of a log, in a list."""
 
     def __init__(self, origin: str) -> None:
         self._origin = origin

@@ -1,4 +1,4 @@
-"""How a log is opened by those who may only read it: an auditor of another account, or with a read-only medium.
+"""Opens a log for accounts that cannot write it: an auditor, or a read-only medium.
 
 SQLite needs to write beside a database in WAL mode, if only its index. Where it may not:
 
@@ -26,7 +26,9 @@ Connect = Callable[[str, str], sqlite3.Connection]
 
 
 def connect_reader(target: str, connect: Connect) -> tuple[sqlite3.Connection, tempfile.TemporaryDirectory[str] | None]:
-    """Open the database for reading; the folder, if there is one, holds a copy and lives as long as the connection.
+    """Open the database read-only.
+
+    If a temporary copy is needed, it is in the returned folder; keep that as long as the connection.
 
     Args:
         target: the path of the log.

@@ -1,4 +1,4 @@
-"""A log store in one SQLite file, durable and shared by processes.
+"""A log store in one SQLite file; durable, and shared by any number of processes.
 
 Crash story, in the order of the writes:
 
@@ -97,7 +97,7 @@ class SqliteStore:
         read_only: bool = False,
         wait_s: float = BUSY_TIMEOUT_S,
     ) -> SqliteStore:
-        """Open the store in this file.
+        """Open the log store in this file.
 
         Args:
             path: the file.
@@ -179,7 +179,7 @@ class SqliteStore:
 
     @contextmanager
     def held_still(self) -> Iterator[Row | None]:
-        """Hold the write lock while everything is in the file and nothing in its WAL; yields the last row.
+        """Hold the write lock with the WAL emptied into the file; yield the last row.
 
         Raises:
             AuditError: another process reads or writes the log.
@@ -223,11 +223,11 @@ class SqliteStore:
 
     @property
     def has_head(self) -> bool:
-        """Whether the log was ever written with a head file; logs of version 0.1.0 were not."""
+        """True if the log was ever written with a head file; logs of version 0.1.0 were not."""
         return bool(self._execute("PRAGMA user_version").fetchone()[0])
 
     def mark_head(self) -> None:
-        """Record that the log has a head file from now on."""
+        """Record in the file that the log has a head file from now on."""
         try:
             self._execute("PRAGMA user_version=1")
         except sqlite3.Error as problem:
@@ -251,7 +251,7 @@ class SqliteStore:
 
 
 def _make_file(target: str) -> bool:
-    """Create an empty file of mode 0600; False if a file exists."""
+    """Create an empty file of mode 0600; return False if a file exists."""
     try:
         return open_databases.make_file(target)
     except OSError as problem:
@@ -259,7 +259,7 @@ def _make_file(target: str) -> bool:
 
 
 def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
-    """Read the log's name; write schema and header first if the database is empty and may be created."""
+    """Read the log's name; in an empty database that may be created, write the schema first."""
     if create_as is not None and _is_blank(connection):
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         open_databases.set_wal(connection)
@@ -283,7 +283,10 @@ def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None,
 
 
 def _probe(connection: sqlite3.Connection) -> None:
-    """Refuse a log that cannot be written now, not at the first decision; one that is busy is waited for only then."""
+    """Check at opening, instead of at the first decision, that the log can be written.
+
+    A busy log passes: a decision waits for it.
+    """
     wait_ms = connection.execute("PRAGMA busy_timeout").fetchone()[0]
     connection.execute("PRAGMA busy_timeout=0")
     try:
@@ -335,7 +338,7 @@ def _read_header(target: str, connection: sqlite3.Connection, *, is_writer: bool
 
 
 def _has_wal_mark(target: str) -> bool:
-    """Whether bytes 18 and 19 of the file, SQLite's write and read version, say that it is in WAL mode."""
+    """Return True if the file header says WAL mode: bytes 18 and 19, the write and read version."""
     # Closing this drops the process's locks on the file: it is only asked of one on which SQLite takes none.
     with open(target, "rb") as file:
         file.seek(18)
@@ -358,7 +361,7 @@ def _row(row: tuple[object, ...]) -> Row:
 
 
 def is_blank(path: str | os.PathLike[str]) -> bool:
-    """Whether there is no file at this path, or an empty one; else `AuditError` unless it is a regular file."""
+    """Return True if the path has no file or an empty one; raises `AuditError` for anything but a regular file."""
     return not _size_of(os.fspath(path))
 
 

@@ -1,4 +1,4 @@
-"""Stores used decisions: a decision id is accepted once, by all threads and processes that share the file.
+"""Stores which decisions were used, so that each decision id is accepted once across threads and processes.
 
 Crash story: the id is durable before `use` returns True, so a worker that dies before it starts the job has used the
 decision up and must ask for another; the other order could start two.
@@ -32,7 +32,7 @@ _DAY = 86_400 * NANOSECONDS_PER_S
 
 
 class UsedDecisions:
-    """A single-use store in one SQLite file; close it, or use it in a `with` block. Threads may share it."""
+    """A store of used decision ids in one SQLite file. Thread-safe; close it, or use it in a `with` block."""
 
     def __init__(self, path: str, database: SharedDatabase, clock: Callable[[], Instant], min_remembered: int) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class UsedDecisions:
         clock: Callable[[], Instant] = time.time_ns,
         min_remembered: int = MIN_REMEMBERED,
     ) -> UsedDecisions:
-        """Open the store in this file; it is created with mode 0600 if it does not exist.
+        """Open the store in this file, creating it with mode 0600 if it does not exist.
 
         Args:
             path: the file. Stores of this process on one file share a connection.
@@ -69,7 +69,7 @@ class UsedDecisions:
         return cls(target, database, clock, min_remembered)
 
     def use(self, decision_id: str, expires: Instant) -> bool:
-        """Record the use of a decision id, durably; True for its first use only.
+        """Record a decision id durably; return True only at its first use.
 
         Raises:
             AuditError: the store cannot tell; nothing may start.
@@ -129,13 +129,13 @@ class UsedDecisions:
             self._database.connection.executemany("DELETE FROM used WHERE decision_id = ?", [(row[0],) for row in rows])
 
     def _may_be_full(self) -> bool:
-        """Whether the file is large enough to hold more ids than are kept; a small one need not be counted."""
+        """Return True if the file is large enough that its ids have to be counted."""
         execute = self._database.connection.execute
         pages, size = execute("PRAGMA page_count").fetchone()[0], execute("PRAGMA page_size").fetchone()[0]
         return bool(pages * size > self._min_remembered * 32)
 
     def close(self) -> None:
-        """Close the store; the file is closed with the last store on it."""
+        """Close this store; the last one to close also closes the file."""
         with self._database.lock:
             if not self._is_open:
                 return
@@ -162,7 +162,7 @@ def _connect(target: str) -> sqlite3.Connection:
 
 
 def _prepare(target: str, connection: sqlite3.Connection) -> None:
-    """Write the schema into a blank database; another one is left as it is, and refused."""
+    """Create the tables in an empty database; refuse a database of another application."""
     if not _tables(connection):
         set_wal(connection)
         connection.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""`policyguard check-engine DIR`: compare our engine, the naive oracle and casbin on your own policies."""
+"""`policyguard check-engine DIR`: compare the engine with casbin and an oracle on your own policies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policyguard.policy_store.folder import policy_set_of_folder
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed asks the same.")
 @json_option
 def command(folder: Path | None, requests: int, seed: int, as_json: bool) -> int:
-    """Decide random and boundary requests, built from constants of the policies, with three engines.
+    """Decide random and boundary requests, built from the policies' constants, with three engines.
 
     Exits with 1 on a difference that no documented limit of casbin explains.
     """

@@ -1,4 +1,4 @@
-"""`policyguard demo`: the main job, or the replay of the incident, in a lab made for it."""
+"""`policyguard demo`: run a job, or the replay of the incident, in a temporary lab."""
 
 from __future__ import annotations
 

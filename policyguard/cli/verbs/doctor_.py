@@ -73,14 +73,14 @@ def command(as_json: bool) -> int:
 
 
 def _details(config: Config) -> dict[str, list[str]]:
-    """List what was checked where it is not plain from the title, and what was not configured."""
+    """List details of the checks that their titles do not show, and what is not configured."""
     settings_of_checks = {"key": config.key, "policies": config.policies, "trust": config.trust}
     details = {title: ["not configured"] for title, path in settings_of_checks.items() if path is None}
     return {**details, "log": describe_log(config)}
 
 
 def _notes(config: Config) -> list[str]:
-    """List what is as configured and weaker than it could be; it makes nobody ill."""
+    """List what works but could be stricter; these lines do not change the exit code."""
     return [*_quota_notes(config), *_trust_notes(config)]
 
 
@@ -126,7 +126,7 @@ def _confinement() -> str:
 
 
 def _holders(config: Config, trust: Trust) -> Iterator[str]:
-    """Yield what weakens the guard by how keys are held."""
+    """Yield the weaknesses in how the guard's keys are held."""
     if not trust.names_holders:
         yield (
             "says of no key how it is held, so every key counts, as in 0.1.0; add `selfIssued: accept` to keep that, "

@@ -1,4 +1,4 @@
-"""`policyguard env baseline|verify`: compare the installed environment with the signed list of a clean build."""
+"""`policyguard env baseline|verify`: sign a list of the installed files, and compare with it later."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _environment(prefix: Path) -> Path:
 def _environment_config(
     configured: EnvironmentConfig | None, baseline: Path | None, signers: tuple[str, ...]
 ) -> EnvironmentConfig:
-    """Choose baseline and keys, options before configuration."""
+    """Return baseline and keys from the options, else from the configuration."""
     keys = tuple(_public(text) for text in signers)
     if configured is not None:
         result = replace(configured, baseline=baseline or configured.baseline)
@@ -187,7 +187,7 @@ def _public(text: str) -> PublicKey:
 
 
 def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ...], took_s: float) -> None:
-    """Print each section that is not empty: differences in red, the others as remarks."""
+    """Print each section that is not empty; differences in red."""
     result = False
     for name, description in SECTIONS.items():
         names = [_line(item) for item in getattr(report, name)]
@@ -225,7 +225,7 @@ def _text(path: Path | None) -> str | None:
 
 @contextmanager
 def _bar() -> Iterator[Progress | None]:
-    """Show a bar on a terminal and yield its callback for comparisons; yield None elsewhere."""
+    """Show a progress bar on a terminal and yield its callback; yield None elsewhere."""
     if not sys.stderr.isatty():
         yield None
         return

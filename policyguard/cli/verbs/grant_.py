@@ -50,7 +50,7 @@ def command(subject: str, gpus: int, until: str, out: Path, key: Path | None, as
 
 
 def _warn_unpinned(config: Config, public: PublicKey) -> None:
-    """Say on standard error that a grant under the guard's own key counts for nothing, where that is so."""
+    """Warn if the guard's own key signs the grant but `grants:` does not pin it: the grant is then ignored."""
     grants = config.measurement.grants
     if grants is not None and public in grants.keys:
         return

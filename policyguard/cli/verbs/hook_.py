@@ -1,4 +1,4 @@
-"""`policyguard hook`: help and completion only; `hooks/stdio.py` answers, which `main` calls without click."""
+"""`policyguard hook`: only its help and completion; `hooks/stdio.py` answers the requests."""
 
 from __future__ import annotations
 

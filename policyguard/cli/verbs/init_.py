@@ -1,4 +1,4 @@
-"""`policyguard init DIR`: create everything a first decision needs; existing files are never touched."""
+"""`policyguard init DIR`: create everything that a first decision needs; never change an existing file."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def command(folder: Path, as_json: bool) -> None:
 
 
 def create_files(folder: Path) -> PrivateKey:
-    """Make the folder's content and return its key; `ConfigurationError`, and nothing written, if any of it exists.
+    """Create the folder's content and return its key; change nothing if any of the files exists.
 
     All of it is written to a hidden folder first and then moved to its names. A crash leaves `.init-*`, and of the
     names those that were moved by then, each of them whole.
@@ -130,7 +130,7 @@ def _own_login() -> str:
 
 
 def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
-    """Remove only what this run made: first its temporary files, then folders that are empty again."""
+    """Delete what this run created: its temporary files, and folders that are empty again."""
     for name in NAMES:
         with suppress(OSError):
             if hidden.exists() and not os.path.lexists(hidden / name):
@@ -142,7 +142,7 @@ def _take_back(folder: Path, hidden: Path, made: Sequence[Path]) -> None:
 
 
 def example_policies() -> Traversable:
-    """Find the example policies: inside the wheel, or next to the package in a checkout."""
+    """Find the example policies, in the installed wheel or in a checkout."""
     inside = files("policyguard") / "policies"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "policies"
 

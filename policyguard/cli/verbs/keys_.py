@@ -1,4 +1,4 @@
-"""`policyguard keys new|show|rotate`: create, show and replace key files, of mode 0600 or under a passphrase."""
+"""`policyguard keys new|show|rotate`: create, show and replace key files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def show(path: Path, as_json: bool) -> None:
 @log_option
 @json_option
 def rotate(new: Path, key: Path | None, log: Path | None, as_json: bool) -> None:
-    """Hand the log over to the private key at NEW; the present key is --key, or that of the configuration.
+    """Hand the log over to the private key at NEW; the old key is --key, or that of the configuration.
 
     Stop the guards first. Both keys sign one entry, after which the present key appends nothing. Before this, add the
     new key to the trust of every worker; remove the old one when its last decision has expired.

@@ -1,4 +1,4 @@
-"""`policyguard lint DIR`: report mistakes and dangers in policies to people, build systems and editors."""
+"""`policyguard lint DIR`: report mistakes and dangerous rules in policies."""
 
 from __future__ import annotations
 

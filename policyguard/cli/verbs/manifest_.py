@@ -1,4 +1,4 @@
-"""`policyguard manifest sign|verify`: which run wrote a checkpoint, and after which step."""
+"""`policyguard manifest sign|verify`: record which run wrote a checkpoint, at which step."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def verify(checkpoints: tuple[Path, ...], producer_key: tuple[str, ...], as_json
 
 
 def manifest_path(checkpoint: Path) -> Path:
-    """Name the manifest of a checkpoint; the path of a manifest stays as it is."""
+    """Return the path of a checkpoint's manifest; the path of a manifest is returned unchanged."""
     if checkpoint.name.endswith(".dsse.json"):
         return checkpoint
     return checkpoint / MANIFEST_NAME if checkpoint.is_dir() else checkpoint.with_name(checkpoint.name + ".dsse.json")
@@ -134,7 +134,7 @@ def _read(path: Path) -> bytes:
 
 
 def _producers(chosen: tuple[str, ...]) -> dict[str, tuple[PublicKey, ...]]:
-    """Collect the keys of each producer: those of the configuration and those of the options."""
+    """Return the pinned keys of each producer, from the configuration and the options."""
     producers = {who: tuple(keys) for who, keys in settings().measurement.checkpoints.producers.items()}
     for text in chosen:
         who, equals, key = text.partition("=")

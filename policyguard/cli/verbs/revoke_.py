@@ -1,4 +1,4 @@
-"""`policyguard revoke KIND ID`: take back a decision, a key or what a decision rests on, before it expires."""
+"""`policyguard revoke KIND ID`: revoke a decision, a key, or what a decision rests on, before it expires."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ for _kind in KINDS:
 @trust_option
 @json_option
 def refresh(key: Path, trust: Path | None, as_json: bool) -> None:
-    """Sign the list again, unchanged, before it is older than `maxAge`; makes an empty one at first."""
+    """Sign the list again, unchanged, before it is older than `maxAge`; creates an empty list if there is none."""
     _signed(trust, key, time.time_ns() // 1_000_000 * 1_000_000, None, as_json)
 
 
@@ -110,14 +110,14 @@ def show(trust: Path | None, as_json: bool) -> None:
 
 
 def _key_help(identifier: str) -> str | None:
-    """Name the verb that prints a key, where somebody named its file."""
+    """Suggest the command that prints a key, if the user named the key's file instead."""
     if "/" not in identifier and not identifier.endswith((".pub", ".key", ".pem")):
         return None
     return "this is a file: give the key itself, as `policyguard keys show FILE` prints it, or the line in FILE.pub"
 
 
 def _signed(trust: Path | None, key: Path, now: Instant, entry: Revocation | None, as_json: bool) -> None:
-    """Read the list, append the entry, sign it with the next sequence and put it in its place."""
+    """Read the list, append the entry, sign it with the next sequence number, and replace the file."""
     pinned = _pinned(trust)
     private = _revocation_key(key, pinned)
     path = Path(pinned.source)

@@ -160,7 +160,7 @@ def _print_error(problem: PolicyGuardError) -> None:
 
 
 def _accepts(config: Config) -> Accepts:
-    """Choose which policies are accepted when they are replaced while the job runs.
+    """Return the test for policies that are replaced while the job runs.
 
     The trust file is read at each check, because it is rewritten when policies are published. Without one, the
     policies in the launcher's own folder are accepted.
@@ -173,7 +173,7 @@ def _accepts(config: Config) -> Accepts:
 
 
 def own_trust(guard: Guard, config: Config) -> Trust:
-    """Build the trust of a launcher without a trust file: its own guard, and policies no older than its own."""
+    """Build the trust for a launcher without a trust file: its own key, and policies no older than its own."""
     return Trust(
         keys=(TrustedKey(key=guard.public_key),),
         logs=(guard.log_key,),

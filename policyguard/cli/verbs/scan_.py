@@ -1,4 +1,4 @@
-"""`policyguard scan PATH...`: report the format of each file, what loading it would import, and its writer."""
+"""`policyguard scan PATH...`: report each file's format, what loading it would import, and who can write it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def command(
 def scan_options(
     config: Config, classes: Sequence[str] = (), cache: Path | None = None, progress: Progress | None = None
 ) -> Options:
-    """Combine the configuration with the command's options.
+    """Combine the configuration with the options of the command.
 
     Args:
         config: the configuration.
@@ -102,7 +102,7 @@ def scan_options(
 
 
 def scans_data(paths: Sequence[Path], scans: Sequence[CheckpointScan]) -> dict[str, Any]:
-    """Convert scans to the one object of `--json`: the worst verdict, a row for each path that was named, the files."""
+    """Convert the scans to one object for `--json`: worst verdict, one row per named path, all files."""
     return {
         "verdict": worst(scans).value,
         "paths": [{"path": printable(str(path)), **_counts(inside)} for path, inside in _by_path(paths, scans)],
@@ -111,7 +111,7 @@ def scans_data(paths: Sequence[Path], scans: Sequence[CheckpointScan]) -> dict[s
 
 
 def scan_data(scan: CheckpointScan) -> dict[str, Any]:
-    """Convert a scan to plain data for `--json`."""
+    """Convert one scan to plain data for `--json`."""
     reasons = [
         {
             "code": reason.code,
@@ -126,7 +126,7 @@ def scan_data(scan: CheckpointScan) -> dict[str, Any]:
 
 
 def worst(scans: Sequence[CheckpointScan]) -> Verdict:
-    """Find the verdict of the worst file; nothing scanned is unknown."""
+    """Return the worst verdict of the scans; `unknown` if nothing was scanned."""
     return max((scan.verdict for scan in scans), key=list(Verdict).index, default=Verdict.UNKNOWN)
 
 
@@ -161,7 +161,7 @@ def _explain(code: str, as_json: bool) -> int:
 
 
 def _say_folders(paths: Sequence[Path], scans: Sequence[CheckpointScan]) -> None:
-    """Print a table with one row for each folder that was named: its verdict is that of its worst file."""
+    """Print a table of the named folders, each with the verdict of its worst file."""
     folders = [(path, inside) for path, inside in _by_path(paths, scans) if os.path.isdir(path) and len(inside) > 1]
     if not folders:
         return
@@ -174,7 +174,7 @@ def _say_folders(paths: Sequence[Path], scans: Sequence[CheckpointScan]) -> None
 
 @contextmanager
 def progress_bar(paths: Sequence[Path]) -> Iterator[Progress | None]:
-    """Show a bar on a terminal and yield its callback for hashed bytes; yield None elsewhere."""
+    """Show a progress bar on a terminal and yield its callback; yield None elsewhere."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -184,7 +184,7 @@ def progress_bar(paths: Sequence[Path]) -> Iterator[Progress | None]:
 
 
 def _counter(update: Callable[[int], None]) -> Progress:
-    """Build a callback that any thread may call, and that redraws the bar only from time to time."""
+    """Build a thread-safe callback that redraws the bar only from time to time."""
     lock, waiting = threading.Lock(), 0
 
     def count(path: str, size: int) -> None:  # noqa: ARG001
@@ -199,7 +199,7 @@ def _counter(update: Callable[[int], None]) -> Progress:
 
 
 def _size(path: Path) -> int:
-    """Estimate how many bytes a path holds, for the bar."""
+    """Estimate how many bytes a path holds, for the progress bar."""
     if not os.path.isdir(path):
         return os.path.getsize(path) if os.path.isfile(path) else 0
     return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)

@@ -1,4 +1,4 @@
-"""`policyguard verify SIGNED`: the worker's check, steps V1 to V12."""
+"""`policyguard verify SIGNED`: verify a decision as a worker does, steps V1 to V12."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def read_trust(path: Path) -> Trust:
 
 
 def trust_or_own_key(config: Config, origin: str) -> Trust | None:
-    """Choose the keys whose decisions and checkpoints count in a log: those of the trust file, else our own key's.
+    """Return the keys whose decisions and checkpoints count: those of the trust file, else our own.
 
     Args:
         config: names the trust file and the key; None is returned if it names neither.
@@ -168,7 +168,7 @@ def trust_or_own_key(config: Config, origin: str) -> Trust | None:
 
 
 def verified_data(verified: VerifiedDecision) -> dict[str, Any]:
-    """Convert a verified decision to JSON data for programs."""
+    """Convert a verified decision to data for JSON."""
     predicate = verified.predicate
     return {
         "verified": True,

@@ -1,4 +1,4 @@
-"""The attributes that a condition requires, because it is FALSE without them, as keys for the index.
+"""Extracts index keys from a condition: attributes without which it is FALSE.
 
 Works on shapes, once for all rules that share one. A requirement is sound because CEL's `&&` is FALSE as soon as one
 side is FALSE, whatever error the other side raises. Pure.
@@ -26,7 +26,7 @@ Path: TypeAlias = tuple[int, str, Any]
 
 
 class Template(msgspec.Struct, frozen=True):
-    """The requirements of a shape: what must be present, and (path, operator, values) with holes for constants."""
+    """The requirements of a shape: attributes that must be present, and comparisons with holes for constants."""
 
     present: tuple[Path, ...]
     wanted: tuple[tuple[Path, str, tuple[Any, ...]], ...]
@@ -47,7 +47,7 @@ def extract(shape: Expression) -> Template:
 
 
 def instantiate(shape: Template, constants: tuple[Any, ...]) -> tuple[Requirement, ...]:
-    """Instantiate the requirements of a shape with a rule's constants."""
+    """Fill a shape's requirements with a rule's constants."""
     if not shape.wanted:
         return ()
     present = {_key(path, constants) for path in shape.present}
@@ -88,7 +88,7 @@ def _conjuncts(node: Expression) -> Iterator[Expression]:
 
 
 def _presence(node: Expression) -> Path | None:
-    """Find the path that `has(x.y)` or `"k" in x.labels` requires to be present."""
+    """Return the path that `has(x.y)` or `"k" in x.labels` requires to be present; None for anything else."""
     if isinstance(node, Has):
         return _path(Select(node.operand, node.name, "bool"))
     if isinstance(node, Call) and node.function == "in_map":
@@ -137,7 +137,7 @@ def _literal(node: Expression) -> Any:
 
 
 def _path(node: Expression) -> Path | None:
-    """Find the path of `resource.queue`, `resource.code.dirty` or `resource.labels["k"]`; None for anything else."""
+    """Return the path of `resource.queue`, `resource.code.dirty` or `resource.labels["k"]`; None for anything else."""
     if isinstance(node, Call) and node.function == "index_map":
         return _member(*node.arguments)
     if not isinstance(node, Select):

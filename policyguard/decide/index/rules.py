@@ -1,4 +1,6 @@
-"""The rules of a snapshot by action, resource type and role; the tree of a set of roles is built at its second request.
+"""The rules of a snapshot by action, resource type and role.
+
+The lookup tree of a set of roles is built when it is requested for the second time.
 
 A process that decides once and exits visits each rule of a role instead: that costs a fifth of building the tree. The
 tree leaves out only rules whose outcome is FALSE, so both ways decide the same, and no decision depends on those before
@@ -36,7 +38,7 @@ MAX_TREES = 4096
 
 
 class TreeCache(dict[tuple[str, ...], Node | None]):
-    """Look-up trees keyed by the set of roles that a subject holds.
+    """Lookup trees, keyed by the set of roles that a subject holds.
 
     Each tree covers the rules granted by those roles plus the roles in `always`. The first request with a set of roles
     visits the rules one by one; the second builds the tree, or the first if `build_immediately`. Keys are sets of roles
@@ -79,7 +81,7 @@ class TreeCache(dict[tuple[str, ...], Node | None]):
 
 
 class DomainTrees(dict[str | None, TreeCache]):
-    """Tree caches keyed by domain, for rules that can match in one domain only, as most do.
+    """Tree caches keyed by domain, for rules that apply in one domain only, as most do.
 
     A domain that no rule names leaves no trace, however often requests name it.
     """
@@ -103,7 +105,7 @@ KNOWN_IN_DOMAIN: frozenset[Slot] = frozenset({((RESOURCE, "domain", None), "in")
 
 
 class RuleIndex:
-    """The rules of one action on one type: `anywhere` by roles, `in_domain` by domain and roles."""
+    """The rules for one action on one type: `anywhere` by roles, `in_domain` by domain and roles."""
 
     __slots__ = ("anywhere", "in_domain")
 
@@ -116,7 +118,7 @@ class RuleIndex:
         self.in_domain = DomainTrees(in_domain)
 
     def build_indexes(self) -> None:
-        """Build the tree of everyone now and others at their first request, for long-running hosts."""
+        """Build the tree for everyone now, and the other trees at their first request."""
         self.anywhere.build_immediately = self.in_domain.build_immediately = True
         for trees in self.in_domain.values():
             trees.build_immediately = True
@@ -127,7 +129,7 @@ EVERYONE = (ANYONE,)
 
 
 def build_rule_index(rules: Iterable[CompiledRule], schema: Schema) -> dict[tuple[str, str], RuleIndex]:
-    """Index the rules of every action on every type, also of actions without rules."""
+    """Index the rules of every action on every type, including actions without rules."""
     keys = [(action, resource.name) for resource in schema.resources.values() for action in resource.actions]
     anywhere: dict[tuple[str, str], dict[str, list[CompiledRule]]] = {key: {} for key in keys}
     in_domain: dict[tuple[str, str], dict[str, dict[str, list[CompiledRule]]]] = {key: {} for key in keys}
@@ -157,13 +159,13 @@ def build_rule_index(rules: Iterable[CompiledRule], schema: Schema) -> dict[tupl
 
 
 def _one_domain(pattern: str, type_patterns: frozenset[str | None]) -> str | None:
-    """Find the only domain whose ids match the pattern; None if there may be several or none."""
+    """Return the only domain whose ids match the pattern; None if there may be several."""
     domains = {literal_domain(pattern, domain_index(type_pattern)) for type_pattern in type_patterns}
     return domains.pop() if len(domains) == 1 else None
 
 
 def requirements(rule: CompiledRule) -> tuple[Requirement, ...]:
-    """List what a request must satisfy before this rule can matter: by its condition, subjects and id pattern."""
+    """List what a request must satisfy for this rule to apply: condition, subjects and id pattern."""
     collected: list[Requirement] = (
         [] if rule.shape is None else list(instantiate(rule.shape.requirements, rule.constants))
     )
@@ -183,7 +185,7 @@ def requirements(rule: CompiledRule) -> tuple[Requirement, ...]:
 
 
 def _requirement(key: Key, *values: str) -> Requirement:
-    """Require an equality outside the condition, where absence is FALSE and never an ERROR."""
+    """Require an attribute outside the condition to have one of these values; absence is FALSE, not an error."""
     return Requirement((key, "in"), values, True, True)
 
 

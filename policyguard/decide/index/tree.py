@@ -1,4 +1,4 @@
-"""Finds the rules that a request can concern by look-ups of attribute values.
+"""A tree of attribute lookups that finds the rules that can apply to a request.
 
 A rule is filed under its action, resource type and role, then under what it requires of single attributes: equality
 with one of some values, or a bound (`resource.gpus > 64`). A literal in its id pattern and a named subject are
@@ -31,7 +31,7 @@ WITHOUT = object()
 
 
 class Requirement(msgspec.Struct, frozen=True, gc=False):
-    """FALSE when the key is present with another value.
+    """A rule is FALSE if this attribute is present with another value.
 
     `attribute_guarded`: also when the attribute is absent; `guarded`: also when the attribute is there and its field is
     not. Unguarded absence is an ERROR, so such rules are visited then.
@@ -47,14 +47,14 @@ Slot: TypeAlias = tuple[Key, str]
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A rule's `match_row`, and what the rule requires."""
+    """A rule's `match_row` and its requirements."""
 
     rule: Any
     requirements: tuple[Requirement, ...]
 
 
 class Node(NamedTuple):
-    """The target of a look-up: rules that are always visited, and further look-ups.
+    """The rules to visit at this point of the tree, and the lookups below it.
 
     `equals` holds (entity, attribute, get) for attributes; what is absent has its own entry under `ABSENT`. `others`
     are fields, map keys, id prefixes and bounds.
@@ -85,11 +85,11 @@ _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {
     ">=": (bisect_right, False),
     "<=": (bisect_left, True),
 }
-"""Where to cut the sorted bounds, and whether the rules met are those from the cut on."""
+"""The bisection in the sorted bounds for an operator, and True if it selects the rules after that position."""
 
 
 def build(rules: Sequence[Candidate], used: frozenset[Slot] = frozenset()) -> Node:
-    """Build the tree over these rules. `used` are the slots already looked up on the way to it."""
+    """Build the tree over these rules; `used` are the slots already looked up on the way."""
     if len(rules) < FEW:
         return Node(tuple([candidate.rule for candidate in rules]))
     chosen = _choose(rules, used)
@@ -130,7 +130,7 @@ def _order(item: tuple[Slot, object]) -> tuple[int, str, str, str]:
 
 
 def _choose(rules: Sequence[Candidate], used: frozenset[Slot]) -> list[tuple[Candidate, Requirement | None]]:
-    """Choose for each rule the requirement that separates it best from the others; None if none is worth a look-up."""
+    """Choose for each rule the requirement that separates it best; None if a lookup does not pay."""
     values: dict[Slot, set[Any]] = {}
     for rule in rules:
         for requirement in rule.requirements:
@@ -161,7 +161,7 @@ _rank = itemgetter(0)
 
 
 def _nodes(slot: Slot, rules: list[tuple[Candidate, Requirement]], used: frozenset[Slot]) -> dict[Any, Node]:
-    """Build the node of each value, and of `ABSENT` and `WITHOUT` for rules that an absence may concern."""
+    """Build the node for each value, and for `ABSENT` and `WITHOUT`, where an absence can make a rule apply."""
     (_, _, field), operator = slot
     nodes = {
         ABSENT: Node(tuple([candidate.rule for candidate, requirement in rules if not requirement.attribute_guarded])),
@@ -179,7 +179,7 @@ def _nodes(slot: Slot, rules: list[tuple[Candidate, Requirement]], used: frozens
 
 
 def gather(node: Node, entities: tuple[dict[str, Any], ...], rules: list[Any]) -> None:
-    """Append to `rules` every rule below the node whose requirements these attributes meet or leave open.
+    """Append to `rules` every rule below the node that these attributes do not exclude.
 
     Args:
         node: the root of a tree.
@@ -194,7 +194,7 @@ def gather(node: Node, entities: tuple[dict[str, Any], ...], rules: list[Any]) -
 def gather_below(
     equals: Equals, others: tuple[Other, ...], entities: tuple[dict[str, Any], ...], rules: list[Any]
 ) -> None:
-    """Follow the look-ups of one node; the caller has added its `always`.
+    """Follow the lookups of one node; the caller has already added its `always`.
 
     Args:
         equals: look-ups by equality.

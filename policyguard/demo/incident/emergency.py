@@ -25,7 +25,7 @@ KILL = "job:breakglass-kill"
 
 
 def break_glass(lab: Lab, story: Story) -> None:
-    """Replay an emergency: who may use break-glass, and who reviews it afterwards."""
+    """Replay an emergency: one person alone is refused, two succeed, a third reviews the use."""
     request = Request.of("user:omar", KILL, "job:team/vision/bob-run", context={"ticket": "INC-18"})
     story.tried("omar breaks the glass off shift, and acknowledges it himself, with his second account")
     _acknowledge(lab, "omar", request, account="user:omar-admin")

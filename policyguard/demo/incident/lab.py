@@ -152,13 +152,13 @@ class Lab:
         return self.site / "labtorch" / "optim.py"
 
     def set_quota(self, *, limit: int, used: int) -> None:
-        """Set the quota and the usage that the scheduler reports."""
+        """Set the quota and the usage that the fake scheduler reports."""
         now = format_instant(time.time_ns() // NANOSECONDS_PER_S * NANOSECONDS_PER_S)
         quota = {"observed_at": now, "teams": {"vision": {"limit": limit, "used": used}}}
         replace_file(self.root / "quota.json", json.dumps(quota).encode())
 
     def git(self, *arguments: str, who: str = "alice") -> str:
-        """Run real git in the repository under a name; names in commits are claims, here too.
+        """Run git in the repository under this name; as in real life, names in commits are only claims.
 
         Raises:
             EvidenceError: git fails.
@@ -209,11 +209,11 @@ class Lab:
         return request, inputs
 
     def guard(self, *, policies: Path | None = None) -> Guard:
-        """Build the guard that `policyguard run` opens."""
+        """Build the same guard that `policyguard run` opens."""
         return self._guard(configured_collectors(self.config), policies)
 
     def decide(self, request: Request, inputs: JobInputs, *, policies: Path | None = None) -> SignedDecision:
-        """Decide on a job, signed and logged.
+        """Decide about a job, sign and log.
 
         Args:
             request: the request.
@@ -223,7 +223,7 @@ class Lab:
         return self.guard(policies=policies).decide(request, inputs)
 
     def ask(self, who: str, action: str, resource: str, *, ticket: str = "", **observed: Value) -> SignedDecision:
-        """Decide on a request of the scheduler or the forge, signed and logged.
+        """Decide about a request of the scheduler or the forge, sign and log.
 
         Args:
             who: the requester.
@@ -253,7 +253,7 @@ class Lab:
         )
 
     def approve(self, who: str, request: Request, inputs: JobInputs, *, signer: str = "", **limits: Value) -> None:
-        """Put an approval of this job into the folder, signed by `who` or, for a forgery, by another person.
+        """Store an approval of this job, signed by `who` or, as a forgery, by somebody else.
 
         Args:
             who: the account that the approval names.
@@ -285,7 +285,7 @@ class Lab:
     # ---- building
 
     def _build_environment(self) -> None:
-        """Install one package as an installer does, with RECORD, and sign the list as the build does."""
+        """Install a package with its RECORD, and sign the list of files as the build does."""
         venv.EnvBuilder(symlinks=True, with_pip=False).create(self.environment)
         package, info = self.site / "labtorch", self.site / "labtorch-2.0.dist-info"
         package.mkdir()
@@ -299,7 +299,7 @@ class Lab:
         write_new(self.root / "baseline.json", make_baseline(listing, [self.keys["build"]], equal))
 
     def write_record(self) -> None:
-        """Rewrite RECORD to match the installed files, as an attacker would too."""
+        """Rewrite RECORD to match the installed files, as an attacker would."""
         rows = io.StringIO()
         writer = csv.writer(rows, lineterminator="\n")
         for name in ("labtorch/__init__.py", "labtorch/optim.py", "labtorch-2.0.dist-info/METADATA"):
@@ -321,7 +321,7 @@ class Lab:
 
 
 def run_unguarded(argv: Sequence[str], where: Path, variables: Mapping[str, str] | None = None) -> str:
-    """Run a program without a guard and return its output, to show that an attack is real.
+    """Run a program without a guard and return its output, to show that an attack works.
 
     Args:
         argv: the command.
@@ -334,7 +334,7 @@ def run_unguarded(argv: Sequence[str], where: Path, variables: Mapping[str, str]
 
 
 def eventually(fact: Callable[[], bool], within_s: float = 20.0) -> bool:
-    """Wait for a condition: True as soon as it holds, False if it does not in time."""
+    """Wait until the condition holds; return False if it does not in time."""
     deadline = time.monotonic() + within_s
     while not fact():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Runs the twelve steps in order, and at the end tries to remove each of them from the log."""
+"""Runs the twelve steps of the incident, then tries to remove each of them from the log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def replay(folder: Path | None = None) -> int:
 
 
 def play(folder: Path) -> Story:
-    """Run all steps, then the attempts to change the log."""
+    """Run all steps, then try to change the log."""
     lab = Lab(folder)
     try:
         story = Story(root=str(folder))
@@ -69,7 +69,7 @@ def keep_checkpoint(lab: Lab) -> None:
 
 
 def forget(lab: Lab, story: Story) -> None:
-    """Try to remove each entry that a step wrote: delete it, close the gap after it, or cut the log off there."""
+    """Try to remove each step from the log: delete the entry, close the gap, or truncate the log there."""
     say()
     say("Afterwards: the keeper of the log tries to change it", bold=True)
     story.step += 1
@@ -100,7 +100,7 @@ REMOVALS = {
 
 
 def _adds_up(lab: Lab, notes: list[bytes], statements: tuple[str, ...] = (), entry: int = 0) -> str | None:
-    """Audit a changed copy of the log; None if it matches the stored checkpoints, else the auditor's message."""
+    """Audit a modified copy of the log; None if it passes, else the auditor's message."""
     with tempfile.TemporaryDirectory(prefix="policyguard-log-") as name:
         path = Path(name) / "audit.db"
         source, copy = sqlite3.connect(lab.root / "audit.db"), sqlite3.connect(path)

@@ -1,4 +1,4 @@
-"""A running job of the replay, watched by its launcher."""
+"""A job of the replay that runs under the launcher and is watched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WATCH_S = 0.1
 
 
 class Running:
-    """A job under the launcher with `--watch`, in a thread; `alerts` are those in the log.
+    """A job under the launcher with `--watch`, in a thread; `alerts` are its alerts in the log.
 
     `published` are the policies that workers accept beside those of the lab's trust.
     """
@@ -65,7 +65,7 @@ class Running:
 
 
 def words_of(alert: SignedDecision | None) -> str:
-    """Get the text of an alert."""
+    """Return the text of an alert."""
     if alert is None:
         return "no alert"
     lines = [
@@ -77,5 +77,5 @@ def words_of(alert: SignedDecision | None) -> str:
 
 
 def entry_of(alert: SignedDecision | None) -> int | None:
-    """Get the index of an alert in the log."""
+    """Return the index of an alert in the log."""
     return alert.receipt.index if alert is not None else None

@@ -204,7 +204,7 @@ def framework(lab: Lab, story: Story) -> None:
 
 
 def _bytecode(lab: Lab, story: Story) -> None:
-    """Make the same edit in byte code, under the header that fits the clean source."""
+    """Make the same edit in byte code, under a header that fits the unchanged source."""
     before = run_unguarded([lab.python, "-c", STEP], lab.root).strip()
     cached = next(lab.optimizer.parent.glob("__pycache__/optim.*.pyc"))
     story.allowed(

@@ -1,4 +1,4 @@
-"""Prints what is tried and how it ends, and remembers where the log shows it."""
+"""Prints each attempt of the replay with its outcome, and where the log shows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Story:
-    """The lines of the replay and the outcome of each attempt."""
+    """Prints the replay and collects the outcomes."""
 
     root: str
     """The folder of the lab; left out of the printed lines."""
@@ -47,7 +47,7 @@ class Story:
         self._print("tried", text)
 
     def denied(self, what: str, signed: SignedDecision, *reasons: str, naming: str = "") -> None:
-        """Report a decision that must be a denial with at least these reasons, and a text its explanation contains.
+        """Report a decision that must be a denial, with these reasons and this text in its explanation.
 
         Args:
             what: what was tried.
@@ -60,7 +60,7 @@ class Story:
         self._evidence(explanation, naming)
 
     def allowed(self, what: str, signed: SignedDecision, reason: str, obligation: str = "") -> None:
-        """Report a decision that must be an allow, with this obligation if one is named.
+        """Report a decision that must be an allow, with this reason and obligation.
 
         Args:
             what: what was tried.
@@ -77,7 +77,7 @@ class Story:
             self._evidence(decision.explain(), "")
 
     def refused(self, what: str, step: str, check: Callable[[], object]) -> None:
-        """Report a check that must refuse at this step of the verifier.
+        """Report a check that must fail at this step of the verifier.
 
         Args:
             what: what was tried.

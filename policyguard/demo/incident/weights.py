@@ -1,4 +1,4 @@
-"""Checkpoints as torch writes them: by torch if it is installed, else the same zip format without it."""
+"""Checkpoints in torch's format, written by torch if it is installed, else by this module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Approvals of an artifact: weights, data or policies that are approved by digest, for any requester.
+"""Approvals of an artifact by digest: weights, data or policies, for any requester.
 
 The digest that an approval has to name is measured here, at the decision. What nobody measured nobody approved.
 """
@@ -25,7 +25,7 @@ Digest = Callable[[], str]
 
 
 class ArtifactReviewCollector:
-    """Supplies approvals that name the digest of the artifact, whatever the request calls it.
+    """Supplies the approvals of the artifact with this digest, whatever name the request uses.
 
     `subject` is what approvals call it, `checkpoint` or `policy`; `digest` measures it. Contributors are the requester
     and the account that runs this process; rules can read the author of an artifact from its manifest.
@@ -41,7 +41,7 @@ class ArtifactReviewCollector:
         self._uid = os.getuid() if uid is None else uid
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect the approvals that name this artifact, this action, this resource and the claimed properties."""
+        """Collect the approvals of this digest for the request's action, resource and properties."""
         try:
             signers = load_signers(self._persons, self._files)
             digest = self._digest()
@@ -58,7 +58,7 @@ class ArtifactReviewCollector:
 
 
 def artifact_digest(path: Path, options: Options) -> str:
-    """Compute the SHA-256 of a file, or of a folder over the digests of its files by name, as in its manifest.
+    """Compute the SHA-256 of a file; of a folder, over its files' digests by name, as its manifest does.
 
     Raises:
         EvidenceError: a file cannot be read to its end, or there is none.

@@ -1,4 +1,4 @@
-"""Reviews of a job's repository in one measurement: the code, its contributors, and the approvals of exactly this code.
+"""Collects a job's code, its contributors and the approvals of exactly that code in one measurement.
 
 Code, contributors and approvals come from one collector, so that approvals are compared with the very tree that
 enters the decision, and HEAD cannot move in between. Review files are read at each decision, so that a revoked key
@@ -41,7 +41,7 @@ UNCONFIGURED = "no approval is read: neither `approvals:` nor `approvalLog:` is 
 
 
 class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """The operator's files for reviews: approvals, signers, keyrings; None: there is no such file.
+    """The operator's files for reviews: approvals, allowed signers, keyrings; None means not configured.
 
     `reviewed_commits` lists ids of reviewed commits or trees, one on each line: contributors are those since
     then.
@@ -54,7 +54,7 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
     gpg_keyring: Path | None = None
     reviewed_commits: Path | None = None
     signed_only: bool = False
-    """Whether a commit without a good signature is work of somebody unknown, as its author is only a claim."""
+    """True if a commit without a good signature counts as the work of an unknown person."""
 
     @property
     def keeps_approvals(self) -> bool:
@@ -70,7 +70,7 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReviewedRepositoryCollector:
-    """Supplies the facts of `RepositoryCollector`, and contributors and approvals.
+    """Supplies the facts of `RepositoryCollector`, the contributors and the approvals.
 
     Use it in place of `RepositoryCollector`, for actions that contain somebody's work. `persons` are those of the
     policies in force.
@@ -94,7 +94,7 @@ class ReviewedRepositoryCollector:
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
-        """Collect the code record, and contributors and approvals of exactly this commit."""
+        """Collect the code record, and the contributors and approvals of this commit."""
         deadline = time.monotonic() + self._timeout_s
         code = measure_code(inputs.directory, self._owners, deadline)
         measured = code.collected(self.name, now)
@@ -140,7 +140,7 @@ class ReviewedRepositoryCollector:
 
 
 class RequestReviewCollector:
-    """Supplies approvals of exactly this request, for actions on no one's work, such as stopping a job.
+    """Supplies approvals of exactly this request, for actions that carry no one's work.
 
     `actions` are those. For them the requester is the only contributor. For any other action this collector
     supplies nothing.
@@ -156,7 +156,7 @@ class RequestReviewCollector:
         self._uid = os.getuid() if uid is None else uid
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect the approvals that name exactly this request; the requester is the one contributor."""
+        """Collect the approvals of exactly this request; the requester is the only contributor."""
         if request.action not in self._actions:
             return Collected()
         try:
@@ -171,7 +171,7 @@ class RequestReviewCollector:
 
 
 def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object], root: str) -> ApprovalTarget:
-    """Build the target that an approval of this job must name: the measured tree, and the command.
+    """Build what an approval of this job must name: the measured tree and the command.
 
     Where nobody knows the command, as in a hook, an approval counts that is for any command.
 
@@ -193,7 +193,7 @@ def job_target(request: Request, inputs: JobInputs, record: Mapping[str, object]
 
 
 def runner_account(uid: int, signers: Signers) -> tuple[str, ...]:
-    """Name the account that runs this process if it is a person's; None for a service account."""
+    """Return the account of this process if it belongs to a person; None for a service account."""
     # INVARIANT I8: the account that really runs the launcher is no independent approver, whatever the request says.
     runner = f"user:{account_name(uid)}"
     return (runner,) if runner in signers.by_account else ()
@@ -225,7 +225,7 @@ def load_keyring(persons: Sequence[Person], files: ReviewFiles, deadline: float 
 
 
 def accepted_ids(path: Path | None) -> frozenset[str]:
-    """Read the ids in a file, one a line, `#` begins a comment; empty without a file.
+    """Read commit ids from a file, one per line, `#` for comments; empty without a file.
 
     Raises:
         ConfigurationError: a line is not an id.
@@ -242,7 +242,7 @@ def accepted_ids(path: Path | None) -> frozenset[str]:
 
 
 def read_pinned(path: Path, limit_bytes: int) -> bytes:
-    """Read a file that pins trusted keys.
+    """Read a file of trusted keys; refuse one that somebody else can change.
 
     Raises:
         EvidenceError: it is too large, cannot be read, or everybody may write to it.

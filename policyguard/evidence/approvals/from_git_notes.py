@@ -1,4 +1,4 @@
-"""Approvals in git notes: `refs/notes/policyguard-approvals`, on the approved commit or tree.
+"""Reads approvals from git notes: `refs/notes/policyguard-approvals` on the approved commit or tree.
 
 A note holds one approval a line: a DSSE envelope, or `{"payload": BASE64, "signature": ARMOUR}` with the detached SSH
 signature. Everyone who can write to the repository can write notes; only signatures count. `git/objects.py` refuses an
@@ -39,7 +39,7 @@ def note_line(payload: bytes, signature: bytes) -> bytes:
 def note_approvals(
     references: References, reader: ObjectReader, oids: Sequence[str]
 ) -> Iterator[SubmittedApproval | RejectedApproval]:
-    """Yield the approvals in the notes on these objects; an unreadable one is yielded as a rejection.
+    """Yield the approvals in the notes on these objects; an unreadable one becomes a rejection.
 
     Args:
         references: the references of the repository.
@@ -70,7 +70,7 @@ def _lines(source: str, note: bytes) -> Iterator[SubmittedApproval | RejectedApp
 
 
 def presented_line(source: str, line: bytes) -> SubmittedApproval | RejectedApproval:
-    """Parse one line into an approval, or say why it is not one."""
+    """Parse one line of a note into an approval, or into a rejection that says why it is none."""
     if b'"payloadType"' in line:
         return SubmittedApproval(source, line)
     try:
@@ -84,7 +84,10 @@ def presented_line(source: str, line: bytes) -> SubmittedApproval | RejectedAppr
 
 
 def _note(reader: ObjectReader, tip: str, oid: str) -> bytes:
-    """Read the note on an object, empty if there is none; its path in the tree of notes, joined, is the id."""
+    """Read the note on an object; empty if there is none.
+
+    git spreads notes over folders; the path without slashes is the object's id.
+    """
     tree, rest = tree_of(reader, tip), oid.encode()
     for _ in range(_MAX_FANOUT):
         entries = dict(parse_tree(reader.read(tree, "tree"), len(tip) // 2))

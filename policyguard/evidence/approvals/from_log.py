@@ -1,4 +1,4 @@
-"""Approvals in a decision log, or in a separate log of approvals; its operator is not trusted.
+"""Reads approvals from a log; the log's operator is not trusted.
 
 What counts is decided by signature, signer, time and binding, as in a folder. The log adds that an approval which was
 there cannot be taken away unseen.
@@ -18,7 +18,7 @@ from policyguard.text import printable_name
 
 
 def logged_approvals(path: str | os.PathLike[str]) -> Iterator[SubmittedApproval | RejectedApproval]:
-    """Yield the approvals in this log; an unreadable one is yielded as a rejection."""
+    """Yield the approvals in this log; an unreadable one becomes a rejection."""
     try:
         with SqliteStore.open(path, read_only=True) as store:
             for entry, leaf in approval_leaves(store):
@@ -28,7 +28,7 @@ def logged_approvals(path: str | os.PathLike[str]) -> Iterator[SubmittedApproval
 
 
 def line_of(submitted: SubmittedApproval) -> bytes:
-    """Encode an approval as one line of a log or a note."""
+    """Encode an approval as one line for a log or a note."""
     if submitted.signature is None:
         return submitted.content.removesuffix(b"\n")
     return note_line(submitted.content, submitted.signature)

@@ -1,4 +1,4 @@
-"""Approvals in files: read, verified, and compared with the measured target.
+"""Verifies submitted approvals and compares them with the measured target.
 
 A folder holds `NAME.json`, a DSSE envelope, or `NAME.json` with `NAME.json.sig`, the statement itself and the detached
 signature that `ssh-keygen -Y sign -n policyguard-approval@v1` made. Anybody may write to the folder: what counts is
@@ -44,7 +44,7 @@ _ELSEWHERE = ("approval.other_action", "approval.other_resource")
 
 
 class SubmittedApproval(msgspec.Struct, frozen=True):
-    """One approval as submitted: `signature` is a detached SSH signature, None if `content` is an envelope."""
+    """One approval as submitted; `signature` is None if `content` is a DSSE envelope."""
 
     source: str
     content: bytes
@@ -52,7 +52,7 @@ class SubmittedApproval(msgspec.Struct, frozen=True):
 
 
 class RejectedApproval(msgspec.Struct, frozen=True):
-    """Why an approval does not count."""
+    """The reason why an approval does not count."""
 
     source: str
     code: str
@@ -63,14 +63,14 @@ class RejectedApproval(msgspec.Struct, frozen=True):
 
 
 class ApprovalResults(msgspec.Struct, frozen=True):
-    """Results for a set of approvals: those that count, and why the others do not."""
+    """The approvals that count, and the reasons why the others do not."""
 
     approvals: tuple[Approval, ...] = ()
     refused: tuple[RejectedApproval, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """List why approvals do not count, rare reasons first, a few lines for each reason.
+        """List why approvals do not count: rare reasons first, a few lines for each.
 
         However many files somebody drops into the folder, no reason is crowded out by another.
         """
@@ -98,7 +98,7 @@ class AuthenticatedApproval(msgspec.Struct, frozen=True):
 def examine(
     submitted: Iterable[SubmittedApproval | RejectedApproval], signers: Signers, target: ApprovalTarget, now: Instant
 ) -> ApprovalResults:
-    """Decide which of these approvals count for the target, and why the others do not. Never raises on data.
+    """Decide which approvals count for the target, and why the others do not; never raises on data.
 
     Args:
         submitted: the approvals, and those that could not be read.
@@ -120,7 +120,7 @@ def examine(
 
 
 def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -> AuthenticatedApproval:
-    """Verify the signature and find the person who made it.
+    """Verify an approval's signature and find the person who made it.
 
     Args:
         submitted: the approval.
@@ -145,7 +145,7 @@ def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -
 
 
 def folder_approvals(folder: str) -> Iterator[SubmittedApproval | RejectedApproval]:
-    """Yield every approval of a folder, by name; an unreadable one is yielded as a rejection."""
+    """Yield the approvals in a folder, by file name; an unreadable one becomes a rejection."""
     try:
         names = sorted(os.listdir(os.fsencode(folder)))
     except OSError as problem:
@@ -187,7 +187,7 @@ def _counted(submitted: SubmittedApproval, signers: Signers, target: ApprovalTar
 
 
 def _signed(submitted: SubmittedApproval, signers: Signers) -> tuple[bytes, SshKey]:
-    """Verify the signature over the payload and find its key."""
+    """Verify the signature over the payload and return its key."""
     if submitted.signature is None:
         return _enveloped(submitted.content, signers)
     try:

@@ -1,4 +1,4 @@
-"""Measures a push to a git server: what each reference update does, who signed it, and which approvals it has.
+"""Measures a push to a git server: what each update does, who signed it, and its approvals.
 
 Promises: measurements come from objects that were hashed again, never from what the push claims; one push opens
 its repository once. Leaves deciding and answering git to `hooks/git/`.

@@ -1,4 +1,4 @@
-"""Verifies push certificates: git's report about one, and our own check of its signature.
+"""Verifies push certificates: git's report, and the signature again in this process.
 
 Git verifies a signed push and tells the hook in variables. Three traps: an SSH key outside the allowed signers still
 arrives with status G and only the signer is empty; a nonce that is not ours says that an old certificate is replayed;
@@ -33,7 +33,7 @@ _ARMOURS = (b"-----BEGIN SSH SIGNATURE-----", PGP_BEGIN, b"-----BEGIN SIGNED MES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """State of a certificate (`good`, `bad`, `none`), its signer (None unless good), and why it is not good."""
+    """The state of a certificate (`good`, `bad`, `none`), its signer, and the reason if it is not good."""
 
     status: str
     signer: Person | None = None
@@ -50,7 +50,7 @@ def read_certificate(
     keyring: Keyring | None = None,
     spend: Callable[[str], bool] | None = None,
 ) -> Signed:
-    """Find the person who signed this push. The signature is verified in this process; git's report is not enough.
+    """Find the person who signed this push; git's report alone is not enough.
 
     Args:
         nonces: what the nonces of this repository are made from.
@@ -82,7 +82,7 @@ def read_certificate(
 def _unfit(
     payload: bytes, reported: Mapping[str, str], updates: tuple[RefUpdate, ...], nonces: Nonces, now: Instant
 ) -> str | None:
-    """Say why a certificate cannot count for this push, whatever key signed it; None if it can."""
+    """Say why a certificate cannot count for this push, whoever signed it; None if it can."""
     nonce = os.fsencode(reported["NONCE"])
     # INVARIANT I19: a certificate counts only for exactly the updates it names, under the nonce git has given out.
     if _commands(payload) != {(update.old, update.new, update.ref) for update in updates}:
@@ -99,7 +99,7 @@ def _unfit(
 
 
 def _signer(payload: bytes, signature: bytes, signers: Signers, now: Instant, keyring: Keyring | None) -> Person:
-    """Verify the signature and find its person.
+    """Verify the signature and return its person.
 
     Raises:
         UnknownSigner, SshSignatureError: it is not good, or of nobody known.
@@ -125,7 +125,7 @@ def _not_good(status: str) -> str:
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:
-    """Split a certificate into the signed text and the signature after it."""
+    """Split a certificate into the signed text and the signature that follows."""
     starts = [start for armour in _ARMOURS if (start := content.find(b"\n" + armour)) >= 0]
     return (content[: min(starts) + 1], content[min(starts) + 1 :]) if starts else (content, b"")
 

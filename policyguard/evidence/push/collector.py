@@ -1,4 +1,4 @@
-"""One reference update as facts: converts what was measured before, with its assurance."""
+"""Facts about one reference update, from its measurements."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECORDED = (REF, CHANGE, OLD, NEW)
 
 
 class PushCollector:
-    """Supplies the facts of one update, its contributors, and the approvals of its tree.
+    """Supplies the facts about one update, its contributors, and the approvals of its tree.
 
     `measured` is an `EvidenceError` where the push could not be measured: then every fact is missing for that reason.
     """
@@ -66,7 +66,7 @@ class PushCollector:
         self._transport, self._submitted = transport, submitted
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Collect the facts of the update.
+        """Collect the facts about the update.
 
         Raises:
             EvidenceError: it could not be measured.
@@ -94,7 +94,7 @@ class PushCollector:
         )
 
     def _approved(self, measured: MeasuredUpdate, request: Request, now: Instant) -> ApprovalResults:
-        """Collect the approvals of exactly this: the reference, its old value, and its new tree."""
+        """Collect the approvals of exactly this reference, old value and new tree."""
         if measured.tree is None:
             return ApprovalResults()
         submitted = [*measured.submitted, *self._submitted()]
@@ -118,7 +118,7 @@ class PushCollector:
         }
 
     def _signer(self, asking: str) -> str:
-        """Name the signer's account, preferring the requesting one of the same person; empty if unknown."""
+        """Return the signer's account, preferring the pusher's if both are one person's; empty if unknown."""
         person = self._signed.signer
         if person is None or not person.accounts:
             return ""
@@ -126,7 +126,7 @@ class PushCollector:
 
 
 def bound_facts(measured: MeasuredUpdate) -> dict[str, Value]:
-    """Build the facts that a decision on this update is bound to; the next hook measures them again."""
+    """Build the facts that the decision is bound to; the next hook measures them again."""
     # INVARIANT I15: the decision is bound to the ref, both ids and the tree; it covers no other update.
     bound: dict[str, Value] = {REF: measured.update.ref, CHANGE: measured.change}
     bound |= {OLD: measured.update.old or "none", NEW: measured.update.new or "none"}

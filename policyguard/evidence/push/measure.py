@@ -1,4 +1,4 @@
-"""Measures what a push does to one reference, from the objects themselves, never from what the push claims.
+"""Measures what a push does to one reference, from the git objects and never from the push's own claims.
 
 Every commit that would enter the reference is read: its authors, its signer, the paths it touches. A path counts as
 changed if the trees before and after differ in it, or if any commit in between touched it, so that a change which a
@@ -32,14 +32,14 @@ _MAX_POINTER_BYTES = 1_024
 
 
 class UpdateMeasurer:
-    """Measures the updates of one push. Holds a set of paths and a few trees, whatever the number of commits."""
+    """Measures the updates of one push, in memory that does not grow with the number of commits."""
 
     def __init__(self, references: References, reader: ObjectReader, signers: Signers, keyring: Keyring | None) -> None:
         self._references, self._reader, self._signers, self._keyring = references, reader, signers, keyring
         self._trees = Trees(reader)
 
     def measure(self, update: RefUpdate, *, deep: bool) -> MeasuredUpdate:
-        """Measure one update; without `deep` only ids, tree and kind of change, and no commit in between.
+        """Measure one update; without `deep`, only ids, tree and kind of change.
 
         Raises:
             EvidenceError: an object is missing or damaged, the push is too large, or git took too long.
@@ -71,7 +71,7 @@ class UpdateMeasurer:
         return "update" if beyond is None else "rewrite"
 
     def _peeled(self, oid: str) -> str:
-        """Follow annotated tags from an object to its commit."""
+        """Follow annotated tags to the commit they point to."""
         for _ in range(8):
             kind, _ = self._reader.info(oid)
             if kind == "commit":
@@ -82,7 +82,7 @@ class UpdateMeasurer:
         raise EvidenceError(f"object `{oid}`: tags of tags, expected a commit")
 
     def _base(self, new: str) -> str | None:
-        """Find the commit where a new reference leaves the main branch; None if they share no history."""
+        """Return the commit where a new reference leaves the main branch; None if they share no history."""
         try:
             main, _ = self._references.head()
         except EvidenceError:
@@ -116,7 +116,7 @@ class UpdateMeasurer:
         return signature_account(commit, signatures[0], self._signers, self._keyring) if len(signatures) == 1 else None
 
     def _touched(self, commit: Commit) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
-        """Yield each path that differs from all parents: of a merge, only what the merge itself changed."""
+        """Yield each path that differs from all parents; for a merge, only what the merge itself changed."""
         parents: list[str | None] = [self._commit(parent).tree for parent in commit.parents]
         parents = parents or [None]
         others = [{path for path, _, _ in self._trees.changed(parent, commit.tree)} for parent in parents[1:]]

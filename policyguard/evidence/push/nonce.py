@@ -1,4 +1,4 @@
-"""Checks that this repository's git issued the nonce of a push certificate, and recently: recomputed from its seed.
+"""Checks, by recomputing it from the seed, that this repository's git recently issued a push certificate's nonce.
 
 nonce = seconds "-" HMAC(path ":" seconds, seed), seconds since 1970, HMAC with the repository's own hash function, path
 as git was given it; the text is the key and the seed the message, the other way round than one would think. The seed
@@ -38,14 +38,14 @@ _MAX_PROCESS_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nonces:
-    """The inputs of one repository's nonces: its seed (None if unknown), and the names it may be addressed by."""
+    """The inputs of a repository's nonces: its seed, None if unknown, and the names that address it."""
 
     seed: bytes | None
     paths: tuple[str, ...]
     max_age_s: int = DEFAULT_AGE_S
 
     def problem(self, nonce: bytes, now: Instant) -> str | None:
-        """Say why a nonce does not count; None if this repository's git issued it within the last `max_age_s`.
+        """Say why a nonce does not count; None if this git issued it within the last `max_age_s` seconds.
 
         A nonce names no push: two pushes of one second get the same. The certificate names the updates.
         """
@@ -102,7 +102,7 @@ def _account_seed() -> bytes | None:
 
 
 def _usual(git: GitDir) -> Iterator[str]:
-    """Yield the usual names of a repository: servers enter it and call it `.`, others give its path."""
+    """Yield the usual names of a repository: `.` for servers that enter it, its path for others."""
     yield "."
     for path in dict.fromkeys((git.shared, git.root)):
         yield path
@@ -111,7 +111,7 @@ def _usual(git: GitDir) -> Iterator[str]:
 
 
 def _named_by_git(git: GitDir, pid: int) -> Iterator[str]:
-    """Yield the names that the receiving git, an ancestor process, was started with for this repository."""
+    """Yield the names with which the receiving git, an ancestor of this process, was started."""
     for _ in range(_MAX_ANCESTORS):
         argv = _process(pid, "cmdline").split("\0")[:-1]
         if any(word.endswith(_PROGRAM) for word in argv[:-1]) and not argv[-1].startswith("-"):

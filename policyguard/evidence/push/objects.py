@@ -1,4 +1,4 @@
-"""The objects of a push: where they are stored before it is accepted, and in which paths trees differ.
+"""The objects of a push: where git stores them before it is accepted, and which paths differ between trees.
 
 Git checks a push in quarantine: the new objects lie in a folder of their own, the repository's are borrowed. Both are
 given to us in the environment, and the environment may be the pusher's own, so the quarantine must be git's: a folder
@@ -23,7 +23,7 @@ _CACHED_TREES = 256
 
 
 def find_store(directory: str, environment: Mapping[str, str], owners: Collection[int]) -> tuple[GitDir, str | None]:
-    """Find the repository in a folder, bare or not, and the quarantine of the push being received, if any.
+    """Return the repository in a folder, bare or not, and the quarantine of the current push, if any.
 
     Args:
         directory: the folder of the repository.
@@ -65,21 +65,21 @@ def _refuse_borrowing(quarantine: str) -> None:
 
 
 def shallow_file(directory: str, environment: Mapping[str, str]) -> bool:
-    """Check whether the push comes from a shallow clone: git then gives the hook a list of cut commits."""
+    """Return True if the push comes from a shallow clone: git then gives the hook a list of cut commits."""
     named = environment.get("GIT_SHALLOW_FILE", "")
     path = os.path.join(directory, named)
     return bool(named) and os.path.lexists(path) and bool(read_small(path, MAX_SMALL_FILE_BYTES).strip())
 
 
 class Trees:
-    """Compares trees and caches the last few; memory does not grow with the length of a history."""
+    """Compares trees, caching the last few; memory does not grow with the length of the history."""
 
     def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
         self._parsed: OrderedDict[str, dict[bytes, Entry]] = OrderedDict()
 
     def changed(self, before: str | None, after: str | None) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
-        """Yield path, old and new entry of every file in which two trees differ; None is the empty tree.
+        """Yield path, old and new entry of every file that differs between two trees; None is the empty tree.
 
         Raises:
             EvidenceError: the folders are nested too deep.

@@ -1,4 +1,4 @@
-"""One push to one repository: store, references, object reader and review files are each opened once.
+"""One push to one repository; its store, references, object reader and review files are opened once.
 
 A hook asks many questions about each reference of a push. They are answered from one session, so that a push of many
 references costs no more openings than a push of one. Shallow, grafted, replaced and partial histories are refused:
@@ -33,7 +33,7 @@ _REFUSED = frozenset({"shallow", "grafts", "replace_refs", "partial"})
 
 
 class PushSession:
-    """One push, measured on the server that receives it. Use it in a `with` block; not thread-safe.
+    """One push, measured on the receiving server. Use it in a `with` block; not thread-safe.
 
     Everything is opened when it is first asked for, and the time limit begins when the first object is read.
     """
@@ -82,7 +82,7 @@ class PushSession:
         *,
         deep: bool = True,
     ) -> tuple[MeasuredUpdate, ...]:
-        """Measure each update; without `deep` only ids, tree and kind of change, and no commit in between.
+        """Measure each update; without `deep`, only ids, tree and kind of change.
 
         Args:
             updates: at least one.
@@ -97,7 +97,7 @@ class PushSession:
         return tuple([measurer.measure(update, deep=deep) for update in updates])
 
     def current(self, ref: str) -> str | None:
-        """Read the object id of a reference now; None if it does not exist."""
+        """Return the current object id of a reference; None if it does not exist."""
         return self._references.id_of(os.fsencode(ref))
 
     def stays_packed_after_delete(self, ref: str, oid: str) -> bool:
@@ -113,7 +113,7 @@ class PushSession:
         return nonces_of(self._git, max_age_s=max_age_s)
 
     def read_blob(self, oid: str, max_bytes: int) -> bytes | None:
-        """Read a blob of the push or the repository, such as a push certificate; None if it is longer."""
+        """Read a blob, such as a push certificate; None if it is too long."""
         return self._objects(oid).read_small_blob(oid, max_bytes)
 
     @cached_property

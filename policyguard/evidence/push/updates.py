@@ -1,4 +1,4 @@
-"""The updates of a push as git writes them for a hook, and the measurements of one update.
+"""The updates of a push as git passes them to a hook, and the measurements of one update.
 
 `measure.py` measures, `session.py` opens the repository.
 """
@@ -21,7 +21,7 @@ _HEX = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefUpdate:
-    """One line of a push: the old and the new object id of a reference; None: it does not exist."""
+    """One reference update: its old and new object id; None if the reference does not exist."""
 
     old: str | None
     new: str | None
@@ -30,7 +30,7 @@ class RefUpdate:
 
 @dataclass(slots=True, kw_only=True)
 class MeasuredUpdate:
-    """Measurements of one update. `tree` is None if the reference is deleted."""
+    """The measurements of one update; `tree` is None if the reference is deleted."""
 
     update: RefUpdate
     change: Change
@@ -63,7 +63,7 @@ def parse_updates(text: bytes) -> tuple[RefUpdate, ...]:
 
 
 def parse_update(old: bytes, new: bytes, ref: bytes) -> RefUpdate:
-    """Parse one update from its three words; an id of 40 or 64 zeros means that the reference does not exist.
+    """Parse one update; an id of 40 or 64 zeros means that the reference does not exist.
 
     Args:
         old: the old object id.

@@ -1,4 +1,4 @@
-"""Compares a repository with the decision log: a reference that no signed decision moved to its value is a finding.
+"""Compares a repository with the decision log, and reports references that no signed decision explains.
 
 This shows what the hooks cannot see, such as files edited under `refs/`. The log is verified first, as a whole, then
 read a second time for the decisions on this repository. Memory grows only with the number of references.
@@ -32,7 +32,7 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """The result of an audit. Without findings, every reference is where the decisions left it."""
+    """The result of an audit; no findings means that every reference is where the decisions left it."""
 
     findings: tuple[Finding, ...]
     references: int
@@ -42,7 +42,7 @@ class Audited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What to audit: a resource of the log, its references (patterns; all if empty), and the baseline to begin with."""
+    """What to audit: a resource of the log, patterns of its references (empty: all), and the baseline to start from."""
 
     resource: str
     patterns: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ def _transactions(store: Store, start: int, size: int) -> Iterator[list[Row]]:
 def _observations(
     group: Sequence[Row], trust: Trust, resource: str, names: Mapping[str, str], findings: list[Finding]
 ) -> list[Observation]:
-    """Read the decisions of one push; if one of them is a denial, none of its references moved."""
+    """Read the decisions of one push; if one is a denial, none of its references moved."""
     decided = []
     for row in group:
         try:
@@ -148,7 +148,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 def _decision(row: Row, trust: Trust, resource: str) -> Predicate | None:
-    """Verify the decision if it is about this resource; None if not, which is checked first, as signatures are slow."""
+    """Verify a decision about this resource; None for another resource, which is checked first because it is cheap."""
     try:
         envelope = parse(row.leaf)
         named = msgspec.json.decode(envelope.payload, type=_Named).predicate.resource
@@ -158,7 +158,7 @@ def _decision(row: Row, trust: Trust, resource: str) -> Predicate | None:
 
 
 def _observation(entry: int, predicate: Predicate, names: Mapping[str, str], moved: bool) -> Observation | None:
-    """Read what a decision says about a reference; None if it is not about a measured move."""
+    """Return what a decision says about a reference; None if it is not about a measured update."""
     facts = predicate.facts
     if not predicate.action.startswith("repo:") or not {REF, OLD, NEW} <= facts.keys():
         return None
@@ -175,7 +175,7 @@ def _observation(entry: int, predicate: Predicate, names: Mapping[str, str], mov
 
 
 def _text(fact: FactRecord) -> str:
-    """Get the text of a fact; of a long one the statement has only the digest, which then names it."""
+    """Return the text of a fact; for a long one, the statement has only its digest."""
     if isinstance(fact.value, msgspec.Raw):
         value = msgspec.json.decode(fact.value)
         return value if isinstance(value, str) else str(value)

@@ -1,4 +1,4 @@
-"""A baseline: the state of a repository at one moment, for audits that begin before the first decision.
+"""A baseline: the saved state of a repository, for audits that start before the first decision.
 
 It contains only what is readable in the repository anyway, and the log's checkpoint of that moment. Store it where
 attackers of the repository and of the log cannot write: not in the repository, and not beside the log.
@@ -28,7 +28,7 @@ MAX_HOOK_BYTES = 1 << 20
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """References with their values, HEAD, digests of configuration and hooks; the log then had `size` entries."""
+    """The values of all references, HEAD, and digests of configuration and hooks, when the log had `size` entries."""
 
     format: str
     resource: str
@@ -44,7 +44,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def baseline_of(git: GitDir, resource: str, store: Store | None) -> Baseline:
-    """Take the baseline of a repository now; `store` is None if there is no log yet.
+    """Read the current state of a repository; `store` is None if there is no log yet.
 
     Args:
         git: the repository.
@@ -83,7 +83,10 @@ def parse_baseline(data: bytes, where: str) -> Baseline:
 
 
 def differences(git: GitDir, since: Baseline | None) -> Iterator[Finding]:
-    """Yield every difference from the baseline in HEAD, configuration and hooks; without one, a HEAD on no branch."""
+    """Yield every difference from the baseline in HEAD, configuration and hooks.
+
+    Without a baseline, only a HEAD that is on no branch.
+    """
     current = printable_name(References(git).head_content())
     # INVARIANT I19: HEAD, configuration and hooks are the baseline's, or that is a finding.
     if since is None:

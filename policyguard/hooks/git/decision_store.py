@@ -1,4 +1,4 @@
-"""Signed decisions on accepted pushes, stored between the hook that decides and the hooks that see the reference move.
+"""Stores signed decisions on pushes between the hook that decides and the hooks that see the reference move.
 
 They are in the repository, in `policyguard-accepted`, one file for each update; beside them is an empty file for each
 used push certificate, removed once certificates of that age are refused anyway. The folder need not be trusted: a
@@ -45,7 +45,7 @@ class DecisionStore:
         self._folder = os.path.join(repository, FOLDER)
 
     def save(self, decided: Iterable[tuple[RefUpdate, SignedDecision]]) -> None:
-        """Store each signed allow until its reference moves; remove those that have expired."""
+        """Store each signed allow until its reference moves; delete expired ones."""
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._prune()
         for update, signed in decided:
@@ -53,7 +53,7 @@ class DecisionStore:
             replace_file(path, signed.to_json(), mode=0o600)
 
     def mark_certificate_used(self, digest: str) -> bool:
-        """Record the use of a push certificate; True for its first use, False for a day after.
+        """Record the use of a push certificate; return False if it was used within a day.
 
         Certificates expire earlier, see `MAX_AGE_S`.
         """
@@ -72,7 +72,7 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> bool:
-        """Check whether a stored decision allows exactly this update; the decision stays.
+        """Return True if a stored decision allows exactly this update; the decision stays stored.
 
         Args:
             update: the update of a reference.
@@ -91,7 +91,7 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> bool:
-        """Consume a stored decision that allows exactly this update; False if there is none.
+        """Remove a stored decision that allows exactly this update; return False if there is none.
 
         Args:
             update: the update of a reference.
@@ -134,7 +134,7 @@ class DecisionStore:
         guard: Guard,
         environment: Mapping[str, str],
     ) -> list[str]:
-        """Write a verification summary for each accepted revision, return the paths, and remove the decisions.
+        """Write a verification summary for each accepted revision, and return the files' paths.
 
         Args:
             updates: the updates of the push.

@@ -1,4 +1,4 @@
-"""Find rules that protect nothing in this repository: patterns that match no path, quorums that nobody can fill.
+"""Finds rules that protect nothing in a repository: patterns that match no path, quorums nobody can fill.
 
 Lint finds what no repository could satisfy (PG315, PG505, PG604). Only the repository itself shows whether
 `train/optim/**` still exists, whether the rules name its main branch, and whether its team has two leads.
@@ -41,7 +41,7 @@ _FITS: dict[str, Callable[[str, str], bool]] = {
 
 
 def ineffective_rules(git: GitDir, resource: str, snapshot: Snapshot, now: Instant) -> Iterator[str]:
-    """Yield a line for each rule of these policies that protects nothing in this repository.
+    """Yield a line for each rule that protects nothing in this repository.
 
     Args:
         git: the repository.
@@ -65,7 +65,7 @@ def ineffective_rules(git: GitDir, resource: str, snapshot: Snapshot, now: Insta
 
 
 def _protecting(snapshot: Snapshot, resource: str, now: Instant) -> Iterator[CompiledRule]:
-    """Yield the rules that deny pushes to this repository, or require approvals for them, at this time."""
+    """Yield the rules that now deny pushes to this repository, or require approvals for them."""
     kind, _, identifier = resource.partition(":")
     for rule in snapshot.rules:
         in_time = (rule.not_before is None or rule.not_before <= now) and (rule.expires is None or now < rule.expires)
@@ -84,7 +84,7 @@ def _domain(snapshot: Snapshot, resource: str) -> str | None:
 
 
 def _paths(git: GitDir) -> Collection[str] | None:
-    """List every path on the main branch; None if the repository has no commit yet."""
+    """List every path on the main branch; None if the repository has no commit."""
     try:
         commit, _ = References(git).head()
     except EvidenceError:
@@ -94,7 +94,7 @@ def _paths(git: GitDir) -> Collection[str] | None:
 
 
 def _pathless(rule: CompiledRule, paths: Collection[str] | None) -> Iterator[str]:
-    """Yield a line for each path in a rule that the main branch does not have."""
+    """Yield a line for each path that a rule names and the main branch does not have."""
     condition = rule.condition
     for function, literal in _path_tests(condition) if condition is not None and paths is not None else ():
         # INVARIANT I20: a rule that guards a path which does not exist is a finding, not a protection.
@@ -103,7 +103,7 @@ def _pathless(rule: CompiledRule, paths: Collection[str] | None) -> Iterator[str
 
 
 def _path_tests(node: Expression) -> Iterator[tuple[str, str]]:
-    """Yield function and literal of each test that a changed path must pass; a negated test needs no path."""
+    """Yield function and literal of each test that a changed path must pass; negated tests are skipped."""
     if is_call(node, NOT):
         return
     if isinstance(node, Quantifier) and node.kind in ("exists", "exists_one") and path_of(node.range) == _PATHS:
@@ -138,7 +138,7 @@ def _fits(function: str, path: str, literal: str) -> bool:
 
 
 def _other_branch(git: GitDir, demanding: Iterable[CompiledRule]) -> Iterator[str]:
-    """Yield a line if rules require approvals for named references, and none of them is the main branch."""
+    """Yield a line if rules require approvals for named references, but not for the main branch."""
     named = {
         pair
         for rule in demanding
@@ -153,7 +153,7 @@ def _other_branch(git: GitDir, demanding: Iterable[CompiledRule]) -> Iterator[st
 
 
 def _shortage(snapshot: Snapshot, quorum: Quorum, domain: str | None, now: Instant) -> str | None:
-    """Describe what a quorum is missing in this repository, None if nothing. One person fills one seat."""
+    """Say what a quorum lacks in this repository; None if it can be filled."""
     eligible = [_persons(snapshot, group, domain, now) for group in quorum.approvers]
     for group, persons in zip(quorum.approvers, eligible, strict=True):
         if len(persons) < group.count:

@@ -1,4 +1,6 @@
-"""Install hook scripts in a repository: each carries its own digest, and never replaces a script that is not ours.
+"""Installs hook scripts in a repository.
+
+Each script contains its own digest; a script that is not ours is never replaced.
 
 A script is one line of shell that starts this installation's Python in isolated mode, so that neither the pusher's
 `PYTHONPATH` nor a module in the repository's folder is imported. If a hook is missing or not executable, git accepts
@@ -46,14 +48,14 @@ _PROGRAM = (
 
 
 def script(options: GitOptions) -> bytes:
-    """Write the text of a hook script for these options."""
+    """Build the text of a hook script for these options."""
     argv = [sys.executable, "-I", "-c", _PROGRAM, "hook", "git", *options.to_argv()]
     line = f'exec {shlex.join(argv)} -- "$@"\n'
     return f"#!/bin/sh\n{MARK}\n{_DIGEST}{sha256_digest(os.fsencode(line))}\n".encode() + os.fsencode(line)
 
 
 def install(options: GitOptions) -> tuple[Path, bool]:
-    """Install the hook; return its path, and whether a file had to be written.
+    """Install the hook; return its path, and True if a file was written.
 
     Raises:
         ConfigurationError: there is another hook, or git runs hooks from elsewhere (`core.hooksPath`).
@@ -78,7 +80,7 @@ def install(options: GitOptions) -> tuple[Path, bool]:
 
 
 def is_ours(text: bytes) -> bool:
-    """Check whether a script is ours and was not changed since it was written."""
+    """Return True if a script is ours and was not changed since it was written."""
     lines = text.decode("utf-8", "surrogateescape").splitlines(keepends=True)
     if len(lines) != 4 or lines[0] != "#!/bin/sh\n" or lines[1] != MARK + "\n":
         return False
@@ -86,13 +88,13 @@ def is_ours(text: bytes) -> bool:
 
 
 def options_in(text: bytes) -> GitOptions:
-    """Read the options of a script of ours."""
+    """Read the options in a script of ours."""
     argv = shlex.split(text.decode("utf-8", "surrogateescape").splitlines()[3])
     return read_git_options(argv[argv.index("git") + 1 : -2])
 
 
 def installed(git: GitDir) -> Iterator[GitOptions]:
-    """Yield the options of each hook of ours in a repository."""
+    """Yield the options of each of our hooks in a repository."""
     for kind in KINDS:
         path = Path(git.shared) / "hooks" / kind
         if path.is_file() and is_ours(text := read_small(str(path), MAX_SCRIPT_BYTES)):
@@ -100,7 +102,7 @@ def installed(git: GitDir) -> Iterator[GitOptions]:
 
 
 def problems(repository: str) -> Iterator[tuple[str, str]]:
-    """Yield each problem of the hooks in a repository, hook name first; none if every push is decided by policy."""
+    """Yield each problem of a repository's hooks; none if policies decide every push."""
     git = _git(repository, None)
     try:
         _refuse_hooks_path(git)
@@ -159,7 +161,7 @@ def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
 
 
 def _does_refuse(path: Path) -> Iterator[str]:
-    """Run the hook on invalid input: it must refuse, with our message."""
+    """Return True if the hook refuses invalid input with our message."""
     argv = [str(path)] if path.name == "pre-receive" else [str(path), "prepared"]
     clean = {"PATH": os.defpath}
     try:
@@ -181,7 +183,7 @@ def _git(repository: str, options: GitOptions | None) -> GitDir:
 
 
 def _refuse_hooks_path(git: GitDir) -> None:
-    """Check that git runs hooks from the repository; included files and the account's configuration count as well."""
+    """Raise if git runs hooks from elsewhere, by any `core.hooksPath` that applies to this account."""
     try:
         paths = [value for key, value in config_values(config_text(git)) if key == "core.hookspath"]
         References(git).head_content()  # Git itself would wait for a HEAD that is a FIFO.

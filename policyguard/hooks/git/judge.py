@@ -1,4 +1,4 @@
-"""Decide about a push: each update is measured, decided, signed and logged; all updates move, or none.
+"""Decides about a push: each update is measured, decided, signed and logged; all of them move, or none.
 
 P1  identify the pusher, from the transport
 P2  measure every update from its objects
@@ -40,7 +40,7 @@ _ACTIONS = {"create": "repo:push", "update": "repo:push", "rewrite": "repo:rewri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedUpdate:
-    """One update and the signed decision on it; `problem` is set if it could not be measured."""
+    """One update with the signed decision about it; `problem` is set if it could not be measured."""
 
     update: RefUpdate
     signed: SignedDecision
@@ -57,7 +57,7 @@ class DecidedUpdate:
         return parse_statement(self.signed.envelope.payload).predicate
 
     def lines(self) -> list[str]:
-        """List the lines for the pusher."""
+        """List the lines to show to the pusher."""
         lines = [f"{'accepted' if self.allowed else 'REFUSED '}  {self.update.ref}", *self._explanation()]
         if self.problem is not None:
             lines.append(f"cannot be decided: {self.problem}")
@@ -70,7 +70,7 @@ class DecidedUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingUpdate:
-    """One update as a request with its facts, before anything is decided."""
+    """One update as a request with its facts, before the decision."""
 
     update: RefUpdate
     facts: Facts
@@ -140,7 +140,7 @@ def _request(pusher: str, outcome: MeasuredUpdate | EvidenceError, options: GitO
 
 
 def decide_updates(guard: Guard, pending: tuple[PendingUpdate, ...]) -> tuple[DecidedUpdate, ...]:
-    """Decide on every update, then sign and log all decisions in one durable commit. Steps P5 and P6.
+    """Decide every update, then sign and log all decisions in one commit. Steps P5 and P6.
 
     Raises:
         SigningError, AuditError: nothing was decided and nothing may move.
@@ -153,12 +153,12 @@ def decide_updates(guard: Guard, pending: tuple[PendingUpdate, ...]) -> tuple[De
 
 
 def action_of(update: MeasuredUpdate) -> str:
-    """Name the action of a change: an update that removes history is a rewrite."""
+    """Return the action of a change; an update that removes history is a rewrite."""
     return _ACTIONS[update.change]
 
 
 def open_session(options: GitOptions, environment: Mapping[str, str]) -> PushSession:
-    """Open what measures one push to this hook's repository."""
+    """Open the session that measures a push to this hook's repository."""
     owners = {os.geteuid(), 0, *options.owner}
     return PushSession(options.repo, environment, owners, files=review_files_of(options))
 
@@ -169,7 +169,7 @@ def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:
 
 
 def review_files_of(options: GitOptions) -> ReviewFiles:
-    """Collect the files by which this hook judges reviews."""
+    """Collect the review files that this hook's options name."""
     return ReviewFiles(
         approvals=_path(options.approvals),
         approval_log=_path(options.approval_log),

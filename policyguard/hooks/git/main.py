@@ -29,7 +29,7 @@ _ZEROS = (b"0" * 40, b"0" * 64)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer git with an exit code, the pusher with lines on standard error. Never raises, prints no traceback."""
+    """Run a hook: exit code for git, lines on standard error for the pusher. Never raises or prints a traceback."""
     try:
         return _answer(read_git_options(argv))
     except PolicyGuardError as problem:
@@ -78,7 +78,7 @@ def _decide_in(session: PushSession, options: GitOptions, updates: tuple[RefUpda
 
 
 def _check_present(session: PushSession, updates: tuple[RefUpdate, ...]) -> None:
-    """Check that each reference has the value that its update begins at, which the pusher only claims."""
+    """Check that each reference has the old value that the update claims."""
     for update in updates:
         current = session.current(update.ref)
         # INVARIANT I19: a push is decided from the value that the reference really has.
@@ -90,7 +90,7 @@ def _check_present(session: PushSession, updates: tuple[RefUpdate, ...]) -> None
 
 
 def _decide_one(options: GitOptions, update: RefUpdate) -> int:
-    """Answer the update hook. Git gives it no push certificate, so a decision of pre-receive is accepted."""
+    """Answer the update hook, which gets no push certificate: a stored decision of pre-receive is accepted."""
     with open_session(options, os.environ) as session:
         with open_guard(options) as guard:
             if DecisionStore(options.repo).allows(update, session, options, guard, os.environ):
@@ -150,7 +150,10 @@ def _transact(session: PushSession, options: GitOptions, moved: Sequence[Sequenc
 
 
 def _from_transaction(old: bytes, new: bytes, ref: bytes, current: str | None) -> RefUpdate | None:
-    """Build the update, or None for no change; in a transaction zeros in place of the old id may mean "any value"."""
+    """Build the update of a reference transaction; None if nothing changes.
+
+    In a transaction, an old id of zeros can also mean "any value".
+    """
     if old in _ZEROS and current is not None:
         old = current.encode()
     if old == new or (old in _ZEROS and new in _ZEROS):

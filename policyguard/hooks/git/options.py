@@ -1,4 +1,4 @@
-"""The options of a git hook, and the pusher that the transport names. Opens no file.
+"""The options of a git hook, and the pusher as the transport names it. Opens no file.
 
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
     [--state-dir FOLDER] --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE]
@@ -49,7 +49,7 @@ _NEEDED = ("repo", "resource", "policies", "key", "log")
 
 
 class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration of one hook, as its script passes it; paths are absolute."""
+    """The options of one hook, as its script passes them; paths are absolute."""
 
     kind: str
     repo: str
@@ -76,7 +76,7 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...] = ()
 
     def to_argv(self) -> list[str]:
-        """Write these options as arguments; `read_git_options(options.to_argv()) == options`."""
+        """Convert these options to arguments; `read_git_options(options.to_argv()) == options`."""
         argv = [self.kind]
         for name in _SINGLE:
             value = getattr(self, name)
@@ -134,7 +134,7 @@ def _uids(values: Sequence[str]) -> tuple[int, ...]:
 
 
 def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: str | None) -> tuple[str, str]:
-    """Name the pusher, as `type:id`, and its source: the first configured one that is set.
+    """Return the pusher as `type:id`, with its source: the first configured variable that is set.
 
     The sources are the operator's choice: `REMOTE_USER` of an HTTP server, `GL_ID` of GitLab's shell, a variable that
     a forced command sets, or `os`. Git itself does not know who pushes, and a commit's author is anybody's claim.
@@ -161,7 +161,7 @@ def pusher_of(sources: Sequence[str], environment: Mapping[str, str], account: s
 
 
 def _filled(template: str, value: str, name: str) -> str:
-    """Replace `{}` by the value; only the template `{}` alone takes a value that contains its own type."""
+    """Replace `{}` in a template by the value; only the template `{}` alone takes a value with its own type."""
     if template != "{}" and ":" in value:
         raise EvidenceError(f"`{name}` says `{printable_name(value[:80])}`, expected a login name without `:`")
     return template.replace("{}", value)

@@ -1,4 +1,4 @@
-"""Where references may be according to the logged decisions, and where a repository differs from that.
+"""Replays logged decisions to find where references can be, and compares a repository with that.
 
 Every decision names a reference, its value at that time, and the value it may move to. So a log is a series of signed
 observations of each reference: the value in one decision must be one that the decisions before it allowed. An accepted
@@ -20,7 +20,7 @@ NOTHING = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one logged decision says about one reference; `entry` is its index in the log.
+    """What one logged decision says about a reference; `entry` is its index in the log.
 
     `allowed` is also False if another decision on the same push denies: then none of its references moved.
     """
@@ -36,7 +36,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that no decision explains; `entry` is the decision it is about, None if there is none."""
+    """One difference that no decision explains; `entry` is the related decision, None if there is none."""
 
     code: str
     ref: str
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(slots=True)
 class _Reference:
-    """The last known value of a reference, and the accepted moves that may have happened since.
+    """The last known value of a reference, and the accepted updates since then.
 
     `moves` begin at the last known value; `late` ones began at a value before that, and have not expired.
     """
@@ -57,14 +57,14 @@ class _Reference:
     late: list[Observation] = field(default_factory=list)
 
     def reachable(self) -> list[str]:
-        """List every value that the accepted moves can lead to, the most likely one last."""
+        """List every value that the accepted updates can lead to, the most likely one last."""
         values = [self.at]
         for value in values:
             values += [move.new for move in (*self.moves, *self.late) if move.old == value and move.new not in values]
         return values
 
     def unmade(self, value: str, now: Instant) -> list[Observation]:
-        """List the accepted moves that did not happen, or were undone, if the reference has this value now."""
+        """List the accepted updates that did not happen, or were undone, if the reference has this value now."""
         return [move for move in self.moves if move.old == value and move.expires <= now]
 
     def observe(self, record: Observation) -> None:
@@ -79,16 +79,16 @@ class _Reference:
 
 
 class History:
-    """The references of one repository according to its decisions; memory grows with references, not with entries."""
+    """The references of one repository by its decisions; memory grows with references, not with log entries."""
 
     def __init__(self, begin: Mapping[str, str] | None) -> None:
-        """Begin with the values of a baseline; None if there is none: then the first observation is accepted."""
+        """Start from the values of a baseline; without one, the first observation is accepted."""
         self._references = {ref: _Reference(value) for ref, value in (begin or {}).items()}
         self._has_baseline = begin is not None
         self._findings: list[Finding] = []
 
     def add(self, record: Observation) -> None:
-        """Add the next decision, in the order of the log."""
+        """Add the next decision, in log order."""
         reference = self._references.get(record.ref)
         if reference is None:
             reference = self._references[record.ref] = _Reference(NOTHING if self._has_baseline else record.old)
@@ -100,7 +100,7 @@ class History:
         reference.observe(record)
 
     def compare(self, present: Mapping[str, str], now: Instant) -> list[Finding]:
-        """Compare: findings in the log itself, and findings on the present values of the references."""
+        """List findings within the log, and findings about the present values of the references."""
         findings = list(self._findings)
         for ref in sorted({*present, *self._references}):
             value, reference = present.get(ref, NOTHING), self._references.get(ref)
@@ -114,7 +114,7 @@ class History:
 
 
 def _unexplained(reference: _Reference, ref: str, value: str, entry: int | None) -> list[Finding]:
-    """Report a reference whose value no accepted move leads to."""
+    """Report a reference with a value that no accepted update leads to."""
     reachable = reference.reachable()
     # INVARIANT I19: a reference is only where its newest observation, or an accepted move from there, left it.
     if value in reachable:

@@ -1,4 +1,4 @@
-"""Guard a block or a function of a launcher that is written in Python.
+"""Guards a block or a function of a launcher that is written in Python.
 
 The account that runs the process can remove these lines, so decisions made here are advisory and must say so: open the
 guard with `advisory=True`. A worker refuses an advisory decision (step V10); `hooks/launcher/launch.py` enforces.
@@ -41,7 +41,7 @@ def allowed(guard: Guard, request: Request, inputs: JobInputs | None = None) -> 
 
 
 def require_advisory(signed: SignedDecision) -> None:
-    """Check that the decision is marked as advisory.
+    """Raise unless the decision is marked as advisory.
 
     Raises:
         ConfigurationError: the guard is enforcing.
@@ -56,7 +56,7 @@ def require_advisory(signed: SignedDecision) -> None:
 def guarded(
     guard: Guard, request_of: Callable[P, Request], inputs: JobInputs | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function: each call first decides `request_of(its arguments)`, and runs only under an allow.
+    """Return a decorator: each call decides `request_of(its arguments)` and runs only under an allow.
 
     Args:
         guard: decides, signs and logs.

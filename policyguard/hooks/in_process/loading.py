@@ -1,4 +1,4 @@
-"""Guard a call that loads weights, including the arguments by which the load may run code.
+"""Guards a call that loads weights, including the arguments that may make it run code.
 
     with loading(guard, request, folder, trust_remote_code=True, revision=commit):
         model = AutoModel.from_pretrained(folder, trust_remote_code=True, revision=commit)
@@ -88,7 +88,7 @@ def _with_arguments(
 
 
 def _commit(on_disk: str, requested: str | None) -> str:
-    """Find the revision of the files; empty if the files and the call name different ones."""
+    """Return the revision of the files; empty if the files and the call name different ones."""
     if on_disk and requested and on_disk != requested:
         return ""
     return on_disk or requested or ""

@@ -1,4 +1,4 @@
-"""How the program of a job is started: as it is, or confined to the profile that was decided on."""
+"""Starts the program of a job as it is, or confined to the profile that was decided on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def starter(
     private: str,
     environment: dict[str, str],
 ) -> Iterator[Start]:
-    """Yield the function that starts the program; `environment` gets the folders that a confined job may write.
+    """Yield the function that starts the program.
+
+    `environment` gets the folders that a confined job may write.
 
     Args:
         inputs: the job.

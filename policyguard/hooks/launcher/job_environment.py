@@ -1,4 +1,4 @@
-"""The environment variable that carries a signed decision to the processes of its job: `POLICYGUARD_DECISION`.
+"""The variable that passes a signed decision to the processes of a job: `POLICYGUARD_DECISION`.
 
 It holds the text itself if that fits, so that torchrun, srun and containers pass it on; else `@` and the path of a file
 that only the job's account can read. Neither place has to be trusted: `verify` trusts keys.
@@ -23,7 +23,7 @@ _OURS = "POLICYGUARD_"
 
 
 def child_environment(environment: Mapping[str, str], signed: SignedDecision, private: str) -> dict[str, str]:
-    """Build the environment of a job: its own, without our variables, and with the signed decision.
+    """Build the environment of a job: its own, with the signed decision instead of our variables.
 
     Args:
         environment: the environment of the launcher.

@@ -1,4 +1,4 @@
-"""Start a job only under a signed allow, and only if it is still what the decision was about.
+"""Starts a job only under a signed allow, and only if it still is what the decision was about.
 
     L1  decide: collect, decide, sign, log (design section 6, steps 2 to 6); a deny ends here
     L2  measure again: the same collectors, just before the start
@@ -77,7 +77,7 @@ def launch(
     watch: WatchOptions | None = None,
     clock: Callable[[], Instant] = time.time_ns,
 ) -> int:
-    """Decide about the job, run it if it is allowed, and return its exit status (128 + n for a signal).
+    """Decide about the job, run it if allowed, and return its exit status (128 + n for signal n).
 
     Args:
         guard: must measure commands (`JobCollector`), else a decision would not be bound to the command.
@@ -124,7 +124,7 @@ def collect(guard: Guard, request: Request, inputs: JobInputs) -> tuple[JobInput
 def decided(
     guard: Guard, facts: Facts, inputs: JobInputs, on_decision: Callable[[SignedDecision], None] | None
 ) -> SignedDecision:
-    """Decide about this job and call `on_decision`, whether it is allowed or denied.
+    """Decide about this job, and call `on_decision` with the result.
 
     Args:
         guard: decides, signs and logs.
@@ -238,7 +238,7 @@ class _AllowedJob:
 
 
 def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
-    """Find the path to start: the one whose digest was just verified."""
+    """Return the path to start: the one whose digest was just verified."""
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     record = bound.get(EXECUTABLE)
     # INVARIANT I15: the program started is the one that was measured, not what its name resolves to now.

@@ -1,4 +1,4 @@
-"""Refusals that no rule made, signed and logged wherever key and log can be used.
+"""Signs and logs refusals that no rule made, wherever key and log can be used.
 
 Two kinds: a job that was allowed and then not started, because it had changed since the decision; and a request that
 could not be decided at all, because the policies or another file of the guard cannot be used.
@@ -39,7 +39,7 @@ _MAX_REASON_CHARS = 300
 def refusals_logged(
     guard: Guard, signed: SignedDecision, clock: Callable[[], Instant] = time.time_ns
 ) -> Iterator[None]:
-    """Log a denial, after the allow, if the block fails to verify or to start the job.
+    """Log a denial after the allow if the block fails to verify or start the job.
 
     Args:
         guard: decides, signs and logs.
@@ -66,7 +66,9 @@ def log_undecided(
     passphrase: bytes | None = None,
     now: Instant | None = None,
 ) -> None:
-    """Log that this request was refused because nothing could be decided. Never raises: the caller reports `problem`.
+    """Log that a request was refused because nothing could be decided.
+
+    Never raises: the caller reports `problem`.
 
     Args:
         request, problem: the refused request, and the reason.

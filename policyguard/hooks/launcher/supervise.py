@@ -1,4 +1,4 @@
-"""Run one command transparently: signals go down to it, its exit status comes up.
+"""Runs one command transparently: forwards signals to it, and returns its exit status.
 
 With a terminal the child stays in our process group, so that it can read from the terminal, which sends it Ctrl-C,
 Ctrl-\\ and Ctrl-Z. Without one it gets a group of its own, and every signal reaches it through us, once.
@@ -74,7 +74,7 @@ def supervise(
     on_kill: Callable[[int], None] | None = None,
     grace_s: float = GRACE_S,
 ) -> int:
-    """Run a command to its end and return its exit status as a shell would: 128 + n if signal n ended it.
+    """Run a command and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
         argv, executable, directory, environment, start: the command, its program, folder and variables; starts it.
@@ -120,7 +120,7 @@ def _started(
 
 
 def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> None:
-    """Ask the command to end, and kill it after the grace period; if it has a process group, the whole group."""
+    """Ask the command or its process group to end, and kill it after the grace period."""
     send = (lambda number: os.killpg(process.pid, number)) if has_group else process.send_signal
     deadline = time.monotonic() + grace_s
     try:
@@ -137,7 +137,7 @@ def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> N
 
 
 class _Forwarder:
-    """Catches signals until the child has ended; those from before it exists are sent once it does."""
+    """Catches signals while the child runs; those that arrive before it exists are sent once it does."""
 
     def __init__(self, has_terminal: bool) -> None:
         self._has_terminal = has_terminal

@@ -1,4 +1,4 @@
-"""Describe how two values of one fact differ, in one short line. Pure."""
+"""Describes how two values of one fact differ, in one short line. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_ITEMS = 5
 
 
 def difference(before: Value | None, after: Value) -> str:
-    """Describe the difference: `dirty_files: + optim.py; tree: was 4d1f..., is 9e02...`."""
+    """Describe a difference: `dirty_files: + optim.py; tree: was 4d1f..., is 9e02...`."""
     if before is None:
         return "was not measured at the decision"
     text = "; ".join(_changes(before, after)) or "changed"
@@ -30,7 +30,7 @@ def _changes(before: Value, after: Value) -> list[str]:
 
 
 def _members(before: Value | None, after: Value | None) -> list[str]:
-    """List members that were changed, added and removed; a record with a `path` is named by it."""
+    """List the members that were changed, added and removed; a record with a `path` is named by it."""
     if isinstance(before, tuple) and isinstance(after, tuple):
         was, now = {_name(value): value for value in before}, {_name(value): value for value in after}
         changed = [f"~ {name}" for name in sorted(was.keys() & now.keys()) if was[name] != now[name]]

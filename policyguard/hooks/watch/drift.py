@@ -13,7 +13,7 @@ UNCERTAIN = frozenset({UNMEASURED, KILLED, POLICIES_UNUSABLE, PROCESS_UNSEEN})
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """A path, a reason code, the difference in words, and a text that is equal for equal states."""
+    """One difference: path, reason code, description, and `state`, which is equal for equal states."""
 
     path: str
     reason: str

@@ -1,4 +1,4 @@
-"""Check whether a decision would still be allowed: its own facts, under the policies that are published now.
+"""Decides again, under the policies that are published now, whether a running job would still be allowed.
 
 The watch handles facts that change (`drift.code` and others); here only the policies are new. Facts, approvals and time
 are those of the decision. An approval that has expired since, or a quota that this very job uses up, is no reason to
@@ -22,7 +22,7 @@ Accepts = Callable[[str, int], bool]
 
 
 class PolicyRecheck:
-    """Decides again whenever the policies were replaced; call `check` once in each period."""
+    """Decides again when policies were replaced; call `check` once per period."""
 
     def __init__(self, guard: Guard, decision: Decision, accepts: Accepts) -> None:
         self._guard, self._decision, self._accepts = guard, decision, accepts
@@ -35,7 +35,7 @@ class PolicyRecheck:
         self._drift: Drift | None = None
 
     def check(self) -> tuple[Drift, ...]:
-        """Check the job by the policies that are published now; return the drift, if there is any.
+        """Decide about the job under the policies that are published now; return the drift, if any.
 
         Policies are read only after they were changed. A folder that is being written is ignored until it is the same
         in two checks.
@@ -78,7 +78,7 @@ class PolicyRecheck:
 
 
 def trust_accepts(trust: Trust) -> Accepts:
-    """Accept the policies that a worker with this trust accepts (step V9)."""
+    """Return the test of step V9: which policies a worker with this trust accepts."""
 
     def accepts(digest: str, epoch: int) -> bool:
         if trust.policy_digests and digest not in trust.policy_digests:

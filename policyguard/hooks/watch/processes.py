@@ -1,4 +1,4 @@
-"""The running processes of a job: foreign code in them, attached debuggers, and injection variables.
+"""Inspects the running processes of a job: foreign code, attached debuggers, injection variables.
 
 A patch in memory is invisible from outside. What brings it in is often visible: an executable mapping from a folder
 where no code of the job is, a mapped file that was deleted, a debugger. Findings stay: unloading a library or detaching
@@ -37,7 +37,7 @@ MAX_NAMED = 5
 
 
 class JobProcesses:
-    """Inspects the processes of one job; `check` does so once and returns all findings since the start.
+    """Inspects the processes of one job; findings of earlier checks are kept.
 
     Args:
         inputs: of the job: its command, folder and environment.
@@ -56,11 +56,11 @@ class JobProcesses:
         self._unreadable: dict[int, int] = {}
 
     def started(self, pid: int) -> None:
-        """Remember the first process of the job."""
+        """Record the first process of the job."""
         self._root = pid
 
     def check(self) -> tuple[Drift, ...]:
-        """Inspect every process of the job now."""
+        """Inspect every process of the job, and return all findings since the start."""
         if not self._root:
             return ()
         try:
@@ -124,7 +124,7 @@ class JobProcesses:
 
 
 def code_folders(inputs: JobInputs) -> tuple[str, ...]:
-    """List the folders with a job's own code: its repository, its environment, those on its PATH.
+    """List the folders with a job's own code: its repository, its environment, the folders on its PATH.
 
     The repository is watched as `resource.code`, the environment as `resource.environment`.
     """
@@ -140,13 +140,13 @@ def code_folders(inputs: JobInputs) -> tuple[str, ...]:
 
 
 def _prefix(executable: str) -> str:
-    """Return the folder above the `bin` folder of a program, "" if it is in none."""
+    """Return the folder above a program's `bin` folder; empty if it is in none."""
     folder = os.path.dirname(executable)
     return os.path.dirname(folder) if os.path.basename(folder) in ("bin", "sbin") else ""
 
 
 def _folders_of_prefix(prefix: str) -> tuple[str, ...]:
-    """List the code folders of an installation; never the whole prefix, which may be a home folder or /tmp."""
+    """List the code folders of an installation; never the whole prefix, which may be a home folder."""
     if not os.path.isabs(prefix):
         return ()
     folders = [os.path.join(prefix, name) for name in ("bin", "lib", "lib64", "libexec")]
@@ -180,7 +180,7 @@ def _lies_in(path: str, folders: tuple[str, ...]) -> bool:
 
 
 def _is_private(running: Process, mapped: Mapped) -> bool:
-    """Return True if only the job's own account, or root, can have written this file of a cache."""
+    """Return True if only the job's own account, or root, can have written this cache file."""
     path = b"/proc/%d/root%s" % (running.pid, mapped.path)
     try:
         file, folder = os.stat(path), os.stat(os.path.dirname(path))

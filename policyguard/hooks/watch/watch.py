@@ -1,4 +1,4 @@
-"""The watch: measure the bound facts of a decision again while its job runs.
+"""Measures the bound facts of a decision again while its job runs.
 
     W1  measure with the same collectors, every `period_s` seconds and once more when the job has ended
     W2  compare each bound fact with what was verified at the start (launcher step L3); inspect the job's processes
@@ -54,7 +54,7 @@ DriftCheck = Callable[[], tuple[Drift, ...]]
 
 
 class Watch:
-    """Measures one running job: `check` does so once, `running_alongside` in a thread while the job runs.
+    """Measures one running job: `check` once, `running_alongside` in a thread while the job runs.
 
     Args:
         verified: the decision that the job was started under.
@@ -90,16 +90,16 @@ class Watch:
         self._unmeasured = 0
         self.check_count = 0
         self.stopped = False
-        """Whether there was drift that ends the job by its policy."""
+        """True once drift has ended the job, if the policy says that it does."""
         self.ended_job = False
 
     @property
     def may_stop(self) -> bool:
-        """Whether the decision says that drift ends the job."""
+        """True if the decision says that drift ends the job."""
         return STOP in self._verified.obligations
 
     def check(self) -> SignedDecision | None:
-        """Check once (W1 to W3); return the alert if there is a new state to report.
+        """Measure once (W1 to W3); return the alert if there is a new state to report.
 
         Raises:
             SigningError, AuditError: the alert could not be signed or logged; the next check tries again.
@@ -138,7 +138,7 @@ class Watch:
 
     @contextmanager
     def running_alongside(self, end: Callable[[], None]) -> Iterator[Watch]:
-        """Check in every period until the block ends, then once more; `end` is called at most once, by W4."""
+        """Check once per period until the block ends, then once more; `end` is called at most once (W4)."""
         leaving = threading.Event()
 
         def watch() -> None:
@@ -159,7 +159,7 @@ class Watch:
                 self._check_safely()
 
     def _check_safely(self) -> bool:
-        """Check, and return whether the job must end, even if the alert could not be logged (W4 needs no log)."""
+        """Check; return True if the job must end, even if the alert could not be logged (W4 needs no log)."""
         try:
             self.check()
         except PolicyGuardError as problem:
@@ -176,7 +176,7 @@ class Watch:
         return bool(self._ended_by(drift))
 
     def _ended_by(self, drift: tuple[Drift, ...]) -> tuple[str, ...]:
-        """List the obligations of the decision by which this drift ends the job."""
+        """List the obligations of the decision that end the job because of this drift."""
         # A job may overwrite the checkpoint that it resumed from: this is logged, but does not end it.
         differs = any(d.reason not in (*UNCERTAIN, PROCESS) and d.path != CHECKPOINTS for d in drift)
         ending = {
@@ -217,7 +217,7 @@ def drifted(
     sensitive: frozenset[str] = frozenset(),
     redactions: Mapping[str, Redact] | None = None,
 ) -> tuple[Drift, ...]:
-    """List, by path, the bound facts that are missing or differ now (W2).
+    """List the bound facts that are missing or differ now, by path (W2).
 
     Args:
         bound: the values that the decision is bound to.
@@ -253,7 +253,7 @@ def _reason(path: str) -> str:
 
 
 def _without_new(before: Value | None, after: Value) -> Value:
-    """Select the checkpoints that existed at the start: newer ones are written by the job itself."""
+    """Return only the checkpoints that existed at the start; the job itself writes newer ones."""
     if not isinstance(before, tuple) or not isinstance(after, tuple):
         return after
     known = {record["path"] for record in before if isinstance(record, Mapping)}
@@ -261,6 +261,6 @@ def _without_new(before: Value | None, after: Value) -> Value:
 
 
 def _state(drift: tuple[Drift, ...], facts: Facts) -> bytes:
-    """Encode a state of drift, to compare it with another; the reason of a failed measurement does not count."""
+    """Encode a state of drift for comparison; the reason of a failed measurement is left out."""
     values = facts.bound
     return canonical({d.path: sha256_digest(canonical(values[d.path])) if d.path in values else d.state for d in drift})

@@ -1,4 +1,4 @@
-"""Formats of a report: one module for each, with one function from a report to text."""
+"""Formats of a lint report: one module for each, with one function from report to text."""
 
 from __future__ import annotations
 

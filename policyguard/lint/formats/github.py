@@ -1,4 +1,4 @@
-"""For GitHub Actions: one workflow command for each finding, shown at its line in the pull request.
+"""Format for GitHub Actions: one workflow command per finding, shown at its line in the pull request.
 
 Source: "Workflow commands for GitHub Actions", setting an error message; escaping as in actions/toolkit `command.ts`.
 """

@@ -1,4 +1,4 @@
-"""For programs: one object with stable names; every finding has its fingerprint."""
+"""Format for programs: one JSON object with stable names; every finding has its fingerprint."""
 
 from __future__ import annotations
 

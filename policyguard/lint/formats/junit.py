@@ -1,4 +1,4 @@
-"""For build servers: JUnit XML with a failed test case for each finding and a skipped one for each suppression."""
+"""Format for build servers: JUnit XML, a failed test case per finding and a skipped one per suppression."""
 
 from __future__ import annotations
 

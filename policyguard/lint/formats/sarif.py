@@ -1,4 +1,4 @@
-"""For code-scanning services: SARIF 2.1.0, with the whole catalogue as rule metadata.
+"""Format for code-scanning services: SARIF 2.1.0, with the whole catalogue as rule metadata.
 
 Source: OASIS Static Analysis Results Interchange Format (SARIF) Version 2.1.0; the tests validate against its schema.
 """

@@ -1,4 +1,4 @@
-"""For terminals: span, code, message, the source line with a caret under the mistake, and help."""
+"""Format for terminals: span, code, message, the source line with a caret, and help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_WIDTH = 160
 
 
 def to_text(report: Report, *, colour: bool = False) -> str:
-    """Format the findings as text; the last line counts them."""
+    """Format the findings as text, with a count on the last line."""
     parts = [part for finding in report.findings for part in (*_finding(finding, report, colour), "")]
     return "\n".join([*parts, report.summary(), ""])
 
@@ -37,7 +37,7 @@ def _finding(finding: Finding, report: Report, colour: bool) -> Iterator[str]:
 
 
 def _caret(line: str, column: int) -> str:
-    """Return spaces up to the mistake and carets under its word, as wide as the line with its escapes."""
+    """Return the line of carets under the mistake, aligned with the escaped source line."""
     start = min(column - 1, len(line))
     word = _WORD.match(line, start)
     before = len(printable(line[:start].replace("\t", " ")))

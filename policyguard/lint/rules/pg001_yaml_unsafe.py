@@ -1,4 +1,4 @@
-"""An anchor, alias, merge key, tag, directive or tab indentation, or text that is not UTF-8."""
+"""The file uses an anchor, alias, merge key, tag, directive or tab indentation, or is not UTF-8."""
 
 CODE = "PG001"
 NAME = "yaml-unsafe"

@@ -1,4 +1,4 @@
-"""A field is unknown, missing, or has the wrong shape."""
+"""A field is unknown or missing, or its value has the wrong shape."""
 
 CODE = "PG003"
 NAME = "unknown-field"

@@ -1,4 +1,4 @@
-"""A control, bidirectional or zero-width character, written directly or as an escape."""
+"""The text contains a control, bidirectional or zero-width character, directly or as an escape."""
 
 CODE = "PG011"
 NAME = "control-or-bidi"

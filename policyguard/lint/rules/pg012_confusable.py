@@ -1,4 +1,4 @@
-"""Two names that appear equal to a reader, or one name with letters from two alphabets."""
+"""A reader can confuse two names, or one name mixes letters of two alphabets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ choose, not in the names of people: Arnie and Amie are two persons.
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield names that mix alphabets, and names of one kind that are confusable with an earlier one."""
+    """Yield names that mix alphabets, and names that are confusable with an earlier one of their kind."""
     for kind, named in _names(context):
         seen: dict[str, str] = {}
         for name, span in named:
@@ -50,7 +50,7 @@ def _names(context: Context) -> Iterator[tuple[str, Iterable[tuple[str, Span]]]]
 
 
 def _skeleton(name: str, pairs: bool) -> str:
-    """Replace confusable characters; names with the same skeleton appear equal."""
+    """Replace confusable characters, so that names that a reader can confuse become equal."""
     name = _DIGITS.sub(lambda digit: "lo"[digit[0] == "0"], name).translate(_LETTERS).lower()
     for letters, like in _PAIRS if pairs else ():
         name = name.replace(letters, like)

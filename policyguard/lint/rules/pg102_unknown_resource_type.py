@@ -1,4 +1,4 @@
-"""A resource or subject type that the schema does not declare, or a pattern that no id of the type matches."""
+"""A rule uses a resource or subject type that the schema does not declare, or a pattern that no id matches."""
 
 CODE = "PG102"
 NAME = "unknown-resource-type"

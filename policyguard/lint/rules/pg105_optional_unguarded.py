@@ -15,7 +15,7 @@ HELP = "if that is meant, write it: `!has(resource.x) || resource.x > 3`; if not
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield, in a deny or require, the first read of each optional attribute that no `has()` in the condition tests.
+    """Yield, in a deny or require, the first read of each optional attribute that no `has()` tests.
 
     In an allow such a read is harmless: absence is an error, and an error allows nothing.
     """

@@ -1,4 +1,4 @@
-"""An action that none of the rule's types has, or a type that has none of the rule's actions."""
+"""A rule names an action that none of its types has, or a type that has none of its actions."""
 
 CODE = "PG108"
 NAME = "action-not-applicable"

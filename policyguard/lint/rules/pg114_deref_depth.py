@@ -1,4 +1,4 @@
-"""A path so deep that a reviewer cannot tell where its value comes from."""
+"""A path is so deep that a reviewer cannot see where its value comes from."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ HELP = "name the roles: `roles: [researcher]`"
 
 
 def check(context: Context) -> Iterator[Hit]:
-    """Yield each allow that any subject meets."""
+    """Yield each allow that applies to any subject."""
     for rule in context.allows:
         if is_for_everyone(rule):
             yield Hit(rule.span, f"`{rule.id}` allows {_first_actions(rule)} to every subject")

@@ -1,4 +1,4 @@
-"""A pattern that appears to be a limit but matches every id."""
+"""A pattern seems to be a limit but matches every id."""
 
 from __future__ import annotations
 

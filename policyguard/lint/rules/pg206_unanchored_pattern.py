@@ -1,4 +1,4 @@
-"""A pattern in an allow is not anchored at both ends, so it matches more than it shows."""
+"""A pattern in an allow is not anchored at both ends, so it matches more than it appears to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An emergency rule or role has no end date, needs no reason, or notifies nobody."""
+"""An emergency rule or role has no end date, requires no reason, or notifies nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`all()` over an empty list is true, so the allow also applies to an empty list."""
+"""`all()` over an empty list is true, so the allow also applies when the list is empty."""
 
 from __future__ import annotations
 

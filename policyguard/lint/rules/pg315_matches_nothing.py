@@ -1,4 +1,4 @@
-"""A path pattern that no path matches, or a branch name instead of a full reference: nothing is protected."""
+"""A path pattern that matches no path, or a branch name instead of a full reference, protects nothing."""
 
 from __future__ import annotations
 

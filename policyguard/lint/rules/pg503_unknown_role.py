@@ -1,4 +1,4 @@
-"""A role or quorum that no document declares."""
+"""A rule or quorum names a role that no document declares."""
 
 CODE = "PG503"
 NAME = "unknown-role"

@@ -1,4 +1,4 @@
-"""Somebody may hold exclusive roles in one team at one time; inheritance and second accounts count."""
+"""A person may hold exclusive roles in one team at one time; inherited roles and second accounts count."""
 
 CODE = "PG506"
 NAME = "sod-violation"

@@ -1,4 +1,4 @@
-"""A rule that is limited to one team is about a resource type that belongs to no team."""
+"""A rule that is limited to one team applies to a resource type without teams."""
 
 CODE = "PG508"
 NAME = "scope-gap"

@@ -1,4 +1,4 @@
-"""Takes zip, tar, 7z and compressed files apart, within limits.
+"""Unpacks zip, tar, 7z and compressed files, within limits.
 
 Promises: each member with its bytes, and a finding for everything in which two readers could differ: two headers, gaps,
 links, names that leave the folder. Nothing is written to disk but temporary data.

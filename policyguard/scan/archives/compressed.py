@@ -1,4 +1,4 @@
-"""Decompresses joblib, gzip and zip data, within limits, into a source that can be read at any offset."""
+"""Decompresses joblib, gzip and zip data, within limits, into a source with random access."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Decompressor(Protocol):
 
 
 class _Zlib:
-    """zlib with the interface of bz2 and lzma: pending input is buffered inside."""
+    """A zlib decompressor with the interface of bz2 and lzma, which buffer pending input themselves."""
 
     def __init__(self, window_bits: int) -> None:
         self._inner = zlib.decompressobj(window_bits)
@@ -53,7 +53,7 @@ class _Zlib:
 
 
 def compression_of(head: bytes) -> str | None:
-    """Recognise a compression by its first bytes: "" for one that is not read here, None for none."""
+    """Recognise a compression by its first bytes: "" for one that is not supported, None for none."""
     if head[:2] == b"\x1f\x8b":
         return "gzip"
     if head[:3] == b"BZh" and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
@@ -79,7 +79,7 @@ def _decompressor(method: str) -> _Decompressor:
 
 
 def unpacked(source: Source, method: str, findings: Findings) -> Source:
-    """Decompress the whole source; add a finding for trailing bytes and for a second stream.
+    """Decompress the whole source; trailing bytes or a second stream are findings.
 
     Args:
         source: the bytes to scan.

@@ -1,4 +1,4 @@
-"""Reads 7z archives when the extra `scan` is installed; without it they are `unknown`, never clean."""
+"""Reads 7z archives if the extra `scan` is installed; otherwise they are `unknown`, never clean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walks a tar archive header by header without unpacking it; links, devices and escaping names are findings.
+"""Reads a tar archive header by header without unpacking it; links, devices and escaping names are findings.
 
     archive = *( header data padding ) 2( zero-block )
 
@@ -21,7 +21,7 @@ _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 def is_tar(head: bytes) -> bool:
-    """Check whether these first 512 bytes are a tar header with a valid checksum."""
+    """Return True if these 512 bytes are a tar header with a valid checksum."""
     return _header(head) is not None
 
 
@@ -35,7 +35,7 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
 
 
 def tar_members(source: Source, findings: Findings) -> Iterator[tuple[str, Source]]:
-    """Yield name and content of each regular file; what else the archive holds is in the findings.
+    """Yield name and content of each regular file; everything else in the archive is a finding.
 
     Raises:
         Exhausted: more members than are read.
@@ -77,7 +77,7 @@ _RECORD = re.compile(rb"(\d{1,7}) ([^=\n\0]+)=")
 
 
 class _Extended:
-    """What extension headers say of the next member, or of all that follow. Readers differ where they contradict."""
+    """The fields of extension headers, for the next member or for all that follow; readers differ on conflicts."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
@@ -85,7 +85,7 @@ class _Extended:
         self.of_all = ""
 
     def takes(self, header: tarfile.TarInfo, data: Source) -> bool:
-        """Return True for an extension header, and remember what it says."""
+        """Return True for an extension header, and store its fields."""
         if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             text = data.read(0, _MAX_PAX)
             if header.type == tarfile.GNUTYPE_LONGNAME:
@@ -111,7 +111,7 @@ class _Extended:
         return True
 
     def _records(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the records `length key=value newline`, by their lengths, as `tarfile` and GNU tar do."""
+        """Yield the records `length key=value newline` as `tarfile` and GNU tar split them."""
         at = 0
         while at < len(data.rstrip(b"\0")):
             match = _RECORD.match(data, at)
@@ -123,7 +123,7 @@ class _Extended:
             at = end
 
     def name_of(self, header: tarfile.TarInfo) -> str:
-        """Return the member's name; several extension headers that name it differently are a finding."""
+        """Return the member's name; extension headers that disagree about it are a finding."""
         names, self.names = self.names, []
         if len(set(names)) > 1:
             self.findings.add("ckpt.archive_mismatch", f"{names[-1]}: two extended headers name it")

@@ -1,4 +1,4 @@
-"""Reads zip archives strictly, because readers differ: Python trusts one copy of each header, torch the other.
+"""Reads zip archives strictly, because readers differ: Python uses one copy of each header, torch the other.
 
 Nothing is extracted. Members are windows into the archive; whatever two readers could understand differently, or that
 no member explains, is a reason against the file. Every spelling of a member (central directory, local header, data
@@ -45,7 +45,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Offsets of an archive and of its central directory."""
+    """The offsets of an archive and of its central directory."""
 
     archive: Source
     start: int
@@ -56,11 +56,11 @@ class Directory:
 
 
 class NoZip(Exception):
-    """The end of a central directory is missing where it was expected."""
+    """The end of a central directory is not where it was expected."""
 
 
 def ends_as_zip(source: Source) -> bool:
-    """Check whether a reader that searches from the end finds a zip archive, whatever the first bytes are.
+    """Return True if a reader that searches from the end finds a zip archive, whatever the first bytes are.
 
     Such readers take the last end record in the last 64 KiB, whatever follows it, and count back to the directory.
     """
@@ -77,7 +77,7 @@ def ends_as_zip(source: Source) -> bool:
 
 
 def last_directory(source: Source) -> Directory:
-    """Find the directory of the archive that ends the file. Comments are not accepted.
+    """Find the directory of the archive at the end of the file; archive comments are refused.
 
     Raises:
         NoZip: no archive ends the file.
@@ -113,7 +113,7 @@ def _directory(source: Source, end: int) -> Directory:
 
 
 def archives(source: Source) -> list[Directory]:
-    """List the archives that fill the file, in order: one, or a series as torch's sharded writer makes it.
+    """List the archives that fill the file: one, or a series as torch's sharded writer makes it.
 
     Raises:
         NoZip: the archives do not fill the file.
@@ -127,7 +127,7 @@ def archives(source: Source) -> list[Directory]:
 
 
 def members(directory: Directory, findings: Findings) -> Sequence[Member]:
-    """List every member in the directory; record a finding for each contradiction.
+    """List the members in a directory; each contradiction is a finding.
 
     Raises:
         Truncated: a header or member lies outside the archive.
@@ -179,7 +179,7 @@ def _member(directory: Directory, data: bytes, at: int, findings: Findings) -> t
 
 
 def _check_spelling(name: str, raw: bytes, extra: bytes, flags: int, findings: Findings) -> None:
-    """Add a finding if readers give the member different names: by an extra field, or by the name's code page.
+    """Add a finding if readers would give the member different names: by an extra field or a code page.
 
     Python 3.12 and Info-ZIP take the name from the extra field, older Pythons and torch from the header.
     """
@@ -197,7 +197,7 @@ def _check_spelling(name: str, raw: bytes, extra: bytes, flags: int, findings: F
 
 
 def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Replace sizes and offsets that are all ones by those of the zip64 extra field."""
+    """Replace sizes and offsets of all ones by those in the zip64 extra field."""
     at = 0
     while at + 4 <= len(extra):
         tag, length = struct.unpack("<2H", extra[at : at + 4])
@@ -217,7 +217,7 @@ def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]
 def _local(
     archive: Source, offset: int, raw: bytes, central: tuple[int, int, int, int, int], findings: Findings
 ) -> tuple[int, int]:
-    """Find start and end of a member's data; record a finding for each field in which its two headers differ."""
+    """Return start and end of a member's data; each field in which its two headers differ is a finding."""
     header = archive.read(offset, 30)
     if len(header) < 30 or header[:4] != LOCAL:
         raise Truncated
@@ -265,13 +265,13 @@ def _check_names(listed: Sequence[Member], findings: Findings) -> None:
 
 
 def plain_name(name: str) -> str:
-    """Return the form under which two names are one file for some reader: case, `./`, `//`, backslashes, accents."""
+    """Return a normal form of a name: names with one form are the same file for some reader."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", "/".join(parts)).casefold())
 
 
 def leaves_folder(name: str) -> bool:
-    """Check whether unpacking a member of this name could write outside the folder."""
+    """Return True if unpacking a member of this name could write outside the folder."""
     parts = name.replace("\\", "/").split("/")
     return not parts[0] or ".." in parts or name[1:2] == ":" or "\0" in name
 

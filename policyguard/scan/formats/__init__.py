@@ -1,4 +1,4 @@
-"""One module for each file format, and `registry.py`, the table of them all.
+"""File formats: one module for each, and `registry.py`, the table of all.
 
 Promises: each reader walks its format to the last byte, by the tables of the format's specification, and records a
 finding for everything that it does not understand. What is computed, such as a value in a table, is not decoded.

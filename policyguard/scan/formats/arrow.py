@@ -1,4 +1,4 @@
-"""Arrow IPC files (Feather 2) and streams: every message is read, and column types that carry code are reported.
+"""Arrow IPC files (Feather 2) and streams: reads every message, and reports column types that carry code.
 
     file = magic *message end-of-stream footer i32-length magic; stream = *message [ end-of-stream ]
     message = continuation i32-length flatbuffer padding body
@@ -184,7 +184,7 @@ def _scan_file(source: Source, findings: Findings) -> None:
 def _bare_schema(
     source: Source, footer: dict[str, Any], end: int, findings: Findings
 ) -> tuple[dict[str, Any], int] | None:
-    """Parse a schema message that polars writes without its length, and find where the messages begin."""
+    """Parse a schema message that polars writes without its length; return where the messages begin."""
     if source.read(8, 4) == CONTINUATION:
         return None
     stop = min([at for at, *_ in (*footer.get("dictionaries", ()), *footer.get("batches", ()))], default=end)
@@ -197,7 +197,7 @@ def _bare_schema(
 def _messages(
     source: Source, at: int, end: int, findings: Findings, *, schema_first: bool = True, ends: bool = False
 ) -> list[tuple[int, int, dict[str, Any]]]:
-    """List offset, head length and fields of each message; they fill the bytes up to the end marker."""
+    """List offset, head length and fields of each message; together they must fill the file up to its end marker."""
     messages: list[tuple[int, int, dict[str, Any]]] = []
     while at < end:
         prefix = source.read(at, min(8, end - at))
@@ -241,7 +241,7 @@ def _check_message(message: dict[str, Any], first: bool, findings: Findings) -> 
 
 
 def check_schema(schema: dict[str, Any], findings: Findings) -> None:
-    """Record a finding for each column type that carries code or is not on the list."""
+    """Add a finding for each column type that carries code or is not on the list."""
     check_metadata(_pairs(schema), findings)
     for field in _fields(schema.get("fields", ())):
         pairs = _pairs(field)

@@ -1,4 +1,4 @@
-"""Chat templates: Jinja that loaders render, some without a sandbox; harmless if only plain data is reachable.
+"""Chat templates: Jinja that loaders render, some without a sandbox. Harmless if only plain data is reachable.
 
 Loaders rendered templates of GGUF files with a plain Jinja environment (CVE-2024-34359 of llama-cpp-python), where an
 attribute of an attribute leads to every function there is. So each attribute and key must be written out in the
@@ -66,20 +66,20 @@ Token = tuple[str, str]
 
 
 class _Unread(Exception):
-    """A computed value, or syntax that this reader does not know."""
+    """The template computes a value or uses syntax that this reader does not know."""
 
 
 class _Malformed(_Unread):
-    """Something that no reader of templates accepts: rendering it is an error."""
+    """No template engine accepts this text: rendering it is an error."""
 
 
 def is_template(text: str) -> bool:
-    """Return True for a text with a block between braces, which a reader of templates would run."""
+    """Return True for a text with a template block, which a template engine would run."""
     return ("{{" in text and "}}" in text) or ("{%" in text and "%}" in text)
 
 
 def check_template(text: str | None, findings: Findings, where: str = "", *, is_declared: bool = True) -> None:
-    """Record the template's digest, and a finding if it reaches for code or computes what its text does not show.
+    """Record the template's digest; add a finding if it reaches for code or computes a name.
 
     Args:
         text: None for a template too long to be kept.
@@ -167,7 +167,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _reached(tokens: Sequence[Token]) -> Iterator[str]:
-    """Yield each name of the interpreter's own, also one that is put together from texts."""
+    """Yield each name of the interpreter's internals, including names concatenated from texts."""
     run = ""
     for kind, text in tokens:
         if kind == "name" and (_DUNDER.search(text) or text in _GADGETS):
@@ -203,7 +203,7 @@ def _check(tokens: Sequence[Token], is_tag: bool) -> None:
 
 
 def _is_value(token: Token, before: Token) -> bool:
-    """Check whether a bracket after this token selects a key of a value, and does not begin a list."""
+    """Return True if a bracket after this token selects a key instead of starting a list."""
     kind, text = token
     if kind == "sign":
         return text in (")", "]", "}")
@@ -215,7 +215,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _inside(tokens: Sequence[Token], opening: str) -> Sequence[Token]:
-    """List the tokens up to the bracket that closes the one just opened."""
+    """List the tokens up to the matching closing bracket."""
     depth = 1
     for index, (kind, text) in enumerate(tokens):
         depth += kind == "sign" and text in ("(", "[", "{")
@@ -226,7 +226,7 @@ def _inside(tokens: Sequence[Token], opening: str) -> Sequence[Token]:
 
 
 def _check_key(tokens: Sequence[Token]) -> None:
-    """Check a key: a literal text, numbers, or a loop's counters; a computed text could be any name."""
+    """Check a key: it must be a literal text, a number or a loop counter; a computed text could be any name."""
     if len(tokens) == 1 and tokens[0][0] == "text":
         if not _is_plain(tokens[0][1]):
             raise _Unread(f"key {tokens[0][1]}")
@@ -253,7 +253,7 @@ def _check_filter(after: Sequence[Token]) -> None:
 
 
 def _naming(name: str, arguments: Sequence[Sequence[Token]]) -> Sequence[Sequence[Token]]:
-    """Select the arguments of a filter that may name an attribute; the first of `join` is its separator."""
+    """Return the arguments of a filter that may name an attribute; the first of `join` is its separator."""
     if name == "join" and arguments and not any(text in ("=", "*", "**") for _, text in arguments[0]):
         return arguments[1:]
     return arguments[: _BY_ATTRIBUTE[name]]

@@ -1,4 +1,4 @@
-"""Readers of files that contain other files or pickles: every part is scanned in turn."""
+"""Readers of files that contain other files or pickles; every part is scanned in turn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TORCH_TAR = {"sys_info", "pickle", "storages", "tensors"}
 
 
 def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
-    """Recognise a protocol 2 header, a whole pickle, or bytes that begin like one, whatever follows.
+    """Recognise a protocol 2 header, a complete pickle, or bytes that begin like one.
 
     A whole number or string of protocol 0, and an import of what can run code, are not how text begins.
 
@@ -44,7 +44,7 @@ def is_pickle(source: Source, head: bytes, findings: Findings) -> bool:
 
 
 def scan_pickle(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan a stream of pickles, joblib's and torch's older layouts among them.
+    """Scan a stream of pickles, including joblib's and torch's older layouts.
 
     Args:
         source: the bytes to scan.
@@ -55,7 +55,7 @@ def scan_pickle(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_npy(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan a numpy array; an array of objects is one pickle behind a header.
+    """Scan a numpy array; an array of objects is one pickle after a header.
 
     Args:
         source: the bytes to scan.
@@ -121,7 +121,7 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
-    """Decompress and scan the content; "" for text and raw data that begin like a compressed file.
+    """Decompress and scan the content; "" for data that only begins like a compressed file.
 
     Args:
         source: the bytes to scan.
@@ -145,7 +145,7 @@ def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
 
 
 def scan_opaque(name: str, code: str = "ckpt.format_opaque") -> Callable[[Source, Findings, Inner], str]:
-    """Build the reader of a format that is recognised but not read."""
+    """Build the reader for a format that is recognised but not read."""
 
     def scan(_source: Source, findings: Findings, _inner: Inner) -> str:
         findings.add(code, name)

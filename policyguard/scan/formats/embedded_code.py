@@ -1,4 +1,4 @@
-"""Text that may be a template although nothing says so: a page that explains templates is no template.
+"""Finds template code in files that do not declare it; a page that explains templates is no template.
 
 Source: jinja2 3.1, `lexer.py` for what a block is and `sandbox.py`, which refuses the same names; CVE-2024-34359 is a
 renderer without that sandbox.
@@ -24,17 +24,17 @@ _TEMPLATE_NAME = re.compile(r"\.(?:jinja2?|j2|jnj|template|tmpl|tpl|njk)\Z|chat_
 
 
 def is_named_as_template(name: str) -> bool:
-    """Return True for a file that loaders render because of its name."""
+    """Return True for a file name that loaders render."""
     return _TEMPLATE_NAME.search(name) is not None
 
 
 def begins_as_template(text: str) -> bool:
-    """Return True for text that a reader of templates would run from its first character on."""
+    """Return True for text that a template engine would run from its first character."""
     return _BEGINS.match(text) is not None and is_template(text)
 
 
 def template_escape(text: str) -> str:
-    """Return the first block in running text that climbs from an object to the interpreter, empty if none does.
+    """Return the first block that climbs from an object to the interpreter; empty if there is none.
 
     One name between underscores is a mention (`{{ x.__class__ }}`); two, or one and a call, are a way.
     """
@@ -48,7 +48,7 @@ def template_escape(text: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yield each block between its braces; an end inside a string of the template is ignored."""
+    """Yield the content of each template block; an end marker inside a string is ignored."""
     at = 0
     while start := _START.search(text, at):
         at = start.end()

@@ -1,4 +1,4 @@
-"""Reads flatbuffers by a table, strictly: every slot is in the table, every offset stays inside.
+"""Reads flatbuffers strictly by a table: every slot must be in the table, and every offset inside.
 
     buffer = u32-offset-of-root ...; table = i32-offset-of-vtable fields; vtable = u16-size u16-table-size *u16-offset
 
@@ -28,7 +28,7 @@ _STRUCTS = {"pair": "<2q", "block": "<qi4xq"}
 
 @dataclass(slots=True)
 class FlatReader:
-    """Reads tables from `data`; calls `check_time` once for each table."""
+    """Reads tables from `data`; calls `check_time` once per table."""
 
     data: bytes
     tables: Tables
@@ -36,7 +36,7 @@ class FlatReader:
     visited: int = 0
 
     def root(self, name: str) -> dict[str, Any]:
-        """Read the root table as its fields by name, without absent ones; raises `LayoutProblem`."""
+        """Return the root table's present fields by name; raises `LayoutProblem`."""
         return self._table(self._number("I", 0), name, MAX_DEPTH)
 
     def _table(self, at: int, name: str, depth: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""GGUF files: every key and value is read, and the tensors must fill the rest of the file.
+"""GGUF files: reads every key and value; the tensors must fill the rest of the file.
 
     file = magic u32-version u64-tensors u64-keys *key-value *tensor-info padding *( tensor padding )
 
@@ -107,7 +107,7 @@ def _scan(source: Source, findings: Findings) -> None:
 
 
 def _check_templates(walk: _Walk, kind: int, location: str, depth: int) -> None:
-    """Judge each text of an array, at any depth, as a template."""
+    """Check each text of an array, at any depth, as a template."""
     if kind == _ARRAY and depth:
         inner, count = walk.number("I"), walk.number("Q")
         if inner in (_STRING, _ARRAY):
@@ -145,7 +145,7 @@ class _Walk:
         return self.cursor.take(length)
 
     def value(self, kind: int, depth: int) -> object:
-        """Read a number, or a text (its place if it is long), or None for an array; raises `LayoutProblem`."""
+        """Read a number, a text (for a long one, its position) or, for an array, None; raises `LayoutProblem`."""
         if kind == _STRING:
             length = self.number("Q")
             return self.cursor.take(length) if length <= MAX_VALUE_BYTES else self.cursor.skip(length)
@@ -171,7 +171,10 @@ class _Walk:
             self.value(kind, depth - 1)
 
     def _skip_texts(self, count: int) -> None:
-        """Skip `count` texts. A vocabulary has half a million, so lengths are read in blocks."""
+        """Skip `count` texts.
+
+        A vocabulary has half a million, so lengths are read in blocks.
+        """
         unpack, source = struct.Struct(f"{self.order}Q").unpack_from, self.cursor.source
         while count:
             self.findings.check_time()

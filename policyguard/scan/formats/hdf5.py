@@ -1,4 +1,4 @@
-"""HDF5 files: every reachable object, header message and attribute is read; values are not decoded.
+"""HDF5 files: reads every reachable object, header message and attribute; does not decode values.
 
     file = superblock object-header; object-header = *( message / continuation )
 
@@ -57,7 +57,7 @@ class _Walk:
     tables: set[bytes] = field(default_factory=set)
 
     def superblock(self) -> None:
-        """Queue the root group and everything else that the superblock points to."""
+        """Queue everything that the superblock points to, such as the root group."""
         size = self.file.source.size
         head = self.file.read(0, min(100, size), MAGIC)
         version = number(head, 8, 1)
@@ -77,7 +77,7 @@ class _Walk:
             raise LayoutProblem(f"a file of {end} bytes in {size}")
 
     def object(self, at: int) -> None:
-        """Follow every message of an object header; raises `LayoutProblem` on an unsupported one."""
+        """Process every message of an object header; raises `LayoutProblem` for an unsupported one."""
         if at in self.seen:
             return
         self.seen.add(at)
@@ -95,7 +95,7 @@ class _Walk:
             _READ[kind](self, data)
 
     def check_size(self, messages: Mapping[int, bytes]) -> None:
-        """A dataset is allocated as its shape says, whatever of it the file has."""
+        """Add a finding if a dataset's shape needs far more memory than the file has bytes."""
         if _SPACE not in messages or _LAYOUT not in messages:
             return
         item = number(messages[_TYPE], 4, 4) if len(messages.get(_TYPE, b"")) >= 8 else 8
@@ -128,7 +128,7 @@ class _Walk:
                 self.entry(entry)
 
     def entry(self, entry: bytes) -> None:
-        """Follow an entry of a group both ways: through its header, and through its copy of the group's table."""
+        """Follow a group entry through its object header and through its cached copy of the group's table."""
         cached = number(entry, 16, 4)
         if cached not in (0, 1, 2):
             raise LayoutProblem(f"a group entry of type {cached}")
@@ -211,7 +211,7 @@ _READ: Mapping[int, Callable[[_Walk, bytes], None]] = {
 
 
 def _dense(file: Hdf5File, data: bytes, counter_bytes: int, indexes: tuple[tuple[int, int], ...]) -> Iterator[bytes]:
-    """Yield the content of a dense group or attribute set by each of its indexes: a reader may use either."""
+    """Yield the content of a dense group or attribute set by each of its indexes; a reader may use any."""
     flags = number(data, 1, 1)
     at = 2 + (counter_bytes if flags & 1 else 0)
     heap = number(data, at, 8)
@@ -226,7 +226,7 @@ def _check_type(data: bytes) -> None:
 
 
 def _messages(file: Hdf5File, at: int) -> list[tuple[int, int, bytes]]:
-    """List type, flags and body of every message of an object header, with its continuations."""
+    """List type, flags and body of every message in an object header and its continuations."""
     head = file.read(at, 16)
     modern = head[:4] == b"OHDR"
     if modern:

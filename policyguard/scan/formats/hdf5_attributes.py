@@ -1,4 +1,4 @@
-"""Attributes of HDF5 objects: text and opaque bytes are checked, because some readers interpret them.
+"""Attributes of HDF5 objects: checks text and opaque bytes, which some readers interpret.
 
 Source: HDF5 File Format Specification 3.0, sections IV.A.2.b, d and m.
 """
@@ -20,7 +20,7 @@ MAX_VALUES = 100_000
 
 
 def check_attribute(file: Hdf5File, data: bytes) -> None:
-    """Check one attribute message for code in its values; raise `LayoutProblem` if its parts do not fit."""
+    """Check the values of one attribute message for code; raise `LayoutProblem` if it is inconsistent."""
     version, flags = number(data, 0, 1), number(data, 1, 1)
     if version not in (1, 2, 3) or (version > 1 and flags):
         raise LayoutProblem("an attribute of another version, or of a type kept elsewhere")
@@ -37,7 +37,7 @@ def check_attribute(file: Hdf5File, data: bytes) -> None:
 
 
 def value_count(space: bytes) -> int:
-    """Return how many values a dataspace has.
+    """Return the number of values in a dataspace.
 
     Raises:
         LayoutProblem: a dataspace of another version.
@@ -52,7 +52,7 @@ def value_count(space: bytes) -> int:
 
 
 def _texts(file: Hdf5File, kind: bytes, count: int, data: bytes) -> list[bytes]:
-    """List the values of a text or opaque attribute; none for numbers."""
+    """Return the values of a text or opaque attribute; none for numbers."""
     size, what = number(kind, 4, 4), kind[0] & 15
     if what in (_TEXT, _OPAQUE):
         if count > MAX_VALUES:

@@ -1,4 +1,4 @@
-"""The trees and heaps of HDF5 files, which groups, dense groups and text of variable length point to.
+"""The trees and heaps of HDF5 files, where groups and text of variable length are stored.
 
 Source: HDF5 File Format Specification 3.0, sections III.A to III.H.
 """
@@ -18,7 +18,7 @@ MAX_LEVELS = 32
 
 @dataclass(slots=True)
 class Hdf5File:
-    """The bytes of one file, read by address; reading outside of it raises `LayoutProblem`."""
+    """The bytes of one file by address; reading outside raises `LayoutProblem`."""
 
     source: Source
     findings: Findings
@@ -26,7 +26,7 @@ class Hdf5File:
     heaps: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
     def read(self, at: int, length: int, signature: bytes = b"") -> bytes:
-        """Read `length` bytes at `at` and check that they begin with the signature.
+        """Read `length` bytes at `at`; they must begin with the signature.
 
         Args:
             at: the address.
@@ -51,7 +51,9 @@ class Hdf5File:
         return data
 
     def check(self, at: int, length: int, what: str) -> None:
-        """Check that `length` bytes at `at` are inside the file; an undefined address was never written to.
+        """Check that `length` bytes at `at` are inside the file.
+
+        The undefined address passes: nothing was written there.
 
         Args:
             at: the address.
@@ -65,7 +67,7 @@ class Hdf5File:
             raise LayoutProblem(f"{what} of {length} bytes at {at}, outside of the file")
 
     def global_object(self, at: int, index: int) -> bytes:
-        """Read an object of a global heap, which holds text of variable length.
+        """Read an object in a global heap, which holds text of variable length.
 
         Raises:
             LayoutProblem: the heap has no such object.
@@ -79,7 +81,7 @@ class Hdf5File:
 
 
 def number(data: bytes, at: int, width: int) -> int:
-    """Read the little-endian number there; raises `LayoutProblem` if the data ends before.
+    """Read a little-endian number; raises `LayoutProblem` past the end of the data.
 
     Args:
         data: the bytes.
@@ -105,7 +107,7 @@ def _objects(data: bytes) -> dict[int, bytes]:
 
 
 def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
-    """Yield each 40-byte entry of a group stored as a symbol table; names are in its heap.
+    """Yield each 40-byte entry of a group stored as a symbol table; the names are in its heap.
 
     Args:
         file: the file.
@@ -130,7 +132,7 @@ def group_entries(file: Hdf5File, tree: int, heap: int) -> Iterator[bytes]:
 def tree_children(
     file: Hdf5File, at: int, kind: int, key_bytes: int, visit: Callable[[bytes, int], None] | None = None
 ) -> Iterator[int]:
-    """Yield what the leaves of a version 1 B-tree point to; `visit` gets each key of a leaf and its address.
+    """Yield the addresses in the leaves of a version 1 B-tree; `visit` gets each key with its address.
 
     Args:
         file: the file.
@@ -162,7 +164,7 @@ def tree_children(
 
 
 def dense_objects(file: Hdf5File, heap_at: int, tree_at: int, kind: int, id_at: int) -> Iterator[bytes]:
-    """Yield the heap objects that a version 2 B-tree of this kind lists, by the id at `id_at` in a record.
+    """Yield the heap objects that a version 2 B-tree lists; `id_at` is the id's position in a record.
 
     Args:
         file: the file.
@@ -206,7 +208,7 @@ def _records(file: Hdf5File, at: int, kind: int) -> Iterator[bytes]:
 
 
 class _FractalHeap:
-    """Managed objects of a fractal heap, located through its doubling table of blocks."""
+    """The objects in a fractal heap, located through its doubling table of blocks."""
 
     def __init__(self, file: Hdf5File, head: bytes) -> None:
         self.file = file
@@ -232,7 +234,7 @@ class _FractalHeap:
         return self.file.read(start + inside, length)
 
     def _block(self, offset: int) -> tuple[int, int, int]:
-        """Find address and size of the direct block in the root's table, and the offset inside it."""
+        """Return address and size of the direct block with this offset, and the offset inside it."""
         row, base = 0, 0
         while row < self.rows:
             size = self.first << max(row - 1, 0)

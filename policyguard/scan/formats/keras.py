@@ -1,4 +1,4 @@
-"""Keras configurations: the classes a model is rebuilt from, by name; a Lambda layer carries Python bytecode.
+"""Keras configurations: the classes a model is rebuilt from; a Lambda layer carries Python bytecode.
 
 Keras builds whatever its configuration names: `module` and `class_name` were imported from anywhere before 3.9
 (CVE-2025-1550), functions of Keras itself fetch and write files (CVE-2025-8747), and a Lambda layer holds marshalled
@@ -40,7 +40,7 @@ _OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("image", "linalg", "mat
 
 
 def check_config_text(data: bytes, findings: Findings) -> None:
-    """Record a finding for everything that rebuilding the model from this configuration would run or read."""
+    """Add a finding for everything that rebuilding the model from this configuration would run or read."""
     if len(data) > MAX_CONFIG:
         findings.add("ckpt.too_large", "a Keras configuration")
         return
@@ -56,7 +56,7 @@ def check_config_text(data: bytes, findings: Findings) -> None:
 
 
 def check_config(item: dict[str, object], findings: Findings, where: str = "") -> None:
-    """Record a finding for what rebuilding one object of a configuration would run or read.
+    """Add a finding for what rebuilding one object of a configuration would run or read.
 
     Args:
         item: the map of the object; those inside it are not visited.
@@ -83,7 +83,7 @@ def check_config(item: dict[str, object], findings: Findings, where: str = "") -
 
 
 def _is_own(item: dict[str, object]) -> bool:
-    """Recognise Keras' own classes below `keras.src`, and builtin types, which it restores without an import."""
+    """Return True for Keras' own classes, and builtin types that it restores without an import."""
     module, name = str(item.get("module")), str(item.get("class_name"))
     is_operation = module.startswith(_OPERATIONS) and name[:1].isupper() and name.isidentifier()
     return is_operation or (module.startswith(_OWN) and name in CLASSES)

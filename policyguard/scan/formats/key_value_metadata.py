@@ -1,4 +1,4 @@
-"""Keys and values stored with Parquet and Arrow columns: text, and a few that readers act on.
+"""Key-value metadata of Parquet and Arrow: text, and a few keys that readers act on.
 
 | key | reader | checked for |
 |---|---|---|
@@ -50,7 +50,7 @@ _JAVA_LISTED = {
 
 
 def check_metadata(pairs: Iterable[tuple[bytes, bytes]], findings: Findings) -> None:
-    """Record a finding for each key with two values, and for each value that is not text or names code."""
+    """Add a finding for each key with two values, and each value that is not text or names code."""
     seen: dict[bytes, bytes] = {}
     for key, value in pairs:
         name = key.decode("utf-8", "replace")
@@ -83,7 +83,7 @@ def _parsed(name: str, value: bytes, findings: Findings) -> object:
 
 
 def _check_features(name: str, value: bytes, findings: Findings) -> None:
-    """Check `_type` entries: the reader resolves them among its classes, then among all globals of its module."""
+    """Check `_type` entries, which the reader looks up in its classes and then in its module's globals."""
     for item in maps_in(_parsed(name, value, findings)):
         kind = item.get("_type", "Value")
         if isinstance(kind, str) and kind not in _FEATURES:

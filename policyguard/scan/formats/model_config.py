@@ -1,4 +1,4 @@
-"""Parsed JSON in other formats: Keras' configurations and the metadata of tables."""
+"""Walks parsed JSON for other formats: Keras configurations and metadata of tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def maps_in(value: object) -> Iterator[dict[str, object]]:
-    """Yield every object in parsed JSON, at any depth."""
+    """Yield every object in a parsed JSON value, at any depth."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

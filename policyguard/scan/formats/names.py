@@ -1,4 +1,4 @@
-"""Names that promise a pickle. A name never makes a file better; here it makes text worse than text."""
+"""File names that promise a pickle. A name never improves a verdict; here it makes plain text suspicious."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMPRESSED = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffi
 
 
 def check_pickle_name(name: str, kind: str, findings: Findings) -> None:
-    """Add a finding if a file is named like a pickle, and its content, packed or not, was read as none.
+    """Add a finding if a file is named like a pickle but was not read as one.
 
     Args:
         name: the name of the file, or of the member of an archive.

@@ -1,4 +1,4 @@
-"""Headers of the data-only formats: numpy's `.npy` and safetensors. An inconsistent header is a finding."""
+"""Headers of data-only formats: numpy's `.npy` and safetensors. An inconsistent header is a finding."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _NPY_KIND = re.compile(r"[<>|=]?([?bBhHiIlLqQefdgFDGSaUVmMOc])(\d*)(\[[\w/]+\])?
 
 
 class HeaderProblem(ValueError):
-    """The header is inconsistent; the text says why."""
+    """The header is inconsistent; the text says how."""
 
 
 def is_safetensors(source: Source, head: bytes) -> bool:
-    """Check whether the bytes begin with a plausible length and the brace of a JSON header."""
+    """Return True if the bytes begin with a plausible length and the brace of a JSON header."""
     length = int.from_bytes(head[:8], "little")
     return len(head) > 8 and head[8:9] == b"{" and 2 <= length <= max(source.size, MAX_SAFETENSORS_HEADER)
 
@@ -119,7 +119,7 @@ def _no_constant(name: str) -> object:
 
 
 def npy_data(source: Source) -> tuple[Source, bool]:
-    """Split an `.npy` file: its data, and whether that is a pickle; raises `HeaderProblem`.
+    """Return an `.npy` file's data, and True if that is a pickle; raises `HeaderProblem`.
 
     file = magic version header-length header data
     Source: numpy.lib.format, versions 1.0 to 3.0.
@@ -154,7 +154,7 @@ def _npy_header(text: str) -> tuple[object, tuple[int, ...]]:
 
 
 def _descr(descr: object, depth: int = 8) -> tuple[int, bool]:
-    """Parse numpy's notation of a dtype: item size in bytes, and whether it contains objects."""
+    """Parse numpy's notation of a dtype; return the item size in bytes, and True if it contains objects."""
     if type(descr) is str:
         match = _NPY_KIND.fullmatch(descr)
         if match is None:

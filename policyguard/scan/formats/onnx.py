@@ -39,7 +39,7 @@ _READ_FIELDS = {
 
 
 def is_onnx(head: bytes) -> bool:
-    """Recognise the first bytes of every writer: IR version (field 1), then a field that may follow it."""
+    """Recognise the first bytes of all known writers: the IR version (field 1), then a plausible field."""
     return len(head) > 2 and head[0] == 8 and 1 <= head[1] <= 15 and head[2] in b'\x12\x1a"(2:B'
 
 
@@ -103,7 +103,7 @@ class _Walk:
         return self.checked(name, values)
 
     def spend(self) -> None:
-        """Count fields; raise `Exhausted` beyond the limit, or if the time is up."""
+        """Count fields; raise `Exhausted` beyond the limit of number or time."""
         self.fields += 1
         if not self.fields & 1023:
             self.findings.check_time()
@@ -128,7 +128,7 @@ class _Walk:
         return self.cursor.take(length) if keep else self.cursor.skip(length)
 
     def checked(self, name: str, values: dict[str, object]) -> dict[str, object]:
-        """Record the operators, metadata and files that the fields name; return the fields."""
+        """Report the operators, metadata and files that the fields name; return the fields."""
         if name == "Node":
             self.operators.add((_text(values.get("domain")), _text(values.get("op_type"))))
         elif name == "OperatorSet":

@@ -1,4 +1,4 @@
-"""Parquet files: footer, column chunks, pages and indexes are all read; values are never decoded.
+"""Parquet files: reads footer, column chunks, pages and indexes completely; never decodes values.
 
     file = magic *( page / index / bloom-filter ) footer u32-length magic
 
@@ -78,7 +78,7 @@ def _check_metadata(footer: dict[str, Any], findings: Findings) -> None:
 
 
 def _leaves(schema: Sequence[dict[str, Any]]) -> list[tuple[tuple[bytes, ...], int]]:
-    """List path and physical type of each column; the schema stores a tree depth first."""
+    """List path and physical type of each column; the schema stores its tree depth first."""
     leaves: list[tuple[tuple[bytes, ...], int]] = []
     open_groups: list[list[Any]] = [[1, ()]]
     for index, element in enumerate(schema):
@@ -174,7 +174,10 @@ def _walk_pages(source: Source, span: Span, expected: int, findings: Findings) -
 
 
 def _struct(source: Source, name: str, at: int, stop: int, findings: Findings) -> tuple[dict[str, Any], int]:
-    """Read the struct at this place and its length; statistics make page headers as long as their values."""
+    """Read the struct at this offset; return it and its length.
+
+    Statistics can make a page header as long as their values.
+    """
     length = _HEAD
     while True:
         data = source.read(at, min(length, stop - at))
@@ -241,7 +244,7 @@ def _check_gap(source: Source, at: int, stop: int, chunks: Sequence[dict[str, An
 
 
 def _copy_of_chunk(source: Source, at: int, stop: int, chunks: Sequence[dict[str, Any]], findings: Findings) -> int:
-    """Measure the copy of a chunk description here, which must equal one of the footer's; else 0."""
+    """Return the length of a column chunk's second description here, which must equal one in the footer, else 0."""
     for name, label in (("ColumnMetaData", "meta_data"), ("ColumnChunk", "")):
         try:
             copy, used = _struct(source, name, at, stop, findings)

@@ -66,7 +66,7 @@ class Format:
     holds_tables: bool = False
 
     def begins(self, source: Source, head: bytes, findings: Findings) -> bool:
-        """Check whether the content may be of this format; `scan` decides.
+        """Return True if the content may be of this format; `scan` decides.
 
         Args:
             source: the bytes to scan.
@@ -79,7 +79,7 @@ class Format:
 
 
 def _alone(scan: Callable[[Source, Findings], str]) -> Scan:
-    """Wrap a reader whose format contains no other files."""
+    """Adapt a reader whose format contains no other files."""
     return lambda source, findings, _: scan(source, findings)
 
 
@@ -220,7 +220,7 @@ UNDECIDED = ("unknown", "empty", "lfs_pointer")
 
 
 def scan_format(source: Source, head: bytes, findings: Findings, inner: Inner) -> str:
-    """Read the content by the first row that recognises it.
+    """Read the content with the first row that recognises it.
 
     Args:
         head: the first 512 bytes.
@@ -242,12 +242,12 @@ def scan_format(source: Source, head: bytes, findings: Findings, inner: Inner) -
 
 
 def is_read_as(name: str, scan: Scan) -> bool:
-    """Check whether this is the reader of the format."""
+    """Return True if this is the reader of the format."""
     return name in BY_NAME and BY_NAME[name].scan is scan
 
 
 def format_category(scan: CheckpointScan) -> Category:
-    """Categorise a file's content: `pickle` if any part is one, `unknown` if it was not read to its end."""
+    """Return the category of a file's content: `pickle` if any part is one, `unknown` if not read completely."""
     if scan.pickled:
         return "pickle"
     category = BY_NAME[scan.format].category if scan.format in BY_NAME else "unknown"
@@ -262,18 +262,18 @@ def _format_by_suffix(path: str) -> Format | None:
 
 
 def category_by_suffix(path: str) -> Category:
-    """Look up the category that a file's name promises."""
+    """Return the category that a file's name promises."""
     named = _format_by_suffix(path)
     return "unknown" if named is None else named.category
 
 
 def is_named_as_checkpoint(path: str) -> bool:
-    """True for a name that promises weights; tables are scanned only where a job names them."""
+    """Return True for a name that promises weights; tables are scanned only where a job names them."""
     named = _format_by_suffix(path)
     return named is not None and not named.holds_tables
 
 
 def promised_format(suffix: str) -> str | None:
-    """Look up the one format for a file with this suffix; None if several are possible."""
+    """Return the only format for a file with this suffix; None if there are several."""
     named = BY_SUFFIX.get(suffix)
     return named.name if named is not None and named.is_exclusive else None

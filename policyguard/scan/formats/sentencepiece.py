@@ -1,4 +1,4 @@
-"""SentencePiece models (`tokenizer.model` of Llama, T5 and others): every field of the protobuf is read.
+"""SentencePiece models (`tokenizer.model` of Llama, T5 and others): reads every field of the protobuf.
 
     model = 1*piece trainer-spec normalizer-spec [ self-test ] [ denormalizer-spec ]
 
@@ -41,7 +41,7 @@ Sample: input bytes, expected bytes
 
 
 def is_sentencepiece(head: bytes) -> bool:
-    """Recognise a first piece: its length, then a text, and a score or a type or its end."""
+    """Recognise a first piece: its length, a text, and then a score, a type or its end."""
     if len(head) < 6 or head[0] != 0x0A or head[2] != 0x0A or not 2 <= head[1] < 128 or head[3] > head[1] - 2:
         return False
     behind_text, behind_piece = 4 + head[3], 2 + head[1]
@@ -68,13 +68,13 @@ def scan_sentencepiece(source: Source, findings: Findings) -> str:
 
 
 class _Walk:
-    """Reads messages of the protobuf, and keeps nothing of them."""
+    """Reads the messages of the protobuf and stores nothing of them."""
 
     def __init__(self, data: bytes, findings: Findings) -> None:
         self.data, self.findings, self.at, self.fields = data, findings, 0, 0
 
     def short_pieces(self) -> int:
-        """Pass over the pieces as every trainer writes them: a short text, a score, a type. Some have 256,000."""
+        """Skip pieces in the form every trainer writes: a short text, a score, a type. Some files have 256,000."""
         data, at, last = self.data, 0, len(self.data) - 256
         while at < last and data[at] == 0x0A and data[at + 1] < 128 and data[at + 2] == 0x0A:
             rest, end = data[at + 1] - 2 - data[at + 3], at + 2 + data[at + 1]
@@ -86,7 +86,7 @@ class _Walk:
         return at
 
     def message(self, name: str, start: int, end: int) -> set[int]:
-        """Read the message between two places; return the numbers of its fields."""
+        """Read the message between two offsets; return the numbers of its fields."""
         fields, seen = MESSAGES[name], set[int]()
         self.at = start
         while self.at < end:

@@ -1,4 +1,4 @@
-"""skops' files of scikit-learn models: a zip with `schema.json`, whose nodes name what their reader imports.
+"""skops files of scikit-learn models: a zip with `schema.json`, whose nodes name what is imported.
 
 Source: skops 0.16 `io/_utils.py` and the loaders it registers; CVE-2025-54412 and CVE-2025-54413.
 """
@@ -24,7 +24,7 @@ _NAMES = (("__module__", "__class__"), ("module_path", "function"))
 
 
 def check_schema(data: bytes, findings: Findings) -> bool:
-    """Add a finding for each node that imports more than plain data; return False if this is no schema of skops.
+    """Add a finding for each node that imports more than plain data; return False if it is no skops schema.
 
     Args:
         data: the member `schema.json`.

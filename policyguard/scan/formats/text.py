@@ -1,4 +1,4 @@
-"""Text: clean if no loader of it runs anything. Settings are read as what they are, never by patterns over bytes.
+"""Text: clean if no loader of it runs anything. Settings are parsed, never searched by patterns.
 
 text = template / *json / yaml / toml / ini / prose. What begins as JSON, or is named as settings, and does not parse is
 unknown: it is neither plain text nor understood.
@@ -88,7 +88,7 @@ def _scan(text: str, data: bytes, findings: Findings) -> str:
 
 
 def _computed(text: str, findings: Findings) -> str:
-    """Find what running text with whole template blocks in it computes; empty if nothing, or if it is no template."""
+    """Return what running text with complete template blocks computes; empty if nothing."""
     if "{%" not in text or len(text) > MAX_TEMPLATE:
         return ""
     trial = Findings(limits=findings.limits, clock=findings.clock)
@@ -97,7 +97,7 @@ def _computed(text: str, findings: Findings) -> str:
 
 
 def _json(text: str, findings: Findings) -> bool:
-    """Judge JSON; return True if the text is JSON to its end."""
+    """Judge JSON; return True if the whole text is JSON."""
     try:
         values = json_documents(text)
     except Unreadable:
@@ -139,7 +139,7 @@ def _yaml(text: str, findings: Findings) -> bool:
 
 
 def _partial(problem: Unreadable, tags: Tags, findings: Findings) -> None:
-    """Judge what comes before the place where YAML breaks: loaders of several documents read the first ones.
+    """Judge the documents before the position where YAML breaks: some loaders read those first.
 
     A page whose text happens to begin as YAML has nothing in it that names code.
     """
@@ -155,7 +155,7 @@ def _partial(problem: Unreadable, tags: Tags, findings: Findings) -> None:
 
 
 def _judge_flat(text: str, findings: Findings) -> bool:
-    """Judge TOML and INI; return True if the text is one of them. Requirements are known by their name alone."""
+    """Judge TOML and INI; return True if the text is one of them. Requirements are recognised by name only."""
     if _REQUIREMENTS_NAME.search(findings.name):
         for number, line in enumerate(text.splitlines()):
             line = line.partition("#")[0].strip()

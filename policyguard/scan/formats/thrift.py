@@ -1,4 +1,4 @@
-"""Reads Thrift compact structs by a table, strictly: every field is in the table, occurs once, and has its type.
+"""Reads Thrift compact structs strictly by a table: every field must be listed, occur once and have its type.
 
     struct = *( field-header value ) stop
 
@@ -31,7 +31,7 @@ class OutOfBytes(LayoutProblem):
 
 @dataclass(slots=True)
 class ThriftReader:
-    """Reads structs from `data`, starting at `at`; calls `check_time` once for each struct."""
+    """Reads structs from `data`, starting at `at`; calls `check_time` once per struct."""
 
     data: bytes
     structs: Structs
@@ -39,7 +39,7 @@ class ThriftReader:
     at: int = 0
 
     def read(self, name: str, depth: int = MAX_DEPTH) -> dict[str, Any]:
-        """Read the struct that begins here as its fields by name; raises `LayoutProblem`."""
+        """Return the fields of the struct that begins here, by name; raises `LayoutProblem`."""
         if not depth:
             raise LayoutProblem(f"{name} nested too deep")
         self.check_time()

@@ -1,4 +1,4 @@
-"""Programs of `torch.export` (`.pt2`): a zip with a graph in JSON, whose nodes name the functions that they call.
+"""Programs of `torch.export` (`.pt2`): a zip with a graph in JSON, whose nodes name functions.
 
 Never clean: a node's target is looked up by attributes from `torch` on, and no list of harmless targets is complete.
 
@@ -18,14 +18,14 @@ _OPERATORS = ("torch.ops.", "_operator.", "operator.", "math.", "torch.sym_", "t
 
 
 def is_export(names: Sequence[str]) -> bool:
-    """Return True if the members are those of a program, of the archive's layout or of the one before it."""
+    """Return True if the members are those of an exported program, in the current or the previous layout."""
     parts = [name.rpartition("/")[2] for name in names]
     models = any("/models/" in f"/{name}" and name.endswith(".json") for name in names)
     return models or "archive_format" in parts or "serialized_exported_program.json" in parts
 
 
 def check_graph(data: bytes, findings: Findings) -> None:
-    """Add a finding for each node of this JSON whose target reaches a module of Python's.
+    """Add a finding for each node of this JSON whose target reaches a Python module.
 
     Args:
         data: a member of the archive.

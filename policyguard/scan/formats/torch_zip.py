@@ -1,4 +1,4 @@
-"""Checkpoints in zip archives (torch, numpy's npz, plain zip): every member must be explained."""
+"""Checkpoints in zip archives (torch, numpy's npz, plain zip): every member must be accounted for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment",
 
 
 def scan_zip(source: Source, findings: Findings, inner: Inner) -> str:
-    """Scan a file that ends as a zip archive and name its format, `zip` if no other.
+    """Scan a file that ends as a zip archive; return its format, `zip` if no other.
 
     Args:
         source: the bytes to scan.
@@ -70,7 +70,7 @@ def _scan_archive(directory: Directory, findings: Findings, inner: Inner) -> str
 
 
 def _is_keras(member: Member, findings: Findings) -> bool:
-    """Check whether Keras rebuilds a model from the configuration, and check the classes it names."""
+    """Return True if Keras rebuilds a model from the configuration; check the classes that it names."""
     content = content_of(member, findings)
     if content is None or content.size > MAX_CONFIG or not _names_class(data := content.read(0, content.size)):
         return False
@@ -79,7 +79,7 @@ def _is_keras(member: Member, findings: Findings) -> bool:
 
 
 def _is_skops(member: Member, findings: Findings) -> bool:
-    """Return True if skops rebuilds a model from this schema; what it names is checked then."""
+    """Return True if skops rebuilds a model from this schema; what it names is checked here."""
     content = content_of(member, findings)
     if content is None or content.size > MAX_SCHEMA:
         return False
@@ -95,7 +95,7 @@ def _scan_program(listed: Sequence[Member], findings: Findings) -> None:
 
 
 def _names_class(data: bytes) -> bool:
-    """Return True if a key is `class_name`, however it is written."""
+    """Return True if some key is `class_name`, in any spelling."""
     try:
         return '"class_name"' in json.dumps(json.loads(data))
     except (ValueError, RecursionError):
@@ -151,7 +151,10 @@ def _scan_member(member: Member, findings: Findings, inner: Inner) -> str:
 
 
 def _scan_encrypted(member: Member, findings: Findings, inner: Inner) -> str:
-    """Scan the stored bytes as if they were not encrypted: torch's reader ignores that bit. Hostile results count."""
+    """Scan the stored bytes as if they were not encrypted, because torch ignores that flag.
+
+    Only hostile results count.
+    """
     trial = Findings(limits=findings.limits, extra_globals=findings.extra_globals, clock=findings.clock)
     content = content_of(member, trial)
     kind = inner(content, trial) if content is not None else "unknown"
@@ -199,7 +202,7 @@ def _scan_torch(listed: Sequence[Member], roots: Sequence[str], findings: Findin
 
 
 def _storage(member: Member | None, byte_order: Member | None, findings: Findings) -> Source | None:
-    """Return the bytes of a storage as this scan reads them: little-endian."""
+    """Return the bytes of a storage in the byte order that this scan reads: little-endian."""
     if member is None or (byte_order is not None and byte_order.data.read(0, 64) != b"little"):
         return None
     return content_of(member, findings)

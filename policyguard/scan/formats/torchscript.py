@@ -1,4 +1,4 @@
-"""TorchScript code: which of its operators read or write files, and which come from other libraries.
+"""TorchScript code: reports operators that read or write files, or come from other libraries.
 
 An archive with code is never clean: the language is what torch prints and reads back, not a specification, and its
 operators trust their arguments. What its text shows is reported all the same.
@@ -18,7 +18,7 @@ _LIBRARY = re.compile(r"\bops\s*\.\s*(?!(?:aten|prim|quantized|prepacked|_c10d_f
 
 
 def check_script(code: bytes, findings: Findings) -> None:
-    """Record a finding for each operator in this source text that opens a file or is not torch's own."""
+    """Add a finding for each operator that opens a file or is not torch's own."""
     text = code.decode("utf-8", "replace")
     for match in _FILES.finditer(text):
         findings.add("ckpt.torchscript_file", "".join(match[0].split()))

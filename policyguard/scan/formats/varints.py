@@ -1,4 +1,4 @@
-"""Variable-length integers of seven bits a byte, as protobuf and Thrift write them."""
+"""Variable-length integers with seven bits per byte, as protobuf and Thrift write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads pickles on abstract values: what they import, call and build. Runs nothing.
+"""Interprets pickles on abstract values: what they import, call and build. Runs nothing.
 
 Promises: each opcode is read as CPython's readers do, and an import that is not listed is never clean.
 

@@ -1,4 +1,4 @@
-"""Which imports a pickle of tensors and plain data needs, exactly; everything else counts against the file.
+"""The exact imports that pickles of tensors and plain data need; every other import counts against the file.
 
 The list is of (module, name) pairs, never of modules or patterns. It covers what torch's own `weights_only` reader
 allows (torch 2.13, `_weights_only_unpickler._get_allowed_globals`), numpy's arrays, scalars and random states, joblib's
@@ -145,7 +145,7 @@ _PLAIN_CLASSES = (
 
 
 def modern(module: str, name: str) -> tuple[str, str]:
-    """Return the pair that `pickle` imports for a Python 2 name (protocols 0 to 2), or the pair itself."""
+    """Return the Python 3 name of an import that protocols 0 to 2 write with its Python 2 name."""
     if (module, name) in NAME_MAPPING:
         mapped: tuple[str, str] = NAME_MAPPING[(module, name)]
         return mapped
@@ -153,7 +153,7 @@ def modern(module: str, name: str) -> tuple[str, str]:
 
 
 def judged(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset()) -> Verdict:
-    """Judge an import: clean if listed, hostile if it can run code, else unknown.
+    """Return the verdict on an import: clean if listed, hostile if it can run code, else unknown.
 
     `extra` are pairs an operator adds for classes of their own. A Python 2 spelling counts as its Python 3 name only if
     both are harmless: which one is imported depends on the protocol that the file claims.

@@ -1,4 +1,4 @@
-"""numpy's dtypes and arrays in pickles, where a state that lies makes numpy read the file's bytes as addresses.
+"""numpy dtypes and arrays in pickles; an inconsistent state makes numpy use the file's bytes as addresses.
 
     dtype-state = ( version, order, subarray, names, fields, size, alignment, flags [ , metadata ] )
     array-state = ( [ version, ] shape, dtype, is-fortran, data )
@@ -28,28 +28,28 @@ _ARRAY_NAMES = {"_reconstruct", "_mareconstruct", "ndarray", "matrix", "record",
 
 @dataclass(frozen=True, slots=True)
 class ItemType:
-    """What one item of an array is: its bytes, and whether they are a reference to an object."""
+    """The item type of an array: its size in bytes, and True if it is a reference to an object."""
 
     size: int
     has_objects: bool
 
 
 def is_dtype(value: Abstract) -> bool:
-    """Return True for what a pickle makes by calling `numpy.dtype` or one of numpy's dtype classes."""
+    """Return True for the result of calling `numpy.dtype` or one of numpy's dtype classes."""
     if not isinstance(value, Made) or not isinstance(value.callee, Import):
         return False
     return value.callee.pair == _DTYPE or value.callee.module == "numpy.dtypes"
 
 
 def is_array(value: Abstract) -> bool:
-    """Return True for what a pickle makes by one of numpy's array functions or classes."""
+    """Return True for the result of calling one of numpy's array functions or classes."""
     if not isinstance(value, Made) or not isinstance(value.callee, Import):
         return False
     return value.callee.module.partition(".")[0] == "numpy" and value.callee.name in _ARRAY_NAMES
 
 
 def item_type(value: Abstract, findings: Findings, depth: int = 8) -> ItemType | None:
-    """Read a pickled dtype; None, with a finding, if it lies about its kind or is not read here.
+    """Read a pickled dtype; None, with a finding, if it is inconsistent or not supported here.
 
     Args:
         value: the dtype, as the opcodes made it.
@@ -78,7 +78,7 @@ def item_type(value: Abstract, findings: Findings, depth: int = 8) -> ItemType |
 
 
 def _code(code: Abstract, state: Abstract) -> tuple[str, int] | None:
-    """Return kind and bytes of a dtype's first argument; a record's size is in its state."""
+    """Return kind and size of a dtype's first argument; the size of a record is in its state."""
     if code in (Import("numpy", "record"), Import("numpy", "void")):
         size = state[5] if isinstance(state, tuple) and len(state) > 5 else 0
         return ("V", size) if type(size) is int and size >= 0 else None
@@ -113,7 +113,7 @@ def _with_state(kind: str, size: int, state: tuple[Abstract, ...], findings: Fin
 
 
 def _compound(subarray: Abstract, names: Abstract, fields: Abstract, findings: Findings, depth: int) -> ItemType | None:
-    """Return how far the parts of a structured dtype reach, and whether one is an object."""
+    """Return the extent of a structured dtype's fields, and True if one is an object."""
     if isinstance(subarray, tuple) and len(subarray) == 2 and fields is None:
         base, count = item_type(subarray[0], findings, depth - 1), items_of(subarray[1])
         if base is None or count is None:
@@ -140,7 +140,7 @@ def _compound(subarray: Abstract, names: Abstract, fields: Abstract, findings: F
 
 
 def items_of(shape: Abstract) -> int | None:
-    """Return how many items an array of this shape has, None if the shape is computed."""
+    """Return the number of items of an array with this shape; None if the shape is computed."""
     sizes = shape if isinstance(shape, tuple) else (shape,)
     if not all(type(size) is int and size >= 0 for size in sizes):
         return None
@@ -148,7 +148,7 @@ def items_of(shape: Abstract) -> int | None:
 
 
 def check_array_state(state: Abstract, findings: Findings) -> None:
-    """Check what BUILD gives to an array: its dtype, and that a list of objects has as many items as the shape says."""
+    """Check the state that BUILD gives to an array: its dtype, and the number of listed objects."""
     parts = state[-4:] if isinstance(state, tuple) and len(state) in (4, 5, 7) else None
     if isinstance(state, tuple) and len(state) == 7:
         parts = state[1:5]
@@ -169,7 +169,7 @@ def check_array_state(state: Abstract, findings: Findings) -> None:
 
 
 def check_array_call(target: Import, args: Abstract, findings: Findings) -> None:
-    """Check a call that makes an array: an empty one that a state fills, never one that is made by its arguments.
+    """Check a call that creates an array: it must be empty, to be filled by a state.
 
     Args:
         target: the function or class of numpy.

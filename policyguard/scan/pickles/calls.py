@@ -1,4 +1,4 @@
-"""What a pickle calls: each call is recorded, and those whose arguments matter are checked.
+"""The calls in a pickle: each is recorded, and those whose arguments matter are checked.
 
 Source: Lib/pickle.py of CPython 3.11; torch 2.13 `_tensor.py` and `_utils.py`; numpy 2.4 `random/_pickle.py`.
 """
@@ -62,7 +62,7 @@ def call(m: PickleStack, target: Abstract, args: Abstract) -> Abstract:
 
 
 def _special(m: PickleStack, target: Import, args: Abstract) -> Abstract | None:
-    """Follow the functions that import, read or call by their arguments; None for any other."""
+    """Handle functions that import, read or call what their arguments say; None for any other function."""
     values = args if isinstance(args, tuple) else ()
     match target.pair:
         case ("_codecs", "encode"):
@@ -92,7 +92,7 @@ def _special(m: PickleStack, target: Import, args: Abstract) -> Abstract | None:
 
 
 def _attribute(m: PickleStack, values: tuple[Abstract, ...]) -> Abstract:
-    """`getattr(Class, "name")` is how older protocols write a method or an inner class: an import of a dotted name."""
+    """Treat `getattr(Class, "name")`, by which older protocols write a method or inner class, as an import."""
     if len(values) == 2:
         owner, name = values
         if isinstance(owner, Import) and type(name) is str and re.fullmatch(r"(?!__)\w+", name):
@@ -102,7 +102,7 @@ def _attribute(m: PickleStack, values: tuple[Abstract, ...]) -> Abstract:
 
 
 def _restored(m: PickleStack, target: Import, values: tuple[Abstract, ...]) -> Abstract:
-    """torch's functions that make an object by their first argument and give it the last as its state."""
+    """Handle torch's functions that create an object and then set its last argument as the state."""
     if len(values) != 4:
         m.findings.add("ckpt.pickle_state", f"{target} called with computed arguments")
         return Made(target)
@@ -114,7 +114,7 @@ def _restored(m: PickleStack, target: Import, values: tuple[Abstract, ...]) -> A
 
 
 def _check_size(m: PickleStack, target: Import, args: Abstract) -> None:
-    """A call whose result is enormous, though the pickle is small, exhausts the memory of the reader."""
+    """Add a finding for a call whose result is huge although the pickle is small: it exhausts the reader's memory."""
     values = args if isinstance(args, tuple) else (args,)
     if any(_is_long_range(value) for value in values):
         m.findings.add("ckpt.pickle_expansion", f"{target} of a range")
@@ -160,7 +160,7 @@ def _is_small(value: Abstract) -> bool:
 
 
 def _bytes(m: PickleStack, value: Abstract) -> Source | None:
-    """Return the bytes of a constant, also where protocol 2 writes them as encoded text."""
+    """Return the bytes of a constant, including those that protocol 2 writes as encoded text."""
     source = m.cursor.source
     if isinstance(value, Payload) and value.kind == "bytes":
         return window(source, value.offset, value.length)

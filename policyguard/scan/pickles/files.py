@@ -1,4 +1,4 @@
-"""Files that are made of pickles: plain ones, joblib's with arrays between opcodes, and torch's older layouts.
+"""Files made of pickles: plain ones, joblib's with arrays between opcodes, and torch's older layouts.
 
 One reading is never enough: a file that joblib reads as arrays is read by `pickle.load` as opcodes, so both readings
 must be harmless (INVARIANT I18).
@@ -28,7 +28,9 @@ _ALIGNMENT = 16
 
 
 def read_one(cursor: Cursor, findings: Findings, dialect: Dialect) -> tuple[Machine, Abstract]:
-    """Return the machine and value of the pickle at the cursor; one that breaks is a finding and returns NOTHING.
+    """Read the pickle at the cursor; return the machine and the value.
+
+    A pickle that breaks is a finding and gives NOTHING.
 
     Args:
         cursor: where the pickle begins.
@@ -50,7 +52,7 @@ def read_one(cursor: Cursor, findings: Findings, dialect: Dialect) -> tuple[Mach
 
 
 def scan_whole(source: Source, findings: Findings, dialect: Dialect) -> Abstract:
-    """Return the value of a source that is one pickle and nothing else.
+    """Read a source that must be a single pickle, and return its value.
 
     Args:
         source: the bytes to scan.
@@ -66,7 +68,7 @@ def scan_whole(source: Source, findings: Findings, dialect: Dialect) -> Abstract
 
 
 def scan_pickles(source: Source, findings: Findings, nested: Nested) -> str:
-    """Return the format of a file that begins with a pickle: `pickle`, `joblib` or `torch_legacy`.
+    """Scan a file that begins with a pickle; return its format: `pickle`, `joblib` or `torch_legacy`.
 
     Args:
         source: the bytes to scan.
@@ -90,7 +92,7 @@ def scan_pickles(source: Source, findings: Findings, nested: Nested) -> str:
 
 
 def probe(source: Source, findings: Findings) -> bool:
-    """Return True if `pickle.load` of these bytes would import what can run code, or call what it imports.
+    """Return True if `pickle.load` of these bytes would import code that can run, or call an import.
 
     Asked of files of every format: the reader chooses how to read, not the format (INVARIANT I18).
     """
@@ -98,7 +100,7 @@ def probe(source: Source, findings: Findings) -> bool:
 
 
 def begins_as_program(machine: Machine) -> bool:
-    """Return True if what the machine has read imports what can run code, or calls what it imports."""
+    """Return True if the part that was read imports what can run code, or calls what it imports."""
     codes = {reason.code for reason in machine.findings.reasons}
     runs_code = bool(codes & {"ckpt.pickle_global", "ckpt.pickle_extension"})
     return machine.imported > 0 and (machine.called > 0 or runs_code)
@@ -109,7 +111,7 @@ _DIFFERENT = frozenset(f"ckpt.pickle_{what}" for what in ("global", "extension",
 
 
 def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bool:
-    """Return True if a plain reading of a joblib file does harm that joblib's own reading does not.
+    """Return True if a plain reading of a joblib file does harm that joblib's reading does not.
 
     A plain reader takes a pickled object array for the end of the file, with memo numbers of its own; so names get
     mixed up. An unlisted import made of parts that the proper reading imports too is such a mix and no module anywhere.
@@ -145,7 +147,7 @@ def _scan_rest(cursor: Cursor, findings: Findings, dialect: Dialect) -> None:
 
 
 class _Joblib:
-    """joblib's departure: after the BUILD of an array wrapper its data follows in the file.
+    """joblib's dialect: after the BUILD of an array wrapper, the array's data follows in the file.
 
     Source: joblib 1.6 `numpy_pickle.py`, `NumpyArrayWrapper.read_array`.
     """
@@ -182,7 +184,7 @@ class _Joblib:
 
 
 class Storages:
-    """torch's persistent ids: which storages a checkpoint has and how many bytes each must hold."""
+    """Torch's persistent ids: the storages of a checkpoint, and the number of bytes that each must have."""
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
@@ -191,7 +193,7 @@ class Storages:
         self.indexed: list[Made] = []
 
     def persistent(self, value: Abstract) -> Abstract:
-        """Record the storage and return a placeholder; an id of another shape is a finding."""
+        """Record a storage and return a placeholder; an id of another form is a finding."""
         if isinstance(value, tuple) and len(value) == 4 and value[0] == "module" and isinstance(value[1], Import):
             # The older layout of a whole model keeps each class with its source; the reader returns the class.
             self.findings.add("ckpt.pickle_persistent_id", "a class of a whole model with its source")
@@ -211,13 +213,13 @@ class Storages:
         return Stored("storage", str(key), kind.name if isinstance(kind, Import) else "")
 
     def check_indexes(self, storage_of: Callable[[str], Source | None]) -> None:
-        """Check the tensors whose indexes are data; `storage_of` returns the bytes of a storage."""
+        """Check the tensors whose indexes are data; `storage_of` returns a storage's bytes."""
         for tensor in self.indexed:
             check_indexes(tensor, storage_of, self.findings)
 
 
 def _scan_legacy(cursor: Cursor, findings: Findings, nested: Nested) -> None:
-    """torch before 1.6: magic, protocol, system information, the object, the storage keys, then the storages.
+    """Scan the layout before torch 1.6: magic, protocol, system info, object, storage keys, storages.
 
     Source: torch/serialization.py, `_legacy_load`.
     """
@@ -264,7 +266,7 @@ def scan_torch_tar(members: dict[str, Source], findings: Findings) -> None:
 
 
 def _scan_interleaved(source: Source, findings: Findings, skip: Callable[[Cursor, Abstract], None]) -> None:
-    """Read a count, then that number of pickles, each followed by raw data."""
+    """Read a count, then as many pickles, each followed by raw data."""
     cursor = Cursor(source)
     _, count = read_one(cursor, findings, Dialect())
     if type(count) is not int or not 0 <= count <= findings.limits.members:

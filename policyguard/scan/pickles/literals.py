@@ -1,4 +1,4 @@
-"""The opcodes that push a constant: their arguments, read as the interpreter reads them.
+"""Opcodes that push a constant; their arguments are read exactly as the interpreter reads them.
 
 They are read here because `pickletools.genops` unescapes names that `pickle` does not.
 
@@ -30,7 +30,7 @@ _MAX_DIGITS = 4_000
 
 
 def index_of(line: bytes) -> int:
-    """Return the memo index of a protocol 0 line; the interpreter reads it in base 10, and up to a zero byte.
+    """Return the memo index on a protocol 0 line, in base 10 and up to a zero byte, as the interpreter reads it.
 
     Raises:
         Broken: no number, or one of thousands of digits.
@@ -42,7 +42,7 @@ def index_of(line: bytes) -> int:
 
 
 def _line(m: PickleStack) -> bytes | None:
-    """Return the next line, or None if it is longer than anything that matters; no reader has a limit."""
+    """Return the next line; None if it is longer than anything that matters. The interpreter has no limit."""
     try:
         return m.cursor.line()
     except LineTooLong:
@@ -50,7 +50,7 @@ def _line(m: PickleStack) -> bytes | None:
 
 
 def _number(m: PickleStack, line: bytes | None) -> Abstract:
-    """Return the integer of a protocol 0 line, or a value that no check accepts if interpreters may differ about it.
+    """Return the integer on a protocol 0 line, or a value that no check accepts if interpreters may disagree.
 
     Source: `load_int` and `load_long`, Modules/_pickle.c before 3.14: base 0, up to a zero byte, whatever the length.
     """
@@ -79,7 +79,7 @@ def text(m: PickleStack, length: int) -> None:
 
 
 def old_text(m: PickleStack, length: int) -> None:
-    """Python 2 `str`: text when it is ASCII, which may then name a module; bytes or an error otherwise."""
+    """Read a Python 2 `str`: text if it is ASCII, and could therefore name a module; else bytes or an error."""
     if length > MAX_TEXT_BYTES:
         payload(m, "bytes", length)
         return

@@ -1,4 +1,4 @@
-"""Reads a pickle as the interpreter would, and runs nothing: what it imports, calls and builds, on abstract values.
+"""Interprets a pickle as Python would, on abstract values, and runs nothing.
 
 One machine reads one pickle, from a cursor, to its STOP.
 
@@ -18,12 +18,14 @@ _STEP = 2_048
 
 
 class Machine(PickleStack):
-    """The abstract stack, marks and memo of one pickle, and the loop that reads it."""
+    """The abstract stack, marks and memo of one pickle, and the loop that reads opcodes."""
 
     __slots__ = ()
 
     def run(self) -> Abstract:
-        """Read the pickle to its STOP and return its value; what was read is in the findings, also when this raises.
+        """Read the pickle to its STOP and return its value.
+
+        The findings contain what was read even if this raises.
 
         Raises:
             Broken: an opcode or argument is malformed, or the stack runs empty.

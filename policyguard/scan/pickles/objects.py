@@ -1,4 +1,4 @@
-"""The opcodes that import, call, build and ask for objects from outside the pickle.
+"""Opcodes that import, call, build, and refer to objects outside the pickle.
 
 Source: Lib/pickle.py and Modules/_pickle.c of CPython 3.11.
 """
@@ -35,7 +35,7 @@ def import_from_stack(m: PickleStack, _: str) -> None:
 
 
 def _may_be_text(value: Abstract) -> bool:
-    """Return False for what every reader refuses as a name, because it is certainly no text."""
+    """Return False for a value that every reader refuses as a name, because it cannot be text."""
     if isinstance(value, Made):
         return not (isinstance(value.callee, Import) and value.callee.pair in _NEVER_TEXT)
     return isinstance(value, str | Payload | Other)

@@ -1,4 +1,4 @@
-"""The table of opcodes, and those that move and gather what is on the stack.
+"""The table of opcodes, and those that move and group values on the stack.
 
 Source: Lib/pickle.py, Lib/pickletools.py and Modules/_pickle.c of CPython 3.11, opcode by opcode.
 """
@@ -45,7 +45,7 @@ HIGHEST_PROTOCOL = 5
 
 
 class Stopped(Exception):
-    """The pickle reached its STOP."""
+    """The pickle reached its STOP opcode."""
 
 
 def _tuple_of(count: int) -> Handler:

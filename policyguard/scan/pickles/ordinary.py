@@ -1,4 +1,4 @@
-"""Imports that ordinary programs pickle and that run nothing by themselves: unlisted, so unknown, and no accusation.
+"""Imports that ordinary programs pickle and that run nothing themselves: unknown rather than hostile.
 
 `hostile` is for what is known to run code or to read and write files. A class of a library of models, one of its
 functions on numbers, or a value of the standard library is none of it; what a program makes of it is for its owner to
@@ -91,7 +91,7 @@ _EXCEPTION = re.compile(r"[A-Z]\w*(?:Error|Exception|Warning)|StopIteration|Keyb
 
 
 def judge_import(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset()) -> Verdict:
-    """Judge an import of a pickle: as `judged`, but what ordinary programs pickle is unknown.
+    """Return the verdict on an import, as `judged` does, but unknown for what ordinary programs pickle.
 
     Args:
         module: the module.
@@ -111,7 +111,7 @@ def _may_be_ordinary(module: str, name: str) -> bool:
 
 
 def is_ordinary(module: str, name: str) -> bool:
-    """Return True for an import that runs nothing by itself and that files of ordinary programs have."""
+    """Return True for an import that runs nothing by itself and occurs in ordinary programs' files."""
     parts = name.split(".")
     if not all(_NAME.fullmatch(part) for part in parts) or not module:
         return False
@@ -121,7 +121,7 @@ def is_ordinary(module: str, name: str) -> bool:
 
 
 def _is_inner_name(parts: list[str]) -> bool:
-    """Return True for a method or inner class, False for a walk through a module that another one imported."""
+    """Return True for a method or inner class; False for a name that another module imported."""
     reaches = any(is_standard(part) for part in parts[:-1])
     return not reaches and not any(part.startswith("__") or _is_risky(part) for part in parts)
 
@@ -156,6 +156,6 @@ def _is_below(module: str, packages: frozenset[str]) -> bool:
 
 
 def _is_of_a_program(module: str, parts: list[str]) -> bool:
-    """Return True for an inner class or a method of a module that no list names."""
+    """Return True for an inner class or method of a module that is on no list."""
     top = module.partition(".")[0]
     return len(parts) > 1 and top not in LIBRARIES and (top == "__main__" or not is_standard(top))

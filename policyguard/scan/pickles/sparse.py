@@ -1,4 +1,4 @@
-"""Sparse tensors: their indexes are data that torch uses as places in memory, and does not check when it loads.
+"""Sparse tensors: torch uses their indexes as memory offsets without checking them at load time.
 
     coo = indices ( dimensions x values ), values, size
     csr, csc = compressed indices, plain indices, values, size
@@ -90,7 +90,7 @@ def _sizes(value: Abstract) -> tuple[int, ...] | None:
 
 
 def _rows(value: Abstract, storage_of: StorageOf) -> list[array.array[int]] | None:
-    """Return the rows of an index tensor of one or two dimensions, None if they cannot be read."""
+    """Return the rows of an index tensor of one or two dimensions; None if they cannot be read."""
     if not isinstance(value, Made) or not isinstance(value.callee, Import) or not isinstance(value.args, tuple):
         return None
     known = value.callee.module == "torch._utils" and value.callee.name.startswith("_rebuild_tensor")

@@ -1,4 +1,4 @@
-"""What a pickle has built so far, on abstract values: stack, marks, memo, and what importing and calling mean there.
+"""The state of a pickle while it is read: stack, marks and memo of abstract values; imports and calls.
 
 The opcodes that change it are in `pickle_opcodes`; `pickle_machine` runs them.
 
@@ -41,7 +41,7 @@ class Broken(Exception):
 
 @dataclass(slots=True)
 class Dialect:
-    """How the file's own reader departs from a plain `pickle.load`.
+    """How the file's own reader differs from a plain `pickle.load`.
 
     `persistent` judges a persistent id and returns its value; `built` is called for each BUILD, may read array bytes
     that joblib keeps between opcodes, and then returns the array; `nested` scans bytes that the reader unpickles again;
@@ -75,7 +75,7 @@ class PickleStack:
     frame_end: int = 0
 
     def leave_frame(self, opcode: str) -> None:
-        """Record that an argument reaches over the end of its frame: CPython's readers then read different bytes."""
+        """Record an argument that extends past its frame: CPython's readers then read different bytes."""
         # INVARIANT I18: where two readers of the same bytes would go on at different places, neither is believed.
         self.findings.add("ckpt.pickle_frame", opcode)
         self.frame_end = 0
@@ -106,7 +106,7 @@ class PickleStack:
     # --- importing and calling ---------------------------------------------------------------------------------------
 
     def import_name(self, module: str, name: str) -> Import:
-        """Record the import and return its value; the pair is judged as written and as Python 2 would have meant it."""
+        """Record the import and return its value; it is judged as written and by its Python 2 meaning."""
         # INVARIANT I18: every import of the interpreter's reader passes here first, under the name it would use.
         value = Import(module, name)
         self.findings.import_of(f"{module}.{name}")
@@ -143,7 +143,7 @@ class PickleStack:
         self.push(self.copied(self.memo[index]))
 
     def extend(self, target: Abstract, values: list[Abstract], kind: str) -> None:
-        """Put items into the list, set or map `target`; anything else is treated as what it is not.
+        """Add items to the list, set or map `target`; any other target is a finding.
 
         Args:
             target: the collection.
@@ -164,7 +164,7 @@ class PickleStack:
         self.check_weight(contents)
 
     def group(self, values: list[Abstract]) -> Abstract:
-        """Return the values as a tuple that knows how much it would be if every reference were a copy."""
+        """Return the values as a tuple, with its size if every reference were a copy."""
         made = Group(values)
         made.weight = 1 + sum(map(weight_of, values))
         self.check_weight(made)

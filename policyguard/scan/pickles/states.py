@@ -1,4 +1,4 @@
-"""What a state does to the object it is given to, by BUILD or by a function of torch that sets one."""
+"""The effect of a state on the object it is given to, by BUILD or by a torch function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHARD = ("torch.distributed.checkpoint.filesystem", "_StorageInfo")
 
 
 def give_state(findings: Findings, target: Abstract, state: Abstract) -> None:
-    """Record that an object gets a state; add a finding for each thing that the state does beyond that.
+    """Record that an object gets a state; add a finding for everything more that the state does.
 
     Args:
         findings: takes what is found.
@@ -66,7 +66,7 @@ def _check_shard_state(state: Abstract, findings: Findings) -> None:
 
 
 def check_shard_path(name: Abstract, findings: Findings) -> None:
-    """A sharded checkpoint names its files: one outside its folder would be read without having been scanned."""
+    """Add a finding for a shard outside the checkpoint's folder: it would be read without being scanned."""
     if type(name) is not str:
         findings.add("ckpt.pickle_state", "a shard whose path is computed")
         return
@@ -78,7 +78,7 @@ def check_shard_path(name: Abstract, findings: Findings) -> None:
 
 
 def kind_of(value: Abstract) -> str:
-    """Return a short name for a value in a message."""
+    """Return a short name of a value for a message."""
     if isinstance(value, Import):
         return printable_ascii(f"the import {value}", 80)
     if isinstance(value, Made):

@@ -1,4 +1,4 @@
-"""What the abstract pickle machine puts on its stack instead of objects."""
+"""The abstract values on the pickle machine's stack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_REMEMBERED_ITEMS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """The value of GLOBAL: something imported, whether it is harmless or not."""
+    """The value of GLOBAL: an imported name, harmless or not."""
 
     module: str
     name: str
@@ -26,7 +26,7 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Bytes (or text too long to matter) that lie in the source at `offset`; never copied."""
+    """Bytes, or a long text, in the source at `offset`; never copied."""
 
     kind: str
     offset: int
@@ -34,19 +34,22 @@ class Payload:
 
 
 class Group(tuple["Abstract", ...]):
-    """A tuple that remembers its weight."""
+    """A tuple that knows its weight."""
 
     weight: int = 1
 
 
 def weight_of(value: Abstract) -> int:
-    """Return how many parts a value has when each reference counts as a copy."""
+    """Return the number of parts of a value if each reference counts as a copy."""
     return value.weight if isinstance(value, Group | Items) else 1
 
 
 @dataclass(eq=False, slots=True)
 class Items:
-    """A list, set or map. A map holds its keys and values in turn in `items`; `count` includes those not remembered."""
+    """A list, set or map.
+
+    The `items` of a map are its keys and values in turn; `count` includes those that were not stored.
+    """
 
     kind: str
     items: list[Abstract] = field(default_factory=list)
@@ -60,7 +63,7 @@ class Items:
         self.items.extend(values[:room] if room > 0 else ())
 
     def plain_map(self) -> dict[str, Abstract] | None:
-        """Return the map if each key is a constant text of its own and all of them are remembered, else None."""
+        """Return the map if all keys are distinct constant texts and all items are stored, else None."""
         keys = self.items[::2]
         if self.kind != "map" or self.count != len(self.items) or any(type(key) is not str for key in keys):
             return None
@@ -70,7 +73,10 @@ class Items:
 
 @dataclass(eq=False, slots=True)
 class Made:
-    """What a call returned: `state` is what BUILD gave it last, `states` how often, `contents` its items."""
+    """The result of a call.
+
+    `state` is the last that BUILD gave it, `states` their number, `contents` its items.
+    """
 
     callee: Abstract
     args: Abstract = ()
@@ -81,14 +87,14 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Anything else: a float, a persistent object, something unknown."""
+    """Any other value: a float, a persistent object, something unknown."""
 
     kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stored(Other):
-    """A storage of torch: its key in the file, and the name of its class."""
+    """A torch storage: its key in the file, and the name of its class."""
 
     key: str
     storage_class: str

@@ -1,4 +1,4 @@
-"""Judges settings: text that a loader reads as JSON, YAML, TOML or INI, and may build objects or call functions from.
+"""Judges settings: JSON, YAML, TOML or INI from which a loader may build objects or call functions.
 
 Promises: every entry is checked, wherever it lies, also under a key that occurs twice; nothing is imported, evaluated
 or opened; bad input is a finding. Settings are clean if no listed loader runs anything for them.

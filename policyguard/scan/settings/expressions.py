@@ -1,4 +1,4 @@
-"""Text in settings that some loader evaluates: Python behind `$`, Python in a string, a command for a shell.
+"""Text in settings that a loader evaluates: Python after `$`, Python in a string, a shell command.
 
 The text is parsed and never run. Without a call, an import or a function in it, an expression reads what is already
 there and does nothing.
@@ -66,14 +66,14 @@ _ACTIVE = (
 
 
 def judge_expression(text: str) -> Verdict:
-    """Judge the Python behind a `$`, or another text that a loader is known to evaluate."""
+    """Judge the Python after a `$`, or another text that a loader is known to evaluate."""
     if len(text) > MAX_CHARS:
         return Verdict.UNKNOWN
     return _judge(_parsed(_REFERENCE.sub("_reference", text)))
 
 
 def judge_value(text: str) -> Verdict:
-    """Judge a text under any key: not clean if it is Python that calls something telling, or holds a shell command."""
+    """Judge a text under any key; not clean if it is Python with a telling call, or has a shell command."""
     text = text.lstrip()
     if text.startswith("$") and (verdict := judge_expression(text[1:])) is not Verdict.CLEAN:
         return verdict
@@ -88,12 +88,12 @@ _ORDER = list(Verdict)
 
 
 def is_shell(text: str) -> bool:
-    """Return True for a text that runs something once a shell has it."""
+    """Return True for a text that runs something when a shell gets it."""
     return _SHELL.search(text) is not None
 
 
 def is_program(text: str) -> bool:
-    """Return True for text that parses as Python, and imports, defines or runs something."""
+    """Return True for text that parses as Python and imports, defines or runs something."""
     if len(text) > MAX_PROGRAM_CHARS or not (_STATEMENT.search(text) or _CALLED.search(text)):
         return False
     verdict = _judge(_parsed(text))
@@ -127,7 +127,7 @@ def _is_hidden(node: ast.AST) -> bool:
 
 
 def _runs(node: ast.AST) -> bool:
-    """Return True for a call that runs a command or text as code, and for an import of such a function."""
+    """Return True for a call that runs a command or text as code, or an import of such a function."""
     if isinstance(node, ast.ImportFrom):
         return node.module in _OWNERS and any(alias.name in _COMMANDS for alias in node.names)
     if not isinstance(node, ast.Call):

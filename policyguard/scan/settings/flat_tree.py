@@ -1,4 +1,4 @@
-"""TOML and INI as trees: sections of `name = value` lines."""
+"""Reads TOML and INI as trees of sections and `name = value` entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_CHARS = 2**22
 
 
 def toml_tree(text: str) -> object | None:
-    """Read TOML; None if it is not."""
+    """Parse TOML; None if the text is not TOML."""
     if len(text) > MAX_CHARS or not _HAS_ENTRY.search(text):
         return None
     try:
@@ -25,7 +25,7 @@ def toml_tree(text: str) -> object | None:
 
 
 def ini_tree(text: str) -> object | None:
-    """Read `name = value` lines under section headings; None if another line is among the first.
+    """Parse `name = value` lines under section headings; None if an early line is neither.
 
     The key of an entry is its last dotted part, and quotes around a value are dropped.
     """

@@ -1,4 +1,4 @@
-"""Entries of a hub repository's configuration that name code: in it, in another repository, kernels, or a library.
+"""Entries of a hub configuration that name code: in the repository, another one, a kernel or a library.
 
 Source: transformers 5 `dynamic_module_utils.py` and `integrations/hub_kernels.py`; diffusers `pipeline_utils.py`; peft
 `auto.py`.
@@ -25,7 +25,7 @@ NAMING_KEYS = frozenset(
 
 
 def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:
-    """Return the code that one entry of a configuration names, as kind and name; None if it is no entry that names any.
+    """Return kind and name of the code that a configuration entry names; None if it names none.
 
     Kinds: `own` (in this repository), `foreign` (another repository), `kernel`, `import` (an installed library).
     """
@@ -43,7 +43,7 @@ def named_by(key: str, value: object) -> Iterator[tuple[str, str]] | None:
 
 
 def _reference(text: str) -> tuple[str, str]:
-    """`repository--module.Class` names another repository, `module.Class` this one."""
+    """Tell a name in another repository, `repository--module.Class`, from one in this, `module.Class`."""
     repository, dashes, _ = text.rpartition("--")
     return ("foreign", repository) if dashes else ("own", text)
 

@@ -1,4 +1,4 @@
-"""JSON read tolerantly: every entry is kept, and what some reader of JSON accepts is accepted.
+"""Reads JSON tolerantly: keeps every entry, and accepts what any common reader accepts.
 
 text = *( value white-space ); JSON Lines is one value a line. NaN, infinities, control characters in strings and
 numbers of any length are accepted, since Python's reader can be made to.
@@ -20,7 +20,7 @@ MAX_DOCUMENTS = 1_000_000
 
 
 def json_documents(text: str) -> list[object]:
-    """Read the values of the text, one or one after another.
+    """Read the JSON values in a text, one or several in a row.
 
     Raises:
         TooDeep: nested deeper than the interpreter's stack, or too many values.
@@ -44,7 +44,7 @@ def json_documents(text: str) -> list[object]:
 
 
 def without_comments(text: str) -> str:
-    """Drop the comments and the commas before a closing bracket that JSON5 and JSON with comments allow."""
+    """Remove the comments and trailing commas that JSON5 and JSON with comments allow."""
     return _COMMA.sub(_text_or_space, _COMMENT.sub(_text_or_space, text))
 
 

@@ -1,4 +1,4 @@
-"""Walks settings and judges each entry by the rule of its key and the shape of its map, and each text by itself."""
+"""Walks settings and judges each entry by its key, each map by its shape, and each text by its content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VOCABULARIES = ("BPE", "WordPiece", "Unigram", "WordLevel")
 def judge_settings(
     root: object, findings: Findings, *, name: str = "", location: str = "$", is_records: bool = False
 ) -> None:
-    """Record a finding for everything in the settings that a loader would run, or follow out of its folder.
+    """Add a finding for everything in the settings that a loader would run, or read from outside the folder.
 
     Args:
         root: what a reader of settings produced.
@@ -39,7 +39,7 @@ def judge_settings(
 
 
 def judge_embedded(key: str, text: str, findings: Findings, location: str) -> None:
-    """Judge an entry of another format's metadata: as settings if it is JSON, as a template if it is one, else as data.
+    """Judge a metadata entry of another format: as settings if it is JSON, as a template, or as data.
 
     Args:
         key: the key of the entry.
@@ -136,7 +136,7 @@ class _Walk:
             self.report.add("ckpt.expression", text, location)
 
     def embedded(self, text: str, location: Location) -> bool:
-        """Judge JSON that is the whole of a text; return True if it is JSON."""
+        """Judge a text that is JSON as a whole; return True if it is."""
         stripped = text.strip()
         if stripped[:1] + stripped[-1:] not in ("{}", "[]") or len(stripped) > MAX_EMBEDDED_CHARS:
             return False

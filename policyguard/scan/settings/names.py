@@ -1,4 +1,4 @@
-"""Dotted names in settings: which a loader may build without harm, which call what runs commands, which nobody knows.
+"""Dotted names in settings: which ones a loader may build, which run commands, and which are unknown.
 
 A loader resolves `a.b.c` by import and attribute, so a harmless module that imports `os` reaches `os.system`: every
 part of a name counts, and a name is harmless only if the whole of it is listed.
@@ -66,7 +66,7 @@ _DOMAIN = re.compile(r"\.(?:com|org|net|io|ai|co)$")
 
 
 def judge_name(name: str) -> Verdict:
-    """Judge what a loader does that imports this name and calls it.
+    """Return the verdict on a loader that imports this name and calls it.
 
     Returns:
         Hostile for a name that reaches commands, files or imports; clean for a listed class; else unknown.
@@ -83,7 +83,7 @@ def judge_name(name: str) -> Verdict:
 
 
 def reaches_code(text: str) -> bool:
-    """Return True for a dotted name that reaches commands or imports, under whatever key it lies."""
+    """Return True for a dotted name that reaches commands or imports, under any key."""
     if not _DOTTED.fullmatch(text) or _SUFFIX.search(text) or _DOMAIN.search(text) or "/" in text:
         return False
     parts = re.split(r"[.:]", text)
@@ -91,12 +91,12 @@ def reaches_code(text: str) -> bool:
 
 
 def is_dotted_class(text: str) -> bool:
-    """Return True for the dotted name of a class: the last part begins with a capital, the first does not."""
+    """Return True for the dotted name of a class: only the last part begins with a capital."""
     return _CLASS.fullmatch(text) is not None and not _SUFFIX.search(text)
 
 
 def is_dotted(text: str) -> bool:
-    """Return True for a dotted name that is no file name."""
+    """Return True for a dotted name that is not a file name."""
     return _DOTTED.fullmatch(text) is not None and not _SUFFIX.search(text) and "/" not in text
 
 

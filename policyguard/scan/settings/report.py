@@ -1,4 +1,4 @@
-"""How rules of settings record what they find: a reason code, what is named, and the path to it."""
+"""Records the findings of settings rules: a reason code, the name concerned, and the path to it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from policyguard.scan.settings.tree import Location
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Findings, and what the file is called; a name makes a verdict stricter only."""
+    """Adds findings for one file; its name can only make a verdict stricter."""
 
     findings: Findings
     name: str = ""
 
     def add(self, code: str, detail: str, location: Location) -> None:
-        """Record a finding at this place.
+        """Add a finding at this path.
 
         Args:
             code: a key of `REASONS`.
@@ -28,14 +28,14 @@ class Report:
         self.findings.add(code, detail, str(location))
 
     def called(self, name: str, location: Location) -> None:
-        """Record a finding for a name that a loader imports and calls, unless it is listed."""
+        """Add a finding for a name that a loader imports and calls, unless it is listed."""
         # INVARIANT I18: settings that name code are clean only if the whole name is listed.
         verdict = judge_name(name)
         if verdict is not Verdict.CLEAN:
             self.add("ckpt.target_call" if verdict is Verdict.HOSTILE else "ckpt.target_unlisted", name, location)
 
     def path(self, name: str, location: Location) -> None:
-        """Record a finding for a file that a loader opens by this name, if it lies outside the folder."""
+        """Add a finding for a file that a loader opens by this name, if it is outside the folder."""
         # INVARIANT I18: settings that lead a loader out of their folder are not clean.
         if leaves_folder(name) or "://" in name or name.startswith("~"):
             self.add("ckpt.external_path", name, location)

@@ -1,4 +1,4 @@
-"""The registry of entries that name code: for each key, what its loader does with the value.
+"""The table of entries that name code: for each key, what its loader does with the value.
 
 To add a key: one line in a table, one sample in `tests/attacks/test_settings_hostile.py`, and its harmless twin.
 
@@ -70,7 +70,7 @@ _CODE_FILE = re.compile(
 
 
 def entry(key: str, value: object, location: Location, report: Report) -> None:
-    """Apply the rule of one entry, if its key has one.
+    """Apply the rule for one entry, if its key has one.
 
     Args:
         key: the key of the entry.
@@ -94,7 +94,7 @@ _NAMED_CODE = {"own": "hub.own_code", "foreign": "hub.foreign_code", "kernel": "
 
 
 def names_code_file(text: str) -> bool:
-    """Return True for the path of a file of code."""
+    """Return True for a path to a file of code."""
     return _CODE_FILE.fullmatch(text) is not None
 
 
@@ -104,7 +104,7 @@ def is_requirement(line: str) -> bool:
 
 
 def _plain(value: object, depth: int = 16) -> object:
-    """Return maps as dictionaries in which every entry counts: a key that occurs again gets another name."""
+    """Convert maps to dictionaries that keep every entry: a repeated key gets another name."""
     if type(value) is Map and depth:
         entries: dict[str, object] = {}
         for index, (key, item) in enumerate(value):
@@ -116,7 +116,7 @@ def _plain(value: object, depth: int = 16) -> object:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield each text in a value that is no spelling of null."""
+    """Yield each text in a value, except those that mean null."""
     return (text for text in strings_in(value) if text.casefold() not in ("", "null", "none", "~"))
 
 
@@ -132,14 +132,14 @@ def _names_a_function(value: object, location: Location, report: Report) -> None
 
 
 def _any(value: object, location: Location, report: Report) -> None:
-    """The dotted name of a class: no known loader imports it here, but another may."""
+    """Judge the dotted name of a class under any key: no known loader imports it here, but another may."""
     for name in _own_strings(value):
         if is_dotted_class(name) and judge_name(name) is not Verdict.CLEAN:
             report.add("ckpt.target_unlisted", name, location)
 
 
 def _types(value: object, location: Location, report: Report) -> None:
-    """Registries import a name that nobody registered, if it has dots."""
+    """Judge a registry name: one with dots is imported if nobody registered it."""
     for name in _own_strings(value):
         if is_dotted_class(name) or (is_dotted(name) and name.count(".") > 1):
             report.called(name, location)
@@ -195,7 +195,7 @@ def _requirements(value: object, location: Location, report: Report) -> None:
 
 
 def _download(value: object, location: Location, report: Report) -> None:
-    """Ultralytics fetches a URL, hands `bash ...` to a shell, and runs anything else as Python."""
+    """Judge a download script: Ultralytics fetches a URL, runs `bash ...` in a shell, and anything else as Python."""
     for text in _own_strings(value):
         verdict = judge_expression(text)
         if verdict is Verdict.HOSTILE:
@@ -219,14 +219,14 @@ def _plugins(value: object, location: Location, report: Report) -> None:
 
 
 def _library(value: object, location: Location, report: Report) -> None:
-    """peft imports it and takes a class from it."""
+    """Judge a library name, which peft imports and takes a class from."""
     for name in _texts(value):
         if not _OWN_LIBRARY.fullmatch(name):
             report.add("ckpt.target_unlisted", name, location)
 
 
 def _implementation(value: object, location: Location, report: Report) -> None:
-    """`custom_pipelines`: the module and class of a pipeline, `repository--module.Class` for another repository's."""
+    """Judge `custom_pipelines`: module and class, or `repository--module.Class` of another repository."""
     for name in _texts(value):
         if "--" in name:
             report.add("hub.foreign_code", name.rpartition("--")[0], location)
@@ -240,20 +240,20 @@ def _paths(value: object, location: Location, report: Report) -> None:
 
 
 def _codecs(value: object, location: Location, report: Report) -> None:
-    """zarr unpickles chunks for a codec of that name; other codecs are judged where the format is named."""
+    """Judge a codec name: zarr unpickles chunks for some; others are judged where the format is named."""
     for name in _texts(value):
         if re.fullmatch(r"(?:\w+\.)?(?:pickle|dill|cloudpickle|joblib)", name):
             report.add("ckpt.pickled_column", f"codec {name}", location)
 
 
 def _backend(value: object, location: Location, report: Report) -> None:
-    """Triton's server runs the `model.py` beside it."""
+    """Judge a backend name: Triton's server runs the `model.py` beside it."""
     if value == "python":
         report.add("hub.own_code", "the backend python", location)
 
 
 def _imports(value: object, location: Location, report: Report) -> None:
-    """MONAI's `imports`, mmengine's `custom_imports`, and module lists of other libraries."""
+    """Judge module lists: MONAI's `imports`, mmengine's `custom_imports`, and those of other libraries."""
     for text in strings_in(value):
         if not text.startswith("$") and is_dotted(text) and judge_name(text) is not Verdict.CLEAN:
             report.called(text, location)

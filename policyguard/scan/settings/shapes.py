@@ -1,4 +1,4 @@
-"""Maps that are known by several of their entries: each shape belongs to one loader.
+"""Maps recognised by several of their entries; each shape belongs to one loader.
 
 Source: diffusers 0.35 `pipeline_loading_utils.py`; langchain-core `load/load.py`; zarr 2 and 3 and numcodecs; MosaicML
 streaming `base/format/mds/encodings.py`; skops 0.16 `io/_audit.py`; yolov7 `models/yolo.py`; sentence-transformers
@@ -44,7 +44,7 @@ _IDENTIFIER = re.compile(r"[a-z_]\w*(?:\.\w+)*", re.ASCII)
 
 
 def check_shapes(entries: Map, location: Location, report: Report) -> None:
-    """Record a finding for each part of the map that its loader would run.
+    """Add a finding for each part of the map that its loader would run.
 
     Args:
         entries: the map.
@@ -58,7 +58,7 @@ def check_shapes(entries: Map, location: Location, report: Report) -> None:
 
 
 def _components(entries: Map, location: Location, report: Report) -> None:
-    """`model_index.json`: each component is a library and a class; an unlisted library is imported."""
+    """Check `model_index.json`: each component is a library and a class; an unlisted library is imported."""
     is_pipeline = any(name.endswith("Pipeline") for name in entries.texts("_class_name"))
     is_pipeline = is_pipeline or report.name.casefold().endswith("model_index.json")
     for key, value in entries:
@@ -75,7 +75,7 @@ def _components(entries: Map, location: Location, report: Report) -> None:
 
 
 def _langchain(entries: Map, location: Location, report: Report) -> None:
-    """`lc`: langchain builds the class that `id` names, and reads secrets from the environment."""
+    """Check `lc` maps: langchain builds the class in `id`, and reads secrets from the environment."""
     kind = next(entries.texts("type"), "")
     path = ".".join(part for value in entries.all("id") if type(value) is list for part in value if type(part) is str)
     if kind != "not_implemented":
@@ -100,7 +100,7 @@ def _mds(entries: Map, location: Location, report: Report) -> None:
 
 
 def _skops(entries: Map, location: Location, report: Report) -> None:
-    """`__loader__`: skops rebuilds an object of this class if its name is trusted."""
+    """Check `__loader__` maps: skops rebuilds an object of this class if its name is trusted."""
     for node in entries.texts("__loader__"):
         name = next(entries.texts("__class__"), "")
         module = next(entries.texts("__module__"), "")
@@ -129,7 +129,7 @@ def _lambda(entries: Map, location: Location, report: Report) -> None:
 
 
 def _module_list(entries: Map, location: Location, report: Report) -> None:
-    """`modules.json`: the type of each part is imported by its dotted name, and its `load` is called."""
+    """Check `modules.json`: the type of each part is imported, and its `load` is called."""
     for name in entries.texts("type"):
         if is_dotted(name):
             report.called(name, Location(location, "type"))
@@ -139,7 +139,7 @@ def _module_list(entries: Map, location: Location, report: Report) -> None:
 
 
 def _layers(entries: Map, location: Location, report: Report) -> None:
-    """Rows of `[from, number, module, arguments]`: yolov5 to yolov7 evaluate the module and each text argument."""
+    """Check rows of `[from, number, module, arguments]`: yolov5 to yolov7 evaluate the module and each text."""
     for key in ("backbone", "head"):
         for value in entries.all(key):
             for index, row in enumerate(value if type(value) is list else ()):
@@ -158,7 +158,7 @@ def _layer(module: str, arguments: list[object], location: Location, report: Rep
 
 
 def _mlflow(entries: Map, location: Location, report: Report) -> None:
-    """`code` is put on the path of modules before the loader is imported."""
+    """Check `code`, a folder that is put on the module path before the loader is imported."""
     for value in entries.all("code"):
         for code in strings_in(value):
             if code.casefold() not in ("", "null", "~"):
@@ -169,7 +169,7 @@ def _mlflow(entries: Map, location: Location, report: Report) -> None:
 
 
 def _trigger(entries: Map, location: Location, report: Report) -> None:
-    """A name beside an instantiated one is an argument of it: `get_method` with a path, `partial` with a function."""
+    """Check the arguments of an instantiated name: `get_method` with a path, `partial` with a function."""
     for key, value in entries:
         if key not in _CALLERS and type(value) is str and is_dotted(value) and judge_name(value) is Verdict.HOSTILE:
             report.add("ckpt.target_call", value, Location(location, key))

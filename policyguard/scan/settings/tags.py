@@ -1,4 +1,4 @@
-"""YAML tags: which objects a loader builds for them.
+"""YAML tags: the objects that a loader builds for them.
 
 Source: PyYAML 6 `constructor.py`. Its safe loader refuses every tag but the standard ones; its other loaders import
 what a Python tag names, and call it.
@@ -24,7 +24,7 @@ _SAFE = names("""
 
 
 class Tags:
-    """The tags of one text, judged as they come and reported if the text is YAML to its end."""
+    """The tags of one text, judged as they occur, and reported if the whole text is YAML."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -54,10 +54,10 @@ class Tags:
 
     @property
     def are_harmful(self) -> bool:
-        """True if a tag was recorded that is on no list."""
+        """True if a tag occurred that is on no list."""
         return bool(self._reasons)
 
     def report(self) -> None:
-        """Add what was recorded to the findings."""
+        """Add the recorded tags to the findings."""
         for code, detail, location in self._reasons[:64]:
             self._findings.add(code, detail, location)

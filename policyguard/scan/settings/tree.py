@@ -1,4 +1,4 @@
-"""What the readers of settings produce: maps that keep every entry, lists, and plain values."""
+"""The values that readers of settings produce: maps that keep every entry, lists, and plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_NODES = 3_000_000
 
 
 class Map(list[tuple[str, object]]):
-    """The entries of a map in their order, also those whose key occurs again: readers differ in which they take."""
+    """The entries of a map in order, including repeated keys, because readers differ in which one they use."""
 
     __slots__ = ()
 
@@ -18,7 +18,7 @@ class Map(list[tuple[str, object]]):
         return (value for name, value in self if name == key)
 
     def has(self, *keys: str) -> bool:
-        """Return True if every one of the keys occurs."""
+        """Return True if all of the keys occur."""
         names = {name for name, _ in self}
         return all(key in names for key in keys)
 
@@ -28,7 +28,7 @@ class Map(list[tuple[str, object]]):
 
 
 class Location:
-    """The path to a value; rendered only where a finding needs it."""
+    """The path to a value; formatted only if a finding needs it."""
 
     __slots__ = ("above", "part")
 
@@ -36,7 +36,7 @@ class Location:
         self.above, self.part = above, part
 
     def is_below(self, keys: frozenset[str]) -> bool:
-        """Return True if one of these keys leads to the place."""
+        """Return True if one of these keys is on the path to this location."""
         location = self.above
         while location is not None and location.part not in keys:
             location = location.above
@@ -60,7 +60,7 @@ class Location:
 
 
 class Unreadable(Exception):
-    """The text is not of this syntax; `location` is `line:column` where known."""
+    """The text does not have this syntax; `location` is `line:column` if known."""
 
     def __init__(self, reason: str, location: str = "", partial: tuple[object, ...] = ()) -> None:
         super().__init__(reason)
@@ -68,11 +68,11 @@ class Unreadable(Exception):
 
 
 class TooDeep(Exception):
-    """Nested deeper, or larger, than is read."""
+    """The value is nested deeper, or is larger, than the limit."""
 
 
 def strings_in(value: object) -> Iterator[str]:
-    """Yield every text in a value, keys left out."""
+    """Yield every text in a value, except keys."""
     waiting, seen = [value], set[int]()
     while waiting:
         item = waiting.pop()
@@ -84,5 +84,5 @@ def strings_in(value: object) -> Iterator[str]:
 
 
 def is_true(value: object) -> bool:
-    """Return True for true in JSON, or a word that YAML readers take for it."""
+    """Return True for true in JSON, and for a word that YAML readers take as true."""
     return value is True or value == 1 or (type(value) is str and value.casefold() in ("true", "yes", "on", "1"))

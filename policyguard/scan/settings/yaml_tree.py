@@ -1,4 +1,4 @@
-"""YAML read tolerantly: anchors, merge keys, tags and several documents, as the loaders of other libraries read them.
+"""Reads YAML tolerantly: anchors, merge keys, tags and several documents, as other libraries do.
 
 Scalars stay text. An alias is the node itself, so nothing grows; a merge key adds the entries it names. Tags are
 handed on resolved, with `%TAG` and percent-encoding taken out by the parser.
@@ -25,7 +25,7 @@ OnTag = Callable[[str, object, str], None]
 
 
 def yaml_documents(text: str, on_tag: OnTag, check_time: Callable[[], None]) -> list[object]:
-    """Read the documents of the text.
+    """Read the YAML documents in a text.
 
     Args:
         on_tag: receives each tag that is written in the text.
@@ -152,7 +152,7 @@ class _Composer:
 
 
 class _Open:
-    """A collection that is being read, and the key of a map that awaits its value."""
+    """A collection that is being read, with the map key that waits for its value."""
 
     __slots__ = ("has_anchor", "has_key", "key", "node", "size")
 

@@ -168,7 +168,7 @@ def _put(
     config: Config,
     signers: Signers | None,
 ) -> dict[str, str]:
-    """Store the approval where the options say, else where the configuration says, else in a folder here."""
+    """Store the approval in the place that the options name, then the configuration, then a folder here."""
     if chosen["note"]:
         _check_signer(signers, signed)
         return as_note(statement, signed)
@@ -187,7 +187,7 @@ def _check_account(account: str, signers: Signers | None) -> None:
 
 
 def _check_signer(signers: Signers | None, submitted: SubmittedApproval) -> None:
-    """Refuse a key that is not the named person's, as far as that is known here; nothing is written."""
+    """Refuse a key that is known to belong to somebody else; nothing has been written yet."""
     if signers is None:
         return
     try:
@@ -201,12 +201,12 @@ def _check_signer(signers: Signers | None, submitted: SubmittedApproval) -> None
 
 
 def _signers(config: Config) -> Signers:
-    """Collect the keys whose approvals count here."""
+    """Load the keys whose approvals count here."""
     return load_signers(_snapshot(config).people, review_files(config))
 
 
 def _snapshot(config: Config) -> Snapshot:
-    """Load the policies; a compiled snapshot must be signed by the keys in trust.yaml."""
+    """Load the policies; a compiled snapshot must be signed by a key in trust.yaml."""
     path = needed(config, "policies")
     keys = () if path.is_dir() else tuple(trusted.key for trusted in read_trust(needed(config, "trust")).keys)
     return load_snapshot(path, keys)

@@ -1,4 +1,4 @@
-"""Where `policyguard approve` stores an approval (a folder, a git note or the log), and signing by ssh-keygen."""
+"""Stores an approval in a folder, a git note or a log; and signs with ssh-keygen."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def check_outside_job(chosen: Mapping[str, Any], config: Config) -> None:
-    """Refuse to write into the repository of the job, before anything is signed: the tree would no longer be clean.
+    """Refuse, before signing, to write into the job's repository: its tree would no longer be clean.
 
     Args:
         chosen: the options of `approve`; the job is run from the current folder.
@@ -64,7 +64,7 @@ def check_outside_job(chosen: Mapping[str, Any], config: Config) -> None:
 
 
 def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: Config) -> dict[str, str]:
-    """Write the approval into the folder of approvals, as new files.
+    """Write the approval into a folder, as new files.
 
     Args:
         statement: the approval.
@@ -88,7 +88,7 @@ def in_folder(statement: ApprovalStatement, signed: SubmittedApproval, config: C
 
 
 def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str, str]:
-    """Append the approval to the git note on the tree that it names.
+    """Append the approval to the git note on the tree that it approves.
 
     Raises:
         ConfigurationError: git is missing or does not write the note.
@@ -108,7 +108,7 @@ def as_note(statement: ApprovalStatement, signed: SubmittedApproval) -> dict[str
 
 
 def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[str, str]:
-    """Append the approval to the log of approvals, unless it is already there.
+    """Append the approval to a log, unless the log already contains it.
 
     Args:
         signed: the approval.
@@ -142,14 +142,16 @@ def _entry_of(path: Path, line: bytes) -> int | None:
 
 
 def read_approval(path: Path) -> SubmittedApproval:
-    """Read an approval from a file, with the detached signature next to it if there is one."""
+    """Read an approval from a file, and the detached signature next to it, if there is one."""
     content = read_input(path, MAX_FILE_BYTES)
     signature = path.with_name(f"{path.name}.sig")
     return SubmittedApproval(str(path), content, read_input(signature, MAX_FILE_BYTES) if signature.exists() else None)
 
 
 def ssh_sign(payload: bytes, key: Path) -> bytes:
-    """Sign with ssh-keygen, which asks for a passphrase or a touch by itself; return the detached signature.
+    """Sign with ssh-keygen and return the detached signature.
+
+    ssh-keygen asks for a passphrase or a touch itself.
 
     Raises:
         SigningError: ssh-keygen is missing or does not sign.

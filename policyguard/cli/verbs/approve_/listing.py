@@ -1,4 +1,4 @@
-"""`policyguard approve --list`: the approvals in the folder and the log, and whether they count."""
+"""`policyguard approve --list`: list the stored approvals and whether they count."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from policyguard.values import Instant
 def list_approvals(
     files: ReviewFiles, signers: Signers, target: ApprovalTarget | None, log: Path | None = None, *, as_json: bool
 ) -> int:
-    """Print each approval with its status; return exit code 1 if one of them does not count, else 0.
+    """Print each approval with its status; return 1 if any does not count, else 0.
 
     Args:
         target: the approvals must match it; None checks only the signatures.

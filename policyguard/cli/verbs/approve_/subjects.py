@@ -1,4 +1,4 @@
-"""The subject of `policyguard approve` (a job here, a request, or artifacts by digest) and its limits."""
+"""Reads what is to be approved from the options of `policyguard approve`: subject, action, resource, limits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approved:
-    """What is to be approved: subjects by name, the action and the resource, and the request if there is one.
+    """What is to be approved: named digests, action, resource, and the request if there is one.
 
     `resource` is a pattern if `is_pattern`.
     """
@@ -40,7 +40,7 @@ class Approved:
 
 
 def approved_by(chosen: Mapping[str, Any], argv: Sequence[str]) -> Approved:
-    """Read the subject of an approval from the options of `approve` and the command after `--`.
+    """Build the subject of an approval from the options and the command after `--`.
 
     Raises:
         click.UsageError: the options do not name exactly one subject, or do not fit it.
@@ -71,7 +71,7 @@ def approved_by(chosen: Mapping[str, Any], argv: Sequence[str]) -> Approved:
 
 
 def _resource(chosen: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """Return the resource that the options name, if any, and whether it is a pattern."""
+    """Return the resource that the options name, if any, and True if it is a pattern."""
     resource, pattern = chosen["resource"], chosen["pattern"]
     if resource and pattern:
         raise click.UsageError("give one of --resource and --pattern")
@@ -81,7 +81,7 @@ def _resource(chosen: Mapping[str, Any]) -> tuple[str | None, bool]:
 
 
 def approval_target(chosen: Mapping[str, Any], argv: Sequence[str]) -> ApprovalTarget:
-    """Build the request that the options name, and for a job measure it here.
+    """Build the request that the options name; for a job, measure it in the current folder.
 
     Raises:
         ConfigurationError: the folder has uncommitted changes.
@@ -114,13 +114,13 @@ def _own(request: Request) -> bool:
 
 
 def own_account() -> str | None:
-    """Name the account of this process; None if it has no name."""
+    """Return the account of this process as `user:NAME`; None if it has no name."""
     name = account_name(os.getuid())
     return None if name is None else f"user:{name}"
 
 
 def limits_of(texts: Sequence[str]) -> FrozenMap:
-    """Parse the values of `--limit` into names and numbers.
+    """Parse `--limit NAME=VALUE` options into names and values.
 
     Raises:
         click.UsageError: not `NAME=VALUE`, or a name occurs twice.

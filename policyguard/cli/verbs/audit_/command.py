@@ -1,4 +1,4 @@
-"""`policyguard audit verify|show|prove|tail|rotate|...`: read the decision log without trusting its operator."""
+"""`policyguard audit verify|show|prove|tail|rotate|...`: inspect and verify the decision log."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ command.add_command(accept_reset_command)
 )
 @json_option
 def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: bool, **chosen: Any) -> int:
-    """Recompute every entry, hash, checkpoint and claim; name the first entry that does not add up.
+    """Recompute every entry, hash, checkpoint and claim; name the first wrong entry.
 
     Exits with 1 where the log does not add up. Without --trust or --key the log is compared with itself only, and the
     answer says so. Whether entries are missing at the end shows only a head file, or a checkpoint kept elsewhere.

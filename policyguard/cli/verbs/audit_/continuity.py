@@ -1,4 +1,4 @@
-"""`policyguard audit rotate` and `audit accept-reset`: where a log does not simply go on."""
+"""`policyguard audit rotate` and `audit accept-reset`: start a new log file, or accept a log that is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from policyguard.keyfiles import read_passphrase, read_private_key
 @click.option("--reason", default="rotation", show_default=True, help="Why; goes into the new log.")
 @json_option
 def rotate_command(archive: Path | None, reason: str, as_json: bool, **chosen: Any) -> int:
-    """Go on in a new log at the same path; it begins with the head of the old, which gets another name.
+    """Start a new log file at the same path; the old one is renamed, and the new one links to it.
 
     Guards that have the old log open refuse to add to it: start them again.
     """
@@ -69,7 +69,7 @@ def rotate_command(archive: Path | None, reason: str, as_json: bool, **chosen: A
 )
 @json_option
 def accept_reset_command(reason: str, countersigned: Path | None, as_json: bool, **chosen: Any) -> int:
-    """Go on with a log that is refused because it is not the one that its head file names.
+    """Accept a log that is refused because it does not match its head file.
 
     Puts the old head and the reason into the log. Where `witness:` is configured, its countersignature is needed.
     """
@@ -92,5 +92,5 @@ def accept_reset_command(reason: str, countersigned: Path | None, as_json: bool,
 
 
 def head_location(config: Config, log: Path) -> HeadLocation:
-    """Where the head file of this log is: in the state folder, or beside the log."""
+    """Return the location of this log's head file: the state folder, or the log's own folder."""
     return HeadLocation.of(log, config.state_dir)

@@ -1,4 +1,4 @@
-"""One entry of a log, a decision or an approval, as text for people and as data for programs."""
+"""Formats log entries as text for people and as data for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from policyguard.values import format_instant
 
 @dataclass(frozen=True, slots=True)
 class EntryText:
-    """An entry as its `line` for people, its data for `tail --json`, and the `statement` that `show` prints."""
+    """A log entry: `line` for people, `data` for `tail --json`, and the `statement` that `show` prints."""
 
     line: str
     data: dict[str, Any]
@@ -34,7 +34,7 @@ class EntryText:
 
 
 def parse_entry(leaf: bytes, entry: int) -> EntryText:
-    """Parse an entry of the log.
+    """Parse a log entry of any kind.
 
     Raises:
         AuditError: the entry is neither a decision nor a readable approval.
@@ -55,7 +55,7 @@ def parse_entry(leaf: bytes, entry: int) -> EntryText:
 
 
 def entry_or_problem(leaf: bytes, entry: int) -> EntryText | AuditError:
-    """Read an entry, or return why it cannot be read: a reader goes on behind it."""
+    """Parse a log entry; return the error of an unreadable one instead of raising it."""
     try:
         return parse_entry(leaf, entry)
     except AuditError as problem:
@@ -116,7 +116,7 @@ def _reservation(leaf: bytes, entry: int) -> EntryText:
 
 
 def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:
-    """Read the statement of an approval and the signer it names; `approve --list` verifies the signature."""
+    """Read the statement of an approval and its claimed signer; the signature is not verified here."""
     presented = presented_line(f"entry {entry}", approval_line(leaf, entry))
     if isinstance(presented, RejectedApproval):
         raise ApprovalRejected("malformed", presented.message)

@@ -1,4 +1,4 @@
-"""`policyguard audit open-reviews` and `audit review`: uses of break-glass and their reviews."""
+"""`policyguard audit open-reviews` and `audit review`: list uses of break-glass, and review them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ENTRY = click.IntRange(0, 2**63 - 1)
 @click.option("--all", "everything", is_flag=True, help="List reviewed uses, too.")
 @json_option
 def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool, **chosen: Any) -> int:
-    """List uses of break-glass that nobody has reviewed yet.
+    """List the uses of break-glass that nobody has reviewed yet.
 
     The log is verified first. Exits with 1 where one is overdue or an entry cannot be read, and not with 0 where the
     log does not add up.
@@ -77,7 +77,7 @@ def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool,
 @json_option
 @click.argument("entry", type=_ENTRY)
 def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any) -> int:
-    """Review the use of break-glass at index ENTRY, if the policies let this account review it; the log keeps it.
+    """Review the use of break-glass at index ENTRY, if the policies allow this account to; the review is logged.
 
     Exits with 0 when it is in the log, and with 77 when denied, as for the accounts that used or acknowledged it.
     """
@@ -109,7 +109,7 @@ def _report(unreadable: Sequence[AuditError]) -> None:
 
 
 def log_keys(config: Config, origin: str) -> Sequence[NoteKey] | None:
-    """Choose the keys whose checkpoints count: those of the trust file, else our own key's, else None."""
+    """Return the keys whose checkpoints count: those of the trust file, else our own, else None."""
     trust = trust_or_own_key(config, origin)
     return trust.logs if trust is not None else None
 

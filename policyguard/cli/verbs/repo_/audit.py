@@ -1,4 +1,4 @@
-"""`policyguard repo audit|baseline`: compare a repository with the decision log, since a saved state."""
+"""`policyguard repo audit|baseline`: compare a repository with the decision log."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def baseline_command(repo: Path, resource: str | None, owner: tuple[int, ...], o
 
 
 def _resource(git: GitDir, chosen: str | None, baseline: Baseline | None) -> str:
-    """Choose the resource in the log: the option, else that of the baseline, else that of the installed hooks."""
+    """Return the resource name in the log: from the option, the baseline, or the installed hooks."""
     named = {chosen} if chosen else {baseline.resource} if baseline else {item.resource for item in installed(git)}
     if len(named) != 1:
         raise ConfigurationError(
@@ -120,7 +120,7 @@ def _resource(git: GitDir, chosen: str | None, baseline: Baseline | None) -> str
 
 
 def _trust(config: Config, origin: str) -> Trust:
-    """Choose the keys whose decisions and checkpoints count: those of the trust file, else our own key's."""
+    """Return the keys whose decisions and checkpoints count: those of the trust file, else our own."""
     trust = trust_or_own_key(config, origin)
     if trust is None:
         raise ConfigurationError("--trust is missing, expected a path", help="without it anybody's decisions would do")

@@ -1,4 +1,4 @@
-"""`policyguard repo check|install-hook|doctor|audit|baseline`: decide on pushes, and install and check the hooks."""
+"""`policyguard repo check|install-hook|doctor|audit|baseline`: decide on pushes, and manage the hooks."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _updates(text: str | None, from_stdin: bool, repo: Path, ref: str) -> tuple[
 
 
 def _resolved(git: GitDir, word: str) -> str:
-    """Resolve a branch, a tag, a full reference, a full id or HEAD to an object id; nothing else is accepted."""
+    """Resolve HEAD, a branch, a tag, a full reference or a full id to an object id; refuse anything else."""
     if word == "HEAD":
         return References(git).head()[0]
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", word):
@@ -197,7 +197,7 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
 
 
 def _reviewed_by(config: Config, chosen: Mapping[str, Path | None]) -> dict[str, Any]:
-    """Choose where approvals are stored and whose keys count: the options, else the configuration."""
+    """Return where approvals are stored and which keys count: from the options, else the configuration."""
     return {name: _optional(chosen.get(name) or getattr(config, name)) for name in _REVIEW}
 
 
