@@ -71,7 +71,7 @@ _LATER = ("msgspec.inspect", "msgspec.toml", "msgspec.yaml", "platform", "textwr
 
 
 class _Placeholder(type(sys)):  # type: ignore[misc]
-    """Stands in for a module until one of its names is used, then imports it."""
+    """Takes the place of a module until one of its names is used, then imports it."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

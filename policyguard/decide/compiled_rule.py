@@ -257,7 +257,7 @@ class Interner:
         return shared
 
     def types(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[str | None], Renamed]:
-        """Return what rules with these resource types share.
+        """Return the values that all rules with these resource types share.
 
         Returns:
             The shared object equal to the names, the id patterns of the types, and the fields with renamed values.

@@ -88,6 +88,9 @@ def create_files(folder: Path) -> PrivateKey:
 
     All of it is written to a hidden folder first and then moved to its names. A crash leaves `.init-*`, and of the
     names those that were moved by then, each of them whole.
+
+    Raises:
+        ConfigurationError: one of the files exists, or one cannot be written.
     """
     for name in NAMES:
         if os.path.lexists(folder / name):

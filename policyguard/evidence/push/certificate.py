@@ -82,7 +82,7 @@ def read_certificate(
 def _unfit(
     payload: bytes, reported: Mapping[str, str], updates: tuple[RefUpdate, ...], nonces: Nonces, now: Instant
 ) -> str | None:
-    """Say why a certificate cannot count for this push, whoever signed it; None if it can."""
+    """Say why a certificate cannot count for this push, no matter which key signed it; None if it can."""
     nonce = os.fsencode(reported["NONCE"])
     # INVARIANT I19: a certificate counts only for exactly the updates it names, under the nonce git has given out.
     if _commands(payload) != {(update.old, update.new, update.ref) for update in updates}:

@@ -158,7 +158,7 @@ def _decision(row: Row, trust: Trust, resource: str) -> Predicate | None:
 
 
 def _observation(entry: int, predicate: Predicate, names: Mapping[str, str], moved: bool) -> Observation | None:
-    """Return what a decision says about a reference; None if it is not about a measured update."""
+    """Read the statement of a decision about a reference; None if it is not about a measured update."""
     facts = predicate.facts
     if not predicate.action.startswith("repo:") or not {REF, OLD, NEW} <= facts.keys():
         return None

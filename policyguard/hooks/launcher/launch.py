@@ -49,7 +49,7 @@ from policyguard.verify import UsedStore, VerifiedDecision, verify
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions:
-    """How a job is measured while it runs, and what hears of it."""
+    """How a job is measured while it runs, and the callbacks for what the watch finds."""
 
     period_s: float
     """Time between two checks."""

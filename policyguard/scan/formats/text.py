@@ -88,7 +88,7 @@ def _scan(text: str, data: bytes, findings: Findings) -> str:
 
 
 def _computed(text: str, findings: Findings) -> str:
-    """Return what running text with complete template blocks computes; empty if nothing."""
+    """Describe the computation that complete template blocks in a running text do; empty if there is none."""
     if "{%" not in text or len(text) > MAX_TEMPLATE:
         return ""
     trial = Findings(limits=findings.limits, clock=findings.clock)
