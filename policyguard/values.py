@@ -20,7 +20,7 @@ MAX_INTEGER = 2**53 - 1
 """The largest magnitude that survives every JSON reader (RFC 8785 section 3.2.2.3, RFC 7493 section 2.2)."""
 
 MAX_DEPTH = 32
-"""How deep lists and maps may nest; far above any fact we know, far below the interpreter's recursion limit."""
+"""The maximum nesting of lists and maps; far below the interpreter's recursion limit."""
 
 Instant: TypeAlias = int
 """A point in time: nanoseconds since 1970-01-01T00:00:00Z, the unit of CEL timestamps inside the engine."""
@@ -229,7 +229,7 @@ _INSTANT = LazyPattern(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
-"""The seconds that `format_instant` can spell; a zone may lead beyond them."""
+"""The range of seconds that `format_instant` can write; a zone can shift a time beyond it."""
 
 
 def parse_instant(text: str) -> Instant:
@@ -284,4 +284,4 @@ def parse_duration_s(text: str) -> int:
 
 ALWAYS: Instant = -(2**63)
 NEVER: Instant = 2**63 - 1
-"""The bounds of a period without a time: before and after every instant that can be written."""
+"""The bounds of an unlimited period: before and after every instant that can be written."""

@@ -19,7 +19,7 @@ from policyguard.model.request import Entity, Request
 from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, format_instant
 
 START: Instant = 1_750_000_000 * NANOSECONDS_PER_S
-"""Around when requests happen, where the policies name no time. Any fixed instant would do."""
+"""The time around which requests happen if the policies name none. Any fixed instant would do."""
 
 DRAWS = 12
 
@@ -39,7 +39,7 @@ class Requests:
         self._constants = _constants(conditions)
         self._compared = _compared(conditions)
         self._wanted: dict[str, list[Assurance]] = {}
-        """Facts that some rule wants known better than the schema asks: at that level and at the one below."""
+        """Facts for which a rule has a higher minimum than the schema; supplied at that level and one below."""
         for path, minimum in (pair for rule in policy_set.rules for pair in rule.assurance):
             self._wanted.setdefault(path, []).extend((minimum, Assurance(minimum - 1)))
         self._domains = _domains(policy_set)
@@ -49,7 +49,7 @@ class Requests:
         """True while the current request uses only constants that conditions compare with."""
         self._asker = STRANGER
         self.reached: set[str] = set()
-        """Rules that took part in a decision so far; the caller adds to it, and the others are aimed at more often."""
+        """Rules that took part in a decision so far; the caller adds to it. Other rules are aimed at more often."""
         self._accounts = sorted({account for person in policy_set.persons for account in person.accounts})
 
     def take(self, count: int, rare: Callable[[Facts, Instant], bool] | None = None) -> Iterator[tuple[Facts, Instant]]:

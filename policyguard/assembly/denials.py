@@ -13,7 +13,7 @@ from policyguard.text import printable_name
 from policyguard.values import EMPTY_MAP, Instant
 
 REQUESTED = "subject.requested"
-"""The fact that says whose name a denied request used."""
+"""The fact that records which subject a denied request named."""
 
 
 def static_denial(facts: Facts, reason: str, now: Instant, explainer: StaticExplanation) -> Decision:

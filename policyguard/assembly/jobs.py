@@ -34,7 +34,7 @@ from policyguard.scan.files import Options
 from policyguard.text import printable_name
 
 Report = Callable[[str], object]
-"""Takes a line that a person should read, such as why a cache is not used."""
+"""Called with a line for the operator, such as why a cache is not used."""
 
 Seal = Callable[[], bytes | None]
 """Supplies the key that caches of digests are sealed with; called only where a cache is configured."""

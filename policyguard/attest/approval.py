@@ -47,14 +47,14 @@ from policyguard.values import (
 )
 
 NAMESPACE = "policyguard-approval@v1"
-"""What a reviewer says to `ssh-keygen -Y sign -n`."""
+"""The namespace for `ssh-keygen -Y sign -n`."""
 
 APPROVAL_TYPE = "urn:policyguard:approval:v1"
 APPROVAL_PAYLOAD_TYPE = PAYLOAD_TYPE
 
 MAX_APPROVAL_BYTES = 16_384
 MAX_LIFETIME_S = 7 * 86_400
-"""An approval is for something that is about to happen; a week is the longest that one may wait."""
+"""The longest lifetime of an approval: it is for something about to happen."""
 
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)

@@ -67,7 +67,7 @@ class _Batched(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _encode = msgspec.json.Encoder().encode
-"""Writes bytes as padded base64 and text with the shortest escapes, as RFC 8785 wants them; a test compares."""
+"""Writes bytes as padded base64 and text with the shortest escapes, as RFC 8785 requires; a test compares."""
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:

@@ -23,7 +23,7 @@ from policyguard.values import Instant, canonical, format_instant, name_of, pars
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 MANIFEST_NAME = "checkpoint.dsse.json"
-"""The name under which the manifest of a folder lies in it; the one file that it does not list."""
+"""The file name of a folder's manifest; the manifest does not list itself."""
 
 MAX_RESOURCES = 100_000
 

@@ -85,7 +85,7 @@ class Signers:
         self.by_email: Mapping[str, Person] = {m.casefold(): person for person in persons for m in person.emails}
         self._by_id = {person.id: person for person in persons}
         self.by_keyid: dict[str, PublicKey] = {}
-        """Key id to key, of every plain key we know, revoked ones too; finding a key here does not make it trusted."""
+        """Every plain key by key id, revoked keys included; a key in this map is not therefore trusted."""
         for person in persons:
             for text in person.keys:
                 key = person_key(text)

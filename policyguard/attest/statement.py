@@ -34,7 +34,7 @@ from policyguard.values import (
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:policyguard:decision:v1"
-"""A URN, because the project owns no domain, and a URI under somebody else's would be a claim."""
+"""A URN, because the project owns no domain whose URI it could use."""
 ENGINE_VERSION = "0.1.0"
 
 MAX_STATEMENT_BYTES = 524_288
@@ -274,7 +274,7 @@ def _second_text(whole_s: int) -> str:
 
 
 _HIDDEN = "not supplied, why is hidden"
-"""What a collector says of a sensitive fact may quote it."""
+"""Replaces a collector's text about a sensitive fact, because that could quote the value."""
 
 _ASSURANCE_WORDS = ("", *(assurance.word for assurance in Assurance))
 _MAX_PLAIN_CHARS = 40

@@ -1,8 +1,8 @@
 """Single-use approvals: finds the ones that the log has already counted, and decides without them.
 
-A quorum with `once: true` is met by approvals that no logged allow has counted yet. The allow itself is the record, so
-it cannot be lost or taken back without the log showing it. Where a decision may consume approvals, it is made inside
-the transaction that logs it, on the approvals that are still unused at that moment.
+A quorum with `once: true` only accepts approvals that no logged allow has counted yet. The logged allow is the record,
+so it cannot be lost or withdrawn unnoticed. A decision that may consume approvals is made inside the transaction that
+logs it, with the approvals that are unused at that moment.
 """
 
 from __future__ import annotations

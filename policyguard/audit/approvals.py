@@ -16,7 +16,7 @@ from policyguard.audit.entries import APPROVAL_ENTRY
 from policyguard.audit.stores import Store
 
 MAX_RECENT_ENTRIES = 20_000
-"""Approvals are searched among this many of the newest entries. A log of approvals alone never comes near it."""
+"""Only this many of the newest entries are searched for approvals; a separate log of approvals stays far below."""
 
 _PAGE = 512
 

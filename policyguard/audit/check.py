@@ -88,7 +88,7 @@ class _RequiredTrees:
         self._earlier = _checkpoints_by_size(logs, earlier)
         self._is_rotated = _is_rotated(store)
         self._elsewhere: set[int] = set()
-        """Sizes of trees that are not in this log, which goes on from an older one."""
+        """Sizes of trees that are in an older log, which this one continues."""
 
     def check(self, tree: Range) -> None:
         """Compare the tree after an entry with the kept one of its size, if there is one."""

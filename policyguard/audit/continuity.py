@@ -1,25 +1,27 @@
 """Rotation of a log to a new file, and acceptance of a log that does not match its head file.
 
-Both put a link into the new log and count up the generation of the head file, so that no older head replaces it.
+Both add a link entry to the log that is used from then on, and increase the generation of the head file, so that an
+older head can never replace the new one.
 
 A reset, `accept_reset`:
 
-    R1  The old head is read; with a witness, its countersignature over that head is checked. Nothing is written yet.
-    R2  The log takes an entry that names the old head, the reason and the countersigned note. A crash after it leaves a
-        log that is still refused; the verb is run again, and the log has two such entries.
-    R3  The head file takes the new head, with the policies that the old one knew: policies do not go back either.
+    R1  Read the old head; with a witness, check its countersignature over that head. Nothing is written yet.
+    R2  Append an entry with the old head, the reason and the countersigned note. After a crash here the log is still
+        refused; run the verb again, which leaves two such entries.
+    R3  Write the new head to the head file, with the policies that the old head listed, so that no older policies can
+        be used afterwards.
 
 A rotation, `rotate`:
 
-    T1  The old log is opened as a guard opens it, its WAL is moved into the file, and its write lock is taken.
-    T2  The new log is made beside it, `PATH.next`, with one entry that names the head of the old, and with the claims
-        of the old: approvals that count once, and reservations. A crash leaves that file, which nobody reads; the next
-        rotation removes it.
-    T3  The head file takes the head of the new log. From here to the end guards refuse both files: a crash here is
-        finished by running the verb again.
-    T4  The old files get the archive's name, the new file the old one's, and the folder is synced.
+    T1  Open the old log as a guard does, empty its WAL into the file, and take its write lock.
+    T2  Create the new log as `PATH.next`, with one entry that names the head of the old log, and with the old log's
+        claims (consumed approvals and open reservations). A crash leaves this file unused; the next rotation deletes
+        it.
+    T3  Write the head of the new log to the head file. From here until T4 guards refuse both files; after a crash, run
+        the verb again to finish.
+    T4  Rename the old files to the archive name and the new file to the old name, and sync the folder.
 
-Guards that have the old file open refuse to add to it after a rotation, and are to be started again.
+Guards that have the old file open refuse to append to it after a rotation; restart them.
 """
 
 from __future__ import annotations
@@ -61,12 +63,12 @@ def accept_reset(
     """Accept the log at this path, or start a new one, although the head file names a different state.
 
     Args:
-        path, key, location: the log, made if it is not there; its key; where its head file is.
-        reason, now: why it was reset, and when; go into the log.
-        witness, countersigned: whose countersignature is needed, and the note with it over the old head's checkpoint.
+        path, key, location: the log, created if it does not exist; its key; the location of its head file.
+        reason, now: why and when it was reset; both are logged.
+        witness, countersigned: the required witness, and its countersigned note over the old head's checkpoint.
 
     Returns:
-        The number of the entry that says so.
+        The index of the new entry.
 
     Raises:
         ConfigurationError: there is nothing to accept, no reason, or no countersignature.
@@ -138,7 +140,7 @@ def rotate(
 
     Args:
         path: the log.
-        key, location: of the log, and where its head file is.
+        key, location: the log's key, and the location of its head file.
         archive: the new path of the old log; by default its path and its number of entries.
         reason, now: why, and when; go into the link.
 

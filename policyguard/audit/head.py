@@ -1,24 +1,24 @@
 """The head file: the newest state of a log that a guard has seen, stored apart from the log.
 
-A log proves that what it holds fits together; only a copy of its head kept elsewhere shows that it is the newest state
-and not an older copy, a fork or a new file. The head file holds the last signed checkpoint, and the highest epoch of
-each policy set. It lies in the state folder and is named for the log's origin and file name. A log that moves to
-another name has no head there and is refused, as it remembers that it had one.
+A log can prove that it is consistent, but not that it is the newest state: an older copy, a fork or a new file is
+consistent, too. The head file shows the difference. It contains the last signed checkpoint and the highest epoch of
+each policy set, and is stored in the state folder under a name made of the log's origin and file name. A log that was
+renamed has no head file under its new name; it is refused, because the log itself records that it once had one.
 
     file   = slot slot                                  ; each SLOT_BYTES long, the newer one counts
     slot   = sha256-hex16 SP length SP json LF          ; the digest covers the JSON
 
 Crash story, in the order of the writes:
 
-1. The file is made with a head of no entries before the log is, and is synced. A crash leaves a head of nothing.
-2. After each commit of the log the new head goes into the slot that does not hold the newest one. A crash in the middle
-   leaves the other slot whole: a head one commit old, of which the log is a continuation.
-3. No receipt is released before the head is written, so a killed process never leaves a head older than what it has
-   acknowledged. The head is synced at least each second: a power loss can take the heads of the last second, never
-   entries; until the next commit nobody would notice if the log lost just those entries, too.
+1. The head file is created with an empty head and synced before the log is created. A crash leaves the empty head.
+2. After each commit of the log, the new head is written to the slot that does not contain the newest one. A crash in
+   the middle leaves the other slot intact: a head that is one commit old, which the log extends.
+3. No receipt is returned before the head is written, so a killed process never leaves a head older than what it has
+   acknowledged. The head is synced at least once a second. A power loss can lose the heads of the last second, but no
+   log entries; only if the log lost exactly those entries as well would nobody notice until the next commit.
 
-A head never goes back: writers take the lock of a file of its own and leave a newer head as it is. Only a reset or a
-rotation, which count up the generation, replaces a head by one of fewer entries.
+A head never moves backwards: writers hold a lock file and keep a newer head. Only a reset or a rotation, which increase
+the generation, replace a head by one with fewer entries.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     format: str = "policyguard head v1"
     generation: int = 0
     log: str = ""
-    """The path of the log at that time: for messages."""
+    """The path of the log when the head was written, for messages."""
     note: str | None = None
     policies: dict[str, PolicyHead] = {}
 
@@ -173,8 +173,8 @@ class HeadFile:
     def write(self, head: Head, size: int) -> None:
         """Write a head, unless another process has already written a newer one.
 
-        Whether the path still leads to the file is not asked again: `read` did, in the same transaction of the log, and
-        a head file that is replaced now is refused at the next one.
+        The path is not checked again: `read` checked it in the same transaction, and a head file that is replaced in
+        between is refused in the next one.
 
         Raises:
             AuditError: the file is damaged, cannot be written, or has no room for it.

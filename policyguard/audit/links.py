@@ -22,7 +22,7 @@ class OldLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The head of the previous log; `size` is 0 and `root` is empty if no head was known."""
 
     checkpoint: str | None = None
-    """The signed note, as the head file had it."""
+    """The signed checkpoint note from the head file."""
     log: str
     origin: str
     root: str

@@ -1,20 +1,20 @@
 """The decision log: an append-only Merkle tree over envelopes, with a signed checkpoint after every transaction.
 
-A receipt is returned only after its entry, and the checkpoint that covers it, are durable in the store. Threads that
-arrive while a transaction is under way share the next one. Other processes may append to the same store.
+A receipt is returned only when its entry, and the checkpoint that covers it, are durable in the store. Threads that
+arrive during a transaction share the next one. Other processes may append to the same store.
 
-One transaction, with what a crash after each step leaves:
+The steps of one transaction, and what a crash after each leaves:
 
-1. The store takes its write lock: until the commit no other process appends. A crash drops the lock.
-2. The path of the log must still lead to the open file, at its size at least (`stores/sqlite.py`).
-3. The last row must carry a checkpoint of our own key over exactly the tree that the store holds (`_follow`).
-4. The head file must name a beginning of that tree, or all of it (`_check_head`): a log that is older than its head, or
-   another one, is refused.
+1. The store takes its write lock, so that no other process appends until the commit. A crash releases the lock.
+2. The path of the log must still lead to the open file, which must not have shrunk (`stores/sqlite.py`).
+3. The last row must have a checkpoint, signed by our own key, over exactly the tree in the store (`_follow`).
+4. The head file must name a state that this tree contains (`_check_head`); a log that is older than its head, or a
+   different one, is refused.
 5. The policies that decided must not be older than those that the log has seen (`policy_epochs.py`).
-6. The leaves are made, hashed and signed for. Nothing is written yet: a crash leaves the log as it was.
-7. Rows and checkpoint are committed and synced. A crash after it leaves entries that were never acknowledged.
-8. The head file takes the new checkpoint (`head.py`). A crash before it leaves a head that is one transaction old.
-9. The receipts are released.
+6. The leaves are built and hashed, and the checkpoint is signed. A crash here leaves the log unchanged.
+7. Rows and checkpoint are committed and synced. A crash here leaves entries without receipts.
+8. The new checkpoint is written to the head file (`head.py`). A crash before this leaves a head one transaction old.
+9. The receipts are returned.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from policyguard.text import quoted
 from policyguard.values import Instant
 
 MAX_GROUP = 4096
-"""Entries of one transaction at most; more arrivals wait for the next."""
+"""The maximum number of entries in one transaction; more wait for the next one."""
 
 RESET = "find out where the newest log is; to go on with this one: `policyguard audit accept-reset --reason TEXT`"
 _PAGE = 512
@@ -85,7 +85,7 @@ class Log:
         """The head that was last compared with the log."""
         self._policies: Mapping[str, PolicyHead] = {}
         self._policies_size = 0
-        """How many entries `_policies` covers."""
+        """The number of entries that `_policies` covers."""
         self._key = key
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""

@@ -1,7 +1,7 @@
 """Limits the size of statements: a decision whose statement no reader would accept becomes a denial.
 
-A request of a few thousand unknown attributes makes a statement of half a megabyte. It is denied, and its statement
-says how much there was, by count; the request digest binds it to the request.
+A request with a few thousand unknown attributes would need a statement of half a megabyte. The denial's statement
+contains only the number of facts; the request digest binds it to the request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OVERSIZED = "engine.oversized"
 
 
 StatedDecision: TypeAlias = tuple[Decision, bytes]
-"""A decision and the statement about it: the decision is another one where the statement would be too long."""
+"""A decision and its encoded statement; a denial replaces the decision if the statement would be too long."""
 
 
 def state_within_bounds(decision: Decision, request: Request, **options: Any) -> StatedDecision:

@@ -1,8 +1,8 @@
 """The highest epoch of each policy set that a log has seen, so that no process uses older policies.
 
-The statements in the log are the record, so nobody can take it away unseen; the head file keeps a copy, so that a
-process reads only the entries that came since. A policy set is known by `metadata.name` of its `Schema`. Statements of
-version 0.1.0 have no name: theirs count for each set that the log does not know by name.
+The log's own statements are the record, so it cannot be removed unnoticed. The head file has a copy, so that a process
+only reads the entries added since. A policy set is identified by `metadata.name` of its `Schema`. Statements of version
+0.1.0 have no name; their epochs apply to every set that the log does not know by name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class PolicyUse(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     digest: str
     is_signed: bool
-    """They come from a signed snapshot, of which one epoch has one digest; a folder may be edited."""
+    """True for a signed snapshot, where one epoch must always have the same digest; a folder may be edited."""
     edited: bool = False
-    """The statements say that the log has seen other policies of this epoch."""
+    """True if the statements record that the log has seen other policies of this epoch."""
 
 
 class PoliciesMovedOn(AuditError):

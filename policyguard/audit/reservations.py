@@ -5,15 +5,15 @@ Without them two submissions at the same moment could both get the last free GPU
     quota: {reserve: resource.gpus, by: resource.domain}
 
 A configured quota reserves `resource.gpus` unless it says otherwise; `reserve: none` reserves nothing. An allow of a
-job reserves what it asks for in its team, in the transaction that logs it. Until the reservation ends it is added to
-the team's use in every decision on that log. It ends
+job reserves the requested amount for the team, in the transaction that logs the decision. Every later decision on the
+same log adds open reservations to the team's usage. A reservation ends
 
-    when the job that `policyguard run` started ends, or was not started after all;
+    when the job that `policyguard run` started ends, or did not start after all;
     at the decision's expiry, if no start was logged;
-    when a decision reads a figure of the scheduler that was observed after the start: that one includes the job.
+    when a decision reads a usage that the scheduler observed after the start, because that includes the job.
 
-Each step is an entry of the log's own key, with a payload type of its own; the claims of the log say what is reserved
-now. A reservation that has ended cannot be started.
+Each step is a log entry with its own payload type, signed by the log's key; the claims list the open reservations. A
+reservation that has ended cannot be started.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from policyguard.values import MAX_INTEGER, Instant, Value, format_instant, pars
 USAGE = "resource.team_usage"
 
 DEFAULT_AMOUNT = "resource.gpus"
-"""What a quota reserves if its configuration does not say."""
+"""The amount that a quota reserves unless configured otherwise."""
 
 _AGAIN = "submit the job again"
 

@@ -17,7 +17,7 @@ from policyguard.errors import PolicyError, PolicyErrors
 from policyguard.values import Span
 
 MAX_LINKS = 9
-"""The number of links of a chain of groups that casbin follows (H11); a longer one would mean more here than there."""
+"""The longest chain of groups that casbin follows (H11); a longer one would grant more here than in casbin."""
 
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 

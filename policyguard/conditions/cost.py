@@ -20,13 +20,13 @@ from typing import Any
 from policyguard.conditions.functions import FUNCTIONS
 
 MAX_COST = 100_000
-"""Units that one evaluation of one condition may spend: one for each element visited."""
+"""Units that one evaluation of a condition may spend; visiting one element costs one unit."""
 
 CHARACTERS = 64
-"""Characters of text that cost one unit: a search moves through them about as fast as a macro through one element."""
+"""Characters of text that cost one unit: a search is about as fast per unit as a macro."""
 
 SMALL = 16
-"""Elements of a list that are compared one by one, for nothing."""
+"""Lists up to this length are compared element by element, free of charge."""
 
 SCALARS = frozenset({"int", "string", "timestamp", "duration"})
 """Types whose values Python compares and hashes as CEL compares them."""

@@ -37,7 +37,7 @@ from policyguard.model.expression import (
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 80
-"""How deep nodes may nest; the checker itself stops an author at 32 levels of parentheses."""
+"""The maximum nesting of nodes; the checker already stops an author at 32 levels of parentheses."""
 MAX_NODES = 20_000
 
 _REFUSED_CONSTANTS = {1: "null", 4: "uint", 5: "double", 7: "bytes"}

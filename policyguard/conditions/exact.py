@@ -126,7 +126,7 @@ def _names(subject: Any, resource: Any, context: Any, action: str, now: int, con
 _CONSTANTS = "@constants"
 _BUDGET = "@budget"
 _INSIDE = "@inside"
-"""Holds the budget, too, but only inside a macro, where functions that walk their arguments are charged."""
+"""Variables inside a macro; they include the budget, from which functions are charged there."""
 
 
 def _within_budget(expression: Expression, names: _Names, max_cost: int) -> Any:

@@ -10,10 +10,10 @@ from policyguard.conditions.problems import ProfileError
 from policyguard.model.expression import Call, Constant, Expression, ListOf, Quantifier, TypeName, Variable
 
 RESULT = "@result"
-"""The accumulator of every macro; no text can name it."""
+"""The name of every macro's accumulator; no condition can use it."""
 
 STEP = "not_strictly_false"
-"""The overload that keeps `all` and `exists` going past an error."""
+"""The overload by which `all` and `exists` continue after an error."""
 
 
 def folded_macro(

@@ -35,7 +35,7 @@ MAX_DEPTH = 80
 MAX_NODES = 20_000
 
 Field = tuple[TypeName, str, TypeName]
-"""What a condition reads: the type that has the field (`resource`, a record), its name, and its type; "" if any."""
+"""A field that a condition reads: its owner's type (`resource`, a record), its name, and its type; "" for any type."""
 
 SCALARS = frozenset({"bool", "int", "string", "timestamp", "duration"})
 HOLES = frozenset({"int", "string", "timestamp", "duration"})

@@ -49,7 +49,7 @@ from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
 SYSTEM_FILE = Path("/etc/policyguard/policyguard.yaml")
-"""The configuration of a machine, read where no `--config` is given."""
+"""The configuration file of the machine, read if there is no `--config`."""
 
 VARIABLE = "POLICYGUARD_CONFIG"
 MAX_CONFIG_BYTES = 65_536
@@ -77,7 +77,7 @@ class Config:
     source: Path | None = None
     measurement: MeasurementConfig = NOTHING_CONFIGURED
     warnings: tuple[str, ...] = ()
-    """Lines that a person should read, such as former names of options."""
+    """Lines for the operator, such as former names of options."""
 
 
 FORMER = {"accepted": "reviewedCommits"}

@@ -40,7 +40,7 @@ class EnvironmentConfig:
     threshold: int = 1
     cache: Path | None = None
     interpreter: Path | None = None
-    """A Python of the environment's version, outside of it, that byte code is compared with; None is our own."""
+    """A Python of the environment's version, but outside it, for comparing byte code; None uses our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class QuotaConfig:
     file: Path | None = None
     command: tuple[str, ...] = ()
     directory: Path | None = None
-    """Where the command runs: the folder of the configuration, never that of a job."""
+    """The folder in which the command runs: that of the configuration, never that of a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ PATHS = {
 """Each path of the configuration file, and the field that it fills."""
 
 EXEMPT = frozenset({"approvals", "approval_log"})
-"""Fields whose files anybody may write: every entry in them is signed, and counts only by a key from elsewhere."""
+"""Fields whose files anybody may write, because every entry in them is signed."""
 
 TREES = ("policies", "reviewedCommits", "reviewed_commits")
 """Fields that may name a folder of which every file counts."""

@@ -60,7 +60,7 @@ class AttributeRule:
         self.traced = traced_names(attribute.type, schema)
         self.withheld = attribute.audience is not None
         self.guarded = self.sensitive or self.withheld or self.redact is not None
-        """A message about its value must not quote it."""
+        """True if messages must not quote the attribute's value."""
         self.type_name = str(attribute.type)
 
 
@@ -245,7 +245,7 @@ def _is_sensitive(attribute: Attribute, schema: Schema) -> bool:
 
 
 _LONGEST_NAME = 63
-"""No attribute has a longer name, so none is near to one."""
+"""The longest attribute name; a longer name gets no suggestion."""
 
 
 def _unknown(path: str, rules: Mapping[str, AttributeRule]) -> tuple[str, str]:

@@ -53,7 +53,7 @@ class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
     id_pattern: _Name | None
     scope: _Name | None
     shape: Annotated[int, msgspec.Meta(ge=-1)]
-    """The number of the condition's shape, -1 for a rule without a condition."""
+    """The index of the condition's shape, -1 for a rule without a condition."""
     constants: tuple[_Scalar | tuple[_Scalar, ...], ...]
     """The condition's own constants, as `encode_constant` writes them."""
     quorum: _Name | None
@@ -168,7 +168,7 @@ def hole_types(form: Expression) -> tuple[str, ...]:
 
 
 LARGE = frozenset({"timestamp", "duration", "list(timestamp)", "list(duration)"})
-"""Types whose constants pass 2^53; JSON has them as text."""
+"""Types whose constants can exceed 2^53; JSON has them as text."""
 
 
 def encode_constant(value: Any, type_name: str) -> Any:

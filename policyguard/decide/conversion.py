@@ -13,7 +13,7 @@ from policyguard.values import FrozenMap, Instant, name_of, parse_instant
 Converter = Callable[[Any], Any]
 
 _LONGEST = 320
-"""The maximum number of characters of a path or message that are shown."""
+"""The maximum number of characters of a path or message."""
 
 
 class Malformed(Exception):

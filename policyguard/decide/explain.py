@@ -25,7 +25,7 @@ from policyguard.text import printable, quoted_list
 from policyguard.values import format_instant
 
 MAX_EXPLAINED_RULES = 5
-"""How many rules that almost allowed are shown; the nearest first."""
+"""The maximum number of rules explained that could have allowed the request, nearest first."""
 
 MAX_NAMES = 6
 _VERBS = {ALLOW: "allows", DENY: "denies", REQUIRE: "asks for approval"}

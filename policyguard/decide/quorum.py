@@ -63,7 +63,7 @@ SCENARIOS: Mapping[str, str] = {
     "approval.same_person": "sod.same_person",
     "approval.other_tree": "bind.tree_mismatch",
 }
-"""Why an approval did not count, and the reason code that says so on the decision."""
+"""Reasons why approvals do not count, with the reason code of the decision."""
 
 
 def rejection_codes(missing: Sequence[UnmetQuorum]) -> set[str]:

@@ -9,10 +9,10 @@ from policyguard.model.policy import Role
 from policyguard.text import quoted_list
 
 MAX_CHAIN = 64
-"""The number of roles in the longest chain of inheritance. casbin's own role manager silently stops at ten links."""
+"""The maximum number of roles in a chain of inheritance. casbin's own role manager silently stops at ten links."""
 
 MAX_CLOSED_ROLES = 500_000
-"""The sum over all roles of what each holds: a graph that would fill the memory stops the load."""
+"""The maximum sum of all roles' inherited roles; a larger graph, which would fill the memory, is refused."""
 
 _MAX_LISTED = 8
 

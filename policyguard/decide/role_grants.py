@@ -21,7 +21,7 @@ second."""
 Shape: TypeAlias = tuple[tuple[str, str], ...]
 
 RolesByDomain: TypeAlias = Mapping[str | None, tuple[str, ...]]
-"""For each domain the sorted closed roles held there; `*` is every domain that has no entry of its own."""
+"""The sorted closed roles in each domain; `*` applies to every domain without its own entry."""
 
 ROLE_PREFIX = "role:"
 """Roles are written `role:name` beside `user:alice`, so nobody can be named like a role (hazard H12)."""

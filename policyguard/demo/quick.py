@@ -77,11 +77,11 @@ quota: {file: quota.json}
 
 COMMAND = ("train.py", "--epochs", "4")
 SUBJECTS = {"run-17": "user:alice", "run-256": "user:ivan"}
-"""Who asks for each job; the account that runs the demo may speak for them."""
+"""The subject of each job; the account that runs the demo may act for them."""
 
 PACKAGE = Path(__file__).parents[2]
 START = "import sys; sys.path.append(sys.argv.pop(1)); from policyguard.cli.main import main; main()"
-"""Starts the command line from where this one runs, without PYTHONPATH, which the policies refuse for jobs."""
+"""Starts this installation's command line without PYTHONPATH, which the policies refuse for jobs."""
 
 
 def play(folder: Path | None = None) -> int:

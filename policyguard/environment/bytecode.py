@@ -1,11 +1,11 @@
 """Compares the byte code in `__pycache__` with its source.
 
-Python runs it in place of the source if its 16-byte header fits, whatever comes after the header. So each file is
+Python runs byte code instead of the source if its 16-byte header fits, whatever follows the header. So each file is
 compared with what an interpreter compiles from the source that was just hashed. Files that the build compared and put
-into the signed baseline need no second comparison while neither file has changed.
+into the signed baseline are not compared again while neither file has changed.
 
-What Python would never load (another interpreter's, or older than its source) is a remark. Everything else counts
-unless it was found equal: what cannot be compared is not equal.
+A file that Python would never load (of another interpreter, or older than its source) is only a remark. Every other
+file is a difference unless it was compared and is equal.
 
 Source: CPython, `Lib/importlib/_bootstrap_external.py`, `SourceLoader.get_code`, `cache_from_source`; PEP 3147, 552.
 """
@@ -46,7 +46,7 @@ REASONS = {
     "uncompilable": "could not be compared: its source does not compile",
     "other_python": "could not be compared: made by a Python that was not named",
 }
-"""Why byte code counts; the codes are stable."""
+"""Why byte code counts as a difference; the codes are stable."""
 
 _CODES = {
     UNLIKE: "unlike",

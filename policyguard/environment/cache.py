@@ -22,10 +22,10 @@ KIND = "environment-digests"
 MAX_CACHE_BYTES = 256 << 20
 
 RACY_NS = 5_000_000_000
-"""A file changed this recently may change again within one tick of its time stamps, so it is not remembered."""
+"""A file changed this recently could change again within one clock tick, so its digest is not cached."""
 
 _UNREMEMBERED = frozenset({"tmpfs", "ramfs", "fuse", "devtmpfs", "hugetlbfs"})
-"""File systems where writing through a memory map, or the server, may leave the time stamps as they are."""
+"""File systems where a write can leave the time stamps unchanged (memory maps, servers)."""
 
 Version = tuple[int, int, int, int, int]
 """Device, inode, size and times (ns) of a file."""

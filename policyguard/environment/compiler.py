@@ -23,7 +23,7 @@ from policyguard.errors import EvidenceError
 from policyguard.text import printable_name
 
 ANSWER_S = 30.0
-"""How long one file may take; the largest sources of the common frameworks take about a second."""
+"""The time limit for one file; the largest sources of common frameworks take about a second."""
 
 MAX_ANSWER_BYTES = 65_536
 

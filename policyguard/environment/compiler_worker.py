@@ -24,12 +24,12 @@ ANSWER = struct.Struct("<II")
 
 EQUAL, UNLIKE, DAMAGED, NESTED, UNCOMPILABLE = range(5)
 LOST, HELLO = 5, 6
-"""No answer of a compiler: it gave none; and its name."""
+"""Codes that are no result of a comparison: no answer, and the interpreter's name."""
 
 MAX_MEMORY_BYTES = 4 << 30
 
 _FRAMES = 1_000 + 3 * MAX_DEPTH
-"""Two calls of the reader a level, and some for what calls it."""
+"""The recursion limit: two calls per nesting level, and some for the callers."""
 
 
 def serve(requests: BinaryIO, responses: BinaryIO) -> None:

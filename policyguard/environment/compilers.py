@@ -23,13 +23,13 @@ HEADER_BYTES = 16
 MAX_SOURCE_BYTES = 32 << 20
 
 MAX_LOST = 8
-"""If this many files in a row end or stop the compiler, the rest counts as not compared."""
+"""After this many crashes in a row, the remaining files count as not compared."""
 
 UNREAD = 7
 """Result of a comparison whose source or byte code cannot be read; the compiler is not asked."""
 
 _WORTH_A_PROCESS = 16
-"""This many comparisons take about as long as starting one more compiler."""
+"""The number of comparisons that take about as long as starting another process."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of comparisons done, and their total."""

@@ -25,12 +25,12 @@ from policyguard.text import printable_name
 MAX_FILES = 500_000
 
 SETTLED_NS = 600_000_000_000
-"""The kernel has long written out what was dirty this long ago (Documentation/admin-guide/sysctl/vm, 30 s)."""
+"""After this time the kernel has written back changed pages (Documentation/admin-guide/sysctl/vm, 30 s)."""
 
 LARGE_BYTES = 1 << 20
 
 MAX_BYTECODE_BYTES = 64 << 20
-"""Byte code in `__pycache__` that is larger has no digest; compilers write some hundred kilobytes."""
+"""Larger byte code files get no digest; compilers write some hundred kilobytes."""
 
 
 class Listing(msgspec.Struct, frozen=True):

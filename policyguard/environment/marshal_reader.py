@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 MAX_DEPTH = 2_000
-"""`MAX_MARSHAL_STACK_DEPTH`: what is nested deeper, Python does not load."""
+"""`MAX_MARSHAL_STACK_DEPTH`: Python does not load anything nested deeper."""
 
 _FLAG_REF = 0x80
 _SINGLETONS = frozenset(b"NTF.")
 _FIXED = {ord("i"): 4, ord("g"): 8, ord("y"): 16}
-"""Bytes of an integer of 32 bits, of a float and of a complex number."""
+"""The sizes of a 32-bit integer, a float and a complex number."""
 
 Numbers = dict[object, int]
-"""One number for each different object; shared by the streams that are compared."""
+"""One number per distinct object, shared by the streams that are compared."""
 
 
 class Malformed(Exception):

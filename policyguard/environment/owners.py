@@ -38,10 +38,10 @@ TRAINER_GROUPS = frozenset(
         "sitecustomize",
     }
 )
-"""Entry-point groups whose code is imported by a trainer, launcher or test runner without being asked for."""
+"""Entry-point groups that trainers, launchers and test runners import automatically."""
 
 AUTORUN = re.compile(r"(?:^|/)(?:[^/]+\.pth|[^/]+\.egg-link|(?:site|user)customize(?:\.py|\.pyc|/.+|\.[^/]+\.so))\Z")
-"""Files that the interpreter runs or obeys at every start, without an import (site, usercustomize)."""
+"""Files that the interpreter runs at every start without an import (site, usercustomize)."""
 
 
 class Owners(msgspec.Struct, frozen=True):

@@ -39,7 +39,7 @@ DEFAULT_TIMEOUT_S = 20.0
 _PATH = LazyPattern(r"(?:subject|resource|context)\.[a-z][a-z0-9_]*", re.ASCII)
 _REASON_LENGTH = 300
 MAX_UNUSABLE = 32
-"""More reasons than this help nobody."""
+"""The maximum number of reasons that are reported."""
 
 
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):

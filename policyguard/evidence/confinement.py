@@ -21,7 +21,7 @@ from policyguard.values import Instant
 CONFINEMENT = "resource.confinement"
 
 PRIVATE = "{private}"
-"""The folder of a job's own for temporary files; it exists as long as the job."""
+"""The job's own folder for temporary files; it is deleted when the job ends."""
 
 HANDING_OVER = frozenset(
     (

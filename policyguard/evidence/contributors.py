@@ -20,7 +20,7 @@ from policyguard.values import NANOSECONDS_PER_S, Instant
 
 GIT_NAMESPACE = "git"
 MAX_COMMITS = 50_000
-"""A longer range has no answer: pin a later accepted commit."""
+"""The maximum number of commits examined; for more, pin a later accepted commit."""
 
 MAX_TRAILERS = 1_000
 

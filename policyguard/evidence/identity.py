@@ -23,7 +23,7 @@ USER, UID, GROUPS, MATCHES = "subject.user", "subject.uid", "subject.groups", "s
 ACCOUNT, AUTHENTICATED = "subject.account", "subject.authenticated"
 
 OVERFLOW_UID = 65534
-"""The uid that the kernel shows where a user namespace maps none: it names nobody, whatever the user database says."""
+"""The uid that the kernel reports where a user namespace maps none; it identifies nobody."""
 
 UNMAPPED, MISMATCH, NOT_SPEAKING = "id.unmapped_account", "id.subject_mismatch", "id.subject_not_allowed"
 """Reason codes of requests that are denied because of the account that made them."""

@@ -22,7 +22,7 @@ ARGV, DIRECTORY, EXECUTABLE = "resource.argv", "resource.directory", "resource.e
 INJECTED, FILES = "resource.code_injecting_env", "resource.files"
 
 MAX_FILES = 1_000
-"""More named files than this are no job file but a data set."""
+"""The maximum number of files that a job can name; more are a dataset."""
 
 INJECTION_VARIABLES: Mapping[str, str] = {
     "BASH_ENV": "a file that every non-interactive bash runs first",
@@ -60,7 +60,8 @@ INJECTION_VARIABLES: Mapping[str, str] = {
     "CUDA_INJECTION64_PATH": "a library every CUDA process loads",
     "NVTX_INJECTION64_PATH": "a library every process that uses NVTX loads",
 }
-"""Variables that make a program run other code, or load data as code, and how. A name ending in `_` is a prefix."""
+"""Variables that make a program run other code, or load data as code, with the reason. A name ending in `_` is a
+prefix."""
 
 _INTERPRETER = re.compile(r"(?:python|pypy|(?:ba|da|z|k)?sh|perl|ruby|node|julia|torchrun|deepspeed)[0-9.]*\Z")
 _PROGRAM_TEXT = re.compile(r".\.(?:py|pyw|pyc|pyz|sh|bash|pl|rb|lua|jl|R)\Z")

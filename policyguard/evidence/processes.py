@@ -14,7 +14,7 @@ import msgspec
 from policyguard.evidence.job import injection_variables
 
 MAX_FILE_BYTES = 4 << 20
-"""More environment or mappings than this no process has for honest reasons; the rest is not read."""
+"""The maximum size read of a process's environment or mappings."""
 
 _MAPPING = re.compile(
     rb"([0-9a-f]+)-[0-9a-f]+ (...)[ps] ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) ([0-9]+) +(/[^\n]*)", re.ASCII
@@ -30,7 +30,7 @@ class Mapped(msgspec.Struct, frozen=True):
     inode: int
     deleted: bool
     is_elf: bool = True
-    """False where the first bytes were read and are no program's: what just-in-time compilers write."""
+    """False if the first bytes were read and are not a program: code of just-in-time compilers."""
 
     @property
     def is_memory(self) -> bool:

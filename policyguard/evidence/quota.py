@@ -28,7 +28,7 @@ MAX_QUOTA_BYTES = 1 << 20
 COMMAND_TIMEOUT_S = 10
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where the operator's programs are searched, whatever `PATH` the caller has."""
+"""Where the operator's programs are searched; the caller's `PATH` is ignored."""
 
 
 class TeamQuota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -29,7 +29,7 @@ from policyguard.values import FrozenMap, Instant, Value
 CODE = "resource.code"
 
 MAX_LISTED = 1_000
-"""With more differing files than this the fact is absent."""
+"""If more files differ than this, the fact is absent."""
 
 _REMOTE_KEY = re.compile(r"remote\.(?P<name>.+)\.url")
 

@@ -22,7 +22,7 @@ from policyguard.values import FrozenMap
 UNCOMMITTED = "resource.uncommitted"
 
 MAX_UNCOMMITTED_BYTES = 256 << 20
-"""More than this is data in the wrong place; it is not read, the fact is absent and says so."""
+"""Larger content is not read: the fact is absent, with this reason."""
 
 
 def uncommitted_files(

@@ -12,7 +12,7 @@ _SHARED = """\
 panfs pvfs2 smb2 smb3 smbfs virtiofs vboxsf
 """
 SHARED = frozenset(_SHARED.split())
-"""File systems of other machines, whose locks or shared memory SQLite cannot rely on."""
+"""Network and cluster file systems, whose locks or shared memory SQLite cannot rely on."""
 
 MOUNTS = "/proc/self/mountinfo"
 

@@ -63,7 +63,7 @@ class SharedDatabase:
 
 _OPEN: dict[Identity, SharedDatabase] = {}
 _HELD: Counter[Identity] = Counter()
-"""How often each file is open in this process, with the connections that are not shared."""
+"""The number of connections to each file in this process, including those that are not shared."""
 _LOST: list[SharedDatabase] = []
 """Connections of the parent process: closing them in a child would touch the parent's files."""
 _LOST_FILES: set[Identity] = set()

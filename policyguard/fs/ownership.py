@@ -18,7 +18,7 @@ from policyguard.fs.safe_open import open_plain, reason_of
 from policyguard.text import printable_name
 
 OVERFLOW_UID = 65534
-"""The uid that the kernel shows for an owner it cannot name, as in a user namespace. It is `nobody`, never root."""
+"""The uid that the kernel reports for an owner it cannot map, as in a user namespace. It is `nobody`, never root."""
 
 _MAX_LINKS = 40
 _MAX_ENTRIES = 100_000

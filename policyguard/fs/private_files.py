@@ -16,10 +16,10 @@ Identity = tuple[int, int]
 WIDEST_MODE = 0o640
 WAL, SHM = "-wal", "-shm"
 DATABASE_FILES = ("", WAL, SHM)
-"""What follows the path of a database in the names of its files."""
+"""The suffixes of a database's files."""
 
 PRIVATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""Of files that only we write: never through a link, never waiting for the other end of a FIFO."""
+"""Flags for files that only we write: no link is followed, and opening never blocks on a FIFO."""
 
 
 def identity_of(status: os.stat_result) -> Identity:

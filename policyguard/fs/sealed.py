@@ -19,7 +19,7 @@ import msgspec
 from policyguard.fs.safe_open import open_regular
 
 SEAL_PURPOSE = "seal of remembered digests 2"
-"""What the key of the seal is derived for (`PrivateKey.derive`)."""
+"""The purpose for which the seal's key is derived (`PrivateKey.derive`)."""
 
 _UNSEALED = b"unsealed"
 _VERSION = b"2"

@@ -31,7 +31,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "information")
 
 LINT = "lint"
 PRODUCERS = ("load", LINT, "load and lint", "import", "suppressions")
-"""What reports a finding: the loader, a `check`, the import of casbin models, or the runner (suppressions)."""
+"""The reporter of a finding: the loader, a `check`, the casbin import, or the runner (suppressions)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from policyguard.lint.comments import Comment, comments
 from policyguard.values import Instant, Span, parse_instant
 
 _MARK = re.compile(r"#\s*policyguard\s*:?\s*(?:ignore|disable|suppress|noqa|nolint|skip)\b", re.IGNORECASE)
-"""Comments that are meant as a suppression, valid or not. Other comments may begin with `policyguard` too."""
+"""Recognises comments that are meant as a suppression, valid or not."""
 
 _IGNORE = re.compile(r"#\s*policyguard:\s*ignore\s+(?P<codes>PG\d{3}(?:\s*,\s*PG\d{3})*)(?P<rest>(?:\s.*)?)", re.ASCII)
 _UNTIL = re.compile(r"(?:^|\s)until=(?P<date>\S*)")

@@ -12,7 +12,7 @@ DEFAULT_LIFETIME_S = 900
 """Long enough to reach a worker and start, short enough that a revert cannot outlive it (incident step 9)."""
 
 MAX_LIFETIME_S = 366 * 86_400
-"""The longest that any decision or grant may be used: one that never ends could never be taken back."""
+"""The longest lifetime of a decision or grant, so that each one ends."""
 
 DEFAULT_AUDIENCE = "local"
 """The audience of a decision if none is configured."""

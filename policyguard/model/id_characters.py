@@ -82,7 +82,7 @@ ffa0 ffbf-ffc1 ffc8-ffc9 ffd0-ffd1 ffd8-ffd9 ffdd-ffdf ffe7 ffef-fffc fffe-ffff 
 """Code points in hexadecimal, single ones and ranges, sorted."""
 
 _BOUNDS: list[int] = []
-"""Where refused and accepted characters alternate, filled at the first character beyond ASCII."""
+"""The bounds between refused and accepted characters, filled when the first non-ASCII character is tested."""
 
 
 def is_refused(character: str) -> bool:

@@ -23,7 +23,7 @@ from policyguard.values import LazyPattern
 MAX_ID_CHARS = 512
 
 _COMMON = LazyPattern(r"[\w@:+=,~#-][\w.@:+=,~#-]*(?:/[\w@:+=,~#-][\w.@:+=,~#-]*)*", re.ASCII)
-"""Ids that need no other test: what almost every id is."""
+"""Matches nearly all valid ids, which then need no other test."""
 
 _ENCODED = LazyPattern(r"(?:%[0-9A-Fa-f]{2})+", re.ASCII)
 _ENCODED_WIDE = LazyPattern(r"%[uU][0-9A-Fa-f]{4}", re.ASCII)

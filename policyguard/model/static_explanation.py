@@ -6,7 +6,7 @@ from policyguard.model.decision import Decision
 from policyguard.values import format_instant
 
 NO_POLICIES = "0" * 64
-"""The digest of policies where none could be read."""
+"""The policy digest if no policies could be read."""
 
 
 class StaticExplanation:

@@ -11,7 +11,7 @@ Segment: TypeAlias = "str | tuple[str, tuple[str, ...], str]"
 Block: TypeAlias = tuple[Segment, ...]
 
 CACHED_LENGTH = 512
-"""Longer patterns are taken apart each time: they may come from facts, and a cache of those could be filled."""
+"""Longer patterns are not cached: they may come from facts, which could fill the cache."""
 
 
 def glob(path: str, pattern: str) -> bool:

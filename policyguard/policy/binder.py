@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 MAX_DURATION_S = 36_500 * 86_400
-"""A hundred years. Authors who mean "for ever" leave the field out."""
+"""A hundred years. For "for ever", leave the field out."""
 
 Kind: TypeAlias = Callable[[Node, Problems], Any]
 

@@ -29,7 +29,7 @@ MAX_FOLDER_DEPTH = 16
 
 _LIKE_YAML = re.compile(r"\.(?:ya?ml(?![a-z0-9])|yam$|ymal$|yalm$)")
 _SWAP = re.compile(r"\.sw[a-z]$")
-"""Swap files of an editor that has a policy open."""
+"""Swap files of editors."""
 
 _RETRY = "try again when nothing changes the folder"
 

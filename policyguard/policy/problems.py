@@ -13,7 +13,7 @@ from policyguard.text import quoted, quoted_list
 from policyguard.values import Span
 
 MAX_COMPARISONS = 200_000
-"""The names that one load compares to make suggestions, about half a second's work; later errors suggest nothing."""
+"""The number of names compared for suggestions in one load, about half a second's work."""
 
 
 class Problems:

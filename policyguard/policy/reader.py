@@ -24,7 +24,7 @@ __all__ = ["Mapping", "Node", "Scalar", "Sequence", "Source", "parse", "read", "
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_NODES = 2_000_000
 MAX_DOCUMENTS = 10_000
-"""Documents of one file, and of a whole folder."""
+"""The maximum number of documents in one file, and in a whole folder."""
 
 MAX_DEPTH = 64
 MAX_TEXT = 65_536
@@ -183,7 +183,7 @@ class _Composer:
         self.error_limit = len(errors) + MAX_ERRORS
         self.documents: list[Node] = []
         self.open: list[tuple[Mapping | Sequence | None, Scalar | None]] = []
-        """For each open collection, outermost first: its parent, and the parent's key that awaits a value."""
+        """The open collections, outermost first: each with its parent, and the parent's key that awaits a value."""
 
     def compose(self) -> list[Node]:
         """Read all events and return the complete documents."""

@@ -25,11 +25,11 @@ from policyguard.scan.source import Truncated
 
 BLOCK = 2**20
 QUIET_S = 120
-"""A page that is mapped for writing is stamped when it is first touched and again after write-back, some 35 s later; a
-file that was touched more recently than this may still change under the same times."""
+"""A file changed more recently than this may change again under the same times: a mapped page is stamped when first
+touched, and again only at write-back, some 35 s later."""
 
 HONEST_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
-"""Local file systems that stamp mapped writes. Not tmpfs (never writes back), not network ones (the server's clock)."""
+"""Local file systems that update times for mapped writes; not tmpfs, and not network ones."""
 
 MAX_ENTRIES = 100_000
 MAX_CACHE_BYTES = 64 << 20

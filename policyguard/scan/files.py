@@ -40,7 +40,7 @@ _CODES = {
     errno.EISDIR: "ckpt.not_regular",
 }
 Progress = Callable[[str, int], None]
-"""Called with a path and how many bytes more of it were hashed, from several threads."""
+"""Called with a path and the number of further bytes hashed, from several threads."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Options:
     progress: Progress | None = None
     jobs: int = 0
     digests: dict[tuple[int, ...], str] = field(default_factory=dict)
-    """Digests of this very run, by file state: a hub cache names one file many times."""
+    """The digests of this run by file state: a hub cache names one file many times."""
 
 
 def scan_paths(paths: Sequence[str | os.PathLike[str]], options: Options | None = None) -> tuple[CheckpointScan, ...]:

@@ -52,7 +52,7 @@ class Limits:
 
     decompressed_bytes: int = 4 * 2**30
     free_ratio_bytes: int = 64 * 2**20
-    """Up to here any compression ratio is fine: an array of zeros packs 1000 to 1."""
+    """Up to this size, any compression ratio is accepted: zeros compress 1000 to 1."""
     ratio: int = 200
     depth: int = 4
     opcodes: int = 4_000_000
@@ -88,7 +88,7 @@ class Findings:
     reasons: set[Reason] = field(default_factory=set)
     pickled: bool = False
     name: str = ""
-    """What the file, or the part of an archive that is being read, is called: it can only make a verdict stricter."""
+    """The name of the file, or of the part being read; it can only make a verdict stricter."""
     templates: set[str] = field(default_factory=set)
     configurations: set[str] = field(default_factory=set)
     decompressed_bytes: int = 0
@@ -212,4 +212,4 @@ CODE_SUFFIXES = (
     *(".py", ".pyc", ".pyo", ".pyd", ".pyw", ".pyx", ".pyz", ".so", ".dll", ".dylib", ".sh", ".bash", ".ipynb", ".jar"),
     *(".js", ".exe", ".bat", ".cmd", ".ps1", ".whl", ".egg", ".rb", ".pl", ".lua", ".php", ".cu", ".cpp"),
 )
-"""Names of code. A name never makes a file better; here it makes it worse."""
+"""File names of code; a name can only make a verdict worse."""

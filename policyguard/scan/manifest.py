@@ -31,7 +31,7 @@ from policyguard.scan.findings import CheckpointScan
 from policyguard.values import Instant
 
 MAX_MANIFEST_BYTES = 32 * 2**20
-"""More than any other envelope may have: it lists every shard. 100,000 files with names of 100 characters fit."""
+"""Larger than other envelopes, because it lists every shard: 100,000 files with names of 100 characters fit."""
 
 
 def manifest_of(

@@ -25,7 +25,7 @@ _SUFFIXES = {
     "zip": ".zip",
     "7z": ".7z",
 }
-"""It goes by suffix, the scan by content: it gets the suffix of the format that the scan named."""
+"""The suffix for each format: picklescan chooses its reader by suffix, our scan by content."""
 
 
 class SecondOpinion:

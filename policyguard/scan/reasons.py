@@ -117,4 +117,4 @@ REASONS: dict[str, tuple[Verdict, str]] = {
     **{code: (Verdict.UNKNOWN, text) for code, text in _UNKNOWN.items()},
     **{code: (Verdict.HOSTILE, text) for code, text in _HOSTILE.items()},
 }
-"""Every reason code, the verdict it forces, and what it says; `docs/scan.md` lists the same."""
+"""Every reason code with its verdict and text; `docs/scan.md` lists the same."""

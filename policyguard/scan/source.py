@@ -8,7 +8,7 @@ from typing import IO, Protocol
 
 CHUNK = 65_536
 MAX_LINE = 64 * 2**20
-"""The longest line that is read; CPython's readers take lines of any length."""
+"""The longest line that is read; CPython's readers have no limit."""
 
 
 class Truncated(Exception):

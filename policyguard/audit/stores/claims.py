@@ -2,9 +2,9 @@
 
 It is written in the transaction that logs the entry.
 
-Two kinds: approvals that an allow counted, by digest, and reservations, by decision id. The entries remain the record;
-the claims are derived from them, so that nobody has to search the log. A log of version 0.1.0 has no claims: the first
-decision that needs them reads its entries once and makes the table (`audit/approval_use.py`).
+There are two kinds: approvals that an allow counted, by digest, and reservations, by decision id. The log entries are
+the record; the claims are an index over them, so that nobody has to search the log. A log of version 0.1.0 has no
+claims: the first decision that needs them reads all entries once and creates the table (`audit/approval_use.py`).
 """
 
 from __future__ import annotations

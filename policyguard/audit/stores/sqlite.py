@@ -45,14 +45,14 @@ APPLICATION_ID = 0x70676C67
 FORMAT = "policyguard log v1"
 
 PAGE_BYTES = 8192
-"""Of new files. An entry takes about 2,200 bytes: three fill such a page, where one would leave half of 4,096 empty."""
+"""The page size of new files. Three entries of about 2,200 bytes fill a page; 4,096 would waste nearly half."""
 
 _SCHEMA = (
     "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), format TEXT NOT NULL, origin TEXT NOT NULL)",
     "CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, hashes BLOB NOT NULL, checkpoint BLOB)",
 )
 _SCHEMAS = (_SCHEMA, (*_SCHEMA, CLAIMS_SCHEMA))
-"""Version 0.1.0 wrote logs without claims."""
+"""Known schemas; version 0.1.0 wrote logs without claims."""
 _INSERT = "INSERT INTO entries (idx, leaf, hashes, checkpoint) VALUES (?, ?, ?, ?)"
 _LAST = "SELECT idx, x'', hashes, checkpoint FROM entries ORDER BY idx DESC LIMIT 1"
 _READ = "SELECT idx, leaf, hashes, checkpoint FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"

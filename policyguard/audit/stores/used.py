@@ -22,7 +22,7 @@ from policyguard.fs.write import sync_folder
 from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant, format_instant
 
 MIN_REMEMBERED = 100_000
-"""Ids that are never forgotten; they take about 10 MB."""
+"""The number of newest ids that are never forgotten; they take about 10 MB."""
 
 _SCHEMA = "CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID"
 _APPLICATION_ID = 0x70677573

@@ -42,7 +42,7 @@ from policyguard.verify import verify, verify_origin
 NEEDED = {"pycasbin": (2, 8), "simpleeval": (1, 0, 8), "PyYAML": (6, 0, 3), "cryptography": (48,), "msgspec": (0, 22)}
 
 Check = Callable[[Config], Iterator[str]]
-"""Yields what is wrong, one line each; nothing when all is well."""
+"""Yields one line for each problem; nothing if all is well."""
 
 
 @click.command("doctor")

@@ -51,7 +51,7 @@ SECTIONS = {
     "idle_bytecode": "byte code that is never loaded",
 }
 _DIFFERENCES = ("changed", "added", "removed", "autorun", "bytecode")
-"""What counts against an environment that has a baseline; the other sections describe and accuse nobody alone."""
+"""The sections that count as differences from a baseline; the others are only remarks."""
 _MAX_LISTED = 40
 
 interpreter_option = click.option(

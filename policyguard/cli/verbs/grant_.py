@@ -19,7 +19,7 @@ from policyguard.model.request import Request
 from policyguard.values import MAX_INTEGER, NANOSECONDS_PER_S, Instant, format_instant, parse_duration_s, parse_instant
 
 MAX_GRANT_S = 31 * 86_400
-"""A grant is an exception with an end in sight: a month at most."""
+"""The longest lifetime of a grant: about a month."""
 
 
 @click.command("grant")

@@ -63,7 +63,7 @@ policies:
 """
 
 _FOLDER_MODE = 0o755
-"""Writable by its owner alone, whatever the umask: what a group may change is refused later."""
+"""Only the owner can write, whatever the umask: files that a group can change are refused later."""
 
 NAMES = ("policies", "requests", "guard.key", "guard.key.pub", "trust.yaml", "policyguard.yaml")
 

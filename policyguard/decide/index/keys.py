@@ -19,7 +19,7 @@ _INDEXED_TYPES = {"bool", "int", "string"}
 _BOUNDS = {"greater_int64": ">", "greater_equals_int64": ">=", "less_int64": "<", "less_equals_int64": "<="}
 _MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 _CLOSED = {">": (">=", 1), "<": ("<=", -1)}
-"""Integers above 4 are those from 5 on: two kinds of bounds are enough."""
+"""Replaces open bounds by closed ones: integers above 4 are those from 5 on."""
 
 Path: TypeAlias = tuple[int, str, Any]
 """A key whose last part may be a hole: the key of a map."""

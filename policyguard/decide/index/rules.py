@@ -101,7 +101,7 @@ class DomainTrees(dict[str | None, TreeCache]):
 
 
 KNOWN_IN_DOMAIN: frozenset[Slot] = frozenset({((RESOURCE, "domain", None), "in")})
-"""Slots that tell no rule from another below a domain: equality with that domain."""
+"""Slots that cannot tell rules apart below a domain: tests for that domain."""
 
 
 class RuleIndex:

@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[int, str, str | None]
 """(entity, attribute, its field or key if it is a record or a map); (PREFIX, "3", None): the id's first 3 segments."""
 
 FEW = 3
-"""The number of rules below which a look-up costs more than it saves."""
+"""Below this number of rules, a lookup costs more than it saves."""
 
 ABSENT = object()
 """The key for an attribute that is absent."""
@@ -77,8 +77,8 @@ Other: TypeAlias = tuple[
     "Callable[[Sequence[int], int], int]",
     bool,
 ]
-"""A look-up that is no plain attribute: entity, name, field, get; then bounds, the rules ordered by them, where to cut
-and whether those from the cut on are met. Without bounds the last four are empty."""
+"""A lookup that is not a plain attribute: entity, name, field, get; then bounds, the rules ordered by them, the
+bisection, and True if it selects the rules after that position. Without bounds the last four are empty."""
 
 
 _CUTS: dict[str, tuple[Callable[[Sequence[int], int], int], bool]] = {

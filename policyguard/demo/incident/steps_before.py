@@ -34,7 +34,7 @@ time.sleep(30)
 """Attaches as a debugger does (ptrace(2))."""
 
 PATCH = "import labtorch.optim as o; p = o.step; o.step = lambda w, g, rate=0.05, p=p: p(w, 0 * g, rate)"
-"""One line of a path file: `site` runs what begins with `import` at every start of the interpreter."""
+"""A line of a path file; `site` runs lines that begin with `import` at every start of Python."""
 
 
 def rights(lab: Lab, story: Story) -> None:

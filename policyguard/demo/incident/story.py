@@ -30,7 +30,7 @@ class Story:
     """Prints the replay and collects the outcomes."""
 
     root: str
-    """The folder of the lab; left out of the printed lines."""
+    """The folder of the lab; removed from printed lines."""
     step: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
 

@@ -21,7 +21,7 @@ else:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         pickle.loads(archive.read(name))
 """
-"""What a training script does with weights that somebody shared: it loads them."""
+"""Loads shared weights, as a training script does."""
 
 
 def has_torch() -> bool:

@@ -35,10 +35,10 @@ from policyguard.values import Instant, sha256_digest
 
 MAX_FILE_BYTES = 65_536
 MAX_FILES = 2_000
-"""More approvals than this in one folder are not read; take old ones away."""
+"""The maximum number of approvals read from one folder; remove old ones."""
 
 MAX_LINES_PER_CODE = 4
-"""At most this many approvals are named for one reason."""
+"""The maximum number of approvals listed for one reason."""
 
 _ELSEWHERE = ("approval.other_action", "approval.other_resource")
 

@@ -22,7 +22,7 @@ from policyguard.git.trees import GITLINK, SYMLINK, Entry
 from policyguard.text import printable_name
 
 MAX_PATHS = 50_000
-"""A push that changes more paths cannot be measured, and is refused."""
+"""A push that changes more paths than this is refused."""
 
 MAX_COMMITS = 200_000
 MAX_UNSIGNED = 1_000

@@ -24,7 +24,7 @@ from policyguard.git.program import git_program
 from policyguard.values import NANOSECONDS_PER_S, Instant
 
 DEFAULT_AGE_S = 3_600
-"""Git gives a nonce out before the pusher packs and sends; a large push over a slow line takes its time."""
+"""Git issues a nonce before the pusher packs and sends, which takes long for a large push on a slow line."""
 
 MAX_AGE_S = 43_200
 SKEW_S = 60

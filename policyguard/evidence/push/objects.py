@@ -19,7 +19,7 @@ from policyguard.git.trees import MAX_DEPTH, TREE, Entry, parse_tree
 from policyguard.text import printable_name
 
 _CACHED_TREES = 256
-"""Trees kept parsed: neighbours in history share most of theirs."""
+"""The number of parsed trees kept; neighbouring commits share most trees."""
 
 
 def find_store(directory: str, environment: Mapping[str, str], owners: Collection[int]) -> tuple[GitDir, str | None]:

@@ -44,7 +44,7 @@ _PROGRAM = (
     "import sys; at = next((n for n, path in enumerate(sys.path) if path.endswith('-packages')), len(sys.path)); "
     f"sys.path.insert(at, {_PACKAGE!r}); from policyguard.cli.main import main; main()"
 )
-"""After the standard library, which nothing here shadows, and before any other installation of the package."""
+"""The hook's start: searches the standard library first, then this installation before any other."""
 
 
 def script(options: GitOptions) -> bytes:

@@ -23,7 +23,7 @@ KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
 
 
 OS_ACCOUNT = "os"
-"""In place of a variable: the account that runs the hook, for servers where every person has an own account."""
+"""Instead of a variable: the account that runs the hook, for servers where each person has an account."""
 
 _DEFAULT_TEMPLATE = "user:{}"
 _SINGLE = (

@@ -58,9 +58,9 @@ class WatchOptions:
     on_problem: Callable[[PolicyGuardError], None] | None = None
     """Called with what could not be measured or logged."""
     accepts: Accepts | None = None
-    """Tells whether policies that are replaced while the job runs are accepted; by the launcher's trust if None."""
+    """Returns True if policies that are replaced while the job runs are accepted; None uses the launcher's trust."""
     libraries: Sequence[str] = ()
-    """More folders, beside the job's own and the system's, that its code may be loaded from."""
+    """Additional folders from which the job's code may be loaded."""
 
 
 def launch(

@@ -46,7 +46,7 @@ KILLING = frozenset(
         signal.SIGUSR2,
     }
 )
-"""Signals that other processes send; a program causes the others itself, by a wrong address for example."""
+"""Signals that other processes send; programs cause other signals themselves, such as SIGSEGV."""
 
 _POLL_S = 0.05
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH})

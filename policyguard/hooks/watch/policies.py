@@ -18,7 +18,7 @@ from policyguard.hooks.watch.drift import POLICIES_UNUSABLE, POLICY, Drift
 from policyguard.model.decision import Decision
 
 Accepts = Callable[[str, int], bool]
-"""Tells whether policies of this digest and epoch are accepted (step V9)."""
+"""Returns True if policies of this digest and epoch are accepted (step V9)."""
 
 
 class PolicyRecheck:
@@ -31,7 +31,7 @@ class PolicyRecheck:
         self._checked: object = None
         self._epoch = decision.epoch
         self._pending_snapshot: Snapshot | None = None
-        """Policies that load and are not accepted, or not accepted yet."""
+        """Policies that load but are not accepted yet."""
         self._drift: Drift | None = None
 
     def check(self) -> tuple[Drift, ...]:

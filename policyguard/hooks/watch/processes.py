@@ -19,7 +19,7 @@ from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 from policyguard.text import printable_name
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/opt", "/nix/store", "/dev")
-"""Folders of a machine for code that only administrators write. GPU drivers map devices; /dev/shm has none."""
+"""Folders for code that only administrators can write. GPU drivers map devices; /dev/shm is not listed."""
 
 CACHE_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "XDG_CACHE_HOME")
 CACHES = ("~/.cache", "~/.triton", "~/.nv", "/tmp/torchinductor_*")
@@ -28,10 +28,10 @@ CACHES = ("~/.cache", "~/.triton", "~/.nv", "/tmp/torchinductor_*")
 INJECTING = frozenset(
     {"LD_PRELOAD", "LD_AUDIT", "GCONV_PATH", "BASH_ENV", "PYTHONSTARTUP", "PYTHONHOME", "PYTHON_EXEC"}
 )
-"""Variables that no framework sets for its child processes; it does set paths (PYTHONPATH, LD_LIBRARY_PATH)."""
+"""Injection variables that no framework sets for its child processes, unlike PYTHONPATH and LD_LIBRARY_PATH."""
 
 MAX_UNREADABLE = 2
-"""A process is reported after this number of failed checks: one may fail while the process starts or ends."""
+"""A process is reported after this many failed checks; one can fail while it starts or ends."""
 
 MAX_NAMED = 5
 

@@ -40,13 +40,13 @@ from policyguard.verify import VerifiedDecision
 
 DRIFT_ACTION = "job:drift"
 STOP = "stop.on_drift"
-"""The obligation of an allow that lets drift end the job: what differs from the decision, or from its policies."""
+"""The obligation by which drift ends the job: a difference from the decision, or from its policies."""
 
 STOP_ON_PROCESS = "stop.on_process"
-"""The obligation that lets `drift.process` end the job, too: the folder of code only suggests who wrote it."""
+"""The obligation by which `drift.process` ends the job, too; separate because it can be a false alarm."""
 
 MAX_UNMEASURED = 3
-"""A measurement may fail because a machine is busy: the first failure is logged, this number in a row is drift."""
+"""After this many failed measurements in a row there is drift; a busy machine can fail a few."""
 
 
 DriftCheck = Callable[[], tuple[Drift, ...]]

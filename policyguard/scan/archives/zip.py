@@ -52,7 +52,7 @@ class Directory:
     size: int
     entries: int
     first: int
-    """Where the archive begins in the file."""
+    """The offset of the archive in the file."""
 
 
 class NoZip(Exception):

@@ -36,7 +36,7 @@ _KNOWN_DUNDER = re.compile(
     r"__(?:class|mro|bases?|subclasses|globals|builtins|init|import|dict|getattribute|getattr|code|self|func|module|"
     r"reduce|reduce_ex|call|getitem|new|closure|wrapped|loader|spec|subclasshook|init_subclass|file|name|qualname)__"
 )
-"""In a text between quotes, where other words between underscores are what the template prints."""
+"""Names allowed inside quoted text, where words between underscores are only printed."""
 _GADGETS = names("""
     ag_code ag_frame co_code cr_code cr_frame f_back f_builtins f_code f_globals f_locals func_code func_globals
     gi_code gi_frame gi_yieldfrom im_class im_func mro tb_frame tb_next
@@ -44,7 +44,7 @@ _GADGETS = names("""
 """Attributes without underscores that lead from a generator, a traceback or a class to the interpreter."""
 _UNREAD_NAMES = {"config", "cycler", "joiner", "lipsum", "request", "self"}
 _UNREAD_METHODS = {"format", "format_map"}
-"""They read attributes that the text to be formatted names."""
+"""Methods that read attributes named in the text they format."""
 _TAGS = names("""
     break call continue elif else endcall endfilter endfor endgeneration endif endmacro endset endwith filter for
     generation if macro set with
@@ -58,7 +58,7 @@ _BY_ATTRIBUTE = {
     **dict.fromkeys(names("groupby join map max min sort sum unique"), 9),
     **dict.fromkeys(names("rejectattr selectattr"), 2),
 }
-"""Filters whose arguments may name attributes, and how many of them at most."""
+"""Filters whose arguments can name attributes, with the maximum number of such arguments."""
 
 _OPERATORS = {"and", "else", "if", "in", "is", "not", "or"}
 

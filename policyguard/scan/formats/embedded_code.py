@@ -18,7 +18,7 @@ _START = re.compile(r"\{\{|\{%")
 _STRING_OR_END = re.compile(r"""\}\}|%\}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
 _DUNDER = re.compile(r"__[a-z]\w*__")
 _BEGINS = re.compile(r"""\s*\{[{%#](?:[-+]?[^\S\n]*\S|[^}]*['"])""")
-"""A list of tokens, one a line, may begin with a brace pair on a line of its own."""
+"""Matches text that a template engine would run; a list of tokens may begin with a brace pair on its own line."""
 
 _TEMPLATE_NAME = re.compile(r"\.(?:jinja2?|j2|jnj|template|tmpl|tpl|njk)\Z|chat_template(?:\.|\Z)", re.IGNORECASE)
 

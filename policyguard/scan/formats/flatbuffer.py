@@ -15,12 +15,15 @@ from typing import Any
 from policyguard.scan.findings import LayoutProblem
 
 Kind = str | tuple[str] | Mapping[int, str]
-"""A scalar, `text` or table by name; a vector as a tuple of what it holds; a union as its tables by number."""
+"""A scalar, `text` or table by name; a vector as a tuple of its item type; a union as its tables by number."""
 Tables = Mapping[str, Sequence[tuple[str, Kind]]]
 
 MAX_DEPTH = 64
 MIN_TABLE_BYTES = 8
-"""Bytes of a table and what points to it. A shared one is counted again: a small buffer can describe enormous trees."""
+"""The minimum bytes of a table with its reference.
+
+A shared table counts again, because a small buffer can describe an enormous tree.
+"""
 
 _SCALARS = {"bool": "B", "u8": "B", "i8": "b", "i16": "h", "i32": "i", "i64": "q"}
 _STRUCTS = {"pair": "<2q", "block": "<qi4xq"}

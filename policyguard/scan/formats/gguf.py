@@ -19,7 +19,7 @@ from policyguard.scan.source import Cursor, Source, Truncated
 
 MAGIC = b"GGUF"
 MAX_ITEMS = 2**24
-"""Items of arrays that have to be walked one by one; vocabularies have some 500,000."""
+"""The maximum number of array items read one by one; vocabularies have some 500,000."""
 MAX_DEPTH = 4
 MAX_VALUE_BYTES = 2**21
 _BLOCK = 2**20

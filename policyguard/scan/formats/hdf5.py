@@ -196,7 +196,8 @@ class _Walk:
 
 
 _PASSED = {0x00, 0x01, 0x04, 0x05, 0x0A, 0x0D, 0x0E, 0x12, 0x13, 0x16}
-"""Nothing, dataspace, fill values, group information, comment, times, tree sizes, reference count: data only."""
+"""Messages that are only data: nothing, dataspace, fill values, group information, comment, times, tree sizes,
+reference count."""
 _READ: Mapping[int, Callable[[_Walk, bytes], None]] = {
     0x02: _Walk.links,
     0x03: lambda _, data: _check_type(data),

@@ -10,7 +10,7 @@ from policyguard.scan.findings import Findings
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".distcp", ".metadata")
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _PROMISING = {*PICKLE_SUFFIXES, *TORCH_SUFFIXES, ".joblib"} - {".pth"}
-"""A `.pth` of text is code: a path file that the interpreter runs."""
+"""Suffixes that promise a pickle; a `.pth` of text is a path file, whose lines Python runs."""
 _NO_PICKLE = ("text", "json")
 _COMPRESSED = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 

@@ -28,7 +28,7 @@ _DTYPES_BY_BITS = {
 _DTYPE_BITS = {name: bits for bits, names in _DTYPES_BY_BITS.items() for name in names.split()}
 NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER = 10_000
-"""What `numpy.load` accepts of a file it does not trust, `max_header_size`."""
+"""The header size that `numpy.load` accepts from an untrusted file, `max_header_size`."""
 _NPY_KIND = re.compile(r"[<>|=]?([?bBhHiIlLqQefdgFDGSaUVmMOc])(\d*)(\[[\w/]+\])?")
 
 

@@ -35,7 +35,7 @@ _READ_FIELDS = {
     "Graph": ("notes",),
     "ValueInfo": ("notes",),
 }
-"""What is asked of the messages; everything else is passed over within its bounds."""
+"""The fields that are evaluated; all others are skipped within their bounds."""
 
 
 def is_onnx(head: bytes) -> bool:

@@ -41,7 +41,7 @@ from policyguard.scan.formats.torch_zip import scan_zip
 from policyguard.scan.source import Source
 
 Category = Literal["safetensors", "pickle", "other", "side file", "unknown"]
-"""`other` is arrays, models, tables and packed files; a `side file` comes with weights and holds none."""
+"""`other` is arrays, models, tables and packed files; a `side file` accompanies weights."""
 
 Scan = Callable[[Source, Findings, Inner], str]
 Recognise = Callable[[Source, bytes, Findings], bool]
@@ -213,10 +213,10 @@ FORMATS: tuple[Format, ...] = (
 BY_NAME = {one.name: one for one in FORMATS}
 BY_SUFFIX = {suffix: one for one in FORMATS for suffix in one.suffixes}
 SIDE_FILES = (*(one.name for one in FORMATS if one.category == "side file"), "empty")
-"""Formats of what lies beside weights. An empty file has no format."""
+"""Formats of files beside weights. An empty file has no format."""
 
 UNDECIDED = ("unknown", "empty", "lfs_pointer")
-"""What a scan answers where the content was not read: a name can contradict none of them."""
+"""The formats reported for content that was not read; no file name contradicts them."""
 
 
 def scan_format(source: Source, head: bytes, findings: Findings, inner: Inner) -> str:

@@ -35,7 +35,7 @@ _NAMING = (
     *("hub.", "ckpt.target_", "ckpt.keras_", "ckpt.pickled_", "ckpt.unsafe_", "ckpt.external_"),
     "ckpt.expression_call",
 )
-"""Reasons that an entry gives by its key; a text in a page or a log gives others."""
+"""Reasons that only a key can give; text in a page or a log gives others."""
 
 _MAX_YAML_CHARS = 2**24
 

@@ -31,7 +31,7 @@ from policyguard.scan.source import Source
 _SMALL = 2**20
 _RAW = ("npy", "safetensors")
 _TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
-"""What torch 1.6 to 2.13 writes beside pickle and storages; each a line of text."""
+"""Members that torch 1.6 to 2.13 writes beside pickle and storages; each is a line of text."""
 
 
 def scan_zip(source: Source, findings: Findings, inner: Inner) -> str:

@@ -112,7 +112,7 @@ CARRIERS = names("""
     win32api pytest _pytest numba cffi ctypes yaml jinja2 mako lib2to3 nose django flask celery fsspec datasets triton
     deepspeed lightning pytorch_lightning test wheel virtualenv conda psutil boto3 google azure kubernetes ray dask
 """)
-"""Packages on most training machines that hold functions which run code: an unlisted function of theirs is a gadget."""
+"""Packages on most training machines with functions that run code: their unlisted functions are hostile."""
 
 _STANDARD = sys.stdlib_module_names | names("""
     __builtin__ __builtins__ commands popen2 cPickle httplib urllib2 nt posix ce os2 imp asyncore asynchat smtpd binhex
@@ -121,7 +121,7 @@ _STANDARD = sys.stdlib_module_names | names("""
     _ios_support _aix_support _osx_support _colorize annotationlib compression _interpreters _interpqueues
     _interpchannels _xxsubinterpreters _zstd _sysconfig _suggestions _winapi winreg _wmi msvcrt _overlapped
 """)
-"""The standard library of any Python from 2.7 to 3.14, whichever reads this: the verdict must not depend on it."""
+"""The standard library of all Pythons from 2.7 to 3.14, so that the verdict does not depend on ours."""
 
 _PLAIN_CLASSES = (
     "torch.nn.modules.",
@@ -141,7 +141,7 @@ _PLAIN_CLASSES = (
     "diffusers.",
     "joblib.numpy_pickle_compat.",
 )
-"""Where an unlisted *class* is a model or its settings far more often than an attack: unknown, not hostile."""
+"""Packages whose unlisted *classes* are usually models or settings: unknown, not hostile."""
 
 
 def modern(module: str, name: str) -> tuple[str, str]:

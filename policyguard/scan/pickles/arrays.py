@@ -20,7 +20,7 @@ _REFCOUNT, _LIST_PICKLE, _POINTER = 1, 2, 4
 _OBJECT_FLAGS = 63
 _LARGEST_ITEM = 2**24
 MAX_ITEMS = 2**24
-"""An array of more items than this is not made from a few bytes of arguments."""
+"""The maximum number of items of an array built from arguments."""
 
 _DTYPE = ("numpy", "dtype")
 _ARRAY_NAMES = {"_reconstruct", "_mareconstruct", "ndarray", "matrix", "record", "recarray", "MaskedArray"}

@@ -107,7 +107,7 @@ def begins_as_program(machine: Machine) -> bool:
 
 
 _DIFFERENT = frozenset(f"ckpt.pickle_{what}" for what in ("global", "extension", "build", "unresolved", "reader"))
-"""What makes a second reading of the same bytes dangerous; that it breaks, or calls a number, does not."""
+"""Reason codes that make a second reading of the same bytes dangerous."""
 
 
 def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bool:

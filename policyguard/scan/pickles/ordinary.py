@@ -38,7 +38,7 @@ _GADGETS = names("""
     joblib.test joblib.pool joblib.executor keras.src.saving keras.saving keras.src.utils keras.utils
     keras.src.legacy
 """)
-"""Parts of them that import, compile, download, start or open what their arguments name."""
+"""Parts of these packages that import, compile, download, start or open what their arguments name."""
 
 _RISKY_CLASSES = names("""
     DataSource ExcelFile ExcelWriter HDFStore LowLevelCallable PackageImporter PackageExporter FileSystem Memory

@@ -21,7 +21,7 @@ from policyguard.scan.source import Cursor, Source
 
 _FREE_INDEX = 2**20
 MAX_WEIGHT = 10**8
-"""A pickle whose objects, walked, have more parts than this is a bomb for code that hashes, prints or copies it."""
+"""More parts than this, with references expanded, exhaust code that hashes, prints or copies the object."""
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 CHECKED = {
@@ -32,7 +32,7 @@ CHECKED = {
     ("joblib.numpy_pickle", "NumpyArrayWrapper"): "ckpt.pickle_state",
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): "ckpt.pickle_state",
 }
-"""What is judged by the arguments of its calls, and the reason where it goes somewhere other than a call."""
+"""Imports that are judged by the arguments of their calls, with the reason if they are not called."""
 
 
 class Broken(Exception):
@@ -65,12 +65,12 @@ class PickleStack:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Abstract] = field(default_factory=dict)
     imported: int = 0
-    """How many imports with a proper name were seen."""
+    """The number of imports with a valid name."""
     called: int = 0
     lines: int = 0
-    """How many complete numbers and quoted strings of protocol 0 were read; ordinary text has none."""
+    """The number of complete protocol 0 numbers and strings; ordinary text has none."""
     unfollowed: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How many of the `CHECKED` imports were not called."""
+    """The number of `CHECKED` imports that were not called."""
     opcodes: int = 0
     frame_end: int = 0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 MAX_REMEMBERED_ITEMS = 65_536
-"""Lists and maps remember this many items: more than any list of storages, less than a bomb."""
+"""The number of items stored of a list or map: more than any list of storages needs."""
 
 
 @dataclass(frozen=True, slots=True)

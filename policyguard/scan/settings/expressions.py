@@ -19,7 +19,7 @@ from policyguard.scan.findings import Verdict
 
 MAX_PROGRAM_CHARS = 2**20
 MAX_CHARS = 2**16
-"""Longer text is not evaluated by any known loader of settings; if it begins as an expression, it is not understood."""
+"""No known loader evaluates longer text; if it begins as an expression, the verdict is unknown."""
 
 _REFERENCE = re.compile(r"@(?:\w+|::|#)+|%[\w:#./]+")
 _CALLED = re.compile(
@@ -31,7 +31,7 @@ _SHELL = re.compile(
     r"\$\([^)]*\S[^)]*\)|;\s*(?:rm|curl|wget|bash|sh|python\d?|nc)\b|[|&]\s*(?:ba)?sh\b|^\s*(?:bash |pipe:)"
 )
 _RESOLVER = re.compile(r"\$\{\s*(?!oc\.|now:|hydra:|env:)[A-Za-z_][\w.]*:(?![-=?+/])", re.ASCII)
-"""A resolver of OmegaConf that is none of its own: the program that loads the settings registered a function for it."""
+"""An OmegaConf resolver that the loading program registered."""
 
 _STATEMENT = re.compile(
     r"^\s*(?:import\s+[\w.]+|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(|class\s+\w+)", re.MULTILINE

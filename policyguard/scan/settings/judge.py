@@ -15,7 +15,7 @@ from policyguard.scan.settings.shapes import check_shapes
 from policyguard.scan.settings.tree import Location, Map, TooDeep, Unreadable
 
 MAX_EMBEDDED = 4
-"""JSON in a text in JSON is read to this depth."""
+"""The maximum depth of JSON in texts in JSON."""
 
 MAX_EMBEDDED_CHARS = 2**24
 _SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\|")

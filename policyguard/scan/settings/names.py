@@ -25,7 +25,7 @@ _RUNNERS = names("""
 """Modules through which a name reaches commands, imports, files or unpickling."""
 
 _INSIDE = names("os sys subprocess builtins __builtins__ posix importlib shutil ctypes pickle marshal socket runpy pty")
-"""The same, as a part of a name behind another module: short words that are also names of layers are left out."""
+"""The same as parts of a longer name, without short words that are also names of layers."""
 
 _BARE = names("""
     eval exec compile __import__ open input breakpoint getattr setattr delattr vars globals locals execfile file
@@ -54,7 +54,7 @@ _LISTED = re.compile(
     r"|torch\.(?:float(?:16|32|64)|bfloat16|half|float|double|u?int(?:8|16|32|64)|bool|float8_\w+)",
     re.ASCII,
 )
-"""Names that belong to one library and build a layer, an optimizer or a callback from plain arguments."""
+"""Names of one library that build a layer, an optimizer or a callback from plain arguments."""
 
 _DOTTED = re.compile(r"[^\W\d]\w*(?:[.:/][^\W\d]\w*)+", re.ASCII)
 _CLASS = re.compile(r"(?!v\d)[a-z_]\w+(?:[.:][^\W\d]\w*)*[.:][A-Z]\w*", re.ASCII)

@@ -26,7 +26,7 @@ INSTANTIATED = names("""
     _call_ _fn_ _func_ _builder_ _object_ __object__ __type__ _import_ () build-backend loader_module python_model
     model_class_path factory_function dataloader_cls
 """)
-"""The value is imported and called, whatever it is."""
+"""Keys whose value is imported and called."""
 
 _MAY_NAME_A_CLASS = names("""
     target class cls klass class_name type types _type_ _type func function fn callable factory module handler
@@ -34,17 +34,17 @@ _MAY_NAME_A_CLASS = names("""
     activation_fn sbert_ce_default_activation_function loss loss_fn transform callback callbacks collate_fn
     implementation optimizer scheduler metric model_class tokenizer_class processor_class
 """)
-"""Plain words in most files; the dotted name of a class under them is imported by many loaders."""
+"""Keys with plain words in most files; many loaders import the dotted name of a class there."""
 
 _NAMES_A_FUNCTION = names("""
     class cls klass target func function fn callable factory entry_point entrypoint handler constructor builder
     import_path module_path import_name class_name target_class function_name collate_fn loss_fn callback _target _cls
     _class _fn _func
 """)
-"""A dotted name under them is imported, that of a function too."""
+"""Keys whose dotted name is imported, functions included."""
 
 _NAMES_OF_LAYERS = re.compile(r"modules|layers|keys|weights|tensors|params|ignore|pattern|_no_split|tied|names|domain")
-"""Keys of lists of layers, which have dots and capitals, too."""
+"""Keys of lists of layer names, which also have dots and capitals."""
 
 _HARMLESS_PY = names("py/tuple py/set py/id py/ref py/b64 py/b85 py/bytes py/iterator py/seq py/state py/initargs")
 SWITCHES = names("""

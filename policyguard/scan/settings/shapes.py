@@ -204,4 +204,4 @@ _SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Location, Report], None]], .
     (names("loader_module"), _mlflow),
     *((names(key), _trigger) for key in sorted(_CALLERS)),
 )
-"""The keys that a shape is known by, and its check."""
+"""The keys that identify a shape, and its check."""

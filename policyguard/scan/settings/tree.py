@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 MAX_NODES = 3_000_000
-"""Values in one file. The tokenizers of large vocabularies have a million."""
+"""The maximum number of values in one file; tokenizers with large vocabularies have a million."""
 
 
 class Map(list[tuple[str, object]]):

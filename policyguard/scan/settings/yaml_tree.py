@@ -16,7 +16,7 @@ from policyguard.scan.settings.tree import MAX_NODES, Map, TooDeep, Unreadable
 MAX_DEPTH = 500
 MAX_DIRECTIVES = 64
 MAX_PURE_CHARS = 2**18
-"""PyYAML's own parser is asked about no more text than this, after libyaml refused it."""
+"""PyYAML's slow parser only reads up to this many characters, after libyaml refused the text."""
 
 _DIRECTIVE = re.compile("^%", re.MULTILINE)
 _END = re.compile(r"^\.\.\.(?=[ \t]*\r?\n\s*[^\s%#-])", re.MULTILINE)
@@ -57,7 +57,7 @@ class _Composer:
         self.documents: list[object] = []
         self.anchors: dict[str, object] = {}
         self.sizes: dict[int, int] = {}
-        """Values in each collection that has an anchor, as many as a reader builds that copies what an alias names."""
+        """The number of values in each anchored collection, with aliases expanded."""
         self.stack: list[_Open] = []
         self.count = 0
 

@@ -41,7 +41,7 @@ from policyguard.text import counted
 
 POLL_S = 0.5
 ENTRY = click.IntRange(0, 2**63 - 1)
-"""What SQLite can count to."""
+"""An index that SQLite can represent."""
 
 
 @click.group("audit")
