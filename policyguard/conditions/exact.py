@@ -126,7 +126,7 @@ def _names(subject: Any, resource: Any, context: Any, action: str, now: int, con
 _CONSTANTS = "@constants"
 _BUDGET = "@budget"
 _INSIDE = "@inside"
-"""Variables inside a macro; they include the budget, from which functions are charged there."""
+"""Names the budget inside a macro, the only place where functions that walk their arguments are charged."""
 
 
 def _within_budget(expression: Expression, names: _Names, max_cost: int) -> Any:
