@@ -84,9 +84,7 @@ def _located(name: str, where: str, span: Span) -> str:
 def documents(
     source: Source, attributes: Mapping[str, Mapping[str, str]], rules: list[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the policy documents.
-
-    Roles in domains are bound directly to users, because our roles inherit alike in all domains.
+    """Yield the policy documents; roles in domains are bound directly, since ours inherit alike in all domains.
 
     Args:
         source: the names of the model and its rows.

@@ -66,9 +66,7 @@ def log_undecided(
     passphrase: bytes | None = None,
     now: Instant | None = None,
 ) -> None:
-    """Log that a request was refused because nothing could be decided.
-
-    Never raises: the caller reports `problem`.
+    """Log that nothing could be decided about a request. Never raises: the caller reports `problem`.
 
     Args:
         request, problem: the refused request, and the reason.
