@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.statement import parse_statement
 from policyguard.attest.trust import Trust, TrustedKey
@@ -91,3 +92,12 @@ def test_group_that_cannot_be_logged_is_not_issued(snapshot: Snapshot, one_root:
     with pytest.raises(AuditError, match="no space left"):
         desk.guard.issue_many(desk.facts(), one_root=one_root)
     assert desk.store.rows == []
+
+
+def test_what_the_policies_did_not_decide_is_never_an_allow(desk: Desk) -> None:
+    """A host's own decision is signed only if it denies; the allow is not in the log either."""
+    denial = structs.replace(desk.guard.consider(desk.facts(1)[0]), allowed=False)
+    with pytest.raises(ValueError, match="expected a denial"):
+        desk.guard.issue_denial(structs.replace(denial, allowed=True))
+    assert desk.store.rows == []
+    assert not desk.guard.issue_denial(denial).decision.allowed
