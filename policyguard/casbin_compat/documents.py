@@ -99,11 +99,9 @@ def documents(
         if attributes[entity]:
             body["attributes"] = {n: {"type": t, "optional": True} for n, t in attributes[entity].items()}
     yield _document("Schema", subjects={"user": subject}, resources={"object": resource})
-    links = source.links.get("g", [])
-    if links:
+    if links := source.links.get("g", []):
         has_domains = source.groups["g"] == 3
-        at = source.matcher
-        new_names = {name: source.role_name(name, at) for name in source.role_names}
+        new_names = {name: source.role_name(name, source.matcher) for name in source.role_names}
         parents = {one: sorted({new_names[r.values[1]] for r in links if r.values[0] == one}) for one in new_names}
         yield _document(
             "Roles",

@@ -105,10 +105,8 @@ class FactAdmission:
     def admit(self, facts: Facts, now: Instant) -> Admitted:
         """Return the facts that conditions can read; the others are absent.
 
-        Raises `Malformed` for a value that does not fit the schema.
-
         Raises:
-            Malformed: the request does not fit the schema.
+            Malformed: the request, or a value, does not fit the schema.
         """
         request = facts.request
         subject, resource = request.subject, request.resource
