@@ -24,7 +24,6 @@ from policyguard.values import LazyPattern
 
 MAX_APPROVERS = 100
 MAX_AGE_S = 36_500 * 86_400
-MAX_TYPE_DEPTH = 16
 
 _FIELD = LazyPattern(r"[a-z][a-z0-9_]{0,62}")
 _encode = msgspec.json.Encoder().encode
@@ -64,13 +63,13 @@ def _check_schema(schema: Schema) -> None:
             _require(len(set(entity.actions)) == len(entity.actions), what, "each action once")
             problem = None if entity.id_pattern is None else pattern_problem(entity.id_pattern)
             _require(problem is None, what, "an id pattern such as `team/{team}/**`")
-            _check_attributes(entity.attributes, what, schema)
-    _check_attributes(schema.context, "context", schema)
+            _check_attributes(entity.attributes, what)
+    _check_attributes(schema.context, "context")
     for name, fields in schema.records.items():
-        _check_attributes(fields, f"record {quoted(name)}", schema)
+        _check_attributes(fields, f"record {quoted(name)}")
 
 
-def _check_attributes(attributes: Mapping[str, Attribute], what: str, schema: Schema) -> None:
+def _check_attributes(attributes: Mapping[str, Attribute], what: str) -> None:
     for name, attribute in attributes.items():
         at = f"{what}, attribute {quoted(name)}"
         _require(name == attribute.name and _FIELD.fullmatch(name) is not None, at, "one attribute name")
@@ -78,19 +77,16 @@ def _check_attributes(attributes: Mapping[str, Attribute], what: str, schema: Sc
         _require(not attribute.enum or attribute.type.kind == "string", at, "`enum` for texts only")
         age = attribute.max_age_s
         _require(age is None or 0 < age <= MAX_AGE_S, at, "a maximum age of at most a hundred years")
-        _check_type(attribute.type, at, schema)
+        _check_type(attribute.type, at)
 
 
-def _check_type(kind: ValueType, at: str, schema: Schema) -> None:
-    for _ in range(MAX_TYPE_DEPTH):
-        is_container = kind.kind in ("list", "map")
-        _require((kind.element is not None) == is_container, at, "an element type for a list or a map only")
-        _require((kind.record is not None) == (kind.kind == "record"), at, "a record's name for a record only")
-        _require(kind.record is None or kind.record in schema.records, at, "a record that the schema has")
-        if kind.element is None:
-            return
-        kind = kind.element
-    raise ValueError(f"{at}: expected types nested at most {MAX_TYPE_DEPTH} levels")
+def _check_type(kind: ValueType, at: str) -> None:
+    """Check what a type has besides its kind; `schema_errors` knows the records and nests at most two levels."""
+    is_container = kind.kind in ("list", "map")
+    _require((kind.element is not None) == is_container, at, "an element type for a list or a map only")
+    _require((kind.record is not None) == (kind.kind == "record"), at, "a record's name for a record only")
+    if kind.element is not None:
+        _check_type(kind.element, at)
 
 
 def _check_grants(grants: Mapping[str, Any]) -> frozenset[str]:

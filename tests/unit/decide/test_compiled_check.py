@@ -140,6 +140,27 @@ REFUSED: dict[str, tuple[Steps, object, str]] = {
     "a number of texts": (GPUS, attribute({"kind": "int", "element": TEXT}), "an element type for a list or a map"),
     "a record of no name": (GPUS, attribute({"kind": "record"}), "a record's name for a record only"),
     "a number of a record": (GPUS, attribute({"kind": "int", "record": "code"}), "a record's name for a record only"),
+    "an unknown record": (GPUS, attribute({"kind": "record", "record": "x"}), "the unknown type `x`"),
+    "a list of unknown records": (
+        GPUS,
+        attribute({"kind": "list", "element": {"kind": "record", "record": "x"}}),
+        "the unknown type `x`",
+    ),
+    "a list of lists": (
+        GPUS,
+        attribute({"kind": "list", "element": {"kind": "list", "element": TEXT}}),
+        "no list or map directly inside another",
+    ),
+    "a list of records of no name": (
+        GPUS,
+        attribute({"kind": "list", "element": {"kind": "record"}}),
+        "a record's name for a record only",
+    ),
+    "a list of a number of texts": (
+        GPUS,
+        attribute({"kind": "list", "element": {"kind": "int", "element": TEXT}}),
+        "an element type for a list or a map",
+    ),
     "a role that is no segment": (("grants", "roles", 0), "a/b", "expected names of roles"),
     "a role that is no text": (("grants", "roles", 0), 1, "expected names of roles"),
     "a role twice": (("grants", "roles", 0), "lead", "expected each role once"),
