@@ -245,7 +245,7 @@ def _dearmoured(armour: bytes) -> bytes:
             "malformed", f"SSH signature is {len(armour)} bytes, expected at most {MAX_ARMOUR_BYTES}"
         )
     lines = armour.removesuffix(b"\n").split(b"\n")
-    if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
+    if lines[0] != _BEGIN or lines[-1] != _END:
         raise SshSignatureError("malformed", f"found no SSH signature, expected `{_BEGIN.decode()}` and its end")
     blob = decode_base64(b"".join(lines[1:-1])) if all(0 < len(line) <= _MAX_LINE for line in lines[1:-1]) else None
     if blob is None:

@@ -17,6 +17,7 @@ from policyguard.attest.sshsig import (
     SshKey,
     SshSignature,
     SshSignatureError,
+    fingerprint_of_line,
     parse_key,
     parse_key_blob,
     parse_signature,
@@ -62,6 +63,14 @@ def test_a_signature_in_another_namespace_does_not_become_ours() -> None:
     renamed = parse_signature(armoured(blob_of(forged).replace(b"approval@v0", b"approval@v1")))
     assert renamed.namespace == NAMESPACE
     assert not renamed.covers(MESSAGE, NAMESPACE)
+
+
+def test_a_signature_that_names_another_namespace_does_not_count_although_it_covers_ours() -> None:
+    """I10: what the signature says of itself, and what was signed, must both be ours."""
+    renamed = parse_signature(armoured(BLOB.replace(b"approval@v1", b"approval@v0")))
+    assert renamed.namespace == "policyguard-approval@v0"
+    assert not renamed.covers(MESSAGE, NAMESPACE)
+    assert not renamed.covers(MESSAGE, renamed.namespace)
 
 
 @ssh_keygen
@@ -242,3 +251,33 @@ def test_a_bad_key_line_is_refused(text: str) -> None:
     """I10."""
     with pytest.raises(SshSignatureError):
         parse_key(text)
+
+
+def line_of(kind: str, blob: bytes) -> str:
+    return f"{kind} {encode_base64(blob).decode()}"
+
+
+NO_LINES = {
+    "a key of 31 bytes": line_of(ED25519, string(ED25519.encode()) + string(b"\0" * 31)),
+    "a key that says another kind": line_of("ssh-rsa", SshKey(KEY.public.raw).blob),
+    "no base64": "ssh-rsa AAAA!",
+    "other letters": "ssh-rsa \u0410\u0410\u0410\u0410",
+    "no key": "ssh-rsa",
+    "a key without a kind in it": line_of("ssh-rsa", b""),
+    "more than any key": line_of("ssh-rsa", string(b"ssh-rsa") + b"x" * MAX_ARMOUR_BYTES),
+}
+
+
+@pytest.mark.parametrize("text", NO_LINES.values(), ids=NO_LINES)
+def test_what_is_no_public_key_line_has_no_fingerprint(text: str) -> None:
+    """A fingerprint of something else would revoke nothing."""
+    with pytest.raises(SshSignatureError) as refusal:
+        fingerprint_of_line(text)
+    assert refusal.value.code == "malformed"
+
+
+def test_a_key_that_is_not_verified_here_can_still_be_named() -> None:
+    """The fingerprint of an RSA key is that of its blob, as `ssh-keygen -l` prints it."""
+    blob = string(b"ssh-rsa") + string(b"x")
+    expected = encode_base64(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    assert fingerprint_of_line(line_of("ssh-rsa", blob) + " ann@laptop") == f"SHA256:{expected}"
