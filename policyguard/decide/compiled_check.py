@@ -239,8 +239,6 @@ def _constants_fit(constants: Sequence[Any], holes: Sequence[str]) -> bool:
 
 def _decoded(constant: Any, kind: str) -> Any:
     """Decode a constant; None for one that compiling would write differently, which no type accepts."""
-    if kind.startswith("list(") != isinstance(constant, tuple):
-        return None
     if kind in LARGE:
         texts = constant if isinstance(constant, tuple) else (constant,)
         if not all(type(text) is str and _is_canonical(text) for text in texts):
@@ -249,5 +247,4 @@ def _decoded(constant: Any, kind: str) -> Any:
 
 
 def _is_canonical(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) <= 24 and str(int(text)) == text
+    return text.removeprefix("-").isdecimal() and len(text) <= 25 and str(int(text)) == text

@@ -92,6 +92,7 @@ GOOD: dict[str, Expression] = {
         equal(Variable("action", "string"), WORD), equal(Variable("now", "timestamp"), Variable("now", "timestamp"))
     ),
     "as deep as may be": nested(MAX_DEPTH),
+    "as many nodes as may be": both(*(TRUE,) * (MAX_NODES - 1)),
     "the last integer": equal(Constant(2**63 - 1, "int"), Constant(-(2**63), "int")),
 }
 

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyguard.decide.assign_roles import assign_roles
-from policyguard.decide.role_closure import MAX_CHAIN
+from policyguard.decide.role_closure import MAX_CHAIN, close_roles
 from policyguard.decide.role_grants import RoleAssignments
 from policyguard.errors import PolicyErrors
 from policyguard.model.policy import Binding, Exclusion, Person, Role
+from policyguard.values import ALWAYS, NEVER
 
 NOW = 1_000
 
@@ -381,3 +382,27 @@ def test_a_failed_build_leaves_the_last_grants_untouched() -> None:
     before = json.dumps(good.to_data())
     assert refused([role("a", "a")], [bind("user:alice", "a")])
     assert json.dumps(good.to_data()) == before
+
+
+def test_every_binding_is_listed_once() -> None:
+    """Ordered by subject, those without a time first; a subject may have only one kind."""
+    bindings = [
+        bind("user:dan", "lead", since=5, until=9),
+        bind("user:alice", "researcher"),
+        bind("user:alice", "lead", "speech", until=7),
+        bind("user:alice", "researcher"),
+        bind("user:bob", "auditor", "*"),
+    ]
+    assert list(assign_roles(LAB, bindings).rows()) == [
+        ("user:alice", "researcher", "vision", ALWAYS, NEVER),
+        ("user:alice", "lead", "speech", ALWAYS, 7),
+        ("user:bob", "auditor", "*", ALWAYS, NEVER),
+        ("user:dan", "lead", "vision", 5, 9),
+    ]
+
+
+def test_an_unknown_parent_is_passed_over_by_the_closure() -> None:
+    """It is reported where references are checked, as PG503, and the rest of the graph is still judged."""
+    closed, errors = close_roles((role("a", "ghost", "b"), role("b")))
+    assert (closed, errors) == ({"a": {"a", "b"}, "b": {"b"}}, [])
+    assert [code for code, _ in refused((role("a", "ghost"),))] == ["PG503"]

@@ -66,6 +66,7 @@ rules:
   - {id: large, effect: require, actions: ["job:submit"], quorum: two-leads}
   - {id: read-data, effect: allow, actions: ["dataset:read"], when: 'resource.class in ["public", "internal"]'}
   - {id: start, effect: allow, actions: ["job:start"]}
+  - {id: start-later, effect: allow, actions: ["job:start"], when: 'now > timestamp("2030-03-04T08:00:00Z")'}
   - {id: read-policies, effect: allow, actions: ["policy:read"]}
 """
 POLICY_SET = load({"lab.yaml": POLICIES.encode()})
@@ -73,6 +74,8 @@ COMPILED: dict[str, Any] = msgspec.json.decode(canonical(compile_policy(POLICY_S
 RULES = COMPILED["policy"]["rules"]
 READS = next(n for n, rule in enumerate(RULES) if rule[0] == "read-data")
 """A rule with one list of texts as its constants."""
+LATER = next(n for n, rule in enumerate(RULES) if rule[0] == "start-later")
+"""A rule with one time as its constant, which JSON has as text."""
 FREE = next(n for n, rule in enumerate(RULES) if rule[8] == -1 and not rule[10])
 """A rule without a condition and a quorum."""
 SUBMITS = next(n for n, rule in enumerate(RULES) if "job:submit" in rule[2] and rule[1] == 0)
@@ -235,6 +238,17 @@ REFUSED: dict[str, tuple[Steps, object, str]] = {
     "a text for a list": (("rules", READS, 9), ["public"], "found other constants than its condition has"),
     "a list of a text and a number": (("rules", READS, 9), [["public", 1]], "found other constants"),
     "a constant too many": (("rules", READS, 9), [["public"], "x"], "found other constants"),
+    "a time in a number": (("rules", LATER, 9), [1], "found other constants"),
+    "a time in words": (("rules", LATER, 9), ["tomorrow"], "found other constants"),
+    "a time of no digits": (("rules", LATER, 9), [""], "found other constants"),
+    "a time with a sign": (("rules", LATER, 9), ["+1"], "found other constants"),
+    "a time with a zero before it": (("rules", LATER, 9), ["01"], "found other constants"),
+    "a time of minus nothing": (("rules", LATER, 9), ["-0"], "found other constants"),
+    "a time in other digits": (("rules", LATER, 9), ["\u0661"], "found other constants"),
+    "a time in superscript": (("rules", LATER, 9), ["\u00b2"], "found other constants"),
+    "a time beyond the years": (("rules", LATER, 9), ["9" * 24], "found other constants"),
+    "a time of very many digits": (("rules", LATER, 9), ["9" * 5000], "found other constants"),
+    "a list of a time": (("rules", LATER, 9), [["1"]], "found other constants"),
     "a constant too few": (("rules", READS, 9), [], "found other constants"),
 }
 
@@ -264,6 +278,8 @@ LOADED: dict[str, tuple[Steps, object]] = {
     "approvals of any age": (("quorums", 0, "max_age_s"), None),
     "nobody who may trace": (("trace_roles",), []),
     "a rule in a domain": (("rules", SUBMITS, 7), "llm"),
+    "another time": (("rules", LATER, 9), ["1"]),
+    "a time before 1970": (("rules", LATER, 9), ["-1"]),
     "another list of texts": (("rules", READS, 9), [["public"]]),
 }
 
