@@ -112,7 +112,7 @@ class _Decoder:
         if depth <= 0 or self.nodes > MAX_NODES:
             raise ProfileError("the condition is nested too deeply or too long", offset, name="size")
         kinds = [kind for kind in node.fields if kind != 2]
-        if len(kinds) != 1 or kinds[0] not in _KINDS:
+        if len(kinds) != 1:
             raise ProfileError("malformed expression: a node of unknown kind", offset)
         return _KINDS[kinds[0]](self, node.data(kinds[0]), identifier, offset, bound, depth - 1)
 

@@ -11,6 +11,7 @@ import pytest
 from policyguard.conditions.ast import shape
 from policyguard.conditions.check import Checker
 from policyguard.conditions.codegen import compile_shape
+from policyguard.conditions.cost import constant_list
 from policyguard.conditions.exact import EvalError, evaluate, trace
 from policyguard.conditions.rendering import render
 from policyguard.model.expression import Call, Constant, Expression, Variable
@@ -163,6 +164,52 @@ def test_compiled_code_reaches_nothing_but_its_functions() -> None:
             assert not instruction.opname.startswith(("IMPORT", "STORE_GLOBAL", "STORE_ATTR", "DELETE"))
             if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
                 assert instruction.argval in ("startswith", "endswith")
+
+
+CALLED = {
+    "resource.gpus + 1 < 9 && resource.nodes - 1 > 0": "",
+    "resource.gpus * 2 == 16": "multiply_int64",
+    "resource.team + 'x' == 'visionx'": "",
+    "resource.flag == true && resource.team != 'x' && now > resource.started": "",
+    "resource.team in ['vision', 'x'] && 'a' in resource.labels && resource.labels['a'] == 'b'": "",
+    "resource.team.contains('is') && resource.team.startsWith('v') && resource.team.endsWith('n')": "",
+    "size(resource.tags) == 2 && has(resource.code.dirty) && !resource.code.dirty": "len",
+    "resource.flag ? resource.gpus == 8 : false": "",
+    "size(resource.tags) + size(resource.tags) == 4": "len",
+    "resource.gpus * resource.gpus * resource.gpus > 0": "multiply_int64",
+    "resource.nums.map(n, n * 2).all(n, n + n > 0)": "add_int64 multiply_int64 new_budget tuple visit",
+    "resource.nums.all(n, n + n > 0)": "within",
+    "{'k': resource.gpus}.k + 1 == 9": "add_int64 distinct",
+    "resource.tags == ['a', 'b'] || resource.tags != ['a']": "equals not_equals",
+    "resource.tags[0] == 'a'": "index_list",
+    "resource.team.matches('^vis')": "matches",
+    "true in [resource.flag]": "in_list",
+    "resource.tags.all(t, t == 'a' || t == 'b')": "within",
+    "resource.gpus > 9 || resource.tags.exists(t, t == 'b')": "any within",
+    "resource.gpus > 9 || resource.tags.all(t, t != 'c')": "all within",
+    "resource.tags.exists_one(t, t == 'a')": "sum within",
+    "resource.tags.exists(t, t in ['a', 'b'])": "within",
+    "resource.nums.all(n, n in resource.nums)": "is_member new_budget visit",
+    "resource.tags.all(t, t in [" + ", ".join(f"'{letter}'" for letter in "abcdefghijklmnopqrs") + "])": "within",
+    "resource.tags.all(t, resource.team.contains(t) || true)": "charged new_budget visit",
+    "resource.tags.all(t, true) && resource.nums.exists(n, n > 0)": "new_budget visit",
+}
+
+
+@pytest.mark.parametrize(("text", "names"), CALLED.items(), ids=CALLED)
+def test_only_what_python_computes_otherwise_is_called(text: str, names: str) -> None:
+    """Facts are within 2^53 - 1, so that their sums need no check; what is computed from others does, and costs."""
+    pattern, constants = shape(check(text))
+    run: Any = compile_shape(pattern)
+    held = tuple(constant_list(value) if isinstance(value, tuple) else value for value in constants)
+    assert run(SUBJECT, RESOURCE, {}, "job:submit", NOW, held) is exactly(text)
+    loaded = {
+        instruction.argval
+        for code in _codes(run.__code__)
+        for instruction in dis.get_instructions(code)
+        if instruction.opname == "LOAD_GLOBAL"
+    }
+    assert " ".join(sorted(loaded)) == names
 
 
 def test_text_in_a_condition_never_becomes_code() -> None:
