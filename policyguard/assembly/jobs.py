@@ -24,6 +24,7 @@ from policyguard.evidence.environment_collector import EnvironmentCollector, Mis
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import ARGV, FILES, JobCollector
+from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -107,6 +108,7 @@ def job_collectors(
         identity,
         JobCollector(),
         RepositoryCollector(),
+        ProgramCollector(),
         JobCheckpoints(options, producers),
         GrantCollector(str(grants.folder), grants.keys) if grants is not None else GrantCollector(),
         _environment_collector(measurement.environment, seal, report),

@@ -147,6 +147,9 @@ def installations(executable: str) -> tuple[str, ...]:
 
 
 def _is_installation(prefix: str) -> bool:
+    # `/bin` is a link to `/usr/bin` on most systems, and the whole disk is nobody's environment.
+    if prefix in ("/", "/usr", "/usr/local"):
+        return False
     if any(os.path.exists(os.path.join(prefix, name)) for name in ("pyvenv.cfg", "conda-meta")):
         return True
     try:

@@ -183,6 +183,15 @@ def test_an_output_never_opens_the_code_for_writing(lab: Lab, output: str) -> No
         ConfinementCollector().collect(request(), inputs, 1)
 
 
+@pytest.mark.parametrize("program", ["/bin/sh", "/usr/bin/env", "/bin/true"])
+def test_a_program_of_the_system_does_not_open_the_whole_disk(lab: Lab, program: str) -> None:
+    """`/bin/sh` lies in `/bin`, and above that is everything."""
+    inputs = JobInputs(argv=(program, "x"), directory=str(lab.job), environment={}, confine=True)
+    record = ConfinementCollector().collect(request(), inputs, 1).entries[CONFINEMENT].value
+    assert isinstance(record, FrozenMap)
+    assert record["paths"] == FrozenMap({"{private}": "rw", "{tree}": "rx"})
+
+
 def test_a_job_that_hands_its_work_to_another_process_is_not_called_confined(lab: Lab) -> None:
     """A container's engine and a scheduler start it outside; the wrapper belongs inside of them."""
     docker = executable(lab.folder / "docker")

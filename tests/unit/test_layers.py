@@ -17,7 +17,7 @@ FLOORS = (
     {"patterns", "fs", "exit_codes", "yaml_events"},
     {"conditions", "attest"},
     {"decide", "git", "keyfiles", "revocation_file"},
-    {"policy", "audit", "scan", "environment", "confinement"},
+    {"policy", "audit", "scan", "environment", "confinement", "program"},
     {"casbin_compat", "lint", "evidence"},
     {"policy_store"},
     {"config", "verify", "analysis"},

@@ -17,12 +17,14 @@ from policyguard.evidence.approvals.collectors import RequestReviewCollector, Re
 from policyguard.evidence.breakglass import ReviewCollector
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collected, Collector, JobInputs, gather
+from policyguard.evidence.confinement import ConfinementCollector
 from policyguard.evidence.dataset import DatasetCollector
 from policyguard.evidence.environment_collector import EnvironmentCollector, MissingBaselineCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.platform import ChannelCollector
+from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.push.certificate import Signed
 from policyguard.evidence.push.collector import PushCollector
 from policyguard.evidence.quota import QuotaCollector
@@ -272,6 +274,8 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     JobCheckpoints(),
     GrantCollector("/nonexistent/grants"),
     QuotaCollector(file="/nonexistent/quota.json"),
+    ProgramCollector(),
+    ConfinementCollector(),
     PushCollector(EvidenceError("not seen"), Signed(status="none"), Signers(()), "REMOTE_USER"),
 )
 
@@ -283,6 +287,9 @@ HARD_INPUTS = {
     "NUL in every name": JobInputs(argv=("a\0b",), directory="/\0", files=("\0",), environment={"PATH": "\0"}),
     "a device": JobInputs(argv=("/dev/zero",), directory="/dev", files=("zero", "/dev/zero")),
     "a file as folder": JobInputs(argv=("ls",), directory="/etc/passwd"),
+    "confined, with strange folders": JobInputs(
+        argv=("/bin/true",), directory="/tmp", confine=True, outputs={"x": "/nonexistent"}, data={"y": "\0", "z": "/"}
+    ),
 }
 
 

@@ -17,6 +17,7 @@ from policyguard.evidence.environment_collector import EnvironmentCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector
+from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import CODE, RepositoryCollector
 from policyguard.model.request import Request
@@ -32,6 +33,7 @@ COLLECTORS: tuple[Collector, ...] = (
     RepositoryCollector(),
     EnvironmentCollector("/nonexistent/baseline", ()),
     JobCheckpoints(),
+    ProgramCollector(),
     ConfinementCollector(),
     QuotaCollector(file="/nonexistent/quota.json"),
     GrantCollector(),

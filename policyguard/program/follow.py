@@ -1,0 +1,238 @@
+"""Follow a command line to the program that runs in the end."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO
+
+import msgspec
+
+from policyguard.fs.safe_open import open_plain
+from policyguard.program.grammar import NotFollowed, Options, grammar, read_options
+from policyguard.program.interpreters import PYTHON, SHELL, plain_command, python_problem, read_python, shell_command
+from policyguard.program.wrappers import FOLDER_OPTIONS, MODULES, ONLY, WRAPPERS, Wrapper
+
+MAX_STEPS = 16
+"""More wrappers around wrappers than this nobody needs."""
+
+Resolve = Callable[[tuple[str, ...], str, Mapping[str, str]], str]
+"""Finds the executable file of a command, in a folder, with an environment."""
+
+_MAGIC = (b"\x0c", b"\x0d", b"\x0e")
+"""The second byte of CPython's byte code, by which `python FILE` knows it, whatever the name."""
+
+_ENV = grammar(
+    "-i --ignore-environment -0 --null -v --debug --list-signal-handling",
+    "-u --unset -C --chdir -S --split-string",
+    optional="--default-signal --ignore-signal --block-signal",
+)
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command line runs.
+
+    `kind` is script, module, inline, binary, shell or unknown. `path` is the absolute path of its file, "" for a module
+    of the environment and for text; `module` is the name after `-m`. `reason` says why it is unknown. `started` are the
+    executables on the way, `options` those of each wrapper by its name.
+    """
+
+    kind: str
+    path: str = ""
+    module: str = ""
+    reason: str = ""
+    started: tuple[str, ...] = ()
+    options: tuple[tuple[str, Options], ...] = ()
+
+
+def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], resolve: Resolve) -> Program:
+    """Follow a command line.
+
+    Args:
+        argv: the command.
+        directory: the folder that it runs in.
+        environment: its variables.
+        resolve: finds executables; what it raises is raised here.
+    """
+    following = _Following(tuple(argv), directory, environment, resolve)
+    try:
+        program = following.run()
+    except NotFollowed as problem:
+        program = Program(kind="unknown", reason=str(problem))
+    return msgspec.structs.replace(program, started=tuple(following.started), options=tuple(following.options))
+
+
+class _Following:
+    def __init__(self, argv: tuple[str, ...], directory: str, environment: Mapping[str, str], resolve: Resolve) -> None:
+        self._argv, self._directory, self._environment, self._resolve = argv, directory, dict(environment), resolve
+        self.started: list[str] = []
+        self.options: list[tuple[str, Options]] = []
+
+    def run(self) -> Program:
+        for _ in range(MAX_STEPS):
+            program = self._step()
+            if program is not None:
+                return program
+        raise NotFollowed(f"more than {MAX_STEPS} programs start each other")
+
+    def _step(self) -> Program | None:
+        """Follow one program; None if it starts another one, which `_argv` then is."""
+        if not self._argv:
+            raise NotFollowed("a wrapper has no command")
+        executable = self._resolve(self._argv, self._directory, self._environment)
+        self.started.append(executable)
+        # What a program does depends on what the link leads to, not on its name.
+        name, arguments = os.path.basename(os.path.realpath(executable)), self._argv[1:]
+        if PYTHON.match(name):
+            return self._python(arguments)
+        if SHELL.match(name):
+            return self._shell(arguments)
+        if name == "env":
+            return self._env(arguments)
+        if name in WRAPPERS:
+            return self._wrapper(name, WRAPPERS[name], arguments)
+        return self._file(executable)
+
+    def _python(self, arguments: tuple[str, ...]) -> Program | None:
+        options = read_python(arguments)
+        problem = python_problem(options)
+        if problem is not None:
+            raise NotFollowed(problem)
+        if options.value("-c") is not None:
+            return Program(kind="inline", reason="`-c` runs text")
+        module = options.value("-m")
+        if module is not None:
+            safe = options.value("-I", "-P") is not None or bool(self._environment.get("PYTHONSAFEPATH"))
+            return self._module(module, options.rest, in_folder=not safe)
+        if not options.rest or options.rest[0] == "-":
+            raise NotFollowed("the interpreter reads its program from standard input")
+        return self._script(options.rest[0])
+
+    def _module(self, module: str, rest: tuple[str, ...], *, in_folder: bool) -> Program | None:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise NotFollowed(f"`{module}` is no name of a module")
+        path = self._in_folder(module) if in_folder else ""
+        if path:
+            return Program(kind="module", path=path, module=module)
+        wrapper = MODULES.get(module)
+        if wrapper is None:
+            return Program(kind="module", module=module)
+        return self._wrapper(module, wrapper, rest, in_folder=in_folder)
+
+    def _in_folder(self, module: str) -> str:
+        """Find the file of a module in the folder that the command runs in; "" if the folder has none of the name.
+
+        A folder without `__init__.py` is a package only where no other folder has one of that name.
+        """
+        first, *inner = module.split(".")
+        base = os.path.join(self._directory, first)
+        if not os.path.lexists(base) and not os.path.lexists(base + ".py"):
+            if any(name.startswith(first + ".") and name.endswith(".so") for name in _listed(self._directory)):
+                raise NotFollowed(f"`{first}` is an extension module in the job's folder")
+            return ""
+        path = os.path.join(base, *inner)
+        candidates = [path + ".py", os.path.join(path, "__main__.py")]
+        if os.path.isdir(path) and os.path.exists(os.path.join(path, "__init__.py")):
+            candidates.reverse()
+        file = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+        if file is None:
+            raise NotFollowed(f"module `{module}` has no file in the job's folder, which has `{first}`")
+        return os.path.abspath(file)
+
+    def _script(self, name: str) -> Program:
+        path = os.path.abspath(os.path.join(self._directory, name))
+        if os.path.isdir(path):
+            path = os.path.join(path, "__main__.py")
+        if not os.path.isfile(path):
+            raise NotFollowed(f"`{name}` is no file")
+        with _opened(path) as file:
+            start = file.read(4)
+            is_bytecode = path.endswith(".pyc") or (start[1:2] in _MAGIC and start[2:4] == b"\r\n")
+            if is_bytecode or start[:2] == b"PK" or zipfile.is_zipfile(file):
+                raise NotFollowed(f"`{name}` is byte code or an archive, expected source")
+        return Program(kind="script", path=path)
+
+    def _shell(self, arguments: tuple[str, ...]) -> Program | None:
+        script, command = shell_command(arguments)
+        if script is None:
+            self._argv = command
+            return None
+        program = self._script(script)
+        return msgspec.structs.replace(program, kind="shell")
+
+    def _env(self, arguments: tuple[str, ...]) -> Program | None:
+        options = read_options(arguments, _ENV)
+        for name, value in options.read:
+            if name in ("-i", "--ignore-environment"):
+                self._environment = {}
+            elif name in ("-u", "--unset"):
+                self._environment.pop(value, None)
+            elif name in FOLDER_OPTIONS:
+                self._directory = os.path.join(self._directory, value)
+        split = options.value("-S", "--split-string")
+        argv = list(options.rest) if split is None else [*plain_command(split), *options.rest]
+        while argv and "=" in argv[0]:
+            name, _, value = argv.pop(0).partition("=")
+            self._environment[name] = value
+        self._argv = tuple(argv)
+        return None
+
+    def _wrapper(
+        self, name: str, wrapper: Wrapper, arguments: tuple[str, ...], *, in_folder: bool = True
+    ) -> Program | None:
+        if wrapper.subcommand:
+            if arguments[:1] != (wrapper.subcommand,):
+                raise NotFollowed(f"`{name}` is not followed, expected `{name} {wrapper.subcommand}`")
+            arguments = arguments[1:]
+        options = read_options(arguments, wrapper.options)
+        self.options.append((name, options))
+        for option, value in options.read:
+            if value not in ONLY.get(option, (value,)):
+                raise NotFollowed(f"`{name} {option}={value}` is not followed")
+            if name == "srun" and option in FOLDER_OPTIONS[1:]:
+                self._directory = os.path.join(self._directory, value)
+        if (module := options.value(*(wrapper.options.ending & {"-m"}))) is not None:
+            return self._module(module, options.rest, in_folder=in_folder)
+        rest = options.rest[wrapper.operands :]
+        if not rest:
+            raise NotFollowed(f"`{name}` has no command")
+        if wrapper.starts == "module" or options.value(*wrapper.module_flags) is not None:
+            return self._module(rest[0], rest[1:], in_folder=in_folder)
+        if wrapper.starts == "python" and options.value(*wrapper.command_flags) is None:
+            return self._script(rest[0])
+        self._argv = rest
+        return None
+
+    def _file(self, executable: str) -> Program:
+        with _opened(executable) as file:
+            start = file.read(256)
+        if start.startswith(b"\x7fELF"):
+            return Program(kind="binary", path=executable)
+        if not start.startswith(b"#!"):
+            raise NotFollowed(f"`{executable}` is neither a program of this system nor a script")
+        interpreter = os.fsdecode(start[2:].split(b"\n")[0]).split()
+        if not interpreter or not os.path.isabs(interpreter[0]):
+            raise NotFollowed(f"`{executable}` names no interpreter by its path")
+        self.started.append(interpreter[0])
+        if os.path.basename(interpreter[0]) == "env":
+            if len(interpreter) != 2:
+                raise NotFollowed(f"`{executable}` names its interpreter in a way that is not followed")
+            self.started.append(self._resolve((interpreter[1],), self._directory, self._environment))
+        return Program(kind="script", path=executable)
+
+
+def _opened(path: str) -> BinaryIO:
+    """Open a regular file; never block, as on a FIFO."""
+    try:
+        descriptor, _ = open_plain(path, follow_links=True)
+    except OSError as problem:
+        raise NotFollowed(f"`{path}` cannot be read: {problem.strerror}") from problem
+    return os.fdopen(descriptor, "rb")
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []

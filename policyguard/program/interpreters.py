@@ -1,0 +1,177 @@
+"""Command lines of interpreters: CPython's by the grammar of its own Python/getopt.c, and POSIX shells."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from policyguard.program.grammar import Grammar, NotFollowed, Options, grammar, read_options
+
+PYTHON = re.compile(r"(?:python|pypy)(?:[0-9]+(?:\.[0-9]+)?t?)?\Z")
+SHELL = re.compile(r"(?:ba|da|k|z|a)?sh\Z")
+
+CPYTHON = grammar(
+    "-b -B -d -E -h -i -I -O -P -q -R -s -S -t -u -v -V -x -? --help --help-all --help-env --help-xoptions --version",
+    "-W -X --check-hash-based-pycs",
+    "-c -m",
+)
+"""SHORT_OPTS of Python/getopt.c; `-J` is reserved there, and so unknown here."""
+
+_POSIX_SHELL = Grammar(
+    flags=frozenset(f"-{letter}" for letter in "abefhiklmnprstuvxBCEHPT")
+    | {"--norc", "--noprofile", "--posix", "--login", "--verbose", "--restricted", "--noediting"},
+    values=frozenset({"-o", "-O", "--init-file", "--rcfile"}),
+    # The command's text is an operand: `bash -ce TEXT` is `bash -c -e TEXT`.
+)
+
+_PLAIN = re.compile(r"[\w ,./:@+^=-]*\Z", re.ASCII)
+"""Text of a shell without quotes, variables, redirections, lists and patterns: words that mean themselves."""
+
+_ASSIGNMENT = re.compile(r"\w+\+?=", re.ASCII)
+
+
+def read_python(argv: tuple[str, ...]) -> Options:
+    """Read the options of `python`; the rest are the script and its arguments, or those of `-c` and `-m`.
+
+    Raises:
+        NotFollowed: an option is not CPython's.
+    """
+    return read_options(argv, CPYTHON)
+
+
+def python_problem(options: Options) -> str | None:
+    """Say which option makes `python` run something else beside its program; None if none does."""
+    if options.value("-i") is not None:
+        return "`-i` reads more of the program from standard input"
+    for name, value in options.read:
+        if name == "-X" and value.partition("=")[0] not in _X_OPTIONS:
+            return f"`-X {value}` is not known, or takes code from another folder"
+        if name == "-W" and "." in value:
+            return f"`-W {value}` imports a module"
+    return None
+
+
+_X_OPTIONS = frozenset(
+    (
+        *(
+            "faulthandler",
+            "showrefcount",
+            "tracemalloc",
+            "int_max_str_digits",
+            "importtime",
+            "dev",
+            "utf8",
+            "gil",
+            "perf",
+        ),
+        *("warn_default_encoding", "no_debug_ranges", "frozen_modules", "perf_jit", "cpu_count"),
+    )
+)
+"""Those of CPython without `pycache_prefix`, which takes byte code from elsewhere, and `presite`, which imports."""
+
+
+def shell_command(argv: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """Read the arguments of a shell.
+
+    Returns:
+        The path of a script, or None and the one plain command of a `-c` text.
+
+    Raises:
+        NotFollowed: an option is unknown, commands come from standard input, or the text is more than plain words.
+    """
+    position, is_text = 0, False
+    while position < len(argv) and argv[position][:1] in ("-", "+") and argv[position] not in ("-", "--"):
+        word = argv[position]
+        position += 1
+        if word.startswith("--"):
+            name = word.partition("=")[0]
+            if name not in _POSIX_SHELL.flags | _POSIX_SHELL.values:
+                raise NotFollowed(f"option `{word}` of a shell is not known")
+            if name in ("--init-file", "--rcfile"):
+                raise NotFollowed(f"option `{word}` makes a shell run another file first")
+            continue
+        for letter in word[1:]:
+            if letter == "c":
+                is_text = True
+            elif letter in ("i", "l", "s"):
+                raise NotFollowed(f"option `-{letter}` makes a shell read profiles or standard input")
+            elif f"-{letter}" in _POSIX_SHELL.values:
+                position += 1
+            elif f"-{letter}" not in _POSIX_SHELL.flags:
+                raise NotFollowed(f"option `-{letter}` of a shell is not known")
+    rest = argv[position + 1 if argv[position : position + 1] in (("-",), ("--",)) else position :]
+    if not rest:
+        raise NotFollowed("a shell reads its commands from standard input")
+    if not is_text:
+        return rest[0], ()
+    return None, plain_command(rest[0])
+
+
+def plain_command(text: str) -> tuple[str, ...]:
+    """Split the text of a shell into its one command and the arguments, `exec` left out.
+
+    Raises:
+        NotFollowed: it is more than plain words, or its command is the shell's own.
+    """
+    argv = tuple(shlex.split(text)) if _PLAIN.match(text) else ()
+    if argv[:1] == ("exec",):
+        argv = argv[1:]
+    if not argv or argv[0] in _BUILTINS or _ASSIGNMENT.match(argv[0]) or argv[0].startswith("-"):
+        raise NotFollowed("the text of a shell is more than one plain command")
+    return argv
+
+
+_BUILTINS = frozenset(
+    (
+        *(
+            ".",
+            ":",
+            "alias",
+            "bg",
+            "bind",
+            "break",
+            "builtin",
+            "case",
+            "cd",
+            "command",
+            "coproc",
+            "declare",
+            "do",
+            "done",
+        ),
+        *(
+            "elif",
+            "else",
+            "enable",
+            "esac",
+            "eval",
+            "exec",
+            "exit",
+            "export",
+            "false",
+            "fc",
+            "fg",
+            "fi",
+            "for",
+            "function",
+        ),
+        *(
+            "getopts",
+            "hash",
+            "help",
+            "history",
+            "if",
+            "jobs",
+            "kill",
+            "let",
+            "local",
+            "logout",
+            "mapfile",
+            "popd",
+            "printf",
+        ),
+        *("pushd", "pwd", "read", "readonly", "return", "select", "set", "shift", "shopt", "source", "suspend", "test"),
+        *("then", "time", "times", "trap", "true", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until"),
+        *("wait", "while", "echo"),
+    )
+)

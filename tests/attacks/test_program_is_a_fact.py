@@ -1,0 +1,111 @@
+"""Programs that hide behind a clean commit: `resource.program` says where what runs comes from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.program import PROGRAM, ProgramCollector
+from policyguard.model.request import Request
+from policyguard.values import FrozenMap
+from tests.attacks.git_lab import git
+
+REQUEST = Request.of("user:mallory", "job:submit", "job:team/vision/run-17")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A clean repository with a program, and a script elsewhere."""
+    job = tmp_path / "job"
+    (job / "pkg").mkdir(parents=True)
+    (job / "train.py").write_text("print(1)\n")
+    (job / "pkg" / "__init__.py").write_text("")
+    (job / "pkg" / "train.py").write_text("print(2)\n")
+    (job / "run.sh").write_text("#!/bin/sh\nexec true\n")
+    (job / ".gitignore").write_text("__pycache__\nignored/\n")
+    git(job, "init", "-q", "-b", "main")
+    git(job, "add", ".")
+    git(job, "commit", "-qm", "a job")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.py").write_text("print('stolen')\n")
+    return job
+
+
+def measured(job: Path, *argv: str, **environment: str) -> dict[str, Any]:
+    inputs = JobInputs(argv=argv, directory=str(job), environment={"PATH": os.defpath, **environment})
+    value = ProgramCollector().collect(REQUEST, inputs, 1).entries[PROGRAM].value
+    assert isinstance(value, FrozenMap)
+    return dict(value)
+
+
+def test_a_program_of_the_commit_is_that(job: Path) -> None:
+    for argv in (["train.py"], ["-m", "pkg.train"], ["-u", "-m", "cProfile", "-o", "x", "train.py"]):
+        record = measured(job, sys.executable, *argv)
+        assert record["origin"] == "commit"
+        assert record["path"].startswith(str(job))
+    record = measured(job, "/bin/sh", "run.sh")
+    assert (record["kind"], record["origin"]) == ("shell", "commit")
+    record = measured(job, "/bin/true")
+    assert (record["kind"], record["origin"]) == ("binary", "system")
+
+
+def test_a_script_from_elsewhere_is_not_of_the_commit(job: Path) -> None:
+    script = job.parent / "elsewhere" / "x.py"
+    assert measured(job, sys.executable, str(script))["origin"] == "elsewhere"
+    assert measured(job, sys.executable, "../elsewhere/x.py")["origin"] == "elsewhere"
+    (job / "link.py").symlink_to(script)
+    assert measured(job, sys.executable, "link.py")["origin"] == "elsewhere"
+
+
+def test_a_file_inside_a_git_folder_is_not_of_the_commit(job: Path) -> None:
+    """No tool lists what is in `.git`, nor what a repository within the repository holds."""
+    (job / ".git" / "x.py").write_text("print('hidden')\n")
+    assert measured(job, sys.executable, ".git/x.py")["origin"] == "elsewhere"
+    (job / "ignored").mkdir()
+    (job / "ignored" / "x.py").write_text("print('hidden')\n")
+    git(job / "ignored", "init", "-q")
+    assert measured(job, sys.executable, "ignored/x.py")["origin"] == "elsewhere"
+
+
+def test_an_ignored_file_is_not_of_the_commit(job: Path) -> None:
+    hidden = job / "hidden"
+    hidden.mkdir()
+    (hidden / ".gitignore").write_text("*\n")
+    (hidden / "x.py").write_text("print('hidden')\n")
+    assert measured(job, sys.executable, "hidden/x.py")["origin"] == "elsewhere"
+
+
+def test_a_changed_file_and_a_pointer_that_was_replaced_are_not_of_the_commit(job: Path) -> None:
+    """A filter such as LFS puts another content into the working tree than the commit holds."""
+    (job / "train.py").write_text("print('changed')\n")
+    assert measured(job, sys.executable, "train.py")["origin"] == "elsewhere"
+
+
+def test_byte_code_and_text_are_no_program_of_the_commit(job: Path) -> None:
+    (job / "__pycache__").mkdir()
+    (job / "__pycache__" / "e.pyc").write_bytes(b"\xa7\x0d\r\n" + bytes(12))
+    assert measured(job, sys.executable, "__pycache__/e.pyc")["kind"] == "unknown"
+    assert measured(job, sys.executable, "-c", "import x")["kind"] == "inline"
+    assert measured(job, sys.executable, "-m", "pdb", "-c", "!x", "train.py")["origin"] == "environment"
+
+
+def test_a_wrapper_of_ones_own_is_not_followed(job: Path) -> None:
+    """A script named torchrun does what it likes with the words after it."""
+    fake = job.parent / "elsewhere" / "torchrun"
+    fake.write_text(f"#!{sys.executable}\n")
+    fake.chmod(0o755)
+    record = measured(job, str(fake), "train.py")
+    assert (record["kind"], record["origin"]) == ("unknown", "none")
+    assert "torchrun" in record["reason"]
+
+
+def test_a_link_named_python_to_ones_own_interpreter_is_not_followed(job: Path) -> None:
+    fake = job.parent / "elsewhere" / "python3"
+    fake.write_bytes(Path("/bin/true").read_bytes())
+    fake.chmod(0o755)
+    assert measured(job, str(fake), "train.py")["kind"] == "unknown"
