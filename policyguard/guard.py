@@ -405,6 +405,18 @@ class Guard:
         )
         return held
 
+    def remember_list(self, keys: Sequence[str], sequence: int) -> int:
+        """Remember in the log that a revocation list was used; return the highest sequence that the log has seen.
+
+        Args:
+            keys: the ids of the keys that trust pins for the list.
+            sequence: of the list.
+
+        Raises:
+            AuditError: the log cannot tell.
+        """
+        return self._log.remember_list(keys, sequence, self._clock())
+
     def enforce(self, request: Request, inputs: JobInputs | None = None) -> SignedDecision:
         """Decide, sign and log; return only if the decision is allow.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from policyguard.attest.revocation import MAX_REVOCATION_BYTES
-from policyguard.attest.trust import Trust
+from policyguard.attest.trust import RevocationTrust, Trust
 from policyguard.errors import ConfigurationError, VerificationError
 from policyguard.fs.private_files import locked, open_lock
 from policyguard.fs.safe_open import read_bounded, reason_of
@@ -21,10 +21,17 @@ def read_revocations(trust: Trust) -> bytes | None:
     Raises:
         VerificationError: step V12; the file cannot be read, and without it nothing is known to be valid.
     """
-    if trust.revocation is None:
-        return None
+    return None if trust.revocation is None else read_list(trust.revocation)
+
+
+def read_list(pinned: RevocationTrust) -> bytes:
+    """Read a revocation list; nothing in it is checked.
+
+    Raises:
+        VerificationError: step V12; the file cannot be read, and without it nothing is known to be valid.
+    """
     try:
-        return read_bounded(trust.revocation.source, MAX_REVOCATION_BYTES)
+        return read_bounded(pinned.source, MAX_REVOCATION_BYTES)
     except ConfigurationError as problem:
         # INVARIANT I2: a list that cannot be read revokes everything.
         raise VerificationError(

@@ -21,7 +21,7 @@ V12 is checked just before V11, so that a decision that is revoked, or a list th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hmac import compare_digest
 from typing import Protocol
 
@@ -30,7 +30,7 @@ import msgspec
 from policyguard.attest.dsse import Envelope, check_signatures
 from policyguard.attest.keys import PublicKey
 from policyguard.attest.note import NoteKey, open_note
-from policyguard.attest.revocation import is_key_revoked, open_list, revoked_by
+from policyguard.attest.revocation import RevocationList, is_key_revoked, open_list, revoked_by
 from policyguard.attest.statement import PAYLOAD_TYPE, Predicate, parse_statement
 from policyguard.attest.trust import RevocationTrust, Trust
 from policyguard.audit.batch import signed_message
@@ -49,6 +49,13 @@ class UsedStore(Protocol):
 
     def use(self, decision_id: str, expires: Instant) -> bool:
         """Record the use of a decision id durably; return True only at its first use."""
+
+
+class RevocationMemory(Protocol):
+    """Remembers the highest sequence of revocation lists: a `Guard` in its log, `audit/stores/used.py` beside ids."""
+
+    def remember_list(self, keys: Sequence[str], sequence: int) -> int:
+        """Record the use of a list of these keys, durably; return the highest sequence that was ever recorded."""
 
 
 class VerifiedDecision(msgspec.Struct, frozen=True):
@@ -82,6 +89,7 @@ def verify(
     bound: Mapping[str, Value] = EMPTY_MAP,
     used: UsedStore | None = None,
     revocations: bytes | None = None,
+    memory: RevocationMemory | None = None,
 ) -> VerifiedDecision:
     """Verify that a signed decision allows exactly this request, here and now.
 
@@ -91,6 +99,7 @@ def verify(
         bound: what this worker measured itself, by attribute path: the same paths as at the decision.
         used: with it, a decision starts one job only.
         revocations: the revocation list that `trust.revocation` names, as `revocation_file.read_revocations` reads it.
+        memory: with it, no list older than one that was used before is accepted.
 
     Raises:
         VerificationError: `.step` is the first step that failed.
@@ -106,7 +115,7 @@ def verify(
     _check_allowed(predicate)
     _check_form(verified, trust, now)
     if trust.revocation is not None:
-        _check_not_revoked(verified, trust, trust.revocation, revocations, now)
+        _check_not_revoked(verified, trust, current_revocations(trust.revocation, revocations, now, memory))
     _check_unused(predicate, used)
     return verified
 
@@ -249,9 +258,21 @@ def _check_form(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
         )
 
 
-def _check_not_revoked(
-    verified: VerifiedDecision, trust: Trust, pinned: RevocationTrust, data: bytes | None, now: Instant
-) -> None:
+def current_revocations(
+    pinned: RevocationTrust, data: bytes | None, now: Instant, memory: RevocationMemory | None = None
+) -> RevocationList:
+    """Open a revocation list that says what is revoked now. Step V12.
+
+    Args:
+        pinned: whose signature the list needs, and how old it may be.
+        data: the signed list; None if there is none.
+        now: the current time.
+        memory: of the lists that were used before.
+
+    Raises:
+        VerificationError: step V12; the list is missing, not signed by a pinned key, or too old.
+        AuditError: the memory cannot tell.
+    """
     # V12: a list that is missing, old or not signed by a revocation key says nothing, so nothing passes.
     if data is None:
         raise VerificationError("V12", f"no revocation list was given, expected {quoted(pinned.source)}")
@@ -268,6 +289,17 @@ def _check_not_revoked(
         raise VerificationError(
             "V12", f"revocation list has the sequence {content.sequence}, expected at least {pinned.min_sequence}"
         )
+    highest = 0 if memory is None else memory.remember_list([key.keyid for key in pinned.keys], content.sequence)
+    if content.sequence < highest:
+        raise VerificationError(
+            "V12",
+            f"revocation list has the sequence {content.sequence}, expected at least {highest}, which was used here: "
+            "an older list was put back; `policyguard revoke refresh` signs the newest one again",
+        )
+    return content
+
+
+def _check_not_revoked(verified: VerifiedDecision, trust: Trust, content: RevocationList) -> None:
     predicate = verified.predicate
     issued_at = parse_instant(predicate.issued_at)
     signers = [key for key in verified.signers if not is_key_revoked(content, key, issued_at)]

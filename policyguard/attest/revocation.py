@@ -212,6 +212,17 @@ def revoked_by(content: RevocationList, predicate: Predicate) -> Iterator[str]:
             )
 
 
+def revoked_ids(content: RevocationList, kind: str, issued_at: Instant) -> frozenset[str]:
+    """Select the ids of a kind that no longer count for decisions of that time.
+
+    Args:
+        content: the verified list.
+        kind: one of the kinds of entries.
+        issued_at: when the decision is issued.
+    """
+    return frozenset(entry.id for entry in content.entries if entry.kind == kind and entry.concerns(issued_at))
+
+
 def is_key_revoked(content: RevocationList, key: PublicKey, issued_at: Instant) -> bool:
     """Return True if the list revokes this key for decisions issued at that time.
 
@@ -220,8 +231,7 @@ def is_key_revoked(content: RevocationList, key: PublicKey, issued_at: Instant) 
         key: the key.
         issued_at: when the decision was issued.
     """
-    fingerprint = SshKey(key.raw).fingerprint
-    return any(e.kind == KEY and e.id == fingerprint and e.concerns(issued_at) for e in content.entries)
+    return SshKey(key.raw).fingerprint in revoked_ids(content, KEY, issued_at)
 
 
 def _reason_text(entry: Revocation) -> str:

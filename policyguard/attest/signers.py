@@ -75,11 +75,21 @@ class Signers:
     """The keys of the known persons. Immutable: rebuilt when policies or files change."""
 
     def __init__(
-        self, persons: Sequence[Person], lines: Sequence[SignerLine] = (), revoked: Collection[str] = frozenset()
+        self,
+        persons: Sequence[Person],
+        lines: Sequence[SignerLine] = (),
+        revoked: Collection[str] = frozenset(),
+        *,
+        revoked_accounts: Collection[str] = frozenset(),
+        revoked_approvals: Collection[str] = frozenset(),
     ) -> None:
         self._persons = tuple(persons)
         self._lines = tuple(lines)
         self._revoked = frozenset(revoked)
+        self.revoked_accounts = frozenset(revoked_accounts)
+        """Accounts whose approvals no longer count."""
+        self.revoked_approvals = frozenset(revoked_approvals)
+        """Digests of approvals that no longer count."""
         self._own: dict[SshKey, set[str]] = {}
         self.by_account: Mapping[str, Person] = {a: person for person in persons for a in person.accounts}
         self.by_email: Mapping[str, Person] = {m.casefold(): person for person in persons for m in person.emails}

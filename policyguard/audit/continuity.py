@@ -29,6 +29,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from msgspec import structs
+
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, open_note
 from policyguard.audit.approval_use import carry_claims
@@ -93,9 +95,16 @@ def accept_reset(
 
 
 def _head_after_reset(old: Head | None, log: Log, path: str, receipt: Receipt) -> Head:
-    policies = dict(with_heads(old.policies if old is not None else {}, log.policies_of_all()))
-    generation = 1 if old is None else old.generation + 1
-    return Head(generation=generation, log=path, note=receipt.checkpoint.decode(), policies=policies)
+    revocations = dict(log.revocations)
+    for key, sequence in old.revocations.items() if old is not None else ():
+        revocations[key] = max(sequence, revocations.get(key, 0))
+    return Head(
+        generation=1 if old is None else old.generation + 1,
+        log=path,
+        note=receipt.checkpoint.decode(),
+        policies=dict(with_heads(old.policies if old is not None else {}, log.policies_of_all())),
+        revocations=revocations,
+    )
 
 
 def _check_needed(path: str, key: PrivateKey, location: HeadLocation) -> None:
@@ -164,7 +173,7 @@ def rotate(
             leaf = link_leaf("rotated", old_log(head, log.verifier.name), key, reason=reason, now=now)
             note = _begin_log(following, log, key, leaf)  # T2
             head_file.reset(
-                Head(generation=head.generation + 1, log=os.path.abspath(path), note=note, policies=head.policies), 1
+                structs.replace(head, generation=head.generation + 1, log=os.path.abspath(path), note=note), 1
             )  # T3
             _move(path, following, target)  # T4
     return target

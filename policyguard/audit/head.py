@@ -1,9 +1,10 @@
 """The head file: the newest state of a log that a guard has seen, stored apart from the log.
 
 A log can prove that it is consistent, but not that it is the newest state: an older copy, a fork or a new file is
-consistent, too. The head file shows the difference. It contains the last signed checkpoint and the highest epoch of
-each policy set, and is stored in the state folder under a name made of the log's origin and file name. A log that was
-renamed has no head file under its new name; it is refused, because the log itself records that it once had one.
+consistent, too. The head file shows the difference. It contains the last signed checkpoint, the highest epoch of each
+policy set and the highest sequence of the revocation lists, and is stored in the state folder under a name made of the
+log's origin and file name. A log that was renamed has no head file under its new name; it is refused, because the log
+itself records that it once had one.
 
     file   = slot slot                                  ; each SLOT_BYTES long, the newer one counts
     slot   = sha256-hex16 SP length SP json LF          ; the digest covers the JSON
@@ -60,6 +61,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The path of the log when the head was written, for messages."""
     note: str | None = None
     policies: dict[str, PolicyHead] = {}
+    revocations: dict[str, int] = {}
+    """The highest sequence of a revocation list, by the id of each key that trust pinned for it."""
 
     def checkpoint(self) -> Checkpoint | None:
         """Parse the stored checkpoint without verifying it; None for a log without entries."""

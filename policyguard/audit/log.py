@@ -84,8 +84,9 @@ class Log:
         self._checked: Head | None = None
         """The head that was last compared with the log."""
         self._policies: Mapping[str, PolicyHead] = {}
+        self._revocations: Mapping[str, int] = {}
         self._policies_size = 0
-        """The number of entries that `_policies` covers."""
+        """The number of entries that `_policies` and `_revocations` cover."""
         self._key = key
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
@@ -224,6 +225,34 @@ class Log:
 
             return self._commit(build_in_transaction, () if policies is None else (policies,))
 
+    def remember_list(self, keys: Sequence[str], sequence: int, now: Instant) -> int:
+        """Remember that a revocation list was used; only a newer one than before is an entry.
+
+        Args:
+            keys: the ids of the keys that trust pins for the list.
+            sequence: of the list.
+            now: the current time.
+
+        Returns:
+            The highest sequence that this log has seen of a list of these keys, this one included.
+
+        Raises:
+            AuditError: as `append`.
+        """
+        # Only where trust names a list is this imported.
+        from policyguard.audit.revocation_lists import highest_sequence, is_known, list_leaf, with_list
+
+        def build(_: Row | None) -> Sequence[bytes]:
+            known = self._revocations
+            if sequence < highest_sequence(keys, known) or is_known(keys, sequence, known):
+                return ()
+            self._revocations = with_list(keys, sequence, known)
+            return (list_leaf(keys, sequence, now, self._key),)
+
+        with self._commit_lock:
+            self._commit(build)
+            return max(sequence, highest_sequence(keys, self._revocations))
+
     def hand_over(self, new: PrivateKey, now: Instant) -> Receipt:
         """Append the entry that hands this log over to a new key; this object cannot append afterwards.
 
@@ -342,6 +371,7 @@ class Log:
                 )
         if size >= self._policies_size:
             self._policies, self._policies_size = with_heads(head.policies, self._policies), size
+            self._revocations = {**self._revocations, **head.revocations}
         self._checked = head
 
     @property
@@ -352,6 +382,11 @@ class Log:
         """Return the newest epoch and digest of every policy set that the entries name."""
         self._read_policies(self._tail.size)
         return dict(self._policies)
+
+    @property
+    def revocations(self) -> Mapping[str, int]:
+        """The highest sequence of the revocation lists that this log has seen, by key id."""
+        return self._revocations
 
     @contextmanager
     def held_still(self) -> Iterator[tuple[Head, HeadFile]]:
@@ -373,10 +408,15 @@ class Log:
                 yield head, self._head
 
     def _read_policies(self, size: int) -> None:
-        """Update `_policies` from the entries that were added since the last call. Step 5."""
+        """Update `_policies` and `_revocations` from the entries that were added since the last call. Step 5."""
         while self._policies_size < size:
+            # The head file spares most processes of one decision this import.
+            from policyguard.audit.revocation_lists import with_lists
+
             stop = min(self._policies_size + _PAGE, size)
-            self._policies = with_rows(self._store.read(self._policies_size, stop), self._policies)
+            rows = list(self._store.read(self._policies_size, stop))
+            self._policies = with_rows(rows, self._policies)
+            self._revocations = with_lists(rows, self._revocations)
             self._policies_size = stop
 
     def _write_head(self) -> None:
@@ -389,6 +429,7 @@ class Log:
             log=self._opened.real_path,
             note=None if note is None else note.decode(),
             policies=dict(self._policies),
+            revocations=dict(self._revocations),
         )
         self._head.write(head, self._tail.size)
         self._checked = head

@@ -14,7 +14,7 @@ import msgspec
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
-from policyguard.audit.entries import APPROVAL_ENTRY, LINK_ENTRY, RESERVATION_ENTRY
+from policyguard.audit.entries import APPROVAL_ENTRY, LINK_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -115,12 +115,15 @@ def _within_s(predicate: Predicate) -> int | None:
     return min(int(match[1]) for match in matches) * 3600 if matches else None
 
 
+_OTHERS = (APPROVAL_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY, LINK_ENTRY)
+
+
 def _decisions(store: SqliteStore, report: Callable[[AuditError], object] | None) -> Iterator[tuple[int, Predicate]]:
     last = store.last()
     if last is None:
         return
     for row in store.read(0, last.entry + 1):
-        if any(kind.matches(row.leaf) for kind in (APPROVAL_ENTRY, RESERVATION_ENTRY, LINK_ENTRY)):
+        if any(kind.matches(row.leaf) for kind in _OTHERS):
             continue
         try:
             yield row.entry, parse_statement(parse(row.leaf).payload).predicate

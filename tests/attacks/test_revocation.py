@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,21 @@ from policyguard.attest.revocation import (
 from policyguard.attest.sshsig import SshKey
 from policyguard.attest.statement import parse_statement
 from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey, parse_trust, trust_data
+from policyguard.audit.check import check_log
+from policyguard.audit.continuity import rotate
+from policyguard.audit.head import HeadLocation
 from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.revocation_lists import list_seen
+from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.audit.stores.used import UsedDecisions
-from policyguard.errors import ConfigurationError, VerificationError
+from policyguard.cli.verbs.audit_.entries import parse_entry
+from policyguard.errors import AuditError, ConfigurationError, VerificationError
+from policyguard.guard import Guard
+from policyguard.keyfiles import write_private_key
 from policyguard.model.facts import GRANTS, Approval, Assurance, Fact
 from policyguard.revocation_file import read_revocations
 from policyguard.values import FrozenMap, canonical, format_instant
-from policyguard.verify import VerifiedDecision, verify, verify_origin
+from policyguard.verify import RevocationMemory, VerifiedDecision, current_revocations, verify, verify_origin
 from tests.attest_lab import (
     AUDIENCE,
     BOUND,
@@ -322,3 +331,87 @@ def test_another_log_key_of_the_same_name_is_not_concerned() -> None:
     assert worker.check(list_of(entry("key", STRANGER.public.text)))
     with pytest.raises(VerificationError, match="V12: the key of log"):
         worker.check(list_of(entry("key", LOG_KEY.public.text)))
+
+
+# ---- an older list put back
+
+
+def _remembering(memory: RevocationMemory, sequence: int, *, pinned: RevocationTrust = PINNED) -> None:
+    """What a worker does at step V12 with a fresh, well signed list of this sequence."""
+    current_revocations(pinned, list_of(sequence=sequence), CHECKED, memory)
+
+
+def _memories(folder: Path) -> dict[str, Callable[[], AbstractContextManager[RevocationMemory]]]:
+    write_private_key(folder / "guard.key", SIGNER)
+    (folder / "policies").mkdir()
+    schema = "apiVersion: policyguard/v1\nkind: Schema\nsubjects: {user: {}}\nresources: {job: {actions: [run]}}\n"
+    rule = "{id: r, effect: deny, actions: ['job:run'], resources: {type: job}}"
+    policy = f"---\napiVersion: policyguard/v1\nkind: Policy\nmetadata: {{name: p, owner: o}}\nrules: [{rule}]\n"
+    (folder / "policies" / "p.yaml").write_text(schema + policy)
+    return {
+        "log": lambda: Guard.open(folder / "policies", key=folder / "guard.key", log=folder / "audit.db"),
+        "store": lambda: UsedDecisions.open(folder / "used.db"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["log", "store"])
+def test_an_older_list_put_back_is_refused_where_a_newer_one_was_used(tmp_path: Path, kind: str) -> None:
+    """Within `maxAge` and without `minSequence`, in any later process; the twins are the same list and a newer one."""
+    opened = _memories(tmp_path)[kind]
+    with opened() as memory:
+        _remembering(memory, 4)
+        _remembering(memory, 7)
+    with opened() as memory:
+        for older in (6, 1):
+            with pytest.raises(VerificationError, match=f"V12: .* the sequence {older}, expected at least 7"):
+                _remembering(memory, older)
+        _remembering(memory, 7)
+        _remembering(memory, 8)
+        # A key that trust replaced one of the two by goes on; a list of other keys has a sequence of its own.
+        both = replace(PINNED, keys=(REVOKER.public, STRANGER.public))
+        with pytest.raises(VerificationError, match="expected at least 8"):
+            _remembering(memory, 7, pinned=both)
+        _remembering(memory, 8, pinned=both)
+        assert memory.remember_list([SECOND_SIGNER.public.keyid], 1) == 1
+        assert memory.remember_list([STRANGER.public.keyid], 2) == 8
+
+
+@pytest.mark.parametrize("kind", ["log", "store"])
+def test_a_list_that_is_refused_for_another_reason_is_not_remembered(tmp_path: Path, kind: str) -> None:
+    """Who can write a file, and not sign one, cannot raise the sequence and so refuse the operator's own list."""
+    with _memories(tmp_path)[kind]() as memory:
+        for data in (list_of(sequence=99, key=STRANGER), list_of(sequence=99, at=CHECKED - (HOUR + 1) * SECOND)):
+            with pytest.raises(VerificationError, match="V12: "):
+                current_revocations(PINNED, data, CHECKED, memory)
+        _remembering(memory, 1)
+
+
+def test_the_log_remembers_lists_in_entries_of_its_own(tmp_path: Path) -> None:
+    """One for each newer list; an auditor reads it, the log adds up, and a rotated log forgets nothing."""
+    opened = _memories(tmp_path)["log"]
+    log, location = tmp_path / "audit.db", HeadLocation.of(tmp_path / "audit.db")
+    with opened() as memory:
+        for sequence in (2, 2, 3):
+            _remembering(memory, sequence)
+    with SqliteStore.open(log, read_only=True) as store:
+        leaves = [row.leaf for row in store.read(0, 9)]
+        assert check_log(store, (NoteKey(store.origin, SIGNER.public),)).checkpoint.size == 2
+    assert [parse_entry(leaf, number).data["revocations"] for number, leaf in enumerate(leaves)] == [2, 3]
+    assert "sequence 3" in parse_entry(leaves[1], 1).line
+    with pytest.raises(AuditError, match="holds no use of a revocation list"):
+        list_seen(Lab().issue().envelope.to_bytes(), 5)
+    rotate(str(log), SIGNER, location, archive=None, reason="full", now=NOW)
+    with opened() as memory, pytest.raises(VerificationError, match="expected at least 3"):
+        _remembering(memory, 2)
+
+
+def test_the_used_ids_never_push_a_list_out(tmp_path: Path) -> None:
+    """The store forgets old ids, and no id of a decision can be that of a list."""
+    with UsedDecisions.open(tmp_path / "used.db", min_remembered=2) as store:
+        _remembering(store, 5)
+        for number in range(50):
+            store.use(f"{number:032x}", 86_400 * SECOND + number)
+        with pytest.raises(VerificationError, match="expected at least 5"):
+            _remembering(store, 4)
+        with pytest.raises(AuditError, match="the name of a revocation list"):
+            store.use(f"\nrevocation list of {REVOKER.public.keyid}", NOW)

@@ -16,6 +16,7 @@ import pytest
 from policyguard.attest.dsse import parse
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import Predicate, parse_statement
+from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.compiled_form import compile_policy
 from policyguard.keyfiles import write_private_key
@@ -152,7 +153,8 @@ class Forge:
         if not (self.folder / "audit.db").exists():
             return []
         with SqliteStore.open(self.folder / "audit.db", read_only=True) as store:
-            return [parse_statement(parse(row.leaf).payload).predicate for row in store.read(0, 10_000)]
+            leaves = [row.leaf for row in store.read(0, 10_000) if DECISION_ENTRY.matches(row.leaf)]
+            return [parse_statement(parse(leaf).payload).predicate for leaf in leaves]
 
 
 @cache

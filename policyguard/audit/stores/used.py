@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from policyguard.errors import AuditError
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S, SharedDatabase, close_shared, open_shared, set_wal
@@ -28,6 +28,8 @@ _SCHEMA = "CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT 
 _APPLICATION_ID = 0x70677573
 _FORGOTTEN = ""
 """The id of the row that holds the latest expiry among the forgotten ids. No decision has an empty id."""
+_LIST = "\nrevocation list of "
+"""The id of a row that holds the highest sequence of a list begins so; no decision's id does."""
 _DAY = 86_400 * NANOSECONDS_PER_S
 
 
@@ -74,22 +76,54 @@ class UsedDecisions:
         Raises:
             AuditError: the store cannot tell; nothing may start.
         """
-        if not decision_id:
-            raise AuditError(f"single-use store `{self._path}`: found an empty decision id, expected one of a decision")
+        if not decision_id or decision_id.startswith(_LIST):
+            problem = "an empty decision id" if not decision_id else "the name of a revocation list"
+            raise AuditError(f"single-use store `{self._path}`: found {problem}, expected one of a decision")
+        # SQLite holds 64 bits: what expires later is remembered until then.
+        return bool(self._written(lambda: self._add(decision_id, max(ALWAYS, min(expires, NEVER)))))
+
+    def remember_list(self, keys: Sequence[str], sequence: int) -> int:
+        """Remember that a revocation list was used, durably; return the highest sequence that was ever used here.
+
+        Args:
+            keys: the ids of the keys that trust pins for the list.
+            sequence: of the list.
+
+        Raises:
+            AuditError: the store cannot tell; nothing may start.
+        """
+        return self._written(lambda: self._raise_sequences([_LIST + key for key in keys], sequence))
+
+    def _written(self, write: Callable[[], int]) -> int:
         with self._database.lock:
             if not self._is_open:
                 raise AuditError(f"single-use store `{self._path}`: is closed, expected an open one; nothing was used")
             try:
                 self._database.check_process()
-                # SQLite holds 64 bits: what expires later is remembered until then.
-                added = self._add(decision_id, max(ALWAYS, min(expires, NEVER)))
+                written = write()
                 # INVARIANT I12: what was written where nobody else reads it does not count.
                 self._database.check(self._path)
             except sqlite3.Error as problem:
                 raise AuditError(f"single-use store `{self._path}`: {_reason(problem)}; nothing was used") from problem
             except AuditError as problem:
                 raise AuditError(f"single-use store {problem.message}", help=problem.help) from problem
-        return added
+        return written
+
+    def _raise_sequences(self, names: Sequence[str], sequence: int) -> int:
+        execute = self._database.connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            rows = [execute("SELECT expires FROM used WHERE decision_id = ?", (name,)).fetchone() for name in names]
+            highest = max([sequence, *(row[0] for row in rows if row is not None)])
+            if sequence == highest:
+                for name in names:
+                    execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (name, sequence))
+            execute("COMMIT")
+        except BaseException:
+            if self._database.connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+        return int(highest)
 
     def _add(self, decision_id: str, expires: Instant) -> bool:
         execute = self._database.connection.execute
@@ -121,8 +155,9 @@ class UsedDecisions:
         if surplus <= self._min_remembered // 4:
             return
         rows = execute(
-            "SELECT decision_id, expires FROM used WHERE decision_id != ? AND expires < ? ORDER BY expires LIMIT ?",
-            (_FORGOTTEN, max(ALWAYS, min(self._clock() - _DAY, NEVER)), surplus),
+            "SELECT decision_id, expires FROM used WHERE decision_id != ? AND decision_id NOT LIKE ? AND expires < ? "
+            "ORDER BY expires LIMIT ?",
+            (_FORGOTTEN, f"{_LIST}%", max(ALWAYS, min(self._clock() - _DAY, NEVER)), surplus),
         ).fetchall()
         if rows:
             execute("INSERT OR REPLACE INTO used VALUES (?, ?)", (_FORGOTTEN, rows[-1][1]))

@@ -89,6 +89,7 @@ def command(
         bound=bound,
         used=store,
         revocations=read_revocations(trust),
+        memory=store,
     )
     if as_json:
         say_json(verified_data(verified))

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from policyguard.attest.approval import ApprovalTarget, command_digest
+from policyguard.attest.revocation import APPROVAL, APPROVER, KEY, RevocationList, revoked_ids
 from policyguard.attest.signers import MAX_SIGNERS_BYTES, Signers, parse_allowed_signers, parse_revoked
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.approvals.from_git_notes import note_approvals
@@ -199,8 +200,16 @@ def runner_account(uid: int, signers: Signers) -> tuple[str, ...]:
     return (runner,) if runner in signers.by_account else ()
 
 
-def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
+def load_signers(
+    persons: Sequence[Person], files: ReviewFiles, revocations: RevocationList | None = None, now: Instant = 0
+) -> Signers:
     """Load the keys whose approvals count now.
+
+    Args:
+        persons: `Persons` of the policies.
+        files: where signers and revoked keys are.
+        revocations: the verified list of what is revoked, where the caller has one.
+        now: the current time, for that list.
 
     Raises:
         ConfigurationError, EvidenceError: a file is missing, has a mistake in it, or everybody may write to it.
@@ -210,7 +219,15 @@ def load_signers(persons: Sequence[Person], files: ReviewFiles) -> Signers:
         lines = parse_allowed_signers(read_pinned(files.allowed_signers, MAX_SIGNERS_BYTES))
     if files.revoked_keys is not None:
         revoked = parse_revoked(read_pinned(files.revoked_keys, MAX_SIGNERS_BYTES))
-    return Signers(persons, lines or (), revoked or frozenset())
+    if revocations is None:
+        return Signers(persons, lines or (), revoked or frozenset())
+    return Signers(
+        persons,
+        lines or (),
+        (revoked or frozenset()) | revoked_ids(revocations, KEY, now),
+        revoked_accounts=revoked_ids(revocations, APPROVER, now),
+        revoked_approvals=revoked_ids(revocations, APPROVAL, now),
+    )
 
 
 def load_keyring(persons: Sequence[Person], files: ReviewFiles, deadline: float | None = None) -> Keyring | None:

@@ -141,6 +141,11 @@ def authenticate(submitted: SubmittedApproval, signers: Signers, now: Instant) -
         raise ApprovalRejected(
             "not_the_signer", f"names {quoted(statement.predicate.approver)}, but the key is {person.id}'s"
         )
+    # INVARIANT I10: what was revoked no longer counts, by any key and of any time.
+    if statement.predicate.approver in signers.revoked_accounts:
+        raise ApprovalRejected("revoked_approver", f"names {quoted(statement.predicate.approver)}, which is revoked")
+    if sha256_digest(payload) in signers.revoked_approvals:
+        raise ApprovalRejected("revoked_approval", f"is revoked: `{sha256_digest(payload)}`")
     return AuthenticatedApproval(statement, person, payload, key)
 
 

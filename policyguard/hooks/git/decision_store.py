@@ -31,6 +31,7 @@ from policyguard.hooks.git.judge import action_of
 from policyguard.hooks.git.options import GitOptions, pusher_of
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
+from policyguard.revocation_file import read_revocations
 from policyguard.values import sha256_digest
 from policyguard.verify import VerifiedDecision, verify
 
@@ -200,9 +201,17 @@ class DecisionStore:
             logs=(guard.log_key,),
             audiences=frozenset({options.audience}),
             policy_digests=frozenset({guard.snapshot.policy_digest}),
+            revocation=options.revocation,
         )
         verified = verify(
-            signed, trust, request, audience=options.audience, now=time.time_ns(), bound=bound_facts(measured)
+            signed,
+            trust,
+            request,
+            audience=options.audience,
+            now=time.time_ns(),
+            bound=bound_facts(measured),
+            revocations=read_revocations(trust),
+            memory=guard,
         )
         return verified, signed, measured.commit
 

@@ -153,7 +153,8 @@ def _hook_problems(path: Path, git: GitDir) -> Iterator[str]:
         yield f"{path}: is not current, install it again"
     if os.path.realpath(options.repo) != git.shared:
         yield f"{path}: was written for `{printable_name(options.repo)}`, this repository was moved or copied"
-    for file in (options.policies, options.key, options.allowed_signers, options.revoked_keys, options.gpg_keyring):
+    reviewed_by = (options.allowed_signers, options.revoked_keys, options.gpg_keyring, options.revocations)
+    for file in (options.policies, options.key, *reviewed_by):
         if file is not None and not os.path.lexists(file):
             yield f"{path}: names `{printable_name(file)}`, which does not exist; every push is refused"
     if status.st_mode & 0o111 and path.name != "post-receive":

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from policyguard.attest.signers import Signers
+from policyguard.attest.revocation import POLICY, RevocationList, is_key_revoked, revoked_ids
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.receipt import SignedDecision
-from policyguard.errors import EvidenceError
+from policyguard.errors import EvidenceError, VerificationError
 from policyguard.evidence.approvals.collectors import ReviewFiles, load_keyring, load_signers
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import account_name
@@ -33,7 +33,9 @@ from policyguard.hooks.git.options import GitOptions, pusher_of
 from policyguard.model.facts import Facts
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
+from policyguard.revocation_file import read_list
 from policyguard.values import Instant
+from policyguard.verify import current_revocations
 
 _ACTIONS = {"create": "repo:push", "update": "repo:push", "rewrite": "repo:rewrite", "delete": "repo:rewrite"}
 
@@ -86,6 +88,7 @@ def collect_facts(
     *,
     assume_signed: bool = False,
     mark_used: Callable[[str], bool] | None = None,
+    guard: Guard | None = None,
     clock: Callable[[], Instant] = time.time_ns,
 ) -> tuple[PendingUpdate, ...]:
     """Measure each update and collect its facts, steps P1 to P4.
@@ -96,12 +99,20 @@ def collect_facts(
         people: `Persons` of the policies in force.
         assume_signed: take the pusher's signature for granted; for a preview, never for a hook.
         mark_used: remembers a good certificate, see `read_certificate`.
+        guard: remembers revocation lists; its policies and keys must not be revoked. None for a preview.
 
     Raises:
         EvidenceError: the pusher is unknown.
     """
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
-    signers, keyring = signers_of(options, people), load_keyring(people, review_files_of(options))
+    revocations, revoked = _revocations(options, guard, clock())
+    signers = load_signers(people, review_files_of(options), revocations, clock())
+    keyring = load_keyring(people, review_files_of(options))
+
+    def measure() -> tuple[MeasuredUpdate, ...]:
+        if revoked is not None:
+            raise EvidenceError(revoked, help="see docs/keys.md, and push again")
+        return session.measure(updates, signers, keyring)
 
     def certificate() -> Signed:
         if assume_signed:
@@ -115,8 +126,27 @@ def collect_facts(
         facts = gather(_request(pusher, outcome, options), [collector], JobInputs(), clock)
         return PendingUpdate(update=update, facts=facts, problem=_problem(outcome))
 
-    outcomes, signed = _measured(lambda: session.measure(updates, signers, keyring), certificate, len(updates))
+    outcomes, signed = _measured(measure, certificate, len(updates))
     return tuple([pending(*pair) for pair in zip(updates, outcomes, strict=True)])  # P4
+
+
+def _revocations(options: GitOptions, guard: Guard | None, now: Instant) -> tuple[RevocationList | None, str | None]:
+    """Read the revocation list, and say why no push can be decided: it is not usable, or revokes what decides. V12."""
+    pinned = options.revocation
+    if pinned is None:
+        return None, None
+    try:
+        content = current_revocations(pinned, read_list(pinned), now, guard)
+    except VerificationError as problem:
+        # INVARIANT I2: a list that is missing, old or not signed revokes everything.
+        return None, str(problem)
+    if guard is None:
+        return content, None
+    if guard.snapshot.policy_digest in revoked_ids(content, POLICY, now):
+        return content, f"V12: the policies `{guard.snapshot.policy_digest[:16]}` are revoked, expected others"
+    if any(is_key_revoked(content, key, now) for key in (guard.public_key, guard.log_key.public)):
+        return content, "V12: the guard's key is revoked, expected another one"
+    return content, None
 
 
 def _measured(
@@ -161,11 +191,6 @@ def open_session(options: GitOptions, environment: Mapping[str, str]) -> PushSes
     """Open the session that measures a push to this hook's repository."""
     owners = {os.geteuid(), 0, *options.owner}
     return PushSession(options.repo, environment, owners, files=review_files_of(options))
-
-
-def signers_of(options: GitOptions, people: Sequence[Person]) -> Signers:
-    """Load the signers whose keys this hook accepts."""
-    return load_signers(people, review_files_of(options))
 
 
 def review_files_of(options: GitOptions) -> ReviewFiles:

@@ -116,7 +116,8 @@ def decide_push(
     """
     mark_used = DecisionStore(options.repo).mark_certificate_used
     return decide_updates(
-        guard, collect_facts(options, session, updates, environment, guard.snapshot.people, mark_used=mark_used)
+        guard,
+        collect_facts(options, session, updates, environment, guard.snapshot.people, mark_used=mark_used, guard=guard),
     )
 
 

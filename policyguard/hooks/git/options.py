@@ -4,6 +4,7 @@ policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key F
     [--state-dir FOLDER] --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE]
     [--gpg-keyring FILE] [--approvals FOLDER] [--approval-log FILE] [--audience NAME] [--owner UID]... [--vsa FOLDER]
     [--resource-uri URI] [--level NAME]... [--certificate-age SECONDS]
+    [--revocations FILE --revocation-key KEY... --revocation-age SECONDS [--revocation-sequence N]]
     [-- ARGUMENTS OF THE HOOK]
 """
 
@@ -14,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from policyguard.attest.keys import PublicKey
+from policyguard.attest.trust import RevocationTrust
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.push.nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
@@ -42,9 +45,18 @@ _SINGLE = (
     "vsa",
     "resource_uri",
     "certificate_age",
+    "revocations",
+    "revocation_age",
+    "revocation_sequence",
 )
-_MANY = ("pusher", "owner", "level")
-_DEFAULTS = {"audience": DEFAULT_AUDIENCE, "certificate_age": DEFAULT_AGE_S}
+_MANY = ("pusher", "owner", "level", "revocation_key")
+_DEFAULTS = {
+    "audience": DEFAULT_AUDIENCE,
+    "certificate_age": DEFAULT_AGE_S,
+    "revocation_age": 0,
+    "revocation_sequence": 1,
+}
+_MAX_DIGITS = 16
 _NEEDED = ("repo", "resource", "policies", "key", "log")
 
 
@@ -73,7 +85,29 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     certificate_age: int = DEFAULT_AGE_S
     """Seconds for which a push certificate is accepted after git issued its nonce."""
 
+    revocations: str | None = None
+    revocation_key: tuple[str, ...] = ()
+    revocation_age: int = 0
+    revocation_sequence: int = 1
     arguments: tuple[str, ...] = ()
+
+    @property
+    def revocation(self) -> RevocationTrust | None:
+        """The revocation list that the trust file named when the hook was installed; None if it named none.
+
+        Raises:
+            ConfigurationError: it is named in part.
+        """
+        if self.revocations is None and not self.revocation_key:
+            return None
+        if self.revocations is None:
+            raise ConfigurationError("--revocations is missing, expected the list that --revocation-key signs")
+        return RevocationTrust(
+            source=self.revocations,
+            keys=tuple(map(PublicKey.from_text, self.revocation_key)),
+            max_age_s=self.revocation_age,
+            min_sequence=self.revocation_sequence,
+        )
 
     def to_argv(self) -> list[str]:
         """Convert these options to arguments; `read_git_options(options.to_argv()) == options`."""
@@ -84,7 +118,7 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
                 argv += [f"--{name.replace('_', '-')}", str(value)]
         for name in _MANY:
             for value in getattr(self, name):
-                argv += [f"--{name}", str(value)]
+                argv += [f"--{name.replace('_', '-')}", str(value)]
         return argv if not self.arguments else [*argv, "--", *self.arguments]
 
 
@@ -117,12 +151,21 @@ def read_git_options(argv: Sequence[str]) -> GitOptions:
             raise ConfigurationError(f"--{name} is missing", help="install the hook again with `policyguard repo`")
     if "certificate_age" in options:
         options["certificate_age"] = _age(options["certificate_age"])
+    for name in ("revocation_age", "revocation_sequence"):
+        if name in options:
+            options[name] = _number(f"--{name.replace('_', '-')}", options[name])
     return GitOptions(kind=kind, arguments=tuple(arguments), **{**options, "owner": _uids(options.get("owner", ()))})
 
 
 def _age(word: str) -> int:
     if not (word.isascii() and word.isdigit() and 0 < int(word[:9]) <= MAX_AGE_S and len(word) < 9):
         raise ConfigurationError(f"--certificate-age: found `{word[:20]}`, expected 1 to {MAX_AGE_S} seconds")
+    return int(word)
+
+
+def _number(option: str, word: str) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
+        raise ConfigurationError(f"{option}: found `{word[:20]}`, expected a number")
     return int(word)
 
 

@@ -183,6 +183,7 @@ class _AllowedJob:
             bound=self.bound,
             used=used,
             revocations=read_revocations(self._trust),
+            memory=self._guard,
         )
         return verified, _measured_program(self._inputs, self.bound)
 

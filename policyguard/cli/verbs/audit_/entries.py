@@ -13,10 +13,11 @@ from policyguard.attest.dsse import Envelope, parse
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import approval_line
-from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY, LINK_ENTRY, RESERVATION_ENTRY
+from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY, LINK_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY
 from policyguard.audit.handover import read_handover
 from policyguard.audit.links import parse_link
 from policyguard.audit.reservations import reservation_event
+from policyguard.audit.revocation_lists import list_seen
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
 from policyguard.evidence.approvals.verify import RejectedApproval
@@ -45,6 +46,8 @@ def parse_entry(leaf: bytes, entry: int) -> EntryText:
         return _reservation(leaf, entry)
     if LINK_ENTRY.matches(leaf):
         return _link(leaf, entry)
+    if REVOCATIONS_ENTRY.matches(leaf):
+        return _revocations(leaf, entry)
     try:
         if HANDOVER_ENTRY.matches(leaf):
             return _handover(leaf, entry)
@@ -113,6 +116,13 @@ def _reservation(leaf: bytes, entry: int) -> EntryText:
     line = f"{entry:>6}  {event.at:<30}  {event.event.upper()}  {event.decision_id}{promised}"
     data = json.loads(parse(leaf).payload)
     return EntryText(line, {"entry": entry, "reservation": event.event, **data}, data)
+
+
+def _revocations(leaf: bytes, entry: int) -> EntryText:
+    seen = list_seen(leaf, entry)
+    line = f"{entry:>6}  {seen.at:<30}  LIST   revocation list with sequence {seen.sequence}"
+    statement = msgspec.to_builtins(seen)
+    return EntryText(line, {"entry": entry, "revocations": seen.sequence, **statement}, statement)
 
 
 def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:

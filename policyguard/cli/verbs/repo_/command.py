@@ -15,6 +15,7 @@ import click
 from policyguard.cli.options import guard_options, json_option, key_option, needed, policies_option, settings
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
+from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.decide.engine import Engine
 from policyguard.errors import ConfigurationError, EvidenceError
@@ -86,6 +87,7 @@ def check(
         log="",
         pusher=("PUSHER={}",),
         **_reviewed_by(config, {}),
+        **_revocation(config),
     )
     environment = {**os.environ, "PUSHER": pusher}
     with open_session(options, environment) as session:
@@ -175,7 +177,7 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
     more["vsa"] = _optional(chosen.pop("vsa"))
     reviewed_by = {name: chosen.pop(name) for name in _REVIEW}
     config = settings(**chosen)
-    more |= _reviewed_by(config, reviewed_by)
+    more |= _reviewed_by(config, reviewed_by) | _revocation(config)
     if "post-receive" in kind and (more["vsa"] is None or more["resource_uri"] is None):
         raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")
     for entry_ in kind or ("pre-receive",):
@@ -199,6 +201,19 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
 def _reviewed_by(config: Config, chosen: Mapping[str, Path | None]) -> dict[str, Any]:
     """Return where approvals are stored and which keys count: from the options, else the configuration."""
     return {name: _optional(chosen.get(name) or getattr(config, name)) for name in _REVIEW}
+
+
+def _revocation(config: Config) -> dict[str, Any]:
+    """Choose the revocation list that the trust file names; a hook reads no YAML."""
+    revocation = None if config.trust is None else read_trust(config.trust).revocation
+    if revocation is None:
+        return {}
+    return {
+        "revocations": revocation.source,
+        "revocation_key": tuple(key.text for key in revocation.keys),
+        "revocation_age": revocation.max_age_s,
+        "revocation_sequence": revocation.min_sequence,
+    }
 
 
 def _store(repo: Path, owners: tuple[int, ...]) -> Path:
