@@ -57,13 +57,28 @@ def caller_denial(
     if refusal is None:
         return None
     code, reason = refusal
-    type_, _, id_ = caller.name.partition(":")
-    entries = {REQUESTED: Fact(requested or request.subject.ref, Assurance.CLAIMED, "job file", now)}
-    if caller.ref is not None:
-        entries[ACCOUNT] = Fact(caller.ref, Assurance.OBSERVED, "identity", now)
-    facts = Facts(msgspec.structs.replace(request, subject=Entity(type_, id_, EMPTY_MAP)), entries)
+    facts = facts_about_caller(request, caller, requested, now)
     remedy = _remedy(request.subject.ref, caller, requested) if code == MISMATCH else ""
     return static_denial(facts, code, now, StaticExplanation(policy_digest, epoch, (reason,), remedy))
+
+
+def facts_about_caller(request: Request, caller: Caller | None, requested: str | None, now: Instant) -> Facts:
+    """State who asks as far as it is observed, and whose name was used, as a claim.
+
+    Args:
+        request: what is asked for; a subject that the account may not use is replaced by that of the account.
+        caller: the account that asks; None if nobody observed it.
+        requested: the subject that `--subject` names, if it is given.
+        now: the current time.
+    """
+    entries = {REQUESTED: Fact(requested or request.subject.ref, Assurance.CLAIMED, "job file", now)}
+    # INVARIANT I1: a name that nobody has established is no requester.
+    if caller is not None and caller.refuse(request.subject.ref, requested) is not None:
+        type_, _, id_ = caller.name.partition(":")
+        request = msgspec.structs.replace(request, subject=Entity(type_, id_, EMPTY_MAP))
+    if caller is not None and caller.ref is not None:
+        entries[ACCOUNT] = Fact(caller.ref, Assurance.OBSERVED, "identity", now)
+    return Facts(request, entries)
 
 
 def _remedy(subject: str, caller: Caller, requested: str | None) -> str:

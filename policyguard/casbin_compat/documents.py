@@ -87,9 +87,7 @@ def documents(
     """Yield the policy documents; roles in domains are bound directly, since ours inherit alike in all domains.
 
     Args:
-        source: the names of the model and its rows.
-        attributes: the types of attributes by entity and name.
-        rules: the rules of the policy document.
+        source, attributes, rules: the model and its rows; types of attributes; rules of the policy document.
     """
     resource: dict[str, Any] = {"actions": sorted({_verb(a, source.matcher) for a in source.universe})}
     if source.domains:

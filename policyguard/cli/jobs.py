@@ -11,9 +11,8 @@ from policyguard.assembly import jobs
 from policyguard.cli.options import cache_seal, snapshot_keys
 from policyguard.cli.output import say
 from policyguard.config.file import Config
-from policyguard.config.job_file import read_job_file, with_confinement
+from policyguard.config.job_file import check_subject, read_job_file, with_confinement
 from policyguard.config.measurement import MeasurementConfig
-from policyguard.errors import RequestError
 from policyguard.evidence.collector import CollectorsFor, gather
 from policyguard.evidence.identity import calling_account
 from policyguard.model.facts import Facts
@@ -73,6 +72,5 @@ def measure_job(
     request, inputs = read_job_file(path, argv, None, environment, account=account)
     if confinement:
         inputs = with_confinement(inputs, **confinement)
-    if subject is not None and request.subject.ref != subject:
-        raise RequestError(f"found `{request.subject.ref}`, expected `{subject}` as --subject says", path="$.subject")
+    check_subject(request, subject)
     return gather(request, jobs.job_collectors(measurement, request, report=warn), inputs, time.time_ns)

@@ -80,6 +80,16 @@ def read_job_file(
     return read_job(data, argv, folder, environment, account=account)
 
 
+def check_subject(request: Request, subject: str | None) -> None:
+    """Check that a job file agrees with `--subject`; None: the option is not given.
+
+    Raises:
+        RequestError: the job file names another subject.
+    """
+    if subject is not None and request.subject.ref != subject:
+        raise RequestError(f"found `{request.subject.ref}`, expected `{subject}` as --subject says", path="$.subject")
+
+
 def with_confinement(inputs: JobInputs, *, confine: bool, outputs: Sequence[str], data: Sequence[str]) -> JobInputs:
     """Add what options say to what the job file says: `--confine`, `--output NAME=DIR`, `--data NAME=PATH`.
 

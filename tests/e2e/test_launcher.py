@@ -16,8 +16,17 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.revocation import revocation, sign_list
 from policyguard.attest.trust import RevocationTrust
 from policyguard.audit.receipt import SignedDecision
-from policyguard.errors import AccessDenied, AuditError, ConfigurationError, EvidenceError, VerificationError
+from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.errors import (
+    AccessDenied,
+    AuditError,
+    ConfigurationError,
+    EvidenceError,
+    RequestError,
+    VerificationError,
+)
 from policyguard.evidence.collector import JobInputs
+from policyguard.exit_codes import code_of_error
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.job_environment import VARIABLE, read_decision
 from policyguard.hooks.launcher.launch import launch
@@ -209,9 +218,13 @@ def test_a_log_that_cannot_be_written_starts_nothing(lab: Lab) -> None:
 
 
 def test_a_program_that_does_not_exist_is_one_line(lab: Lab) -> None:
-    """Allowed, and still nothing to start."""
-    with pytest.raises(EvidenceError, match="found no executable program"):
+    """Nothing is decided: the log has no allow of a job that could not start."""
+    with pytest.raises(RequestError, match="the command: `no-such-program`: found no executable program") as refused:
         start(lab, inputs=lab.inputs(["no-such-program"]))
+    assert code_of_error(refused.value) == 65
+    assert start(lab) == 0
+    with SqliteStore.open(lab.folder / "audit.db", read_only=True) as store:
+        assert len(list(store.read(0, 9))) == 1
 
 
 def test_the_launcher_keeps_its_own_variables(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -111,9 +112,16 @@ def test_policies_that_do_not_load_refuse_in_the_log(lab: Lab, verb: str) -> Non
     assert (lab.ran.exists(), "Traceback" in done.stderr) == (False, False)
     (refused,) = entries(lab)
     assert refused.reason_codes == ("guard.unusable",)
-    assert (refused.decision, refused.requester, refused.action) == ("deny", "user:alice", "job:submit")
+    account = f"user:{pwd.getpwuid(os.getuid()).pw_name}"
+    # `run` knows the account, and the job file is only a claim; a hook has nothing but the request.
+    requester = account if verb == "run" else "user:alice"
+    assert (refused.decision, refused.requester, refused.action) == ("deny", requester, "job:submit")
     assert "jobs.yaml" in refused.missing["guard"]
-    assert refused.facts == {}
+    claimed = refused.facts.pop("subject.requested")
+    assert (bytes(claimed.value or b""), claimed.assurance) == (b'"user:alice"', "claimed")
+    assert {path: fact.assurance for path, fact in refused.facts.items()} == (
+        {"subject.account": "observed"} if verb == "run" else {}
+    )
 
 
 @pytest.mark.parametrize("verb", ["run", "hook"])

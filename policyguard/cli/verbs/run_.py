@@ -29,7 +29,7 @@ from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder, read_job_file, with_confinement
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.identity import calling_account
+from policyguard.evidence.identity import Caller, calling_account
 from policyguard.exit_codes import code_of_decision
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import WatchOptions, launch
@@ -93,7 +93,7 @@ def command(
             say_explanation(signed.decision.explain(), err=True)
 
     with ExitStack() as opened:
-        guard, trust, store = _opened(opened, config, request, replay_store)
+        guard, trust, store = _opened(opened, config, request, (caller, subject), replay_store)
         denied = guard.refuse_caller(request, caller, subject)
         if denied is not None:
             tell(denied)
@@ -103,7 +103,7 @@ def command(
 
 
 def _opened(
-    opened: ExitStack, config: Config, request: Request, replay_store: Path | None
+    opened: ExitStack, config: Config, request: Request, asking: tuple[Caller, str | None], replay_store: Path | None
 ) -> tuple[Guard, Trust, UsedDecisions | None]:
     """Open what a launch needs; if one of these cannot be used, the refusal is logged."""
     try:
@@ -112,7 +112,7 @@ def _opened(
         return guard, trust, UsedDecisions.open(replay_store) if replay_store is not None else None
     except PolicyGuardError as problem:
         opened.close()
-        _log_undecided(config, request, problem)
+        _log_undecided(config, request, problem, asking)
         raise
 
 
@@ -138,7 +138,9 @@ def _launch_options(config: Config, period_s: float | None, **options: Any) -> d
     return {"audience": config.audience or DEFAULT_AUDIENCE, "watch": watch, **options}
 
 
-def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) -> None:
+def _log_undecided(
+    config: Config, request: Request, problem: PolicyGuardError, asking: tuple[Caller, str | None]
+) -> None:
     if config.key is not None and config.log is not None:
         log_undecided(
             request,
@@ -148,6 +150,8 @@ def _log_undecided(config: Config, request: Request, problem: PolicyGuardError) 
             state_dir=config.state_dir,
             audience=config.audience or DEFAULT_AUDIENCE,
             passphrase=read_passphrase(),
+            caller=asking[0],
+            requested=asking[1],
         )
 
 

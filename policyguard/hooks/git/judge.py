@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from policyguard.attest.revocation import POLICY, RevocationList, is_key_revoked, revoked_ids
+from policyguard.attest.signers import Signers
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import EvidenceError, VerificationError
@@ -28,6 +29,7 @@ from policyguard.evidence.push.certificate import MAX_CERTIFICATE_BYTES, Signed,
 from policyguard.evidence.push.collector import RECORDED, PushCollector
 from policyguard.evidence.push.session import PushSession
 from policyguard.evidence.push.updates import MeasuredUpdate, RefUpdate
+from policyguard.git.gpg import Keyring
 from policyguard.guard import Guard
 from policyguard.hooks.git.options import GitOptions, pusher_of
 from policyguard.model.facts import Facts
@@ -96,23 +98,15 @@ def collect_facts(
     Args:
         options, environment: of the hook; the environment names the pusher and the push certificate.
         session, updates: reads the repository and the objects of this push, which updates these references.
-        people: `Persons` of the policies in force.
+        people, guard: `Persons` of the policies in force; whose keys must not be revoked, None for a preview.
         assume_signed: take the pusher's signature for granted; for a preview, never for a hook.
         mark_used: remembers a good certificate, see `read_certificate`.
-        guard: remembers revocation lists; its policies and keys must not be revoked. None for a preview.
 
     Raises:
         EvidenceError: the pusher is unknown.
     """
     pusher, source = pusher_of(options.pusher, environment, account_name(os.getuid()))  # P1
-    revocations, revoked = _revocations(options, guard, clock())
-    signers = load_signers(people, review_files_of(options), revocations, clock())
-    keyring = load_keyring(people, review_files_of(options))
-
-    def measure() -> tuple[MeasuredUpdate, ...]:
-        if revoked is not None:
-            raise EvidenceError(revoked, help="see docs/keys.md, and push again")
-        return session.measure(updates, signers, keyring)
+    signers, keyring, unusable = _keys(options, people, guard, clock())
 
     def certificate() -> Signed:
         if assume_signed:
@@ -121,13 +115,33 @@ def collect_facts(
         blob = partial(session.read_blob, max_bytes=MAX_CERTIFICATE_BYTES)
         return read_certificate(environment, updates, blob, signers, clock(), nonces, keyring, mark_used)
 
-    def pending(update: RefUpdate, outcome: MeasuredUpdate | EvidenceError) -> PendingUpdate:
-        collector = PushCollector(outcome, signed, signers, source, lambda: session.submitted)
-        facts = gather(_request(pusher, outcome, options), [collector], JobInputs(), clock)
-        return PendingUpdate(update=update, facts=facts, problem=_problem(outcome))
+    measure = partial(session.measure, updates, signers, keyring)
+    outcomes, signed = _measured(unusable, measure, certificate, len(updates))
+    collectors = [PushCollector(outcome, signed, signers, source, lambda: session.submitted) for outcome in outcomes]
+    return tuple(map(partial(_pending, options, pusher, clock), updates, outcomes, collectors))  # P4
 
-    outcomes, signed = _measured(measure, certificate, len(updates))
-    return tuple([pending(*pair) for pair in zip(updates, outcomes, strict=True)])  # P4
+
+def _pending(
+    options: GitOptions,
+    pusher: str,
+    clock: Callable[[], Instant],
+    update: RefUpdate,
+    outcome: MeasuredUpdate | EvidenceError,
+    collector: PushCollector,
+) -> PendingUpdate:
+    request = _request(pusher, outcome, options)
+    problem = outcome if isinstance(outcome, EvidenceError) else None
+    return PendingUpdate(update=update, facts=gather(request, [collector], JobInputs(), clock), problem=problem)
+
+
+def _keys(
+    options: GitOptions, people: Sequence[Person], guard: Guard | None, now: Instant
+) -> tuple[Signers, Keyring | None, EvidenceError | None]:
+    """Load the keys that count, and say why no push can be decided, if the revocation list says so."""
+    revocations, problem = _revocations(options, guard, now)
+    unusable = None if problem is None else EvidenceError(problem, help="see docs/keys.md, and push again")
+    files = review_files_of(options)
+    return load_signers(people, files, revocations, now), load_keyring(people, files), unusable
 
 
 def _revocations(options: GitOptions, guard: Guard | None, now: Instant) -> tuple[RevocationList | None, str | None]:
@@ -150,18 +164,19 @@ def _revocations(options: GitOptions, guard: Guard | None, now: Instant) -> tupl
 
 
 def _measured(
-    measure: Callable[[], tuple[MeasuredUpdate, ...]], certificate: Callable[[], Signed], count: int
+    unusable: EvidenceError | None,
+    measure: Callable[[], tuple[MeasuredUpdate, ...]],
+    certificate: Callable[[], Signed],
+    count: int,
 ) -> tuple[tuple[MeasuredUpdate | EvidenceError, ...], Signed]:
     """Measure the updates and read the certificate; if either fails, so does every update."""
     try:
+        if unusable is not None:
+            raise unusable
         measured = measure()  # P2
         return measured, certificate()  # P3
     except EvidenceError as problem:
         return (problem,) * count, Signed(status="none")
-
-
-def _problem(outcome: MeasuredUpdate | EvidenceError) -> EvidenceError | None:
-    return outcome if isinstance(outcome, EvidenceError) else None
 
 
 def _request(pusher: str, outcome: MeasuredUpdate | EvidenceError, options: GitOptions) -> Request:

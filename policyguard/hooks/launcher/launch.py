@@ -24,7 +24,7 @@ from msgspec import structs
 from policyguard.assembly.jobs import job_facts
 from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
-from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError
+from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.confinement import CONFINEMENT
 from policyguard.evidence.identity import ACCOUNT
@@ -89,7 +89,7 @@ def launch(
         watch: measure the job while it runs; one that is ended because of drift returns 77.
 
     Raises:
-        AccessDenied: the decision is deny; it is signed and logged, nothing was started.
+        RequestError, AccessDenied: there is no such program; or the decision is deny, signed and logged.
         VerificationError, EvidenceError: the job differs from the one decided on, or cannot be started; logged.
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
@@ -112,7 +112,11 @@ def collect(guard: Guard, request: Request, inputs: JobInputs) -> tuple[JobInput
         guard: measures, and previews the decision.
         request: what is asked.
         inputs: the job as it was asked for.
+
+    Raises:
+        RequestError: there is no such program.
     """
+    _check_program(inputs)
     facts = guard.gather(request, inputs)
     # How it is confined is part of what is decided, so it is measured before the one decision is made and logged.
     if not inputs.confine and CONFINED in guard.consider(facts).obligations:
@@ -236,6 +240,16 @@ class _AllowedJob:
             on_kill=watch.killed,
         )
         return DENIED if watch.ended_job else status
+
+
+def _check_program(inputs: JobInputs) -> None:
+    """Refuse a command that cannot be started anyway: an allow in the log says that something could start."""
+    try:
+        resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+    except EvidenceError as problem:
+        raise RequestError(
+            str(problem), path="the command", help="give a program on PATH, or its path; nothing was decided"
+        ) from problem
 
 
 def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:

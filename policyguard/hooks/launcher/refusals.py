@@ -14,12 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from policyguard.assembly.denials import static_denial
+from policyguard.assembly.denials import facts_about_caller, static_denial
 from policyguard.attest.dsse import sign
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import AuditError, EvidenceError, PolicyGuardError, VerificationError
+from policyguard.evidence.identity import Caller
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
@@ -64,7 +65,8 @@ def log_undecided(
     audience: str,
     state_dir: str | Path | None = None,
     passphrase: bytes | None = None,
-    now: Instant | None = None,
+    caller: Caller | None = None,
+    requested: str | None = None,
 ) -> None:
     """Log that nothing could be decided about a request. Never raises: the caller reports `problem`.
 
@@ -72,29 +74,35 @@ def log_undecided(
         request, problem: the refused request, and the reason.
         key, passphrase, log, state_dir: files of the guard, as for `Guard.open`.
         audience: the cluster or host that decisions are for.
-        now: the current time; read from the clock if None.
+        caller, requested: the account that asks, if it was observed; the subject that `--subject` names.
     """
-    now = time.time_ns() if now is None else now
-    reason = printable(str(problem), _MAX_REASON_CHARS)
-    facts = Facts(request, {}, missing=FrozenMap({"guard": reason}))
-    decision = static_denial(facts, NOT_DECIDED, now, StaticExplanation(NO_POLICIES, 0, (reason,)))
+    now = time.time_ns()
+    decision = _undecided(request, problem, caller, requested, now)
     # INVARIANT I12: a refusal is signed and logged wherever key and log can be used.
     with suppress(PolicyGuardError):
         private = read_private_key(key, passphrase=passphrase)
         payload = decision_statement(
             decision,
-            request,
+            decision.facts.request,
             decision_id=os.urandom(16).hex(),
             audience=audience,
             issued_at=now,
             not_before=now,
             expires=now + 1,
-            recorded_paths=(),
         )
         # Who has waited for a locked log once does not wait for it again.
         wait_s = 0.0 if isinstance(problem, AuditError) else BUSY_TIMEOUT_S
         with Log.open(log, private, create=True, state_dir=state_dir, wait_s=wait_s) as opened:
             opened.append(sign(payload, PAYLOAD_TYPE, (private,)).to_bytes())
+
+
+def _undecided(
+    request: Request, problem: PolicyGuardError, caller: Caller | None, requested: str | None, now: Instant
+) -> Decision:
+    reason = printable(str(problem), _MAX_REASON_CHARS)
+    known = facts_about_caller(request, caller, requested, now)
+    facts = msgspec.structs.replace(known, missing=FrozenMap({"guard": reason}))
+    return static_denial(facts, NOT_DECIDED, now, StaticExplanation(NO_POLICIES, 0, (reason,)))
 
 
 def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant) -> Decision:

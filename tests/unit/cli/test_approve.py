@@ -237,6 +237,22 @@ def test_a_job_without_a_requester_is_not_approved(home: Path, capsys: pytest.Ca
     assert "expected `subject:`" in capsys.readouterr().err
 
 
+def test_a_job_file_that_run_takes_can_be_approved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`run` needs no `subject:`, and neither does `approve` with `--subject`; the two must not differ."""
+    options = ("--key", "../carol.key", "--json")
+    (home.parent / "job.yaml").write_text(JOB)
+    assert run([*APPROVE, *options, *COMMAND]) == 0
+    named = json.loads(capsys.readouterr().out)["subjects"]
+    assert run([*APPROVE, "--subject", "user:bob", *options, *COMMAND]) == 65
+    assert "found `user:alice`, expected `user:bob` as --subject says" in capsys.readouterr().err
+    (home.parent / "job.yaml").write_text(JOB.partition("\n")[2])
+    assert run([*APPROVE, "--subject", "user:alice", *options, *COMMAND]) == 0
+    assert json.loads(capsys.readouterr().out)["subjects"] == named
+    assert run([*APPROVE, *options, *COMMAND]) == 65
+    assert "expected `subject:` in the job file, or --subject" in capsys.readouterr().err
+    assert run(["approve", "--request", "x", "--subject", "user:alice", "--reason", "r"]) == 64
+
+
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
 def test_ssh_keygen_that_cannot_sign_leaves_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A public key alone, and no agent."""

@@ -48,6 +48,7 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 @policies_option
 @key_option
 @click.option("--job", type=click.Path(path_type=Path), help="Approve this job file with CMD, run from here.")
+@click.option("--subject", metavar="TYPE:ID", help="With --job: who will run it, if the job file does not say so.")
 @click.option("--request", "request_file", help="Approve the AuthZEN request in this file, `-` for standard input.")
 @click.option("--tree", help="Approve this git tree; with --action and --resource.")
 @click.option("--checkpoint", help="Approve the checkpoint with this SHA-256; with --action and --resource.")
@@ -84,6 +85,8 @@ def command(listing: bool, as_json: bool, argv: tuple[str, ...], **chosen: Any) 
     """
     if sum((chosen["note"], chosen["log"] is not None, chosen["folder"] is not None)) > 1:
         raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
+    if chosen["subject"] is not None and chosen["job"] is None:
+        raise click.UsageError("--subject goes with --job; a request says who asks")
     config = settings(policies=chosen.pop("policies"), approvals=chosen.pop("folder"), approval_log=chosen["log"])
     if listing:
         return _list(config, chosen, argv, as_json)

@@ -12,7 +12,7 @@ import click
 
 from policyguard.attest.approval import ApprovalTarget
 from policyguard.cli.options import read_request
-from policyguard.config.job_file import read_job_file
+from policyguard.config.job_file import check_subject, read_job_file
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.evidence.approvals.collectors import job_target
 from policyguard.evidence.identity import account_name
@@ -85,19 +85,20 @@ def approval_target(chosen: Mapping[str, Any], argv: Sequence[str]) -> ApprovalT
 
     Raises:
         ConfigurationError: the folder has uncommitted changes.
-        RequestError: the job file names no requester.
+        RequestError: neither the job file nor `--subject` names a requester, or they differ.
         click.UsageError: the command is missing.
     """
     if chosen["job"] is None:
         return ApprovalTarget(request=read_request(chosen["request_file"]))
     if not argv:
         raise click.UsageError("--job needs the command it is for, after `--`")
-    request, inputs = read_job_file(chosen["job"], argv, None, os.environ)
+    request, inputs = read_job_file(chosen["job"], argv, None, os.environ, account=chosen["subject"])
+    check_subject(request, chosen["subject"])
     if _own(request):
         raise RequestError(
-            "names no requester but you, expected `subject:` in the job file",
+            "names no requester but you, expected `subject:` in the job file, or --subject",
             path=str(chosen["job"]),
-            help="the request that is approved says who asks; nobody approves their own",
+            help="give `--subject user:NAME`, the subject that will run the job; nobody approves their own",
         )
     owners = {os.geteuid(), 0}
     record = code_record(inputs.directory, owners, time.monotonic() + MEASURE_TIMEOUT_S)
