@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from policyguard.errors import EvidenceError, RequestError
+from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import open_resolved, reason_of
-from policyguard.model.request import parse_json
 from policyguard.scan.content import scan_content
 from policyguard.scan.findings import CODE_SUFFIXES, Findings
 from policyguard.scan.settings.hub import named_by
+from policyguard.scan.settings.json_tree import json_documents
+from policyguard.scan.settings.tree import TooDeep, Unreadable, plain_value, repeated_key
 from policyguard.scan.source import BytesSource
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap
@@ -30,6 +31,7 @@ MAX_CONFIG_BYTES = 64 * 2**20
 """The largest tokenizer files are some 20 MB."""
 
 MAX_CONFIGS = 1_000
+MAX_DEPTH = 16
 REVISION = re.compile(r"[0-9a-f]{40}")
 """A commit; a branch or tag can be moved after it was reviewed."""
 
@@ -189,9 +191,16 @@ def _config(path: Path) -> object:
             raise EvidenceError(f"{status.st_size} bytes, expected at most {MAX_CONFIG_BYTES}")
         data = file.read(MAX_CONFIG_BYTES + 1)
     try:
-        return parse_json(data)
-    except RequestError as problem:
-        raise EvidenceError(problem.message) from problem
+        # As Python's own reader does, which the loaders use: NaN is a number, and Trainer writes it.
+        values = json_documents(data.decode("utf-8").removeprefix("\ufeff"))
+    except (Unreadable, TooDeep, UnicodeDecodeError) as problem:
+        raise EvidenceError(str(problem)) from problem
+    if not values:
+        raise EvidenceError("no content, expected JSON")
+    # INVARIANT I17: of two values under one key, loaders differ in which they follow.
+    if (key := repeated_key(values)) is not None:
+        raise EvidenceError(f"`{printable_name(key)}` occurs twice in one map, expected once")
+    return plain_value(values, MAX_DEPTH)
 
 
 def _judged(path: Path) -> Iterator[tuple[str, str]]:
@@ -210,7 +219,7 @@ def _judged(path: Path) -> Iterator[tuple[str, str]]:
             yield _KINDS.get(reason.code, "run"), reason.detail
 
 
-def _named_code(data: object, depth: int = 16) -> Iterator[tuple[str, str]]:
+def _named_code(data: object, depth: int = MAX_DEPTH) -> Iterator[tuple[str, str]]:
     """Yield the code that a configuration names, at any depth: composite models nest configurations."""
     if isinstance(data, list):
         for item in data:

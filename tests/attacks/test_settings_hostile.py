@@ -71,6 +71,11 @@ NAMES_CODE: dict[str, tuple[str, Verdict]] = {
     "TOML, a dotted key": ('model._target_ = "os.system"\n', HOSTILE),
     "INI": ("[model]\n_target_ = os.system\n", HOSTILE),
     "an override of hydra": ("- model._target_=os.system\n", HOSTILE),
+    "a template in a key": ('{"{{ cycler.__init__.__globals__.os.popen(1) }}": 1}', UNKNOWN),
+    "hydra's target among the words of a vocabulary": (
+        '{"type": "BPE", "merges": [], "vocab": {"a": 1, "_target_": "os.system"}}',
+        HOSTILE,
+    ),
     "jsonargparse": ("m:\n  class_path: subprocess.Popen\n", HOSTILE),
     "torchtune": ("m:\n  _component_: os.system\n", HOSTILE),
     "latent diffusion": ("m:\n  target: ldm.models.Net\n  params: {}\n", UNKNOWN),
@@ -184,6 +189,10 @@ TWINS: dict[str, str] = {
     "a tokenizer's words": json.dumps(
         {"model": {"type": "BPE", "vocab": {"os.system": 1}, "merges": ["{{ }}", "{% %}", "eval ("]}}
     ),
+    "a tokenizer's words, of an older version": json.dumps(
+        {"model": {"vocab": {"lc": 1}, "merges": ["| sh", ["$", "("], "lab.Net", "f ()", "os .system"]}}
+    ),
+    "words with numbers": json.dumps(dict.fromkeys(("lc", "id", "type", "path", "class_name", "config", "idx"), 7)),
     "a tokenizer's scores": json.dumps({"model": {"type": "Unigram", "vocab": [["os.system", 0.0], ["$x", -1.5]]}}),
     "a template": "{\"chat_template\": \"{% for m in messages %}{{ m['role'] }}{{ '__end__' }}{% endfor %}\"}",
     "braces of another language": '{"doc": "\\\\frac{{a}}{{b}} and ${{ matrix.os }}"}',

@@ -193,7 +193,8 @@ LOADERS: dict[str, Callable[[str], object]] = {
 }
 """Every loader is given every file: the reader chooses how to read, not the name."""
 
-_UNPACKS = ("zipfile", "tarfile")
+_UNPACKS = {"zipfile": "zipfile", "tarfile": "tarfile", "torch.load": "scratch"}
+"""Loaders that write files, and to which folder."""
 
 OWN = {
     *("numpy", "joblib", "h5py", "safetensors", "torch", "yaml", "jsonpickle", "hydra", "omegaconf", "jinja2", "onnx"),
@@ -272,13 +273,15 @@ def _run(names: Iterable[str], folder: str, path: Path, report: Path) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         lines = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         hook = _Hook(os.path.realpath(folder), touched)
-        for name in names:
+        for name in (*names, "scratch"):
             os.makedirs(Path(folder, name), exist_ok=True)
+        # torch unpacks its first layout, a tar, into a temporary folder.
+        tempfile.tempdir = str(Path(folder, "scratch"))
         sys.addaudithook(hook)
         for name in names:
             os.chdir(Path(folder, name))
             touched.clear()
-            hook.may_write = name in _UNPACKS
+            hook.writes_to = next((place for prefix, place in _UNPACKS.items() if name.startswith(prefix)), "")
             signal.alarm(SECONDS)
             said = _load_one(name, str(path), touched)
             os.write(lines, json.dumps(said).encode() + b"\n")
@@ -304,7 +307,7 @@ class _Hook:
     """Records and refuses what a load does beyond reading its file: only what unpacks may write, in its own folder."""
 
     def __init__(self, folder: str, touched: list[str]) -> None:
-        self.folder, self.touched, self.may_write = folder + os.sep, touched, False
+        self.folder, self.touched, self.writes_to = folder, touched, ""
 
     def __call__(self, event: str, values: tuple[object, ...]) -> None:
         if event in _STARTS or event in _REACHES or (self._changes(event, values) and not self._is_inside(values[0])):
@@ -318,6 +321,7 @@ class _Hook:
         return event in _CHANGES
 
     def _is_inside(self, path: object) -> bool:
-        if not self.may_write or not isinstance(path, str | bytes):
+        if not self.writes_to or not isinstance(path, str | bytes):
             return isinstance(path, int)
-        return os.path.realpath(os.fsdecode(path)).startswith(self.folder)
+        allowed = os.path.join(self.folder, self.writes_to)
+        return f"{os.path.realpath(os.fsdecode(path))}/".startswith(f"{allowed}/")

@@ -20,6 +20,9 @@ from policyguard.scan.fact_sheets import names
 from policyguard.scan.findings import Findings
 
 MAX_TEMPLATE = 2**20
+MAX_DEPTH = 100
+"""Brackets in each other. Jinja writes Python, whose parser takes 200."""
+
 _OPEN = re.compile(r"\{%|\{\{|\{#")
 _END = {"{%": re.compile(r"[-+]?%\}"), "{{": re.compile(r"-?\}\}")}
 _TOKEN = re.compile(
@@ -146,6 +149,8 @@ def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]
             continue
         if match[0] in ("(", "[", "{"):
             brackets.append(match[0])
+            if len(brackets) > MAX_DEPTH:
+                raise _Unread(f"brackets nested deeper than {MAX_DEPTH} levels")
         elif match[0] in _PAIRS and (not brackets or brackets.pop() != _PAIRS[match[0]]):
             raise _Malformed("brackets that do not match")
         tokens.append((kind, _unescaped(match[0]) if kind == "text" else match[0]))
@@ -189,17 +194,17 @@ def _check(tokens: Sequence[Token], is_tag: bool) -> None:
         tokens = [("sign", "|"), *tokens[1:]]
     for index, (kind, text) in enumerate(tokens):
         before = tokens[index - 1] if index else ("sign", "")
-        after = tokens[index + 1 :]
+        after = tokens[index + 1] if index + 1 < len(tokens) else ("", "")
         if kind == "name" and before[1] != "." and text in _UNREAD_NAMES:
             raise _Unread(text)
-        if (kind, text) == ("name", "loop") and not (before[1] == "." or (after and after[0][1] in (".", "("))):
+        if (kind, text) == ("name", "loop") and not (before[1] == "." or after[1] in (".", "(")):
             raise _Unread("a name that hides the loop's own")
         if (kind, text) == ("sign", "|"):
-            _check_filter(after)
-        elif (kind, text) == ("sign", ".") and (not after or not _is_plain(after[0][1])):
+            _check_filter(tokens, index + 1)
+        elif (kind, text) == ("sign", ".") and (not after[1] or not _is_plain(after[1])):
             raise _Unread("an attribute that is no plain name")
         elif (kind, text) == ("sign", "[") and _is_value(before, tokens[index - 2] if index > 1 else before):
-            _check_key(_inside(after, "["))
+            _check_key(_inside(tokens, index + 1, "["))
 
 
 def _is_value(token: Token, before: Token) -> bool:
@@ -214,14 +219,15 @@ def _is_plain(name: str) -> bool:
     return not any(part.startswith("_") for part in name.split(".")) and name not in _UNREAD_METHODS
 
 
-def _inside(tokens: Sequence[Token], opening: str) -> Sequence[Token]:
+def _inside(tokens: Sequence[Token], start: int, opening: str) -> Sequence[Token]:
     """List the tokens up to the matching closing bracket."""
     depth = 1
-    for index, (kind, text) in enumerate(tokens):
+    for index in range(start, len(tokens)):
+        kind, text = tokens[index]
         depth += kind == "sign" and text in ("(", "[", "{")
         depth -= kind == "sign" and text in _PAIRS
         if not depth:
-            return tokens[:index]
+            return tokens[start:index]
     raise _Unread(f"`{opening}` without end")
 
 
@@ -235,13 +241,14 @@ def _check_key(tokens: Sequence[Token]) -> None:
         raise _Unread("a computed key")
 
 
-def _check_filter(after: Sequence[Token]) -> None:
-    name = after[0][1] if after and after[0][0] == "name" else ""
-    arguments = _arguments(_inside(after[2:], "(")) if len(after) > 1 and after[1][1] == "(" else []
+def _check_filter(tokens: Sequence[Token], at: int) -> None:
+    name = tokens[at][1] if at < len(tokens) and tokens[at][0] == "name" else ""
     if name in _FILTERS:
         return
     if name not in _BY_ATTRIBUTE:
         raise _Unread(f"filter {name}")
+    has_arguments = at + 1 < len(tokens) and tokens[at + 1][1] == "("
+    arguments = _arguments(_inside(tokens, at + 2, "(")) if has_arguments else []
     if name == "map" and arguments and arguments[0][0][0] == "text":
         if arguments[0][0][1] not in _FILTERS:
             raise _Unread(f"filter {arguments[0][0][1]}")

@@ -15,7 +15,7 @@ _ENCODED = re.compile(r"\\+(?:u00|x)([0-7][0-9a-fA-F])|\\+(1[0-7]{2})")
 """A character of ASCII as an escape in a string of the template: `\\u005f`, `\\x5f`, `\\137`."""
 
 _START = re.compile(r"\{\{|\{%")
-_STRING_OR_END = re.compile(r"""\}\}|%\}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
+_STRING_OR_END = re.compile(r"""\}\}|%\}|"[^"\\]*+(?:\\.[^"\\]*+)*+"?|'[^'\\]*+(?:\\.[^'\\]*+)*+'?""", re.DOTALL)
 _DUNDER = re.compile(r"__[a-z]\w*__")
 _BEGINS = re.compile(r"""\s*\{[{%#](?:[-+]?[^\S\n]*\S|[^}]*['"])""")
 """Matches text that a template engine would run; a list of tokens may begin with a brace pair on its own line."""

@@ -24,8 +24,8 @@ Handler = Callable[[PickleStack, str], None]
 
 
 _DECIMAL = re.compile(rb"[-+]?(?:0|[1-9]\d*)\s*")
-_ANY_BASE = re.compile(rb"\s*[-+]?(?:0[xXoObB]_?[\da-fA-F_]*|[\d_]*)\s*", re.DOTALL)
-_INDEX = re.compile(rb"\s*\+?[0_]*(\d[\d_]*)\s*")
+_ANY_BASE = re.compile(rb"[-+]?(?:0[xXoObB]_?[\da-fA-F_]*|[\d_]*)")
+_INDEX = re.compile(rb"\+?(\d[\d_]*)")
 _MAX_DIGITS = 4_000
 
 
@@ -35,10 +35,11 @@ def index_of(line: bytes) -> int:
     Raises:
         Broken: no number, or one of thousands of digits.
     """
-    match = _INDEX.fullmatch(line.partition(b"\0")[0])
-    if match is None or len(match[1]) > _MAX_DIGITS:
+    match = _INDEX.fullmatch(line.partition(b"\0")[0].strip())
+    digits = match[1].lstrip(b"0_") if match else None
+    if digits is None or len(digits) > _MAX_DIGITS:
         raise Broken("a malformed memo index")
-    return int(match[1])
+    return int(digits or b"0")
 
 
 def _line(m: PickleStack) -> bytes | None:
@@ -57,7 +58,7 @@ def _number(m: PickleStack, line: bytes | None) -> Abstract:
     if line is not None and _DECIMAL.fullmatch(line) and len(line) <= _MAX_DIGITS:
         return int(line)
     # INVARIANT I18: what some reader takes for a number is one here; what follows it is read and judged.
-    if line is not None and not _ANY_BASE.fullmatch(line.partition(b"\0")[0]):
+    if line is not None and not _ANY_BASE.fullmatch(line.partition(b"\0")[0].strip()):
         raise Broken("a malformed number")
     m.findings.add("ckpt.pickle_number", printable_ascii((line or b"")[:40].decode("latin-1"), 40))
     return Other("number")

@@ -16,11 +16,11 @@ from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.pickles.allowlist import modern
 from policyguard.scan.pickles.ordinary import judge_import
 from policyguard.scan.pickles.states import kind_of
-from policyguard.scan.pickles.values import Abstract, Group, Import, Items, Made, weight_of
+from policyguard.scan.pickles.values import MAX_WEIGHT, Abstract, Group, Import, Items, Made, weight_of
 from policyguard.scan.source import Cursor, Source
 
 _FREE_INDEX = 2**20
-MAX_WEIGHT = 10**8
+_TOO_HEAVY = 10**8
 """More parts than this, with references expanded, exhaust code that hashes, prints or copies the object."""
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -166,13 +166,13 @@ class PickleStack:
     def group(self, values: list[Abstract]) -> Abstract:
         """Return the values as a tuple, with its size if every reference were a copy."""
         made = Group(values)
-        made.weight = 1 + sum(map(weight_of, values))
+        made.weight = min(1 + sum(map(weight_of, values)), MAX_WEIGHT)
         self.check_weight(made)
         return made
 
     def check_weight(self, value: Abstract) -> None:
-        if weight_of(value) > MAX_WEIGHT:
-            self.findings.add("ckpt.pickle_expansion", f"more than {MAX_WEIGHT} items by reference")
+        if weight_of(value) > _TOO_HEAVY:
+            self.findings.add("ckpt.pickle_expansion", f"more than {_TOO_HEAVY} items by reference")
 
 
 __all__ = ["Broken", "Dialect", "PickleStack", "kind_of"]

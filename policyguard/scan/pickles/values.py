@@ -39,6 +39,10 @@ class Group(tuple["Abstract", ...]):
     weight: int = 1
 
 
+MAX_WEIGHT = 10**9
+"""Heavier is as heavy: a weight that doubles with each opcode soon has more digits than the file."""
+
+
 def weight_of(value: Abstract) -> int:
     """Return the number of parts of a value if each reference counts as a copy."""
     return value.weight if isinstance(value, Group | Items) else 1
@@ -58,7 +62,7 @@ class Items:
 
     def extend(self, values: list[Abstract]) -> None:
         self.count += len(values)
-        self.weight += sum(map(weight_of, values))
+        self.weight = min(self.weight + sum(map(weight_of, values)), MAX_WEIGHT)
         room = MAX_REMEMBERED_ITEMS - len(self.items)
         self.items.extend(values[:room] if room > 0 else ())
 

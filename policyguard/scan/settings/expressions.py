@@ -24,17 +24,16 @@ MAX_CHARS = 2**16
 _REFERENCE = re.compile(r"@(?:\w+|::|#)+|%[\w:#./]+")
 _CALLED = re.compile(
     r"\b(?:__import__|eval|exec|execfile|compile|getattr|setattr|open|system|popen|Popen|check_output|check_call|spawn\w*|"
-    r"exec[lv]\w*|import_module|globals|locals|vars|breakpoint)\s*\(|\.\s*(?:loads?|run|call)\s*\(|__\w+__\s*[.(\[]|\.\s*__\w+__"
+    r"exec[lv]\w*|import_module|globals|locals|vars|breakpoint)\s*\(|\.\s*(?:loads?|run|call)\s*\(|__\w{1,40}__\s*[.(\[]"
+    r"|\.\s*__\w{1,40}__"
 )
 _LAMBDA = re.compile(r"\s*lambda\b[^\n]*:")
-_SHELL = re.compile(
-    r"\$\([^)]*\S[^)]*\)|;\s*(?:rm|curl|wget|bash|sh|python\d?|nc)\b|[|&]\s*(?:ba)?sh\b|^\s*(?:bash |pipe:)"
-)
+_SHELL = re.compile(r";\s*(?:rm|curl|wget|bash|sh|python\d?|nc)\b|[|&]\s*(?:ba)?sh\b|\A\s*(?:bash |pipe:)")
 _RESOLVER = re.compile(r"\$\{\s*(?!oc\.|now:|hydra:|env:)[A-Za-z_][\w.]*:(?![-=?+/])", re.ASCII)
 """An OmegaConf resolver that the loading program registered."""
 
 _STATEMENT = re.compile(
-    r"^\s*(?:import\s+[\w.]+|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(|class\s+\w+)", re.MULTILINE
+    r"^[^\S\n]*(?:import\s+[\w.]+|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(|class\s+\w+)", re.MULTILINE
 )
 _COMMANDS = names("""
     system popen popen2 popen3 popen4 Popen run call check_call check_output getoutput getstatusoutput execl execle
@@ -89,7 +88,9 @@ _ORDER = list(Verdict)
 
 def is_shell(text: str) -> bool:
     """Return True for a text that runs something when a shell gets it."""
-    return _SHELL.search(text) is not None
+    start = text.find("$(")
+    is_substitution = start >= 0 and text[start + 2 : max(text.rfind(")"), start)].strip() != ""
+    return is_substitution or _SHELL.search(text) is not None
 
 
 def is_program(text: str) -> bool:

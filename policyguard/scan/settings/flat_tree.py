@@ -8,7 +8,7 @@ import tomllib
 from policyguard.scan.settings.tree import Map
 
 _LINE = re.compile(r"[ \t]*(?:\[+[^\]\n]+\]+[ \t]*|[\w.\"'$@()/-]+[ \t]*[=:][^\n]*|[#;][^\n]*|)(?:\r?\n|\Z)")
-_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?([\w.\"'$@()/-]+)[ \t]*[=:][ \t]*([^\n]*?)[ \t\r]*$", re.MULTILINE)
+_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?([\w.\"'$@()/-]+)[ \t]*[=:]([^\n]*)$", re.MULTILINE)
 _HAS_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?[\w.\"'-]+[ \t]*=", re.MULTILINE)
 _HAS_SECTION = re.compile(r"^\[[^\]\n]+\][ \t]*\r?\n[ \t]*[\w.]+[ \t]*:", re.MULTILINE)
 MAX_CHARS = 2**22
@@ -36,7 +36,7 @@ def ini_tree(text: str) -> object | None:
         return None
     entries = Map()
     for match in _ENTRY.finditer(text):
-        key, value = match[1].strip("\"'").rpartition(".")[2], match[2]
+        key, value = match[1].strip("\"'").rpartition(".")[2], match[2].strip(" \t\r")
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
         entries.append((key, value[1:-1] if quoted else value))
     return entries

@@ -13,8 +13,9 @@ from policyguard.scan.settings.tree import Map, TooDeep, Unreadable
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(object_pairs_hook=Map, parse_int=float, parse_float=float, strict=False)
-_TEXT = r"""\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"""
-_COMMENT = re.compile(rf"{_TEXT}|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_TEXT = r"""\"[^\"\\\n]*+(?:\\.[^\"\\\n]*+)*+\"?|'[^'\\\n]*+(?:\\.[^'\\\n]*+)*+'?"""
+"""Also without its end: what begins at a quote is read once."""
+_COMMENT = re.compile(rf"{_TEXT}|//[^\n]*|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?", re.DOTALL)
 _COMMA = re.compile(rf"{_TEXT}|,(?=\s*[\]}}])", re.DOTALL)
 MAX_DOCUMENTS = 1_000_000
 

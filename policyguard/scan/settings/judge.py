@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import re
 
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.formats.chat_template import check_template, is_template
+from policyguard.scan.formats.embedded_code import template_escape
 from policyguard.scan.settings import rules
 from policyguard.scan.settings.expressions import is_shell, judge_value
+from policyguard.scan.settings.hub import NAMING_KEYS
 from policyguard.scan.settings.json_tree import json_documents
 from policyguard.scan.settings.names import reaches_code
 from policyguard.scan.settings.report import Report
@@ -19,7 +22,7 @@ MAX_EMBEDDED = 4
 
 MAX_EMBEDDED_CHARS = 2**24
 _SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\|")
-_OVERRIDE = re.compile(r"(?:\+\+?|~)?[\w.@/-]*?([\w()-]+)=(?!=)(\S.*)", re.DOTALL)
+_OVERRIDDEN = re.compile(r"(?:\+\+?|~)?[\w.@/()-]+")
 _VOCABULARIES = ("BPE", "WordPiece", "Unigram", "WordLevel")
 
 
@@ -53,54 +56,86 @@ def judge_embedded(key: str, text: str, findings: Findings, location: str) -> No
     walk.run(text, below)
 
 
+class _Context(enum.Enum):
+    """Where a value lies: below a key that names code of a hub, in the words of a vocabulary, or in settings."""
+
+    SETTINGS = enum.auto()
+    NAMED = enum.auto()
+    VOCABULARY = enum.auto()
+
+
+def _has_vocabulary(entries: Map) -> bool:
+    """Return True for the model of a tokenizer; older ones do not say which."""
+    if any(key == "vocab" for key, _ in entries):
+        return entries.has("merges") or any(kind in _VOCABULARIES for kind in entries.texts("type"))
+    return False
+
+
+def _is_plain_word(item: object) -> bool:
+    """Return True for a word, or a pair with a word in it, that no loader evaluates. Vocabularies have a million."""
+    if type(item) is str:
+        return "$" not in item
+    return type(item) is list and all(type(part) is float or (type(part) is str and "$" not in part) for part in item)
+
+
 class _Walk:
     def __init__(self, report: Report, is_records: bool, depth: int = 0) -> None:
         self.report, self.is_records, self.depth = report, is_records, depth
-        self.waiting: list[tuple[object, Location, bool]] = []
+        self.waiting: list[tuple[object, Location, _Context]] = []
         self.seen: set[int] = set()
         self.is_named = False
 
     def run(self, root: object, location: Location) -> None:
-        self.visit(root, location, is_vocabulary=False)
+        self.visit(root, location, _Context.SETTINGS)
         count = 0
         while self.waiting:
             count += 1
-            if not count & 4095:
-                self.report.findings.check_time()
-            node, location, is_vocabulary = self.waiting.pop()
+            if not count & 1023:
+                self.report.check_time()
+            node, location, context = self.waiting.pop()
             # An alias is the node itself: judged once, and a circle ends.
             if id(node) in self.seen:
                 continue
             self.seen.add(id(node))
             if type(node) is Map:
-                self.map(node, location, is_vocabulary)
+                self.map(node, location, context)
             elif type(node) is list:
-                for index, item in enumerate(node):
-                    if type(item) is not float:
-                        self.visit(item, Location(location, index), is_vocabulary=is_vocabulary)
+                self.items(node, location, context)
 
-    def visit(self, value: object, location: Location, *, is_vocabulary: bool) -> None:
+    def items(self, items: list[object], location: Location, context: _Context) -> None:
+        is_vocabulary = context is _Context.VOCABULARY
+        for index, item in enumerate(items):
+            if type(item) is not float and not (is_vocabulary and _is_plain_word(item)):
+                self.visit(item, Location(location, index), context)
+
+    def visit(self, value: object, location: Location, context: _Context) -> None:
         if type(value) is str:
-            if is_vocabulary:
+            if context is _Context.VOCABULARY:
                 if value.lstrip().startswith("$"):
                     self.expression(value, location)
             elif _SUSPECT.search(value):
                 self.text(value, location)
         elif type(value) is Map or type(value) is list:
-            self.waiting.append((value, location, is_vocabulary))
+            self.waiting.append((value, location, context))
 
-    def map(self, entries: Map, location: Location, is_vocabulary: bool) -> None:
+    def map(self, entries: Map, location: Location, context: _Context) -> None:
         check_shapes(entries, location, self.report)
-        has_vocabulary = any(kind in _VOCABULARIES for kind in entries.texts("type"))
-        for key, value in entries:
+        has_vocabulary = _has_vocabulary(entries)
+        for index, (key, value) in enumerate(entries):
+            if not index & 4095:
+                self.report.check_time()
+            if "{" in key and (escape := template_escape(key)):
+                self.report.add("ckpt.template_unread", f"a key: {escape}", Location(location, key))
             if value is None or (type(value) is float and key not in rules.SWITCHES):
                 continue
             below = Location(location, key)
+            if has_vocabulary and key in ("vocab", "merges"):
+                self.visit(value, below, _Context.VOCABULARY)
+                continue
             count = len(self.report.findings.reasons)
-            rules.entry(key, value, below, self.report)
+            rules.entry(key, value, below, self.report, is_named=context is _Context.NAMED)
             self.is_named = len(self.report.findings.reasons) > count
-            hidden = is_vocabulary or (has_vocabulary and key in ("vocab", "merges"))
-            self.visit(value, below, is_vocabulary=hidden)
+            self.visit(value, below, _Context.NAMED if key in NAMING_KEYS else context)
             self.is_named = False
 
     def text(self, text: str, location: Location) -> None:
@@ -122,8 +157,8 @@ class _Walk:
             self.report.add("ckpt.shell_text", text, location)
         elif rules.names_code_file(text):
             self.report.add("hub.own_code", text, location)
-        elif override := _OVERRIDE.fullmatch(text):
-            key, value = override[1], override[2].strip("\"' ")
+        elif override := _override(text):
+            key, value = override
             rules.entry(key, value, Location(location, key), self.report)
             if reaches_code(value):
                 self.report.add("ckpt.target_unlisted", value, location)
@@ -150,3 +185,12 @@ class _Walk:
         for value in values:
             _Walk(self.report, False, self.depth + 1).run(value, location)
         return True
+
+
+def _override(text: str) -> tuple[str, str] | None:
+    """Split `model.optimizer._target_=torch.optim.SGD`, as hydra's command line has it: the last part of the key."""
+    path, equals, value = text.partition("=")
+    if not equals or value[:1] in ("", "=", " ", "\t", "\n") or not _OVERRIDDEN.fullmatch(path):
+        return None
+    key = re.split(r"[.@/]", path)[-1].lstrip("+~")
+    return (key, value.strip("\"' ")) if key else None

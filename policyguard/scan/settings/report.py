@@ -27,6 +27,10 @@ class Report:
         """
         self.findings.add(code, detail, str(location))
 
+    def check_time(self) -> None:
+        """Raise `Exhausted` if the time of the scan is up."""
+        self.findings.check_time()
+
     def called(self, name: str, location: Location) -> None:
         """Add a finding for a name that a loader imports and calls, unless it is listed."""
         # INVARIANT I18: settings that name code are clean only if the whole name is listed.

@@ -8,6 +8,7 @@ diffusers 0.35, peft 0.18, sentence-transformers 5, logging.config, setuptools.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 
@@ -17,7 +18,7 @@ from policyguard.scan.settings.expressions import is_shell, judge_expression
 from policyguard.scan.settings.hub import NAMING_KEYS, named_by
 from policyguard.scan.settings.names import is_dotted, is_dotted_class, judge_name
 from policyguard.scan.settings.report import Report
-from policyguard.scan.settings.tree import Location, Map, is_true, strings_in
+from policyguard.scan.settings.tree import Location, Map, is_true, plain_value, strings_in
 
 Rule = Callable[[object, Location, Report], None]
 
@@ -59,8 +60,8 @@ _COMMANDS = names("""
 """)
 _REQUIREMENTS = names("dependencies build_dependencies pip requirements install_requires pip_requirements packages")
 _REQUIREMENT = re.compile(
-    r"(?:[\w.-]+::)?[A-Za-z0-9][\w.-]*(?:\[[\w,. -]*\])?(?:\s*(?:[=<>!~]=?=?)\s*[\w.*+!-]+\s*,?)*"
-    r"(?:\s*;\s*(?:python_version|sys_platform|platform_\w+|os_name|extra|implementation_name)\s*[=<>!]=?[^$`;|&]*)?"
+    r"(?:[\w.-]+::)?[A-Za-z0-9][\w.-]*(?:\[[\w,. -]*\])?(?:\s*+[=<>!~]=?=?\s*+[\w.*+!-]++\s*+,?+)*+"
+    r"(?:\s*+;\s*(?:python_version|sys_platform|platform_\w+|os_name|extra|implementation_name)\s*[=<>!]=?[^$`;|&]*)?"
     r"|-[rc]\s*[\w.-]+\.txt",
 )
 _OWN_LIBRARY = re.compile(r"megatron\.core|(?:transformers|diffusers|peft|sentence_transformers)(?:\.\w+)*", re.ASCII)
@@ -69,7 +70,7 @@ _CODE_FILE = re.compile(
 )
 
 
-def entry(key: str, value: object, location: Location, report: Report) -> None:
+def entry(key: str, value: object, location: Location, report: Report, *, is_named: bool = False) -> None:
     """Apply the rule for one entry, if its key has one.
 
     Args:
@@ -77,17 +78,25 @@ def entry(key: str, value: object, location: Location, report: Report) -> None:
         value: what lies under it.
         location: the path to the value.
         report: receives the findings.
+        is_named: a key above it names code of a hub, and was judged with everything below.
     """
-    if key.startswith("py/"):
-        _jsonpickle(key, value, location, report)
-    elif (rule := RULES.get(key)) is not None:
+    rule = _rule_of(key)
+    if rule is not None and not (is_named and rule is _any):
         rule(value, location, report)
-    elif key not in NAMING_KEYS and not _NAMES_OF_LAYERS.search(key) and not location.is_below(NAMING_KEYS):
-        _any(value, location, report)
+    elif key.startswith("py/"):
+        _jsonpickle(key, value, location, report)
     if key in NAMING_KEYS:
-        for kind, name in named_by(key, _plain(value)) or ():
+        for kind, name in named_by(key, plain_value(value)) or ():
             if kind in _NAMED_CODE:
                 report.add(_NAMED_CODE[kind], name, location)
+
+
+@functools.lru_cache(4096)
+def _rule_of(key: str) -> Rule | None:
+    """Return the rule of a key; most maps of a file have the same keys."""
+    if (rule := RULES.get(key)) is not None or key.startswith("py/"):
+        return rule
+    return None if key in NAMING_KEYS or _NAMES_OF_LAYERS.search(key) else _any
 
 
 _NAMED_CODE = {"own": "hub.own_code", "foreign": "hub.foreign_code", "kernel": "hub.remote_kernels"}
@@ -103,25 +112,16 @@ def is_requirement(line: str) -> bool:
     return _REQUIREMENT.fullmatch(line.strip()) is not None
 
 
-def _plain(value: object, depth: int = 16) -> object:
-    """Convert maps to dictionaries that keep every entry: a repeated key gets another name."""
-    if type(value) is Map and depth:
-        entries: dict[str, object] = {}
-        for index, (key, item) in enumerate(value):
-            entries[f"{key} {index}" if key in entries else key] = _plain(item, depth - 1)
-        return entries
-    if type(value) is list and depth:
-        return [_plain(item, depth - 1) for item in value]
-    return True if value == "true" else value
-
-
-def _texts(value: object) -> Iterator[str]:
+def _texts(value: object, report: Report) -> Iterator[str]:
     """Yield each text in a value, except those that mean null."""
-    return (text for text in strings_in(value) if text.casefold() not in ("", "null", "none", "~"))
+    return (text for text in strings_in(value, report.check_time) if text.casefold() not in _NULLS)
+
+
+_NULLS = ("", "null", "none", "~")
 
 
 def _instantiated(value: object, location: Location, report: Report) -> None:
-    for name in _texts(value):
+    for name in _texts(value, report):
         report.called(name, location)
 
 
@@ -164,7 +164,7 @@ def _jsonpickle(key: str, value: object, location: Location, report: Report) -> 
         return
     if key == "py/repr":
         report.add("ckpt.expression", "jsonpickle evaluates it", location)
-    texts = list(strings_in(value)) or [key]
+    texts = list(strings_in(value, report.check_time)) or [key]
     if key in ("py/object", "py/type", "py/function", "py/class", "py/mod", "py/module"):
         for name in texts:
             report.called(name, location)
@@ -183,13 +183,13 @@ def _safety(value: object, location: Location, report: Report) -> None:
 
 
 def _command(value: object, location: Location, report: Report) -> None:
-    for text in _texts(value):
+    for text in _texts(value, report):
         report.add("ckpt.shell_text", text, location)
         return
 
 
 def _requirements(value: object, location: Location, report: Report) -> None:
-    for text in _texts(value):
+    for text in _texts(value, report):
         if not is_requirement(text):
             report.add("ckpt.requirement", text, location)
 
@@ -209,25 +209,25 @@ def _download(value: object, location: Location, report: Report) -> None:
 
 
 def _named_code(value: object, location: Location, report: Report) -> None:
-    for text in _texts(value):
+    for text in _texts(value, report):
         report.add("hub.own_code", text, location)
 
 
 def _plugins(value: object, location: Location, report: Report) -> None:
-    for text in _texts(value):
+    for text in _texts(value, report):
         report.add("hub.foreign_code" if "/" in text else "ckpt.target_unlisted", text, location)
 
 
 def _library(value: object, location: Location, report: Report) -> None:
     """Judge a library name, which peft imports and takes a class from."""
-    for name in _texts(value):
+    for name in _texts(value, report):
         if not _OWN_LIBRARY.fullmatch(name):
             report.add("ckpt.target_unlisted", name, location)
 
 
 def _implementation(value: object, location: Location, report: Report) -> None:
     """Judge `custom_pipelines`: module and class, or `repository--module.Class` of another repository."""
-    for name in _texts(value):
+    for name in _texts(value, report):
         if "--" in name:
             report.add("hub.foreign_code", name.rpartition("--")[0], location)
         elif is_dotted(name):
@@ -235,13 +235,13 @@ def _implementation(value: object, location: Location, report: Report) -> None:
 
 
 def _paths(value: object, location: Location, report: Report) -> None:
-    for name in _texts(value):
+    for name in _texts(value, report):
         report.path(name, location)
 
 
 def _codecs(value: object, location: Location, report: Report) -> None:
     """Judge a codec name: zarr unpickles chunks for some; others are judged where the format is named."""
-    for name in _texts(value):
+    for name in _texts(value, report):
         if re.fullmatch(r"(?:\w+\.)?(?:pickle|dill|cloudpickle|joblib)", name):
             report.add("ckpt.pickled_column", f"codec {name}", location)
 
@@ -254,7 +254,7 @@ def _backend(value: object, location: Location, report: Report) -> None:
 
 def _imports(value: object, location: Location, report: Report) -> None:
     """Judge module lists: MONAI's `imports`, mmengine's `custom_imports`, and those of other libraries."""
-    for text in strings_in(value):
+    for text in strings_in(value, report.check_time):
         if not text.startswith("$") and is_dotted(text) and judge_name(text) is not Verdict.CLEAN:
             report.called(text, location)
 

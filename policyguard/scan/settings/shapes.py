@@ -52,6 +52,9 @@ def check_shapes(entries: Map, location: Location, report: Report) -> None:
         report: receives the findings.
     """
     known = {key for key, _ in entries}
+    # A vocabulary has any word, with a number.
+    if _TRIGGERS.isdisjoint(known) or all(type(value) is float for _, value in entries):
+        return
     for keys, check in _SHAPES:
         if keys <= known:
             check(entries, location, report)
@@ -160,7 +163,7 @@ def _layer(module: str, arguments: list[object], location: Location, report: Rep
 def _mlflow(entries: Map, location: Location, report: Report) -> None:
     """Check `code`, a folder that is put on the module path before the loader is imported."""
     for value in entries.all("code"):
-        for code in strings_in(value):
+        for code in strings_in(value, report.check_time):
             if code.casefold() not in ("", "null", "~"):
                 report.add("hub.own_code", code, Location(location, "code"))
     for key in ("data", "env", "model_path"):
@@ -204,4 +207,10 @@ _SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Location, Report], None]], .
     (names("loader_module"), _mlflow),
     *((names(key), _trigger) for key in sorted(_CALLERS)),
 )
-"""The keys that identify a shape, and its check."""
+"""The keys that a shape is known by, and its check."""
+
+_TRIGGERS = names("""
+    _class_name lc zarr_format column_encodings __loader__ class_name path idx backbone loader_module _target_
+    _component_ class_path __target__ target
+""")
+"""A key of each shape: few maps have one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 MAX_NODES = 3_000_000
 """The maximum number of values in one file; tokenizers with large vocabularies have a million."""
@@ -35,13 +35,6 @@ class Location:
     def __init__(self, above: Location | None, part: str | int) -> None:
         self.above, self.part = above, part
 
-    def is_below(self, keys: frozenset[str]) -> bool:
-        """Return True if one of these keys is on the path to this location."""
-        location = self.above
-        while location is not None and location.part not in keys:
-            location = location.above
-        return location is not None
-
     def __str__(self) -> str:
         parts: list[str] = []
         location: Location | None = self
@@ -71,11 +64,19 @@ class TooDeep(Exception):
     """The value is nested deeper, or is larger, than the limit."""
 
 
-def strings_in(value: object) -> Iterator[str]:
-    """Yield every text in a value, except keys."""
-    waiting, seen = [value], set[int]()
+def strings_in(value: object, check_time: Callable[[], None]) -> Iterator[str]:
+    """Yield every text in a value, except keys.
+
+    Args:
+        value: what a reader of settings produced.
+        check_time: called now and then; raises when the time is up.
+    """
+    waiting, seen, count = [value], set[int](), 0
     while waiting:
         item = waiting.pop()
+        count += 1
+        if not count & 1023:
+            check_time()
         if type(item) is str:
             yield item
         elif (type(item) is Map or type(item) is list) and id(item) not in seen:
@@ -86,3 +87,33 @@ def strings_in(value: object) -> Iterator[str]:
 def is_true(value: object) -> bool:
     """Return True for true in JSON, and for a word that YAML readers take as true."""
     return value is True or value == 1 or (type(value) is str and value.casefold() in ("true", "yes", "on", "1"))
+
+
+def repeated_key(value: object) -> str | None:
+    """Find a key that occurs twice in one map; None if there is none."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is Map:
+            seen: set[str] = set()
+            for key, below in item:
+                if key in seen:
+                    return key
+                seen.add(key)
+                if type(below) is Map or type(below) is list:
+                    waiting.append(below)
+        elif type(item) is list:
+            waiting.extend(below for below in item if type(below) is Map or type(below) is list)
+    return None
+
+
+def plain_value(value: object, depth: int = 16) -> object:
+    """Convert maps to dictionaries that keep every entry: a repeated key gets another name."""
+    if type(value) is Map and depth:
+        entries: dict[str, object] = {}
+        for index, (key, item) in enumerate(value):
+            entries[f"{key} {index}" if key in entries else key] = plain_value(item, depth - 1)
+        return entries
+    if type(value) is list and depth:
+        return [plain_value(item, depth - 1) for item in value]
+    return True if value == "true" else value

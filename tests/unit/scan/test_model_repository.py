@@ -113,6 +113,14 @@ def test_a_configuration_that_cannot_be_read_is_remote_code(text: str, tmp_path:
     assert found.remote_code
 
 
+def test_a_number_that_only_python_writes_is_no_remote_code(tmp_path: Path) -> None:
+    """Trainer writes the losses of a run that diverged as NaN, and every loader of the file is Python."""
+    found = repository(tmp_path, trainer_state__json='{"loss": NaN, "max": Infinity, "min": -Infinity}')
+    assert found.problems == ()
+    assert not found.remote_code
+    assert repository(tmp_path, trainer_state__json='{"loss": NaN, "auto_map": {"a": "o/n--m.N"}}').foreign_code
+
+
 def test_a_configuration_that_is_no_file_is_remote_code(tmp_path: Path) -> None:
     """INVARIANT I17: a dangling link or a folder in its place."""
     (tmp_path / "config.json").symlink_to("nowhere")
@@ -166,6 +174,5 @@ def test_settings_that_run_what_they_name_are_remote_code(name: str, text: str, 
 )
 def test_ordinary_folders_name_no_code(folder: Path) -> None:
     """The twin: what libraries write."""
-    if folder.name not in ("data", "llama"):  # JSON Lines and NaN are no JSON for this reader
-        assert not inspect_repository(folder).remote_code
+    assert not inspect_repository(folder).remote_code
     assert inspect_repository(folder).named_code == ()
