@@ -11,8 +11,7 @@ from policyguard.scan.archives.zip import NoZip, ends_as_zip
 from policyguard.scan.findings import DEFAULT_LIMITS, Exhausted, Findings
 from policyguard.scan.formats.containers import Inner, scan_pickle, scan_tar
 from policyguard.scan.formats.hdf5 import MAGIC as HDF5
-from policyguard.scan.formats.registry import BY_NAME, is_read_as, scan_format
-from policyguard.scan.formats.torch_zip import scan_zip
+from policyguard.scan.formats.registry import BY_NAME, check_pickle_name, is_read_as, scan_format, scan_zip_file
 from policyguard.scan.pickles.files import probe
 from policyguard.scan.pickles.machine import Broken
 from policyguard.scan.source import Source, Truncated
@@ -32,11 +31,13 @@ def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
         The format of the content, a name of `formats/registry.py`, or `empty`.
     """
     # INVARIANT I18: whatever the bytes, the answer is a format and findings; a limit or a defect is one of them.
+    outer, findings.pickled = findings.pickled, False
+    kind = "unknown"
     try:
         if depth > findings.limits.depth:
             raise Exhausted("ckpt.too_deep", f"more than {findings.limits.depth} levels")
         findings.check_time()
-        return _scan(source, findings, lambda part, of_part: scan_content(part, of_part, depth + 1))
+        kind = _scan(source, findings, lambda part, of_part: scan_content(part, of_part, depth + 1))
     except Exhausted as limit:
         findings.add(limit.code, limit.detail)
     except Truncated:
@@ -47,7 +48,9 @@ def scan_content(source: Source, findings: Findings, depth: int = 0) -> str:
         findings.add("ckpt.archive_broken", str(problem))
     except (RecursionError, MemoryError):
         findings.add("ckpt.too_deep", "nested data")
-    return "unknown"
+    check_pickle_name(findings.name, kind, findings)
+    findings.pickled |= outer
+    return kind
 
 
 def _scan(source: Source, findings: Findings, inner: Inner) -> str:
@@ -56,7 +59,7 @@ def _scan(source: Source, findings: Findings, inner: Inner) -> str:
         findings.add("ckpt.empty")
         return "empty"
     kind = scan_format(source, head, findings, inner)
-    if is_read_as(kind, scan_zip):
+    if is_read_as(kind, scan_zip_file):
         return kind
     # INVARIANT I18: the reader chooses how to read; what one reader takes for data must not be code for another.
     by_pickle = is_read_as(kind, scan_pickle) or BY_NAME[kind].category == "side file"
@@ -67,7 +70,7 @@ def _scan(source: Source, findings: Findings, inner: Inner) -> str:
         return kind
     if ends_as_zip(source):
         findings.add("ckpt.polyglot", f"{kind} that ends as a zip archive")
-        scan_zip(source, findings, inner)
+        scan_zip_file(source, findings, inner)
     if kind != "hdf5" and _holds_hdf5(source):
         findings.add("ckpt.polyglot", f"{kind} that is also an HDF5 file")
     return kind

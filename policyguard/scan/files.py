@@ -28,7 +28,6 @@ from policyguard.scan.findings import (
     Reason,
     Verdict,
 )
-from policyguard.scan.formats.names import check_pickle_name
 from policyguard.scan.formats.registry import UNDECIDED, promised_format
 from policyguard.scan.source import FileSource, Truncated
 
@@ -181,7 +180,6 @@ def _check_name(path: Path, kind: str, findings: Findings) -> None:
     # INVARIANT I18: a name never makes a file better, only worse.
     if promised and kind != promised and kind not in UNDECIDED:
         findings.add("ckpt.format_spoof", f"named {suffix}, is {kind}")
-    check_pickle_name(path.name, kind, findings)
     # A `.pth` of text is a path file that an interpreter runs, any other is torch's.
     if suffix in CODE_SUFFIXES or (suffix == ".pth" and kind == "text"):
         findings.add("ckpt.code_file", suffix)

@@ -68,7 +68,11 @@ def _disagreements(data: bytes, counts: Counter[str]) -> list[str]:
     counts[verdict] += 1
     if verdict is Verdict.UNKNOWN:
         return slow
-    loads = load_by(LOADERS, data)
+    codes = sorted({one.code for one in findings.reasons if one.verdict is Verdict.HOSTILE})
+    readers = {
+        name for code in codes for prefix, names in _READERS.items() if code.startswith(prefix) for name in names
+    }
+    loads = load_by(LOADERS if verdict is Verdict.CLEAN else readers & LOADERS.keys(), data)
     counts["loaded"] += any(load.loaded for load in loads.values())
     if verdict is Verdict.CLEAN:
         return slow + [
@@ -76,12 +80,8 @@ def _disagreements(data: bytes, counts: Counter[str]) -> list[str]:
             for loader, load in loads.items()
             if load.touched or load.crashed or load.exhausted
         ]
-    codes = sorted({one.code for one in findings.reasons if one.verdict is Verdict.HOSTILE})
-    readers = {
-        name for code in codes for prefix, names in _READERS.items() if code.startswith(prefix) for name in names
-    }
     is_quiet = not any(load.touched or load.crashed or load.exhausted or load.imported for load in loads.values())
-    loaded = [name for name, load in loads.items() if load.loaded and name in readers]
+    loaded = sorted(name for name, load in loads.items() if load.loaded)
     if is_quiet and loaded and all(code.startswith(tuple(_READERS)) for code in codes):
         return [*slow, f"hostile-{'+'.join(codes)}-{'+'.join(loaded)}"]
     return slow

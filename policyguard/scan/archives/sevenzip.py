@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from policyguard.scan.archives.compressed import PackedBroken
-from policyguard.scan.archives.zip import leaves_folder
+from policyguard.scan.archives.zip import leaves_folder, plain_name
 from policyguard.scan.findings import Exhausted, Findings
 from policyguard.scan.source import BytesSource, Source
 
@@ -47,14 +48,24 @@ def _read(py7zr: Any, source: Source, findings: Findings) -> list[tuple[str, Sou
         if total > _LARGEST:
             raise Exhausted("ckpt.too_large", "7z content")
         findings.spend_bytes(total, source.size)
+        _check_names(infos, findings)
         factory = py7zr.io.BytesIOFactory(_LARGEST)
         archive.extract(factory=factory)
+    return [(name, BytesSource(_bytes(content))) for name, content in factory.products.items()]
+
+
+def _check_names(infos: Sequence[Any], findings: Findings) -> None:
+    """Add a finding for each name that leaves the folder, is another file's too, or is that of a link."""
+    seen: set[str] = set()
     for info in infos:
         if leaves_folder(info.filename):
             findings.add("ckpt.archive_path", info.filename)
         if getattr(info, "is_symlink", False):
             findings.add("ckpt.archive_link", info.filename)
-    return [(name, BytesSource(_bytes(content))) for name, content in factory.products.items()]
+        # INVARIANT I18: of two files with one name, a reader keeps the last one or the first.
+        if (folded := plain_name(info.filename)) in seen:
+            findings.add("ckpt.archive_duplicate", info.filename)
+        seen.add(folded)
 
 
 def _bytes(content: Any) -> bytes:

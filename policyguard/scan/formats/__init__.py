@@ -6,7 +6,7 @@ finding for everything that it does not understand. What is computed, such as a 
 Leaves to others: archives are taken apart in `archives/`, pickles in `pickles/`; which reader is asked is in
 `registry.py`.
 
-Read in this order: `registry.py`, `numpy_safetensors.py` as the shortest reader, `containers.py` and `torch_zip.py` for
+Read in this order: `registry.py`, `numpy_safetensors.py` as the shortest reader, `containers.py` and `zip_files.py` for
 files in files. Layouts are in `thrift.py` and `flatbuffer.py`; text that names code in `text.py`, `model_config.py`,
 `chat_template.py` and `embedded_code.py`.
 """

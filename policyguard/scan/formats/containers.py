@@ -9,7 +9,6 @@ from policyguard.scan.archives.sevenzip import seven_zip_members
 from policyguard.scan.archives.tar import tar_members
 from policyguard.scan.archives.zip import plain_name
 from policyguard.scan.findings import CODE_SUFFIXES, Findings
-from policyguard.scan.formats.names import check_pickle_name
 from policyguard.scan.formats.numpy_safetensors import HeaderProblem, npy_data
 from policyguard.scan.pickles.files import begins_as_program, scan_pickles, scan_torch_tar, scan_whole
 from policyguard.scan.pickles.machine import Broken, Dialect, Machine
@@ -90,8 +89,12 @@ def scan_seven_zip(source: Source, findings: Findings, inner: Inner) -> str:
     members = seven_zip_members(source, findings)
     if members is None:
         findings.add("ckpt.compression_unknown", "7z; install the extra `scan` to read it")
-    for _, content in members or ():
-        inner(content, findings)
+    for name, content in members or ():
+        if name.casefold().endswith(CODE_SUFFIXES):
+            findings.add("ckpt.code_file", name)
+        if content.size:
+            with findings.inside(name):
+                inner(content, findings)
     return "7z"
 
 
@@ -115,8 +118,7 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
             findings.add("ckpt.code_file", name)
         if content.size:
             with findings.inside(name):
-                kind = inner(content, findings)
-            check_pickle_name(name, kind, findings)
+                inner(content, findings)
     return "tar"
 
 

@@ -5,7 +5,8 @@ To add a format:
 1. Write `scan/formats/<format>.py` with `scan_<format>(source, findings)`. It walks every byte of the layout, adds a
    finding for each thing that it does not understand, and returns the name of the format.
 2. Add one row to `FORMATS`. Rows are tried from the first to the last, so a row that is recognised by more than its
-   first bytes goes behind those with `magic`.
+   first bytes goes behind those with `magic`. A format inside a zip archive is a row of `_zipped`: its function
+   `claims` an archive by its members, and checks what only this format has.
 3. Put a harmless sample into `tests/data/scan/benign`, and hostile ones into `tests/attacks/test_formats_hostile.py`.
 4. Add the format to the table in `docs/scan.md`.
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, Literal
 
 from policyguard.scan.archives import compressed, sevenzip, tar, zip
 from policyguard.scan.findings import CheckpointScan, Findings, Verdict
@@ -32,12 +33,15 @@ from policyguard.scan.formats.containers import (
     scan_seven_zip,
     scan_tar,
 )
-from policyguard.scan.formats.names import PICKLE_SUFFIXES, TORCH_SUFFIXES
+from policyguard.scan.formats.keras_zip import is_keras
 from policyguard.scan.formats.numpy_safetensors import NPY_MAGIC, is_safetensors, scan_safetensors
 from policyguard.scan.formats.onnx import is_onnx, scan_onnx
 from policyguard.scan.formats.sentencepiece import is_sentencepiece, scan_sentencepiece
+from policyguard.scan.formats.skops import is_skops
 from policyguard.scan.formats.text import scan_text
-from policyguard.scan.formats.torch_zip import scan_zip
+from policyguard.scan.formats.torch_export import is_program
+from policyguard.scan.formats.torch_zip import is_torch, scan_torch
+from policyguard.scan.formats.zip_files import ZipLayout, scan_zip
 from policyguard.scan.source import Source
 
 Category = Literal["safetensors", "pickle", "other", "side file", "unknown"]
@@ -53,7 +57,7 @@ class Format:
 
     `magic` are the first bytes, any of them; `recognise` decides where those do not. `suffixes` are lower case. With
     `is_exclusive` a file with such a name that holds another format is `ckpt.format_spoof`. `holds_tables` marks data
-    to train on, which is no checkpoint by its name alone.
+    to train on, which is no checkpoint by its name alone. `layout` is for formats inside a zip archive.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Format:
     recognise: Recognise | None = None
     suffixes: tuple[str, ...] = ()
     is_exclusive: bool = False
+    layout: ZipLayout | None = None
     holds_tables: bool = False
 
     def begins(self, source: Source, head: bytes, findings: Findings) -> bool:
@@ -98,15 +103,44 @@ def _always(_source: Source, _head: bytes, _findings: Findings) -> bool:
 _TEXT = _alone(scan_text)
 _IS_TAR = _by_head(tar.is_tar)
 _ZIP = (zip.LOCAL, zip.END)
+
+
+def scan_zip_file(source: Source, findings: Findings, inner: Inner) -> str:
+    """Scan a zip archive; the rows with a layout say which formats it may be of.
+
+    Args:
+        source: the bytes to scan.
+        findings: takes what is found.
+        inner: scans a file inside this one.
+    """
+    return scan_zip(source, findings, inner, {one.name: one.layout for one in FORMATS if one.layout})
+
+
+def _zipped(
+    name: str, category: Category, suffixes: tuple[str, ...] = (), is_exclusive: bool = False, **layout: Any
+) -> Format:
+    """Build the row of a format inside a zip archive."""
+    return Format(
+        name=name,
+        category=category,
+        scan=scan_zip_file,
+        magic=_ZIP,
+        suffixes=suffixes,
+        is_exclusive=is_exclusive,
+        layout=ZipLayout(**layout),
+    )
+
+
+_PICKLE_SUFFIXES = (".pkl", ".pickle", ".pk", ".pckl", ".dill", ".distcp", ".metadata")
 FORMATS: tuple[Format, ...] = (
-    Format(name="torch_zip", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=TORCH_SUFFIXES),
-    Format(name="torch_shard", category="pickle", scan=scan_zip, magic=_ZIP),
-    Format(name="torchscript", category="pickle", scan=scan_zip, magic=_ZIP),
-    Format(name="keras", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".keras",)),
-    Format(name="skops", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".skops",)),
-    Format(name="torch_export", category="pickle", scan=scan_zip, magic=_ZIP, suffixes=(".pt2",)),
-    Format(name="npz", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".npz",), is_exclusive=True),
-    Format(name="zip", category="other", scan=scan_zip, magic=_ZIP, suffixes=(".zip",)),
+    _zipped("torch_zip", "pickle", (".pt", ".pth", ".bin", ".ckpt", ".ptl"), claims=is_torch, scan=scan_torch),
+    _zipped("torch_shard", "pickle", series_of="torch_zip"),
+    _zipped("torchscript", "pickle"),
+    _zipped("keras", "other", (".keras",), claims=is_keras),
+    _zipped("skops", "other", (".skops",), claims=is_skops),
+    _zipped("torch_export", "pickle", (".pt2",), claims=is_program),
+    _zipped("npz", "other", (".npz",), is_exclusive=True, holds="npy"),
+    _zipped("zip", "other", (".zip", ".mar")),
     Format(name="npy", category="other", scan=scan_npy, magic=(NPY_MAGIC,), suffixes=(".npy",), is_exclusive=True),
     Format(name="7z", category="other", scan=scan_seven_zip, magic=(sevenzip.MAGIC,), suffixes=(".7z",)),
     Format(name="torch_tar", category="pickle", scan=scan_tar, recognise=_IS_TAR),
@@ -115,7 +149,7 @@ FORMATS: tuple[Format, ...] = (
         category="other",
         scan=scan_tar,
         recognise=_IS_TAR,
-        suffixes=(".tar",),
+        suffixes=(".tar", ".nemo"),
     ),
     *(
         Format(
@@ -203,7 +237,13 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(name="joblib", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=(".joblib",)),
     Format(name="torch_legacy", category="pickle", scan=scan_pickle, recognise=is_pickle),
-    Format(name="pickle", category="pickle", scan=scan_pickle, recognise=is_pickle, suffixes=PICKLE_SUFFIXES),
+    Format(
+        name="pickle",
+        category="pickle",
+        scan=scan_pickle,
+        recognise=is_pickle,
+        suffixes=_PICKLE_SUFFIXES,
+    ),
     # Everything else is text, or unknown.
     Format(name="json", category="side file", scan=_TEXT, recognise=_always),
     Format(name="lfs_pointer", category="side file", scan=_TEXT, recognise=_always),
@@ -277,3 +317,29 @@ def promised_format(suffix: str) -> str | None:
     """Return the only format for a file with this suffix; None if there are several."""
     named = BY_SUFFIX.get(suffix)
     return named.name if named is not None and named.is_exclusive else None
+
+
+_PICKLES = {suffix for one in FORMATS if one.category == "pickle" for suffix in one.suffixes} - {".pth"}
+"""A `.pth` of text is code: a path file that the interpreter runs."""
+_NO_PICKLE = ("text", "json")
+_COMPRESSED = tuple(suffix for suffixes in compressed.SUFFIXES.values() for suffix in suffixes)
+
+
+def check_pickle_name(name: str, kind: str, findings: Findings) -> None:
+    """Add a finding if a file is named like a pickle but was not read as one.
+
+    Args:
+        name: the name of the file, or of the member of an archive.
+        findings: takes what is found.
+        kind: the format that the scan of the content says.
+    """
+    path = PurePath(name)
+    packed = path.suffix.lower() in _COMPRESSED and kind in compressed.SUFFIXES and not findings.pickled
+    if packed:
+        path = path.with_suffix("")
+    # The hub's download cache keeps notes of text in `*.metadata`; only the bare name is torch's.
+    named = path.suffix.lower() if path.suffix.lower() != ".metadata" else ""
+    promises = named in _PICKLES or path.name == ".metadata"
+    # INVARIANT I18: a reader of pickles is given this file; what this scan cannot read as one, it may.
+    if promises and (packed or kind in _NO_PICKLE):
+        findings.add("ckpt.pickle_name", path.name)

@@ -6,7 +6,10 @@ Source: skops 0.16 `io/_utils.py` and the loaders it registers; CVE-2025-54412 a
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
+from policyguard.scan.archives.zip import Member, plain_name
+from policyguard.scan.archives.zip_members import content_of
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.pickles.ordinary import judge_import
 
@@ -21,6 +24,20 @@ _PLAIN_CLASSES = {
     ("numpy", "matrix"),
 }
 _NAMES = (("__module__", "__class__"), ("module_path", "function"))
+
+
+def is_skops(listed: Sequence[Member], findings: Findings) -> bool:
+    """Return True if skops rebuilds a model from a member; check what it names."""
+    claims = [_is_schema(member, findings) for member in listed if plain_name(member.name) == SCHEMA]
+    return any(claims)
+
+
+def _is_schema(member: Member, findings: Findings) -> bool:
+    content = content_of(member, findings)
+    if content is None or content.size > MAX_SCHEMA:
+        return False
+    data = content.read(0, content.size)
+    return check_schema(data, findings)
 
 
 def check_schema(data: bytes, findings: Findings) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from policyguard.scan.archives.zip import Member
+from policyguard.scan.archives.zip_members import content_of
 from policyguard.scan.findings import Findings
 from policyguard.scan.pickles.allowlist import is_standard
 
@@ -17,7 +19,18 @@ MAX_GRAPH = 64 * 2**20
 _OPERATORS = ("torch.ops.", "_operator.", "operator.", "math.", "torch.sym_", "torch._sym_")
 
 
-def is_export(names: Sequence[str]) -> bool:
+def is_program(listed: Sequence[Member], findings: Findings) -> bool:
+    """Return True for an exported program; check the functions that its graph names."""
+    if not _is_export([member.name for member in listed]):
+        return False
+    findings.add("ckpt.format_opaque", "a program of torch.export, whose graph names functions")
+    for member in listed:
+        if member.name.endswith(".json") and (content := content_of(member, findings)) is not None:
+            check_graph(content.read(0, MAX_GRAPH), findings)
+    return True
+
+
+def _is_export(names: Sequence[str]) -> bool:
     """Return True if the members are those of an exported program, in the current or the previous layout."""
     parts = [name.rpartition("/")[2] for name in names]
     models = any("/models/" in f"/{name}" and name.endswith(".json") for name in names)

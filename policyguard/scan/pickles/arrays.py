@@ -105,8 +105,11 @@ def _with_state(kind: str, size: int, state: tuple[Abstract, ...], findings: Fin
         return _lies(findings, "a dtype whose flags deny its kind")
     if kind == "O" and flags & 0xFF != _OBJECT_FLAGS:
         return _lies(findings, "a dtype whose flags deny its kind")
-    if item_bytes not in (-1, size) or (kind in "VSUa" and item_bytes == -1 and size):
+    if kind in "VSUa" and item_bytes != size and (item_bytes != -1 or size):
         return _lies(findings, "a dtype of two sizes")
+    if item_bytes not in (-1, size):
+        # For a kind of one size numpy passes the state's over.
+        return _unread(findings, "a dtype of two sizes")
     if inner.size > size:
         return _lies(findings, "fields that reach over the end of the item")
     return ItemType(size, inner.has_objects)

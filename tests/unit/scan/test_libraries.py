@@ -230,28 +230,39 @@ def test_listed_names_mean_the_same_in_every_protocol() -> None:
     assert [pair for pair in ALLOWED if modern(*pair) != pair] == []
 
 
-@pytest.mark.parametrize(("content", "expected"), [(EVIL, Verdict.HOSTILE), (b"{}", Verdict.CLEAN)])
-def test_7z_archives_are_read_with_the_extra(content: bytes, expected: Verdict) -> None:
-    """py7zr unpacks in memory; what is inside decides."""
-    assert verdict(seven_zip(content))[0] is expected
+@pytest.mark.parametrize(
+    ("members", "expected", "codes"),
+    [
+        ({"model.bin": EVIL}, Verdict.HOSTILE, ["ckpt.pickle_global"]),
+        ({"model.json": b"{}"}, Verdict.CLEAN, []),
+        ({"model.bin": b"{}"}, Verdict.UNKNOWN, ["ckpt.pickle_name"]),
+        ({"model.json": b'{"a": '}, Verdict.UNKNOWN, ["ckpt.config_broken"]),
+        ({"lab/train.py": b"x = 1"}, Verdict.UNKNOWN, ["ckpt.code_file"]),
+        ({"a.json": b"{}", "./A.json": b"{}"}, Verdict.HOSTILE, ["ckpt.archive_duplicate"]),
+    ],
+)
+def test_7z_archives_are_read_with_the_extra(members: dict[str, bytes], expected: Verdict, codes: list[str]) -> None:
+    """py7zr unpacks in memory; what is inside decides, and a name makes it worse only."""
+    assert verdict(seven_zip(members)) == (expected, codes)
 
 
 def test_7z_archives_are_unknown_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """No reader, no verdict: never clean."""
-    data = seven_zip(b"{}")
+    data = seven_zip({"model.json": b"{}"})
     monkeypatch.setitem(sys.modules, "py7zr", None)
     assert verdict(data) == (Verdict.UNKNOWN, ["ckpt.compression_unknown"])
 
 
 def test_a_damaged_7z_archive_is_unknown() -> None:
     """What the guest's parser raises is a finding."""
-    data = seven_zip(b"{}")
+    data = seven_zip({"model.json": b"{}"})
     assert verdict(data[:-8] + b"\0" * 8) == (Verdict.UNKNOWN, ["ckpt.archive_broken"])
 
 
-def seven_zip(content: bytes) -> bytes:
+def seven_zip(members: dict[str, bytes]) -> bytes:
     py7zr = pytest.importorskip("py7zr")
     file = io.BytesIO()
     with py7zr.SevenZipFile(file, "w") as archive:
-        archive.writestr(content, "model.bin")
+        for name, content in members.items():
+            archive.writestr(content, name)
     return file.getvalue()
