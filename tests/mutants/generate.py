@@ -35,6 +35,8 @@ class Mutant:
     function: str
     change: str
     lines: tuple[int, int]
+    body: tuple[int, int] | None
+    """The lines behind the condition of an `if`."""
     source: str
     position: int
     edit: Edit
@@ -42,6 +44,11 @@ class Mutant:
     @property
     def name(self) -> str:
         return f"{self.module} {self.function}: {self.change}"
+
+    @property
+    def shows_behind(self) -> bool:
+        """Whether nothing changes but where the condition of an `if` holds: it holds less often."""
+        return self.body is not None and self.change.startswith(("remove:", "drop:"))
 
     def tree(self) -> ast.Module:
         """Parse the module and change it."""
@@ -67,6 +74,7 @@ def mutants(module: str, source: str) -> list[Mutant]:
                     function=function,
                     change=label,
                     lines=_lines(node),
+                    body=_lines_behind(node),
                     source=source,
                     position=positions[id(node)],
                     edit=edit,
@@ -93,6 +101,13 @@ def _lines(node: ast.AST) -> tuple[int, int]:
     assert isinstance(node, ast.stmt | ast.expr)
     last = node.test if isinstance(node, ast.If) else node
     return node.lineno, last.end_lineno or node.lineno
+
+
+def _lines_behind(node: ast.AST) -> tuple[int, int] | None:
+    if not isinstance(node, ast.If):
+        return None
+    last = node.body[-1]
+    return node.body[0].lineno, last.end_lineno or last.lineno
 
 
 def _inside_functions(node: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]]:
