@@ -261,7 +261,7 @@ class HeadFile:
 
     def close(self) -> None:
         """Sync and close the file."""
-        if self._handle < 0:
+        if self._handle == -1:
             return
         timer, self._timer = self._timer, None
         if timer is not None:
@@ -315,10 +315,11 @@ def _read_slot(slot: bytes) -> tuple[Head, int] | None:
     """Parse a slot into head and number of entries; None if it is empty or was only partly written."""
     digest, _, rest = slot.partition(b" ")
     length, _, rest = rest.partition(b" ")
-    if not length.isdigit() or len(length) > 6:
+    # A slot's length has five digits at most; `int` refuses thousands of them.
+    if not length.isdigit() or len(length) > 5:
         return None
     body = rest[: int(length)]
-    if len(body) != int(length) or hashlib.sha256(body).hexdigest()[:16].encode() != digest:
+    if hashlib.sha256(body).hexdigest()[:16].encode() != digest:
         return None
     try:
         head = _DECODER.decode(body)

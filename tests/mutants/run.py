@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import importlib
 import json
 import os
 import resource
@@ -110,6 +111,8 @@ class Runner:
         if not self.file.exists():
             self._measure_all(session.items, base, factory)
         lines = Lines(**json.loads(self.file.read_text(), object_hook=_integer_keys))
+        for module in self.modules:
+            importlib.import_module(module.removesuffix(".py").replace("/", "."))
         gc.collect()
         functions = _functions()
         gc.freeze()

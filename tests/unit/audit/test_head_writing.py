@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from policyguard.attest.note import NoteKey
 from policyguard.audit.checkpoint import Checkpoint, sign_checkpoint
 from policyguard.audit.head import (
     SLOT_BYTES,
+    SYNC_EVERY_S,
     Head,
     HeadFile,
     HeadLocation,
@@ -160,3 +163,95 @@ def test_a_log_of_another_key_is_known_by_its_head(
     os.rename(own, other)
     assert other_head(own, "log") == (str(other) if log else None)
     assert other_head(own, "log2") is None
+
+
+def replaced(path: Path) -> None:
+    data = path.read_bytes()
+    path.rename(path.with_name("moved"))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [(replaced, "was replaced"), (Path.unlink, "is gone: no such file")],
+    ids=["a copy in its place", "nothing in its place"],
+)
+def test_an_open_head_file_that_was_exchanged_decides_nothing(
+    file: HeadFile, change: Callable[[Path], None], refusal: str
+) -> None:
+    file.write(head_of(1), 1)
+    change(Path(file.path))
+    with pytest.raises(AuditError, match=refusal):
+        file.read()
+
+
+@pytest.mark.parametrize(("mode", "refusal"), [(0o644, "644"), (0o660, "660"), (0o602, "602")])
+def test_a_head_file_that_others_may_read_or_change_is_refused(location: HeadLocation, mode: int, refusal: str) -> None:
+    HeadFile.open(location, ORIGIN).close()
+    Path(head_path(location, ORIGIN)).chmod(mode)
+    with pytest.raises(AuditError, match=refusal):
+        HeadFile.open(location, ORIGIN)
+
+
+def test_a_fifo_in_place_of_the_head_file_is_refused(location: HeadLocation) -> None:
+    os.mkfifo(head_path(location, ORIGIN), 0o600)
+    with pytest.raises(AuditError, match="is not a regular file"):
+        HeadFile.open(location, ORIGIN)
+
+
+@pytest.mark.parametrize("length", [b"9" * 5000, b"", b"+2", b"-1", b"99999", b"999999"])
+def test_a_length_that_nobody_wrote_is_damage(file: HeadFile, length: bytes) -> None:
+    """Python refuses to read a number of thousands of digits: that is no traceback of a guard."""
+    Path(file.path).write_bytes(b"0123456789abcdef %b {}\n" % length)
+    with pytest.raises(AuditError, match="is damaged"):
+        file.read()
+
+
+@pytest.mark.parametrize("change", [(b'"log":"log"', b'"log":"lag"'), (b" 85 ", b" 84 "), (b" 85 ", b" 86 ")])
+def test_a_head_that_was_edited_by_hand_is_damage(file: HeadFile, change: tuple[bytes, bytes]) -> None:
+    """Its digest covers what it says, whatever else would read well."""
+    file.write(head_of(0), 0)
+    before = Path(file.path).read_bytes()
+    Path(file.path).write_bytes(before.replace(*change))
+    assert Path(file.path).read_bytes() != before
+    with pytest.raises(AuditError, match="is damaged"):
+        file.read()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_disk_that_cannot_be_synced_acknowledges_nothing(
+    file: HeadFile, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write a second after the last sync reports it; so does the one after a sync that failed meanwhile."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    file.write(head_of(1), 1)
+    assert file._timer is not None
+    file._timer.cancel()
+    file._timer = None
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fdatasync", fail)
+        if is_late:
+            file._sync_late()
+        else:
+            file._synced -= SYNC_EVERY_S
+        with pytest.raises(AuditError, match="cannot be synced: input/output error"):
+            file.write(head_of(2), 2)
+    file.write(head_of(3), 3)
+    assert time.monotonic() - file._synced < SYNC_EVERY_S
+
+
+def test_closing_syncs_once(location: HeadLocation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is closed by hand and by its `with` block is closed once: its descriptor may be another file's."""
+    file = HeadFile.open(location, ORIGIN)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    file.write(head_of(1), 1)
+    assert synced == []
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(synced[0])
+    file.close()
+    assert len(synced) == 1
