@@ -1,8 +1,11 @@
 """Issues decisions about gathered facts: decides, states, signs and logs, in one transaction per call.
 
 Decisions that depend on what the log holds, approvals that count once and reservations, are made inside the
-transaction that logs them, so that no other process or thread decides in between. Leaves to `guard.py`: measuring, and
-which policies are in force.
+transaction that logs them, so that no other process or thread decides in between.
+
+A decision whose statement no reader would accept becomes a denial: a request with a few thousand unknown attributes
+would need half a megabyte. The denial's statement contains only the number of facts; the request digest binds it to the
+request. Leaves to `guard.py`: measuring, and which policies are in force.
 """
 
 from __future__ import annotations
@@ -10,16 +13,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey
-from policyguard.attest.statement import PAYLOAD_TYPE
+from policyguard.attest.statement import MAX_STATEMENT_BYTES, PAYLOAD_TYPE, decision_statement
 from policyguard.audit.approval_use import ApprovalConsumption, PendingStatement, is_single_use, state_sequentially
 from policyguard.audit.log import Log
-from policyguard.audit.oversized import StatedDecision, state_within_bounds
 from policyguard.audit.policy_epochs import PolicyUse
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores import Store
@@ -28,11 +30,19 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyGuardError, SigningError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
-from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant
+from policyguard.model.request import Request
+from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, FrozenMap, Instant
 
 if TYPE_CHECKING:
     # Annotations only: a hook without quotas starts without the module.
     from policyguard.audit.reservations import Reservations
+
+
+OVERSIZED = "engine.oversized"
+
+
+StatedDecision: TypeAlias = tuple[Decision, bytes]
+"""A decision and its encoded statement; a denial replaces the decision if the statement would be too long."""
 
 
 class Issuer:
@@ -171,6 +181,42 @@ class Issuer:
             policies=snapshot.name,
             edited=edited,
         )
+
+
+def state_within_bounds(decision: Decision, request: Request, **options: Any) -> StatedDecision:
+    """Encode the statement of a decision; if it would be too long, encode a denial `engine.oversized` instead.
+
+    Args:
+        decision: the decision.
+        request: what it is about.
+        options: as for `decision_statement`.
+    """
+    payload = decision_statement(decision, request, **options)
+    if len(payload) <= MAX_STATEMENT_BYTES:
+        return decision, payload
+    # INVARIANT I2: what cannot be recorded is not allowed.
+    facts = decision.facts
+    reason = (
+        f"the statement would be {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}: "
+        f"{len(facts.entries)} facts, {len(facts.missing)} missing, {len(facts.approvals)} approvals"
+    )
+    denial = Decision(
+        allowed=False,
+        reason_codes=(OVERSIZED,),
+        determining=(),
+        errored=(),
+        requiring=(),
+        unmet_approvals=(),
+        obligations=(),
+        facts=Facts(
+            request,
+            {path: fact for path, fact in facts.entries.items() if fact.bound},
+            missing=FrozenMap(request=reason),
+        ),
+        now=decision.now,
+        explainer=decision.explainer,
+    )
+    return denial, decision_statement(denial, request, **{**options, "recorded_paths": ()})
 
 
 class DecisionsInTransaction:

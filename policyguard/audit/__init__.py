@@ -4,8 +4,8 @@ Promises: nothing is acknowledged before it is durable, and a changed, removed o
 An approval that counts once is consumed in the transaction that logs the allow. Leaves deciding and signing of
 statements to `issuer.py`.
 
-Read in this order: `merkle.py`, `checkpoint.py`, `log.py`, `receipt.py`, `check.py` (the tree), `head.py`,
-`continuity.py`, `links.py`, `policy_epochs.py` (what a guard remembers of its log), `entries.py`, `approvals.py`,
-`handover.py` (entries beside decisions), then `approval_use.py`, `reservations.py` and
-`job_reservation.py` (what an entry takes).
+Read in this order: `merkle.py`, `checkpoint.py`, `log.py`, `group_commit.py`, `proofs.py`, `receipt.py`, `check.py`
+(the tree), `head.py`, `continuity.py`, `links.py`, `policy_epochs.py`, `revocation_lists.py` (what a guard remembers of
+its log), `entries.py`, `approvals.py`, `handover.py` (entries beside decisions), then `approval_use.py`,
+`reservations.py` and `job_reservation.py` (what an entry takes).
 """

@@ -22,7 +22,8 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import STATEMENT_TYPE
 from policyguard.audit.entries import HANDOVER_ENTRY
-from policyguard.errors import ConfigurationError, VerificationError
+from policyguard.audit.stores import Store
+from policyguard.errors import AuditError, ConfigurationError, VerificationError
 from policyguard.values import Instant, canonical, format_instant, parse_instant, sha256_digest
 
 HANDOVER_TYPE = "urn:policyguard:key-handover:v1"
@@ -75,6 +76,33 @@ def read_handover(leaf: bytes) -> Handover:
         raise VerificationError("V1", f"handover from `{old.text}` to `{new.text}`, expected another key of one log")
     check_signatures(envelope, pae(envelope.payload_type, envelope.payload), (old.public, new.public), 2)
     return Handover(at=at, old=old, new=new)
+
+
+def check_not_handed_over(store: Store, entry: int, verifier: NoteKey) -> None:
+    """Check that this entry does not hand the log over from the key that is about to append.
+
+    Args:
+        store: the store of the log.
+        entry: the last one.
+        verifier: the key that is about to append.
+
+    Raises:
+        AuditError: it does, or is a handover that cannot be verified.
+    """
+    for row in store.read(entry, entry + 1):
+        if not HANDOVER_ENTRY.matches(row.leaf):
+            continue
+        try:
+            handover = read_handover(row.leaf)
+        except VerificationError as problem:
+            raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from None
+        if handover.old == verifier:
+            raise handed_over(handover.new)
+
+
+def handed_over(successor: NoteKey) -> AuditError:
+    """Make the error for a key that appends after it has handed the log over."""
+    return AuditError(f"log was handed over to `{successor.text}`, expected that key; configure it as `key:`")
 
 
 def _payload(old: NoteKey, new: NoteKey, at: Instant) -> bytes:

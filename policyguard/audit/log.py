@@ -24,54 +24,23 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import msgspec
-
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from policyguard.audit.group_commit import Waiter, WaitingLeaves, admit, hand_out
 from policyguard.audit.head import Head, HeadFile, HeadLocation, PolicyHead, other_head
-from policyguard.audit.merkle import Range, Subtree, complete_subtrees, inclusion_paths, leaf_hash, range_of
-from policyguard.audit.policy_epochs import (
-    PoliciesMovedOn,
-    PolicyUse,
-    check_use,
-    is_edited,
-    with_heads,
-    with_rows,
-    with_use,
-)
-from policyguard.audit.proofs import subtree_in
+from policyguard.audit.merkle import Range, range_of
+from policyguard.audit.policy_epochs import PolicyUse, SeenEntries, check_use, is_edited
+from policyguard.audit.proofs import Tail, grow, subtree_in
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
 from policyguard.audit.stores.sqlite import SqliteStore, is_blank
-from policyguard.errors import AuditError, ConfigurationError, VerificationError
+from policyguard.errors import AuditError, VerificationError
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.text import quoted
 from policyguard.values import Instant
 
-MAX_GROUP = 4096
-"""The maximum number of entries in one transaction; more wait for the next one."""
-
 RESET = "find out where the newest log is; to go on with this one: `policyguard audit accept-reset --reason TEXT`"
-_PAGE = 512
-
-
-class _Tail(msgspec.Struct, frozen=True):
-    """The end of the tree when it was last read; the note identifies it."""
-
-    note: bytes | None
-    size: int
-    nodes: tuple[bytes, ...]
-
-
-class _Waiter:
-    __slots__ = ("leaves", "policies", "problem", "receipts")
-
-    def __init__(self, leaves: Sequence[bytes], policies: PolicyUse | None) -> None:
-        self.leaves = leaves
-        self.policies = policies
-        self.receipts: tuple[Receipt, ...] | None = None
-        self.problem: BaseException | None = None
 
 
 class Log:
@@ -83,17 +52,13 @@ class Log:
         self._head = head
         self._checked: Head | None = None
         """The head that was last compared with the log."""
-        self._policies: Mapping[str, PolicyHead] = {}
-        self._revocations: Mapping[str, int] = {}
-        self._policies_size = 0
-        """The number of entries that `_policies` and `_revocations` cover."""
+        self._seen = SeenEntries()
         self._key = key
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
-        self._tail = _Tail(None, 0, ())
+        self._tail = Tail(None, 0, ())
         self._successor: NoteKey | None = None
-        self._queue: list[_Waiter] = []
-        self._queue_lock = threading.Lock()
+        self._queue = WaitingLeaves()
         self._commit_lock = threading.Lock()
 
     @classmethod
@@ -162,7 +127,7 @@ class Log:
         Raises:
             ConfigurationError: the log has seen newer ones, or a signed snapshot has another digest.
         """
-        return is_edited(policies, self._policies)
+        return is_edited(policies, self._seen.policies)
 
     def append(self, leaf: bytes) -> Receipt:
         """Append one leaf and return its receipt once it is durable; raises `AuditError` if nothing was released."""
@@ -179,21 +144,12 @@ class Log:
             AuditError: all or nothing: no receipt is released. `PoliciesMovedOn` asks to make the statements again.
             ConfigurationError: the log has seen newer policies.
         """
-        waiter = _Waiter(leaves, policies)
-        with self._queue_lock:
-            self._queue.append(waiter)
+        waiter = Waiter(leaves, policies)
+        self._queue.add(waiter)
         with self._commit_lock:
-            while waiter.receipts is None and waiter.problem is None:
+            while not waiter.is_answered:
                 self._lead()
-        if waiter.receipts is None:
-            if isinstance(waiter.problem, PoliciesMovedOn | ConfigurationError):
-                raise waiter.problem
-            raise AuditError(
-                f"{waiter.problem}",
-                entry=getattr(waiter.problem, "entry", None),
-                help=getattr(waiter.problem, "help", None),
-            ) from waiter.problem
-        return waiter.receipts
+        return waiter.answer()
 
     def append_after(
         self,
@@ -220,7 +176,7 @@ class Log:
                 # INVARIANT I9: no process or thread appends between the last reading of the log and the append.
                 read(self._store, before, _size(last))
                 if policies is not None:
-                    check_use(policies, self._policies)
+                    check_use(policies, self._seen.policies)
                 return build()
 
             return self._commit(build_in_transaction, () if policies is None else (policies,))
@@ -243,15 +199,15 @@ class Log:
         from policyguard.audit.revocation_lists import highest_sequence, is_known, list_leaf, with_list
 
         def build(_: Row | None) -> Sequence[bytes]:
-            known = self._revocations
+            known = self._seen.revocations
             if sequence < highest_sequence(keys, known) or is_known(keys, sequence, known):
                 return ()
-            self._revocations = with_list(keys, sequence, known)
+            self._seen.revocations = with_list(keys, sequence, known)
             return (list_leaf(keys, sequence, now, self._key),)
 
         with self._commit_lock:
             self._commit(build)
-            return max(sequence, highest_sequence(keys, self._revocations))
+            return max(sequence, highest_sequence(keys, self._seen.revocations))
 
     def hand_over(self, new: PrivateKey, now: Instant) -> Receipt:
         """Append the entry that hands this log over to a new key; this object cannot append afterwards.
@@ -276,13 +232,10 @@ class Log:
 
     def _lead(self) -> None:
         """Commit the waiting leaves in one transaction, and give each waiter its receipts or its error."""
-        with self._queue_lock:
-            group = _first_group(self._queue)
-            del self._queue[: len(group)]
-        admitted: list[_Waiter] = []
+        group, admitted = self._queue.take_group(), list[Waiter]()
 
         def build(_: Row | None) -> Sequence[bytes]:
-            admitted[:] = self._admitted(group)
+            admitted[:] = admit(group, self._seen.policies)  # Step 5.
             return [leaf for waiter in admitted for leaf in waiter.leaves]
 
         uses = [waiter.policies for waiter in group if waiter.policies is not None]
@@ -294,22 +247,7 @@ class Log:
             if not isinstance(problem, AuditError):
                 raise
             return
-        at = 0
-        for waiter in admitted:
-            waiter.receipts = receipts[at : at + len(waiter.leaves)]
-            at += len(waiter.leaves)
-
-    def _admitted(self, group: Sequence[_Waiter]) -> list[_Waiter]:
-        """Set the error of each waiter whose policies are refused, and return the other waiters. Step 5."""
-        known = self._policies
-        for waiter in group:
-            if waiter.policies is not None:
-                try:
-                    check_use(waiter.policies, known)
-                    known = with_use(waiter.policies, known)
-                except (PoliciesMovedOn, ConfigurationError) as problem:
-                    waiter.problem = problem
-        return [waiter for waiter in group if waiter.problem is None]
+        hand_out(receipts, admitted)
 
     def _commit(
         self,
@@ -319,38 +257,39 @@ class Log:
     ) -> tuple[Receipt, ...]:
         """Append the leaves that `build` returns in one transaction, by the numbered steps above."""
         if self._successor is not None:
-            raise _handed_over(self._successor)
-        grown: list[tuple[_Tail, tuple[Receipt, ...]]] = []
+            # Only a change of keys pays for this import.
+            from policyguard.audit.handover import handed_over
 
-        def grow(last: Row | None) -> Sequence[Row]:
+            raise handed_over(self._successor)
+        grown: list[tuple[Tail, tuple[Receipt, ...]]] = []
+
+        def rows_after(last: Row | None) -> Sequence[Row]:
             # Steps 1 and 2 are the store's.
             tail = self._follow(last)
             self._check_head(tail)
-            self._read_policies(tail.size)
+            self._seen.read(self._store, tail.size)
             leaves = build(last)
             if not leaves:
                 grown.append((tail, ()))
                 return ()
-            rows, after, receipts = _grow(tail, leaves, sign or self._sign)
+            rows, after, receipts = grow(tail, leaves, sign or self._sign)
             grown.append((after, receipts))
             return rows
 
-        self._store.append(grow)
+        self._store.append(rows_after)
         # INVARIANT I12: nothing is acknowledged before it is durable: the store has returned.
         self._tail, receipts = grown[0]
         if receipts:
-            for use in uses:
-                self._policies = with_use(use, self._policies)
-            self._policies_size = self._tail.size
+            self._seen.add_policies(uses, self._tail.size)
             self._write_head()
         return receipts
 
-    def _check_head(self, tail: _Tail) -> None:
+    def _check_head(self, tail: Tail) -> None:
         """Check that the log contains the state that the head file names. Step 4."""
         if self._head is not None:
             self._compare(*self._head.read(), tail)
 
-    def _compare(self, head: Head | None, size: int, tail: _Tail) -> None:
+    def _compare(self, head: Head | None, size: int, tail: Tail) -> None:
         if self._head is None or head is None or head is self._checked:
             return
         checkpoint = head.checkpoint()
@@ -369,9 +308,7 @@ class Log:
                     f"names: it is a fork of `{head.log}`, or another log",
                     help=RESET,
                 )
-        if size >= self._policies_size:
-            self._policies, self._policies_size = with_heads(head.policies, self._policies), size
-            self._revocations = {**self._revocations, **head.revocations}
+        self._seen.add_head(head, size)
         self._checked = head
 
     @property
@@ -380,13 +317,13 @@ class Log:
 
     def policies_of_all(self) -> dict[str, PolicyHead]:
         """Return the newest epoch and digest of every policy set that the entries name."""
-        self._read_policies(self._tail.size)
-        return dict(self._policies)
+        self._seen.read(self._store, self._tail.size)
+        return dict(self._seen.policies)
 
     @property
     def revocations(self) -> Mapping[str, int]:
         """The highest sequence of the revocation lists that this log has seen, by key id."""
-        return self._revocations
+        return self._seen.revocations
 
     @contextmanager
     def held_still(self) -> Iterator[tuple[Head, HeadFile]]:
@@ -400,24 +337,12 @@ class Log:
                 raise AuditError("log is not in a file of its own, expected one")
             with self._opened.held_still() as last:
                 self._check_head(self._follow(last))
-                self._read_policies(self._tail.size)
+                self._seen.read(self._store, self._tail.size)
                 self._write_head()
                 head, _ = self._head.read()
                 if head is None:
                     raise AuditError("log has no head, expected one")
                 yield head, self._head
-
-    def _read_policies(self, size: int) -> None:
-        """Update `_policies` and `_revocations` from the entries that were added since the last call. Step 5."""
-        while self._policies_size < size:
-            # The head file spares most processes of one decision this import.
-            from policyguard.audit.revocation_lists import with_lists
-
-            stop = min(self._policies_size + _PAGE, size)
-            rows = list(self._store.read(self._policies_size, stop))
-            self._policies = with_rows(rows, self._policies)
-            self._revocations = with_lists(rows, self._revocations)
-            self._policies_size = stop
 
     def _write_head(self) -> None:
         """Write the new checkpoint to the head file. Step 8; an error leaves entries without receipts."""
@@ -428,8 +353,8 @@ class Log:
             generation=self._checked.generation if self._checked is not None else 0,
             log=self._opened.real_path,
             note=None if note is None else note.decode(),
-            policies=dict(self._policies),
-            revocations=dict(self._revocations),
+            policies=dict(self._seen.policies),
+            revocations=dict(self._seen.revocations),
         )
         self._head.write(head, self._tail.size)
         self._checked = head
@@ -437,7 +362,7 @@ class Log:
     def _sign(self, size: int, root: bytes) -> bytes:
         return sign_checkpoint(Checkpoint(self.verifier.name, size, root), self.verifier, self._key)
 
-    def _follow(self, last: Row | None) -> _Tail:
+    def _follow(self, last: Row | None) -> Tail:
         """Return the current end of the tree, and reload it if another process has appended."""
         tail = self._tail
         if last is not None and last.checkpoint == tail.note and last.entry + 1 == tail.size:
@@ -449,7 +374,7 @@ class Log:
             self._tail = self._reload(last, size)
         return self._tail
 
-    def _reload(self, last: Row, size: int) -> _Tail:
+    def _reload(self, last: Row, size: int) -> Tail:
         # INVARIANT I13: we sign on top of a tree only if our own signature under exactly that tree is in the store.
         if last.checkpoint is None:
             raise AuditError(
@@ -465,33 +390,17 @@ class Log:
         # INVARIANT I10: the key that handed the log over appends nothing after that entry.
         # The checkpoint of a handover has a second signature; stores do not read the leaf of the last row.
         if len(split_note(last.checkpoint)[1]) > 1:
-            self._check_not_handed_over(last.entry)
+            # Only a change of keys pays for this import.
+            from policyguard.audit.handover import check_not_handed_over
+
+            check_not_handed_over(self._store, last.entry, self.verifier)
         tree = range_of(size, subtree_in(self._store))
         if (checkpoint.size, checkpoint.root) != (size, tree.root()):
             raise AuditError(
                 f"the last {size} entries do not add up to the tree of {checkpoint.size} that the log signed",
                 entry=last.entry,
             )
-        return _Tail(last.checkpoint, size, tuple(tree.nodes))
-
-    def _check_not_handed_over(self, entry: int) -> None:
-        # Only a change of keys pays for this import.
-        from policyguard.audit.entries import HANDOVER_ENTRY
-        from policyguard.audit.handover import read_handover
-
-        for row in self._store.read(entry, entry + 1):
-            if not HANDOVER_ENTRY.matches(row.leaf):
-                continue
-            try:
-                handover = read_handover(row.leaf)
-            except VerificationError as problem:
-                raise AuditError(f"entry {entry}: {problem.message}", entry=entry) from None
-            if handover.old == self.verifier:
-                raise _handed_over(handover.new)
-
-
-def _handed_over(successor: NoteKey) -> AuditError:
-    return AuditError(f"log was handed over to `{successor.text}`, expected that key; configure it as `key:`")
+        return Tail(last.checkpoint, size, tuple(tree.nodes))
 
 
 def _open_file(
@@ -525,7 +434,7 @@ def _open_file(
         log._follow(store.last())
         _adopt(log, head, store)
         log._compare(*seen, log._tail)
-        log._read_policies(log._tail.size)
+        log._seen.read(store, log._tail.size)
     except BaseException:
         if store is not None:
             store.close()
@@ -578,7 +487,7 @@ def _adopt(log: Log, head: HeadFile, store: SqliteStore) -> None:
             "that was removed, or the log is a copy",
             help=RESET,
         )
-    log._read_policies(log.size)
+    log._seen.read(store, log.size)
     log._write_head()
     head.sync()
     store.mark_head()
@@ -586,45 +495,3 @@ def _adopt(log: Log, head: HeadFile, store: SqliteStore) -> None:
 
 def _size(last: Row | None) -> int:
     return 0 if last is None else last.entry + 1
-
-
-def _grow(
-    tail: _Tail, leaves: Sequence[bytes], sign: Callable[[int, bytes], bytes]
-) -> tuple[list[Row], _Tail, tuple[Receipt, ...]]:
-    """Compute the rows that add these leaves, the end of the tree after them, and a receipt for each leaf."""
-    first = tail.size
-    tree = Range(first, tail.nodes)
-    hashes = [tree.append(leaf_hash(leaf)) for leaf in leaves]
-    note = sign(tree.size, tree.root())
-    after = _Tail(note, tree.size, tuple(tree.nodes))
-    if len(leaves) == 1:
-        # The newest leaf's siblings are the complete subtrees that were there before, smallest first.
-        return [Row(first, leaves[0], b"".join(hashes[0]), note)], after, (Receipt(note, first, tail.nodes[::-1]),)
-    rows = [
-        Row(index, leaf, b"".join(completed), None if index < tree.size - 1 else note)
-        for index, (leaf, completed) in enumerate(zip(leaves, hashes, strict=True), first)
-    ]
-    paths = inclusion_paths(first, tree.size, _subtree_of(tail, hashes))
-    return rows, after, tuple([Receipt(note, index, path) for index, path in enumerate(paths, first)])
-
-
-def _subtree_of(tail: _Tail, hashes: Sequence[Sequence[bytes]]) -> Subtree:
-    """Return a function that looks up subtree hashes, old and new, for the proofs of new leaves."""
-    known = dict(zip(complete_subtrees(0, tail.size), tail.nodes, strict=True))
-
-    def subtree(level: int, index: int) -> bytes:
-        last = ((index + 1) << level) - 1
-        return hashes[last - tail.size][level] if last >= tail.size else known[level, index]
-
-    return subtree
-
-
-def _first_group(queue: Sequence[_Waiter]) -> list[_Waiter]:
-    group: list[_Waiter] = []
-    count = 0
-    for waiter in queue:
-        count += len(waiter.leaves)
-        if group and count > MAX_GROUP:
-            break
-        group.append(waiter)
-    return group

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from policyguard.audit.head import PolicyHead
-from policyguard.audit.stores import Row
+from policyguard.audit.head import Head, PolicyHead
+from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.text import quoted
 
 UNNAMED = ""
+_PAGE = 512
 
 
 class PolicyUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,40 @@ class PolicyUse(msgspec.Struct, frozen=True, kw_only=True):
 
 class PoliciesMovedOn(AuditError):
     """The log has seen other policies of this epoch since the statements were encoded: encode them again."""
+
+
+class SeenEntries:
+    """What the first `size` entries of a log say of policies and revocation lists."""
+
+    def __init__(self) -> None:
+        self.policies: Mapping[str, PolicyHead] = {}
+        self.revocations: Mapping[str, int] = {}
+        """The highest sequence of the revocation lists, by key id."""
+        self.size = 0
+
+    def read(self, store: Store, size: int) -> None:
+        """Read the entries up to this number that were not read yet."""
+        while self.size < size:
+            # The head file spares most processes of one decision this import.
+            from policyguard.audit.revocation_lists import with_lists
+
+            stop = min(self.size + _PAGE, size)
+            rows = list(store.read(self.size, stop))
+            self.policies = with_rows(rows, self.policies)
+            self.revocations = with_lists(rows, self.revocations)
+            self.size = stop
+
+    def add_head(self, head: Head, size: int) -> None:
+        """Add what a head file says of this many entries, unless more were read."""
+        if size >= self.size:
+            self.policies, self.size = with_heads(head.policies, self.policies), size
+            self.revocations = {**self.revocations, **head.revocations}
+
+    def add_policies(self, uses: Iterable[PolicyUse], size: int) -> None:
+        """Add the policies of new entries, after which the log has this size."""
+        for use in uses:
+            self.policies = with_use(use, self.policies)
+        self.size = size
 
 
 def is_edited(use: PolicyUse, known: Mapping[str, PolicyHead]) -> bool:

@@ -1,16 +1,37 @@
-"""Builds inclusion and consistency proofs from a stored log; needs no key.
+"""Builds inclusion and consistency proofs from a stored log, and those of the leaves that make it grow; needs no key.
 
 A store keeps with each leaf the hashes of the complete subtrees it closes, so a proof reads a handful of rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import msgspec
+
 from policyguard.audit.checkpoint import read_checkpoint
-from policyguard.audit.merkle import HASH_BYTES, Subtree, consistency_path, inclusion_path
+from policyguard.audit.merkle import (
+    HASH_BYTES,
+    Range,
+    Subtree,
+    complete_subtrees,
+    consistency_path,
+    inclusion_path,
+    inclusion_paths,
+    leaf_hash,
+)
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row, Store
 from policyguard.errors import AuditError, VerificationError
 from policyguard.text import counted
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """The end of the tree when it was last read; the note identifies it."""
+
+    note: bytes | None
+    size: int
+    nodes: tuple[bytes, ...]
 
 
 def subtree_in(store: Store) -> Subtree:
@@ -97,3 +118,40 @@ def _size_of(note: bytes) -> int:
         return read_checkpoint(note).size
     except VerificationError as problem:
         raise AuditError(problem.message) from None
+
+
+def grow(
+    tail: Tail, leaves: Sequence[bytes], sign: Callable[[int, bytes], bytes]
+) -> tuple[list[Row], Tail, tuple[Receipt, ...]]:
+    """Compute the rows that add these leaves, the end of the tree after them, and a receipt for each leaf.
+
+    Args:
+        tail: the end of the tree before.
+        leaves: what is added; one at least.
+        sign: signs the checkpoint of a size and root.
+    """
+    first = tail.size
+    tree = Range(first, tail.nodes)
+    hashes = [tree.append(leaf_hash(leaf)) for leaf in leaves]
+    note = sign(tree.size, tree.root())
+    after = Tail(note, tree.size, tuple(tree.nodes))
+    if len(leaves) == 1:
+        # The newest leaf's siblings are the complete subtrees that were there before, smallest first.
+        return [Row(first, leaves[0], b"".join(hashes[0]), note)], after, (Receipt(note, first, tail.nodes[::-1]),)
+    rows = [
+        Row(index, leaf, b"".join(completed), None if index < tree.size - 1 else note)
+        for index, (leaf, completed) in enumerate(zip(leaves, hashes, strict=True), first)
+    ]
+    paths = inclusion_paths(first, tree.size, _subtree_of(tail, hashes))
+    return rows, after, tuple([Receipt(note, index, path) for index, path in enumerate(paths, first)])
+
+
+def _subtree_of(tail: Tail, hashes: Sequence[Sequence[bytes]]) -> Subtree:
+    """Return a function that looks up subtree hashes, old and new, for the proofs of new leaves."""
+    known = dict(zip(complete_subtrees(0, tail.size), tail.nodes, strict=True))
+
+    def subtree(level: int, index: int) -> bytes:
+        last = ((index + 1) << level) - 1
+        return hashes[last - tail.size][level] if last >= tail.size else known[level, index]
+
+    return subtree

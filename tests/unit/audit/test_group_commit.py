@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from policyguard.audit.check import check_log
-from policyguard.audit.log import MAX_GROUP, Log
+from policyguard.audit.group_commit import MAX_GROUP
+from policyguard.audit.log import Log
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.memory import MemoryStore
