@@ -40,7 +40,7 @@ INJECTION_VARIABLES: Mapping[str, str] = {
     "PYTHONSTARTUP": "a file that an interactive interpreter runs first",
     "PYTHONINSPECT": "an interactive prompt when the program ends",
     "PYTHONUSERBASE": "another user site, with its own .pth files",
-    "PYTHONEXECUTABLE": "what the interpreter believes it is, and so its prefix (macOS)",
+    "PYTHONEXECUTABLE": "the path from which the interpreter derives its prefix (macOS)",
     "PYTHONPLATLIBDIR": "another folder for the standard library's extensions",
     "PYTHONBREAKPOINT": "a function called at every `breakpoint()`",
     "PYTHONWARNINGS": "may import a module named as a category",
