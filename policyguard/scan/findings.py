@@ -128,13 +128,19 @@ class Findings:
 
     def template(self, text: str) -> None:
         """Record the digest of a chat template."""
-        if len(self.templates) < MAX_DIGESTS:
-            self.templates.add(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+        self._add_digest(self.templates, text.encode("utf-8", "surrogatepass"), "chat templates")
 
     def configuration(self, data: bytes) -> None:
         """Record the digest of a settings text."""
-        if len(self.configurations) < MAX_DIGESTS:
-            self.configurations.add(hashlib.sha256(data).hexdigest())
+        self._add_digest(self.configurations, data, "settings texts")
+
+    def _add_digest(self, digests: set[str], data: bytes, what: str) -> None:
+        digest = hashlib.sha256(data).hexdigest()
+        # INVARIANT I18: a policy pins all of them; one that is not on the list must show.
+        if len(digests) >= MAX_DIGESTS and digest not in digests:
+            self.add("ckpt.too_large", f"more than {MAX_DIGESTS} {what}")
+        else:
+            digests.add(digest)
 
     def spend_opcodes(self, count: int) -> None:
         """Count opcodes; raise `Exhausted` beyond the limit."""

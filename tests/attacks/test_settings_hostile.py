@@ -364,3 +364,12 @@ def test_a_thousand_small_files_are_quick(tmp_path: Path) -> None:
     began = time.perf_counter()
     assert all(scan.verdict is CLEAN for scan in scan_paths([tmp_path]))
     assert time.perf_counter() - began < 6.0
+
+
+def test_a_template_that_no_list_has_room_for_is_not_clean() -> None:
+    """INVARIANT I18: a policy that pins every digest must not miss the one behind the limit."""
+    many = "".join(f'{{"chat_template": "{{{{ x }}}} {index}"}}\n' for index in range(300))
+    findings = scanned(many)
+    assert len(findings.templates) == 256
+    assert findings.verdict is UNKNOWN
+    assert {reason.code for reason in findings.reasons} == {"ckpt.too_large"}
