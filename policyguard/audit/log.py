@@ -202,11 +202,13 @@ class Log:
             known = self._seen.revocations
             if sequence < highest_sequence(keys, known) or is_known(keys, sequence, known):
                 return ()
-            self._seen.revocations = with_list(keys, sequence, known)
             return (list_leaf(keys, sequence, now, self._key),)
 
+        def remember() -> None:
+            self._seen.revocations = with_list(keys, sequence, self._seen.revocations)
+
         with self._commit_lock:
-            self._commit(build)
+            self._commit(build, when_durable=remember)
             return max(sequence, highest_sequence(keys, self._seen.revocations))
 
     def hand_over(self, new: PrivateKey, now: Instant) -> Receipt:
@@ -254,6 +256,7 @@ class Log:
         build: Callable[[Row | None], Sequence[bytes]],
         uses: Sequence[PolicyUse] = (),
         sign: Callable[[int, bytes], bytes] | None = None,
+        when_durable: Callable[[], None] | None = None,
     ) -> tuple[Receipt, ...]:
         """Append the leaves that `build` returns in one transaction, by the numbered steps above."""
         if self._successor is not None:
@@ -280,6 +283,8 @@ class Log:
         # INVARIANT I12: nothing is acknowledged before it is durable: the store has returned.
         self._tail, receipts = grown[0]
         if receipts:
+            if when_durable is not None:
+                when_durable()
             self._seen.add_policies(uses, self._tail.size)
             self._write_head()
         return receipts

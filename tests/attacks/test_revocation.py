@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +29,11 @@ from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey, parse_t
 from policyguard.audit.check import check_log
 from policyguard.audit.continuity import rotate
 from policyguard.audit.head import HeadLocation
+from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.revocation_lists import list_seen
+from policyguard.audit.stores import Row
+from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.verbs.audit_.entries import parse_entry
@@ -46,6 +49,7 @@ from tests.attest_lab import (
     BOUND,
     LOG_KEY,
     NOW,
+    ORIGIN,
     POLICY_DIGEST,
     REQUEST,
     SECOND,
@@ -415,3 +419,28 @@ def test_the_used_ids_never_push_a_list_out(tmp_path: Path) -> None:
             _remembering(store, 4)
         with pytest.raises(AuditError, match="the name of a revocation list"):
             store.use(f"\nrevocation list of {REVOKER.public.keyid}", NOW)
+
+
+class _FullOnce(MemoryStore):
+    """A store that has no space for the first entry."""
+
+    is_full = True
+
+    def append(self, grow: Callable[[Row | None], Sequence[Row]]) -> None:
+        rows = grow(self.last())
+        if self.is_full:
+            self.is_full = False
+            raise AuditError("no space left")
+        super().append(lambda _: rows)
+
+
+def test_a_list_that_could_not_be_logged_is_logged_at_the_next_use() -> None:
+    """Only what is durable is remembered: a full disk does not let the log forget the list for ever."""
+    store = _FullOnce(ORIGIN)
+    log = Log.open(store, SIGNER)
+    with pytest.raises(AuditError, match="no space left"):
+        log.remember_list(["key"], 7, NOW)
+    assert log.revocations == {}
+    assert log.remember_list(["key"], 7, NOW) == 7
+    assert [list_seen(row.leaf, row.entry).sequence for row in store.read(0, 9)] == [7]
+    assert log.revocations == {"key": 7}
