@@ -245,6 +245,7 @@ def test_what_is_hidden_is_not_said() -> None:
         assert "hidden" in caught.value.message
         assert "hush" not in str(caught.value)
     assert gate(TEXT).sensitive == frozenset()
+    assert gate(TEXT).redactions == {}
 
 
 @pytest.mark.parametrize("given", list(Assurance))
