@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -137,6 +138,16 @@ GOOD: dict[str, tuple[Build, str]] = {
     ),
     "an empty map": (lambda b: b.entries(kind=map_type(DYN, DYN)), "{}"),
     "a macro": (lambda b: b.loop(), "resource.tags.all(t, true)"),
+    "a macro that counts": (lambda b: counted(b), "resource.tags.exists_one(t, true)"),
+    "a macro that collects": (lambda b: collected(b), 'resource.tags.map(t, "x")'),
+    "a macro that collects some": (
+        lambda b: collected(b, guard=b.constant(True)),
+        'resource.tags.map(t, true, "x")',
+    ),
+    "a macro that selects": (
+        lambda b: collected(b, guard=b.constant(True), added=b.items(b.name("t", TEXT), kind=TEXTS)),
+        "resource.tags.filter(t, true)",
+    ),
 }
 
 
@@ -148,6 +159,30 @@ def test_what_the_checker_writes_is_read(build: Build, text: str) -> None:
 
 def step(b: Building, function: str, *arguments: bytes, kind: bytes = BOOL) -> bytes:
     return b.call(function, b.name("@result", kind), *arguments, kind=kind)
+
+
+def counted(b: Building, *, by: int = 1, otherwise: bytes = b"", **parts: bytes) -> bytes:
+    """The expansion of `resource.tags.exists_one(t, true)`."""
+    more = step(b, "add_int64", b.constant(by), kind=INT)
+    choice = b.call("conditional", b.constant(True), more, otherwise or b.name("@result", INT), kind=INT)
+    one = b.call("equals", b.name("@result", INT), b.constant(1))
+    defaults: dict[str, Any] = {"initial": b.constant(0), "condition": b.constant(True), "step": choice, "result": one}
+    return b.loop(**{**defaults, **parts})
+
+
+def collected(b: Building, *, added: bytes = b"", guard: bytes = b"", otherwise: bytes = b"", **parts: bytes) -> bytes:
+    """The expansion of `resource.tags.map(t, "x")`, with a guard where one is given."""
+    more = step(b, "add_list", added or b.items(b.constant("x"), kind=TEXTS), kind=TEXTS)
+    if guard:
+        more = b.call("conditional", guard, more, otherwise or b.name("@result", TEXTS), kind=TEXTS)
+    defaults: dict[str, Any] = {
+        "initial": b.items(kind=TEXTS),
+        "condition": b.constant(True),
+        "step": more,
+        "result": b.name("@result", TEXTS),
+        "kind": TEXTS,
+    }
+    return b.loop(**{**defaults, **parts})
 
 
 BAD: dict[str, tuple[Build, str]] = {
@@ -254,6 +289,69 @@ BAD: dict[str, tuple[Build, str]] = {
     "an all that goes on for ever": (lambda b: b.loop(condition=b.constant(True)), "a macro of unknown kind"),
     "an all with a step that forgets": (
         lambda b: b.loop(step=b.call("logical_and", b.constant(True), b.constant(True))),
+        "a macro of unknown kind",
+    ),
+    "an all that goes on by another call": (
+        lambda b: b.loop(condition=b.call("logical_not", b.constant(False))),
+        "a macro of unknown kind",
+    ),
+    "an exists that goes on by another call": (
+        lambda b: b.loop(
+            initial=b.constant(False),
+            condition=b.call("logical_not", b.constant(False)),
+            step=step(b, "logical_or", b.constant(True)),
+        ),
+        "a macro of unknown kind",
+    ),
+    "an all that adds to its variable": (
+        lambda b: b.loop(step=b.call("logical_and", b.name("t", BOOL), b.constant(True))),
+        "a macro of unknown kind",
+    ),
+    "an all that gives its variable": (lambda b: b.loop(result=b.name("t", BOOL)), "a macro of unknown kind"),
+    "a count that begins at one": (lambda b: counted(b, initial=b.constant(1)), "a macro of unknown kind"),
+    "a count that goes on by a test": (
+        lambda b: counted(b, condition=b.call("not_strictly_false", b.constant(True))),
+        "a macro of unknown kind",
+    ),
+    "a count by two": (lambda b: counted(b, by=2), "a macro of unknown kind"),
+    "a count that forgets": (lambda b: counted(b, otherwise=b.constant(0)), "a macro of unknown kind"),
+    "a count to two": (
+        lambda b: counted(b, result=b.call("equals", b.name("@result", INT), b.constant(2))),
+        "a macro of unknown kind",
+    ),
+    "a count without a choice": (
+        lambda b: counted(b, step=step(b, "add_int64", b.constant(1), kind=INT)),
+        "a macro of unknown kind",
+    ),
+    "a list that begins with something": (
+        lambda b: collected(b, initial=b.items(b.constant("x"), kind=TEXTS)),
+        "a macro of unknown kind",
+    ),
+    "a list that begins as text": (lambda b: collected(b, initial=b.constant("")), "a macro of unknown kind"),
+    "a list that goes on by a test": (
+        lambda b: collected(b, condition=b.call("not_strictly_false", b.constant(True))),
+        "a macro of unknown kind",
+    ),
+    "a list of two at once": (
+        lambda b: collected(b, added=b.items(b.constant("x"), b.constant("y"), kind=TEXTS)),
+        "a macro of unknown kind",
+    ),
+    "a list of another list": (lambda b: collected(b, added=b.field("tags", TEXTS)), "a macro of unknown kind"),
+    "a list that forgets": (
+        lambda b: collected(
+            b, step=b.call("add_list", b.items(kind=TEXTS), b.items(b.constant("x"), kind=TEXTS), kind=TEXTS)
+        ),
+        "a macro of unknown kind",
+    ),
+    "a list that gives another": (lambda b: collected(b, result=b.items(kind=TEXTS)), "a macro of unknown kind"),
+    "a list by another call": (
+        lambda b: collected(
+            b, step=b.call("index_list", b.field("lists", list_type(TEXTS)), b.constant(0), kind=TEXTS)
+        ),
+        "a macro of unknown kind",
+    ),
+    "a filter that forgets": (
+        lambda b: collected(b, guard=b.constant(True), otherwise=b.items(kind=TEXTS)),
         "a macro of unknown kind",
     ),
     "a step that is no call": (lambda b: b.loop(step=b.constant(True)), "a macro of unknown kind"),
