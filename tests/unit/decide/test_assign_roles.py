@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyguard.decide import role_closure
 from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.role_closure import MAX_CHAIN, close_roles
 from policyguard.decide.role_grants import RoleAssignments
@@ -407,3 +408,21 @@ def test_an_unknown_parent_is_passed_over_by_the_closure() -> None:
     assert closed == {"a": frozenset("ab"), "b": frozenset("b")}
     assert not errors
     assert [code for code, _ in refused((role("a", "ghost"),))] == ["PG503"]
+
+
+def test_a_chain_that_is_too_long_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sets of ten thousand roles in a row would fill the memory before the error is read."""
+    chain = [role("r0"), *(role(f"r{number}", f"r{number - 1}") for number in range(1, MAX_CHAIN + 2))]
+    closed, errors = close_roles(chain)
+    assert [error.code for error in errors] == ["PG502"]
+    assert [len(closed[f"r{number}"]) for number in (0, MAX_CHAIN - 1, MAX_CHAIN, MAX_CHAIN + 1)] == [
+        1,
+        MAX_CHAIN,
+        1,
+        1,
+    ]
+    monkeypatch.setattr(role_closure, "MAX_CLOSED_ROLES", 5)
+    closed, errors = close_roles(chain[:5])
+    assert [error.code for error in errors] == ["PG010"]
+    assert [len(closed[f"r{number}"]) for number in range(5)] == [1, 2, 3, 1, 1]
+    assert not close_roles([*chain[:2], role("a"), role("b")])[1]
