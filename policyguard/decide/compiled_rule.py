@@ -51,13 +51,7 @@ class Shape:
         return getattr(self, name)
 
     def constants(self, data: Sequence[Any]) -> tuple[Any, ...]:
-        """Decode a rule's constants, in the order of the holes.
-
-        Raises:
-            ValueError: there are not as many constants as holes.
-        """
-        if len(data) != len(self.hole_types):
-            raise ValueError(f"found {len(data)} constants, expected {len(self.hole_types)}")
+        """Decode a rule's constants, in the order of the holes; `check_compiled` has compared their number."""
         if self._large:
             return tuple(map(decode_constant, data, self.hole_types))
         if not self._lists:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from policyguard.decide import role_closure
 from policyguard.decide.assign_roles import assign_roles
@@ -18,7 +19,7 @@ from policyguard.decide.role_closure import MAX_CHAIN, close_roles
 from policyguard.decide.role_grants import RoleAssignments
 from policyguard.errors import PolicyErrors
 from policyguard.model.policy import Binding, Exclusion, Person, Role
-from policyguard.values import ALWAYS, NEVER
+from policyguard.values import ALWAYS, NEVER, Span
 
 NOW = 1_000
 
@@ -260,6 +261,35 @@ def test_roles_that_exclude_each_other_are_not_held_together(bindings: list[Bind
 def test_roles_that_do_not_meet_are_fine(bindings: list[Binding]) -> None:
     """I8, the twin: no moment, no domain, no holder in common."""
     assert assign_roles(LAB, bindings, APART).subjects
+
+
+def test_a_role_everywhere_that_begins_later_meets_the_roles_of_each_domain() -> None:
+    """I8: each domain is reported once, in its own words, and what is held everywhere once for all."""
+    later = bind("user:alice", "auditor", "*", since=10)
+    domains = [bind("user:alice", "lead", "speech"), bind("user:alice", "lead", "vision", since=20)]
+    words = "`user:alice` holds `auditor`, `lead`"
+    rest = "expected at most 1 of them (`four-eyes`)"
+    assert refused(LAB, [*domains, later], APART) == [
+        ("PG506", f"{words} in domain `vision`, {rest}"),
+        ("PG506", f"{words} in domain `speech`, {rest}"),
+    ]
+    everywhere = [bind("user:alice", "lead", "*"), later, *domains]
+    assert refused(LAB, everywhere, APART) == [("PG506", f"{words} in every domain, {rest}")]
+
+
+def test_a_binding_that_holds_at_no_moment_is_not_what_is_named() -> None:
+    """An empty period breaks nothing, and the error is placed at a binding that is in force."""
+    places = [Span("a.yaml", line, 1) for line in (1, 2, 3)]
+    empty = [bind("user:alice", "lead", since=5, until=5), bind("user:alice", "lead", since=6, until=5)]
+    bindings = [
+        *(replace(binding, span=places[0]) for binding in empty),
+        replace(bind("user:alice", "lead"), span=places[1]),
+        replace(bind("user:alice", "auditor"), span=places[2]),
+    ]
+    with pytest.raises(PolicyErrors) as caught:
+        assign_roles(LAB, bindings, APART)
+    assert [error.span for error in caught.value.errors] == [places[1]]
+    assert assign_roles(LAB, [*bindings[:2], bindings[3]], APART).subjects
 
 
 def test_two_accounts_of_one_person_are_one_holder() -> None:

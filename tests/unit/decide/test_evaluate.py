@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from policyguard.conditions.cost import SMALL, ConstantList
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Assurance, Fact, Facts
@@ -61,3 +63,36 @@ def test_an_allow_in_error_does_not_fire_and_one_that_absorbs_it_does(floor: str
     assert decided("allow", "||", 8, floor) == (("anyone",), ("rule",))
     assert decided("allow", "&&", 8, floor) == (("anyone",), ())
     assert decided("allow", "&&", 9, floor) == (("anyone",), ("rule",))
+
+
+def snapshot_of(when: str) -> Snapshot:
+    """The snapshot of one allow with this condition."""
+    head, _, _ = POLICIES.partition("rules:")
+    rule = f"rules: [{{id: r, effect: allow, actions: [job:submit], when: {msgspec.json.encode(when).decode()}}}]"
+    policies = load({"lab.yaml": (head + rule).encode()})
+    return Snapshot.of(policies, grants_of(policies))
+
+
+def test_what_a_rule_reads_are_facts_and_not_the_action_or_the_time() -> None:
+    """A statement records the facts behind a decision."""
+    snapshot = snapshot_of('action == "job:submit" && now == now && resource.gpus < 9 && has(resource.queue)')
+    assert snapshot.facts_read_at("job:submit") == {"resource.gpus", "resource.queue"}
+    assert snapshot.facts_read_at("job:start") == frozenset()
+
+
+def test_a_long_list_of_a_rule_is_searched_as_a_set() -> None:
+    """A short one is not worth a set; a time beside it changes nothing."""
+    for size, kind in ((SMALL, tuple), (SMALL + 1, ConstantList)):
+        names = ", ".join(f"'n{number}'" for number in range(size))
+        for more in ("", ' && now > timestamp("2026-03-01T09:00:00Z")'):
+            [rule] = snapshot_of(f"resource.queue in [{names}]{more}").rules
+            assert type(rule.constants[0]) is kind
+            assert len(rule.constants[0]) == size
+
+
+def test_a_rule_has_no_attribute_but_its_own() -> None:
+    """What is prepared at first use is named; anything else is a mistake of the code and not a rule without a test."""
+    [rule] = snapshot_of("resource.gpus < 9").rules
+    for thing in (rule, rule.shape):
+        with pytest.raises(AttributeError, match="ghost"):
+            thing.ghost  # type: ignore[union-attr]
