@@ -25,6 +25,7 @@ MAX_DEPTH = 100
 
 _OPEN = re.compile(r"\{%|\{\{|\{#")
 _END = {"{%": re.compile(r"[-+]?%\}"), "{{": re.compile(r"-?\}\}")}
+_END_RAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
 _TOKEN = re.compile(
     r"""\s+|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<name>[^\W\d]\w*)|(?P<number>\d[\w.]*)"""
     r"""|(?P<sign>//|\*\*|==|!=|>=|<=|[-+*/%~|.,:;()\[\]{}<>=])""",
@@ -66,6 +67,7 @@ _BY_ATTRIBUTE = {
 _OPERATORS = {"and", "else", "if", "in", "is", "not", "or"}
 
 Token = tuple[str, str]
+_RAW: list[Token] = [("name", "raw")]
 
 
 class _Unread(Exception):
@@ -102,9 +104,11 @@ def check_template(text: str | None, findings: Findings, where: str = "", *, is_
             code.append((at, tokens, is_tag))
         for start, tokens, is_tag in code:
             at = start
-            _check(tokens, is_tag)
+            if is_declared or tokens != _RAW:
+                _check(tokens, is_tag)
     except _Malformed as problem:
-        if not is_declared:
+        # A page may quote braces; one that also names what leads to the interpreter is not believed.
+        if not is_declared and not _KNOWN_DUNDER.search(text or ""):
             return
         findings.add("ckpt.template_unread", str(problem), where or _line(text, at))
     except _Unread as problem:
@@ -132,6 +136,11 @@ def _code_of(text: str, check_time: Callable[[], None]) -> Iterator[tuple[int, l
         if text[at : at + 1] in ("-", "+"):
             at += 1
         tokens, at = _tokens(text, at, _END[opening[0]])
+        if tokens == _RAW:
+            # What does not parse in here is text, and what follows is code again.
+            if (behind := _END_RAW.search(text, at)) is None:
+                raise _Malformed("a raw block without end")
+            at = behind.end()
         yield start, tokens, opening[0] == "{%"
 
 
@@ -143,7 +152,8 @@ def _tokens(text: str, at: int, end: re.Pattern[str]) -> tuple[list[Token], int]
             return tokens, stop.end()
         match = _TOKEN.match(text, at)
         if match is None:
-            raise _Malformed("code that does not parse")
+            # Names have letters that are no letters for a regular expression, such as U+2118.
+            raise (_Malformed if text[at : at + 1].isascii() else _Unread)("code that does not parse")
         at = match.end()
         if (kind := match.lastgroup) is None:
             continue

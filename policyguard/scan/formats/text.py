@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 
 from policyguard.scan.findings import Findings
-from policyguard.scan.formats.chat_template import MAX_TEMPLATE, check_template
+from policyguard.scan.formats.chat_template import MAX_TEMPLATE, check_template, is_template
 from policyguard.scan.formats.embedded_code import begins_as_template, is_named_as_template, template_escape
+from policyguard.scan.formats.side_files import check_side_file
 from policyguard.scan.settings.expressions import is_program
-from policyguard.scan.settings.flat_tree import ini_tree, toml_tree
+from policyguard.scan.settings.flat_tree import begins_as_section, ini_tree, toml_tree
 from policyguard.scan.settings.json_tree import json_documents, without_comments
 from policyguard.scan.settings.judge import judge_settings
+from policyguard.scan.settings.proto_tree import proto_tree
 from policyguard.scan.settings.rules import is_requirement
 from policyguard.scan.settings.tags import Tags
 from policyguard.scan.settings.tree import Map, TooDeep, Unreadable
@@ -29,6 +31,7 @@ _SETTINGS_NAME = re.compile(
     r"|\A(?:MLmodel|\.zarray|\.zattrs|\.zgroup|\.zmetadata|MLproject)\Z",
     re.IGNORECASE,
 )
+_PROTO_NAME = re.compile(r"\.(?:pbtxt|prototxt|textproto|txtpb)\Z", re.IGNORECASE)
 _REQUIREMENTS_NAME = re.compile(r"\A(?:[\w.-]*requirements[\w.-]*|constraints[\w.-]*)\.(?:txt|in)\Z", re.IGNORECASE)
 _STRUCTURE = re.compile(r"[:!?&*%{\[-]")
 _NAMING = (
@@ -67,33 +70,61 @@ def _scan(text: str, data: bytes, findings: Findings) -> str:
         findings.add("ckpt.code_file", "a script", "1:1")
     if is_program(text):
         findings.add("ckpt.code_file", "a Python program", "1:1")
-    if _JSON_LIKE.match(text) and (_json(text, findings) or _json(text := without_comments(text), findings)):
+    check_side_file(text, data, findings)
+    if _PROTO_NAME.search(findings.name):
+        _proto(text, findings)
+        findings.configuration(data)
+        return "text"
+    if _JSON_LIKE.match(text) and _any_json(text, findings):
         findings.configuration(data)
         return "json"
-    if is_named_as_template(findings.name):
-        check_template(text, findings)
-        return "text"
-    if begins_as_template(text):
-        check_template(text, findings, is_declared=False)
-        return "text"
-    if _yaml(text, findings) or _judge_flat(text, findings):
+    is_named = is_named_as_template(findings.name)
+    if is_whole := is_named or begins_as_template(text):
+        check_template(text, findings, is_declared=is_named)
+    # INVARIANT I18: the reader chooses the syntax, so a text is judged in every syntax in which it is settings.
+    is_yaml = _yaml(text, findings)
+    if _judge_flat(text, findings, is_yaml=is_yaml) or is_yaml:
         findings.configuration(data)
         return "text"
     # INVARIANT I18: what is named or begins as settings and does not parse is not understood, so it is not clean.
     if _SETTINGS_NAME.search(findings.name) or _JSON_LIKE.match(text):
         findings.add("ckpt.config_broken", findings.name, "1:1")
-    if (escape := template_escape(text)) or (escape := _computed(text, findings)):
+    if not is_whole and ((escape := template_escape(text)) or (escape := _computed(text, findings))):
         findings.add("ckpt.template_unread", escape)
     return "text"
 
 
+def _proto(text: str, findings: Findings) -> None:
+    """Judge the text format of protocol buffers, which is recognised by name only."""
+    try:
+        judge_settings(proto_tree(text), findings, name=findings.name)
+    except TooDeep as problem:
+        findings.add("ckpt.too_deep", str(problem))
+    except Unreadable as problem:
+        findings.add("ckpt.config_broken", problem.reason, problem.location)
+    _yaml(text, findings)
+
+
+def _any_json(text: str, findings: Findings) -> bool:
+    """Judge JSON, with comments too; what one reader takes for a comment is an entry for a reader of YAML."""
+    if _json(text, findings):
+        return True
+    plain = without_comments(text)
+    is_json = _json(plain, findings)
+    if is_json or plain != text:
+        # JSON5 also has single quotes, which YAML reads.
+        _yaml(text if is_json else plain, findings)
+    return is_json
+
+
 def _computed(text: str, findings: Findings) -> str:
     """Describe the computation that complete template blocks in a running text do; empty if there is none."""
-    if "{%" not in text or len(text) > MAX_TEMPLATE:
+    if not is_template(text) or len(text) > MAX_TEMPLATE:
         return ""
     trial = Findings(limits=findings.limits, clock=findings.clock)
     check_template(text, trial, is_declared=False)
-    return next((reason.detail for reason in sorted(trial.reasons) if reason.detail.startswith("a computed")), "")
+    details = sorted(reason.detail for reason in trial.reasons)
+    return next((detail for detail in details if detail.startswith(("a computed", "filter attr"))), "")
 
 
 def _json(text: str, findings: Findings) -> bool:
@@ -154,7 +185,7 @@ def _partial(problem: Unreadable, tags: Tags, findings: Findings) -> None:
         findings.add("ckpt.config_broken", detail, problem.location)
 
 
-def _judge_flat(text: str, findings: Findings) -> bool:
+def _judge_flat(text: str, findings: Findings, *, is_yaml: bool) -> bool:
     """Judge TOML and INI; return True if the text is one of them. Requirements are recognised by name only."""
     if _REQUIREMENTS_NAME.search(findings.name):
         for number, line in enumerate(text.splitlines()):
@@ -164,7 +195,7 @@ def _judge_flat(text: str, findings: Findings) -> bool:
         return True
     tree = toml_tree(text)
     if tree is None:
-        entries = ini_tree(text)
+        entries = ini_tree(text) if not is_yaml or begins_as_section(text) else None
         if entries is not None:
             judge_settings(entries, findings, name=findings.name)
         return False

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import re
 import threading
+import unicodedata
 import warnings
 
 from policyguard.scan.fact_sheets import names
@@ -27,6 +28,12 @@ _CALLED = re.compile(
     r"exec[lv]\w*|import_module|globals|locals|vars|breakpoint)\s*\(|\.\s*(?:loads?|run|call)\s*\(|__\w{1,40}__\s*[.(\[]"
     r"|\.\s*__\w{1,40}__"
 )
+_REACHED = re.compile(
+    r"\b(?:os|posix|subprocess|pty|runpy|commands|popen2|builtins|__builtins__|importlib|ctypes|pickle|marshal|shutil|"
+    r"socket|urllib|webbrowser|multiprocessing|hub|cpp_extension|sys\s*\.\s*modules)\s*\.\s*\w"
+)
+"""A module that runs commands, or takes code from elsewhere, also where a function of it is passed on uncalled."""
+
 _LAMBDA = re.compile(r"\s*lambda\b[^\n]*:")
 _SHELL = re.compile(r";\s*(?:rm|curl|wget|bash|sh|python\d?|nc)\b|[|&]\s*(?:ba)?sh\b|\A\s*(?:bash |pipe:)")
 _RESOLVER = re.compile(r"\$\{\s*(?!oc\.|now:|hydra:|env:)[A-Za-z_][\w.]*:(?![-=?+/])", re.ASCII)
@@ -45,6 +52,10 @@ _GADGETS = names("""
     __globals__ __builtins__ __subclasses__ __import__ __mro__ __bases__ __base__ __code__ __loader__ __dict__
     __reduce__ __reduce_ex__ __getattribute__ f_globals f_builtins gi_frame tb_frame
 """)
+_CHAIN = re.compile(r"\b(?:\w++[\s\\]*+\.[\s\\]*+){200}")
+"""CPython's parser makes a text of each part of a dotted name with all before it."""
+
+_TOO_LONG = ast.Pass()
 _LOCK = threading.Lock()
 _EVALUATORS = names("eval exec execfile compile __import__")
 _ACTIVE = (
@@ -73,17 +84,27 @@ def judge_expression(text: str) -> Verdict:
 
 def judge_value(text: str) -> Verdict:
     """Judge a text under any key; not clean if it is Python with a telling call, or has a shell command."""
-    text = text.lstrip()
+    text = _normal(text.lstrip())
     if text.startswith("$") and (verdict := judge_expression(text[1:])) is not Verdict.CLEAN:
         return verdict
     if _RESOLVER.search(text):
         return Verdict.UNKNOWN
-    if _CALLED.search(text) or _LAMBDA.match(text):
-        return min(_judge(_parsed(text.strip())), Verdict.UNKNOWN, key=_ORDER.index)
-    return Verdict.CLEAN
+    is_called = _CALLED.search(text) or _LAMBDA.match(text)
+    if not is_called and not _REACHED.search(text):
+        return Verdict.CLEAN
+    tree = _parsed(text.strip())
+    if not is_called and not (isinstance(tree, ast.Module) and len(tree.body) == 1):
+        # Several sentences may parse as Python; what evaluates a value takes one expression.
+        return Verdict.CLEAN
+    return min(_judge(tree), Verdict.UNKNOWN, key=_ORDER.index)
 
 
 _ORDER = list(Verdict)
+
+
+def _normal(text: str) -> str:
+    """Write names as Python reads them: it takes letters of other widths and faces for the plain ones."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 
 def is_shell(text: str) -> bool:
@@ -95,6 +116,7 @@ def is_shell(text: str) -> bool:
 
 def is_program(text: str) -> bool:
     """Return True for text that parses as Python and imports, defines or runs something."""
+    text = _normal(text)
     if len(text) > MAX_PROGRAM_CHARS or not (_STATEMENT.search(text) or _CALLED.search(text)):
         return False
     verdict = _judge(_parsed(text))
@@ -102,6 +124,8 @@ def is_program(text: str) -> bool:
 
 
 def _parsed(text: str) -> ast.AST | None:
+    if _CHAIN.search(text):
+        return _TOO_LONG
     try:
         # The filters of warnings belong to the process, and files are scanned in several threads.
         with _LOCK, warnings.catch_warnings():
@@ -112,8 +136,8 @@ def _parsed(text: str) -> ast.AST | None:
 
 
 def _judge(tree: ast.AST | None) -> Verdict:
-    if tree is None:
-        return Verdict.CLEAN
+    if tree is None or tree is _TOO_LONG:
+        return Verdict.CLEAN if tree is None else Verdict.UNKNOWN
     try:
         active = [node for node in ast.walk(tree) if isinstance(node, _ACTIVE) or _is_hidden(node)]
     except RecursionError:

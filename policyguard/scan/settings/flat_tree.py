@@ -7,16 +7,23 @@ import tomllib
 
 from policyguard.scan.settings.tree import Map
 
-_LINE = re.compile(r"[ \t]*(?:\[+[^\]\n]+\]+[ \t]*|[\w.\"'$@()/-]+[ \t]*[=:][^\n]*|[#;][^\n]*|)(?:\r?\n|\Z)")
-_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?([\w.\"'$@()/-]+)[ \t]*[=:]([^\n]*)$", re.MULTILINE)
+_LINE = re.compile(
+    r"[ \t]*(?:\[[^\n]*\][^\n]*|(?:export[ \t]+)?[\w.\"'$@()/-]+[ \t]*[=:][^\n]*|[#;][^\n]*|)(?:\r?\n|\Z)"
+)
+_ENTRY = re.compile(r"(?:export[ \t]+)?([\w.\"'$@()/-]+)[ \t]*[=:][ \t]*(.*)")
+_SPACED = re.compile(r"([^=:\s][^=:]{0,80}?)\s*[=:]\s*(.*)")
 _HAS_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?[\w.\"'-]+[ \t]*=", re.MULTILINE)
-_HAS_SECTION = re.compile(r"^\[[^\]\n]+\][ \t]*\r?\n[ \t]*[\w.]+[ \t]*:", re.MULTILINE)
+_HAS_SECTION = re.compile(r"^\[[^\n]*\][^\n]*\r?\n[ \t]*[\w.][^\n=:]*[=:]", re.MULTILINE)
 MAX_CHARS = 2**22
+MAX_DOTS = 10**6
+"""The sum of the squares of dots in a line: `tomllib` compares each part of a dotted key with all before it."""
 
 
 def toml_tree(text: str) -> object | None:
     """Parse TOML; None if the text is not TOML."""
     if len(text) > MAX_CHARS or not _HAS_ENTRY.search(text):
+        return None
+    if sum(line.count(".") ** 2 for line in text.splitlines()) > MAX_DOTS:
         return None
     try:
         return _tree(tomllib.loads(text))
@@ -24,22 +31,53 @@ def toml_tree(text: str) -> object | None:
         return None
 
 
+def begins_as_section(text: str) -> bool:
+    """Return True if the first line that is no comment opens a section, without which no reader of INI goes on."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and line[0] not in "#;"), "").startswith("[")
+
+
 def ini_tree(text: str) -> object | None:
     """Parse `name = value` lines under section headings; None if an early line is neither.
 
-    The key of an entry is its last dotted part, and quotes around a value are dropped.
+    The key of an entry is its last dotted part, and quotes around a value are dropped. A line that is indented goes on
+    with the value before it, and may be an entry of its own.
+
+    Source: `configparser`, which takes what follows a heading for nothing, and keys with spaces in them.
     """
     if len(text) > MAX_CHARS or not (_HAS_ENTRY.search(text) or _HAS_SECTION.search(text)):
         return None
     first = text.lstrip("\r\n")
     if _LINE.match(first) is None or not first.strip():
         return None
-    entries = Map()
-    for match in _ENTRY.finditer(text):
-        key, value = match[1].strip("\"'").rpartition(".")[2], match[2].strip(" \t\r")
-        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-        entries.append((key, value[1:-1] if quoted else value))
+    entry = _SPACED if begins_as_section(text) else _ENTRY
+    entries, values = Map(), list[str]()
+    for raw in text.splitlines():
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        if match := entry.fullmatch(line):
+            _close(entries, values)
+            entries.append((match[1].strip("\"' ").rpartition(".")[2], ""))
+            values = [match[2]]
+        elif line[0] == "[" and raw[0] not in " \t":
+            _close(entries, values)
+            values = []
+        elif values and raw[0] in " \t":
+            values.append(line)
+    _close(entries, values)
     return entries
+
+
+def _close(entries: Map, values: list[str]) -> None:
+    """Give the last entry its value, and each line of a value that has several."""
+    if not values:
+        return
+    key, _ = entries.pop()
+    value = "\n".join(values).strip()
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    entries.append((key, value[1:-1] if quoted else value))
+    entries.extend((key, line) for line in (values[1:] and values) if line)
 
 
 def _tree(value: object) -> object:

@@ -56,11 +56,11 @@ _LISTED = re.compile(
 )
 """Names of one library that build a layer, an optimizer or a callback from plain arguments."""
 
-_DOTTED = re.compile(r"[^\W\d]\w*(?:[.:/][^\W\d]\w*)+", re.ASCII)
-_CLASS = re.compile(r"(?!v\d)[a-z_]\w+(?:[.:][^\W\d]\w*)*[.:][A-Z]\w*", re.ASCII)
+_DOTTED = re.compile(r"[^\W\d]\w*+(?:[.:/][^\W\d]\w*+)++", re.ASCII)
+_CLASS = re.compile(r"(?!v\d)[a-z_]\w++(?:[.:][^\W\d]\w*+)*[.:][A-Z]\w*", re.ASCII)
 _SUFFIX = re.compile(
     r"\.(?:json|txt|md|ya?ml|csv|tsv|bin|pt|pth|ckpt|safetensors|model|onnx|gguf|h5|npz?|parquet|arrow|jsonl|zip|gz|tar|"
-    r"png|jpe?g|wav|mp[34]|flac|log|html?|pdf|vocab|tiktoken|toml|cfg|ini|weight|bias)$"
+    r"png|jpe?g|wav|mp[34]|flac|log|html?|pdf|vocab|tiktoken|toml|cfg|ini|pkl|pickle|joblib|keras|weight|bias)$"
 )
 _DOMAIN = re.compile(r"\.(?:com|org|net|io|ai|co)$")
 

@@ -12,9 +12,10 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 
+from policyguard.scan.archives.zip import leaves_folder
 from policyguard.scan.fact_sheets import names
 from policyguard.scan.findings import Verdict
-from policyguard.scan.settings.expressions import is_shell, judge_expression
+from policyguard.scan.settings.expressions import is_program, is_shell, judge_expression
 from policyguard.scan.settings.hub import NAMING_KEYS, named_by
 from policyguard.scan.settings.names import is_dotted, is_dotted_class, judge_name
 from policyguard.scan.settings.report import Report
@@ -40,7 +41,7 @@ _MAY_NAME_A_CLASS = names("""
 _NAMES_A_FUNCTION = names("""
     class cls klass target func function fn callable factory entry_point entrypoint handler constructor builder
     import_path module_path import_name class_name target_class function_name collate_fn loss_fn callback _target _cls
-    _class _fn _func
+    _class _fn _func implementation import_string dotted_path driver service predict
 """)
 """Keys whose dotted name is imported, functions included."""
 
@@ -56,7 +57,9 @@ SWITCHES = names("""
 _SAFETIES = names("safe_mode weights_only safe_serialization_only")
 _COMMANDS = names("""
     command cmd shell exec postinstall preinstall setup_commands initialization_commands run_command post_install
-    pre_install install_command entrypoint_command on_load
+    pre_install install_command entrypoint_command on_load postCreateCommand postStartCommand postAttachCommand
+    onCreateCommand updateContentCommand initializeCommand LD_PRELOAD PYTHONSTARTUP BASH_ENV PROMPT_COMMAND
+    GIT_SSH_COMMAND PYTHONBREAKPOINT
 """)
 _REQUIREMENTS = names("dependencies build_dependencies pip requirements install_requires pip_requirements packages")
 _REQUIREMENT = re.compile(
@@ -64,9 +67,15 @@ _REQUIREMENT = re.compile(
     r"(?:\s*+;\s*(?:python_version|sys_platform|platform_\w+|os_name|extra|implementation_name)\s*[=<>!]=?[^$`;|&]*)?"
     r"|-[rc]\s*[\w.-]+\.txt",
 )
+_FUNCTION_KEY = re.compile(
+    r"_(?:class|cls|factory|fn|func|function|callable|loader|builder|constructor|hook|callback)\Z"
+)
+_RUNNING_OPERATORS = names("""
+    PyFunc PyFuncStateless EagerPyFunc NumpyFunction ReadFile WriteFile MatchingFiles LoadLibrary _Native Custom
+""")
 _OWN_LIBRARY = re.compile(r"megatron\.core|(?:transformers|diffusers|peft|sentence_transformers)(?:\.\w+)*", re.ASCII)
 _CODE_FILE = re.compile(
-    r"(?:[\w.@+ -]*[/\\])*[\w.@+ -]*\.(?:pyw?|pyc|pyx|so|dll|dylib|sh|bat|ps1|jar|pyz|whl|egg)", re.A
+    r"[\w.@+ /\\-]*\.(?:pyw?|pyc|pyx|so(?:\.\d{1,9}){0,4}|dll|dylib|sh|bat|ps1|jar|pyz|whl|egg)(?::[\w.]*)?", re.A
 )
 
 
@@ -81,7 +90,7 @@ def entry(key: str, value: object, location: Location, report: Report, *, is_nam
         is_named: a key above it names code of a hub, and was judged with everything below.
     """
     rule = _rule_of(key)
-    if rule is not None and not (is_named and rule is _any):
+    if rule is not None and not (is_named and rule in (_any, _names_one_function)):
         rule(value, location, report)
     elif key.startswith("py/"):
         _jsonpickle(key, value, location, report)
@@ -96,7 +105,9 @@ def _rule_of(key: str) -> Rule | None:
     """Return the rule of a key; most maps of a file have the same keys."""
     if (rule := RULES.get(key)) is not None or key.startswith("py/"):
         return rule
-    return None if key in NAMING_KEYS or _NAMES_OF_LAYERS.search(key) else _any
+    if key in NAMING_KEYS or _NAMES_OF_LAYERS.search(key):
+        return None
+    return _names_one_function if _FUNCTION_KEY.search(key) else _any
 
 
 _NAMED_CODE = {"own": "hub.own_code", "foreign": "hub.foreign_code", "kernel": "hub.remote_kernels"}
@@ -129,6 +140,10 @@ def _names_a_function(value: object, location: Location, report: Report) -> None
     for name in _own_strings(value):
         if is_dotted(name):
             report.called(name, location)
+
+
+def _names_one_function(value: object, location: Location, report: Report) -> None:
+    (_names_a_function if type(value) is str else _any)(value, location, report)
 
 
 def _any(value: object, location: Location, report: Report) -> None:
@@ -253,10 +268,52 @@ def _backend(value: object, location: Location, report: Report) -> None:
 
 
 def _imports(value: object, location: Location, report: Report) -> None:
-    """Judge module lists: MONAI's `imports`, mmengine's `custom_imports`, and those of other libraries."""
-    for text in strings_in(value, report.check_time):
-        if not text.startswith("$") and is_dotted(text) and judge_name(text) is not Verdict.CLEAN:
+    """MONAI's `imports`, mmengine's `custom_imports`, and module lists of other libraries."""
+    for text in _texts(value, report):
+        if (is_dotted(text) or text.isidentifier()) and text.casefold() not in ("true", "false"):
             report.called(text, location)
+        elif is_program(text):
+            report.add("ckpt.expression", text, location)
+
+
+def _scripts(value: object, location: Location, report: Report) -> None:
+    """npm runs some scripts of a package when it installs it."""
+    for key, text in value if type(value) is Map else ():
+        if key in ("preinstall", "install", "postinstall", "prepublish", "prepare") and type(text) is str:
+            report.add("ckpt.shell_text", text, location)
+
+
+def _data_files(value: object, location: Location, report: Report) -> None:
+    """`state.json` of a saved data set names the tables that are mapped into memory."""
+    for item in value if type(value) is list else ():
+        for name in item.texts("filename") if type(item) is Map else ():
+            report.path(name, location)
+
+
+def _elsewhere(value: object, location: Location, report: Report) -> None:
+    """Paths that their library also writes absolute: data that is not scanned with this file."""
+    for name in _texts(value, report):
+        if leaves_folder(name):
+            report.add("ckpt.external_data", name, location)
+
+
+def _operator(value: object, location: Location, report: Report) -> None:
+    """Operators of graphs that call Python, load a library, or read and write files."""
+    for name in _own_strings(value):
+        if name in _RUNNING_OPERATORS:
+            report.add("ckpt.target_unlisted", f"the operator {name}", location)
+
+
+def _python_layer(value: object, location: Location, report: Report) -> None:
+    """Caffe imports the module of a layer written in Python."""
+    report.add("ckpt.target_unlisted", ".".join(_texts(value, report)), location)
+
+
+def _source_code(value: object, location: Location, report: Report) -> None:
+    """AutoGen's tools are loaded by running the text."""
+    for text in _texts(value, report):
+        if is_program(text):
+            report.add("ckpt.expression", text, location)
 
 
 RULES: dict[str, Rule] = {
@@ -268,11 +325,23 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAFETIES, _safety),
     **dict.fromkeys(_COMMANDS, _command),
     **dict.fromkeys(_REQUIREMENTS, _requirements),
-    **dict.fromkeys(("model_code_path", "code_paths", "code_path", "custom_pipeline", "user_dir"), _named_code),
+    **dict.fromkeys(
+        names("""
+            model_code_path code_paths code_path custom_pipeline user_dir custom_ops_library shared_library_path
+            plugin_library_path
+        """),
+        _named_code,
+    ),
     **dict.fromkeys(("filters", "compressor", "compressors", "codecs", "serializer"), _codecs),
     "backend": _backend,
     **dict.fromkeys(("weight_map", "basename", "template_path", "pickled_model"), _paths),
-    **dict.fromkeys(("imports", "custom_imports", "import_modules", "extensions_to_load"), _imports),
+    **dict.fromkeys(("imports", "custom_imports", "import_modules", "extensions_to_load", "preload"), _imports),
+    **dict.fromkeys(("model_checkpoint_path", "all_model_checkpoint_paths"), _elsewhere),
+    **dict.fromkeys(("op", "op_type"), _operator),
+    "python_param": _python_layer,
+    "_data_files": _data_files,
+    "scripts": _scripts,
+    "source_code": _source_code,
     "download": _download,
     "plugins": _plugins,
     "skops_trusted_types": _instantiated,

@@ -171,6 +171,43 @@ def _mlflow(entries: Map, location: Location, report: Report) -> None:
             report.path(path or ".", Location(location, key))
 
 
+def _recording(entries: Map, location: Location, report: Report) -> None:
+    """lhotse reads the sound of a source of this type from a command's output."""
+    if "command" in entries.texts("type"):
+        for text in entries.texts("source"):
+            report.add("ckpt.shell_text", text, Location(location, "source"))
+
+
+def _kernel(entries: Map, location: Location, report: Report) -> None:
+    """`kernel.json`: Jupyter starts this command."""
+    for value in entries.all("argv"):
+        report.add("ckpt.shell_text", " ".join(strings_in(value, report.check_time)), Location(location, "argv"))
+
+
+def _module_of_class(entries: Map, location: Location, report: Report) -> None:
+    """Great Expectations imports `module_name` and builds its `class_name`."""
+    for module in entries.texts("module_name"):
+        for name in entries.texts("class_name"):
+            report.called(f"{module}.{name}", location)
+
+
+def _workflow(_: Map, location: Location, report: Report) -> None:
+    report.add("ckpt.shell_text", "the steps of a workflow", Location(location, "steps"))
+
+
+def _notebook(_: Map, location: Location, report: Report) -> None:
+    report.add("ckpt.code_file", "a notebook", Location(location, "cells"))
+
+
+def _references(entries: Map, location: Location, report: Report) -> None:
+    """fsspec reads chunks of an array from where these references lead, or from the text behind `base64:`."""
+    chunks = [value for value in entries.all("refs") if type(value) is Map] or [entries]
+    for key, value in (entry for chunk in chunks for entry in chunk):
+        first = value[0] if type(value) is list and value else value
+        if type(first) is str and (type(value) is list or first.startswith("base64:")):
+            report.add("ckpt.external_data", f"{key}: {first}", location)
+
+
 def _trigger(entries: Map, location: Location, report: Report) -> None:
     """Check the arguments of an instantiated name: `get_method` with a path, `partial` with a function."""
     for key, value in entries:
@@ -205,12 +242,18 @@ _SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Location, Report], None]], .
     (names("class_name"), _lambda),
     (names("backbone head"), _layers),
     (names("loader_module"), _mlflow),
+    (names("type source"), _recording),
+    (names("argv display_name"), _kernel),
+    (names("cells nbformat"), _notebook),
+    (names("class_name module_name"), _module_of_class),
+    (names("runs-on steps"), _workflow),
+    (names("refs"), _references),
+    (names(".zgroup"), _references),
+    (names(".zarray"), _references),
     *((names(key), _trigger) for key in sorted(_CALLERS)),
 )
 """The keys that a shape is known by, and its check."""
 
-_TRIGGERS = names("""
-    _class_name lc zarr_format column_encodings __loader__ class_name path idx backbone loader_module _target_
-    _component_ class_path __target__ target
-""")
+_FREQUENT = names("type config id head module")
+_TRIGGERS = frozenset(min(keys - _FREQUENT) for keys, _ in _SHAPES)
 """A key of each shape: few maps have one."""
