@@ -41,9 +41,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "policyguard/attest": (
         "tests/unit/attest",
         "tests/unit/evidence/test_approvals_*.py",
-        "tests/unit/evidence/test_push_summary.py",
         "tests/unit/scan/test_manifest.py",
-        "tests/unit/test_attest_keyfiles.py",
+        "tests/unit/test_keyfiles.py",
         "tests/unit/test_guard_issue.py",
         "tests/unit/test_verify_vectors.py",
         "tests/unit/audit/test_checkpoint.py",

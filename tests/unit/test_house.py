@@ -83,6 +83,13 @@ def test_a_package_says_what_it_promises(folder: Path) -> None:
     assert len(tree.body) > 1 or any(path != init for path in folder.rglob("*.py")), f"{folder}: an empty package"
 
 
+def test_the_unit_tests_mirror_the_package() -> None:
+    """Each package has a folder with unit tests, and each such folder is that of a package, or of the benchmarks."""
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    tested = {path.parent.name for path in (ROOT / "tests" / "unit").glob("*/test_*.py")}
+    assert tested - {"bench"} == packages
+
+
 def test_the_formatter_decides() -> None:
     """No comment switches the formatter off."""
     switches = ["# fmt: " + word for word in ("skip", "off")]
