@@ -24,7 +24,6 @@ from policyguard.audit.approval_use import ApprovalConsumption, PendingStatement
 from policyguard.audit.log import Log
 from policyguard.audit.policy_epochs import PolicyUse
 from policyguard.audit.receipt import SignedDecision
-from policyguard.audit.stores import Store
 from policyguard.decide.engine import Engine, internal_error
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyGuardError, SigningError
@@ -36,6 +35,7 @@ from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, FrozenMap, Inst
 if TYPE_CHECKING:
     # Annotations only: a hook without quotas starts without the module.
     from policyguard.audit.reservations import Reservations
+    from policyguard.audit.stores.interface import Store
 
 
 OVERSIZED = "engine.oversized"

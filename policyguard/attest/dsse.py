@@ -4,14 +4,14 @@ Opens nothing. One envelope has one spelling as bytes: RFC 8785 JSON with canoni
 and compares, so what was checked, what is logged and what is passed on are the same bytes.
 """
 
-from __future__ import annotations
+# Annotations are values here: msgspec compiles each that is text when a process first decodes.
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 
-from policyguard.attest.keys import SIGNATURE_BYTES, PrivateKey, PublicKey, decode_base64
+from policyguard.attest.keys import SIGNATURE_BYTES, PrivateKey, PublicKey
 from policyguard.errors import VerificationError
 
 MAX_ENVELOPE_BYTES = 1_048_576
@@ -23,14 +23,14 @@ MAX_SIGNATURES = 16
 _MAX_TEXT = 256
 
 
-class Signature(msgspec.Struct, frozen=True, gc=False):
+class Signature(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One signature and the key id that the envelope claims for it; the id is only a hint."""
 
     keyid: str
     sig: bytes
 
 
-class BatchProof(msgspec.Struct, frozen=True, gc=False):
+class BatchProof(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """The position of the payload in a Merkle tree whose root was signed instead of the payload."""
 
     index: int
@@ -38,7 +38,7 @@ class BatchProof(msgspec.Struct, frozen=True, gc=False):
     path: tuple[bytes, ...]
 
 
-class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+class Envelope(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """Payload bytes, their type and signatures; `batch` is set if the signatures cover a Merkle root.
 
     Except for `batch` the fields are in sorted order, so encoding needs no sorting.
@@ -68,6 +68,8 @@ class _Batched(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _encode = msgspec.json.Encoder().encode
 """Writes bytes as padded base64 and text with the shortest escapes, as RFC 8785 requires; a test compares."""
+_decode = msgspec.json.Decoder(Envelope).decode
+"""Reads base64 that has padding, of loose bits too: `parse` encodes again and compares."""
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -115,10 +117,10 @@ def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
     if len(data) > limit:
         raise VerificationError("V1", f"envelope is {len(data)} bytes, expected at most {limit}")
     try:
-        wire = _DECODER.decode(data)
+        envelope = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise VerificationError("V1", f"not an envelope: {reason(problem)}") from None
-    envelope = from_wire(wire)
+    check_bounds(envelope)
     # INVARIANT I5: one value has one spelling: decode, encode again, compare.
     if envelope.to_bytes() != data:
         raise VerificationError("V1", "envelope is not in its one spelling, expected sorted fields and no spaces")
@@ -153,57 +155,41 @@ def check_signatures(
     return tuple(signed.values())
 
 
-class WireSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    keyid: str
-    sig: str
-
-
-class WireBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    index: int
-    path: list[str]
-    size: int
-
-
-class WireEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
-    """The JSON shape of an envelope, for parsers of data that contains one."""
-
-    payload: str
-    payload_type: str
-    signatures: list[WireSignature]
-    batch: WireBatch | None = None
-
-
-_DECODER = msgspec.json.Decoder(WireEnvelope)
-
-
-def from_wire(wire: WireEnvelope) -> Envelope:
-    """Convert the decoded JSON shape to an envelope.
+def check_bounds(envelope: Envelope) -> None:
+    """Refuse a decoded envelope with sizes that no signer writes.
 
     Raises:
-        VerificationError: step V1; the payload type or the number of signatures is out of range, or a field is not
-            base64.
+        VerificationError: step V1; the payload type, the number of signatures, a key id, a signature or the proof of a
+            batch is out of range.
     """
-    if not 1 <= len(wire.signatures) <= MAX_SIGNATURES:
-        raise VerificationError("V1", f"signatures: found {len(wire.signatures)}, expected 1 to {MAX_SIGNATURES}")
-    if len(wire.payload_type) > _MAX_TEXT or not wire.payload_type:
-        raise VerificationError("V1", f"payloadType: found {len(wire.payload_type)} characters, expected 1 to 256")
-    return Envelope(
-        _bytes_of(wire.payload, "payload", None),
-        wire.payload_type,
-        tuple([_signature_of(signature, f"signatures[{i}]") for i, signature in enumerate(wire.signatures)]),
-        None if wire.batch is None else _batch_of(wire.batch),
-    )
+    if not 1 <= len(envelope.signatures) <= MAX_SIGNATURES:
+        raise VerificationError("V1", f"signatures: found {len(envelope.signatures)}, expected 1 to {MAX_SIGNATURES}")
+    if len(envelope.payload_type) > _MAX_TEXT or not envelope.payload_type:
+        raise VerificationError("V1", f"payloadType: found {len(envelope.payload_type)} characters, expected 1 to 256")
+    for i, signature in enumerate(envelope.signatures):
+        if len(signature.keyid) > _MAX_TEXT:
+            size = len(signature.keyid)
+            raise VerificationError("V1", f"signatures[{i}].keyid: found {size} characters, expected at most 256")
+        _check_size(signature.sig, SIGNATURE_BYTES, f"signatures[{i}].sig")
+    batch = envelope.batch
+    if batch is not None:
+        if not 0 <= batch.index < batch.size <= 2**32:
+            raise VerificationError(
+                "V1", f"batch: found index {batch.index} of {batch.size}, expected one within the batch"
+            )
+        check_hashes(batch.path, "batch.path")
 
 
-def hashes_of(path: Sequence[str], where: str) -> tuple[bytes, ...]:
-    """Decode the base64 hashes of a proof; each must be 32 bytes.
+def check_hashes(path: Sequence[bytes], where: str) -> None:
+    """Refuse a decoded proof of more than 63 hashes, or with one that is not of 32 bytes.
 
     Raises:
-        VerificationError: step V1; too many hashes, or one is not 32 bytes in base64.
+        VerificationError: step V1.
     """
     if len(path) > 63:
         raise VerificationError("V1", f"{where}: found {len(path)} hashes, expected at most 63")
-    return tuple([_bytes_of(text, f"{where}[{i}]", 32) for i, text in enumerate(path)])
+    for i, node in enumerate(path):
+        _check_size(node, 32, f"{where}[{i}]")
 
 
 def reason(problem: Exception) -> str:
@@ -211,22 +197,6 @@ def reason(problem: Exception) -> str:
     return (str(problem).splitlines() or [type(problem).__name__])[0].lower()
 
 
-def _signature_of(wire: WireSignature, where: str) -> Signature:
-    if len(wire.keyid) > _MAX_TEXT:
-        raise VerificationError("V1", f"{where}.keyid: found {len(wire.keyid)} characters, expected at most 256")
-    return Signature(wire.keyid, _bytes_of(wire.sig, f"{where}.sig", SIGNATURE_BYTES))
-
-
-def _batch_of(wire: WireBatch) -> BatchProof:
-    if not 0 <= wire.index < wire.size <= 2**32:
-        raise VerificationError("V1", f"batch: found index {wire.index} of {wire.size}, expected one within the batch")
-    return BatchProof(wire.index, wire.size, hashes_of(wire.path, "batch.path"))
-
-
-def _bytes_of(text: str, where: str, size: int | None) -> bytes:
-    data = decode_base64(text.encode()) if text.isascii() else None
-    if data is None:
-        raise VerificationError("V1", f"{where}: expected canonical base64")
-    if size is not None and len(data) != size:
+def _check_size(data: bytes, size: int, where: str) -> None:
+    if len(data) != size:
         raise VerificationError("V1", f"{where}: found {len(data)} bytes, expected {size}")
-    return data

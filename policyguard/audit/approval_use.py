@@ -8,17 +8,21 @@ logs it, with the approvals that are unused at that moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import structs
 
-from policyguard.audit.stores import Row, Store
-from policyguard.audit.stores.claims import APPROVAL, Claim, Claims
+from policyguard.audit.stores import Row
+from policyguard.audit.stores.claims import APPROVAL, Claim
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
 from policyguard.values import Instant
+
+if TYPE_CHECKING:
+    from policyguard.audit.stores.interface import Claims, Store
 
 
 class PendingStatement(msgspec.Struct, frozen=True):

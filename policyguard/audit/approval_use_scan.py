@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from policyguard.attest.statement import PAYLOAD_TYPE
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
+from policyguard.audit.stores.interface import Store
 from policyguard.errors import AuditError
 
 _PAGE = 256

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.audit.entries import APPROVAL_ENTRY
-from policyguard.audit.stores import Store
+from policyguard.audit.stores.interface import Store
 
 MAX_RECENT_ENTRIES = 20_000
 """Only this many of the newest entries are searched for approvals; a separate log of approvals stays far below."""

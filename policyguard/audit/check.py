@@ -22,7 +22,8 @@ from policyguard.audit.handover import read_handover
 from policyguard.audit.links import check_link, parse_link
 from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash, range_of
 from policyguard.audit.proofs import subtree_in
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
+from policyguard.audit.stores.interface import Store
 from policyguard.errors import AuditError, VerificationError
 from policyguard.text import counted
 

@@ -15,8 +15,9 @@ from policyguard.audit.approval_use_scan import approvals_used_by
 from policyguard.audit.entries import LINK_ENTRY, RESERVATION_ENTRY
 from policyguard.audit.links import parse_link
 from policyguard.audit.reservations import ReservationEvent, reservation_event, states_event
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import APPROVAL, RESERVATION, Claim
+from policyguard.audit.stores.interface import Store
 from policyguard.errors import AuditError
 from policyguard.values import Instant, parse_instant
 

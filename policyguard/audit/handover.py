@@ -22,7 +22,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import STATEMENT_TYPE
 from policyguard.audit.entries import HANDOVER_ENTRY
-from policyguard.audit.stores import Store
+from policyguard.audit.stores.interface import Store
 from policyguard.errors import AuditError, ConfigurationError, VerificationError
 from policyguard.values import Instant, canonical, format_instant, parse_instant, sha256_digest
 

@@ -22,7 +22,7 @@ A head never moves backwards: writers hold a lock file and keep a newer head. On
 the generation, replace a head by one with fewer entries.
 """
 
-from __future__ import annotations
+# Annotations are values here: msgspec compiles each that is text when a process first decodes.
 
 import errno
 import hashlib
@@ -32,6 +32,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import msgspec
 
@@ -80,7 +81,7 @@ class HeadLocation(msgspec.Struct, frozen=True):
     log_name: str
 
     @classmethod
-    def of(cls, log: str | os.PathLike[str], state_dir: str | os.PathLike[str] | None = None) -> HeadLocation:
+    def of(cls, log: str | os.PathLike[str], state_dir: str | os.PathLike[str] | None = None) -> Self:
         """Build the location for the log at this path; the state folder defaults to the log's own folder."""
         folder, name = os.path.split(os.fspath(log))
         return cls(os.fspath(state_dir) if state_dir is not None else folder or ".", name)
@@ -109,7 +110,7 @@ class HeadFile:
         self._identity = identity_of(os.fstat(handle))
 
     @classmethod
-    def open(cls, location: HeadLocation, origin: str) -> HeadFile:
+    def open(cls, location: HeadLocation, origin: str) -> Self:
         """Open the head file of a log, creating it with mode 0600 if it does not exist.
 
         Raises:

@@ -10,7 +10,7 @@ from policyguard.attest.statement import parse_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.reservations import amount_of, end, release, start
-from policyguard.audit.stores import Store
+from policyguard.audit.stores.interface import Store
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AuditError, EvidenceError
 from policyguard.values import Instant

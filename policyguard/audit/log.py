@@ -23,6 +23,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature, split_note
@@ -33,12 +34,15 @@ from policyguard.audit.merkle import Range, range_of
 from policyguard.audit.policy_epochs import PolicyUse, SeenEntries, check_use, is_edited
 from policyguard.audit.proofs import Tail, grow, subtree_in
 from policyguard.audit.receipt import Receipt
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
 from policyguard.audit.stores.sqlite import SqliteStore, is_blank
 from policyguard.errors import AuditError, VerificationError
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.text import quoted
 from policyguard.values import Instant
+
+if TYPE_CHECKING:
+    from policyguard.audit.stores.interface import Store
 
 RESET = "find out where the newest log is; to go on with this one: `policyguard audit accept-reset --reason TEXT`"
 

@@ -8,13 +8,17 @@ only reads the entries added since. A policy set is identified by `metadata.name
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from policyguard.audit.head import Head, PolicyHead
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.text import quoted
+
+if TYPE_CHECKING:
+    from policyguard.audit.stores.interface import Store
 
 UNNAMED = ""
 _PAGE = 512
@@ -76,18 +80,18 @@ def is_edited(use: PolicyUse, known: Mapping[str, PolicyHead]) -> bool:
     Raises:
         ConfigurationError: the log has seen a newer epoch, or a signed snapshot has another digest than its epoch had.
     """
-    name, lowest = f"policies {quoted(use.name)}" if use.name else "policies without a name", _lowest(use.name, known)
+    lowest = _lowest(use.name, known)
     # INVARIANT I4: policies never go back, in any process that uses this log.
     if use.epoch < lowest:
         raise ConfigurationError(
-            f"{name} are of epoch {use.epoch}, expected at least {lowest}, which this log has seen",
+            f"{_named(use)} are of epoch {use.epoch}, expected at least {lowest}, which this log has seen",
             help="use the newer policies, or give these a higher `epoch:` in the metadata of the `Schema`",
         )
     seen = known.get(use.name)
     edited = seen is not None and use.epoch == seen.epoch and use.digest != seen.digest
     if seen is not None and edited and use.is_signed:
         raise ConfigurationError(
-            f"{name} of epoch {use.epoch} have the digest `{use.digest[:16]}`, expected `{seen.digest[:16]}`, "
+            f"{_named(use)} of epoch {use.epoch} have the digest `{use.digest[:16]}`, expected `{seen.digest[:16]}`, "
             "which this log has seen of that epoch",
             help="raise `epoch:` in the metadata of the `Schema` and compile again",
         )
@@ -133,6 +137,10 @@ def with_rows(rows: Iterable[Row], known: Mapping[str, PolicyHead]) -> Mapping[s
             use = PolicyUse(name=policy.name, epoch=policy.epoch, digest=policy.digest, is_signed=False)
             known = with_use(use, known)
     return known
+
+
+def _named(use: PolicyUse) -> str:
+    return f"policies {quoted(use.name)}" if use.name else "policies without a name"
 
 
 def _lowest(name: str, known: Mapping[str, PolicyHead]) -> int:

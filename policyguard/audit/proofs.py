@@ -6,6 +6,7 @@ A store keeps with each leaf the hashes of the complete subtrees it closes, so a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,9 +22,12 @@ from policyguard.audit.merkle import (
     leaf_hash,
 )
 from policyguard.audit.receipt import Receipt
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
 from policyguard.errors import AuditError, VerificationError
 from policyguard.text import counted
+
+if TYPE_CHECKING:
+    from policyguard.audit.stores.interface import Store
 
 
 class Tail(msgspec.Struct, frozen=True):

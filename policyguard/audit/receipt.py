@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import msgspec
 
-from policyguard.attest.dsse import MAX_ENVELOPE_BYTES, Envelope, WireEnvelope, from_wire, hashes_of, reason
+from policyguard.attest.dsse import MAX_ENVELOPE_BYTES, Envelope, check_bounds, check_hashes, reason
 from policyguard.attest.keys import encode_base64
 from policyguard.audit.checkpoint import Checkpoint
 from policyguard.audit.merkle import ProofError, leaf_hash, root_from_inclusion
@@ -78,10 +78,9 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             raise VerificationError("V1", f"not a signed decision: {reason(problem)}") from None
         receipt = wire.receipt
-        signed = cls(
-            from_wire(wire.envelope),
-            Receipt(receipt.checkpoint.encode(), receipt.index, hashes_of(receipt.path, "receipt.path")),
-        )
+        check_bounds(wire.envelope)
+        check_hashes(receipt.path, "receipt.path")
+        signed = cls(wire.envelope, Receipt(receipt.checkpoint.encode(), receipt.index, receipt.path))
         # INVARIANT I5: one value has one spelling: decode, encode again, compare.
         if signed.to_json() != data:
             raise VerificationError(
@@ -122,9 +121,9 @@ def leaf_hash_of(envelope: Envelope) -> bytes:
 class _WireReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint: str
     index: int
-    path: list[str]
+    path: tuple[bytes, ...]
 
 
 class _WireSigned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    envelope: WireEnvelope
+    envelope: Envelope
     receipt: _WireReceipt

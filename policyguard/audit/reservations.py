@@ -24,7 +24,8 @@ import msgspec
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.audit.entries import RESERVATION_ENTRY
-from policyguard.audit.stores.claims import RESERVATION, Claim, Claims
+from policyguard.audit.stores.claims import RESERVATION, Claim
+from policyguard.audit.stores.interface import Claims
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AuditError, ConfigurationError, EvidenceError
 from policyguard.model.decision import Decision
@@ -220,7 +221,7 @@ def start(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> li
             f"the reservation of decision `{decision_id}` ended at `{ended}`, expected one that holds", help=_AGAIN
         )
     started = msgspec.structs.replace(detail, started=now)
-    claims.replace(RESERVATION, claim._replace(detail=_encode(started).decode()))
+    claims.replace(RESERVATION, msgspec.structs.replace(claim, detail=_encode(started).decode()))
     return [_leaf("start", decision_id, now, key)]
 
 

@@ -5,7 +5,7 @@ Places in files and texts of conditions ride along for explanations and take par
 envelope, not in the policy digest, so that a comment or a moved line does not change what a worker accepts. Pure.
 """
 
-from __future__ import annotations
+# Annotations are values here: msgspec compiles each that is text when a process first decodes.
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
-from typing import NamedTuple
 
 _SHARED = """\
 9p acfs afs beegfs ceph cifs coda cvmfs fhgfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs
@@ -40,14 +39,15 @@ def file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> str | Non
         device = os.stat(path).st_dev
     except OSError:
         return None
-    on_device = [mount for mount in table if mount.device == device]
+    on_device = [line for number, line in table if number == device]
     if on_device:
-        return on_device[-1].kind
+        return _kind(on_device[-1])
     # Files of btrfs and of some overlays have a device of their own, which is in no mount: the path decides.
     real = os.fsencode(os.path.realpath(path))
-    around = [mount for mount in table if real == mount.point or real.startswith(mount.point.rstrip(b"/") + b"/")]
+    points = [(_point(line), line) for _, line in table]
+    around = [mount for mount in points if real == mount[0] or real.startswith(mount[0].rstrip(b"/") + b"/")]
     # Of two mounts on one point the later one covers the other.
-    return max(reversed(around), key=lambda mount: len(mount.point)).kind if around else None
+    return _kind(max(reversed(around), key=lambda mount: len(mount[0]))[1]) if around else None
 
 
 def devices_of(kinds: Collection[str], mounts: str = MOUNTS) -> frozenset[int]:
@@ -57,37 +57,35 @@ def devices_of(kinds: Collection[str], mounts: str = MOUNTS) -> frozenset[int]:
         kinds: names of file systems.
         mounts: the kernel's list of mounts.
     """
-    return frozenset(mount.device for mount in _table(mounts) if mount.kind.split(".")[0] in kinds)
+    return frozenset(device for device, line in _table(mounts) if _kind(line).split(".")[0] in kinds)
 
 
-class _Mount(NamedTuple):
-    device: int
-    point: bytes
-    kind: str
-
-
-def _table(mounts: str) -> list[_Mount]:
-    """Parse the kernel's mount table (proc(5), mountinfo); skip lines of an unknown form."""
+def _table(mounts: str) -> list[tuple[int, bytes]]:
+    """List the device and the line of each mount in the kernel's table (proc(5)); skip lines of an unknown form."""
     try:
         with open(mounts, "rb") as file:
             lines = file.read().splitlines()
     except OSError:
         return []
-    return [mount for line in lines if (mount := _mount(line)) is not None]
+    table = []
+    for line in lines:
+        fields = line.split(b" ", 5)
+        if len(fields) < 5:
+            continue
+        major, _, minor = fields[2].partition(b":")
+        if major.isdigit() and minor.isdigit():
+            table.append((os.makedev(int(major), int(minor)), line))
+    return table
 
 
-def _mount(line: bytes) -> _Mount | None:
-    fields = line.split(b" ")
-    if len(fields) < 5:
-        return None
-    major, _, minor = fields[2].partition(b":")
-    if not (major.isdigit() and minor.isdigit()):
-        return None
+def _point(line: bytes) -> bytes:
     # Spaces, tabs, newlines and backslashes are written as octal numbers.
-    point = re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), fields[4])
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), line.split(b" ", 5)[4])
+
+
+def _kind(line: bytes) -> str:
     # After ` - ` come the type, the source and the options of the super block.
-    kind = line.partition(b" - ")[2].split(b" ")[0].decode("ascii", "replace")
-    return _Mount(os.makedev(int(major), int(minor)), point, kind)
+    return line.partition(b" - ")[2].split(b" ")[0].decode("ascii", "replace")
 
 
 def _is_shared(kind: str) -> bool:

@@ -1,6 +1,6 @@
 """A loaded policy set: names resolved, conditions checked, and each item with its span in the file."""
 
-from __future__ import annotations
+# Annotations are values here: msgspec compiles each that is text when a process first decodes.
 
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class ValueType(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: Literal["bool", "int", "string", "timestamp", "duration", "list", "map", "record"]
-    element: ValueType | None = None
+    element: "ValueType | None" = None
     record: str | None = None
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.audit.check import check_log
@@ -287,7 +288,7 @@ def test_a_log_that_is_taken_away_within_a_transaction_acknowledges_nothing(lab:
         def grow(_: Row | None) -> list[Row]:
             if suffix is not None:
                 Path(f"{lab.log}{suffix}").rename(f"{lab.log}.away")
-            return [last._replace(entry=last.entry + 1, leaf=b"late")]
+            return [structs.replace(last, entry=last.entry + 1, leaf=b"late")]
 
         if suffix is None:
             store.append(grow)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.statement import MAX_STATEMENT_BYTES, parse_statement
 from policyguard.audit.check import check_log
@@ -230,5 +231,5 @@ def test_a_reader_cannot_append(lab: Lab) -> None:
     lab.decide()
     with SqliteStore.open(lab.log, read_only=True) as store:
         with pytest.raises(AuditError, match=r"readonly|read-only"):
-            store.append(lambda _: [next(iter(store.read(0, 1)))._replace(entry=1)])
+            store.append(lambda _: [structs.replace(next(iter(store.read(0, 1))), entry=1)])
         assert check_log(store, None).checkpoint.size == 1

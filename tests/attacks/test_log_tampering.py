@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.keys import encode_base64
 from policyguard.audit.check import check_log
@@ -304,7 +305,7 @@ def test_no_proof_is_made_from_rows_that_are_not_there(path: Path) -> None:
             prove_consistency(store, 5 if index > 0 else -1)
     with pytest.raises(AuditError, match="note"):
         prove_inclusion(store, 0, b"x")
-    store.rows[1] = store.rows[1]._replace(hashes=store.rows[1].hashes[:32])
+    store.rows[1] = structs.replace(store.rows[1], hashes=store.rows[1].hashes[:32])
     with pytest.raises(AuditError, match="entry 1 lacks the hash of the subtree it closes") as caught:
         prove_inclusion(store, 2)
     assert caught.value.entry == 1

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from typing import NamedTuple, Protocol
+
+import msgspec
+from msgspec import structs
 
 from policyguard.errors import AuditError
 
@@ -24,42 +26,13 @@ CLAIMS_SCHEMA = (
 _COLUMNS = "name, scope, entry, detail"
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """One consumed approval or open reservation: its entry, its scope (such as a team), and details as JSON."""
 
     name: str
     scope: str
     entry: int
     detail: str
-
-
-class Claims(Protocol):
-    """The interface to a store's claims. Write only while `Store.append` calls `grow`."""
-
-    @property
-    def is_complete(self) -> bool:
-        """True if every entry's claims are stored; False for a log of 0.1.0, which has no table."""
-
-    def begin(self) -> None:
-        """Create the table in a log of version 0.1.0."""
-
-    def find(self, kind: str, names: Collection[str]) -> dict[str, Claim]:
-        """Return the claims with these names, as a map from name to claim."""
-
-    def list_scope(self, kind: str, scope: str) -> list[Claim]:
-        """List the claims of one kind and scope."""
-
-    def list_all(self) -> list[tuple[str, Claim]]:
-        """List every claim, each with its kind."""
-
-    def add(self, kind: str, claim: Claim) -> None:
-        """Add a claim; raises `AuditError` if one with this name exists."""
-
-    def replace(self, kind: str, claim: Claim) -> None:
-        """Add a claim, or overwrite the one with this name."""
-
-    def remove(self, kind: str, name: str) -> None:
-        """Delete a claim, if it exists."""
 
 
 class SqliteClaims:
@@ -94,14 +67,14 @@ class SqliteClaims:
 
     def add(self, kind: str, claim: Claim) -> None:
         try:
-            self._connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", (kind, *claim))
+            self._connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", (kind, *structs.astuple(claim)))
         except sqlite3.IntegrityError:
             raise taken(kind, claim.name) from None
         except sqlite3.Error as problem:
             raise self._refusal(problem) from problem
 
     def replace(self, kind: str, claim: Claim) -> None:
-        self._execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (kind, *claim))
+        self._execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (kind, *structs.astuple(claim)))
 
     def remove(self, kind: str, name: str) -> None:
         self._execute("DELETE FROM claims WHERE kind = ? AND name = ?", (kind, name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+from msgspec import structs
+
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import Claim, taken
 
@@ -66,4 +68,4 @@ class MemoryStore:
         yield from self.rows[max(start, 0) : max(stop, 0)]
 
     def last(self) -> Row | None:
-        return self.rows[-1]._replace(leaf=b"") if self.rows else None
+        return structs.replace(self.rows[-1], leaf=b"") if self.rows else None

@@ -31,6 +31,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
+from msgspec import structs
+
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import CLAIMS_SCHEMA, SqliteClaims
 from policyguard.audit.stores.location import LogLocation, check_writable_location
@@ -163,9 +165,9 @@ class SqliteStore:
             last = execute(_LAST).fetchone()
             rows = grow(last and _row(last))
             if len(rows) == 1:
-                execute(_INSERT, rows[0])
+                execute(_INSERT, structs.astuple(rows[0]))
             else:
-                self._connection.executemany(_INSERT, rows)
+                self._connection.executemany(_INSERT, map(structs.astuple, rows))
             execute("COMMIT")
             if self._location is not None:
                 # INVARIANT I12: what went into a file that was taken away meanwhile is not acknowledged.

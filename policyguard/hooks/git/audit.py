@@ -15,7 +15,8 @@ from policyguard.attest.dsse import parse
 from policyguard.attest.statement import FactRecord, Predicate
 from policyguard.attest.trust import Trust
 from policyguard.audit.check import check_log
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
+from policyguard.audit.stores.interface import Store
 from policyguard.errors import AuditError, EvidenceError, VerificationError
 from policyguard.evidence.push.collector import NEW, OLD, REF
 from policyguard.git.directory import GitDir

@@ -13,7 +13,7 @@ import msgspec
 
 from policyguard.attest.dsse import reason
 from policyguard.audit.proofs import latest_note
-from policyguard.audit.stores import Store
+from policyguard.audit.stores.interface import Store
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.fs.safe_open import read_small
 from policyguard.git.directory import GitDir, config_text

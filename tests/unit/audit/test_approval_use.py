@@ -8,14 +8,16 @@ import threading
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import parse_statement
 from policyguard.audit.approval_use import preview_decision, used_approvals
 from policyguard.audit.approval_use_scan import find_used_approvals
 from policyguard.audit.log import Log
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import APPROVAL
+from policyguard.audit.stores.interface import Store
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.engine import Engine
 from policyguard.errors import AuditError
@@ -312,11 +314,11 @@ def test_an_approval_that_counts_once_has_a_unique_key(folder: Path) -> None:
             store.append(again)
 
         def other(last: Row | None) -> list[Row]:
-            store.claims.add(APPROVAL, taken._replace(name="other"))
+            store.claims.add(APPROVAL, structs.replace(taken, name="other"))
             return []
 
         def failing(last: Row | None) -> list[Row]:
-            store.claims.add(APPROVAL, taken._replace(name="third"))
+            store.claims.add(APPROVAL, structs.replace(taken, name="third"))
             raise AuditError("no leaf")
 
         store.append(other)

@@ -21,7 +21,8 @@ from policyguard.audit.log import Log
 from policyguard.audit.merkle import check_consistency, leaf_hash, root_from_inclusion
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion
 from policyguard.audit.receipt import Receipt, check_inclusion
-from policyguard.audit.stores import Row, Store
+from policyguard.audit.stores import Row
+from policyguard.audit.stores.interface import Store
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.audit.stores.used import UsedDecisions

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature
@@ -81,7 +82,7 @@ def test_a_last_entry_without_a_checkpoint_is_not_continued() -> None:
     """Nothing says that the log's key ever signed it."""
     store = MemoryStore(ORIGIN)
     Log.open(store, LOG_KEY).append_many((b"1", b"2"))
-    store.rows[-1] = store.rows[-1]._replace(checkpoint=None)
+    store.rows[-1] = structs.replace(store.rows[-1], checkpoint=None)
     with pytest.raises(AuditError, match="entry 1 carries no checkpoint") as caught:
         Log.open(store, LOG_KEY)
     assert caught.value.entry == 1
@@ -92,7 +93,7 @@ def test_a_checkpoint_that_a_witness_signed_too_hands_nothing_over() -> None:
     store = MemoryStore(ORIGIN)
     note = Log.open(store, LOG_KEY).append(b"1").checkpoint
     witness = NoteKey("witness.example/w", STRANGER.public)
-    store.rows[-1] = store.rows[-1]._replace(checkpoint=add_signature(note, witness, STRANGER))
+    store.rows[-1] = structs.replace(store.rows[-1], checkpoint=add_signature(note, witness, STRANGER))
     assert Log.open(store, LOG_KEY).append(b"2").index == 1
 
 
