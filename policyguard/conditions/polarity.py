@@ -20,16 +20,21 @@ def polarity_errors(expression: Expression, effect: Effect) -> list[tuple[int, s
     `?:`, operands of operators and functions, `exists_one`, `filter` and `map` have both polarities.
     """
     wanted = effect == "allow"
-    errors: list[tuple[int, str]] = []
-    _visit(expression, True, wanted, errors)
-    return sorted(set(errors))
+    return sorted({(node.offset, _message(node, wanted)) for node in misplaced_tests(expression, is_allow=wanted)})
 
 
-def _visit(node: Expression, positive: bool | None, wanted: bool, errors: list[tuple[int, str]]) -> None:
+def misplaced_tests(expression: Expression, *, is_allow: bool) -> list[Has]:
+    """List each `has()` of the wrong polarity in the condition of an allow, or of a deny or require."""
+    errors: list[Has] = []
+    _visit(expression, True, is_allow, errors)
+    return errors
+
+
+def _visit(node: Expression, positive: bool | None, wanted: bool, errors: list[Has]) -> None:
     if isinstance(node, Has):
         # INVARIANT I2: in an allow `has()` is only positive, in a deny or require only negative.
         if positive is not wanted:
-            errors.append((node.offset, _message(node, wanted)))
+            errors.append(node)
         _visit(node.operand, None, wanted, errors)
     elif isinstance(node, Call) and node.function in _SAME:
         for argument in node.arguments:

@@ -42,10 +42,11 @@ HOLES = frozenset({"int", "string", "timestamp", "duration"})
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What a checked condition reads, for comparison with a schema, and the types of its holes."""
+    """What a checked condition reads, for comparison with a schema, the types of its holes, and if it uses `has()`."""
 
     fields: frozenset[Field]
     holes: tuple[TypeName, ...]
+    tests_presence: bool = False
 
 
 def check_shape(expression: Expression) -> Checked:
@@ -59,7 +60,8 @@ def check_shape(expression: Expression) -> Checked:
         raise _malformed(expression, "a condition is a bool")
     if sorted(checker.holes) != list(range(len(checker.holes))):
         raise _malformed(expression, "holes are numbered from 0")
-    return Checked(frozenset(checker.fields), tuple([checker.holes[index] for index in range(len(checker.holes))]))
+    holes = tuple([checker.holes[index] for index in range(len(checker.holes))])
+    return Checked(frozenset(checker.fields), holes, checker.tests_presence)
 
 
 def is_constant(value: object, kind: TypeName) -> bool:
@@ -103,12 +105,13 @@ def is_text(text: str) -> bool:
 
 
 class _Checker:
-    """Checks one condition, and collects `fields` and `holes`."""
+    """Checks one condition, and collects `fields`, `holes` and `tests_presence`."""
 
     def __init__(self) -> None:
         self.fields: set[Field] = set()
         self.holes: dict[int, TypeName] = {}
         self.nodes = 0
+        self.tests_presence = False
 
     def check(self, node: Expression, bound: dict[str, TypeName], depth: int) -> TypeName:
         """Check a node and its parts and return its type; `bound` are the variables of macros."""
@@ -150,6 +153,7 @@ class _Checker:
         return node.type
 
     def has(self, node: Has, bound: dict[str, TypeName], depth: int) -> TypeName:
+        self.tests_presence = True
         self.field(node, "", bound, depth)
         return "bool"
 

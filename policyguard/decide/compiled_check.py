@@ -13,7 +13,15 @@ import msgspec
 
 from policyguard.conditions.entities import Members, members, schema_errors
 from policyguard.conditions.wellformed import Checked, Field, check_shape, is_constant
-from policyguard.decide.compiled_form import LARGE, REQUIRE, CompiledForm, CompiledPolicy, RuleRow, decode_constant
+from policyguard.decide.compiled_form import (
+    ALLOW,
+    LARGE,
+    REQUIRE,
+    CompiledForm,
+    CompiledPolicy,
+    RuleRow,
+    decode_constant,
+)
 from policyguard.model.expression import Expression
 from policyguard.model.ids import is_action, is_segment, is_type_name, ref_problem
 from policyguard.model.policy import ANY_DOMAIN, REQUEST, Attribute, Schema, ValueType
@@ -43,7 +51,9 @@ def check_compiled(form: CompiledForm, expressions: Sequence[Expression]) -> Non
     _check_people(policy)
     _check_quorums(policy, roles)
     _require(roles.issuperset(policy.trace_roles), "`trace_roles`", "roles that the grants list")
-    _check_rules(policy, roles, [check_shape(expression) for expression in expressions])
+    shapes = [check_shape(expression) for expression in expressions]
+    _check_rules(policy, roles, shapes)
+    _check_polarity(policy.rules, shapes, expressions)
 
 
 def _require(holds: bool, what: str, expected: str) -> None:
@@ -219,6 +229,24 @@ def _check_conditions(rules: Sequence[RuleRow], shapes: Sequence[Checked], schem
                 raise ValueError(f"rule {quoted(rule.id)}: found other constants than its condition has, {holes}")
             if all(hole in ("int", "string") for hole in holes):
                 checked.add(key)
+
+
+def _check_polarity(rules: Sequence[RuleRow], shapes: Sequence[Checked], expressions: Sequence[Expression]) -> None:
+    """Refuse `has()` where an absent fact would grant; each condition is read once for allows, once for the others."""
+    tested = {
+        (rule.shape, rule.effect == ALLOW) for rule in rules if rule.shape >= 0 and shapes[rule.shape].tests_presence
+    }
+    if not tested:
+        return
+    # Only policies that test for presence pay for this import.
+    from policyguard.conditions.polarity import misplaced_tests
+
+    for number, is_allow in tested:
+        # INVARIANT I2: a signed snapshot is not believed: absence of a fact may only take access away.
+        for node in misplaced_tests(expressions[number], is_allow=is_allow):
+            effect = "an allow" if is_allow else "a deny or require"
+            wanted = "`has()` that nothing negates or compares" if is_allow else "it under `!`"
+            raise ValueError(f"condition {number} of {effect} uses `has()` of {quoted(node.name)}, expected {wanted}")
 
 
 def _check_fields(fields: Collection[Field], declared: Members) -> None:

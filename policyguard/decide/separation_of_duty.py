@@ -6,12 +6,16 @@ adapters too. Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from policyguard.errors import PolicyError
 from policyguard.model.policy import ANY_DOMAIN, Binding, Exclusion, Person, Role
 from policyguard.text import quoted_list
 from policyguard.values import ALWAYS, NEVER, Span
+
+MAX_COMPARISONS = 200_000
+"""For one holder and exclusion, the domains times the bindings in every domain; all pairs take about a second."""
 
 
 def separation_errors(
@@ -52,37 +56,55 @@ def separation_errors(
 def _holder_errors(
     holder: str, bindings: Sequence[Binding], brings: Mapping[str, frozenset[str]], exclusion: Exclusion
 ) -> Iterator[PolicyError]:
-    # INVARIANT I8: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
-    # roles are held just after some binding begins than at any other time, so only those moments are checked.
     by_domain: dict[str, list[Binding]] = {}
     for binding in bindings:
         by_domain.setdefault(binding.domain, []).append(binding)
-    everywhere = by_domain.get(ANY_DOMAIN, [])
-    reported: set[str] = set()
-    checked: set[tuple[str, int]] = set()
+    everywhere = by_domain.pop(ANY_DOMAIN, [])
+    breach = _first_breach(everywhere, brings, exclusion.limit)
+    if breach is not None:
+        yield _error(f"`{holder}` holds", breach[1], " in every domain", exclusion, breach[0].span)
+        return
+    if len(by_domain) * len(everywhere) > MAX_COMPARISONS:
+        yield PolicyError(
+            f"`{holder}` has bindings in {len(by_domain)} domains and {len(everywhere)} in every domain, "
+            f"expected at most {MAX_COMPARISONS} pairs of them for `{exclusion.name}`",
+            span=everywhere[0].span,
+            code="PG010",
+            help="bind the roles in fewer domains, or in `*` with fewer periods",
+        )
+        return
+    for domain in sorted(by_domain):
+        breach = _first_breach([*by_domain[domain], *everywhere], brings, exclusion.limit)
+        if breach is not None:
+            yield _error(f"`{holder}` holds", breach[1], f" in domain `{domain}`", exclusion, breach[0].span)
+
+
+def _first_breach(
+    bindings: Sequence[Binding], brings: Mapping[str, frozenset[str]], limit: int
+) -> tuple[Binding, frozenset[str]] | None:
+    """Find the first moment at which these bindings hold too many roles: what begins then, and the roles held."""
+    # INVARIANT I8: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
+    # roles are held just after some binding begins than at any other time, so only those moments are checked.
+    begins: dict[int, list[Binding]] = {}
+    ends: dict[int, list[Binding]] = {}
     for binding in bindings:
-        domain, (since, until) = binding.domain, _period(binding)
-        # Many bindings begin together, most of them without a time: each moment is checked once.
-        if since >= until or (domain, since) in checked:
-            continue
-        checked.add((domain, since))
-        for checked_domain in sorted(by_domain) if domain == ANY_DOMAIN else (domain,):
-            here = everywhere if checked_domain == ANY_DOMAIN else [*by_domain[checked_domain], *everywhere]
-            held = frozenset[str]().union(*(brings[other.role] for other in here if _is_in_force(other, since)))
-            if len(held) >= exclusion.limit and checked_domain not in reported and ANY_DOMAIN not in reported:
-                reported.add(checked_domain)
-                where = " in every domain" if checked_domain == ANY_DOMAIN else f" in domain `{checked_domain}`"
-                yield _error(f"`{holder}` holds", held, where, exclusion, binding.span)
+        since, until = _period(binding)
+        if since < until:
+            begins.setdefault(since, []).append(binding)
+            ends.setdefault(until, []).append(binding)
+    held: Counter[str] = Counter()
+    for moment in sorted({*begins, *ends}):
+        held.subtract(role for binding in ends.get(moment, ()) for role in brings[binding.role])
+        held.update(role for binding in begins.get(moment, ()) for role in brings[binding.role])
+        roles = frozenset(role for role, count in held.items() if count > 0)
+        if len(roles) >= limit and moment in begins:
+            return begins[moment][0], roles
+    return None
 
 
 def _period(binding: Binding) -> tuple[int, int]:
     since = ALWAYS if binding.not_before is None else binding.not_before
     return since, NEVER if binding.expires is None else binding.expires
-
-
-def _is_in_force(binding: Binding, at: int) -> bool:
-    since, until = _period(binding)
-    return since <= at < until
 
 
 def _error(holds: str, roles: frozenset[str], where: str, exclusion: Exclusion, span: Span) -> PolicyError:

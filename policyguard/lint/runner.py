@@ -19,7 +19,12 @@ SUPPRESSION = "PG902"
 
 
 def lint(
-    sources: Mapping[str, bytes], now: Instant, *, select: Iterable[str] = (), ignore: Iterable[str] = ()
+    sources: Mapping[str, bytes],
+    now: Instant,
+    *,
+    unread: Sequence[PolicyError] = (),
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
 ) -> Report:
     """Lint policy files.
 
@@ -29,6 +34,7 @@ def lint(
     Args:
         sources: file name to content; nothing else is read.
         now: the time for rules about expiry and for end dates of suppressions.
+        unread: errors of the folder, such as files that would not be read; they stop a load.
         select, ignore: codes or prefixes of codes, `PG215` or `PG2`. Errors that stop the load are always reported.
 
     Raises:
@@ -38,15 +44,10 @@ def lint(
     # INVARIANT I20: load and lint use one front end, and its errors are findings.
     analysis = analyse(sources)
     context = Context(analysis, now)
-    findings = [_load_finding(error) for error in analysis.errors]
+    findings = [_load_finding(error) for error in (*unread, *analysis.errors)]
     findings += _checked(context, chosen)
     texts = {file: data.decode("utf-8", "replace") for file, data in sources.items()}
-    written = [
-        _extend_to_item(suppression, context)
-        for file, text in texts.items()
-        for suppression in suppressions(file, text, now)
-        if not context.is_text(suppression.span)
-    ]
+    written = _written(texts, context, now)
     active, suppressed = _apply(findings, written)
     if SUPPRESSION in chosen:
         used = {(by.span, finding.code) for finding, by in suppressed}
@@ -54,6 +55,15 @@ def lint(
     return Report(
         findings=tuple(sorted(set(active), key=lambda f: f.order)), suppressed=tuple(suppressed), sources=texts
     )
+
+
+def _written(texts: Mapping[str, str], context: Context, now: Instant) -> list[Suppression]:
+    return [
+        _extend_to_item(suppression, context)
+        for file, text in texts.items()
+        for suppression in suppressions(file, text, now)
+        if not context.is_text(suppression.span)
+    ]
 
 
 def _chosen(select: Sequence[str], ignore: Sequence[str]) -> dict[str, Rule]:

@@ -15,12 +15,13 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 
-from policyguard.errors import ConfigurationError
+from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
 from policyguard.fs.safe_open import kind_of, open_plain, reason_of
 from policyguard.model.policy import PolicySet
 from policyguard.policy.loader import load
 from policyguard.policy.reader import MAX_FILE_BYTES
 from policyguard.text import printable, printable_name
+from policyguard.values import Span
 
 SUFFIXES = (".yaml", ".yml")
 MAX_FILES = 1_000
@@ -51,14 +52,29 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
     """Return the content of every policy file below a folder, by path, sorted.
 
     Raises:
+        ConfigurationError: see `collect_folder`.
+        PolicyErrors: files that are named or written like policies would not be read; all of them are included.
+    """
+    sources, unread = collect_folder(path)
+    # INVARIANT I6: what is written as a policy counts, or the load stops.
+    if unread:
+        raise PolicyErrors(unread)
+    return sources
+
+
+def collect_folder(path: str | os.PathLike[str]) -> tuple[dict[str, bytes], list[PolicyError]]:
+    """Return the content of every policy file below a folder, and an error for each file that would not be read.
+
+    Raises:
         ConfigurationError: not a folder, empty, too large, a link that leads outside, not a regular file, unreadable,
             or changed while it was read.
     """
     folder = os.fspath(path)
+    unread: list[PolicyError] = []
     try:
-        before = _listing(folder)
+        before = _listing(folder, unread)
         sources = _read_all(folder, before)
-        after = _listing(folder)
+        after = _listing(folder, [])
     except OSError as problem:
         at = problem.filename if isinstance(problem.filename, str) else folder
         raise ConfigurationError(f"{_name(at)}: {_reason(problem)}") from problem
@@ -66,52 +82,52 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
     if before != after:
         moved = sorted(set(before.items()) ^ set(after.items()))[0][0]
         raise ConfigurationError(f"{_name(moved)}: changed while the folder was read", help=_RETRY)
-    if not sources:
+    if not sources and not unread:
         raise ConfigurationError(f"{_name(folder)}: found no policy file, expected `*.yaml` or `*.yml`")
-    return sources
+    return sources, unread
 
 
-def _listing(folder: str) -> dict[str, Version]:
+def _listing(folder: str, unread: list[PolicyError]) -> dict[str, Version]:
     """Return every visible folder and policy file below this one, with its version; links to folders are skipped."""
     if not stat.S_ISDIR(os.stat(folder).st_mode):
         raise ConfigurationError(f"{_name(folder)}: found no folder, expected one with policy files")
     versions = {folder: _version(os.stat(folder))}
-    for path in _walk(folder, MAX_FOLDER_DEPTH):
+    for path in _walk(folder, MAX_FOLDER_DEPTH, unread):
         versions[path] = _version(os.stat(path))
         if len(versions) > 4 * MAX_FILES:
             raise ConfigurationError(f"{_name(folder)}: found more than {4 * MAX_FILES} files and folders")
     return versions
 
 
-def _walk(folder: str, depth: int) -> Iterator[str]:
+def _walk(folder: str, depth: int, unread: list[PolicyError]) -> Iterator[str]:
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         if entry.name.startswith("."):
             if not entry.is_dir() and entry.is_file():
-                _refuse_unread(entry)
+                unread += _unread_errors(entry)
             continue
         if entry.is_dir(follow_symlinks=False):
             if depth == 0:
                 raise ConfigurationError(f"{_name(entry.path)}: found folders deeper than {MAX_FOLDER_DEPTH}")
             yield entry.path
-            yield from _walk(entry.path, depth - 1)
+            yield from _walk(entry.path, depth - 1, unread)
         elif entry.name.endswith(SUFFIXES) or (entry.is_symlink() and entry.is_dir()):
             yield entry.path
         else:
-            _refuse_unread(entry)
+            unread += _unread_errors(entry)
 
 
-def _refuse_unread(entry: os.DirEntry[str]) -> None:
-    """Raise for a file that has a policy's name or content but would not be read."""
+def _unread_errors(entry: os.DirEntry[str]) -> Iterator[PolicyError]:
+    """Yield an error for a file that has a policy's name or content but would not be read."""
     name = entry.name.lower()
-    # INVARIANT I6: what is written as a policy counts, or the load stops.
     is_yaml = _LIKE_YAML.search(name) is not None and _SWAP.search(name) is None
     if not is_yaml and not (name.endswith(".json") and _holds_policy(entry.path)):
         return
     stem = entry.name.strip(".#~").partition(".")[0] or "policies"
-    raise ConfigurationError(
-        f"{_name(entry.path)}: found a policy file that would not be read, expected `*.yaml` or `*.yml`",
+    yield PolicyError(
+        "found a policy file that would not be read, expected `*.yaml` or `*.yml`",
+        span=Span(_name(entry.path), 1, 1),
         help=f"rename it to `{printable(stem, 60)}.yaml`, or move it out of the folder",
     )
 

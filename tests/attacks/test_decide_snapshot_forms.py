@@ -53,7 +53,17 @@ def integer_rule(compiled: dict[str, Any]) -> list[Any]:
     return next(rule for rule in rules if rule[9] and all(type(constant) is int for constant in rule[9]))
 
 
+def with_presence(effect: int) -> int:
+    """Find a rule of this effect whose condition asks whether a fact is there."""
+    shapes = [canonical(shape) for shape in COMPILED["policy"]["shapes"]]
+    tests_presence = [b'"has"' in text or b'["h",' in text for text in shapes]
+    rules = COMPILED["policy"]["rules"]
+    return next(n for n, rule in enumerate(rules) if rule[1] == effect and rule[8] >= 0 and tests_presence[rule[8]])
+
+
 CHANGES: dict[str, Change] = {
+    "a deny for an absent fact that allows": rule(with_presence(1), 1, 0),
+    "an allow for a fact that denies": rule(with_presence(0), 1, 1),
     "another format": lambda c: c.update(format="policyguard/compiled/v2"),
     "no policy": lambda c: c.pop("policy"),
     "no places": lambda c: c.pop("places"),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.errors import ConfigurationError
+from policyguard.cli.group import run
+from policyguard.cli.verbs.init_ import create_files
+from policyguard.errors import PolicyErrors
 from policyguard.policy.files import read_folder
 
 LEFT_OUT = {
@@ -45,10 +47,39 @@ def folder(root: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize("name", LEFT_OUT.values(), ids=LEFT_OUT)
 def test_a_policy_that_would_not_be_read_stops_the_load(name: str, tmp_path: Path) -> None:
     """INVARIANT I6: deciding, `lint` and `compile` read the folder by this one function."""
-    with pytest.raises(ConfigurationError, match="would not be read") as caught:
+    with pytest.raises(PolicyErrors, match="would not be read") as caught:
         read_folder(folder(tmp_path, name, '{"apiVersion": "policyguard/v1", "kind": "Policy"}'))
-    assert "deny" in caught.value.message
-    assert caught.value.help == "rename it to `deny.yaml`, or move it out of the folder"
+    (error,) = caught.value.errors
+    assert "deny" in str(error.span)
+    assert error.help == "rename it to `deny.yaml`, or move it out of the folder"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [(("lint",), 1), (("compile", "-o", "out", "--key", "guard.key"), 65), (("decide",), 65)]
+)
+def test_a_policy_that_would_not_be_read_has_the_code_of_a_mistake_in_policies(
+    command: tuple[str, ...],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is the author's mistake, as a wrong field is: a finding of `lint`, bad data elsewhere; every file is named."""
+    create_files(tmp_path / "lab")
+    monkeypatch.chdir(tmp_path / "lab")
+    for name in ("deny.YAML", "deny2.yaml~"):
+        Path("policies", name).write_text("kind: Policy\n")
+    verb, *options = command
+    words = ["--config", "policyguard.yaml", "requests/allowed.json"] if verb == "decide" else ["policies"]
+    assert run([verb, *words, *options]) == code
+    shown = "".join(capsys.readouterr())
+    assert "policies/deny.YAML:1:1: " in shown
+    assert "policies/deny2.yaml~:1:1: " in shown
+    assert not Path("out").exists()
+    # The twin: without them.
+    for name in ("deny.YAML", "deny2.yaml~"):
+        Path("policies", name).unlink()
+    assert run([verb, *words, *options]) == 0
 
 
 @pytest.mark.parametrize("name", FINE)

@@ -22,7 +22,7 @@ from policyguard.lint.formats.sarif import to_sarif
 from policyguard.lint.formats.text import to_text
 from policyguard.lint.report import Report
 from policyguard.lint.runner import lint
-from policyguard.policy.files import read_folder
+from policyguard.policy.files import collect_folder
 
 MAX_BASELINE_BYTES = 16_777_216
 
@@ -53,9 +53,9 @@ def command(
     write_baseline: Path | None,
 ) -> int:
     """Lint the policies in FOLDER. Exits with 1 if there is an error or a warning."""
-    sources = read_folder(needed(author_settings(policies=folder), "policies"))
+    sources, unread = collect_folder(needed(author_settings(policies=folder), "policies"))
     try:
-        report = lint(sources, time.time_ns(), select=select, ignore=ignore)
+        report = lint(sources, time.time_ns(), unread=unread, select=select, ignore=ignore)
     except ValueError as problem:
         raise click.UsageError(str(problem)) from problem
     if write_baseline is not None:
