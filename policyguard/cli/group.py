@@ -21,27 +21,27 @@ from policyguard.hooks.former_options import BY_VERB, rename_former_options
 from policyguard.text import printable, printable_lines
 
 VERBS = {
-    "init": "Lay down example policies, a key, trust and a configuration.",
-    "demo": "Run the main job on a small lab of its own, with real processes.",
+    "init": "Create example policies, a key, a trust file and a configuration.",
+    "demo": "Run a job in a temporary lab, with real processes.",
     "compile": "Compile a folder of policies into one signed snapshot.",
-    "lint": "Find mistakes and dangers in policies.",
+    "lint": "Find mistakes and dangerous rules in policies.",
     "decide": "Decide a request; sign, log and explain the decision.",
     "explain": "Explain how a request would be decided, without signing or logging.",
     "run": "Decide about a job, and start it only if it is allowed.",
     "hook": "Answer a JSON request on standard input; for other programs.",
-    "repo": "Judge pushes to a git repository, and install the hooks that do.",
+    "repo": "Decide on pushes to a git repository, and install its hooks.",
     "verify": "Check a signed decision against trust, request and audience.",
     "approve": "Approve a job, a request or an artifact with your own key, or list approvals.",
-    "grant": "Grant somebody more GPUs than their role's ceiling, signed and for a time.",
-    "revoke": "Take back a decision, a key, an approver, a grant or an approval before it expires.",
-    "keys": "Make keys, show their ids, and hand a log over to a new key.",
-    "scan": "Scan checkpoints for what loading them would run.",
+    "grant": "Grant a subject more GPUs than its role's limit, signed and for a limited time.",
+    "revoke": "Revoke a decision, a key, an approver, a grant or an approval before it expires.",
+    "keys": "Create keys, show their ids, and hand a log over to a new key.",
+    "scan": "Scan checkpoints for code that loading them would run.",
     "manifest": "Sign and verify which run wrote a checkpoint.",
     "env": "Compare an installed environment with its signed baseline.",
     "audit": "Verify, show, prove or follow the decision log.",
     "import": "Translate a casbin model and policy.",
     "check-engine": "Compare the engine with a second opinion on your policies.",
-    "doctor": "Check that this installation can do its work.",
+    "doctor": "Check that this installation works.",
 }
 """Verb to its one line of help; `cli/verbs/<verb>_.py`, or a folder of that name, holds the command."""
 
