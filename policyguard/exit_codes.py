@@ -1,9 +1,9 @@
 """The exit codes of every verb and hook, in one table; numbered as in sysexits.h.
 
-What the caller asks about (a request, a job file, a signed decision, an approval) is data: missing, unreadable or
-malformed, it is `BAD_DATA`, also where the answer is a signed denial `engine.malformed`, so that a caller can tell a
-mistake from a refusal. Mistakes inside policy files are data of their author: `BAD_DATA`, too. What else answers (the
-paths of policies, keys, trust and log, a compiled snapshot, the options) is `CONFIGURATION`.
+`BAD_DATA` is for the subject of a call (a request, a job file, a signed decision, an approval) that is missing,
+unreadable or malformed, even if the answer is a signed denial `engine.malformed`, so that a caller can tell a mistake
+from a refusal. It is also for mistakes inside policy files. `CONFIGURATION` is for everything else: the paths of
+policies, keys, trust and log, a compiled snapshot, the options.
 """
 
 from __future__ import annotations

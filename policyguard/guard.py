@@ -1,7 +1,7 @@
 """The guard issues decisions: request -> facts -> decision -> statement -> envelope -> log -> SignedDecision.
 
-Nothing leaves before it is signed and durable in the log; a denial takes the same way. The guard is where the clock,
-randomness and files come in. Any number of threads may use one guard.
+No decision is returned before it is signed and durable in the log, denials included. The guard is where the clock,
+randomness and files come in. Thread-safe.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Issues decisions about gathered facts: decides, states, signs and logs, in one transaction per call.
 
-Decisions that depend on what the log holds, approvals that count once and reservations, are made inside the
-transaction that logs them, so that no other process or thread decides in between.
+Decisions that depend on the log (single-use approvals and reservations) are made inside the transaction that logs them,
+so that no other process or thread decides in between.
 
 A decision whose statement no reader would accept becomes a denial: a request with a few thousand unknown attributes
 would need half a megabyte. The denial's statement contains only the number of facts; the request digest binds it to the

@@ -1,7 +1,7 @@
 """Key files: the only module that opens them. A private key is readable by its owner only, never overwritten.
 
-Owner and mode are checked on the *opened* file, so it cannot be exchanged between the check and the reading.
-Formats are those of `attest/keys.py`.
+Owner and mode are checked on the *opened* file, so that it cannot be exchanged between check and reading.
+`attest/keys.py` defines the formats.
 """
 
 from __future__ import annotations

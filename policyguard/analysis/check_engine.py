@@ -1,7 +1,7 @@
 """Compare three implementations on the same requests: the engine, a stock casbin enforcer and a naive oracle.
 
-A difference with casbin is explained when casbin's documented limit accounts for it, shown by removing the limit and
-asking again. Anything else is a failure and is reported with the request that shows it.
+A difference from casbin counts as explained if it disappears when casbin's documented limit is removed. Any other
+difference is a failure, and is reported with its request.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 It shares no code with the engine.
 
-Policies and facts are plain dicts and lists (`plain.py` makes them from the nouns). Everything is searched, nothing is
-remembered. Only the standard library and `oracle_cel` are imported; a test reads this file to make sure. The text
-behind it is `docs/semantics.md`.
+Policies and facts are plain dicts and lists (`plain.py` builds them). Everything is searched, nothing is cached. Only
+the standard library and `oracle_cel` are imported, which a test checks. The specification is `docs/semantics.md`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Generates requests from a policy set: values that conditions compare, their neighbours, limits, unknown names.
 
-Half of the requests aim at one rule, so that rules are reached at all; the rest mix freely. Same seed, same requests.
+Half of the requests aim at one rule, so that every rule is reached; the others are random. The same seed gives the same
+requests.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The approval statement: who approved what until when, and whether it covers a request.
 
-An in-toto Statement v1 with one spelling, RFC 8785 JSON. Its signature is a DSSE envelope around it, or a detached SSH
-signature over its very bytes in the namespace `policyguard-approval@v1`. Pure; who signed is `signers.py`'s.
+An in-toto Statement v1, encoded by RFC 8785. It is signed by a DSSE envelope around it, or by a detached SSH signature
+over its bytes in the namespace `policyguard-approval@v1`. Pure; `signers.py` determines who signed.
 
-Each subject names one thing, and everything that a statement names must be what is really there:
+Each subject names one thing, and all of them must equal what is measured:
 
 | name | digest | what |
 |---|---|---|
@@ -14,8 +14,8 @@ Each subject names one thing, and everything that a statement names must be what
 
 The resource is an id, taken literally; it is a pattern only where the statement says `resource_is_pattern`.
 
-With a `request` the request must be the very one. Without, `limits` must name every property that the request claims
-of its resource: an integer may be at most the limit, anything else must equal it.
+With the subject `request`, the request must be exactly that one. Without it, `limits` must name every property that the
+request claims about its resource: an integer may be at most the limit, any other value must equal it.
 """
 
 from __future__ import annotations

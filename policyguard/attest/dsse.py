@@ -1,7 +1,7 @@
 """DSSE envelopes: a payload, its type, and signatures over both (secure-systems-lab/dsse v1).
 
-Opens nothing. One envelope has one spelling as bytes: RFC 8785 JSON with canonical base64; the parser encodes again
-and compares, so what was checked, what is logged and what is passed on are the same bytes.
+Opens nothing. An envelope has exactly one encoding, RFC 8785 JSON with canonical base64. The parser encodes again and
+compares, so the bytes that were checked, logged and passed on are the same.
 """
 
 # Annotations are values here: msgspec compiles each that is text when a process first decodes.

@@ -1,14 +1,14 @@
 """The signed revocation list: decisions, keys, approvers, grants, approvals and policies that no longer count.
 
-One signed text holds the whole list, so that no entry can be dropped from it. It is signed by a *revocation key*, which
-trust pins for this alone: the guard that signed a decision cannot take back that it was revoked. Pure; the file is
-opened by `revocation_file.py`.
+The list is signed as a whole, so no entry can be removed from it. It is signed by a *revocation key*, which trust pins
+only for this purpose, so that a guard cannot undo the revocation of its own decisions. Pure; `revocation_file.py` opens
+the file.
 
     payload = {"entries": [ENTRY...], "issued_at": TIME, "sequence": N, "version": 1}
     ENTRY   = {"id": TEXT, "kind": KIND, "reason": TEXT, "revoked_at": TIME, "since"?: TIME}
 
-An entry concerns every decision that was issued at `since` or later; without `since`, every decision. The time is the
-decision's own: that of an approval is its signer's word, who may be the thief of the key.
+An entry applies to every decision issued at `since` or later; without `since`, to every decision. The time is that of
+the decision, not of an approval, because an approval's signer, perhaps the thief of the key, chooses its time.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ allowed signers as OpenSSH reads it. A file with a mistake in it is refused as a
     option   = namespaces="PATTERNS" / valid-after="TIME" / valid-before="TIME"
     TIME     = YYYYMMDD[Z] / YYYYMMDDHHMM[SS][Z]
 
-A time without `Z` is in the reader's own zone for OpenSSH; here it is read so that the window is the shortest that any
-zone on earth would give. `cert-authority` is refused: certificates are not followed. Revoked keys are a list of public
-key lines or `SHA256:` fingerprints.
+OpenSSH reads a time without `Z` in the local zone; here it is read in the zone that makes the period shortest.
+`cert-authority` is refused: certificates are not supported. Revoked keys are a list of public key lines or `SHA256:`
+fingerprints.
 
 Source: ssh-keygen(1), sections ALLOWED SIGNERS and, for patterns, ssh_config(5) PATTERNS.
 """

@@ -1,7 +1,7 @@
 """The in-toto statement about a decision, which a SignedDecision carries to the worker.
 
-A statement has one spelling: RFC 8785 JSON. The fields of every struct below are in sorted order, so encoding needs
-no sorting; the parser encodes again and compares. Opens nothing and reads no clock.
+A statement has exactly one encoding, RFC 8785 JSON. The fields of every struct below are in sorted order, so encoding
+needs no sorting; the parser encodes again and compares. Opens nothing and reads no clock.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SLSA source verification summaries: signed statements that a revision was accepted under a policy.
 
-An in-toto Statement v1 whose subject is a `gitCommit`; `predicateType` and fields are SLSA's, so that the field's own
-tools read it. What the summary says is what was decided, no more: the levels are the operator's claim about the whole
-set-up, except `ORG_SOURCE_POLICYGUARD_QUORUM`, which is set only if a quorum was required and met.
+An in-toto Statement v1 with the subject `gitCommit`; `predicateType` and fields are SLSA's, so that common tools can
+read it. The levels are the operator's claim about the whole setup, except `ORG_SOURCE_POLICYGUARD_QUORUM`, which is set
+only if a quorum was required and met.
 
 Pure: opens nothing. Source: slsa.dev/verification_summary/v1 and SLSA Source track, "Communicating source levels".
 """

@@ -1,7 +1,7 @@
 """Finds consumed approvals by reading the entries of a log, for logs of 0.1.0 that have no claims.
 
-An allow uses up the approvals that it names if rules asked for approvals (`requiring` is not empty). Every entry is
-read: no clock says where to stop.
+An allow consumes the approvals that it names if rules required approvals (`requiring` is not empty). Every entry is
+read, because no time limit would be safe.
 """
 
 from __future__ import annotations

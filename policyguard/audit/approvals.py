@@ -1,10 +1,10 @@
 """Approvals stored as log entries, so that the log's operator cannot withdraw or deny them unnoticed.
 
-A leaf is an envelope of the log's own key; its payload is the approval as it came, one line:
+A leaf is an envelope of the log's own key. Its payload is the approval as submitted, in one line:
 
     line = envelope / %s"{" payload "," signature "}"      ; as in a git note (`evidence/approvals`)
 
-The log's signature says that the approval was taken in, and nothing about who approved: the line carries that itself.
+The log's signature proves that the approval was added, not who approved; the line has its own signature.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Signs many payloads with one signature over a Merkle root; each envelope carries its own proof.
 
-A batched envelope holds its payload, its place in the batch and the signatures over the root; it verifies alone, with
-t of n keys as ever. What is signed is DSSE's message for a payload type of its own, so no batch can pass for a
-decision or the other way round:
+A batched envelope contains its payload, its position in the batch and the signatures over the root. It can be verified
+alone, with t of n keys. The signed message has its own DSSE payload type, so a batch cannot be mistaken for a decision:
 
     leaf    = pae(payload type, payload)
     message = pae("application/vnd.policyguard.batch.v1", root size-as-8-bytes)

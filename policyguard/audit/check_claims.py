@@ -1,8 +1,8 @@
 """Compares the claims table of a log with its entries: both must list the same approvals and reservations.
 
-Claims are derived from the entries and are not signed. A claim that somebody removed lets an approval count again or
-frees room in a quota; one that somebody added takes either away. A rotated log also holds the claims of the log before,
-whose entries are in that file: they are compared if it is at hand.
+Claims follow from the entries and are not signed. Without its claim, an approval could count again, or a quota would
+have too much room; an added claim takes either away. A rotated log also has the claims of its predecessor, which are
+compared if that file is given.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     checkpoint = origin LF size LF base64(root) LF *(extension LF)      ; size in decimal, no leading zero
 
-Opens nothing. The text has one spelling: it is written again and compared.
+Opens nothing. The text has exactly one encoding: the parser encodes again and compares.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Hands a log over to a new key: one entry, under one checkpoint, both signed by the old and the new key.
 
-The log keeps its name and its tree. Before the entry the old key signs checkpoints, after it the new one; the
-checkpoint of the entry itself carries both signatures, as C2SP signed-note allows, so that a reader with either key can
-follow. An auditor who pins the old key learns the new one from the entry, and from then on takes no other.
+The log keeps its name and its tree. Before the entry, the old key signs checkpoints; after it, the new one. The
+checkpoint of the entry itself has both signatures, as C2SP signed-note allows, so that readers with either key can
+follow. An auditor who pins the old key learns the new key from the entry, and then accepts no other.
 
     payload = {"_type": in-toto Statement, "predicate": {"at": TIME, "from": VERIFIER, "to": VERIFIER},
                "predicateType": "urn:policyguard:key-handover:v1",

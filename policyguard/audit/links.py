@@ -1,7 +1,7 @@
 """Link entries: the first entry of a log after a rotation, or an entry that records an accepted reset.
 
-A leaf is an envelope of the log's own key; its payload names origin, size and root of the old log, so that an auditor
-who keeps the old file can see that nothing came between.
+A leaf is an envelope of the log's own key. Its payload has origin, size and root of the old log, so that an auditor
+with the old file can check that nothing is missing in between.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 9162: roots, inclusion proofs and consistency proofs, over SHA-256.
 
-Pure: a tree is a function from (level, index) to the hash of a complete subtree, so a store may keep as little or as
-much as it likes. `Range` is what an appender needs to remember: one hash for each 1 in the binary size.
+Pure: a tree is a function from (level, index) to the hash of a complete subtree, so a store can keep any subset of
+hashes. `Range` is all that an appender needs: one hash for each 1 in the binary size.
 
 Source: RFC 9162 section 2.1 (the tree of RFC 6962 section 2.1 with clearer verification algorithms).
 """

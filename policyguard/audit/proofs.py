@@ -1,6 +1,6 @@
 """Builds inclusion and consistency proofs from a stored log, and those of the leaves that make it grow; needs no key.
 
-A store keeps with each leaf the hashes of the complete subtrees it closes, so a proof reads a handful of rows.
+With each leaf, a store keeps the hashes of the complete subtrees that it closes, so a proof reads only a few rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which revocation lists a log has seen: the highest sequence of each revocation key, so that no older list comes back.
 
-A list that is newer than every one before is an entry of the log's own key; the head file keeps a copy, so that a
-process reads only the entries that came since. Each key that trust pins for a list remembers its sequence: a list goes
-on from another key's, and a new set of keys begins a new list.
+A list newer than all earlier ones is recorded as an entry of the log's own key. The head file has a copy, so that a
+process only reads the entries added since. For each revocation key that trust pins, the highest sequence is remembered:
+a list may continue that of another key, and a new set of keys starts a new list.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads role bindings from casbin adapters. Every row is counted and checked; none is skipped.
 
-casbin's own loader drops a row whose kind its model does not have (hazard H2) and splits texts at brackets and
-commas (H8). Here the adapter fills a model that takes everything, and what is not a binding is refused by name.
+casbin's own loader drops rows of a kind that its model does not have (hazard H2), and splits texts at brackets and
+commas (H8). Here the adapter fills a model that accepts everything; a row that is not a binding is refused by name.
 """
 
 from __future__ import annotations

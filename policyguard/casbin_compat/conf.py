@@ -1,8 +1,8 @@
 """Reads casbin's `model.conf` and CSV policies, with the position of every character.
 
-Reads what casbin reads and refuses, with file, line and column, what casbin takes in silence: a kind of row the model
-does not have (H2), brackets that swallow or split columns (H8), a `#` inside a text (H6), unknown sections and keys.
-Does not import casbin.
+Reads what casbin reads and refuses, with file, line and column, what casbin silently accepts: a kind of row that the
+model does not have (H2), brackets that swallow or split columns (H8), a `#` inside a text (H6), unknown sections and
+keys. Does not import casbin.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Parses the definitions in a casbin `model.conf`, and refuses those that cannot be translated.
 
-Pure. Whatever casbin would ignore without a word is refused with its place.
+Pure. Everything that casbin would silently ignore is refused with its position.
 """
 
 from __future__ import annotations

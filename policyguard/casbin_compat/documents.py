@@ -1,6 +1,6 @@
 """Writes translated casbin rules as policy documents, with their names and domains.
 
-Pure. A pattern is written to `resources.id` where one means the same; the rest becomes a condition.
+Pure. A test that a pattern can express goes into `resources.id`; the rest becomes a condition.
 """
 
 from __future__ import annotations

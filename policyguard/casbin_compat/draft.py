@@ -1,6 +1,6 @@
 """Translates one casbin row, under one alternative of the matcher, to a rule.
 
-Pure. An atom narrows a draft only if ours decides alike; every other one is refused with its place.
+Pure. Atoms that our language decides the same way narrow a draft; all others are refused with their position.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     act  read           ->  object:read        the actions are those that the rows and the matcher name
     r.sub.Age, r.obj.Owner  ->  subject.age, resource.owner
 
-INVARIANT I6: what cannot be translated so that it decides alike is refused; nothing is dropped and nothing is guessed.
-Pure: texts in, text out. Does not import casbin. `docs/casbin.md` has the table of what is translated and refused.
+INVARIANT I6: a rule that cannot be translated to one with the same decisions is refused; nothing is dropped or guessed.
+Pure: texts in, text out. Does not import casbin. `docs/casbin.md` lists what is translated and refused.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     call     = name "(" operand *( "," operand ) ")"
     operand  = dotted name / text / integer
 
-Whatever else casbin's expression language accepts is refused with its place (hazards H6, H7).
+Everything else in casbin's expression language is refused with its position (hazards H6, H7).
 """
 
 from __future__ import annotations

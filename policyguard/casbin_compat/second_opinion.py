@@ -1,10 +1,9 @@
 """Translates a policy set to a casbin PERM model and rows, for the second opinion of a stock `casbin.Enforcer`.
 
-Never decides anything: `check-engine` and the tests compare it with the engine. The matcher is one constant text; every
-value of a policy travels in a row, so nothing an author writes is ever read as code (INVARIANT I7, hazards H6, H7).
-What casbin cannot express goes through two registered functions: `covers` (id patterns) and `cond` (conditions, time
-windows, quorums). `cond` answers true for an error in deny rows and false in allow rows; `require` becomes deny rows
-that fire while their quorum is unmet.
+Used only by `check-engine` and tests, for comparison with the engine. The matcher is one constant text; every value of
+a policy is in a row, so no text of an author is read as code (INVARIANT I7, hazards H6, H7). Two registered functions
+handle what casbin cannot express: `covers` (id patterns) and `cond` (conditions, time windows, quorums). On an error,
+`cond` is true in deny rows and false in allow rows; `require` becomes deny rows that fire while their quorum is unmet.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The names in a casbin model and its rows: group members, roles, and the values of columns.
 
-Pure. casbin has no list of actions and objects, a schema needs one: it is what rows and matcher mention.
+Pure. casbin has no list of actions and objects, but a schema needs one: it is collected from the rows and the matcher.
 """
 
 from __future__ import annotations

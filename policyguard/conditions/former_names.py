@@ -1,7 +1,7 @@
 """Replaces former names of facts and values in schemas and checked conditions by their present names. Pure.
 
-The table is `model/former_names.py`. A condition is checked against its schema as both are written; what decides is
-made from both with present names.
+The table is in `model/former_names.py`. A condition is checked against its schema with both as written; for decisions,
+both are converted to the present names.
 """
 
 from __future__ import annotations

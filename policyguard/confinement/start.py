@@ -1,7 +1,7 @@
 """Start a program confined, and check before that the kernel really refuses what it should.
 
-Landlock restricts one thread and what that thread starts. So a thread of its own takes the restriction, tries the
-canary, starts the program and ends; this process stays free to supervise it. No code runs between fork and exec.
+Landlock restricts one thread and everything that thread starts. So a separate thread restricts itself, tries the canary
+file, starts the program and ends; this process can then supervise it. No code runs between fork and exec.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turns facts into what a condition may read: typed, strong enough and fresh enough, or absent with the reason.
 
-A fact that is weaker than the schema asks, or older, is treated as absent: it can only take access away.
-Pure; `now` is an argument.
+A fact below the schema's minimum assurance, or too old, is treated as absent, which can only deny access. Pure; `now`
+is an argument.
 """
 
 from __future__ import annotations

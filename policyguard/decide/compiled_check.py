@@ -1,7 +1,7 @@
 """Checks a signed snapshot completely when it loads, so that deciding and explaining cannot fail on it.
 
-A pinned key has signed the bytes; that they are what compiling gives is checked here and not believed. `msgspec` has
-checked the shapes of the data, `conditions/wellformed.py` checks the conditions. Pure.
+A pinned key has signed the bytes, but whether they are valid output of the compiler is checked here. `msgspec` has
+checked the shapes of the data; `conditions/wellformed.py` checks the conditions. Pure.
 """
 
 from __future__ import annotations

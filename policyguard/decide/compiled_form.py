@@ -1,8 +1,8 @@
 """Compiles a policy set to plain data, always to the same bytes, and computes the policy digest over them.
 
-The compiled form is all that a host needs to decide; it holds no YAML and needs neither casbin nor a CEL library.
-Places in files and texts of conditions ride along for explanations and take part in the digest of the bundle's
-envelope, not in the policy digest, so that a comment or a moved line does not change what a worker accepts. Pure.
+The compiled form is all that a host needs to decide, without YAML, casbin or a CEL library. Positions in files and the
+texts of conditions are included for explanations. They are covered by the digest of the bundle's envelope but not by
+the policy digest, so that a comment or a moved line does not change what a worker accepts. Pure.
 """
 
 # Annotations are values here: msgspec compiles each that is text when a process first decodes.

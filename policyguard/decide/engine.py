@@ -1,6 +1,6 @@
 """The engine: decides with one snapshot, and explains its decisions.
 
-The procedure is in `evaluate.py`, the words are in `explain.py`. Pure, and never raises on data.
+`evaluate.py` has the procedure, `explain.py` the texts. Pure, and never raises on data.
 """
 
 from __future__ import annotations

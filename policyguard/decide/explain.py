@@ -1,7 +1,7 @@
 """Explains decisions: the result, the facts with their assurance, what would change it, and who can help.
 
-Works from the decision's own facts and instant, by the exact evaluator, so it says what was decided and not what would
-be decided now. Sensitive values are hidden. Pure.
+Uses the decision's own facts and time and the exact evaluator, so it explains the decision as it was made. Sensitive
+values are hidden. Pure.
 """
 
 from __future__ import annotations

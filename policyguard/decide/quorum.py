@@ -1,6 +1,6 @@
 """Checks whether enough distinct persons approved. One person fills one seat; contributors and requester fill none.
 
-Pure. An account that no `Persons` entry knows is a conflict: it might be anybody.
+Pure. An account that is not in `Persons` disqualifies every approver, because it might belong to any of them.
 """
 
 from __future__ import annotations

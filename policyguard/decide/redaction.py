@@ -1,8 +1,8 @@
 """Removes the parts of a fact that only the roles of `trace` may see.
 
-An attribute that the schema calls `sensitive: true` is hidden whole, also where only a field of a record inside it is
-(INVARIANT I14). One that it calls `sensitive: trace` is taken out alone, so that the rest of a record can still be
-shown and signed. Pure.
+An attribute with `sensitive: true` is hidden completely, even if only a field of a record inside it has the mark
+(INVARIANT I14). A field with `sensitive: trace` is removed alone, so that the rest of the record can be shown and
+signed. Pure.
 """
 
 from __future__ import annotations

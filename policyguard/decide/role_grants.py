@@ -1,7 +1,7 @@
 """Who holds which role, where and when, stored for fast queries. Pure.
 
-`assign_roles.py` builds a `RoleAssignments` from bindings, `from_data` from a compiled snapshot. Asking
-changes nothing: an unknown subject leaves no trace (hazard H14).
+`assign_roles.py` builds a `RoleAssignments` from bindings, `from_data` from a compiled snapshot. Queries change
+nothing, not even for an unknown subject (hazard H14).
 """
 
 from __future__ import annotations

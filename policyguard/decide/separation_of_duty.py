@@ -1,7 +1,6 @@
 """Static separation of duty: nobody may hold roles that exclude each other (NIST RBAC, ANSI INCITS 359-2004, 6.3).
 
-The one check for the loader, which sees the bindings of the documents, and for the engine, which sees those of
-adapters too. Pure.
+The only check, used by the loader for the bindings in documents and by the engine for those of adapters, too. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A loaded, immutable policy set, with everything computed that does not depend on a request.
 
-Hosts swap a snapshot by reference; any number of threads may decide on the old one meanwhile. Deciding only fills in
-what the snapshot determines already, the index of a role and the test of a rule's ids, so it does not grow with what is
-asked. Pure: bytes come from `files` or `bundle`, signatures are checked before.
+Hosts replace a snapshot by reference; other threads may still decide with the old one. Deciding only fills in what the
+snapshot already determines (the index of a role, the test of a rule's ids), so it does not grow with the number of
+requests. Pure: callers read the bytes and verify signatures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compares an installed environment with a signed baseline, and byte code with its source.
 
-Promises: nothing of the measured environment is run, imported or unmarshalled, and what cannot be compared is not
-equal. Knows no requests and no facts; `evidence/environment_collector.py` makes facts of the report.
+Promises: no code of the measured environment is run, imported or unmarshalled, and a file that cannot be compared does
+not count as equal. Knows no requests and no facts; `evidence/environment_collector.py` turns the report into facts.
 Read `report.py`, `listing.py`, `bytecode.py`; then `compilers.py` and `marshal_reader.py`.
 """

@@ -1,7 +1,8 @@
 """A cache of digests of installed files, and of which byte code equals which source.
 
-An entry is used only for a file whose device, inode, size and both times are the same, that was quiet when it was read,
-on a file system whose times follow every write. The file is sealed where there is a key (`sealed.py`).
+An entry is used only if device, inode, size and both times of the file are unchanged, if the file had not changed
+shortly before it was hashed, and if its file system updates the times at every write. The cache file is sealed if there
+is a key (`fs/sealed.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs a Python interpreter in its own process, which checks whether byte code is what it compiles.
 
-The interpreter is never the measured one: it is the one that runs this, or one that the operator names. The process
-gets no environment, no site packages and no path of the environment that is measured; it may crash, hang or fill its
-memory: all that follows is the answer `LOST`.
+The interpreter is never that of the measured environment: it is the one that runs this process, or one that the
+operator names. It gets no environment variables, site packages or paths of the measured environment. It may crash, hang
+or run out of memory; the only effect is the answer `LOST`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The worker process of `compiler.py`: compiles sources and compares the resulting code.
 
-Runs in a process of its own (`python -I -S -B`), so that a source which ends its compiler ends nothing else. Nothing
-that it reads is run or loaded: the source is compiled, the byte code is read by `marshalled.py`.
+Runs in its own process (`python -I -S -B`), so that a source that crashes the compiler affects nothing else. Nothing
+that it reads is run or loaded: the source is compiled, and `marshal_reader.py` reads the byte code.
 
     question = level, size of path, of source and of byte code (4 bytes each, little endian), path, source, byte code
     answer   = code, size of detail (4 bytes each, little endian), detail

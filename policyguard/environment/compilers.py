@@ -1,6 +1,7 @@
 """Compares many byte code files with their sources, in several worker processes.
 
-Both are read here, compared with the digests of the listing, and passed on as bytes: the compilers open no file.
+Both files are read here, compared with the digests of the listing, and passed on as bytes: the worker processes open no
+file.
 """
 
 from __future__ import annotations

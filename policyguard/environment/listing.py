@@ -1,8 +1,8 @@
 """Lists every file of an installed environment with its digest, using a cache.
 
-A listing maps names relative to the environment to `sha256:...` for regular files (a link to a file counts as its
-content, with where it leads), and to `link:...` for other links. Byte code in `__pycache__` is listed apart: Python
-writes it whenever it likes, so it is compared with its source (`bytecode.py`).
+A listing maps names, relative to the environment, to `sha256:...` for regular files (a link to a file counts as its
+content, together with its target), and to `link:...` for other links. Byte code in `__pycache__` is listed separately,
+because Python may write it at any time; it is compared with its source (`bytecode.py`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Reads marshalled code objects without loading them, to compare two of them.
 
-Python's own reader trusts its input, so it never sees this one. Here every object becomes a small number, equal objects
-the same one, so that what may differ between two honest compilations (which objects are shared, which names were
-interned, the order within a set, the file name) makes no difference, and everything else does. Time and memory grow
-with the bytes read, whatever they say of themselves: lengths are checked, references lead back only, nothing is copied.
+Python's own reader trusts its input, so it is not used. Here every object gets a number, and equal objects get the same
+number. So differences that two honest compilations can have (shared objects, interned names, the order in a set, the
+file name) have no effect, and every other difference counts. Time and memory are proportional to the bytes read,
+because lengths are checked, references only point back, and nothing is copied.
 
-Runs in the interpreter that compiles, too, so it imports nothing of ours. Only what compilers write is read: constants
-and code, in the layout of CPython 3.11 and later.
+Also runs in the worker's interpreter, so it imports nothing from this package. It only reads what compilers write:
+constants and code, in the layout of CPython 3.11 and later.
 
 Source: CPython, `Python/marshal.c`, `r_object` and `w_complex_object`.
 """

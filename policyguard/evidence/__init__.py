@@ -1,6 +1,6 @@
 """Collectors: each measures something and supplies facts with their assurance.
 
-Promises: a collector that fails makes its facts absent, with a reason, and a claim never replaces them.
-Leaves measuring to `scan/`, `git/` and `environment/`, deciding to `decide/`, and choosing collectors to `assembly/`.
-Read `collector.py`, then any one collector, such as `job.py`. `approvals/` and `push/` have several files each.
+Promises: if a collector fails, its facts are absent, with a reason, and a claim never replaces them. Leaves measuring
+to `scan/`, `git/` and `environment/`, deciding to `decide/`, and choosing collectors to `assembly/`. Read
+`collector.py`, then any collector, such as `job.py`. `approvals/` and `push/` have several files each.
 """

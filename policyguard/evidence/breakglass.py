@@ -1,7 +1,7 @@
 """Lists uses of break-glass in the decision log, and whether they were reviewed.
 
-A use is an allow under the obligation `review.within_<n>h`. Its review is a later allow of `breakglass:review` on the
-id of that decision: decided by the policies, signed and logged like everything else.
+A use is an allow with the obligation `review.within_<n>h`. Its review is a later allow of `breakglass:review` on the id
+of that decision; like every decision it is made by the policies, signed and logged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Collectors for checkpoints: those that a job names or gets as arguments, and the one a request is about.
 
-Content, owner and folder are measured here; a producer is attested by the signature of a manifest that lies in the same
-folder and fits the files. Both are bound: the worker measures again and must get the same values (step V7).
+Content, owner and folder are measured here. A producer is attested by the signature of a manifest that is in the same
+folder and matches the files. Both are bound: the worker measures again and must get the same values (step V7).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The interface of collectors, and how their measurements are merged into `Facts`.
 
-A collector is a guest: it may be slow, broken or wrong. `gather` gives each a thread and all one time limit, takes only
-declared paths and frozen values, and turns every failure into an absent fact with a reason. It never raises on what a
-collector does. Deciding what the facts mean is `decide`'s.
+A collector may be slow, broken or wrong. `gather` runs each in a thread with a common time limit, accepts only declared
+paths and frozen values, and turns every failure into an absent fact with a reason. It never raises because of a
+collector. Interpreting the facts is left to `decide/`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a confined job may read, write and execute, as the fact `resource.confinement`.
 
-The paths come from the job itself: its tree, its environment, the files, checkpoints, data and outputs that it names.
-They are measured and bound, so that every worker confines it alike and policies can limit them.
+The paths come from the job: its tree, its environment, and the files, checkpoints, data and outputs that it names. They
+are measured and bound, so that every worker confines the job in the same way, and policies can limit them.
 """
 
 from __future__ import annotations

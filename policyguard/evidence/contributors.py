@@ -1,8 +1,8 @@
 """The contributors of a commit: everyone who may have worked on it since the last accepted state.
 
-The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts that
-`Persons` knows. Who is not known, or cannot be read, stays in the answer as `unknown:...` text, which no `Persons`
-entry has, so that no approver counts (invariant I8). Names in commits are claims: they can only add a contributor.
+The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts in
+`Persons`. A contributor who is unknown or cannot be read is reported as `unknown:...`, which no `Persons` entry has, so
+that no approver counts (invariant I8). Names in commits are only claims, so they can only add contributors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The collector for datasets: hashes the content, and reads the class that its producer signed.
 
-A class such as `restricted` cannot be measured. It is attested: a pinned producer signed a manifest that says so, and
-every file is still the one that it lists. Whatever does not fit has no class, and rules that ask for one deny.
+A class such as `restricted` cannot be measured. It is attested: a pinned producer signed a manifest with the class, and
+every file still matches it. Otherwise the data has no class, and rules that require one deny.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The installed environment as facts: whether it has a signed baseline, and how it differs from that.
 
-That the operator configured no baseline is a fact, not a failed measurement. A rule may then let small jobs run without
-one and still deny wherever there is one and no comparison was made.
+"No baseline is configured" is a fact, not a failed measurement. So a rule can let small jobs run without a baseline,
+and still deny if there is one that could not be compared.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Temporary grants: a lead's signed permission for one subject to use a number of GPUs for some time.
 
-A grant is canonical JSON in a DSSE envelope, one file each, in a folder that anybody may write to: what counts is the
-signature by a key that the operator pinned for granting. All grants that are signed so are supplied, expired ones too,
-so that a denial can say why they do not help.
+A grant is canonical JSON in a DSSE envelope, one per file, in a folder that anybody may write to: only grants signed by
+a key that the operator pinned for this purpose count. Expired grants are supplied, too, so that a denial can say why
+they do not help.
 
     {"expires": "2026-03-06T18:00:00Z", "gpus": 64, "grant_id": "grant-7", "subject": "user:ivan", "version": 1}
 """

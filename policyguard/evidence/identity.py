@@ -1,6 +1,6 @@
 """The account that runs this process, from the kernel, never from `USER`, `LOGNAME` or another variable.
 
-Assurance is observed: the kernel authenticated the user when the session began, we only read it.
+The assurance is observed: the kernel authenticated the user at the start of the session; this module only reads it.
 """
 
 from __future__ import annotations

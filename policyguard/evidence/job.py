@@ -1,6 +1,6 @@
 """The command that is about to start: its program, code-injecting variables, and the files that the job names.
 
-Everything here is measured and bound: the worker measures the same again and must find the same (step V7).
+Everything here is measured and bound: the worker measures it again and must get the same values (step V7).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Properties of the request that the calling platform writes itself and vouches for.
 
-A Slurm controller knows `submit_uid`, an API server knows `userInfo`. The operator names those paths where the hook is
-configured; the request cannot.
+A Slurm controller knows `submit_uid`, an API server `userInfo`. The operator lists those paths in the configuration of
+the hook; a request cannot.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Running processes, as the kernel reports them: descendants, executable files, tracer, variables.
 
-Linux only, from /proc; see proc(5). A process may end at any moment: what is gone is left out.
+Linux only, from /proc; see proc(5). A process that ends meanwhile is left out.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     {"observed_at": "2026-03-01T09:00:00Z", "teams": {"vision": {"limit": 512, "used": 448}}}
 
-The rule that refuses says the limit and the use, because both are facts it read; its `contact` says who can raise it.
-The schema's `maxAge` says how old they may be.
+The explanation of a denial contains limit and usage, because both are facts that the rule read; the rule's `contact`
+says who can raise the limit. The schema's `maxAge` limits their age.
 """
 
 from __future__ import annotations

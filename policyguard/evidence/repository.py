@@ -1,7 +1,7 @@
 """Measures the commit of a job's code and every file that differs from it, by hashing.
 
-Assumption that is stated rather than made: git's SHA-1 ids. Git refuses colliding files when they are committed; who
-needs more uses a SHA-256 repository, which is measured just the same.
+An assumption: git's SHA-1 ids identify content. Git refuses files of the known collision attacks when they are
+committed; for more, use a SHA-256 repository, which is measured in the same way.
 """
 
 from __future__ import annotations

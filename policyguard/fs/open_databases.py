@@ -1,12 +1,12 @@
 """The SQLite files that this process has open: one connection per file, whatever path leads to it.
 
-A POSIX lock belongs to a process and a file: closing *any* descriptor of the file drops it. SQLite takes care of its
-own descriptors; one opened and closed beside it would leave the process without locks, and other processes would then
-remove the WAL that it writes to. So a database file is made before it is opened and never opened otherwise, and
-whatever has to be known of it later comes from `stat`.
+A POSIX lock belongs to a process and a file: closing *any* descriptor of the file releases it. SQLite handles this for
+its own descriptors; another one, opened and closed, would leave the process without locks, and other processes could
+then delete its WAL. So a database file is created before SQLite opens it, and is never opened in another way; later
+checks use only `stat`.
 
-A forked child has none of its parent's locks, and SQLite in it believes that it has them: the child cannot use the
-files that were open at the fork, neither by the old connection nor by a new one.
+A forked child does not inherit its parent's locks, but SQLite in the child believes that it has them. So the child
+cannot use the files that were open at the fork, neither by the old connection nor by a new one.
 """
 
 from __future__ import annotations

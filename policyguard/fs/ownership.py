@@ -1,9 +1,9 @@
 """Checks who can change a file: only the operator, or another account.
 
-A path is walked from `/` down. Each folder, link and file on the way must belong to root or to the effective uid and be
-writable by nobody else, so that no other account can change what the walk has already passed. Links are followed here,
-never by the kernel. POSIX ACLs count. A folder of root with the sticky bit, such as `/tmp`, is accepted: in it others
-can neither rename nor replace our files.
+A path is walked from `/` down. Each folder, link and file on the way must belong to root or to the effective uid, and
+no other account may be able to write it, so that nobody can change what the walk has already passed. This module
+follows links itself, never the kernel. POSIX ACLs are checked. A folder of root with the sticky bit, such as `/tmp`, is
+accepted, because others can neither rename nor replace our files there.
 """
 
 from __future__ import annotations

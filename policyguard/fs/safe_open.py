@@ -1,7 +1,8 @@
 """Opens files that an attacker may have placed: only regular files, no hidden links, no change while reading.
 
-A path is first resolved, then walked again component by component with links refused, so that what was checked is what
-is opened. FIFOs and devices are never read: the open does not block and anything but a regular file is refused.
+A path is first resolved, then walked again component by component with links refused, so that the file that is opened
+is the one that was checked. FIFOs and devices are never read: opening does not block, and anything but a regular file
+is refused.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     file  = "policyguard" SP kind SP "2" SP seal LF payload
     seal  = 64HEXDIG / "unsealed"                            ; HMAC-SHA256 over kind, a zero byte and the payload
 
-Without a key a file is believed if nobody but this account can have written it; with a key, only if the seal is right.
-Everyone who can read the key can make a seal: it helps against those who can write the file and cannot read the key.
+Without a key, a file is used if only this account can have written it; with a key, only if the seal is right. Everybody
+who can read the key can make a seal: it protects against accounts that can write the file but not read the key.
 """
 
 from __future__ import annotations

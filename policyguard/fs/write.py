@@ -1,8 +1,8 @@
 """Writes files completely and durably, or not at all.
 
-The data goes into a new file `.<random>.part` in the same folder and to the disk; then the file gets its name, and the
-name goes to the disk. A crash leaves the old file or the new one, and at most a `.part` file. Raises `OSError`, or
-`ValueError` for a path that no system call takes; callers add their own error family.
+The data is written to a new file `.<random>.part` in the same folder and synced; then the file is renamed, and the
+folder is synced. A crash leaves the old file or the new one, and at most a `.part` file. Raises `OSError`, or
+`ValueError` for a path that no system call accepts; callers convert both to their own errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Finds a repository by reading its small files, without running git or applying its configuration.
 
-Nothing read here is trusted to be true: `gitobjects` hashes every object again. What is refused: folders that belong to
-somebody else, and a `.git` that is a symbolic link.
+Nothing read here is trusted: `objects.py` hashes every object again. Folders of other accounts, and a `.git` that is a
+symbolic link, are refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Verifies GPG signatures with `gpgv` and one pinned keyring; uses no other key and no key server.
 
-Whose key it is, `Persons` say: `keys: ["gpg:FINGERPRINT"]`, the 40 digits of the primary key. No trust database, no
-key server, no configuration of the account that the hook runs as. One process for each signature, some milliseconds.
+`Persons` lists the owner of a key: `keys: ["gpg:FINGERPRINT"]`, the 40 digits of the primary key. No trust database, no
+key server and no configuration of the hook's account is used. Each signature starts a process of some milliseconds.
 """
 
 from __future__ import annotations

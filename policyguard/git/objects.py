@@ -1,7 +1,7 @@
 """Reads git objects without trusting the repository: each is hashed again and must match its id.
 
-Git runs in a private, empty git directory that borrows the repository's object folder. The repository's configuration,
-hooks, attributes, replace references and grafts are therefore not merely overridden: git never sees them.
+Git runs in a private, empty git directory that uses the repository's object folder. So git never sees the repository's
+configuration, hooks, attributes, replace references and grafts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads the references of a repository, from files or a reftable, without running git.
 
-`References` answers many questions about one repository and parses each file once. Nothing read here is verified:
-`objects.py` hashes every object that a reference names.
+`References` parses each file of a repository once. Nothing read here is verified: `objects.py` hashes every object that
+a reference names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads references from a reftable: a stack of binary tables, each of which adds, changes or removes some.
 
-Reads every record of the ref blocks, in order. Object and log blocks, indexes and the
-restart points that speed up look-ups are stepped over. A table is as unverified as a file under `refs/`.
+Reads every record of the ref blocks, in order. Object and log blocks, indexes and restart points are skipped. Like a
+file under `refs/`, a table is not verified.
 
 Source: git, Documentation/technical/reftable, versions 1 and 2.
 """

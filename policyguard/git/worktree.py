@@ -1,7 +1,7 @@
 """Compares a working tree with a commit by hashing every file; index, times and filters are ignored.
 
-The index (with its assume-unchanged and skip-worktree bits) is not read at all, so nothing in it can hide a change.
-Clean filters do not run; a Git LFS pointer is compared with the SHA-256 of the file that it points to.
+The index, with its assume-unchanged and skip-worktree bits, is not read, so nothing in it can hide a change. Clean
+filters do not run; a Git LFS pointer is compared with the SHA-256 of the file that it points to.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Words that lint recognises in names: verbs, types and attributes of training labs.
 
-The policy language does not know what "delete" means. These lists are a guess, short so that a hit is rarely wrong.
-Only whole words match: `checkpoint:delete` has the word delete, `force-push` the words force and push, `gpu_hours` the
-words gpu and hours.
+The policy language does not know what "delete" means. These lists are a guess, kept short so that a hit is rarely
+wrong. Only whole words match: `checkpoint:delete` has the word delete, `force-push` the words force and push,
+`gpu_hours` the words gpu and hours.
 """
 
 from __future__ import annotations

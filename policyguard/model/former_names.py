@@ -6,10 +6,10 @@ To rename a fact or one of its values:
 2. Add one row below: `FORMER_FACTS` for a fact, `FORMER_VALUES` for a value of an enumerated text.
 3. Add a line marked `*` to CHANGELOG.md.
 
-What a row does for one release: policies and compiled snapshots are read and digested as they are written, and
-`decide/snapshot.py` replaces the former names in what it decides with, so that they mean the same; lint reports each
-use as PG118; `decide/admission.py` takes a fact under its former name where nothing is known under the present one.
-The functions are in `conditions/former_names.py`. Remove the row after that release.
+What a row does for one release: policies and compiled snapshots are read, and their digests computed, as they are
+written; `decide/snapshot.py` replaces the former names before deciding; lint reports each use as PG118;
+`decide/admission.py` uses a fact under its former name if there is none under the present one. The functions are in
+`conditions/former_names.py`. Remove the row after that release.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ A fixed table, not the interpreter's own: every host refuses the same ids, whate
 - four more that are drawn as nothing: the braille blank, the object replacement character, the Khitan filler and the
   musical null note head.
 
-Characters that a later Unicode assigns are refused until the table is made anew: normal forms are stable only for
-characters that are assigned. `tests/unit/model/test_ids.py` compares the table with `unicodedata`.
+Characters that a later Unicode version assigns are refused until the table is updated: normal forms are stable only for
+assigned characters. `tests/unit/model/test_ids.py` compares the table with `unicodedata`.
 """
 
 from __future__ import annotations

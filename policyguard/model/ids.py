@@ -5,11 +5,11 @@ r"""The grammar of ids: subjects, resources, domains and accounts, wherever they
     id        = segment *( "/" segment ), 512 characters at most
     segment   = 1*character, not "." and not ".."
 
-A character is visible: no white space, no control, nothing that is drawn as nothing (`id_characters.py`). Ids are
-literal, so `*`, `?`, `{`, `}` and `\` are no characters of an id, percent-encoded neither; the same for a
-percent-encoded dot, slash, control or invisible character, however often it is encoded. Text is in composed form (NFC).
+Characters must be visible: no white space, no control characters, nothing invisible (`id_characters.py`). Ids are
+literal, so they cannot contain `*`, `?`, `{`, `}` or `\`, not even percent-encoded, nor an encoded dot, slash, control
+or invisible character, however often it is encoded. Text is in composed form (NFC).
 
-Patterns are of another grammar (`patterns/`). They are written in policies and in an approval made with `--pattern`.
+Patterns have another grammar (`patterns/`). They are used in policies, and in approvals made with `--pattern`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The AuthZEN 1.0 request (subject, action, resource, context), parsed once and frozen.
 
-Everything in a request is a claim. What collectors measured is in `Facts`.
+Everything in a request is a claim; measured facts are in `Facts`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     pattern = segment *( "/" segment )
     segment = "**" / "{team}" / text with "*" for any part of one segment
 
-`{team}` is the resource's domain. A pattern is taken apart when the policies load; matching an id is a
-comparison, a prefix test, or one linear walk. Opens nothing.
+`{team}` is the resource's domain. Patterns are parsed when the policies load; matching an id is a comparison, a prefix
+test, or one linear walk. Opens nothing.
 """
 
 from __future__ import annotations

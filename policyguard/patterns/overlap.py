@@ -3,8 +3,8 @@
 pattern = segment *( "/" segment )
 segment = "**" / "{team}" / part, where a part is literal text in which "*" matches any run of characters
 
-`**` is any number of whole segments, `{team}` is one segment and names the domain. Matching of ids is
-`glob.py`; here only patterns meet patterns, when policies load.
+`**` is any number of whole segments; `{team}` is one segment and names the domain. `glob.py` matches ids; this module
+only compares patterns, when policies load.
 """
 
 from __future__ import annotations

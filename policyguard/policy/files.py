@@ -1,11 +1,11 @@
 """Reads a policy folder: every `*.yaml` and `*.yml` file below it, all from one moment.
 
-A file that is named or written like a policy and would not be read (`deny.YAML`, `deny.yaml~`, `.deny.yaml`, a policy
-in `deny.json`) is an error: nothing that somebody wrote to deny is left out in silence. Other files, `README.md` or
-the CSV files of casbin adapters, may lie beside.
+A file that has a policy's name or content but would not be read (`deny.YAML`, `deny.yaml~`, `.deny.yaml`, a policy in
+`deny.json`) is an error, so that no deny rule is silently left out. Other files, such as `README.md` or the CSV files
+of casbin adapters, are allowed.
 
-The folder is listed, read and listed again; a change in between is an error, so half of an update is never loaded.
-Symbolic links may point within the folder (Kubernetes mounts ConfigMaps that way). Hidden folders are skipped.
+The folder is listed, read and listed again; a change in between is an error, so that half an update is never loaded.
+Symbolic links may point to files in the folder (as Kubernetes mounts ConfigMaps). Hidden folders are skipped.
 """
 
 from __future__ import annotations

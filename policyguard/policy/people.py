@@ -1,6 +1,6 @@
 """Reads documents of `kind: Roles`, `Bindings`, `Persons` and `Quorums`; `references.py` checks their names.
 
-The arguments of each `bind_...` function are the valid fields of a map, its node, and where errors are added.
+The arguments of each `bind_...` function are the valid fields of a map, its node, and the `Problems` to add errors to.
 """
 
 from __future__ import annotations

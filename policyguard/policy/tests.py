@@ -1,7 +1,7 @@
 """The fields of `kind: Tests` and `kind: Invariants` documents. Running them is left to others.
 
-The facts of a case stay nodes with their positions, so a wrong type in them shows when the case runs. Both kinds are no
-part of the policy set, nor of its digest.
+The facts of a case stay nodes with their positions, so that a wrong type in them is reported when the case runs.
+Neither kind is part of the policy set or its digest.
 
 Tests are a list of cases, or a matrix in which every action that is not listed must be denied.
 """

@@ -1,7 +1,7 @@
 """Follows a command line to the program that will really run, through interpreters and the wrappers that people use.
 
-Promises: what is followed is followed by the grammar of the interpreter or wrapper itself; what cannot be followed is
-`unknown`, with the reason, and never something harmless. Leaves to others: where the program comes from (`evidence/`).
+Promises: a command line is parsed by the grammar of its interpreter or wrapper; one that cannot be parsed is `unknown`,
+with the reason, and never counts as harmless. Leaves to others: where the program comes from (`evidence/`).
 
 Read in this order: `grammar.py`, `interpreters.py`, `wrappers.py`, `follow.py`.
 """

@@ -1,7 +1,7 @@
 """The programs that start another one, with their options: schedulers' and debuggers' front ends, and Unix tools.
 
-A wrapper that is not listed is itself what runs: debuggers, which take commands from elsewhere, are not listed. Each
-row is from the program's own parser, manual or `--help`, without the options that make it run something else as well.
+A wrapper that is not listed counts as the program itself, such as a debugger, which takes commands from elsewhere. Each
+row follows the program's own parser, manual or `--help`, without options that make it run something else.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Promises: runs and unpickles nothing, trusts no name, raises nothing on data. A 
 is explained by its format and harmless for the reader of that format; anything else is `unknown` or `hostile`, with
 reasons.
 
-Leaves to others: requests and facts (`evidence/checkpoint.py`, `evidence/dataset.py`), what a verdict permits (the
+Leaves to others: requests and facts (`evidence/checkpoint.py`, `evidence/dataset.py`), what a verdict allows (the
 policies), and opening files safely (`fs/`).
 
 Read in this order: `findings.py` (verdict, reasons, limits), `files.py` (opens and digests), `content.py` (bytes to

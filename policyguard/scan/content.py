@@ -1,7 +1,7 @@
 """Recognises data by its content, never by its name, and reports what can carry code.
 
-`scan_content` names the format and walks into whatever archives there are; each part must be explained by its format or
-be clean itself. The formats and the readers they come from are in `docs/scan.md`, the table in `formats/registry.py`.
+`scan_content` determines the format and scans the content of archives; each part must be explained by its format or be
+clean itself. `docs/scan.md` describes the formats and their readers; `formats/registry.py` has the table.
 """
 
 from __future__ import annotations

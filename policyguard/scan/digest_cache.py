@@ -1,9 +1,9 @@
 """SHA-256 of open files, and a cache of digests that is sealed or private to this account.
 
-A cached digest is used only for a file whose device, inode, size, modification and change time are all the same, that
-was already quiet for `QUIET_S` when it was hashed, on a file system that keeps change times honestly. The account that
-writes the file cannot set its change time back. What this does not stop: root, and a raw write to the disk. Where there
-is a key the cache is sealed (`sealed.py`), and believed only if the seal is right.
+A cached digest is used only if device, inode, size, modification and change time of the file are unchanged, if it had
+not changed for `QUIET_S` before it was hashed, and if its file system keeps change times reliably. An account that
+writes the file cannot reset its change time. This does not stop root, or a raw write to the disk. With a key, the cache
+is sealed (`fs/sealed.py`), and used only if the seal is right.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     table = *( name ":" fields ); fields = [ field *( "," field ) ]; field = [ number ] name kind
 
-A field without a number follows the one before it; the first is 1. A line that begins with white space goes on.
+A field without a number has the next one; the first is 1. A line that begins with white space continues the line
+before.
 """
 
 from __future__ import annotations

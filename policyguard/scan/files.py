@@ -1,7 +1,7 @@
 """Opens files and folders and scans each checkpoint: digest, format, imports, and who can write it.
 
-One descriptor serves for the status, the digest and the scan, and the status is taken again at the end: what is
-reported is one state of one file. Links, devices and pipes are named and not opened. Nothing here raises on data.
+Status, digest and scan use one descriptor, and the status is read again at the end, so that the report is about one
+state of one file. Links, devices and pipes are reported and not opened. Never raises on data.
 """
 
 from __future__ import annotations

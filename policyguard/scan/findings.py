@@ -1,7 +1,7 @@
 """The result of scanning one file (verdict, format, imports, reasons), and the limits on the work.
 
-`clean` means: read to the last byte that could carry code, and every part of it explained. `unknown` is not clean: it
-is what cannot be read, or what no list of ours names. `hostile` carries a construct that runs code or deceives readers.
+`clean`: the file was read to the last byte that could carry code, and every part is explained. `unknown`: it cannot be
+read, or contains something on no list. `hostile`: it contains a construct that runs code or deceives readers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Model repositories in the hub's layout: the code they contain, where it comes from, and their revision.
 
-Read are the configuration files that loaders follow: `auto_map` (code in this or another repository), custom pipelines,
-adapters that import a library, kernels fetched by name, and Python files beside them. Nothing is imported. A
-configuration that cannot be read counts as remote code: what it would have said is not known.
+Reads the configuration files that loaders follow: `auto_map` (code in this or another repository), custom pipelines,
+adapters that import a library, kernels fetched by name, and Python files in the folder. Imports nothing. A
+configuration that cannot be read counts as remote code, because it might name some.
 
 Source: transformers 5 `dynamic_module_utils.py` and `integrations/hub_kernels.py`; diffusers `pipeline_utils.py`; peft
 `auto.py`; huggingface_hub's cache layout (`models--org--name/snapshots/<commit>`).

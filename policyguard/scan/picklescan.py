@@ -1,7 +1,7 @@
 """Runs picklescan on files that our scan calls clean: it can accuse a file, never clear one.
 
-It reads by a list of names that are dangerous, we by a list of those that are harmless, so each may know what the other
-does not. Asked of clean files only: those were read within every limit, so no bomb reaches a parser that has none.
+picklescan has a list of dangerous names, we have a list of harmless ones, so each may catch what the other misses. It
+only gets clean files, which were read within every limit, because its parser has no limits.
 """
 
 from __future__ import annotations

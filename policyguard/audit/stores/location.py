@@ -1,7 +1,7 @@
 """Checks that the path of an open log still leads to the file that was opened. Calls only `stat`.
 
-Opening and closing the database file here would drop the locks that SQLite holds in this process: a POSIX lock goes
-with any descriptor of its file.
+Opening and closing the database file here would release SQLite's locks in this process: a POSIX lock is released when
+any descriptor of its file is closed.
 """
 
 from __future__ import annotations

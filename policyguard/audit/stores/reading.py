@@ -1,6 +1,6 @@
 """Opens a log for accounts that cannot write it: an auditor, or a read-only medium.
 
-SQLite needs to write beside a database in WAL mode, if only its index. Where it may not:
+In WAL mode, SQLite needs to write files next to the database, at least an index. If it cannot:
 
 1. Without a WAL nothing is missing from the file, and it is read as immutable.
 2. With a WAL, file and WAL are copied to a private folder and read there. Both must be the same before and after the

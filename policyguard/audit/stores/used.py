@@ -1,12 +1,12 @@
 """Stores which decisions were used, so that each decision id is accepted once across threads and processes.
 
-Crash story: the id is durable before `use` returns True, so a worker that dies before it starts the job has used the
-decision up and must ask for another; the other order could start two.
+Crash story: the id is durable before `use` returns True. A worker that crashes before it starts the job has used the
+decision, and must ask for another; the opposite order could start two jobs.
 
-No clock decides what is forgotten. The newest `MIN_REMEMBERED` ids stay, however old. Beyond those, ids that expired
-more than a day ago are forgotten, the earliest to expire first, and the latest expiry among them is kept in a row of
-its own: a decision that expires no later than that counts as used. So a clock that jumps ahead and back can make the
-store refuse decisions for as long as a decision lasts, and never accept one twice.
+What is forgotten does not depend on the clock alone. The newest `MIN_REMEMBERED` ids always stay. Of the others, ids
+that expired more than a day ago are forgotten, the earliest first, and the latest expiry among them is stored: a
+decision that does not expire later counts as used. So a clock that jumps forward and back can make the store refuse
+decisions for one lifetime, but never accept one twice.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A tree of attribute lookups that finds the rules that can apply to a request.
 
-A rule is filed under its action, resource type and role, then under what it requires of single attributes: equality
-with one of some values, or a bound (`resource.gpus > 64`). A literal in its id pattern and a named subject are
-requirements too. A rule that requires nothing is in `always` and is visited each time, so no rule hides from the index:
-a rule that is not visited has the outcome FALSE, exactly. Pure.
+A rule is indexed by action, resource type and role, then by its requirements on single attributes: equality with one of
+some values, or a bound (`resource.gpus > 64`). A literal in its id pattern and a named subject are requirements, too. A
+rule without requirements is in `always` and is visited each time. So a rule that is not visited has the outcome FALSE,
+exactly. Pure.
 """
 
 from __future__ import annotations

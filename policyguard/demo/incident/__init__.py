@@ -1,4 +1,4 @@
 """Replay of the incident: twelve steps of an insider's attack, on real files, git, keys and processes.
 
-`replay.py` runs them, `steps_*.py` are the steps, `lab.py` is where they happen, `story.py` tells and remembers.
+`replay.py` runs the steps in `steps_*.py`; `lab.py` builds the lab, and `story.py` prints and collects the outcomes.
 """

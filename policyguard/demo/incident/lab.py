@@ -1,7 +1,7 @@
 """The lab of the replay: example policies, keys, a log, a repository, an installed environment, shared weights.
 
-Everything lies in one new folder and nothing outside of it is touched. People are the accounts of the example lab; what
-the scheduler would say of a job (owner, victims, drained nodes) comes in over the channel that `hook --observed` uses.
+Everything is in one new folder, and nothing outside is changed. The persons are those of the example lab. What a
+scheduler would report about a job (owner, victims, drained nodes) is passed as `hook --observed` passes it.
 """
 
 from __future__ import annotations

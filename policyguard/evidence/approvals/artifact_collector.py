@@ -1,6 +1,6 @@
 """Approvals of an artifact by digest: weights, data or policies, for any requester.
 
-The digest that an approval has to name is measured here, at the decision. What nobody measured nobody approved.
+The digest is measured here, at the time of the decision; an approval must name it.
 """
 
 from __future__ import annotations

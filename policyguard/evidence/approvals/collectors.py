@@ -1,8 +1,8 @@
 """Collects a job's code, its contributors and the approvals of exactly that code in one measurement.
 
-Code, contributors and approvals come from one collector, so that approvals are compared with the very tree that
-enters the decision, and HEAD cannot move in between. Review files are read at each decision, so that a revoked key
-stops counting with the next one.
+One collector supplies code, contributors and approvals, so that approvals are compared with exactly the tree of the
+decision, and HEAD cannot move in between. The review files are read at each decision, so that a revoked key stops
+counting at the next one.
 """
 
 from __future__ import annotations

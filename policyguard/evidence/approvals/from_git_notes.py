@@ -1,8 +1,8 @@
 """Reads approvals from git notes: `refs/notes/policyguard-approvals` on the approved commit or tree.
 
-A note holds one approval a line: a DSSE envelope, or `{"payload": BASE64, "signature": ARMOUR}` with the detached SSH
-signature. Everyone who can write to the repository can write notes; only signatures count. `git/objects.py` refuses an
-object whose bytes do not have its id.
+A note contains one approval per line: a DSSE envelope, or `{"payload": BASE64, "signature": ARMOUR}` with a detached
+SSH signature. Everybody who can write to the repository can write notes, so only signatures count. `git/objects.py`
+refuses an object whose bytes do not match its id.
 """
 
 from __future__ import annotations

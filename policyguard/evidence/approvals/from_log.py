@@ -1,7 +1,7 @@
 """Reads approvals from a log; the log's operator is not trusted.
 
-What counts is decided by signature, signer, time and binding, as in a folder. The log adds that an approval which was
-there cannot be taken away unseen.
+As in a folder, signature, signer, time and target decide whether an approval counts. In addition, the log shows if an
+approval was removed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Verifies submitted approvals and compares them with the measured target.
 
-A folder holds `NAME.json`, a DSSE envelope, or `NAME.json` with `NAME.json.sig`, the statement itself and the detached
-signature that `ssh-keygen -Y sign -n policyguard-approval@v1` made. Anybody may write to the folder: what counts is
-decided by signature, signer, time and binding. Each approval that does not count is named with its own reason code;
-none raises.
+A folder contains `NAME.json`, a DSSE envelope, or `NAME.json` and `NAME.json.sig`: the statement, and the detached
+signature by `ssh-keygen -Y sign -n policyguard-approval@v1`. Anybody may write to the folder: signature, signer, time
+and target decide whether an approval counts. Every approval that does not count gets its own reason code; none raises.
 """
 
 from __future__ import annotations

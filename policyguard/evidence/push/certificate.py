@@ -1,10 +1,10 @@
 """Verifies push certificates: git's report, and the signature again in this process.
 
-Git verifies a signed push and tells the hook in variables. Three traps: an SSH key outside the allowed signers still
-arrives with status G and only the signer is empty; a nonce that is not ours says that an old certificate is replayed;
-and git sets these variables only if there is a certificate, so without one they may be the pusher's own. Hence the
-certificate itself is read: it must name exactly the updates that are measured, its nonce must be one that this
-repository gave out lately, and it counts once.
+Git verifies a signed push and reports the result in variables, which is not enough: an SSH key outside the allowed
+signers still gets status G, with an empty signer; a nonce that this git did not issue means a replayed certificate; and
+without a certificate git sets none of these variables, so they may come from the pusher. So the certificate itself is
+read: it must name exactly the measured updates, its nonce must be one that this repository issued recently, and it
+counts only once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Measures what a push does to one reference, from the git objects and never from the push's own claims.
 
-Every commit that would enter the reference is read: its authors, its signer, the paths it touches. A path counts as
-changed if the trees before and after differ in it, or if any commit in between touched it, so that a change which a
-later commit reverts is reported too.
+Every new commit is read: its authors, its signer, the paths it changes. A path counts as changed if it differs between
+the trees before and after, or if any commit in between changed it, so that a change which a later commit reverts is
+reported, too.
 """
 
 from __future__ import annotations

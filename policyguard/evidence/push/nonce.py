@@ -1,9 +1,9 @@
 """Checks, by recomputing it from the seed, that this repository's git recently issued a push certificate's nonce.
 
-nonce = seconds "-" HMAC(path ":" seconds, seed), seconds since 1970, HMAC with the repository's own hash function, path
-as git was given it; the text is the key and the seed the message, the other way round than one would think. The seed
-is read from the repository's configuration file, or else from the account's and the system's; variables, with which a
-pusher could bring a seed of his own to git, are ignored.
+nonce = seconds "-" HMAC(path ":" seconds, seed), with seconds since 1970, the HMAC of the repository's hash function,
+and the path as git was given it. Unusually, the text is the key and the seed is the message. The seed is read from the
+repository's configuration file, else from the account's and the system's. Variables are ignored, because a pusher could
+use them to give git another seed.
 
 Source: git, builtin/receive-pack.c, `prepare_push_cert_nonce`.
 """

@@ -1,8 +1,8 @@
 """The objects of a push: where git stores them before it is accepted, and which paths differ between trees.
 
-Git checks a push in quarantine: the new objects lie in a folder of their own, the repository's are borrowed. Both are
-given to us in the environment, and the environment may be the pusher's own, so the quarantine must be git's: a folder
-of the repository's object store itself. Every object is hashed again by `git/objects.py`.
+Git checks a push in quarantine: new objects are in a separate folder, next to which git uses the repository's objects.
+Git names both in the environment, which the pusher may control, so the quarantine must be a folder inside the
+repository's object store. `git/objects.py` hashes every object again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One push to one repository; its store, references, object reader and review files are opened once.
 
-A hook asks many questions about each reference of a push. They are answered from one session, so that a push of many
-references costs no more openings than a push of one. Shallow, grafted, replaced and partial histories are refused:
-they can show another past than the commits contain.
+A hook needs several measurements for each reference of a push. One session opens everything once, so that many
+references cost no more than one. Shallow, grafted, replaced and partial histories are refused, because they can show
+another history than the commits contain.
 """
 
 from __future__ import annotations

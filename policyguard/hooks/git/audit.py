@@ -1,7 +1,7 @@
 """Compares a repository with the decision log, and reports references that no signed decision explains.
 
-This shows what the hooks cannot see, such as files edited under `refs/`. The log is verified first, as a whole, then
-read a second time for the decisions on this repository. Memory grows only with the number of references.
+This finds what hooks cannot see, such as files edited under `refs/`. The whole log is verified first, and then read
+again for the decisions about this repository. Memory grows only with the number of references.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A baseline: the saved state of a repository, for audits that start before the first decision.
 
-It contains only what is readable in the repository anyway, and the log's checkpoint of that moment. Store it where
-attackers of the repository and of the log cannot write: not in the repository, and not beside the log.
+It contains only data that is readable in the repository, and the log's checkpoint of that moment. Store it where
+attackers of the repository and of the log cannot write: neither in the repository nor with the log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Stores signed decisions on pushes between the hook that decides and the hooks that see the reference move.
 
-They are in the repository, in `policyguard-accepted`, one file for each update; beside them is an empty file for each
-used push certificate, removed once certificates of that age are refused anyway. The folder need not be trusted: a
-stored decision is verified (V1 to V10) against the guard's own keys, the pusher that the transport names, and the
-objects as they are now. It is consumed by renaming, so it allows one update once. A crash between deciding and moving
+The decisions are in the repository's folder `policyguard-accepted`, one file per update, with an empty file for each
+used push certificate, which is deleted when certificates of that age are refused anyway. The folder need not be
+trusted: a stored decision is verified (V1 to V10) with the guard's own keys, the pusher that the transport names, and
+the current objects. It is consumed by renaming, so it allows one update once. A crash between deciding and moving
 leaves a file that expires with its decision.
 """
 

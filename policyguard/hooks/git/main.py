@@ -1,8 +1,9 @@
 """The git server hooks: `policyguard hook git KIND ...`, called by the scripts that `policyguard repo` installs.
 
-`pre-receive` decides about a whole push, `update` about one reference. `reference-transaction` sees every update that
-git makes, also for an administrator on the server: it allows what one of the other two has just decided, and decides
-about the rest. `post-receive` writes the verification summaries of accepted revisions. Git refuses on any exit but 0.
+`pre-receive` decides about a whole push, `update` about one reference. `reference-transaction` sees every update made
+through git, including an administrator's on the server: it accepts what one of the other two has just decided, and
+decides about everything else. `post-receive` writes the verification summaries of accepted revisions. Git refuses on
+any exit code except 0.
 """
 
 from __future__ import annotations

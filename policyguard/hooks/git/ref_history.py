@@ -1,8 +1,8 @@
 """Replays logged decisions to find where references can be, and compares a repository with that.
 
 Every decision names a reference, its value at that time, and the value it may move to. So a log is a series of signed
-observations of each reference: the value in one decision must be one that the decisions before it allowed. An accepted
-move need not have happened, as git may refuse it after us; it can happen until its decision expires.
+observations of each reference: the value in a decision must be one that earlier decisions allowed. An accepted update
+may not have happened, because git can refuse it after the hook; it can happen until its decision expires.
 
 Pure: reads no repository, no log and no clock.
 """

@@ -1,4 +1,4 @@
 """Guards for a block or a call inside the user's own process.
 
-Promises: the block is entered, and the call made, only under an allow. Advisory, as the user can remove them.
+Promises: the block or call runs only under an allow. Advisory, because users can remove it.
 """

@@ -1,7 +1,7 @@
 """Guards a block or a function of a launcher that is written in Python.
 
-The account that runs the process can remove these lines, so decisions made here are advisory and must say so: open the
-guard with `advisory=True`. A worker refuses an advisory decision (step V10); `hooks/launcher/launch.py` enforces.
+The account that runs the process can remove these lines, so decisions made here are advisory: open the guard with
+`advisory=True`. A worker refuses advisory decisions (step V10); `hooks/launcher/launch.py` enforces.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     with loading(guard, request, folder, trust_remote_code=True, revision=commit):
         model = AutoModel.from_pretrained(folder, trust_remote_code=True, revision=commit)
 
-The files are measured; whether remote code may run, and of which commits, only the call knows. Like all code in the
-user's own process this is advisory (`hooks/in_process/context.py`).
+The files are measured, but only the call shows whether remote code may run, and of which commits. Like all code in the
+user's own process, this is advisory (`hooks/in_process/context.py`).
 
 Source: transformers 5 `dynamic_module_utils.py`: `revision` pins the repository that is named, `code_revision` the one
 that `auto_map` names.

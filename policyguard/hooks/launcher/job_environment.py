@@ -1,7 +1,7 @@
 """The variable that passes a signed decision to the processes of a job: `POLICYGUARD_DECISION`.
 
-It holds the text itself if that fits, so that torchrun, srun and containers pass it on; else `@` and the path of a file
-that only the job's account can read. Neither place has to be trusted: `verify` trusts keys.
+It contains the decision itself if that fits, so that torchrun, srun and containers pass it on; otherwise `@` and the
+path of a file that only the job's account can read. Neither has to be trusted, because `verify` checks signatures.
 """
 
 from __future__ import annotations

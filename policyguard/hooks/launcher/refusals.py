@@ -1,7 +1,7 @@
 """Signs and logs refusals that no rule made, wherever key and log can be used.
 
-Two kinds: a job that was allowed and then not started, because it had changed since the decision; and a request that
-could not be decided at all, because the policies or another file of the guard cannot be used.
+Two kinds: a job that was allowed but not started, because it changed after the decision; and a request about which
+nothing could be decided, because the policies or another file of the guard cannot be used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Decides again, under the policies that are published now, whether a running job would still be allowed.
 
-The watch handles facts that change (`drift.code` and others); here only the policies are new. Facts, approvals and time
-are those of the decision. An approval that has expired since, or a quota that this very job uses up, is no reason to
-call a running job denied.
+The watch handles changed facts (`drift.code` and others); here only the policies are new. Facts, approvals and time are
+those of the decision, so an approval that has expired since, or a quota that this job itself uses, does not cause a
+denial.
 """
 
 from __future__ import annotations

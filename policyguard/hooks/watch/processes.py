@@ -1,8 +1,8 @@
 """Inspects the running processes of a job: foreign code, attached debuggers, injection variables.
 
-A patch in memory is invisible from outside. What brings it in is often visible: an executable mapping from a folder
-where no code of the job is, a mapped file that was deleted, a debugger. Findings stay: unloading a library or detaching
-a debugger does not undo what it did.
+A patch in memory is not visible from outside, but its cause often is: an executable mapping from a folder without code
+of the job, a deleted mapped file, a debugger. A finding is kept, because unloading a library or detaching a debugger
+does not undo its effects.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
         was ended by a signal that did not come through the launcher (`drift.killed`)
     W4  if the decision carries the obligation `stop.on_drift`, end the job: SIGTERM, then SIGKILL
 
-An alert is in the log before the job is touched. Files that are restored are logged, too (`drift.reverted`): an edit
-that is reverted between two debugging sessions leaves both times in the log.
+An alert is logged before the job is stopped. Restored files are logged, too (`drift.reverted`), so an edit and its
+reversal both leave an entry with their times.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads zip archives strictly, because readers differ: Python uses one copy of each header, torch the other.
 
-Nothing is extracted. Members are windows into the archive; whatever two readers could understand differently, or that
-no member explains, is a reason against the file. Every spelling of a member (central directory, local header, data
-descriptor) must agree, and the members and directory must tile the archive.
+Nothing is extracted: members are windows into the archive. Everything that two readers could read differently, or that
+belongs to no member, is a finding. All copies of a member's header (central directory, local header, data descriptor)
+must agree, and members and directory must fill the archive without gaps.
 
     archive = 1*( local-header data [ data-descriptor ] ) *central-header [ zip64 ] end
 

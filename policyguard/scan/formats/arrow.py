@@ -3,8 +3,8 @@
     file = magic *message end-of-stream footer i32-length magic; stream = *message [ end-of-stream ]
     message = continuation i32-length flatbuffer padding body
 
-What a column type is called decides what a reader does: pyarrow before 14.0.1 unpickled the metadata of
-`arrow.py_extension_type` (CVE-2023-47248), and other libraries register types of their own.
+The name of a column type decides what a reader does: pyarrow before 14.0.1 unpickled the metadata of
+`arrow.py_extension_type` (CVE-2023-47248), and other libraries register their own types.
 
 Source: the Arrow columnar format page, `Message.fbs`, `Schema.fbs` and `File.fbs` of Arrow 24.
 """

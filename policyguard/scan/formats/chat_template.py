@@ -1,12 +1,13 @@
 """Chat templates: Jinja that loaders render, some without a sandbox. Harmless if only plain data is reachable.
 
-Loaders rendered templates of GGUF files with a plain Jinja environment (CVE-2024-34359 of llama-cpp-python), where an
-attribute of an attribute leads to every function there is. So each attribute and key must be written out in the
-template and be a plain name; what is computed cannot be judged.
+Loaders have rendered templates of GGUF files with a plain Jinja environment (CVE-2024-34359 of llama-cpp-python), in
+which attributes of attributes lead to every Python function. So each attribute and key must be written out in the
+template as a plain name; a computed one cannot be judged.
 
     template = *( text / "{{" tokens "}}" / "{%" tokens "%}" / "{#" comment "#}" )
 
-The one judge of templates, wherever they lie: GGUF metadata, a tokenizer's settings, a text in any settings, a file.
+The only check of templates, wherever they are: in GGUF metadata, a tokenizer's settings, a text in any settings, or a
+file.
 
 Source: the Jinja 3.1 template documentation and its lexer's rules for strings and brackets.
 """

@@ -2,9 +2,9 @@
 
     file = superblock object-header; object-header = *( message / continuation )
 
-Read are the layouts that h5py writes by default and with `track_order`: symbol tables, compact and dense groups and
-attributes, contiguous, compact and chunked data. Text in attributes is checked: Keras keeps a model there, PyTables
-unpickles it. Filters beyond those of the library are loaded as plugins, and links and data may lie in other files.
+Reads the layouts that h5py writes by default and with `track_order`: symbol tables, compact and dense groups and
+attributes, contiguous, compact and chunked data. Text in attributes is checked, because Keras stores a model there and
+PyTables unpickles it. Filters beyond the library's are loaded as plugins, and links and data may be in other files.
 
 Source: HDF5 File Format Specification 3.0, sections II and IV.
 """

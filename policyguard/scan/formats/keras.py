@@ -1,8 +1,8 @@
 """Keras configurations: the classes a model is rebuilt from; a Lambda layer carries Python bytecode.
 
-Keras builds whatever its configuration names: `module` and `class_name` were imported from anywhere before 3.9
-(CVE-2025-1550), functions of Keras itself fetch and write files (CVE-2025-8747), and a Lambda layer holds marshalled
-code (CVE-2024-3660).
+Keras builds what its configuration names: before 3.9, `module` and `class_name` were imported from anywhere
+(CVE-2025-1550), functions of Keras itself download and write files (CVE-2025-8747), and a Lambda layer contains
+marshalled code (CVE-2024-3660).
 
 Source: the Keras 3 serialization library and the Keras 2 HDF5 format.
 """

@@ -2,8 +2,8 @@
 
     model = *field; field = varint-tag value, as protobuf writes them
 
-Operators are looked up by domain and name in whatever libraries the process has loaded, so only those of domains that
-compute and nothing else are explained. Tensors may lie in other files, found by a name that the model gives.
+A runtime searches operators by domain and name in all libraries that the process has loaded, so only operators of
+domains that just compute are accepted. Tensors may be in other files, whose names the model contains.
 
 Source: the protobuf encoding page, `onnx.proto` of ONNX 1.20 and onnxruntime's list of contributed operators.
 """

@@ -1,7 +1,7 @@
 """The messages of `onnx.proto`, IR version 13: number, name and kind of every field. A table, not code.
 
-A kind that ends in `*` may come more than once; `int` is a varint, `f32` and `f64` are fixed, `bytes` is text or data,
-anything else a message.
+A kind that ends in `*` can be repeated; `int` is a varint, `f32` and `f64` are fixed, `bytes` is text or data, and any
+other kind is a message.
 """
 
 from __future__ import annotations

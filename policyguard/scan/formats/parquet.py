@@ -2,8 +2,8 @@
 
     file = magic *( page / index / bloom-filter ) footer u32-length magic
 
-Chunks, indexes and filters must lie inside the file, none over another; between them lie zeros, or the copy of a
-chunk's description that older writers leave behind it.
+Chunks, indexes and filters must be inside the file and must not overlap; between them are only zeros, or the copy of a
+chunk's description that older writers add.
 
 Source: the Parquet format 2.12, README and `parquet.thrift`.
 """

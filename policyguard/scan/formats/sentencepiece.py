@@ -2,8 +2,8 @@
 
     model = 1*piece trainer-spec normalizer-spec [ self-test ] [ denormalizer-spec ]
 
-A model holds pieces of text with scores, settings of its training and a table of characters. The processor reads no
-other file: the names in the trainer's settings are where the training data once was.
+A model contains pieces of text with scores, its training settings and a table of characters. The processor reads no
+other file: the paths in the training settings only say where the training data was.
 
 Source: `sentencepiece_model.proto` of SentencePiece 0.2.
 """

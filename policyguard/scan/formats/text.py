@@ -1,7 +1,7 @@
 """Text: clean if no loader of it runs anything. Settings are parsed, never searched by patterns.
 
-text = template / *json / yaml / toml / ini / prose. What begins as JSON, or is named as settings, and does not parse is
-unknown: it is neither plain text nor understood.
+text = template / *json / yaml / toml / ini / prose. A file that begins as JSON, or has a name of settings, but does not
+parse is unknown, because it is neither plain text nor understood.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Programs of `torch.export` (`.pt2`): a zip with a graph in JSON, whose nodes name functions.
 
-Never clean: a node's target is looked up by attributes from `torch` on, and no list of harmless targets is complete.
+Never clean: a node's target is looked up by attributes from `torch` on, and no list of harmless targets can be
+complete.
 
 Source: torch 2.13 `torch/_export/serde/serialize.py`, `deserialize_operator`.
 """

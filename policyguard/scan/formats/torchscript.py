@@ -1,7 +1,7 @@
 """TorchScript code: reports operators that read or write files, or come from other libraries.
 
-An archive with code is never clean: the language is what torch prints and reads back, not a specification, and its
-operators trust their arguments. What its text shows is reported all the same.
+An archive with code is never clean: the language has no specification, only what torch writes and reads, and its
+operators trust their arguments. What the text shows is reported anyway.
 
 Source: the operators that libtorch 2.15 registers with a file name, `aten::save` and `aten::from_file`.
 """

@@ -1,6 +1,6 @@
 """Zip archives: every member must be accounted for, by the format of the archive or by its own content.
 
-What formats an archive may be of, the caller says: `registry.py` has one row for each.
+The caller lists the formats that an archive may have: `registry.py` has one row for each.
 """
 
 from __future__ import annotations

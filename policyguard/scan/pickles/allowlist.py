@@ -1,9 +1,9 @@
 """The exact imports that pickles of tensors and plain data need; every other import counts against the file.
 
-The list is of (module, name) pairs, never of modules or patterns. It covers what torch's own `weights_only` reader
-allows (torch 2.13, `_weights_only_unpickler._get_allowed_globals`), numpy's arrays, scalars and random states, joblib's
-array wrapper, torch's distributed-checkpoint metadata, and plain data classes of the standard library. Nothing on it
-opens anything or looks up an attribute by name; where an argument matters, the machine checks it.
+The list has (module, name) pairs, never modules or patterns. It covers what torch's own `weights_only` reader allows
+(torch 2.13, `_weights_only_unpickler._get_allowed_globals`), numpy's arrays, scalars and random states, joblib's array
+wrapper, torch's distributed-checkpoint metadata, and plain data classes of the standard library. Nothing on it opens
+files or looks up attributes by name; if an argument matters, the machine checks it.
 """
 
 from __future__ import annotations

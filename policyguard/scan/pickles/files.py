@@ -1,7 +1,7 @@
 """Files made of pickles: plain ones, joblib's with arrays between opcodes, and torch's older layouts.
 
-One reading is never enough: a file that joblib reads as arrays is read by `pickle.load` as opcodes, so both readings
-must be harmless (INVARIANT I18).
+One reading is not enough: data that joblib reads as arrays is read as opcodes by `pickle.load`, so both readings must
+be harmless (INVARIANT I18).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Imports that ordinary programs pickle and that run nothing themselves: unknown rather than hostile.
 
-`hostile` is for what is known to run code or to read and write files. A class of a library of models, one of its
-functions on numbers, or a value of the standard library is none of it; what a program makes of it is for its owner to
-judge, who lists the class, signs a manifest or approves the digest.
+`hostile` is for imports known to run code, or to read or write files. A class of a model library, one of its functions
+on numbers, or a value of the standard library is not; its effect in a program is for the operator to judge, who can
+list the class, sign a manifest or approve the digest.
 """
 
 from __future__ import annotations

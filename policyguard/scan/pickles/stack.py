@@ -1,6 +1,6 @@
 """The state of a pickle while it is read: stack, marks and memo of abstract values; imports and calls.
 
-The opcodes that change it are in `pickle_opcodes`; `pickle_machine` runs them.
+`opcodes.py`, `literals.py` and `objects.py` change it; `machine.py` runs them.
 
 Source: Lib/pickle.py and Modules/_pickle.c of CPython 3.11; PEP 307, 3154 and 574.
 """

@@ -1,7 +1,7 @@
 """Text in settings that a loader evaluates: Python after `$`, Python in a string, a shell command.
 
-The text is parsed and never run. Without a call, an import or a function in it, an expression reads what is already
-there and does nothing.
+The text is parsed and never run. An expression without a call, an import or a function only reads existing values, and
+does nothing.
 
 Source: MONAI 1.5 `bundle/config_item.py` (`$`), yolov7 `models/yolo.py` (`eval` of module and arguments), ultralytics
 `data/utils.py` (`download:`), OmegaConf 2.3 resolvers.

@@ -1,7 +1,7 @@
 """Reads JSON tolerantly: keeps every entry, and accepts what any common reader accepts.
 
-text = *( value white-space ); JSON Lines is one value a line. NaN, infinities, control characters in strings and
-numbers of any length are accepted, since Python's reader can be made to.
+text = *( value white-space ); JSON Lines has one value per line. NaN, infinities, control characters in strings and
+numbers of any length are accepted, because Python's reader can be set to accept them.
 """
 
 from __future__ import annotations

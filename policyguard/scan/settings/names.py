@@ -1,7 +1,7 @@
 """Dotted names in settings: which ones a loader may build, which run commands, and which are unknown.
 
-A loader resolves `a.b.c` by import and attribute, so a harmless module that imports `os` reaches `os.system`: every
-part of a name counts, and a name is harmless only if the whole of it is listed.
+A loader resolves `a.b.c` by import and attributes, so a harmless module that imports `os` leads to `os.system`. So
+every part of a name is checked, and a name is harmless only if it is listed as a whole.
 
 Source: hydra 1.3 `_internal/utils.py` (`_locate`), jsonargparse `import_object`, sentence-transformers
 `import_from_string`, torchtune `_component_`.
