@@ -1,7 +1,7 @@
 """Finds the distribution that owns each installed file, and distributions that load themselves into trainers.
 
-Whoever edits a file can edit its line in RECORD, too. So RECORD can show that a file was changed, but only the signed
-baseline can show that it was not.
+An attacker who edits a file can edit its line in RECORD, too. So RECORD can show that a file was changed, but only the
+signed baseline can show that it was not.
 """
 
 from __future__ import annotations

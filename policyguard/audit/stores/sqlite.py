@@ -13,8 +13,8 @@ Crash story, in the order of the writes:
    checkpoint complete; if the receipt had not yet been released, the log holds one entry that was never acknowledged.
 3. Moving the WAL into the file. SQLite syncs the WAL first, then the file, and only then reuses the WAL. A crash
    between leaves both; the next open replays.
-4. Before each append, under the lock, the path must still lead to the open file (`location.py`): what a removed file would
-   take is in no log.
+4. Before each append, under the lock, the path must still lead to the open file (`location.py`), because entries in a
+   deleted file would be in no log.
 5. A commit that fails (disk full, I/O error) is rolled back. The checkpoint signed for it was never released; the
    next append signs another tree of that size, which only a reader of dead WAL frames could set beside it.
 

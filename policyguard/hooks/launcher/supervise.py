@@ -1,7 +1,7 @@
 """Runs one command transparently: forwards signals to it, and returns its exit status.
 
 With a terminal, the child stays in our process group, so that it can read from the terminal, which sends it Ctrl-C,
-Ctrl-\ and Ctrl-Z. Without a terminal, it gets its own group, and every signal reaches it through us, once.
+Ctrl-\\ and Ctrl-Z. Without a terminal, it gets its own group, and every signal reaches it through us, once.
 
 Signals are forwarded only from the main thread, where Python can catch them. If this process is killed with SIGKILL,
 the child continues; schedulers send SIGKILL to the whole job.
