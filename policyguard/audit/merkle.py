@@ -72,11 +72,6 @@ def range_of(size: int, subtree: Subtree) -> Range:
     return Range(size, [subtree(level, index) for level, index in complete_subtrees(0, size)])
 
 
-def root_of(size: int, subtree: Subtree) -> bytes:
-    """Compute the root over the first `size` leaves."""
-    return range_of(size, subtree).root()
-
-
 def inclusion_path(index: int, size: int, subtree: Subtree) -> tuple[bytes, ...]:
     """List the sibling hashes from the leaf at `index` up to the root over `size` leaves (RFC 9162, 2.1.3.1).
 

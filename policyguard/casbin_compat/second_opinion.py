@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import Any
 
 from casbin import Enforcer
 
@@ -205,15 +204,3 @@ def _unchanged_loggers() -> Iterator[None]:
     finally:
         for name, disabled in before.items():
             logging.getLogger(name).disabled = disabled
-
-
-def lowered_text(policy_set: PolicySet) -> tuple[str, list[list[Any]]]:
-    """Format the PERM model and its rows as text: `("p", ...)`, then `("g", ...)`, with bindings of all times."""
-    rows: list[list[Any]] = [["p", *row] for row in policy_rows(policy_set)]
-    rows += [
-        ["g", ROLE_PREFIX + role.name, ROLE_PREFIX + parent, ANY_DOMAIN]
-        for role in policy_set.roles
-        for parent in role.inherits
-    ]
-    rows += [["g", b.subject, ROLE_PREFIX + b.role, b.domain] for b in policy_set.bindings]
-    return MODEL, rows

@@ -21,7 +21,6 @@ def _set(listed: str) -> frozenset[str]:
 
 
 START_VERBS = _set("submit launch start run resize scale")
-READ_VERBS = _set("read list get view show describe search")
 DESTROY_VERBS = _set("delete destroy purge overwrite erase wipe truncate write")
 EXPORT_VERBS = _set("export publish download upload egress share release")
 CHANGE_VERBS = _set(

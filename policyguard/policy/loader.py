@@ -16,7 +16,7 @@ from policyguard.model.policy import BindingSource, PolicySet, Role, Schema
 from policyguard.policy import people
 from policyguard.policy.conditions import check_conditions
 from policyguard.policy.documents import Document, Kind, bind_document
-from policyguard.policy.nodes import Mapping, Node, walk
+from policyguard.policy.nodes import Node
 from policyguard.policy.problems import FirstUses, Problems, register_id
 from policyguard.policy.reader import MAX_DOCUMENTS, parse
 from policyguard.policy.references import check_persons, check_references
@@ -38,11 +38,6 @@ class Analysis:
     errors: tuple[PolicyError, ...]
     documents: tuple[Document, ...]
     sources: MappingOf[str, bytes]
-
-    def node_at(self, span: Span) -> Mapping | None:
-        """Return the map that begins at a span: the node of a rule, binding, role or quorum."""
-        nodes = (node for document in self.documents if document.file == span.file for node in walk(document.node))
-        return next((node for node in nodes if isinstance(node, Mapping) and node.span == span), None)
 
 
 def load(sources: MappingOf[str, bytes]) -> PolicySet:

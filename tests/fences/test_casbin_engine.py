@@ -12,7 +12,7 @@ import pytest
 
 from policyguard.casbin_compat import second_opinion as casbin_lower
 from policyguard.casbin_compat.importer import import_casbin
-from policyguard.casbin_compat.second_opinion import SecondOpinion, lowered_text
+from policyguard.casbin_compat.second_opinion import SecondOpinion, policy_rows
 from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.engine import Engine
 from policyguard.errors import PolicyErrors
@@ -74,9 +74,7 @@ def test_h6_texts_with_operators_are_not_imported(text: str) -> None:
 
 def test_the_lowered_matcher_is_one_constant_text_for_every_policy() -> None:
     """I7: whatever an author writes, it is in the rows."""
-    model, rows = lowered_text(lab())
-    assert model == casbin_lower.MODEL
-    assert all(type(column) is str for row in rows for column in row)
+    assert all(type(column) is str for row in policy_rows(lab()) for column in row)
     hostile = lab(
         """
   - id: hostile
@@ -86,7 +84,8 @@ def test_the_lowered_matcher_is_one_constant_text_for_every_policy() -> None:
     resources: {type: job, id: "team/{team}/**"}
 """.replace(") || true # r.sub", ")||true#r.sub")
     )
-    assert lowered_text(hostile)[0] == casbin_lower.MODEL
+    assert "user:)||true#r.sub" in {column for row in policy_rows(hostile) for column in row}
+    assert "true" not in casbin_lower.MODEL
 
 
 def test_h7_casbin_runs_a_column_as_code_and_the_import_refuses_eval() -> None:

@@ -72,47 +72,19 @@ class DecisionStore:
         options: GitOptions,
         guard: Guard,
         environment: Mapping[str, str],
-    ) -> bool:
-        """Return True if a stored decision allows exactly this update; the decision stays stored.
-
-        Args:
-            update: the update of a reference.
-            session: reads the repository and the objects of this push.
-            options: the options of the hook.
-            guard: decides, signs and logs.
-            environment: the environment of the hook.
-        """
-        return self._allows(update, session, options, guard, environment, consume=False)
-
-    def consume(
-        self,
-        update: RefUpdate,
-        session: PushSession,
-        options: GitOptions,
-        guard: Guard,
-        environment: Mapping[str, str],
-    ) -> bool:
-        """Remove a stored decision that allows exactly this update; return False if there is none.
-
-        Args:
-            update: the update of a reference.
-            session: reads the repository and the objects of this push.
-            options: the options of the hook.
-            guard: decides, signs and logs.
-            environment: the environment of the hook.
-        """
-        return self._allows(update, session, options, guard, environment, consume=True)
-
-    def _allows(
-        self,
-        update: RefUpdate,
-        session: PushSession,
-        options: GitOptions,
-        guard: Guard,
-        environment: Mapping[str, str],
         *,
-        consume: bool,
+        consume: bool = False,
     ) -> bool:
+        """Return True if a stored decision allows exactly this update.
+
+        Args:
+            update: the update of a reference.
+            session: reads the repository and the objects of this push.
+            options: the options of the hook.
+            guard: decides, signs and logs.
+            environment: the environment of the hook.
+            consume: remove the decision, so that it allows nothing else; by default it stays.
+        """
         path = self._path(update, _PENDING)
         if not os.path.lexists(path):
             # Git 2.39 asks twice for one deletion of a packed reference: for the packed file and for its own.

@@ -143,7 +143,7 @@ def _transact(session: PushSession, options: GitOptions, moved: Sequence[Sequenc
     with open_guard(options) as guard:
         store = DecisionStore(options.repo)
         undecided = tuple(
-            update for update in updates if not store.consume(update, session, options, guard, os.environ)
+            update for update in updates if not store.allows(update, session, options, guard, os.environ, consume=True)
         )
         decided = decide_push(options, guard, session, undecided, os.environ) if undecided else ()
     for result in decided:

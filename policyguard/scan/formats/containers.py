@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from policyguard.scan.archives.compressed import PackedBroken, compression_of, unpacked
 from policyguard.scan.archives.sevenzip import seven_zip_members
@@ -89,12 +89,7 @@ def scan_seven_zip(source: Source, findings: Findings, inner: Inner) -> str:
     members = seven_zip_members(source, findings)
     if members is None:
         findings.add("ckpt.compression_unknown", "7z; install the extra `scan` to read it")
-    for name, content in members or ():
-        if name.casefold().endswith(CODE_SUFFIXES):
-            findings.add("ckpt.code_file", name)
-        if content.size:
-            with findings.inside(name):
-                inner(content, findings)
+    _scan_members(members or (), findings, inner)
     return "7z"
 
 
@@ -113,13 +108,17 @@ def scan_tar(source: Source, findings: Findings, inner: Inner) -> str:
     if {name for name, _ in members} >= {"pickle", "storages"} and {name for name, _ in members} <= _TORCH_TAR:
         scan_torch_tar(dict(members), findings)
         return "torch_tar"
+    _scan_members(members, findings, inner)
+    return "tar"
+
+
+def _scan_members(members: Iterable[tuple[str, Source]], findings: Findings, inner: Inner) -> None:
     for name, content in members:
         if name.casefold().endswith(CODE_SUFFIXES):
             findings.add("ckpt.code_file", name)
         if content.size:
             with findings.inside(name):
                 inner(content, findings)
-    return "tar"
 
 
 def scan_compressed(source: Source, findings: Findings, inner: Inner) -> str:
