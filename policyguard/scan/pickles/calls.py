@@ -5,6 +5,7 @@ Source: Lib/pickle.py of CPython 3.11; torch 2.13 `_tensor.py` and `_utils.py`; 
 
 from __future__ import annotations
 
+import math
 import re
 
 from policyguard.scan.pickles.arrays import MAX_ITEMS, check_array_call, is_array, is_dtype, item_type
@@ -86,15 +87,28 @@ def _special(m: PickleStack, target: Import, args: Abstract) -> Abstract | None:
                 return call(m, values[0], ())
         case ("torch.distributed.checkpoint.filesystem", "_StorageInfo"):
             check_shard_call(args, m.findings)
+        case ("numpy.random._pickle", _):
+            # The last argument is called with the first: it is one of numpy's own, or none.
+            if any(not _is_of_random(value) for value in values):
+                m.findings.add("ckpt.pickle_state", f"{target} of something that numpy does not write")
         case pair if pair in _RESTORING:
             return _restored(m, target, values)
     return None
+
+
+def _is_of_random(value: Abstract) -> bool:
+    """Check an argument of numpy's functions for random states: a name, or what `numpy.random` has."""
+    made = value.callee if isinstance(value, Made) else value
+    return type(value) is str or (isinstance(made, Import) and made.module.startswith("numpy.random"))
 
 
 def _attribute(m: PickleStack, values: tuple[Abstract, ...]) -> Abstract:
     """Treat `getattr(Class, "name")`, by which older protocols write a method or inner class, as an import."""
     if len(values) == 2:
         owner, name = values
+        if isinstance(owner, Made):
+            # A method that is bound to an object of this class.
+            owner = owner.callee
         if isinstance(owner, Import) and type(name) is str and re.fullmatch(r"(?!__)\w+", name):
             return m.import_name(owner.module, f"{owner.name}.{name}")
     m.findings.add("ckpt.pickle_global", "builtins.getattr")
@@ -116,12 +130,18 @@ def _restored(m: PickleStack, target: Import, values: tuple[Abstract, ...]) -> A
 def _check_size(m: PickleStack, target: Import, args: Abstract) -> None:
     """Add a finding for a call whose result is huge although the pickle is small: it exhausts the reader's memory."""
     values = args if isinstance(args, tuple) else (args,)
-    if any(_is_long_range(value) for value in values):
+    lengths = [_range_length(value) for value in values]
+    m.ranged += sum(length or 0 for length in lengths)
+    # INVARIANT I18: many small ones are as large as one that is huge.
+    if None in lengths or (any(lengths) and m.ranged > _MAX_RANGE):
         m.findings.add("ckpt.pickle_expansion", f"{target} of a range")
     elif target.pair in _NUMBERS and not all(_is_short(value) for value in values):
         m.findings.add("ckpt.pickle_expansion", f"{target} of a computed or long number")
-    elif _allocates(target) and not all(_is_small(value) for value in values):
-        m.findings.add("ckpt.pickle_expansion", f"{target} of a size, not of data")
+    elif _allocates(target):
+        sizes = [value for value in values if type(value) is int]
+        m.allocated += math.prod(sizes) if sizes else 0
+        if m.allocated > MAX_ITEMS or not all(_is_small(value) for value in values):
+            m.findings.add("ckpt.pickle_expansion", f"{target} of a size, not of data")
     text_codec = values[1] if len(values) > 1 and target.pair in (*_BUFFERS, ("builtins", "str")) else "ascii"
     if text_codec not in _TEXT_CODECS:
         m.findings.add("ckpt.pickle_state", f"{target} with a codec that is imported by its name")
@@ -132,24 +152,26 @@ def _allocates(target: Import) -> bool:
     return target.pair in _BUFFERS or by_torch
 
 
-def _is_long_range(value: Abstract) -> bool:
+def _range_length(value: Abstract) -> int | None:
+    """Count the items of a range: 0 for anything else, None if its numbers are computed."""
     if (
         not isinstance(value, Made)
         or not isinstance(value.callee, Import)
         or value.callee.name not in ("range", "xrange")
     ):
-        return False
+        return 0
     numbers = value.args if isinstance(value.args, tuple) else (value.args,)
     if not 1 <= len(numbers) <= 3:
-        return False
+        return 0
     if any(type(number) is not int for number in numbers) or 0 in numbers[2:]:
-        return True
-    return len(range(*(number for number in numbers if type(number) is int))) > _MAX_RANGE
+        return None
+    spanned = range(*(number for number in numbers if type(number) is int))
+    return (spanned[-1] - spanned[0]) // spanned.step + 1 if spanned else 0
 
 
 def _is_short(value: Abstract) -> bool:
     if type(value) is str:
-        return len(value) < 4_000 and not re.search(r"[eE][-+]?\d{4,}", value)
+        return len(value) < 4_000 and not re.search(r"[eE][-+]?\d{4,}", value.replace("_", ""))
     return not isinstance(value, Made | Payload) and value != Other("number") and value != Other("large integer")
 
 

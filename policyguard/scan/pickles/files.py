@@ -106,6 +106,7 @@ def begins_as_program(machine: Machine) -> bool:
     return machine.imported > 0 and (machine.called > 0 or runs_code)
 
 
+_UNLISTED = "ckpt.pickle_unlisted"
 _DIFFERENT = frozenset(f"ckpt.pickle_{what}" for what in ("global", "extension", "build", "unresolved", "reader"))
 """Reason codes that make a second reading of the same bytes dangerous."""
 
@@ -118,11 +119,17 @@ def _reads_differently(source: Source, findings: Findings, nested: Nested) -> bo
     """
     trial = _read_plainly(source, findings, nested).findings
     parts = {part for name in findings.globals for part in name.split(".")}
-    is_foreign = any(
-        reason.code == "ckpt.pickle_unlisted" and not parts.issuperset(reason.detail.split("."))
+    unlisted = [f"a result of {reason.detail}"[:60] for reason in findings.reasons if reason.code == _UNLISTED]
+    differing = {
+        reason
         for reason in trial.reasons - findings.reasons
+        # An object of a class that the proper reading cannot clear either, where a plain reader wants a name.
+        if not (reason.code == "ckpt.pickle_unresolved" and reason.detail.startswith(tuple(unlisted)))
+    }
+    is_foreign = any(
+        reason.code == _UNLISTED and not parts.issuperset(reason.detail.split(".")) for reason in differing
     )
-    return is_foreign or any(reason.code in _DIFFERENT for reason in trial.reasons - findings.reasons)
+    return is_foreign or any(reason.code in _DIFFERENT for reason in differing)
 
 
 def _read_plainly(source: Source, findings: Findings, nested: Nested | None) -> Machine:

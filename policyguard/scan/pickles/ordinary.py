@@ -40,6 +40,12 @@ _GADGETS = names("""
 """)
 """Parts of these packages that import, compile, download, start or open what their arguments name."""
 
+_PLAIN_PARTS = names("""
+    torch.utils.hooks torch.utils.data.dataset torch.utils.data.dataloader torch.utils.data.sampler
+    torch.utils.data.distributed torch.utils.data._utils.collate torch.jit._pickle
+""")
+"""Modules below them that have only classes of data, and functions that return what they are given."""
+
 _RISKY_CLASSES = names("""
     DataSource ExcelFile ExcelWriter HDFStore LowLevelCallable PackageImporter PackageExporter FileSystem Memory
     NpzFile CDLL Popen Lambda PyTorchFileReader PyTorchFileWriter ScriptModule GraphModule Importer Loader Unpickler
@@ -52,6 +58,10 @@ _RISKY_WORDS = names("""
     memmap fromregex genfromtxt savez savetxt frompyfunc vectorize from_pretrained py_function numpy_function
 """)
 
+_PLAIN_FUNCTIONS = names("""
+    default_collate default_convert restore_type_tag build_intlist build_tensorlist build_doublelist build_boollist
+    _lazy_load_hook
+""")
 _NUMERIC = ("torch.nn.functional", "torch.nn.init", "torch._C._nn", "torch.optim", "sklearn.", "scipy.", "pandas.core.")
 _NUMERIC_NAMES = names("""
     relu sigmoid tanh softmax gelu selu exp log log1p log2 log10 expm1 sqrt square abs absolute sin cos tan sign clip
@@ -59,7 +69,9 @@ _NUMERIC_NAMES = names("""
 """)
 """Functions of numpy and torch itself that people hand to a transformer or a layer."""
 
-_RESTORES = re.compile(r"__pyx_unpickle_\w+|newObj|_?new_(?:Index|\w*Index|block)|_unpickle_block|_rebuild_\w+")
+_RESTORES = re.compile(
+    r"__pyx_unpickle_\w+|newObj|_?new_(?:Index|\w*Index|block)|_unpickle_(?:block|timestamp)|_rebuild_\w+"
+)
 _CLASS = re.compile(r"_*[A-Z]\w*")
 _NAME = re.compile(r"[^\W\d]\w*")
 
@@ -84,6 +96,7 @@ _VALUES = {
     "dataclasses": "Field _MISSING_TYPE",
     "calendar": "Month Day",
     "copyreg": "__newobj__",
+    "scipy._lib.array_api_compat.numpy._aliases": "asarray",
 }
 _VALUE_PAIRS = frozenset((module, name) for module, listed in _VALUES.items() for name in listed.split())
 _VALUE_MODULES = names("typing typing_extensions zoneinfo ipaddress numbers datetime decimal collections.abc string")
@@ -128,7 +141,8 @@ def _is_inner_name(parts: list[str]) -> bool:
 
 def _is_risky(name: str) -> bool:
     parts = name.lower().strip("_").split("_")
-    return name in _RISKY_CLASSES or name in _RISKY_WORDS or any(word in _RISKY_WORDS for word in parts)
+    is_risky = name in _RISKY_CLASSES or name in _RISKY_WORDS or any(word in _RISKY_WORDS for word in parts)
+    return is_risky and name not in _PLAIN_FUNCTIONS
 
 
 def _is_value(module: str, name: str) -> bool:
@@ -138,6 +152,8 @@ def _is_value(module: str, name: str) -> bool:
 
 
 def _is_of_library(module: str, name: str) -> bool:
+    if module in _PLAIN_PARTS:
+        return bool(_CLASS.fullmatch(name) or name in _PLAIN_FUNCTIONS)
     if module.partition(".")[0] not in LIBRARIES or _is_below(module, _GADGETS):
         return False
     # A module is no class: it reaches whatever it imports.

@@ -72,6 +72,10 @@ class PickleStack:
     unfollowed: Counter[tuple[str, str]] = field(default_factory=Counter)
     """The number of `CHECKED` imports that were not called."""
     opcodes: int = 0
+    ranged: int = 0
+    """How many items the ranges have that are handed to calls."""
+    allocated: int = 0
+    """How many items calls make from numbers."""
     frame_end: int = 0
 
     def leave_frame(self, opcode: str) -> None:

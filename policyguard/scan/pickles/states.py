@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from policyguard.scan.fact_sheets import names
 from policyguard.scan.findings import Findings
 from policyguard.scan.pickles.arrays import check_array_state, is_array, is_dtype, item_type
 from policyguard.scan.pickles.values import NOTHING, Abstract, Import, Items, Made, Other, Payload
 from policyguard.text import printable_ascii
 
 _SHARD = ("torch.distributed.checkpoint.filesystem", "_StorageInfo")
+
+
+_PLAIN = names("""
+    __overloads__ __annotations__ __doc__ __orig_class__ __pydantic_fields_set__ __pydantic_extra__ __pydantic_private__
+    __fields_set__ __private_attribute_values__
+""")
+"""Attributes between underscores that hold data: of torch's modules, generic classes and pydantic's models."""
+
+_MANY = 256
 
 
 def give_state(findings: Findings, target: Abstract, state: Abstract) -> None:
@@ -43,7 +53,9 @@ def _maps(state: Abstract) -> list[Items]:
 def _check_keys(target: Made, state: Abstract, findings: Findings) -> None:
     for part in _maps(state):
         keys = part.items[::2]
-        if any(type(key) is str and key.startswith("__") and key.endswith("__") for key in keys):
+        # One large map may be given many times.
+        findings.spend_opcodes(len(keys) if len(keys) > _MANY else 0)
+        if any(type(key) is str and key.startswith("__") and key.endswith("__") for key in keys if key not in _PLAIN):
             findings.add("ckpt.pickle_build", f"a special attribute of {kind_of(target)}")
         if part.count != len(part.items) or any(isinstance(key, Made | Payload | Other) for key in keys):
             findings.add("ckpt.pickle_state", f"computed or too many attributes of {kind_of(target)}")

@@ -18,6 +18,8 @@ _TEXT = r"""\"[^\"\\\n]*+(?:\\.[^\"\\\n]*+)*+\"?|'[^'\\\n]*+(?:\\.[^'\\\n]*+)*+'
 _COMMENT = re.compile(rf"{_TEXT}|//[^\n]*|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?", re.DOTALL)
 _COMMA = re.compile(rf"{_TEXT}|,(?=\s*[\]}}])", re.DOTALL)
 MAX_DOCUMENTS = 1_000_000
+MAX_CONTAINERS = 2_000_000
+MAX_ITEMS = 15_000_000
 
 
 def json_documents(text: str) -> list[object]:
@@ -27,6 +29,9 @@ def json_documents(text: str) -> list[object]:
         TooDeep: nested deeper than the interpreter's stack, or too many values.
         Unreadable: not JSON; the values before that place are in `partial`.
     """
+    # A container takes a hundred times the memory of its text.
+    if text.count("{") + text.count("[") > MAX_CONTAINERS or text.count(",") > MAX_ITEMS:
+        raise TooDeep(f"more than {MAX_CONTAINERS} containers or {MAX_ITEMS} values")
     values: list[object] = []
     at = _space(text, 0)
     while at < len(text):
