@@ -68,7 +68,7 @@ def scan_text(source: Source, findings: Findings) -> str:
 def _scan(text: str, data: bytes, findings: Findings) -> str:
     if text.startswith("#!"):
         findings.add("ckpt.code_file", "a script", "1:1")
-    if is_program(text):
+    if is_program(text.replace("\r", "\n")):
         findings.add("ckpt.code_file", "a Python program", "1:1")
     check_side_file(text, data, findings)
     if _PROTO_NAME.search(findings.name):
@@ -193,14 +193,17 @@ def _judge_flat(text: str, findings: Findings, *, is_yaml: bool) -> bool:
             if line and not is_requirement(line):
                 findings.add("ckpt.requirement", line, f"{number + 1}:1")
         return True
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     tree = toml_tree(text)
-    if tree is None:
-        entries = ini_tree(text) if not is_yaml or begins_as_section(text) else None
+    if tree is not None:
+        judge_settings(tree, findings, name=findings.name)
+    # A text of several lines in TOML may be entries of INI, and so may lines of YAML below a heading.
+    has_other_lines = '"""' in text or "'''" in text if tree is not None else not is_yaml
+    if has_other_lines or (tree is None and begins_as_section(text)):
+        entries = ini_tree(text)
         if entries is not None:
             judge_settings(entries, findings, name=findings.name)
-        return False
-    judge_settings(tree, findings, name=findings.name)
-    return True
+    return tree is not None
 
 
 def _unknown(findings: Findings) -> str:

@@ -44,7 +44,7 @@ _PLAIN_PARTS = names("""
     torch.utils.hooks torch.utils.data.dataset torch.utils.data.dataloader torch.utils.data.sampler
     torch.utils.data.distributed torch.utils.data._utils.collate torch.jit._pickle
 """)
-"""Modules below them that have only classes of data, and functions that return what they are given."""
+"""Modules in those parts that have classes of data, and functions that hand on their argument."""
 
 _RISKY_CLASSES = names("""
     DataSource ExcelFile ExcelWriter HDFStore LowLevelCallable PackageImporter PackageExporter FileSystem Memory

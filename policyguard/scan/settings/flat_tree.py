@@ -23,7 +23,7 @@ def toml_tree(text: str) -> object | None:
     """Parse TOML; None if the text is not TOML."""
     if len(text) > MAX_CHARS or not _HAS_ENTRY.search(text):
         return None
-    if sum(line.count(".") ** 2 for line in text.splitlines()) > MAX_DOTS:
+    if sum(line.count(".") ** 2 for line in text.split("\n")) > MAX_DOTS:
         return None
     try:
         return _tree(tomllib.loads(text))
@@ -33,7 +33,7 @@ def toml_tree(text: str) -> object | None:
 
 def begins_as_section(text: str) -> bool:
     """Return True if the first line that is no comment opens a section, without which no reader of INI goes on."""
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in text.split("\n"))
     return next((line for line in lines if line and line[0] not in "#;"), "").startswith("[")
 
 
@@ -52,7 +52,7 @@ def ini_tree(text: str) -> object | None:
         return None
     entry = _SPACED if begins_as_section(text) else _ENTRY
     entries, values = Map(), list[str]()
-    for raw in text.splitlines():
+    for raw in text.split("\n"):
         line = raw.strip()
         if not line or line[0] in "#;":
             continue
