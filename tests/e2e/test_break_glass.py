@@ -27,7 +27,7 @@ from policyguard.evidence.platform import ChannelCollector
 from policyguard.guard import Guard
 from policyguard.model.request import Request
 from policyguard.values import NANOSECONDS_PER_S, Instant, parse_instant
-from tests.e2e.cli_lab import Ended
+from tests.e2e.cli_lab import LOGIN, Ended
 
 VERBS = ("stop", "kill", "suspend", "modify", "exec", "attach")
 ACTIONS = tuple(f"job:breakglass-{verb}" for verb in VERBS)
@@ -96,7 +96,7 @@ class House:
         if words[0] != "prove":
             options["key"] = "guard.key"
         if words[0] == "review":
-            options["policies"] = "policies"
+            options |= {"policies": "policies", "config": "policyguard.yaml"}
         paths = [f"--{name}={self.folder / path}" for name, path in options.items()]
         ended = self.here("audit", words[0], *paths, *words[1:])
         assert ended.code == code, ended.err
@@ -170,6 +170,29 @@ def test_a_use_stays_open_until_somebody_else_reviewed_it(house: House) -> None:
     with SqliteStore.open(house.folder / "audit.db", read_only=True) as store:
         row = next(iter(store.read(data["review_entry"], data["review_entry"] + 1)))
     assert b"the node had lost its disk" in parse(row.leaf).payload
+
+
+def test_nobody_reviews_in_the_name_of_another(house: House) -> None:
+    """`--as` is for accounts under `speakFor:`; another one's denial says who asked. The log names the account."""
+    house.acknowledge("omar", asked())
+    use = str(house.decide(asked()).receipt.index)
+    config = house.folder / "policyguard.yaml"
+    with_speaker = config.read_text()
+    config.write_text("".join(line for line in with_speaker.splitlines(True) if not line.startswith("speakFor:")))
+    said = house.audit("review", use, "--as", "user:sam", "--finding", "all well", code=77)
+    assert "id.subject_not_allowed" in said
+    assert "open until" in house.audit("open-reviews")
+    # Without `--as` the account itself reviews; it has no role here.
+    assert f"user:{LOGIN}" in house.audit("review", use, "--finding", "all well", code=77)
+    with_account = config.read_text() + f'accounts: {{{LOGIN}: "user:sam"}}\n'
+    config.write_text(with_account)
+    house.audit("review", use, "--finding", "all well")
+    with SqliteStore.open(house.folder / "audit.db", read_only=True) as store:
+        last = store.last()
+        assert last is not None
+        leaf = next(iter(store.read(last.entry, last.entry + 1))).leaf
+    predicate = parse_statement(parse(leaf).payload).predicate
+    assert (predicate.requester, bytes(predicate.facts["subject.account"].value or b"")) == ("user:sam", b'"user:sam"')
 
 
 def test_a_use_that_nobody_reviewed_in_a_day_is_overdue(house: House) -> None:

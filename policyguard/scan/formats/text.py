@@ -40,6 +40,12 @@ _NAMING = (
 )
 """Reasons that only a key can give; text in a page or a log gives others."""
 
+_POLICY_FIELDS = {
+    "Tests": frozenset({"apiVersion", "kind", "metadata", "now", "facts", "cases", "matrix"}),
+    "Policy": frozenset({"apiVersion", "kind", "metadata", "scope", "mode", "definitions", "rules"}),
+}
+"""The top-level fields of the documents of policyguard whose texts could be taken for code."""
+
 _MAX_YAML_CHARS = 2**24
 
 
@@ -165,8 +171,20 @@ def _yaml(text: str, findings: Findings) -> bool:
         location = "$" if len(documents) == 1 else f"document {index + 1} $"
         # A document of one text is running text.
         if type(document) is not str:
-            judge_settings(document, findings, name=findings.name, location=location)
+            is_data = _is_policy(document)
+            judge_settings(document, findings, name=findings.name, location=location, is_records=is_data)
     return any(type(document) is not str for document in documents)
+
+
+def _is_policy(document: object) -> bool:
+    """Return True for our own policies and tests: their texts are conditions and facts; keys that name code count."""
+    if type(document) is not Map:
+        return False
+    entries = dict(document)
+    fields = _POLICY_FIELDS.get(str(entries.get("kind")), frozenset())
+    # Of a repeated key, readers take the first or the last.
+    is_unique = len(entries) == len(document)
+    return is_unique and entries.get("apiVersion") == "policyguard/v1" and entries.keys() <= fields
 
 
 def _partial(problem: Unreadable, tags: Tags, findings: Findings) -> None:

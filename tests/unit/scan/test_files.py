@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.cli.verbs.init_ import create_files
 from policyguard.scan.files import CheckpointScan, Options, scan_file, scan_paths
 from policyguard.scan.findings import MAX_DETAIL_CHARS, REASONS, Limits, Verdict
 from policyguard.text import printable_ascii
@@ -186,3 +187,30 @@ def test_printed_text_is_one_short_line() -> None:
     """What an attacker names cannot move the cursor of the person who reads the report."""
     assert printable_ascii("a\x1b[2J\n") == "a\\x1b[2J\\n"
     assert len(printable_ascii("x" * 1000, MAX_DETAIL_CHARS)) == 160
+
+
+def test_policies_and_their_tests_are_understood(tmp_path: Path) -> None:
+    """A lab is clean: conditions and facts are texts that nothing evaluates here."""
+    create_files(tmp_path / "lab")
+    files = sorted((tmp_path / "lab" / "policies").iterdir())
+    assert [file.name for file in files if scan_file(file).verdict is not Verdict.CLEAN] == []
+
+
+HEADER = "apiVersion: policyguard/v1\nkind: Tests\n"
+DISGUISED = {
+    "a key that names code": HEADER + "facts: {x: {_target_: os.system}}\n",
+    "a tag": HEADER + "facts: !!python/object/apply:os.system [id]\n",
+    "another field": HEADER + "callback: os.system\n",
+    "another version": HEADER.replace("/v1", "/v9") + "facts: {x: os.system}\n",
+    "the kind twice": "kind: Settings\n" + HEADER + "facts: {x: os.system}\n",
+    "another kind": HEADER.replace("Tests", "Settings") + "facts: {x: os.system}\n",
+}
+
+
+@pytest.mark.parametrize("text", DISGUISED.values(), ids=DISGUISED)
+def test_settings_that_say_they_are_policies_are_judged_as_settings(tmp_path: Path, text: str) -> None:
+    """The header buys nothing: keys, tags and unknown fields count; the twin has only facts."""
+    (tmp_path / "t.yaml").write_text(text)
+    (tmp_path / "fine.yaml").write_text(HEADER + "facts: {x: {resource.pickle_globals: [os.system]}}\n")
+    assert scan_file(tmp_path / "t.yaml").verdict is not Verdict.CLEAN
+    assert scan_file(tmp_path / "fine.yaml").verdict is Verdict.CLEAN

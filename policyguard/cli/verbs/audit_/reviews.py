@@ -31,6 +31,7 @@ from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.evidence.breakglass import RESOURCE_TYPE, REVIEW_ACTION, BreakGlassUse, ReviewCollector, list_uses
 from policyguard.evidence.collector import Collector
+from policyguard.evidence.identity import ACCOUNT, IdentityCollector, calling_account
 from policyguard.exit_codes import FINDINGS, OK, code_of_decision
 from policyguard.hooks.responses import decision_data
 from policyguard.model.request import Request
@@ -72,11 +73,16 @@ def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool,
 
 @click.command("review")
 @guard_options
-@click.option("--as", "account", required=True, metavar="ACCOUNT", help="Who reviewed it, as `user:sam`.")
+@click.option(
+    "--as",
+    "account",
+    metavar="ACCOUNT",
+    help="Who reviewed it, as `user:sam`, for accounts listed in `speakFor:`; this account if not given.",
+)
 @click.option("--finding", required=True, help="What the review found, in a sentence.")
 @json_option
 @click.argument("entry", type=_ENTRY)
-def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any) -> int:
+def review(entry: int, account: str | None, finding: str, as_json: bool, **chosen: Any) -> int:
     """Review the use of break-glass at index ENTRY, if the policies allow this account to; the review is logged.
 
     Exits with 0 when it is in the log, and with 77 when denied, as for the accounts that used or acknowledged it.
@@ -91,11 +97,18 @@ def review(entry: int, account: str, finding: str, as_json: bool, **chosen: Any)
         raise ConfigurationError(f"entry {entry} is no use of break-glass, see `policyguard audit open-reviews --all`")
 
     def collectors(snapshot: Snapshot, *_: object) -> Sequence[Collector]:
-        return (ReviewCollector(log, snapshot.people),)
+        return ReviewCollector(log, snapshot.people), identity
 
-    request = Request.of(account, REVIEW_ACTION, f"{RESOURCE_TYPE}:{use.decision_id}", finding=finding)
+    accounts, speak_for = config.measurement.accounts, config.measurement.speak_for
+    identity, caller = IdentityCollector(accounts, speak_for), calling_account(accounts, speak_for)
+    reviewed = f"{RESOURCE_TYPE}:{use.decision_id}"
+    request = Request.of(account or caller.name, REVIEW_ACTION, reviewed, finding=finding)
     with open_guard(config, collectors=collectors) as guard:
-        decision = guard.decide(request).decision
+        # INVARIANT I1: who reviews is the account that the kernel authenticated, as for `policyguard run`.
+        signed = guard.refuse_caller(request, caller, account)
+        if signed is None:
+            signed = guard.issue(guard.gather(request), recording=(ACCOUNT,))
+    decision = signed.decision
     if as_json:
         say_json(decision_data(decision))
     else:
