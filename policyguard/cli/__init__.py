@@ -3,5 +3,6 @@
 Promises: no traceback, no terminal control characters from input, and the exit codes of `exit_codes.py`. Leaves to
 others: every decision and measurement. A verb is imported only when it is called; `hook` never imports click.
 
-Read in this order: `main.py` (entry point), `group.py` (verbs and errors), `options.py` (shared options), `verbs/`.
+Read in this order: `main.py` (entry point), `group.py` (verbs and errors), `options.py`, `settings.py`,
+`files.py` (what verbs share), `verbs/`.
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.assembly import jobs
-from policyguard.cli.options import cache_seal, snapshot_keys
 from policyguard.cli.output import say
+from policyguard.cli.settings import cache_seal, snapshot_keys
 from policyguard.config.file import Config
 from policyguard.config.job_file import check_subject, read_job_file, with_confinement
 from policyguard.config.measurement import MeasurementConfig

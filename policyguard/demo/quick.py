@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.cli.options import replace_file, write_new
+from policyguard.cli.files import replace_file, write_new
 from policyguard.cli.output import say
 from policyguard.cli.verbs.init_ import create_files
 from policyguard.environment.listing import list_files

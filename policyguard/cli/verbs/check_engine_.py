@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from policyguard.analysis.check_engine import check_engine
-from policyguard.cli.options import author_settings, json_option, needed
+from policyguard.cli.options import json_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import author_settings, needed
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.policy_store.folder import policy_set_of_folder
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-from policyguard.cli.options import author_settings, json_option, key_option, needed, replace_file
+from policyguard.cli.files import replace_file
+from policyguard.cli.options import json_option, key_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import author_settings, needed
 from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.policy.bundle import seal

@@ -10,18 +10,11 @@ import click
 
 from policyguard.assembly.jobs import review_files
 from policyguard.assembly.requests import merge_collectors, request_collectors
+from policyguard.cli.files import check_replaceable, read_request, replace_file
 from policyguard.cli.jobs import artifact_collectors
-from policyguard.cli.options import (
-    check_replaceable,
-    decider_settings,
-    guard_options,
-    json_option,
-    observed_option,
-    open_guard,
-    read_request,
-    replace_file,
-)
+from policyguard.cli.options import guard_options, json_option, observed_option
 from policyguard.cli.output import say_explanation, say_json
+from policyguard.cli.settings import decider_settings, open_guard
 from policyguard.evidence.collector import JobInputs
 from policyguard.exit_codes import code_of_decision
 from policyguard.hooks.responses import decision_data

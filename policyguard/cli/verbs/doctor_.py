@@ -21,8 +21,9 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.reservations import DEFAULT_AMOUNT, actions_with_quota
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.cli.log_condition import describe_log, log_problems
-from policyguard.cli.options import json_option, settings, snapshot_keys
+from policyguard.cli.options import json_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import settings, snapshot_keys
 from policyguard.cli.verbs.init_ import example_policies
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config

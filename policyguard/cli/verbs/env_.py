@@ -15,9 +15,11 @@ import msgspec
 
 from policyguard.assembly.jobs import report_doubt
 from policyguard.attest.keys import PublicKey
+from policyguard.cli.files import replace_file, write_new
 from policyguard.cli.jobs import warn
-from policyguard.cli.options import cache_seal, json_option, key_option, needed, replace_file, settings, write_new
+from policyguard.cli.options import json_option, key_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import cache_seal, needed, settings
 from policyguard.config.measurement import EnvironmentConfig
 from policyguard.environment.bytecode import REASONS, Finding, check_bytecode
 from policyguard.environment.cache import FileCache

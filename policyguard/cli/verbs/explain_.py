@@ -11,18 +11,10 @@ from policyguard.assembly.jobs import review_files
 from policyguard.assembly.requests import request_collectors
 from policyguard.audit.approval_use import preview_decision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import (
-    author_settings,
-    json_option,
-    key_option,
-    log_option,
-    needed,
-    observed_option,
-    policies_option,
-    read_request,
-    snapshot_keys,
-)
+from policyguard.cli.files import read_request
+from policyguard.cli.options import json_option, key_option, log_option, observed_option, policies_option
 from policyguard.cli.output import say_explanation, say_json
+from policyguard.cli.settings import author_settings, needed, snapshot_keys
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.collector import JobInputs, gather

@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 
 from policyguard.attest.keys import PublicKey
-from policyguard.cli.options import json_option, key_option, needed, settings, write_new
+from policyguard.cli.files import write_new
+from policyguard.cli.options import json_option, key_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.config.file import Config
 from policyguard.errors import RequestError
 from policyguard.evidence.gpu_grants import sign_grant

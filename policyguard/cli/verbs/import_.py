@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from policyguard.casbin_compat.importer import import_casbin
-from policyguard.cli.options import json_option, write_new
+from policyguard.cli.files import write_new
+from policyguard.cli.options import json_option
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded

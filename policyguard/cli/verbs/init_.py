@@ -16,7 +16,8 @@ import click
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
-from policyguard.cli.options import json_option, write_new
+from policyguard.cli.files import write_new
+from policyguard.cli.options import json_option
 from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.evidence.identity import calling_account

@@ -11,8 +11,9 @@ import click
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.audit.log import Log
-from policyguard.cli.options import add_config_option, json_option, key_option, log_option, needed, settings
+from policyguard.cli.options import add_config_option, json_option, key_option, log_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.keyfiles import (
     PASSPHRASE_VARIABLE,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from policyguard.cli.options import author_settings, needed, replace_file
+from policyguard.cli.files import replace_file
+from policyguard.cli.settings import author_settings, needed
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.fs.safe_open import read_bounded

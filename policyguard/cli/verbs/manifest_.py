@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from policyguard.attest.keys import PublicKey
-from policyguard.cli.options import check_replaceable, json_option, key_option, needed, replace_file, settings
+from policyguard.cli.files import check_replaceable, replace_file
+from policyguard.cli.options import json_option, key_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.scan_ import progress_bar, scan_options
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.fs.safe_open import read_bounded

@@ -23,8 +23,10 @@ from policyguard.attest.revocation import (
     sign_list,
 )
 from policyguard.attest.trust import RevocationTrust
-from policyguard.cli.options import json_option, replace_file, settings, trust_option
+from policyguard.cli.files import replace_file
+from policyguard.cli.options import json_option, trust_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import settings
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.fs.safe_open import read_bounded

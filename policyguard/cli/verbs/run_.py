@@ -12,18 +12,11 @@ import click
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
+from policyguard.cli.files import check_replaceable, replace_file
 from policyguard.cli.jobs import configured_collectors
-from policyguard.cli.options import (
-    check_replaceable,
-    confinement_options,
-    guard_options,
-    open_guard,
-    operator_settings,
-    replace_file,
-    take_confinement,
-    trust_option,
-)
+from policyguard.cli.options import confinement_options, guard_options, take_confinement, trust_option
 from policyguard.cli.output import say, say_explanation
+from policyguard.cli.settings import open_guard, operator_settings
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder, read_job_file, with_confinement

@@ -14,8 +14,9 @@ import click
 
 from policyguard.assembly.jobs import digest_cache
 from policyguard.cli.jobs import warn
-from policyguard.cli.options import cache_seal, json_option, settings
+from policyguard.cli.options import json_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import cache_seal, settings
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK

@@ -15,20 +15,11 @@ from policyguard.attest.note import NoteKey
 from policyguard.attest.trust import Trust, TrustedKey, parse_trust
 from policyguard.audit.receipt import MAX_SIGNED_BYTES
 from policyguard.audit.stores.used import UsedDecisions
+from policyguard.cli.files import read_input, read_request
 from policyguard.cli.jobs import measure_job
-from policyguard.cli.options import (
-    audience_option,
-    confinement_options,
-    json_option,
-    needed,
-    operator_settings,
-    read_input,
-    read_request,
-    settings,
-    take_confinement,
-    trust_option,
-)
+from policyguard.cli.options import audience_option, confinement_options, json_option, take_confinement, trust_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, operator_settings, settings
 from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder
 from policyguard.errors import ConfigurationError, PolicyErrors

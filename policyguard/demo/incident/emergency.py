@@ -10,7 +10,7 @@ from policyguard.assembly.jobs import review_files
 from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, ApprovalTarget, approval_statement
 from policyguard.attest.dsse import sign
 from policyguard.audit.receipt import SignedDecision
-from policyguard.cli.options import write_new
+from policyguard.cli.files import write_new
 from policyguard.decide.snapshot import Snapshot
 from policyguard.demo.incident.lab import Lab
 from policyguard.demo.incident.story import Story

@@ -27,8 +27,8 @@ from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.files import replace_file, write_new
 from policyguard.cli.jobs import configured_collectors
-from policyguard.cli.options import replace_file, write_new
 from policyguard.cli.verbs.init_ import create_files
 from policyguard.config.file import Config, read_config
 from policyguard.environment.bytecode import check_bytecode

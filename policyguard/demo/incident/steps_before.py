@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from policyguard.cli.options import write_new
+from policyguard.cli.files import write_new
 from policyguard.demo.incident.lab import Lab, eventually, run_unguarded
 from policyguard.demo.incident.running import Running, entry_of, words_of
 from policyguard.demo.incident.story import Story

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.cli.options import replace_file as replace_output
-from policyguard.cli.options import write_new
+from policyguard.cli.files import replace_file as replace_output
+from policyguard.cli.files import write_new
 from policyguard.environment.cache import FileCache
 from policyguard.errors import ConfigurationError
 from policyguard.fs.write import create_file, replace_file

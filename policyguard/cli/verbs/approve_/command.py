@@ -20,8 +20,10 @@ from policyguard.attest.approval import (
 )
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
-from policyguard.cli.options import json_option, key_option, needed, policies_option, settings, write_new
+from policyguard.cli.files import write_new
+from policyguard.cli.options import json_option, key_option, policies_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.approve_.destinations import (
     as_note,
     check_outside_job,

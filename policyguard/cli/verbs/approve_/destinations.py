@@ -18,7 +18,8 @@ from policyguard.attest.signers import Signers
 from policyguard.audit.approvals import approval_leaf, approval_leaves, approval_line
 from policyguard.audit.log import Log
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import needed, read_input, write_new
+from policyguard.cli.files import read_input, write_new
+from policyguard.cli.settings import needed
 from policyguard.config.file import Config
 from policyguard.config.paths import job_folders
 from policyguard.errors import ConfigurationError, RequestError, SigningError

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from policyguard.attest.approval import ApprovalTarget
-from policyguard.cli.options import read_request
+from policyguard.cli.files import read_request
 from policyguard.config.job_file import check_subject, read_job_file
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.evidence.approvals.collectors import job_target

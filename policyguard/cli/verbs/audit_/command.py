@@ -20,18 +20,17 @@ from policyguard.audit.head import read_head
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.files import read_notes
 from policyguard.cli.options import (
     checkpoint_option,
     json_option,
     key_option,
     log_option,
-    needed,
-    read_notes,
-    settings,
     state_dir_option,
     trust_option,
 )
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.audit_.continuity import accept_reset_command, head_location, rotate_command
 from policyguard.cli.verbs.audit_.entries import EntryText, entry_or_problem
 from policyguard.cli.verbs.audit_.reviews import log_keys, open_reviews, review

@@ -11,16 +11,10 @@ import click
 from policyguard.attest.note import NoteKey
 from policyguard.audit.continuity import accept_reset, rotate
 from policyguard.audit.head import HeadLocation
-from policyguard.cli.options import (
-    MAX_NOTE_FILE_BYTES,
-    json_option,
-    key_option,
-    log_option,
-    needed,
-    settings,
-    state_dir_option,
-)
+from policyguard.cli.files import MAX_NOTE_FILE_BYTES
+from policyguard.cli.options import json_option, key_option, log_option, state_dir_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.config.file import Config
 from policyguard.fs.safe_open import read_bounded
 from policyguard.keyfiles import read_passphrase, read_private_key

@@ -12,19 +12,10 @@ import click
 from policyguard.attest.note import NoteKey
 from policyguard.audit.check import check_log
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import (
-    checkpoint_option,
-    guard_options,
-    json_option,
-    key_option,
-    log_option,
-    needed,
-    open_guard,
-    read_notes,
-    settings,
-    trust_option,
-)
+from policyguard.cli.files import read_notes
+from policyguard.cli.options import checkpoint_option, guard_options, json_option, key_option, log_option, trust_option
 from policyguard.cli.output import say, say_explanation, say_json
+from policyguard.cli.settings import needed, open_guard, settings
 from policyguard.cli.verbs.verify_ import trust_or_own_key
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot

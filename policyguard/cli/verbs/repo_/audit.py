@@ -12,18 +12,10 @@ import click
 
 from policyguard.attest.trust import Trust
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.options import (
-    checkpoint_option,
-    json_option,
-    key_option,
-    log_option,
-    needed,
-    read_notes,
-    settings,
-    trust_option,
-    write_new,
-)
+from policyguard.cli.files import read_notes, write_new
+from policyguard.cli.options import checkpoint_option, json_option, key_option, log_option, trust_option
 from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.verify_ import trust_or_own_key
 from policyguard.config.file import Config
 from policyguard.errors import ConfigurationError

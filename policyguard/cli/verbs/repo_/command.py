@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from policyguard.cli.options import guard_options, json_option, key_option, needed, policies_option, settings
+from policyguard.cli.options import guard_options, json_option, key_option, policies_option
 from policyguard.cli.output import say, say_explanation, say_json
+from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config

@@ -1,0 +1,110 @@
+"""Files that the user of a verb names: read within a bound, written whole."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from policyguard.errors import ConfigurationError, RequestError
+from policyguard.fs import write as fs_write
+from policyguard.fs.safe_open import read_bounded, read_start, reason_of
+from policyguard.model.request import MAX_REQUEST_BYTES, Request
+
+MAX_NOTE_FILE_BYTES = 65_536
+
+
+def read_request(source: str) -> Request:
+    """Read a request from a file, or from standard input for `-`."""
+    if source == "-":
+        return Request.from_json(_standard_input())
+    return Request.from_json(read_input(Path(source), MAX_REQUEST_BYTES + 1, read_start))
+
+
+def read_input(path: Path, max_bytes: int, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:
+    """Read a file that the user names: a request, a job or a signed decision.
+
+    Args:
+        path: the file.
+        max_bytes: the most that is read.
+        read: reads the bytes of a file.
+
+    Raises:
+        RequestError: it cannot be read; that is bad data (65), while a file of the guard is configuration (78).
+    """
+    try:
+        return read(path, max_bytes)
+    except ConfigurationError as problem:
+        raise RequestError(problem.message.removeprefix(f"{path}: "), path=str(path), help=problem.help) from problem
+
+
+def _standard_input() -> bytes:
+    try:
+        return sys.stdin.buffer.read(MAX_REQUEST_BYTES + 1)
+    except OSError as problem:
+        raise RequestError(f"standard input cannot be read: {reason_of(problem)}") from problem
+
+
+def read_notes(checkpoints: Sequence[Path]) -> list[bytes]:
+    """Read signed checkpoints from files."""
+    return [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in checkpoints]
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a new file completely or not at all; never overwrite one.
+
+    Args:
+        path: the file.
+        data: the content.
+        mode: the permissions.
+
+    Raises:
+        ConfigurationError: the file exists, or cannot be written.
+    """
+    try:
+        fs_write.create_file(path, data, mode=mode)
+    except FileExistsError:
+        raise ConfigurationError(f"{path}: exists already, expected a new path") from None
+    except (OSError, ValueError) as problem:
+        raise _unwritable(path, problem) from problem
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace a regular file completely and durably, or not at all.
+
+    Args:
+        path: the file.
+        data: the content.
+        mode: the permissions.
+
+    Raises:
+        ConfigurationError: the path does not name a regular file, or cannot be written.
+    """
+    check_replaceable(path)
+    try:
+        fs_write.replace_file(path, data, mode=mode)
+    except (OSError, ValueError) as problem:
+        raise _unwritable(path, problem) from problem
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a path is a regular file, or a new name in an existing folder.
+
+    Asked before a decision is made whose answer is to be written there.
+
+    Raises:
+        ConfigurationError: the path names something else.
+    """
+    try:
+        fs_write.check_replaceable(path)
+    except (OSError, ValueError) as problem:
+        if getattr(problem, "errno", None) == errno.EINVAL:
+            raise ConfigurationError(f"{path}: {getattr(problem, 'strerror', problem)}") from problem
+        raise _unwritable(path, problem) from problem
+
+
+def _unwritable(path: Path, problem: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path}: cannot be written: {(getattr(problem, 'strerror', '') or str(problem)).lower()}"
+    )
