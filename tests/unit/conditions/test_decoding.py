@@ -344,6 +344,14 @@ BAD: dict[str, tuple[Build, str]] = {
         "a macro of unknown kind",
     ),
     "a list that gives another": (lambda b: collected(b, result=b.items(kind=TEXTS)), "a macro of unknown kind"),
+    "a count by no call": (lambda b: counted(b, step=b.constant(1)), "a macro of unknown kind"),
+    "a list by no call": (lambda b: collected(b, step=b.constant("x")), "a macro of unknown kind"),
+    "a list that is compared": (
+        lambda b: collected(
+            b, step=b.call("equals", b.name("@result", TEXTS), b.items(b.constant("x"), kind=TEXTS)), kind=BOOL
+        ),
+        "a macro of unknown kind",
+    ),
     "a list by another call": (
         lambda b: collected(
             b, step=b.call("index_list", b.field("lists", list_type(TEXTS)), b.constant(0), kind=TEXTS)

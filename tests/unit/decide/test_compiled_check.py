@@ -288,3 +288,11 @@ LOADED: dict[str, tuple[Steps, object]] = {
 def test_one_part_at_its_limit_loads(path: Steps, value: object) -> None:
     """The twins, so that no check refuses what compiling may give."""
     assert snapshot_with(path, value).rules
+
+
+def test_a_snapshot_has_a_place_for_each_rule() -> None:
+    """One too few or too many would name the wrong line of the wrong file."""
+    places = COMPILED["places"]
+    for other in (places[1:], [*places, places[0]]):
+        with pytest.raises(ConfigurationError, match=f"expected {len(places)}, one for each rule"):
+            Snapshot.from_compiled({**COMPILED, "places": other}, "0" * 64)

@@ -96,3 +96,40 @@ def test_a_rule_has_no_attribute_but_its_own() -> None:
     for thing in (rule, rule.shape):
         with pytest.raises(AttributeError, match="ghost"):
             thing.ghost  # type: ignore[union-attr]
+
+
+def allowed_by(rule: str, *asked: tuple[str, int]) -> list[bool]:
+    """Whether one allow fires for each id and time, in this order: the first of a process, then by the index."""
+    head, _, _ = POLICIES.partition("rules:")
+    policies = load({"lab.yaml": f"{head}rules: [{{id: r, effect: allow, actions: [job:submit], {rule}}}]".encode()})
+    engine = Engine(Snapshot.of(policies, grants_of(policies)))
+    decisions = []
+    for identifier, now in asked:
+        request = Request.of("user:alice", "job:submit", f"job:{identifier}")
+        facts = {"resource.gpus": Fact(8, Assurance.CLAIMED, "request", now)}
+        decisions.append(engine.decide(Facts(request, facts), now).allowed)
+    return decisions
+
+
+FITTING, NOT = "team/red/run/1", "team/blue/run/1"
+
+
+@pytest.mark.parametrize("pattern", ["team/red/run/1", "team/red/**", "team/red/*/1", "**/red/*/*", "team/r*/**"])
+@pytest.mark.parametrize("first", [FITTING, NOT])
+def test_a_rule_for_some_ids_is_for_no_others(pattern: str, first: str) -> None:
+    """The first decision tests the rule itself, later ones the index; each answers for each id."""
+    ids = (first, FITTING, NOT, FITTING, NOT)
+    rule = f'resources: {{type: job, id: "{pattern}"}}'
+    assert allowed_by(rule, *((identifier, NOW) for identifier in ids)) == [each == FITTING for each in ids]
+
+
+def test_a_rule_counts_from_its_beginning_until_just_before_its_end() -> None:
+    """To the nanosecond, whichever of the two it has."""
+    begin, end = (f"2027-01-15T0{hour}:00:00Z" for hour in (8, 9))
+    hour = 3600 * 10**9
+    times = [(FITTING, NOW + at) for at in (-1, 0, hour - 1, hour)]
+    assert allowed_by(f"notBefore: {begin}, expires: {end}", *times) == [False, True, True, False]
+    assert allowed_by(f"notBefore: {begin}", *times) == [False, True, True, True]
+    assert allowed_by(f"expires: {end}", *times) == [True, True, True, False]
+    assert allowed_by('subjects: ["user:bob"]', *times) == [False] * 4
+    assert allowed_by('subjects: ["user:bob", "user:alice"]', *times) == [True] * 4
