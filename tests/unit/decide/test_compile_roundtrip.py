@@ -16,7 +16,7 @@ from policyguard.model.policy import Approvers, PolicySet, Quorum, Role
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
 from policyguard.policy_store.folder import grants_of
-from policyguard.values import Value, canonical
+from policyguard.values import Value, canonical, sha256_digest
 
 NOW = 1_800_000_000 * 10**9
 
@@ -111,3 +111,17 @@ def test_zeros_and_empty_texts_are_not_absent() -> None:
     assert through_bytes(strict).quorums["q"].max_age_s == 0
     assert through_bytes(policies).quorums["q"].max_age_s is None
     assert through_bytes(strict).policy_digest != through_bytes(policies).policy_digest
+
+
+def test_a_compiled_form_has_the_name_of_its_schema_if_it_has_one() -> None:
+    """By its name a log knows which epochs belong together."""
+    named = policy_of("true")
+    assert compile_policy(named, grants_of(named))["name"] == "lab"
+    nameless = replace(named, metadata={})
+    assert "name" not in compile_policy(nameless, grants_of(nameless))
+
+
+def test_the_policy_digest_is_that_of_the_canonical_bytes() -> None:
+    """Also where canonical order is not that of code points, beyond the basic plane."""
+    for policy in ({"a": "x", "b": 1}, {"\ufb33": 1, "\U0001f600": 2, "a": "\u00e9"}):
+        assert policy_digest({"policy": policy}) == sha256_digest(canonical(policy))
