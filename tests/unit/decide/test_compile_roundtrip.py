@@ -125,3 +125,15 @@ def test_the_policy_digest_is_that_of_the_canonical_bytes() -> None:
     """Also where canonical order is not that of code points, beyond the basic plane."""
     for policy in ({"a": "x", "b": 1}, {"\ufb33": 1, "\U0001f600": 2, "a": "\u00e9"}):
         assert policy_digest({"policy": policy}) == sha256_digest(canonical(policy))
+
+
+def test_a_moved_line_or_a_comment_changes_no_digest() -> None:
+    """Places are for explanations: a worker that pins a digest accepts the same policies with another comment."""
+    quorums = "---\napiVersion: policyguard/v1\nkind: Roles\nroles: [{name: lead}]\n---\napiVersion: policyguard/v1\n"
+    quorums += "kind: Quorums\nquorums: [{id: q, approvers: [{count: 1, roles: [lead]}]}]\n"
+    text = SCHEMA + RULE.replace("WHEN", '"true"') + quorums
+    digests = set()
+    for moved in (text, f"# a comment\n\n{text}", text.replace("rules:\n", "rules:\n\n\n")):
+        policies = load({"lab.yaml": moved.encode()})
+        digests.add(policy_digest(compile_policy(policies, grants_of(policies))))
+    assert len(digests) == 1
