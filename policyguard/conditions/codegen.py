@@ -122,7 +122,7 @@ def _counts(expression: Expression) -> bool:
 
 
 def _is_charged(node: Expression) -> bool:
-    if not isinstance(node, Call) or not node.arguments:
+    if not isinstance(node, Call):
         return False
     kind = node.arguments[0].type
     return is_charged(node.function, kind) or (is_membership(node.function, kind) and not _is_short(node.arguments[1]))

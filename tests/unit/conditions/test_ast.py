@@ -57,6 +57,7 @@ def test_instants_beyond_64_bits_survive_any_json() -> None:
         [1, ["c"]],
         [1, ["f", "logical_and", [], "bool", 0]],
         [1, ["f", "system", [["c", "x", "string", 0]], "bool", 0]],
+        [1, ["f", "not_strictly_false", [["c", True, "bool", 0]], "bool", 0]],
         [1, ["c", "x", "timestamp", 0]],
         [1, ["q", "any", "x", ["l", [], "list(int)", 0], ["c", True, "bool", 0], "bool", [], 0]],
         [1, ["c", True, "bool", 0], 0],
