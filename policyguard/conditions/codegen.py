@@ -332,7 +332,7 @@ def _equality(node: Call, arguments: list[ast.expr]) -> ast.expr:
 
 
 def _membership(node: Call, arguments: list[ast.expr]) -> ast.expr:
-    if node.function == "in_map" or node.arguments[0].type in SCALARS:
+    if node.arguments[0].type in SCALARS:
         return ast.Compare(arguments[0], [ast.In()], [arguments[1]])
     return _called("in_list", *arguments)
 

@@ -203,13 +203,28 @@ def test_only_what_python_computes_otherwise_is_called(text: str, names: str) ->
     run: Any = compile_shape(pattern)
     held = tuple(constant_list(value) if isinstance(value, tuple) else value for value in constants)
     assert run(SUBJECT, RESOURCE, {}, "job:submit", NOW, held) is exactly(text)
-    loaded = {
-        instruction.argval
-        for code in _codes(run.__code__)
-        for instruction in dis.get_instructions(code)
-        if instruction.opname == "LOAD_GLOBAL"
-    }
-    assert " ".join(sorted(loaded)) == names
+    assert called(run) == names
+
+
+def called(run: Any) -> str:
+    instructions = [instruction for code in _codes(run.__code__) for instruction in dis.get_instructions(code)]
+    return " ".join(sorted({each.argval for each in instructions if each.opname == "LOAD_GLOBAL"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("resource.gpus * 1024 + 1023 > 0", ""),
+        ("resource.gpus * 1024 + 1024 > 0", "add_int64"),
+        ("resource.gpus * 1025 > 0", "multiply_int64"),
+        ("resource.gpus * 1024 - 1023 - 1 > 0", "subtract_int64"),
+        ("size(resource.tags) * 1024 > 0", "len"),
+        ("resource.gpus / 2 + 1 > 0", "add_int64 divide"),
+    ],
+)
+def test_a_sum_is_checked_from_the_first_one_that_could_overflow_on(text: str, names: str) -> None:
+    """Facts of 2^53 - 1 and the constants of the condition itself, to the last bit of 64."""
+    assert called(compile_shape(check(text))).replace("divide_int64", "divide") == names
 
 
 def test_text_in_a_condition_never_becomes_code() -> None:

@@ -192,6 +192,7 @@ COMPOUND = {
         "[1].grade",
     ),
     "list of lists": (list_of(list_of(INT)), [[1], [2, 3]], [[1], [2, "3"]], "[1][1]"),
+    "list of maps": (list_of(map_of(INT)), [{"x": 1}, {}], [{"x": 1}, {"x": "1"}], "[1].x"),
     "map of records": (map_of(PART), {"x": GOOD}, {"x": BAD}, ".x.size"),
     "map of lists": (map_of(list_of(TEXT)), {"x": ["a"]}, {"x": ["a", 1]}, ".x[1]"),
     "empty list": (list_of(PART), [], [1], "[0]"),
