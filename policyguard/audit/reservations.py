@@ -61,15 +61,15 @@ def actions_with_quota(snapshot: Snapshot) -> list[str]:
     return sorted({action for action, _ in snapshot.rule_indexes if USAGE in snapshot.facts_read_at(action)})
 
 
-def amount_of(path: str | None, snapshot: Snapshot, facts: Facts) -> int:
+def amount_of(path: str, snapshot: Snapshot, facts: Facts) -> int:
     """Return the amount that an allow of this request reserves; 0 if no quota applies to the action.
 
     Args:
-        path: of the number that is reserved; None reserves nothing.
+        path: of the number that is reserved.
         snapshot: the policies.
         facts: of the request.
     """
-    if path is None or USAGE not in snapshot.facts_read_at(facts.request.action):
+    if USAGE not in snapshot.facts_read_at(facts.request.action):
         return 0
     fact = facts.entries.get(path)
     value: Value = fact.value if fact is not None else 0
@@ -110,7 +110,10 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Reservations:
-    """The open reservations of a log, together with those that the current transaction adds."""
+    """The open reservations of a log, together with those that the current transaction adds.
+
+    `is_possible` says whether a quota applies to any of the requests; where none does, the rest is not asked.
+    """
 
     def __init__(self, path: str, snapshot: Snapshot, facts: Sequence[Facts], now: Instant) -> None:
         self._path = path
@@ -127,7 +130,7 @@ class Reservations:
     def add_to_usage(self, facts: Facts) -> Facts:
         """Return the facts with the open reservations of the request's domain added to the reported usage."""
         usage = facts.entries.get(USAGE)
-        if not self.is_possible or usage is None or type(usage.value) is not int:
+        if usage is None or type(usage.value) is not int:
             return facts
         scope = _scope(self._snapshot, facts.request)
         observed_at = self._figure_of(facts)
@@ -156,7 +159,7 @@ class Reservations:
             expires: when the decision does.
         """
         amount = amount_of(self._path, self._snapshot, decision.facts)
-        if self.is_possible and decision.allowed and amount:
+        if decision.allowed and amount:
             scope = _scope(self._snapshot, decision.facts.request)
             event = ReservationEvent(
                 decision_id=decision_id,
@@ -193,7 +196,7 @@ class Reservations:
 
     def _forget(self, claims: Claims, facts: Facts) -> None:
         observed_at = self._figure_of(facts)
-        for claim in claims.list_scope(RESERVATION, _scope(self._snapshot, facts.request)) if self.is_possible else ():
+        for claim in claims.list_scope(RESERVATION, _scope(self._snapshot, facts.request)):
             # What does not count now must not be started later, when a clock has gone back.
             if not _counts(_DETAIL.decode(claim.detail), self._now, observed_at):
                 claims.remove(RESERVATION, claim.name)
@@ -215,7 +218,7 @@ def start(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> li
         EvidenceError: the reservation has ended, or its job was started already.
     """
     claim, detail = _held(claims, decision_id)
-    if detail.started is None and now >= detail.expires:
+    if now >= detail.expires:
         ended = format_instant(detail.expires)
         raise EvidenceError(
             f"the reservation of decision `{decision_id}` ended at `{ended}`, expected one that holds", help=_AGAIN
@@ -285,6 +288,8 @@ def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
     try:
         event = _EVENT.decode(payload)
         parse_instant(event.at)
+        if event.event == "reserve":
+            parse_instant(event.expires)
     except ValueError as problem:
         raise AuditError(f"entry {entry}: reservation: {problem}", entry=entry) from problem
     return event

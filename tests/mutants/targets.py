@@ -59,6 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/unit/audit",
         "tests/unit/test_guard_*.py",
         "tests/attacks/test_checkpoint_hostile.py",
+        "tests/attacks/test_claims_table.py",
         "tests/attacks/test_key_rotation.py",
         "tests/attacks/test_log_*.py",
         "tests/attacks/test_once_approvals.py",
