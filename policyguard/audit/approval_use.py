@@ -77,7 +77,7 @@ class ApprovalConsumption:
             entries = used_approvals(store, self._digests)
         else:
             self._scanned |= _scan(store, start, stop)
-            entries = {digest: entry for digest, entry in self._scanned.items() if digest in self._digests}
+            entries = self._scanned
         self.used |= {digest: f"entry {entry} of the log" for digest, entry in entries.items()}
 
     def write(self, claims: Claims, statements: Sequence[PendingStatement], first: int) -> None:

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import parse_statement
-from policyguard.audit.approval_use import preview_decision, used_approvals
+from policyguard.audit.approval_use import PendingStatement, preview_decision, used_approvals
 from policyguard.audit.approval_use_scan import find_used_approvals
 from policyguard.audit.log import Log
 from policyguard.audit.stores import Row
@@ -28,6 +28,7 @@ from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, Instant
+from tests.attest_lab import decision_of
 
 KEY = PrivateKey.generate(b"o" * 32)
 NOW: Instant = 1_900_000_000 * NANOSECONDS_PER_S
@@ -277,6 +278,21 @@ def test_on_top_of_an_entry_that_cannot_be_read_nothing_is_allowed_once(folder: 
         with pytest.raises(AuditError, match="entry 0 cannot be read"):
             guard.issue(approved())
         assert guard.issue(Facts(REQUEST)).receipt.index == 1
+    with SqliteStore.open(folder / "audit.db", read_only=True) as store:
+        assert used_approvals(store, ()) == {}
+        with pytest.raises(AuditError, match="entry 0 cannot be read"):
+            used_approvals(store, ("f00d",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "counted"),
+    [({}, ("cd" * 32,)), ({"requiring": ()}, ()), ({"allowed": False}, ())],
+    ids=["an allow that needs approvals", "an allow that needs none", "a denial"],
+)
+def test_an_approval_that_nobody_asked_for_is_not_used_up(changes: dict[str, object], counted: tuple[str, ...]) -> None:
+    """Submitted with a request that is allowed without it, it is there for the one that needs it."""
+    decision = structs.replace(decision_of(), **{"requiring": ("kill",), **changes})
+    assert PendingStatement(decision, b"", single_use=True).counted == counted
 
 
 def test_a_long_log_without_claims_is_read_whole_once(folder: Path) -> None:
