@@ -17,9 +17,9 @@ import msgspec
 
 from policyguard.attest.note import NoteKey
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
-from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY, LINK_ENTRY
+from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY
 from policyguard.audit.handover import read_handover
-from policyguard.audit.links import check_link, parse_link
+from policyguard.audit.links import check_link, is_rotated
 from policyguard.audit.merkle import HASH_BYTES, Range, leaf_hash, range_of
 from policyguard.audit.proofs import subtree_in
 from policyguard.audit.stores import Row
@@ -87,7 +87,7 @@ class _RequiredTrees:
     ) -> None:
         self._head = {} if head is None else _checkpoints_by_size(logs, (head,))
         self._earlier = _checkpoints_by_size(logs, earlier)
-        self._is_rotated = _is_rotated(store)
+        self._is_rotated = is_rotated(store)
         self._elsewhere: set[int] = set()
         """Sizes of trees that are in an older log, which this one continues."""
 
@@ -119,12 +119,6 @@ def _check_end(size: int, wanted: Mapping[int, Checkpoint], source: str) -> None
         raise AuditError(
             f"log has {counted(size, 'entry')}, {source} says {min(wanted)}: the end was cut off", entry=size
         )
-
-
-def _is_rotated(store: Store) -> bool:
-    """Return True if the first entry says that this log continues an older one."""
-    first = next(iter(store.read(0, 1)), None)
-    return first is not None and LINK_ENTRY.matches(first.leaf) and parse_link(first.leaf, 0).event == "rotated"
 
 
 def _follow_handover(row: Row, logs: Sequence[NoteKey] | None) -> Sequence[NoteKey] | None:

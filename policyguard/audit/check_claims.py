@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from policyguard.audit.approval_use_scan import approvals_used_by
-from policyguard.audit.entries import LINK_ENTRY, RESERVATION_ENTRY
-from policyguard.audit.links import parse_link
+from policyguard.audit.entries import RESERVATION_ENTRY
+from policyguard.audit.links import is_rotated
 from policyguard.audit.reservations import ReservationEvent, reservation_event, states_event
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import APPROVAL, RESERVATION, Claim
@@ -57,7 +57,7 @@ def check_claims(stores: Sequence[Store], now: Instant) -> None:
         claims = {(kind, claim.name): claim for kind, claim in store.claims.list_all()}
         # What is appended meanwhile is passed over, but nothing may name an entry that is not there.
         meanwhile = range(size, _size(store))
-        carried = _is_rotated(store, size)
+        carried = is_rotated(store)
         taken = _approvals(store, size) | _reservations(store, size, now)
         _check_each_entry(taken, claims, meanwhile)
         _check_each_claim(taken, claims, meanwhile, before if carried else {})
@@ -152,8 +152,3 @@ def _events(store: Store, size: int) -> Iterator[tuple[int, ReservationEvent]]:
 def _rows(store: Store, size: int) -> Iterator[Row]:
     for start in range(0, size, _PAGE):
         yield from store.read(start, min(start + _PAGE, size))
-
-
-def _is_rotated(store: Store, size: int) -> bool:
-    first = next(_rows(store, min(size, 1)), None)
-    return first is not None and LINK_ENTRY.matches(first.leaf) and parse_link(first.leaf, 0).event == "rotated"

@@ -14,6 +14,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.audit.checkpoint import Checkpoint
 from policyguard.audit.entries import LINK_ENTRY
 from policyguard.audit.head import Head
+from policyguard.audit.stores import Store
 from policyguard.errors import AuditError
 from policyguard.values import Instant, format_instant
 
@@ -82,6 +83,12 @@ def parse_link(leaf: bytes, entry: int) -> LogLink:
         return _DECODER.decode(LINK_ENTRY.payload(leaf, entry))
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise AuditError(f"entry {entry}: link: {problem}", entry=entry) from problem
+
+
+def is_rotated(store: Store) -> bool:
+    """Return True if the first entry says that this log continues an older one."""
+    first = next(iter(store.read(0, 1)), None)
+    return first is not None and LINK_ENTRY.matches(first.leaf) and parse_link(first.leaf, 0).event == "rotated"
 
 
 def check_link(first: bytes, old: Checkpoint) -> None:

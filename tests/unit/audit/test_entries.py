@@ -38,6 +38,14 @@ def test_a_payload_type_elsewhere_in_an_entry_changes_nothing(kind: EntryType) -
     assert not kind.matches(b"no JSON " + leaf)
 
 
+def test_an_envelope_in_another_spelling_is_no_entry_of_ours() -> None:
+    """One value has one spelling: what a reader of other spellings took for a decision, ours would pass over."""
+    leaf = DECISION_ENTRY.leaf(b"{}", (KEY,))
+    for spelling in (leaf.replace(b'":"', b'": "'), leaf.replace(b"/vnd", rb"\/vnd")):
+        assert json.loads(spelling) == json.loads(leaf)
+        assert not DECISION_ENTRY.matches(spelling)
+
+
 def test_a_link_in_an_entry_of_another_kind_is_refused() -> None:
     link = link_leaf("rotated", OldLog(log="", origin="o", root="", size=0), KEY, reason="r", now=0)
     other = RESERVATION_ENTRY.leaf(LINK_ENTRY.payload(link, 0), (KEY,))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from policyguard.attest.note import NoteKey
@@ -19,7 +20,6 @@ from policyguard.audit.head import (
     Head,
     HeadFile,
     HeadLocation,
-    PolicyHead,
     head_path,
     other_head,
     read_head,
@@ -118,13 +118,7 @@ def test_a_damaged_head_file_is_refused(location: HeadLocation, file: HeadFile) 
 
 def filled(length: int) -> Head:
     """A head that fills a slot up to this many bytes."""
-    head = Head(policies={"": PolicyHead(1, "")})
-    room = (
-        length
-        - len(b"0123456789abcdef 12345 \n")
-        - len(b'{"format":"policyguard head v1","generation":0,"log":"","note":null,"policies":{"":[1,""]}}')
-    )
-    return Head(log="x" * room, policies=head.policies)
+    return Head(log="x" * (length - len(b"0123456789abcdef 12345 \n") - len(msgspec.json.encode(Head()))))
 
 
 def test_a_head_fills_its_slot_and_no_more(location: HeadLocation, file: HeadFile) -> None:
