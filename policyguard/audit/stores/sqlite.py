@@ -292,8 +292,8 @@ def _probe(connection: sqlite3.Connection) -> None:
     wait_ms = connection.execute("PRAGMA busy_timeout").fetchone()[0]
     connection.execute("PRAGMA busy_timeout=0")
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
+        # Takes the write lock and changes nothing; `BEGIN IMMEDIATE` only reads where the file cannot be written.
+        connection.execute("DELETE FROM entries WHERE 0")
     except sqlite3.OperationalError as problem:
         if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY:
             raise

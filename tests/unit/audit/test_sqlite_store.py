@@ -14,7 +14,9 @@ import pytest
 
 from policyguard.audit.log import Log
 from policyguard.audit.stores import Row, reading
-from policyguard.audit.stores.sqlite import SqliteStore, _connect
+from policyguard.audit.stores.claims import Claim
+from policyguard.audit.stores.memory import MemoryClaims
+from policyguard.audit.stores.sqlite import SqliteStore, _connect, _probe
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.errors import AuditError
 from policyguard.fs import open_databases
@@ -171,6 +173,52 @@ def test_a_failed_transaction_leaves_no_lock(path: Path) -> None:
         other.append(lambda _: ())
 
 
+def test_a_closed_store_says_so_and_never_that_it_is_empty(path: Path) -> None:
+    """What a reader cannot read is an error: no entries would be another answer."""
+    store = SqliteStore.open(path)
+    store.close()
+    with pytest.raises(AuditError, match="closed"):
+        list(store.read(0, 1))
+    with pytest.raises(AuditError, match="closed"):
+        store.append(lambda _: ())
+    with pytest.raises(AuditError, match="closed"):
+        store.mark_head()
+    with pytest.raises(AuditError, match="closed"), store.held_still():
+        raise AssertionError("it was held")
+
+
+def test_a_file_put_in_place_of_an_open_log_takes_no_entry(path: Path) -> None:
+    """A copy, byte for byte, of the log and of its other files: readers of that path would miss the entry."""
+    with SqliteStore.open(path) as store:
+        copy = path.with_name("copy.db")
+        shutil.copyfile(path, copy)
+        copy.rename(path)
+        with pytest.raises(AuditError, match=r"log file `\S*log.db` was replaced.*; nothing was added"):
+            store.append(lambda _: ())
+
+
+@pytest.mark.parametrize("mode", ["rw", "ro"])
+def test_a_log_that_cannot_be_written_is_refused_when_it_is_opened(path: Path, mode: str) -> None:
+    """Not at the first decision. The twin can be written."""
+    with contextlib.closing(_connect(str(path), mode)) as connection:
+        if mode == "rw":
+            _probe(connection)
+            return
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            _probe(connection)
+
+
+def test_two_entries_of_one_log_take_a_name_once() -> None:
+    """Also in memory, where tests and trials keep their logs. The twin replaces."""
+    claims = MemoryClaims()
+    claims.add("approval", Claim("d1", "", 0, ""))
+    with pytest.raises(AuditError, match="approval `d1` is taken already"):
+        claims.add("approval", Claim("d1", "", 1, ""))
+    claims.add("reservation", Claim("d1", "", 1, ""))
+    claims.replace("approval", Claim("d1", "", 2, ""))
+    assert claims.find("approval", ("d1", "d2")) == {"d1": Claim("d1", "", 2, "")}
+
+
 # ---- readers who may not write
 
 
@@ -232,7 +280,42 @@ def test_a_log_that_is_written_all_the_time_is_not_copied_in_halves(
     assert not copies[0].parent.exists()
 
 
+def test_a_log_is_opened_from_a_folder_that_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook whose current folder was removed still logs, as the path of the log is absolute."""
+    gone = path.with_name("gone")
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    SqliteStore.open(path).close()
+
+
+def test_a_log_that_cannot_be_made_says_why_in_the_words_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="cannot be created: no such file or directory$"):
+        SqliteStore.create(tmp_path / "none" / "log.db", ORIGIN)
+
+
 # ---- single-use stores
+
+
+def test_a_forked_child_uses_no_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with UsedDecisions.open(tmp_path / "used.db") as used:
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(AuditError, match="when this process was forked"):
+                used.use("d", NOW)
+        assert used.use("d", NOW)
+
+
+def test_ids_are_forgotten_a_quarter_at_a_time(tmp_path: Path) -> None:
+    """With room for four, the fifth is remembered too; the sixth ends the two that expired first."""
+    now = [0]
+    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0], min_remembered=4) as used:
+        assert all(used.use(f"d{number}", number + 1) for number in range(4))
+        now[0] = 3 * 86_400 * 10**9
+        for name, remembered in (("e0", {"d0", "d1", "d2", "d3", "e0"}), ("e1", {"d2", "d3", "e0", "e1", ""})):
+            assert used.use(name, now[0])
+            rows = used._database.connection.execute("SELECT decision_id FROM used")
+            assert {decision_id for (decision_id,) in rows} == remembered
 
 
 def test_a_store_of_used_decisions_is_closed_once(tmp_path: Path) -> None:
