@@ -194,3 +194,10 @@ def _forget_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def reason_of_error(problem: Exception) -> str:
+    """Say in one line of lower case what the system or SQLite refused."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    return (str(problem).splitlines() or ["unknown error"])[0].lower()

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import structs
 
 from policyguard.errors import AuditError
+from policyguard.fs.open_databases import reason_of_error
 
 APPROVAL, RESERVATION = "approval", "reservation"
 
@@ -86,8 +87,7 @@ class SqliteClaims:
             raise self._refusal(problem) from problem
 
     def _refusal(self, problem: sqlite3.Error) -> AuditError:
-        detail = (str(problem).splitlines() or ["unknown error"])[0].lower()
-        return AuditError(f"log `{self._path}`: {detail}; nothing was added")
+        return AuditError(f"log `{self._path}`: {reason_of_error(problem)}; nothing was added")
 
 
 def taken(kind: str, name: str) -> AuditError:

@@ -38,7 +38,7 @@ from policyguard.audit.stores.claims import CLAIMS_SCHEMA, SqliteClaims
 from policyguard.audit.stores.location import LogLocation, check_writable_location
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs import open_databases
-from policyguard.fs.open_databases import BUSY_TIMEOUT_S
+from policyguard.fs.open_databases import BUSY_TIMEOUT_S, reason_of_error
 from policyguard.fs.private_files import WAL
 
 APPLICATION_ID = 0x70676C67
@@ -257,7 +257,7 @@ def _make_file(target: str) -> bool:
     try:
         return open_databases.make_file(target)
     except OSError as problem:
-        raise AuditError(f"log `{target}` cannot be created: {_reason(problem)}") from None
+        raise AuditError(f"log `{target}` cannot be created: {reason_of_error(problem)}") from None
 
 
 def _prepare(target: str, connection: sqlite3.Connection, create_as: str | None, *, is_writer: bool) -> str:
@@ -373,17 +373,11 @@ def _size_of(target: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as problem:
-        raise AuditError(f"log `{target}` cannot be read: {_reason(problem)}") from None
+        raise AuditError(f"log `{target}` cannot be read: {reason_of_error(problem)}") from None
     if not stat.S_ISREG(status.st_mode):
         raise AuditError(f"log `{target}` is not a regular file")
     return status.st_size
 
 
-def _reason(problem: Exception) -> str:
-    if isinstance(problem, OSError) and problem.strerror:
-        return problem.strerror.lower()
-    return (str(problem).splitlines() or ["unknown error"])[0].lower()
-
-
 def _refuse(path: str, problem: Exception) -> NoReturn:
-    raise AuditError(f"log `{path}`: {_reason(problem)}; nothing was added") from problem
+    raise AuditError(f"log `{path}`: {reason_of_error(problem)}; nothing was added") from problem

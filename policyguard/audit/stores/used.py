@@ -17,7 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from policyguard.errors import AuditError
-from policyguard.fs.open_databases import BUSY_TIMEOUT_S, SharedDatabase, close_shared, open_shared, set_wal
+from policyguard.fs.open_databases import (
+    BUSY_TIMEOUT_S,
+    SharedDatabase,
+    close_shared,
+    open_shared,
+    reason_of_error,
+    set_wal,
+)
 from policyguard.fs.write import sync_folder
 from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, Instant, format_instant
 
@@ -65,7 +72,7 @@ class UsedDecisions:
         try:
             database = open_shared(target, _connect)
         except (sqlite3.Error, OSError) as problem:
-            raise AuditError(f"single-use store `{target}`: {_reason(problem)}") from problem
+            raise AuditError(f"single-use store `{target}`: {reason_of_error(problem)}") from problem
         except AuditError as problem:
             raise AuditError(f"single-use store {problem.message}", help=problem.help) from problem
         return cls(target, database, clock, min_remembered)
@@ -104,7 +111,9 @@ class UsedDecisions:
                 # INVARIANT I12: what was written where nobody else reads it does not count.
                 self._database.check(self._path)
             except sqlite3.Error as problem:
-                raise AuditError(f"single-use store `{self._path}`: {_reason(problem)}; nothing was used") from problem
+                raise AuditError(
+                    f"single-use store `{self._path}`: {reason_of_error(problem)}; nothing was used"
+                ) from problem
             except AuditError as problem:
                 raise AuditError(f"single-use store {problem.message}", help=problem.help) from problem
         return written
@@ -219,9 +228,3 @@ def _prepare(target: str, connection: sqlite3.Connection) -> None:
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
     return [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")]
-
-
-def _reason(problem: Exception) -> str:
-    if isinstance(problem, OSError) and problem.strerror:
-        return problem.strerror.lower()
-    return str(problem).lower()

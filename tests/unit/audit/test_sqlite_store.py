@@ -290,7 +290,7 @@ def test_a_log_is_opened_from_a_folder_that_is_gone(path: Path, monkeypatch: pyt
 
 
 def test_a_log_that_cannot_be_made_says_why_in_the_words_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(AuditError, match="cannot be created: no such file or directory$"):
+    with pytest.raises(AuditError, match=r"cannot be created: no such file or directory$"):
         SqliteStore.create(tmp_path / "none" / "log.db", ORIGIN)
 
 
