@@ -47,7 +47,7 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
         lines = text.decode().split("\n")
     except UnicodeDecodeError:
         raise VerificationError("V1", "checkpoint is not UTF-8") from None
-    if len(lines) < 4 or lines[-1]:
+    if len(lines) < 4:
         raise VerificationError("V1", f"checkpoint has {len(lines) - 1} lines, expected origin, size and root")
     origin, size, root_text, *extensions = lines[:-1]
     root = decode_base64(root_text.encode())
