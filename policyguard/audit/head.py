@@ -174,8 +174,8 @@ class HeadFile:
         self._data, self._slot = data, newest
         self._head, self._size = chosen if chosen is not None else (None, 0)
 
-    def write(self, head: Head, size: int) -> None:
-        """Write a head, unless another process has already written a newer one.
+    def write(self, head: Head, size: int) -> Head:
+        """Write a head, unless another process has already written a newer one; return the newest.
 
         The path is not checked again: `read` checked it in the same transaction, and a head file that is replaced in
         between is refused in the next one.
@@ -187,7 +187,7 @@ class HeadFile:
             self._read_slots()
             newest, newest_size = self._head, self._size
             if newest is not None and (newest.generation, newest_size) > (head.generation, size):
-                return
+                return newest
             body = _ENCODER.encode(head)
             slot = b"%b %d %b\n" % (hashlib.sha256(body).hexdigest()[:16].encode(), len(body), body)
             if len(slot) > SLOT_BYTES:
@@ -200,6 +200,7 @@ class HeadFile:
             self._data = self._data[:start].ljust(start, b"\0") + slot + self._data[start + len(slot) :]
             self._head, self._size, self._slot = head, size, at
         self._sync_in_time()
+        return head
 
     def read_or_none(self) -> Head | None:
         """Return the newest head; None if the file is damaged."""

@@ -14,7 +14,7 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.audit.checkpoint import Checkpoint
 from policyguard.audit.entries import LINK_ENTRY
 from policyguard.audit.head import Head
-from policyguard.audit.stores import Store
+from policyguard.audit.stores.interface import Store
 from policyguard.errors import AuditError
 from policyguard.values import Instant, format_instant
 

@@ -47,13 +47,20 @@ if TYPE_CHECKING:
 RESET = "find out where the newest log is; to go on with this one: `policyguard audit accept-reset --reason TEXT`"
 
 
+class _File:
+    """The file that `Log.open` opened, and its head file."""
+
+    def __init__(self, store: SqliteStore, head: HeadFile) -> None:
+        self.store = store
+        self.head = head
+
+
 class Log:
     """An open decision log. Thread-safe."""
 
-    def __init__(self, store: Store, key: PrivateKey, origin: str, head: HeadFile | None = None) -> None:
+    def __init__(self, store: Store, key: PrivateKey, origin: str, file: _File | None = None) -> None:
         self._store = store
-        self._opened: SqliteStore | None = None
-        self._head = head
+        self._file = file
         self._checked: Head | None = None
         """The head that was last compared with the log."""
         self._seen = SeenEntries()
@@ -104,10 +111,9 @@ class Log:
     def close(self) -> None:
         """Close the store and the head file. Every returned receipt is already durable."""
         with self._commit_lock:
-            if self._opened is not None:
-                self._opened.close()
-            if self._head is not None:
-                self._head.close()
+            if self._file is not None:
+                self._file.store.close()
+                self._file.head.close()
 
     def __enter__(self) -> Log:
         return self
@@ -290,39 +296,36 @@ class Log:
             if when_durable is not None:
                 when_durable()
             self._seen.add_policies(uses, self._tail.size)
-            self._write_head()
+            if self._file is not None:
+                self._write_head(self._file)
         return receipts
 
     def _check_head(self, tail: Tail) -> None:
         """Check that the log contains the state that the head file names. Step 4."""
-        if self._head is not None:
-            self._compare(*self._head.read(), tail)
+        if self._file is not None:
+            self._compare(self._file, *self._file.head.read(), tail)
 
-    def _compare(self, head: Head | None, size: int, tail: Tail) -> None:
-        if self._head is None or head is None or head is self._checked:
+    def _compare(self, file: _File, head: Head | None, size: int, tail: Tail) -> None:
+        if head is None or head is self._checked:
             return
         checkpoint = head.checkpoint()
         # INVARIANT I13: a log that is shorter than its head, or another one, is not continued.
         if size > tail.size:
             raise AuditError(
-                f"log{self._label} has {tail.size} entries, expected at least {size}, as head file `{self._head.path}` "
-                f"says of `{head.log}`: it was replaced by an older or a new one",
+                f"log `{file.store.path}` has {tail.size} entries, expected at least {size}, as head file "
+                f"`{file.head.path}` says of `{head.log}`: it was replaced by an older or a new one",
                 help=RESET,
             )
         if checkpoint is not None and (head.note or "").encode() != tail.note:
             tree = Range(size, tail.nodes) if size == tail.size else range_of(size, subtree_in(self._store))
             if tree.root() != checkpoint.root:
                 raise AuditError(
-                    f"the first {size} entries of log{self._label} are not those that head file `{self._head.path}` "
-                    f"names: it is a fork of `{head.log}`, or another log",
+                    f"the first {size} entries of log `{file.store.path}` are not those that head file "
+                    f"`{file.head.path}` names: it is a fork of `{head.log}`, or another log",
                     help=RESET,
                 )
         self._seen.add_head(head, size)
         self._checked = head
-
-    @property
-    def _label(self) -> str:
-        return f" `{self._opened.path}`" if self._opened is not None else ""
 
     def policies_of_all(self) -> dict[str, PolicyHead]:
         """Return the newest epoch and digest of every policy set that the entries name."""
@@ -342,31 +345,26 @@ class Log:
             AuditError: the log is in use, or is not what its head file names.
         """
         with self._commit_lock:
-            if self._opened is None or self._head is None:
+            if self._file is None:
                 raise AuditError("log is not in a file of its own, expected one")
-            with self._opened.held_still() as last:
+            with self._file.store.held_still() as last:
                 self._check_head(self._follow(last))
                 self._seen.read(self._store, self._tail.size)
-                self._write_head()
-                head, _ = self._head.read()
-                if head is None:
-                    raise AuditError("log has no head, expected one")
-                yield head, self._head
+                yield self._write_head(self._file), self._file.head
 
-    def _write_head(self) -> None:
+    def _write_head(self, file: _File) -> Head:
         """Write the new checkpoint to the head file. Step 8; an error leaves entries without receipts."""
-        if self._head is None or self._opened is None:
-            return
         note = self._tail.note
         head = Head(
             generation=self._checked.generation if self._checked is not None else 0,
-            log=self._opened.real_path,
+            log=file.store.real_path,
             note=None if note is None else note.decode(),
             policies=dict(self._seen.policies),
             revocations=dict(self._seen.revocations),
         )
-        self._head.write(head, self._tail.size)
+        newest = file.head.write(head, self._tail.size)
         self._checked = head
+        return newest
 
     def _sign(self, size: int, root: bytes) -> bytes:
         return sign_checkpoint(Checkpoint(self.verifier.name, size, root), self.verifier, self._key)
@@ -436,13 +434,13 @@ def _open_file(
         store = SqliteStore.open(path, origin=origin, create_as=name if create else None, wait_s=wait_s)
         if head is None:
             head = HeadFile.open(location, store.origin)
-        log = kind(store, key, origin or store.origin, head)
-        log._opened = store
+        file = _File(store, head)
+        log = kind(store, key, origin or store.origin, file)
         # The head before the log: another process may append between the two, and the log is ahead of its head then.
         seen = head.read()
         log._follow(store.last())
-        _adopt(log, head, store)
-        log._compare(*seen, log._tail)
+        _adopt(log, file)
+        log._compare(file, *seen, log._tail)
         log._seen.read(store, log._tail.size)
     except BaseException:
         if store is not None:
@@ -485,8 +483,9 @@ def _check_new(head: HeadFile, path: str) -> None:
         head.sync()
 
 
-def _adopt(log: Log, head: HeadFile, store: SqliteStore) -> None:
+def _adopt(log: Log, file: _File) -> None:
     """Create the head file of a log of version 0.1.0, which has none yet."""
+    store, head = file.store, file.head
     last, _ = head.read()
     if last is not None:
         return
@@ -497,7 +496,7 @@ def _adopt(log: Log, head: HeadFile, store: SqliteStore) -> None:
             help=RESET,
         )
     log._seen.read(store, log.size)
-    log._write_head()
+    log._write_head(file)
     head.sync()
     store.mark_head()
 

@@ -368,9 +368,9 @@ def test_locked_log_is_an_error_not_a_wait_without_end(tmp_path: Path) -> None:
     """While another process holds the write lock, an append fails after the busy time."""
     path = tmp_path / "log.db"
     with Log.open(path, LOG_KEY, ORIGIN, create=True) as log:
-        store = log._opened
-        assert store is not None
-        store._connection.execute("PRAGMA busy_timeout=50")
+        file = log._file
+        assert file is not None
+        file.store._connection.execute("PRAGMA busy_timeout=50")
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(AuditError, match="database is locked; nothing was added"):
