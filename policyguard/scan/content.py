@@ -71,7 +71,8 @@ def _scan(source: Source, findings: Findings, inner: Inner) -> str:
     if ends_as_zip(source):
         findings.add("ckpt.polyglot", f"{kind} that ends as a zip archive")
         scan_zip_file(source, findings, inner)
-    if kind != "hdf5" and _holds_hdf5(source):
+    # MATLAB 7.3 writes HDF5 behind a header; what is no format at all is none of two.
+    if kind not in ("hdf5", "matlab", "unknown") and _holds_hdf5(source):
         findings.add("ckpt.polyglot", f"{kind} that is also an HDF5 file")
     return kind
 

@@ -217,5 +217,22 @@ class CheckpointScan:
 CODE_SUFFIXES = (
     *(".py", ".pyc", ".pyo", ".pyd", ".pyw", ".pyx", ".pyz", ".so", ".dll", ".dylib", ".sh", ".bash", ".ipynb", ".jar"),
     *(".js", ".exe", ".bat", ".cmd", ".ps1", ".whl", ".egg", ".rb", ".pl", ".lua", ".php", ".cu", ".cpp"),
+    *(
+        ".r",
+        ".rmd",
+        ".jl",
+        ".gin",
+        ".java",
+        ".class",
+        ".wasm",
+        ".node",
+        ".vbs",
+        ".msi",
+        ".mjs",
+        ".cjs",
+        ".zsh",
+        ".fish",
+        ".csh",
+    ),
 )
 """File names of code; a name can only make a verdict worse."""

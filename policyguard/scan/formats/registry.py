@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from policyguard.scan.archives import compressed, sevenzip, tar, zip
 from policyguard.scan.findings import CheckpointScan, Findings, Verdict
-from policyguard.scan.formats import arrow, gguf, hdf5, parquet
+from policyguard.scan.formats import arrow, gguf, hdf5, opaque, parquet
 from policyguard.scan.formats.containers import (
     Inner,
     is_pickle,
@@ -212,7 +212,11 @@ FORMATS: tuple[Format, ...] = (
     Format(name="sqlite", category="unknown", scan=scan_opaque("sqlite"), magic=(b"SQLite format 3\0",)),
     Format(name="rar", category="unknown", scan=scan_opaque("rar"), magic=(b"Rar!",)),
     Format(name="pdf", category="unknown", scan=scan_opaque("pdf"), magic=(b"%PDF",)),
-    Format(name="xml", category="unknown", scan=scan_opaque("xml"), magic=(b"<?xml",)),
+    Format(name="xml", category="unknown", scan=scan_opaque("xml"), recognise=_by_head(opaque.is_xml)),
+    Format(name="r_data", category="unknown", scan=scan_opaque("r_data"), recognise=_by_head(opaque.is_r_data)),
+    Format(name="tflite", category="unknown", scan=scan_opaque("tflite"), recognise=_by_head(opaque.is_tflite)),
+    Format(name="catboost", category="unknown", scan=scan_opaque("catboost"), magic=(b"CBM1",)),
+    Format(name="matlab", category="unknown", scan=scan_opaque("matlab"), magic=opaque.MATLAB),
     Format(
         name="sentencepiece",
         category="side file",

@@ -27,11 +27,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _JSON_LIKE = re.compile(r"(?:\s|//[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:\{(?![{%#])|\[\s*(?:[\[{\"']|-?\d))")
 _SETTINGS_NAME = re.compile(
-    r"\.(?:json[5c]?|jsonl|ndjson|ya?ml|toml|zarray|zattrs|zgroup|zmetadata|hocon)\Z"
+    r"\.(?:json[5c]?|jsonl|jsonnet|libsonnet|ndjson|ya?ml|toml|zarray|zattrs|zgroup|zmetadata|hocon)\Z"
     r"|\A(?:MLmodel|\.zarray|\.zattrs|\.zgroup|\.zmetadata|MLproject)\Z",
     re.IGNORECASE,
 )
 _PROTO_NAME = re.compile(r"\.(?:pbtxt|prototxt|textproto|txtpb)\Z", re.IGNORECASE)
+_XML_NAME = re.compile(r"\.(?:xml|pmml|urdf|mjcf|xacro)\Z", re.IGNORECASE)
 _REQUIREMENTS_NAME = re.compile(r"\A(?:[\w.-]*requirements[\w.-]*|constraints[\w.-]*)\.(?:txt|in)\Z", re.IGNORECASE)
 _STRUCTURE = re.compile(r"[:!?&*%{\[-]")
 _NAMING = (
@@ -77,6 +78,8 @@ def _scan(text: str, data: bytes, findings: Findings) -> str:
     if is_program(text.replace("\r", "\n")):
         findings.add("ckpt.code_file", "a Python program", "1:1")
     check_side_file(text, data, findings)
+    if _XML_NAME.search(findings.name):
+        findings.add("ckpt.format_opaque", "xml", "1:1")
     if _PROTO_NAME.search(findings.name):
         _proto(text, findings)
         findings.configuration(data)

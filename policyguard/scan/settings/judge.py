@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 import re
 
 from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.formats.chat_template import check_template, is_template
 from policyguard.scan.formats.embedded_code import template_escape
+from policyguard.scan.pickles.files import scan_whole
+from policyguard.scan.pickles.machine import Dialect
 from policyguard.scan.settings import rules
 from policyguard.scan.settings.expressions import is_shell, judge_value
 from policyguard.scan.settings.hub import NAMING_KEYS
@@ -16,12 +19,17 @@ from policyguard.scan.settings.names import reaches_code
 from policyguard.scan.settings.report import Report
 from policyguard.scan.settings.shapes import check_shapes
 from policyguard.scan.settings.tree import Location, Map, TooDeep, Unreadable
+from policyguard.scan.source import BytesSource
 
 MAX_EMBEDDED = 4
 """The maximum depth of JSON in texts in JSON."""
 
 MAX_EMBEDDED_CHARS = 2**24
-_SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\|")
+_SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\||^\s*(?:gA[I-X]|800[2-5])")
+_PICKLE = re.compile(r"\s*(?:gA[I-X][\w+/-]{8,}={0,2}|800[2-5][\da-fA-F]{8,})\s*")
+"""A pickle of protocol 2 to 5, in base64 or hexadecimal digits."""
+_URL_SAFE = str.maketrans("+/", "-_")
+
 _OVERRIDDEN = re.compile(r"(?:\+\+?|~)?[\w.@/()-]+")
 _VOCABULARIES = ("BPE", "WordPiece", "Unigram", "WordLevel")
 
@@ -145,6 +153,8 @@ class _Walk:
                 check_template(text, self.report.findings, str(location), is_declared=is_declared)
             if text.lstrip().startswith(("{{", "{%")):
                 return
+        if _PICKLE.fullmatch(text) and self.pickle(text.strip(), location):
+            return
         if self.embedded(text, location) or self.is_records:
             return
         # What the rule of its key has reported is not reported again.
@@ -169,6 +179,19 @@ class _Walk:
             self.report.add("ckpt.expression_call", text, location)
         elif verdict is not Verdict.CLEAN:
             self.report.add("ckpt.expression", text, location)
+
+    def pickle(self, text: str, location: Location) -> bool:
+        """Judge a pickle that is the whole of a text; return True if it is one."""
+        try:
+            data = bytes.fromhex(text) if text[:1] == "8" else base64.urlsafe_b64decode(text.translate(_URL_SAFE))
+        except ValueError:
+            return False
+        if data[-1:] != b".":
+            return False
+        # INVARIANT I18: a loader that keeps pickles in settings reads them as `pickle.load` does.
+        self.report.add("ckpt.pickled_column", "a pickle as text", location)
+        scan_whole(BytesSource(data), self.report.findings, Dialect())
+        return True
 
     def embedded(self, text: str, location: Location) -> bool:
         """Judge a text that is JSON as a whole; return True if it is."""

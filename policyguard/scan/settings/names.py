@@ -51,6 +51,7 @@ _LISTED = re.compile(
     r"|sentence_transformers\.(?:(?:models|base|modules|sparse_encoder|sentence_transformer|cross_encoder|util)\.)+"
     r"(?:[a-z_]\w*\.)?[A-Z]\w*"
     rf"|(?:lightning\.pytorch|pytorch_lightning)\.callbacks\.(?:\w+\.)?(?:{_CALLBACKS})|mlflow\.(?:{_FLAVOURS})"
+    r"|jax\.Array|(?:np|numpy)\.ndarray"
     r"|torch\.(?:float(?:16|32|64)|bfloat16|half|float|double|u?int(?:8|16|32|64)|bool|float8_\w+)",
     re.ASCII,
 )

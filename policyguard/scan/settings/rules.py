@@ -42,6 +42,7 @@ _NAMES_A_FUNCTION = names("""
     class cls klass target func function fn callable factory entry_point entrypoint handler constructor builder
     import_path module_path import_name class_name target_class function_name collate_fn loss_fn callback _target _cls
     _class _fn _func implementation import_string dotted_path driver service predict
+    network_class_name
 """)
 """Keys whose dotted name is imported, functions included."""
 
@@ -62,6 +63,8 @@ _COMMANDS = names("""
     GIT_SSH_COMMAND PYTHONBREAKPOINT
 """)
 _REQUIREMENTS = names("dependencies build_dependencies pip requirements install_requires pip_requirements packages")
+_PATHS = names("weight_map basename template_path pickled_model weightsManifest state_file model_data")
+_ELSEWHERE = names("model_checkpoint_path all_model_checkpoint_paths data_files _BASE_ _base_ searchpath")
 _REQUIREMENT = re.compile(
     r"(?:[\w.-]+::)?[A-Za-z0-9][\w.-]*(?:\[[\w,. -]*\])?(?:\s*+[=<>!~]=?=?\s*+[\w.*+!-]++\s*+,?+)*+"
     r"(?:\s*+;\s*(?:python_version|sys_platform|platform_\w+|os_name|extra|implementation_name)\s*[=<>!]=?[^$`;|&]*)?"
@@ -293,8 +296,26 @@ def _data_files(value: object, location: Location, report: Report) -> None:
 def _elsewhere(value: object, location: Location, report: Report) -> None:
     """Paths that their library also writes absolute: data that is not scanned with this file."""
     for name in _texts(value, report):
-        if leaves_folder(name):
+        if leaves_folder(name) or "://" in name or name.startswith("~"):
             report.add("ckpt.external_data", name, location)
+
+
+def _evaluated(value: object, location: Location, report: Report) -> None:
+    """Judge a text that is evaluated: arguments of `logging.config.fileConfig`, an activation of ultralytics."""
+    for text in _own_strings(value):
+        # Other programs keep lines of commands under `args`; `fileConfig` has a tuple or a dictionary there.
+        is_data = location.part != "activation" and text.lstrip()[:1] not in ("(", "[", "{")
+        verdict = Verdict.CLEAN if is_data or _LAYER_CALL.fullmatch(text) else judge_expression(text)
+        if verdict is not Verdict.CLEAN:
+            report.add("ckpt.expression_call" if verdict is Verdict.HOSTILE else "ckpt.expression", text, location)
+
+
+_LAYER_CALL = re.compile(r"(?:torch\.)?nn\.[A-Z]\w*\([\w=., -]*\)", re.ASCII)
+
+
+def _pickled(_: object, location: Location, report: Report) -> None:
+    """stable-baselines3 unpickles the text."""
+    report.add("ckpt.pickled_column", "an object that is unpickled", location)
 
 
 def _operator(value: object, location: Location, report: Report) -> None:
@@ -334,9 +355,11 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("filters", "compressor", "compressors", "codecs", "serializer"), _codecs),
     "backend": _backend,
-    **dict.fromkeys(("weight_map", "basename", "template_path", "pickled_model"), _paths),
+    **dict.fromkeys(_PATHS, _paths),
     **dict.fromkeys(("imports", "custom_imports", "import_modules", "extensions_to_load", "preload"), _imports),
-    **dict.fromkeys(("model_checkpoint_path", "all_model_checkpoint_paths"), _elsewhere),
+    **dict.fromkeys(_ELSEWHERE, _elsewhere),
+    **dict.fromkeys(("args", "kwargs", "activation"), _evaluated),
+    ":serialized:": _pickled,
     **dict.fromkeys(("op", "op_type"), _operator),
     "python_param": _python_layer,
     "_data_files": _data_files,

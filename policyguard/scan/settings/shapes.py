@@ -65,16 +65,30 @@ def _components(entries: Map, location: Location, report: Report) -> None:
     is_pipeline = any(name.endswith("Pipeline") for name in entries.texts("_class_name"))
     is_pipeline = is_pipeline or report.name.casefold().endswith("model_index.json")
     for key, value in entries:
-        if type(value) is not list or len(value) != 2 or key.startswith("_"):
+        if type(value) is not list or len(value) not in (2, 3) or key.startswith("_"):
             continue
-        library, name = value
-        if type(library) is not str or type(name) is not str:
-            continue
-        is_component = is_pipeline or (_IDENTIFIER.fullmatch(library) is not None and name[:1].isupper())
-        if is_component and library not in _LIBRARIES:
-            report.add("hub.own_code", f"{library}.{name}", Location(location, key))
-        elif not is_component and judge_name(f"{library}.{name}") is Verdict.HOSTILE:
-            report.called(f"{library}.{name}", Location(location, key))
+        below = Location(location, key)
+        _component(value[:2], is_pipeline, below, report)
+        # A modular pipeline has a third part, which says where the component comes from.
+        for hint in (hint for part in value[2:] for one in _maps(part) for hint in one.all("type_hint")):
+            _component(hint if type(hint) is list else [], True, below, report)
+
+
+def _component(value: list[object], is_pipeline: bool, location: Location, report: Report) -> None:
+    if len(value) != 2 or type(value[0]) is not str or type(value[1]) is not str:
+        return
+    library, name = str(value[0]), str(value[1])
+    is_component = is_pipeline or (_IDENTIFIER.fullmatch(library) is not None and name[:1].isupper())
+    if is_component and library not in _LIBRARIES:
+        report.add("hub.own_code", f"{library}.{name}", location)
+    elif not is_component and judge_name(f"{library}.{name}") is Verdict.HOSTILE:
+        report.called(f"{library}.{name}", location)
+
+
+def _fallback(entries: Map, location: Location, report: Report) -> None:
+    """Ray Tune keeps in its states what JSON cannot hold: a pickle in hexadecimal digits."""
+    if "CLOUDPICKLE_FALLBACK" in entries.texts("_type"):
+        report.add("ckpt.pickled_column", "CLOUDPICKLE_FALLBACK", location)
 
 
 def _langchain(entries: Map, location: Location, report: Report) -> None:
@@ -241,6 +255,7 @@ _SHAPES: tuple[tuple[frozenset[str], Callable[[Map, Location, Report], None]], .
     (names("type idx"), _module_list),
     (names("class_name"), _lambda),
     (names("backbone head"), _layers),
+    (names("_type value"), _fallback),
     (names("loader_module"), _mlflow),
     (names("type source"), _recording),
     (names("argv display_name"), _kernel),

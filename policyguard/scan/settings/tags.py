@@ -17,6 +17,9 @@ _BUILT = (
     *("python/object/apply:", "python/object/new:", "python/object:"),
     *("python/name:", "python/module:"),
 )
+_OF_APPLICATIONS = ("!new:", "!apply:", "!name:", "!module:")
+"""HyperPyYAML builds or calls what they name, in SpeechBrain's `hyperparams.yaml`."""
+
 _SAFE = names("""
     pathlib.PosixPath pathlib.PurePosixPath pathlib.WindowsPath pathlib.PureWindowsPath collections.OrderedDict
     datetime.timedelta datetime.date argparse.Namespace uuid.UUID decimal.Decimal fractions.Fraction
@@ -44,7 +47,9 @@ class Tags:
         target = name.removeprefix(kind)
         if name == tag:
             # A tag of its own is refused by every loader but the one that defines it.
-            self._reasons.append(("ckpt.yaml_tag", tag, location))
+            kind = next((kind for kind in _OF_APPLICATIONS if tag.startswith(kind)), "")
+            is_call = kind != "" and judge_name(tag.removeprefix(kind)) is Verdict.HOSTILE
+            self._reasons.append(("ckpt.yaml_call" if is_call else "ckpt.yaml_tag", tag, location))
         elif kind:
             if target not in _SAFE:
                 code = "ckpt.yaml_call" if judge_name(target) is Verdict.HOSTILE else "ckpt.yaml_tag"
