@@ -25,6 +25,7 @@ VERBS = {
     "demo": "Run a job in a temporary lab, with real processes.",
     "compile": "Compile a folder of policies into one signed snapshot.",
     "lint": "Find mistakes and dangerous rules in policies.",
+    "test": "Run the tests of policies.",
     "decide": "Decide a request; sign, log and explain the decision.",
     "explain": "Explain how a request would be decided, without signing or logging.",
     "run": "Decide about a job, and start it only if it is allowed.",

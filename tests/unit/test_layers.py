@@ -20,7 +20,7 @@ FLOORS = (
     {"policy", "audit", "scan", "environment", "confinement", "program"},
     {"casbin_compat", "lint", "evidence"},
     {"policy_store"},
-    {"config", "verify", "analysis"},
+    {"config", "verify", "analysis", "testing"},
     {"assembly", "issuer"},
     {"guard"},
     {"hooks"},

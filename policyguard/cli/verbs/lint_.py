@@ -12,6 +12,7 @@ import click
 
 from policyguard.cli.files import replace_file
 from policyguard.cli.settings import author_settings, needed
+from policyguard.cli.tests_not_run import say_not_run
 from policyguard.errors import ConfigurationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.fs.safe_open import read_bounded
@@ -54,7 +55,8 @@ def command(
     write_baseline: Path | None,
 ) -> int:
     """Lint the policies in FOLDER. Exits with 1 if there is an error or a warning."""
-    sources, unread = collect_folder(needed(author_settings(policies=folder), "policies"))
+    policies = needed(author_settings(policies=folder), "policies")
+    sources, unread = collect_folder(policies)
     try:
         report = lint(sources, time.time_ns(), unread=unread, select=select, ignore=ignore)
     except ValueError as problem:
@@ -63,6 +65,7 @@ def command(
         replace_file(write_baseline, to_baseline(report).encode())
     if baseline is not None:
         report = report.without(_baseline(baseline))
+    say_not_run(policies, sources)
     click.echo(FORMATS["json" if as_json else form](report), nl=False)
     return OK if report.clean else FINDINGS
 

@@ -1,0 +1,80 @@
+"""`policyguard test [DIR]`: run the tests of policies, documents of `kind: Tests`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from policyguard.cli.output import say, say_json
+from policyguard.cli.settings import author_settings, needed
+from policyguard.exit_codes import FINDINGS, OK
+from policyguard.policy.files import read_folder
+from policyguard.testing.junit import to_junit
+from policyguard.testing.run import Outcome, run_tests, verdict
+from policyguard.text import counted
+
+
+@click.command("test")
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option("--format", "form", type=click.Choice(["text", "json", "junit"]), default="text", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("-k", "--filter", "part", default="", metavar="TEXT", help="Only tests whose name contains TEXT.")
+def command(folder: Path | None, form: str, as_json: bool, part: str) -> int:
+    """Run the tests of the policies in FOLDER. Exits with 1 if one fails, or if there is none."""
+    outcomes = run_tests(read_folder(needed(author_settings(policies=folder), "policies")))
+    chosen = tuple(outcome for outcome in outcomes if part in outcome.case.name)
+    _FORMATS["json" if as_json else form](chosen)
+    return OK if chosen and not any(outcome.problem for outcome in chosen) else FINDINGS
+
+
+def _say_text(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        case = outcome.case
+        if case.skip is not None:
+            say(f"skipped  {case.span}: {case.name}: {case.skip}")
+        elif outcome.problem and outcome.decision is not None:
+            say(f"FAILED   {case.span}: {case.name}", fg="red")
+            say(f"         {outcome.problem}")
+            for line in outcome.decision.explain().splitlines():
+                say(f"         {line}")
+    failed = sum(1 for outcome in outcomes if outcome.problem)
+    skipped = sum(1 for outcome in outcomes if outcome.case.skip is not None)
+    passed = sum(1 for outcome in outcomes if outcome.passed)
+    if not outcomes:
+        say("no tests, expected documents of `kind: Tests` beside the policies", fg="red")
+        return
+    say(f"{counted(passed, 'test')} passed, {failed} failed, {skipped} skipped", fg="red" if failed else "green")
+
+
+def _say_json(outcomes: Sequence[Outcome]) -> None:
+    say_json(
+        {
+            "passed": sum(1 for outcome in outcomes if outcome.passed),
+            "failed": sum(1 for outcome in outcomes if outcome.problem),
+            "skipped": sum(1 for outcome in outcomes if outcome.case.skip is not None),
+            "tests": [_data(outcome) for outcome in outcomes],
+        }
+    )
+
+
+def _data(outcome: Outcome) -> dict[str, object]:
+    case, decision = outcome.case, outcome.decision
+    data: dict[str, object] = {
+        "name": case.name,
+        "file": case.span.file,
+        "line": case.span.line,
+        "expected": case.expect,
+        "outcome": "skipped" if decision is None else "failed" if outcome.problem else "passed",
+    }
+    if decision is None:
+        return {**data, "reason": case.skip}
+    return {**data, "found": verdict(decision), "reasonCodes": decision.reason_codes, "problem": outcome.problem}
+
+
+_FORMATS: dict[str, Callable[[Sequence[Outcome]], None]] = {
+    "text": _say_text,
+    "json": _say_json,
+    "junit": lambda outcomes: click.echo(to_junit(outcomes), nl=False),
+}
