@@ -406,7 +406,7 @@ class Guard:
         return held
 
     def remember_list(self, keys: Sequence[str], sequence: int) -> int:
-        """Remember in the log that a revocation list was used; return the highest sequence that the log has seen.
+        """Record in the log that a revocation list was used; return the highest sequence that the log has seen.
 
         Args:
             keys: the ids of the keys that trust pins for the list.

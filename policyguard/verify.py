@@ -52,10 +52,10 @@ class UsedStore(Protocol):
 
 
 class RevocationMemory(Protocol):
-    """Remembers the highest sequence of revocation lists: a `Guard` in its log, `audit/stores/used.py` beside ids."""
+    """Remembers the highest sequence of revocation lists; a `Guard` uses its log, `audit/stores/used.py` a table."""
 
     def remember_list(self, keys: Sequence[str], sequence: int) -> int:
-        """Record the use of a list of these keys, durably; return the highest sequence that was ever recorded."""
+        """Record durably that a list of these keys was used; return the highest recorded sequence."""
 
 
 class VerifiedDecision(msgspec.Struct, frozen=True):
@@ -261,7 +261,7 @@ def _check_form(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
 def current_revocations(
     pinned: RevocationTrust, data: bytes | None, now: Instant, memory: RevocationMemory | None = None
 ) -> RevocationList:
-    """Open a revocation list that says what is revoked now. Step V12.
+    """Verify a revocation list and check that it is current. Step V12.
 
     Args:
         pinned: whose signature the list needs, and how old it may be.

@@ -63,7 +63,7 @@ def caller_denial(
 
 
 def facts_about_caller(request: Request, caller: Caller | None, requested: str | None, now: Instant) -> Facts:
-    """State who asks as far as it is observed, and whose name was used, as a claim.
+    """Build the facts about the caller: the observed account, and the subject that was named, as a claim.
 
     Args:
         request: what is asked for; a subject that the account may not use is replaced by that of the account.

@@ -1,4 +1,4 @@
-"""Threads that append during one transaction share the next: the first of them commits for all that wait. No I/O."""
+"""Groups the leaves of waiting threads: the first thread commits for all that arrived meanwhile. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_GROUP = 4096
 
 
 class Waiter:
-    """The leaves of one caller, and what became of them: receipts, or a problem."""
+    """The leaves of one caller, with their receipts or the error."""
 
     __slots__ = ("leaves", "policies", "problem", "receipts")
 
@@ -46,7 +46,7 @@ class Waiter:
 
 
 class WaitingLeaves:
-    """Those who wait for a transaction, in the order in which they came. Thread-safe."""
+    """The waiting callers, in order of arrival. Thread-safe."""
 
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
@@ -60,7 +60,7 @@ class WaitingLeaves:
             self._waiters.append(waiter)
 
     def take_group(self) -> list[Waiter]:
-        """Remove the first waiters whose leaves fit one transaction; the first fits always."""
+        """Remove and return the first waiters whose leaves fit one transaction; always at least one."""
         with self._lock:
             count, size = 0, 0
             for waiter in self._waiters:

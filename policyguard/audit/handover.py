@@ -79,7 +79,7 @@ def read_handover(leaf: bytes) -> Handover:
 
 
 def check_not_handed_over(store: Store, entry: int, verifier: NoteKey) -> None:
-    """Check that this entry does not hand the log over from the key that is about to append.
+    """Raise if this entry hands the log over from the key that is about to append.
 
     Args:
         store: the store of the log.
@@ -101,7 +101,7 @@ def check_not_handed_over(store: Store, entry: int, verifier: NoteKey) -> None:
 
 
 def handed_over(successor: NoteKey) -> AuditError:
-    """Make the error for a key that appends after it has handed the log over."""
+    """Build the error for a key that tries to append after it has handed the log over."""
     return AuditError(f"log was handed over to `{successor.text}`, expected that key; configure it as `key:`")
 
 

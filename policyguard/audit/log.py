@@ -192,7 +192,7 @@ class Log:
             return self._commit(build_in_transaction, () if policies is None else (policies,))
 
     def remember_list(self, keys: Sequence[str], sequence: int, now: Instant) -> int:
-        """Remember that a revocation list was used; only a newer one than before is an entry.
+        """Record that a revocation list was used; only a newer one than before becomes an entry.
 
         Args:
             keys: the ids of the keys that trust pins for the list.
@@ -334,7 +334,7 @@ class Log:
 
     @property
     def revocations(self) -> Mapping[str, int]:
-        """The highest sequence of the revocation lists that this log has seen, by key id."""
+        """The highest sequence of revocation lists that this log has seen, by key id."""
         return self._seen.revocations
 
     @contextmanager

@@ -41,7 +41,7 @@ class PoliciesMovedOn(AuditError):
 
 
 class SeenEntries:
-    """What the first `size` entries of a log say of policies and revocation lists."""
+    """The policies and revocation lists in the first `size` entries of a log."""
 
     def __init__(self) -> None:
         self.policies: Mapping[str, PolicyHead] = {}
@@ -50,7 +50,7 @@ class SeenEntries:
         self.size = 0
 
     def read(self, store: Store, size: int) -> None:
-        """Read the entries up to this number that were not read yet."""
+        """Read the entries up to this number that were not read before."""
         while self.size < size:
             # The head file spares most processes of one decision this import.
             from policyguard.audit.revocation_lists import with_lists
@@ -62,7 +62,7 @@ class SeenEntries:
             self.size = stop
 
     def add_head(self, head: Head, size: int) -> None:
-        """Add what a head file says of this many entries, unless more were read."""
+        """Add what a head file records about this many entries, unless more were read."""
         if size >= self.size:
             self.policies, self.size = with_heads(head.policies, self.policies), size
             self.revocations = {**self.revocations, **head.revocations}

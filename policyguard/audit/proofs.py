@@ -1,4 +1,4 @@
-"""Builds inclusion and consistency proofs from a stored log, and those of the leaves that make it grow; needs no key.
+"""Builds inclusion and consistency proofs from a stored log, and the proofs of newly appended leaves; needs no key.
 
 With each leaf, a store keeps the hashes of the complete subtrees that it closes, so a proof reads only a few rows.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Tail(msgspec.Struct, frozen=True):
-    """The end of the tree when it was last read; the note identifies it."""
+    """The end of the tree when it was last read, identified by its checkpoint note."""
 
     note: bytes | None
     size: int

@@ -1,4 +1,4 @@
-"""Which revocation lists a log has seen: the highest sequence of each revocation key, so that no older list comes back.
+"""The highest sequence of the revocation lists that a log has seen, so that no older list is accepted again.
 
 A list newer than all earlier ones is recorded as an entry of the log's own key. The head file has a copy, so that a
 process only reads the entries added since. For each revocation key that trust pins, the highest sequence is remembered:
@@ -19,7 +19,7 @@ from policyguard.values import Instant, canonical, format_instant, parse_instant
 
 
 class ListSeen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One entry: a list of these keys, by key id, was used with this sequence."""
+    """One log entry: a list of these keys, by key id, was used with this sequence."""
 
     at: str
     keys: tuple[str, ...]
@@ -30,12 +30,12 @@ _EVENT = msgspec.json.Decoder(ListSeen)
 
 
 def highest_sequence(keys: Sequence[str], known: Mapping[str, int]) -> int:
-    """Return the highest sequence that is known of a list of these keys; 0 if none is."""
+    """Return the highest known sequence of the lists of these keys; 0 if none is known."""
     return max((known.get(key, 0) for key in keys), default=0)
 
 
 def is_known(keys: Sequence[str], sequence: int, known: Mapping[str, int]) -> bool:
-    """Whether every key is known to have this sequence, or a higher one: nothing has to be written.
+    """Return True if every key has this sequence or a higher one, so that nothing has to be written.
 
     Args:
         keys: the key ids that trust pins for the list.

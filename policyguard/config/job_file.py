@@ -81,7 +81,7 @@ def read_job_file(
 
 
 def check_subject(request: Request, subject: str | None) -> None:
-    """Check that a job file agrees with `--subject`; None: the option is not given.
+    """Check that a job file agrees with `--subject`; None if the option is missing.
 
     Raises:
         RequestError: the job file names another subject.

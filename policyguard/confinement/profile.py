@@ -1,4 +1,4 @@
-"""What a confined job may do, as a value: paths with rights, and ports.
+"""The permissions of a confined job as a value: paths with rights, and ports.
 
 A profile is recorded in the decision with placeholders, such as `{tree}/train.py`, so that another node with other
 folders compares the same record.
@@ -47,7 +47,7 @@ NEVER_ENFORCED = (
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job may do.
+    """The paths and ports that a confined job may use.
 
     `paths` gives each path and all below it rights out of "r" (read and list), "w" (create, change, remove) and "x"
     (execute as a program). `ports` are the TCP ports that may be bound and connected to; None for all.
@@ -77,7 +77,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], roots: Mapping[str, str]) -> Profile:
-        """Make the profile that a record describes, with the folders and the system paths of this machine.
+        """Build the profile that a record describes, with this machine's folders and system paths.
 
         Args:
             record: as `record` writes it.

@@ -91,7 +91,7 @@ def _check_attributes(attributes: Mapping[str, Attribute], what: str) -> None:
 
 
 def _check_type(kind: ValueType, at: str) -> None:
-    """Check what a type has besides its kind; `schema_errors` knows the records and nests at most two levels."""
+    """Check the parts of a type besides its kind; `schema_errors` checks records, and nesting to two levels."""
     is_container = kind.kind in ("list", "map")
     _require((kind.element is not None) == is_container, at, "an element type for a list or a map only")
     _require((kind.record is not None) == (kind.kind == "record"), at, "a record's name for a record only")
@@ -232,7 +232,7 @@ def _check_conditions(rules: Sequence[RuleRow], shapes: Sequence[Checked], schem
 
 
 def _check_polarity(rules: Sequence[RuleRow], shapes: Sequence[Checked], expressions: Sequence[Expression]) -> None:
-    """Refuse `has()` where an absent fact would grant; each condition is read once for allows, once for the others."""
+    """Refuse `has()` where an absent fact would grant access; allows and other rules are read separately."""
     tested = {
         (rule.shape, rule.effect == ALLOW) for rule in rules if rule.shape >= 0 and shapes[rule.shape].tests_presence
     }

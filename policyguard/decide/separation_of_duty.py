@@ -81,7 +81,7 @@ def _holder_errors(
 def _first_breach(
     bindings: Sequence[Binding], brings: Mapping[str, frozenset[str]], limit: int
 ) -> tuple[Binding, frozenset[str]] | None:
-    """Find the first moment at which these bindings hold too many roles: what begins then, and the roles held."""
+    """Return the first moment at which these bindings give too many roles, and the roles held then."""
     # INVARIANT I8: nobody holds roles that exclude each other, at any moment at which the bindings overlap. More
     # roles are held just after some binding begins than at any other time, so only those moments are checked.
     begins: dict[int, list[Binding]] = {}

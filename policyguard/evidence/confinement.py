@@ -1,4 +1,4 @@
-"""What a confined job may read, write and execute, as the fact `resource.confinement`.
+"""The paths that a confined job may read, write and execute, as the fact `resource.confinement`.
 
 The paths come from the job: its tree, its environment, and the files, checkpoints, data and outputs that it names. They
 are measured and bound, so that every worker confines the job in the same way, and policies can limit them.
@@ -70,7 +70,7 @@ class ConfinementCollector:
 
 
 def job_profile(inputs: JobInputs, shared: Mapping[str, str]) -> Profile:
-    """Make the profile of a job, with `PRIVATE` for the folder of its temporary files.
+    """Build the profile of a job; `PRIVATE` is the placeholder of its folder for temporary files.
 
     Args:
         inputs: the job.

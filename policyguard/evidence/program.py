@@ -1,4 +1,4 @@
-"""What the command of a job will run, as the fact `resource.program`: its kind, its file, and where that comes from."""
+"""The program that a job's command will run, as the fact `resource.program`: kind, file and origin."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ProgramCollector:
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
-        """Follow the command and find where its program comes from."""
+        """Follow the command line, and determine where its program comes from."""
         program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
         value = self._record(inputs, program)
         return Collected(entries={PROGRAM: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
@@ -76,7 +76,7 @@ class ProgramCollector:
         return FrozenMap(members)
 
     def _is_committed(self, directory: str, path: str) -> bool:
-        """Return True if the commit of the job's folder holds this file with this very content."""
+        """Return True if the commit of the job's folder contains this file with the same content."""
         try:
             git = find_gitdir(directory, self._owners)
         except EvidenceError:
@@ -93,7 +93,7 @@ class ProgramCollector:
 
 
 def _comes_from(path: str, prefixes: Collection[str]) -> bool:
-    """Return True if a file lies in one of the folders, by its name and by what its links lead to."""
+    """Return True if a file is in one of the folders, both by its name and with its links resolved."""
     return all(
         any(is_below(name, prefix) for prefix in prefixes) for name in (os.path.abspath(path), os.path.realpath(path))
     )

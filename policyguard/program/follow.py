@@ -1,4 +1,4 @@
-"""Follow a command line to the program that runs in the end."""
+"""Follows a command line through interpreters and common wrappers to the program that finally runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ENV = grammar(
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command line runs.
+    """The program that a command line finally runs.
 
     `kind` is script, module, inline, binary, shell or unknown. `path` is the absolute path of its file, "" for a module
     of the environment and for text; `module` is the name after `-m`. `reason` says why it is unknown. `started` are the
@@ -47,7 +47,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], resolve: Resolve) -> Program:
-    """Follow a command line.
+    """Follow a command line to the program that finally runs.
 
     Args:
         argv: the command.
@@ -121,7 +121,7 @@ class _Following:
         return self._wrapper(module, wrapper, rest, in_folder=in_folder)
 
     def _in_folder(self, module: str) -> str:
-        """Find the file of a module in the folder that the command runs in; "" if the folder has none of the name.
+        """Find a module's file in the folder that the command runs in; "" if it is not there.
 
         A folder without `__init__.py` is a package only where no other folder has one of that name.
         """
@@ -223,7 +223,7 @@ class _Following:
 
 
 def _opened(path: str) -> BinaryIO:
-    """Open a regular file; never block, as on a FIFO."""
+    """Open a regular file without blocking on a FIFO."""
     try:
         descriptor, _ = open_plain(path, follow_links=True)
     except OSError as problem:

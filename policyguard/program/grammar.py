@@ -8,7 +8,7 @@ import msgspec
 
 
 class NotFollowed(Exception):
-    """What a command line runs cannot be known; the message says why."""
+    """The program that a command line runs cannot be determined; the message says why."""
 
 
 class Grammar(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ def grammar(
     argparse: bool = False,
     abbreviates: bool | None = None,
 ) -> Grammar:
-    """Make a grammar from options separated by spaces; see `Grammar`.
+    """Build a grammar from options separated by spaces; see `Grammar`.
 
     Args:
         flags: options without a value.

@@ -1,4 +1,4 @@
-"""The programs that start another one, with their options: schedulers' and debuggers' front ends, and Unix tools.
+"""Programs that start another one, with their options: launchers of schedulers and debuggers, and Unix tools.
 
 A wrapper that is not listed counts as the program itself, such as a debugger, which takes commands from elsewhere. Each
 row follows the program's own parser, manual or `--help`, without options that make it run something else.
@@ -14,7 +14,7 @@ from policyguard.program.grammar import Grammar, grammar
 
 
 class Wrapper(msgspec.Struct, frozen=True, kw_only=True):
-    """How a program starts another one.
+    """How one program starts another: its options, and where the command begins.
 
     After its options come `operands` words of its own, then the command. `starts` is what the command is: "command",
     or "python" for a script and its arguments; one of `module_flags` makes it the name of a module, one of

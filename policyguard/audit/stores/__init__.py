@@ -1,4 +1,4 @@
-"""Where a log keeps its rows, and what a row is. The seam is `interface.Store`."""
+"""The stores in which a log keeps its rows, and the row itself. The interface is `interface.Store`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a log asks of a store. Imported for annotations only: a hook does not load it."""
+"""The interface of a log store. Imported only for annotations: a hook does not load it."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class UsedDecisions:
         return bool(self._written(lambda: self._add(decision_id, max(ALWAYS, min(expires, NEVER)))))
 
     def remember_list(self, keys: Sequence[str], sequence: int) -> int:
-        """Remember that a revocation list was used, durably; return the highest sequence that was ever used here.
+        """Record durably that a revocation list was used; return the highest sequence used here.
 
         Args:
             keys: the ids of the keys that trust pins for the list.

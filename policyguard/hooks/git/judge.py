@@ -137,7 +137,7 @@ def _pending(
 def _keys(
     options: GitOptions, people: Sequence[Person], guard: Guard | None, now: Instant
 ) -> tuple[Signers, Keyring | None, EvidenceError | None]:
-    """Load the keys that count, and say why no push can be decided, if the revocation list says so."""
+    """Load the keys that count; if the revocation list prevents all decisions, say why."""
     revocations, problem = _revocations(options, guard, now)
     unusable = None if problem is None else EvidenceError(problem, help="see docs/keys.md, and push again")
     files = review_files_of(options)
@@ -145,7 +145,7 @@ def _keys(
 
 
 def _revocations(options: GitOptions, guard: Guard | None, now: Instant) -> tuple[RevocationList | None, str | None]:
-    """Read the revocation list, and say why no push can be decided: it is not usable, or revokes what decides. V12."""
+    """Read the revocation list; say why no push can be decided if it is unusable or revokes this guard. Step V12."""
     pinned = options.revocation
     if pinned is None:
         return None, None

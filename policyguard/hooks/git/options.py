@@ -93,7 +93,7 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def revocation(self) -> RevocationTrust | None:
-        """The revocation list that the trust file named when the hook was installed; None if it named none.
+        """The revocation list that the trust file named when the hook was installed; None if there was none.
 
         Raises:
             ConfigurationError: it is named in part.

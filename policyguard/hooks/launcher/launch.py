@@ -243,7 +243,7 @@ class _AllowedJob:
 
 
 def _check_program(inputs: JobInputs) -> None:
-    """Refuse a command that cannot be started anyway: an allow in the log says that something could start."""
+    """Refuse a command without an executable program, so that no allow is logged for it."""
     try:
         resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     except EvidenceError as problem:

@@ -55,7 +55,7 @@ def _read(py7zr: Any, source: Source, findings: Findings) -> list[tuple[str, Sou
 
 
 def _check_names(infos: Sequence[Any], findings: Findings) -> None:
-    """Add a finding for each name that leaves the folder, is another file's too, or is that of a link."""
+    """Add a finding for each name that leaves the folder, occurs twice, or belongs to a link."""
     seen: set[str] = set()
     for info in infos:
         if leaves_folder(info.filename):

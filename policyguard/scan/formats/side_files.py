@@ -1,4 +1,4 @@
-"""Texts that a program runs because of their name, and notes that lead a loader to another file or module.
+"""Files that some program runs because of their name, or that lead a loader to another file or module.
 
 A name makes a verdict stricter only. Each name belongs to a program that reads the file unasked, in the folder that it
 starts in or builds.
@@ -43,7 +43,7 @@ _PACKED_LENGTH = 21
 
 
 def check_side_file(text: str, data: bytes, findings: Findings) -> None:
-    """Record a finding for a text that some program runs, or follows to another file, because of its name.
+    """Add a finding for a text that some program runs, or follows to another file, because of its name.
 
     Args:
         text: the text.

@@ -22,7 +22,7 @@ _TORCH_NOTES = ("version", "byteorder", ".format_version", ".storage_alignment",
 
 
 def is_torch(listed: Sequence[Member], _: Findings) -> bool:
-    """Return True for an archive with a `data.pkl` in a folder, in any case: torch's reader finds members so."""
+    """Return True for an archive with `data.pkl` in a folder, in any case, as torch's reader finds it."""
     return any(_is_root(member) for member in listed)
 
 

@@ -20,7 +20,7 @@ _RAW = ("npy", "safetensors")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZipLayout:
-    """How an archive of one format is known, and what is read of it beyond its members.
+    """How the archives of one format are recognised, and what is checked besides their members.
 
     `claims` returns True for an archive of the format, after it has checked the parts that only this format has.
     `scan` then reads all members, and may return the name of a variant; without it, each is read by its own content.

@@ -97,7 +97,7 @@ def _special(m: PickleStack, target: Import, args: Abstract) -> Abstract | None:
 
 
 def _is_of_random(value: Abstract) -> bool:
-    """Check an argument of numpy's functions for random states: a name, or what `numpy.random` has."""
+    """Return True if an argument of numpy's random-state functions is a text or comes from `numpy.random`."""
     made = value.callee if isinstance(value, Made) else value
     return type(value) is str or (isinstance(made, Import) and made.module.startswith("numpy.random"))
 

@@ -103,7 +103,7 @@ _ORDER = list(Verdict)
 
 
 def _normal(text: str) -> str:
-    """Write names as Python reads them: it takes letters of other widths and faces for the plain ones."""
+    """Normalize names as Python does: letters of other widths and styles become the plain ones."""
     return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 

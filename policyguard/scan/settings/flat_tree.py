@@ -32,7 +32,7 @@ def toml_tree(text: str) -> object | None:
 
 
 def begins_as_section(text: str) -> bool:
-    """Return True if the first line that is no comment opens a section, without which no reader of INI goes on."""
+    """Return True if the first line that is not a comment opens a section, which every INI reader requires."""
     lines = (line.strip() for line in text.split("\n"))
     return next((line for line in lines if line and line[0] not in "#;"), "").startswith("[")
 
@@ -70,7 +70,7 @@ def ini_tree(text: str) -> object | None:
 
 
 def _close(entries: Map, values: list[str]) -> None:
-    """Give the last entry its value, and each line of a value that has several."""
+    """Give the last entry its value; a value of several lines also adds an entry for each line."""
     if not values:
         return
     key, _ = entries.pop()

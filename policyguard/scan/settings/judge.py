@@ -65,7 +65,7 @@ def judge_embedded(key: str, text: str, findings: Findings, location: str) -> No
 
 
 class _Context(enum.Enum):
-    """Where a value lies: below a key that names code of a hub, in the words of a vocabulary, or in settings."""
+    """The context of a value: below a key that names hub code, among the words of a vocabulary, or in settings."""
 
     SETTINGS = enum.auto()
     NAMED = enum.auto()
@@ -73,7 +73,7 @@ class _Context(enum.Enum):
 
 
 def _has_vocabulary(entries: Map) -> bool:
-    """Return True for the model of a tokenizer; older ones do not say which."""
+    """Return True for a tokenizer's model; older files do not say which kind it is."""
     if any(key == "vocab" for key, _ in entries):
         return entries.has("merges") or any(kind in _VOCABULARIES for kind in entries.texts("type"))
     return False
@@ -211,7 +211,7 @@ class _Walk:
 
 
 def _override(text: str) -> tuple[str, str] | None:
-    """Split `model.optimizer._target_=torch.optim.SGD`, as hydra's command line has it: the last part of the key."""
+    """Split a hydra override such as `model.optimizer._target_=torch.optim.SGD` into last key and value."""
     path, equals, value = text.partition("=")
     if not equals or value[:1] in ("", "=", " ", "\t", "\n") or not _OVERRIDDEN.fullmatch(path):
         return None

@@ -271,7 +271,7 @@ def _backend(value: object, location: Location, report: Report) -> None:
 
 
 def _imports(value: object, location: Location, report: Report) -> None:
-    """MONAI's `imports`, mmengine's `custom_imports`, and module lists of other libraries."""
+    """Judge module lists: MONAI's `imports`, mmengine's `custom_imports`, and those of other libraries."""
     for text in _texts(value, report):
         if (is_dotted(text) or text.isidentifier()) and text.casefold() not in ("true", "false"):
             report.called(text, location)
@@ -280,21 +280,21 @@ def _imports(value: object, location: Location, report: Report) -> None:
 
 
 def _scripts(value: object, location: Location, report: Report) -> None:
-    """npm runs some scripts of a package when it installs it."""
+    """Judge scripts of an npm package, some of which run when it is installed."""
     for key, text in value if type(value) is Map else ():
         if key in ("preinstall", "install", "postinstall", "prepublish", "prepare") and type(text) is str:
             report.add("ckpt.shell_text", text, location)
 
 
 def _data_files(value: object, location: Location, report: Report) -> None:
-    """`state.json` of a saved data set names the tables that are mapped into memory."""
+    """Check `state.json` of a saved dataset, which names tables that are mapped into memory."""
     for item in value if type(value) is list else ():
         for name in item.texts("filename") if type(item) is Map else ():
             report.path(name, location)
 
 
 def _elsewhere(value: object, location: Location, report: Report) -> None:
-    """Paths that their library also writes absolute: data that is not scanned with this file."""
+    """Add a finding for a path outside the folder: its library writes absolute paths, which are not scanned."""
     for name in _texts(value, report):
         if leaves_folder(name) or "://" in name or name.startswith("~"):
             report.add("ckpt.external_data", name, location)
@@ -319,19 +319,19 @@ def _pickled(_: object, location: Location, report: Report) -> None:
 
 
 def _operator(value: object, location: Location, report: Report) -> None:
-    """Operators of graphs that call Python, load a library, or read and write files."""
+    """Judge operators of graphs that call Python, load a library, or read and write files."""
     for name in _own_strings(value):
         if name in _RUNNING_OPERATORS:
             report.add("ckpt.target_unlisted", f"the operator {name}", location)
 
 
 def _python_layer(value: object, location: Location, report: Report) -> None:
-    """Caffe imports the module of a layer written in Python."""
+    """Judge a Caffe layer written in Python, whose module is imported."""
     report.add("ckpt.target_unlisted", ".".join(_texts(value, report)), location)
 
 
 def _source_code(value: object, location: Location, report: Report) -> None:
-    """AutoGen's tools are loaded by running the text."""
+    """Judge an AutoGen tool, which is loaded by running its text."""
     for text in _texts(value, report):
         if is_program(text):
             report.add("ckpt.expression", text, location)

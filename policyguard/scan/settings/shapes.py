@@ -186,20 +186,20 @@ def _mlflow(entries: Map, location: Location, report: Report) -> None:
 
 
 def _recording(entries: Map, location: Location, report: Report) -> None:
-    """lhotse reads the sound of a source of this type from a command's output."""
+    """Check audio sources: lhotse reads one of this type from a command's output."""
     if "command" in entries.texts("type"):
         for text in entries.texts("source"):
             report.add("ckpt.shell_text", text, Location(location, "source"))
 
 
 def _kernel(entries: Map, location: Location, report: Report) -> None:
-    """`kernel.json`: Jupyter starts this command."""
+    """Check `kernel.json`: Jupyter starts its command."""
     for value in entries.all("argv"):
         report.add("ckpt.shell_text", " ".join(strings_in(value, report.check_time)), Location(location, "argv"))
 
 
 def _module_of_class(entries: Map, location: Location, report: Report) -> None:
-    """Great Expectations imports `module_name` and builds its `class_name`."""
+    """Check `module_name` with `class_name`: Great Expectations imports and builds them."""
     for module in entries.texts("module_name"):
         for name in entries.texts("class_name"):
             report.called(f"{module}.{name}", location)
@@ -214,7 +214,7 @@ def _notebook(_: Map, location: Location, report: Report) -> None:
 
 
 def _references(entries: Map, location: Location, report: Report) -> None:
-    """fsspec reads chunks of an array from where these references lead, or from the text behind `base64:`."""
+    """Check chunk references: fsspec reads from the files they name, or from the text after `base64:`."""
     chunks = [value for value in entries.all("refs") if type(value) is Map] or [entries]
     for key, value in (entry for chunk in chunks for entry in chunk):
         first = value[0] if type(value) is list and value else value

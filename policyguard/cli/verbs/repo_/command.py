@@ -205,7 +205,7 @@ def _reviewed_by(config: Config, chosen: Mapping[str, Path | None]) -> dict[str,
 
 
 def _revocation(config: Config) -> dict[str, Any]:
-    """Choose the revocation list that the trust file names; a hook reads no YAML."""
+    """Return the revocation list that the trust file names, for the hook's options: a hook reads no YAML."""
     revocation = None if config.trust is None else read_trust(config.trust).revocation
     if revocation is None:
         return {}
