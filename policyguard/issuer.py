@@ -90,7 +90,7 @@ class Issuer:
         def build() -> list[bytes]:
             statements[:] = decisions.decide(lambda unused: self._state(snapshot, unused, recording, edited=use.edited))
             envelopes[:] = self._seal([statement.payload for statement in statements], one_root=one_root)
-            return [*(envelope.to_bytes() for envelope in envelopes), *decisions.write(statements, self._key)]
+            return [envelope.to_bytes() for envelope in envelopes] + decisions.write(statements, self._key)
 
         if decisions.is_needed:
             # INVARIANT I9: an approval that counts once is used up in the transaction that logs the allow.
@@ -98,8 +98,10 @@ class Issuer:
         else:
             receipts = self._log.append_many(build(), use)
         return tuple(
-            SignedDecision(envelope, receipt, statement.decision)
-            for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=False)
+            [
+                SignedDecision(envelope, receipt, statement.decision)
+                for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=False)
+            ]
         )
 
     def issue_denial(self, snapshot: Snapshot, decision: Decision) -> SignedDecision:

@@ -50,15 +50,15 @@ class ApprovalConsumption:
     """
 
     def __init__(self, snapshot: Snapshot, facts: Iterable[Facts]) -> None:
-        facts = tuple(facts)
+        approved = [request_facts for request_facts in facts if request_facts.approvals]
         self._digests = {
             approval.approval_digest
-            for request_facts in facts
-            if request_facts.approvals and request_facts.request.action in snapshot.single_use_actions
+            for request_facts in approved
+            if request_facts.request.action in snapshot.single_use_actions
             for approval in request_facts.approvals
         }
         self._scanned: dict[str, int] = {}
-        self.is_possible = any(request_facts.approvals for request_facts in facts)
+        self.is_possible = bool(approved)
         """False if no decision can count an approval, so that the log need not be read."""
         self.used: dict[str, str] = {}
 
@@ -147,6 +147,8 @@ def _scan(store: Store, start: int, stop: int) -> dict[str, int]:
 
 def is_single_use(snapshot: Snapshot, decision: Decision) -> bool:
     """Return True if a quorum that applied to this decision is single-use."""
+    if not decision.requiring:
+        return False
     quorums = (snapshot.by_id[rule_id].quorum for rule_id in decision.requiring)
     return any(snapshot.quorums[quorum].once for quorum in quorums if quorum is not None)
 
@@ -171,12 +173,13 @@ def state_sequentially(
     taken = dict(used)
     statements: list[PendingStatement] = []
     for submitted in facts:
-        unused = drop_used_approvals(submitted, taken)
+        unused = drop_used_approvals(submitted, taken) if taken else submitted
         statement = state(unused)
         if unused is not submitted and not statement.single_use:
             # The quorums that apply count approvals until they expire, so that a used one still counts.
             statement = state(submitted)
-        taken |= dict.fromkeys(statement.counted, "another decision made together with this one")
+        if counted := statement.counted:
+            taken |= dict.fromkeys(counted, "another decision made together with this one")
         statements.append(statement)
         if on_statement is not None:
             on_statement(statement)

@@ -146,6 +146,6 @@ def _named(use: PolicyUse) -> str:
 def _lowest(name: str, known: Mapping[str, PolicyHead]) -> int:
     if not name:
         # Who hides the name of old policies gains nothing: they are compared with every set.
-        return max((head.epoch for head in known.values()), default=0)
+        return max([head.epoch for head in known.values()], default=0)
     seen = known.get(name) or known.get(UNNAMED)
     return seen.epoch if seen is not None else 0

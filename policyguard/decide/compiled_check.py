@@ -28,12 +28,10 @@ from policyguard.model.policy import ANY_DOMAIN, REQUEST, Attribute, Schema, Val
 from policyguard.patterns.id_pattern import domain_index
 from policyguard.patterns.overlap import pattern_problem
 from policyguard.text import quoted
-from policyguard.values import LazyPattern
 
 MAX_APPROVERS = 100
 MAX_AGE_S = 36_500 * 86_400
 
-_FIELD = LazyPattern(r"[a-z][a-z0-9_]{0,62}")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -82,7 +80,7 @@ def _check_schema(schema: Schema) -> None:
 def _check_attributes(attributes: Mapping[str, Attribute], what: str) -> None:
     for name, attribute in attributes.items():
         at = f"{what}, attribute {quoted(name)}"
-        _require(name == attribute.name and _FIELD.fullmatch(name) is not None, at, "one attribute name")
+        _require(name == attribute.name and is_type_name(name), at, "one attribute name")
         _require(len(set(attribute.enum)) == len(attribute.enum), at, "each text of `enum` once")
         _require(not attribute.enum or attribute.type.kind == "string", at, "`enum` for texts only")
         age = attribute.max_age_s

@@ -12,9 +12,9 @@ from __future__ import annotations
 from policyguard.model.ids import id_problem
 from policyguard.patterns.id_pattern import DOMAIN
 from policyguard.text import printable
-from policyguard.values import LazyPattern
 
-_PART = LazyPattern(r"[^\s/{}\[\]?\\]+")
+_REFUSED = frozenset("/{}[]?\\")
+"""Characters of no part of a pattern; white space is the other kind."""
 
 
 def pattern_problem(pattern: str) -> str | None:
@@ -29,7 +29,7 @@ def pattern_problem(pattern: str) -> str | None:
             return f"has the segment `{segment}`, which no id has" if segment else "has an empty segment"
         if "**" in segment:
             return "has `**` inside a segment, where it must be one by itself"
-        if not _PART.fullmatch(segment):
+        if not _REFUSED.isdisjoint(segment) or segment.split() != [segment]:
             return f"has the segment `{printable(segment, 60)}`, where only `*`, `**` and `{DOMAIN}` are special"
     if id_problem(pattern.replace(DOMAIN, "x").replace("*", "x")) is not None:
         return "has what no id has: characters that cannot be seen, not in composed form (NFC), or percent-encoded"
