@@ -48,8 +48,6 @@ def extract(shape: Expression) -> Template:
 
 def instantiate(shape: Template, constants: tuple[Any, ...]) -> tuple[Requirement, ...]:
     """Fill a shape's requirements with a rule's constants."""
-    if not shape.wanted:
-        return ()
     present = {_key(path, constants) for path in shape.present}
     return tuple(
         _bound(_key(path, constants), operator, tuple(_values(values, constants)), present)
@@ -151,9 +149,10 @@ def _path(node: Expression) -> Path | None:
 
 
 def _member(labels: Expression, key: Expression) -> Path | None:
-    if isinstance(labels, Select) and isinstance(labels.operand, Variable) and labels.operand.name in _ENTITIES:
-        if isinstance(key, Hole) and key.type == "string":
-            return _ENTITIES[labels.operand.name], labels.name, key
-        if isinstance(key, Constant) and type(key.value) is str:
-            return _ENTITIES[labels.operand.name], labels.name, key.value
-    return None
+    # Texts of a shape are holes.
+    if not isinstance(labels, Select) or not isinstance(key, Hole) or key.type != "string":
+        return None
+    entity = labels.operand
+    if not isinstance(entity, Variable) or entity.name not in _ENTITIES:
+        return None
+    return _ENTITIES[entity.name], labels.name, key

@@ -348,7 +348,7 @@ def test_subjects_that_disagree_on_a_type_are_refused() -> None:
 
 def test_a_record_cannot_take_the_name_of_a_type() -> None:
     """`string`, `dyn` and the entities are taken."""
-    for name in ("string", "dyn", "resource"):
+    for name in ("string", "dyn", "resource", "a-b", "1a", "\u00e9"):
         with pytest.raises(PolicyErrors, match=f"a record cannot be called `{name}`"):
             Checker(Schema(subjects={}, resources={}, records={name: {}}))
 
@@ -379,3 +379,11 @@ def test_a_condition_that_can_only_fail_does_not_load(text: str) -> None:
     with pytest.raises(ConditionErrors, match="always fails"):
         check(text)
     assert check("{'a': 1}.a == 2 || has({'a': 1}.b) || resource.tags[0] == 'a'")
+
+
+def test_no_mistakes_are_no_error() -> None:
+    """An error without a mistake in it would say nothing."""
+    with pytest.raises(ValueError, match="none given"):
+        ConditionErrors([])
+    later, earlier = ConditionError(5, "later"), ConditionError(2, "earlier")
+    assert ConditionErrors([later, earlier]).errors == (earlier, later)

@@ -11,7 +11,7 @@ from policyguard.conditions.check import Checker
 from policyguard.conditions.functions import FUNCTIONS
 from policyguard.conditions.problems import ConditionErrors
 from policyguard.conditions.profile import CALLS, LOGIC, METHODS, OVERLOADS, REFUSED_TYPES, operator
-from policyguard.conditions.signatures import SIGNATURES
+from policyguard.conditions.signatures import SIGNATURES, _signature
 from tests.properties.strategies_conditions import SCHEMA
 
 ROOT = Path(__file__).parents[3]
@@ -109,3 +109,16 @@ def test_what_the_page_rules_out_is_refused(text: str) -> None:
     """The table "Outside the profile", construct by construct."""
     with pytest.raises(ConditionErrors):
         CHECKER.check(text, resource_type="job")
+
+
+def test_the_table_of_signatures_is_computed_from_the_names_of_overloads() -> None:
+    """One of each kind of name; all of them are what the table has."""
+    assert {name: _signature(name) for name in SIGNATURES} == SIGNATURES
+    assert _signature("conditional") == (("bool", "any", "any"), "any")
+    assert _signature("less_equals_timestamp") == (("timestamp", "timestamp"), "bool")
+    assert _signature("contains_string") == (("string", "string"), "bool")
+    assert _signature("add_list") == (("list", "list"), "list")
+    assert _signature("size_map") == (("map",), "int")
+    assert _signature("timestamp_to_hours_with_tz") == (("timestamp", "string"), "int")
+    assert _signature("duration_to_hours") == (("duration",), "int")
+    assert _signature("string_to_bool") == (("string",), "bool")
