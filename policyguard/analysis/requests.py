@@ -7,25 +7,25 @@ requests.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from policyguard.model.expression import Call, Constant, Expression, Has, ListOf, MapOf, Quantifier, Select
+from policyguard.analysis.boundaries import (
+    compared_with,
+    constants_of,
+    domains_of,
+    instants_of,
+    near_texts,
+    subjects_of,
+)
 from policyguard.model.facts import Approval, Assurance, Fact, Facts
-from policyguard.model.policy import Attribute, Binding, EntityType, PolicySet, Rule, ValueType
+from policyguard.model.policy import Attribute, EntityType, PolicySet, Rule, ValueType
 from policyguard.model.request import Entity, Request
 from policyguard.values import NANOSECONDS_PER_S, FrozenMap, Instant, Value, format_instant
 
-START: Instant = 1_750_000_000 * NANOSECONDS_PER_S
-"""The time around which requests happen if the policies name none. Any fixed instant would do."""
-
 DRAWS = 12
-
-_REPEATED = re.compile(r"\[[^\]]*\]\{(\d{1,3})\}")
-"""`[0-9a-f]{40}` in a regular expression."""
 
 STRANGER = "user:nobody-knows-me"
 
@@ -37,15 +37,15 @@ class Requests:
         self._policies = policy_set
         self._random = random.Random(seed)
         conditions = [rule.when.expression for rule in policy_set.rules if rule.when is not None]
-        self._constants = _constants(conditions)
-        self._compared = _compared(conditions)
+        self._constants = constants_of(conditions)
+        self._compared = compared_with(conditions)
         self._wanted: dict[str, list[Assurance]] = {}
         """Facts for which a rule has a higher minimum than the schema; supplied at that level and one below."""
         for path, minimum in (pair for rule in policy_set.rules for pair in rule.assurance):
             self._wanted.setdefault(path, []).extend((minimum, Assurance(minimum - 1)))
-        self._domains = _domains(policy_set)
-        self._subjects = _subjects(policy_set)
-        self._instants = _instants(policy_set, self._constants.get("timestamp", ()))
+        self._domains = domains_of(policy_set)
+        self._subjects = subjects_of(policy_set)
+        self._instants = instants_of(policy_set, self._constants.get("timestamp", ()))
         self._close = False
         """True while the current request uses only constants that conditions compare with."""
         self._asker = STRANGER
@@ -83,7 +83,7 @@ class Requests:
             if self._chance(0.15):
                 del entries[path]
             return replace(facts, entries=entries), now
-        resource = Entity(request.resource.type, str(self._pick(_near(request.resource.id))) or "x")
+        resource = Entity(request.resource.type, str(self._pick(near_texts(request.resource.id))) or "x")
         changed = [
             replace(facts, request=replace(request, subject=self._subject(None))),
             replace(facts, request=replace(request, resource=resource)),
@@ -241,7 +241,7 @@ class Requests:
         others = [*everywhere, "x", "", self._pick(self._subjects), self._pick(self._domains)]
         text = str(self._pick(near if near and (self._close or self._chance(0.7)) else others))
         exact = "[" not in text and self._chance(0.9 if self._close else 0.4)
-        return text if exact else str(self._pick(_near(text)))
+        return text if exact else str(self._pick(near_texts(text)))
 
     def _approvals(self, now: Instant) -> Iterator[Approval]:
         for account in [*self._accounts, STRANGER]:
@@ -256,91 +256,3 @@ class Requests:
         count = self._random.randrange(3)
         people = self._accounts if self._accounts and self._chance(0.9) else [STRANGER]
         return tuple(str(self._pick(people)) for _ in range(count))
-
-
-def _constants(expressions: Sequence[Expression]) -> dict[str, tuple[Any, ...]]:
-    constants: dict[str, set[Any]] = {}
-    for expression in expressions:
-        for constant in _walk(expression):
-            constants.setdefault(constant.type, set()).add(constant.value)
-    return {kind: tuple(sorted(values)) for kind, values in constants.items()}
-
-
-def _compared(expressions: Sequence[Expression]) -> dict[str, tuple[tuple[str, Any], ...]]:
-    """Map each attribute name to the (type, value) of every constant in the same call."""
-    constants: dict[str, set[tuple[str, Any]]] = {}
-    for expression in expressions:
-        for call in _calls(expression):
-            names = [node.name for node in call.arguments if isinstance(node, Select)]
-            together = {(constant.type, constant.value) for node in call.arguments for constant in _walk(node)}
-            for name in names:
-                constants.setdefault(name, set()).update(together)
-    return {name: tuple(sorted(pairs)) for name, pairs in constants.items()}
-
-
-def _calls(node: Expression) -> Iterator[Call]:
-    if isinstance(node, Call):
-        yield node
-        for argument in node.arguments:
-            yield from _calls(argument)
-    elif isinstance(node, Quantifier):
-        yield from _calls(node.body)
-
-
-def _walk(node: Expression) -> Iterator[Constant]:
-    match node:
-        case Constant():
-            yield node
-        case Select() | Has():
-            yield from _walk(node.operand)
-        case Call():
-            for argument in node.arguments:
-                yield from _walk(argument)
-        case ListOf():
-            for element in node.elements:
-                yield from _walk(element)
-        case MapOf():
-            for key, value in node.entries:
-                yield from _walk(key)
-                yield from _walk(value)
-        case Quantifier():
-            yield from _walk(node.range)
-            yield from _walk(node.body)
-            if node.condition is not None:
-                yield from _walk(node.condition)
-
-
-def _near(text: str) -> list[str]:
-    """List texts close to this one that a comparison, prefix, pattern or network test may tell apart from it."""
-    digest = _REPEATED.sub(lambda match: "0" * min(int(match[1]), 128), text).strip("^$")
-    return [
-        digest,
-        text + "x",
-        text + "/x",
-        text.rstrip("/"),
-        text.partition("/")[0],
-        text.rpartition("/")[0],
-        "/".join("x" if part == "**" else part.replace("*", "x") for part in text.split("/")),
-    ]
-
-
-def _domains(policies: PolicySet) -> list[str]:
-    domains = {binding.domain for binding in policies.bindings} | {rule.scope for rule in policies.rules if rule.scope}
-    for rule in policies.rules:
-        domains |= {segment for segment in (rule.id_pattern or "").split("/") if segment and "*" not in segment}
-    return sorted({domain for domain in domains if "{" not in domain} | {"unknown-domain", "*"})
-
-
-def _subjects(policies: PolicySet) -> list[str]:
-    bound = {binding.subject for binding in policies.bindings}
-    named = {subject for rule in policies.rules for subject in rule.subjects}
-    accounts = {account for person in policies.persons for account in person.accounts}
-    strangers = {f"{type_}:nobody-knows-me" for type_ in policies.schema.subjects} | {"unknown_type:x", "role:x"}
-    like_roles = {f"{type_}:{role.name}" for role in policies.roles for type_ in policies.schema.subjects}
-    return sorted(bound | named | accounts | strangers | like_roles)
-
-
-def _instants(policies: PolicySet, constants: Sequence[int]) -> list[Instant]:
-    windows: list[Binding | Rule] = [*policies.bindings, *policies.rules]
-    edges = {edge for one in windows for edge in (one.not_before, one.expires) if edge is not None} | set(constants)
-    return sorted({START} | {edge + step for edge in edges for step in (-1, 0, 1)})

@@ -7,5 +7,5 @@ statements to `issuer.py`.
 Read in this order: `merkle.py`, `checkpoint.py`, `log.py`, `group_commit.py`, `proofs.py`, `receipt.py`, `check.py`
 (the tree), `head.py`, `continuity.py`, `links.py`, `policy_epochs.py`, `revocation_lists.py` (what a guard remembers of
 its log), `entries.py`, `approvals.py`, `handover.py` (entries beside decisions), then `approval_use.py`,
-`reservations.py` and `job_reservation.py` (what an entry takes).
+`reservation_events.py`, `reservations.py` and `job_reservation.py` (what an entry takes).
 """

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from policyguard.audit.approval_use_scan import approvals_used_by
 from policyguard.audit.entries import RESERVATION_ENTRY
 from policyguard.audit.links import is_rotated
-from policyguard.audit.reservations import ReservationEvent, reservation_event, states_event
+from policyguard.audit.reservation_events import ReservationEvent, reservation_event, states_event
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import APPROVAL, RESERVATION, Claim
 from policyguard.audit.stores.interface import Store

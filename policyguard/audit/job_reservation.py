@@ -9,7 +9,8 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import parse_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
-from policyguard.audit.reservations import amount_of, end, release, start
+from policyguard.audit.reservation_events import end, release, start
+from policyguard.audit.reservations import amount_of
 from policyguard.audit.stores.interface import Store
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AuditError, EvidenceError

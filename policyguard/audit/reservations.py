@@ -23,11 +23,11 @@ from collections.abc import Sequence
 import msgspec
 
 from policyguard.attest.keys import PrivateKey
-from policyguard.audit.entries import RESERVATION_ENTRY
+from policyguard.audit.reservation_events import DETAIL, ReservationEvent, ReservedAmount, encode, reservation_leaf
 from policyguard.audit.stores.claims import RESERVATION, Claim
 from policyguard.audit.stores.interface import Claims
 from policyguard.decide.snapshot import Snapshot
-from policyguard.errors import AuditError, ConfigurationError, EvidenceError
+from policyguard.errors import ConfigurationError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
@@ -37,8 +37,6 @@ USAGE = "resource.team_usage"
 
 DEFAULT_AMOUNT = "resource.gpus"
 """The amount that a quota reserves unless configured otherwise."""
-
-_AGAIN = "submit the job again"
 
 
 def check_path(path: str, snapshot: Snapshot) -> None:
@@ -77,23 +75,6 @@ def amount_of(path: str, snapshot: Snapshot, facts: Facts) -> int:
     return min(max(value, 0), MAX_INTEGER) if type(value) is int else 0
 
 
-class ReservationEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One log entry about a reservation: made by a decision, or its job started or ended."""
-
-    decision_id: str
-    event: str
-    at: str
-    scope: str = ""
-    amount: int = 0
-    expires: str = ""
-
-
-class _Detail(msgspec.Struct, frozen=True):
-    amount: int
-    expires: Instant
-    started: Instant | None = None
-
-
 class _Predicate(msgspec.Struct, frozen=True):
     decision_id: str
     expires: str
@@ -104,9 +85,6 @@ class _Statement(msgspec.Struct, frozen=True):
 
 
 _STATEMENT = msgspec.json.Decoder(_Statement)
-_DETAIL = msgspec.json.Decoder(_Detail)
-_EVENT = msgspec.json.Decoder(ReservationEvent)
-_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Reservations:
@@ -136,7 +114,7 @@ class Reservations:
         observed_at = self._figure_of(facts)
         reserved = sum(event.amount for event_scope, event, _ in self._added if event_scope == scope)
         for claim in self._claims.list_scope(RESERVATION, scope) if self._claims is not None else ():
-            detail = _DETAIL.decode(claim.detail)
+            detail = DETAIL.decode(claim.detail)
             if _counts(detail, self._now, observed_at):
                 reserved += detail.amount
         if not reserved:
@@ -183,7 +161,7 @@ class Reservations:
         for request_facts in facts:
             self._forget(claims, request_facts)
         for number, (scope, event, expires) in enumerate(self._added):
-            detail = _encode(_Detail(amount=event.amount, expires=expires)).decode()
+            detail = encode(ReservedAmount(amount=event.amount, expires=expires)).decode()
             claims.add(RESERVATION, Claim(event.decision_id, scope, first + number, detail))
         return [reservation_leaf(event, key) for _, event, _ in self._added]
 
@@ -198,114 +176,11 @@ class Reservations:
         observed_at = self._figure_of(facts)
         for claim in claims.list_scope(RESERVATION, _scope(self._snapshot, facts.request)):
             # What does not count now must not be started later, when a clock has gone back.
-            if not _counts(_DETAIL.decode(claim.detail), self._now, observed_at):
+            if not _counts(DETAIL.decode(claim.detail), self._now, observed_at):
                 claims.remove(RESERVATION, claim.name)
 
 
-def start(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
-    """Record that the job of a reservation starts. Call it inside the transaction.
-
-    Args:
-        claims: of the log.
-        decision_id: of the allow that reserved.
-        now: the current time.
-        key: the log's key.
-
-    Returns:
-        The entry.
-
-    Raises:
-        EvidenceError: the reservation has ended, or its job was started already.
-    """
-    claim, detail = _held(claims, decision_id)
-    if now >= detail.expires:
-        ended = format_instant(detail.expires)
-        raise EvidenceError(
-            f"the reservation of decision `{decision_id}` ended at `{ended}`, expected one that holds", help=_AGAIN
-        )
-    started = msgspec.structs.replace(detail, started=now)
-    claims.replace(RESERVATION, msgspec.structs.replace(claim, detail=_encode(started).decode()))
-    return [_leaf("start", decision_id, now, key)]
-
-
-def end(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
-    """Delete a reservation whose job has ended, and return its log entry. Call it inside the transaction.
-
-    Args:
-        claims: of the log.
-        decision_id: of the allow that reserved.
-        now: the current time.
-        key: the log's key.
-    """
-    claims.remove(RESERVATION, decision_id)
-    return [_leaf("end", decision_id, now, key)]
-
-
-def release(claims: Claims, decision_id: str, now: Instant, key: PrivateKey) -> list[bytes]:
-    """Delete a reservation whose job will not start, and return its log entry. Call it inside the transaction.
-
-    Args:
-        claims: of the log.
-        decision_id: of the allow that reserved.
-        now: the current time.
-        key: the log's key.
-
-    Raises:
-        EvidenceError: the reservation has ended, or its job was started.
-    """
-    _held(claims, decision_id)
-    return end(claims, decision_id, now, key)
-
-
-def _held(claims: Claims, decision_id: str) -> tuple[Claim, _Detail]:
-    claim = claims.find(RESERVATION, (decision_id,)).get(decision_id)
-    if claim is None:
-        raise EvidenceError(
-            f"the reservation of decision `{decision_id}` has ended, expected one that holds", help=_AGAIN
-        )
-    detail = _DETAIL.decode(claim.detail)
-    if detail.started is not None:
-        raise EvidenceError(f"the job of decision `{decision_id}` was started already, expected one start", help=_AGAIN)
-    return claim, detail
-
-
-def _leaf(event: str, decision_id: str, now: Instant, key: PrivateKey) -> bytes:
-    return reservation_leaf(ReservationEvent(decision_id=decision_id, event=event, at=format_instant(now)), key)
-
-
-def reservation_leaf(event: ReservationEvent, key: PrivateKey) -> bytes:
-    """Build the log entry of an event, signed by the log's key."""
-    return RESERVATION_ENTRY.leaf(_encode(event), (key,))
-
-
-def reservation_event(leaf: bytes, entry: int) -> ReservationEvent:
-    """Parse the reservation event in a log entry.
-
-    Raises:
-        AuditError: it holds none.
-    """
-    payload = RESERVATION_ENTRY.payload(leaf, entry)
-    try:
-        event = _EVENT.decode(payload)
-        parse_instant(event.at)
-        if event.event == "reserve":
-            parse_instant(event.expires)
-    except ValueError as problem:
-        raise AuditError(f"entry {entry}: reservation: {problem}", entry=entry) from problem
-    return event
-
-
-def states_event(claim: Claim, event: ReservationEvent) -> bool:
-    """Return True if a claim matches the event that created it; its start is not compared."""
-    try:
-        detail = _DETAIL.decode(claim.detail)
-    except msgspec.DecodeError:
-        return False
-    reserved = claim.scope, detail.amount, detail.expires
-    return reserved == (event.scope, event.amount, parse_instant(event.expires))
-
-
-def _counts(detail: _Detail, now: Instant, observed_at: Instant | None) -> bool:
+def _counts(detail: ReservedAmount, now: Instant, observed_at: Instant | None) -> bool:
     if detail.started is None:
         return now < detail.expires
     return observed_at is None or observed_at <= detail.started

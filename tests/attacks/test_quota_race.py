@@ -20,7 +20,7 @@ from policyguard.audit.check import check_log
 from policyguard.audit.entries import RESERVATION_ENTRY
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
-from policyguard.audit.reservations import reservation_event
+from policyguard.audit.reservation_events import reservation_event
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.audit.stores.sqlite import SqliteStore

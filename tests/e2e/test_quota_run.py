@@ -10,7 +10,7 @@ import pytest
 
 from policyguard.attest.statement import parse_statement
 from policyguard.audit.entries import RESERVATION_ENTRY
-from policyguard.audit.reservations import reservation_event
+from policyguard.audit.reservation_events import reservation_event
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.sqlite import SqliteStore

@@ -103,6 +103,7 @@ OWN = {
     "policyguard.audit.handover",
     "policyguard.audit.links",
     "policyguard.audit.policy_epoch_scan",
+    "policyguard.audit.reservation_events",
     "policyguard.audit.reservations",
     "policyguard.audit.stores.memory",
     "policyguard.attest.revocation",

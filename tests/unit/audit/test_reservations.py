@@ -8,7 +8,8 @@ import pytest
 from msgspec import structs
 
 from policyguard.audit.entries import RESERVATION_ENTRY
-from policyguard.audit.reservations import USAGE, Reservations, amount_of, reservation_event, start
+from policyguard.audit.reservation_events import reservation_event, start
+from policyguard.audit.reservations import USAGE, Reservations, amount_of
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.memory import MemoryClaims
 from policyguard.errors import AuditError, EvidenceError

@@ -16,7 +16,7 @@ from policyguard.audit.approvals import approval_line
 from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY, LINK_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY
 from policyguard.audit.handover import read_handover
 from policyguard.audit.links import parse_link
-from policyguard.audit.reservations import reservation_event
+from policyguard.audit.reservation_events import reservation_event
 from policyguard.audit.revocation_lists import list_seen
 from policyguard.errors import AuditError, VerificationError
 from policyguard.evidence.approvals.from_git_notes import presented_line
