@@ -34,8 +34,6 @@ def sign_batch(payloads: Sequence[bytes], payload_type: str, keys: Sequence[Priv
     """
     if not keys:
         raise ValueError("keys: none given, expected at least one")
-    if not payloads:
-        return ()
     tree = Range()
     completed = [tree.append(leaf_hash(pae(payload_type, payload))) for payload in payloads]
     message = _message(tree.root(), tree.size)

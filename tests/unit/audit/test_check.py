@@ -1,0 +1,120 @@
+"""What an auditor is shown, one step from what adds up: heads, handovers, links and chains."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyguard.attest.keys import PrivateKey
+from policyguard.attest.note import NoteKey
+from policyguard.attest.statement import PAYLOAD_TYPE
+from policyguard.audit.batch import sign_batch
+from policyguard.audit.check import RotatedLogError, check_chain, check_log
+from policyguard.audit.handover import handover_leaf
+from policyguard.audit.head import Head
+from policyguard.audit.links import link_leaf, old_log
+from policyguard.audit.log import Log
+from policyguard.audit.stores.memory import MemoryStore
+from policyguard.errors import AuditError
+from tests.attest_lab import LOG_KEY, NOW, ORIGIN
+
+NEW = PrivateKey.generate(b"n" * 32)
+
+
+def verifier(key: PrivateKey) -> NoteKey:
+    return NoteKey(ORIGIN, key.public)
+
+
+def log_of(*leaves: bytes) -> Log:
+    log = Log.open(MemoryStore(ORIGIN), LOG_KEY)
+    for leaf in leaves:
+        log.append(leaf)
+    return log
+
+
+def note_of(log: Log) -> bytes:
+    note = log.store.last()
+    assert note is not None
+    assert note.checkpoint is not None
+    return note.checkpoint
+
+
+def after(log: Log, *leaves: bytes, event: str = "rotated") -> Log:
+    """A log that begins with a link to this one."""
+    head = Head(note=note_of(log).decode(), log="old.db")
+    return log_of(link_leaf(event, old_log(head, ORIGIN), LOG_KEY, reason="r", now=NOW), *leaves)  # type: ignore[arg-type]
+
+
+def test_a_log_shorter_than_its_head_file_was_cut_off() -> None:
+    """The entry that is missing is the first behind the end. The twin is a head in the log."""
+    whole, cut = log_of(b"1", b"2", b"3"), log_of(b"1", b"2")
+    assert check_log(whole.store, None, head=note_of(cut)).checkpoint.size == 3
+    with pytest.raises(AuditError, match="log has 2 entries, the head file says 3: the end was cut off") as caught:
+        check_log(cut.store, None, head=note_of(whole))
+    assert caught.value.entry == 2
+
+
+def test_only_a_rotation_asks_for_the_log_before_it() -> None:
+    """After a reset a kept checkpoint that is not in the log is what it seems: another history."""
+    before = log_of(b"1", b"2")
+    with pytest.raises(RotatedLogError, match="this log was rotated: give --previous FILE"):
+        check_log(after(before, b"x").store, None, [note_of(before)])
+    with pytest.raises(AuditError, match="history was rewritten or shown differently") as caught:
+        check_log(after(before, b"x", event="reset").store, None, [note_of(before)])
+    assert type(caught.value) is AuditError
+
+
+def test_a_chain_contains_every_kept_checkpoint() -> None:
+    """In whichever of its logs; one that is in none of them is missed."""
+    before = log_of(b"1", b"2")
+    current = after(before, b"3", b"4")
+    stores = [before.store, current.store]
+    kept = [note_of(before), note_of(current)]
+    assert check_chain(stores, None, kept).checkpoint.size == 3
+    assert check_chain(stores, None, kept[:1]).checkpoint.size == 3
+    other = log_of(b"1", b"x")
+    with pytest.raises(AuditError, match="none of 2 logs contains the tree of 2 entries"):
+        check_chain(stores, None, [*kept, note_of(other)])
+    with pytest.raises(AuditError, match="none of 2 logs contains the tree of 4 entries"):
+        check_chain(stores, None, [note_of(log_of(b"1", b"2", b"3", b"4")), *kept])
+    with pytest.raises(AuditError, match="found no log, expected at least one"):
+        check_chain([], None)
+
+
+def test_a_chain_begins_with_the_head_of_the_log_before() -> None:
+    """A link to a log of the same size and another root, and a first entry that is no link at all."""
+    before = log_of(b"1", b"2")
+    with pytest.raises(AuditError, match="entry 0 names a log of 2 entries with root"):
+        check_chain([before.store, after(log_of(b"1", b"x")).store], None)
+    with pytest.raises(AuditError, match="entry 0 is no link to an older log"):
+        check_chain([before.store, log_of(b"1").store], None)
+
+
+def test_a_key_that_is_not_trusted_appoints_no_successor() -> None:
+    """Also where the auditor trusts the successor already: the entries before were never its own."""
+    log = log_of()
+    log.hand_over(NEW, NOW)
+    assert check_log(log.store, (verifier(LOG_KEY),)).checkpoint.size == 1
+    with pytest.raises(AuditError, match="which is no trusted key of it now") as caught:
+        check_log(log.store, (verifier(NEW),))
+    assert caught.value.entry == 0
+
+
+def test_a_handover_in_the_middle_of_a_transaction_hands_nothing_over() -> None:
+    """Its checkpoint would be that of a later entry, which the new key never signed."""
+    log = log_of()
+    log.append_many((handover_leaf(ORIGIN, LOG_KEY, NEW, NOW), b"2"))
+    for logs in (None, (verifier(LOG_KEY),)):
+        with pytest.raises(AuditError, match="entry 0: handover of the log carries no checkpoint"):
+            check_log(log.store, logs)
+
+
+def test_an_empty_log_adds_up_to_nothing() -> None:
+    with pytest.raises(AuditError, match="log is empty, expected at least one entry"):
+        check_log(log_of().store, None)
+
+
+def test_a_batch_is_signed_by_somebody() -> None:
+    """No key signs nothing, and nothing to sign is no batch."""
+    with pytest.raises(ValueError, match="keys: none given, expected at least one"):
+        sign_batch((b"{}",), PAYLOAD_TYPE, ())
+    assert sign_batch((), PAYLOAD_TYPE, (LOG_KEY,)) == ()
