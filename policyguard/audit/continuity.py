@@ -38,7 +38,7 @@ from policyguard.audit.checkpoint import parse_checkpoint
 from policyguard.audit.head import Head, HeadFile, HeadLocation
 from policyguard.audit.links import link_leaf, old_log
 from policyguard.audit.log import Log
-from policyguard.audit.policy_epochs import with_heads
+from policyguard.audit.policy_epochs import with_heads, with_sequences
 from policyguard.audit.proofs import latest_note
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -95,15 +95,13 @@ def accept_reset(
 
 
 def _head_after_reset(old: Head | None, log: Log, path: str, receipt: Receipt) -> Head:
-    revocations = dict(log.revocations)
-    for key, sequence in old.revocations.items() if old is not None else ():
-        revocations[key] = max(sequence, revocations.get(key, 0))
+    policies, revocations = ({}, {}) if old is None else (old.policies, old.revocations)
     return Head(
         generation=1 if old is None else old.generation + 1,
         log=path,
         note=receipt.checkpoint.decode(),
-        policies=dict(with_heads(old.policies if old is not None else {}, log.policies_of_all())),
-        revocations=revocations,
+        policies=dict(with_heads(policies, log.policies_of_all())),
+        revocations=dict(with_sequences(revocations, log.revocations)),
     )
 
 

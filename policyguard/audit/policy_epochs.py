@@ -65,7 +65,7 @@ class SeenEntries:
         """Add what a head file records about this many entries, unless more were read."""
         if size >= self.size:
             self.policies, self.size = with_heads(head.policies, self.policies), size
-            self.revocations = {**self.revocations, **head.revocations}
+            self.revocations = with_sequences(head.revocations, self.revocations)
 
     def add_policies(self, uses: Iterable[PolicyUse], size: int) -> None:
         """Add the policies of new entries, after which the log has this size."""
@@ -124,6 +124,11 @@ def with_heads(heads: Mapping[str, PolicyHead], known: Mapping[str, PolicyHead])
         **known,
         **{name: head for name, head in heads.items() if name not in known or head.epoch > known[name].epoch},
     }
+
+
+def with_sequences(sequences: Mapping[str, int], known: Mapping[str, int]) -> Mapping[str, int]:
+    """Add what a head file knows of revocation lists; of two sequences of a key the higher one stays."""
+    return {**known, **{key: max(sequence, known.get(key, 0)) for key, sequence in sequences.items()}}
 
 
 def with_rows(rows: Iterable[Row], known: Mapping[str, PolicyHead]) -> Mapping[str, PolicyHead]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,16 @@ def test_a_witness_of_another_log_accepts_nothing(path: Path, has_head: bool) ->
         accept(path, witness=WITNESS, countersigned=other)
     own = sign_note(checkpoint.to_text(), WITNESS, STRANGER)
     assert accept(path, witness=WITNESS, countersigned=own) == 0
+
+
+@pytest.mark.parametrize("goes_on", [turn, accept], ids=["a rotation", "a reset"])
+def test_no_older_revocation_list_comes_back(path: Path, goes_on: Callable[[Path], object]) -> None:
+    """The new log has no entry of it: the head remembers."""
+    with Log.open(path, LOG_KEY) as log:
+        log.remember_list(("k",), 5, NOW)
+    if goes_on is accept:
+        path.unlink()
+    goes_on(path)
+    with Log.open(path, LOG_KEY) as log:
+        assert log.remember_list(("k",), 4, NOW) == 5
+        assert log.size == 1

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from policyguard.audit.head import Head, PolicyHead
 from policyguard.audit.log import Log
-from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse
+from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, SeenEntries
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.errors import ConfigurationError
 from tests.attest_lab import LOG_KEY, ORIGIN
@@ -50,3 +51,14 @@ def test_a_plain_decision_is_not_logged_for_outdated_policies(
     with pytest.raises(problem):
         log.append_many((b"{}",), outdated)
     assert log.append_many((b"{}",), use())[0].index == 1
+
+
+def test_a_head_takes_back_neither_an_epoch_nor_a_revocation_list() -> None:
+    """Whatever it says: the entries that were read are the record. What is new in it is taken over."""
+    seen = SeenEntries()
+    seen.add_head(Head(policies={"lab": PolicyHead(5, "e")}, revocations={"k": 5}), 1)
+    seen.add_head(Head(policies={"lab": PolicyHead(4, "d"), "b": PolicyHead(1, "b")}, revocations={"k": 4, "m": 1}), 2)
+    assert (seen.policies, seen.size) == ({"lab": PolicyHead(5, "e"), "b": PolicyHead(1, "b")}, 2)
+    assert seen.revocations == {"k": 5, "m": 1}
+    seen.add_head(Head(policies={"lab": PolicyHead(6, "f")}, revocations={"k": 6}), 1)
+    assert (seen.policies["lab"].epoch, seen.revocations["k"], seen.size) == (5, 5, 2)
