@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from policyguard.attest.keys import PrivateKey
@@ -9,10 +11,12 @@ from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.check import RotatedLogError, check_chain, check_log
+from policyguard.audit.check_claims import check_claims
 from policyguard.audit.handover import handover_leaf
 from policyguard.audit.head import Head
 from policyguard.audit.links import link_leaf, old_log
 from policyguard.audit.log import Log
+from policyguard.audit.stores.claims import APPROVAL, Claim
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.errors import AuditError
 from tests.attest_lab import LOG_KEY, NOW, ORIGIN
@@ -118,3 +122,22 @@ def test_a_batch_is_signed_by_somebody() -> None:
     with pytest.raises(ValueError, match="keys: none given, expected at least one"):
         sign_batch((b"{}",), PAYLOAD_TYPE, ())
     assert sign_batch((), PAYLOAD_TYPE, (LOG_KEY,)) == ()
+
+
+@pytest.mark.parametrize(("entry", "is_there"), [(1, True), (2, False), (0, False)])
+def test_a_claim_of_an_entry_that_comes_during_the_check_is_passed_over(
+    entry: int, is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard goes on while its log is checked. A claim of an entry that is not there, or made none, is still found."""
+    log = log_of(b"1")
+    store = log.store
+    list_all = store.claims.list_all
+
+    def append_first() -> list[tuple[str, Claim]]:
+        log.append(b"2")
+        store.claims.add(APPROVAL, Claim("d1", "", entry, ""))
+        return list_all()
+
+    monkeypatch.setattr(store.claims, "list_all", append_first)
+    with nullcontext() if is_there else pytest.raises(AuditError, match=f"a claim says that entry {entry} takes"):
+        check_claims([store], NOW)
