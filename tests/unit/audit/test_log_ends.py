@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,60 @@ def test_a_refusal_in_the_first_transaction_of_a_new_key_leaves_the_log_as_it_is
     with pytest.raises(AuditError, match="seen other policies"):
         new.append_many((b"{}",), PolicyUse(name="lab", epoch=2, digest="e", is_signed=False, edited=True))
     assert new.append(b"3").index == 2
+
+
+def test_another_history_of_the_same_length_is_not_continued() -> None:
+    """Put in place while the log is open, and signed by the same key."""
+    store, other = MemoryStore(ORIGIN), MemoryStore(ORIGIN)
+    log = Log.open(store, LOG_KEY)
+    log.append_many((b"1", b"2"))
+    Log.open(other, LOG_KEY).append_many((b"1", b"x"))
+    store.rows[:] = other.rows
+    with pytest.raises(AuditError, match="log shrank or changed: it has 2 entries, expected 2 that we have seen"):
+        log.append(b"3")
+
+
+def test_a_log_is_made_in_a_folder_that_is_there(tmp_path: Path) -> None:
+    """A mistyped path makes no folder, and no head file in it."""
+    with pytest.raises(AuditError, match=r"none/log.db` cannot be created: no such file or directory"):
+        grow(tmp_path / "none" / "log.db", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("leaves", "had_head", "goes_on"),
+    [((b"1",), True, False), ((b"1",), False, True), ((), True, True)],
+    ids=["a log that had one", "a log of version 0.1.0", "a log without entries"],
+)
+def test_a_log_without_a_head_file(tmp_path: Path, leaves: tuple[bytes, ...], had_head: bool, goes_on: bool) -> None:
+    """Only one that never had one, or has nothing to lose, gets one."""
+    path = tmp_path / "log.db"
+    grow(path, *leaves)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version={int(had_head)}")
+    (head_file,) = tmp_path.glob("*.head")
+    head_file.unlink()
+    if not goes_on:
+        with pytest.raises(AuditError, match="has 1 entries and no head file"):
+            grow(path, b"2")
+        return
+    grow(path, b"2")
+    head_file.unlink()
+    with pytest.raises(AuditError, match=f"has {len(leaves) + 1} entries and no head file"):
+        grow(path, b"3")
+
+
+def test_a_revocation_list_is_an_entry_where_it_is_news() -> None:
+    """For any of its keys; the same list, and an older one under a key that is new, are none."""
+    log = Log.open(MemoryStore(ORIGIN), LOG_KEY)
+    for keys, sequence, highest, size in (
+        (("a",), 5, 5, 1),
+        (("a",), 5, 5, 1),
+        (("a", "b"), 4, 5, 1),
+        (("a", "b"), 5, 5, 2),
+        (("b",), 6, 6, 3),
+        (("c",), 1, 1, 4),
+    ):
+        assert log.remember_list(keys, sequence, NOW) == highest
+        assert log.size == size
+    assert log.revocations == {"a": 5, "b": 6, "c": 1}
