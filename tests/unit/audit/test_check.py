@@ -6,19 +6,21 @@ from contextlib import nullcontext
 
 import pytest
 
+from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import PAYLOAD_TYPE
 from policyguard.audit.batch import sign_batch
 from policyguard.audit.check import RotatedLogError, check_chain, check_log
 from policyguard.audit.check_claims import check_claims
-from policyguard.audit.handover import handover_leaf
+from policyguard.audit.entries import HANDOVER_ENTRY
+from policyguard.audit.handover import _payload, handover_leaf, read_handover
 from policyguard.audit.head import Head
-from policyguard.audit.links import link_leaf, old_log
+from policyguard.audit.links import OldLog, link_leaf, old_log
 from policyguard.audit.log import Log
 from policyguard.audit.stores.claims import APPROVAL, Claim
 from policyguard.audit.stores.memory import MemoryStore
-from policyguard.errors import AuditError
+from policyguard.errors import AuditError, VerificationError
 from tests.attest_lab import LOG_KEY, NOW, ORIGIN
 
 NEW = PrivateKey.generate(b"n" * 32)
@@ -141,3 +143,30 @@ def test_a_claim_of_an_entry_that_comes_during_the_check_is_passed_over(
     monkeypatch.setattr(store.claims, "list_all", append_first)
     with nullcontext() if is_there else pytest.raises(AuditError, match=f"a claim says that entry {entry} takes"):
         check_claims([store], NOW)
+
+
+def handover_of(old: NoteKey, new: NoteKey, payload_type: str = HANDOVER_ENTRY.payload_type) -> bytes:
+    """A handover that its own maker would refuse, signed by both keys."""
+    return sign(_payload(old, new, NOW), payload_type, (LOG_KEY, NEW)).to_bytes()
+
+
+def test_a_handover_says_which_key_of_one_log_follows_which() -> None:
+    """Another name, the same key, and another kind of entry hand nothing over, whoever signed."""
+    old, new = verifier(LOG_KEY), verifier(NEW)
+    assert read_handover(handover_of(old, new)).new == new
+    with pytest.raises(VerificationError, match="expected another key of one log"):
+        read_handover(handover_of(old, NoteKey("other.example/log", NEW.public)))
+    with pytest.raises(VerificationError, match="expected another key of one log"):
+        read_handover(handover_of(old, old))
+    with pytest.raises(VerificationError, match="is not in its one spelling"):
+        read_handover(handover_of(old, new, PAYLOAD_TYPE))
+    spaced = sign(_payload(old, new, NOW) + b" ", HANDOVER_ENTRY.payload_type, (LOG_KEY, NEW)).to_bytes()
+    with pytest.raises(VerificationError, match="is not in its one spelling"):
+        read_handover(spaced)
+
+
+@pytest.mark.parametrize("head", [None, Head(log="old.db")], ids=["no head", "a head of nothing"])
+def test_a_link_names_what_is_known_of_the_log_before(head: Head | None) -> None:
+    """Where its head was lost, and where it had no entries; `after` above has the rest."""
+    log = "" if head is None else "old.db"
+    assert old_log(head, ORIGIN) == OldLog(checkpoint=None, log=log, origin=ORIGIN, root="", size=0)
