@@ -48,7 +48,7 @@ def main() -> int:
         unsound = run(
             chosen,
             files,
-            tests(files),
+            options.tests or tests(files),
             jobs=options.jobs,
             budget_s=options.budget,
             lines=Path(options.lines or f"{folder}/lines.json"),
@@ -66,6 +66,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--module", action="append", default=[], help="a file or folder; all of them if left out")
+    parser.add_argument("--tests", action="append", default=[], help="a file of tests; by default those of the module")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--sample", type=int, help="try this number of mutants only")
     parser.add_argument("--seed", type=int, default=0, help="which sample")

@@ -21,7 +21,7 @@ from policyguard.audit.log import Log
 from policyguard.audit.stores.claims import APPROVAL, Claim
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.errors import AuditError, VerificationError
-from tests.attest_lab import LOG_KEY, NOW, ORIGIN
+from tests.attest_lab import LOG_KEY, NOW, ORIGIN, STRANGER
 
 NEW = PrivateKey.generate(b"n" * 32)
 
@@ -163,6 +163,14 @@ def test_a_handover_says_which_key_of_one_log_follows_which() -> None:
     spaced = sign(_payload(old, new, NOW) + b" ", HANDOVER_ENTRY.payload_type, (LOG_KEY, NEW)).to_bytes()
     with pytest.raises(VerificationError, match="is not in its one spelling"):
         read_handover(spaced)
+
+
+@pytest.mark.parametrize("signers", [(LOG_KEY,), (NEW,), (NEW, NEW), (LOG_KEY, LOG_KEY), (STRANGER, NEW)])
+def test_one_key_alone_hands_nothing_over(signers: tuple[PrivateKey, ...]) -> None:
+    """The old key appoints, and the new one shows that somebody holds it: the entry itself says both."""
+    payload = _payload(verifier(LOG_KEY), verifier(NEW), NOW)
+    with pytest.raises(VerificationError, match="of the trusted keys signed this, expected at least 2"):
+        read_handover(sign(payload, HANDOVER_ENTRY.payload_type, signers).to_bytes())
 
 
 @pytest.mark.parametrize("head", [None, Head(log="old.db")], ids=["no head", "a head of nothing"])
