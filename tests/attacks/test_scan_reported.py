@@ -10,7 +10,7 @@ from policyguard.scan.files import scan_file
 from policyguard.scan.findings import Verdict
 
 FILES = Path(__file__).parents[1] / "data" / "scan" / "reported"
-HARMLESS_AND_CLEAN = {"sk_objarray.joblib"}
+HARMLESS_AND_CLEAN = {"sk_objarray.joblib", "joblib_matrix.pkl", "joblib_matrix_py27.pkl.xz"}
 
 
 @pytest.mark.parametrize("path", sorted((FILES / "hostile").iterdir()), ids=lambda path: path.name)

@@ -71,6 +71,8 @@ NAMES_CODE: dict[str, tuple[str, Verdict]] = {
     "TOML, a dotted key": ('model._target_ = "os.system"\n', HOSTILE),
     "INI": ("[model]\n_target_ = os.system\n", HOSTILE),
     "an override of hydra": ("- model._target_=os.system\n", HOSTILE),
+    "an ordinary package of Python": ('[build-system]\nbuild-backend = "setuptools.build_meta"\n', UNKNOWN),
+    "a build backend of the attacker's": ('[build-system]\nbuild-backend = "setuptools.os.system"\n', HOSTILE),
     "a template in a key": ('{"{{ cycler.__init__.__globals__.os.popen(1) }}": 1}', UNKNOWN),
     "hydra's target among the words of a vocabulary": (
         '{"type": "BPE", "merges": [], "vocab": {"a": 1, "_target_": "os.system"}}',
@@ -175,6 +177,7 @@ TWINS: dict[str, str] = {
     "diffusers' component": '{"_class_name": "P", "unet": ["diffusers", "UNet2DConditionModel"], "x": [null, null]}',
     "MLflow": "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    data: model.pkl\n    code: null\n",
     "requirements": "dependencies:\n- python=3.11\n- pip<=24.0\n- pip:\n  - mlflow==3.1\n  - numpy>=1.2,<2\n",
+    "a bill of materials": '{"dependencies": [{"ref": "pkg:pypi/a@1"}, {"ref": "b", "dependsOn": ["pkg:pypi/a@1"]}]}',
     "a price": '{"price": "$5.00", "home": "$HOME/x", "ref": "$@model"}',
     "jsonpickle's plain values": '{"a": {"py/tuple": [1, 2]}}',
     "zarr": '{"zarr_format": 2, "filters": null, "compressor": {"id": "blosc", "cname": "lz4"}}',

@@ -56,6 +56,7 @@ _TABLE: dict[str, str] = {
     " Float16DType Float32DType Float64DType Complex64DType Complex128DType StrDType BytesDType ObjectDType VoidDType"
     " LongLongDType ULongLongDType LongDoubleDType CLongDoubleDType DateTime64DType TimeDelta64DType",
     "numpy.rec": "recarray record",
+    "numpy.matrixlib.defmatrix": "matrix",
     "numpy.ma": "MaskedArray",
     "numpy.ma.core": "MaskedArray _mareconstruct",
     "numpy.random": "RandomState Generator",

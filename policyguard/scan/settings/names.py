@@ -38,6 +38,9 @@ _HARMLESS = names("""
     builtins.float builtins.str builtins.bool builtins.complex builtins.frozenset builtins.slice torch.Size torch.device
     torch.optim.lr_scheduler.ReduceLROnPlateau
 """)
+_BUILDERS = names("setuptools.build_meta setuptools.build_meta:__legacy__")
+"""What `pip` imports to build a package: it runs the code of that package, which is no secret and no accusation."""
+
 _CALLBACKS = (
     "ModelCheckpoint|EarlyStopping|LearningRateMonitor|RichProgressBar|TQDMProgressBar|ModelSummary|RichModelSummary|"
     "DeviceStatsMonitor|GradientAccumulationScheduler|StochasticWeightAveraging|Timer|ThroughputMonitor"
@@ -76,6 +79,8 @@ def judge_name(name: str) -> Verdict:
     parts = re.split(r"[.:/]", name)
     if name in _HARMLESS or (_LISTED.fullmatch(name) and not _INSIDE.intersection(parts)):
         return Verdict.CLEAN
+    if name in _BUILDERS:
+        return Verdict.UNKNOWN
     if len(parts) == 1:
         return Verdict.HOSTILE if name in _BARE else Verdict.UNKNOWN
     if parts[0] in _RUNNERS or _INSIDE.intersection(parts[:-1]) or (parts[-1] in _BARE and is_standard(parts[0])):

@@ -207,6 +207,9 @@ def _command(value: object, location: Location, report: Report) -> None:
 
 
 def _requirements(value: object, location: Location, report: Report) -> None:
+    if type(value) is list and all(type(item) is Map and item.has("ref") for item in value):
+        # The graph of a bill of materials.
+        return
     for text in _texts(value, report):
         if not is_requirement(text):
             report.add("ckpt.requirement", text, location)
