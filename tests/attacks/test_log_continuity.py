@@ -188,6 +188,22 @@ def test_older_bytes_written_over_an_open_log_lose_nothing_or_are_refused(lab: L
     assert entries(lab.log) == last + 1
 
 
+def test_a_log_that_was_moved_while_open_says_where_its_entries_are(lab: Lab, tmp_path: Path) -> None:
+    """Its entries are in the WAL of its old name: nothing that was acknowledged is lost, and the refusal says so."""
+    moved = tmp_path / "audit.db.1"
+    with lab.guard() as guard:
+        for _ in range(3):
+            ask(guard)
+        lab.log.rename(moved)
+        with pytest.raises(AuditError, match="is gone"):
+            ask(guard)
+    with pytest.raises(AuditError, match="another kind of SQLite database") as refused:
+        SqliteStore.open(moved, read_only=True)
+    assert refused.value.help == "if it was moved, move it back to its `-wal` file, and `policyguard audit rotate`"
+    moved.rename(lab.log)
+    assert lab.decide() == [3]
+
+
 def test_a_copy_in_another_place_is_not_continued(lab: Lab) -> None:
     """Two logs of one origin would be a split view."""
     prepare(lab)

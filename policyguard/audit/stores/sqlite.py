@@ -326,7 +326,13 @@ def _connect(target: str, mode: str, wait_s: float = BUSY_TIMEOUT_S) -> sqlite3.
 def _read_header(target: str, connection: sqlite3.Connection, *, is_writer: bool) -> str:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != APPLICATION_ID:
-        raise AuditError(f"log `{target}` is another kind of SQLite database")
+        raise AuditError(
+            f"log `{target}` is another kind of SQLite database",
+            # A log that was moved while a guard had it open leaves its entries in the WAL of the old name.
+            help=None
+            if application_id
+            else "if it was moved, move it back to its `-wal` file, and `policyguard audit rotate`",
+        )
     # INVARIANT I13: a schema that is not ours to the letter is refused: triggers and views could rewrite entries.
     schema = tuple(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
     header = connection.execute("SELECT format, origin FROM header").fetchall() if schema in _SCHEMAS else []
