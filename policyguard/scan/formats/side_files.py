@@ -37,6 +37,9 @@ _REPOSITORY = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _PIPE = re.compile(r"\|[ \t]*\r?$|^\S+[ \t]+\|", re.MULTILINE)
+_CODING = re.compile(r"(?:[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
+"""Python reads the whole text in the encoding that one of its first two lines names."""
+
 _PACKED = re.compile(rb"ZF[ \t]*(?:0[xX])?[0-9a-fA-F]+[ \t]*")
 _PACKED_LENGTH = 21
 """joblib's first compressed format: two letters, and the size in a field of 19 characters."""
@@ -54,6 +57,8 @@ def check_side_file(text: str, data: bytes, findings: Findings) -> None:
     # INVARIANT I18: what a program runs unasked is code, whatever it is written in.
     if name in _RUN or name.endswith(_RUN_SUFFIXES):
         findings.add("ckpt.code_file", name, "1:1")
+    if (coding := _CODING.match(text)) and not coding[1].casefold().startswith(("utf-8", "utf8", "ascii", "latin")):
+        findings.add("ckpt.code_file", f"Python in the encoding {coding[1]}", "1:1")
     if name == "config" and _REPOSITORY.search(text):
         findings.add("ckpt.code_file", "git runs the commands that its configuration names", "1:1")
     if name.endswith(".scp") and (pipe := _PIPE.search(text)):

@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _LFS = b"version https://git-lfs.github.com/spec/"
 _JSON_LIKE = re.compile(r"(?:\s|//[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:\{(?![{%#])|\[\s*(?:[\[{\"']|-?\d))")
 _SETTINGS_NAME = re.compile(
-    r"\.(?:json[5c]?|jsonl|jsonnet|libsonnet|ndjson|ya?ml|toml|zarray|zattrs|zgroup|zmetadata|hocon)\Z"
+    r"\.(?:json[5c]?|jsonl|jsonnet|libsonnet|hjson|hcl|cson|ndjson|ya?ml|toml|zarray|zattrs|zgroup|zmetadata|hocon)\Z"
     r"|\A(?:MLmodel|\.zarray|\.zattrs|\.zgroup|\.zmetadata|MLproject)\Z",
     re.IGNORECASE,
 )

@@ -40,7 +40,7 @@ _RESOLVER = re.compile(r"\$\{\s*(?!oc\.|now:|hydra:|env:)[A-Za-z_][\w.]*:(?![-=?
 """An OmegaConf resolver that the loading program registered."""
 
 _STATEMENT = re.compile(
-    r"^[^\S\n]*(?:import\s+[\w.]+|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(|class\s+\w+)", re.MULTILINE
+    r"(?:^|;)[^\S\n]*(?:import\s+[\w.]+|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(|class\s+\w+)", re.MULTILINE
 )
 _COMMANDS = names("""
     system popen popen2 popen3 popen4 Popen run call check_call check_output getoutput getstatusoutput execl execle
