@@ -28,7 +28,7 @@ def main() -> int:
     if options.sample is not None and options.sample < len(chosen):
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     if options.only:
-        chosen = [mutant for mutant in chosen if options.only in mutant.name]
+        chosen = [mutant for mutant in chosen if any(text in mutant.name for text in options.only)]
     listed = {line.split("`")[1] for line in LISTED.read_text().splitlines() if line.startswith("- `")}
     outcomes: list[Outcome] = []
 
@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--sample", type=int, help="try this number of mutants only")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
-    parser.add_argument("--only", help="try mutants whose name contains this text")
+    parser.add_argument("--only", action="append", help="try mutants whose name contains this text")
     parser.add_argument("--budget", type=float, default=20.0, help="processor seconds of tests for a mutant")
     parser.add_argument("--lines", help="keep here which tests run which lines, and use it if it exists")
     parser.add_argument("--verbose", action="store_true", help="print killed mutants too")

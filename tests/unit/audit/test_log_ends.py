@@ -11,6 +11,8 @@ from msgspec import structs
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature
+from policyguard.audit.checkpoint import Checkpoint, sign_checkpoint
+from policyguard.audit.head import Head, HeadFile, HeadLocation
 from policyguard.audit.log import Log
 from policyguard.audit.policy_epochs import PolicyUse
 from policyguard.audit.stores.memory import MemoryStore
@@ -167,3 +169,25 @@ def test_a_revocation_list_is_an_entry_where_it_is_news() -> None:
         assert log.remember_list(keys, sequence, NOW) == highest
         assert log.size == size
     assert log.revocations == {"a": 5, "b": 6, "c": 1}
+
+
+def test_a_running_guard_asks_the_head_file_before_each_entry(tmp_path: Path) -> None:
+    """Removed, or that of a log which somebody reset meanwhile: nothing is added."""
+    path = tmp_path / "log.db"
+    grow(path, b"1")
+    (head_file,) = tmp_path.glob("*.head")
+    with Log.open(path, LOG_KEY) as log, Log.open(path, LOG_KEY) as other:
+        head_file.rename(tmp_path / "away")
+        with pytest.raises(AuditError, match="is gone"):
+            log.append(b"2")
+        (tmp_path / "away").rename(head_file)
+        checkpoint = Checkpoint(log.verifier.name, 5, b"r" * 32)
+        handle = HeadFile.open(HeadLocation.of(path), log.verifier.name)
+        handle.reset(Head(generation=1, note=sign_checkpoint(checkpoint, log.verifier, LOG_KEY).decode()), 5)
+        handle.close()
+        for writer in (log, other):
+            with pytest.raises(AuditError, match="has 1 entries, expected at least 5"):
+                writer.append(b"2")
+        last = log.store.last()
+    assert last is not None
+    assert last.entry == 0
