@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from policyguard.conditions.entities import merged
+from policyguard.conditions.former_names import present_fact
 from policyguard.errors import PolicyError
 from policyguard.model.facts import Approval, Assurance, Fact, Facts
 from policyguard.model.policy import Attribute, Schema
@@ -173,6 +174,7 @@ class _Tests:
         *,
         shared: bool = False,
     ) -> None:
+        path = present_fact(path)
         owner, _, name = path.partition(".")
         known = self._attributes(request, owner)
         if name not in known:
