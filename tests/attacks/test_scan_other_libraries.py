@@ -43,6 +43,8 @@ FILES: dict[str, tuple[str, str | bytes, Verdict]] = {
         json.dumps({"b": base64.b64encode(PLAIN).decode()}),
         UNKNOWN,
     ),
+    "a pickle in base64 in lines": ("a.json", json.dumps({"b": IN_BASE64[:9] + "\n" + IN_BASE64[9:]}), HOSTILE),
+    "a pickle in spaced hexadecimal digits": ("a.json", json.dumps({"b": EVIL.hex(" ")}), HOSTILE),
     "a pickle in base64 in YAML": ("a.yaml", f"b: {IN_BASE64}\n", HOSTILE),
     "a pickle in base64 for addresses": ("a.json", json.dumps({"b": base64.urlsafe_b64encode(EVIL).decode()}), HOSTILE),
     "logging: arguments of a handler": (

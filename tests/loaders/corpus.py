@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tests.attacks.checkpoint_lab import HOSTILE
 from tests.attacks.test_pickle_readers import BOMBS, LYING, NUMBERS
+from tests.attacks.test_scan_other_libraries import FILES as LIBRARIES
+from tests.attacks.test_scan_text_readers import DIFFERS
 
 _DATA = Path(__file__).parents[1] / "data" / "scan"
 _FOLDERS = ("benign", "opaque", "reported/hostile", "reported/harmless")
@@ -21,10 +23,18 @@ TEXTS = {
     for path in sorted((_DATA / folder).rglob("*"))
     if path.is_file()
 }
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode()
+
+
 MADE = {
     **{name: make() for name, make in HOSTILE.items()},
     **{f"number: {name}": data + b"0cos\nsystem\n(S'true'\ntR." for name, data in NUMBERS.items()},
     **{f"numpy: {name}": data for name, data in LYING.items()},
     **{f"bomb: {name}": data for name, data in BOMBS.items()},
+    **{f"library: {name}": _bytes(content) for name, (_, content, _) in LIBRARIES.items()},
+    **{f"reader: {name}": _bytes(content) for name, (_, content, _) in DIFFERS.items()},
 }
 ALL = {name: data for name, data in {**FILES, **TEXTS, **MADE}.items() if len(data) < 2**20}

@@ -25,8 +25,8 @@ MAX_EMBEDDED = 4
 """The maximum depth of JSON in texts in JSON."""
 
 MAX_EMBEDDED_CHARS = 2**24
-_SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\||^\s*(?:gA[I-X]|800[2-5])")
-_PICKLE = re.compile(r"\s*(?:gA[I-X][\w+/-]{8,}={0,2}|800[2-5][\da-fA-F]{8,})\s*")
+_SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\||^\s*(?:gA[I-X]|80\s*0[2-5])")
+_PICKLE = re.compile(r"\s*(?:gA[I-X][\w+/=\s-]{8,}|80\s*0[2-5][\da-fA-F\s]{8,})")
 """A pickle of protocol 2 to 5, in base64 or hexadecimal digits."""
 _URL_SAFE = str.maketrans("+/", "-_")
 
