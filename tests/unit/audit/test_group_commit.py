@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from policyguard.audit.check import check_log
-from policyguard.audit.group_commit import MAX_GROUP
+from policyguard.audit.group_commit import MAX_GROUP, Waiter, WaitingLeaves, admit
+from policyguard.audit.head import PolicyHead
 from policyguard.audit.log import Log
+from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.memory import MemoryStore
-from policyguard.errors import AuditError
+from policyguard.errors import AuditError, ConfigurationError
 from tests.attest_lab import LOG_KEY, ORIGIN
 
 
@@ -95,3 +97,39 @@ def test_group_larger_than_the_limit_is_one_transaction() -> None:
     log = Log.open(store, LOG_KEY)
     receipts = log.append_many([b"x"] * (MAX_GROUP + 1))
     assert (store.transactions, len({receipt.checkpoint for receipt in receipts})) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([1, 1, 1], [[1, 1, 1]]),
+        ([MAX_GROUP, 1], [[MAX_GROUP], [1]]),
+        ([1, MAX_GROUP - 1], [[1, MAX_GROUP - 1]]),
+        ([1, MAX_GROUP], [[1], [MAX_GROUP]]),
+        ([MAX_GROUP + 1, 1], [[MAX_GROUP + 1], [1]]),
+    ],
+)
+def test_a_group_is_as_many_as_fit_and_never_none(sizes: list[int], groups: list[list[int]]) -> None:
+    """An empty group would leave the first of them waiting for ever."""
+    queue = WaitingLeaves()
+    for size in sizes:
+        queue.add(Waiter([b""] * size, None))
+    assert [[len(waiter.leaves) for waiter in queue.take_group()] for _ in groups] == groups
+    assert (len(queue), queue.take_group()) == (0, [])
+
+
+def test_of_a_group_only_those_with_outdated_policies_are_refused() -> None:
+    """And the first of two that would edit an epoch decides what it is; those without policies wait for nobody."""
+    seen = {"lab": PolicyHead(2, "d")}
+    uses = [
+        None,
+        PolicyUse(name="lab", epoch=1, digest="d", is_signed=False),
+        PolicyUse(name="lab", epoch=3, digest="e", is_signed=False),
+        PolicyUse(name="lab", epoch=3, digest="f", is_signed=False),
+        PolicyUse(name="lab", epoch=2, digest="d", is_signed=False),
+    ]
+    group = [Waiter([b""], use) for use in uses]
+    assert admit(group, seen) == [group[0], group[2]]
+    refusals = [type(waiter.problem) for waiter in group if waiter.problem is not None]
+    assert refusals == [ConfigurationError, PoliciesMovedOn, ConfigurationError]
+    assert [waiter.is_answered for waiter in group] == [False, True, False, True, True]
