@@ -187,9 +187,9 @@ class SqliteStore:
             AuditError: another process reads or writes the log.
         """
         try:
-            busy = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._execute("BEGIN IMMEDIATE")
-            if busy or os.stat(os.path.realpath(self.path) + WAL).st_size:
+            if os.stat(os.path.realpath(self.path) + WAL).st_size:
                 self._roll_back()
                 raise AuditError(f"log `{self.path}` is in use by another process", help="stop it, then try again")
             last = self._execute(_LAST).fetchone()
