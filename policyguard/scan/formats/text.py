@@ -31,6 +31,7 @@ _SETTINGS_NAME = re.compile(
     r"|\A(?:MLmodel|\.zarray|\.zattrs|\.zgroup|\.zmetadata|MLproject)\Z",
     re.IGNORECASE,
 )
+_FLAT_NAME = re.compile(r"\.(?:ini|cfg|conf|config|env|properties|toml|desktop|service)\Z|\A\.?env\Z", re.IGNORECASE)
 _PROTO_NAME = re.compile(r"\.(?:pbtxt|prototxt|textproto|txtpb)\Z", re.IGNORECASE)
 _XML_NAME = re.compile(r"\.(?:xml|pmml|urdf|mjcf|xacro)\Z", re.IGNORECASE)
 _REQUIREMENTS_NAME = re.compile(r"\A(?:[\w.-]*requirements[\w.-]*|constraints[\w.-]*)\.(?:txt|in)\Z", re.IGNORECASE)
@@ -221,7 +222,7 @@ def _judge_flat(text: str, findings: Findings, *, is_yaml: bool) -> bool:
     # A text of several lines in TOML may be entries of INI, and so may lines of YAML below a heading.
     has_other_lines = '"""' in text or "'''" in text if tree is not None else not is_yaml
     if has_other_lines or (tree is None and begins_as_section(text)):
-        entries = ini_tree(text)
+        entries = ini_tree(text, is_named=_FLAT_NAME.search(findings.name) is not None)
         if entries is not None:
             judge_settings(entries, findings, name=findings.name)
     return tree is not None

@@ -7,11 +7,7 @@ import tomllib
 
 from policyguard.scan.settings.tree import Map
 
-_LINE = re.compile(
-    r"[ \t]*(?:\[[^\n]*\][^\n]*|(?:export[ \t]+)?[\w.\"'$@()/-]+[ \t]*[=:][^\n]*|[#;][^\n]*|)(?:\r?\n|\Z)"
-)
 _ENTRY = re.compile(r"(?:export[ \t]+)?([\w.\"'$@()/-]+)[ \t]*[=:][ \t]*(.*)")
-_SPACED = re.compile(r"([^=:\s][^=:]{0,80}?)\s*[=:]\s*(.*)")
 _HAS_ENTRY = re.compile(r"^[ \t]*(?:export[ \t]+)?[\w.\"'-]+[ \t]*=", re.MULTILINE)
 _HAS_SECTION = re.compile(r"^\[[^\n]*\][^\n]*\r?\n[ \t]*[\w.][^\n=:]*[=:]", re.MULTILINE)
 MAX_CHARS = 2**22
@@ -37,47 +33,60 @@ def begins_as_section(text: str) -> bool:
     return next((line for line in lines if line and line[0] not in "#;"), "").startswith("[")
 
 
-def ini_tree(text: str) -> object | None:
-    """Parse `name = value` lines under section headings; None if an early line is neither.
+def ini_tree(text: str, *, is_named: bool = False) -> object | None:
+    """Parse `name = value` lines under section headings; None if the text is something else.
 
     The key of an entry is its last dotted part, and quotes around a value are dropped. A line that is indented goes on
     with the value before it, and may be an entry of its own.
 
-    Source: `configparser`, which takes what follows a heading for nothing, and keys with spaces in them.
+    Source: `configparser`, which ignores what follows a heading, takes keys with spaces in them, and refuses a text
+    with any other line. Readers of a file that is named as settings may skip such a line.
+
+    Args:
+        text: the text.
+        is_named: the file is named as settings.
     """
     if len(text) > MAX_CHARS or not (_HAS_ENTRY.search(text) or _HAS_SECTION.search(text)):
         return None
-    first = text.lstrip("\r\n")
-    if _LINE.match(first) is None or not first.strip():
-        return None
-    entry = _SPACED if begins_as_section(text) else _ENTRY
-    entries, values = Map(), list[str]()
+    has_section = begins_as_section(text)
+    pending: list[tuple[str, list[str]]] = []
+    opened: list[str] | None = None
     for raw in text.split("\n"):
         line = raw.strip()
         if not line or line[0] in "#;":
             continue
-        if match := entry.fullmatch(line):
-            _close(entries, values)
-            entries.append((match[1].strip("\"' ").rpartition(".")[2], ""))
-            values = [match[2]]
-        elif line[0] == "[" and raw[0] not in " \t":
-            _close(entries, values)
-            values = []
-        elif values and raw[0] in " \t":
-            values.append(line)
-    _close(entries, values)
-    return entries
+        is_indented = raw[0] in " \t"
+        if line[0] == "[" and not is_indented:
+            opened = None
+            continue
+        goes_on = is_indented and opened is not None
+        if goes_on and opened is not None:
+            opened.append(line)
+        if entry := _entry(line, has_section):
+            pending.append((entry[0], [entry[1]]))
+            opened = opened if goes_on else pending[-1][1]
+        elif not goes_on and not is_named:
+            return None
+    return Map(item for key, values in pending for item in _values(key, values))
 
 
-def _close(entries: Map, values: list[str]) -> None:
-    """Give the last entry its value; a value of several lines also adds an entry for each line."""
-    if not values:
-        return
-    key, _ = entries.pop()
-    value = "\n".join(values).strip()
+def _entry(line: str, has_section: bool) -> tuple[str, str] | None:
+    if not has_section:
+        match = _ENTRY.fullmatch(line)
+        return (match[1].strip("\"'").rpartition(".")[2], match[2]) if match else None
+    ends = [at for at in (line.find("="), line.find(":")) if at > 0]
+    if not ends:
+        return None
+    key, value = line[: min(ends)], line[min(ends) + 1 :]
+    return key.strip().strip("\"'").rpartition(".")[2], value.strip()
+
+
+def _values(key: str, lines: list[str]) -> list[tuple[str, object]]:
+    """List the value of an entry, and each line of a value that has several."""
+    value = "\n".join(lines).strip()
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    entries.append((key, value[1:-1] if quoted else value))
-    entries.extend((key, line) for line in (values[1:] and values) if line)
+    whole = value[1:-1] if quoted else value
+    return [(key, whole), *((key, line) for line in (lines[1:] and lines) if line)]
 
 
 def _tree(value: object) -> object:

@@ -59,8 +59,8 @@ class Tags:
 
     @property
     def are_harmful(self) -> bool:
-        """True if a tag occurred that is on no list."""
-        return bool(self._reasons)
+        """True if a tag occurred that some loader builds an object for; `[![a](b)](c)` in a page is a tag, too."""
+        return any(not tag.startswith("!") or tag.startswith(_OF_APPLICATIONS) for _, tag, _ in self._reasons)
 
     def report(self) -> None:
         """Add the recorded tags to the findings."""
