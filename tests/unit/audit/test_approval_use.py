@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
-from policyguard.attest.statement import parse_statement
+from policyguard.attest.statement import PAYLOAD_TYPE, parse_statement
 from policyguard.audit.approval_use import PendingStatement, preview_decision, used_approvals
-from policyguard.audit.approval_use_scan import find_used_approvals
+from policyguard.audit.approval_use_scan import approvals_used_by, find_used_approvals
 from policyguard.audit.log import Log
 from policyguard.audit.stores import Row
 from policyguard.audit.stores.claims import APPROVAL
@@ -27,7 +28,7 @@ from policyguard.model.decision import Decision
 from policyguard.model.facts import Approval, Assurance, Facts
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
-from policyguard.values import NANOSECONDS_PER_S, Instant
+from policyguard.values import NANOSECONDS_PER_S, Instant, canonical
 from tests.attest_lab import decision_of
 
 KEY = PrivateKey.generate(b"o" * 32)
@@ -369,3 +370,21 @@ def test_a_guard_with_a_wrong_clock_hides_nothing(folder: Path) -> None:
         assert guard.issue(approved()).decision.allowed
         assert not wrong.issue(Facts(REQUEST)).decision.allowed
         assert not guard.issue(approved()).decision.allowed
+
+
+@pytest.mark.parametrize(
+    ("changes", "used"),
+    [
+        ({}, ["f00d"]),
+        ({"decision": "deny"}, []),
+        ({"requiring": []}, []),
+        ({"payload_type": "application/vnd.policyguard.approval.v1+json"}, []),
+    ],
+    ids=["an allow that needed approvals", "a denial", "an allow that needed none", "an entry of another kind"],
+)
+def test_in_a_log_without_claims_an_allow_says_what_it_used_up(changes: dict[str, object], used: list[str]) -> None:
+    """Other entries use nothing up, whatever they hold."""
+    predicate = {"approvals": [{"digest": "f00d"}], "decision": "allow", "requiring": ["kill"], **changes}
+    payload_type = str(predicate.pop("payload_type", PAYLOAD_TYPE))
+    leaf = sign(canonical({"predicate": predicate}), payload_type, (KEY,)).to_bytes()
+    assert approvals_used_by(Row(7, leaf, b"", None)) == used
