@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.keys import PrivateKey, PublicKey, decode_base64, encode_base64
 from policyguard.attest.note import NoteKey, open_note, sign_note, split_note
@@ -194,6 +195,19 @@ def test_a_signed_decision_that_has_travelled_decides_nothing() -> None:
     for data in (b"[" * 100_000, b'"\xff"', b"{}"):
         with pytest.raises(VerificationError, match="V1: not a signed decision"):
             SignedDecision.from_json(data)
+
+
+def test_a_signed_decision_of_sizes_that_nobody_signs_is_not_read() -> None:
+    """Before any signature is verified: each signature and each hash costs the verifier."""
+    signed = Lab().issue()
+    many = structs.replace(signed.envelope, signatures=signed.envelope.signatures * 100)
+    for refused, words in (
+        (structs.replace(signed, envelope=many), "V1: signatures: found 100"),
+        (structs.replace(signed, receipt=structs.replace(signed.receipt, path=(b"x" * 31,))), r"V1: receipt.path\[0\]"),
+        (structs.replace(signed, receipt=structs.replace(signed.receipt, path=(b"x" * 32,) * 64)), "V1: receipt.path"),
+    ):
+        with pytest.raises(VerificationError, match=words):
+            SignedDecision.from_json(refused.to_json())
 
 
 def test_log_vouches_for_its_own_name_only() -> None:

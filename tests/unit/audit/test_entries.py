@@ -7,6 +7,7 @@ import json
 import pytest
 
 from policyguard.attest.keys import PrivateKey
+from policyguard.audit.approvals import approval_leaves
 from policyguard.audit.entries import (
     APPROVAL_ENTRY,
     DECISION_ENTRY,
@@ -16,6 +17,8 @@ from policyguard.audit.entries import (
     EntryType,
 )
 from policyguard.audit.links import OldLog, link_leaf, parse_link
+from policyguard.audit.log import Log
+from policyguard.audit.stores.memory import MemoryStore
 from policyguard.errors import AuditError
 
 KEY = PrivateKey.generate(bytes(32))
@@ -56,3 +59,12 @@ def test_a_link_in_an_entry_of_another_kind_is_refused() -> None:
 def test_a_malformed_entry_is_refused() -> None:
     with pytest.raises(AuditError, match="entry 3: approval: not an envelope"):
         APPROVAL_ENTRY.payload(b"{}", 3)
+
+
+def test_approvals_are_found_among_other_entries() -> None:
+    """Each with its number, the oldest first; a log without entries has none."""
+    store = MemoryStore("lab.example")
+    assert list(approval_leaves(store)) == []
+    leaves = [kind.leaf(b"{}", (KEY,)) for kind in (APPROVAL_ENTRY, DECISION_ENTRY, APPROVAL_ENTRY, LINK_ENTRY)]
+    Log.open(store, KEY).append_many(leaves)
+    assert list(approval_leaves(store)) == [(0, leaves[0]), (2, leaves[2])]
