@@ -192,6 +192,15 @@ def test_a_job_that_is_not_started_after_all_gives_its_room_back(guard: Guard) -
     assert outcomes(guard, submission()) == [True]
 
 
+@pytest.mark.parametrize("facts", [submission(0), submission(8, action="job:logs")], ids=["no GPUs", "no quota"])
+def test_a_job_without_a_reservation_starts_and_leaves_no_entry(guard: Guard, facts: Facts) -> None:
+    """Nothing was reserved for it, so that nothing has ended either."""
+    signed = guard.issue(facts)
+    with guard.reservation_held(signed) as note_start:
+        note_start()
+    assert len(store_of(guard).rows) == 1
+
+
 def test_a_newer_figure_includes_the_job(guard: Guard, clock: Clock) -> None:
     """What the scheduler saw after the start counts once, not twice; what it saw before does not include the job."""
     with guard.reservation_held(guard.issue(submission())) as note_start:
