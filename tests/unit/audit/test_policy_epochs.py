@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from policyguard.audit.entries import APPROVAL_ENTRY, DECISION_ENTRY
 from policyguard.audit.head import Head, PolicyHead
 from policyguard.audit.log import Log
+from policyguard.audit.policy_epoch_scan import PolicyRecord, policies_of
 from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, SeenEntries
 from policyguard.audit.stores.memory import MemoryStore
 from policyguard.errors import ConfigurationError
+from policyguard.model.static_explanation import NO_POLICIES
+from policyguard.values import canonical
 from tests.attest_lab import LOG_KEY, ORIGIN
 
 
@@ -62,3 +66,13 @@ def test_a_head_takes_back_neither_an_epoch_nor_a_revocation_list() -> None:
     assert seen.revocations == {"k": 5, "m": 1}
     seen.add_head(Head(policies={"lab": PolicyHead(6, "f")}, revocations={"k": 6}), 1)
     assert (seen.policies["lab"].epoch, seen.revocations["k"], seen.size) == (5, 5, 2)
+
+
+def test_an_approval_that_names_an_epoch_raises_none() -> None:
+    """An entry of another kind holds what somebody sent: it must not make the policies in use look old."""
+    payload = canonical({"predicate": {"policy": {"digest": "d", "epoch": 9, "name": "lab"}}})
+    record = policies_of(DECISION_ENTRY.leaf(payload, (LOG_KEY,)))
+    assert record == PolicyRecord(digest="d", epoch=9, name="lab")
+    assert policies_of(APPROVAL_ENTRY.leaf(payload, (LOG_KEY,))) is None
+    assert policies_of(DECISION_ENTRY.leaf(b"{}", (LOG_KEY,))) is None
+    assert policies_of(DECISION_ENTRY.leaf(payload.replace(b'"d"', b'"%b"' % NO_POLICIES.encode()), (LOG_KEY,))) is None
