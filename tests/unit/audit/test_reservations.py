@@ -9,10 +9,10 @@ from msgspec import structs
 
 from policyguard.audit.entries import RESERVATION_ENTRY
 from policyguard.audit.reservation_events import reservation_event, start
-from policyguard.audit.reservations import USAGE, Reservations, amount_of
+from policyguard.audit.reservations import USAGE, Reservations, amount_of, check_path
 from policyguard.audit.stores.claims import RESERVATION
 from policyguard.audit.stores.memory import MemoryClaims
-from policyguard.errors import AuditError, EvidenceError
+from policyguard.errors import AuditError, ConfigurationError, EvidenceError
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.policy_store.folder import snapshot_of_text
@@ -127,3 +127,12 @@ def test_an_auditor_reads_a_malformed_reservation_as_damage(changes: dict[str, A
     with pytest.raises(AuditError, match="entry 7: reservation: ") as caught:
         reservation_event(RESERVATION_ENTRY.leaf(canonical(event | changes), (KEY,)), 7)
     assert caught.value.entry == 7
+
+
+def test_a_configured_number_that_no_job_has_is_a_mistake_also_without_a_rule_on_quotas() -> None:
+    """Somebody wrote it; only the default may be without effect."""
+    text = POLICIES[: POLICIES.index("  - id: team-quota")].replace("      gpus: {type: int, unit: gpu}\n", "")
+    snapshot = snapshot_of_text(text)
+    check_path(GPUS, snapshot)
+    with pytest.raises(ConfigurationError, match=r"`resource.cores` is in no resource of the schema"):
+        check_path("resource.cores", snapshot)
