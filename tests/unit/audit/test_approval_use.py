@@ -307,6 +307,7 @@ def test_a_long_log_without_claims_is_read_whole_once(folder: Path) -> None:
         assert find_used_approvals(store, 0, 601) == {f"{1:064x}": 0}
         assert find_used_approvals(store, 1, 601) == {}
         assert used_approvals(store, {f"{1:064x}", f"{2:064x}"}) == {f"{1:064x}": 0}
+        assert used_approvals(store, {f"{2:064x}"}) == {}
     with guard_in(folder) as guard:
         assert "entry 0 of the log" in guard.issue(approved()).decision.explain()
         assert guard.issue(approved(2)).decision.allowed
