@@ -155,7 +155,7 @@ class _Explanation:
 
     def _reads_traced(self, atom: AtomValue, dotted: str) -> bool:
         rule = self.admission.rules.get(dotted) if self.admission is not None and not self.may_see_trace else None
-        return rule is not None and bool(rule.traced) and reads_traced(atom.expression, rule.traced)
+        return rule is not None and reads_traced(atom.expression, rule.traced)
 
     def _values(self, rule: CompiledRule, admitted: Admitted) -> Iterator[tuple[AtomValue, str]]:
         """Describe each atom of the rule's condition, with the facts it read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from policyguard.decide.admission import FactAdmission
@@ -58,6 +59,17 @@ def test_what_fits_is_admitted() -> None:
         "code": {"commit": "c"},
     }
     assert (admitted.subject["id"], admitted.domain, admitted.weak) == ("user:alice", "vision", None)
+
+
+@pytest.mark.parametrize("identifier", ["other/vision/run", "team", "x"])
+def test_an_id_outside_its_pattern_is_no_request(identifier: str) -> None:
+    """The domain is read from the id, so another form would name another team; a type without one takes any."""
+    asked = Request.of("user:alice", "job:submit", "job:x")
+    request = msgspec.structs.replace(asked, resource=msgspec.structs.replace(asked.resource, id=identifier))
+    with pytest.raises(Malformed) as caught:
+        GATE.admit(Facts(request, {}), NOW)
+    assert caught.value.path == "$.resource.id"
+    assert gate(TEXT).admit(Facts(request, {}), NOW).domain is None
 
 
 def test_times_become_instants() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from policyguard.decide.engine import Engine
@@ -27,6 +28,16 @@ CASES: dict[str, dict[str, Any]] = {
     "fields for trace, to an auditor": {"gpus": 51, "code": DIRTY, "full": True, "viewer": "user:olga"},
     "fields for trace, to another": {"gpus": 51, "code": DIRTY, "full": True, "viewer": "user:lena"},
     "fields for trace, to nobody": {"gpus": 51, "code": DIRTY},
+    "fields for trace, to an auditor of the domain": {"gpus": 51, "code": DIRTY, "viewer": "user:ora"},
+    "fields for trace, to an auditor of another": {
+        "gpus": 51,
+        "code": DIRTY,
+        "viewer": "user:ora",
+        "resource": "job:team/green/run",
+    },
+    "text for a number, to an auditor": {"gpus": "6", "viewer": "user:ora"},
+    "an allow without a condition": {"action": "job:list"},
+    "five that could have": {"action": "job:kill"},
     "a sensitive value": {"gpus": 61, "code": CLEAN, "secret": "x"},
     "a sensitive value in full": {"subject": "user:zoe", "gpus": 61, "code": CLEAN, "secret": "y", "full": True},
     "a deny in error": {"gpus": 101, "code": CLEAN, "secret": "y"},
@@ -69,3 +80,12 @@ def test_an_explanation_says_what_was_decided_and_no_more(case: str) -> None:
         ENGINE.decide(known, NOW), full=options.get("full", False), viewer=options.get("viewer")
     ).replace(ENGINE.policy_digest[:16], "DIGEST")
     assert text == EXPECTED[case].rstrip("\n")
+
+
+def test_without_rules_nothing_is_allowed_and_that_is_said() -> None:
+    """Whatever is asked for."""
+    empty = msgspec.structs.replace(POLICIES, rules=())
+    engine = Engine(Snapshot.of(empty, grants_of(empty)))
+    for ref in ("job:team/red/run", "ghost:x"):
+        decision = engine.decide(Facts(Request.of("user:alice", "job:submit", ref), {}), NOW)
+        assert decision.explain().splitlines()[1:3] == ["reason   engine.no_rules", "because  no rules are loaded"]

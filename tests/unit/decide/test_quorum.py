@@ -153,6 +153,16 @@ def test_places_are_filled_as_well_as_can_be() -> None:
                 assert sum(gap.needed for gap in found) == len(places) - best, (mix, chosen)
 
 
+def test_one_who_fits_two_places_leaves_the_one_that_another_needs() -> None:
+    """Whoever of them comes first; with one of them only, a place is empty."""
+    quorum = Quorum(id="q", approvers=(Approvers(count=1, roles=("lead",)), Approvers(count=1, roles=("infra",))))
+    swapped = Quorum(id="q", approvers=quorum.approvers[::-1])
+    for each in (quorum, swapped):
+        assert missing(each, approval("carol"), approval("carol-admin"), approval("dan")) == ()
+        assert missing(each, approval("erin"), approval("dan")) == ()
+        assert len(missing(each, approval("erin"))) == 1
+
+
 def seated(seats: tuple[str, ...], places: list[tuple[str, ...]]) -> int:
     """Return how many places these persons fill, one place each."""
     return sum(
