@@ -66,7 +66,7 @@ def template_of(expression: Expression, split: Tokens) -> Template | None:
         if index is None:
             return None
         if isinstance(node, Constant) and node.type in ("int", "string"):
-            if index in literals or literal(split, index) != node.value:
+            if literal(split, index) != node.value:
                 return None
             literals.add(index)
     if len(literals) != sum(kind in ("text", "integer") for kind in split.kinds):

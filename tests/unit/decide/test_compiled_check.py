@@ -296,3 +296,15 @@ def test_a_snapshot_has_a_place_for_each_rule() -> None:
     for other in (places[1:], [*places, places[0]]):
         with pytest.raises(ConfigurationError, match=f"expected {len(places)}, one for each rule"):
             Snapshot.from_compiled({**COMPILED, "places": other}, "0" * 64)
+
+
+def test_a_part_that_is_missing_is_named() -> None:
+    """And only such a part is said to be missing."""
+    compiled = deepcopy(COMPILED)
+    del compiled["policy"]["grants"]["roles"]
+    with pytest.raises(ConfigurationError) as refusal:
+        Snapshot.from_compiled(compiled, "0" * 64)
+    assert refusal.value.message == "compiled snapshot: `roles` is missing"
+    with pytest.raises(ConfigurationError) as refusal:
+        snapshot_with(("rules", FREE, 6), "team/../x")
+    assert refusal.value.message == "compiled snapshot: id pattern `team/../x`: expected a pattern"
