@@ -161,8 +161,8 @@ class CompiledRule:
         if name not in ("match_row", "literal_segments", "literal_slice", "test"):
             raise AttributeError(name)
         literal = literal_slice(self.id_pattern, self.type_patterns)
-        tests = [matcher(self.id_pattern, pattern) for pattern in self.type_patterns]
-        self.test = None if literal else next((test for test in tests if test is not None), None)
+        tests = {matcher(self.id_pattern, pattern) for pattern in self.type_patterns} - {None}
+        self.test = None if literal else next(iter(tests), None)
         self.literal_slice, self.literal_segments = literal or (None, [])
         # A tuple and no struct: the loop in `evaluate` unpacks it in one step. At ten thousand rules reading memory
         # costs more than the work, and nine attributes of a rule are nine places in memory.

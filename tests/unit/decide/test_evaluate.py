@@ -111,14 +111,22 @@ def allowed_by(rule: str, *asked: tuple[str, int]) -> list[bool]:
     return decisions
 
 
-FITTING, NOT = "team/red/run/1", "team/blue/run/1"
+FITTING, BLUE, OTHER = "team/red/run/1", "team/blue/run/1", "team/red/rum/2"
+PATTERNS = {
+    "team/red/run/1": (BLUE, OTHER),
+    "team/red/run/**": (BLUE, OTHER),
+    "team/red/*/1": (BLUE, OTHER),
+    "team/red/**": (BLUE,),
+    "**/red/*/*": (BLUE,),
+    "team/r*/**": (BLUE,),
+}
 
 
-@pytest.mark.parametrize("pattern", ["team/red/run/1", "team/red/**", "team/red/*/1", "**/red/*/*", "team/r*/**"])
-@pytest.mark.parametrize("first", [FITTING, NOT])
-def test_a_rule_for_some_ids_is_for_no_others(pattern: str, first: str) -> None:
+@pytest.mark.parametrize(("pattern", "other"), [(one, other) for one, others in PATTERNS.items() for other in others])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_rule_for_some_ids_is_for_no_others(pattern: str, other: str, *, is_first: bool) -> None:
     """The first decision tests the rule itself, later ones the index; each answers for each id."""
-    ids = (first, FITTING, NOT, FITTING, NOT)
+    ids = (FITTING if is_first else other, FITTING, other, FITTING, other)
     rule = f'resources: {{type: job, id: "{pattern}"}}'
     assert allowed_by(rule, *((identifier, NOW) for identifier in ids)) == [each == FITTING for each in ids]
 
