@@ -20,6 +20,7 @@ MODULES: tuple[str, ...] = (
 TESTS: dict[str, tuple[str, ...]] = {
     "policyguard/decide": (
         "tests/unit/decide",
+        "tests/unit/model/test_former_names.py",
         "tests/unit/policy_store",
         "tests/attacks/test_decide_*.py",
         "tests/attacks/test_claims.py",
