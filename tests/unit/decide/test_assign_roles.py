@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from policyguard.decide import role_closure
+from policyguard.decide import role_closure, separation_of_duty
 from policyguard.decide.assign_roles import assign_roles
 from policyguard.decide.role_closure import MAX_CHAIN, close_roles
 from policyguard.decide.role_grants import RoleAssignments
@@ -456,3 +456,14 @@ def test_a_chain_that_is_too_long_is_not_closed(monkeypatch: pytest.MonkeyPatch)
     assert [error.code for error in errors] == ["PG010"]
     assert [len(closed[f"r{number}"]) for number in range(5)] == [1, 2, 3, 1, 1]
     assert not close_roles([*chain[:2], role("a"), role("b")])[1]
+
+
+def test_one_holder_of_very_many_domains_and_periods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each domain is compared with all that is held everywhere; at the bound it is still done."""
+    monkeypatch.setattr(separation_of_duty, "MAX_COMPARISONS", 4)
+    everywhere = [bind("user:alice", "lead", "*", until=5), bind("user:alice", "lead", "*", since=5)]
+    domains = [bind("user:alice", "lead", domain) for domain in ("blue", "red", "green")]
+    assert assign_roles(LAB, [*everywhere, *domains[:2]], APART).subjects
+    [(code, words)] = refused(LAB, [*everywhere, *domains], APART)
+    assert code == "PG010"
+    assert "3 domains" in words
