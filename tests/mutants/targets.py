@@ -33,6 +33,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "policyguard/conditions": (
         "tests/unit/conditions",
+        "tests/unit/model/test_former_names.py",
+        "tests/unit/lint/test_edges.py",
         "tests/attacks/test_conditions_*.py",
         "tests/differential/test_conditions_*.py",
         "tests/properties/test_conditions_*.py",

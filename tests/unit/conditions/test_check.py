@@ -10,11 +10,12 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyguard.conditions.ast import folded
+from policyguard.conditions.ast import filled, folded, shape
 from policyguard.conditions.check import MAX_TEXT, Checker, _add_message, _compiled
 from policyguard.conditions.lexing import rename_ip_in, tokens
 from policyguard.conditions.literals import literal_errors
 from policyguard.conditions.problems import ConditionError, ConditionErrors
+from policyguard.conditions.rendering import render
 from policyguard.errors import PolicyErrors
 from policyguard.model.expression import Expression, walk
 from policyguard.model.policy import Attribute, EntityType, Schema, ValueType
@@ -387,3 +388,26 @@ def test_no_mistakes_are_no_error() -> None:
         ConditionErrors([])
     later, earlier = ConditionError(5, "later"), ConditionError(2, "earlier")
     assert ConditionErrors([later, earlier]).errors == (earlier, later)
+
+
+@pytest.mark.parametrize(
+    "text", ["a ; b", "a ;", ";", "r'a'", 'b"a"', "1.5", "1u", "0x1", "'a\\n'", "\u00e9", "'a", "`a`"]
+)
+def test_what_is_not_split_into_tokens_goes_to_the_checker_as_it_is(text: str) -> None:
+    """Escapes, other literals, other letters, unknown characters in the middle or at the end; the twin is plain."""
+    assert tokens(text) is None
+    plain = tokens("a == 'b' // c")
+    assert plain is not None
+    assert (plain.texts, plain.starts) == (("a", "==", "'b'"), (0, 2, 5))
+
+
+def test_the_greatest_integer_of_a_fact_may_be_compared() -> None:
+    """2^53 - 1 on either side of zero, and no more; it is a constant of the rule like any other."""
+    for text in ("resource.gpus > 9007199254740991", "resource.gpus > -9007199254740991"):
+        form, constants = shape(check(text))
+        assert constants == (int(text.partition("> ")[2]),)
+        assert filled(form, constants) == check(text)
+        assert render(check(text)) == text
+    for text in ("resource.gpus > 9007199254740992", "resource.gpus > -9007199254740992"):
+        with pytest.raises(ConditionErrors, match="beyond 2"):
+            check(text)
