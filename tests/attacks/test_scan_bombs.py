@@ -81,6 +81,14 @@ def test_a_state_that_is_given_many_times_is_counted_each_time() -> None:
     assert time.process_time() - began < 15
 
 
+def test_many_texts_that_may_be_code_reach_a_limit() -> None:
+    """Each is parsed as Python; the limit is that of opcodes, and forty thousand take some seconds."""
+    began = time.process_time()
+    findings = scanned(b"[" + b'"$a = (b)",' * 100_000 + b'"$a"]')
+    assert "ckpt.too_large" in {reason.code for reason in findings.reasons}
+    assert time.process_time() - began < 15
+
+
 MEMORY = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))

@@ -25,6 +25,7 @@ MAX_EMBEDDED = 4
 """The maximum depth of JSON in texts in JSON."""
 
 MAX_EMBEDDED_CHARS = 2**24
+_PARSED, _SEARCHED = 100, 4
 _SUSPECT = re.compile(r"[$({=]|__|\.[A-Za-z_]|lambda|:[A-Za-z_]|^\s*\[|;|\||^\s*(?:gA[I-X]|80\s*0[2-5])")
 _PICKLE = re.compile(r"\s*(?:gA[I-X][\w+/=\s-]{8,}|80\s*0[2-5][\da-fA-F\s]{8,})")
 """A pickle of protocol 2 to 5, in base64 or hexadecimal digits."""
@@ -174,6 +175,8 @@ class _Walk:
                 self.report.add("ckpt.target_unlisted", value, location)
 
     def expression(self, text: str, location: Location) -> None:
+        # Parsing takes as long as reading a number of opcodes.
+        self.report.findings.spend_opcodes(_PARSED if text.lstrip().startswith("$") else _SEARCHED)
         verdict = judge_value(text)
         if verdict is Verdict.HOSTILE:
             self.report.add("ckpt.expression_call", text, location)
