@@ -13,7 +13,7 @@ from msgspec import structs
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import PAYLOAD_TYPE, parse_statement
-from policyguard.audit.approval_use import PendingStatement, preview_decision, used_approvals
+from policyguard.audit.approval_use import PendingStatement, drop_used_approvals, preview_decision, used_approvals
 from policyguard.audit.approval_use_scan import approvals_used_by, find_used_approvals
 from policyguard.audit.log import Log
 from policyguard.audit.stores import Row
@@ -389,3 +389,12 @@ def test_in_a_log_without_claims_an_allow_says_what_it_used_up(changes: dict[str
     payload_type = str(predicate.pop("payload_type", PAYLOAD_TYPE))
     leaf = sign(canonical({"predicate": predicate}), payload_type, (KEY,)).to_bytes()
     assert approvals_used_by(Row(7, leaf, b"", None)) == used
+
+
+def test_facts_without_used_approvals_stay_as_they_are() -> None:
+    """The same object: a decision on them is made once. The twin loses the used one, and says so."""
+    facts = approved()
+    (digest,) = (approval.approval_digest for approval in facts.approvals)
+    assert drop_used_approvals(facts, {"other": "entry 1"}) is facts
+    unused = drop_used_approvals(facts, {digest: "entry 1"})
+    assert (unused.approvals, len(unused.unusable)) == ((), 1)
